@@ -1,0 +1,39 @@
+"""Writing files so that a crash, a full disk or a kill never leaves half a file behind."""
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path, mode="w", **kwargs):
+    """Yield a file; on success it replaces `path` in one step, on any error `path` stays as it was.
+
+    The bytes go to a temporary file in the same directory, are flushed to the disk, and only then renamed over
+    `path` (POSIX renames are atomic). Raises OSError as the file system does (disk full, no permission).
+    """
+    path = Path(path)
+    if "b" not in mode:
+        kwargs.setdefault("encoding", "utf-8")
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(fd, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)   # mkstemp makes files private
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def sync_directory(path):
+    """Make the names in a directory durable (a rename is only on the disk once its directory is)."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
