@@ -1,2 +1,11 @@
-"""minillm: a GPT from text to tokens, with every derivative written out."""
+"""minillm: a language model from scratch, every derivative by hand, in NumPy and C++."""
+from .config import GPTConfig, TrainConfig
+from .generate import generate
+from .gradcheck import gradcheck
+from .model import GPT
+from .optim import AdamW
+from .registry import select
+from .tokenizer import Tokenizer
+
 __version__ = "0.1.0"
+__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate"]

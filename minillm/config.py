@@ -1,0 +1,118 @@
+"""The two configurations, as frozen dataclasses: what the model is, and how it is trained.
+
+They are read from TOML and from `--set name=value`; a key that does not exist, or a value of the wrong type or
+range, is an error that names the key. There is nothing else to configure, and no global state.
+"""
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a GPT-2 (Radford et al. 2019). The defaults are the 124M model."""
+
+    n_layer: int = 12           # transformer blocks
+    n_head: int = 12            # attention heads per block; HS = n_embd / n_head
+    n_embd: int = 768           # width of the residual stream, C
+    block_size: int = 1024      # longest context, in tokens
+    vocab_size: int = 50257     # V
+    dropout: float = 0.0        # probability of zeroing an activation in training
+    layer_norm_epsilon: float = 1e-5
+
+    def __post_init__(self):
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
+            check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
+        check("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
+        check("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: v > 0, "a number above 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. `batch_size` sequences of block_size tokens, `accumulate` times, make one optimizer step."""
+
+    steps: int = 1000
+    batch_size: int = 8         # sequences in a micro-batch, B
+    accumulate: int = 1         # micro-batches per optimizer step
+    lr: float = 6e-4            # peak learning rate, reached after the warm-up
+    min_lr: float = 6e-5        # where the cosine ends
+    warmup: int = 100           # steps of linear warm-up
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1   # on matrices only
+    clip: float = 1.0           # largest global gradient norm; 0 switches clipping off
+    eval_every: int = 100       # steps between validations (0: only at the end)
+    eval_batches: int = 0       # validation batches per evaluation; 0 means the whole split
+    save_every: int = 200       # steps between resumable checkpoints (one is always written at the end)
+    log_every: int = 10         # steps between rows of log.csv
+    seed: int = 0
+    backend: str = "auto"
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
+            check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+        for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
+            check(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
+        check("lr", self.lr, float, lambda v: v > 0, "a number above 0")
+        for name in ("min_lr", "weight_decay", "clip"):
+            check(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
+        for name in ("beta1", "beta2"):
+            check(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+        check("eps", self.eps, float, lambda v: v > 0, "a number above 0")
+        check("backend", self.backend, str, bool, "the name of a backend")
+
+
+def check(name, value, kind, valid, expected):
+    """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
+    kinds = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):
+        raise ValueError(f"{name} must be {expected}: got {value!r}")
+
+
+def load_toml(path):
+    """Read `[model]` and `[train]` of a TOML file; returns two dicts. Raises ValueError naming file and key."""
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
+    for table, values in tables.items():
+        if table not in SECTIONS or not isinstance(values, dict):
+            raise ValueError(f"{path}: unknown entry {table!r}: expected the tables [model] and [train]")
+        for key in values:
+            field_of(table, key)
+    return tables.get("model", {}), tables.get("train", {})
+
+
+def parse_setting(setting):
+    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is looked up in both."""
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise ValueError(f"--set {setting}: expected NAME=VALUE, for example train.lr=3e-4")
+    table, _, key = name.strip().rpartition(".")
+    table = {"optim": "train", "": "model" if key in names(GPTConfig) else "train"}.get(table, table)
+    field = field_of(table, key)
+    try:
+        return table, key, field.type(text)
+    except ValueError:
+        raise ValueError(f"--set {setting}: {key} must be of type {field.type.__name__}") from None
+
+
+def field_of(table, key):
+    """The dataclass field, or a ValueError that lists what there is."""
+    if table not in SECTIONS:
+        raise ValueError(f"unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
+    for field in dataclasses.fields(SECTIONS[table]):
+        if field.name == key:
+            return field
+    raise ValueError(f"unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
+
+
+def names(config):
+    return [field.name for field in dataclasses.fields(config)]
+
+
+SECTIONS = {"model": GPTConfig, "train": TrainConfig}

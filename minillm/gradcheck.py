@@ -1,0 +1,183 @@
+"""Is a hand-written backward right? Compare it with a derivative that needs no derivation.
+
+The output is an array, so pick random numbers r of its shape and check the scalar L = sum(out * r); `backward(r, cache)`
+claims to give dL/dinput. For one element x_i of one input, two independent ways to measure the same number:
+
+    central:   (L(x_i + h) - L(x_i - h)) / 2h        error h^2 from the curvature, eps/h from rounding; h = 1e-6
+    complex:   Im L(x_i + ih) / h                    no subtraction, so h = 1e-30 and an error of rounding alone;
+                                                     the forward must accept complex128 (Squire & Trapp 1998)
+
+Checking each element costs two forwards; a big tensor is checked on a sample of elements plus along random directions:
+dL/d(direction) = sum(gradient * direction) sees every element at once. Works on any pair of functions; NumPy only.
+"""
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+
+@dataclass
+class Row:
+    """The worst element of one input: where, what the backward says, what was measured."""
+
+    name: str
+    index: tuple            # () for a check along a random direction
+    analytic: float
+    numeric: float
+    error: float            # |analytic - numeric|
+    relative: float         # error / (|numeric| + atol / rtol): at most rtol when the element passes
+    passed: bool
+    checked: int            # number of elements (or directions) compared
+
+    def __str__(self):
+        verdict = "ok  " if self.passed else "FAIL"
+        place = f"{self.name}{list(self.index) if self.index else ''}"
+        return (f"{verdict} {place:<36} analytic {self.analytic:+.9e}  numeric {self.numeric:+.9e}  "
+                f"error {self.error:.1e}  relative {self.relative:.1e}  ({self.checked} checked)")
+
+
+class GradcheckError(AssertionError):
+    """A gradient is wrong; the message holds every input's worst element. `.rows` has them as data."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        super().__init__("gradient check failed\n" + "\n".join(map(str, rows)))
+
+
+def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method="central", raise_exception=True,
+              samples=None, seed=0):
+    """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
+
+    forward(*inputs) -> (out, cache); backward(dout, cache) -> the gradient of each floating input, in their order
+    (one array, or a tuple with None to leave an input out). inputs: dict {name: value} or a sequence of values; float64
+    arrays are differentiated, everything else is passed through. samples: elements per input to check, None for all.
+    An element passes when |analytic - numeric| <= atol + rtol * |numeric|; NaN never passes.
+
+    Raises GradcheckError (an AssertionError) on a wrong gradient unless raise_exception is false; ValueError for
+    inputs that are not float64, a wrong number or shape of gradients, an unknown method, or a backward that writes
+    into its inputs.
+    """
+    inputs = dict(inputs) if isinstance(inputs, dict) else {f"input{i}": value for i, value in enumerate(inputs)}
+    names = floating(inputs)
+    if method not in STEPS:
+        raise ValueError(f"method must be one of {', '.join(STEPS)}: got {method!r}")
+    before = {name: inputs[name].copy() for name in names}
+    rng = np.random.default_rng(seed)
+    out, cache = forward(*inputs.values())
+    dout = rng.standard_normal(np.shape(out))
+    grads = backward(dout, cache)
+    grads = dict(zip(names, matched(grads, names, inputs)))
+    for name in names:
+        if not np.array_equal(before[name], inputs[name], equal_nan=True):
+            raise ValueError(f"{name} was written by forward or backward: an op must leave its inputs alone")
+
+    base = {name: prepared(value, method) for name, value in inputs.items()}
+
+    def scalar(**changed):
+        return (forward(*{**base, **changed}.values())[0] * dout).sum()
+
+    rows = [check_elements(name, lambda x, name=name: scalar(**{name: x}), inputs[name], grad, eps, atol, rtol, method,
+                           samples, rng) for name, grad in grads.items() if grad is not None]
+    if raise_exception and not all(row.passed for row in rows):
+        raise GradcheckError(rows)
+    return rows
+
+
+def check_elements(name, function, x, grad, eps, atol, rtol, method, samples, rng):
+    """Compare grad with the numeric derivative of function(x) element by element; returns the worst as a Row."""
+    derivative = STEPS[method]
+    chosen = np.arange(x.size)
+    if samples and samples < x.size:
+        chosen = rng.choice(x.size, samples, replace=False)
+    rows = []
+    for flat in chosen:
+        index = np.unravel_index(flat, x.shape)
+        direction = np.zeros_like(x)
+        direction[index] = 1
+        rows.append(compare(name, index, grad[index], derivative(function, x, direction, eps), atol, rtol))
+    return worst(rows)
+
+
+def check_direction(name, function, x, grad, eps, atol, rtol, method, count, rng):
+    """Compare sum(grad * direction) with the derivative along `count` random unit directions; the worst as a Row."""
+    rows = []
+    for _ in range(count):
+        direction = rng.standard_normal(x.shape)
+        direction /= np.linalg.norm(direction)
+        numeric = STEPS[method](function, x, direction, eps)
+        rows.append(compare(f"{name} (direction)", (), (grad * direction).sum(), numeric, atol, rtol))
+    return worst(rows)
+
+
+def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="central", samples=8, directions=2, seed=0):
+    """Check every tensor of a whole model: `samples` random elements and `directions` random directions of each.
+
+    loss(params) -> scalar, where params is a dict of float64 (or complex128) arrays; grads {name: array}. Returns rows.
+    """
+    rng = np.random.default_rng(seed)
+    base = {name: prepared(x, method) for name, x in params.items()}
+    rows = []
+    for name, x in params.items():
+        def function(changed, name=name):
+            return loss({**base, name: changed})
+        settings = eps, atol, rtol, method
+        rows.append(check_elements(name, function, x, grads[name], *settings, samples, rng))
+        rows.append(check_direction(name, function, x, grads[name], *settings, directions, rng))
+    return rows
+
+
+def central_difference(function, x, direction, eps):
+    return (function(x + eps * direction) - function(x - eps * direction)) / (2 * eps)
+
+
+def complex_step(function, x, direction, eps=1e-30):
+    return function(x + 1e-30j * direction).imag / 1e-30
+
+
+STEPS = {"central": central_difference, "complex": complex_step}
+
+
+def prepared(value, method):
+    """The complex step needs every float array of a call to be complex, since ops refuse mixed dtypes."""
+    is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return value.astype(np.complex128) if is_float and method == "complex" else value
+
+
+def compare(name, index, analytic, numeric, atol, rtol):
+    error = abs(analytic - numeric)
+    passed = bool(error <= atol + rtol * abs(numeric))
+    relative = error / (abs(numeric) + atol / rtol)
+    return Row(name, tuple(map(int, index)), float(analytic), float(numeric), float(error), float(relative), passed, 1)
+
+
+def worst(rows):
+    """The row with the largest relative error (NaN counts as the largest)."""
+    row = max(rows, key=lambda row: np.inf if np.isnan(row.relative) else row.relative)
+    row.checked = len(rows)
+    return row
+
+
+def floating(inputs):
+    """Names of the inputs to differentiate."""
+    names = [name for name, value in inputs.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    for name in names:
+        if inputs[name].dtype != np.float64:
+            raise ValueError(f"{name} must be float64 for a gradient check: got {inputs[name].dtype}")
+    if not names:
+        raise ValueError("inputs must hold at least one float64 array")
+    return names
+
+
+def matched(grads, names, inputs):
+    """The gradients as a tuple, after checking their number and shapes."""
+    grads = grads if isinstance(grads, (tuple, list)) else (grads,)
+    if len(grads) != len(names):
+        raise ValueError(f"backward must return {len(names)} gradients ({', '.join(names)}): got {len(grads)}")
+    for name, grad in zip(names, grads):
+        if grad is not None and np.shape(grad) != inputs[name].shape:
+            raise ValueError(f"the gradient of {name} must have shape {inputs[name].shape}: got {np.shape(grad)}")
+    return grads
+
+
+def as_dict(row):
+    """A Row for JSON."""
+    return asdict(row)

@@ -1,0 +1,214 @@
+"""GPT-2 with an explicit forward and an explicit backward, line for line in reverse.
+
+    x = embedding(tokens)                                        (B, T, C)
+    for each block:  x = x + proj(attention(qkv(ln_1(x))))
+                     x = x + mlp(ln_2(x))
+    loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
+
+Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
+embedding and on what each half-block adds to the stream. The ops arrive from outside (`registry.select`), so the
+same model runs on NumPy or on compiled kernels, in float32 or float64.
+"""
+import math
+
+import numpy as np
+
+from .config import GPTConfig
+from .ops.attention import split_heads
+from .ops.checks import check_ids, check_shape
+from .params import Params, gpt_shapes
+
+
+class GPT:
+    """A GPT: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+
+    def __init__(self, config=GPTConfig(), seed=0, dtype=np.float32, ops=None, params=None):
+        """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
+        if ops is None:
+            from .registry import select
+            ops = select("auto")
+        self.config, self.ops = config, ops
+        self.params = params if params is not None else initialise(config, seed, dtype)
+
+    @classmethod
+    def from_pretrained(cls, directory, ops=None, dtype=np.float32):
+        """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers."""
+        from .checkpoint import load_model
+        config, params = load_model(directory, dtype)
+        return cls(config, ops=ops, params=params)
+
+    def save_pretrained(self, directory):
+        """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
+        from .checkpoint import save_model
+        save_model(directory, self.config, self.params)
+
+    def forward(self, tokens):
+        """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
+        x, caches = self.hidden(tokens)
+        logits = x.reshape(-1, x.shape[-1]) @ self.params["wte.weight"].T       # (B*T, C) @ (C, V)
+        return logits.reshape(*x.shape[:2], -1), (x, caches)
+
+    def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None):
+        """Mean loss over the valid targets, and the gradient of every parameter.
+
+        tokens, targets: (B, T) int; targets equal to ignore_index do not count. key: (seed, step, micro) for
+        dropout, None for none. grads: Params to add to (default: fresh zeros). count: what the summed loss is
+        divided by (default: the number of valid targets); give the count of all micro-batches to accumulate, and the
+        losses and gradients simply add up to those of the big batch. Returns loss (float), grads (Params).
+        """
+        losses, cache = self.losses(tokens, targets, ignore_index, key)
+        count = count or max(1, int((targets != ignore_index).sum()))
+        dlosses = np.full(losses.shape, 1 / count, losses.dtype)
+        return float(losses.sum()) / count, self.backward(dlosses, cache, grads)
+
+    def losses(self, tokens, targets, ignore_index=-1, key=None):
+        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), cache."""
+        check_shape("targets", targets, np.shape(tokens))
+        x, caches = self.hidden(tokens, key)
+        rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
+        losses, head = self.ops.linear_cross_entropy_forward(
+            rows, self.params["wte.weight"], targets.reshape(-1), ignore_index)
+        return losses, (x.shape, head, caches)
+
+    def hidden(self, tokens, key=None):
+        """The stream after ln_f: tokens (B, T) -> x (B, T, C), caches. With a key, dropout is on."""
+        p, ops, n_head, eps = self.params, self.ops, self.config.n_head, self.config.layer_norm_epsilon
+        drop = self.dropout_at(key)
+        caches = []
+        x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
+        x, embedding_drop = drop(x, 0)
+        for i in range(self.config.n_layer):
+            h = f"h.{i}."
+            a, ln_1 = ops.layernorm_forward(x, p[h + "ln_1.weight"], p[h + "ln_1.bias"], eps)
+            a, qkv = ops.linear_forward(a, p[h + "attn.c_attn.weight"], p[h + "attn.c_attn.bias"])   # (B, T, 3C)
+            a, attention = ops.attention_forward(a, n_head)                                          # (B, T, C)
+            a, proj = ops.linear_forward(a, p[h + "attn.c_proj.weight"], p[h + "attn.c_proj.bias"])
+            a, attention_drop = drop(a, 2 * i + 1)
+            x, residual_1 = ops.residual_forward(x, a)
+            m, ln_2 = ops.layernorm_forward(x, p[h + "ln_2.weight"], p[h + "ln_2.bias"], eps)
+            m, mlp = ops.mlp_forward(m, p[h + "mlp.c_fc.weight"], p[h + "mlp.c_fc.bias"],
+                                     p[h + "mlp.c_proj.weight"], p[h + "mlp.c_proj.bias"])
+            m, mlp_drop = drop(m, 2 * i + 2)
+            x, residual_2 = ops.residual_forward(x, m)
+            caches.append((ln_1, qkv, attention, proj, attention_drop, residual_1, ln_2, mlp, mlp_drop, residual_2))
+        x, ln_f = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
+        return x, (embedding, embedding_drop, caches, ln_f)
+
+    def backward(self, dlosses, cache, grads=None):
+        """dlosses (B*T,) -> grads: `losses` walked back, line for line. Every `+=` below is why tied weights work."""
+        ops, g = self.ops, grads if grads is not None else self.params.zeros_like()
+        shape, head, (embedding, embedding_drop, caches, ln_f) = cache
+        dx, dwte = ops.linear_cross_entropy_backward(dlosses, head)
+        add(g, "wte.weight", dwte)
+        dx = dx.reshape(shape)                                                  # (B*T, C) -> (B, T, C)
+        dx, *d = ops.layernorm_backward(dx, ln_f)
+        add(g, "ln_f.weight ln_f.bias", *d)
+        for i in reversed(range(self.config.n_layer)):
+            h = f"h.{i}."
+            ln_1, qkv, attention, proj, attention_drop, residual_1, ln_2, mlp, mlp_drop, residual_2 = caches[i]
+            dx, dm = ops.residual_backward(dx, residual_2)
+            dm = self.undrop(dm, mlp_drop)
+            dm, *d = ops.mlp_backward(dm, mlp)
+            add(g, f"{h}mlp.c_fc.weight {h}mlp.c_fc.bias {h}mlp.c_proj.weight {h}mlp.c_proj.bias", *d)
+            dm, *d = ops.layernorm_backward(dm, ln_2)
+            add(g, f"{h}ln_2.weight {h}ln_2.bias", *d)
+            dx += dm                                                            # both branches end in the same x
+            dx, da = ops.residual_backward(dx, residual_1)
+            da = self.undrop(da, attention_drop)
+            da, *d = ops.linear_backward(da, proj)
+            add(g, f"{h}attn.c_proj.weight {h}attn.c_proj.bias", *d)
+            da = ops.attention_backward(da, attention)                          # (B, T, C) -> (B, T, 3C)
+            da, *d = ops.linear_backward(da, qkv)
+            add(g, f"{h}attn.c_attn.weight {h}attn.c_attn.bias", *d)
+            da, *d = ops.layernorm_backward(da, ln_1)
+            add(g, f"{h}ln_1.weight {h}ln_1.bias", *d)
+            dx += da
+        dx = self.undrop(dx, embedding_drop)
+        add(g, "wte.weight wpe.weight", *ops.embedding_backward(dx, embedding))
+        return g
+
+    def dropout_at(self, key):
+        """A function (x, site) -> x, cache that drops with the mask of this key and site, or does nothing."""
+        if key is None or self.config.dropout == 0:
+            return lambda x, site: (x, None)
+        seed, step, micro = key
+        sites = 2 * self.config.n_layer + 1
+        return lambda x, site: self.ops.dropout_forward(x, self.config.dropout, (seed, step, micro * sites + site))
+
+    def undrop(self, dout, cache):
+        return dout if cache is None else self.ops.dropout_backward(dout, cache)
+
+    def new_cache(self, batch_size):
+        """An empty key/value cache for `decode`."""
+        return KVCache(self.config, batch_size, self.params.flat.dtype)
+
+    def decode(self, tokens, cache):
+        """Logits for the tokens that follow those in the cache: tokens (B, T) int -> logits (B, T, V).
+
+        The cache grows by T. Equal to the last T rows of `forward` on the whole sequence.
+        """
+        p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
+        x, _ = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"], cache.length)    # (B, T, C)
+        for i in range(self.config.n_layer):
+            h = f"h.{i}."
+            a, _ = ops.layernorm_forward(x, p[h + "ln_1.weight"], p[h + "ln_1.bias"], eps)
+            a, _ = ops.linear_forward(a, p[h + "attn.c_attn.weight"], p[h + "attn.c_attn.bias"])     # (B, T, 3C)
+            a = ops.attention_decode(*cache.extend(i, a))                                            # (B, T, C)
+            a, _ = ops.linear_forward(a, p[h + "attn.c_proj.weight"], p[h + "attn.c_proj.bias"])
+            x = x + a
+            m, _ = ops.layernorm_forward(x, p[h + "ln_2.weight"], p[h + "ln_2.bias"], eps)
+            m, _ = ops.mlp_forward(m, p[h + "mlp.c_fc.weight"], p[h + "mlp.c_fc.bias"],
+                                   p[h + "mlp.c_proj.weight"], p[h + "mlp.c_proj.bias"])
+            x = x + m
+        cache.length += tokens.shape[1]
+        x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
+        return x @ p["wte.weight"].T                                            # (B, T, C) @ (C, V)
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, per layer: (B, NH, block_size, HS), of which `length` are filled."""
+
+    def __init__(self, config, batch_size, dtype):
+        shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        self.n_head, self.length = config.n_head, 0
+        self.keys = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
+        self.values = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
+
+    def extend(self, layer, qkv):
+        """Append the new keys and values; returns q (B, NH, T, HS), all keys and all values (B, NH, S, HS)."""
+        q, k, v = split_heads(qkv, self.n_head)
+        end = self.length + qkv.shape[1]
+        self.keys[layer][:, :, self.length:end] = k
+        self.values[layer][:, :, self.length:end] = v
+        return q, self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+
+def add(grads, names, *arrays):
+    """grads[name] += array for each name; the one place where gradients accumulate."""
+    for name, array in zip(names.split(), arrays, strict=True):
+        view = grads[name]
+        view += array
+
+
+def initialise(config, seed, dtype):
+    """GPT-2's initialisation: matrices normal with deviation 0.02, LayerNorm at identity, biases zero.
+
+    The two projections that add to the stream are shrunk by sqrt(2 * n_layer), so that the stream's variance does not
+    grow with depth (Radford et al. 2019, section 2.3). Each tensor draws from its own generator, keyed by its
+    position in reading order: the same seed gives the same weights in every dtype.
+    """
+    params = Params(gpt_shapes(config), dtype)
+    for position, name in enumerate(gpt_shapes(config)):
+        view = params[name]
+        if view.ndim == 2:
+            deviation = 0.02 / math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 0.02
+            view[:] = deviation * np.random.default_rng((seed, position)).standard_normal(view.shape)
+        elif name.endswith("weight"):
+            view[:] = 1
+    return params
+
+
+def check_tokens(tokens, config):
+    """Raise ValueError unless tokens is (B, T) of integers in [0, V) with 1 <= T <= block_size."""
+    check_shape("tokens", tokens, (None, None))
+    check_ids("tokens", tokens, config.vocab_size)

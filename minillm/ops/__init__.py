@@ -1,0 +1,25 @@
+"""Reference operations: one file per op, each a derivation, a forward and a backward, in NumPy only.
+
+Every pair keeps one contract:
+
+    out, cache = op_forward(*inputs)
+    dinputs    = op_backward(dout, cache)
+
+Results are fresh arrays; inputs and caches are never written; `cache` is an opaque tuple owned by the pair.
+`x.dtype` decides the precision: float32 to train, float64 for gradient checks, complex128 for the complex step
+(so formulas here use no abs, no conj, and compare by real part). Constants are Python floats, because one NumPy
+float64 scalar would silently promote a whole float32 model.
+"""
+from .adamw import adamw_update
+from .attention import attention_backward, attention_decode, attention_forward
+from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .dropout import dropout_backward, dropout_forward
+from .embedding import embedding_backward, embedding_forward
+from .gelu import gelu_backward, gelu_forward
+from .layernorm import layernorm_backward, layernorm_forward
+from .linear import linear_backward, linear_forward
+from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
+from .mlp import mlp_backward, mlp_forward
+from .residual import residual_backward, residual_forward
+
+__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode"))]

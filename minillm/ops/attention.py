@@ -1,0 +1,91 @@
+"""Causal multi-head self-attention, between GPT-2's c_attn and c_proj (which are `linear`).
+
+qkv holds queries, keys and values side by side, (B, T, 3C); each splits into NH heads of HS = C / NH numbers.
+Per sequence and head, with t the row (who looks) and s the column (who is looked at), s <= t only:
+
+    S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :t+1])
+    out[t]  = sum over s of P[t, s] * v[s]
+
+Walk back. out is linear in P and in v:        dP = dout @ v.T         dv = P.T @ dout
+Softmax: P[s] = exp(S[s]) / sum exp(S), so dP[s]/dS[r] = P[s] * (1[s = r] - P[r]), and along a row
+
+    dS[s] = P[s] * (dP[s] - sum over r of dP[r] * P[r])
+
+S is linear in q and in k:                     dq = scale * dS @ k     dk = scale * dS.T @ q
+
+The sum in dS equals dout[t] . out[t], which is how a flash kernel does without P (Dao et al. 2022, arXiv 2205.14135):
+it caches out and the logsumexp of each row only. This reference keeps the T x T matrix P so that a reader sees it.
+The mask is structural: a column s > t gets probability exactly 0, not a large negative number.
+Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 1.
+"""
+import math
+
+import numpy as np
+
+from .checks import check_dtype, check_float, check_shape
+
+
+def attention_forward(qkv, n_head):
+    """qkv (B, T, 3C), n_head int dividing C -> out (B, T, C), cache."""
+    check_float("qkv", qkv)
+    check_shape("qkv", qkv, (None, None, None))
+    check_heads(qkv.shape[2], n_head)
+    q, k, v = split_heads(qkv, n_head)                               # each (B, NH, T, HS)
+    scale = 1 / math.sqrt(q.shape[-1])
+    P = causal_softmax(scale * (q @ k.swapaxes(-1, -2)))             # (B, NH, T, T)
+    return merge_heads(P @ v), (qkv, n_head, P)
+
+
+def attention_backward(dout, cache):
+    """dout (B, T, C) -> dqkv (B, T, 3C)."""
+    qkv, n_head, P = cache
+    B, T, C3 = qkv.shape
+    check_shape("dout", dout, (B, T, C3 // 3))
+    q, k, v = split_heads(qkv, n_head)
+    scale = 1 / math.sqrt(q.shape[-1])
+    dout = dout.reshape(B, T, n_head, -1).swapaxes(1, 2)             # (B, T, C) -> (B, NH, T, HS)
+    dv = P.swapaxes(-1, -2) @ dout                                   # (B, NH, T, HS)
+    dP = dout @ v.swapaxes(-1, -2)                                   # (B, NH, T, T)
+    dS = P * (dP - (dP * P).sum(axis=-1, keepdims=True))             # zero above the diagonal, since P is
+    dq = scale * (dS @ k)
+    dk = scale * (dS.swapaxes(-1, -2) @ q)
+    return np.concatenate([merge_heads(d) for d in (dq, dk, dv)], axis=-1)
+
+
+def attention_decode(q, k, v):
+    """One step of cached decoding: the last T queries against all S >= T keys and values; no backward.
+
+    q (B, NH, T, HS), k and v (B, NH, S, HS) -> out (B, T, NH*HS). Query t stands at position S - T + t.
+    """
+    for name, array in (("k", k), ("v", v)):
+        check_shape(name, array, (*q.shape[:2], None, q.shape[3]))
+        check_dtype(name, array, q.dtype)
+    scale = 1 / math.sqrt(q.shape[-1])
+    return merge_heads(causal_softmax(scale * (q @ k.swapaxes(-1, -2))) @ v)
+
+
+def causal_softmax(S):
+    """Softmax of each row of S (..., T, S) over the columns it may see; the last row sees all of them."""
+    T, columns = S.shape[-2:]
+    hidden = ~np.tri(T, columns, k=columns - T, dtype=bool)          # True where the column is in the future
+    S = np.where(hidden, -math.inf, S)                               # exp(-inf) is exactly 0
+    P = np.exp(S - S.real.max(axis=-1, keepdims=True))               # by real part, so that complex step works
+    return P / P.sum(axis=-1, keepdims=True)
+
+
+def split_heads(qkv, n_head):
+    """(B, T, 3C) -> three views (B, NH, T, HS)."""
+    B, T, C3 = qkv.shape
+    q, k, v = qkv.reshape(B, T, 3, n_head, C3 // (3 * n_head)).transpose(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def merge_heads(x):
+    """(B, NH, T, HS) -> (B, T, C), a fresh array."""
+    B, NH, T, HS = x.shape
+    return x.swapaxes(1, 2).reshape(B, T, NH * HS)
+
+
+def check_heads(width, n_head):
+    if n_head < 1 or width % (3 * n_head):
+        raise ValueError(f"qkv must have a last axis of 3 * n_head * HS: got {width} with n_head={n_head}")

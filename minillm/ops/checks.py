@@ -1,0 +1,39 @@
+"""Checks of an op's inputs: one clear ValueError that names the argument, what was expected and what came."""
+import numpy as np
+
+
+def check_shape(name, array, expected):
+    """expected: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
+    shape = np.shape(array)
+    if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape)):
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
+        raise ValueError(f"{name} must have shape {wanted}: got {shape}")
+
+
+def check_dtype(name, array, dtype):
+    """Every float array of a call has one dtype: mixing float32 and float64 is a bug, not a convenience."""
+    if array.dtype != dtype:
+        raise ValueError(f"{name} must have dtype {dtype}: got {array.dtype}")
+
+
+def check_float(name, array):
+    """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
+        raise ValueError(f"{name} must be an array of floats: got {getattr(array, 'dtype', type(array).__name__)}")
+
+
+def check_ids(name, ids, size, ignore_index=None):
+    """Integers in [0, size), or equal to ignore_index."""
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be an array of integers: got {getattr(ids, 'dtype', type(ids).__name__)}")
+    bad = (ids < 0) | (ids >= size)
+    if ignore_index is not None:
+        bad &= ids != ignore_index
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} must be in [0, {size}): got {ids[where]} at {where}")
+
+
+def rows(x):
+    """(..., C) -> (N, C): the view in which every leading axis is just 'more rows'."""
+    return x.reshape(-1, x.shape[-1])

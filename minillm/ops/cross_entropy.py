@@ -1,0 +1,43 @@
+"""Softmax and cross-entropy in one op: how surprised is the model by the right token, row by row.
+
+For one row of logits z over V tokens, and the right token y:
+
+    p[v] = exp(z[v]) / sum over w of exp(z[w])
+    loss = -log p[y] = logsumexp(z) - z[y],   logsumexp(z) = m + log(sum of exp(z - m)),  m = max(z)
+
+Subtracting the maximum changes nothing in exact arithmetic and prevents overflow. Since
+d logsumexp(z) / dz[v] = exp(z[v]) / sum exp = p[v], the softmax's Jacobian never appears:
+
+    dz[v] = dout * (p[v] - 1[v = y])
+
+Rows whose target is ignore_index have loss 0 and gradient 0. The op returns one loss per row, not their mean: the
+mean over valid tokens, a sum over micro-batches and a masked sum for fine-tuning are then one line each at the caller.
+Cached: logits and the logsumexp of each row.
+"""
+import numpy as np
+
+from .checks import check_float, check_ids, check_shape
+
+
+def cross_entropy_forward(logits, targets, ignore_index=-1):
+    """logits (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache."""
+    check_float("logits", logits)
+    check_shape("logits", logits, (None, None))
+    check_shape("targets", targets, (len(logits),))
+    check_ids("targets", targets, logits.shape[1], ignore_index)
+    top = logits.real.max(axis=1, keepdims=True)                         # (N, 1)
+    logsumexp = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))     # (N,)
+    valid = targets != ignore_index
+    right = logits[np.arange(len(logits)), np.where(valid, targets, 0)]  # (N,), the right token's logit
+    losses = np.where(valid, logsumexp - right, 0).astype(logits.dtype)
+    return losses, (logits, targets, valid, logsumexp)
+
+
+def cross_entropy_backward(dout, cache):
+    """dout (N,) -> dlogits (N, V)."""
+    logits, targets, valid, logsumexp = cache
+    check_shape("dout", dout, targets.shape)
+    dlogits = np.exp(logits - logsumexp[:, None])                        # p, (N, V)
+    dlogits[np.flatnonzero(valid), targets[valid]] -= 1
+    dlogits *= np.where(valid, dout, 0).astype(dout.dtype)[:, None]
+    return dlogits

@@ -1,0 +1,51 @@
+"""Dropout: zero each number with probability p, and scale the rest so that the mean stays.
+
+    keep[i] = 1 if u[i] >= p else 0,  u uniform in [0, 1)       out = x * keep / (1 - p)
+
+The mask does not depend on x, so the op is linear in x and its backward is itself:   dx = dout * keep / (1 - p).
+
+u is a pure function of (seed, step, site, i): the Philox 4x64-10 block cipher (Salmon et al. 2011, "Parallel random
+numbers: as easy as 1, 2, 3") encrypts a counter under a key. Nothing is stored and nothing is drawn in order: the
+backward draws the mask again, resuming at step n needs no generator state, and any backend on any number of threads
+gets the same mask. The counter's words hold (block, step, site, 0) and the key is (seed, 0). Each block gives four
+64-bit words, which serve eight elements, low half first; element i is kept when its 32 bits are at least
+ceil(p * 2^32) as an integer: exact, no float rounding.
+Source: Srivastava et al. 2014, JMLR 15.
+"""
+import math
+
+import numpy as np
+
+from .checks import check_float, check_shape
+
+
+def dropout_forward(x, p, key):
+    """x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart."""
+    check_float("x", x)
+    if not 0 <= p < 1:
+        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
+    return scaled(x, p, key), (p, key, x.shape)
+
+
+def dropout_backward(dout, cache):
+    """dout (...) -> dx (...)."""
+    p, key, shape = cache
+    check_shape("dout", dout, shape)
+    return scaled(dout, p, key)
+
+
+def scaled(x, p, key):
+    return np.where(keep_mask(x.size, p, key).reshape(x.shape), x * (1 / (1 - p)), 0).astype(x.dtype, copy=False)
+
+
+def keep_mask(size, p, key):
+    """(size,) bool: which elements stay."""
+    return random_bits(size, key) >= math.ceil(p * 2 ** 32)
+
+
+def random_bits(size, key):
+    """(size,) uint32, a pure function of key = (seed, step, site) and the element's index."""
+    seed, step, site = key
+    # NumPy's generator adds one to the counter before its first block: block 0 of ours is counter word 1 of Philox.
+    generator = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=np.array([0, step, site, 0], np.uint64))
+    return generator.random_raw(-(-size // 2)).astype("<u8").view("<u4")[:size]

@@ -1,0 +1,49 @@
+"""Token and position embedding: a row lookup, plus another.
+
+    out[b, t] = wte[tokens[b, t]] + wpe[start + t]
+
+The loss L sees row v of wte once for every place where token v stands, so its gradient is the sum over them
+(write 1[.] for 'is one where true'):
+
+    dL/dwte[v] = sum over b, t of  dout[b, t] * 1[tokens[b, t] = v]
+    dL/dwpe[p] = sum over b, t of  dout[b, t] * 1[start + t = p]
+
+The first is a scatter-add. `dwte[tokens] = dout` would keep only the last of repeated tokens, and
+`dwte[tokens] += dout` does the same (NumPy buffers the read): it needs np.add.at. Tokens themselves are
+integers and have no gradient.
+
+`start` is the position of the first token: 0 in training, the number of cached tokens in decoding.
+Source: Radford et al. 2018 (GPT), learned positions.
+"""
+import numpy as np
+
+from .checks import check_dtype, check_float, check_ids, check_shape
+
+
+def embedding_forward(tokens, wte, wpe, start=0):
+    """tokens (B, T) int, wte (V, C), wpe (block_size, C), start int -> out (B, T, C), cache.
+
+    Raises ValueError for a token outside [0, V), for start + T > block_size, for wrong shapes or dtypes.
+    """
+    check_float("wte", wte)
+    check_shape("tokens", tokens, (None, None))
+    check_shape("wte", wte, (None, None))
+    check_shape("wpe", wpe, (None, wte.shape[1]))
+    check_dtype("wpe", wpe, wte.dtype)
+    check_ids("tokens", tokens, len(wte))
+    T = tokens.shape[1]
+    if not 0 <= start <= len(wpe) - T:
+        raise ValueError(f"tokens must fit into block_size {len(wpe)}: got {T} tokens from position {start}")
+    out = wte[tokens] + wpe[start:start + T]      # (B, T, C) + (T, C)
+    return out, (tokens, start, wte.shape, wpe.shape)
+
+
+def embedding_backward(dout, cache):
+    """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C)."""
+    tokens, start, wte_shape, wpe_shape = cache
+    check_shape("dout", dout, (*tokens.shape, wte_shape[1]))
+    dwte = np.zeros(wte_shape, dout.dtype)
+    np.add.at(dwte, tokens, dout)                 # repeated tokens add up
+    dwpe = np.zeros(wpe_shape, dout.dtype)
+    dwpe[start:start + tokens.shape[1]] = dout.sum(axis=0)     # (B, T, C) -> (T, C)
+    return dwte, dwpe

@@ -1,0 +1,41 @@
+"""GELU, the tanh form: a smooth gate. Each number is kept in proportion to how likely a Gaussian falls below it.
+
+    gelu(x) = x * Phi(x),  and Phi(x) is close to  (1 + t) / 2  with
+
+    t = tanh(u),    u = k * (x + a * x^3),    k = sqrt(2 / pi),    a = 0.044715
+    out = 0.5 * x * (1 + t)
+
+The product rule, with tanh' = 1 - t^2 and du/dx = k * (1 + 3 * a * x^2):
+
+    dout/dx = 0.5 * (1 + t) + 0.5 * x * (1 - t^2) * k * (1 + 3 * a * x^2)
+
+    dx = dout * dout/dx
+
+Each number depends on itself alone, so the Jacobian is diagonal and dx is one multiplication. Only x is cached: t costs
+less to recompute than to keep (4*C numbers a token).
+Source: Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2; GPT-2 uses this form ("gelu_new").
+"""
+import math
+
+import numpy as np
+
+from .checks import check_float, check_shape
+
+K = math.sqrt(2 / math.pi)      # a Python float: np.sqrt would give a float64 scalar, which promotes float32
+A = 0.044715
+
+
+def gelu_forward(x):
+    """x (...) -> out (...), cache."""
+    check_float("x", x)
+    t = np.tanh(K * (x + A * x * x * x))
+    return 0.5 * x * (1 + t), (x,)
+
+
+def gelu_backward(dout, cache):
+    """dout (...) -> dx (...)."""
+    (x,) = cache
+    check_shape("dout", dout, x.shape)
+    t = np.tanh(K * (x + A * x * x * x))
+    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (K * (1 + 3 * A * x * x))
+    return dout * slope

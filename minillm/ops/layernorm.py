@@ -1,0 +1,48 @@
+"""Layer normalisation: centre and scale each row, then give it a learned scale and shift.
+
+For one row x of C numbers:
+
+    mean = sum(x) / C        var = sum((x - mean)^2) / C        rstd = 1 / sqrt(var + eps)
+    xhat = (x - mean) * rstd                                    out  = xhat * weight + bias
+
+dbias and dweight are sums over rows, since every row uses them:  dbias = sum dout,  dweight = sum dout * xhat.
+For dx let g = dout * weight be the gradient at xhat. x reaches the loss along three ways:
+
+    directly:          g * rstd
+    through the mean:  dmean/dx = 1/C            ->  - rstd * mean(g)
+    through rstd:      drstd/dx = -rstd^2 * xhat / C,  and x - mean = xhat / rstd
+                                                 ->  - rstd * xhat * mean(g * xhat)
+
+(the mean inside var adds nothing: sum(x - mean) = 0). Together:
+
+    dx = rstd * (g - mean(g) - xhat * mean(g * xhat))
+
+So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
+Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
+"""
+from .checks import check_dtype, check_float, check_shape, rows
+
+
+def layernorm_forward(x, weight, bias, eps=1e-5):
+    """x (..., C), weight (C), bias (C), eps > 0 -> out (..., C), cache. ValueError for shapes or dtypes that differ."""
+    check_float("x", x)
+    for name, array in (("weight", weight), ("bias", bias)):
+        check_shape(name, array, (x.shape[-1],))
+        check_dtype(name, array, x.dtype)
+    mean = x.mean(axis=-1, keepdims=True)                            # (..., 1)
+    centred = x - mean
+    var = (centred * centred).mean(axis=-1, keepdims=True)           # (..., 1)
+    rstd = (var + eps) ** -0.5
+    return centred * rstd * weight + bias, (x, weight, mean, rstd)
+
+
+def layernorm_backward(dout, cache):
+    """dout (..., C) -> dx (..., C), dweight (C), dbias (C)."""
+    x, weight, mean, rstd = cache
+    check_shape("dout", dout, x.shape)
+    xhat = (x - mean) * rstd                                         # (..., C)
+    dbias = rows(dout).sum(axis=0)                                   # (N, C) -> (C)
+    dweight = rows(dout * xhat).sum(axis=0)
+    g = dout * weight
+    dx = g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True)
+    return dx * rstd, dweight, dbias

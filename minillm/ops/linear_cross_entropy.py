@@ -1,0 +1,56 @@
+"""The tied head and the loss as one op, chunk by chunk: the B*T x V logits are never all in memory.
+
+    logits = x @ wte.T            (N, C) @ (C, V) -> (N, V)      then  losses = cross_entropy(logits, targets)
+
+For GPT-2 at B*T = 4096 the logits are 4096 x 50257 floats, 0.8 GB, and their gradient as much again. But rows are
+independent: 256 of them at a time need 51 MB, which is used and dropped. Going back,
+
+    dlogits = cross_entropy_backward(dout)         (n, V)     one chunk
+    dx      = dlogits @ wte                        (n, V) @ (V, C) -> (n, C)
+    dwte   += dlogits.T @ x                        (V, n) @ (n, C) -> (V, C)     summed over chunks
+
+the forward's logits are gone, so the backward makes them again: one more product (2*N*C*V FLOPs) is the price of the
+memory. The weight is wte itself, (V, C): GPT-2 ties the head to the token embedding (Press & Wolf 2017, arXiv
+1608.05859), so wte's whole gradient is this dwte plus the embedding's.
+"""
+from types import SimpleNamespace
+
+import numpy as np
+
+from . import cross_entropy
+from .checks import check_dtype, check_float, check_shape
+
+REFERENCE = SimpleNamespace(**vars(cross_entropy))
+CHUNK = 256     # rows of logits alive at a time
+
+
+def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE):
+    """x (N, C), wte (V, C), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache."""
+    check_float("x", x)
+    check_shape("x", x, (None, None))
+    check_shape("wte", wte, (None, x.shape[1]))
+    check_dtype("wte", wte, x.dtype)
+    check_shape("targets", targets, (len(x),))
+    losses = np.empty(len(x), x.dtype)
+    for chunk in chunks(len(x)):
+        logits = x[chunk] @ wte.T                                        # (n, V)
+        losses[chunk], _ = ops.cross_entropy_forward(logits, targets[chunk], ignore_index)
+    return losses, (x, wte, targets, ignore_index)
+
+
+def linear_cross_entropy_backward(dout, cache, ops=REFERENCE):
+    """dout (N,) -> dx (N, C), dwte (V, C)."""
+    x, wte, targets, ignore_index = cache
+    check_shape("dout", dout, targets.shape)
+    dx, dwte = np.empty_like(x), np.zeros_like(wte)
+    for chunk in chunks(len(x)):
+        logits = x[chunk] @ wte.T                                        # (n, V), made again
+        _, cache = ops.cross_entropy_forward(logits, targets[chunk], ignore_index)
+        dlogits = ops.cross_entropy_backward(dout[chunk], cache)         # (n, V)
+        dx[chunk] = dlogits @ wte
+        dwte += dlogits.T @ x[chunk]
+    return dx, dwte
+
+
+def chunks(n):
+    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]

@@ -1,0 +1,313 @@
+"""The op table. Gradient checks, generated tests, benchmarks, the planner and the book all read it; nothing else lists ops.
+
+`OPS` holds each op once: how to make inputs for it, which of them have gradients, which inputs are wrong and what the
+error must name, and what it costs. `KERNELS` holds each compiled kernel once. `select(backend)` turns both into the
+frozen namespace of functions that a model runs on. Adding a kernel is one C++ file and one line here.
+"""
+from collections import namedtuple
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Callable, NamedTuple
+
+import numpy as np
+
+from . import ops as reference
+
+try:
+    _cpp = import_module(f"{__package__}._cpp")
+except ModuleNotFoundError as error:      # not built; an extension that is there but broken raises ImportError itself
+    if error.name != f"{__package__}._cpp":
+        raise
+    _cpp = None
+
+BUILD = "pip install . (with g++ installed)"
+
+
+class Dims(NamedTuple):
+    """Sizes from which an op makes its sample inputs."""
+
+    B: int = 2      # batch
+    T: int = 5      # tokens in a sequence
+    C: int = 8      # width, a multiple of NH
+    NH: int = 2     # heads
+    V: int = 11     # vocabulary
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One op. `sample(rng, dtype, dims)` gives {argument: value} in the order of the signature."""
+
+    name: str
+    sample: Callable
+    differentiable: tuple                 # arguments with a gradient, in the order backward returns them
+    bad: tuple                            # (label, argument, value -> wrong value, words the error must hold)
+    flops: Callable                       # dims -> (forward, backward)
+    kind: str = "pair"                    # pair: forward and backward; decode: forward only; update: in place
+    composite: bool = False               # calls smaller ops, taken from the `ops` it is given
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled implementation of an op. `backend` alone is the default variant; others are chosen by name."""
+
+    op: str
+    backend: str                          # "cpu" or "cuda"
+    variant: str = ""                     # "" is the backend's best; "1_naive" and so on are teaching rungs
+    dtypes: tuple = ("float32", "float64")
+
+
+def normal(rng, dtype, *shape):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def embedding_sample(rng, dtype, d):
+    return {"tokens": rng.integers(0, d.V, (d.B, d.T)), "wte": normal(rng, dtype, d.V, d.C),
+            "wpe": normal(rng, dtype, d.T + 3, d.C), "start": 2}
+
+
+def linear_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "weight": normal(rng, dtype, d.C, 4 * d.C),
+            "bias": normal(rng, dtype, 4 * d.C)}
+
+
+def layernorm_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "weight": normal(rng, dtype, d.C), "bias": normal(rng, dtype, d.C),
+            "eps": 1e-5}
+
+
+def gelu_sample(rng, dtype, d):
+    return {"x": 2 * normal(rng, dtype, d.B, d.T, 4 * d.C)}
+
+
+def attention_sample(rng, dtype, d):
+    return {"qkv": normal(rng, dtype, d.B, d.T, 3 * d.C), "n_head": d.NH}
+
+
+def attention_decode_sample(rng, dtype, d):
+    new, kept = (d.B, d.NH, 1, d.C // d.NH), (d.B, d.NH, d.T, d.C // d.NH)
+    return {"q": normal(rng, dtype, *new), "k": normal(rng, dtype, *kept), "v": normal(rng, dtype, *kept)}
+
+
+def mlp_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "fc_weight": normal(rng, dtype, d.C, 4 * d.C),
+            "fc_bias": normal(rng, dtype, 4 * d.C), "proj_weight": normal(rng, dtype, 4 * d.C, d.C),
+            "proj_bias": normal(rng, dtype, d.C)}
+
+
+def residual_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "y": normal(rng, dtype, d.B, d.T, d.C)}
+
+
+def dropout_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "p": 0.25, "key": (3, 2 ** 40 + 1, 7)}
+
+
+def targets_sample(rng, d):
+    targets = rng.integers(0, d.V, d.B * d.T)
+    targets[rng.random(d.B * d.T) < 0.2] = -1
+    return targets
+
+
+def cross_entropy_sample(rng, dtype, d):
+    return {"logits": 3 * normal(rng, dtype, d.B * d.T, d.V), "targets": targets_sample(rng, d), "ignore_index": -1}
+
+
+def linear_cross_entropy_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B * d.T, d.C), "wte": normal(rng, dtype, d.V, d.C),
+            "targets": targets_sample(rng, d), "ignore_index": -1}
+
+
+def adamw_sample(rng, dtype, d):
+    size = 12 * d.C * d.C
+    return {"w": normal(rng, dtype, size), "grad": normal(rng, dtype, size), "m": normal(rng, dtype, size),
+            "v": normal(rng, dtype, size) ** 2, "step": 3, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
+            "weight_decay": 0.1, "n_decayed": size // 2, "scale": 0.5}
+
+
+def narrower(a):
+    """One column short."""
+    return np.ascontiguousarray(a[..., :-1])
+
+
+def flatter(a):
+    """One axis fewer."""
+    return a.reshape(-1)
+
+
+def shorter(a):
+    """One row short."""
+    return a[:-1].copy()
+
+
+def too_long(a):
+    """More tokens than the context holds."""
+    return np.tile(a, 9)
+
+
+def integers(a):
+    return a.astype("int64")
+
+
+def other_dtype(a):
+    return a.astype("float64" if a.dtype == "float32" else "float32")
+
+
+def with_value(value):
+    """The same array with `value` in its last place."""
+    def change(a):
+        a = a.copy()
+        a.flat[-1] = value
+        return a
+    return change
+
+
+def wrong(argument, *changes):
+    """Rows of an op's `bad` table; the error must name the argument."""
+    return tuple((f"{argument} {change.__name__}", argument, change, argument) for change in changes)
+
+
+def too_big(a):
+    return with_value(10 ** 6)(a)
+
+
+def negative(a):
+    return with_value(-2)(a)
+
+
+def floats(a):
+    return a.astype("float32")
+
+
+def constant(value):
+    def change(_):
+        return value
+    change.__name__ = f"= {value}"
+    return change
+
+
+OPS = {spec.name: spec for spec in (
+    OpSpec("embedding", embedding_sample, ("wte", "wpe"),
+           wrong("tokens", flatter, too_big, negative, floats, too_long)
+           + wrong("wpe", narrower, other_dtype, flatter) + wrong("wte", flatter)
+           + (("start too far", "start", constant(10 ** 6), "block_size"),
+              ("start negative", "start", constant(-1), "block_size")),
+           lambda d: (d.B * d.T * d.C, 2 * d.B * d.T * d.C)),
+    OpSpec("linear", linear_sample, ("x", "weight", "bias"),
+           wrong("weight", flatter, other_dtype, shorter) + wrong("bias", narrower, other_dtype)
+           + (("x narrower", "x", narrower, "weight"),),
+           lambda d: (8 * d.B * d.T * d.C ** 2, 16 * d.B * d.T * d.C ** 2)),
+    OpSpec("layernorm", layernorm_sample, ("x", "weight", "bias"),
+           wrong("weight", narrower, other_dtype) + wrong("bias", narrower, other_dtype)
+           + (("x narrower", "x", narrower, "weight"),),
+           lambda d: (8 * d.B * d.T * d.C, 12 * d.B * d.T * d.C)),
+    OpSpec("gelu", gelu_sample, ("x",), wrong("x", integers),
+           lambda d: (4 * 10 * d.B * d.T * d.C, 4 * 20 * d.B * d.T * d.C)),
+    OpSpec("attention", attention_sample, ("qkv",),
+           wrong("qkv", narrower, flatter) + wrong("n_head", constant(3), constant(0)),
+           lambda d: (2 * d.B * d.T ** 2 * d.C, 5 * d.B * d.T ** 2 * d.C)),      # causal: half of the square
+    OpSpec("attention_decode", attention_decode_sample, (),
+           wrong("k", narrower, other_dtype) + wrong("v", narrower, other_dtype),
+           lambda d: (4 * d.B * d.T * d.C, 0), kind="decode"),
+    OpSpec("mlp", mlp_sample, ("x", "fc_weight", "fc_bias", "proj_weight", "proj_bias"),
+           (("fc_weight other_dtype", "fc_weight", other_dtype, "weight"),
+            ("proj_weight narrower", "proj_weight", narrower, "bias")),
+           lambda d: (16 * d.B * d.T * d.C ** 2, 32 * d.B * d.T * d.C ** 2), composite=True),
+    OpSpec("residual", residual_sample, ("x", "y"), wrong("y", narrower, other_dtype),
+           lambda d: (d.B * d.T * d.C, 0)),
+    OpSpec("dropout", dropout_sample, ("x",), wrong("p", constant(1.0), constant(-0.1)),
+           lambda d: (d.B * d.T * d.C, d.B * d.T * d.C)),
+    OpSpec("cross_entropy", cross_entropy_sample, ("logits",),
+           wrong("logits", flatter) + wrong("targets", too_big, negative, floats, narrower),
+           lambda d: (4 * d.B * d.T * d.V, 3 * d.B * d.T * d.V)),
+    OpSpec("linear_cross_entropy", linear_cross_entropy_sample, ("x", "wte"),
+           wrong("wte", narrower, other_dtype) + wrong("targets", too_big, negative, floats, narrower)
+           + wrong("x", flatter),
+           lambda d: (2 * d.B * d.T * d.C * d.V, 6 * d.B * d.T * d.C * d.V), composite=True),
+    OpSpec("adamw", adamw_sample, (),
+           wrong("grad", narrower, other_dtype) + wrong("m", narrower) + wrong("v", other_dtype)
+           + wrong("step", constant(0)) + wrong("n_decayed", constant(10 ** 9)),
+           lambda d: (12 * 12 * d.C ** 2, 0), kind="update"),
+)}
+
+KERNELS = (
+    Kernel("layernorm", "cpu"),
+    Kernel("adamw", "cpu"),
+)
+
+SUFFIXES = {"pair": ("_forward", "_backward"), "decode": ("",), "update": ("_update",)}
+
+
+def functions(spec):
+    """Names of an op's functions: layernorm_forward and layernorm_backward; adamw_update; attention_decode."""
+    return [spec.name + suffix for suffix in SUFFIXES[spec.kind]]
+
+
+Ops = namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["backends"])
+Ops.__doc__ = "The functions a model runs on, by name; `backends` says where each op comes from. It cannot be changed."
+
+
+def select(backend="auto"):
+    """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", or {op: "backend/variant"} with auto elsewhere.
+
+    An op that a backend lacks comes from NumPy. Raises ValueError for a name that does not exist, ImportError
+    (with the command that builds it) for a backend that is asked for by name and is not built.
+    """
+    if isinstance(backend, str):
+        choice = dict.fromkeys(OPS, backend)
+    else:
+        check_ops(backend)
+        choice = {op: backend.get(op, "auto") for op in OPS}
+    picked, sources = {}, {}
+    for spec in sorted(OPS.values(), key=lambda spec: spec.composite):       # composites last: they use the others
+        found, sources[spec.name] = implementation(spec, choice[spec.name])
+        if spec.composite and sources[spec.name] == "numpy":
+            parts = namedtuple("Parts", picked)(**picked)
+            found = [partial(function, ops=parts) for function in found]
+        picked |= zip(functions(spec), found)
+    return Ops(**picked, backends=sources)
+
+
+def implementation(spec, choice):
+    """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
+    backend, _, variant = choice.partition("/")
+    if backend not in ("auto", "numpy", "cpu", "cuda"):
+        raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda or one of these with /variant")
+    module = {"auto": _cpp, "cpu": _cpp}.get(backend)
+    if backend in ("cpu", "cuda") and module is None:
+        raise ImportError(f"the {backend} backend is not built: {BUILD}")
+    wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
+    for kernel in KERNELS:
+        if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
+            tail = f"_{variant}" if variant else ""
+            return [getattr(module, name + tail) for name in functions(spec)], f"{wanted.backend}{tail.replace('_', '/', 1)}"
+    if variant:
+        known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
+        raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
+    return [getattr(reference, name) for name in functions(spec)], "numpy"
+
+
+def check_ops(names):
+    """Raise ValueError unless every name is an op of the table."""
+    for name in names:
+        if name not in OPS:
+            raise ValueError(f"unknown op {name!r}: expected one of {', '.join(OPS)}")
+
+
+def choices(op):
+    """Every built implementation of an op, as `select` names them: ["numpy", "cpu", "cpu/1_naive", ...]."""
+    built = [k for k in KERNELS if k.op == op and k.backend == "cpu" and _cpp]
+    return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
+
+
+def traffic(spec, args):
+    """Bytes an op must move at least, (forward, backward): each array in once and out once."""
+    def size(names):
+        return sum(np.asarray(args[name]).nbytes for name in names)
+    arrays = [name for name, value in args.items() if isinstance(value, np.ndarray)]
+    function = getattr(reference, functions(spec)[0])
+    if spec.kind == "update":
+        return 2 * size(arrays) - size(["grad"]), 0          # all read, all but the gradient written
+    out = function(**args)
+    out = out[0] if spec.kind == "pair" else out
+    return size(arrays) + out.nbytes, (size(arrays) + size(spec.differentiable) + out.nbytes if spec.differentiable else 0)
