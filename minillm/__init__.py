@@ -7,5 +7,5 @@ from .optim import AdamW
 from .registry import select
 from .tokenizer import Tokenizer
 
-__version__ = "0.1.0"
+from .version import __version__
 __all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate"]

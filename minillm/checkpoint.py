@@ -17,14 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.config import GPTConfig
-from minillm.files import atomic_write, sync_directory
-from minillm.params import Params, gpt_shapes
-from minillm.safetensors import parse_json_object, read_safetensors, write_safetensors
+from .config import GPTConfig
+from .files import atomic_write, sync_directory
+from .params import Params, gpt_shapes
+from .safetensors import parse_json_object, read_safetensors, write_safetensors
 
 CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
 PREFIX, HEAD = "transformer.", "lm_head.weight"
+M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
                    "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
@@ -85,8 +86,7 @@ def save_training(directory, m, v, state):
     if "checksums" in state:
         raise ValueError("state: the key 'checksums' is taken by the checkpoint itself")
     directory = Path(directory)
-    moments = {f"exp_avg.{name}": array for name, array in m.items()}
-    moments |= {f"exp_avg_sq.{name}": array for name, array in v.items()}
+    moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
     write_safetensors(directory / OPTIMIZER, moments)
     checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
     write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}})
@@ -109,12 +109,14 @@ def load_training(directory):
             raise ValueError(f"{directory / name}: damaged, or not from this checkpoint: its checksum is not the one "
                              f"recorded in {STATE}")
     tensors, _ = read_safetensors(directory / OPTIMIZER)
-    return moment(tensors, "exp_avg."), moment(tensors, "exp_avg_sq."), state
+    return moment(tensors, M, directory), moment(tensors, V, directory), state
 
 
-def moment(tensors, prefix):
+def moment(tensors, prefix, directory):
     """The tensors whose names start with `prefix`, as Params."""
     found = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    if not found:
+        raise ValueError(f"{directory / OPTIMIZER}: no tensor named {prefix}...")
     params = Params({name: array.shape for name, array in found.items()}, next(iter(found.values())).dtype)
     for name, array in params.items():
         array[:] = found[name]
@@ -187,7 +189,8 @@ def hugging_face_config(config, dtype, eot_token):
     return settings | {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
         "n_ctx": config.block_size, "n_inner": None, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
-        "tie_word_embeddings": True, "bos_token_id": eot_token, "eos_token_id": eot_token, "dtype": np.dtype(dtype).name,
+        "tie_word_embeddings": True, "bos_token_id": eot_token, "eos_token_id": eot_token,
+        "dtype": np.dtype(dtype).name,
     }
 
 

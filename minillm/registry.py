@@ -15,7 +15,7 @@ import numpy as np
 from . import ops as reference
 
 try:
-    _cpp = import_module(f"{__package__}._cpp")
+    _cpp = import_module(f"{__package__}._cpp").kernels
 except ModuleNotFoundError as error:      # not built; an extension that is there but broken raises ImportError itself
     if error.name != f"{__package__}._cpp":
         raise

@@ -11,11 +11,12 @@ Format: https://huggingface.co/docs/safetensors (Hugging Face, 2022).
 """
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from minillm.files import atomic_write
+from .files import atomic_write
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1",
           "BF16": "<u2"}   # NumPy has no bfloat16: read as its 16 bits, then widened
@@ -93,8 +94,7 @@ def parse_json_object(text, where):
     def unique(pairs):
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"duplicate name {next(key for key in keys if keys.count(key) > 1)!r}")
+            raise ValueError(f"duplicate name {Counter(key for key, _ in pairs).most_common(1)[0][0]!r}")
         return result
 
     try:
@@ -138,8 +138,9 @@ def check_tiling(path, header, size):
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, next_end = entry["data_offsets"]
         if begin != end:
-            raise ValueError(f"{path}: tensor {name!r} starts at byte {begin} of the data, "
-                             f"{'overlapping the one' if begin < end else 'leaving a gap after the one'} that ends at {end}")
+            fault = "overlaps the tensor" if begin < end else "leaves a gap after the tensor"
+            raise ValueError(f"{path}: tensor {name!r} starts at byte {begin} of the data and {fault} "
+                             f"that ends at {end}")
         if next_end > size:
             raise ValueError(f"{path}: truncated: tensor {name!r} ends at byte {next_end} of the data, "
                              f"the file holds {size}")

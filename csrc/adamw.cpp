@@ -1,0 +1,59 @@
+// AdamW over the flat buffer. Formulas: minillm/ops/adamw.py.
+//
+//   m += (1 - beta1) * (g - m)      v += (1 - beta2) * (g * g - v)      g = grad * scale
+//   w  = w * decay - rate * m / (sqrt(v) * inv_sqrt_c2 + eps)
+//
+// One pass: 4 reads and 3 writes a parameter (28 bytes in float32), which is all this op costs: it is bound by memory.
+// Element by element, so parallel without any order to keep.
+#include "common.h"
+
+template <class T>
+struct AdamWStep {
+    T one_minus_beta1, one_minus_beta2, decay, rate, inv_sqrt_c2, eps, scale;
+};
+
+template <class T>
+void adamw_range(T* w, const T* grad, T* m, T* v, const AdamWStep<T>& s, T decay, Range range) {
+#pragma omp simd
+    for (int64_t i = range.begin; i < range.end; i++) {
+        T g = grad[i] * s.scale;
+        m[i] += s.one_minus_beta1 * (g - m[i]);
+        v[i] += s.one_minus_beta2 * (g * g - v[i]);
+        w[i] = w[i] * decay - s.rate * m[i] / (std::sqrt(v[i]) * s.inv_sqrt_c2 + s.eps);
+    }
+}
+
+template <class T>
+void adamw_kernel(T* w, const T* grad, T* m, T* v, const AdamWStep<T>& s, int64_t n_decayed, int64_t n) {
+    constexpr int64_t BLOCK = 1 << 14;
+#pragma omp parallel for schedule(static) if (n > BLOCK)
+    for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++) {
+        int64_t begin = block * BLOCK, end = std::min(n, begin + BLOCK);
+        int64_t middle = std::clamp(n_decayed, begin, end);          // decayed before it, not after it
+        adamw_range(w, grad, m, v, s, s.decay, {begin, middle});
+        adamw_range(w, grad, m, v, s, T(1), {middle, end});
+    }
+}
+
+void adamw_update(py::array w, py::array grad, py::array m, py::array v, int64_t step, double lr, double beta1,
+                  double beta2, double eps, double weight_decay, int64_t n_decayed, double scale) {
+    by_dtype("w", w, [&](auto zero) {
+        using T = decltype(zero);
+        int64_t n = w.size();
+        T *pw = in_place<T>("w", w, {n}), *pm = in_place<T>("m", m, {n}), *pv = in_place<T>("v", v, {n});
+        const T* pg = input<T>("grad", grad, {n});
+        if (step < 1 || n_decayed < 0 || n_decayed > n)
+            fail("step must be at least 1 and n_decayed in [0, " + std::to_string(n) + "]: got " +
+                 std::to_string(step) + ", " + std::to_string(n_decayed));
+        AdamWStep<T> s{T(1 - beta1), T(1 - beta2), T(1 - lr * weight_decay), T(lr / (1 - std::pow(beta1, step))),
+                       T(1 / std::sqrt(1 - std::pow(beta2, step))), T(eps), T(scale)};
+        py::gil_scoped_release nogil;
+        adamw_kernel<T>(pw, pg, pm, pv, s, n_decayed, n);
+    });
+}
+
+void bind_adamw(py::module_& m) {
+    m.def("adamw_update", &adamw_update, py::arg("w"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("step"),
+          py::arg("lr"), py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-8,
+          py::arg("weight_decay") = 0.0, py::arg("n_decayed") = 0, py::arg("scale") = 1.0);
+}

@@ -1,0 +1,83 @@
+// What every kernel file shares: the instruction set's name, argument checks, fresh arrays.
+//
+// The same sources are compiled once per instruction set (see setup.py), each into its own module, so that nothing
+// compiled for AVX-512 can be linked into the module that an older CPU loads. Python picks the module at import.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "simd.h"
+#include "threads.h"
+
+namespace py = pybind11;
+using std::string;
+
+inline string shape_text(const py::array& a) {
+    string text = "(";
+    for (py::ssize_t i = 0; i < a.ndim(); i++) text += (i ? ", " : "") + std::to_string(a.shape(i));
+    return text + (a.ndim() == 1 ? ",)" : ")");
+}
+
+[[noreturn]] inline void fail(const string& message) { throw py::value_error(message); }
+
+// A wanted shape; ANY stands for any size.
+constexpr int64_t ANY = -1;
+using Shape = std::vector<int64_t>;
+
+inline Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + a.ndim()); }
+
+inline void check_shape(const char* name, const py::array& a, const Shape& wanted) {
+    bool same = a.ndim() == int64_t(wanted.size());
+    for (size_t i = 0; same && i < wanted.size(); i++) same = wanted[i] == ANY || wanted[i] == a.shape(i);
+    if (same) return;
+    string text;
+    for (int64_t size : wanted) text += (text.empty() ? "" : ", ") + (size == ANY ? string("any") : std::to_string(size));
+    fail(string(name) + " must have shape (" + text + "): got " + shape_text(a));
+}
+
+inline void check_contiguous(const char* name, const py::array& a) {
+    if (!(a.flags() & py::array::c_style))
+        fail(string(name) + " must be C-contiguous: pass np.ascontiguousarray(" + name + ")");
+}
+
+// The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
+template <class T>
+const T* input(const char* name, const py::array& a, const Shape& shape) {
+    check_shape(name, a, shape);
+    if (!py::isinstance<py::array_t<T>>(a))
+        fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
+             string(py::str(a.dtype())));
+    check_contiguous(name, a);
+    return static_cast<const T*>(a.data());
+}
+
+template <class T>
+T* in_place(const char* name, py::array& a, const Shape& shape) {
+    input<T>(name, a, shape);
+    if (!a.writeable()) fail(string(name) + " must be writeable");
+    return static_cast<T*>(a.mutable_data());
+}
+
+template <class T>
+py::array_t<T> fresh(const Shape& shape) { return py::array_t<T>(shape); }
+
+inline int64_t last(const char* name, const py::array& a) {
+    if (a.ndim() < 1) fail(string(name) + " must have at least one axis");
+    return a.shape(a.ndim() - 1);
+}
+
+// Call f with a float or a double, as the dtype of the array that decides says.
+template <class F>
+auto by_dtype(const char* name, const py::array& a, F f) {
+    if (py::isinstance<py::array_t<float>>(a)) return f(float());
+    if (py::isinstance<py::array_t<double>>(a)) return f(double());
+    fail(string(name) + " must be float32 or float64: got " + string(py::str(a.dtype())));
+}

@@ -1,0 +1,3 @@
+// The kernels for one instruction set: scalar. Flags: setup.py.
+#define MODULE scalar
+#include "module.cpp"

@@ -1,0 +1,49 @@
+// Vectors of floats that read like scalars: GCC's vector extension, as wide as the instruction set of this build.
+//
+// Vec<float> holds 16 numbers under AVX-512, 8 under AVX2, 4 in the baseline build; `a * b + c` is one fused
+// multiply-add where the machine has it. Nothing here is x86-only: the baseline build runs on any CPU.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class T>
+struct VecOf {
+    typedef T type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class T>
+constexpr int64_t WIDTH = VECTOR_BYTES / sizeof(T);
+
+template <class T>
+inline Vec<T> load(const T* p) {      // unaligned
+    Vec<T> v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
+
+template <class T>
+inline Vec<T> splat(T x) { return x - Vec<T>{}; }
+
+// Sum of the lanes, in a fixed order: halves are folded onto each other.
+template <class T>
+inline T sum(Vec<T> v) {
+    T lanes[WIDTH<T>];
+    std::memcpy(lanes, &v, sizeof v);
+    for (int64_t half = WIDTH<T> / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}

@@ -1,0 +1,207 @@
+"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, and GPT-2's vocab.json with merges.txt.
+
+Both are text, so they write each byte as one printable character (Radford et al. 2019): the printable ones of
+Latin-1 stand for themselves, the other 68 become U+0100, U+0101, ... in order. A space is thus 'Ġ'. The order of
+these characters is also the order of the first 256 ids, here as in GPT-2.
+
+Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
+anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
+"""
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+from minillm.files import atomic_write
+from minillm.tokenizer.pretokenize import PATTERNS
+
+PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]
+BYTE_TO_CHAR = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(HIDDEN)}
+CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
+BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.get)       # '!' is id 0, '"' is id 1, ..., the space is 220
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def bytes_to_chars(token: bytes) -> str:
+    """b' the' -> 'Ġthe'."""
+    return "".join(map(BYTE_TO_CHAR.get, token))
+
+
+def chars_to_bytes(text: str) -> bytes | None:
+    """'Ġthe' -> b' the'; None if a character stands for no byte."""
+    try:
+        return bytes(map(CHAR_TO_BYTE.__getitem__, text))
+    except KeyError:
+        return None
+
+
+# ---- writing
+
+def write_tokenizer_json(directory, tokens, merges, special_tokens, pattern) -> None:
+    """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
+    added = [{"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": False, "special": True} for text, id in special_tokens.items()]
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+             "vocab": vocabulary(tokens, special_tokens), "merges": merge_lines(merges)}
+    document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+                "pre_tokenizer": pre_tokenizer(pattern), "post_processor": None,
+                "decoder": BYTE_LEVEL | {"use_regex": True}, "model": model}
+    write_json(Path(directory) / "tokenizer.json", document, indent=1)
+
+
+def write_vocab_merges(directory, tokens, merges, special_tokens) -> None:
+    """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
+    directory = Path(directory)
+    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens))
+    with atomic_write(directory / "merges.txt", newline="\n") as file:
+        file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
+
+
+def write_json(path: Path, document, indent=None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        json.dump(document, file, ensure_ascii=False, indent=indent)
+
+
+def vocabulary(tokens, special_tokens) -> dict[str, int]:
+    """Written form -> id; special tokens are written as they are."""
+    special_text = {id: text for text, id in special_tokens.items()}
+    return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens)}
+
+
+def merge_lines(merges) -> list[str]:
+    """'Ġt he': a space parts the two, since none can be inside."""
+    return [f"{bytes_to_chars(first)} {bytes_to_chars(second)}" for first, second in merges]
+
+
+def pre_tokenizer(pattern: str) -> dict:
+    """Hugging Face's description of a named pattern. Its ByteLevel step has GPT-2's built in."""
+    if pattern == "gpt2":
+        return BYTE_LEVEL | {"use_regex": True}
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": False}]}
+
+
+# ---- reading
+
+@contextmanager
+def errors_name(path):
+    """Any ValueError inside gets the file's name in front."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
+
+
+def read_tokenizer_json(path):
+    """(tokens, merges, special_tokens, pattern) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
+    document = expect(read_json(path), dict, "the file")
+    model = expect(document.get("model"), dict, "model")
+    pattern = pattern_of(document.get("pre_tokenizer"))
+    check_plain(document, model)
+    special_tokens = read_added(document.get("added_tokens") or [])
+    ids = expect(model.get("vocab"), dict, "model.vocab") | special_tokens
+    merges = [parse_merge(merge) for merge in expect(model.get("merges"), list, "model.merges")]
+    return tokens_by_id(ids, special_tokens), merges, special_tokens, pattern
+
+
+def read_vocab(path, specials: list[str]):
+    """(tokens, special_tokens) of a vocab.json; `specials` that it lacks are put at the end."""
+    ids = expect(read_json(path), dict, "the file")
+    for text in specials:
+        ids.setdefault(text, len(ids))
+    special_tokens = {text: ids[text] for text in specials}
+    return tokens_by_id(ids, special_tokens), special_tokens
+
+
+def read_merges(path) -> list[tuple[bytes, bytes]]:
+    """The pairs in a merges.txt, whose first line may give a version."""
+    lines = Path(path).read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
+    if lines[0].startswith("#version"):
+        lines = lines[1:]
+    return [parse_merge(line) for line in lines if line]
+
+
+def read_json(path):
+    """Parsed JSON, in which a key that comes twice is an error too."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=distinct_keys)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def distinct_keys(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a JSON object has the same key twice")
+    return table
+
+
+def expect(value, kind, name):
+    if not isinstance(value, kind) or isinstance(value, bool) and kind is int:
+        raise ValueError(f"{name} must be a JSON {kind.__name__}: got {type(value).__name__}")
+    return value
+
+
+def check_plain(document, model):
+    """Refuse the features that would change ids and that this package does not have."""
+    if document.get("normalizer"):
+        raise ValueError("normalizer must be null: normalized text cannot be decoded to itself")
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"model.type must be BPE: got {model['type']!r}")
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
+        if model.get(name):
+            raise ValueError(f"model.{name} is not supported: got {model[name]!r}")
+
+
+def pattern_of(description) -> str:
+    """The name of the pattern that a pre_tokenizer describes (trim_offsets concerns offsets only)."""
+    steps = description.get("pretokenizers") if isinstance(description, dict) else None
+    for name in PATTERNS:
+        ours = pre_tokenizer(name)
+        if same_steps([description] if steps is None else steps, ours.get("pretokenizers", [ours])):
+            return name
+    raise ValueError(f"pre_tokenizer is none of the known ones ({', '.join(PATTERNS)}, byte-level, no prefix space)")
+
+
+def same_steps(theirs, ours) -> bool:
+    def core(step):
+        return {"use_regex": True} | step | {"trim_offsets": True} if isinstance(step, dict) else step
+    return isinstance(theirs, list) and [core(step) for step in theirs] == [core(step) for step in ours]
+
+
+def read_added(added) -> dict[str, int]:
+    """The added tokens as text -> id; they are matched as they stand, so options that say otherwise are refused."""
+    special_tokens = {}
+    for token in expect(added, list, "added_tokens"):
+        expect(token, dict, "each of added_tokens")
+        text, id = expect(token.get("content"), str, "added token's content"), token.get("id")
+        if not text or text in special_tokens or any(token.get(name) for name in ("single_word", "lstrip", "rstrip")):
+            raise ValueError(f"added token {text!r} is empty, there twice, or strips its neighbourhood")
+        special_tokens[text] = expect(id, int, f"id of added token {text!r}")
+    return special_tokens
+
+
+def parse_merge(merge) -> tuple[bytes, bytes]:
+    """'Ġt he' or ['Ġt', 'he'] -> (b' t', b'he')."""
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
+        raise ValueError(f"a merge must be two tokens: got {merge!r:.80}")
+    pair = tuple(map(chars_to_bytes, parts))
+    if None in pair:
+        raise ValueError(f"merge {merge!r:.80} has a character that stands for no byte")
+    return pair
+
+
+def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes]:
+    """tokens[id] = bytes. Raises ValueError unless the ids are 0, 1, ..., n-1, each once."""
+    tokens = [None] * len(ids)
+    for text, id in ids.items():
+        if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(ids) or tokens[id] is not None:
+            raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id}")
+        tokens[id] = text.encode("utf-8") if text in special_tokens else chars_to_bytes(text)
+        if not tokens[id]:
+            raise ValueError(f"token {text!r:.80} is empty or has a character that stands for no byte")
+    return tokens

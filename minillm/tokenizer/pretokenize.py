@@ -1,0 +1,113 @@
+r"""Cutting text into words before any merging: patterns, special tokens, and safe cuts in a stream.
+
+BPE never merges across the words ("pre-tokens") found here, so ` the` and `the.` can share tokens, and each distinct
+word needs to be merged only once. A pattern is a regular expression whose matches, left to right, tile the text:
+
+    gpt2     Radford et al. 2019: contractions, then a run of letters, of digits or of anything else, each with at
+             most one space before it; then white space, which leaves its last character to the word that follows.
+    cl100k   GPT-4's: contractions in any case, at most three digits together, punctuation keeps its newlines. As in
+             tiktoken today, white space that ends the text is one word (older forms split it after a newline).
+
+They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike.
+Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
+"""
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import regex
+
+PATTERNS = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+               r"|\s++(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"),
+}
+
+# Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above
+# a letter or digit ends its word unless another letter or digit follows, and a blank that is no newline never
+# continues a word: so the left half ends a word whatever comes next, and the right half begins one. Elsewhere a cut
+# may change the words: two newlines before a dash are two words, but one word where the text ends; "'l" + "l".
+# (?r) searches from the end; a surrogate may be half of a letter, so nothing is decided before one.
+SAFE_CUT = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
+PIECE = 1 << 16     # characters per piece of a stream
+
+
+@lru_cache
+def compile_pattern(name: str) -> regex.Pattern:
+    """The compiled pattern called `name`. Raises ValueError listing the known names."""
+    if name not in PATTERNS:
+        raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}: got {name!r}")
+    return regex.compile(PATTERNS[name])
+
+
+@lru_cache
+def special_matcher(specials: frozenset[str]) -> regex.Pattern:
+    """Matches any of `specials` in a group; the longest first, so <|a|><|b|> wins over <|a|>."""
+    longest_first = sorted(specials, key=lambda text: (-len(text), text))
+    return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})")
+
+
+def well_formed(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced by U+FFFD, as tiktoken does.
+
+    A Python string may hold halves of UTF-16 pairs, which no UTF-8 can express.
+    """
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def split_special(text: str, specials: frozenset[str] = frozenset()) -> Iterator[tuple[str, bool]]:
+    """Yield (segment, is_special) for the whole text in order; only texts in `specials` count as special."""
+    text = well_formed(text)
+    if not specials:
+        yield text, False
+        return
+    for i, segment in enumerate(special_matcher(specials).split(text)):
+        if segment:
+            yield segment, i % 2 == 1       # split() with a group alternates ordinary, special, ordinary ...
+
+
+def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Regroup a stream of text into pieces that can be tokenized one by one, at no difference to the ids.
+
+    A piece ends at a safe cut or after a special token. Memory stays near PIECE characters unless the text has no
+    safe place for longer (no letter, digit or space in it, or one endless word); then that stretch is held whole.
+    """
+    held, length, enough = [], 0, PIECE
+    for part in slices(chunks):
+        held.append(part)
+        length += len(part)
+        if length < enough:
+            continue
+        text = "".join(held)
+        cut = last_safe_cut(text, specials)
+        if cut:
+            yield text[:cut]
+        held, length = [text[cut:]], len(text) - cut
+        enough = max(PIECE, 2 * length)     # doubling: an endless word is searched a few times, not once a line
+    if length:
+        yield "".join(held)
+
+
+def slices(chunks: Iterable[str]) -> Iterator[str]:
+    """The same stream with no chunk longer than PIECE."""
+    for chunk in chunks:
+        if not isinstance(chunk, str):
+            raise ValueError(f"text must be str: got {type(chunk).__name__}")
+        for start in range(0, len(chunk), PIECE):
+            yield chunk[start:start + PIECE]
+
+
+def last_safe_cut(text: str, specials: frozenset[str]) -> int:
+    """The last place to cut `text`, whatever text may follow it; 0 if there is none."""
+    start, end = 0, len(text)
+    if specials:
+        end = max(0, end - max(map(len, specials)))     # a special token that begins by here is wholly in sight
+        for match in special_matcher(specials).finditer(text):
+            if match.start() > end:
+                break
+            start = match.end()
+    place = SAFE_CUT.search(text, start, end) if start < end else None
+    return place.end() if place else start

@@ -1,0 +1,129 @@
+"""Learning the merges (Sennrich, Haddow, Birch 2016, on bytes).
+
+Start from 256 one-byte tokens. Again and again take the pair of neighbouring tokens that occurs most often, make it
+one new token, and replace it everywhere. Three ideas make this quick:
+
+    distinct words   A corpus is a bag of words, each held once with its count.
+    index            words_with[pair] names the words to rewrite, so a merge touches only those.
+    lazy heap        A merge only lowers the counts of older pairs, and every pair it creates holds the new token.
+                     So an entry of the heap never promises too little: if the top one is out of date, it goes back
+                     with its true count; if not, it is the maximum.
+
+Ties: of pairs with equal counts the one with the smaller ids (first part, then second part) is merged, as Hugging
+Face's BpeTrainer does; ids are given in the order of GPT-2's byte table, then of creation. Pairs seen once are
+merged too if the vocabulary has room.
+"""
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import pairwise
+from pathlib import Path
+
+from minillm.tokenizer.formats import BYTE_ORDER
+from minillm.tokenizer.merge import Pair, merge_pair
+from minillm.tokenizer.pretokenize import PIECE, compile_pattern, safe_pieces, split_special
+
+BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
+
+
+def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Counter[str]:
+    """Count the distinct words of the corpus; memory grows with those only. Special tokens' texts are left out."""
+    find_words = compile_pattern(pattern).findall
+    counts = Counter()
+    for chunks in documents(files_or_texts):
+        for piece in safe_pieces(chunks, specials):
+            for segment, is_special in split_special(piece, specials):
+                if not is_special:
+                    counts.update(find_words(segment))
+    return counts
+
+
+def documents(files_or_texts) -> Iterator[Iterable[str]]:
+    """Each document as an iterable of chunks: a str is a text, a Path a UTF-8 file, anything else a series of them."""
+    if isinstance(files_or_texts, (str, Path)):
+        files_or_texts = [files_or_texts]
+    if not isinstance(files_or_texts, Iterable):
+        raise ValueError(f"files_or_texts must be texts or files: got {type(files_or_texts).__name__}")
+    for item in files_or_texts:
+        if isinstance(item, str):
+            yield [item]
+        elif isinstance(item, Path):
+            yield read_chunks(item)
+        else:
+            raise ValueError(f"files_or_texts must hold str texts and pathlib.Path files: got {type(item).__name__}")
+
+
+def read_chunks(path: Path) -> Iterator[str]:
+    """A text file piece by piece, newlines as they are. Raises ValueError naming the file if it is not UTF-8."""
+    with open(path, encoding="utf-8", newline="") as file:
+        try:
+            while chunk := file.read(PIECE):
+                yield chunk
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text: {error.reason}") from None
+
+
+def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | None = None) -> list[Pair]:
+    """The first `n_merges` merges as pairs of ids; merge k makes token 256 + k. Fewer if no pair is left."""
+    words = [[BYTE_ID[byte] for byte in word.encode("utf-8")] for word in counts]
+    word_counts = list(counts.values())
+    pair_counts, words_with = index_pairs(words, word_counts)
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapify(heap)
+    merges = []
+    while len(merges) < n_merges and (pair := pop_most_frequent(heap, pair_counts)):
+        new = 256 + len(merges)
+        merges.append(pair)
+        created = set()
+        for i in words_with.pop(pair):
+            created |= rewrite(words, i, pair, new, word_counts[i], pair_counts, words_with)
+        for fresh in created:
+            heappush(heap, (-pair_counts[fresh], fresh))
+        if progress and len(merges) % 64 == 0:
+            progress(len(merges), n_merges)
+    if progress:
+        progress(len(merges), len(merges))
+    return merges
+
+
+def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pair, int], dict[Pair, set[int]]]:
+    """How often each pair occurs, and the indices of the words it occurs in."""
+    pair_counts, words_with = defaultdict(int), defaultdict(set)
+    for i, word in enumerate(words):
+        for pair in pairwise(word):
+            pair_counts[pair] += word_counts[i]
+            words_with[pair].add(i)
+    return pair_counts, words_with
+
+
+def pop_most_frequent(heap: list, pair_counts: dict[Pair, int]) -> Pair | None:
+    """Take the pair with the highest true count off the heap; None when every pair is gone."""
+    while heap:
+        promised, pair = heap[0]
+        count = pair_counts.get(pair, 0)
+        if count == -promised:
+            return heappop(heap)[1]
+        if count:
+            heapreplace(heap, (-count, pair))
+        else:
+            heappop(heap)
+    return None
+
+
+def rewrite(words, i, pair, new, count, pair_counts, words_with) -> set[Pair]:
+    """Merge `pair` in word i and bring the counts and the index up to date; returns the pairs that hold `new`."""
+    old = words[i]
+    words[i] = word = merge_pair(old, pair, new)
+    if len(word) == len(old):       # an earlier merge had already taken the pair out of this word
+        return set()
+    for gone in pairwise(old):
+        pair_counts[gone] -= count
+        if not pair_counts[gone]:
+            del pair_counts[gone]
+    created = set()
+    for here in pairwise(word):
+        pair_counts[here] += count
+        if new in here:
+            words_with[here].add(i)
+            created.add(here)
+    return created

@@ -1,0 +1,32 @@
+"""Builds the C++ kernels: the same sources once per instruction set, each an extension of its own.
+
+Kernels are optional. Without a compiler the install goes on with a warning, and minillm runs on NumPy alone
+(`minillm info` says so). MINILLM_BUILD=avx512 (or a list, by commas) builds only some; MINILLM_BUILD=none builds nothing.
+"""
+import os
+import platform
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden",
+         "-fopenmp", "-Wall", "-g0"]
+INSTRUCTION_SETS = {"scalar": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    INSTRUCTION_SETS |= {
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    }
+
+
+def extensions():
+    wanted = os.environ.get("MINILLM_BUILD", ",".join(INSTRUCTION_SETS)).split(",")
+    headers = sorted(str(path) for path in Path("csrc").glob("*.*"))
+    return [Extension(f"minillm._cpp.{isa}", [f"csrc/isa_{isa}.cpp"], language="c++", optional=True, depends=headers,
+                      include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags,
+                      extra_link_args=["-fopenmp"])
+            for isa, flags in INSTRUCTION_SETS.items() if isa in wanted]
+
+
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})
