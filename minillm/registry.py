@@ -7,19 +7,14 @@ frozen namespace of functions that a model runs on. Adding a kernel is one C++ f
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Callable, NamedTuple
 
 import numpy as np
 
 from . import ops as reference
+from ._cpp import load as load_kernels
 
-try:
-    _cpp = import_module(f"{__package__}._cpp").kernels
-except ModuleNotFoundError as error:      # not built; an extension that is there but broken raises ImportError itself
-    if error.name != f"{__package__}._cpp":
-        raise
-    _cpp = None
+_cpp = load_kernels()      # the compiled kernels, or None
 
 BUILD = "pip install . (with g++ installed)"
 

@@ -1,10 +1,9 @@
-"""The compiled kernels: one module per instruction set, of which this package shows the best that this CPU can run.
+"""The compiled kernels: one module per instruction set, of which `load` picks the best that this CPU can run.
 
-The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one. Importing raises ModuleNotFoundError
-when none was built, and ImportError when the one asked for by name was not built or cannot run here.
+The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be used.
+A module that is there but broken raises its own ImportError: it is never passed over in silence.
 """
 import os
-import platform
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,18 +37,12 @@ def reason(isa, missing):
     return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
 
 
-def choose():
-    """The instruction set to use: MINILLM_CPU, or the best usable one."""
+def load():
+    """The module to use: MINILLM_CPU's, or the best usable one; None where nothing was built."""
     states, forced = status(), os.environ.get("MINILLM_CPU")
     if forced and forced not in NEEDS:
         raise ImportError(f"MINILLM_CPU must be one of {', '.join(NEEDS)}: got {forced!r}")
     if forced and states[forced]:
         raise ImportError(f"MINILLM_CPU={forced} cannot be used: {states[forced]}")
     usable = [isa for isa, why_not in states.items() if not why_not]
-    if not usable:
-        raise ModuleNotFoundError(f"no kernels were built for this {platform.machine()} machine", name=__name__)
-    return forced or usable[0]
-
-
-isa = choose()
-kernels = import_module(f"{__name__}.{isa}")
+    return import_module(f"{__name__}.{forced or usable[0]}") if usable else None

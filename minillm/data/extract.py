@@ -1,8 +1,9 @@
 """Text out of the reader's own files: folders and files in, (name, text) documents out, and a count of what was left out.
 
-Nothing is held whole but one piece: a big .txt comes out as pieces of about a megabyte, cut where a paragraph or a line ends,
-whose concatenation is the file's text; a .jsonl comes out record by record. A file that cannot be used is never an error by
-itself (one broken file in a million should not stop a night's work): it is skipped, and `Report` says how many and why.
+Nothing is held whole but one piece: a big .txt comes out as pieces of about a megabyte, cut where a paragraph or a
+line ends, whose concatenation is the file's text (but for pieces of white space alone); a .jsonl comes out record
+by record. A file that cannot be used is never an error by itself (one broken file in a million should not stop a
+night's work): it is skipped, and `Report` says how many and why.
 """
 import codecs
 import gzip
@@ -55,11 +56,11 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
                    field: str = "text") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of every usable document in `paths`, in a fixed order: as given, folders by sorted names.
 
-    Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz; hidden files and folders are
-    passed over, links are followed, and no file is read twice. A file named itself may be hidden and have any suffix (it is
-    tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become "\\n". A .jsonl line is an object whose
-    `field` is the text. A text file that turns undecodable or binary only after its first pieces keeps those.
-    `report` is filled while the documents are drawn.
+    Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz; hidden files and
+    folders are passed over, links are followed, and no file is read twice. A file named itself may be hidden and
+    have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become "\\n". A
+    .jsonl line is an object whose `field` is the text. A text file that turns undecodable or binary only after its
+    first pieces keeps those. `report` is filled while the documents are drawn.
 
     Raises FileNotFoundError, at once, for a path that does not exist; ValueError, at the end, when nothing was usable.
     """
@@ -129,7 +130,7 @@ def _read_file(path: Path, report: Report, field: str) -> Iterator[tuple[str, st
     try:
         opener = gzip.open if path.name.lower().endswith(".gz") else open
         with opener(path, "rb") as raw, io.BufferedReader(raw) as file:
-            if ".jsonl" in path.suffixes[-2:]:
+            if path.name.lower().endswith((".jsonl", ".jsonl.gz")):
                 yield from _records(file, str(path), report, field)
             else:
                 yield from _pieces(file, str(path))
@@ -153,8 +154,6 @@ def _pieces(file: io.BufferedReader, name: str) -> Iterator[tuple[str, str]]:
         if piece.strip():
             number += 1
             yield (name if number == 1 else f"{name}#{number}"), piece
-        else:
-            rest = piece + rest      # white space alone makes no document, but belongs to the text that follows
     if rest.strip():
         number += 1
         yield (name if number == 1 else f"{name}#{number}"), rest
@@ -192,9 +191,10 @@ def _check_is_text(text: str) -> None:
 
 def _records(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str]]:
     """The texts of a .jsonl file, named "NAME:LINE"; bad lines are skipped one by one."""
-    number = 0
+    number = filled = 0
     while line := file.readline(LONGEST_LINE):
         number += 1
+        filled += bool(line.strip())
         try:
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
                 _skip_line(file)
@@ -203,7 +203,7 @@ def _records(file: io.BufferedReader, name: str, report: Report, field: str) -> 
                 yield f"{name}:{number}", _record_text(line, field)
         except Unusable as error:
             report.skip(f"{name}:{number}", str(error))
-    if number == 0:
+    if not filled:
         raise Unusable("empty")
 
 

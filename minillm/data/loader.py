@@ -1,10 +1,10 @@
 """Batches as a pure function of (seed, step): nothing to save, so a resumed run sees exactly the blocks it would have seen.
 
-The tokens are one long stream, cut into blocks of `block_size`. In epoch e the cut starts at a random offset (so block edges
-move from epoch to epoch) and the blocks come in a random order, each once. The order is a permutation that is computed, not
-stored: block i of the epoch is F(i), where F is a keyed bijection on 0..n-1, a small Feistel network (Luby and Rackoff 1988;
-for numbers instead of bits: Black and Rogaway 2002). Write i = left * columns + right, then add to one half a random function
-of the other, then the other way round, six rounds in all:
+The tokens are one long stream, cut into blocks of `block_size`. In epoch e the cut starts at a random offset (so
+block edges move from epoch to epoch) and the blocks come in a random order, each once. The order is a permutation
+that is computed, not stored: block i of the epoch is F(i), where F is a keyed bijection on 0..n-1, a small Feistel
+network (Luby and Rackoff 1988; for numbers instead of bits: Black and Rogaway 2002). Write i = left * columns +
+right, then add to one half a random function of the other, then the other way round, six rounds in all:
 
     left  = (left  + f1(right)) mod rows         each line can be undone (subtract), so the whole is one-to-one
     right = (right + f2(left))  mod columns
@@ -27,13 +27,13 @@ MASK64 = 2**64 - 1
 class TokenStream:
     """Several token arrays read as one: stream position p is where it would be in their concatenation.
 
-    `source` is one array, a list of arrays, a `shards.Split`, or paths of little-endian token files of type `dtype`.
+    `source` is one array, a list of arrays, a `shards.Split`, or paths of little-endian uint16 files.
     """
 
-    def __init__(self, source, dtype="<u2"):
+    def __init__(self, source):
         source = getattr(source, "arrays", source)
         parts = [source] if isinstance(source, (np.ndarray, str, Path)) else list(source)
-        self.arrays = [np.memmap(part, dtype=dtype, mode="r") if isinstance(part, (str, Path)) else part for part in parts]
+        self.arrays = [np.memmap(part, dtype="<u2", mode="r") if isinstance(part, (str, Path)) else part for part in parts]
         for array in self.arrays:
             if array.ndim != 1 or array.dtype.kind not in "ui":
                 raise ValueError(f"tokens must be one-dimensional integer arrays, got {array.dtype} of shape {array.shape}")
@@ -59,8 +59,8 @@ class Loader:
     """Random training batches over a token stream (see `TokenStream` for `files_or_arrays`).
 
     One optimizer step reads `micro_batches` batches, so micro-batch m of step s holds the blocks numbered from
-    (s * micro_batches + m) * batch_size on. `blocks` is the number of blocks in an epoch. A batch may reach over an epoch's end,
-    a block over a file's end; documents are not kept apart (the end-of-text token tells the model).
+    (s * micro_batches + m) * batch_size on. `blocks` is the number of blocks in an epoch. A batch may reach over an
+    epoch's end, a block over a file's end; documents are not kept apart (the end-of-text token tells the model).
     Raises ValueError when there are fewer than block_size + 1 tokens.
     """
 
@@ -78,7 +78,7 @@ class Loader:
         """(x, y), both int64 (batch_size, block_size), C-contiguous; y is x one token later."""
         if step < 0 or not 0 <= micro < self.micro_batches:
             raise ValueError(f"step must be >= 0 and micro in [0, {self.micro_batches}), got {step} and {micro}")
-        first = (step * self.micro_batches + micro) * self.batch_size
+        first = (int(step) * self.micro_batches + int(micro)) * self.batch_size
         tokens = np.empty((self.batch_size, self.block_size + 1), np.int64)            # (B, T+1)
         for row in range(self.batch_size):
             self.stream.read_into(tokens[row], self.block_start(first + row))
@@ -96,14 +96,14 @@ class Loader:
 
     def sequential(self, block_size: int | None = None, batch_size: int | None = None):
         """`sequential` over this loader's stream; sizes default to the loader's own."""
-        return sequential(self.stream.arrays, block_size or self.block_size, batch_size or self.batch_size)
+        return sequential(self.stream, block_size or self.block_size, batch_size or self.batch_size)
 
 
 def sequential(files_or_arrays, block_size: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches for validation that predict every token but the first exactly once, in order.
 
-    Yields (x, y), int64 (rows, block_size) with rows = batch_size but for the last. The end of the last block is padded: 0 in x,
-    IGNORE_INDEX in y. Raises ValueError when there are fewer than two tokens.
+    Yields (x, y), int64 (rows, block_size) with rows = batch_size but for the last. The end of the last block is
+    padded: 0 in x, IGNORE_INDEX in y. Raises ValueError when there are fewer than two tokens.
     """
     _check_positive(block_size=block_size, batch_size=batch_size)
     stream = files_or_arrays if isinstance(files_or_arrays, TokenStream) else TokenStream(files_or_arrays)

@@ -3,10 +3,10 @@
     train_00000.bin train_00001.bin ... val_00000.bin     little-endian token ids, nothing else
     shards.json                                            what they are, how many, from how many bytes; written last
 
-The sidecar is the promise that the rest is whole: a writer that is killed leaves none, and `open_shards` refuses the folder.
-A document goes to training or to validation by a keyed hash of its text (BLAKE2b, RFC 7693), so the split does not depend on
-the order of the documents, and identical documents never stand on both sides. The sidecar keeps each split's UTF-8 bytes,
-which turn a loss per token into bits per byte, comparable between tokenizers.
+The sidecar is the promise that the rest is whole: a writer that is killed leaves none, and `open_shards` refuses
+the folder. A document goes to training or to validation by a keyed hash of its text (BLAKE2b, RFC 7693), so the
+split does not depend on the order of the documents, and identical documents never stand on both sides. The sidecar
+keeps each split's UTF-8 bytes, which turn a loss per token into bits per byte, comparable between tokenizers.
 """
 import hashlib
 import json
@@ -33,13 +33,14 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
                  progress: Callable[[int, int | None], None] | None = None) -> dict:
     """Tokenize a stream of (name, text) documents (or plain texts) into shards; returns what `shards.json` holds.
 
-    `tokenizer` has .encode(text) -> ids, .vocab_size and .eot_token, the id put behind each document (None: nothing is).
-    `progress(done, total)` counts documents; total is None for a stream of unknown length. Memory: about a shard and a document
-    for each split. Earlier shards in `directory` are replaced, and they are gone from the first write on.
+    `tokenizer` has .encode(text) -> ids, .vocab_size and .eot_token, the id put behind each document (None: nothing
+    is). `progress(done, total)` counts documents; total is None for a stream of unknown length. Memory: about a
+    shard and a document for each split. Earlier shards in `directory` are replaced, and they are gone from the
+    first write on.
 
-    When the hash leaves one split without any document (a single long one, or a few), the last `val_fraction` of the text
-    becomes validation, cut at a document's beginning or a paragraph's end where there is one near. (Of a stream in which one
-    split is still empty after 64 MiB, the last `val_fraction` of those 64 MiB.)
+    When the hash leaves one split without any document (a single long one, or a few), the last `val_fraction` of
+    the text becomes validation, cut at a document's beginning or a paragraph's end where there is one near. (Of a
+    stream in which one split is still empty after 64 MiB, the last `val_fraction` of those 64 MiB.)
 
     Raises ValueError for no text at all, a text that is not valid Unicode, an id outside the vocabulary, bad arguments.
     """
@@ -66,8 +67,8 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
 def open_shards(directory: str | os.PathLike) -> "Shards":
     """Map the shards that `write_shards` left in `directory`.
 
-    Raises FileNotFoundError when there is no sidecar or a shard is missing; ValueError naming the file when the sidecar is
-    damaged or a shard has not the size it says.
+    Raises FileNotFoundError when there is no sidecar or a shard is missing; ValueError naming the file when the
+    sidecar is damaged or a shard has not the size it says.
     """
     directory = Path(directory)
     path = directory / SIDECAR
@@ -114,7 +115,7 @@ class Shards:
                     part = array[start:start + CHECK_TOKENS]
                     if part.max() >= self.vocab_size:
                         raise ValueError(f"{path} holds the id {part.max()}, outside the vocabulary of {self.vocab_size}")
-                    digest.update(part)
+                    digest.update(part.view(np.uint8))
                 if digest.hexdigest() != checksum:
                     raise ValueError(f"{path} is not the file that was written: its checksum has changed")
 
@@ -140,6 +141,8 @@ def _assign(documents, val_fraction: float, seed: int):
     size, both = 0, False
     for document in documents:
         text = _checked_text(document)
+        if not text:
+            continue
         assigned = split_of(text, val_fraction, seed), text
         if both:
             yield assigned
@@ -152,6 +155,8 @@ def _assign(documents, val_fraction: float, seed: int):
             held, both = [], True
     if held:
         yield from _cut([text for _, text in held], val_fraction)
+    elif not both:
+        raise ValueError("no text at all: there are no documents, or only empty ones")
 
 
 def _checked_text(document: tuple[str, str] | str) -> str:
@@ -205,10 +210,9 @@ class _SplitWriter:
         self.files: list[dict] = []
 
     def add(self, text: str) -> None:
-        ids = list(self.tokenizer.encode(text))
+        ids = np.asarray(self.tokenizer.encode(text), dtype=np.int64)    # (tokens,)
         if self.tokenizer.eot_token is not None:
-            ids.append(self.tokenizer.eot_token)
-        ids = np.asarray(ids, dtype=np.int64)
+            ids = np.append(ids, self.tokenizer.eot_token)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:
             raise ValueError(f"tokenizer gave ids {ids.min()}..{ids.max()}, outside its vocabulary of "
                              f"{self.tokenizer.vocab_size}")
@@ -236,8 +240,8 @@ class _SplitWriter:
     def _write(self, tokens: np.ndarray) -> None:
         name = f"{self.split}_{len(self.files):05d}.bin"
         with atomic_write(self.directory / name, "wb") as file:
-            file.write(memoryview(tokens).cast("B"))
-        self.files.append({"name": name, "tokens": len(tokens), "blake2b": _blake2b(tokens).hexdigest()})
+            file.write(tokens.view(np.uint8))
+        self.files.append({"name": name, "tokens": len(tokens), "blake2b": _blake2b(tokens.view(np.uint8)).hexdigest()})
 
 
 def _open_split(directory: Path, meta: dict, dtype: np.dtype) -> Split:

@@ -1,18 +1,19 @@
 """Small stories from a seeded grammar whose entropy is known exactly: a floor that a training loss can be held against.
 
-A language model's loss cannot fall below the entropy of its text, and for real text nobody knows that number. Here it is
-computed. A story is a chain of choices c1, c2, ... from weighted tables, and by the chain rule (Shannon 1948, section 6)
+A language model's loss cannot fall below the entropy of its text, and for real text nobody knows that number. Here
+it is computed. A story is a chain of choices c1, c2, ... from weighted tables, and by the chain rule (Shannon 1948,
+section 6)
 
     H(story) = sum over the choices of E[ H(c_i | what was chosen before) ]
 
 which is also the entropy of the *text* because distinct choices give distinct texts: in every table no option is the
-beginning of another, so a reader knows each choice as soon as he has read it, and `log2_probability` does just that. What
-makes the stories more than dice is agreement over a distance: hero, pronoun, friend, price and the thing that is lost are
-chosen once (some of them with a table that depends on an earlier choice) and named again to the end, at zero bits: a model
-that does not look back pays for them a second time.
+beginning of another, so a reader knows each choice as soon as he has read it, and `log2_probability` does just
+that. What makes the stories more than dice is agreement over a distance: hero, pronoun, friend, price and the thing
+that is lost are chosen once (some of them with a table that depends on an earlier choice) and named again to the
+end, at zero bits: a model that does not look back pays for them a second time.
 
-The grammar's notation: `<table>` draws an option and writes it; an option may hold such marks in turn. `{table}` writes once
-more what was drawn. Of n options the k-th has weight n + 1 - k: the commonest stands first.
+The grammar's notation: `<table>` draws an option and writes it; an option may hold such marks in turn. `{table}`
+writes once more what was drawn. Of n options the k-th has weight n + 1 - k: the commonest stands first.
 """
 import random
 import re
@@ -127,8 +128,9 @@ class Grammar:
     def _expect(self, text: str, flows: dict[State, Flow], totals: dict[str, float]) -> dict[State, Flow]:
         """Push a distribution through `text` and add its bits and bytes to `totals`.
 
-        The distribution is over the options that a later table depends on, a few dozen states. Of everything else that may
-        be repeated only the mean length matters (expectations add up), so it rides along in each state's flow.
+        The distribution is over the options that a later table depends on, a few dozen states. Of everything else
+        that may be repeated only the mean length matters (expectations add up), so it rides along in each state's
+        flow.
         """
         for kind, value in self.tokens(text):
             if kind == "draw":
@@ -217,7 +219,7 @@ STORY = Grammar(
         "ending": table("So {name} brought {number} {food}, and the {friend} <found> the {colour} {thing}. <last>|"
                         "But {name} had no {food}, so the {friend} only laughed, and <she> never saw the {thing} again."),
         "found": table("soon found|dug up|came back with|sniffed out|brought"),
-        "last": table("{name} <joy> and kept the {thing} <safe> ever after.|"
+        "last": table("Then {name} <joy> and kept the {thing} <safe> ever after.|"
                       "That night {name} and the {friend} <party> until dawn."),
         "joy": table("laughed|danced|sang|hugged the {friend}"),
         "safe": table("in a box|on a string|round <her> neck|under <her> pillow"),

@@ -101,8 +101,11 @@ def read_tokenizer_json(path):
     model = expect(document.get("model"), dict, "model")
     pattern = pattern_of(document.get("pre_tokenizer"))
     check_plain(document, model)
-    special_tokens = read_added(document.get("added_tokens") or [])
-    ids = expect(model.get("vocab"), dict, "model.vocab") | special_tokens
+    special_tokens = read_added(document.get("added_tokens", []))
+    ids = expect(model.get("vocab"), dict, "model.vocab")
+    for text, id in special_tokens.items():
+        if ids.setdefault(text, id) != id:
+            raise ValueError(f"added token {text!r} has id {id} but {ids[text]!r} in model.vocab")
     merges = [parse_merge(merge) for merge in expect(model.get("merges"), list, "model.merges")]
     return tokens_by_id(ids, special_tokens), merges, special_tokens, pattern
 

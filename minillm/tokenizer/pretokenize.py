@@ -104,7 +104,7 @@ def last_safe_cut(text: str, specials: frozenset[str]) -> int:
     """The last place to cut `text`, whatever text may follow it; 0 if there is none."""
     start, end = 0, len(text)
     if specials:
-        end = max(0, end - max(map(len, specials)))     # a special token that begins by here is wholly in sight
+        end -= max(map(len, specials))      # a special token that begins by here is wholly in sight
         for match in special_matcher(specials).finditer(text):
             if match.start() > end:
                 break

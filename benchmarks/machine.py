@@ -1,0 +1,135 @@
+"""The machine: what it is, and what it can do at most, measured now.
+
+Two numbers bound any kernel (the roofline; Williams et al. 2009): how many multiply-adds the cores finish in a second,
+and how many bytes come from memory. Both are measured by the best that is at hand, a big matrix product by the BLAS and
+plain passes over arrays that no cache holds, and the report says which. A kernel whose data stays in the cache can
+pass 100% of the memory's figure.
+"""
+import os
+import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
+PRODUCT = 2048              # n of the n x n x n product
+STREAM = 256 * 2 ** 20      # bytes of each array in the memory passes
+ATTEMPTS = 5                # the best of: a limit is what is possible, not what is usual
+
+
+def describe(threads):
+    """CPU, memory and versions as a dict for JSON; no names of hosts, users or paths."""
+    cpu = cpuinfo()
+    flags = set(cpu.get("flags", "").split())
+    return {"cpu": cpu.get("model name", platform.processor() or platform.machine()),
+            "family": "/".join(cpu.get(key, "?") for key in ("cpu family", "model", "stepping")),
+            "flags": [flag for flag in FLAGS if flag in flags], "cores": os.cpu_count(), "threads": threads,
+            "memory_gib": round(meminfo().get("MemTotal", 0) / 2 ** 30, 1), "system": platform.system(),
+            "libc": " ".join(platform.libc_ver()), "python": platform.python_version(),
+            "compiler": platform.python_compiler(), **versions()}
+
+
+def versions():
+    """Libraries that do the arithmetic, and the instruction set that minillm's kernels use here."""
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    return {"numpy": np.__version__, "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+            "torch": torch_version(), "minillm_kernels": kernels()}
+
+
+def torch_version():
+    if not find_spec("torch"):
+        return None
+    import torch
+    return torch.__version__
+
+
+def kernels():
+    try:
+        from minillm import _cpp
+        return _cpp.isa
+    except ModuleNotFoundError:             # not built: NumPy only
+        return None
+
+
+def cpuinfo():
+    """The first processor's lines of /proc/cpuinfo; empty where there is none."""
+    return colon_lines("/proc/cpuinfo", stop="")
+
+
+def meminfo():
+    """/proc/meminfo in bytes; empty where there is none."""
+    return {key: int(value.split()[0]) * 1024 for key, value in colon_lines("/proc/meminfo").items()}
+
+
+def colon_lines(path, stop=None):
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return {}
+    if stop in lines:
+        lines = lines[:lines.index(stop)]
+    return {key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def peaks(threads, dtypes=("float32",), stream=STREAM):
+    """{"memory": {"gbs", "by"}, dtype: {"gflops", "by"}}: the best of what was tried, and all that was tried.
+
+    dtypes: names; bfloat16 needs torch and is left out without it.
+    """
+    products = {dtype: best(product_candidates(dtype), 2 * PRODUCT ** 3, "gflops") for dtype in dtypes}
+    memory = best(memory_candidates(threads, stream), 1, "gbs")
+    return {"memory": memory} | {dtype: peak for dtype, peak in products.items() if peak}
+
+
+def best(candidates, work, unit):
+    """Run each {name: (call, amount)}; the fastest rate in 1e9 a second, and everybody's."""
+    rates = {name: work * amount / quickest(call) / 1e9 for name, (call, amount) in candidates.items()}
+    if not rates:
+        return None
+    by = max(rates, key=rates.get)
+    return {unit: round(rates[by], 1), "by": by, "tried": {name: round(rate, 1) for name, rate in rates.items()}}
+
+
+def quickest(call):
+    call()
+    seconds = []
+    for _ in range(ATTEMPTS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def product_candidates(dtype):
+    """{name: (call, 1)} for a square product in this dtype."""
+    a, b = np.random.default_rng(0).standard_normal((2, PRODUCT, PRODUCT), dtype="float32")
+    found = {}
+    if dtype != "bfloat16":
+        a, b = a.astype(dtype), b.astype(dtype)
+        out = np.empty_like(a)
+        found["numpy"] = (lambda: np.matmul(a, b, out=out)), 1
+    if find_spec("torch"):
+        import torch
+        x, y = (torch.from_numpy(array).to(getattr(torch, dtype)) for array in (a, b))
+        result = torch.empty_like(x)
+        found["torch"] = (lambda: torch.mm(x, y, out=result)), 1
+    return found
+
+
+def memory_candidates(threads, size):
+    """{name: (call, bytes moved)} for one pass over arrays of `size` bytes, shared among threads."""
+    source = np.random.default_rng(0).random(size // 4, dtype="float32")
+    target = source.copy()
+    edges = np.linspace(0, len(source), threads + 1).astype(int)
+    pieces = [(source[a:b], target[a:b]) for a, b in zip(edges, edges[1:])]
+    pool = ThreadPoolExecutor(threads)
+
+    def all_of(work):
+        return lambda: list(pool.map(lambda piece: work(*piece), pieces))
+
+    return {"read": (all_of(lambda a, b: a.max()), size),
+            "copy": (all_of(lambda a, b: np.copyto(b, a)), 2 * size),
+            "scale in place": (all_of(lambda a, b: np.multiply(b, 1.0000001, out=b)), 2 * size)}

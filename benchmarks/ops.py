@@ -1,0 +1,135 @@
+"""One op of the table as benchmark rows: every built implementation, PyTorch's beside it, forward and backward apart."""
+from importlib.util import find_spec
+
+import numpy as np
+
+from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, traffic
+
+from .measure import TOLERANCE, Candidate, gate, interleave
+
+DIRECTIONS = {"pair": ("forward", "backward"), "decode": ("forward",), "update": ("update",)}
+GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
+
+
+def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=False, repeat=None, torch=True):
+    """Check and time one op: returns rows (list of dict, see report.COLUMNS) and {candidate: [what is wrong]}.
+
+    peaks: from machine.peaks, or None for no percentages. ladder: teaching variants too. torch: False leaves it out.
+    """
+    spec, rng = OPS[name], np.random.default_rng(0)
+    args = spec.sample(rng, dtype, dims)
+    dout = rng.standard_normal(output_shape(spec, args)).astype(dtype)
+    entrants = [ours(spec, choice, args, dout) for choice in choices_of(spec, dtype, ladder)]
+    if torch and find_spec("torch"):
+        from . import oracle_torch
+        entrants.append(oracle_torch.candidate(spec, args, dout, threads))
+    right, wrong = gate([c for c in entrants if c], expected(spec, args, dout), TOLERANCE[dtype])
+    costs = zip(spec.flops(dims), traffic(spec, args))
+    rows = []
+    for direction, cost in zip(DIRECTIONS[spec.kind], costs):
+        timings = interleave({c.name: c.runs[direction] for c in right if direction in c.runs}, repeat)
+        rows += [row(spec, dims, dtype, direction, choice, timings, cost, peaks) for choice in timings]
+    return rows, wrong
+
+
+def choices_of(spec, dtype, ladder):
+    """The registry's choices for an op that take this dtype; a composite without a kernel has its parts chosen: auto."""
+    dtypes = {f"{k.backend}/{k.variant}".rstrip("/"): k.dtypes for k in KERNELS if k.op == spec.name}
+    found = [choice for choice in choices(spec.name) if dtype in dtypes.get(choice, (dtype,))]
+    if spec.composite and found == ["numpy"]:
+        found.append("auto")
+    return [choice for choice in found if ladder or "/" not in choice]
+
+
+def ours(spec, choice, args, dout):
+    """A Candidate of minillm. "numpy" means all of it: the parts of a composite, too."""
+    ops = select(choice) if choice in ("numpy", "auto") else select({spec.name: choice})
+    calls = [getattr(ops, name) for name in functions(spec)]
+    build = {"pair": pair, "decode": decode, "update": update}[spec.kind]
+    return Candidate(choice, *build(spec, calls, args, dout))
+
+
+def pair(spec, calls, args, dout):
+    """runs and results of a forward and its backward; the backward is timed on the cache of one forward."""
+    forward, backward = calls
+    state = []
+
+    def run_backward():
+        if not state:
+            state.append(forward(*args.values())[1])
+        return backward(dout, state[0])
+
+    def results():
+        out, cache = forward(*args.values())
+        grads = backward(dout, cache)
+        grads = grads if isinstance(grads, tuple) else (grads,)
+        return {"out": out} | {f"d{name}": grad for name, grad in zip(spec.differentiable, grads)}
+
+    return {"forward": lambda: forward(*args.values()), "backward": run_backward}, results
+
+
+def decode(spec, calls, args, dout):
+    (forward,) = calls
+    return {"forward": lambda: forward(*args.values())}, lambda: {"out": forward(*args.values())}
+
+
+def update(spec, calls, args, dout):
+    """An update works in place, so every candidate has its own copies."""
+    (step,) = calls
+    mine = copies(args)
+
+    def run():
+        step(*mine.values())
+        return mine["w"]
+
+    def results():
+        fresh = copies(args)
+        step(*fresh.values())
+        return {name: fresh[name] for name in ("w", "m", "v")}
+
+    return {"update": run}, results
+
+
+def expected(spec, args, dout):
+    """The reference's results in float64."""
+    return ours(spec, "numpy", copies(args, np.float64), dout.astype(np.float64)).results()
+
+
+def copies(args, dtype=None):
+    """Fresh arrays; floating ones in dtype."""
+    def fresh(value):
+        if not isinstance(value, np.ndarray):
+            return value
+        return value.astype(dtype if dtype and value.dtype.kind == "f" else value.dtype)
+    return {name: fresh(value) for name, value in args.items()}
+
+
+def output_shape(spec, args):
+    """The shape of an op's output; empty where there is no backward to feed."""
+    if spec.kind != "pair":
+        return ()
+    return select("numpy")._asdict()[functions(spec)[0]](*args.values())[0].shape
+
+
+def row(spec, dims, dtype, direction, name, timings, cost, peaks):
+    """One line of the report: see report.COLUMNS for the units."""
+    timing, (flops, size) = timings[name], cost
+    rates = {"gflops": flops / timing.median / 1e9, "gbs": size / timing.median / 1e9}
+    return {"op": spec.name, "dims": " ".join(f"{k}={v}" for k, v in dims._asdict().items()), "dtype": dtype,
+            "direction": direction, "candidate": name, "median_ms": 1e3 * timing.median, "low_ms": 1e3 * timing.low,
+            "high_ms": 1e3 * timing.high, "samples": timing.samples, **rates, **share(rates, dtype, peaks),
+            "x_numpy": ratio("numpy", timing, timings), "x_torch": ratio("torch", timing, timings)}
+
+
+def share(rates, dtype, peaks):
+    """Percent of the limit that is nearer, and which limit it is."""
+    if not peaks or dtype not in peaks:
+        return {"peak_percent": None, "bound": None}
+    shares = {"compute": rates["gflops"] / peaks[dtype]["gflops"], "memory": rates["gbs"] / peaks["memory"]["gbs"]}
+    bound = max(shares, key=shares.get)
+    return {"peak_percent": 100 * shares[bound], "bound": bound}
+
+
+def ratio(other, timing, timings):
+    """How many times faster than the other candidate; None where it was not timed."""
+    return timings[other].median / timing.median if other in timings else None

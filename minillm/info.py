@@ -1,0 +1,58 @@
+"""What this installation is: versions, the CPU, which kernels are built, which are not, and why."""
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from . import _cpp, registry
+from .version import __version__
+
+OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": "oracle tests, benchmark columns",
+            "transformers": "oracle tests", "tiktoken": "oracle tests"}
+
+
+def gather():
+    """Everything as a dict, for --json."""
+    return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
+            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "instruction_sets": _cpp.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
+            "ops": registry.select("auto").backends, "optional": optional()}
+
+
+def page(facts):
+    """The same for people."""
+    lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
+             f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores", "", "C++ kernels"]
+    for isa, why_not in facts["instruction_sets"].items():
+        state = "in use" if isa == facts["in_use"] else why_not or "built, can be chosen with MINILLM_CPU=" + isa
+        lines.append(f"    {isa:<10}{state}")
+    if not facts["in_use"]:
+        lines.append(f"    none: everything runs on NumPy. To build them: {registry.BUILD}")
+    lines += ["    cuda      not built: this version has no CUDA kernels yet", "", "ops (backend of `auto`)"]
+    lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
+    lines += ["", "optional packages"]
+    return "\n".join(lines + [f"    {name:<14}{text}" for name, text in facts["optional"].items()])
+
+
+def blas():
+    return np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown BLAS")
+
+
+def cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def optional():
+    found = {}
+    for name, use in OPTIONAL.items():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = f"not installed (for {use})"
+    return found

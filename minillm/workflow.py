@@ -1,0 +1,152 @@
+"""What the commands do, as functions: train on files, generate, check gradients, train a tokenizer."""
+import codecs
+import hashlib
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from .config import GPTConfig
+from .data.extract import Report, read_documents
+from .data.prepare import TrainingData, prepare
+from .generate import stream
+from .gradcheck import check_model, gradcheck
+from .model import GPT
+from .plot import plot_losses
+from .progress import Progress
+from .registry import OPS, Dims, check_ops, choices, functions, select
+from .tokenizer import Tokenizer
+from .train import train
+
+SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
+CHECKED_MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23, dropout=0.1)
+TOLERANCE = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12, "rtol": 1e-10}}
+
+
+def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab_size=8192, resume="auto", say=print):
+    """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
+    report = Report()
+    known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
+    source = describe_source(paths, tokenizer or f"vocab_size {vocab_size}")
+    tok, shards = prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
+                          progress=lambda label: Progress(label, ""))
+    say(str(report) if report.documents else f"data        as tokenized before in {out}/data")
+    for name, split in (("training", shards.train), ("validation", shards.val)):
+        say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens")
+    ops = select(train_config.backend)
+    model = GPT(replace(model_config, vocab_size=tok.vocab_size), train_config.seed, ops=ops)
+    say(f"model       {model.params.flat.size / 1e6:.1f}M parameters; {train_config.steps:,} steps of "
+        f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")
+    data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
+                        train_config.accumulate)
+    progress = Progress("training", "step")
+    state = train(model, data, train_config, out, tok.eot_token, resume == "auto", progress)
+    progress.close()
+    plot_losses(out)
+    if state["interrupted"]:
+        say(f"stopped after step {state['step']}; run the same command again to go on")
+        raise KeyboardInterrupt
+    say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "
+        f"byte, at step {state['best']['step']:,}\nnext: minillm generate {out} -p \"...\"")
+    return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
+
+
+def describe_source(paths, tokenizer):
+    """A text that changes when the files or the tokenizer do: names, sizes and times, hashed."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"--data {path}: there is no such file or folder")
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            status = os.stat(file)
+            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"{digest.hexdigest()} {tokenizer}"
+
+
+def generate_text(directory, prompt, max_new_tokens, temperature, top_k, top_p, seed, backend="auto"):
+    """Yield the prompt and its continuation piece by piece, never half a character."""
+    tokenizer = Tokenizer.from_pretrained(directory)
+    model = GPT.from_pretrained(directory, select(backend))
+    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    yield prompt
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, stop=tokenizer.eot_token):
+        if token != tokenizer.eot_token:
+            yield decoder.decode(tokenizer.token_bytes(token))
+    yield decoder.decode(b"", final=True)
+
+
+def first_token(tokenizer):
+    """What a fresh document follows: the end of another."""
+    if tokenizer.eot_token is None:
+        raise ValueError("--prompt must not be empty: this tokenizer has no <|endoftext|> to begin with")
+    return tokenizer.eot_token
+
+
+def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="float64"):
+    """Check the ops (default: all) on the backends (default: all that are built), or a whole model; returns dicts."""
+    check_ops(ops or [])
+    if model:
+        return check_whole_model(backend or "auto", method or "central")
+    rows = []
+    for spec in OPS.values():
+        if spec.kind != "pair" or (ops and spec.name not in ops):
+            continue
+        for choice in [backend] if backend else choices(spec.name):
+            methods = [method] if method else ["central", "complex"] if choice == "numpy" else ["central"]
+            for chosen in methods:
+                rows += check_op(spec, choice, chosen)
+    return rows
+
+
+def check_op(spec, choice, method):
+    """One op on one backend by one method, on its sample inputs."""
+    namespace = select({spec.name: choice})
+    forward, backward = (getattr(namespace, name) for name in functions(spec))
+    args = spec.sample(np.random.default_rng(0), "float64", Dims(B=2, T=7, C=12, NH=3, V=19))
+    rows = gradcheck(forward, backward, args, method=method, raise_exception=False, **TOLERANCE[method])
+    source = namespace.backends[spec.name]
+    return [{"op": spec.name, "backend": source, "method": method, **asdict(row)} for row in rows]
+
+
+def check_whole_model(backend, method):
+    """Every parameter tensor of a small GPT, with dropout on, by elements and along random directions."""
+    rng = np.random.default_rng(0)
+    model = GPT(CHECKED_MODEL, dtype=np.float64, ops=select("numpy" if method == "complex" else backend))
+    model.params.flat += 0.1 * rng.standard_normal(model.params.flat.size)
+    tokens, targets = rng.integers(0, CHECKED_MODEL.vocab_size, (2, 2, 8))       # (B, T) each
+    targets[0, 3] = -1
+    key, count = (0, 1, 0), (targets != -1).sum()
+    _, grads = model.loss_and_grads(tokens, targets, key=key)
+
+    def loss(params):
+        return GPT(CHECKED_MODEL, ops=model.ops, params=params).losses(tokens, targets, key=key)[0].sum() / count
+
+    rows = check_model(loss, grads, model.params, method=method, **TOLERANCE[method])
+    return [{"op": "model", "backend": backend, "method": method, **asdict(row)} for row in rows]
+
+
+def gradcheck_page(rows):
+    """The table a reader sees: each tensor's worst element."""
+    lines = [f"{'op':<21}{'backend':<15}{'method':<9}{'worst element':<38}{'analytic':>14}{'numeric':>15}{'error':>9}"]
+    for row in rows:
+        place = row["name"] + (str(list(row["index"])) if row["index"] else "")
+        lines.append(f"{row['op']:<21}{row['backend']:<15}{row['method']:<9}{place:<38}{row['analytic']:>+14.6e}"
+                     f"{row['numeric']:>+15.6e}{row['error']:>9.1e}  {'ok' if row['passed'] else 'FAIL'}")
+    failed = [row for row in rows if not row["passed"]]
+    checked = sum(row["checked"] for row in rows)
+    lines.append(f"{len(rows) - len(failed)} of {len(rows)} gradients right ({checked:,} numbers compared)")
+    lines += [f"WRONG: {row['op']} on {row['backend']}: gradient of {row['name']} at {row['index']}" for row in failed]
+    return "\n".join(lines)
+
+
+def train_tokenizer(paths, vocab_size, out, pattern):
+    """`minillm tokenizer train`; returns a line that says what came out."""
+    report = Report()
+    tokenizer = Tokenizer.train((text for _, text in read_documents(paths, report)), vocab_size, pattern=pattern,
+                                progress=Progress("tokenizer", "merge"))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    return f"{report}\n{tokenizer.vocab_size} tokens, saved in {out}/tokenizer.json"

@@ -1,0 +1,87 @@
+"""The cases the op tests are generated from: registry.OPS x built implementations x dtype, and small tools for them."""
+import numpy as np
+import pytest
+
+from minillm import registry
+from minillm.registry import OPS, Dims, choices, functions, select
+
+DTYPES = ("float32", "float64")
+BACKENDS = ["numpy"] + (["cpu"] if "cpu" in choices("layernorm") else [])
+
+
+def cases(kinds=("pair",), dtypes=DTYPES, compiled_only=False):
+    """Parameters (op, backend, dtype) with ids such as layernorm-cpu-float64."""
+    return [pytest.param(op, backend, dtype, id=f"{op}-{backend}-{dtype}")
+            for op, spec in OPS.items() if spec.kind in kinds
+            for backend in choices(op) if not (compiled_only and backend == "numpy")
+            for dtype in dtypes if dtype in supported(op, backend)]
+
+
+def supported(op, backend):
+    """The dtypes of an implementation."""
+    name, _, variant = backend.partition("/")
+    kernels = [k for k in registry.KERNELS if (k.op, k.backend, k.variant) == (op, name, variant)]
+    return kernels[0].dtypes if kernels else DTYPES
+
+
+def pair(op, backend):
+    """The functions of one op in one backend: (forward, backward), or (function,)."""
+    ops = select({op: backend, **{other: "numpy" for other in OPS if other != op}})
+    return [getattr(ops, name) for name in functions(OPS[op])]
+
+
+def sample(op, dtype, dims=Dims(), seed=0):
+    """Fresh inputs of an op: {argument: value}."""
+    return OPS[op].sample(np.random.default_rng(seed), dtype, dims)
+
+
+def as_tuple(grads):
+    return grads if isinstance(grads, tuple) else (grads,)
+
+
+def outputs(op, backend, args, dout_seed=1):
+    """{name: array} of everything a pair or a decode op returns: "out" and "d<argument>" for each gradient."""
+    forward, *backward = pair(op, backend)
+    result = forward(**args)
+    if OPS[op].kind == "decode":
+        return {"out": result}
+    out, cache = result
+    dout = np.random.default_rng(dout_seed).standard_normal(out.shape).astype(out.dtype)
+    return {"out": out} | named_grads(op, backward[0](dout, cache))
+
+
+def named_grads(op, grads):
+    """{"dx": ..., "dweight": ...} in the order of the op's differentiable arguments."""
+    return dict(zip((f"d{name}" for name in OPS[op].differentiable), as_tuple(grads), strict=True))
+
+
+def arrays(tree):
+    """Every array inside nested tuples, lists and dicts."""
+    if isinstance(tree, np.ndarray):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    return [array for item in tree for array in arrays(item)] if isinstance(tree, (tuple, list)) else []
+
+
+def freeze(tree):
+    """Make every array read-only, so that NumPy itself objects to a write; returns copies to compare afterwards."""
+    for array in arrays(tree):
+        array.flags.writeable = False
+    return [array.copy() for array in arrays(tree)]
+
+
+def unchanged(tree, copies):
+    """Bitwise, since a kernel may write past NumPy's read-only flag."""
+    return all(array.tobytes() == copy.tobytes() for array, copy in zip(arrays(tree), copies, strict=True))
+
+
+def strided(array):
+    """The same numbers with gaps between them: not contiguous."""
+    wide = np.zeros((*array.shape, 2), array.dtype)
+    wide[..., 0] = array
+    return wide[..., 0]
+
+
+def float_names(args):
+    return [name for name, value in args.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]

@@ -1,0 +1,97 @@
+"""AdamW's update against the paper, written out number by number, in every backend; and against torch."""
+import math
+
+import numpy as np
+import pytest
+
+from cases import cases, pair, sample
+from minillm.optim import AdamW
+from minillm.params import Params
+from minillm.registry import Dims, select
+from tolerances import assert_close
+
+every_update = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("update",)))
+EVERY_SIZE = [Dims(C=1), Dims(C=7), Dims(C=40)]         # 12 * C * C numbers: below, between and above SIMD widths
+
+
+def literal(w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay, n_decayed, scale):
+    """Algorithm 2 of Loshchilov & Hutter 2019, one Python float at a time -> w, m, v."""
+    rows = []
+    for i, (theta, g, first, second) in enumerate(zip(*(map(float, a) for a in (w, grad, m, v)))):
+        g *= scale
+        first = beta1 * first + (1 - beta1) * g
+        second = beta2 * second + (1 - beta2) * g ** 2
+        corrected, spread = first / (1 - beta1 ** step), second / (1 - beta2 ** step)
+        decay = weight_decay * theta if i < n_decayed else 0.0
+        rows.append((theta - lr * (corrected / (math.sqrt(spread) + eps) + decay), first, second))
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("dims", EVERY_SIZE, ids=lambda d: f"C={d.C}")
+@pytest.mark.parametrize("changes", [{}, {"step": 1}, {"step": 10_000}, {"scale": 1.0, "eps": 1e-3}, {"beta1": 0.0}],
+                         ids=str)
+@every_update
+def test_update_is_the_paper(op, backend, dtype, changes, dims):
+    args = sample(op, dtype, dims) | changes
+    want = literal(**args)
+    assert pair(op, backend)[0](**args) is None
+    for name, expected in zip(("w", "m", "v"), want):
+        assert args[name].dtype == dtype
+        assert_close(name, args[name], expected, f"regrouped {dtype}")
+
+
+@every_update
+def test_only_the_first_numbers_decay(op, backend, dtype):
+    """With no gradient and no moments, w moves by decay alone: exactly the first n_decayed."""
+    w = np.full(1001, 2.0, dtype)
+    zeros = np.zeros((3, 1001), dtype)
+    pair(op, backend)[0](w, *zeros, 1, 0.5, 0.9, 0.95, 1e-8, 0.1, 503, 1.0)
+    assert_close("decayed", w[:503], np.full(503, 1.9), f"regrouped {dtype}")
+    assert np.all(w[503:] == 2)
+
+
+@every_update
+def test_gradient_is_untouched_and_update_repeats(op, backend, dtype):
+    first, second = (sample(op, dtype, Dims(C=40)) for _ in range(2))
+    first["grad"].flags.writeable = False
+    for args in (first, second):
+        pair(op, backend)[0](**args)
+    assert all(first[name].tobytes() == second[name].tobytes() for name in ("w", "grad", "m", "v"))
+
+
+@every_update
+def test_scale_is_a_scaled_gradient(op, backend, dtype):
+    scaled, clipped = (sample(op, dtype) for _ in range(2))
+    clipped["grad"] *= 0.5
+    pair(op, backend)[0](**scaled | {"scale": 0.5})
+    pair(op, backend)[0](**clipped | {"scale": 1.0})
+    assert all(scaled[name].tobytes() == clipped[name].tobytes() for name in ("w", "m", "v"))
+
+
+@every_update
+def test_nan_reaches_the_weights(op, backend, dtype):
+    args = sample(op, dtype)
+    args["grad"][5] = np.nan
+    pair(op, backend)[0](**args)
+    assert np.flatnonzero(np.isnan(args["w"])).tolist() == [5]
+
+
+@every_update
+def test_optimizer_agrees_with_torch(op, backend, dtype):
+    """Ten steps on Params: a matrix that decays and a vector that does not, as two parameter groups in torch."""
+    torch = pytest.importorskip("torch")
+    rng, ops = np.random.default_rng(0), select({"adamw": backend})
+    params, grads = (Params({"b": (5,), "w": (3, 5)}, dtype) for _ in range(2))
+    params.flat[:] = rng.standard_normal(20)
+    theirs = {name: torch.tensor(params[name].copy(), requires_grad=True) for name in ("w", "b")}
+    torch_adamw = torch.optim.AdamW([{"params": [theirs["w"]], "weight_decay": 0.1},
+                                     {"params": [theirs["b"]], "weight_decay": 0.0}], lr=0.01, betas=(0.9, 0.95))
+    ours = AdamW(params, lr=0.01, ops=ops)
+    for _ in range(10):
+        grads.flat[:] = rng.standard_normal(20)
+        for name, tensor in theirs.items():
+            tensor.grad = torch.tensor(grads[name].copy())
+        torch_adamw.step()
+        ours.step(grads)
+    for name, tensor in theirs.items():
+        assert_close(name, params[name], tensor.detach().numpy(), f"reference {dtype}")
