@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from minillm import registry
+
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 PRODUCT = 2048              # n of the n x n x n product
 STREAM = 256 * 2 ** 20      # bytes of each array in the memory passes
@@ -47,11 +49,7 @@ def torch_version():
 
 
 def kernels():
-    try:
-        from minillm import _cpp
-        return _cpp.isa
-    except ModuleNotFoundError:             # not built: NumPy only
-        return None
+    return getattr(registry._cpp, "__name__", "").rpartition(".")[2] or None       # None: not built, NumPy only
 
 
 def cpuinfo():

@@ -81,7 +81,7 @@ def consume(result):
     """Look at a few numbers of each array; works on NumPy arrays and tensors. An op's cache is a tuple, and is skipped."""
     for array in result if isinstance(result, (tuple, list)) else [result]:
         if hasattr(array, "reshape"):
-            flat = array.reshape(-1)
+            flat = getattr(array, "detach", lambda: array)().reshape(-1)
             if not all(math.isfinite(flat[i]) for i in {0, len(flat) // 2, len(flat) - 1}):
                 raise FloatingPointError("a timed call returned NaN or infinity")
 

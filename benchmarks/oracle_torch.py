@@ -124,9 +124,9 @@ def adamw(args):
 
 def optimizer_for(args):
     """An optimizer whose state is that of `args`. The gradient is scaled beforehand: clipping is no part of its pass."""
-    decays = {slice(0, args["n_decayed"]): args["weight_decay"], slice(args["n_decayed"], None): 0.0}
+    halves = [(slice(0, args["n_decayed"]), args["weight_decay"]), (slice(args["n_decayed"], None), 0.0)]
     groups, states = [], []
-    for part, decay in decays.items():
+    for part, decay in halves:
         parameter = torch.from_numpy(args["w"][part].copy()).requires_grad_()
         parameter.grad = torch.from_numpy(args["grad"][part] * args["grad"].dtype.type(args["scale"]))
         groups.append({"params": [parameter], "weight_decay": decay})

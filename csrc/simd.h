@@ -35,6 +35,17 @@ inline Vec<T> load(const T* p) {      // unaligned
 template <class T>
 inline void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
 
+// The first n lanes; the others are 0, and are not written back.
+template <class T>
+inline Vec<T> load_part(const T* p, int64_t n) {
+    Vec<T> v{};
+    std::memcpy(&v, p, n * sizeof(T));
+    return v;
+}
+
+template <class T>
+inline void store_part(T* p, Vec<T> v, int64_t n) { std::memcpy(p, &v, n * sizeof(T)); }
+
 template <class T>
 inline Vec<T> splat(T x) { return x - Vec<T>{}; }
 

@@ -122,7 +122,7 @@ def pretrain(model, data, config, out, tokenizer):
     progress = Progress("training", "step")
     state = train(model, data, config, out, tokenizer.eot_token, resume=False, progress=progress)
     progress.close()
-    if state["interrupted"]:
+    if state["step"] < config.steps:
         raise KeyboardInterrupt
     return {"steps": config.steps, "tokens": state["tokens"], **state["best"]}
 

@@ -41,22 +41,29 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None):
     if resume and checkpoint_exists(run):
         state = restore(run, model, optimizer, state)
     trim_log(run, state["step"])
+    saved = state["step"]
     with stop_signals() as stopped:
         while state["step"] < config.steps and not stopped:
             row = one_step(model, optimizer, data, config, state)
             state["step"] += 1
             state["tokens"] += row.pop("count")
-            state["interrupted"] = bool(stopped)
-            done = state["step"] == config.steps
-            if done or (config.eval_every and state["step"] % config.eval_every == 0):
+            if due(config.eval_every, state, config):
                 row |= validate(model, data, config, state, run, eot_token)
-            if done or stopped or "val_loss" in row or state["step"] % config.log_every == 0:
+            if "val_loss" in row or due(config.log_every, state, config):
                 append_log(run, state, row)
-            if done or stopped or (config.save_every and state["step"] % config.save_every == 0):
+            if due(config.save_every, state, config):
                 save(run, model, optimizer, state, eot_token)
+                saved = state["step"]
             if progress:
                 progress(state["step"], config.steps, describe(row, state))
+        if saved != state["step"]:                       # stopped by a signal
+            save(run, model, optimizer, state, eot_token)
     return state
+
+
+def due(every, state, config):
+    """Every `every` steps, never for 0, and always at the end."""
+    return state["step"] == config.steps or (every and state["step"] % every == 0)
 
 
 def one_step(model, optimizer, data, config, state):

@@ -44,7 +44,7 @@ def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab
     state = train(model, data, train_config, out, tok.eot_token, resume == "auto", progress)
     progress.close()
     plot_losses(out)
-    if state["interrupted"]:
+    if state["step"] < train_config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
     say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "

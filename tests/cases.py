@@ -5,6 +5,7 @@ import pytest
 from minillm import registry
 from minillm.registry import OPS, Dims, choices, functions, select
 
+USUAL = Dims()
 DTYPES = ("float32", "float64")
 BACKENDS = ["numpy"] + (["cpu"] if "cpu" in choices("layernorm") else [])
 
@@ -30,7 +31,7 @@ def pair(op, backend):
     return [getattr(ops, name) for name in functions(OPS[op])]
 
 
-def sample(op, dtype, dims=Dims(), seed=0):
+def sample(op, dtype, dims=USUAL, seed=0):
     """Fresh inputs of an op: {argument: value}."""
     return OPS[op].sample(np.random.default_rng(seed), dtype, dims)
 

@@ -3,12 +3,12 @@ import math
 
 import numpy as np
 import pytest
-
 from cases import cases, pair, sample
+from tolerances import assert_close
+
 from minillm.optim import AdamW
 from minillm.params import Params
 from minillm.registry import Dims, select
-from tolerances import assert_close
 
 every_update = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("update",)))
 EVERY_SIZE = [Dims(C=1), Dims(C=7), Dims(C=40)]         # 12 * C * C numbers: below, between and above SIMD widths

@@ -29,7 +29,7 @@ class ByteTokenizer:
         return list(text.encode())
 
 
-# ---- corpus ------------------------------------------------------------------------------------------------------------
+# ---- corpus --------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def documents():
@@ -46,7 +46,14 @@ def test_corpus_is_large_sorted_clean_and_distinct(documents):
         assert text == text.strip() != "" and "\r" not in text and "\t" not in text and "\n\n\n" not in text
 
 
-def test_corpus_does_not_depend_on_the_order_of_the_file_system(documents, monkeypatch):
+def test_corpus_does_not_depend_on_the_order_of_the_file_system(tmp_path, monkeypatch):
+    pytest.importorskip("pydoc_data.topics")
+    twins = {"a.py": 1, "b.py": 1, "c/d.py": 2, "e/f.py": 2, "e/g/h.py": 3}      # of one text the first is to stay
+    for name, text in twins.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'"""This is the docstring of module number {text}."""')
+    expected = corpus.pydoc_corpus(tmp_path)
+    assert [name for name, _ in expected[:3]] == ["module a", "module c.d", "module e.g.h"]
     walk = os.walk
 
     def shuffled(root):
@@ -55,7 +62,7 @@ def test_corpus_does_not_depend_on_the_order_of_the_file_system(documents, monke
             files.reverse()
             yield folder, subfolders, files
     monkeypatch.setattr(corpus.os, "walk", shuffled)
-    assert corpus.pydoc_corpus() == documents
+    assert corpus.pydoc_corpus(tmp_path) == expected
 
 
 def test_describe_corpus():
@@ -95,8 +102,9 @@ def test_module_pieces(tmp_path):
 
 def test_corpus_passes_over_bad_files_tests_and_repeats(tmp_path):
     pytest.importorskip("pydoc_data.topics")
-    for name, content in {"a.py": SOURCE.encode(), "b.py": SOURCE.encode(), "broken.py": b"def (", "latin.py": b"'\xff'",
-                          "nul.py": b"\0", "test/c.py": SOURCE.encode().replace(b"own", b"other"),
+    for name, content in {"a.py": SOURCE.encode(), "b.py": SOURCE.encode(), "broken.py": b"def (",
+                          "latin.py": b"'\xff'", "nul.py": b"\0",
+                          "test/c.py": SOURCE.encode().replace(b"own", b"other"),
                           "p/__init__.py": b'"""A package is a module as well, and it has a docstring."""'}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -110,7 +118,7 @@ def test_corpus_without_the_language_reference(monkeypatch):
         corpus.pydoc_corpus()
 
 
-# ---- stories -----------------------------------------------------------------------------------------------------------
+# ---- stories -------------------------------------------------------------------------------------
 
 def test_stories_are_seeded_and_extend():
     assert stories.stories(30, seed=1)[:10] == stories.stories(10, seed=1) != stories.stories(10, seed=2)
@@ -140,7 +148,7 @@ def test_no_option_begins_another():
                 assert not set(one[:common]) & set("<{"), (name, one, other)
 
 
-def test_probability_is_that_of_the_choices_made(monkeypatch):
+def test_probability_is_that_of_the_choices_made():
     """Record each draw's probability while generating; reading the text must give their product."""
     class Recorder(random.Random):
         def choices(self, population, weights):
@@ -202,7 +210,7 @@ def test_a_small_grammar_exhaustively():
     assert size == pytest.approx(sum(p * len(text) for text, p in texts), abs=1e-12)
 
 
-# ---- extract -----------------------------------------------------------------------------------------------------------
+# ---- extract -------------------------------------------------------------------------------------
 
 def fill(folder, files):
     for name, content in files.items():
@@ -234,8 +242,8 @@ def test_folder_is_read_in_order_and_skips_are_counted(tmp_path):
 
 def test_jsonl_line_by_line(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "LONGEST_LINE", 100)
-    lines = [b'{"text": "one"}', b'{"text": "two', b"", b'{"body": "three"}', b'{"text": 4}', b'["text"]', b'{"text": ""}',
-             b'{"text": "\xff"}', b'{"text": "\\ud800"}', b'{"text": "a\\u0000b"}', b"[" * 99_999,
+    lines = [b'{"text": "one"}', b'{"text": "two', b"", b'{"body": "three"}', b'{"text": 4}', b'["text"]',
+             b'{"text": ""}', b'{"text": "\xff"}', b'{"text": "\\ud800"}', b'{"text": "a\\u0000b"}', b"[" * 99_999,
              b'{"text": "' + b"x" * 250 + b'"}', b'{"text": "last"}']
     fill(tmp_path, {"a.jsonl": b"\n".join(lines), "b.jsonl.gz": gzip.compress(b'{"text": "zipped"}\n')})
     report = extract.Report()
@@ -294,7 +302,7 @@ def test_no_permission_is_a_counted_skip(tmp_path):
     assert len(list(extract.read_documents(tmp_path, report))) == 1 and report.skipped == {"unreadable": 1}
 
 
-# ---- shards ------------------------------------------------------------------------------------------------------------
+# ---- shards --------------------------------------------------------------------------------------
 
 TEXTS = [(f"d{i}", f"Document number {i}: café.\n\n" * (1 + i % 5)) for i in range(200)]
 
@@ -336,7 +344,8 @@ def test_split_does_not_depend_on_order(tmp_path_factory, order, seed):
 
 
 @quick
-@given(st.lists(st.text(alphabet="ab \né", min_size=1, max_size=60), min_size=1, max_size=4), st.sampled_from([0.05, 0.3]))
+@given(st.lists(st.text(alphabet="ab \né", min_size=1, max_size=60), min_size=1, max_size=4),
+       st.sampled_from([0.05, 0.3]))
 def test_few_documents_are_cut(tmp_path_factory, texts, fraction):
     folder = tmp_path_factory.mktemp("few")
     if sum(map(len, texts)) < 2:
@@ -345,10 +354,18 @@ def test_few_documents_are_cut(tmp_path_factory, texts, fraction):
         return
     shards.write_shards(texts, ByteTokenizer(), folder, fraction)
     opened = shards.open_shards(folder)
-    both = "".join(sorted("".join(documents_of(opened.train) + documents_of(opened.val))))
-    assert both == "".join(sorted("".join(texts)))          # nothing lost, nothing twice
+    both = "".join(documents_of(opened.train) + documents_of(opened.val))
+    assert sorted(both) == sorted("".join(texts))          # nothing lost, nothing twice
     assert opened.train.tokens and opened.val.tokens
     assert opened.train.bytes + opened.val.bytes == sum(len(text.encode()) for text in texts)
+
+
+def test_the_seed_moves_the_split_and_the_fraction_sets_its_size():
+    first, second = ([shards.split_of(f"text {i}", 0.2, seed) == "val" for i in range(5000)] for seed in (1, 2))
+    for chosen in (first, second):
+        assert abs(sum(chosen) - 1000) < 4 * math.sqrt(5000 * 0.2 * 0.8)
+    both = sum(map(min, first, second))                     # as often as chance would have it
+    assert abs(both - 200) < 4 * math.sqrt(5000 * 0.04 * 0.96)
 
 
 def test_one_long_document_is_cut_at_a_paragraph(tmp_path):
@@ -364,7 +381,7 @@ def test_a_stream_whose_beginning_has_no_validation(tmp_path, monkeypatch):
     texts = [text for _, text in TEXTS if shards.split_of(text, 0.02, 0) == "train"]
     shards.write_shards(iter(texts), ByteTokenizer(), tmp_path, 0.02)
     opened = shards.open_shards(tmp_path)
-    assert "".join(sorted("".join(documents_of(opened.train) + documents_of(opened.val)))) == "".join(sorted("".join(texts)))
+    assert sorted("".join(documents_of(opened.train) + documents_of(opened.val))) == sorted("".join(texts))
     assert 0 < opened.val.bytes < 200
 
 
@@ -423,7 +440,7 @@ write_shards(endless, T(), sys.argv[1], shard_tokens=5000)
 
 
 def test_a_killed_writer_leaves_no_sidecar(tmp_path):
-    shards.write_shards(TEXTS, ByteTokenizer(), tmp_path)       # an earlier, whole set: it must not vouch for the new files
+    shards.write_shards(TEXTS, ByteTokenizer(), tmp_path)    # an earlier, whole set must not vouch for the new files
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
     try:
         deadline = time.monotonic() + 30
@@ -435,11 +452,11 @@ def test_a_killed_writer_leaves_no_sidecar(tmp_path):
     assert (tmp_path / "train_00002.bin").exists() and not (tmp_path / "shards.json").exists()
     with pytest.raises(FileNotFoundError, match="no finished shards"):
         shards.open_shards(tmp_path)
-    shards.write_shards(TEXTS[:20], ByteTokenizer(), tmp_path, 0.3)                   # and a new one clears up behind it
+    shards.write_shards(TEXTS[:20], ByteTokenizer(), tmp_path, 0.3)      # a new writer clears up behind it
     assert sorted(os.listdir(tmp_path)) == ["shards.json", "train_00000.bin", "val_00000.bin"]
 
 
-# ---- loader ------------------------------------------------------------------------------------------------------------
+# ---- loader --------------------------------------------------------------------------------------
 
 @quick
 @given(st.integers(1, 300), st.integers(0, 5), st.integers(0, 5))
@@ -483,7 +500,9 @@ def test_every_block_once_an_epoch(tokens, block_size, batch_size, micro_batches
 
 def test_batches_are_a_function_of_seed_and_step():
     tokens = np.random.default_rng(0).integers(0, 1000, 20_000).astype(np.uint16)
-    make = lambda seed=7: loader.Loader([tokens[:9000], tokens[9000:]], 64, 4, seed, micro_batches=2)
+
+    def make(seed=7):
+        return loader.Loader([tokens[:9000], tokens[9000:]], 64, 4, seed, micro_batches=2)
     used = make()
     history = {(step, micro): used.batch(step, micro) for step in range(60) for micro in range(2)}
     for step, micro in [(59, 1), (0, 0), (31, 1)]:

@@ -5,13 +5,13 @@ have a forward only, and "update" ops (adamw) write in place and have their own 
 """
 import numpy as np
 import pytest
+from cases import USUAL, arrays, cases, float_names, freeze, named_grads, outputs, pair, sample, strided, unchanged
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tolerances import TOLERANCES, assert_close
 
-from cases import arrays, cases, float_names, freeze, named_grads, outputs, pair, sample, strided, unchanged
 from minillm.gradcheck import gradcheck
 from minillm.registry import OPS, Dims
-from tolerances import TOLERANCES, assert_close
 
 SMALL = settings(derandomize=True, deadline=None, max_examples=12, database=None)
 DIMS = st.builds(lambda B, T, NH, HS, V: Dims(B, T, NH * HS, NH, V), st.integers(1, 3), st.integers(1, 17),
@@ -19,11 +19,11 @@ DIMS = st.builds(lambda B, T, NH, HS, V: Dims(B, T, NH * HS, NH, V), st.integers
 SIZES = {"unusual": Dims(3, 17, 21, 3, 33), "one token": Dims(2, 1, 8, 2, 11), "one sequence": Dims(1, 5, 8, 2, 11)}
 every_pair = pytest.mark.parametrize("op, backend, dtype", cases())
 every_output = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "decode")))
-bad_rows = [pytest.param(*case.values, row, id=f"{case.id}-{row[0]}") for case in cases(kinds=("pair", "decode", "update"))
-            for row in OPS[case.values[0]].bad]
+bad_rows = [pytest.param(*case.values, row, id=f"{case.id}-{row[0]}")
+            for case in cases(kinds=("pair", "decode", "update")) for row in OPS[case.values[0]].bad]
 
 
-def check_gradient(op, backend, method, dims=Dims(), samples=None, seed=0):
+def check_gradient(op, backend, method, dims=USUAL, samples=None, seed=0):
     forward, backward = pair(op, backend)
     inputs = sample(op, "float64", dims, seed)
     rows = gradcheck(forward, backward, inputs, method=method, samples=samples, **TOLERANCES[method].both)

@@ -1,12 +1,12 @@
 """The bundled corpus: real English that is already on every machine with Python.
 
-The language reference ships inside the standard library as `pydoc_data.topics` (the text behind `help("while")`), and the
-library's own source carries some megabytes of careful prose in docstrings and comments. Nothing is imported to get at the
-prose: each .py file is parsed with `ast`, so no module's side effects run, and optional C parts may be missing. One module
-gives one document, its docstrings and its blocks of comment in source order.
+The language reference ships inside the standard library as `pydoc_data.topics` (the text behind `help("while")`), and
+the library's own source carries some megabytes of careful prose in docstrings and comments. Nothing is imported to get
+at the prose: each .py file is parsed with `ast`, so no module's side effects run, and optional C parts may be missing.
+One module gives one document, its docstrings and its blocks of comment in source order.
 
-The result depends on the Python installation only (version and which modules the distribution packages), so two runs on one
-machine train on identical bytes. Whatever a docstring repeats word for word (thousands of small ones do) is kept once.
+The result depends on the Python installation only (version and which modules the distribution packages), so two runs
+on one machine train on identical bytes. A docstring or comment that stands in several places is kept once.
 """
 import ast
 import inspect
@@ -19,9 +19,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# Tests and third-party code are not the library's prose; `encodings` is generated tables; lib2to3 is a parser's fixtures.
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "lib-dynload", "encodings",
-                   "pydoc_data", "__pycache__"}
+# Tests and other people's packages are not the library's prose; `encodings` is tables, lib2to3 a parser's fixtures.
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "lib-dynload",
+                   "encodings", "pydoc_data", "__pycache__"}
 SMALLEST_PIECE = 30        # characters; shorter docstrings ("Abstract base.") teach nothing
 DOCSTRING_LETTERS = 0.6    # share of letters and spaces below which a docstring is a table or a dump, not text
 COMMENT_LETTERS = 0.75     # comments must be nearer to plain sentences: many are commented-out code
@@ -62,7 +62,7 @@ def language_reference() -> dict[str, str]:
 
 
 def module_pieces(path: str | os.PathLike) -> list[str]:
-    """Docstrings and prose comments of one source file, cleaned, in source order; [] when it cannot be read or parsed."""
+    """Docstrings and prose comments of one source file, cleaned, in source order; [] if it cannot be parsed."""
     try:
         with tokenize.open(path) as file:      # honours the file's own coding line
             source = file.read()

@@ -1,4 +1,4 @@
-"""Text out of the reader's own files: folders and files in, (name, text) documents out, and a count of what was left out.
+"""Text out of the reader's own files: folders and files in, documents out, and a count of what was left out.
 
 Nothing is held whole but one piece: a big .txt comes out as pieces of about a megabyte, cut where a paragraph or a
 line ends, whose concatenation is the file's text (but for pieces of white space alone); a .jsonl comes out record
@@ -21,13 +21,13 @@ SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz")
 PIECE_CHARACTERS = 2**20    # characters of a text file that become one document
 LONGEST_LINE = 2**26        # bytes of one .jsonl line; a longer one is skipped unread
 EXAMPLES = 3                # names kept for each reason to skip
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")   # white space, form feeds and terminal escapes may stand in text
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")   # but not white space, form feed, terminal escapes
 READ_ERRORS = (OSError, EOFError, zlib.error)                # the last two: a damaged .gz
 
 
 @dataclass
 class Report:
-    """What was read: `documents` and their `bytes` (UTF-8); `skipped` {reason: count}, `examples` {reason: first names}."""
+    """What was read, `documents` and their UTF-8 `bytes`; `skipped` {reason: count}; `examples` {reason: names}."""
     documents: int = 0
     bytes: int = 0
     skipped: dict[str, int] = dataclass_field(default_factory=dict)

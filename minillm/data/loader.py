@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): nothing to save, so a resumed run sees exactly the blocks it would have seen.
+"""Batches as a pure function of (seed, step): with no state to save, a resumed run sees the very same blocks.
 
 The tokens are one long stream, cut into blocks of `block_size`. In epoch e the cut starts at a random offset (so
 block edges move from epoch to epoch) and the blocks come in a random order, each once. The order is a permutation
@@ -33,10 +33,12 @@ class TokenStream:
     def __init__(self, source):
         source = getattr(source, "arrays", source)
         parts = [source] if isinstance(source, (np.ndarray, str, Path)) else list(source)
-        self.arrays = [np.memmap(part, dtype="<u2", mode="r") if isinstance(part, (str, Path)) else part for part in parts]
+        self.arrays = [np.memmap(part, dtype="<u2", mode="r") if isinstance(part, (str, Path)) else part
+                       for part in parts]
         for array in self.arrays:
             if array.ndim != 1 or array.dtype.kind not in "ui":
-                raise ValueError(f"tokens must be one-dimensional integer arrays, got {array.dtype} of shape {array.shape}")
+                raise ValueError("tokens must be one-dimensional integer arrays, "
+                                 f"got {array.dtype} of shape {array.shape}")
         self.ends = np.cumsum([len(array) for array in self.arrays], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -146,7 +148,7 @@ def permute(index: int, size: int, keys: Sequence[int]) -> int:
 
 
 def _scramble(number: int) -> int:
-    """A 64-bit mixing function: every input bit moves about half of the output bits (SplitMix64's finalizer, Steele 2014)."""
+    """SplitMix64's finalizer (Steele 2014): every input bit moves about half of the 64 output bits."""
     number = ((number ^ number >> 30) * 0xBF58476D1CE4E5B9) & MASK64
     number = ((number ^ number >> 27) * 0x94D049BB133111EB) & MASK64
     return number ^ number >> 31

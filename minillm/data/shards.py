@@ -24,7 +24,7 @@ SIDECAR = "shards.json"
 FORMAT = "minillm shards 1"
 SPLITS = ("train", "val")
 HOLD_BYTES = 2**26          # text held back while one of the splits has had no document yet
-PROBE = "The quick brown fox: naïve 12,345 tokens\n\tdef f(x): return x"   # tells tokenizers apart that have no fingerprint
+PROBE = "The quick brown fox: naïve 12,345 tokens\n\tdef f(x): return x"   # for tokenizers without fingerprint
 CHECK_TOKENS = 2**22        # tokens looked at together by Shards.check
 
 
@@ -87,7 +87,7 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
 
 @dataclass(frozen=True)
 class Split:
-    """One side of the split: `arrays` are read-only maps, in order; `bytes` is the UTF-8 length of the text they stand for."""
+    """One side of the split: `arrays` are read-only maps, in order; `bytes` is the UTF-8 length of their text."""
     arrays: list[np.ndarray]
     tokens: int
     documents: int
@@ -114,7 +114,7 @@ class Shards:
                 for start in range(0, len(array), CHECK_TOKENS):
                     part = array[start:start + CHECK_TOKENS]
                     if part.max() >= self.vocab_size:
-                        raise ValueError(f"{path} holds the id {part.max()}, outside the vocabulary of {self.vocab_size}")
+                        raise ValueError(f"{path} holds id {part.max()}, outside the vocabulary of {self.vocab_size}")
                     digest.update(part.view(np.uint8))
                 if digest.hexdigest() != checksum:
                     raise ValueError(f"{path} is not the file that was written: its checksum has changed")
@@ -169,7 +169,7 @@ def _checked_text(document: tuple[str, str] | str) -> str:
 
 
 def _cut(texts: list[str], val_fraction: float):
-    """The last `val_fraction` of the characters as validation: at a document's beginning if one is near, else inside one."""
+    """The last `val_fraction` of the characters is validation, from a document's beginning if one is near."""
     total = sum(map(len, texts))
     target = total * (1 - val_fraction)
     starts = np.cumsum([0, *map(len, texts)])[:-1]                 # (documents,) where each begins

@@ -23,7 +23,7 @@ from functools import cache, cached_property
 from math import log2
 
 State = tuple[tuple[str, str], ...]   # sorted (table, option drawn) pairs
-Flow = dict[str, float]               # {MASS: probability of a state, table: that probability * mean bytes of its option}
+Flow = dict[str, float]               # {MASS: probability of a state, table: that * mean bytes of the table's option}
 MASS = ""
 
 
@@ -114,7 +114,7 @@ class Grammar:
         return at, bits
 
     def _read_option(self, name: str, text: str, at: int, state: dict[str, str]) -> tuple[int, float] | None:
-        """The one option of table `name` that stands at text[at:]; no option begins another, so the first is the only."""
+        """The option of table `name` that stands at text[at:]; no option begins another, so the first is the only."""
         options = self.tables[name].options(state)
         for option, weight in options.items():
             attempt = dict(state)
@@ -217,7 +217,8 @@ STORY = Grammar(
         "number": table("three|two|four|ten|six|nine"),
         "food": table("apples|cakes|nuts|pears|carrots|plums|eggs|beans|figs|radishes|onions|turnips|herrings|walnuts"),
         "ending": table("So {name} brought {number} {food}, and the {friend} <found> the {colour} {thing}. <last>|"
-                        "But {name} had no {food}, so the {friend} only laughed, and <she> never saw the {thing} again."),
+                        "But {name} had no {food}, so the {friend} only laughed, and <she> never saw the {thing} "
+                        "again."),
         "found": table("soon found|dug up|came back with|sniffed out|brought"),
         "last": table("Then {name} <joy> and kept the {thing} <safe> ever after.|"
                       "That night {name} and the {friend} <party> until dawn."),
@@ -241,12 +242,12 @@ def entropy_bits() -> float:
 
 
 def expected_bytes() -> float:
-    """Exact mean length of one story in UTF-8 bytes. entropy_bits() / expected_bytes() is the floor in bits per byte."""
+    """Exact mean length of one story in UTF-8 bytes; entropy_bits() over it is the floor in bits per byte."""
     return STORY.expectations[1]
 
 
 def log2_probability(text: str) -> float:
-    """log2 of the probability of one story (negative). The sum over a validation split is minus its exact floor in bits.
+    """log2 of the probability of one story (negative): the sum over a validation split is minus its floor in bits.
 
     Raises ValueError when `text` is not a story of this grammar.
     """
