@@ -80,26 +80,25 @@ def optimizer_for(parameters, job):
 
 
 def decode(job):
-    """() -> mean magnitude of the logits for one more token, after the job's context."""
+    """() -> the first logits of one more token, after the job's context."""
     p, config, tokens = parameters_of(job), job["config"], torch.tensor(job["tokens"])
     dtype = getattr(torch, job["dtype"])
     p = {name: value.to(dtype) for name, value in p.items()}
     B, T = tokens.shape
     kept = torch.zeros(config["n_layer"], 2, B, config["n_head"], T, config["n_embd"] // config["n_head"], dtype=dtype)
 
-    def attend(layer, q, k, v):
-        end = T - q.shape[2] if q.shape[2] > 1 else T - 1
-        kept[layer, 0, :, :, end:end + q.shape[2]], kept[layer, 1, :, :, end:end + q.shape[2]] = k, v
-        return F.scaled_dot_product_attention(q, *kept[layer])
-
     def fill(layer, q, k, v):
-        kept[layer, 0, :, :, :T - 1], kept[layer, 1, :, :, :T - 1] = k, v
+        kept[layer, 0, :, :, :-1], kept[layer, 1, :, :, :-1] = k, v
         return causal(layer, q, k, v)
+
+    def attend(layer, q, k, v):
+        kept[layer, 0, :, :, -1:], kept[layer, 1, :, :, -1:] = k, v
+        return F.scaled_dot_product_attention(q, *kept[layer])
 
     @torch.inference_mode()
     def run():
         logits = F.linear(hidden(p, config, tokens[:, -1:], attend, T - 1), p["wte.weight"])
-        return logits.float().abs().mean().item()
+        return logits[0, 0, :64].tolist()
 
     with torch.inference_mode():
         hidden(p, config, tokens[:, :-1], fill)

@@ -19,7 +19,7 @@ from minillm import registry
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 PRODUCT = 2048              # n of the n x n x n product
 STREAM = 256 * 2 ** 20      # bytes of each array in the memory passes
-ATTEMPTS = 5                # the best of: a limit is what is possible, not what is usual
+SECONDS, ATTEMPTS = 0.5, 3  # the best of this long, of this many calls at least: a limit is what is possible, not usual
 
 
 def describe(threads):
@@ -31,7 +31,12 @@ def describe(threads):
             "flags": [flag for flag in FLAGS if flag in flags], "cores": os.cpu_count(), "threads": threads,
             "memory_gib": round(meminfo().get("MemTotal", 0) / 2 ** 30, 1), "system": platform.system(),
             "libc": " ".join(platform.libc_ver()), "python": platform.python_version(),
-            "compiler": platform.python_compiler(), **versions()}
+            "compiler": platform.python_compiler(), "load": round(load(), 2), **versions()}
+
+
+def load():
+    """Processes that wanted a core during the last minute, before we started; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def versions():
@@ -92,9 +97,10 @@ def best(candidates, work, unit):
 
 
 def quickest(call):
+    """Seconds of the fastest call."""
     call()
     seconds = []
-    for _ in range(ATTEMPTS):
+    while len(seconds) < ATTEMPTS or sum(seconds) < SECONDS:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

@@ -12,7 +12,7 @@ GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
 
 
 def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=False, repeat=None, torch=True):
-    """Check and time one op: returns rows (list of dict, see report.COLUMNS) and {candidate: [what is wrong]}.
+    """Check and time one op: returns rows (dicts, see report.COLUMNS), {candidate: [what is wrong]}, {} skipped.
 
     peaks: from machine.peaks, or None for no percentages. ladder: teaching variants too. torch: False leaves it out.
     """
@@ -29,7 +29,7 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
     for direction, cost in zip(DIRECTIONS[spec.kind], costs):
         timings = interleave({c.name: c.runs[direction] for c in right if direction in c.runs}, repeat)
         rows += [row(spec, dims, dtype, direction, choice, timings, cost, peaks) for choice in timings]
-    return rows, wrong
+    return rows, wrong, {}
 
 
 def choices_of(spec, dtype, ladder):

@@ -8,6 +8,8 @@ backward, the clipping and the optimizer.
 FLOPs: 6 for each parameter and token (2 forward, 4 backward; positions are looked up, not multiplied), plus attention's.
 """
 import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,16 +29,6 @@ TUNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "MALLOC_MMAP_THRESHOLD
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}     # relative, on the first loss; ten times that after two updates
 
 
-def add_arguments(parser):
-    """The options of this benchmark."""
-    group = parser.add_argument_group("step and decode")
-    group.add_argument("--size", choices=SIZES, default="124M", help="model (default: 124M)")
-    group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
-    group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
-    group.add_argument("--compile", action="store_true", help="torch.compile, too (minutes; left out without a compiler)")
-    group.add_argument("--only", metavar="NAMES", help="candidates by name, separated by commas; the first is the measure")
-
-
 def candidates(compiled=False, installed=None):
     """Everybody who can run here, as dicts for `workers`; the first is what the others are compared with."""
     everybody = {"minillm": entrant("minillm", "gpt_minillm", backend="auto"),
@@ -51,7 +43,9 @@ def candidates(compiled=False, installed=None):
 
 
 def entrant(name, module, env=None, dtype="float32", **options):
-    return {"name": name, "module": module, "env": env or {}, "options": {"dtype": dtype, **options}}
+    """A candidate; `optional` marks the one that may fail for want of a compiler."""
+    return {"name": name, "module": module, "env": env or {}, "options": {"dtype": dtype, **options},
+            "optional": bool(options.get("compile"))}
 
 
 def chosen(everybody, only):
@@ -66,23 +60,25 @@ def chosen(everybody, only):
 
 
 def rows(options, peaks, progress=None):
-    """Run the benchmark; returns rows for the report and {candidate: why it was left out}, wrong ones included."""
+    """Run the benchmark; returns rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
     config, B, T = sizes(options.size, options.batch, options.tokens or 64)
     entrants = chosen(candidates(options.compile), options.only)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (B, T + 1))
     batch = {"batch": [tokens[:, :-1].tolist(), tokens[:, 1:].tolist()], "lr": 1e-4, "clip": 1.0, "weight_decay": 0.1}
     together = fitting(memory(config, B, T), meminfo().get("MemAvailable", 0))
     with job_for(config, options.threads, **batch) as job:
-        results, left_out = race(entrants, "step", job, same_loss, together, options.repeat, progress)
+        results, wrong, skipped = race(entrants, "step", job, same_loss, together, options.repeat, progress)
     flops = step_flops(config, B, T)
     dims = f"{options.size} B={B} T={T}"
     found = [row("step", dims, by_name(entrants, r["candidate"]), r, {"gflops": flops, "tokens": B * T}, peaks)
              for r in results]
-    return found, left_out
+    return found, wrong, skipped
 
 
 def sizes(size, B, T):
-    """The model's configuration, with room for T tokens. Raises ValueError for B or T below 1."""
+    """The model's configuration, with room for T tokens. Raises ValueError for an unknown size, or B or T below 1."""
+    if size not in SIZES:
+        raise ValueError(f"--size must be one of {', '.join(SIZES)}: got {size!r}")
     for name, value in (("--batch", B), ("--tokens", T)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1: got {value}")
@@ -90,22 +86,15 @@ def sizes(size, B, T):
     return GPTConfig(**SIZES[size] | {"block_size": max(config.block_size, T)}), B, T
 
 
-class job_for:
-    """A context: the job's dict, with the initial weights in a temporary file that every worker reads."""
-
-    def __init__(self, config, threads, **more):
-        self.config, self.folder = config, tempfile.TemporaryDirectory()
-        weights = Path(self.folder.name) / "weights"
+@contextmanager
+def job_for(config, threads, **more):
+    """The job's dict, with the initial weights in a temporary file that every worker reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights"
         params = initialise(config, seed=0, dtype=np.float32)
         params.flat.tofile(weights)
-        self.job = {"config": vars(config), "threads": threads, "weights": str(weights),
-                    "shapes": list(params.shapes.items()), **more}
-
-    def __enter__(self):
-        return self.job
-
-    def __exit__(self, *error):
-        self.folder.cleanup()
+        yield {"config": asdict(config), "threads": threads, "weights": str(weights),
+               "shapes": list(params.shapes.items()), **more}
 
 
 def same_loss(candidate, values, first):

@@ -73,16 +73,16 @@ def environment(extra, threads):
 
 
 def race(candidates, task, job, same, together, repeat=None, progress=None):
-    """Run `task` of every candidate in turns; returns (results, left_out).
+    """Run `task` of every candidate in turns; returns (results, wrong, skipped).
 
     same(candidate, values, first values) -> what is wrong, or "". together: processes at a time (see `fitting`).
     results: list of {"candidate", "timing", "against" (Timing of the first candidate in the same race), "peak_rss",
-    "values"}; left_out: {name: why}, with names of wrong candidates among them.
+    "values"}; wrong: {name: [what]} of those that disagree or fail; skipped: {name: why} of optional ones that fail.
     """
-    results, left_out = [], {}
+    results, wrong, skipped = [], {}, {}
     groups = split(candidates, together)
     for number, group in enumerate(groups):
-        workers = start(group, task, job, same, left_out)
+        workers = start(group, task, job, same, wrong, skipped)
         try:
             found = take_turns(workers, repeat or MIN_ROUNDS,
                                lambda done, total: progress and progress(number * total + done, len(groups) * total))
@@ -92,7 +92,7 @@ def race(candidates, task, job, same, together, repeat=None, progress=None):
         first = found.get(candidates[0]["name"])
         results += [result | {"against": first and first["timing"]} for name, result in found.items()
                     if name not in {r["candidate"] for r in results}]
-    return results, left_out
+    return results, wrong, skipped
 
 
 def split(candidates, together):
@@ -107,22 +107,26 @@ def fitting(bytes_each, available):
     return max(2, int(0.9 * available // bytes_each))
 
 
-def start(candidates, task, job, same, left_out):
-    """Workers of those that can be built and agree with the first; the others' reasons go to left_out."""
+def start(candidates, task, job, same, wrong, skipped):
+    """{name: Worker} of those that can be built and agree with the first; the others' reasons go to wrong or skipped."""
     workers, first = {}, None
     for candidate in candidates:
+        name = candidate["name"]
         try:
             worker = Worker(candidate, task, job)
         except WorkerError as error:
-            left_out[candidate["name"]] = str(error)
+            if candidate.get("optional"):
+                skipped[name] = str(error)
+            else:
+                wrong[name] = [str(error)]
             continue
         first = first or worker.values
-        wrong = same(candidate, worker.values, first)
-        if wrong:
-            left_out[worker.name] = wrong
+        complaint = same(candidate, worker.values, first)
+        if complaint:
+            wrong[name] = [complaint]
             worker.stop()
         else:
-            workers[worker.name] = worker
+            workers[name] = worker
     return workers
 
 

@@ -35,10 +35,10 @@ inline Vec<T> load(const T* p) {      // unaligned
 template <class T>
 inline void store(T* p, Vec<T> v) { std::memcpy(p, &v, sizeof v); }
 
-// The first n lanes; the others are 0, and are not written back.
+// The first n lanes, for the end of a row; the others hold `fill`, and are not written back.
 template <class T>
-inline Vec<T> load_part(const T* p, int64_t n) {
-    Vec<T> v{};
+inline Vec<T> load_part(const T* p, int64_t n, T fill = 0) {
+    Vec<T> v = fill - Vec<T>{};
     std::memcpy(&v, p, n * sizeof(T));
     return v;
 }

@@ -29,7 +29,7 @@ def page(facts):
         state = "in use" if isa == facts["in_use"] else why_not or "built, can be chosen with MINILLM_CPU=" + isa
         lines.append(f"    {isa:<10}{state}")
     if not facts["in_use"]:
-        lines.append(f"    none: everything runs on NumPy. To build them: {registry.BUILD}")
+        lines.append(f"    none in use: everything runs on NumPy. To build them: {registry.BUILD}")
     lines += ["    cuda      not built: this version has no CUDA kernels yet", "", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]

@@ -114,7 +114,7 @@ def planned(model, data, config, minutes, steps):
             times.append(time.perf_counter() - started)
         steps = int(minutes * 60 / (1.15 * sorted(times)[len(times) // 2]))      # 15% for the optimizer and the rest
         steps = max(50, min(LONGEST, steps // 50 * 50))
-    return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(1, steps // 5))
+    return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 
 
 def pretrain(model, data, config, out, tokenizer):

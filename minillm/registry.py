@@ -226,6 +226,11 @@ OPS = {spec.name: spec for spec in (
 )}
 
 KERNELS = (
+    Kernel("embedding", "cpu"),
+    Kernel("gelu", "cpu"),
+    Kernel("residual", "cpu"),
+    Kernel("dropout", "cpu"),
+    Kernel("cross_entropy", "cpu"),
     Kernel("layernorm", "cpu"),
     Kernel("adamw", "cpu"),
 )
@@ -275,11 +280,18 @@ def implementation(spec, choice):
     for kernel in KERNELS:
         if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
             tail = f"_{variant}" if variant else ""
-            return [getattr(module, name + tail) for name in functions(spec)], f"{wanted.backend}{tail.replace('_', '/', 1)}"
+            return [compiled(module, name + tail) for name in functions(spec)], choice.replace("auto", "cpu")
     if variant:
         known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
         raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
     return [getattr(reference, name) for name in functions(spec)], "numpy"
+
+
+def compiled(module, name):
+    """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
+    if not hasattr(module, name):
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {BUILD}")
+    return getattr(module, name)
 
 
 def check_ops(names):

@@ -42,7 +42,7 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None):
         state = restore(run, model, optimizer, state)
     trim_log(run, state["step"])
     saved = state["step"]
-    with stop_signals() as stopped:
+    with stop_signals() as stopped, np.errstate(all="ignore"):       # what is not finite is found and named below
         while state["step"] < config.steps and not stopped:
             row = one_step(model, optimizer, data, config, state)
             state["step"] += 1

@@ -60,6 +60,28 @@ def test_a_mask_off_by_one_is_seen(monkeypatch):
 
 
 @every_attention
+def test_attention_is_its_definition(op, backend, dtype):
+    """Equation 1 of Vaswani et al. 2017 for one query at a time, in float64."""
+    args = sample(op, dtype, Dims(B=2, T=6, C=12, NH=3))
+    q, k, v = reference.attention.split_heads(args["qkv"].astype("float64"), 3)          # each (B, NH, T, 4)
+    want = np.zeros((2, 6, 12))
+    for b, head, t in np.ndindex(2, 3, 6):
+        weights = np.exp(k[b, head, :t + 1] @ q[b, head, t] / 2)                         # sqrt(4) = 2
+        want[b, t, 4 * head:4 * head + 4] = weights @ v[b, head, :t + 1] / weights.sum()
+    assert_close("out", pair(op, backend)[0](**args)[0], want, f"reference {dtype}")
+
+
+@every_attention
+def test_huge_scores_stay_finite(op, backend, dtype):
+    """q . k near 1e4: the exponentials overflow unless the maximum is taken out, and the largest score takes all."""
+    qkv = np.zeros((1, 3, 3), dtype)
+    qkv[0, :, 0], qkv[0, :, 1], qkv[0, :, 2] = 100, [-100, 100, 99], [1, 2, 3]           # q, k, v of one head of size 1
+    out, cache = pair(op, backend)[0](qkv, 1)
+    assert out.ravel().tolist() == [1, 2, 2]
+    assert np.isfinite(pair(op, backend)[1](np.ones_like(out), cache)).all()
+
+
+@every_attention
 def test_first_token_attends_to_itself_alone(op, backend, dtype):
     args = sample(op, dtype)
     out, _ = pair(op, backend)[0](**args)
@@ -121,7 +143,8 @@ def test_dropout_mask_is_the_same_in_every_backend(op, backend, dtype):
     assert np.array_equal(backward(x, cache) != 0, mask)
 
 
-@pytest.mark.parametrize("other", [(4, KEY[1], 7), (3, KEY[1] + 1, 7), (3, 1, 7), (3, KEY[1], 8), (KEY[1], 3, 7)])
+@pytest.mark.parametrize("other", [(4, KEY[1], 7), (3, KEY[1] + 1, 7), (3, 1, 7), (3, KEY[1], 8), (KEY[1], 3, 7),
+                                   (3 + 2 ** 40, KEY[1], 7), (3, KEY[1], 7 + 2 ** 40)])
 def test_dropout_masks_of_different_keys_are_independent(other):
     """Seed, step and site all matter, in all their 64 bits: two fair masks agree on half of the elements."""
     agree = (keep_mask(N, 0.5, KEY) == keep_mask(N, 0.5, other)).mean()
@@ -232,7 +255,7 @@ def test_all_logits_are_never_in_memory(backend):
     assert peak < N * V * 4 / 3, f"peak {peak / 1e6:.1f} MB"
 
 
-# ---- embedding and GELU -------------------------------------------------------------------------------------------
+# ---- embedding, GELU, LayerNorm -----------------------------------------------------------------------------------
 
 @every_embedding
 def test_repeated_tokens_add_up(op, backend, dtype):
@@ -253,3 +276,13 @@ def test_gelu_known_values(op, backend, dtype):
     out, _ = pair(op, backend)[0](x)
     at_one = 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * 1.044715))
     assert_close("out", out, [0, 30, 0, at_one], f"regrouped {dtype}")
+
+
+@pytest.mark.parametrize("op, backend, dtype", cases_of("layernorm"))
+def test_layernorm_is_its_definition(op, backend, dtype):
+    """One row of 1, 2, 3, 6: mean 3, variance 3.5; eps counts, so that a row of equal numbers gives the bias."""
+    weight, bias = np.array([1, 2, 3, 4], dtype), np.array([5, 6, 7, 8], dtype)
+    x = np.array([[1, 2, 3, 6], [7, 7, 7, 7]], dtype)
+    out, cache = pair(op, backend)[0](x, weight, bias, 0.5)
+    assert_close("out", out, [np.array([-2, -1, 0, 3]) / 2 * weight + bias, bias], f"regrouped {dtype}")
+    assert np.isfinite(pair(op, backend)[1](np.ones_like(out), cache)[0]).all()

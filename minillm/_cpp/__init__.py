@@ -1,6 +1,7 @@
 """The compiled kernels: one module per instruction set, of which `load` picks the best that this CPU can run.
 
 The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be used.
+MINILLM_CPU=none leaves all of them out, and NumPy does everything.
 A module that is there but broken raises its own ImportError: it is never passed over in silence.
 """
 import os
@@ -38,10 +39,12 @@ def reason(isa, missing):
 
 
 def load():
-    """The module to use: MINILLM_CPU's, or the best usable one; None where nothing was built."""
+    """The module to use: MINILLM_CPU's, or the best usable one; None for NumPy alone."""
     states, forced = status(), os.environ.get("MINILLM_CPU")
+    if forced == "none":
+        return None
     if forced and forced not in NEEDS:
-        raise ImportError(f"MINILLM_CPU must be one of {', '.join(NEEDS)}: got {forced!r}")
+        raise ImportError(f"MINILLM_CPU must be one of {', '.join(NEEDS)}, none: got {forced!r}")
     if forced and states[forced]:
         raise ImportError(f"MINILLM_CPU={forced} cannot be used: {states[forced]}")
     usable = [isa for isa, why_not in states.items() if not why_not]

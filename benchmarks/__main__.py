@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: the command line. NumPy is imported later, since it counts its threads when it loads."""
+import argparse
+import os
+import sys
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+EXAMPLES = """examples:
+  python -m benchmarks layernorm gelu --dims B=4,T=1024
+  python -m benchmarks linear --ladder              every teaching variant of one op
+  python -m benchmarks step --batch 4 --tokens 256  the GPT-2 training step against PyTorch
+  python -m benchmarks --all --json                 everything, into benchmarks/results/
+  python -m benchmarks --readme                     the newest results into README.md"""
+
+
+def parser():
+    """All options; names of ops are checked later, against the op table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
+        description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if a result is wrong.")
+    add = parser.add_argument
+    add("names", nargs="*", metavar="op", help="ops of the table, step or decode (default: every op)")
+    add("--all", action="store_true", help="every op, and step and decode")
+    add("--json", action="store_true", help="write the results as JSON")
+    add("--out", metavar="FILE", help="where to (default: benchmarks/results/DATE-NAMES.json; - prints it)")
+    add("--date", metavar="YYYY-MM-DD", help="the date to note down (default: today)")
+    add("--dims", metavar="B=4,T=256,...", help="sizes B, T, C, NH, V for ops (default: GPT-2's, B=4,T=256)")
+    add("--dtype", choices=("float32", "float64"), default="float32", help="for ops (default: float32)")
+    add("--threads", type=int, default=os.cpu_count(), metavar="N", help="for everybody (default: %(default)s)")
+    add("--repeat", type=int, metavar="N", help="rounds, at least 5 (default: 5 to 11, by the time they take)")
+    add("--ladder", action="store_true", help="also time the teaching variants")
+    add("--readme", nargs="?", const="", metavar="FILE", help="put the tables of a results file into README.md, run nothing")
+    group = parser.add_argument_group("step and decode")
+    group.add_argument("--size", default="124M", metavar="124M|tiny", help="the model (default: 124M)")
+    group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
+    group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
+    group.add_argument("--compile", action="store_true", help="torch.compile, too (minutes; skipped without a compiler)")
+    group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
+    return parser
+
+
+def main(argv=None):
+    """Returns the exit code."""
+    options = parser().parse_args(argv)
+    if options.threads < 1:
+        parser().error(f"--threads must be at least 1: got {options.threads}")
+    os.environ.update(dict.fromkeys(THREADS, str(options.threads)))
+    from .suite import execute
+    try:
+        return execute(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

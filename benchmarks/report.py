@@ -1,0 +1,136 @@
+"""What a run found: a table for the terminal, JSON for later, and the README's tables made from that JSON."""
+import json
+from pathlib import Path
+
+from minillm.files import atomic_write
+
+RESULTS = Path(__file__).parent / "results"
+MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+BUSY = 0.5          # load from other processes above which the report warns
+COLUMNS = {         # key of a row -> heading, format
+    "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
+    "candidate": ("candidate", "{}"), "median_ms": ("median ms", "{:,.3f}"), "spread": ("quartiles", "{}"),
+    "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
+    "bound": ("of", "{}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
+    "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
+    "peak_rss_mb": ("peak MB", "{:,.0f}")}
+NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
+
+
+def table(rows):
+    """Rows as aligned text. What is the same in all rows stands above, and a column that nobody fills is left out."""
+    rows = [row | {"spread": f"{row['low_ms']:,.3f}-{row['high_ms']:,.3f}"} for row in rows]
+    if not rows:
+        return "nothing was timed\n"
+    shared = [key for key in ("dims", "dtype") if len({row[key] for row in rows}) == 1]
+    keys = [key for key in COLUMNS if key not in shared and any(row.get(key) for row in rows)]
+    cells = [[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join(text.rjust(width) if key in NUMBERS else text.ljust(width)
+                       for key, text, width in zip(keys, line, widths)).rstrip() for line in cells]
+    heading = [", ".join(rows[0][key] for key in shared), ""] if shared else []
+    return "\n".join(heading + lines) + "\n"
+
+
+def cell(row, key):
+    value = row.get(key)
+    return COLUMNS[key][1].format(value) if value or key in ("median_ms", "spread") else "-"
+
+
+def page(document):
+    """Everything about a run for the terminal: machine, limits, tables, and what was wrong or skipped."""
+    rows = document["rows"]
+    kinds = {row["op"] if row["direction"] == row["op"] else "" for row in rows}      # whole models have their own tables
+    parts = [about(document)] + [table([row for row in rows if (row["direction"] == kind) or (
+        not kind and row["direction"] != row["op"])]) for kind in sorted(kinds)]
+    parts += [f"WRONG, not timed: {name}\n" + "\n".join(f"    {line}" for line in lines) + "\n"
+              for name, lines in document["wrong"].items()]
+    parts += [f"skipped: {name}: {why}\n" for name, why in document["skipped"].items()]
+    return "\n".join(parts)
+
+
+def about(document):
+    """The machine and its limits in three lines, and a warning if it was busy with something else."""
+    machine, peaks = document["machine"], document["peaks"]
+    limits = [f"{key} {peak.get('gflops', peak.get('gbs')):,.0f} {'GFLOP/s' if 'gflops' in peak else 'GB/s'} ({peak['by']})"
+              for key, peak in peaks.items()]
+    busy = f"BUSY MACHINE (load {machine['load']}): do not trust these figures\n" if machine["load"] > BUSY else ""
+    return (f"{busy}{machine['cpu']}, {machine['threads']} threads of {machine['cores']}, {' '.join(machine['flags'])}\n"
+            f"NumPy {machine['numpy']} ({machine['blas']}), PyTorch {machine['torch'] or 'not installed'}, "
+            f"kernels {machine['minillm_kernels'] or 'not built'}, {document['date']}\n"
+            f"limits measured in this run: {', '.join(limits) or 'none'}\n")
+
+
+def write_json(document, path):
+    """Write the results; the directory is made if need be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, encoding="utf-8") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+
+
+def newest():
+    """The newest file in results/, by the date inside. Raises FileNotFoundError if there is none."""
+    found = sorted(RESULTS.glob("*.json"), key=lambda path: (read(path)["date"], path.name))
+    if not found:
+        raise FileNotFoundError("no results yet: run `python -m benchmarks --all --json` first")
+    return found[-1]
+
+
+def read(path):
+    """A results file as a dict. Raises ValueError for a file that is not one."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {key: document[key] for key in ("date", "machine", "peaks", "rows", "wrong", "skipped")}
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a file of benchmark results") from None
+
+
+def update_readme(readme, results):
+    """Put the tables of a results file between the markers of a README. Raises ValueError if a marker is missing."""
+    text = Path(readme).read_text(encoding="utf-8")
+    begin, end = (text.find(marker) for marker in MARKERS)
+    if not 0 <= begin < end or text.count(MARKERS[0]) != 1 or text.count(MARKERS[1]) != 1:
+        raise ValueError(f"{readme} must hold the lines {MARKERS[0]} and {MARKERS[1]}, once each and in this order")
+    text = text[:begin + len(MARKERS[0])] + "\n" + markdown(read(results)) + text[end:]
+    with atomic_write(readme, encoding="utf-8") as file:
+        file.write(text)
+
+
+def markdown(document):
+    """The README's part: where it was measured, ops, and whole models."""
+    rows = document["rows"]
+    ops = [row for row in rows if "x_numpy" in row]
+    parts = ["\n".join(line + "  " for line in about(document).splitlines()) + "\n"]
+    for dims, dtype in dict.fromkeys((row["dims"], row["dtype"]) for row in ops):
+        parts.append(f"Medians in ms, {dims}, {dtype}:\n")
+        parts.append(op_table([row for row in ops if (row["dims"], row["dtype"]) == (dims, dtype)]))
+    for op, dims in dict.fromkeys((row["op"], row["dims"]) for row in rows if "x_numpy" not in row):
+        parts.append(f"GPT-2, `{op}`, {dims}:\n")
+        parts.append(model_table([row for row in rows if (row["op"], row["dims"]) == (op, dims)]))
+    return "\n".join(parts)
+
+
+def op_table(rows):
+    """One line for each op and direction, candidates side by side. Ours is the kernel, or the parts it is made of."""
+    lines = [["op", "", "NumPy", "C++", "PyTorch", "C++ % of peak", "x NumPy", "x PyTorch"]]
+    for op, direction in dict.fromkeys((row["op"], row["direction"]) for row in rows):
+        found = {row["candidate"]: row for row in rows if (row["op"], row["direction"]) == (op, direction)}
+        ours = found.get("cpu", found.get("auto", {}))
+        share = f"{ours['peak_percent']:.0f} ({ours['bound']})" if ours.get("peak_percent") else "-"
+        lines.append([f"`{op}`", direction, *(cell(found[name], "median_ms") if name in found else "-"
+                                              for name in ("numpy", ours.get("candidate"), "torch")),
+                      share, cell(ours, "x_numpy"), cell(ours, "x_torch")])
+    return pipes(lines, left=2)
+
+
+def model_table(rows):
+    keys = ["candidate", "median_ms", "tokens_per_second", "gflops", "gbs", "peak_percent", "peak_rss_mb", "x_minillm"]
+    keys = [key for key in keys if any(row.get(key) for row in rows)]
+    return pipes([[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows], left=1)
+
+
+def pipes(lines, left):
+    """A Markdown table; the first `left` columns are text, the others numbers."""
+    rule = ["---" if i < left else "---:" for i in range(len(lines[0]))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])

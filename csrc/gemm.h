@@ -1,0 +1,339 @@
+// The matrix product, C = op(A) op(B): the one loop in which a transformer spends nine tenths of its time.
+//
+//   C[m, n] (+)= sum over k of A[m, k] * B[k, n]         A is (M, K), B is (K, N); either may be stored transposed
+//
+// Three ideas make it run near the peak of the arithmetic units (Goto & van de Geijn 2008, "Anatomy of High-Performance
+// Matrix Multiplication"; the BLIS papers):
+//   tile    MR x NR numbers of C stay in registers while k runs: MR + NR numbers are loaded for MR * NR multiply-adds;
+//   pack    A and B are first copied into panels in the order in which the tile reads them, so that loads are
+//           sequential whatever the transposition, and edges are padded with zeros;
+//   block   a strip of B, KC x (some NR), is small enough for the second-level cache, a panel of A, MR x KC, for the first.
+//
+// Loop order: strips of columns (parallel) > blocks of KC in K > panels of A > panels of B > k > tile.
+// Every thread packs the strips of B it works on; A is packed once, by all, and shared.
+//
+// Determinism: each element of C is the sum, in order, of blocks of KC products, each block summed in order of k from
+// zero. No other size, no edge and no thread count has a say in that, so a row of C has the same bits in a batch of one
+// or of a thousand.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <new>
+#include <utility>
+
+#include "simd.h"
+#include "threads.h"
+
+// Sizes of the tile and of the blocks. 16 registers hold 4 x 3 vectors of C (3 more for B, 1 for A); without fused
+// multiply-add one is needed for each product, so 4 x 2; AVX-512's 32 registers hold 8 x 3.
+constexpr int64_t MR = VECTOR_BYTES == 64 ? 8 : 4;
+constexpr int NV = VECTOR_BYTES == 16 ? 2 : 3;         // vectors in a row of the tile
+template <class T>
+constexpr int64_t NR = NV * WIDTH<T>;
+template <class T>
+constexpr int64_t KC = 1536 / sizeof(T);               // 384 floats
+constexpr int64_t STRIP = 4;                           // panels of B in a strip, at most
+constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 8;   // A is packed in pieces of 1024 x 8 KC: 12 MB in float
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Memory that outlives a call, so that its pages are not faulted in again each time. Grows, never shrinks.
+template <class T>
+struct Scratch {
+    T* data = nullptr;
+    int64_t size = 0;
+
+    T* at_least(int64_t n) {
+        if (n <= size) return data;
+        constexpr size_t PAGE = 1 << 21;                                  // a huge page: fewer misses of the TLB
+        size_t bytes = n * sizeof(T), alignment = bytes < PAGE ? 64 : PAGE;
+        std::free(data);
+        size = 0;
+        data = static_cast<T*>(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
+        if (!data) throw std::bad_alloc();
+        if (alignment == PAGE) madvise(data, bytes, MADV_HUGEPAGE);
+        size = n;
+        return data;
+    }
+    ~Scratch() { std::free(data); }
+};
+
+// A matrix as the product sees it: element (i, j) is data[i * stride + j], or data[j * stride + i] if transposed.
+template <class T>
+struct Matrix {
+    const T* data;
+    int64_t stride;
+    bool transposed = false;
+
+    Matrix from(int64_t i, int64_t j) const {
+        return {data + (transposed ? j * stride + i : i * stride + j), stride, transposed};
+    }
+};
+
+// ---- packing: `lines` rows of A (or columns of B) go to panels of R lines, panel[k][line], padded with zero lines ----
+
+// Lanes of a block of WIDTH vectors, rows to columns: each round interleaves the two halves, log2(WIDTH) rounds transpose.
+template <class T, size_t... I>
+inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
+    typedef Int IntVec __attribute__((vector_size(VECTOR_BYTES)));
+    constexpr int W = WIDTH<T>;
+    constexpr IntVec low = {Int(I / 2 + I % 2 * W)...}, high = {Int(W / 2 + I / 2 + I % 2 * W)...};
+#pragma GCC unroll 4
+    for (int round = 1; round < W; round *= 2) {
+        Vec<T> next[W];
+#pragma GCC unroll 8
+        for (int i = 0; i < W / 2; i++) {
+            next[2 * i] = __builtin_shuffle(v[i], v[i + W / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(v[i], v[i + W / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) v[i] = next[i];
+    }
+}
+
+// Lines are rows in memory: a block of WIDTH x WIDTH is read along k and transposed in registers.
+template <class T, int64_t R>
+void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t depth) {
+    constexpr int64_t W = WIDTH<T>, G = W < R ? W : R;       // G lanes of a vector go to one panel
+    int64_t padded = ceil_div(lines, R) * R;
+    for (int64_t line = 0; line < padded; line += W)
+        for (int64_t k = 0; k < depth; k += W) {
+            Vec<T> v[W];
+            int64_t width = std::min(W, depth - k);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; i++) {
+                const T* p = src + (line + i) * stride + k;
+                v[i] = line + i >= lines ? Vec<T>{} : width == W ? load(p) : load_part(p, width);
+            }
+            transpose<T>(v, std::make_index_sequence<W>());
+            for (int64_t g = line; g < std::min(padded, line + W); g += G) {
+                T* to = panels + g / R * R * depth + k * R + g % R;
+                for (int64_t i = 0; i < width; i++) std::memcpy(to + i * R, (const T*)&v[i] + (g - line), G * sizeof(T));
+            }
+        }
+}
+
+// Lines are columns in memory: R of them are copied for each k.
+template <class T, int64_t R>
+void pack_along(T* panels, const T* src, int64_t stride, int64_t lines, int64_t depth) {
+    for (int64_t k = 0; k < depth; k++)
+        for (int64_t line = 0; line < lines; line += R) {
+            T* to = panels + line * depth + k * R;
+            const T* from = src + k * stride + line;
+            if (lines - line >= R) {
+                std::memcpy(to, from, R * sizeof(T));
+            } else {
+                std::memset(to, 0, R * sizeof(T));
+                std::memcpy(to, from, (lines - line) * sizeof(T));
+            }
+        }
+}
+
+template <class T, int64_t R>
+void pack(T* panels, const T* src, int64_t stride, bool lines_are_rows, int64_t lines, int64_t depth) {
+    if (lines_are_rows) pack_across<T, R>(panels, src, stride, lines, depth);
+    else pack_along<T, R>(panels, src, stride, lines, depth);
+}
+
+// ---- the tile ----
+
+// tile (MR, VECTORS * WIDTH) = panel of A (depth, MR) transposed @ panel of B (depth, NR), its first columns.
+template <class T, int VECTORS>
+void multiply_panels(T* tile, const T* a, const T* b, int64_t depth) {
+    Vec<T> sum[MR][VECTORS] = {};                            // all of it in registers
+    for (int64_t k = 0; k < depth; k++, a += MR, b += NR<T>) {
+        Vec<T> row[VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<T>);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += a[i] * row[j];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
+}
+
+// What happens to the numbers of C on their way to memory. `first`: nothing is in C yet. `last`: the sum is complete
+// and goes through finish(v, row, column, n), which sees n neighbours of a row of C and returns what is stored.
+struct Stage {
+    bool first, last;
+};
+
+struct Keep {
+    template <class V>
+    V operator()(V v, int64_t, int64_t, int64_t) const { return v; }
+};
+
+template <class T, class Finish>
+inline void write_part(T* c, Vec<T> v, int64_t n, Stage stage, const Finish& finish, int64_t row, int64_t column) {
+    if (!stage.first) v = load_part(c, n) + v;
+    store_part(c, stage.last ? finish(v, row, column, n) : v, n);
+}
+
+template <class T, class Finish>
+inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const Finish& finish, int64_t row,
+                      int64_t column) {
+    constexpr int64_t W = WIDTH<T>;
+    int64_t j = 0;
+    for (; j + W <= columns; j += W) write_part(c + j, load(sums + j), W, stage, finish, row, column + j);
+    if (j < columns) write_part(c + j, load_part(sums + j, columns - j), columns - j, stage, finish, row, column + j);
+}
+
+template <class T, class Finish>
+void multiply_tile(T* c, int64_t stride, const T* a, const T* b, int64_t depth, int64_t rows, int64_t columns,
+                   Stage stage, const Finish& finish, int64_t row, int64_t column) {
+    alignas(64) T tile[MR * NR<T>];
+    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(c + i * stride, 1);
+    if (columns <= WIDTH<T>) multiply_panels<T, 1>(tile, a, b, depth);
+    else if (columns <= 2 * WIDTH<T>) multiply_panels<T, 2>(tile, a, b, depth);
+    else multiply_panels<T, NV>(tile, a, b, depth);
+    for (int64_t i = 0; i < rows; i++)
+        write_row(c + i * stride, tile + i * NR<T>, columns, stage, finish, row + i, column);
+}
+
+// ---- the blocks ----
+
+// One strip of columns, for a range of rows and the packed part [k0, k1) of K.
+template <class T, class Finish>
+void multiply_strip(Matrix<T> B, T* C, int64_t stride, const T* packed_a, int64_t a_rows, T* packed_b, Range rows,
+                    Range columns, Range ks, int64_t K, bool first, const Finish& finish, int64_t row0) {
+    for (int64_t k = ks.begin; k < ks.end || k == 0; k += KC<T>) {
+        int64_t depth = std::min(KC<T>, ks.end - k);
+        Matrix<T> b = B.from(k, columns.begin);
+        pack<T, NR<T>>(packed_b, b.data, b.stride, b.transposed, columns.end - columns.begin, depth);
+        Stage stage{first && k == ks.begin, k + depth == K};
+        const T* a = packed_a + (k - ks.begin) * a_rows;
+        for (int64_t i = rows.begin; i < rows.end; i += MR)
+            for (int64_t j = columns.begin; j < columns.end; j += NR<T>)
+                multiply_tile(C + (row0 + i) * stride + j, stride, a + i * depth, packed_b + (j - columns.begin) * depth,
+                              depth, std::min(MR, rows.end - i), std::min(NR<T>, columns.end - j), stage, finish,
+                              row0 + i, j);
+        if (!depth) break;                                   // K = 0: C is all zeros, once
+    }
+}
+
+// Pack the part of A that starts at (row0, ks.begin): blocks of KC, each of panels[k][MR]. All threads share the work.
+template <class T>
+void pack_shared(T* packed, Matrix<T> A, int64_t row0, int64_t rows, Range ks) {
+    constexpr int64_t PIECE = 64;                            // rows packed at a time, a multiple of MR
+    int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, KC<T>);
+    int64_t padded = ceil_div(rows, MR) * MR;
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < pieces * blocks; item++) {
+        int64_t row = item % pieces * PIECE, k = item / pieces * KC<T>, depth = std::min(KC<T>, ks.end - ks.begin - k);
+        Matrix<T> a = A.from(row0 + row, ks.begin + k);
+        pack<T, MR>(packed + k * padded + row * depth, a.data, a.stride, !a.transposed, std::min(PIECE, rows - row),
+                    depth);
+    }
+}
+
+// How the columns and rows of C are cut into items of work: some for each thread, else few and large.
+struct Grid {
+    int64_t strip, strips, block, blocks;
+
+    template <class T>
+    static Grid of(int64_t rows, int64_t columns, int64_t threads) {
+        int64_t wanted = threads == 1 ? 1 : 4 * threads, panels = ceil_div(columns, NR<T>);
+        int64_t strip = std::clamp<int64_t>(panels / wanted, 1, STRIP) * NR<T>, strips = ceil_div(columns, strip);
+        int64_t blocks = std::clamp<int64_t>(wanted / std::max<int64_t>(strips, 1), 1, std::max<int64_t>(rows / 96, 1));
+        int64_t block = ceil_div(ceil_div(rows, blocks), MR) * MR;
+        return {strip, strips, block, ceil_div(rows, block)};
+    }
+};
+
+template <class T, class Finish>
+void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+                     const Finish& finish) {
+    thread_local Scratch<T> scratch_a, scratch_b;
+    constexpr int64_t PART = BLOCKS_OF_K * KC<T>;
+    T* packed_a = scratch_a.at_least(std::min(ceil_div(M, MR) * MR, ROWS_OF_A) * std::min(K, PART));
+    bool many = M * N * K > 1 << 17;
+#pragma omp parallel if (many)
+    {
+        int64_t threads = omp_get_num_threads();
+        T* packed_b = scratch_b.at_least(STRIP * NR<T> * std::min(K, KC<T>));
+        for (int64_t row0 = 0; row0 < M; row0 += ROWS_OF_A)
+            for (int64_t k0 = 0; k0 < K || k0 == 0; k0 += PART) {
+                int64_t rows = std::min(ROWS_OF_A, M - row0);
+                Range ks{k0, std::min(K, k0 + PART)};
+                pack_shared(packed_a, A, row0, rows, ks);
+                Grid grid = Grid::of<T>(rows, N, threads);
+#pragma omp for schedule(dynamic)
+                for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
+                    int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
+                    multiply_strip(B, C, stride, packed_a, ceil_div(rows, MR) * MR, packed_b,
+                                   {row, std::min(rows, row + grid.block)}, {column, std::min(N, column + grid.strip)},
+                                   ks, K, !accumulate && k0 == 0, finish, row0);
+                }
+            }
+    }
+}
+
+// ---- few rows: decoding one token. The weight is used once, so packing it would only cost; it streams by in rows ----
+
+constexpr int64_t FEW = 4;
+
+// sums (M, n) += A (M, DEPTH) @ B (DEPTH, n), in order of k.
+template <class T, int64_t M, int64_t DEPTH>
+inline void add_rows(T* sums, const T (&a)[M][DEPTH], const T* b, int64_t stride, int64_t n) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t j = 0; j < n; j += W) {
+        int64_t part = std::min(W, n - j);
+        Vec<T> v[M];
+#pragma GCC unroll 4
+        for (int64_t m = 0; m < M; m++) v[m] = load(sums + m * (NR<T> * 16) + j);
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < DEPTH; k++) {
+            Vec<T> row = part == W ? load(b + k * stride + j) : load_part(b + k * stride + j, part);
+#pragma GCC unroll 4
+            for (int64_t m = 0; m < M; m++) v[m] += a[m][k] * row;
+        }
+#pragma GCC unroll 4
+        for (int64_t m = 0; m < M; m++) store(sums + m * (NR<T> * 16) + j, v[m]);
+    }
+}
+
+template <class T, int64_t M, int64_t DEPTH>
+inline void add_rows_of(T* sums, Matrix<T> A, Matrix<T> B, int64_t k, int64_t column, int64_t n) {
+    T a[M][DEPTH];
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t d = 0; d < DEPTH; d++) a[m][d] = *A.from(m, k + d).data;
+    add_rows<T, M, DEPTH>(sums, a, B.from(k, column).data, B.stride, n);
+}
+
+template <class T, int64_t M, class Finish>
+void multiply_few(int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+                  const Finish& finish) {
+    constexpr int64_t WIDE = NR<T> * 16, DEPTH = 8;          // columns at a time: 768 floats
+#pragma omp parallel for schedule(dynamic) if (N * K > 1 << 15)
+    for (int64_t column = 0; column < N; column += WIDE / 2) {
+        int64_t n = std::min(WIDE / 2, N - column);
+        for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
+            alignas(64) T sums[M * WIDE] = {};
+            int64_t k = block, end = std::min(K, block + KC<T>);
+            for (; k + DEPTH <= end; k += DEPTH) add_rows_of<T, M, DEPTH>(sums, A, B, k, column, n);
+            for (; k < end; k++) add_rows_of<T, M, 1>(sums, A, B, k, column, n);
+            for (int64_t m = 0; m < M; m++)
+                write_row(C + m * stride + column, sums + m * WIDE, n, {!accumulate && block == 0, end == K}, finish, m,
+                          column);
+        }
+    }
+}
+
+// C (M, N) = A (M, K) @ B (K, N), or C += with `accumulate`; rows of C are `stride` apart. finish: see Stage.
+template <class T, class Finish = Keep>
+void multiply(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate = false,
+              const Finish& finish = Finish()) {
+    if (M == 0 || N == 0) return;
+    if (B.transposed || M > FEW) return multiply_packed(M, N, K, A, B, C, stride, accumulate, finish);
+    if (M == 1) return multiply_few<T, 1>(N, K, A, B, C, stride, accumulate, finish);
+    if (M == 2) return multiply_few<T, 2>(N, K, A, B, C, stride, accumulate, finish);
+    if (M == 3) return multiply_few<T, 3>(N, K, A, B, C, stride, accumulate, finish);
+    return multiply_few<T, 4>(N, K, A, B, C, stride, accumulate, finish);
+}

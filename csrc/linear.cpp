@@ -1,0 +1,24 @@
+// The linear layer. Formulas and derivation: minillm/ops/linear.py.
+//
+//   out = x @ weight + bias        x (N, I), weight (I, J)
+//   dx  = dout @ weight.T          dweight = x.T @ dout          dbias = sum of dout over rows
+//
+// Three products by gemm.h, where loop order and parallelism are explained; the bias is added while the tile of `out`
+// is still near. Slower ways to the same numbers, each a step of the road there: linear_ladder.cpp.
+#include "linear.h"
+
+template <class T>
+struct Linear {
+    static void forward(T* out, const T* x, const T* weight, const T* bias, int64_t N, int64_t I, int64_t J) {
+        multiply<T>(N, J, I, {x, I}, {weight, J}, out, J, false, AddBias<T>{bias});
+    }
+
+    static void backward(T* dx, T* dweight, T* dbias, const T* dout, const T* x, const T* weight, int64_t N, int64_t I,
+                         int64_t J) {
+        multiply<T>(N, I, J, {dout, J}, {weight, J, true}, dx, I);
+        multiply<T>(I, J, N, {x, I, true}, {dout, J}, dweight, J);
+        column_sums(dbias, dout, N, J);
+    }
+};
+
+void bind_linear(py::module_& m) { bind_linear_pair<Linear>(m, ""); }

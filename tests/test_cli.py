@@ -1,0 +1,190 @@
+"""The command line as a user types it: the jobs run end to end, and what is wrong gets one clear line."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from minillm.__main__ import EXAMPLES, main, parser
+
+TINY = ["--set", "model.n_layer=1", "--set", "model.n_head=2", "--set", "model.n_embd=16", "--set", "model.block_size=16",
+        "--set", "train.steps=12", "--set", "train.batch_size=2", "--set", "eval_every=6", "--vocab-size", "300"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A folder as users have them: good files, and some that cannot be read."""
+    folder = tmp_path_factory.mktemp("texts")
+    for i in range(12):
+        (folder / f"note{i}.txt").write_text(f"Note {i}: the quick brown fox jumps over {i} lazy dogs.\n" * 8)
+    (folder / "readme.md").write_text("# A title\n\nAnd a paragraph, with a naïve word.\n" * 5)
+    (folder / "code.py").write_text("def f(x):\n    return x + 1\n" * 5)
+    (folder / "rows.jsonl").write_text('{"text": "one record of text"}\nnot json\n{"other": 1}\n')
+    (folder / "picture.png").write_bytes(b"\x89PNG\0\0\0")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 10)
+    (folder / "latin1.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (folder / "empty.txt").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(texts, tmp_path_factory):
+    """A run trained by the command."""
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    assert main(["train", "--data", str(texts), "--out", str(out), *TINY]) == 0
+    return out
+
+
+def test_train_writes_a_complete_run(run):
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "log.csv", "last/state.json", "data/shards.json"):
+        assert (run / name).exists(), name
+
+
+def test_train_counts_what_it_skips(texts, tmp_path, capsys):
+    assert main(["train", "--data", str(texts), "--out", str(tmp_path), *TINY]) == 0
+    said = capsys.readouterr().out
+    for reason in ("binary", "not UTF-8", "empty", "bad JSON"):
+        assert reason in said, said
+    assert "bits per byte" in said
+
+
+def test_train_again_resumes_and_goes_on(run, texts, capsys):
+    more = TINY + ["--set", "train.steps=14", "--json"]
+    assert main(["train", "--data", str(texts), "--out", str(run), *more]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 14
+    steps = [int(line.split(",")[0]) for line in (run / "log.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps)) and steps[-1] == 14
+
+
+def test_changed_data_is_noticed(run, texts, capsys):
+    (texts / "new.txt").write_text("A new file appears. " * 20)
+    assert main(["train", "--data", str(texts), "--out", str(run), *TINY]) == 1
+    assert "another data" in capsys.readouterr().err
+    (texts / "new.txt").unlink()
+
+
+def test_toml_file(texts, tmp_path, capsys):
+    config = tmp_path / "config.toml"
+    config.write_text("[model]\nn_layer = 1\nn_head = 1\nn_embd = 8\nblock_size = 8\n[train]\nsteps = 3\nbatch_size = 2\n")
+    arguments = ["train", str(config), "--data", str(texts), "--out", str(tmp_path / "run"), "--vocab-size", "300"]
+    assert main(arguments) == 0
+    config.write_text("[model]\nn_layers = 1\n")
+    assert main(arguments) == 1
+    assert "n_layers" in capsys.readouterr().err
+
+
+def test_generate(run, capsys):
+    arguments = ["generate", str(run), "-p", "The quick", "-n", "20", "--seed", "3"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("The quick")
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first
+    assert main(["generate", str(run), "-n", "5"]) == 0
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["train", "--data", "/nowhere", "--out", "{tmp}"], "/nowhere"),
+    (["train", "--data", "{empty}", "--out", "{tmp}"], "no usable"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "lr=abc"], "lr"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "n_head=5"], "n_head"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "depth=5"], "depth"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "train.backend=tpu"], "tpu"),
+    (["generate", "{empty}", "-p", "x"], "tokenizer.json"),
+    (["gradcheck", "--op", "softmux"], "softmux"),
+    (["gradcheck", "--op", "linear", "--backend", "cpu/99_magic"], "99_magic"),
+])
+def test_mistakes_get_one_line(arguments, words, texts, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    places = {"tmp": tmp_path / "out", "empty": tmp_path / "empty", "texts": texts}
+    assert main([argument.format(**places) for argument in arguments]) == 1
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error, error
+
+
+def test_gradcheck_command(capsys):
+    assert main(["gradcheck", "--op", "gelu", "--op", "layernorm"]) == 0
+    assert "right" in capsys.readouterr().out
+    assert main(["gradcheck", "--op", "layernorm", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} == {"x", "weight", "bias"} and all(row["passed"] for row in rows)
+    assert main(["gradcheck", "--model"]) == 0
+
+
+def test_gradcheck_fails_loudly(capsys, monkeypatch):
+    from minillm import ops
+    monkeypatch.setattr(ops, "gelu_backward", lambda dout, cache: dout)
+    assert main(["gradcheck", "--op", "gelu", "--backend", "numpy"]) == 1
+    assert "WRONG: gelu on numpy: gradient of x" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    page = capsys.readouterr().out
+    for word in ("minillm", "NumPy", "layernorm", "scalar", "cuda"):
+        assert word in page
+    assert main(["info", "--json"]) == 0
+    assert "ops" in json.loads(capsys.readouterr().out)
+
+
+def test_tokenizer_train(texts, tmp_path, capsys):
+    assert main(["tokenizer", "train", "--data", str(texts), "--vocab-size", "300", "--out", str(tmp_path / "t")]) == 0
+    assert (tmp_path / "t" / "tokenizer.json").exists()
+    assert "300 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("corpus", ["docs", "stories"])
+def test_quickstart(corpus, tmp_path, capsys):
+    """A few steps of the main job; its figures are finite and its page complete."""
+    from minillm import quickstart
+    quickstart.STORIES, kept = 300, quickstart.STORIES
+    try:
+        assert main(["quickstart", "--corpus", corpus, "--steps", "4", "--out", str(tmp_path), "--json"]) == 0
+    finally:
+        quickstart.STORIES = kept
+    said = capsys.readouterr()
+    results = json.loads(said.out)
+    assert 0 < results["baselines"]["lzma"] < 4 and results["val_bpb"] > 0.1
+    assert ("floor_bpb" in results) == (corpus == "stories")
+    for words in ("before training", "after training", "gzip", "minillm train --data FOLDER"):
+        assert words in said.err
+    assert (tmp_path / "loss.png").exists() or not has_matplotlib()
+
+
+def has_matplotlib():
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parser().parse_args(([name, "train"] if name == "tokenizer" else [name]) + ["--help"])
+    assert stop.value.code == 0
+    assert "example: minillm" in " ".join(capsys.readouterr().out.split())
+
+
+def run_python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, **environment}, timeout=60)
+
+
+def test_forced_instruction_set():
+    scalar = run_python("from minillm import registry; print(registry._cpp)", MINILLM_CPU="scalar")
+    assert "scalar" in scalar.stdout or "not built" in scalar.stderr
+    wrong = run_python("import minillm", MINILLM_CPU="z80")
+    assert wrong.returncode and "MINILLM_CPU must be one of" in wrong.stderr
+
+
+def test_without_kernels_numpy_does_everything():
+    """As if nothing had been built: everything works, and a backend asked for by name says how to build it."""
+    code = ("from minillm.__main__ import main\n"
+            "assert main(['gradcheck', '--model']) == 0 and main(['info']) == 0\n"
+            "assert main(['gradcheck', '--op', 'gelu', '--backend', 'cpu']) == 1")
+    done = run_python(code, MINILLM_CPU="none")
+    assert done.returncode == 0, done.stderr
+    assert "everything runs on NumPy" in done.stdout and "not built: pip install" in done.stderr
