@@ -47,7 +47,7 @@ def main(argv=None):
     from .suite import execute
     try:
         return execute(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -19,7 +19,7 @@ from minillm import registry
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 PRODUCT = 2048              # n of the n x n x n product
 STREAM = 256 * 2 ** 20      # bytes of each array in the memory passes
-SECONDS, ATTEMPTS = 0.5, 3  # the best of this long, of this many calls at least: a limit is what is possible, not usual
+SECONDS, ATTEMPTS = 0.3, 3  # the best of this long, of this many calls at least: a limit is what is possible, not usual
 
 
 def describe(threads):

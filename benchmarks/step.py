@@ -71,7 +71,7 @@ def rows(options, peaks, progress=None):
     flops = step_flops(config, B, T)
     dims = f"{options.size} B={B} T={T}"
     found = [row("step", dims, by_name(entrants, r["candidate"]), r, {"gflops": flops, "tokens": B * T}, peaks)
-             for r in results]
+             | {"losses": r["values"]} for r in results]
     return found, wrong, skipped
 
 
@@ -136,4 +136,4 @@ def row(op, dims, candidate, result, work, peaks):
             "median_ms": 1e3 * timing.median, "low_ms": 1e3 * timing.low, "high_ms": 1e3 * timing.high,
             "samples": timing.samples, **rates, "peak_percent": shares.get(bound), "bound": bound,
             "tokens_per_second": work["tokens"] / timing.median, "peak_rss_mb": result["peak_rss"] / 1e6,
-            "x_minillm": against and against.median / timing.median, "values": result["values"]}
+            "x_minillm": against and against.median / timing.median}

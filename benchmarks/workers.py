@@ -18,7 +18,7 @@ from pathlib import Path
 from .measure import MIN_ROUNDS, PAUSE, order, summary
 
 WARM_UP = 3             # runs before the first timed one; their values are compared
-FOREIGN = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_PRELOAD", "MINILLM_")
+FOREIGN = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_PRELOAD")
 
 
 class WorkerError(RuntimeError):
@@ -32,8 +32,8 @@ class Worker:
         """candidate: dict with name, module, env and options; task: the name of a function in that module; job: dict."""
         self.name = candidate["name"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).resolve().parent.parent, env=environment(candidate.get("env", {}), job["threads"]))
+            [sys.executable, "-P", "-m", "benchmarks.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment(candidate.get("env", {}), job["threads"]))
         options = {"module": candidate["module"], "task": task, "job": job | candidate.get("options", {})}
         self.values = [self.ask(options)["value"]] + [self.run()["value"] for _ in range(WARM_UP - 1)]
 
@@ -65,11 +65,11 @@ class Worker:
 
 
 def environment(extra, threads):
-    """The caller's environment without anything that tunes threads or memory, and then the candidate's own."""
+    """The caller's environment without anything that tunes threads or memory; then the candidate's own is added."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    kept = {key: os.environ[key] for key in ("MINILLM_CPU",) if key in os.environ}
-    return plain | counts | kept | extra
+    packages = {"PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}   # the same as ours
+    return plain | counts | packages | extra
 
 
 def race(candidates, task, job, same, together, repeat=None, progress=None):

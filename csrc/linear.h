@@ -11,9 +11,9 @@ struct AddBias {
     Vec<T> operator()(Vec<T> v, int64_t, int64_t column, int64_t n) const { return v + load_part(bias + column, n); }
 };
 
-// sums[j] = sum over rows of x[row, j]: CHUNKS pieces, each summed in order, then the pieces in order.
+// sums[j] (+)= sum over rows of x[row, j]: CHUNKS pieces, each summed in order, then the pieces in order.
 template <class T>
-void column_sums(T* sums, const T* x, int64_t rows, int64_t columns) {
+void column_sums(T* sums, const T* x, int64_t rows, int64_t columns, bool accumulate = false) {
     thread_local Scratch<T> scratch;
     T* partial = scratch.at_least(CHUNKS * columns);              // (CHUNKS, columns)
 #pragma omp parallel for schedule(dynamic) if (rows * columns > 16384)
@@ -24,7 +24,7 @@ void column_sums(T* sums, const T* x, int64_t rows, int64_t columns) {
         for (int64_t row = range.begin; row < range.end; row++)
             for (int64_t j = 0; j < columns; j++) p[j] += x[row * columns + j];
     }
-    std::fill(sums, sums + columns, T(0));
+    if (!accumulate) std::fill(sums, sums + columns, T(0));
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++)
         for (int64_t j = 0; j < columns; j++) sums[j] += partial[chunk * columns + j];
 }

@@ -1,21 +1,31 @@
 // The extension module of one instruction set. All kernels are one translation unit: it compiles in seconds, and the
 // module's name is the only thing that differs between builds (setup.py defines MODULE).
 #include "adamw.cpp"
+#include "attention.cpp"
 #include "cross_entropy.cpp"
 #include "dropout.cpp"
 #include "embedding.cpp"
 #include "gelu.cpp"
 #include "layernorm.cpp"
+#include "linear.cpp"
+#include "linear_cross_entropy.cpp"
+#include "linear_ladder.cpp"
+#include "mlp.cpp"
 #include "residual.cpp"
 
 PYBIND11_MODULE(MODULE, m) {
     m.doc() = "minillm's kernels for one instruction set";
     bind_adamw(m);
+    bind_attention(m);
     bind_cross_entropy(m);
     bind_dropout(m);
     bind_embedding(m);
     bind_gelu(m);
     bind_layernorm(m);
+    bind_linear(m);
+    bind_linear_cross_entropy(m);
+    bind_linear_ladder(m);
+    bind_mlp(m);
     bind_residual(m);
     m.def("max_threads", &omp_get_max_threads);
     m.def("set_threads", &omp_set_num_threads, py::arg("n"));

@@ -23,6 +23,17 @@ template <class T>
 using Vec = typename VecOf<T>::type;
 
 template <class T>
+struct LaneInt;          // the integer as wide as a T: what a comparison of two Vec<T> has in its lanes
+template <>
+struct LaneInt<float> {
+    typedef int32_t type;
+};
+template <>
+struct LaneInt<double> {
+    typedef int64_t type;
+};
+
+template <class T>
 constexpr int64_t WIDTH = VECTOR_BYTES / sizeof(T);
 
 template <class T>

@@ -18,7 +18,6 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-    typedef int32_t Int;
     static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -87.5f, HIGHEST = 89.0f,
                            ROUND = 12582912.0f;                                    // 1.5 * 2^23
     static constexpr int MANTISSA = 23, BIAS = 126;                                // one under the bias: gives 2^(n-1)
@@ -27,7 +26,6 @@ struct ExpConstants<float> {
 
 template <>
 struct ExpConstants<double> {
-    typedef int64_t Int;
     static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10,
                             LOWEST = -708.5, HIGHEST = 710.0, ROUND = 6755399441055744.0;    // 1.5 * 2^52
     static constexpr int MANTISSA = 52, BIAS = 1022;
@@ -47,14 +45,14 @@ inline Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
 template <class T>
 inline Vec<T> vexp(Vec<T> x) {
     typedef ExpConstants<T> K;
-    typedef typename K::Int IntVec __attribute__((vector_size(VECTOR_BYTES)));
+    typedef typename LaneInt<T>::type Int;
     x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
     Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;     // adding ROUND leaves the whole number n in the low bits
     Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
     Vec<T> q = splat<T>(K::Q[0]);
     for (size_t i = 1; i < sizeof K::Q / sizeof(T); i++) q = q * r + K::Q[i];
     Vec<T> e = q * r * r + r + 1;
-    Vec<T> half_scale = (Vec<T>)(((IntVec)rounded << K::MANTISSA) + (typename K::Int(K::BIAS) << K::MANTISSA));
+    Vec<T> half_scale = (Vec<T>)(((Vec<Int>)rounded << K::MANTISSA) + (Int(K::BIAS) << K::MANTISSA));
     return (e + e) * half_scale;             // 2^(n-1), since 2^n would not fit for the largest x; 2^-127 comes out as 0
 }
 

@@ -57,7 +57,7 @@ class TrainConfig:
             check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
             check(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
-        check("lr", self.lr, float, lambda v: v > 0, "a number above 0")
+        check("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2"):
@@ -83,7 +83,7 @@ def load_toml(path):
         if table not in SECTIONS or not isinstance(values, dict):
             raise ValueError(f"{path}: unknown entry {table!r}: expected the tables [model] and [train]")
         for key in values:
-            field_of(table, key)
+            field_of(table, key, f"{path}: ")
     return tables.get("model", {}), tables.get("train", {})
 
 
@@ -101,14 +101,14 @@ def parse_setting(setting):
         raise ValueError(f"--set {setting}: {key} must be of type {field.type.__name__}") from None
 
 
-def field_of(table, key):
+def field_of(table, key, where=""):
     """The dataclass field, or a ValueError that lists what there is."""
     if table not in SECTIONS:
-        raise ValueError(f"unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
+        raise ValueError(f"{where}unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
     for field in dataclasses.fields(SECTIONS[table]):
         if field.name == key:
             return field
-    raise ValueError(f"unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
+    raise ValueError(f"{where}unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
 
 
 def names(config):

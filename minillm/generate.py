@@ -4,7 +4,7 @@
     top_k         keep the k likeliest tokens
     top_p         keep the smallest set of likeliest tokens whose probability reaches p (Holtzman et al. 2019)
 
-The draw of position t depends on (seed, row, t) alone, so a run repeats exactly and a row does not depend on its batch.
+The t-th draw depends on (seed, t) alone, so a run repeats exactly.
 """
 import numpy as np
 
@@ -45,20 +45,25 @@ def next_logits(model, window, fresh, cache):
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, rng=None):
-    """Draw one token id from logits (V,)."""
+    """Draw one token id from logits (V,). Raises ValueError for a NaN among them."""
+    if np.isnan(logits).any():
+        raise ValueError(f"logits must not be NaN: token {int(np.isnan(logits).argmax())} is")
     if temperature == 0:
         return int(logits.argmax())
     probabilities = distribution(logits, temperature, top_k, top_p)
-    return int(np.searchsorted(probabilities.cumsum(), rng.random() * probabilities.sum(), side="right"))
+    edges = probabilities.cumsum()
+    chosen = np.searchsorted(edges, rng.random() * edges[-1], side="right")
+    return int(min(chosen, np.flatnonzero(probabilities)[-1]))       # rounding may reach the last edge itself
 
 
 def distribution(logits, temperature=1.0, top_k=None, top_p=None):
     """The probabilities (V,) that `sample` draws from, in float64. Equal logits at an edge are all kept or cut by order."""
-    logits = logits.astype(np.float64) / temperature
+    logits = logits.astype(np.float64)
+    logits = (logits - logits.max()) / temperature           # at most 0, so a tiny temperature cannot overflow
     if top_k is not None and top_k < len(logits):
         keep = np.argsort(-logits, kind="stable")[:top_k]
         logits = np.where(np.isin(np.arange(len(logits)), keep), logits, -np.inf)
-    p = np.exp(logits - logits.max())
+    p = np.exp(logits)
     p /= p.sum()
     if top_p is not None:
         order = np.argsort(-p, kind="stable")

@@ -24,7 +24,7 @@ class Row:
     analytic: float
     numeric: float
     error: float            # |analytic - numeric|
-    relative: float         # error / (|numeric| + atol / rtol): at most rtol when the element passes
+    relative: float         # error / max(|analytic|, |numeric|)
     passed: bool
     checked: int            # number of elements (or directions) compared
 
@@ -94,7 +94,7 @@ def check_elements(name, function, x, grad, eps, atol, rtol, method, samples, rn
         direction = np.zeros_like(x)
         direction[index] = 1
         rows.append(compare(name, index, grad[index], derivative(function, x, direction, eps), atol, rtol))
-    return worst(rows)
+    return worst(rows, atol, rtol)
 
 
 def check_direction(name, function, x, grad, eps, atol, rtol, method, count, rng):
@@ -105,7 +105,7 @@ def check_direction(name, function, x, grad, eps, atol, rtol, method, count, rng
         direction /= np.linalg.norm(direction)
         numeric = STEPS[method](function, x, direction, eps)
         rows.append(compare(f"{name} (direction)", (), (grad * direction).sum(), numeric, atol, rtol))
-    return worst(rows)
+    return worst(rows, atol, rtol)
 
 
 def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="central", samples=8, directions=2, seed=0):
@@ -144,14 +144,18 @@ def prepared(value, method):
 
 def compare(name, index, analytic, numeric, atol, rtol):
     error = abs(analytic - numeric)
-    passed = bool(error <= atol + rtol * abs(numeric))
-    relative = error / (abs(numeric) + atol / rtol)
+    passed = bool(np.isfinite(error) and error <= atol + rtol * abs(numeric))        # inf <= inf would pass anything
+    relative = error / max(abs(analytic), abs(numeric)) if error and np.isfinite(error) else error
     return Row(name, tuple(map(int, index)), float(analytic), float(numeric), float(error), float(relative), passed, 1)
 
 
-def worst(rows):
-    """The row with the largest relative error (NaN counts as the largest)."""
-    row = max(rows, key=lambda row: np.inf if np.isnan(row.relative) else row.relative)
+def worst(rows, atol, rtol):
+    """The row furthest beyond, or nearest to, its tolerance; what fails comes before what passes."""
+    def distance(row):
+        allowed = atol + rtol * abs(row.numeric)
+        ratio = row.error / allowed if allowed and np.isfinite(row.error) else np.inf if row.error else 0
+        return not row.passed, ratio
+    row = max(rows, key=distance)
     row.checked = len(rows)
     return row
 
@@ -162,6 +166,8 @@ def floating(inputs):
     for name in names:
         if inputs[name].dtype != np.float64:
             raise ValueError(f"{name} must be float64 for a gradient check: got {inputs[name].dtype}")
+        if not inputs[name].size:
+            raise ValueError(f"{name} must not be empty: got shape {inputs[name].shape}")
     if not names:
         raise ValueError("inputs must hold at least one float64 array")
     return names

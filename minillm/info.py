@@ -18,7 +18,7 @@ def gather():
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
             "instruction_sets": _cpp.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
-            "ops": registry.select("auto").backends, "optional": optional()}
+            "ops": dict(registry.select("auto").backends), "optional": optional()}
 
 
 def page(facts):

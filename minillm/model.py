@@ -15,7 +15,7 @@ import numpy as np
 
 from .config import GPTConfig
 from .ops.attention import split_heads
-from .ops.checks import check_ids, check_shape
+from .ops.checks import check_shape
 from .params import Params, gpt_shapes
 
 
@@ -63,7 +63,10 @@ class GPT:
 
     def losses(self, tokens, targets, ignore_index=-1, key=None):
         """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), cache."""
-        check_shape("targets", targets, np.shape(tokens))
+        check_tokens(tokens)
+        if not isinstance(targets, np.ndarray):
+            raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
+        check_shape("targets", targets, tokens.shape)
         x, caches = self.hidden(tokens, key)
         rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
         losses, head = self.ops.linear_cross_entropy_forward(
@@ -73,6 +76,7 @@ class GPT:
     def hidden(self, tokens, key=None):
         """The stream after ln_f: tokens (B, T) -> x (B, T, C), caches. With a key, dropout is on."""
         p, ops, n_head, eps = self.params, self.ops, self.config.n_head, self.config.layer_norm_epsilon
+        check_tokens(tokens)
         drop = self.dropout_at(key)
         caches = []
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
@@ -147,6 +151,9 @@ class GPT:
 
         The cache grows by T. Equal to the last T rows of `forward` on the whole sequence.
         """
+        check_tokens(tokens)
+        if len(tokens) != cache.batch_size:
+            raise ValueError(f"tokens must have the batch size of the cache, {cache.batch_size}: got {len(tokens)}")
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
         x, _ = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"], cache.length)    # (B, T, C)
         for i in range(self.config.n_layer):
@@ -170,7 +177,7 @@ class KVCache:
 
     def __init__(self, config, batch_size, dtype):
         shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
-        self.n_head, self.length = config.n_head, 0
+        self.n_head, self.batch_size, self.length = config.n_head, batch_size, 0
         self.keys = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
         self.values = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
 
@@ -208,7 +215,9 @@ def initialise(config, seed, dtype):
     return params
 
 
-def check_tokens(tokens, config):
-    """Raise ValueError unless tokens is (B, T) of integers in [0, V) with 1 <= T <= block_size."""
-    check_shape("tokens", tokens, (None, None))
-    check_ids("tokens", tokens, config.vocab_size)
+def check_tokens(tokens):
+    """Raise ValueError unless tokens is an array (B, T) with at least one token; the embedding checks their values."""
+    if not isinstance(tokens, np.ndarray):
+        raise ValueError(f"tokens must be an array of integers: got {type(tokens).__name__}")
+    if tokens.ndim != 2 or not tokens.size:
+        raise ValueError(f"tokens must have shape (B, T), both at least 1: got {tokens.shape}")

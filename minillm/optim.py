@@ -22,13 +22,13 @@ class AdamW:
                     *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale)
 
 
+PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in the cache
+
+
 def global_norm(grads):
     """Euclidean norm of all gradients together, summed in float64 by fixed pieces: the same on every run."""
-    pieces = grads.flat.reshape(-1) if grads.flat.size < 2 ** 16 else None
-    if pieces is not None:
-        return float(np.sqrt(np.square(pieces, dtype=np.float64).sum()))
-    starts = range(0, grads.flat.size, 2 ** 16)
-    return math.sqrt(math.fsum(float(np.dot(p, p)) for p in (grads.flat[s:s + 2 ** 16] for s in starts)))
+    pieces = (grads.flat[start:start + PIECE].astype(np.float64) for start in range(0, grads.flat.size, PIECE))
+    return math.sqrt(math.fsum(float(piece @ piece) for piece in pieces))
 
 
 def clip_scale(norm, max_norm):
@@ -39,8 +39,10 @@ def clip_scale(norm, max_norm):
 def clip_grad_norm(grads, max_norm):
     """Scale grads in place so that their global norm is at most max_norm; returns the norm before.
 
-    Raises ValueError for a norm that is not finite. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    Raises ValueError for a norm that is not finite or a negative max_norm. Source: Pascanu et al. 2013, arXiv 1211.5063.
     """
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm must be at least 0: got {max_norm}")
     norm = global_norm(grads)
     if not math.isfinite(norm):
         raise ValueError(f"grads must be finite: their global norm is {norm}")

@@ -53,11 +53,12 @@ class Params:
 
     def locate(self, index):
         """Name of the parameter that holds `flat[index]`, and the index inside it."""
+        wanted = index
         for name, view in self.views.items():
             if index < view.size:
                 return name, tuple(int(i) for i in np.unravel_index(index, view.shape))
             index -= view.size
-        raise IndexError(f"index {index} is beyond the last parameter")
+        raise IndexError(f"index {wanted} is beyond the last parameter")
 
     def __getitem__(self, name):
         return self.views[name]

@@ -7,6 +7,7 @@ frozen namespace of functions that a model runs on. Adding a kernel is one C++ f
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -226,11 +227,22 @@ OPS = {spec.name: spec for spec in (
 )}
 
 KERNELS = (
+    Kernel("attention", "cpu"),
+    Kernel("attention", "cpu", "1_naive"),
+    Kernel("attention", "cpu", "2_blocked"),
+    Kernel("attention", "cpu", "3_simd"),
+    Kernel("attention_decode", "cpu"),
     Kernel("embedding", "cpu"),
     Kernel("gelu", "cpu"),
     Kernel("residual", "cpu"),
     Kernel("dropout", "cpu"),
     Kernel("cross_entropy", "cpu"),
+    Kernel("linear", "cpu"),
+    Kernel("linear", "cpu", "1_naive"),
+    Kernel("linear", "cpu", "2_blocked"),
+    Kernel("linear", "cpu", "3_simd"),
+    Kernel("mlp", "cpu"),
+    Kernel("linear_cross_entropy", "cpu"),
     Kernel("layernorm", "cpu"),
     Kernel("adamw", "cpu"),
 )
@@ -265,7 +277,7 @@ def select(backend="auto"):
             parts = namedtuple("Parts", picked)(**picked)
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
-    return Ops(**picked, backends=sources)
+    return Ops(**picked, backends=MappingProxyType(sources))
 
 
 def implementation(spec, choice):

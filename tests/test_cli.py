@@ -1,6 +1,7 @@
 """The command line as a user types it: the jobs run end to end, and what is wrong gets one clear line."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -166,6 +167,12 @@ def test_every_command_has_help_with_an_example(name, capsys):
         parser().parse_args(([name, "train"] if name == "tokenizer" else [name]) + ["--help"])
     assert stop.value.code == 0
     assert "example: minillm" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler: NumPy only is right here")
+def test_kernels_are_built_where_there_is_a_compiler():
+    from minillm import registry
+    assert registry._cpp is not None or os.environ.get("MINILLM_CPU") == "none", "pip install -e . must have built them"
 
 
 def run_python(code, **environment):

@@ -92,3 +92,64 @@ def test_arrays_with_gaps_are_refused(backend):
     _, cache = ops.linear_forward(x, weight, bias)
     with pytest.raises(ValueError, match="dout must be C-contiguous"):
         ops.linear_backward(np.repeat(dout, 2, 1)[:, ::2], cache)
+
+
+def head(x, wte, targets, dout, backend="cpu"):
+    """losses, dx, dwte."""
+    ops = select({"linear_cross_entropy": backend})
+    losses, cache = ops.linear_cross_entropy_forward(x, wte, targets)
+    return losses, *ops.linear_cross_entropy_backward(dout, cache)
+
+
+def head_arrays(N, V, C, dtype):
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, V, N)
+    targets[::7] = -1
+    return [rng.standard_normal((N, C)).astype(dtype), rng.standard_normal((V, C)).astype(dtype), targets,
+            rng.standard_normal(N).astype(dtype)]
+
+
+@pytest.mark.parametrize("dtype, allowed", [("float32", 3e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize("shape", [(1100, 900, 20), (1030, 16_400, 3)], ids=["kept_logits", "logits_made_again"])
+def test_head_over_many_tiles(shape, dtype, allowed):
+    """More than one block of rows and one tile of vocabulary; 1030 x 16400 logits are over the 64 MB that are kept."""
+    args = head_arrays(*shape, dtype)
+    for got, want in zip(head(*args), head(*args, backend="numpy"), strict=True):
+        assert np.abs(got - want).max() <= allowed * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_head_is_the_same_in_every_batch_and_thread_count(dtype):
+    """N = 1100 of V = 16400 are made again in the backward, the part of 40 rows keeps its logits: same bits."""
+    x, wte, targets, dout = head_arrays(1100, 16_400, 5, dtype)
+    losses, dx, dwte = head(x, wte, targets, dout)
+    part, dpart, _ = head(x[1000:1040], wte, targets[1000:1040], dout[1000:1040])
+    assert part.tobytes() == losses[1000:1040].tobytes() and dpart.tobytes() == dx[1000:1040].tobytes()
+    KERNELS.set_threads(1)
+    assert [a.tobytes() for a in head(x, wte, targets, dout)] == [a.tobytes() for a in (losses, dx, dwte)]
+
+
+def mlp(dtype, rows, backend="cpu"):
+    """out, then the gradients, of the first rows of one fixed batch."""
+    rng = np.random.default_rng(0)
+    x, w1, b1, w2, b2, dout = (rng.standard_normal(s).astype(dtype) / 4
+                               for s in ((1100, 20), (20, 90), (90,), (90, 30), (30,), (1100, 30)))
+    ops = select({"mlp": backend})
+    out, cache = ops.mlp_forward(x[rows], w1, b1, w2, b2)
+    return out, *ops.mlp_backward(dout[rows], cache)
+
+
+@pytest.mark.parametrize("dtype, allowed", [("float32", 3e-6), ("float64", 1e-14)])
+def test_mlp_over_many_pieces(dtype, allowed):
+    for got, want in zip(mlp(dtype, slice(None)), mlp(dtype, slice(None), "numpy"), strict=True):
+        assert np.abs(got - want).max() <= allowed * max(1, np.abs(want).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mlp_is_the_same_in_every_batch_and_thread_count(dtype):
+    all_rows = mlp(dtype, slice(None))
+    for part in (slice(3, 4), slice(1000, 1040), slice(0, 3)):
+        out, dx, *_ = mlp(dtype, part)
+        assert out.tobytes() == all_rows[0][part].tobytes() and dx.tobytes() == all_rows[1][part].tobytes()
+    KERNELS.set_threads(1)
+    assert [a.tobytes() for a in mlp(dtype, slice(None))] == [a.tobytes() for a in all_rows]

@@ -278,20 +278,18 @@ def test_bad_tokens_are_named(tokens, words):
 @pytest.mark.parametrize("targets, words", [
     (good()[:, :4], r"targets must have shape \(2, 5\): got \(2, 4\)"), (good() * 37, r"targets must be in \[0, 37\)"),
     (good() * -2, r"targets must be in \[0, 37\)"), (good() * 1.0, "targets must be an array of integers"),
-    pytest.param([[1] * 5] * 2, "targets must be", marks=pytest.mark.xfail(strict=True, raises=AttributeError)),
+    ([[1] * 5] * 2, "targets must be"),
 ], ids=["narrow", "too big", "negative", "floats", "list"])
 def test_bad_targets_are_named(targets, words):
     with pytest.raises(ValueError, match=words):
         rough_model().loss_and_grads(good(), targets)
 
 
-@pytest.mark.xfail(strict=True, reason="no token: NumPy's 'cannot reshape array of size 0' comes through")
 def test_no_tokens_are_named():
     with pytest.raises(ValueError, match="tokens"):
         rough_model().forward(np.zeros((1, 0), int))
 
 
-@pytest.mark.xfail(strict=True, reason="NumPy's 'could not broadcast' comes through")
 def test_a_cache_of_another_batch_size_is_named():
     model = rough_model()
     with pytest.raises(ValueError, match="batch|tokens|cache"):

@@ -72,8 +72,8 @@ def gelu_wrong_constant(dout, cache):
 
 def cross_entropy_forgets_ignored(dout, cache):
     """Ignored rows get the gradient of a row whose target is the last token."""
-    logits, targets, _, logsumexp = cache
-    dlogits = np.exp(logits - logsumexp[:, None])
+    logits, targets, _, top, logsum = cache
+    dlogits = np.exp(logits - top[:, None] - logsum[:, None])
     dlogits[np.arange(len(targets)), targets] -= 1
     return dlogits * dout[:, None]
 

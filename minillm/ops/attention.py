@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from .checks import check_dtype, check_float, check_shape
+from .checks import check_dout, check_dtype, check_float, check_shape
 
 
 def attention_forward(qkv, n_head):
@@ -40,7 +40,7 @@ def attention_backward(dout, cache):
     """dout (B, T, C) -> dqkv (B, T, 3C)."""
     qkv, n_head, P = cache
     B, T, C3 = qkv.shape
-    check_shape("dout", dout, (B, T, C3 // 3))
+    check_dout(dout, (B, T, C3 // 3), qkv.dtype)
     q, k, v = split_heads(qkv, n_head)
     scale = 1 / math.sqrt(q.shape[-1])
     dout = dout.reshape(B, T, n_head, -1).swapaxes(1, 2)             # (B, T, C) -> (B, NH, T, HS)
@@ -57,9 +57,14 @@ def attention_decode(q, k, v):
 
     q (B, NH, T, HS), k and v (B, NH, S, HS) -> out (B, T, NH*HS). Query t stands at position S - T + t.
     """
+    check_float("q", q)
+    check_shape("q", q, (None, None, None, None))
+    check_shape("k", k, (*q.shape[:2], None, q.shape[3]))
+    check_shape("v", v, k.shape)
     for name, array in (("k", k), ("v", v)):
-        check_shape(name, array, (*q.shape[:2], None, q.shape[3]))
         check_dtype(name, array, q.dtype)
+    if q.shape[2] > k.shape[2]:
+        raise ValueError(f"q must not be longer than k: got {q.shape[2]} queries for {k.shape[2]} keys")
     scale = 1 / math.sqrt(q.shape[-1])
     return merge_heads(causal_softmax(scale * (q @ k.swapaxes(-1, -2))) @ v)
 

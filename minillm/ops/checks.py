@@ -16,6 +16,12 @@ def check_dtype(name, array, dtype):
         raise ValueError(f"{name} must have dtype {dtype}: got {array.dtype}")
 
 
+def check_dout(dout, shape, dtype):
+    """The gradient that comes in has the shape and dtype of what went out."""
+    check_shape("dout", dout, shape)
+    check_dtype("dout", dout, dtype)
+
+
 def check_float(name, array):
     """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":

@@ -12,11 +12,11 @@ d logsumexp(z) / dz[v] = exp(z[v]) / sum exp = p[v], the softmax's Jacobian neve
 
 Rows whose target is ignore_index have loss 0 and gradient 0. The op returns one loss per row, not their mean: the
 mean over valid tokens, a sum over micro-batches and a masked sum for fine-tuning are then one line each at the caller.
-Cached: logits and the logsumexp of each row.
+Cached: logits, and of each row m and log(sum) apart: next to a large m their sum would lose the digits of the log.
 """
 import numpy as np
 
-from .checks import check_float, check_ids, check_shape
+from .checks import check_dout, check_float, check_ids, check_shape
 
 
 def cross_entropy_forward(logits, targets, ignore_index=-1):
@@ -25,19 +25,19 @@ def cross_entropy_forward(logits, targets, ignore_index=-1):
     check_shape("logits", logits, (None, None))
     check_shape("targets", targets, (len(logits),))
     check_ids("targets", targets, logits.shape[1], ignore_index)
-    top = logits.real.max(axis=1, keepdims=True)                         # (N, 1)
-    logsumexp = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))     # (N,)
+    top = logits.real.max(axis=1)                                        # (N,)
+    logsum = np.log(np.exp(logits - top[:, None]).sum(axis=1))           # (N,)
     valid = targets != ignore_index
     right = logits[np.arange(len(logits)), np.where(valid, targets, 0)]  # (N,), the right token's logit
-    losses = np.where(valid, logsumexp - right, 0).astype(logits.dtype)
-    return losses, (logits, targets, valid, logsumexp)
+    losses = np.where(valid, logsum + (top - right), 0).astype(logits.dtype)
+    return losses, (logits, targets, valid, top, logsum)
 
 
 def cross_entropy_backward(dout, cache):
     """dout (N,) -> dlogits (N, V)."""
-    logits, targets, valid, logsumexp = cache
-    check_shape("dout", dout, targets.shape)
-    dlogits = np.exp(logits - logsumexp[:, None])                        # p, (N, V)
+    logits, targets, valid, top, logsum = cache
+    check_dout(dout, targets.shape, logits.dtype)
+    dlogits = np.exp(logits - top[:, None] - logsum[:, None])            # p, (N, V)
     dlogits[np.flatnonzero(valid), targets[valid]] -= 1
     dlogits *= np.where(valid, dout, 0).astype(dout.dtype)[:, None]
     return dlogits

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from .checks import check_float, check_shape
+from .checks import check_dout, check_float
 
 
 def dropout_forward(x, p, key):
@@ -24,13 +24,15 @@ def dropout_forward(x, p, key):
     check_float("x", x)
     if not 0 <= p < 1:
         raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
-    return scaled(x, p, key), (p, key, x.shape)
+    if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):
+        raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
+    return scaled(x, p, key), (p, key, x.shape, x.dtype)
 
 
 def dropout_backward(dout, cache):
     """dout (...) -> dx (...)."""
-    p, key, shape = cache
-    check_shape("dout", dout, shape)
+    p, key, shape, dtype = cache
+    check_dout(dout, shape, dtype)
     return scaled(dout, p, key)
 
 

@@ -17,7 +17,7 @@ Source: Radford et al. 2018 (GPT), learned positions.
 """
 import numpy as np
 
-from .checks import check_dtype, check_float, check_ids, check_shape
+from .checks import check_dout, check_dtype, check_float, check_ids, check_shape
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
@@ -35,13 +35,13 @@ def embedding_forward(tokens, wte, wpe, start=0):
     if not 0 <= start <= len(wpe) - T:
         raise ValueError(f"tokens must fit into block_size {len(wpe)}: got {T} tokens from position {start}")
     out = wte[tokens] + wpe[start:start + T]      # (B, T, C) + (T, C)
-    return out, (tokens, start, wte.shape, wpe.shape)
+    return out, (tokens, start, wte.shape, wpe.shape, wte.dtype)
 
 
 def embedding_backward(dout, cache):
     """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C)."""
-    tokens, start, wte_shape, wpe_shape = cache
-    check_shape("dout", dout, (*tokens.shape, wte_shape[1]))
+    tokens, start, wte_shape, wpe_shape, dtype = cache
+    check_dout(dout, (*tokens.shape, wte_shape[1]), dtype)
     dwte = np.zeros(wte_shape, dout.dtype)
     np.add.at(dwte, tokens, dout)                 # repeated tokens add up
     dwpe = np.zeros(wpe_shape, dout.dtype)

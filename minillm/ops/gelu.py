@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from .checks import check_float, check_shape
+from .checks import check_dout, check_float
 
 K = math.sqrt(2 / math.pi)      # a Python float: np.sqrt would give a float64 scalar, which promotes float32
 A = 0.044715
@@ -35,7 +35,7 @@ def gelu_forward(x):
 def gelu_backward(dout, cache):
     """dout (...) -> dx (...)."""
     (x,) = cache
-    check_shape("dout", dout, x.shape)
+    check_dout(dout, x.shape, x.dtype)
     t = np.tanh(K * (x + A * x * x * x))
     slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (K * (1 + 3 * A * x * x))
     return dout * slope

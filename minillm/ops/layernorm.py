@@ -20,7 +20,7 @@ For dx let g = dout * weight be the gradient at xhat. x reaches the loss along t
 So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
-from .checks import check_dtype, check_float, check_shape, rows
+from .checks import check_dout, check_dtype, check_float, check_shape, rows
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
@@ -29,17 +29,19 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     for name, array in (("weight", weight), ("bias", bias)):
         check_shape(name, array, (x.shape[-1],))
         check_dtype(name, array, x.dtype)
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0: got {eps}")
     mean = x.mean(axis=-1, keepdims=True)                            # (..., 1)
     centred = x - mean
     var = (centred * centred).mean(axis=-1, keepdims=True)           # (..., 1)
-    rstd = (var + eps) ** -0.5
+    rstd = (var + float(eps)) ** -0.5
     return centred * rstd * weight + bias, (x, weight, mean, rstd)
 
 
 def layernorm_backward(dout, cache):
     """dout (..., C) -> dx (..., C), dweight (C), dbias (C)."""
     x, weight, mean, rstd = cache
-    check_shape("dout", dout, x.shape)
+    check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)
     dbias = rows(dout).sum(axis=0)                                   # (N, C) -> (C)
     dweight = rows(dout * xhat).sum(axis=0)

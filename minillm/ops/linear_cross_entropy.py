@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import cross_entropy
-from .checks import check_dtype, check_float, check_shape
+from .checks import check_dout, check_dtype, check_float, check_shape
 
 REFERENCE = SimpleNamespace(**vars(cross_entropy))
 CHUNK = 256     # rows of logits alive at a time
@@ -41,7 +41,7 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
 def linear_cross_entropy_backward(dout, cache, ops=REFERENCE):
     """dout (N,) -> dx (N, C), dwte (V, C)."""
     x, wte, targets, ignore_index = cache
-    check_shape("dout", dout, targets.shape)
+    check_dout(dout, targets.shape, x.dtype)
     dx, dwte = np.empty_like(x), np.zeros_like(wte)
     for chunk in chunks(len(x)):
         logits = x[chunk] @ wte.T                                        # (n, V), made again

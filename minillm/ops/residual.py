@@ -5,7 +5,7 @@ why deep networks train at all (He et al. 2015, arXiv 1512.03385): the identity 
 
 `out` is a fresh array: `x += y` would overwrite an array which an earlier op may still hold in its cache.
 """
-from .checks import check_dtype, check_float, check_shape
+from .checks import check_dout, check_dtype, check_float, check_shape
 
 
 def residual_forward(x, y):
@@ -13,10 +13,10 @@ def residual_forward(x, y):
     check_float("x", x)
     check_shape("y", y, x.shape)
     check_dtype("y", y, x.dtype)
-    return x + y, (x.shape,)
+    return x + y, (x.shape, x.dtype)
 
 
 def residual_backward(dout, cache):
     """dout (...) -> dx (...), dy (...): fresh arrays, equal to dout."""
-    check_shape("dout", dout, cache[0])
+    check_dout(dout, *cache)
     return dout.copy(), dout.copy()

@@ -1,0 +1,422 @@
+// Causal attention, flash style: tiles of keys, a running softmax, no T x T memory. Formulas: minillm/ops/attention.py;
+// the running softmax in plain loops: attention_2_blocked.h. This is rung 3: the same algorithm on packed tiles.
+//
+// Forward, for one head: for each block of BLOCK queries, for each block of BLOCK keys up to the diagonal,
+//     S = Q K^T (keys across lanes, so K is packed transposed)     P = exp(S - top), running top and sum of each row
+//     O = O * exp(old top - top) + P V
+// Cached: qkv, out and the logsumexp of each row. Backward, for one head: for each block of keys, for each block of queries
+// from the diagonal on, with D = rowsum(dO * O),
+//     P = exp(Q K^T - logsumexp)     dS = P * (dO V^T - D)
+//     dV += P^T dO                   dK += dS^T Q                  dQ += dS K
+// Q is packed already multiplied by 1 / sqrt(HS). Parallel over (sequence, head).
+//
+// Order of sums. Key blocks start at multiples of BLOCK, whatever the queries; a row's score, sum and output are chains over
+// d, and over s block by block, that involve that row alone, and a chain's bits do not depend on the tile that computes it
+// (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats the forward's bits.
+// The mask is structural: scores after the diagonal are replaced, not added to, before anything reads them, and values
+// after it are not multiplied at all: a later NaN cannot reach an earlier row.
+#include <limits>
+
+#include "attention.h"
+#include "attention_1_naive.h"
+#include "attention_2_blocked.h"
+#include "tile.h"
+#include "vecmath.h"
+
+constexpr int64_t BLOCK = 64;
+
+inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Copies rows [begin, min(begin + BLOCK, end)), times `scale`, and zeros up to BLOCK rows and `width` columns.
+template <class T>
+void pack_rows(T* to, int64_t width, Rows<const T> from, int64_t begin, int64_t end, int64_t HS, T scale = 1) {
+    for (int64_t t = begin; t < begin + BLOCK; t++, to += width) {
+        int64_t count = t < end ? HS : 0;
+        for (int64_t i = 0; i < count; i++) to[i] = from[t][i] * scale;
+        std::fill(to + count, to + width, T(0));
+    }
+}
+
+// to (HS, BLOCK): the same rows, transposed.
+template <class T>
+void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int64_t HS) {
+    int64_t rows = std::min(BLOCK, end - begin);
+    transpose(to, BLOCK, from[begin], from.stride, rows, HS);
+    for (int64_t i = 0; i < HS; i++) std::fill(to + i * BLOCK + rows, to + (i + 1) * BLOCK, T(0));
+}
+
+template <class T>
+T largest(Vec<T> v) {
+    for (int64_t half = WIDTH<T> / 2; half; half /= 2) {
+        Vec<typename LaneInt<T>::type> other;
+        for (int64_t i = 0; i < WIDTH<T>; i++) other[i] = i ^ half;
+        v = vmax<T>(v, __builtin_shuffle(v, other));
+    }
+    return v[0];
+}
+
+// v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
+template <class T>
+Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
+    Vec<typename LaneInt<T>::type> lane;
+    for (int64_t i = 0; i < WIDTH<T>; i++) lane[i] = i;
+    return lane <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
+}
+
+// The block of queries in work: packed queries, scores, output so far, and each row's running softmax.
+template <class T>
+struct QueryBlock {
+    TileMemory<T> memory;
+    int64_t width;                       // HS rounded up to whole vectors
+    T *q, *S, *O;                        // (BLOCK, width), (BLOCK, BLOCK), (BLOCK, width)
+    T *sums, *top, *shrink;              // (BLOCK, WIDTH): the sum by lanes; (BLOCK); (BLOCK): exp(old top - top)
+
+    explicit QueryBlock(int64_t width) : memory(BLOCK * (2 * width + BLOCK + WIDTH<T> + 2)), width(width) {
+        q = memory.data();
+        S = q + BLOCK * width;
+        O = S + BLOCK * BLOCK;
+        sums = O + BLOCK * width;
+        top = sums + BLOCK * WIDTH<T>;
+        shrink = top + BLOCK;
+    }
+
+    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t HS) {
+        pack_rows(q, width, queries, begin, end, HS, 1 / std::sqrt(T(HS)));
+        std::fill_n(O, BLOCK * width, T(0));
+        std::fill_n(sums, BLOCK * WIDTH<T>, T(0));
+        std::fill_n(top, BLOCK, std::numeric_limits<T>::lowest());
+    }
+};
+
+// How many of a block's columns a row sees whose last visible column is `last`, counted from the block's first.
+inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, BLOCK); }
+
+template <class T>
+int64_t vectors_for(int64_t columns) { return (columns + WIDTH<T> - 1) / WIDTH<T>; }
+
+// S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each batch as far as its last row sees.
+template <class T, int R>
+void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal, int64_t HS) {
+    for (int64_t r = 0; r < rows; r += R)
+        product<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
+                      vectors_for<T>(visible(diagonal + r + R - 1)), false);
+}
+
+// S becomes P; every row's top, sums and shrink are brought up to date.
+template <class T>
+void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t r = 0; r < rows; r++) {
+        T* row = block.S + r * BLOCK;
+        int64_t columns = visible(diagonal + r);
+        Vec<T> best = splat<T>(block.top[r]);
+        for (int64_t j = 0; j < columns; j += W) {
+            if (columns < j + W) store(row + j, causal<T>(load(row + j), j, diagonal + r, -INFINITY));
+            best = vmax<T>(load(row + j), best);
+        }
+        T top = largest<T>(best);
+        block.shrink[r] = block.top[r] - top;
+        block.top[r] = top;
+    }
+    for (int64_t r = 0; r < rows; r += W) store(block.shrink + r, vexp<T>(load(block.shrink + r)));
+    for (int64_t r = 0; r < rows; r++) {
+        T* row = block.S + r * BLOCK;
+        Vec<T> sums = load(block.sums + r * W) * block.shrink[r];
+        for (int64_t j = 0; j < visible(diagonal + r); j += W) {
+            Vec<T> p = vexp<T>(load(row + j) - block.top[r]);
+            store(row + j, p);
+            sums += p;
+        }
+        store(block.sums + r * W, sums);
+    }
+}
+
+// O = O * shrink + P V. Rows go R at a time over the columns that all R see; the last few are added row by row, so that
+// no row meets a value it may not see.
+template <class T, int R>
+void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t diagonal) {
+    constexpr int64_t W = WIDTH<T>;
+    int64_t width = block.width;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < width; i += W)
+            store(block.O + r * width + i, load(block.O + r * width + i) * block.shrink[r]);
+    for (int64_t r = 0; r < rows; r += R) {
+        int64_t common = visible(diagonal + r);
+        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values, width, 0, common, width / W, true);
+        for (int64_t row = r + 1; row < r + R; row++)
+            for (int64_t s = common; s < visible(diagonal + row); s++)
+                for (int64_t i = 0; i < width; i += W)
+                    store(block.O + row * width + i, load(block.O + row * width + i) +
+                                                         block.S[row * BLOCK + s] * load(values + s * width + i));
+    }
+}
+
+// One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
+template <class T, int R>
+void attend(Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v, int64_t n_query, int64_t n_key,
+            int64_t HS) {
+    const int64_t width = round_up(HS, WIDTH<T>), n_blocks = (n_key + BLOCK - 1) / BLOCK;
+    TileMemory<T> packed(n_blocks * BLOCK * (HS + width));
+    T *keys = packed.data(), *values = keys + n_blocks * BLOCK * HS;       // (n_blocks, HS, BLOCK), (n_blocks, BLOCK, width)
+    QueryBlock<T> block(width);
+    int64_t n_packed = 0;
+    for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
+        int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
+        int64_t first = n_key - n_query + begin;                           // position of row 0
+        block.start(q, begin, end, HS);
+        for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
+            if (j == n_packed) {
+                pack_transposed(keys + j * BLOCK * HS, k, j * BLOCK, n_key, HS);
+                pack_rows(values + j * BLOCK * width, width, v, j * BLOCK, n_key, HS);
+                n_packed++;
+            }
+            scores<T, R>(block, keys + j * BLOCK * HS, rows, first - j * BLOCK, HS);
+            running_softmax(block, rows, first - j * BLOCK);
+            add_values<T, R>(block, values + j * BLOCK * width, rows, first - j * BLOCK);
+        }
+        for (int64_t t = begin; t < end; t++) {
+            T total = sum<T>(load(block.sums + (t - begin) * WIDTH<T>));
+            for (int64_t i = 0; i < HS; i++) out[t][i] = block.O[(t - begin) * width + i] / total;
+            if (logsumexp) logsumexp[t] = block.top[t - begin] + std::log(total);
+        }
+    }
+}
+
+// A head's arrays for backward: everything of the queries packed once, keys and values block by block.
+template <class T>
+struct BackwardHead {
+    int64_t T_, HS, width, padded;                 // padded: T rounded up to whole blocks
+    TileMemory<T> memory;
+    T *q, *dout, *dq;                              // (padded, width)
+    T *D, *logsumexp;                              // (padded); logsumexp is infinite after T, so that P is 0 there
+    T *k, *dk, *dv;                                // (BLOCK, width)
+    T *keys, *values;                              // (HS, BLOCK): transposed
+    T *P, *dS;                                     // (BLOCK, BLOCK)
+
+    BackwardHead(int64_t T_, int64_t HS)
+        : T_(T_), HS(HS), width(round_up(HS, WIDTH<T>)), padded(round_up(T_, BLOCK)),
+          memory(padded * (3 * width + 2) + BLOCK * (3 * width + 2 * HS + 2 * BLOCK)) {
+        T* next = memory.data();
+        auto take = [&](int64_t n) { return std::exchange(next, next + n); };
+        q = take(padded * width), dout = take(padded * width), dq = take(padded * width);
+        D = take(padded), logsumexp = take(padded);
+        k = take(BLOCK * width), dk = take(BLOCK * width), dv = take(BLOCK * width);
+        keys = take(HS * BLOCK), values = take(HS * BLOCK);
+        P = take(BLOCK * BLOCK), dS = take(BLOCK * BLOCK);
+    }
+};
+
+template <class T>
+void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, Rows<const T> out, const T* logsumexp) {
+    for (int64_t t = 0; t < head.padded; t += BLOCK) {
+        pack_rows(head.q + t * head.width, head.width, q, t, head.T_, head.HS, 1 / std::sqrt(T(head.HS)));
+        pack_rows(head.dout + t * head.width, head.width, dout, t, head.T_, head.HS);
+    }
+    std::fill_n(head.dq, head.padded * head.width, T(0));
+    for (int64_t t = 0; t < head.padded; t++) {
+        head.D[t] = t < head.T_ ? AttentionNaive::dot(dout[t], out[t], head.HS) : 0;
+        head.logsumexp[t] = t < head.T_ ? logsumexp[t] : INFINITY;
+    }
+}
+
+// P and dS of the queries from t on against the packed keys, the first of which stands at s <= t.
+template <class T>
+void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
+    constexpr int64_t W = WIDTH<T>;
+    const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
+    for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
+        int64_t vectors = vectors_for<T>(visible(t + r + TILE_ROWS - 1 - s));
+        product<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0, head.HS,
+                              vectors, false);
+        product<T, TILE_ROWS>(head.dS + r * BLOCK, BLOCK, dout + r * head.width, head.width, head.values, BLOCK, 0,
+                              head.HS, vectors, false);
+    }
+    for (int64_t r = 0; r < BLOCK; r++) {
+        T *P = head.P + r * BLOCK, *dS = head.dS + r * BLOCK;
+        int64_t last = t + r - s;
+        for (int64_t j = 0; j < BLOCK; j += W) {
+            if (last < j) {
+                store(P + j, Vec<T>{}), store(dS + j, Vec<T>{});
+                continue;
+            }
+            Vec<T> p = vexp<T>(load(P + j) - head.logsumexp[t + r]), ds = p * (load(dS + j) - head.D[t + r]);
+            if (last < j + W - 1) p = causal<T>(p, j, last, 0), ds = causal<T>(ds, j, last, 0);
+            store(P + j, p), store(dS + j, ds);
+        }
+    }
+}
+
+// dV += P^T dO, dK += dS^T Q, dQ += dS K for one tile; P and dS are 0 after the diagonal, and whole zeros are skipped.
+template <class T>
+void add_gradients(BackwardHead<T>& head, int64_t t, int64_t s) {
+    const int64_t width = head.width, vectors = width / WIDTH<T>;
+    for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
+        int64_t first = std::max<int64_t>(0, s + r - t);                 // the first query that sees key r
+        product<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width, first,
+                                    BLOCK, vectors, true);
+        product<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width, first,
+                                    BLOCK, vectors, true);
+        product<T, TILE_ROWS>(head.dq + (t + r) * width, width, head.dS + r * BLOCK, BLOCK, head.k, width, 0,
+                              visible(t + r + TILE_ROWS - 1 - s), vectors, true);
+    }
+}
+
+template <class T>
+void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_t end, int64_t HS, T scale = 1) {
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t i = 0; i < HS; i++) to[t][i] = from[(t - begin) * width + i] * scale;
+}
+
+struct AttentionSimd {
+    template <class T>
+    static void forward(T* out, T* logsumexp, const T* qkv, const AttentionSizes& n) {
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH;
+            attend<T, TILE_ROWS>(out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
+                                 qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T, n.HS);
+        }
+    }
+
+    template <class T>
+    static void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
+                              const T* logsumexp, const AttentionSizes& n, int64_t b, int64_t h) {
+        auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
+        start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
+        for (int64_t s = 0; s < n.T; s += BLOCK) {
+            int64_t end = std::min(s + BLOCK, n.T);
+            pack_rows(head.k, head.width, k, s, n.T, n.HS);
+            pack_transposed(head.keys, k, s, n.T, n.HS);
+            pack_transposed(head.values, v, s, n.T, n.HS);
+            std::fill_n(head.dk, BLOCK * head.width, T(0));
+            std::fill_n(head.dv, BLOCK * head.width, T(0));
+            for (int64_t t = s; t < n.T; t += BLOCK) {
+                probabilities(head, t, s);
+                add_gradients(head, t, s);
+            }
+            unpack_rows(qkv_rows(dqkv, n, b, h, 1), head.dk, head.width, s, end, n.HS);
+            unpack_rows(qkv_rows(dqkv, n, b, h, 2), head.dv, head.width, s, end, n.HS);
+        }
+        unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
+    }
+
+    template <class T>
+    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                         const AttentionSizes& n) {
+#pragma omp parallel
+        {
+            BackwardHead<T> head(n.T, n.HS);
+#pragma omp for schedule(dynamic)
+            for (int64_t bh = 0; bh < n.B * n.NH; bh++)
+                backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
+        }
+    }
+};
+
+AttentionSizes attention_sizes(const py::array& qkv, int64_t n_head) {
+    check_shape("qkv", qkv, {ANY, ANY, ANY});
+    int64_t width = qkv.shape(2);
+    if (n_head < 1 || width % (3 * n_head) || width == 0)
+        fail("qkv must have a last axis of 3 * n_head * HS: got " + std::to_string(width) + " with n_head=" +
+             std::to_string(n_head));
+    return {qkv.shape(0), qkv.shape(1), n_head, width / (3 * n_head)};
+}
+
+// Rung: the struct whose forward and backward do the work.
+template <class Rung>
+py::tuple attention_forward(py::array qkv, int64_t n_head) {
+    return by_dtype("qkv", qkv, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        AttentionSizes n = attention_sizes(qkv, n_head);
+        const T* px = input<T>("qkv", qkv, shape_of(qkv));
+        auto out = fresh<T>({n.B, n.T, n.C()}), logsumexp = fresh<T>({n.B, n.NH, n.T});
+        T *po = out.mutable_data(), *pl = logsumexp.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            Rung::forward(po, pl, px, n);
+        }
+        return py::make_tuple(out, py::make_tuple(qkv, n_head, out, logsumexp));
+    });
+}
+
+template <class Rung>
+py::array attention_backward(py::array dout, py::tuple cache) {
+    py::array qkv = cache[0], out = cache[2], logsumexp = cache[3];
+    return by_dtype("qkv", qkv, [&](auto zero) -> py::array {
+        using T = decltype(zero);
+        AttentionSizes n = attention_sizes(qkv, cache[1].cast<int64_t>());
+        const T *pd = input<T>("dout", dout, {n.B, n.T, n.C()}), *px = input<T>("qkv", qkv, {n.B, n.T, 3 * n.C()}),
+                *po = input<T>("out", out, {n.B, n.T, n.C()}), *pl = input<T>("logsumexp", logsumexp, {n.B, n.NH, n.T});
+        auto dqkv = fresh<T>(shape_of(qkv));
+        T* pdx = dqkv.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            Rung::backward(pdx, pd, px, po, pl, n);
+        }
+        return dqkv;
+    });
+}
+
+// A (B, NH, rows, HS) array whose last axis is contiguous: a view of a longer cache will do.
+template <class T>
+struct HeadsView {
+    const char* data;
+    int64_t batch, head, row;                      // strides in bytes
+    HeadsView(const char* name, const py::array& a, const Shape& shape) {
+        check_shape(name, a, shape);
+        if (!py::isinstance<py::array_t<T>>(a))
+            fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
+                 string(py::str(a.dtype())));
+        if (a.strides(3) != sizeof(T) && a.shape(3) > 1) fail(string(name) + " must have a contiguous last axis");
+        if (a.strides(2) % int64_t(sizeof(T))) fail(string(name) + " must have rows a whole number of elements apart");
+        data = static_cast<const char*>(a.data());
+        batch = a.strides(0), head = a.strides(1), row = a.strides(2) / int64_t(sizeof(T));
+    }
+    Rows<const T> rows(int64_t b, int64_t h) const {
+        return {reinterpret_cast<const T*>(data + b * batch + h * head), row};
+    }
+};
+
+template <class T>
+void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const HeadsView<T>& v, const AttentionSizes& n,
+                   int64_t S) {
+    auto head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
+#pragma omp parallel for schedule(dynamic) if (S * n.C() > 16384)
+    for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+        int64_t b = bh / n.NH, h = bh % n.NH;
+        head(out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S, n.HS);
+    }
+}
+
+py::array attention_decode(py::array q, py::array k, py::array v) {
+    return by_dtype("q", q, [&](auto zero) -> py::array {
+        using T = decltype(zero);
+        check_shape("q", q, {ANY, ANY, ANY, ANY});
+        AttentionSizes n{q.shape(0), q.shape(2), q.shape(1), q.shape(3)};
+        HeadsView<T> qs("q", q, shape_of(q)), ks("k", k, {n.B, n.NH, ANY, n.HS});
+        int64_t S = k.shape(2);
+        HeadsView<T> vs("v", v, {n.B, n.NH, S, n.HS});
+        if (S < n.T) fail("k must hold at least as many rows as q: got " + std::to_string(S) + " and " + std::to_string(n.T));
+        auto out = fresh<T>({n.B, n.T, n.C()});
+        T* po = out.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            decode_kernel(po, qs, ks, vs, n, S);
+        }
+        return out;
+    });
+}
+
+template <class Rung>
+void bind_attention_rung(py::module_& m, const char* variant) {
+    m.def(("attention_forward" + string(variant)).c_str(), &attention_forward<Rung>, py::arg("qkv"), py::arg("n_head"));
+    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<Rung>, py::arg("dout"), py::arg("cache"));
+}
+
+void bind_attention(py::module_& m) {
+    bind_attention_rung<AttentionNaive>(m, "_1_naive");
+    bind_attention_rung<AttentionBlocked>(m, "_2_blocked");
+    bind_attention_rung<AttentionSimd>(m, "_3_simd");
+    bind_attention_rung<AttentionSimd>(m, "");
+    m.def("attention_decode", &attention_decode, py::arg("q"), py::arg("k"), py::arg("v"));
+}

@@ -1,0 +1,174 @@
+// The tied head and the loss as one op. Formulas: minillm/ops/linear_cross_entropy.py and cross_entropy.py.
+//
+//   z = x @ wte.T (N, V)      loss = logsumexp(z) - z[y]      dz = dout * (exp(z - logsumexp) - 1[v = y])
+//   dx = dz @ wte             dwte = dz.T @ x
+//
+// The logits exist only as tiles of HEAD_ROWS x HEAD_COLUMNS (3 MB in float), which stay in the last cache between the
+// product that makes them and the ones that use them. Forward: each row keeps its maximum so far and its sum of
+// exponentials so far, rescaled when a tile brings a larger maximum (the online softmax: Milakov & Gimelshein 2018,
+// arXiv 1805.02867). Backward: the product makes a tile again and turns it into dz on its way to memory.
+// Loop order: blocks of rows > tiles of the vocabulary > the products of gemm.h, or rows of the tile (parallel).
+//
+// Small problems, whose logits fit in KEPT_BYTES, keep z in the cache instead: that saves one product of four.
+// row_max and row_exp_sum come from cross_entropy.cpp: all kernels are one translation unit.
+#include "ids.h"
+#include "linear.h"
+#include "vecmath.h"
+
+constexpr int64_t HEAD_ROWS = ROWS_OF_A, KEPT_BYTES = 64 << 20;
+template <class T>
+constexpr int64_t HEAD_COLUMNS = 2 * KC<T>;
+
+template <class T>
+struct Head {
+    const T *x, *wte;                 // (N, C), (V, C)
+    const int64_t* targets;           // (N,)
+    int64_t ignore_index, N, V, C;
+};
+
+// A tile of logits: rows [row, row + rows), columns [column, column + columns), `stride` apart in memory.
+template <class T>
+struct LogitTile {
+    T* z;
+    int64_t stride, row, rows, column, columns;
+
+    // Row `row` and column `column` of the whole, where the tile lies in kept (N, V), or in scratch if kept is null.
+    static LogitTile at(const Head<T>& head, T* kept, int64_t row, int64_t column) {
+        thread_local Scratch<T> scratch;
+        int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS<T>, head.V - column);
+        if (kept) return {kept + row * head.V + column, head.V, row, rows, column, columns};
+        return {scratch.at_least(HEAD_COLUMNS<T> * rows), columns, row, rows, column, columns};
+    }
+
+    // The place of the row's target in the tile, or -1.
+    int64_t target(const Head<T>& head, int64_t i) const {
+        int64_t y = head.targets[row + i] - column;
+        return head.targets[row + i] != head.ignore_index && 0 <= y && y < columns ? y : -1;
+    }
+
+    template <class Finish = Keep>
+    void fill(const Head<T>& head, const Finish& finish = Finish()) const {
+        multiply<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true}, z,
+                    stride, false, finish);
+    }
+};
+
+// What a row knows after some tiles: the largest logit, the sum of exp(z - top), the target's logit.
+template <class T>
+struct OnlineSoftmax {
+    T top = -INFINITY, total = 0, right = 0;
+
+    void add(const T* z, int64_t n, int64_t target) {
+        T larger = std::max(top, row_max(z, n));
+        total = total * std::exp(top - larger) + row_exp_sum(z, larger, n);
+        top = larger;
+        if (target >= 0) right = z[target];
+    }
+};
+
+template <class T>
+void head_forward_kernel(T* losses, T* logsumexp, T* kept, const Head<T>& head) {
+    for (int64_t row = 0; row < head.N; row += HEAD_ROWS) {
+        std::vector<OnlineSoftmax<T>> rows(std::min(HEAD_ROWS, head.N - row));
+        for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
+            auto tile = LogitTile<T>::at(head, kept, row, column);
+            tile.fill(head);
+#pragma omp parallel for if (tile.rows * tile.columns > 4096)
+            for (int64_t i = 0; i < tile.rows; i++)
+                rows[i].add(tile.z + i * tile.stride, tile.columns, tile.target(head, i));
+        }
+        for (size_t i = 0; i < rows.size(); i++) {
+            bool ignored = head.targets[row + i] == head.ignore_index;
+            logsumexp[row + i] = rows[i].top + std::log(rows[i].total);
+            losses[row + i] = ignored ? T(0) : logsumexp[row + i] - rows[i].right;
+        }
+    }
+}
+
+// z -> dout * exp(z - logsumexp): dz but for the 1 of the target. scale: dout, or 0 in ignored rows.
+template <class T>
+struct Softmax {
+    const T *logsumexp, *scale;
+    Vec<T> operator()(Vec<T> z, int64_t row, int64_t, int64_t) const {
+        return vexp<T>(z - logsumexp[row]) * scale[row];
+    }
+};
+
+// dz of one tile: made again by the product, or from the kept logits.
+template <class T>
+void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, const T* logsumexp, const T* scale) {
+    constexpr int64_t W = WIDTH<T>;
+    Softmax<T> softmax{logsumexp + dz.row, scale + dz.row};
+    if (!kept) dz.fill(head, softmax);
+#pragma omp parallel for if (dz.rows * dz.columns > 4096)
+    for (int64_t i = 0; i < dz.rows; i++) {
+        const T* z = kept + (dz.row + i) * head.V + dz.column;
+        for (int64_t j = 0; kept && j < dz.columns; j += W) {
+            int64_t n = std::min(W, dz.columns - j);
+            store_part(dz.z + i * dz.stride + j, softmax(load_part(z + j, n), i, j, n), n);
+        }
+        if (int64_t y = dz.target(head, i); y >= 0) dz.z[i * dz.stride + y] -= scale[dz.row + i];
+    }
+}
+
+template <class T>
+void head_backward_kernel(T* dx, T* dwte, const T* dout, const T* logsumexp, const T* kept, const Head<T>& head) {
+    int64_t C = head.C;
+    std::vector<T> scale(head.N);
+    for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? T(0) : dout[n];
+    if (head.V == 0) std::fill_n(dx, head.N * C, T(0));
+    if (head.N == 0) std::fill_n(dwte, head.V * C, T(0));
+    for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
+        for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
+            auto dz = LogitTile<T>::at(head, nullptr, row, column);
+            head_dlogits(dz, head, kept, logsumexp, scale.data());
+            multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C, column > 0);
+            multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
+                        row > 0);
+        }
+}
+
+py::tuple linear_cross_entropy_forward(py::array x, py::array wte, py::array targets, int64_t ignore_index) {
+    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        const T* px = input<T>("x", x, {ANY, ANY});
+        int64_t N = x.shape(0), C = x.shape(1);
+        const T* pw = input<T>("wte", wte, {ANY, C});
+        int64_t V = wte.shape(0);
+        auto checked = ids("targets", targets, {N}, V, &ignore_index);
+        bool keep = N * V <= KEPT_BYTES / int64_t(sizeof(T));
+        auto losses = fresh<T>({N}), logsumexp = fresh<T>({N}), logits = fresh<T>({keep ? N : 0, V});
+        Head<T> head{px, pw, checked.data(), ignore_index, N, V, C};
+        T *pl = losses.mutable_data(), *ps = logsumexp.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
+        {
+            py::gil_scoped_release nogil;
+            head_forward_kernel<T>(pl, ps, kept, head);
+        }
+        return py::make_tuple(losses, py::make_tuple(x, wte, checked, ignore_index, logsumexp, logits));
+    });
+}
+
+py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache) {
+    py::array x = cache[0], wte = cache[1], targets = cache[2], logsumexp = cache[4], logits = cache[5];
+    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
+        const T* pd = input<T>("dout", dout, {N});
+        Head<T> head{(const T*)x.data(), (const T*)wte.data(), (const int64_t*)targets.data(), cache[3].cast<int64_t>(),
+                     N, V, C};
+        auto *ps = (const T*)logsumexp.data(), *kept = logits.shape(0) ? (const T*)logits.data() : nullptr;
+        auto dx = fresh<T>({N, C}), dwte = fresh<T>({V, C});
+        T *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            head_backward_kernel<T>(pdx, pdw, pd, ps, kept, head);
+        }
+        return py::make_tuple(dx, dwte);
+    });
+}
+
+void bind_linear_cross_entropy(py::module_& m) {
+    m.def("linear_cross_entropy_forward", &linear_cross_entropy_forward, py::arg("x"), py::arg("wte"), py::arg("targets"),
+          py::arg("ignore_index") = -1);
+    m.def("linear_cross_entropy_backward", &linear_cross_entropy_backward, py::arg("dout"), py::arg("cache"));
+}

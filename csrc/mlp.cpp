@@ -1,0 +1,120 @@
+// The MLP of a block as one op. Formulas: minillm/ops/mlp.py.
+//
+//   h = x @ W1 + b1 (N, F)      a = gelu(h) (N, F)      out = a @ W2 + b2
+//   dh = (dout @ W2.T) * gelu'(h)      dW2 = a.T @ dout      dx = dh @ W1.T      dW1 = x.T @ dh
+//
+// GELU costs no pass over memory of its own: forward, each tile of h becomes a tile of a while it is in registers; back,
+// each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only h
+// is cached; a and dh live in scratch, for MLP_ROWS rows at a time, and da is never stored at all.
+// Loop order: pieces of MLP_ROWS rows > the products of gemm.h. Gradients of weights add up over pieces, in order.
+#include "linear.h"
+#include "vecmath.h"
+
+constexpr int64_t MLP_ROWS = ROWS_OF_A;
+
+// h goes to memory, a = gelu(h) is what the product stores.
+template <class T>
+struct GeluOfH {
+    AddBias<T> add_bias;
+    T* h;
+    int64_t F;
+    Vec<T> operator()(Vec<T> v, int64_t row, int64_t column, int64_t n) const {
+        v = add_bias(v, row, column, n);
+        store_part(h + row * F + column, v, n);
+        return gelu<T>(v);
+    }
+};
+
+// v is da; a = h s goes to memory, and dh = da * slope is what the product stores. Both forms: vecmath.h.
+template <class T>
+struct SlopeAtH {
+    const T* h;
+    T* a;
+    int64_t F;
+    Vec<T> operator()(Vec<T> da, int64_t row, int64_t column, int64_t n) const {
+        Vec<T> x = load_part(h + row * F + column, n);
+        store_part(a + row * F + column, gelu<T>(x), n);
+        return da * gelu_slope<T>(x);
+    }
+};
+
+template <class T>
+void mlp_forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N, int64_t C,
+                        int64_t F, int64_t D) {
+    thread_local Scratch<T> scratch;
+    T* a = scratch.at_least(std::min(N, MLP_ROWS) * F);                            // (rows, F)
+    for (int64_t row = 0; row < N; row += MLP_ROWS) {
+        int64_t rows = std::min(MLP_ROWS, N - row);
+        multiply<T>(rows, F, C, {x + row * C, C}, {w1, F}, a, F, false, GeluOfH<T>{{b1}, h + row * F, F});
+        multiply<T>(rows, D, F, {a, F}, {w2, D}, out + row * D, D, false, AddBias<T>{b2});
+    }
+}
+
+template <class T>
+struct MlpGradients {
+    T *x, *w1, *b1, *w2, *b2;
+};
+
+template <class T>
+void mlp_backward_kernel(const MlpGradients<T>& d, const T* dout, const T* x, const T* w1, const T* w2, const T* h,
+                         int64_t N, int64_t C, int64_t F, int64_t D) {
+    thread_local Scratch<T> scratch_a, scratch_dh;
+    int64_t most = std::min(N, MLP_ROWS);
+    T *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);      // (rows, F)
+    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
+        int64_t rows = std::min(MLP_ROWS, N - row);
+        const T *xr = x + row * C, *doutr = dout + row * D;
+        bool add = row > 0;
+        multiply<T>(rows, F, D, {doutr, D}, {w2, D, true}, dh, F, false, SlopeAtH<T>{h + row * F, a, F});
+        multiply<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
+        multiply<T>(rows, C, F, {dh, F}, {w1, F, true}, d.x + row * C, C);
+        multiply<T>(C, F, rows, {xr, C, true}, {dh, F}, d.w1, F, add);
+        column_sums(d.b1, dh, rows, F, add);
+        column_sums(d.b2, doutr, rows, D, add);
+    }
+}
+
+py::tuple mlp_forward(py::array x, py::array fc_weight, py::array fc_bias, py::array proj_weight, py::array proj_bias) {
+    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        int64_t C = last("x", x), N = rows_of(x);
+        const T *px = input<T>("x", x, shape_of(x)), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
+        int64_t F = fc_weight.shape(1);
+        const T *b1 = input<T>("fc_bias", fc_bias, {F}), *w2 = input<T>("proj_weight", proj_weight, {F, ANY});
+        int64_t D = proj_weight.shape(1);
+        const T* b2 = input<T>("proj_bias", proj_bias, {D});
+        auto out = fresh<T>(with_last(x, D)), h = fresh<T>({N, F});
+        T *po = out.mutable_data(), *ph = h.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            mlp_forward_kernel<T>(po, ph, px, w1, b1, w2, b2, N, C, F, D);
+        }
+        return py::make_tuple(out, py::make_tuple(x, fc_weight, proj_weight, h));
+    });
+}
+
+py::tuple mlp_backward(py::array dout, py::tuple cache) {
+    py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
+    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
+        const T* pd = input<T>("dout", dout, with_last(x, D));
+        auto *px = (const T*)x.data(), *w1 = (const T*)fc_weight.data(), *w2 = (const T*)proj_weight.data(),
+             *ph = (const T*)h.data();
+        auto dx = fresh<T>(shape_of(x)), dw1 = fresh<T>({C, F}), db1 = fresh<T>({F}), dw2 = fresh<T>({F, D}),
+             db2 = fresh<T>({D});
+        MlpGradients<T> d{dx.mutable_data(), dw1.mutable_data(), db1.mutable_data(), dw2.mutable_data(),
+                          db2.mutable_data()};
+        {
+            py::gil_scoped_release nogil;
+            mlp_backward_kernel<T>(d, pd, px, w1, w2, ph, N, C, F, D);
+        }
+        return py::make_tuple(dx, dw1, db1, dw2, db2);
+    });
+}
+
+void bind_mlp(py::module_& m) {
+    m.def("mlp_forward", &mlp_forward, py::arg("x"), py::arg("fc_weight"), py::arg("fc_bias"), py::arg("proj_weight"),
+          py::arg("proj_bias"));
+    m.def("mlp_backward", &mlp_backward, py::arg("dout"), py::arg("cache"));
+}
