@@ -16,7 +16,7 @@ def parser():
     """All options; names of ops are checked later, against the op table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
-        description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if a result is wrong.")
+        description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
     add("names", nargs="*", metavar="op", help="ops of the table, step or decode (default: every op)")
     add("--all", action="store_true", help="every op, and step and decode")
@@ -26,14 +26,14 @@ def parser():
     add("--dims", metavar="B=4,T=256,...", help="sizes B, T, C, NH, V for ops (default: GPT-2's, B=4,T=256)")
     add("--dtype", choices=("float32", "float64"), default="float32", help="for ops (default: float32)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="for everybody (default: %(default)s)")
-    add("--repeat", type=int, metavar="N", help="rounds, at least 5 (default: 5 to 11, by the time they take)")
+    add("--repeat", type=int, metavar="N", help="rounds, at least 5 (default: 5 to 7, by the time they take)")
     add("--ladder", action="store_true", help="also time the teaching variants")
-    add("--readme", nargs="?", const="", metavar="FILE", help="put the tables of a results file into README.md, run nothing")
+    add("--readme", nargs="?", const="", metavar="FILE", help="run nothing, put a results file into README.md")
     group = parser.add_argument_group("step and decode")
     group.add_argument("--size", default="124M", metavar="124M|tiny", help="the model (default: 124M)")
     group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
     group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
-    group.add_argument("--compile", action="store_true", help="torch.compile, too (minutes; skipped without a compiler)")
+    group.add_argument("--compile", action="store_true", help="torch.compile, too (slow; skipped without a compiler)")
     group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
     return parser
 

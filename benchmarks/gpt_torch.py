@@ -1,7 +1,7 @@
 """PyTorch's side of the whole-model benchmarks: GPT-2 in PyTorch's own functions, as its users write it.
 
-Linear weights are kept (out, in), PyTorch's layout; attention is scaled_dot_product_attention; the optimizer is the fused
-AdamW; bfloat16 is autocast in training and converted weights in decoding. It does not import minillm.
+Linear weights are kept (out, in), PyTorch's layout; attention is scaled_dot_product_attention; the optimizer is the
+fused AdamW; bfloat16 is autocast in training and converted weights in decoding. It does not import minillm.
 """
 from contextlib import nullcontext
 
@@ -24,7 +24,7 @@ def parameters_of(job):
 
 
 def hidden(p, config, tokens, attend, start=0):
-    """tokens (B, T) at positions start... -> the stream after ln_f (B, T, C). attend(layer, q, k, v) -> (B, NH, T, HS)."""
+    """tokens (B, T) at positions start... -> the stream after ln_f (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
     B, T = tokens.shape
     C, NH, eps = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
     x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][start:start + T]

@@ -10,6 +10,7 @@ import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from minillm import registry
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 PRODUCT = 2048              # n of the n x n x n product
-STREAM = 256 * 2 ** 20      # bytes of each array in the memory passes
+STREAM = 128 * 2 ** 20      # bytes of each array in the memory passes
 SECONDS, ATTEMPTS = 0.3, 3  # the best of this long, of this many calls at least: a limit is what is possible, not usual
 
 
@@ -128,7 +129,7 @@ def memory_candidates(threads, size):
     source = np.random.default_rng(0).random(size // 4, dtype="float32")
     target = source.copy()
     edges = np.linspace(0, len(source), threads + 1).astype(int)
-    pieces = [(source[a:b], target[a:b]) for a, b in zip(edges, edges[1:])]
+    pieces = [(source[a:b], target[a:b]) for a, b in pairwise(edges)]
     pool = ThreadPoolExecutor(threads)
 
     def all_of(work):

@@ -1,7 +1,7 @@
 """Timing that can be believed: first is it right, then how fast, with the candidates taking turns.
 
 A round lets every candidate run once, in an order that rotates and turns round, so that nobody always runs first or
-always behind the same neighbour. A run is a burst of calls, one call for a slow candidate and many for a quick one; every
+always behind the same neighbour. A run is a burst of calls, one for a slow candidate and many for a quick one; every
 call is timed on its own. The median ignores the odd interrupted call; the quartiles show how much to believe it.
 """
 import math
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 11
+MIN_ROUNDS, MAX_ROUNDS = 5, 7
 BUDGET = 0.3            # seconds of timed calls per candidate, at least
-PAUSE = 0.03            # seconds between candidates: thread pools spin this long after their work, on other people's cores
+PAUSE = 0.03            # seconds between candidates: OpenBLAS's threads spin for 2^26 cycles after their work
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 
@@ -39,7 +39,7 @@ class Candidate:
 def interleave(candidates, repeat=None, budget=BUDGET, clock=time.perf_counter, sleep=time.sleep):
     """Time callables in turns: {name: callable} -> {name: Timing}.
 
-    repeat: rounds (default: 5 for slow candidates to 11 for quick ones). Raises ValueError if repeat is below 5, and
+    repeat: rounds (default: 5 for slow candidates to 7 for quick ones). Raises ValueError if repeat is below 5, and
     FloatingPointError for a result that is not finite.
     """
     if repeat is not None and repeat < MIN_ROUNDS:
@@ -78,10 +78,10 @@ def timed(run, clock):
 
 
 def consume(result):
-    """Look at a few numbers of each array; works on NumPy arrays and tensors. An op's cache is a tuple, and is skipped."""
+    """Look at a few numbers of each array; NumPy's or PyTorch's. An op's cache is a tuple, and is skipped."""
     for array in result if isinstance(result, (tuple, list)) else [result]:
         if hasattr(array, "reshape"):
-            flat = getattr(array, "detach", lambda: array)().reshape(-1)
+            flat = (array.detach() if hasattr(array, "detach") else array).reshape(-1)
             if not all(math.isfinite(flat[i]) for i in {0, len(flat) // 2, len(flat) - 1}):
                 raise FloatingPointError("a timed call returned NaN or infinity")
 

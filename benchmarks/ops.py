@@ -1,4 +1,4 @@
-"""One op of the table as benchmark rows: every built implementation, PyTorch's beside it, forward and backward apart."""
+"""One op of the table as benchmark rows: every built implementation and PyTorch's, forward and backward apart."""
 from importlib.util import find_spec
 
 import numpy as np
@@ -33,7 +33,7 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
 
 
 def choices_of(spec, dtype, ladder):
-    """The registry's choices for an op that take this dtype; a composite without a kernel has its parts chosen: auto."""
+    """The registry's choices for an op that take this dtype; a composite without a kernel gets its parts by auto."""
     dtypes = {f"{k.backend}/{k.variant}".rstrip("/"): k.dtypes for k in KERNELS if k.op == spec.name}
     found = [choice for choice in choices(spec.name) if dtype in dtypes.get(choice, (dtype,))]
     if spec.composite and found == ["numpy"]:

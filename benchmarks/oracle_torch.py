@@ -54,8 +54,8 @@ def linear_cross_entropy(x, wte, targets, ignore_index):
     return cross_entropy(F.linear(x, wte), targets, ignore_index)
 
 
-COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "attention": attention,
-                "attention_decode": attention_decode, "mlp": mlp, "residual": residual, "dropout": dropout,
+COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
+                "attention": attention, "attention_decode": attention_decode, "residual": residual, "dropout": dropout,
                 "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
 TRANSPOSED = {"linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
@@ -123,16 +123,17 @@ def adamw(args):
 
 
 def optimizer_for(args):
-    """An optimizer whose state is that of `args`. The gradient is scaled beforehand: clipping is no part of its pass."""
+    """An optimizer whose state is that of `args`. The gradient is scaled before: clipping is no part of its pass."""
     halves = [(slice(0, args["n_decayed"]), args["weight_decay"]), (slice(args["n_decayed"], None), 0.0)]
     groups, states = [], []
     for part, decay in halves:
         parameter = torch.from_numpy(args["w"][part].copy()).requires_grad_()
         parameter.grad = torch.from_numpy(args["grad"][part] * args["grad"].dtype.type(args["scale"]))
         groups.append({"params": [parameter], "weight_decay": decay})
-        states.append({"step": torch.tensor(float(args["step"] - 1)), "exp_avg": torch.from_numpy(args["m"][part].copy()),
-                       "exp_avg_sq": torch.from_numpy(args["v"][part].copy())})
-    optimizer = torch.optim.AdamW(groups, lr=args["lr"], betas=(args["beta1"], args["beta2"]), eps=args["eps"], fused=True)
+        m, v = (torch.from_numpy(args[name][part].copy()) for name in ("m", "v"))
+        states.append({"step": torch.tensor(float(args["step"] - 1)), "exp_avg": m, "exp_avg_sq": v})
+    betas = args["beta1"], args["beta2"]
+    optimizer = torch.optim.AdamW(groups, lr=args["lr"], betas=betas, eps=args["eps"], fused=True)
     for group, state in zip(groups, states):
         optimizer.state[group["params"][0]] = state
     return optimizer

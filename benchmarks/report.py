@@ -40,22 +40,28 @@ def cell(row, key):
 def page(document):
     """Everything about a run for the terminal: machine, limits, tables, and what was wrong or skipped."""
     rows = document["rows"]
-    kinds = {row["op"] if row["direction"] == row["op"] else "" for row in rows}      # whole models have their own tables
-    parts = [about(document)] + [table([row for row in rows if (row["direction"] == kind) or (
-        not kind and row["direction"] != row["op"])]) for kind in sorted(kinds)]
+    models = list(dict.fromkeys(row["op"] for row in rows if is_model(row)))
+    groups = [[row for row in rows if not is_model(row)], *([r for r in rows if r["op"] == op] for op in models)]
+    parts = [about(document), *(table(group) for group in groups if group)]
     parts += [f"WRONG, not timed: {name}\n" + "\n".join(f"    {line}" for line in lines) + "\n"
               for name, lines in document["wrong"].items()]
     parts += [f"skipped: {name}: {why}\n" for name, why in document["skipped"].items()]
     return "\n".join(parts)
 
 
+def is_model(row):
+    """Rows of whole models (step, decode) are compared with minillm, rows of ops with NumPy and PyTorch."""
+    return "x_minillm" in row
+
+
 def about(document):
     """The machine and its limits in three lines, and a warning if it was busy with something else."""
     machine, peaks = document["machine"], document["peaks"]
-    limits = [f"{key} {peak.get('gflops', peak.get('gbs')):,.0f} {'GFLOP/s' if 'gflops' in peak else 'GB/s'} ({peak['by']})"
-              for key, peak in peaks.items()]
+    limits = [f"{key} {peak['gflops']:,.0f} GFLOP/s ({peak['by']})" if "gflops" in peak else
+              f"{key} {peak['gbs']:,.0f} GB/s ({peak['by']})" for key, peak in peaks.items()]
     busy = f"BUSY MACHINE (load {machine['load']}): do not trust these figures\n" if machine["load"] > BUSY else ""
-    return (f"{busy}{machine['cpu']}, {machine['threads']} threads of {machine['cores']}, {' '.join(machine['flags'])}\n"
+    return (f"{busy}{machine['cpu']}, {machine['threads']} threads on {machine['cores']} cores, "
+            f"{' '.join(machine['flags'])}\n"
             f"NumPy {machine['numpy']} ({machine['blas']}), PyTorch {machine['torch'] or 'not installed'}, "
             f"kernels {machine['minillm_kernels'] or 'not built'}, {document['date']}\n"
             f"limits measured in this run: {', '.join(limits) or 'none'}\n")
@@ -100,12 +106,12 @@ def update_readme(readme, results):
 def markdown(document):
     """The README's part: where it was measured, ops, and whole models."""
     rows = document["rows"]
-    ops = [row for row in rows if "x_numpy" in row]
+    ops = [row for row in rows if not is_model(row)]
     parts = ["\n".join(line + "  " for line in about(document).splitlines()) + "\n"]
     for dims, dtype in dict.fromkeys((row["dims"], row["dtype"]) for row in ops):
         parts.append(f"Medians in ms, {dims}, {dtype}:\n")
         parts.append(op_table([row for row in ops if (row["dims"], row["dtype"]) == (dims, dtype)]))
-    for op, dims in dict.fromkeys((row["op"], row["dims"]) for row in rows if "x_numpy" not in row):
+    for op, dims in dict.fromkeys((row["op"], row["dims"]) for row in rows if is_model(row)):
         parts.append(f"GPT-2, `{op}`, {dims}:\n")
         parts.append(model_table([row for row in rows if (row["op"], row["dims"]) == (op, dims)]))
     return "\n".join(parts)

@@ -1,11 +1,11 @@
 """The training step of GPT-2, minillm against PyTorch: forward, backward, clipping and AdamW, from the same weights.
 
-PyTorch takes part as a user starts it, and tuned: threads bound to cores, and an allocator that keeps freed memory instead
-of giving it back and faulting it in again. That environment alone can double its speed, so the tuned one is the peer that
-counts. Before anything is timed, three steps must give the same losses: the first checks the forward, the next two the
-backward, the clipping and the optimizer.
+PyTorch takes part as a user starts it, and tuned: threads bound to cores, and an allocator that keeps freed memory
+instead of giving it back and faulting it in again. That environment alone can double its speed, so the tuned one is the
+peer that counts. Before anything is timed, three steps must give the same losses: the first checks the forward, the
+next two the backward, the clipping and the optimizer.
 
-FLOPs: 6 for each parameter and token (2 forward, 4 backward; positions are looked up, not multiplied), plus attention's.
+FLOPs: 6 for each parameter and token (2 forward, 4 backward; positions are looked up, not multiplied), and attention's.
 """
 import tempfile
 from contextlib import contextmanager
@@ -103,7 +103,8 @@ def same_loss(candidate, values, first):
     for number, (got, right, allowed) in enumerate(zip(values, first, (tolerance, 10 * tolerance, 10 * tolerance)), 1):
         error = abs(got - right) / abs(right)
         if not error <= allowed:
-            return f"loss of step {number} is {got:.6g}, expected {right:.6g}: relative error {error:.1e}, allowed {allowed:.0e}"
+            return (f"loss of step {number} is {got:.6g}, expected {right:.6g}: "
+                    f"relative error {error:.1e}, allowed {allowed:.0e}")
     return ""
 
 
@@ -125,7 +126,7 @@ def by_name(entrants, name):
 
 
 def row(op, dims, candidate, result, work, peaks):
-    """One line of the report. work: {"gflops": FLOPs, "gbs": bytes, "tokens": tokens} of one run, as far as they matter."""
+    """One line of the report. work: {"gflops": FLOPs, "gbs": bytes, "tokens": tokens} of one run, those that matter."""
     timing, against, dtype = result["timing"], result["against"], candidate["options"]["dtype"]
     rates = {key: work[key] / timing.median / 1e9 if key in work else None for key in ("gflops", "gbs")}
     limits = {"compute": (rates["gflops"], (peaks or {}).get(dtype, {}).get("gflops")),

@@ -46,7 +46,7 @@ def parse_dims(text):
     for part in filter(None, (text or "").split(",")):
         key, _, value = part.strip().partition("=")
         if key not in Dims._fields or not value.isdecimal() or int(value) < 1:
-            raise ValueError(f"--dims: {part!r}: expected {', '.join(Dims._fields)} = a number of at least 1, as in B=4,T=256")
+            raise ValueError(f"--dims: {part!r}: expected {', '.join(Dims._fields)} and numbers, as in B=4,T=256")
         given[key] = int(value)
     if "C" in given and "NH" not in given:
         given["NH"] = max(1, given["C"] // 64)

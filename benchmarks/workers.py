@@ -1,11 +1,11 @@
 """Whole models raced against each other, each in a process of its own, in turns.
 
 One process for all would mix thread pools, allocators and environments: a variable that makes PyTorch keep its memory
-would help us too. So the parent starts a worker per candidate, with that candidate's environment, and tells one after the
-other over a pipe: run once. The others wait in a blocking read. Memory is each process's own peak (VmHWM).
+would help us too. So the parent starts a worker per candidate, with that candidate's environment, and tells one after
+the other over a pipe: run once. The others wait in a blocking read. Memory is each process's own peak (VmHWM).
 
-If not all of them fit into memory together, they race in groups, and the first candidate takes part in every group: ratios
-are always between neighbours of one race.
+If not all of them fit into memory together, they race in groups, and the first candidate takes part in every group:
+ratios are always between neighbours of one race.
 """
 import json
 import os
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 
 from .measure import MIN_ROUNDS, PAUSE, order, summary
@@ -29,11 +30,11 @@ class Worker:
     """A process that holds one candidate. `values`: what its warm-up runs returned."""
 
     def __init__(self, candidate, task, job):
-        """candidate: dict with name, module, env and options; task: the name of a function in that module; job: dict."""
+        """candidate: dict with name, module, env and options; task: a function of that module; job: its argument."""
         self.name = candidate["name"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "benchmarks.workers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment(candidate.get("env", {}), job["threads"]))
+            [sys.executable, "-P", "-m", "benchmarks.workers"], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, env=environment(candidate.get("env", {}), job["threads"]))
         options = {"module": candidate["module"], "task": task, "job": job | candidate.get("options", {})}
         self.values = [self.ask(options)["value"]] + [self.run()["value"] for _ in range(WARM_UP - 1)]
 
@@ -80,12 +81,11 @@ def race(candidates, task, job, same, together, repeat=None, progress=None):
     "values"}; wrong: {name: [what]} of those that disagree or fail; skipped: {name: why} of optional ones that fail.
     """
     results, wrong, skipped = [], {}, {}
-    groups = split(candidates, together)
-    for number, group in enumerate(groups):
+    groups, rounds, done = split(candidates, together), repeat or MIN_ROUNDS, count(1)
+    for group in groups:
         workers = start(group, task, job, same, wrong, skipped)
         try:
-            found = take_turns(workers, repeat or MIN_ROUNDS,
-                               lambda done, total: progress and progress(number * total + done, len(groups) * total))
+            found = take_turns(workers, rounds, lambda: progress and progress(next(done), rounds * len(groups)))
         finally:
             for worker in workers.values():
                 worker.stop()
@@ -108,7 +108,7 @@ def fitting(bytes_each, available):
 
 
 def start(candidates, task, job, same, wrong, skipped):
-    """{name: Worker} of those that can be built and agree with the first; the others' reasons go to wrong or skipped."""
+    """{name: Worker} of those that can be built and agree with the first; the others go to wrong or skipped."""
     workers, first = {}, None
     for candidate in candidates:
         name = candidate["name"]
@@ -140,7 +140,7 @@ def take_turns(workers, rounds, progress):
             answer = workers[name].run()
             seconds[name].append(answer["seconds"])
             peak[name] = answer["peak_rss"]
-        progress(turn + 1, rounds)
+        progress()
     return {name: {"candidate": name, "timing": summary(seconds[name]), "peak_rss": peak[name],
                    "values": worker.values} for name, worker in workers.items()}
 

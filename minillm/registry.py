@@ -41,6 +41,7 @@ class OpSpec:
     flops: Callable                       # dims -> (forward, backward)
     kind: str = "pair"                    # pair: forward and backward; decode: forward only; update: in place
     composite: bool = False               # calls smaller ops, taken from the `ops` it is given
+    looked_up: tuple = ()                 # arguments of which only as many numbers are read as `out` has
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ OPS = {spec.name: spec for spec in (
            + wrong("wpe", narrower, other_dtype, flatter) + wrong("wte", flatter)
            + (("start too far", "start", constant(10 ** 6), "block_size"),
               ("start negative", "start", constant(-1), "block_size")),
-           lambda d: (d.B * d.T * d.C, 2 * d.B * d.T * d.C)),
+           lambda d: (d.B * d.T * d.C, 2 * d.B * d.T * d.C), looked_up=("wte",)),
     OpSpec("linear", linear_sample, ("x", "weight", "bias"),
            wrong("weight", flatter, other_dtype, shorter) + wrong("bias", narrower, other_dtype)
            + (("x narrower", "x", narrower, "weight"),),
@@ -321,12 +322,12 @@ def choices(op):
 
 def traffic(spec, args):
     """Bytes an op must move at least, (forward, backward): each array in once and out once."""
-    def size(names):
-        return sum(np.asarray(args[name]).nbytes for name in names)
-    arrays = [name for name, value in args.items() if isinstance(value, np.ndarray)]
-    function = getattr(reference, functions(spec)[0])
+    arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
+    total = sum(array.nbytes for array in arrays.values())
     if spec.kind == "update":
-        return 2 * size(arrays) - size(["grad"]), 0          # all read, all but the gradient written
-    out = function(**args)
+        return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
+    out = getattr(reference, functions(spec)[0])(**args)
     out = out[0] if spec.kind == "pair" else out
-    return size(arrays) + out.nbytes, (size(arrays) + size(spec.differentiable) + out.nbytes if spec.differentiable else 0)
+    read = sum(min(a.nbytes, out.nbytes) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
+    written = sum(arrays[name].nbytes for name in spec.differentiable)
+    return read + out.nbytes, (read + written + out.nbytes if written else 0)

@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))                  # benchmarks is not installed with the package
 
-from benchmarks import __main__ as cli      # noqa: E402
-from benchmarks import machine, measure, report, step, suite, workers      # noqa: E402
-from minillm import ops as reference        # noqa: E402
-from minillm import registry                # noqa: E402
+from benchmarks import __main__ as cli  # noqa: E402
+from benchmarks import machine, measure, report, step, suite, workers  # noqa: E402
+from minillm import ops as reference  # noqa: E402
+from minillm import registry  # noqa: E402
 
 SMALL = ["--dims", "B=1,T=8,C=16,V=31", "--threads", "1"]
 PEAKS = {"memory": {"gbs": 10.0, "by": "copy"}, "float32": {"gflops": 100.0, "by": "numpy"}}
@@ -37,7 +37,8 @@ def planted(monkeypatch):
         return (dx + np.float32(0.01) * dout, dweight, dbias)
 
     kernels = {name: getattr(reference, name) for spec in registry.OPS.values() for name in registry.functions(spec)}
-    monkeypatch.setattr(registry, "_cpp", SimpleNamespace(**kernels | {"layernorm_backward": backward}, __name__="planted"))
+    kernels |= {"layernorm_backward": backward, "__name__": "planted"}
+    monkeypatch.setattr(registry, "_cpp", SimpleNamespace(**kernels))
     monkeypatch.setattr(registry, "KERNELS", (registry.Kernel("layernorm", "cpu"),))
     monkeypatch.setattr("benchmarks.ops.KERNELS", registry.KERNELS)
 
@@ -102,8 +103,8 @@ def test_candidates_take_turns_and_medians_are_those_of_the_calls():
     timings = measure.interleave({name: candidate(name) for name in costs}, budget=1.0, clock=lambda: now[0],
                                  sleep=lambda seconds: calls.append("|"))
     bursts = "".join(f" {name}" for name in calls).split(" |")[1:]
-    assert [burst.split()[0] for burst in bursts] == ["slow", "quick", "quick", "slow", "quick", "slow", "slow", "quick",
-                                                      "slow", "quick"]
+    turns = [burst.split()[0] for burst in bursts]
+    assert turns == ["slow", "quick", "quick", "slow", "quick", "slow", "slow", "quick", "slow", "quick"]
     assert {burst.strip() for burst in bursts} == {"slow", "quick quick"}
     assert timings["slow"].median == pytest.approx(0.5) and timings["slow"].samples == 5
     assert timings["quick"].median == pytest.approx(0.125) and timings["quick"].samples == 10
@@ -159,8 +160,8 @@ def test_torch_agrees_on_every_op_it_has():
 
 
 def test_the_command_runs_from_end_to_end():
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "layernorm", "--dims", "B=1,T=8,C=16"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=120)
+    command = "-m benchmarks layernorm --dims B=1,T=8,C=16 --threads 1".split()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, check=False, capture_output=True, text=True, timeout=99)
     assert done.returncode == 0, done.stderr
     assert "layernorm  forward    numpy" in done.stdout and "limits measured in this run: memory" in done.stdout
 
@@ -225,7 +226,7 @@ def step_share(config, B, T):
 
 
 def test_readme_table_goes_between_the_markers(tmp_path, capsys, monkeypatch):
-    code, document = run_json(tmp_path, "gelu")
+    _, document = run_json(tmp_path, "gelu")
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nthe rest\n")
     monkeypatch.setattr(suite, "README", readme)
