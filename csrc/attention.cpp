@@ -4,17 +4,17 @@
 // Forward, for one head: for each block of BLOCK queries, for each block of BLOCK keys up to the diagonal,
 //     S = Q K^T (keys across lanes, so K is packed transposed)     P = exp(S - top), running top and sum of each row
 //     O = O * exp(old top - top) + P V
-// Cached: qkv, out and the logsumexp of each row. Backward, for one head: for each block of keys, for each block of queries
-// from the diagonal on, with D = rowsum(dO * O),
+// Cached: qkv, out and the logsumexp of each row. Backward, for one head: for each block of keys, for each block of
+// queries from the diagonal on, with D = rowsum(dO * O),
 //     P = exp(Q K^T - logsumexp)     dS = P * (dO V^T - D)
-//     dV += P^T dO                   dK += dS^T Q                  dQ += dS K
+//     dV += P^T dO                   dK += dS^T Q              dQ += dS K
 // Q is packed already multiplied by 1 / sqrt(HS). Parallel over (sequence, head).
 //
-// Order of sums. Key blocks start at multiples of BLOCK, whatever the queries; a row's score, sum and output are chains over
-// d, and over s block by block, that involve that row alone, and a chain's bits do not depend on the tile that computes it
-// (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats the forward's bits.
-// The mask is structural: scores after the diagonal are replaced, not added to, before anything reads them, and values
-// after it are not multiplied at all: a later NaN cannot reach an earlier row.
+// Order of sums. Key blocks start at multiples of BLOCK, whatever the queries; a row's scores are chains over d, its
+// sum and output chains over s, block by block, which involve that row alone, and a chain's bits do not depend on the
+// tile that computes it (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats the
+// forward's bits. The mask is structural: scores after the diagonal are replaced, not added to, before anything reads
+// them, and values after it are not multiplied at all: a later NaN cannot reach an earlier row.
 #include <limits>
 
 #include "attention.h"
@@ -45,28 +45,24 @@ void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int6
     for (int64_t i = 0; i < HS; i++) std::fill(to + i * BLOCK + rows, to + (i + 1) * BLOCK, T(0));
 }
 
-template <class T>
+template <class T, int HALF = WIDTH<T> / 2>
 T largest(Vec<T> v) {
-    for (int64_t half = WIDTH<T> / 2; half; half /= 2) {
-        Vec<typename LaneInt<T>::type> other;
-        for (int64_t i = 0; i < WIDTH<T>; i++) other[i] = i ^ half;
-        v = vmax<T>(v, __builtin_shuffle(v, other));
-    }
-    return v[0];
+    if constexpr (HALF == 0)
+        return v[0];
+    else
+        return largest<T, HALF / 2>(vmax<T>(v, swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>())));
 }
 
 // v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
 template <class T>
 Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
-    Vec<typename LaneInt<T>::type> lane;
-    for (int64_t i = 0; i < WIDTH<T>; i++) lane[i] = i;
-    return lane <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
+    return lane_numbers<T>() <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
 }
 
 // The block of queries in work: packed queries, scores, output so far, and each row's running softmax.
 template <class T>
 struct QueryBlock {
-    TileMemory<T> memory;
+    Scratch<T> memory;
     int64_t width;                       // HS rounded up to whole vectors
     T *q, *S, *O;                        // (BLOCK, width), (BLOCK, BLOCK), (BLOCK, width)
     T *sums, *top, *shrink;              // (BLOCK, WIDTH): the sum by lanes; (BLOCK); (BLOCK): exp(old top - top)
@@ -94,7 +90,7 @@ inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, B
 template <class T>
 int64_t vectors_for(int64_t columns) { return (columns + WIDTH<T> - 1) / WIDTH<T>; }
 
-// S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each batch as far as its last row sees.
+// S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each lot as far as its last row sees.
 template <class T, int R>
 void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal, int64_t HS) {
     for (int64_t r = 0; r < rows; r += R)
@@ -142,7 +138,8 @@ void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t dia
             store(block.O + r * width + i, load(block.O + r * width + i) * block.shrink[r]);
     for (int64_t r = 0; r < rows; r += R) {
         int64_t common = visible(diagonal + r);
-        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values, width, 0, common, width / W, true);
+        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values, width, 0, common, width / W,
+                      true);
         for (int64_t row = r + 1; row < r + R; row++)
             for (int64_t s = common; s < visible(diagonal + row); s++)
                 for (int64_t i = 0; i < width; i += W)
@@ -151,28 +148,46 @@ void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t dia
     }
 }
 
+// A thread's memory for one head at a time: packed keys (slots, HS, BLOCK), values (slots, BLOCK, width). A slot for
+// each block of keys; but one slot for all if there is one block of queries, which meets each block of keys once.
+template <class T>
+struct ForwardHead {
+    int64_t HS, width, slots;
+    Scratch<T> memory;
+    T *keys, *values;
+    QueryBlock<T> block;
+
+    ForwardHead(int64_t n_query, int64_t n_key, int64_t HS)
+        : HS(HS), width(round_up(HS, WIDTH<T>)), slots(n_query <= BLOCK ? 1 : (n_key + BLOCK - 1) / BLOCK),
+          memory(slots * BLOCK * (HS + width)), keys(memory.data()), values(keys + slots * BLOCK * HS), block(width) {}
+};
+
+// Folds one block of keys and values into the block of queries.
+template <class T, int R>
+void attend_block(QueryBlock<T>& block, const T* keys, const T* values, int64_t rows, int64_t diagonal, int64_t HS) {
+    scores<T, R>(block, keys, rows, diagonal, HS);
+    running_softmax(block, rows, diagonal);
+    add_values<T, R>(block, values, rows, diagonal);
+}
+
 // One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
 template <class T, int R>
-void attend(Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v, int64_t n_query, int64_t n_key,
-            int64_t HS) {
-    const int64_t width = round_up(HS, WIDTH<T>), n_blocks = (n_key + BLOCK - 1) / BLOCK;
-    TileMemory<T> packed(n_blocks * BLOCK * (HS + width));
-    T *keys = packed.data(), *values = keys + n_blocks * BLOCK * HS;       // (n_blocks, HS, BLOCK), (n_blocks, BLOCK, width)
-    QueryBlock<T> block(width);
-    int64_t n_packed = 0;
+void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
+            int64_t n_query, int64_t n_key) {
+    auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
+    int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
     for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
         int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
         int64_t first = n_key - n_query + begin;                           // position of row 0
         block.start(q, begin, end, HS);
         for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
+            T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
             if (j == n_packed) {
-                pack_transposed(keys + j * BLOCK * HS, k, j * BLOCK, n_key, HS);
-                pack_rows(values + j * BLOCK * width, width, v, j * BLOCK, n_key, HS);
+                pack_transposed(keys, k, j * BLOCK, n_key, HS);
+                pack_rows(values, width, v, j * BLOCK, n_key, HS);
                 n_packed++;
             }
-            scores<T, R>(block, keys + j * BLOCK * HS, rows, first - j * BLOCK, HS);
-            running_softmax(block, rows, first - j * BLOCK);
-            add_values<T, R>(block, values + j * BLOCK * width, rows, first - j * BLOCK);
+            attend_block<T, R>(block, keys, values, rows, first - j * BLOCK, HS);
         }
         for (int64_t t = begin; t < end; t++) {
             T total = sum<T>(load(block.sums + (t - begin) * WIDTH<T>));
@@ -186,7 +201,7 @@ void attend(Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<co
 template <class T>
 struct BackwardHead {
     int64_t T_, HS, width, padded;                 // padded: T rounded up to whole blocks
-    TileMemory<T> memory;
+    Scratch<T> memory;
     T *q, *dout, *dq;                              // (padded, width)
     T *D, *logsumexp;                              // (padded); logsumexp is infinite after T, so that P is 0 there
     T *k, *dk, *dv;                                // (BLOCK, width)
@@ -270,11 +285,15 @@ void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_
 struct AttentionSimd {
     template <class T>
     static void forward(T* out, T* logsumexp, const T* qkv, const AttentionSizes& n) {
-#pragma omp parallel for schedule(dynamic)
-        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-            int64_t b = bh / n.NH, h = bh % n.NH;
-            attend<T, TILE_ROWS>(out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
-                                 qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T, n.HS);
+#pragma omp parallel
+        {
+            ForwardHead<T> head(n.T, n.T, n.HS);
+#pragma omp for schedule(dynamic)
+            for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+                int64_t b = bh / n.NH, h = bh % n.NH;
+                attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
+                                     qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
+            }
         }
     }
 
@@ -345,8 +364,9 @@ py::array attention_backward(py::array dout, py::tuple cache) {
     return by_dtype("qkv", qkv, [&](auto zero) -> py::array {
         using T = decltype(zero);
         AttentionSizes n = attention_sizes(qkv, cache[1].cast<int64_t>());
-        const T *pd = input<T>("dout", dout, {n.B, n.T, n.C()}), *px = input<T>("qkv", qkv, {n.B, n.T, 3 * n.C()}),
-                *po = input<T>("out", out, {n.B, n.T, n.C()}), *pl = input<T>("logsumexp", logsumexp, {n.B, n.NH, n.T});
+        const T *pd = input<T>("dout", dout, {n.B, n.T, n.C()}), *px = input<T>("qkv", qkv, shape_of(qkv)),
+                *po = input<T>("out", out, {n.B, n.T, n.C()}),
+                *pl = input<T>("logsumexp", logsumexp, {n.B, n.NH, n.T});
         auto dqkv = fresh<T>(shape_of(qkv));
         T* pdx = dqkv.mutable_data();
         {
@@ -380,11 +400,15 @@ struct HeadsView {
 template <class T>
 void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const HeadsView<T>& v, const AttentionSizes& n,
                    int64_t S) {
-    auto head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
-#pragma omp parallel for schedule(dynamic) if (S * n.C() > 16384)
-    for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-        int64_t b = bh / n.NH, h = bh % n.NH;
-        head(out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S, n.HS);
+    auto attend_head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
+#pragma omp parallel if (S * n.C() > 16384)
+    {
+        ForwardHead<T> head(n.T, S, n.HS);
+#pragma omp for schedule(dynamic)
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH;
+            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S);
+        }
     }
 }
 
@@ -396,7 +420,9 @@ py::array attention_decode(py::array q, py::array k, py::array v) {
         HeadsView<T> qs("q", q, shape_of(q)), ks("k", k, {n.B, n.NH, ANY, n.HS});
         int64_t S = k.shape(2);
         HeadsView<T> vs("v", v, {n.B, n.NH, S, n.HS});
-        if (S < n.T) fail("k must hold at least as many rows as q: got " + std::to_string(S) + " and " + std::to_string(n.T));
+        if (S < n.T)
+            fail("q must not be longer than k: got " + std::to_string(n.T) + " queries for " + std::to_string(S) +
+                 " keys");
         auto out = fresh<T>({n.B, n.T, n.C()});
         T* po = out.mutable_data();
         {
@@ -410,7 +436,8 @@ py::array attention_decode(py::array q, py::array k, py::array v) {
 template <class Rung>
 void bind_attention_rung(py::module_& m, const char* variant) {
     m.def(("attention_forward" + string(variant)).c_str(), &attention_forward<Rung>, py::arg("qkv"), py::arg("n_head"));
-    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<Rung>, py::arg("dout"), py::arg("cache"));
+    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<Rung>, py::arg("dout"),
+          py::arg("cache"));
 }
 
 void bind_attention(py::module_& m) {

@@ -34,8 +34,8 @@ struct AttentionBlocked {
 
     // Queries [begin, end) of one head, tile after tile of keys.
     template <class T>
-    static void forward_block(Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v, int64_t begin,
-                              int64_t end, int64_t HS) {
+    static void forward_block(Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
+                              int64_t begin, int64_t end, int64_t HS) {
         T top[BLOCK], total[BLOCK];
         for (int64_t t = begin; t < end; t++) {
             top[t - begin] = std::numeric_limits<T>::lowest();

@@ -1,10 +1,10 @@
 // Softmax and cross-entropy, row by row. Formulas: minillm/ops/cross_entropy.py.
 //
-//   top = max(z),  logsumexp = top + log(sum of exp(z - top)),  loss = logsumexp - z[y]
-//   dz  = dout * (exp(z - logsumexp) - 1[v = y])
+//   top = max(z),  logsum = log(sum of exp(z - top)),  loss = logsum + (top - z[y])
+//   dz  = dout * (exp(z - top - logsum) - 1[v = y])
 //
-// A row of V logits (200 KB in float32 at V = 50,257) is read from memory once: the pass for the maximum leaves it in the
-// core's cache for the pass of exponentials. The sum is taken in pieces of SUM_BLOCK, which keeps its rounding small.
+// A row of V logits (200 KB in float32 at V = 50,257) is read from memory once: the pass for the maximum leaves it in
+// the core's cache for the pass of exponentials. The sum is taken in pieces of SUM_BLOCK, to keep its rounding small.
 // Backward is one pass. Parallel over rows.
 #include "common.h"
 #include "ids.h"
@@ -40,36 +40,36 @@ T row_exp_sum(const T* z, T top, int64_t V) {
 }
 
 template <class T>
-void cross_entropy_forward_kernel(T* losses, T* logsumexp, const T* logits, const int64_t* targets, int64_t ignore_index,
-                                  int64_t N, int64_t V) {
+void cross_entropy_forward_kernel(T* losses, T* top, T* logsum, const T* logits, const int64_t* targets,
+                                  int64_t ignore_index, int64_t N, int64_t V) {
 #pragma omp parallel for if (N * V > 4096)
     for (int64_t n = 0; n < N; n++) {
         const T* z = logits + n * V;
-        T top = row_max(z, V);
-        logsumexp[n] = top + std::log(row_exp_sum(z, top, V));
-        losses[n] = targets[n] == ignore_index ? T(0) : logsumexp[n] - z[targets[n]];
+        top[n] = row_max(z, V);
+        logsum[n] = std::log(row_exp_sum(z, top[n], V));
+        losses[n] = targets[n] == ignore_index ? T(0) : logsum[n] + (top[n] - z[targets[n]]);
     }
 }
 
 // dz may be z itself.
 template <class T>
-void cross_entropy_backward_row(T* dz, const T* z, int64_t target, T logsumexp, T dout, int64_t V) {
-    T right = z[target];
+void cross_entropy_backward_row(T* dz, const T* z, int64_t target, T top, T logsum, T dout, int64_t V) {
+    T right = vexp<T>(splat<T>(z[target] - top - logsum))[0];
     int64_t i = 0;
-    for (; i + WIDTH<T> <= V; i += WIDTH<T>) store(dz + i, vexp<T>(load(z + i) - logsumexp) * dout);
-    if (i < V) store_part(dz + i, vexp<T>(load_part(z + i, V - i) - logsumexp) * dout, V - i);
-    dz[target] = (vexp<T>(splat<T>(right - logsumexp))[0] - 1) * dout;
+    for (; i + WIDTH<T> <= V; i += WIDTH<T>) store(dz + i, vexp<T>(load(z + i) - top - logsum) * dout);
+    if (i < V) store_part(dz + i, vexp<T>(load_part(z + i, V - i) - top - logsum) * dout, V - i);
+    dz[target] = (right - 1) * dout;
 }
 
 template <class T>
-void cross_entropy_backward_kernel(T* dlogits, const T* dout, const T* logits, const int64_t* targets, const T* logsumexp,
-                                   int64_t ignore_index, int64_t N, int64_t V) {
+void cross_entropy_backward_kernel(T* dlogits, const T* dout, const T* logits, const int64_t* targets, const T* top,
+                                   const T* logsum, int64_t ignore_index, int64_t N, int64_t V) {
 #pragma omp parallel for if (N * V > 4096)
     for (int64_t n = 0; n < N; n++) {
         if (targets[n] == ignore_index)
             std::fill_n(dlogits + n * V, V, T(0));
         else
-            cross_entropy_backward_row(dlogits + n * V, logits + n * V, targets[n], logsumexp[n], dout[n], V);
+            cross_entropy_backward_row(dlogits + n * V, logits + n * V, targets[n], top[n], logsum[n], dout[n], V);
     }
 }
 
@@ -79,32 +79,32 @@ py::tuple cross_entropy_forward(py::array logits, py::array targets, int64_t ign
         const T* pz = input<T>("logits", logits, {ANY, ANY});
         int64_t N = logits.shape(0), V = logits.shape(1);
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
-        auto losses = fresh<T>({N}), logsumexp = fresh<T>({N});
-        T *pl = losses.mutable_data(), *ps = logsumexp.mutable_data();
+        auto losses = fresh<T>({N}), top = fresh<T>({N}), logsum = fresh<T>({N});
+        T *pl = losses.mutable_data(), *pm = top.mutable_data(), *ps = logsum.mutable_data();
         const int64_t* pt = checked.data();
         {
             py::gil_scoped_release nogil;
-            cross_entropy_forward_kernel<T>(pl, ps, pz, pt, ignore_index, N, V);
+            cross_entropy_forward_kernel<T>(pl, pm, ps, pz, pt, ignore_index, N, V);
         }
-        return py::make_tuple(losses, py::make_tuple(logits, checked, logsumexp, ignore_index));
+        return py::make_tuple(losses, py::make_tuple(logits, checked, top, logsum, ignore_index));
     });
 }
 
 py::array cross_entropy_backward(py::array dout, py::tuple cache) {
-    py::array logits = cache[0], targets = cache[1], logsumexp = cache[2];
-    auto ignore_index = cache[3].cast<int64_t>();
+    py::array logits = cache[0], targets = cache[1], top = cache[2], logsum = cache[3];
+    auto ignore_index = cache[4].cast<int64_t>();
     return by_dtype("logits", logits, [&](auto zero) -> py::array {
         using T = decltype(zero);
         int64_t N = logits.shape(0), V = logits.shape(1);
         const T *pd = input<T>("dout", dout, {N}), *pz = input<T>("logits", logits, {N, V}),
-                *ps = input<T>("logsumexp", logsumexp, {N});
+                *pm = input<T>("top", top, {N}), *ps = input<T>("logsum", logsum, {N});
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         auto dlogits = fresh<T>({N, V});
         T* pdz = dlogits.mutable_data();
         const int64_t* pt = checked.data();
         {
             py::gil_scoped_release nogil;
-            cross_entropy_backward_kernel<T>(pdz, pd, pz, pt, ps, ignore_index, N, V);
+            cross_entropy_backward_kernel<T>(pdz, pd, pz, pt, pm, ps, ignore_index, N, V);
         }
         return dlogits;
     });

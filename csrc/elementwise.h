@@ -4,8 +4,8 @@
 #include "simd.h"
 #include "threads.h"
 
-// out[i] = f(in[i]...) for i < n, f on whole vectors. Parallel over blocks; the last vector of a block is padded, so all
-// elements go through the same code, and their bits do not depend on where they stand.
+// out[i] = f(in[i]...) for i < n, f on whole vectors. Parallel over blocks; the last vector is padded, so all elements
+// go through the same code, and their bits do not depend on where they stand.
 template <class T, class F, class... In>
 void elementwise(int64_t n, T* out, F f, const In*... in) {
     constexpr int64_t BLOCK = 1 << 13;

@@ -35,7 +35,7 @@ constexpr int64_t NR = NV * WIDTH<T>;
 template <class T>
 constexpr int64_t KC = 1536 / sizeof(T);               // 384 floats
 constexpr int64_t STRIP = 4;                           // panels of B in a strip, at most
-constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 8;   // A is packed in pieces of 1024 x 8 KC: 12 MB in float
+constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 2;   // A is packed in pieces of 1024 x 2 KC: 3 MB
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -278,50 +278,50 @@ void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, 
 // ---- few rows: decoding one token. The weight is used once, so packing it would only cost; it streams by in rows ----
 
 constexpr int64_t FEW = 4;
+template <class T>
+constexpr int64_t WIDE = 32768 / sizeof(T);                 // columns at a time: their sums stay in the first caches
 
 // sums (M, n) += A (M, DEPTH) @ B (DEPTH, n), in order of k.
 template <class T, int64_t M, int64_t DEPTH>
-inline void add_rows(T* sums, const T (&a)[M][DEPTH], const T* b, int64_t stride, int64_t n) {
+void add_rows(T (*sums)[WIDE<T>], Matrix<T> A, Matrix<T> B, int64_t n) {
     constexpr int64_t W = WIDTH<T>;
+    T a[M][DEPTH];
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t k = 0; k < DEPTH; k++) a[m][k] = *A.from(m, k).data;
     for (int64_t j = 0; j < n; j += W) {
         int64_t part = std::min(W, n - j);
         Vec<T> v[M];
 #pragma GCC unroll 4
-        for (int64_t m = 0; m < M; m++) v[m] = load(sums + m * (NR<T> * 16) + j);
+        for (int64_t m = 0; m < M; m++) v[m] = load(sums[m] + j);
 #pragma GCC unroll 8
         for (int64_t k = 0; k < DEPTH; k++) {
-            Vec<T> row = part == W ? load(b + k * stride + j) : load_part(b + k * stride + j, part);
+            const T* b = B.data + k * B.stride + j;
+            Vec<T> row = part == W ? load(b) : load_part(b, part);
 #pragma GCC unroll 4
             for (int64_t m = 0; m < M; m++) v[m] += a[m][k] * row;
         }
 #pragma GCC unroll 4
-        for (int64_t m = 0; m < M; m++) store(sums + m * (NR<T> * 16) + j, v[m]);
+        for (int64_t m = 0; m < M; m++) store(sums[m] + j, v[m]);
     }
-}
-
-template <class T, int64_t M, int64_t DEPTH>
-inline void add_rows_of(T* sums, Matrix<T> A, Matrix<T> B, int64_t k, int64_t column, int64_t n) {
-    T a[M][DEPTH];
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t d = 0; d < DEPTH; d++) a[m][d] = *A.from(m, k + d).data;
-    add_rows<T, M, DEPTH>(sums, a, B.from(k, column).data, B.stride, n);
 }
 
 template <class T, int64_t M, class Finish>
 void multiply_few(int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
                   const Finish& finish) {
-    constexpr int64_t WIDE = NR<T> * 16, DEPTH = 8;          // columns at a time: 768 floats
-#pragma omp parallel for schedule(dynamic) if (N * K > 1 << 15)
-    for (int64_t column = 0; column < N; column += WIDE / 2) {
-        int64_t n = std::min(WIDE / 2, N - column);
+    constexpr int64_t DEPTH = 8;                            // rows of B at a time: streams the memory can follow
+    bool many = N * K > 1 << 15;
+    int64_t threads = many ? omp_get_max_threads() : 1, pieces = threads * ceil_div(N, threads * WIDE<T>);
+    int64_t wide = ceil_div(ceil_div(N, pieces), WIDTH<T>) * WIDTH<T>;
+#pragma omp parallel for schedule(dynamic) if (many)
+    for (int64_t column = 0; column < N; column += wide) {
+        int64_t n = std::min(wide, N - column);
         for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
-            alignas(64) T sums[M * WIDE] = {};
+            alignas(64) T sums[M][WIDE<T>] = {};
             int64_t k = block, end = std::min(K, block + KC<T>);
-            for (; k + DEPTH <= end; k += DEPTH) add_rows_of<T, M, DEPTH>(sums, A, B, k, column, n);
-            for (; k < end; k++) add_rows_of<T, M, 1>(sums, A, B, k, column, n);
+            for (; k + DEPTH <= end; k += DEPTH) add_rows<T, M, DEPTH>(sums, A.from(0, k), B.from(k, column), n);
+            for (; k < end; k++) add_rows<T, M, 1>(sums, A.from(0, k), B.from(k, column), n);
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * WIDE, n, {!accumulate && block == 0, end == K}, finish, m,
-                          column);
+                write_row(C + m * stride + column, sums[m], n, {!accumulate && block == 0, end == K}, finish, m, column);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
@@ -68,4 +69,31 @@ inline T sum(Vec<T> v) {
     for (int64_t half = WIDTH<T> / 2; half; half /= 2)
         for (int64_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
     return lanes[0];
+}
+
+// Vectors of lane numbers, written out at compile time: a shuffle by a constant is one instruction, by a variable many.
+template <class T>
+using Lanes = Vec<typename LaneInt<T>::type>;
+
+template <class T, size_t... I>
+inline Lanes<T> lane_numbers(std::index_sequence<I...>) { return Lanes<T>{typename LaneInt<T>::type(I)...}; }
+
+template <class T>
+inline Lanes<T> lane_numbers() { return lane_numbers<T>(std::make_index_sequence<WIDTH<T>>()); }      // 0, 1, 2, ...
+
+// Lane i of the result is lane i ^ HALF of v.
+template <class T, int HALF, size_t... I>
+inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) {
+    return __builtin_shuffle(v, Lanes<T>{typename LaneInt<T>::type(I ^ HALF)...});
+}
+
+// The first halves of a and b, their lanes in turn; and the second halves.
+template <class T, size_t... I>
+inline Vec<T> interleave_low(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+    return __builtin_shuffle(a, b, Lanes<T>{typename LaneInt<T>::type(I / 2 + I % 2 * WIDTH<T>)...});
+}
+
+template <class T, size_t... I>
+inline Vec<T> interleave_high(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
+    return __builtin_shuffle(a, b, Lanes<T>{typename LaneInt<T>::type(WIDTH<T> / 2 + I / 2 + I % 2 * WIDTH<T>)...});
 }

@@ -5,28 +5,29 @@
 
 #include "simd.h"
 
-// TileMemory memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
+// Scratch memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
 template <class T>
-class TileMemory {
+class Scratch {
     struct alignas(64) Line {
         char bytes[64];
     };
     std::vector<Line> lines;
 
 public:
-    explicit TileMemory(int64_t n) : lines((n * sizeof(T) + 63) / 64) {}
+    explicit Scratch(int64_t n) : lines((n * sizeof(T) + 63) / 64) {}
     T* data() { return reinterpret_cast<T*>(lines.data()); }
 };
 
-constexpr int TILE_ROWS = 4;                                         // accumulators: TILE_ROWS x TILE_VECTORS registers
+constexpr int TILE_ROWS = 4;                                         // accumulators: TILE_ROWS x TILE_VECTORS
 constexpr int TILE_VECTORS = VECTOR_BYTES == 64 ? 4 : 2;             // of 32 under AVX-512, of 16 elsewhere
 
 // c[i, j] (+)= sum over p in [begin, end) of a(i, p) * b[p, j] for R rows i and N vectors of columns j;
-// a(i, p) is a[i, p], or a[p, i] if TRANSPOSED. Each c[i, j] is one chain of multiply-adds in the order of p, so its bits
-// do not depend on R and N. The R x N accumulators live in registers: N loads and R broadcasts feed R * N multiply-adds.
+// a(i, p) is a[i, p], or a[p, i] if TRANSPOSED. Each c[i, j] is one chain of multiply-adds in the order of p, so its
+// bits do not depend on R and N. The R x N accumulators live in registers: N loads and R broadcasts feed R * N
+// multiply-adds.
 template <class T, int R, int N, bool TRANSPOSED>
-inline void tile_product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin, int64_t end,
-                         bool add) {
+inline void tile_product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin,
+                         int64_t end, bool add) {
     Vec<T> total[R][N];
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
@@ -67,17 +68,12 @@ void product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb
     }
 }
 
-// to[j, i] = from[i, j] for a square of WIDTH x WIDTH numbers. Interleaving the upper half of the rows with the lower half
+// to[j, i] = from[i, j] for a square of WIDTH x WIDTH numbers. Interleaving the first half of the rows with the second
 // (a perfect shuffle of all numbers) log2(WIDTH) times is a transposition.
 template <class T>
 inline void transpose_square(T* to, int64_t ldt, const T* from, int64_t ldf) {
     constexpr int W = WIDTH<T>;
-    typedef Vec<typename LaneInt<T>::type> Lanes;
-    Lanes low, high;
-    for (int i = 0; i < W; i++) {
-        low[i] = i / 2 + (i % 2) * W;
-        high[i] = low[i] + W / 2;
-    }
+    constexpr auto lanes = std::make_index_sequence<W>();
     Vec<T> rows[W], mixed[W];
 #pragma GCC unroll 16
     for (int i = 0; i < W; i++) rows[i] = load(from + i * ldf);
@@ -85,8 +81,8 @@ inline void transpose_square(T* to, int64_t ldt, const T* from, int64_t ldf) {
     for (int stage = 1; stage < W; stage *= 2) {
 #pragma GCC unroll 16
         for (int i = 0; i < W / 2; i++) {
-            mixed[2 * i] = __builtin_shuffle(rows[i], rows[i + W / 2], low);
-            mixed[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + W / 2], high);
+            mixed[2 * i] = interleave_low<T>(rows[i], rows[i + W / 2], lanes);
+            mixed[2 * i + 1] = interleave_high<T>(rows[i], rows[i + W / 2], lanes);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < W; i++) rows[i] = mixed[i];

@@ -1,9 +1,9 @@
 // exp and GELU on whole vectors, without branches, from arithmetic that every instruction set has.
 //
 // exp(x): write x = n ln2 + r with n whole and |r| <= ln2 / 2, then exp(x) = 2^n exp(r). ln2 is split in two, the first
-// part with so few bits that n * LN2_HIGH is exact (Cody & Waite 1980); exp(r) = 1 + r + r^2 Q(r), where Q minimises the
-// largest relative error (Lawson's algorithm at 40 digits: 3.1e-9 for the 5 coefficients of float, 3.6e-18 for the 10 of
-// double, both far under half a unit in the last place); 2^n is made by writing n into the exponent bits.
+// part with so few bits that n * LN2_HIGH is exact (Cody & Waite 1980); exp(r) = 1 + r + r^2 Q(r), where Q minimises
+// the largest relative error (Lawson's and Remez's algorithms at 40 digits: 3.1e-9 for the 5 coefficients of float,
+// 3.6e-18 for the 10 of double, far under half a unit in the last place); 2^n is made by writing n into the exponent.
 // Error: at most 1.1 units in the last place. NaN stays NaN, exp(inf) = inf, and results that would be under twice the
 // smallest normal number are 0 (x < -86.98 in float, x < -708.04 in double), so no denormal number appears.
 //
@@ -47,13 +47,14 @@ inline Vec<T> vexp(Vec<T> x) {
     typedef ExpConstants<T> K;
     typedef typename LaneInt<T>::type Int;
     x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
-    Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;     // adding ROUND leaves the whole number n in the low bits
+    Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;     // ROUND leaves the whole number n in the low bits
     Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
     Vec<T> q = splat<T>(K::Q[0]);
     for (size_t i = 1; i < sizeof K::Q / sizeof(T); i++) q = q * r + K::Q[i];
     Vec<T> e = q * r * r + r + 1;
+    // 2^(n-1), since 2^n would not fit for the largest x; for the smallest, its bits come out as 0.
     Vec<T> half_scale = (Vec<T>)(((Vec<Int>)rounded << K::MANTISSA) + (Int(K::BIAS) << K::MANTISSA));
-    return (e + e) * half_scale;             // 2^(n-1), since 2^n would not fit for the largest x; 2^-127 comes out as 0
+    return (e + e) * half_scale;
 }
 
 // tanh form of GELU (minillm/ops/gelu.py). Since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), one exp and one division do;
