@@ -2,6 +2,7 @@
 
 Kernels are optional. Without a compiler the install goes on with a warning, and minillm runs on NumPy alone
 (`minillm info` says so). MINILLM_BUILD=avx512 (or a list, by commas) builds only some; MINILLM_BUILD=none builds nothing.
+MINILLM_SANITIZE=address (with undefined) or thread builds for the sanitizers; tests/sanitize.sh uses it.
 """
 import os
 import platform
@@ -12,6 +13,8 @@ from setuptools import Extension, setup
 
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden",
          "-fopenmp", "-Wall", "-g0"]
+SANITIZE = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"],
+            "thread": ["-fsanitize=thread", "-O1", "-g"], "": []}[os.environ.get("MINILLM_SANITIZE", "")]
 INSTRUCTION_SETS = {"scalar": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS |= {
@@ -21,12 +24,20 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def extensions():
-    wanted = os.environ.get("MINILLM_BUILD", ",".join(INSTRUCTION_SETS)).split(",")
+    wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "cudasim"])).split(",")
     headers = sorted(str(path) for path in Path("csrc").glob("*.*"))
     return [Extension(f"minillm._cpp.{isa}", [f"csrc/isa_{isa}.cpp"], language="c++", optional=True, depends=headers,
-                      include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags,
-                      extra_link_args=["-fopenmp"])
-            for isa, flags in INSTRUCTION_SETS.items() if isa in wanted]
+                      include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags + SANITIZE,
+                      extra_link_args=["-fopenmp"] + SANITIZE)
+            for isa, flags in INSTRUCTION_SETS.items() if isa in wanted] + [cudasim()] * ("cudasim" in wanted)
+
+
+def cudasim():
+    """The CUDA kernels on the emulator (csrc/cuda/emulator.h): slow, and the way to test them without a GPU."""
+    return Extension("minillm._cudasim", ["csrc/cuda/cudasim.cpp"], language="c++", optional=True,
+                     depends=sorted(str(path) for path in Path("csrc/cuda").glob("*.*")),
+                     include_dirs=[pybind11.get_include()],
+                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-g0"])
 
 
 setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})

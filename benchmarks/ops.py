@@ -38,6 +38,7 @@ def choices_of(spec, dtype, ladder):
     found = [choice for choice in choices(spec.name) if dtype in dtypes.get(choice, (dtype,))]
     if spec.composite and found == ["numpy"]:
         found.append("auto")
+    found = [choice for choice in found if not choice.startswith("cudasim")]        # an emulator: there to test, not to time
     return [choice for choice in found if ladder or "/" not in choice]
 
 

@@ -12,9 +12,9 @@
 //
 // Order of sums. Key blocks start at multiples of BLOCK, whatever the queries; a row's scores are chains over d, its
 // sum and output chains over s, block by block, which involve that row alone, and a chain's bits do not depend on the
-// tile that computes it (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats the
-// forward's bits. The mask is structural: scores after the diagonal are replaced, not added to, before anything reads
-// them, and values after it are not multiplied at all: a later NaN cannot reach an earlier row.
+// tile that computes it (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats
+// the forward's bits. The mask is structural: scores after the diagonal are replaced, not added to, before anything
+// reads them, and values after it are not multiplied at all: a later NaN cannot reach an earlier row.
 #include <limits>
 
 #include "attention.h"
@@ -27,14 +27,17 @@ constexpr int64_t BLOCK = 64;
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// Copies rows [begin, min(begin + BLOCK, end)), times `scale`, and zeros up to BLOCK rows and `width` columns.
+// Copies rows [begin, end), times `scale`, and pads them with zeros to `width` columns and `rows` rows.
 template <class T>
-void pack_rows(T* to, int64_t width, Rows<const T> from, int64_t begin, int64_t end, int64_t HS, T scale = 1) {
-    for (int64_t t = begin; t < begin + BLOCK; t++, to += width) {
-        int64_t count = t < end ? HS : 0;
-        for (int64_t i = 0; i < count; i++) to[i] = from[t][i] * scale;
-        std::fill(to + count, to + width, T(0));
+void pack_rows(T* to, int64_t width, Rows<const T> from, int64_t begin, int64_t end, int64_t rows, int64_t HS,
+               T scale = 1) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = begin; t < end; t++, to += width) {
+        int64_t i = 0;
+        for (; i + W <= HS; i += W) store(to + i, load(from[t] + i) * scale);
+        if (i < HS) store(to + i, load_part(from[t] + i, HS - i) * scale);
     }
+    std::fill_n(to, (rows - (end - begin)) * width, T(0));
 }
 
 // to (HS, BLOCK): the same rows, transposed.
@@ -62,7 +65,7 @@ Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
 // The block of queries in work: packed queries, scores, output so far, and each row's running softmax.
 template <class T>
 struct QueryBlock {
-    Scratch<T> memory;
+    TileMemory<T> memory;
     int64_t width;                       // HS rounded up to whole vectors
     T *q, *S, *O;                        // (BLOCK, width), (BLOCK, BLOCK), (BLOCK, width)
     T *sums, *top, *shrink;              // (BLOCK, WIDTH): the sum by lanes; (BLOCK); (BLOCK): exp(old top - top)
@@ -76,11 +79,11 @@ struct QueryBlock {
         shrink = top + BLOCK;
     }
 
-    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t HS) {
-        pack_rows(q, width, queries, begin, end, HS, 1 / std::sqrt(T(HS)));
-        std::fill_n(O, BLOCK * width, T(0));
-        std::fill_n(sums, BLOCK * WIDTH<T>, T(0));
-        std::fill_n(top, BLOCK, std::numeric_limits<T>::lowest());
+    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
+        pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
+        std::fill_n(O, rows * width, T(0));
+        std::fill_n(sums, rows * WIDTH<T>, T(0));
+        std::fill_n(top, rows, std::numeric_limits<T>::lowest());
     }
 };
 
@@ -130,7 +133,7 @@ void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal) {
 // O = O * shrink + P V. Rows go R at a time over the columns that all R see; the last few are added row by row, so that
 // no row meets a value it may not see.
 template <class T, int R>
-void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t diagonal) {
+void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_t diagonal) {
     constexpr int64_t W = WIDTH<T>;
     int64_t width = block.width;
     for (int64_t r = 0; r < rows; r++)
@@ -138,13 +141,13 @@ void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t dia
             store(block.O + r * width + i, load(block.O + r * width + i) * block.shrink[r]);
     for (int64_t r = 0; r < rows; r += R) {
         int64_t common = visible(diagonal + r);
-        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values, width, 0, common, width / W,
-                      true);
+        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values.data, values.stride, 0, common,
+                      width / W, true);
         for (int64_t row = r + 1; row < r + R; row++)
             for (int64_t s = common; s < visible(diagonal + row); s++)
                 for (int64_t i = 0; i < width; i += W)
                     store(block.O + row * width + i, load(block.O + row * width + i) +
-                                                         block.S[row * BLOCK + s] * load(values + s * width + i));
+                                                         block.S[row * BLOCK + s] * load(values[s] + i));
     }
 }
 
@@ -153,7 +156,7 @@ void add_values(QueryBlock<T>& block, const T* values, int64_t rows, int64_t dia
 template <class T>
 struct ForwardHead {
     int64_t HS, width, slots;
-    Scratch<T> memory;
+    TileMemory<T> memory;
     T *keys, *values;
     QueryBlock<T> block;
 
@@ -164,7 +167,8 @@ struct ForwardHead {
 
 // Folds one block of keys and values into the block of queries.
 template <class T, int R>
-void attend_block(QueryBlock<T>& block, const T* keys, const T* values, int64_t rows, int64_t diagonal, int64_t HS) {
+void attend_block(QueryBlock<T>& block, const T* keys, Rows<const T> values, int64_t rows, int64_t diagonal,
+                  int64_t HS) {
     scores<T, R>(block, keys, rows, diagonal, HS);
     running_softmax(block, rows, diagonal);
     add_values<T, R>(block, values, rows, diagonal);
@@ -175,19 +179,21 @@ template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
             int64_t n_query, int64_t n_key) {
     auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
+    const bool in_place = R == 1 && HS == width;                           // one query reads values once: no packing
     int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
     for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
         int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
         int64_t first = n_key - n_query + begin;                           // position of row 0
-        block.start(q, begin, end, HS);
+        block.start(q, begin, end, rows, HS);
         for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
             T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
             if (j == n_packed) {
                 pack_transposed(keys, k, j * BLOCK, n_key, HS);
-                pack_rows(values, width, v, j * BLOCK, n_key, HS);
+                if (!in_place) pack_rows(values, width, v, j * BLOCK, std::min((j + 1) * BLOCK, n_key), BLOCK, HS);
                 n_packed++;
             }
-            attend_block<T, R>(block, keys, values, rows, first - j * BLOCK, HS);
+            Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
+            attend_block<T, R>(block, keys, in_place ? there : packed, rows, first - j * BLOCK, HS);
         }
         for (int64_t t = begin; t < end; t++) {
             T total = sum<T>(load(block.sums + (t - begin) * WIDTH<T>));
@@ -201,7 +207,7 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
 template <class T>
 struct BackwardHead {
     int64_t T_, HS, width, padded;                 // padded: T rounded up to whole blocks
-    Scratch<T> memory;
+    TileMemory<T> memory;
     T *q, *dout, *dq;                              // (padded, width)
     T *D, *logsumexp;                              // (padded); logsumexp is infinite after T, so that P is 0 there
     T *k, *dk, *dv;                                // (BLOCK, width)
@@ -223,10 +229,8 @@ struct BackwardHead {
 
 template <class T>
 void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, Rows<const T> out, const T* logsumexp) {
-    for (int64_t t = 0; t < head.padded; t += BLOCK) {
-        pack_rows(head.q + t * head.width, head.width, q, t, head.T_, head.HS, 1 / std::sqrt(T(head.HS)));
-        pack_rows(head.dout + t * head.width, head.width, dout, t, head.T_, head.HS);
-    }
+    pack_rows(head.q, head.width, q, 0, head.T_, head.padded, head.HS, 1 / std::sqrt(T(head.HS)));
+    pack_rows(head.dout, head.width, dout, 0, head.T_, head.padded, head.HS);
     std::fill_n(head.dq, head.padded * head.width, T(0));
     for (int64_t t = 0; t < head.padded; t++) {
         head.D[t] = t < head.T_ ? AttentionNaive::dot(dout[t], out[t], head.HS) : 0;
@@ -304,7 +308,7 @@ struct AttentionSimd {
         start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
         for (int64_t s = 0; s < n.T; s += BLOCK) {
             int64_t end = std::min(s + BLOCK, n.T);
-            pack_rows(head.k, head.width, k, s, n.T, n.HS);
+            pack_rows(head.k, head.width, k, s, end, BLOCK, n.HS);
             pack_transposed(head.keys, k, s, n.T, n.HS);
             pack_transposed(head.values, v, s, n.T, n.HS);
             std::fill_n(head.dk, BLOCK * head.width, T(0));

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "memory.h"
 #include "simd.h"
 #include "threads.h"
 
@@ -67,8 +68,21 @@ T* in_place(const char* name, py::array& a, const Shape& shape) {
     return static_cast<T*>(a.mutable_data());
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool SANITIZED = true;       // memory used again would hide reads beyond the end and after the end of life
+#else
+constexpr bool SANITIZED = false;
+#endif
+
+// A new array for a result, its contents undefined. Large ones live in memory that earlier results have left.
 template <class T>
-py::array_t<T> fresh(const Shape& shape) { return py::array_t<T>(shape); }
+py::array_t<T> fresh(const Shape& shape) {
+    int64_t bytes = sizeof(T);
+    for (int64_t size : shape) bytes *= size;
+    if (bytes < (1 << 16) || SANITIZED) return py::array_t<T>(shape);
+    T* data = static_cast<T*>(pool().take(bytes));
+    return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { pool().give(p); }));
+}
 
 inline int64_t last(const char* name, const py::array& a) {
     if (a.ndim() < 1) fail(string(name) + " must have at least one axis");

@@ -7,7 +7,8 @@
 //   tile    MR x NR numbers of C stay in registers while k runs: MR + NR numbers are loaded for MR * NR multiply-adds;
 //   pack    A and B are first copied into panels in the order in which the tile reads them, so that loads are
 //           sequential whatever the transposition, and edges are padded with zeros;
-//   block   a strip of B, KC x (some NR), is small enough for the second-level cache, a panel of A, MR x KC, for the first.
+//   block   a strip of B, KC x (some NR), is small enough for the second-level cache, a panel of A, MR x KC, for the
+//           first.
 //
 // Loop order: strips of columns (parallel) > blocks of KC in K > panels of A > panels of B > k > tile.
 // Every thread packs the strips of B it works on; A is packed once, by all, and shared.
@@ -72,9 +73,9 @@ struct Matrix {
     }
 };
 
-// ---- packing: `lines` rows of A (or columns of B) go to panels of R lines, panel[k][line], padded with zero lines ----
+// ---- packing: `lines` rows of A, or columns of B, go to panels of R lines, panel[k][line], padded with zeros ----
 
-// Lanes of a block of WIDTH vectors, rows to columns: each round interleaves the two halves, log2(WIDTH) rounds transpose.
+// Transpose WIDTH vectors: each round interleaves the first half of them with the second; log2(WIDTH) rounds do it.
 template <class T, size_t... I>
 inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
     typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
@@ -111,7 +112,8 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
             transpose<T>(v, std::make_index_sequence<W>());
             for (int64_t g = line; g < std::min(padded, line + W); g += G) {
                 T* to = panels + g / R * R * depth + k * R + g % R;
-                for (int64_t i = 0; i < width; i++) std::memcpy(to + i * R, (const T*)&v[i] + (g - line), G * sizeof(T));
+                for (int64_t i = 0; i < width; i++)
+                    std::memcpy(to + i * R, (const T*)&v[i] + (g - line), G * sizeof(T));
             }
         }
 }
@@ -211,9 +213,9 @@ void multiply_strip(Matrix<T> B, T* C, int64_t stride, const T* packed_a, int64_
         const T* a = packed_a + (k - ks.begin) * a_rows;
         for (int64_t i = rows.begin; i < rows.end; i += MR)
             for (int64_t j = columns.begin; j < columns.end; j += NR<T>)
-                multiply_tile(C + (row0 + i) * stride + j, stride, a + i * depth, packed_b + (j - columns.begin) * depth,
-                              depth, std::min(MR, rows.end - i), std::min(NR<T>, columns.end - j), stage, finish,
-                              row0 + i, j);
+                multiply_tile(C + (row0 + i) * stride + j, stride, a + i * depth,
+                              packed_b + (j - columns.begin) * depth, depth, std::min(MR, rows.end - i),
+                              std::min(NR<T>, columns.end - j), stage, finish, row0 + i, j);
         if (!depth) break;                                   // K = 0: C is all zeros, once
     }
 }
@@ -321,7 +323,8 @@ void multiply_few(int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t 
             for (; k + DEPTH <= end; k += DEPTH) add_rows<T, M, DEPTH>(sums, A.from(0, k), B.from(k, column), n);
             for (; k < end; k++) add_rows<T, M, 1>(sums, A.from(0, k), B.from(k, column), n);
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums[m], n, {!accumulate && block == 0, end == K}, finish, m, column);
+                write_row(C + m * stride + column, sums[m], n, {!accumulate && block == 0, end == K}, finish, m,
+                          column);
         }
     }
 }

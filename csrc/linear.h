@@ -82,6 +82,7 @@ py::tuple linear_backward(py::array dout, py::tuple cache) {
 
 template <template <class> class Layer>
 void bind_linear_pair(py::module_& m, const string& variant) {
-    m.def(("linear_forward" + variant).c_str(), &linear_forward<Layer>, py::arg("x"), py::arg("weight"), py::arg("bias"));
+    m.def(("linear_forward" + variant).c_str(), &linear_forward<Layer>, py::arg("x"), py::arg("weight"),
+          py::arg("bias"));
     m.def(("linear_backward" + variant).c_str(), &linear_backward<Layer>, py::arg("dout"), py::arg("cache"));
 }

@@ -48,8 +48,8 @@ struct LogitTile {
 
     template <class Finish = Keep>
     void fill(const Head<T>& head, const Finish& finish = Finish()) const {
-        multiply<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true}, z,
-                    stride, false, finish);
+        multiply<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true},
+                    z, stride, false, finish);
     }
 };
 
@@ -122,7 +122,8 @@ void head_backward_kernel(T* dx, T* dwte, const T* dout, const T* logsumexp, con
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
             auto dz = LogitTile<T>::at(head, nullptr, row, column);
             head_dlogits(dz, head, kept, logsumexp, scale.data());
-            multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C, column > 0);
+            multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
+                        column > 0);
             multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
                         row > 0);
         }
@@ -168,7 +169,7 @@ py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache) {
 }
 
 void bind_linear_cross_entropy(py::module_& m) {
-    m.def("linear_cross_entropy_forward", &linear_cross_entropy_forward, py::arg("x"), py::arg("wte"), py::arg("targets"),
-          py::arg("ignore_index") = -1);
+    m.def("linear_cross_entropy_forward", &linear_cross_entropy_forward, py::arg("x"), py::arg("wte"),
+          py::arg("targets"), py::arg("ignore_index") = -1);
     m.def("linear_cross_entropy_backward", &linear_cross_entropy_backward, py::arg("dout"), py::arg("cache"));
 }

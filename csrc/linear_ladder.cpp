@@ -1,14 +1,15 @@
-// The road to a fast matrix product, one idea a rung. All compute what linear.cpp computes; `python -m benchmarks linear
-// --ladder` says what each idea buys. Parallel over rows of C in all of them.
+// The road to a fast matrix product, one idea a rung. All compute what linear.cpp computes; what each idea buys is
+// shown by `python -m benchmarks linear --ladder`.
 //
 //   1_naive     the definition: three loops, one sum at a time
 //   2_blocked   the loops reordered, so that memory is read along its rows, and cut, so that a block of B is read from
 //               cache many times before it is dropped
 //   3_simd      a tile of C in vector registers, so that a number loaded is used for several multiply-adds
-//   (default)   packing, and sizes that fit the caches: gemm.h
+//   (default)   a larger tile, both operands packed in the order it reads them, block sizes that fit the caches: gemm.h
 #include "linear.h"
 
 // 1: C[m, n] = sum over k of A[m, k] * B[k, n]. Neighbours in k of B are a row apart: each lies in another cache line.
+// Parallel over rows of C, as the next.
 struct Naive {
     template <class T>
     static void product(T* C, Matrix<T> A, Matrix<T> B, int64_t M, int64_t N, int64_t K) {
@@ -22,7 +23,7 @@ struct Naive {
     }
 };
 
-// The next rungs run along rows of memory, so a transposed operand is written out as it is seen, once.
+// The next rungs run along rows of memory, so a transposed operand is first written out as it is seen.
 template <class T>
 std::vector<T> straightened(Matrix<T>& A, int64_t rows, int64_t columns) {
     if (!A.transposed) return {};
@@ -36,6 +37,11 @@ std::vector<T> straightened(Matrix<T>& A, int64_t rows, int64_t columns) {
 // 2: blocks of 64 in k and 512 in n: 128 KB of B in float. The inner loop adds a multiple of a row of B to a row of C.
 struct Blocked {
     template <class T>
+    static void add_multiple(T* c, T a, const T* b, int64_t n) {             // the compiler makes vectors of it
+        for (int64_t i = 0; i < n; i++) c[i] += a * b[i];
+    }
+
+    template <class T>
     static void product(T* C, Matrix<T> A, Matrix<T> B, int64_t M, int64_t N, int64_t K) {
         constexpr int64_t ROWS = 32, DEPTH = 64, WIDE = 512;
         auto a = straightened(A, M, K), b = straightened(B, K, N);
@@ -47,48 +53,50 @@ struct Blocked {
                 for (int64_t k0 = 0; k0 < K; k0 += DEPTH)
                     for (int64_t m = m0; m < m1; m++)
                         for (int64_t k = k0; k < std::min(K, k0 + DEPTH); k++)
-                            for (int64_t n = n0; n < std::min(N, n0 + WIDE); n++)
-                                C[m * N + n] += A.data[m * A.stride + k] * B.data[k * B.stride + n];
+                            add_multiple(C + m * N + n0, A.data[m * A.stride + k], B.data + k * B.stride + n0,
+                                         std::min(WIDE, N - n0));
         }
     }
 };
 
-// 3: 4 rows x 2 vectors of C are summed in registers over all of k: 6 loads for 8 multiply-adds, where rung 2 has a load
-// and a store for each. Edges: fewer rows, and part of a vector.
+// 3: 4 rows x 2 vectors of C are summed in registers over all of k: 6 loads for 8 multiply-adds, where rung 2 has two
+// loads and a store for each. The 2 vectors of columns of B are first copied side by side: as rows far apart in memory
+// they would fight for the same few places in the cache. Parallel over these strips of columns.
 struct Simd {
     template <int ROWS, class T>
-    static void tile(T* C, const T* A, const T* B, int64_t lda, int64_t ldb, int64_t N, int64_t K, int64_t columns) {
+    static void tile(T* C, const T* A, int64_t stride, const T* strip, int64_t N, int64_t K, int64_t columns) {
         constexpr int64_t W = WIDTH<T>;
-        int64_t left = std::min(W, columns), right = columns - left;
         Vec<T> sum[ROWS][2] = {};
         for (int64_t k = 0; k < K; k++) {
-            const T* b = B + k * ldb;
-            Vec<T> b0 = left == W ? load(b) : load_part(b, left), b1 = right == W ? load(b + W) : load_part(b + W, right);
+            Vec<T> b0 = load(strip + 2 * W * k), b1 = load(strip + 2 * W * k + W);
 #pragma GCC unroll 4
             for (int i = 0; i < ROWS; i++) {
-                sum[i][0] += A[i * lda + k] * b0;
-                sum[i][1] += A[i * lda + k] * b1;
+                sum[i][0] += A[i * stride + k] * b0;
+                sum[i][1] += A[i * stride + k] * b1;
             }
         }
 #pragma GCC unroll 4
         for (int i = 0; i < ROWS; i++) {
-            store_part(C + i * N, sum[i][0], left);
-            store_part(C + i * N + W, sum[i][1], right);
+            store_part(C + i * N, sum[i][0], std::min(W, columns));
+            if (columns > W) store_part(C + i * N + W, sum[i][1], columns - W);
         }
     }
 
     template <class T>
     static void product(T* C, Matrix<T> A, Matrix<T> B, int64_t M, int64_t N, int64_t K) {
-        auto a = straightened(A, M, K), b = straightened(B, K, N);
+        constexpr int64_t WIDE = 2 * WIDTH<T>;
+        auto a = straightened(A, M, K);
 #pragma omp parallel for
-        for (int64_t m = 0; m < M; m += 4)
-            for (int64_t n = 0; n < N; n += 2 * WIDTH<T>) {
-                int64_t columns = std::min(2 * WIDTH<T>, N - n), i = m;
-                T* c = C + n;
-                const T* bn = B.data + n;
-                if (M - m >= 4) tile<4>(c + i * N, A.data + i * A.stride, bn, A.stride, B.stride, N, K, columns);
-                else for (; i < M; i++) tile<1>(c + i * N, A.data + i * A.stride, bn, A.stride, B.stride, N, K, columns);
-            }
+        for (int64_t n = 0; n < N; n += WIDE) {
+            int64_t columns = std::min(WIDE, N - n), m = 0;
+            std::vector<T> strip(K * WIDE);                                  // (K, WIDE), zeros past the last column
+            for (int64_t k = 0; k < K; k++)
+                for (int64_t j = 0; j < columns; j++) strip[k * WIDE + j] = *B.from(k, n + j).data;
+            for (; m + 4 <= M; m += 4)
+                tile<4>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
+            for (; m < M; m++)
+                tile<1>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
+        }
     }
 };
 

@@ -3,9 +3,9 @@
 //   h = x @ W1 + b1 (N, F)      a = gelu(h) (N, F)      out = a @ W2 + b2
 //   dh = (dout @ W2.T) * gelu'(h)      dW2 = a.T @ dout      dx = dh @ W1.T      dW1 = x.T @ dh
 //
-// GELU costs no pass over memory of its own: forward, each tile of h becomes a tile of a while it is in registers; back,
-// each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only h
-// is cached; a and dh live in scratch, for MLP_ROWS rows at a time, and da is never stored at all.
+// GELU costs no pass over memory of its own: forward, each tile of h becomes a tile of a as soon as it is summed; back,
+// each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only
+// h is cached; a and dh live in scratch, for MLP_ROWS rows at a time, and da is never stored at all.
 // Loop order: pieces of MLP_ROWS rows > the products of gemm.h. Gradients of weights add up over pieces, in order.
 #include "linear.h"
 #include "vecmath.h"
@@ -25,8 +25,8 @@ struct GeluOfH {
     }
 };
 
-// v is da; a = gelu(h) goes to memory, and dh = da * slope is what the product stores. With s = 1 / (1 + exp(-2u)), gelu(x)
-// is x s, and the slope is the formula of gelu_slope in vecmath.h: one exponential serves both.
+// a = gelu(h) goes to memory, and dh = da * slope is what the product stores. With s = 1 / (1 + exp(-2u)), gelu(x) is
+// x s, and the slope is the formula of gelu_slope in vecmath.h: one exponential serves both.
 template <class T>
 struct SlopeAtH {
     const T* h;
@@ -34,16 +34,16 @@ struct SlopeAtH {
     int64_t F;
     Vec<T> operator()(Vec<T> da, int64_t row, int64_t column, int64_t n) const {
         Vec<T> whole = load_part(h + row * F + column, n), x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), whole));
-        Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2)), r = 1 / (1 + e);
-        Vec<T> s = x < 0 ? e * r : r;
+        Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2));
+        Vec<T> r = 1 / (1 + e), s = x < 0 ? e * r : r;
         store_part(a + row * F + column, whole * s, n);
         return da * (s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)));
     }
 };
 
 template <class T>
-void mlp_forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N, int64_t C,
-                        int64_t F, int64_t D) {
+void mlp_forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N,
+                        int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<T> scratch;
     T* a = scratch.at_least(std::min(N, MLP_ROWS) * F);                            // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {

@@ -5,16 +5,16 @@
 
 #include "simd.h"
 
-// Scratch memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
+// Memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
 template <class T>
-class Scratch {
+class TileMemory {
     struct alignas(64) Line {
         char bytes[64];
     };
     std::vector<Line> lines;
 
 public:
-    explicit Scratch(int64_t n) : lines((n * sizeof(T) + 63) / 64) {}
+    explicit TileMemory(int64_t n) : lines((n * sizeof(T) + 63) / 64) {}
     T* data() { return reinterpret_cast<T*>(lines.data()); }
 };
 

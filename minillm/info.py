@@ -18,6 +18,7 @@ def gather():
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
             "instruction_sets": _cpp.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
+            "cuda": {backend: cuda_state(backend) for backend in ("cuda", "cudasim")},
             "ops": dict(registry.select("auto").backends), "optional": optional()}
 
 
@@ -30,10 +31,19 @@ def page(facts):
         lines.append(f"    {isa:<10}{state}")
     if not facts["in_use"]:
         lines.append(f"    none in use: everything runs on NumPy. To build them: {registry.BUILD}")
-    lines += ["    cuda      not built: this version has no CUDA kernels yet", "", "ops (backend of `auto`)"]
+    lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
+    lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]
     return "\n".join(lines + [f"    {name:<14}{text}" for name, text in facts["optional"].items()])
+
+
+def cuda_state(backend):
+    """One line on the CUDA kernels ("cuda"), or on the emulator that runs them on any CPU ("cudasim")."""
+    module = registry.cuda(backend)
+    if module is None:
+        return "not built: needs nvcc at install time (MINILLM_CUDA=1 says why)" if backend == "cuda" else "not built"
+    return f"built, {module.driver_problem() or 'can be chosen with select'}"
 
 
 def blas():

@@ -6,7 +6,9 @@ frozen namespace of functions that a model runs on. Adding a kernel is one C++ f
 """
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Callable, NamedTuple
 
@@ -18,6 +20,7 @@ from ._cpp import load as load_kernels
 _cpp = load_kernels()      # the compiled kernels, or None
 
 BUILD = "pip install . (with g++ installed)"
+CPU = ("auto", "numpy", "cpu")
 
 
 class Dims(NamedTuple):
@@ -49,7 +52,7 @@ class Kernel:
     """A compiled implementation of an op. `backend` alone is the default variant; others are chosen by name."""
 
     op: str
-    backend: str                          # "cpu" or "cuda"
+    backend: str                          # "cpu", "cuda", or "cudasim": the same CUDA kernels on the emulator
     variant: str = ""                     # "" is the backend's best; "1_naive" and so on are teaching rungs
     dtypes: tuple = ("float32", "float64")
 
@@ -232,6 +235,7 @@ KERNELS = (
     Kernel("attention", "cpu", "1_naive"),
     Kernel("attention", "cpu", "2_blocked"),
     Kernel("attention", "cpu", "3_simd"),
+    *(Kernel("attention", backend, variant) for backend in ("cuda", "cudasim") for variant in ("", "1_naive", "2_flash")),
     Kernel("attention_decode", "cpu"),
     Kernel("embedding", "cpu"),
     Kernel("gelu", "cpu"),
@@ -261,10 +265,11 @@ Ops.__doc__ = "The functions a model runs on, by name; `backends` says where eac
 
 
 def select(backend="auto"):
-    """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", or {op: "backend/variant"} with auto elsewhere.
+    """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
-    An op that a backend lacks comes from NumPy. Raises ValueError for a name that does not exist, ImportError
-    (with the command that builds it) for a backend that is asked for by name and is not built.
+    Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
+    that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
+    by name and is not built or cannot run here.
     """
     if isinstance(backend, str):
         choice = dict.fromkeys(OPS, backend)
@@ -284,11 +289,13 @@ def select(backend="auto"):
 def implementation(spec, choice):
     """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
     backend, _, variant = choice.partition("/")
-    if backend not in ("auto", "numpy", "cpu", "cuda"):
-        raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda or one of these with /variant")
-    module = {"auto": _cpp, "cpu": _cpp}.get(backend)
-    if backend in ("cpu", "cuda") and module is None:
-        raise ImportError(f"the {backend} backend is not built: {BUILD}")
+    if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
+        raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
+    module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
+    if backend not in ("auto", "numpy") and module is None:
+        raise ImportError(f"the {backend} backend is not built: {BUILD}{' and nvcc' * (backend == 'cuda')}")
+    if backend == "cuda" and module.driver_problem():
+        raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
     wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
     for kernel in KERNELS:
         if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
@@ -298,6 +305,13 @@ def implementation(spec, choice):
         known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
         raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
     return [getattr(reference, name) for name in functions(spec)], "numpy"
+
+
+@cache
+def cuda(backend):
+    """The extension of "cuda" or "cudasim"; None where it is not built. One that is broken raises its own ImportError."""
+    name = f"{__package__}._{backend}"
+    return import_module(name) if find_spec(name) else None
 
 
 def compiled(module, name):
@@ -315,8 +329,9 @@ def check_ops(names):
 
 
 def choices(op):
-    """Every built implementation of an op, as `select` names them: ["numpy", "cpu", "cpu/1_naive", ...]."""
-    built = [k for k in KERNELS if k.op == op and k.backend == "cpu" and _cpp]
+    """Every implementation of an op that can run here, as `select` names them: ["numpy", "cpu", "cpu/1_naive", ...]."""
+    usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
+    built = [k for k in KERNELS if k.op == op and usable[k.backend]]
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
 
 

@@ -1,4 +1,4 @@
-"""The matrix product under every kernel: the same bits whatever the threads, the batch and the path; odd sizes; edges."""
+"""The matrix product under the kernels: the same bits whatever the threads, the batch and the path; odd sizes."""
 import numpy as np
 import pytest
 

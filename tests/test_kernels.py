@@ -231,15 +231,16 @@ def test_attention_survives_large_scores():
 MEMORY = """
 import sys
 import numpy as np
-from minillm._cpp import kernels
+from minillm import select
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 
+ops = select({"attention": "cpu"})
 qkv = np.ones((1, int(sys.argv[1]), 3 * 64), "float32")
-kernels.attention_backward(*kernels.attention_forward(qkv[:, :64].copy(), 1))       # threads and code are in memory
+ops.attention_backward(*ops.attention_forward(qkv[:, :64].copy(), 1))       # threads and code are in memory
 before = peak()
-kernels.attention_backward(*kernels.attention_forward(qkv, 1))
+ops.attention_backward(*ops.attention_forward(qkv, 1))
 print(peak() - before)
 """
 

@@ -1,0 +1,87 @@
+// NumPy in and out: checks, copies to the device and back, one function pair a rung. Plain C++; MODULE is _cuda or _cudasim.
+//
+// The contract is minillm/ops/attention.py's: qkv (B, T, 3C) -> out (B, T, C), cache; dout (B, T, C) -> dqkv (B, T, 3C).
+// The cache is (qkv, n_head, causal, out, lse) with lse (B, NH, T): O(T) memory. float32 arrays given to the mma rung are
+// rounded to bfloat16 on the device.
+#include "../common.h"
+#include "host.h"
+
+namespace {
+
+Sizes sizes_of(const py::array& qkv, int64_t n_head, bool causal) {
+    check_shape("qkv", qkv, {ANY, ANY, ANY});
+    const int64_t T = qkv.shape(1), width = qkv.shape(2);
+    if (n_head < 1 || width % (3 * n_head))
+        fail("qkv must have a last axis of 3 * n_head * HS: got " + std::to_string(width) +
+             " with n_head=" + std::to_string(n_head));
+    const int64_t HS = width / (3 * n_head);
+    if (HS > 256) fail("n_head must leave at most 256 numbers a head: got " + std::to_string(HS));
+    if (T > 0x7fffffff) fail("qkv must have fewer than 2^31 tokens: got " + std::to_string(T));
+    return {qkv.shape(0), n_head, int(T), int(HS), 1 / std::sqrt(double(HS)), causal};
+}
+
+void check_device() {
+    const string problem = gpu::driver_problem();
+    if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
+}
+
+template <int RUNG>
+py::tuple attention_forward(py::array qkv, int64_t n_head, bool causal) {
+    return by_dtype("qkv", qkv, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        const Sizes n = sizes_of(qkv, n_head, causal);
+        const T* x = input<T>("qkv", qkv, shape_of(qkv));
+        auto out = fresh<T>({n.B, n.T, n.NH * n.HS}), lse = fresh<T>({n.B, n.NH, n.T});
+        if (out.size()) {
+            check_device();
+            T *o = out.mutable_data(), *l = lse.mutable_data();
+            py::gil_scoped_release nogil;
+            forward_on_host<T>(Rung(RUNG), x, o, l, n);
+        }
+        return py::make_tuple(out, py::make_tuple(qkv, n_head, causal, out, lse));
+    });
+}
+
+template <int RUNG>
+py::array attention_backward(py::array dout, py::tuple cache) {
+    py::array qkv = cache[0], out = cache[3], lse = cache[4];
+    return by_dtype("qkv", qkv, [&](auto zero) -> py::array {
+        using T = decltype(zero);
+        const Sizes n = sizes_of(qkv, cache[1].cast<int64_t>(), cache[2].cast<bool>());
+        const Shape shape = {n.B, n.T, n.NH * n.HS};
+        const T *d = input<T>("dout", dout, shape), *x = input<T>("qkv", qkv, shape_of(qkv)),
+                *o = input<T>("out", out, shape), *l = input<T>("lse", lse, {n.B, n.NH, n.T});
+        auto dqkv = fresh<T>(shape_of(qkv));
+        if (out.size()) {
+            check_device();
+            T* dx = dqkv.mutable_data();
+            py::gil_scoped_release nogil;
+            backward_on_host<T>(Rung(RUNG), x, o, d, l, dx, n);
+        }
+        return dqkv;
+    });
+}
+
+template <int RUNG>
+void bind_rung(py::module_& m, const char* variant) {
+    m.def(("attention_forward" + string(variant)).c_str(), &attention_forward<RUNG>, py::arg("qkv"), py::arg("n_head"),
+          py::arg("causal") = true);
+    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<RUNG>, py::arg("dout"), py::arg("cache"));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(MODULE, m) {
+    m.doc() = "minillm's CUDA attention";
+    bind_rung<2>(m, "");
+    bind_rung<1>(m, "_1_naive");
+    bind_rung<2>(m, "_2_flash");
+    m.def("driver_problem", &gpu::driver_problem, "Why nothing can run here; empty if it can.");
+    m.def("last_seconds", [] { return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels,
+                                               py::arg("out") = seconds.out); },
+          "Seconds of the last call: copies in, kernels, copies out.");
+#ifdef EMULATOR
+    m.def("set_schedule", [](unsigned seed) { emu::seed = seed; }, py::arg("seed"), "See emulator.h, `seed`.");
+    m.def("take_bank_conflicts", [] { return std::exchange(emu::bank_conflicts, 0); }, "Counted since the last call.");
+#endif
+}

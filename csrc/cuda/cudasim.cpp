@@ -1,0 +1,5 @@
+// minillm._cudasim: the GPU's kernels on the emulator, one translation unit. Flags: setup.py.
+#define MODULE _cudasim
+#define EMULATOR
+#include "launch.cu"
+#include "bindings.cpp"

@@ -1,0 +1,293 @@
+// The emulator, part 1: threads, barriers, shared and device memory of a GPU, on one CPU thread.
+//
+// Every CUDA thread of a block is a fiber (a stack of its own that gives way when it has to wait); blocks run one after
+// another. The emulator is *unkind*, because a GPU is: what a program may not rely on, it does not get.
+//   - Shared and device memory start as NaN, and guard zones around them are checked after each block and kernel.
+//   - A schedule (see `seed`) decides which thread goes on at each meeting; the orders are shuffled, or one warp runs
+//     ahead as far as the barriers let it.
+//   - A barrier that not all threads reach, or that they reach in different lines, is an error that names the lines.
+//   - Sizes beyond those of the hardware, and misaligned accesses, are errors that name the line.
+// What it cannot see: the memory model below barriers, occupancy, register spills, time.
+#pragma once
+
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <vector>
+
+#include "fiber.h"
+
+#define __global__
+#define __device__
+#define __launch_bounds__(...)
+#define DEVICE inline
+#define HOST_DEVICE inline
+#define SHARED(T, name) T* name = reinterpret_cast<T*>(emu::block->shared)
+#define threadIdx (emu::block->self->id)
+#define blockIdx (emu::block->index)
+#define gridDim (emu::block->grid)
+#define __syncthreads() emu::block->barrier(emu::Place())
+#define __syncthreads_or(x) emu::block->barrier_or(emu::Place(), x)
+#define __syncwarp() emu::block->exchange(emu::Slot(), emu::Place())
+
+struct dim3 {
+    unsigned x, y, z;
+    explicit dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+using stream_t = void*;
+
+namespace emu {
+
+// 0: threads take turns in order. Else the orders are shuffled by this seed, and
+//   bit 0: the warp that runs goes on as far as it can;    bit 1: asynchronous copies land at once, not as late as allowed;
+//   bit 2: each copy tosses a coin for that.
+inline unsigned seed = 0;
+inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
+constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
+constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
+constexpr int FILL = 0xff;                  // makes every float type NaN
+
+// A place in the source: where `Place()` stands, also when it is a default argument (then, where the call stands).
+struct Place {
+    const char* file;
+    int line;
+    Place(const char* file = __builtin_FILE(), int line = __builtin_LINE()) : file(file), line(line) {}
+    std::string text() const {
+        const char* slash = std::strrchr(file, '/');
+        return std::string(slash ? slash + 1 : file) + ":" + std::to_string(line);
+    }
+    bool operator!=(const Place& other) const { return line != other.line || std::strcmp(file, other.file); }
+};
+
+// Where n threads wait for each other; `round` counts how often they all have come.
+struct Meeting {
+    int present = 0, round = 0;
+    Place place;
+};
+
+// What a lane shows the other lanes of its warp in a warp-wide instruction.
+struct Slot {
+    uint32_t words[6] = {};
+    const void* row = nullptr;
+};
+struct Warp {
+    Meeting meeting;
+    Slot slots[2][32];                      // two sets: a lane that runs ahead cannot overwrite what others still read
+};
+
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes;
+    bool valid;
+};
+
+struct Thread {
+    dim3 id;
+    bool done = false;
+    Meeting* waits_at = nullptr;
+    int round = 0;                          // of waits_at, when it began to wait
+    std::vector<std::vector<Copy>> copies{1};   // groups of asynchronous copies under way; the last is not committed yet
+    Fiber fiber;
+    bool ready() const { return !done && (!waits_at || waits_at->round != round); }
+};
+
+struct Block {
+    dim3 index, grid;
+    unsigned char* shared = nullptr;
+    std::vector<Thread> threads;
+    std::vector<int> order, rank;           // order[i]: the thread whose turn is i-th; rank: its inverse
+    std::vector<Warp> warps;
+    Meeting all;
+    int votes[2] = {};
+    Thread* self = nullptr;
+    Fiber home;
+    std::string error;
+    std::mt19937 random;
+    const std::function<void()>* kernel = nullptr;
+
+    int lane() const { return self->id.x % 32; }
+
+    void go_to(Thread* next) {
+        Thread* me = self;
+        self = next;
+        switch_fiber(me->fiber, next->fiber);
+    }
+
+    // Ends the block; the message goes to whoever launched it. Does not return.
+    [[noreturn]] void fail(const std::string& why) {
+        error = why + " (block " + std::to_string(index.x) + "," + std::to_string(index.y) + " thread " +
+                std::to_string(self->id.x) + ")";
+        switch_fiber(self->fiber, home);
+        std::abort();
+    }
+
+    // Hand over to a thread that can go on: the warp that runs first if the schedule says so, else the next in order.
+    void give_way() {
+        const int n = int(threads.size()), me = rank[self->id.x], warp = me / 32 * 32;
+        if (seed & 1)
+            for (int i = warp; i < warp + 32; i++)
+                if (threads[order[i]].ready()) return go_to(&threads[order[i]]);
+        for (int i = 1; i <= n; i++)
+            if (threads[order[(me + i) % n]].ready()) return go_to(&threads[order[(me + i) % n]]);
+        for (Thread& thread : threads)
+            if (!thread.done) fail("deadlock: not every thread comes to " + thread.waits_at->place.text());
+        switch_fiber(self->fiber, home);    // all are done
+    }
+
+    // Wait until n threads have come to this meeting, all from the same place in the source.
+    void meet(Meeting& meeting, int n, const Place& place) {
+        if (meeting.present && meeting.place != place)
+            fail("divergence: some threads are at " + meeting.place.text() + ", others at " + place.text());
+        self->waits_at = &meeting;
+        self->round = meeting.round;
+        meeting.place = place;
+        if (++meeting.present == n) {
+            meeting.present = 0;
+            meeting.round++;
+            if (&meeting == &all) votes[meeting.round & 1] = 0;
+        }
+        if (!self->ready() || seed) give_way();
+    }
+
+    void barrier(const Place& place) { meet(all, int(threads.size()), place); }
+
+    int barrier_or(const Place& place, int vote) {
+        const int round = all.round & 1;
+        votes[round] |= vote;
+        barrier(place);
+        return votes[round];
+    }
+
+    // Every lane shows a slot, then reads those of the others.
+    const Slot* exchange(const Slot& mine, const Place& place) {
+        Warp& warp = warps[self->id.x / 32];
+        Slot* slots = warp.slots[warp.meeting.round & 1];
+        slots[lane()] = mine;
+        meet(warp.meeting, 32, place);
+        return slots;
+    }
+};
+inline Block* block = nullptr;              // the one that runs; kernels run one at a time
+
+inline void run_thread() {
+    (*block->kernel)();
+    block->self->done = true;
+    block->give_way();
+}
+
+inline void check_guard(const unsigned char* from, const char* what) {
+    for (size_t i = 0; i < GUARD; i++)
+        if (from[i] != FILL) throw std::runtime_error(std::string("a kernel wrote outside its ") + what);
+}
+
+// Device memory: fresh arrays hold NaN, between guard zones.
+struct Allocation {
+    unsigned char* memory;
+    size_t bytes;
+};
+inline std::vector<Allocation> allocations;
+
+inline void check_device_guards() {
+    for (const Allocation& a : allocations) {
+        check_guard(a.memory, "device arrays (before the first element)");
+        check_guard(a.memory + GUARD + a.bytes, "device arrays (past the last element)");
+    }
+}
+
+inline void check_sizes(dim3 grid, int threads, size_t shared) {
+    if (threads < 32 || threads > 1024 || threads % 32)
+        throw std::runtime_error("a block must have 1 to 32 whole warps: got " + std::to_string(threads) + " threads");
+    if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || !grid.x || !grid.y || !grid.z)
+        throw std::runtime_error("the grid is out of bounds: " + std::to_string(grid.x) + " x " + std::to_string(grid.y));
+    if (shared > SHARED_LIMIT)
+        throw std::runtime_error("a block has at most " + std::to_string(SHARED_LIMIT) + " bytes of shared memory: got " +
+                                 std::to_string(shared));
+}
+
+// Shuffled warps, and shuffled lanes inside them.
+inline void choose_order(Block& b) {
+    const int n = int(b.threads.size());
+    std::vector<int> warps(n / 32), lanes(32);
+    for (int i = 0; i < n / 32; i++) warps[i] = i;
+    for (int i = 0; i < 32; i++) lanes[i] = i;
+    if (seed) {
+        std::shuffle(warps.begin(), warps.end(), b.random);
+        std::shuffle(lanes.begin(), lanes.end(), b.random);
+    }
+    b.order.resize(n);
+    b.rank.resize(n);
+    for (int t = 0; t < n; t++) b.rank[b.order[t] = warps[t / 32] * 32 + lanes[t % 32]] = t;
+}
+
+inline void run_block(Block& b, size_t shared) {
+    b.all = Meeting();
+    b.warps.assign(b.threads.size() / 32, Warp());
+    std::memset(b.shared - GUARD, FILL, shared + 2 * GUARD);
+    choose_order(b);
+    for (size_t t = 0; t < b.threads.size(); t++) {
+        Thread& thread = b.threads[t];
+        thread.id = dim3(unsigned(t), 0, 0);
+        thread.done = false;
+        thread.waits_at = nullptr;
+        thread.copies.assign(1, {});
+        start_fiber(thread.fiber, run_thread);
+    }
+    b.self = &b.threads[b.order[0]];
+    switch_fiber(b.home, b.self->fiber);
+    if (!b.error.empty()) throw std::runtime_error(b.error);
+    check_guard(b.shared - GUARD, "shared memory");
+    check_guard(b.shared + shared, "shared memory");
+}
+
+inline void run(dim3 grid, int threads, size_t shared, const std::function<void()>& kernel) {
+    static std::mutex one_at_a_time;
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    check_sizes(grid, threads, shared);
+    Block b;
+    block = &b;
+    b.grid = grid;
+    b.kernel = &kernel;
+    b.threads = std::vector<Thread>(threads);
+    b.random.seed(seed);
+    std::vector<unsigned char> memory(shared + 2 * GUARD + 128);
+    const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + GUARD + 127) / 128 * 128;
+    b.shared = reinterpret_cast<unsigned char*>(start);
+    for (uint64_t i = 0; i < uint64_t(grid.x) * grid.y * grid.z; i++) {
+        b.index = dim3(i % grid.x, i / grid.x % grid.y, unsigned(i / grid.x / grid.y));
+        run_block(b, shared);
+    }
+    check_device_guards();
+}
+
+}  // namespace emu
+
+// ---- the host's side, as in gpu_nvcc.h --------------------------------------------------------------------------------
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {
+    emu::run(grid, threads, shared, [=] { kernel(P(args)...); });
+}
+
+inline void* allocate(size_t bytes, stream_t) {
+    auto* memory = static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 2 * emu::GUARD + 255) / 256 * 256));
+    if (!memory) throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes");
+    std::memset(memory, emu::FILL, bytes + 2 * emu::GUARD);
+    emu::allocations.push_back({memory, bytes});
+    return memory + emu::GUARD;
+}
+inline void release(void* data, stream_t) {
+    auto& list = emu::allocations;
+    for (size_t i = 0; i < list.size(); i++)
+        if (list[i].memory + emu::GUARD == data) {
+            std::free(list[i].memory);
+            list.erase(list.begin() + i);
+            return;
+        }
+}
+inline void copy_in(void* device, const void* host, size_t bytes, stream_t) { std::memcpy(device, host, bytes); }
+inline void copy_out(void* host, const void* device, size_t bytes, stream_t) { std::memcpy(host, device, bytes); }
+inline void synchronize(stream_t) {}
+inline std::string driver_problem() { return ""; }

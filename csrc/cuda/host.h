@@ -1,0 +1,91 @@
+// Arrays of the host in and out: copy to the device, run, copy back. No Python in it.
+#pragma once
+
+#include <chrono>
+
+#include "attention.h"
+
+namespace {
+
+// Seconds of the last call: copies to the device, kernels, copies back.
+struct Seconds {
+    double in = 0, kernels = 0, out = 0;
+} seconds;
+
+class Stopwatch {
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+
+   public:
+    double lap() {
+        const auto before = start;
+        start = std::chrono::steady_clock::now();
+        return std::chrono::duration<double>(start - before).count();
+    }
+};
+
+// An array on the device, fresh or a copy of the host's.
+template <class T>
+class DeviceArray {
+    size_t bytes;
+
+   public:
+    T* data;
+    explicit DeviceArray(int64_t count) : bytes(count * sizeof(T)), data(static_cast<T*>(gpu::allocate(bytes, nullptr))) {}
+    DeviceArray(int64_t count, const T* host) : DeviceArray(count) { gpu::copy_in(data, host, bytes, nullptr); }
+    DeviceArray(const DeviceArray&) = delete;
+    ~DeviceArray() { gpu::release(data, nullptr); }
+    void copy_out(T* host) const { gpu::copy_out(host, data, bytes, nullptr); }
+};
+
+// Part `which` of `parts` side by side in (B, T, parts * C): queries are part 0 of 3, out is part 0 of 1.
+template <class T>
+View<T> part(T* data, const Sizes& n, int which, int parts) {
+    const int64_t C = n.NH * n.HS;
+    return {data + which * C, n.T * parts * C, n.HS, parts * C};
+}
+template <class T>
+Forward<T> forward_views(const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
+    return {part(qkv, n, 0, 3), part(qkv, n, 1, 3), part(qkv, n, 2, 3), part(out, n, 0, 1), lse};
+}
+template <class T>
+Backward<T> backward_views(const T* qkv, const T* out, const T* dout, const Sum<T>* lse, Sum<T>* delta, T* dqkv,
+                           const Sizes& n) {
+    return {part(qkv, n, 0, 3),  part(qkv, n, 1, 3),  part(qkv, n, 2, 3), part(out, n, 0, 1), part(dout, n, 0, 1), lse,
+            delta,               part(dqkv, n, 0, 3), part(dqkv, n, 1, 3), part(dqkv, n, 2, 3)};
+}
+
+template <class T>
+void forward_on_host(Rung rung, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
+    const int64_t N = n.heads() * n.T, size = N * n.HS;
+    Stopwatch watch;
+    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
+    DeviceArray<Sum<T>> d_lse(N);
+    gpu::synchronize(nullptr);
+    seconds.in = watch.lap();
+    gpu::forward(rung, forward_views<T>(d_qkv.data, d_out.data, d_lse.data, n), n, nullptr);
+    gpu::synchronize(nullptr);
+    seconds.kernels = watch.lap();
+    d_out.copy_out(out);
+    d_lse.copy_out(lse);
+    gpu::synchronize(nullptr);
+    seconds.out = watch.lap();
+}
+
+template <class T>
+void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, const Sum<T>* lse, T* dqkv, const Sizes& n) {
+    const int64_t N = n.heads() * n.T, size = N * n.HS;
+    Stopwatch watch;
+    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
+    DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
+    gpu::synchronize(nullptr);
+    seconds.in = watch.lap();
+    gpu::backward(rung, backward_views<T>(d_qkv.data, d_out.data, d_dout.data, d_lse.data, d_delta.data, d_dqkv.data, n),
+                  n, nullptr);
+    gpu::synchronize(nullptr);
+    seconds.kernels = watch.lap();
+    d_dqkv.copy_out(dqkv);
+    gpu::synchronize(nullptr);
+    seconds.out = watch.lap();
+}
+
+}  // namespace

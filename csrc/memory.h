@@ -1,0 +1,74 @@
+// Memory for results, used again and again. A training step makes arrays of the same sizes each time; malloc would hand
+// large ones back to the system and fault them in anew, page by page, which costs a memory-bound op as much as its work.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+#include <vector>
+
+// Blocks that were given back, by size. `take` finds one of the right size class or asks the system.
+class Pool {
+    static constexpr int64_t HEADER = 64, HUGE_PAGE = 1 << 21;   // before each block stands its size, a cache line long
+    static constexpr int64_t KEEP = int64_t(1) << 30;            // give-backs beyond 1 GiB really go back
+    std::map<int64_t, std::vector<char*>> blocks;
+    int64_t kept = 0;
+    std::mutex lock;
+
+    // Sizes in steps of an eighth, so that arrays of nearly equal size share blocks and at most 1/8 is wasted.
+    static int64_t size_class(int64_t bytes) {
+        int64_t step = 4096;
+        while (step * 16 <= bytes) step *= 2;
+        return (bytes + step - 1) / step * step;
+    }
+
+    static char* from_system(int64_t size) {
+        int64_t alignment = size < 2 * HUGE_PAGE ? 64 : HUGE_PAGE;
+        char* p = static_cast<char*>(std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment));
+        if (!p) throw std::bad_alloc();
+        if (alignment == HUGE_PAGE) madvise(p, size, MADV_HUGEPAGE);
+        return p;
+    }
+
+public:
+    void* take(int64_t bytes) {
+        int64_t size = size_class(bytes + HEADER);
+        char* block = nullptr;
+        {
+            std::lock_guard<std::mutex> guard(lock);
+            auto found = blocks.find(size);
+            if (found != blocks.end() && !found->second.empty()) {
+                block = found->second.back();
+                found->second.pop_back();
+                kept -= size;
+            }
+        }
+        if (!block) block = from_system(size);
+        *reinterpret_cast<int64_t*>(block) = size;
+        return block + HEADER;
+    }
+
+    void give(void* data) {
+        char* block = static_cast<char*>(data) - HEADER;
+        int64_t size = *reinterpret_cast<int64_t*>(block);
+        {
+            std::lock_guard<std::mutex> guard(lock);
+            if (kept + size <= KEEP) {
+                blocks[size].push_back(block);
+                kept += size;
+                return;
+            }
+        }
+        std::free(block);
+    }
+};
+
+// Never destroyed: arrays may outlive the module.
+inline Pool& pool() {
+    static Pool* the_pool = new Pool;
+    return *the_pool;
+}

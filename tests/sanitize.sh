@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Build the kernels for a sanitizer, in a copy of the tree, and run the op tests under it.
+#   bash tests/sanitize.sh [address|thread] [instruction set] [python]
+# address: out-of-bounds, use after free, undefined behaviour. thread: data races (libgomp itself is not instrumented, so
+# its barriers are told to the sanitizer by suppressing what it reports inside the library).
+set -euo pipefail
+kind=${1:-address} isa=${2:-scalar} python=${3:-python3}
+cd "$(dirname "$0")/.."
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md "$copy"
+cd "$copy"
+find minillm -name '*.so' -delete
+MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa "$python" setup.py -q build_ext --inplace
+case $kind in
+    address) library=libasan.so; options="detect_leaks=0:detect_stack_use_after_return=0" ;;   # Python itself leaks
+    thread) library=libtsan.so; options="report_bugs=1:ignore_noninstrumented_modules=1" ;;
+esac
+echo "sanitize: $kind, $isa"
+MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
+    "$python" -m pytest -q -p no:cacheprovider -k "cpu or kernel or gemm or scalar" tests/test_ops.py tests/test_kernels.py tests/test_gemm.py

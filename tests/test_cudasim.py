@@ -1,0 +1,166 @@
+"""The CUDA kernels on the emulator: sizes, schedules, NaN, determinism, and a model that trains on them.
+
+The contract of the op pair is tested where all backends are (test_ops.py); this is what only GPU kernels have.
+"""
+import math
+
+import numpy as np
+import pytest
+from tolerances import assert_close
+
+from minillm import ops as reference
+from minillm import registry
+from minillm.config import GPTConfig
+from minillm.model import GPT
+from minillm.optim import AdamW
+from minillm.registry import select
+
+sim = registry.cuda("cudasim")
+if sim is None:
+    pytest.skip("minillm._cudasim is not built", allow_module_level=True)
+
+RUNGS = ["1_naive", "2_flash"]
+every_rung = pytest.mark.parametrize("rung", RUNGS)
+both_masks = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+SCHEDULES = [0, 8, 9, 10, 12, 31]           # in order; shuffled; + a warp ahead; + copies at once; + by coin; all
+
+
+@pytest.fixture(autouse=True)
+def in_order():
+    yield
+    sim.set_schedule(0)
+
+
+def functions(rung):
+    return getattr(sim, f"attention_forward_{rung}"), getattr(sim, f"attention_backward_{rung}")
+
+
+def inputs(B, T, NH, HS, dtype="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((B, T, 3 * NH * HS)).astype(dtype), rng.standard_normal((B, T, NH * HS)).astype(dtype)
+
+
+def results(rung, qkv, dout, n_head, causal=True):
+    forward, backward = functions(rung)
+    out, cache = forward(qkv, n_head, causal)
+    return {"out": out, "lse": cache[-1], "dqkv": backward(dout, cache)}
+
+
+def expected(qkv, dout, n_head, causal=True):
+    """In float64, with the T x T matrix."""
+    qkv, dout = qkv.astype("float64"), dout.astype("float64")
+    q, k, v = reference.attention.split_heads(qkv, n_head)
+    S = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
+    if causal:
+        S = np.where(np.tri(S.shape[-1], dtype=bool), S, -np.inf)
+    top = S.max(axis=-1, keepdims=True)
+    total = np.exp(S - top).sum(axis=-1, keepdims=True)
+    P = np.exp(S - top) / total
+    return {"out": reference.attention.merge_heads(P @ v), "lse": (top + np.log(total))[..., 0],
+            "dqkv": reference.attention_backward(dout, (qkv, n_head, P))}
+
+
+def check(rung, shape, causal, dtype="float32"):
+    qkv, dout = inputs(*shape, dtype=dtype)
+    want = expected(qkv, dout, shape[2], causal)
+    for name, got in results(rung, qkv, dout, shape[2], causal).items():
+        assert_close(f"{rung} {shape} {name}", got, want[name], f"odd sizes {dtype}")
+
+
+@both_masks
+@pytest.mark.parametrize("T", [1, 2, 31, 63, 64, 65, 130])
+def test_any_number_of_tokens(T, causal):
+    check("2_flash", (1, T, 1, 32), causal)
+
+
+@both_masks
+@every_rung
+@pytest.mark.parametrize("HS", [1, 31, 32, 33, 64, 80, 128, 200, 255, 256])
+def test_any_head_size(HS, rung, causal):
+    check(rung, (1, 19, 1, HS), causal)
+
+
+@every_rung
+@pytest.mark.parametrize("HS", [20, 64, 128, 256])
+def test_float64(HS, rung):
+    check(rung, (1, 35, 2, HS), True, "float64")
+
+
+@every_rung
+@pytest.mark.parametrize("shape", [(0, 5, 2, 8), (2, 0, 2, 8)], ids=str)
+def test_empty_in_empty_out(rung, shape):
+    qkv, dout = inputs(*shape)
+    got = results(rung, qkv, dout, shape[2])
+    assert got["out"].shape == dout.shape and got["dqkv"].shape == qkv.shape
+
+
+@both_masks
+@pytest.mark.parametrize("HS", [32, 128])
+@every_rung
+def test_equal_bits_under_every_schedule(rung, HS, causal):
+    """No result may depend on which thread comes first, or on when a copy lands."""
+    qkv, dout = inputs(1, 70, 2, HS)
+    wanted = results(rung, qkv, dout, 2, causal)
+    for seed in SCHEDULES[1:]:
+        sim.set_schedule(seed)
+        for name, got in results(rung, qkv, dout, 2, causal).items():
+            assert got.tobytes() == wanted[name].tobytes(), f"{name} under schedule {seed}"
+
+
+@pytest.mark.parametrize("what", ["q", "k", "v"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@every_rung
+def test_nan_touches_only_what_depends_on_it(rung, value, what):
+    """Token 40 of the first head broken: rows before it keep their bits; so do the second head and other sequences."""
+    qkv, dout = inputs(2, 70, 2, 8)
+    clean = results(rung, qkv, dout, 2)
+    qkv[0, 40, {"q": 0, "k": 16, "v": 32}[what] + 3] = value
+    broken = results(rung, qkv, dout, 2)
+    touched = slice(40, 41) if what == "q" else slice(40, None)
+    expect = np.zeros(clean["out"].shape, bool)
+    expect[0, touched, 3 if what == "v" else slice(0, 8)] = True
+    bad = ~np.isfinite(broken["out"])
+    if what == "v" or np.isnan(value):                      # an infinite score may be -inf, which is just not seen
+        assert np.array_equal(bad, expect)
+    assert clean["out"][~expect].tobytes() == broken["out"][~expect].tobytes()
+    same = np.isfinite(broken["dqkv"])
+    assert same[1].all() and same[0].reshape(70, 3, 2, 8)[:, :, 1].all()
+    assert same[0, :40, :8].all()                           # dq of the rows before
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda a: {**a, "qkv": a["qkv"].astype("float16")}, "qkv must be float32 or float64: got float16"),
+    (lambda a: {**a, "n_head": 5}, "qkv must have a last axis of 3 . n_head . HS: got 24 with n_head=5"),
+    (lambda a: {"qkv": np.zeros((1, 1, 3 * 257), "float32"), "n_head": 1}, "at most 256 numbers a head: got 257"),
+])
+def test_errors_name_the_argument(change, words):
+    with pytest.raises(ValueError, match=words):
+        sim.attention_forward(**change({"qkv": inputs(1, 3, 2, 4)[0], "n_head": 2}))
+
+
+def test_seconds_of_the_last_call():
+    sim.attention_forward(inputs(1, 9, 2, 4)[0], 2)
+    assert set(sim.last_seconds()) == {"in", "kernels", "out"} and sim.last_seconds()["kernels"] > 0
+
+
+def trained(backend, steps=2):
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, vocab_size=23), seed=0, ops=select(backend))
+    optimizer = AdamW(model.params, lr=1e-2)
+    losses = []
+    for step in range(steps):
+        tokens = np.random.default_rng(step).integers(0, 23, (2, 13))
+        loss, grads = model.loss_and_grads(tokens[:, :-1], tokens[:, 1:])
+        optimizer.step(grads)
+        losses.append(loss)
+    return losses, model.params.flat
+
+
+@pytest.mark.parametrize("choice", ["cudasim", *(f"cudasim/{rung}" for rung in RUNGS)])
+def test_a_model_trains_on_it(choice):
+    """Two steps of a small GPT: losses and weights equal the reference's within float32 rounding."""
+    losses, weights = trained({"attention": choice})
+    wanted_losses, wanted = trained("numpy")
+    assert_close("losses", np.array(losses), np.array(wanted_losses), "odd sizes float32")
+    # AdamW divides by |gradient|, so that a gradient near zero turns rounding into a step of the order of lr.
+    assert np.abs(weights - wanted).max() < 2e-3 and np.median(np.abs(weights - wanted)) < 1e-6
+    assert losses[1] != losses[0]
