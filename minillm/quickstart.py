@@ -36,7 +36,8 @@ TIMED_STEPS, LONGEST = 5, 3000      # steps to measure the machine by; no corpus
 def quickstart(corpus="docs", out="runs/quickstart", minutes=3.5, steps=None, seed=0, backend="auto", say=print):
     """Run the whole job into directory `out`; returns the results as a dict. `steps` overrides `minutes`.
 
-    minutes: how long pretraining may take; the number of steps is chosen from the speed of the first few.
+    minutes: how long pretraining should take; the number of steps is chosen from the speed of the first few. If the
+    machine turns out slower than that, training ends early, a quarter of the time later.
     """
     started, out = time.monotonic(), Path(out)
     documents = gather(corpus, seed, say)
@@ -49,7 +50,8 @@ def quickstart(corpus="docs", out="runs/quickstart", minutes=3.5, steps=None, se
     config = planned(model, data, config, minutes, steps)
     say(f"model       {describe_model(model)}\nplan        {describe_plan(config, data)}\n")
     say(f"before training:\n{quote(sample(model, tokenizer, PROMPTS[corpus], seed))}\n")
-    results |= pretrain(model, data, config, out, tokenizer)
+    deadline = math.inf if steps else time.monotonic() + 1.25 * 60 * minutes
+    results |= pretrain(model, data, config, out, tokenizer, deadline)
     if corpus == "stories":
         results |= floor(held_out, shards.val.tokens)
     plot_losses(out, results.get("floor_nats_per_token"))
@@ -117,14 +119,14 @@ def planned(model, data, config, minutes, steps):
     return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 
 
-def pretrain(model, data, config, out, tokenizer):
+def pretrain(model, data, config, out, tokenizer, deadline):
     """Train; returns the best validation figures."""
     progress = Progress("training", "step")
-    state = train(model, data, config, out, tokenizer.eot_token, resume=False, progress=progress)
+    state = train(model, data, config, out, tokenizer.eot_token, resume=False, progress=progress, deadline=deadline)
     progress.close()
-    if state["step"] < config.steps:
+    if state["step"] < config.steps and time.monotonic() < deadline:
         raise KeyboardInterrupt
-    return {"steps": config.steps, "tokens": state["tokens"], **state["best"]}
+    return {"steps": state["step"], "planned_steps": config.steps, "tokens": state["tokens"], **state["best"]}
 
 
 def floor(held_out, tokens):

@@ -235,7 +235,9 @@ KERNELS = (
     Kernel("attention", "cpu", "1_naive"),
     Kernel("attention", "cpu", "2_blocked"),
     Kernel("attention", "cpu", "3_simd"),
-    *(Kernel("attention", backend, variant) for backend in ("cuda", "cudasim") for variant in ("", "1_naive", "2_flash")),
+    *(Kernel("attention", backend, variant) for backend in ("cuda", "cudasim") for variant in ("1_naive", "2_flash")),
+    *(Kernel("attention", backend, "3_mma", ("float16", "bfloat16")) for backend in ("cuda", "cudasim")),
+    *(Kernel("attention", backend, "", ("float32", "float64", "float16", "bfloat16")) for backend in ("cuda", "cudasim")),
     Kernel("attention_decode", "cpu"),
     Kernel("embedding", "cpu"),
     Kernel("gelu", "cpu"),
@@ -328,10 +330,11 @@ def check_ops(names):
             raise ValueError(f"unknown op {name!r}: expected one of {', '.join(OPS)}")
 
 
-def choices(op):
-    """Every implementation of an op that can run here, as `select` names them: ["numpy", "cpu", "cpu/1_naive", ...]."""
+def choices(op, dtype=None):
+    """Every implementation of an op that can run here (and takes this dtype), as `select` names them: ["numpy", "cpu",
+    "cpu/1_naive", ...]."""
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
-    built = [k for k in KERNELS if k.op == op and usable[k.backend]]
+    built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
 
 

@@ -25,12 +25,13 @@ from .trace import NonFiniteError, find_nonfinite
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
-def train(model, data, config, run, eot_token=None, resume=True, progress=None):
+def train(model, data, config, run, eot_token=None, resume=True, progress=None, deadline=math.inf):
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> (tokens, targets), validation() -> iterator of such pairs, and
     validation_bytes, the UTF-8 bytes behind the validation tokens. run: the directory. resume: continue from run/last
-    if it is there. progress(step, steps, text) is called after each step. SIGINT and SIGTERM end the run after the
+    if it is there. progress(step, steps, text) is called after each step. deadline: value of time.monotonic() at which
+    the run ends early, validated and saved. SIGINT and SIGTERM end the run after the
     step in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, ValueError for a checkpoint of
     a different model or data.
     """
@@ -47,23 +48,26 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None):
             row = one_step(model, optimizer, data, config, state)
             state["step"] += 1
             state["tokens"] += row.pop("count")
-            if due(config.eval_every, state, config):
+            done = state["step"] == config.steps or time.monotonic() > deadline
+            if done or due(config.eval_every, state):
                 row |= validate(model, data, config, state, run, eot_token)
-            if "val_loss" in row or due(config.log_every, state, config):
+            if "val_loss" in row or due(config.log_every, state):
                 append_log(run, state, row)
-            if due(config.save_every, state, config):
+            if done or due(config.save_every, state):
                 save(run, model, optimizer, state, eot_token)
                 saved = state["step"]
             if progress:
                 progress(state["step"], config.steps, describe(row, state))
+            if done:
+                break
         if saved != state["step"]:                       # stopped by a signal
             save(run, model, optimizer, state, eot_token)
     return state
 
 
-def due(every, state, config):
-    """Every `every` steps, never for 0, and always at the end."""
-    return state["step"] == config.steps or (every and state["step"] % every == 0)
+def due(every, state):
+    """Every `every` steps, never for 0."""
+    return every and state["step"] % every == 0
 
 
 def one_step(model, optimizer, data, config, state):

@@ -94,7 +94,7 @@ def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="flo
     for spec in OPS.values():
         if spec.kind != "pair" or (ops and spec.name not in ops):
             continue
-        for choice in [backend] if backend else choices(spec.name):
+        for choice in [backend] if backend else choices(spec.name, "float64"):
             methods = [method] if method else ["central", "complex"] if choice == "numpy" else ["central"]
             for chosen in methods:
                 rows += check_op(spec, choice, chosen)

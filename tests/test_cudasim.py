@@ -19,8 +19,11 @@ sim = registry.cuda("cudasim")
 if sim is None:
     pytest.skip("minillm._cudasim is not built", allow_module_level=True)
 
-RUNGS = ["1_naive", "2_flash"]
-every_rung = pytest.mark.parametrize("rung", RUNGS)
+EXACT, RUNGS = ["1_naive", "2_flash"], ["1_naive", "2_flash", "3_mma"]
+exact_rungs, every_rung = (pytest.mark.parametrize("rung", rungs) for rungs in (EXACT, RUNGS))
+# What a 16-bit input and a 16-bit P cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits is
+# 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
+ROUNDING = {"bfloat16": 3e-3, "float16": 4e-4}
 both_masks = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 SCHEDULES = [0, 8, 9, 10, 12, 31]           # in order; shuffled; + a warp ahead; + copies at once; + by coin; all
 
@@ -60,17 +63,47 @@ def expected(qkv, dout, n_head, causal=True):
             "dqkv": reference.attention_backward(dout, (qkv, n_head, P))}
 
 
+def bfloat16(x):
+    """float32 rounded to bfloat16's 8 bits, ties to even; still float32."""
+    bits = x.view("uint32")
+    return ((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000).astype("uint32").view("float32")
+
+
+def relative_error(got, want):
+    return np.linalg.norm(got.astype("float64") - want) / np.linalg.norm(want)
+
+
 def check(rung, shape, causal, dtype="float32"):
     qkv, dout = inputs(*shape, dtype=dtype)
+    if rung == "3_mma" and dtype == "float32":
+        qkv, dout = bfloat16(qkv), bfloat16(dout)
     want = expected(qkv, dout, shape[2], causal)
     for name, got in results(rung, qkv, dout, shape[2], causal).items():
-        assert_close(f"{rung} {shape} {name}", got, want[name], f"odd sizes {dtype}")
+        assert got.dtype == ("float32" if name == "lse" and rung == "3_mma" else dtype)
+        if rung != "3_mma":
+            assert_close(f"{rung} {shape} {name}", got, want[name], f"odd sizes {dtype}")
+        elif name == "lse":
+            assert_close(f"{rung} {shape} lse", got, want[name], "odd sizes float32")
+        else:
+            few = 1.5 if got.size < 100 else 1              # errors of few numbers do not average out
+            assert relative_error(got, want[name]) <= few * ROUNDING[dtype.replace("float32", "bfloat16")], name
 
 
 @both_masks
-@pytest.mark.parametrize("T", [1, 2, 31, 63, 64, 65, 130])
-def test_any_number_of_tokens(T, causal):
-    check("2_flash", (1, T, 1, 32), causal)
+@pytest.mark.parametrize("T", [2, 31, 63, 64, 65, 130])
+@pytest.mark.parametrize("rung", RUNGS[1:])
+def test_any_number_of_tokens(T, rung, causal):
+    check(rung, (1, T, 1, 32), causal)
+
+
+@every_rung
+def test_one_token(rung):
+    """out is v; and softmax of one number is constant, so dq and dk are 0 (of 16-bit rungs up to rounding)."""
+    qkv, dout = (bfloat16(x) for x in inputs(2, 1, 2, 20))
+    got = results(rung, qkv, dout, 2)
+    assert_close("out", got["out"], qkv[..., 80:], "regrouped float32")
+    assert_close("dv", got["dqkv"][..., 80:], dout, "regrouped float32")
+    assert np.abs(got["dqkv"][..., :80]).max() < 3e-6
 
 
 @both_masks
@@ -80,7 +113,23 @@ def test_any_head_size(HS, rung, causal):
     check(rung, (1, 19, 1, HS), causal)
 
 
-@every_rung
+@both_masks
+@pytest.mark.parametrize("HS", [64, 100, 128, 256])
+def test_float16(HS, causal):
+    check("3_mma", (1, 35, 2, HS), causal, "float16")
+
+
+def test_bfloat16_arrays_equal_rounded_float32():
+    """NumPy has no bfloat16 of its own; that of ml_dtypes goes in and comes out."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    qkv, dout = (bfloat16(x) for x in inputs(1, 35, 2, 64))
+    short = results("3_mma", qkv.astype(ml_dtypes.bfloat16), dout.astype(ml_dtypes.bfloat16), 2)
+    for name, got in results("3_mma", qkv, dout, 2).items():
+        assert short[name].dtype == ("float32" if name == "lse" else ml_dtypes.bfloat16)
+        assert np.array_equal(short[name].astype("float32"), got), name
+
+
+@exact_rungs
 @pytest.mark.parametrize("HS", [20, 64, 128, 256])
 def test_float64(HS, rung):
     check(rung, (1, 35, 2, HS), True, "float64")
@@ -105,6 +154,7 @@ def test_equal_bits_under_every_schedule(rung, HS, causal):
         sim.set_schedule(seed)
         for name, got in results(rung, qkv, dout, 2, causal).items():
             assert got.tobytes() == wanted[name].tobytes(), f"{name} under schedule {seed}"
+    assert sim.take_bank_conflicts() == 0
 
 
 @pytest.mark.parametrize("what", ["q", "k", "v"])
@@ -126,10 +176,34 @@ def test_nan_touches_only_what_depends_on_it(rung, value, what):
     same = np.isfinite(broken["dqkv"])
     assert same[1].all() and same[0].reshape(70, 3, 2, 8)[:, :, 1].all()
     assert same[0, :40, :8].all()                           # dq of the rows before
+    if what == "q":
+        assert same[0, 41:].all()                           # and what only later queries see
+
+
+@every_rung
+def test_nan_dout_touches_only_what_depends_on_it(rung):
+    """dout of row 40 broken: dq of that row, dk and dv of the rows up to it."""
+    qkv, dout = inputs(1, 70, 1, 8)
+    dout[0, 40, 3] = np.nan
+    bad = np.isnan(results(rung, qkv, dout, 1)["dqkv"][0]).reshape(70, 3, 8)
+    dq, dk, dv = bad.swapaxes(0, 1)
+    assert dq[40].all() and not np.delete(dq, 40, axis=0).any()
+    assert dk[:41].all() and not dk[41:].any()
+    assert dv[:41, 3].all() and not dv[41:].any() and not np.delete(dv, 3, axis=1).any()
+
+
+@pytest.mark.parametrize("rung, dtype, words", [
+    ("1_naive", "float16", "qkv must be float32 or float64: got float16"),
+    ("2_flash", "int64", "qkv must be float32 or float64: got int64"),
+    ("3_mma", "float64", "qkv must be float32 or float16 or bfloat16: got float64"),
+])
+def test_dtypes_of_the_rungs(rung, dtype, words):
+    with pytest.raises(ValueError, match=words):
+        functions(rung)[0](inputs(1, 3, 2, 4)[0].astype(dtype), 2)
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda a: {**a, "qkv": a["qkv"].astype("float16")}, "qkv must be float32 or float64: got float16"),
+    (lambda a: {**a, "qkv": a["qkv"].astype("int32")}, "qkv must be float32 or float64 or float16 or bfloat16: got int32"),
     (lambda a: {**a, "n_head": 5}, "qkv must have a last axis of 3 . n_head . HS: got 24 with n_head=5"),
     (lambda a: {"qkv": np.zeros((1, 1, 3 * 257), "float32"), "n_head": 1}, "at most 256 numbers a head: got 257"),
 ])
@@ -160,6 +234,9 @@ def test_a_model_trains_on_it(choice):
     """Two steps of a small GPT: losses and weights equal the reference's within float32 rounding."""
     losses, weights = trained({"attention": choice})
     wanted_losses, wanted = trained("numpy")
+    if choice == "cudasim/3_mma":                           # bfloat16 inside
+        assert np.abs(np.array(losses) - wanted_losses).max() < 1e-3
+        return
     assert_close("losses", np.array(losses), np.array(wanted_losses), "odd sizes float32")
     # AdamW divides by |gradient|, so that a gradient near zero turns rounding into a step of the order of lr.
     assert np.abs(weights - wanted).max() < 2e-3 and np.median(np.abs(weights - wanted)) < 1e-6

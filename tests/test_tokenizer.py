@@ -140,7 +140,7 @@ def test_a_stream_gives_the_words_and_ids_of_the_joined_text(tok, size, allowed,
     text = "".join(chunks)
     pretokenize.PIECE, before = size, pretokenize.PIECE     # tiny pieces: every kind of cut comes up
     try:
-        pieces = list(safe_pieces(chunks, allowed))
+        pieces = list(safe_pieces(chunks, allowed, tok.pattern))
         streamed = list(tok.encode_iterable(chunks, allowed))
     finally:
         pretokenize.PIECE = before
@@ -520,7 +520,8 @@ def encoding(tok):
     import tiktoken
     published = {"gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
                  "cl100k": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
-                           r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"}
+                           r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+                 "o200k": PATTERNS["o200k"]}
     special_ids = set(tok.special_tokens.values())
     ranks = {tok.token_bytes(i): i for i in range(tok.vocab_size) if i not in special_ids}
     return tiktoken.Encoding("ours", pat_str=published[tok.pattern], mergeable_ranks=ranks,

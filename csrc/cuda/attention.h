@@ -51,15 +51,19 @@ struct Backward {
 // The rungs of the ladder; each is a file attention_N_name.cuh.
 enum class Rung { naive = 1, flash = 2, mma = 3 };
 
-// Bits of a bfloat16, for those who only carry it about.
+// Bits of 16-bit numbers, for those who only carry them about.
 struct Bfloat16 {
+    uint16_t bits;
+};
+struct Float16 {
     uint16_t bits;
 };
 
 namespace gpu {
 using Stream = void*;
 
-// T: float or double (naive, flash), Bfloat16 (mma). They raise std::runtime_error; both return before the GPU is done.
+// T: float (all rungs; mma rounds to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma). They may return before
+// the GPU is done, and raise std::runtime_error.
 template <class T>
 void forward(Rung rung, const Forward<T>& arrays, const Sizes& n, Stream stream);
 template <class T>
@@ -70,7 +74,5 @@ void release(void* data, Stream stream);
 void copy_in(void* device, const void* host, size_t bytes, Stream stream);
 void copy_out(void* host, const void* device, size_t bytes, Stream stream);
 void synchronize(Stream stream);
-void to_bfloat16(Bfloat16* to, const float* from, int64_t count, Stream stream);
-void to_float(float* to, const Bfloat16* from, int64_t count, Stream stream);
 std::string driver_problem();               // why nothing can run here, "" if it can
 }  // namespace gpu

@@ -8,6 +8,8 @@
 
 namespace {
 
+constexpr int ANY_RUNG = 0;
+
 Sizes sizes_of(const py::array& qkv, int64_t n_head, bool causal) {
     check_shape("qkv", qkv, {ANY, ANY, ANY});
     const int64_t T = qkv.shape(1), width = qkv.shape(2);
@@ -25,18 +27,49 @@ void check_device() {
     if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
 }
 
+// The numbers of an array; ml_dtypes' bfloat16 is known by its name.
+template <class T>
+const T* numbers(const char* name, const py::array& a, const py::dtype& dtype, const Shape& shape) {
+    check_shape(name, a, shape);
+    if (!a.dtype().equal(dtype))
+        fail(string(name) + " must have dtype " + string(py::str(dtype)) + ": got " + string(py::str(a.dtype())));
+    check_contiguous(name, a);
+    return static_cast<const T*>(a.data());
+}
+
+// Call f with a zero of the array's type, if this rung takes it.
+template <int RUNG, class F>
+auto by_number(const py::array& qkv, F f) {
+    const string name = py::str(qkv.dtype());
+    constexpr bool any = RUNG == ANY_RUNG, tensor_cores = any || RUNG == 3;
+    if (name == "float32") return f(float());
+    if (name == "float64" && RUNG != 3) return f(double());
+    if (name == "float16" && tensor_cores) return f(Float16());
+    if (name == "bfloat16" && tensor_cores) return f(Bfloat16());
+    fail(string("qkv must be float32") + (RUNG != 3 ? " or float64" : "") + (tensor_cores ? " or float16 or bfloat16" : "") +
+         ": got " + name);
+}
+
+// ANY_RUNG: the tensor cores for 16-bit numbers; else the products stay in the type of the array.
+template <class T>
+Rung rung_for(int rung) {
+    return rung != ANY_RUNG ? Rung(rung) : sizeof(T) == 2 ? Rung::mma : Rung::flash;
+}
+
 template <int RUNG>
 py::tuple attention_forward(py::array qkv, int64_t n_head, bool causal) {
-    return by_dtype("qkv", qkv, [&](auto zero) -> py::tuple {
+    return by_number<RUNG>(qkv, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         const Sizes n = sizes_of(qkv, n_head, causal);
-        const T* x = input<T>("qkv", qkv, shape_of(qkv));
-        auto out = fresh<T>({n.B, n.T, n.NH * n.HS}), lse = fresh<T>({n.B, n.NH, n.T});
+        const T* x = numbers<T>("qkv", qkv, qkv.dtype(), shape_of(qkv));
+        py::array out(qkv.dtype(), Shape{n.B, n.T, n.NH * n.HS});
+        auto lse = fresh<Sum<T>>({n.B, n.NH, n.T});
         if (out.size()) {
             check_device();
-            T *o = out.mutable_data(), *l = lse.mutable_data();
+            auto* o = static_cast<T*>(out.mutable_data());
+            Sum<T>* l = lse.mutable_data();
             py::gil_scoped_release nogil;
-            forward_on_host<T>(Rung(RUNG), x, o, l, n);
+            forward_on_host<T>(rung_for<T>(RUNG), x, o, l, n);
         }
         return py::make_tuple(out, py::make_tuple(qkv, n_head, causal, out, lse));
     });
@@ -45,18 +78,19 @@ py::tuple attention_forward(py::array qkv, int64_t n_head, bool causal) {
 template <int RUNG>
 py::array attention_backward(py::array dout, py::tuple cache) {
     py::array qkv = cache[0], out = cache[3], lse = cache[4];
-    return by_dtype("qkv", qkv, [&](auto zero) -> py::array {
+    return by_number<RUNG>(qkv, [&](auto zero) -> py::array {
         using T = decltype(zero);
         const Sizes n = sizes_of(qkv, cache[1].cast<int64_t>(), cache[2].cast<bool>());
         const Shape shape = {n.B, n.T, n.NH * n.HS};
-        const T *d = input<T>("dout", dout, shape), *x = input<T>("qkv", qkv, shape_of(qkv)),
-                *o = input<T>("out", out, shape), *l = input<T>("lse", lse, {n.B, n.NH, n.T});
-        auto dqkv = fresh<T>(shape_of(qkv));
+        const T *d = numbers<T>("dout", dout, qkv.dtype(), shape), *x = numbers<T>("qkv", qkv, qkv.dtype(), shape_of(qkv)),
+                *o = numbers<T>("out", out, qkv.dtype(), shape);
+        const Sum<T>* l = input<Sum<T>>("lse", lse, {n.B, n.NH, n.T});
+        py::array dqkv(qkv.dtype(), shape_of(qkv));
         if (out.size()) {
             check_device();
-            T* dx = dqkv.mutable_data();
+            auto* dx = static_cast<T*>(dqkv.mutable_data());
             py::gil_scoped_release nogil;
-            backward_on_host<T>(Rung(RUNG), x, o, d, l, dx, n);
+            backward_on_host<T>(rung_for<T>(RUNG), x, o, d, l, dx, n);
         }
         return dqkv;
     });
@@ -73,9 +107,10 @@ void bind_rung(py::module_& m, const char* variant) {
 
 PYBIND11_MODULE(MODULE, m) {
     m.doc() = "minillm's CUDA attention";
-    bind_rung<2>(m, "");
+    bind_rung<ANY_RUNG>(m, "");
     bind_rung<1>(m, "_1_naive");
     bind_rung<2>(m, "_2_flash");
+    bind_rung<3>(m, "_3_mma");
     m.def("driver_problem", &gpu::driver_problem, "Why nothing can run here; empty if it can.");
     m.def("last_seconds", [] { return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels,
                                                py::arg("out") = seconds.out); },

@@ -31,6 +31,31 @@ struct bf16 {
     }
 };
 
+// float16: 1 sign, 5 exponent, 10 fraction bits; rounded to nearest, ties to even.
+struct fp16 {
+    uint16_t bits;
+    fp16() = default;
+    explicit fp16(float f) {
+        const uint16_t sign = std::signbit(f) ? 0x8000 : 0;
+        const float size = std::fabs(f);
+        if (std::isnan(f)) bits = 0x7fff;
+        else if (size >= 65520) bits = sign | 0x7c00;                                       // infinity
+        else if (size < 6.103515625e-05f) bits = sign | uint16_t(nearbyintf(size * 16777216));    // below 2^-14: steps of 2^-24
+        else {
+            int exponent;
+            const float fraction = frexpf(size, &exponent);                                 // in [0.5, 1)
+            bits = uint16_t(sign | (((exponent + 14) << 10) + int(nearbyintf(fraction * 2048)) - 1024));
+        }
+    }
+    explicit operator float() const {
+        const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+        const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                           : exponent     ? ldexpf(float(1024 + fraction), exponent - 25)
+                                          : ldexpf(float(fraction), -24);
+        return bits & 0x8000 ? -size : size;
+    }
+};
+
 namespace emu {
 template <class P>
 void check_aligned(P pointer, size_t bytes, const char* what, const Place& place) {
@@ -42,8 +67,9 @@ inline void land(const Copy& copy) {
     if (copy.valid) std::memcpy(copy.to, copy.from, copy.bytes);
     else std::memset(copy.to, 0, copy.bytes);
 }
-inline float half(uint32_t word, int i) {               // half i of a pair of bf16
-    bf16 h;
+template <class E>
+float half(uint32_t word, int i) {                      // half i of a pair
+    E h;
     h.bits = uint16_t(word >> (16 * i));
     return float(h);
 }
@@ -101,7 +127,8 @@ void cp_async_wait() {
     }
 }
 
-inline uint32_t pack(float low, float high) { return bf16(low).bits | uint32_t(bf16(high).bits) << 16; }
+template <class E>
+uint32_t pack(float low, float high) { return E(low).bits | uint32_t(E(high).bits) << 16; }
 
 namespace emu {
 // Four 8x8 matrices of 16-bit numbers; lane i points at row i % 8 of matrix i / 8. Lane (g, t) receives in r[m] the
@@ -128,8 +155,9 @@ inline void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed, const P
 inline void ldmatrix(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, false, here); }
 inline void ldmatrix_t(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, true, here); }
 
-// c (16x8 float) += a (16x16 bf16) @ b (16x8 bf16). Of c, lane (g, t) holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, emu::Place here = {}) {
+// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16. Of c, lane (g, t) holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
+template <class E>
+void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, emu::Place here = {}) {
     emu::Slot mine;
     std::memcpy(mine.words, a, 16);
     mine.words[4] = b0;
@@ -142,7 +170,7 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
         for (int k = 0; k < 16; k += 2) {
             const uint32_t pair_a = slots[4 * g + k % 8 / 2].words[lower + k / 8 * 2];
             const uint32_t pair_b = slots[4 * column + k % 8 / 2].words[4 + k / 8];
-            sum += emu::half(pair_a, 0) * emu::half(pair_b, 0) + emu::half(pair_a, 1) * emu::half(pair_b, 1);
+            sum += emu::half<E>(pair_a, 0) * emu::half<E>(pair_b, 0) + emu::half<E>(pair_a, 1) * emu::half<E>(pair_b, 1);
         }
         c[i] += sum;
     }

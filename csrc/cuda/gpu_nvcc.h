@@ -2,9 +2,13 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 using bf16 = __nv_bfloat16;
+using fp16 = __half;
 using stream_t = cudaStream_t;
 #define DEVICE __device__ __forceinline__
 #define HOST_DEVICE __host__ __device__ __forceinline__
@@ -26,9 +30,16 @@ DEVICE float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-DEVICE uint32_t pack(float low, float high) {           // two floats -> a pair of bf16, `low` in the lower half
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<uint32_t*>(&pair);
+// Two floats -> a pair of E, `low` in the lower half.
+template <class E>
+DEVICE uint32_t pack(float low, float high) {
+    if constexpr (std::is_same<E, bf16>::value) {
+        __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+        return *reinterpret_cast<uint32_t*>(&pair);
+    } else {
+        __half2 pair = __floats2half2_rn(low, high);
+        return *reinterpret_cast<uint32_t*>(&pair);
+    }
 }
 
 template <int BYTES>
@@ -52,12 +63,19 @@ DEVICE void ldmatrix_t(uint32_t (&r)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
 }
+
+// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16.
+#define MMA(TYPE)                                                                                                     \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE                                               \
+                 ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+template <class E>
 DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    if constexpr (std::is_same<E, bf16>::value) MMA("bf16");
+    else MMA("f16");
 }
+#undef MMA
 
 // ---- the host's side --------------------------------------------------------------------------------------------------
 

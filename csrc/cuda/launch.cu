@@ -1,6 +1,8 @@
 // The launchers: how many blocks of which kernel. Compiled by nvcc for the GPU, by g++ for the emulator.
 #include "attention_1_naive.cuh"
 #include "attention_2_flash.cuh"
+#include "attention_3_mma_backward.cuh"
+#include "repack.cuh"
 
 namespace {
 
@@ -17,8 +19,10 @@ template <class F>
 void by_head_size(int HS, F f) {
     if (HS <= 32) return f(std::integral_constant<int, 32>());
     if (HS <= 64) return f(std::integral_constant<int, 64>());
+#ifndef SMALL
     if (HS <= 128) return f(std::integral_constant<int, 128>());
     if (HS <= 256) return f(std::integral_constant<int, 256>());
+#endif
     throw std::runtime_error("a head must have at most 256 numbers: got " + std::to_string(HS));
 }
 
@@ -57,18 +61,78 @@ void flash(const Backward<T>& a, const Sizes& n, stream_t stream) {
     });
 }
 
+// The kernels of this rung want 16-byte chunks; `packed` sees to that.
+template <class E>
+void mma_kernels(const Forward<E>& a, const Sizes& n, stream_t stream) {
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = MmaForwardTile<size>;
+        launch(mma_forward<E, size>, grid_of(n, Tile::ROWS), Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+    });
+}
+template <class E>
+void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    delta(a, n, stream);
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = MmaBackwardTile<size>;
+        const dim3 grid = grid_of(n, Tile::ROWS);
+        launch(mma_backward<E, size, true>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+        launch(mma_backward<E, size, false>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+    });
+}
+
+template <class E, class T>
+void mma(const Forward<T>& a, const Sizes& n, stream_t stream) {
+    const Sizes padded = with_padding(n);
+    Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream);
+    Packed<E, T> out(a.out, n, stream);
+    mma_kernels(Forward<E>{q.view, k.view, v.view, out.view, a.lse}, padded, stream);
+    out.write_back();
+}
+template <class E, class T>
+void mma(const Backward<T>& a, const Sizes& n, stream_t stream) {
+    const Sizes padded = with_padding(n);
+    Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream), out(a.out, n, stream),
+        dout(a.dout, n, stream);
+    Packed<E, T> dq(a.dq, n, stream), dk(a.dk, n, stream), dv(a.dv, n, stream);
+    mma_kernels(Backward<E>{q.view, k.view, v.view, out.view, dout.view, a.lse, a.delta, dq.view, dk.view, dv.view},
+                padded, stream);
+    dq.write_back();
+    dk.write_back();
+    dv.write_back();
+}
+
+template <class Arrays>
+void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, float) {
+    if (rung == Rung::naive) naive(a, n, stream);
+    else if (rung == Rung::flash) flash(a, n, stream);
+    else mma<bf16>(a, n, stream);
+}
+template <class Arrays>
+void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, double) {
+    if (rung == Rung::mma) throw std::runtime_error("the mma rung does not take float64");
+    rung == Rung::naive ? naive(a, n, stream) : flash(a, n, stream);
+}
+template <class Arrays>
+void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
+    if (rung != Rung::mma) throw std::runtime_error("only the mma rung takes bfloat16");
+    mma<bf16>(a, n, stream);
+}
+template <class Arrays>
+void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
+    if (rung != Rung::mma) throw std::runtime_error("only the mma rung takes float16");
+    mma<fp16>(a, n, stream);
+}
+
 }  // namespace
 
 namespace gpu {
 template <class T>
 void forward(Rung rung, const Forward<T>& a, const Sizes& n, Stream stream) {
-    if (n.heads() == 0 || n.T == 0) return;
-    rung == Rung::naive ? naive(a, n, stream_t(stream)) : flash(a, n, stream_t(stream));
+    if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
 }
 template <class T>
 void backward(Rung rung, const Backward<T>& a, const Sizes& n, Stream stream) {
-    if (n.heads() == 0 || n.T == 0) return;
-    rung == Rung::naive ? naive(a, n, stream_t(stream)) : flash(a, n, stream_t(stream));
+    if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
 }
 
 void* allocate(size_t bytes, Stream stream) { return ::allocate(bytes, stream_t(stream)); }
@@ -82,8 +146,13 @@ void copy_out(void* host, const void* device, size_t bytes, Stream stream) {
 void synchronize(Stream stream) { ::synchronize(stream_t(stream)); }
 std::string driver_problem() { return ::driver_problem(); }
 
-template void forward(Rung, const Forward<float>&, const Sizes&, Stream);
-template void forward(Rung, const Forward<double>&, const Sizes&, Stream);
-template void backward(Rung, const Backward<float>&, const Sizes&, Stream);
-template void backward(Rung, const Backward<double>&, const Sizes&, Stream);
+#define INSTANTIATE(T)                                                       \
+    template void forward(Rung, const Forward<T>&, const Sizes&, Stream);    \
+    template void backward(Rung, const Backward<T>&, const Sizes&, Stream);
+INSTANTIATE(float)
+#ifndef SMALL                               // the mutation test compiles many variants, and only what it needs
+INSTANTIATE(double)
+INSTANTIATE(Bfloat16)
+INSTANTIATE(Float16)
+#endif
 }  // namespace gpu

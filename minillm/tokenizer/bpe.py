@@ -5,18 +5,20 @@ neighbouring pairs that were ever merged, the one learned first (lowest rank) is
 (Sennrich et al. 2016; the byte alphabet is Radford et al. 2019). Decoding is the concatenation of the tokens' bytes.
 
 Ids: 256 single bytes in the order of GPT-2's table, the merges in order, then the special tokens.
-This module is the specification of the fast tokenizer: both give identical ids.
+This module is the specification of the fast tokenizer (fast.py, csrc/text/bpe.cpp), which does the work where it is built:
+both give identical ids.
 """
+import codecs
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from minillm.tokenizer import formats, train
+from minillm.tokenizer import fast, formats, train
 from minillm.tokenizer.merge import WordCache, encode_word
-from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special
+from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, special_matcher, split_special, well_formed
 
 
 class Tokenizer:
@@ -25,59 +27,94 @@ class Tokenizer:
     vocab_size       number of ids, special tokens included
     special_tokens   dict text -> id            eot_token   id of <|endoftext|>, or None
     merges           list of (bytes, bytes), in order of rank
-    pattern          name of the pre-tokenization pattern, "gpt2" or "cl100k"
+    pattern          name of the pre-tokenization pattern: "gpt2", "cl100k", "o200k" or a registered one
+    backend          "cpp" or "python": who encodes; the ids are the same
     """
 
-    def __init__(self, tokens: list[bytes], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2"):
-        """`tokens[id]` are a token's bytes. Raises ValueError if the parts contradict each other."""
+    def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
+        """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
+
+        Raises ValueError if the parts contradict each other, ImportError if "cpp" is asked for and not built.
+        """
         self.merges = list(merges)
         self.special_tokens = dict(special_tokens)
         self.pattern = pattern
         self.vocab_size = len(tokens)
         self.eot_token = self.special_tokens.get("<|endoftext|>")
-        self._tokens = dict(enumerate(tokens))      # not a list: -1 must not be the last token
+        self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         ids = ordinary_ids(tokens, self.special_tokens)
         self._ranks, made = rank_merges(self.merges, ids)
         byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._words = WordCache(partial(encode_word, byte_ids=byte_ids, ranks=self._ranks, made=made))
         self._find_words = compile_pattern(pattern).findall
+        triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
+        self._fast = fast.encoder(self._tokens, self.vocab_size, triples, self.special_tokens, pattern, backend)
+        self.backend = "cpp" if self._fast else "python"
 
     @classmethod
     def train(cls, files_or_texts, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
-              pattern: str = "gpt2", progress: Callable | None = None) -> "Tokenizer":
+              pattern: str = "gpt2", progress: Callable | None = None, ties: str = "ids", backend: str = "auto",
+              threads: int | None = None) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
         Stops early when the text has no pair left to merge; `vocab_size` of the result says where. Special tokens'
-        texts in the corpus are skipped. `progress(done, total)` is called every few merges.
+        texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which of two equally
+        frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
         Raises ValueError (vocab_size below 256 + specials, no text, unknown pattern, not UTF-8), FileNotFoundError.
         """
         specials = check_specials(special_tokens)
         n_merges = check_vocab_size(vocab_size, len(specials))
-        counts = train.count_words(files_or_texts, pattern, frozenset(specials))
-        if n_merges and not counts:
-            raise ValueError("files_or_texts holds no text to learn from")
+        learned = learn(files_or_texts, pattern, frozenset(specials), n_merges, progress, ties, backend, threads)
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
-        for first, second in train.learn_merges(counts, n_merges, progress):
+        for first, second in learned:
             merges.append((tokens[first], tokens[second]))
             tokens.append(tokens[first] + tokens[second])
         special_ids = {text: len(tokens) + i for i, text in enumerate(specials)}
-        return cls(tokens + [text.encode("utf-8") for text in specials], merges, special_ids, pattern)
+        return cls(tokens + [text.encode("utf-8") for text in specials], merges, special_ids, pattern, backend)
 
-    def encode(self, text: str, allowed_special: Collection[str] | str = frozenset()) -> list[int]:
-        """Token ids of a text. Only the special tokens in `allowed_special` (a set, or "all") become their id;
-        any other special token's text is encoded like ordinary text.
+    def encode(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+               disallowed_special: Collection[str] | str = ()) -> list[int]:
+        """Token ids of a text. Only the special tokens in `allowed_special` (a set, or "all") become their id, where
+        several begin at one place the longest; any other special token's text is encoded like ordinary text.
 
+        disallowed_special: special tokens whose text must not occur; "all" means all that are not allowed.
         Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text
-        decodes to itself. Raises ValueError if text is no str or an allowed special token does not exist.
+        decodes to itself. Raises ValueError if text is no str, a special token does not exist, or a disallowed one occurs.
         """
-        return list(self.encode_iterable([text], allowed_special))
+        return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
-    def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = frozenset()
-                     ) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text, allowed_special) for text in texts]
+    def encode_ordinary(self, text: str) -> list[int]:
+        """`encode` that knows no special tokens."""
+        return self.encode(text)
+
+    def encode_array(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+                     disallowed_special: Collection[str] | str = ()) -> np.ndarray:
+        """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
+        allowed = self._check_special(text, allowed_special, disallowed_special)
+        if self._fast:
+            return self._fast.encode(text, allowed)
+        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        return np.fromiter(chain.from_iterable(self._encode([text], allowed)), dtype)
+
+    def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = frozenset(),
+                     disallowed_special: Collection[str] | str = (), threads: int | None = None) -> list[list[int]]:
+        """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
+        ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
+        return [ids[start:end].tolist() for start, end in pairwise(ends)]
+
+    def encode_batch_array(self, texts: Iterable[str], allowed_special: Collection[str] | str = frozenset(),
+                           disallowed_special: Collection[str] | str = (), threads: int | None = None
+                           ) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
+        texts, threads, allowed = list(texts), fast.count_threads(threads), self._check_allowed(allowed_special)
+        for text in texts:
+            self._check_special(text, allowed, disallowed_special)
+        if self._fast:
+            return self._fast.encode_batch(texts, allowed, threads)
+        arrays = [self.encode_array(text, allowed) for text in texts] or [self.encode_array("")]
+        return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
 
     def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = frozenset()
                         ) -> Iterator[int]:
@@ -85,16 +122,30 @@ class Tokenizer:
 
         Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces).
         """
-        return chain.from_iterable(self._encode(lines, self._check_allowed(allowed_special)))
+        allowed = self._check_allowed(allowed_special)
+        if not self._fast:
+            return chain.from_iterable(self._encode(lines, allowed))
+        pieces = safe_pieces(lines, allowed, self.pattern)
+        return chain.from_iterable(self._fast.encode(piece, allowed).tolist() for piece in pieces)
 
-    def encode_array(self, text: str, allowed_special: Collection[str] | str = frozenset()) -> np.ndarray:
-        """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        return np.fromiter(self.encode_iterable([text], allowed_special), dtype)
+    def encode_with_offsets(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+                            disallowed_special: Collection[str] | str = ()) -> tuple[list[int], np.ndarray]:
+        """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
+
+        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
+        """
+        ids = self.encode(text, allowed_special, disallowed_special)
+        data = np.frombuffer(well_formed(text).encode("utf-8"), np.uint8)
+        if not ids:
+            return ids, np.empty((0, 2), np.int64)
+        char_at = np.cumsum((data & 0xC0) != 0x80) - 1                  # of each byte, the number of its character
+        ends = np.cumsum([len(self._tokens[id]) for id in ids])
+        starts = np.concatenate([[0], ends[:-1]])
+        return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
 
     def _encode(self, chunks: Iterable[str], allowed: frozenset[str]) -> Iterator[tuple[int, ...]]:
         """The ids of a stream of text, word by word."""
-        for piece in safe_pieces(chunks, allowed):
+        for piece in safe_pieces(chunks, allowed, self.pattern):
             for segment, is_special in split_special(piece, allowed):
                 if is_special:
                     yield (self.special_tokens[segment],)
@@ -111,13 +162,40 @@ class Tokenizer:
                 raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
         return frozenset(allowed_special)
 
+    def _check_special(self, text, allowed_special, disallowed_special) -> frozenset[str]:
+        """The allowed special tokens. Raises ValueError if text is no str or holds a disallowed special token."""
+        if not isinstance(text, str):
+            raise ValueError(f"text must be str: got {type(text).__name__}")
+        allowed = self._check_allowed(allowed_special)
+        if disallowed_special == "all":
+            disallowed = frozenset(self.special_tokens) - allowed
+        elif isinstance(disallowed_special, str):
+            raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
+        else:
+            disallowed = frozenset(disallowed_special)
+        if disallowed and (found := special_matcher(disallowed).search(text)):
+            raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
+                             "or leave it out of disallowed_special to encode it as ordinary text")
+        return allowed
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The tokens' bytes, joined. Raises ValueError naming an id that does not exist."""
+        if self._fast and isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and ids.dtype != np.uint64:
+            return self._fast.decode(ids.reshape(-1))
         ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
         try:
             return b"".join(map(self._tokens.__getitem__, ids))
         except KeyError as error:
             raise ValueError(f"id {error.args[0]} is not in the vocabulary of {self.vocab_size}") from None
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text piece by piece as ids come in; a piece never ends inside a character, and none is empty."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for id in ids:
+            if piece := decoder.decode(self.token_bytes(id)):
+                yield piece
+        if piece := decoder.decode(b"", final=True):
+            yield piece
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
@@ -135,11 +213,18 @@ class Tokenizer:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
+    def save_tiktoken(self, path) -> None:
+        """Write tiktoken's rank file: a line per ordinary token, base64 and id. It has no special tokens and no pattern.
+
+        Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
+        """
+        formats.write_tiktoken(path, *self._parts()[:3])
+
     def _parts(self):
-        return [self._tokens[i] for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
+        return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 
     @classmethod
-    def from_pretrained(cls, directory_or_file) -> "Tokenizer":
+    def from_pretrained(cls, directory_or_file, backend: str = "auto") -> "Tokenizer":
         """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
@@ -147,14 +232,14 @@ class Tokenizer:
         path = Path(directory_or_file)
         if path.is_dir():
             if not (path / "tokenizer.json").exists() and (path / "vocab.json").exists():
-                return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt")
+                return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path))
+            return cls(*formats.read_tokenizer_json(path), backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json, merges_txt, special_tokens: Iterable[str] = ("<|endoftext|>",),
-                          pattern: str = "gpt2") -> "Tokenizer":
+                          pattern: str = "gpt2", backend: str = "auto") -> "Tokenizer":
         """Read GPT-2's pair of files. A special token that the vocabulary lacks gets the next free id."""
         specials = check_specials(special_tokens)
         with formats.errors_name(merges_txt):
@@ -162,7 +247,32 @@ class Tokenizer:
         with formats.errors_name(vocab_json):
             tokens, special_ids = formats.read_vocab(vocab_json, specials)
         with formats.errors_name(f"{vocab_json} and {merges_txt}"):
-            return cls(tokens, merges, special_ids, pattern)
+            return cls(tokens, merges, special_ids, pattern, backend)
+
+    @classmethod
+    def from_tiktoken(cls, path, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
+                      backend: str = "auto") -> "Tokenizer":
+        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
+
+        Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
+        """
+        with formats.errors_name(path):
+            tokens, merges = formats.read_tiktoken(path)
+            specials = dict(special_tokens or {})
+            check_specials(specials)
+            return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
+
+
+def learn(files_or_texts, pattern, specials, n_merges, progress, ties, backend, threads) -> list[tuple[int, int]]:
+    """The merges as pairs of ids, by C++ or Python. Raises ValueError if merges are wanted and there is no text."""
+    if core := fast.load(backend):
+        learned = fast.learn(core, files_or_texts, pattern, specials, n_merges, progress, ties, threads)
+    else:
+        counts = train.count_words(files_or_texts, pattern, specials)
+        learned = train.learn_merges(counts, n_merges, progress, ties) if counts else None
+    if learned is None and n_merges:
+        raise ValueError("files_or_texts holds no text to learn from")
+    return learned or []
 
 
 def ordinary_ids(tokens: list[bytes], special_tokens: dict[str, int]) -> dict[bytes, int]:
@@ -170,7 +280,7 @@ def ordinary_ids(tokens: list[bytes], special_tokens: dict[str, int]) -> dict[by
     special_ids = set(special_tokens.values())
     ids = {}
     for i, token in enumerate(tokens):
-        if i not in special_ids and ids.setdefault(token, i) != i:
+        if token is not None and i not in special_ids and ids.setdefault(token, i) != i:
             raise ValueError(f"tokens {ids[token]} and {i} are both {token!r}")
     for byte in range(256):
         if bytes([byte]) not in ids:

@@ -1,18 +1,26 @@
-"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, and GPT-2's vocab.json with merges.txt.
+"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's
+rank file.
 
-Both are text, so they write each byte as one printable character (Radford et al. 2019): the printable ones of
+tiktoken's lines are a token's bytes in base64 and its id. The others are text, so they write each byte as one printable character (Radford et al. 2019): the printable ones of
 Latin-1 stand for themselves, the other 68 become U+0100, U+0101, ... in order. A space is thus 'Ġ'. The order of
 these characters is also the order of the first 256 ids, here as in GPT-2.
 
 Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
 anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
 """
+import base64
+import binascii
 import json
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from minillm.files import atomic_write
+from minillm.tokenizer.merge import merge_long, merge_short
 from minillm.tokenizer.pretokenize import PATTERNS
+
+MOST_BYTES = 1 << 28        # of a file: several times the largest vocabulary there is
+MOST_IDS_LEFT_OUT = 4096    # ids that may stand for nothing, as some of tiktoken's do
 
 PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]
@@ -59,6 +67,18 @@ def write_vocab_merges(directory, tokens, merges, special_tokens) -> None:
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
 
+def write_tiktoken(path, tokens, merges, special_tokens) -> None:
+    """Write tiktoken's rank file. Raises ValueError if the ids do not tell the order of the merges."""
+    special_ids = set(special_tokens.values())
+    ids = {token: id for id, token in enumerate(tokens) if id not in special_ids}
+    made = [ids[first + second] for first, second in merges]
+    if any(later <= earlier for earlier, later in pairwise(made)):
+        raise ValueError("the ids are not in the order of the merges: tiktoken's rank file cannot tell this vocabulary")
+    lines = [f"{base64.b64encode(token).decode()} {id}\n" for token, id in ids.items() if token is not None]
+    with atomic_write(Path(path), newline="\n") as file:
+        file.writelines(lines)
+
+
 def write_json(path: Path, document, indent=None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
@@ -68,7 +88,7 @@ def write_json(path: Path, document, indent=None) -> None:
 def vocabulary(tokens, special_tokens) -> dict[str, int]:
     """Written form -> id; special tokens are written as they are."""
     special_text = {id: text for text, id in special_tokens.items()}
-    return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens)}
+    return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens) if token is not None}
 
 
 def merge_lines(merges) -> list[str]:
@@ -121,16 +141,82 @@ def read_vocab(path, specials: list[str]):
 
 def read_merges(path) -> list[tuple[bytes, bytes]]:
     """The pairs in a merges.txt, whose first line may give a version."""
-    lines = Path(path).read_text(encoding="utf-8").replace("\r\n", "\n").split("\n")
+    lines = read_text(path).replace("\r\n", "\n").split("\n")
     if lines[0].startswith("#version"):
         lines = lines[1:]
     return [parse_merge(line) for line in lines if line]
 
 
+def read_tiktoken(path) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
+    """(id -> bytes, merges) of a rank file. It names no merges: a token's two parts are what the tokens before it make
+    of its bytes. (Neighbours that ever meet as x and y have become so inside x + y alone, so no other parts occur.)"""
+    tokens = {}
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if line:
+            id, token = parse_rank(line, number)
+            if id in tokens:
+                raise ValueError(f"line {number}: id {id} is there twice")
+            tokens[id] = token
+    ids = {token: id for id, token in tokens.items()}
+    if len(ids) < len(tokens):
+        raise ValueError("a token is there twice")
+    return tokens, recover_merges(tokens, ids)
+
+
+def parse_rank(line: str, number: int) -> tuple[int, bytes]:
+    text, _, id = line.partition(" ")
+    try:
+        token = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        token = b""
+    if not token or not (id.isascii() and id.isdecimal() and len(id) < 10):
+        raise ValueError(f"line {number} must be base64, a space and an id: got {line!r:.80}")
+    return int(id), token
+
+
+def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """Replay each token's bytes with the merges found so far; two tokens must be left. Raises ValueError otherwise."""
+    ranks, made = {}, []
+    for byte in range(256):
+        if bytes([byte]) not in ids:
+            raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
+    for id in sorted(tokens):
+        if len(tokens[id]) == 1:
+            continue
+        parts = [ids[bytes([byte])] for byte in tokens[id]]
+        parts = (merge_short if len(parts) <= 32 else merge_long)(parts, ranks, made)
+        if len(parts) != 2:
+            raise ValueError(f"token {id}, {tokens[id]!r:.80}, is not made of two tokens with lower ids")
+        ranks[tuple(parts)] = len(made)
+        made.append(id)
+    return [(tokens[first], tokens[second]) for first, second in ranks]
+
+
+def with_specials(tokens: dict[int, bytes], special_tokens: dict[str, int]) -> list[bytes | None]:
+    """tokens[id] as a list, special tokens included, None where an id is not used."""
+    tokens = dict(tokens)
+    for text, id in special_tokens.items():
+        if isinstance(id, bool) or not isinstance(id, int) or id < 0 or id in tokens:
+            raise ValueError(f"special token {text!r} must have an id of its own: got {id!r}")
+        tokens[id] = text.encode("utf-8")
+    size = max(tokens) + 1
+    if size > len(tokens) + MOST_IDS_LEFT_OUT:
+        raise ValueError(f"the largest id is {size - 1}, but there are only {len(tokens)} tokens")
+    return [tokens.get(id) for id in range(size)]
+
+
+def read_text(path) -> str:
+    """A whole file, which must be UTF-8 and no larger than any tokenizer is."""
+    path = Path(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
+    return path.read_text(encoding="utf-8")
+
+
 def read_json(path):
     """Parsed JSON, in which a key that comes twice is an error too."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=distinct_keys)
+        return json.loads(read_text(path), object_pairs_hook=distinct_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -198,11 +284,12 @@ def parse_merge(merge) -> tuple[bytes, bytes]:
     return pair
 
 
-def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes]:
-    """tokens[id] = bytes. Raises ValueError unless the ids are 0, 1, ..., n-1, each once."""
-    tokens = [None] * len(ids)
+def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes | None]:
+    """tokens[id] = bytes, None for ids that are left out. Raises ValueError unless each id comes once and few lack."""
+    size = 1 + max((id for id in ids.values() if isinstance(id, int)), default=-1)
+    tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
     for text, id in ids.items():
-        if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(ids) or tokens[id] is not None:
+        if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(tokens) or tokens[id] is not None:
             raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id}")
         tokens[id] = text.encode("utf-8") if text in special_tokens else chars_to_bytes(text)
         if not tokens[id]:

@@ -7,6 +7,8 @@ word needs to be merged only once. A pattern is a regular expression whose match
              most one space before it; then white space, which leaves its last character to the word that follows.
     cl100k   GPT-4's: contractions in any case, at most three digits together, punctuation keeps its newlines. As in
              tiktoken today, white space that ends the text is one word (older forms split it after a newline).
+    o200k    GPT-4o's: as cl100k, but a capital begins a new word after a small letter, and contractions and combining
+             marks stay with their word.
 
 They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike.
 Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
@@ -20,14 +22,20 @@ PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "cl100k": (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
                r"|\s++(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"),
+    "o200k": (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'(?:[sdmt]|ll|ve|re))?"
+              r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'(?:[sdmt]|ll|ve|re))?"
+              r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
 }
 
-# Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above
-# a letter or digit ends its word unless another letter or digit follows, and a blank that is no newline never
-# continues a word: so the left half ends a word whatever comes next, and the right half begins one. Elsewhere a cut
-# may change the words: two newlines before a dash are two words, but one word where the text ends; "'l" + "l".
-# (?r) searches from the end; a surrogate may be half of a letter, so nothing is decided before one.
-SAFE_CUT = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
+# Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above a blank
+# that is no newline never continues a word: so what is not white space ends its word before one, and the right half
+# begins a word. In gpt2 and cl100k a letter or digit also ends its word unless another letter or digit follows (in
+# o200k a mark or a contraction may). Elsewhere a cut may change the words: two newlines before a dash are two words, but
+# one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so nothing
+# is decided before one. A pattern that is not listed is never cut.
+AFTER_LETTER = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
+BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
+SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK}
 PIECE = 1 << 16     # characters per piece of a stream
 
 
@@ -37,6 +45,21 @@ def compile_pattern(name: str) -> regex.Pattern:
     if name not in PATTERNS:
         raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}: got {name!r}")
     return regex.compile(PATTERNS[name])
+
+
+def register_pattern(name: str, pattern: str) -> None:
+    """Make a pattern of one's own known by a name; its matches must tile every text. It is run by `regex`.
+
+    Files of a tokenizer with such a pattern can be read wherever the same name is registered first.
+    Raises ValueError if the name is taken by another pattern or `regex` cannot compile the pattern.
+    """
+    if PATTERNS.get(name, pattern) != pattern:
+        raise ValueError(f"pattern {name!r} is known already, and is another one")
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"pattern {name!r} is no regular expression: {error}") from None
+    PATTERNS[name] = pattern
 
 
 @lru_cache
@@ -69,7 +92,7 @@ def split_special(text: str, specials: frozenset[str] = frozenset()) -> Iterator
             yield segment, i % 2 == 1       # split() with a group alternates ordinary, special, ordinary ...
 
 
-def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset()) -> Iterator[str]:
+def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset(), pattern: str = "gpt2") -> Iterator[str]:
     """Regroup a stream of text into pieces that can be tokenized one by one, at no difference to the ids.
 
     A piece ends at a safe cut or after a special token. Memory stays near PIECE characters unless the text has no
@@ -82,7 +105,7 @@ def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset()) -
         if length < enough:
             continue
         text = "".join(held)
-        cut = last_safe_cut(text, specials)
+        cut = last_safe_cut(text, specials, pattern)
         if cut:
             yield text[:cut]
         held, length = [text[cut:]], len(text) - cut
@@ -100,7 +123,7 @@ def slices(chunks: Iterable[str]) -> Iterator[str]:
             yield chunk[start:start + PIECE]
 
 
-def last_safe_cut(text: str, specials: frozenset[str]) -> int:
+def last_safe_cut(text: str, specials: frozenset[str], pattern: str) -> int:
     """The last place to cut `text`, whatever text may follow it; 0 if there is none."""
     start, end = 0, len(text)
     if specials:
@@ -109,5 +132,5 @@ def last_safe_cut(text: str, specials: frozenset[str]) -> int:
             if match.start() > end:
                 break
             start = match.end()
-    place = SAFE_CUT.search(text, start, end) if start < end else None
+    place = SAFE_CUTS[pattern].search(text, start, end) if start < end and pattern in SAFE_CUTS else None
     return place.end() if place else start

@@ -9,9 +9,13 @@ one new token, and replace it everywhere. Three ideas make this quick:
                      So an entry of the heap never promises too little: if the top one is out of date, it goes back
                      with its true count; if not, it is the maximum.
 
-Ties: of pairs with equal counts the one with the smaller ids (first part, then second part) is merged, as Hugging
-Face's BpeTrainer does; ids are given in the order of GPT-2's byte table, then of creation. Pairs seen once are
-merged too if the vocabulary has room.
+Ties, of pairs with equal counts:
+    ids     the one with the smaller ids (first part, then second part), as in Hugging Face's BpeTrainer; ids are given
+            in the order of GPT-2's byte table, then of creation
+    bytes   the one whose bytes are greater (first part, then second part), the rule of most textbooks
+Pairs seen once are merged too if the vocabulary has room.
+
+This is the specification of csrc/text/bpe_train.cpp: both give identical merges.
 """
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +27,7 @@ from minillm.tokenizer.formats import BYTE_ORDER
 from minillm.tokenizer.merge import Pair, merge_pair
 from minillm.tokenizer.pretokenize import PIECE, compile_pattern, safe_pieces, split_special
 
+TIES = ("ids", "bytes")
 BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 
 
@@ -31,7 +36,7 @@ def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Count
     find_words = compile_pattern(pattern).findall
     counts = Counter()
     for chunks in documents(files_or_texts):
-        for piece in safe_pieces(chunks, specials):
+        for piece in safe_pieces(chunks, specials, pattern):
             for segment, is_special in split_special(piece, specials):
                 if not is_special:
                     counts.update(find_words(segment))
@@ -63,27 +68,48 @@ def read_chunks(path: Path) -> Iterator[str]:
             raise ValueError(f"{path}: not UTF-8 text: {error.reason}") from None
 
 
-def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | None = None) -> list[Pair]:
+def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | None = None, ties: str = "ids"
+                 ) -> list[Pair]:
     """The first `n_merges` merges as pairs of ids; merge k makes token 256 + k. Fewer if no pair is left."""
+    key_of = TieOrder(ties)
     words = [[BYTE_ID[byte] for byte in word.encode("utf-8")] for word in counts]
     word_counts = list(counts.values())
     pair_counts, words_with = index_pairs(words, word_counts)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heap = [(-count, key_of(pair), pair) for pair, count in pair_counts.items()]
     heapify(heap)
     merges = []
     while len(merges) < n_merges and (pair := pop_most_frequent(heap, pair_counts)):
         new = 256 + len(merges)
         merges.append(pair)
+        key_of.learn(pair)
         created = set()
         for i in words_with.pop(pair):
             created |= rewrite(words, i, pair, new, word_counts[i], pair_counts, words_with)
         for fresh in created:
-            heappush(heap, (-pair_counts[fresh], fresh))
+            heappush(heap, (-pair_counts[fresh], key_of(fresh), fresh))
         if progress and len(merges) % 64 == 0:
             progress(len(merges), n_merges)
     if progress:
         progress(len(merges), len(merges))
     return merges
+
+
+class TieOrder:
+    """Called with a pair, gives what sorts equal counts: the pair that is to be merged first has the smallest."""
+
+    def __init__(self, ties: str):
+        if ties not in TIES:
+            raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
+        self.by_bytes = ties == "bytes"
+        self.keys = [(-byte,) for byte in BYTE_ORDER]       # by id: negated, so that greater bytes are smaller ...
+
+    def learn(self, pair: Pair) -> None:
+        """The next id stands for this pair."""
+        if self.by_bytes:
+            self.keys.append(self.keys[pair[0]] + self.keys[pair[1]])
+
+    def __call__(self, pair: Pair):
+        return tuple(self.keys[id] + (1,) for id in pair) if self.by_bytes else pair     # ... and longer ones too
 
 
 def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pair, int], dict[Pair, set[int]]]:
@@ -99,12 +125,12 @@ def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pa
 def pop_most_frequent(heap: list, pair_counts: dict[Pair, int]) -> Pair | None:
     """Take the pair with the highest true count off the heap; None when every pair is gone."""
     while heap:
-        promised, pair = heap[0]
+        promised, key, pair = heap[0]
         count = pair_counts.get(pair, 0)
         if count == -promised:
-            return heappop(heap)[1]
+            return heappop(heap)[2]
         if count:
-            heapreplace(heap, (-count, pair))
+            heapreplace(heap, (-count, key, pair))
         else:
             heappop(heap)
     return None

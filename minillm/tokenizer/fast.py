@@ -1,0 +1,172 @@
+"""The C++ tokenizer (csrc/text) behind the readable one's interface.
+
+`Tokenizer` asks `encoder` for a FastEncoder and `learn` for merges, and goes on in Python where the answer is None:
+the extension is not built, MINILLM_CPU=none, or the vocabulary is larger than the core's tables. The results are equal.
+"""
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import chain
+
+import numpy as np
+
+from minillm.tokenizer.formats import BYTE_ORDER
+from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from minillm.tokenizer.train import TIES, count_words, documents
+
+BACKENDS = ("auto", "python", "cpp")
+BUILD = "pip install -e . (with a C++ compiler)"
+COUNTED = 4 << 20           # characters handed to the counting threads at a time
+MOST_THREADS = 64
+
+
+def load(backend: str = "auto"):
+    """The extension module, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had.
+
+    An extension that is there but broken raises its own ImportError: it is never passed over in silence.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
+    if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
+        return None
+    if find_spec("minillm._cpp.text") is None:
+        if backend == "cpp":
+            raise ImportError(f"the C++ tokenizer is not built; to build it: {BUILD}")
+        return None
+    return import_module("minillm._cpp.text")
+
+
+def count_threads(threads: int | None) -> int:
+    """The number of threads to use: as many as there are cores for None. Raises ValueError."""
+    if threads is None:
+        return min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}: got {threads!r}")
+    return threads
+
+
+def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]], special_tokens: dict[str, int],
+            pattern: str, backend: str = "auto") -> "FastEncoder | None":
+    """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
+    core = load(backend)
+    if core is None:
+        return None
+    if vocab_size > core.MAX_TOKENS or len(merges) > core.MAX_TOKENS:
+        if backend == "cpp":
+            raise ValueError(f"the C++ tokenizer takes up to {core.MAX_TOKENS} tokens: got {vocab_size}")
+        return None
+    return FastEncoder(core, tokens, vocab_size, merges, special_tokens, pattern)
+
+
+class FastEncoder:
+    """Ids of texts as arrays, uint16 if every id fits, else uint32."""
+
+    def __init__(self, core, tokens, vocab_size, merges, special_tokens, pattern):
+        self.find_words = None if pattern in core.PATTERNS else compile_pattern(pattern).findall
+        self.narrow = vocab_size <= 1 << 16
+        self.special_tokens = special_tokens
+        self.special_index = {text: i for i, text in enumerate(special_tokens)}
+        self.core = build(core, tokens, vocab_size, merges, special_tokens, core.PATTERNS[0] if self.find_words else pattern)
+
+    def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
+        if self.find_words:
+            return self.encode_by_regex(text, allowed)
+        indices = [self.special_index[special] for special in allowed]
+        try:
+            return self.core.encode(text, indices, self.narrow)
+        except UnicodeEncodeError:                      # surrogates
+            return self.core.encode(well_formed(text), indices, self.narrow)
+
+    def encode_batch(self, texts: list[str], allowed: frozenset[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts, one after the other, and the (n + 1,) places where each text's begin and end."""
+        if self.find_words:
+            arrays = [self.encode_by_regex(text, allowed) for text in texts]
+            ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+            return np.concatenate([np.empty(0, self.dtype), *arrays]), ends
+        indices = [self.special_index[special] for special in allowed]
+        try:
+            return self.core.encode_batch(texts, indices, self.narrow, threads)
+        except UnicodeEncodeError:
+            return self.core.encode_batch(list(map(well_formed, texts)), indices, self.narrow, threads)
+
+    def encode_by_regex(self, text: str, allowed: frozenset[str]) -> np.ndarray:
+        """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
+        parts = [np.empty(0, self.dtype)]
+        for segment, is_special in split_special(text, allowed):
+            parts.append(np.array([self.special_tokens[segment]], self.dtype) if is_special else
+                         self.core.encode_words(self.find_words(segment), self.narrow))
+        return np.concatenate(parts)
+
+    @property
+    def dtype(self):
+        return np.uint16 if self.narrow else np.uint32
+
+    def decode(self, ids) -> bytes:
+        return self.core.decode(ids)
+
+
+def build(core, tokens, vocab_size, merges, special_tokens, pattern):
+    """The core's Encoder."""
+    special_ids = set(special_tokens.values())
+    byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
+    left, right, made = np.array(merges, np.uint32).reshape(-1, 3).T
+    return core.Encoder(
+        np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
+        *map(np.ascontiguousarray, (left, right, made)), [tokens.get(id) for id in range(vocab_size)],
+        [(text.encode("utf-8"), id) for text, id in special_tokens.items()], pattern)
+
+
+# ---- training
+
+def learn(core, files_or_texts, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None = None,
+          ties: str = "ids", threads: int | None = None) -> list[tuple[int, int]] | None:
+    """The merges that train.learn_merges finds, as pairs of ids; None if the corpus holds no word. Memory grows with
+    the distinct words only. Raises ValueError and FileNotFoundError as it does."""
+    if ties not in TIES:
+        raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
+    counter = count(core, files_or_texts, pattern, specials, count_threads(threads))
+    if not counter.distinct():
+        return None
+    merges = counter.learn(byte_ids_in_order(), n_merges, ties == "bytes", progress)
+    if progress:
+        progress(len(merges), len(merges))
+    return list(map(tuple, merges.tolist()))
+
+
+def count(core, files_or_texts, pattern: str, specials: frozenset[str], threads: int):
+    """The core's WordCounter, with every word of the corpus in it."""
+    if pattern not in core.PATTERNS:
+        counter = core.WordCounter(core.PATTERNS[0], [])
+        counts: Counter[str] = count_words(files_or_texts, pattern, specials)
+        counter.add_words([(word.encode("utf-8"), number) for word, number in counts.items()])
+        return counter
+    counter = core.WordCounter(pattern, [text.encode("utf-8") for text in specials])
+    pieces = chain.from_iterable(safe_pieces(chunks, specials, pattern) for chunks in documents(files_or_texts))
+    for group in grouped(pieces, COUNTED):
+        try:
+            counter.add(group, threads)
+        except UnicodeEncodeError:
+            counter.add(list(map(well_formed, group)), threads)
+    return counter
+
+
+def grouped(pieces: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of pieces of about `size` characters together."""
+    group, held = [], 0
+    for piece in pieces:
+        group.append(piece)
+        held += len(piece)
+        if held >= size:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def byte_ids_in_order() -> np.ndarray:
+    """(256,) the id of each byte before any merge."""
+    ids = np.empty(256, np.uint32)
+    ids[BYTE_ORDER] = np.arange(256)
+    return ids
