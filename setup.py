@@ -2,14 +2,22 @@
 
 Kernels are optional. Without a compiler the install goes on with a warning, and minillm runs on NumPy alone
 (`minillm info` says so). MINILLM_BUILD=avx512 (or a list, by commas) builds only some; MINILLM_BUILD=none builds nothing.
+MINILLM_CUDA=0 leaves the GPU's kernels out, 1 insists on them, auto (the default) builds them where there is an nvcc:
+MINILLM_NVCC, or that of CUDA_HOME, PATH, /usr/local/cuda or the pip wheels. MINILLM_CUDA_ARCHS=80,90 names the GPUs.
 MINILLM_SANITIZE=address (with undefined) or thread builds for the sanitizers; tests/sanitize.sh uses it.
 """
 import os
 import platform
+import shutil
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pybind11
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
 FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden",
          "-fopenmp", "-Wall", "-g0"]
@@ -49,4 +57,58 @@ def cudasim():
                      extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-g0"])
 
 
-setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})
+def cuda():
+    """[the CUDA kernels], or [] without nvcc. The result needs no CUDA library, and loads without a driver."""
+    wanted = os.environ.get("MINILLM_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        raise SystemExit(f"MINILLM_CUDA must be auto, 0 or 1: got {wanted!r}")
+    if wanted == "0" or (wanted == "auto" and not find_nvcc()):
+        return []
+    if not find_nvcc():
+        raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
+                         "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
+    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/cuda.cpp"], language="c++", optional=wanted == "auto",
+                      depends=sorted(str(path) for path in [*Path("csrc/cuda").glob("*.*"), Path("csrc/common.h")]))]
+
+
+def find_nvcc():
+    """Its path, or None."""
+    wheels = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/nvcc"))
+    places = [os.environ.get("MINILLM_NVCC"), Path(os.environ.get("CUDA_HOME", "/none")) / "bin" / "nvcc", shutil.which("nvcc"),
+              "/usr/local/cuda/bin/nvcc", *wheels]
+    return next((str(place) for place in places if place and os.access(place, os.X_OK)), None)
+
+
+def nvcc_command(sources, target):
+    """One command compiles and links. PTX of the newest architecture is kept for GPUs that come after it."""
+    nvcc = find_nvcc()
+    archs = os.environ.get("MINILLM_CUDA_ARCHS", "80,90").split(",")
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    root = Path(nvcc).resolve().parent.parent
+    wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []          # pip's are side by side
+    includes = [sysconfig.get_paths()["include"], pybind11.get_include(), *map(str, wheels)]
+    libraries = [str(root / name) for name in ("lib64", "lib") if (root / name).is_dir()]
+    return [nvcc, "-shared", "-cudart=static", "-std=c++17", "-O3", "--threads=0", *codes,
+            "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes),
+            *(f"-L{path}" for path in libraries), *sources, "-o", target]
+
+
+class BuildExtension(build_ext):
+    """setuptools' own, but minillm._cuda is made by nvcc."""
+
+    def build_extension(self, ext):
+        if ext.name != "minillm._cuda":
+            return super().build_extension(ext)
+        target = self.get_ext_fullpath(ext.name)
+        if not (self.force or newer_group([*ext.sources, *ext.depends], target, "newer")):
+            return None
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(nvcc_command(ext.sources, target), check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CompileError(f"nvcc failed: {error}") from error
+
+
+setup(ext_modules=extensions() + cuda(), cmdclass={"build_ext": BuildExtension},
+      options={"build_ext": {"parallel": os.cpu_count()}})

@@ -4,6 +4,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
@@ -14,9 +15,8 @@
 // Blocks that were given back, by size. `take` finds one of the right size class or asks the system.
 class Pool {
     static constexpr int64_t HEADER = 64, HUGE_PAGE = 1 << 21;   // before each block stands its size, a cache line long
-    static constexpr int64_t KEEP = int64_t(1) << 30;            // give-backs beyond 1 GiB really go back
     std::map<int64_t, std::vector<char*>> blocks;
-    int64_t kept = 0;
+    int64_t kept = 0, used = 0, most = 0;                        // bytes: waiting here, out in arrays, most ever out
     std::mutex lock;
 
     // Sizes in steps of an eighth, so that arrays of nearly equal size share blocks and at most 1/8 is wasted.
@@ -46,6 +46,8 @@ public:
                 found->second.pop_back();
                 kept -= size;
             }
+            used += size;
+            most = std::max(most, used);
         }
         if (!block) block = from_system(size);
         *reinterpret_cast<int64_t*>(block) = size;
@@ -57,7 +59,8 @@ public:
         int64_t size = *reinterpret_cast<int64_t*>(block);
         {
             std::lock_guard<std::mutex> guard(lock);
-            if (kept + size <= KEEP) {
+            used -= size;
+            if (kept + size + used <= most) {                    // never holds more than the arrays once did
                 blocks[size].push_back(block);
                 kept += size;
                 return;

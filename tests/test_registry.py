@@ -1,6 +1,7 @@
 """The op table and `select`: names, errors, an immutable result, composites made of the chosen parts."""
 import dataclasses
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,10 +56,19 @@ def test_unknown_variant_of_a_built_backend():
         select({"layernorm": "cpu/9_magic"})
 
 
-@pytest.mark.parametrize("choice", ["cuda", {"attention": "cuda/2_tensorcore"}], ids=str)
-def test_a_backend_that_is_not_built_says_how(choice):
-    with pytest.raises(ImportError, match="cuda backend is not built.*pip install"):
+@pytest.mark.parametrize("choice", ["cuda", "cudasim", {"attention": "cuda/3_mma"}], ids=str)
+def test_a_backend_that_is_not_built_says_how(choice, monkeypatch):
+    monkeypatch.setattr(registry, "cuda", lambda backend: None)
+    with pytest.raises(ImportError, match="cuda.* backend is not built.*pip install"):
         select(choice)
+
+
+def test_a_backend_that_cannot_run_here_says_why(monkeypatch):
+    """Built, but no driver or no GPU."""
+    monkeypatch.setattr(registry, "cuda", lambda backend: SimpleNamespace(driver_problem=lambda: "no NVIDIA driver"))
+    with pytest.raises(ImportError, match="cuda backend is built but cannot run here: no NVIDIA driver"):
+        select("cuda")
+    assert not any(choice.startswith("cuda/") for choice in choices("attention"))
 
 
 def test_cpu_without_the_extension_is_an_import_error(monkeypatch):

@@ -1,0 +1,203 @@
+"""Bugs planted in the CUDA kernels, one at a time: does the emulator catch them?  `python tests/cuda_mutations.py`
+
+Each mutant is the text of csrc/cuda with one replacement, compiled for the emulator and run over a few sizes and
+schedules. It is caught by an error, a crash, a wrong number, results that differ between schedules, or a bank conflict
+that was not there. A mutant that survives shows what the emulator cannot see.
+"""
+import argparse
+import ctypes
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+CUDA = HERE.parent / "csrc" / "cuda"
+NAIVE, FLASH, MMA, MMA_BACK = ("attention_1_naive.cuh", "attention_2_flash.cuh", "attention_3_mma.cuh",
+                               "attention_3_mma_backward.cuh")
+RUNG = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "repack.cuh": 3}
+SCHEDULES = (0, 8, 9, 10, 11, 12)
+SIZES = ((1, 130, 1, 64, 1), (1, 70, 2, 32, 0), (2, 37, 1, 20, 1))      # B, T, NH, HS, causal
+
+MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
+    ("mask shows one future token", NAIVE, "n.causal ? t + 1 : n.T", "n.causal ? min(t + 2, int64_t(n.T)) : n.T", 0),
+    ("no shrinking of the sum", NAIVE, "total = total * shrink + p", "total = total + p", 0),
+    ("backward mask off by one", NAIVE, "n.causal ? s : 0", "n.causal ? s + 1 : 0", 0),
+    ("delta left out", NAIVE, "p * (dp - delta)", "p * dp", 0),
+    ("warps overlap", NAIVE, "NAIVE_WARPS + threadIdx.x / 32", "NAIVE_WARPS + threadIdx.x / 64", 0),
+    ("no barrier before the load", FLASH, "__syncthreads();                                               // nobody", "// nobody", 0),
+    ("no barrier after the load", FLASH, "        load_tile<COLUMNS, D>(V, v, c0, n);\n        __syncthreads();", "        load_tile<COLUMNS, D>(V, v, c0, n);", 0),
+    ("no barrier before P V", FLASH, "__syncwarp();                                                  // a row", "// a row", 0),
+    ("no zeros past the end", FLASH, "if (first + r < n.T && d < n.HS) {", "if (d < n.HS) {", 0),
+    ("no zeros past HS", FLASH, "if (first + r < n.T && d < n.HS) {", "if (first + r < n.T) {", 0),
+    ("a barrier in a branch", FLASH, "__syncwarp();                                                  // a row", "if (ty < 8) __syncthreads();  // a row", 0),
+    ("threads leave before a barrier", FLASH, "    T out[R][D / 16] = {}, top[R], total[R] = {};", "    if (r0 + ty * R >= n.T) return;\n    T out[R][D / 16] = {}, top[R], total[R] = {};", 0),
+    ("too little shared memory", FLASH, "FORWARD = sizeof(T) * (ROWS * PITCH + 2 * COLUMNS * PITCH + ROWS * S_PITCH)", "FORWARD = sizeof(T) * (ROWS * PITCH + 2 * COLUMNS * PITCH + ROWS * COLUMNS)", 0),
+    ("too little shared memory, backward", FLASH, "BACKWARD = sizeof(T) * (2 * ROWS", "BACKWARD = sizeof(T) * (ROWS + ROWS - 4", 0),
+    ("rows that are not aligned", FLASH, "PITCH = D + 4;", "PITCH = D + 1;", 0),
+    ("output past HS", FLASH, "if (tx + 16 * j < n.HS) rows_of", "rows_of", 0),
+    ("no barrier in the backward", FLASH, "        load_tile<COLUMNS, D>(W, w, c0, n);\n        __syncthreads();", "        load_tile<COLUMNS, D>(W, w, c0, n);", 0),
+    ("dS over P too early", FLASH, "            __syncwarp();\n#pragma unroll", "#pragma unroll", 0),
+    ("causal start one tile late", FLASH, "r0 / COLUMNS * COLUMNS : 0", "r0 / COLUMNS * COLUMNS + COLUMNS : 0", 0),
+    ("rows past the end are written", FLASH, "if (row >= n.T) continue;", "if (row > n.T) continue;", 0),
+    ("no wait", MMA, "cp_async_wait<0>();", "", 0),
+    ("waits for one group too few", MMA, "cp_async_wait<0>();", "cp_async_wait<1>();", 0),
+    ("no barrier", MMA, "        __syncthreads();                                               // everybody", "// everybody", 0),
+    ("barrier before the wait", MMA, "cp_async_wait<0>();                                            // my copies of this tile have landed,\n        __syncthreads();", "__syncthreads();\n        cp_async_wait<0>();", 0),
+    ("copies into the buffer in use", MMA, "(c0 / COLUMNS + 1) % 2 * COLUMNS * D, k,", "c0 / COLUMNS % 2 * COLUMNS * D, k,", 0),
+    ("no commit", MMA, "cp_async_commit();", "", 0),
+    ("no swizzle", MMA, "(c ^ (r / ROWS_A_LINE & MASK)) * 8", "c * 8", 0),
+    ("no zeros past the end", MMA, "const bool inside = first + r < n.T && c * 8 < n.HS;", "const bool inside = c * 8 < n.HS;", 0),
+    ("no zeros past HS", MMA, "const bool inside = first + r < n.T && c * 8 < n.HS;", "const bool inside = first + r < n.T;", 0),
+    ("registers of P swapped", MMA, "p[i][2 * k + r / 2][r % 2 * 2]", "p[i][2 * k + r % 2][r / 2 * 2]", 0),
+    ("operands of K swapped", MMA, "mma<E>(s[i][2 * c], a[i], b[0], b[1])", "mma<E>(s[i][2 * c], a[i], b[1], b[0])", 0),
+    ("V not transposed", MMA, "ldmatrix_t(b, B", "ldmatrix(b, B", 0),
+    ("mask shows one future token", MMA, "if (!is_seen(first_row + 16 * i + lane_row(e), c0", "if (!is_seen(first_row + 16 * i + lane_row(e) + 1, c0", 0),
+    ("mask taken a tile too late", MMA, "c0 + COLUMNS > first_row + 1)", "c0 > first_row + 1)", 0),
+    ("rows g and g + 8 exchanged", MMA, "threadIdx.x % 32 / 4 + e / 2 * 8", "threadIdx.x % 32 / 4 + (1 - e / 2) * 8", 0),
+    ("a sum over two lanes of four", MMA, "lanes_sum<4>(total", "lanes_sum<2>(total", 0),
+    ("a maximum over two lanes of four", MMA, "lanes_max<4>(new_top)", "lanes_max<2>(new_top)", 0),
+    ("too little shared memory", MMA, "2 * (ROWS * D + 4 * COLUMNS * D) + sizeof(int) * D", "2 * (ROWS * D + 4 * COLUMNS * D - 64)", 0),
+    ("out past the end is written", MMA, "if (row >= n.T) continue;", "if (row > n.T) continue;", 0),
+    ("no quarantine", MMA, "if (!__syncthreads_or(any)) return;", "return;", 0),
+    ("quarantine without its barrier", MMA, "    __syncthreads();\n#pragma unroll\n    for (int i = 0; i < M; i++)\n#pragma unroll\n        for (int c = 0; c < WIDTH / 8; c++)", "#pragma unroll\n    for (int i = 0; i < M; i++)\n#pragma unroll\n        for (int c = 0; c < WIDTH / 8; c++)", 0),
+    ("no wait in the backward", MMA_BACK, "cp_async_wait<0>();", "", 0),
+    ("no barrier in the backward", MMA_BACK, "        __syncthreads();                                               // this tile", "// this tile", 0),
+    ("backward mask shows one future token", MMA_BACK, "is_seen(column, owned, n) :", "is_seen(column + 1, owned, n) :", 0),
+    ("backward mask taken too late", MMA_BACK, "c0 + COLUMNS <= first_row + 1));", "c0 + COLUMNS <= first_row + 9));", 0),
+    ("delta and lse exchanged", MMA_BACK, "KEYS ? now[COLUMNS + column]", "KEYS ? now[column]", 0),
+    ("scale left out of dK and dQ", MMA_BACK, "row, g[i], h, float(n.scale)", "row, g[i], h, 1.0f", 0),
+    ("causal start one tile late", MMA_BACK, "r0 / COLUMNS * COLUMNS : 0", "r0 / COLUMNS * COLUMNS + COLUMNS : 0", 0),
+    ("wrong buffer for lse", MMA_BACK, "numbers + buffer * 2 * COLUMNS;", "numbers + (1 - buffer) * 2 * COLUMNS;", 0),
+    ("copies of 4 bytes at 2", MMA_BACK, "cp_async<4>(tile + threadIdx.x,", "cp_async<4>(reinterpret_cast<char*>(tile + threadIdx.x) + 2,", 0),
+    ("padding not zero", "repack.cuh", ": To(0.0f);", ": To(float(rows_of(from, bh, n)[t][0]));", 0),
+)
+
+
+def build(folder, mutant=None):
+    """The library of one mutant, or of the kernels as they are."""
+    source = folder / "cuda"
+    shutil.copytree(CUDA, source, dirs_exist_ok=True)
+    if mutant:
+        what, file, text, replacement, which = mutant
+        parts = (source / file).read_text().split(text)
+        if len(parts) < 2 + which:
+            raise ValueError(f"{file} has no longer the text of the mutant {what!r}")
+        (source / file).write_text(text.join(parts[:which + 1]) + replacement + text.join(parts[which + 1:]))
+    library = folder / "mutant.so"
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{source}", str(HERE / "cuda_mutants.cpp"),
+                    "-o", str(library)], check=True)
+    return library
+
+
+def inputs(B, T, NH, HS):
+    rng = np.random.default_rng(T)
+    qkv, dout = rng.standard_normal((B, T, 3 * NH * HS)), rng.standard_normal((B, T, NH * HS))
+    return [((x.astype("float32").view("uint32") + 0x8000) & 0xffff0000).view("float32") for x in (qkv, dout)]   # bfloat16
+
+
+def expected(qkv, dout, NH, causal):
+    """out and dqkv in float64."""
+    B, T, width = qkv.shape
+    q, k, v = qkv.astype("float64").reshape(B, T, 3, NH, -1).transpose(2, 0, 3, 1, 4)
+    scale = 1 / math.sqrt(q.shape[-1])
+    S = scale * q @ k.swapaxes(-1, -2)
+    S = np.where(np.tri(T, dtype=bool), S, -np.inf) if causal else S
+    P = np.exp(S - S.max(axis=-1, keepdims=True))
+    P /= P.sum(axis=-1, keepdims=True)
+    d = dout.astype("float64").reshape(B, T, NH, -1).swapaxes(1, 2)
+    dP = d @ v.swapaxes(-1, -2)
+    dS = scale * P * (dP - (dP * P).sum(axis=-1, keepdims=True))
+    parts = np.stack([dS @ k, dS.swapaxes(-1, -2) @ q, P.swapaxes(-1, -2) @ d])       # (3, B, NH, T, HS)
+    return (P @ v).swapaxes(1, 2).reshape(dout.shape), parts.transpose(1, 3, 0, 2, 4).reshape(qkv.shape)
+
+
+def run(library, rung, seed, qkv, dout, NH, causal):
+    """(error text, out, lse, dqkv) of one run."""
+    attention = library.attention
+    attention.restype = ctypes.c_char_p
+    B, T, width = qkv.shape
+    out, lse, dqkv = np.zeros_like(dout), np.zeros((B, NH, T), "float32"), np.zeros_like(qkv)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (qkv, dout, out, lse, dqkv)]
+    text = attention(rung, ctypes.c_uint(seed), *pointers, ctypes.c_int64(B), ctypes.c_int64(NH), T, width // NH // 3, causal)
+    return text.decode(), out, lse, dqkv
+
+
+def fault(path, rung):
+    """The first thing found wrong with a library, "" for nothing."""
+    library = ctypes.CDLL(str(path))
+    for B, T, NH, HS, causal in SIZES:
+        qkv, dout = inputs(B, T, NH, HS)
+        wanted, first = expected(qkv, dout, NH, causal), None
+        for seed in SCHEDULES:
+            text, *got = run(library, rung, seed, qkv, dout, NH, causal)
+            if text:
+                return text
+            limit = 4e-3 if rung == 3 else 1e-5
+            for name, a, b in (("out", got[0], wanted[0]), ("dqkv", got[2], wanted[1])):
+                error = np.linalg.norm(a - b) / np.linalg.norm(b)
+                if not error < limit:
+                    return f"{name} is off by {error:.1e} (T={T}, schedule {seed})"
+            first = first or [a.tobytes() for a in got]
+            if first != [a.tobytes() for a in got]:
+                return f"schedule {seed} gives other bits"
+    if library.bank_conflicts():
+        return f"{library.bank_conflicts()} bank conflicts"
+    return nan_fault(library, rung)
+
+
+def nan_fault(library, rung):
+    """A broken value must reach the rows that see it, and no other."""
+    qkv, dout = inputs(1, 70, 1, 32)
+    qkv[0, 40, 64 + 3] = np.nan                                          # v of token 40, number 3
+    for seed in SCHEDULES[::2]:
+        _, out, _, _ = run(library, rung, seed, qkv, dout, 1, 1)
+        bad = np.isnan(out[0])
+        if not bad[40:, 3].all() or bad.sum() != 30:
+            return f"NaN in v[40, 3] breaks {bad.sum()} numbers, not the 30 that see it (schedule {seed})"
+    return ""
+
+
+def verdict(mutant):
+    """What caught this mutant, "" if nothing did. In a process of its own, since a mutant may crash or never end."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = build(Path(folder), mutant)
+        rungs = (RUNG[mutant[1]],) if mutant else (1, 2, 3)
+        for rung in rungs:
+            program = [sys.executable, __file__, "--library", str(library), "--rung", str(rung)]
+            try:
+                done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+            except subprocess.TimeoutExpired:
+                return "it never ends"
+            found = done.stdout.strip() or (f"crash (signal {-done.returncode})" if done.returncode else "")
+            if found:
+                return found
+    return ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Plant bugs in the CUDA kernels and see which the emulator catches.")
+    parser.add_argument("--library", help=argparse.SUPPRESS)
+    parser.add_argument("--rung", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="mutants whose file or text holds these words")
+    options = parser.parse_args()
+    if options.library:
+        print(fault(options.library, options.rung))
+        return 0
+    print(f"{'the kernels as they are':<66}{verdict(None) or 'right'}", flush=True)
+    chosen = [mutant for mutant in MUTANTS if options.only in f"{mutant[1]}: {mutant[0]}"]
+    caught = 0
+    for mutant in chosen:
+        found = verdict(mutant)
+        caught += bool(found)
+        print(f"{mutant[1] + ': ' + mutant[0]:<66}{found or 'NOT CAUGHT'}", flush=True)
+    print(f"caught {caught} of {len(chosen)}")
+    return 0 if caught >= 0.9 * len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

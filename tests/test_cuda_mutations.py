@@ -1,0 +1,34 @@
+"""A few of the bugs of cuda_mutations.py, planted: the emulator catches them, and says why. The whole list is a script."""
+import re
+import shutil
+
+import cuda_mutations
+import pytest
+from cuda_mutations import CUDA, MUTANTS, verdict
+
+if not shutil.which("g++") or not CUDA.exists():
+    pytest.skip("needs g++ and the sources in csrc", allow_module_level=True)
+
+QUICK = {("attention_2_flash.cuh", "a barrier in a branch"): "divergence: .*attention_2_flash.cuh:",
+         ("attention_3_mma.cuh", "no barrier"): "schedule",
+         ("attention_3_mma.cuh", "waits for one group too few"): "out is off by nan",
+         ("attention_3_mma.cuh", "no swizzle"): "bank conflicts"}
+
+
+@pytest.mark.parametrize("file, what", QUICK, ids=lambda text: text.replace(" ", "_"))
+def test_planted_bug_is_caught(file, what):
+    mutant, = (m for m in MUTANTS if m[:2] == (what, file))
+    found = verdict(mutant)
+    assert re.search(QUICK[file, what], found), found or "not caught"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[1]}-{m[0]}".replace(" ", "_"))
+def test_mutants_fit_the_sources(mutant):
+    """The script replaces text; after a change of the kernels it must still find it."""
+    what, file, text, replacement, which = mutant
+    assert (CUDA / file).read_text().count(text) > which and text != replacement
+
+
+def test_no_mutant_is_listed_twice():
+    assert len({m[:2] for m in MUTANTS}) == len({m[1:] for m in MUTANTS}) == len(MUTANTS) >= 40
+    assert set(cuda_mutations.RUNG.values()) == {1, 2, 3}
