@@ -7,7 +7,7 @@ from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, tra
 
 from .measure import TOLERANCE, Candidate, gate, interleave
 
-DIRECTIONS = {"pair": ("forward", "backward"), "decode": ("forward",), "update": ("update",)}
+DIRECTIONS = {"pair": ("forward", "backward"), "decode": ("forward",), "reduce": ("forward",), "update": ("update",)}
 GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
 
 
@@ -46,7 +46,7 @@ def ours(spec, choice, args, dout):
     """A Candidate of minillm. "numpy" means all of it: the parts of a composite, too."""
     ops = select(choice) if choice in ("numpy", "auto") else select({spec.name: choice})
     calls = [getattr(ops, name) for name in functions(spec)]
-    build = {"pair": pair, "decode": decode, "update": update}[spec.kind]
+    build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
     return Candidate(choice, *build(spec, calls, args, dout))
 
 
@@ -71,7 +71,7 @@ def pair(spec, calls, args, dout):
 
 def decode(spec, calls, args, dout):
     (forward,) = calls
-    return {"forward": lambda: forward(*args.values())}, lambda: {"out": forward(*args.values())}
+    return {"forward": lambda: forward(*args.values())}, lambda: {"out": np.asarray(forward(*args.values()))}
 
 
 def update(spec, calls, args, dout):

@@ -12,6 +12,7 @@
 #include "linear_ladder.cpp"
 #include "mlp.cpp"
 #include "residual.cpp"
+#include "sum_squares.cpp"
 
 PYBIND11_MODULE(MODULE, m) {
     m.doc() = "minillm's kernels for one instruction set";
@@ -27,6 +28,7 @@ PYBIND11_MODULE(MODULE, m) {
     bind_linear_ladder(m);
     bind_mlp(m);
     bind_residual(m);
+    bind_sum_squares(m);
     m.def("max_threads", &omp_get_max_threads);
     m.def("set_threads", &omp_set_num_threads, py::arg("n"));
 }

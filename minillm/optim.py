@@ -1,9 +1,8 @@
 """The optimizer: AdamW over one flat buffer, global-norm clipping, and the warm-up + cosine schedule."""
 import math
 
-import numpy as np
-
 from .ops.adamw import adamw_update
+from .ops.sum_squares import sum_squares
 
 
 class AdamW:
@@ -13,7 +12,13 @@ class AdamW:
         """params: Params, updated in place. `ops` (from registry.select) may bring a compiled update."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
+        self.grads = params.zeros_like()        # one buffer for all steps: a fresh one would be faulted in page by page
         self.update = ops.adamw_update if ops else adamw_update
+
+    def zero_grads(self):
+        """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
+        self.grads.flat[:] = 0
+        return self.grads
 
     def step(self, grads, lr=None, scale=1.0):
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
@@ -22,13 +27,9 @@ class AdamW:
                     *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale)
 
 
-PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in the cache
-
-
-def global_norm(grads):
-    """Euclidean norm of all gradients together, summed in float64 by fixed pieces: the same on every run."""
-    pieces = (grads.flat[start:start + PIECE].astype(np.float64) for start in range(0, grads.flat.size, PIECE))
-    return math.sqrt(math.fsum(float(piece @ piece) for piece in pieces))
+def global_norm(grads, ops=None):
+    """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run."""
+    return math.sqrt((ops.sum_squares if ops else sum_squares)(grads.flat))
 
 
 def clip_scale(norm, max_norm):

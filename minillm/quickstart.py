@@ -7,6 +7,7 @@ import gzip
 import lzma
 import math
 import platform
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from .data.prepare import TrainingData, prepare
 from .data.stories import entropy_bits, expected_bytes, log2_probability, stories
 from .generate import generate
 from .model import GPT
+from .optim import AdamW
 from .plot import plot_losses
 from .progress import Progress, clock
 from .registry import select
-from .train import train
+from .train import one_step, train
 
 VOCAB = {"docs": 4096, "stories": 1024}
 MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},
@@ -30,7 +32,7 @@ MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},
 PROMPTS = {"docs": "The following example shows how to", "stories": "Once upon a time"}
 STORIES = 20_000
 SETTINGS = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, weight_decay=0.1, eval_every=0, save_every=200, log_every=10)
-TIMED_STEPS, LONGEST = 5, 3000      # steps to measure the machine by; no corpus here profits from more than LONGEST
+TIMED_STEPS, LONGEST = 15, 3000      # steps to measure the machine by; no corpus here profits from more than LONGEST
 
 
 def quickstart(corpus="docs", out="runs/quickstart", minutes=3.5, steps=None, seed=0, backend="auto", say=print):
@@ -109,12 +111,12 @@ def planned(model, data, config, minutes, steps):
     """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps."""
     if steps is None:
         trial = GPT(model.config, config.seed, ops=model.ops)
-        times = []
+        optimizer, times = AdamW(trial.params, ops=model.ops), []
         for step in range(TIMED_STEPS):
             started = time.perf_counter()
-            trial.loss_and_grads(*data.batch(step))
+            one_step(trial, optimizer, data, config, {"step": step})
             times.append(time.perf_counter() - started)
-        steps = int(minutes * 60 / (1.15 * sorted(times)[len(times) // 2]))      # 15% for the optimizer and the rest
+        steps = int(minutes * 60 / (1.1 * statistics.median(times)))      # a tenth for validation and checkpoints
         steps = max(50, min(LONGEST, steps // 50 * 50))
     return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 

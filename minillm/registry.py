@@ -42,7 +42,8 @@ class OpSpec:
     differentiable: tuple                 # arguments with a gradient, in the order backward returns them
     bad: tuple                            # (label, argument, value -> wrong value, words the error must hold)
     flops: Callable                       # dims -> (forward, backward)
-    kind: str = "pair"                    # pair: forward and backward; decode: forward only; update: in place
+    kind: str = "pair"                    # pair: forward and backward; decode: forward only; reduce: an array to a number;
+                                          # update: in place
     composite: bool = False               # calls smaller ops, taken from the `ops` it is given
     looked_up: tuple = ()                 # arguments of which only as many numbers are read as `out` has
 
@@ -123,6 +124,10 @@ def adamw_sample(rng, dtype, d):
     return {"w": normal(rng, dtype, size), "grad": normal(rng, dtype, size), "m": normal(rng, dtype, size),
             "v": normal(rng, dtype, size) ** 2, "step": 3, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
             "weight_decay": 0.1, "n_decayed": size // 2, "scale": 0.5}
+
+
+def sum_squares_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, 12 * d.C * d.C)}
 
 
 def narrower(a):
@@ -228,6 +233,8 @@ OPS = {spec.name: spec for spec in (
            wrong("grad", narrower, other_dtype) + wrong("m", narrower) + wrong("v", other_dtype)
            + wrong("step", constant(0)) + wrong("n_decayed", constant(10 ** 9)),
            lambda d: (12 * 12 * d.C ** 2, 0), kind="update"),
+    OpSpec("sum_squares", sum_squares_sample, (), wrong("x", integers),
+           lambda d: (2 * 12 * d.C ** 2, 0), kind="reduce"),
 )}
 
 KERNELS = (
@@ -252,9 +259,10 @@ KERNELS = (
     Kernel("linear_cross_entropy", "cpu"),
     Kernel("layernorm", "cpu"),
     Kernel("adamw", "cpu"),
+    Kernel("sum_squares", "cpu"),
 )
 
-SUFFIXES = {"pair": ("_forward", "_backward"), "decode": ("",), "update": ("_update",)}
+SUFFIXES = {"pair": ("_forward", "_backward"), "decode": ("",), "reduce": ("",), "update": ("_update",)}
 
 
 def functions(spec):
@@ -345,7 +353,7 @@ def traffic(spec, args):
     if spec.kind == "update":
         return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
     out = getattr(reference, functions(spec)[0])(**args)
-    out = out[0] if spec.kind == "pair" else out
+    out = np.asarray(out[0] if spec.kind == "pair" else out)
     read = sum(min(a.nbytes, out.nbytes) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
     written = sum(arrays[name].nbytes for name in spec.differentiable)
     return read + out.nbytes, (read + written + out.nbytes if written else 0)

@@ -75,11 +75,11 @@ def one_step(model, optimizer, data, config, state):
     started, step = time.perf_counter(), state["step"]
     batches = [data.batch(step, micro) for micro in range(config.accumulate)]
     count = sum(int((targets != -1).sum()) for _, targets in batches)
-    loss, grads = 0.0, None
+    loss, grads = 0.0, optimizer.zero_grads()
     for micro, (tokens, targets) in enumerate(batches):
-        part, grads = model.loss_and_grads(tokens, targets, key=(config.seed, step, micro), grads=grads, count=count)
+        part, _ = model.loss_and_grads(tokens, targets, key=(config.seed, step, micro), grads=grads, count=count)
         loss += part
-    norm = global_norm(grads)
+    norm = global_norm(grads, model.ops)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         explain_nonfinite(model, batches, config, step, loss, norm)
     lr = cosine_schedule(step, config.warmup, config.steps, config.lr, config.min_lr)

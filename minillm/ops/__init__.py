@@ -21,5 +21,6 @@ from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
 from .mlp import mlp_backward, mlp_forward
 from .residual import residual_backward, residual_forward
+from .sum_squares import sum_squares
 
-__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode"))]
+__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode")) or name == "sum_squares"]

@@ -1,0 +1,22 @@
+"""The sum of squares of a flat buffer, in float64: the gradient's norm before clipping is its root.
+
+    sum over i of x[i]^2
+
+float32 would not do: its squares overflow from 1.8e19 on, and a sum over 124 million of them loses its last digits. Summed in
+fixed pieces, and the pieces in order, so that the result does not depend on the number of threads. Not differentiable.
+"""
+import math
+
+import numpy as np
+
+from .checks import check_float, check_shape
+
+PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in the cache
+
+
+def sum_squares(x):
+    """x (P,) -> float. NaN or infinity in x gives NaN or infinity."""
+    check_float("x", x)
+    check_shape("x", x, (None,))
+    pieces = (x[start:start + PIECE].astype(np.float64) for start in range(0, x.size, PIECE))
+    return math.fsum(float(piece @ piece) for piece in pieces)
