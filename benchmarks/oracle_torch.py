@@ -54,13 +54,9 @@ def linear_cross_entropy(x, wte, targets, ignore_index):
     return cross_entropy(F.linear(x, wte), targets, ignore_index)
 
 
-def sum_squares(x):
-    return torch.linalg.vector_norm(x, dtype=torch.float64) ** 2
-
-
 COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
                 "attention": attention, "attention_decode": attention_decode, "residual": residual, "dropout": dropout,
-                "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy, "sum_squares": sum_squares}
+                "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
 TRANSPOSED = {"linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
 NOT_COMPARED = ("dropout",)                                         # another random generator, another mask

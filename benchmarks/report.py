@@ -13,7 +13,7 @@ COLUMNS = {         # key of a row -> heading, format
     "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
     "bound": ("of", "{}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
     "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
-    "peak_rss_mb": ("peak MB", "{:,.0f}")}
+    "mbs": ("MB/s", "{:,.1f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
 
@@ -131,9 +131,10 @@ def op_table(rows):
 
 
 def model_table(rows):
-    keys = ["candidate", "median_ms", "tokens_per_second", "gflops", "gbs", "peak_percent", "peak_rss_mb", "x_minillm"]
+    keys = ["candidate", "direction", "median_ms", "tokens_per_second", "mbs", "gflops", "gbs", "peak_percent", "peak_rss_mb",
+            "x_minillm"]
     keys = [key for key in keys if any(row.get(key) for row in rows)]
-    return pipes([[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows], left=1)
+    return pipes([[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows], left=2)
 
 
 def pipes(lines, left):

@@ -7,10 +7,10 @@ from pathlib import Path
 from minillm.progress import Progress
 from minillm.registry import OPS, Dims
 
-from . import decode, demo, machine, report, step
+from . import decode, demo, machine, report, step, tokenizer
 from .ops import GPT2, op_rows
 
-SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows}
+SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows, "tokenizer": tokenizer.rows}
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 

@@ -151,8 +151,8 @@ def test_torch_agrees_on_every_op_it_has():
     pytest.importorskip("torch")
     from benchmarks import ops, oracle_torch
     assert set(oracle_torch.COUNTERPARTS) <= set(registry.OPS)
-    for name, spec in registry.OPS.items():
-        rng = np.random.default_rng(1)
+    for name in [*oracle_torch.COUNTERPARTS, "adamw"]:
+        spec, rng = registry.OPS[name], np.random.default_rng(1)
         args = spec.sample(rng, "float32", registry.Dims(2, 7, 12, 3, 19))
         dout = np.asarray(rng.standard_normal(ops.output_shape(spec, args)), np.float32)
         right, wrong = measure.gate([oracle_torch.candidate(spec, args, dout, 1)], ops.expected(spec, args, dout), 1e-4)

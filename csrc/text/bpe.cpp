@@ -6,7 +6,10 @@
 //            the ids inside it, a pair of entries is one cache line, and the lines of the next words are fetched while
 //            this one is looked up.
 //   Merger   a word that is not there is merged: by the definition when it is short, by a heap when it is long.
-//   Sink     where ids go: a buffer that becomes the NumPy array, 2 bytes an id where all ids fit.
+//   Sink     where ids go: a buffer that becomes the NumPy array.
+//
+// T is the type of an id: uint16_t where all ids fit, else uint32_t. The narrow one halves what is written, and twice
+// as many ids fit into a cache entry.
 //
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
@@ -40,27 +43,29 @@ struct Key {
 };
 
 struct KeyMasks {
-    Key mask[SHORT_WORD + 1];
-    constexpr KeyMasks() : mask() {
+    Key mask[SHORT_WORD + 2];                 // the last: nothing is left of a longer word
+    uint64_t tag[SHORT_WORD + 2];
+    KeyMasks() : mask(), tag() {
         for (size_t n = 0; n <= SHORT_WORD; n++) {
             mask[n].low = n >= 8 ? ~uint64_t(0) : (uint64_t(1) << (8 * n)) - 1;
             mask[n].high = n <= 8 ? 0 : (uint64_t(1) << (8 * (n - 8))) - 1;
+            tag[n] = uint64_t(n) << 56;
         }
     }
 };
-constexpr KeyMasks KEY_MASKS;
+inline const KeyMasks KEY_MASKS;
 
-// The key of a word; reads 16 bytes whatever its length. Little-endian order is not needed, only the same every time.
+// The key of a word, 0 for a long one; reads 16 bytes whatever its length.
 inline Key key_of(const char* p, size_t length) {
-    if (length > SHORT_WORD) return {0, 0};
     Key k;
     memcpy(&k.low, p, 8);
     memcpy(&k.high, p + 8, 8);
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     k.low = __builtin_bswap64(k.low), k.high = __builtin_bswap64(k.high);
 #endif
+    length = length <= SHORT_WORD ? length : SHORT_WORD + 1;
     const Key& mask = KEY_MASKS.mask[length];
-    return {k.low & mask.low, (k.high & mask.high) | uint64_t(length) << 56};
+    return {k.low & mask.low, (k.high & mask.high) | KEY_MASKS.tag[length]};
 }
 
 inline uint64_t hash_of(const Key& k) {
@@ -229,45 +234,61 @@ template <class T>
 void Zeros<T>::huge_pages(void*, size_t) {}
 #endif
 
-constexpr uint32_t INSIDE = 3;                // ids kept in the entry itself
-
+template <class T>
 struct Entry {
+    static constexpr uint32_t INSIDE = 12 / sizeof(T);    // ids kept in the entry itself: 6 or 3
     Key key;
-    uint32_t ids[INSIDE];                     // more than three are in the arena, at ids[0]
+    union {
+        T ids[INSIDE];
+        uint32_t place;                       // of more ids, in the arena
+    };
     uint32_t count;
 };
-static_assert(sizeof(Entry) == 32, "two entries a cache line");
+static_assert(sizeof(Entry<uint16_t>) == 32 && sizeof(Entry<uint32_t>) == 32, "two entries a cache line");
 
 struct LongEntry { uint64_t hash; uint32_t place, length, count; };        // arena: the word's bytes, then its ids
 
-constexpr size_t FIRST_ENTRIES = 1 << 17, MOST_ENTRIES = 1 << 20;          // 4 and 32 MB
+constexpr size_t FEWEST_ENTRIES = 1 << 14, MOST_ENTRIES = 1 << 20;         // 0.5 and 32 MB
 constexpr size_t LONG_ENTRIES = 1 << 15, LONGEST_CACHED = 256;
-constexpr size_t MOST_ARENA = 1 << 21;                                     // of 4-byte cells: 8 MB
+constexpr size_t MOST_ARENA = 1 << 21;                                     // ids: 4 or 8 MB
+constexpr size_t NEAR = 8;                                                 // entries between a word and its own place
 
+template <class T>
 class Cache {
-    Zeros<Entry> table{FIRST_ENTRIES};
+    Zeros<Entry<T>> table;
     size_t used = 0;
     Zeros<LongEntry> long_table{LONG_ENTRIES};
-    std::vector<uint32_t> arena;
+    std::vector<T> arena;
 
-    Entry* pair_of(uint64_t hash) const { return table.data + (hash & (table.size - 2)); }
+    static size_t cells(size_t bytes) { return (bytes + sizeof(T) - 1) / sizeof(T); }
 
-    // A free entry near the word's own place. A full neighbourhood in a table of full size loses its first entry:
-    // what is common comes back at once, and nobody can make the table slow by choosing words that collide.
-    Entry* room(const Key& key) {
+    static size_t size_for(size_t words) {
+        size_t size = FEWEST_ENTRIES;
+        while (size < 4 * words && size < MOST_ENTRIES) size *= 2;
+        return size;
+    }
+
+    Entry<T>* pair_of(uint64_t hash) const { return table.data + (hash & (table.size - 2)); }
+    Entry<T>* near(uint64_t hash, size_t step) const {
+        return table.data + (((hash & ~uint64_t(1)) + step) & (table.size - 1));
+    }
+
+    // A free entry near the word's own place. A full neighbourhood in a table of full size loses an entry: what is
+    // common comes back at once, and nobody can make the table slow by choosing words that collide.
+    Entry<T>* room(const Key& key) {
         uint64_t hash = hash_of(key);
-        for (size_t step = 0; step < 8; step++) {
-            Entry* e = table.data + (((hash & ~uint64_t(1)) + step) & (table.size - 1));
+        for (size_t step = 0; step < NEAR; step++) {
+            Entry<T>* e = near(hash, step);
             if (!e->key) {
                 used++;
                 return e;
             }
         }
-        return pair_of(hash) + (hash >> 63);
+        return near(hash, hash >> 61);
     }
 
     void grow() {
-        Zeros<Entry> old(2 * table.size);
+        Zeros<Entry<T>> old(2 * table.size);
         std::swap(old.data, table.data), std::swap(old.size, table.size);
         used = 0;
         for (size_t i = 0; i < old.size; i++)
@@ -275,50 +296,61 @@ class Cache {
     }
 
 public:
+    // A cache that can take `words` words before it has to grow.
+    explicit Cache(size_t words) : table(size_for(words)) {}
+
     void prefetch(uint64_t hash) const { __builtin_prefetch(pair_of(hash)); }
 
     // The likely place of a word's entry: right if its key is the word's.
-    const Entry* guess(const Key& key, uint64_t hash) const {
-        const Entry* e = pair_of(hash);
+    const Entry<T>* guess(const Key& key, uint64_t hash) const {
+        const Entry<T>* e = pair_of(hash);
         return e + (e[1].key == key);
     }
 
-    const Entry* find(const Key& key, uint64_t hash) const {
-        for (size_t step = 0; step < 8; step++) {
-            const Entry* e = table.data + (((hash & ~uint64_t(1)) + step) & (table.size - 1));
-            if (e->key == key) return e;
+    // The word's entry or null. One that lies further off changes places with one where `guess` looks, if that may lie
+    // there, so common words come to be found at once.
+    const Entry<T>* find(const Key& key, uint64_t hash) {
+        for (size_t step = 0; step < NEAR; step++) {
+            Entry<T>* e = near(hash, step);
             if (!e->key) return nullptr;
+            if (!(e->key == key)) continue;
+            Entry<T>* better = near(hash, step & 1);
+            uint64_t home = hash_of(better->key) & ~uint64_t(1) & (table.size - 1);
+            if (step < 2 || ((e - table.data - home) & (table.size - 1)) >= NEAR) return e;
+            std::swap(*e, *better);
+            return better;
         }
         return nullptr;
     }
 
-    const uint32_t* ids(const Entry& e) const { return e.count <= INSIDE ? e.ids : arena.data() + e.ids[0]; }
+    const T* ids(const Entry<T>& e) const { return e.count <= e.INSIDE ? e.ids : arena.data() + e.place; }
 
     void insert(const Key& key, const uint32_t* ids, size_t count) {
         if (used > table.size / 2 && table.size < MOST_ENTRIES) grow();
         if (arena.size() > MOST_ARENA) clear();
-        Entry e{key, {0, 0, 0}, uint32_t(count)};
-        if (count <= INSIDE) {
+        Entry<T> e{};
+        e.key = key, e.count = uint32_t(count);
+        if (count <= e.INSIDE) {
             std::copy(ids, ids + count, e.ids);
         } else {
-            e.ids[0] = uint32_t(arena.size());
+            e.place = uint32_t(arena.size());
             arena.insert(arena.end(), ids, ids + count);
         }
         *room(key) = e;
     }
 
     // A word of more than 15 bytes: its ids and their number, or null.
-    const uint32_t* find_long(const char* word, size_t length, uint64_t hash, size_t* count) const {
+    const T* find_long(const char* word, size_t length, uint64_t hash, size_t* count) const {
         const LongEntry& e = long_table.data[hash & (LONG_ENTRIES - 1)];
         if (e.hash != hash || e.length != length || memcmp(&arena[e.place], word, length)) return nullptr;
         *count = e.count;
-        return &arena[e.place + (length + 3) / 4];
+        return &arena[e.place + cells(length)];
     }
 
     void insert_long(const char* word, size_t length, uint64_t hash, const uint32_t* ids, size_t count) {
         if (arena.size() > MOST_ARENA) clear();
         size_t place = arena.size();
-        arena.resize(place + (length + 3) / 4);
+        arena.resize(place + cells(length));
         memcpy(&arena[place], word, length);
         arena.insert(arena.end(), ids, ids + count);
         long_table.data[hash & (LONG_ENTRIES - 1)] = {hash, uint32_t(place), uint32_t(length), uint32_t(count)};
@@ -330,51 +362,51 @@ public:
     }
 
     size_t bytes() const {
-        return table.size * sizeof(Entry) + long_table.size * sizeof(LongEntry) + arena.capacity() * sizeof(uint32_t);
+        return table.size * sizeof(Entry<T>) + long_table.size * sizeof(LongEntry) + arena.capacity() * sizeof(T);
     }
 };
 
 // ---- output
 
-// A growing buffer of ids, 2 or 4 bytes each.
+// A growing buffer of ids.
+template <class T>
 class Sink {
-    bool narrow;
     size_t capacity = 0;
 
 public:
-    char* data = nullptr;
+    T* data = nullptr;
     size_t count = 0;
 
-    explicit Sink(bool narrow) : narrow(narrow) {}
-    Sink(Sink&& other) : narrow(other.narrow), capacity(other.capacity), data(other.data), count(other.count) {
+    Sink() = default;
+    Sink(Sink&& other) : capacity(other.capacity), data(other.data), count(other.count) {
         other.data = nullptr, other.count = other.capacity = 0;
     }
     ~Sink() { std::free(data); }
-    size_t width() const { return narrow ? 2 : 4; }
 
     void reserve(size_t n) {
         if (n <= capacity) return;
         capacity = std::max(n, capacity + capacity / 2);
-        char* larger = static_cast<char*>(std::realloc(data, capacity * width()));
+        T* larger = static_cast<T*>(std::realloc(data, capacity * sizeof(T)));
         if (!larger) throw std::bad_alloc();
         data = larger;
     }
 
-    void append(const uint32_t* ids, size_t n) {
+    // Where the next `n` ids may be written; then `count` has to be moved on.
+    T* room(size_t n) {
         reserve(count + n);
-        if (narrow) {
-            uint16_t* out = reinterpret_cast<uint16_t*>(data) + count;
-            for (size_t i = 0; i < n; i++) out[i] = uint16_t(ids[i]);
-        } else {
-            memcpy(data + 4 * count, ids, 4 * n);
-        }
+        return data + count;
+    }
+
+    template <class U>
+    void append(const U* ids, size_t n) {
+        std::copy(ids, ids + n, room(n));
         count += n;
     }
 
     // Hands over the memory, cut to size.
-    char* release() {
-        char* fitting = static_cast<char*>(std::realloc(data, std::max<size_t>(count * width(), 1)));
-        char* result = fitting ? fitting : data;
+    T* release() {
+        T* fitting = static_cast<T*>(std::realloc(data, std::max<size_t>(count * sizeof(T), 1)));
+        T* result = fitting ? fitting : data;
         data = nullptr;
         return result;
     }
@@ -385,28 +417,35 @@ public:
 constexpr size_t BATCH = 256;                 // words whose cache lines are fetched ahead
 
 // All that one thread needs to encode.
+template <class T>
 class State {
     Cutter cutter;
     Merger merger;
-    std::vector<uint32_t> merged, ids;
+    std::vector<uint32_t> merged;
 
-    // A word that was not where it was expected. Returns its ids; they stay valid until the next call.
-    const uint32_t* look_further(const char* word, size_t length, const Key& key, uint64_t hash, size_t* count) {
-        if (key) {
-            if (const Entry* e = cache.find(key, hash)) return *count = e->count, cache.ids(*e);
-        } else {
-            hash = hash_of(word, length);
-            if (const uint32_t* found = cache.find_long(word, length, hash, count)) return found;
-        }
+    size_t merge(const char* word, size_t length) {
         if (merged.size() < length) merged.resize(length);
-        *count = merger(word, length, merged.data());
-        if (key) cache.insert(key, merged.data(), *count);
-        else if (length <= LONGEST_CACHED) cache.insert_long(word, length, hash, merged.data(), *count);
-        return merged.data();
+        return merger(word, length, merged.data());
     }
 
-    // The ids of words base[starts[0]] .. base[starts[n]] to `out`, which has room for one id a byte, and 3.
-    uint32_t* encode_words(const char* base, const uint32_t* starts, size_t n, uint32_t* out) {
+    // Writes the ids of a word that was not where it was expected to `out`; returns the end of what it wrote.
+    T* look_further(const char* word, size_t length, const Key& key, uint64_t hash, T* out) {
+        size_t count;
+        if (key) {
+            if (const Entry<T>* e = cache.find(key, hash)) return std::copy_n(cache.ids(*e), e->count, out);
+            count = merge(word, length);
+            cache.insert(key, merged.data(), count);
+        } else {
+            hash = hash_of(word, length);
+            if (const T* found = cache.find_long(word, length, hash, &count)) return std::copy_n(found, count, out);
+            count = merge(word, length);
+            if (length <= LONGEST_CACHED) cache.insert_long(word, length, hash, merged.data(), count);
+        }
+        return std::copy_n(merged.data(), count, out);
+    }
+
+    // The ids of words base[starts[0]] .. base[starts[n]], n <= BATCH, to `out`.
+    T* encode_words(const char* base, const uint32_t* starts, size_t n, T* out) {
         Key keys[BATCH];
         uint64_t hashes[BATCH];
         for (size_t i = 0; i < n; i++) {
@@ -415,47 +454,42 @@ class State {
             cache.prefetch(hashes[i]);
         }
         for (size_t i = 0; i < n; i++) {
-            const Entry* e = cache.guess(keys[i], hashes[i]);
-            if (e->key == keys[i] && e->count - 1 < INSIDE) {
+            const Entry<T>* e = cache.guess(keys[i], hashes[i]);
+            if (e->key == keys[i] && e->count - 1 < e->INSIDE) {
                 memcpy(out, e->ids, sizeof e->ids);
                 out += e->count;
             } else {
-                size_t count;
-                const uint32_t* found = look_further(base + starts[i], starts[i + 1] - starts[i], keys[i], hashes[i],
-                                                     &count);
-                memcpy(out, found, count * sizeof *found);
-                out += count;
+                out = look_further(base + starts[i], starts[i + 1] - starts[i], keys[i], hashes[i], out);
             }
         }
         return out;
     }
 
 public:
-    Cache cache;
+    Cache<T> cache;
+    Sink<T> scratch;
 
-    State(const Merges& merges, Pattern pattern) : cutter(pattern), merger(merges), ids(CHUNK + PAD + INSIDE) {}
+    State(const Merges& merges, Pattern pattern, size_t words) : cutter(pattern), merger(merges), cache(words) {}
 
-    void encode(const char* text, size_t length, Sink& sink) {
+    void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {
-            if (starts[n] > CHUNK / 2 && n == 1) return encode_one(base, starts[1], sink);
-            uint32_t* out = ids.data();
+            if (n == 1) return encode_one(base, starts[1], sink);
+            T* out = sink.room(starts[n] + Entry<T>::INSIDE);     // an id a byte at most, and what memcpy writes too much
+            T* begin = out;
             for (size_t i = 0; i < n; i += BATCH) out = encode_words(base, starts + i, std::min(BATCH, n - i), out);
-            sink.append(ids.data(), out - ids.data());
+            sink.count += out - begin;
         });
     }
 
-    // One word, cut by whoever calls.
-    void encode_one(const char* word, size_t length, Sink& sink) {
+    // One word, cut by whoever calls; nothing behind it is read.
+    void encode_one(const char* word, size_t length, Sink<T>& sink) {
         char padded[SHORT_WORD + 1] = {};
-        size_t count;
         if (length <= SHORT_WORD) memcpy(padded, word, length);
-        Key key = key_of(padded, length);
         if (!length) return;
-        const uint32_t* found = look_further(word, length, key, hash_of(key), &count);
-        sink.append(found, count);
+        Key key = key_of(padded, length);
+        T* out = sink.room(length);
+        sink.count += look_further(word, length, key, hash_of(key), out) - out;
     }
-
-    size_t bytes() const { return cache.bytes(); }
 };
 
 // ---- special tokens

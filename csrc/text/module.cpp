@@ -37,11 +37,13 @@ static Texts utf8_of_all(const py::list& texts) {
     return found;
 }
 
-// Gives malloc'ed memory to a NumPy array.
-static py::array as_array(char* data, size_t count, size_t width) {
+// Gives the ids' memory to a NumPy array.
+template <class T>
+static py::array_t<T> as_array(Sink<T>& sink) {
+    size_t count = sink.count;
+    T* data = sink.release();
     py::capsule owner(data, [](void* p) { std::free(p); });
-    if (width == 2) return py::array_t<uint16_t>({count}, {2}, reinterpret_cast<uint16_t*>(data), owner);
-    return py::array_t<uint32_t>({count}, {4}, reinterpret_cast<uint32_t*>(data), owner);
+    return py::array_t<T>({count}, {sizeof(T)}, data, owner);
 }
 
 // Runs work(thread, i) for i < n on up to `threads` threads; an exception in any is thrown here.
@@ -66,16 +68,19 @@ static void parallel(size_t n, size_t threads, F work) {
     if (error) std::rethrow_exception(error);
 }
 
+constexpr size_t SMALL_TEXT = 1 << 17;
+
+template <class T>
 class Encoder {
     std::vector<std::optional<std::string>> tokens;
     std::vector<std::pair<std::string, uint32_t>> specials;
     Merges merges;
     Pattern pattern;
     std::mutex guard;
-    std::vector<std::unique_ptr<State>> idle;
+    std::vector<std::unique_ptr<State<T>>> idle;
 
     // A state that starts with the vocabulary in its cache: most words of most texts are tokens.
-    std::unique_ptr<State> borrow() {
+    std::unique_ptr<State<T>> borrow() {
         {
             std::lock_guard lock(guard);
             if (!idle.empty()) {
@@ -84,19 +89,17 @@ class Encoder {
                 return state;
             }
         }
-        auto state = std::make_unique<State>(merges, pattern);
-        Sink nowhere(false);
+        auto state = std::make_unique<State<T>>(merges, pattern, tokens.size());
+        Sink<T> nowhere;
         for (auto& token : tokens)
             if (token && token->size() <= SHORT_WORD) state->encode_one(token->data(), token->size(), nowhere);
         return state;
     }
 
-    void give_back(std::unique_ptr<State> state) {
+    void give_back(std::unique_ptr<State<T>> state) {
         std::lock_guard lock(guard);
         idle.push_back(std::move(state));
     }
-
-    static void append_special(Sink& sink, uint32_t id) { sink.append(&id, 1); }
 
     Specials allowed_of(const std::vector<size_t>& allowed) const {
         Specials found;
@@ -105,9 +108,19 @@ class Encoder {
         return found;
     }
 
-    static void encode(State& state, const Specials& allowed, const char* text, size_t length, Sink& sink) {
+    static void encode(State<T>& state, const Specials& allowed, const char* text, size_t length, Sink<T>& sink) {
         allowed.split(text, length, [&](const char* p, size_t n) { state.encode(p, n, sink); },
-                      [&](uint32_t id) { append_special(sink, id); });
+                      [&](uint32_t id) { sink.append(&id, 1); });
+    }
+
+    void encode_all(State<T>& state, const std::vector<size_t>& allowed, const char* text, size_t length, Sink<T>& sink) {
+        if (allowed.empty()) {
+            py::gil_scoped_release release;
+            return state.encode(text, length, sink);
+        }
+        Specials special = allowed_of(allowed);
+        py::gil_scoped_release release;
+        encode(state, special, text, length, sink);
     }
 
 public:
@@ -120,34 +133,37 @@ public:
         give_back(borrow());
     }
 
-    py::array encode_text(py::str text, const std::vector<size_t>& allowed, bool narrow) {
+    py::array_t<T> encode_text(py::str text, const std::vector<size_t>& allowed) {
         auto [p, n] = utf8(text);
-        Specials special = allowed_of(allowed);
-        Sink sink(narrow);
-        {
-            py::gil_scoped_release release;
-            auto state = borrow();
-            sink.reserve(n / 3 + 16);
-            encode(*state, special, p, n, sink);
+        auto state = borrow();
+        if (n <= SMALL_TEXT) {                    // into the thread's own buffer, then into an array of the right size
+            Sink<T>& sink = state->scratch;
+            sink.count = 0;
+            encode_all(*state, allowed, p, n, sink);
+            py::array_t<T> ids(py::ssize_t(sink.count));
+            if (sink.count) memcpy(ids.mutable_data(), sink.data, sink.count * sizeof(T));
             give_back(std::move(state));
+            return ids;
         }
-        size_t count = sink.count, width = sink.width();
-        return as_array(sink.release(), count, width);
+        Sink<T> sink;
+        sink.reserve(n / 3);
+        encode_all(*state, allowed, p, n, sink);
+        give_back(std::move(state));
+        return as_array(sink);
     }
 
     // All texts one after the other, and where each begins: (ids, (n + 1,) int64).
-    py::tuple encode_batch(const py::list& list, const std::vector<size_t>& allowed, bool narrow, size_t threads) {
+    py::tuple encode_batch(const py::list& list, const std::vector<size_t>& allowed, size_t threads) {
         Texts texts = utf8_of_all(list);
         Specials special = allowed_of(allowed);
         py::array_t<int64_t> offsets(texts.size() + 1);
         int64_t* ends = offsets.mutable_data();
-        Sink all(narrow);
+        Sink<T> all;
         {
             py::gil_scoped_release release;
             std::vector<size_t> parts = cut_evenly(texts, threads);
-            std::vector<Sink> sinks;
-            for (size_t i = 0; i + 1 < parts.size(); i++) sinks.emplace_back(narrow);
-            std::vector<std::unique_ptr<State>> states(threads);
+            std::vector<Sink<T>> sinks(parts.size() - 1);
+            std::vector<std::unique_ptr<State<T>>> states(threads);
             parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
                 if (!states[thread]) states[thread] = borrow();
                 for (size_t i = parts[part]; i < parts[part + 1]; i++) {
@@ -159,18 +175,16 @@ public:
                 if (state) give_back(std::move(state));
             join(sinks, parts, ends, all);
         }
-        size_t count = all.count, width = all.width();
-        return py::make_tuple(as_array(all.release(), count, width), offsets);
+        return py::make_tuple(as_array(all), offsets);
     }
 
-    py::array encode_words(const py::list& list, bool narrow) {
+    py::array_t<T> encode_words(const py::list& list) {
         Texts words = utf8_of_all(list);
-        Sink sink(narrow);
+        Sink<T> sink;
         auto state = borrow();
         for (auto [p, n] : words) state->encode_one(p, n, sink);
         give_back(std::move(state));
-        size_t count = sink.count, width = sink.width();
-        return as_array(sink.release(), count, width);
+        return as_array(sink);
     }
 
     py::bytes decode(py::array_t<int64_t, py::array::c_style> ids) const {
@@ -196,7 +210,7 @@ public:
     size_t cache_bytes() {
         std::lock_guard lock(guard);
         size_t total = 0;
-        for (auto& state : idle) total += state->bytes();
+        for (auto& state : idle) total += state->cache.bytes();
         return total;
     }
 
@@ -214,20 +228,18 @@ private:
         return bounds;
     }
 
-    static void join(std::vector<Sink>& sinks, const std::vector<size_t>& parts, int64_t* ends, Sink& all) {
+    static void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t* ends, Sink<T>& all) {
         ends[0] = 0;
         if (sinks.size() == 1) {
             std::swap(all.data, sinks[0].data), std::swap(all.count, sinks[0].count);
             return;
         }
         size_t total = 0;
-        for (Sink& sink : sinks) total += sink.count;
+        for (Sink<T>& sink : sinks) total += sink.count;
         all.reserve(total);
         for (size_t part = 0; part < sinks.size(); part++) {
             for (size_t i = parts[part]; i < parts[part + 1]; i++) ends[i + 1] += int64_t(all.count);
-            if (sinks[part].count)
-                memcpy(all.data + all.count * all.width(), sinks[part].data, sinks[part].count * all.width());
-            all.count += sinks[part].count;
+            all.append(sinks[part].data, sinks[part].count);
         }
     }
 };
@@ -313,6 +325,20 @@ static py::array_t<int64_t> word_starts(py::str text, const std::string& pattern
     return py::array_t<int64_t>(found.size(), found.data());
 }
 
+template <class T>
+static void bind_encoder(py::module_& m, const char* name) {
+    py::class_<Encoder<T>>(m, name)
+        .def(py::init<Ids, Ids, Ids, Ids, std::vector<std::optional<std::string>>,
+                      std::vector<std::pair<std::string, uint32_t>>, const std::string&>(),
+             py::arg("byte_ids"), py::arg("left"), py::arg("right"), py::arg("made"), py::arg("tokens"),
+             py::arg("specials"), py::arg("pattern"))
+        .def("encode", &Encoder<T>::encode_text, py::arg("text"), py::arg("allowed"))
+        .def("encode_batch", &Encoder<T>::encode_batch, py::arg("texts"), py::arg("allowed"), py::arg("threads"))
+        .def("encode_words", &Encoder<T>::encode_words, py::arg("words"))
+        .def("decode", &Encoder<T>::decode, py::arg("ids"))
+        .def("cache_bytes", &Encoder<T>::cache_bytes);
+}
+
 PYBIND11_MODULE(text, m) {
     m.doc() = "Pre-tokenizer, BPE encoder and trainer";
     m.attr("PATTERNS") = py::make_tuple("gpt2", "cl100k", "o200k");
@@ -320,17 +346,8 @@ PYBIND11_MODULE(text, m) {
     m.attr("REGEX_VERSION") = REGEX_VERSION;
     m.attr("UNICODE_VERSION") = UNICODE_VERSION;
     m.def("word_starts", &word_starts, py::arg("text"), py::arg("pattern"));
-    py::class_<Encoder>(m, "Encoder")
-        .def(py::init<Ids, Ids, Ids, Ids, std::vector<std::optional<std::string>>,
-                      std::vector<std::pair<std::string, uint32_t>>, const std::string&>(),
-             py::arg("byte_ids"), py::arg("left"), py::arg("right"), py::arg("made"), py::arg("tokens"),
-             py::arg("specials"), py::arg("pattern"))
-        .def("encode", &Encoder::encode_text, py::arg("text"), py::arg("allowed"), py::arg("narrow"))
-        .def("encode_batch", &Encoder::encode_batch, py::arg("texts"), py::arg("allowed"), py::arg("narrow"),
-             py::arg("threads"))
-        .def("encode_words", &Encoder::encode_words, py::arg("words"), py::arg("narrow"))
-        .def("decode", &Encoder::decode, py::arg("ids"))
-        .def("cache_bytes", &Encoder::cache_bytes);
+    bind_encoder<uint16_t>(m, "Encoder16");
+    bind_encoder<uint32_t>(m, "Encoder32");
     py::class_<WordCounter>(m, "WordCounter")
         .def(py::init<const std::string&, const std::vector<std::string>&>(), py::arg("pattern"), py::arg("specials"))
         .def("add", &WordCounter::add, py::arg("texts"), py::arg("threads"))

@@ -208,6 +208,13 @@ inline Masks classify(const char* p) {
 }
 #endif
 
+// (The instruction for it is not in every x86-64.)
+inline int count_bits(uint64_t mask) {
+    mask -= mask >> 1 & 0x5555555555555555u;
+    mask = (mask & 0x3333333333333333u) + (mask >> 2 & 0x3333333333333333u);
+    return int(((mask + (mask >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u >> 56);
+}
+
 inline int lowest_bit(uint64_t mask) { return __builtin_ctzll(mask); }
 
 constexpr size_t CHUNK = 1 << 14;             // bytes cut at a time; the masks of a chunk stay in the nearest cache
@@ -304,7 +311,7 @@ private:
         uint32_t* out = starts;
         for (size_t b = 0; b < blocks; b++) {
             uint64_t mask = start[b];
-            int count = __builtin_popcountll(mask);
+            int count = count_bits(mask);
             uint32_t* p = out;
             for (int done = 0; done < count; done += 8)
                 for (int i = 0; i < 8; i++) {

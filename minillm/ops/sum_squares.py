@@ -19,4 +19,4 @@ def sum_squares(x):
     check_float("x", x)
     check_shape("x", x, (None,))
     pieces = (x[start:start + PIECE].astype(np.float64) for start in range(0, x.size, PIECE))
-    return math.fsum(float(piece @ piece) for piece in pieces)
+    return math.fsum(float(np.square(piece, out=piece).sum()) for piece in pieces)

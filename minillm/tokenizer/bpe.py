@@ -20,6 +20,8 @@ from minillm.tokenizer import fast, formats, train
 from minillm.tokenizer.merge import WordCache, encode_word
 from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, special_matcher, split_special, well_formed
 
+NO_SPECIALS = frozenset()
+
 
 class Tokenizer:
     """A byte-level BPE vocabulary with its merges, special tokens and pre-tokenization pattern.
@@ -74,7 +76,7 @@ class Tokenizer:
         special_ids = {text: len(tokens) + i for i, text in enumerate(specials)}
         return cls(tokens + [text.encode("utf-8") for text in specials], merges, special_ids, pattern, backend)
 
-    def encode(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+    def encode(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
                disallowed_special: Collection[str] | str = ()) -> list[int]:
         """Token ids of a text. Only the special tokens in `allowed_special` (a set, or "all") become their id, where
         several begin at one place the longest; any other special token's text is encoded like ordinary text.
@@ -89,34 +91,38 @@ class Tokenizer:
         """`encode` that knows no special tokens."""
         return self.encode(text)
 
-    def encode_array(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+    def encode_array(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
                      disallowed_special: Collection[str] | str = ()) -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
+        if not isinstance(text, str):
+            raise ValueError(f"text must be str: got {type(text).__name__}")
         allowed = self._check_special(text, allowed_special, disallowed_special)
         if self._fast:
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         return np.fromiter(chain.from_iterable(self._encode([text], allowed)), dtype)
 
-    def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = frozenset(),
+    def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
                      disallowed_special: Collection[str] | str = (), threads: int | None = None) -> list[list[int]]:
         """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
         ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
         return [ids[start:end].tolist() for start, end in pairwise(ends)]
 
-    def encode_batch_array(self, texts: Iterable[str], allowed_special: Collection[str] | str = frozenset(),
+    def encode_batch_array(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
                            disallowed_special: Collection[str] | str = (), threads: int | None = None
                            ) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
         texts, threads, allowed = list(texts), fast.count_threads(threads), self._check_allowed(allowed_special)
         for text in texts:
+            if not isinstance(text, str):
+                raise ValueError(f"text must be str: got {type(text).__name__}")
             self._check_special(text, allowed, disallowed_special)
         if self._fast:
             return self._fast.encode_batch(texts, allowed, threads)
         arrays = [self.encode_array(text, allowed) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
 
-    def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = frozenset()
+    def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS
                         ) -> Iterator[int]:
         """The ids of "".join(lines), one at a time, in constant memory: lines or chunks may be cut anywhere.
 
@@ -128,7 +134,7 @@ class Tokenizer:
         pieces = safe_pieces(lines, allowed, self.pattern)
         return chain.from_iterable(self._fast.encode(piece, allowed).tolist() for piece in pieces)
 
-    def encode_with_offsets(self, text: str, allowed_special: Collection[str] | str = frozenset(),
+    def encode_with_offsets(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
                             disallowed_special: Collection[str] | str = ()) -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
@@ -163,9 +169,9 @@ class Tokenizer:
         return frozenset(allowed_special)
 
     def _check_special(self, text, allowed_special, disallowed_special) -> frozenset[str]:
-        """The allowed special tokens. Raises ValueError if text is no str or holds a disallowed special token."""
-        if not isinstance(text, str):
-            raise ValueError(f"text must be str: got {type(text).__name__}")
+        """The allowed special tokens. Raises ValueError if the text holds a disallowed special token."""
+        if not allowed_special and not disallowed_special:
+            return NO_SPECIALS
         allowed = self._check_allowed(allowed_special)
         if disallowed_special == "all":
             disallowed = frozenset(self.special_tokens) - allowed

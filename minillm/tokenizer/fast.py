@@ -41,14 +41,15 @@ def load(backend: str = "auto"):
 def count_threads(threads: int | None) -> int:
     """The number of threads to use: as many as there are cores for None. Raises ValueError."""
     if threads is None:
-        return min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(MOST_THREADS, cores)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}: got {threads!r}")
     return threads
 
 
-def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]], special_tokens: dict[str, int],
-            pattern: str, backend: str = "auto") -> "FastEncoder | None":
+def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
+            special_tokens: dict[str, int], pattern: str, backend: str = "auto") -> "FastEncoder | None":
     """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
     core = load(backend)
     if core is None:
@@ -65,19 +66,20 @@ class FastEncoder:
 
     def __init__(self, core, tokens, vocab_size, merges, special_tokens, pattern):
         self.find_words = None if pattern in core.PATTERNS else compile_pattern(pattern).findall
-        self.narrow = vocab_size <= 1 << 16
+        self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.special_tokens = special_tokens
         self.special_index = {text: i for i, text in enumerate(special_tokens)}
-        self.core = build(core, tokens, vocab_size, merges, special_tokens, core.PATTERNS[0] if self.find_words else pattern)
+        built_in = core.PATTERNS[0] if self.find_words else pattern
+        self.core = build(core, tokens, vocab_size, merges, special_tokens, built_in)
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
             return self.encode_by_regex(text, allowed)
         indices = [self.special_index[special] for special in allowed]
         try:
-            return self.core.encode(text, indices, self.narrow)
+            return self.core.encode(text, indices)
         except UnicodeEncodeError:                      # surrogates
-            return self.core.encode(well_formed(text), indices, self.narrow)
+            return self.core.encode(well_formed(text), indices)
 
     def encode_batch(self, texts: list[str], allowed: frozenset[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts, one after the other, and the (n + 1,) places where each text's begin and end."""
@@ -87,21 +89,17 @@ class FastEncoder:
             return np.concatenate([np.empty(0, self.dtype), *arrays]), ends
         indices = [self.special_index[special] for special in allowed]
         try:
-            return self.core.encode_batch(texts, indices, self.narrow, threads)
+            return self.core.encode_batch(texts, indices, threads)
         except UnicodeEncodeError:
-            return self.core.encode_batch(list(map(well_formed, texts)), indices, self.narrow, threads)
+            return self.core.encode_batch(list(map(well_formed, texts)), indices, threads)
 
     def encode_by_regex(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
         parts = [np.empty(0, self.dtype)]
         for segment, is_special in split_special(text, allowed):
             parts.append(np.array([self.special_tokens[segment]], self.dtype) if is_special else
-                         self.core.encode_words(self.find_words(segment), self.narrow))
+                         self.core.encode_words(self.find_words(segment)))
         return np.concatenate(parts)
-
-    @property
-    def dtype(self):
-        return np.uint16 if self.narrow else np.uint32
 
     def decode(self, ids) -> bytes:
         return self.core.decode(ids)
@@ -112,7 +110,7 @@ def build(core, tokens, vocab_size, merges, special_tokens, pattern):
     special_ids = set(special_tokens.values())
     byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
     left, right, made = np.array(merges, np.uint32).reshape(-1, 3).T
-    return core.Encoder(
+    return (core.Encoder16 if vocab_size <= 1 << 16 else core.Encoder32)(
         np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
         *map(np.ascontiguousarray, (left, right, made)), [tokens.get(id) for id in range(vocab_size)],
         [(text.encode("utf-8"), id) for text, id in special_tokens.items()], pattern)
