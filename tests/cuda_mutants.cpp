@@ -1,4 +1,5 @@
-// The CUDA kernels in float32 and bfloat16 for heads up to 64, without Python: cuda_mutations.py compiles it many times.
+// The CUDA kernels in float32 and bfloat16 for heads up to 64, without Python: cuda_mutations.py compiles it many
+// times.
 #define SMALL
 #include "launch.cu"
 #include "host.h"

@@ -1,7 +1,7 @@
 """What nvcc makes of the kernels, checked without a GPU: the intended instructions, no spills, registers within budget.
 
-Needs nvcc for the first half and cuobjdump (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm) for the second; each
-test says what it misses.
+Needs nvcc for the first half and cuobjdump (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm; MINILLM_CUDA_TOOLS
+names a folder that holds them) for the second; each test says what it misses.
 """
 import os
 import re

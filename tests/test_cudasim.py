@@ -21,8 +21,8 @@ if sim is None:
 
 EXACT, RUNGS = ["1_naive", "2_flash"], ["1_naive", "2_flash", "3_mma"]
 exact_rungs, every_rung = (pytest.mark.parametrize("rung", rungs) for rungs in (EXACT, RUNGS))
-# What a 16-bit input and a 16-bit P cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits is
-# 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
+# What a 16-bit P and a 16-bit result cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits
+# is 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
 ROUNDING = {"bfloat16": 3e-3, "float16": 4e-4}
 both_masks = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 SCHEDULES = [0, 8, 9, 10, 12, 31]           # in order; shuffled; + a warp ahead; + copies at once; + by coin; all

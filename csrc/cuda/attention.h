@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <string>
 
-// Element (b, h, t, d) lies at data[b * batch + h * head + t * row + d]: all of (B, T, 3C), (B, T, C) and (B, NH, T, HS)
-// can be said so, and no kernel needs a transposed copy.
+// Element (b, h, t, d) lies at data[b * batch + h * head + t * row + d]: all of (B, T, 3C), (B, T, C) and (B, NH, T,
+// HS) can be said so, and no kernel needs a transposed copy.
 template <class T>
 struct View {
     T* data;
@@ -62,8 +62,8 @@ struct Float16 {
 namespace gpu {
 using Stream = void*;
 
-// T: float (all rungs; mma rounds to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma). They may return before
-// the GPU is done, and raise std::runtime_error.
+// T: float (all rungs; mma rounds to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma). They may return
+// before the GPU is done, and raise std::runtime_error.
 template <class T>
 void forward(Rung rung, const Forward<T>& arrays, const Sizes& n, Stream stream);
 template <class T>
@@ -73,6 +73,10 @@ void* allocate(size_t bytes, Stream stream);
 void release(void* data, Stream stream);
 void copy_in(void* device, const void* host, size_t bytes, Stream stream);
 void copy_out(void* host, const void* device, size_t bytes, Stream stream);
+void poison(void* device, size_t bytes, Stream stream);     // fill with NaN
 void synchronize(Stream stream);
+// One instruction for one warp; host arrays (32, 12) and (32, 4): conformance.cuh.
+void conformance(int instruction, const uint32_t* in, uint32_t* out);
+int current_device();
 std::string driver_problem();               // why nothing can run here, "" if it can
 }  // namespace gpu

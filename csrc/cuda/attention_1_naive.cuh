@@ -1,9 +1,10 @@
 // Rung 1, naive: one warp a row, nothing shared.
 //
 // The warp of query row t walks over the columns s that it may see. Its 32 lanes split the HS numbers of a head (lane i
-// holds numbers i, i + 32, ...), so q . k[s] is one product a lane and a sum over lanes. The softmax is taken online: with
-// the largest score so far, `top`, out = sum exp(S[s] - top) v[s] and total = sum exp(S[s] - top); when a larger score
-// comes, both shrink by exp(old top - new top) (Milakov and Gimelshein 2018, arXiv 1805.02867). So memory is O(T).
+// holds numbers i, i + 32, ...), so q . k[s] is one product a lane and a sum over lanes. The softmax is taken online:
+// with the largest score so far, `top`, out = sum exp(S[s] - top) v[s] and total = sum exp(S[s] - top); when a larger
+// score comes, both shrink by exp(old top - new top) (Milakov and Gimelshein 2018, arXiv 1805.02867). So memory is
+// O(T).
 //
 // What is wrong with it: every row reads all of K and V again from device memory, T * T * HS numbers a head instead of
 // T * HS, and five shuffles serve a single score. Rung 2 reads a tile once for 64 rows.

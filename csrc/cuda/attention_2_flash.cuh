@@ -1,15 +1,16 @@
 // Rung 2, flash: tiles in shared memory (Dao et al. 2022, arXiv 2205.14135). float32 or float64.
 //
-// A block of 256 threads owns `rows` query rows. K and V stream through shared memory, `columns` rows at a time, and each
-// is used by all rows of the block. The threads form a 16 x 16 grid: thread (ty, tx) holds rows ty*R .. ty*R + R-1 and
-// columns tx, tx + 16, ... of every product, so a row is spread over 16 neighbouring lanes and its maximum and sum are
-// four shuffles away. The softmax is online, as in rung 1, but shrinks once a tile instead of once a column.
+// A block of 256 threads owns `rows` query rows. K and V stream through shared memory, `columns` rows at a time, and
+// each is used by all rows of the block. The threads form a 16 x 16 grid: thread (ty, tx) holds rows ty*R .. ty*R + R-1
+// and columns tx, tx + 16, ... of every product, so a row is spread over 16 neighbouring lanes and its maximum and sum
+// are four shuffles away. The softmax is online, as in rung 1, but shrinks once a tile instead of once a column.
 //
 //   for each tile of keys:    S = Q K^T    mask    P = exp(S - top)    out = out * shrink + P V
 //
-// Backward (two kernels, no atomics, so equal bits in every run): P is rebuilt from the log-sum-exp of each row. A block
-// of the first kernel owns rows of keys and gathers dK and dV over the queries; of the second, rows of queries and
-// gathers dQ over the keys. Both are one template: with (X, Y) the owned pair and (U, W) the streamed pair of arrays,
+// Backward (two kernels, no atomics, so equal bits in every run): P is rebuilt from the log-sum-exp of each row. A
+// block of the first kernel owns rows of keys and gathers dK and dV over the queries; of the second, rows of queries
+// and gathers dQ over the keys. Both are one template: with (X, Y) the owned pair and (U, W) the streamed pair of
+// arrays,
 //
 //               owned X, Y    streamed U, W    product 1         product 2          gathers
 //   KEYS        K, V          Q, dout          S^T  = X U^T      dP^T = Y W^T       dV += P^T W,  dK += dS^T U
@@ -27,7 +28,7 @@ struct FlashTile {
     static constexpr int R = BYTES <= 512 ? 4 : BYTES <= 1024 ? 2 : 1;              // rows a thread
     static constexpr int ROWS = 16 * R;                                             // rows a block owns
     static constexpr int COLUMNS = BYTES <= 256 ? 64 : BYTES <= 1024 ? 32 : 16;     // rows of a streamed tile
-    static constexpr int PITCH = D + 4;             // numbers from row to row: 4 more, so that rows start in other banks
+    static constexpr int PITCH = D + 4;  // numbers from row to row: 4 more, so that rows start in other banks
     static constexpr int S_PITCH = COLUMNS + 4;
     static constexpr size_t FORWARD = sizeof(T) * (ROWS * PITCH + 2 * COLUMNS * PITCH + ROWS * S_PITCH);
     static constexpr size_t BACKWARD = sizeof(T) * (2 * ROWS * PITCH + 2 * COLUMNS * PITCH + ROWS * S_PITCH);
@@ -50,7 +51,9 @@ DEVICE void load_tile(T* tile, Rows<const T> rows, int first, const Sizes& n) {
         if (first + r < n.T && d < n.HS) {
             const T* from = rows[first + r] + d;
             if (fast) x = load4(from);
-            else x = {from[0], d + 1 < n.HS ? from[1] : T(0), d + 2 < n.HS ? from[2] : T(0), d + 3 < n.HS ? from[3] : T(0)};
+            else
+                x = {from[0], d + 1 < n.HS ? from[1] : T(0), d + 2 < n.HS ? from[2] : T(0),
+                     d + 3 < n.HS ? from[3] : T(0)};
         }
         store4(tile + r * FlashTile<T, D>::PITCH + d, x);
     }
@@ -73,8 +76,8 @@ DEVICE void matmul_nt(T (&c)[R][NJ], const T* A, const T* B, int ty, int tx) {
     }
 }
 
-// c[i][j] += sum_k P[ty*R + i][k] * B[k][tx + 16*j], only over the k that `seen(i, k)` admits: the P of others is 0, but
-// 0 * NaN is NaN, and a NaN in the future must not reach the past.
+// c[i][j] += sum_k P[ty*R + i][k] * B[k][tx + 16*j], only over the k that `seen(i, k)` admits: the P of others is 0,
+// but 0 * NaN is NaN, and a NaN in the future must not reach the past.
 template <int K, int P_PITCH, int PITCH, int R, int NJ, class T, class Seen>
 DEVICE void matmul_nn(T (&c)[R][NJ], const T* P, const T* B, int ty, int tx, Seen seen) {
     for (int k = 0; k < K; k += 4) {
@@ -139,7 +142,9 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
         __syncwarp();                                                  // a row of S is written and read by one warp
         const bool whole = !n.causal || c0 + COLUMNS <= r0 + 1;        // every row sees every column
         if (whole) matmul_nn<COLUMNS, S_PITCH, PITCH>(out, S, V, ty, tx, [](int, int) { return true; });
-        else matmul_nn<COLUMNS, S_PITCH, PITCH>(out, S, V, ty, tx, [&](int i, int s) { return c0 + s <= r0 + ty * R + i; });
+        else
+            matmul_nn<COLUMNS, S_PITCH, PITCH>(out, S, V, ty, tx,
+                                               [&](int i, int s) { return c0 + s <= r0 + ty * R + i; });
     }
 
 #pragma unroll

@@ -1,15 +1,16 @@
 // Rung 3, mma: the tensor cores of Ampere and later. bfloat16 or float16 in and out, sums in float32. Forward.
 //
-// A warp owns M tiles of 16 query rows (32 rows up to 128 numbers a head). One instruction, `mma`, multiplies a 16 x 16 by
-// a 16 x 8 matrix that the 32 lanes hold together: with g = lane / 4 and t = lane % 4, lane (g, t) holds of the 16 x 8
-// result the elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). So a row lies in four lanes, two shuffles give its
+// A warp owns M tiles of 16 query rows (32 rows up to 128 numbers a head). One instruction, `mma`, multiplies a 16 x 16
+// by a 16 x 8 matrix that the 32 lanes hold together: with g = lane / 4 and t = lane % 4, lane (g, t) holds of the 16 x
+// 8 result the elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). So a row lies in four lanes, two shuffles give its
 // maximum; and as the result of S = Q K^T has just the layout that an operand of P V must have, S and P never leave the
 // registers (Dao 2023, arXiv 2307.08691).
 //
-// K and V come by asynchronous copies (cp_async) into two buffers in turn: while tile t is used, tile t + 1 is on its way.
-// One barrier a tile does both: after it, tile t is there for all warps, and no warp still reads tile t - 1, whose buffer
-// the next copies fill. Shared memory has 32 banks of 4 bytes; `ldmatrix` reads 8 rows of 16 bytes at once, which must lie
-// in different groups of banks, so 16-byte chunk c of row r is stored at place c ^ f(r) (a swizzle) and no byte is wasted.
+// K and V come by asynchronous copies (cp_async) into two buffers in turn: while tile t is used, tile t + 1 is on its
+// way. One barrier a tile does both: after it, tile t is there for all warps, and no warp still reads tile t - 1, whose
+// buffer the next copies fill. Shared memory has 32 banks of 4 bytes; `ldmatrix` reads 8 rows of 16 bytes at once,
+// which must lie in different groups of banks, so 16-byte chunk c of row r is stored at place c ^ f(r) (a swizzle) and
+// no byte is wasted.
 //
 // The exponentials are taken in base 2, which the hardware has: P = 2^(S * scale * log2(e) - top).
 #pragma once
@@ -97,9 +98,9 @@ DEVICE void product_nn(float (&out)[M][WIDTH / 8][4], const float (&p)[M][COLUMN
 }
 
 // A NaN or infinity in a row of the tile that only some of the block's rows see would reach the others through the
-// product, since 0 * NaN is NaN. On the diagonal, therefore: if there is any, make NaN of the sums that do see it, and put
-// 0 in its place. LATER says who sees tile row c: the owned rows from c on, or (false) those up to c.
-// `first_row`: this lane's warp begins there; `edge`: room for D numbers.
+// product, since 0 * NaN is NaN. On the diagonal, therefore: if there is any, make NaN of the sums that do see it, and
+// put 0 in its place. LATER says who sees tile row c: the owned rows from c on, or (false) those up to c. `first_row`:
+// this lane's warp begins there; `edge`: room for D numbers.
 template <class E, int D, int M, int COLUMNS, int WIDTH, int THREADS, bool LATER>
 DEVICE void quarantine(float (&out)[M][WIDTH / 8][4], E* tile, int* edge, int c0, int first_row, int d0) {
     bool any = false;
@@ -177,7 +178,8 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
                 for (int c = 0; c < COLUMNS / 8; c++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        if (!is_seen(first_row + 16 * i + lane_row(e), c0 + 8 * c + lane_column(e), n)) s[i][c][e] = -INFINITY;
+                        if (!is_seen(first_row + 16 * i + lane_row(e), c0 + 8 * c + lane_column(e), n))
+                            s[i][c][e] = -INFINITY;
         }
 #pragma unroll
         for (int i = 0; i < M; i++)

@@ -1,10 +1,10 @@
-// Rung 3, mma: backward, on the tensor cores. The two kernels of rung 2 (see its table of X, Y, U, W) with the products,
-// copies and swizzle of rung 3's forward: no atomics, so equal bits in every run. The price of that order is that S and dP
-// are formed twice, 7 products where an unordered sum does with 5.
+// Rung 3, mma: backward, on the tensor cores. The two kernels of rung 2 (see its table of X, Y, U, W) with the
+// products, copies and swizzle of rung 3's forward: no atomics, so equal bits in every run. The price of that order is
+// that S and dP are formed twice, 7 products where an unordered sum does with 5.
 //
 // Up to 64 numbers a head, a warp owns 32 rows, so that each ldmatrix of a streamed tile feeds four products. A head of
-// 256 has too many sums for the registers of a warp: there two warps share 16 rows, both form S and dP, and each gathers
-// half of the columns (SPLIT).
+// 256 has too many sums for the registers of a warp: there two warps share 16 rows, both form S and dP, and each
+// gathers half of the columns (SPLIT).
 #pragma once
 
 #include "attention_3_mma.cuh"
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
         if (KEYS) load_row_numbers<COLUMNS>(numbers + buffer * 2 * COLUMNS, lse, delta, c0, n.T);
     };
 
-    float own[M][2][2];                                                // lse and delta of the owned rows, if those are queries
+    float own[M][2][2];  // lse and delta of the owned rows, if those are queries
     for (int i = 0; i < M; i++)
         for (int h = 0; h < 2; h++) {
             const int row = first_row + 16 * i + lane_row(2 * h);
@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
                         const int owned = first_row + 16 * i + lane_row(e), column = c0 + 8 * c + lane_column(e);
-                        if (!(KEYS ? is_seen(column, owned, n) : is_seen(owned, column, n))) s[i][c][e] = ds[i][c][e] = 0;
+                        if (!(KEYS ? is_seen(column, owned, n) : is_seen(owned, column, n)))
+                            s[i][c][e] = ds[i][c][e] = 0;
                     }
         }
         const bool diagonal = n.causal && (KEYS ? c0 < r0 + ROWS - 1 : c0 + COLUMNS > r0 + 1);

@@ -1,10 +1,20 @@
-// NumPy in and out: checks, copies to the device and back, one function pair a rung. Plain C++; MODULE is _cuda or _cudasim.
+// NumPy in and out: checks, copies to the device and back, one function pair a rung. Plain C++; MODULE is _cuda or
+// _cudasim.
 //
-// The contract is minillm/ops/attention.py's: qkv (B, T, 3C) -> out (B, T, C), cache; dout (B, T, C) -> dqkv (B, T, 3C).
-// The cache is (qkv, n_head, causal, out, lse) with lse (B, NH, T): O(T) memory. float32 arrays given to the mma rung are
-// rounded to bfloat16 on the device.
+// The contract is minillm/ops/attention.py's: qkv (B, T, 3C) -> out (B, T, C), cache; dout (B, T, C) -> dqkv (B, T,
+// 3C). The cache is (qkv, n_head, causal, out, lse) with lse (B, NH, T): O(T) memory. float32 arrays given to the mma
+// rung are rounded to bfloat16 on the device.
 #include "../common.h"
 #include "host.h"
+
+namespace {
+inline void check_device() {
+    const string problem = gpu::driver_problem();
+    if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
+}
+}  // namespace
+
+#include "bind_arrays.h"
 
 namespace {
 
@@ -22,9 +32,21 @@ Sizes sizes_of(const py::array& qkv, int64_t n_head, bool causal) {
     return {qkv.shape(0), n_head, int(T), int(HS), 1 / std::sqrt(double(HS)), causal};
 }
 
-void check_device() {
-    const string problem = gpu::driver_problem();
-    if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
+// One instruction for one warp: words (32, 10) uint32 -> (32, 4). The names: conformance.cuh.
+const char* const INSTRUCTIONS[] = {"mma_bf16",   "mma_fp16", "ldmatrix", "ldmatrix_t", "cp_async_16",
+                                    "cp_async_4", "pack",     "exp2",     "shuffle"};
+
+py::array instruction(const string& name, py::array words) {
+    const auto* in = input<uint32_t>("words", words, {32, 10});
+    int which = 0;
+    while (which < 9 && name != INSTRUCTIONS[which]) which++;
+    if (which == 9) fail("name must be an instruction: got " + name);
+    check_device();
+    uint32_t padded[32 * 12] = {};
+    for (int lane = 0; lane < 32; lane++) std::memcpy(padded + 12 * lane, in + 10 * lane, 40);
+    auto out = fresh<uint32_t>({32, 4});
+    gpu::conformance(which, padded, out.mutable_data());
+    return out;
 }
 
 // The numbers of an array; ml_dtypes' bfloat16 is known by its name.
@@ -46,8 +68,8 @@ auto by_number(const py::array& qkv, F f) {
     if (name == "float64" && RUNG != 3) return f(double());
     if (name == "float16" && tensor_cores) return f(Float16());
     if (name == "bfloat16" && tensor_cores) return f(Bfloat16());
-    fail(string("qkv must be float32") + (RUNG != 3 ? " or float64" : "") + (tensor_cores ? " or float16 or bfloat16" : "") +
-         ": got " + name);
+    fail(string("qkv must be float32") + (RUNG != 3 ? " or float64" : "") +
+         (tensor_cores ? " or float16 or bfloat16" : "") + ": got " + name);
 }
 
 // ANY_RUNG: the tensor cores for 16-bit numbers; else the products stay in the type of the array.
@@ -82,7 +104,8 @@ py::array attention_backward(py::array dout, py::tuple cache) {
         using T = decltype(zero);
         const Sizes n = sizes_of(qkv, cache[1].cast<int64_t>(), cache[2].cast<bool>());
         const Shape shape = {n.B, n.T, n.NH * n.HS};
-        const T *d = numbers<T>("dout", dout, qkv.dtype(), shape), *x = numbers<T>("qkv", qkv, qkv.dtype(), shape_of(qkv)),
+        const T *d = numbers<T>("dout", dout, qkv.dtype(), shape),
+                *x = numbers<T>("qkv", qkv, qkv.dtype(), shape_of(qkv)),
                 *o = numbers<T>("out", out, qkv.dtype(), shape);
         const Sum<T>* l = input<Sum<T>>("lse", lse, {n.B, n.NH, n.T});
         py::array dqkv(qkv.dtype(), shape_of(qkv));
@@ -100,7 +123,8 @@ template <int RUNG>
 void bind_rung(py::module_& m, const char* variant) {
     m.def(("attention_forward" + string(variant)).c_str(), &attention_forward<RUNG>, py::arg("qkv"), py::arg("n_head"),
           py::arg("causal") = true);
-    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<RUNG>, py::arg("dout"), py::arg("cache"));
+    m.def(("attention_backward" + string(variant)).c_str(), &attention_backward<RUNG>, py::arg("dout"),
+          py::arg("cache"));
 }
 
 }  // namespace
@@ -111,6 +135,10 @@ PYBIND11_MODULE(MODULE, m) {
     bind_rung<1>(m, "_1_naive");
     bind_rung<2>(m, "_2_flash");
     bind_rung<3>(m, "_3_mma");
+    bind_arrays(m);
+    m.attr("INSTRUCTIONS") = py::tuple(py::cast(std::vector<string>(INSTRUCTIONS, INSTRUCTIONS + 9)));
+    m.def("instruction", &instruction, py::arg("name"), py::arg("words"),
+          "One PTX wrapper for one warp: (32, 10) -> (32, 4).");
     m.def("driver_problem", &gpu::driver_problem, "Why nothing can run here; empty if it can.");
     m.def("last_seconds", [] { return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels,
                                                py::arg("out") = seconds.out); },

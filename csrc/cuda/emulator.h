@@ -41,8 +41,8 @@ using stream_t = void*;
 namespace emu {
 
 // 0: threads take turns in order. Else the orders are shuffled by this seed, and
-//   bit 0: the warp that runs goes on as far as it can;    bit 1: asynchronous copies land at once, not as late as allowed;
-//   bit 2: each copy tosses a coin for that.
+//   bit 0: the warp that runs goes on as far as it can;
+//   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that.
 inline unsigned seed = 0;
 inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
@@ -89,7 +89,7 @@ struct Thread {
     bool done = false;
     Meeting* waits_at = nullptr;
     int round = 0;                          // of waits_at, when it began to wait
-    std::vector<std::vector<Copy>> copies{1};   // groups of asynchronous copies under way; the last is not committed yet
+    std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed yet
     Fiber fiber;
     bool ready() const { return !done && (!waits_at || waits_at->round != round); }
 };
@@ -201,10 +201,11 @@ inline void check_sizes(dim3 grid, int threads, size_t shared) {
     if (threads < 32 || threads > 1024 || threads % 32)
         throw std::runtime_error("a block must have 1 to 32 whole warps: got " + std::to_string(threads) + " threads");
     if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || !grid.x || !grid.y || !grid.z)
-        throw std::runtime_error("the grid is out of bounds: " + std::to_string(grid.x) + " x " + std::to_string(grid.y));
+        throw std::runtime_error("the grid is out of bounds: " + std::to_string(grid.x) + " x " +
+                                 std::to_string(grid.y));
     if (shared > SHARED_LIMIT)
-        throw std::runtime_error("a block has at most " + std::to_string(SHARED_LIMIT) + " bytes of shared memory: got " +
-                                 std::to_string(shared));
+        throw std::runtime_error("a block has at most " + std::to_string(SHARED_LIMIT) +
+                                 " bytes of shared memory: got " + std::to_string(shared));
 }
 
 // Shuffled warps, and shuffled lanes inside them.
@@ -264,7 +265,7 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
 
 }  // namespace emu
 
-// ---- the host's side, as in gpu_nvcc.h --------------------------------------------------------------------------------
+// ---- the host's side, as in gpu_nvcc.h -------------------------------------------------------------------------------
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {
@@ -289,5 +290,7 @@ inline void release(void* data, stream_t) {
 }
 inline void copy_in(void* device, const void* host, size_t bytes, stream_t) { std::memcpy(device, host, bytes); }
 inline void copy_out(void* host, const void* device, size_t bytes, stream_t) { std::memcpy(host, device, bytes); }
+inline void poison(void*, size_t, stream_t) {}          // `allocate` has done so
 inline void synchronize(stream_t) {}
+inline int current_device() { return 0; }
 inline std::string driver_problem() { return ""; }

@@ -40,7 +40,8 @@ struct fp16 {
         const float size = std::fabs(f);
         if (std::isnan(f)) bits = 0x7fff;
         else if (size >= 65520) bits = sign | 0x7c00;                                       // infinity
-        else if (size < 6.103515625e-05f) bits = sign | uint16_t(nearbyintf(size * 16777216));    // below 2^-14: steps of 2^-24
+        else if (size < 6.103515625e-05f)
+            bits = sign | uint16_t(nearbyintf(size * 16777216));  // below 2^-14: steps of 2^-24
         else {
             int exponent;
             const float fraction = frexpf(size, &exponent);                                 // in [0.5, 1)
@@ -155,7 +156,8 @@ inline void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed, const P
 inline void ldmatrix(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, false, here); }
 inline void ldmatrix_t(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, true, here); }
 
-// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16. Of c, lane (g, t) holds (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
+// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16. Of c, lane (g, t) holds (g, 2t), (g, 2t+1), (g+8,
+// 2t), (g+8, 2t+1).
 template <class E>
 void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, emu::Place here = {}) {
     emu::Slot mine;
@@ -170,7 +172,8 @@ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, emu::P
         for (int k = 0; k < 16; k += 2) {
             const uint32_t pair_a = slots[4 * g + k % 8 / 2].words[lower + k / 8 * 2];
             const uint32_t pair_b = slots[4 * column + k % 8 / 2].words[4 + k / 8];
-            sum += emu::half<E>(pair_a, 0) * emu::half<E>(pair_b, 0) + emu::half<E>(pair_a, 1) * emu::half<E>(pair_b, 1);
+            sum +=
+                emu::half<E>(pair_a, 0) * emu::half<E>(pair_b, 0) + emu::half<E>(pair_a, 1) * emu::half<E>(pair_b, 1);
         }
         c[i] += sum;
     }

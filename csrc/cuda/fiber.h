@@ -63,7 +63,7 @@ emu_switch:
 inline void start_fiber(Fiber& f, void (*entry)()) {
     if (!f.stack) f.stack.reset(new char[STACK]);
     auto end = reinterpret_cast<uintptr_t>(f.stack.get() + STACK) / 16 * 16;
-    auto** top = reinterpret_cast<void**>(end) - 1;      // a function begins with its stack 8 bytes off a multiple of 16
+    auto** top = reinterpret_cast<void**>(end) - 1;  // a function begins with its stack 8 bytes off a multiple of 16
     *--top = reinterpret_cast<void*>(entry);
     for (int i = 0; i < 6; i++) *--top = nullptr;
     f.top = top;

@@ -16,7 +16,7 @@ using stream_t = cudaStream_t;
     extern __shared__ __align__(1024) unsigned char shared_raw[]; \
     T* name = reinterpret_cast<T*>(shared_raw)
 
-// ---- the device's side ------------------------------------------------------------------------------------------------
+// ---- the device's side -----------------------------------------------------------------------------------------------
 
 template <class T>
 DEVICE Vec4<T> load4(const T* from) { return *reinterpret_cast<const Vec4<T>*>(from); }
@@ -77,7 +77,7 @@ DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 }
 #undef MMA
 
-// ---- the host's side --------------------------------------------------------------------------------------------------
+// ---- the host's side -------------------------------------------------------------------------------------------------
 
 inline void check(cudaError_t error, const std::string& what) {
     if (error == cudaSuccess) return;
@@ -93,6 +93,12 @@ inline std::string driver_problem() {
     cudaGetLastError();
     if (error != cudaSuccess) return cudaGetErrorString(error);
     return count ? "" : "no NVIDIA GPU";
+}
+
+inline int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device), "which GPU");
+    return device;
 }
 
 template <class... P, class... A>
@@ -115,5 +121,8 @@ inline void copy_in(void* device, const void* host, size_t bytes, stream_t strea
 }
 inline void copy_out(void* host, const void* device, size_t bytes, stream_t stream) {
     check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream), "copy from the GPU");
+}
+inline void poison(void* device, size_t bytes, stream_t stream) {       // NaN everywhere
+    check(cudaMemsetAsync(device, 0xff, bytes, stream), "fill on the GPU");
 }
 inline void synchronize(stream_t stream) { check(cudaStreamSynchronize(stream), "a kernel failed"); }

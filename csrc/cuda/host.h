@@ -23,15 +23,17 @@ class Stopwatch {
     }
 };
 
-// An array on the device, fresh or a copy of the host's.
+// An array on the device: fresh, and then full of NaN, so that what no kernel wrote shows; or a copy of the host's.
 template <class T>
 class DeviceArray {
     size_t bytes;
 
    public:
     T* data;
-    explicit DeviceArray(int64_t count) : bytes(count * sizeof(T)), data(static_cast<T*>(gpu::allocate(bytes, nullptr))) {}
-    DeviceArray(int64_t count, const T* host) : DeviceArray(count) { gpu::copy_in(data, host, bytes, nullptr); }
+    explicit DeviceArray(int64_t count, const T* host = nullptr)
+        : bytes(count * sizeof(T)), data(static_cast<T*>(gpu::allocate(bytes, nullptr))) {
+        host ? gpu::copy_in(data, host, bytes, nullptr) : gpu::poison(data, bytes, nullptr);
+    }
     DeviceArray(const DeviceArray&) = delete;
     ~DeviceArray() { gpu::release(data, nullptr); }
     void copy_out(T* host) const { gpu::copy_out(host, data, bytes, nullptr); }
@@ -72,15 +74,17 @@ void forward_on_host(Rung rung, const T* qkv, T* out, Sum<T>* lse, const Sizes& 
 }
 
 template <class T>
-void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, const Sum<T>* lse, T* dqkv, const Sizes& n) {
+void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, const Sum<T>* lse, T* dqkv,
+                      const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
     DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
     DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
     gpu::synchronize(nullptr);
     seconds.in = watch.lap();
-    gpu::backward(rung, backward_views<T>(d_qkv.data, d_out.data, d_dout.data, d_lse.data, d_delta.data, d_dqkv.data, n),
-                  n, nullptr);
+    gpu::backward(rung,
+                  backward_views<T>(d_qkv.data, d_out.data, d_dout.data, d_lse.data, d_delta.data, d_dqkv.data, n), n,
+                  nullptr);
     gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_dqkv.copy_out(dqkv);

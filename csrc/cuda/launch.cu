@@ -2,6 +2,7 @@
 #include "attention_1_naive.cuh"
 #include "attention_2_flash.cuh"
 #include "attention_3_mma_backward.cuh"
+#include "conformance.cuh"
 #include "repack.cuh"
 
 namespace {
@@ -9,8 +10,11 @@ namespace {
 // Blocks of `rows` rows: heads along x, which may be 2^31 - 1 long; rows along y, which ends at 65,535.
 dim3 grid_of(const Sizes& n, int rows) {
     const int64_t blocks = (n.T + int64_t(rows) - 1) / rows;
-    if (n.heads() > 0x7fffffff) throw std::runtime_error("B * n_head must be below 2^31: got " + std::to_string(n.heads()));
-    if (blocks > 65535) throw std::runtime_error("T must be at most " + std::to_string(65535LL * rows) + ": got " + std::to_string(n.T));
+    if (n.heads() > 0x7fffffff)
+        throw std::runtime_error("B * n_head must be below 2^31: got " + std::to_string(n.heads()));
+    if (blocks > 65535)
+        throw std::runtime_error("T must be at most " + std::to_string(65535LL * rows) + ": got " +
+                                 std::to_string(n.T));
     return dim3(unsigned(n.heads()), unsigned(blocks));
 }
 
@@ -143,8 +147,23 @@ void copy_in(void* device, const void* host, size_t bytes, Stream stream) {
 void copy_out(void* host, const void* device, size_t bytes, Stream stream) {
     ::copy_out(host, device, bytes, stream_t(stream));
 }
+void poison(void* device, size_t bytes, Stream stream) { ::poison(device, bytes, stream_t(stream)); }
 void synchronize(Stream stream) { ::synchronize(stream_t(stream)); }
 std::string driver_problem() { return ::driver_problem(); }
+int current_device() { return ::current_device(); }
+
+void conformance(int instruction, const uint32_t* in, uint32_t* out) {
+    const size_t in_bytes = 32 * 12 * 4, out_bytes = 32 * WORDS_OUT * 4;
+    auto* d_in = static_cast<uint32_t*>(::allocate(in_bytes, nullptr));
+    auto* d_out = static_cast<uint32_t*>(::allocate(out_bytes, nullptr));
+    ::copy_in(d_in, in, in_bytes, nullptr);
+    ::copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
+    launch(conformance_kernel, dim3(1), 32, 32 * 16, stream_t(nullptr), instruction, d_in, d_out);
+    ::copy_out(out, d_out, out_bytes, nullptr);
+    ::synchronize(nullptr);
+    ::release(d_in, nullptr);
+    ::release(d_out, nullptr);
+}
 
 #define INSTANTIATE(T)                                                       \
     template void forward(Rung, const Forward<T>&, const Sizes&, Stream);    \
