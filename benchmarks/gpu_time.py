@@ -138,14 +138,17 @@ def prepared(torch, pairs, q, k, v, dout):
     return caches, refused
 
 
-def peak_mib(torch, call):
-    """Memory that torch's allocator took on top during a call; ours allocates beside it, and is counted by the driver."""
+def peak_mib(torch, module, call):
+    """Memory that a call took on top of what was in use, in torch's allocator and in ours."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before, free = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[0]
-    call()
+    module.peak_bytes()                                     # forget the past; the next answer is what is in use now
+    before = torch.cuda.memory_allocated() + module.peak_bytes()
+    kept = call()
     torch.cuda.synchronize()
-    return round(max(torch.cuda.max_memory_allocated() - before, free - torch.cuda.mem_get_info()[0]) / 2 ** 20)
+    peak = torch.cuda.max_memory_allocated() + module.peak_bytes()
+    del kept
+    return round((peak - before) / 2 ** 20)
 
 
 def case(torch, module, T, HS, causal):
@@ -164,7 +167,7 @@ def case(torch, module, T, HS, causal):
         for name, ms in milliseconds(torch, calls).items():
             rows.append({"T": T, "HS": HS, "causal": causal, "direction": direction, "name": name,
                          "ms": round(ms, 4), "tflops": round(work / ms / 1e9, 1),
-                         "peak_mib": peak_mib(torch, calls[name])})
+                         "peak_mib": peak_mib(torch, module, calls[name])})
     return rows, refused
 
 

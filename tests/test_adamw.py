@@ -95,3 +95,15 @@ def test_optimizer_agrees_with_torch(op, backend, dtype):
         ours.step(grads)
     for name, tensor in theirs.items():
         assert_close(name, params[name], tensor.detach().numpy(), f"reference {dtype}")
+
+
+@every_update
+@pytest.mark.parametrize("size", [1, 7, 16, 33, 20_001])
+def test_nothing_is_written_beyond_the_arrays(op, backend, dtype, size):
+    """Each array stands between two guards; a kernel that runs over the end by one vector would change them."""
+    guarded = {name: np.full(size + 64, 7, dtype) for name in ("w", "grad", "m", "v")}
+    inside = {name: array[32:-32] for name, array in guarded.items()}
+    getattr(select({op: backend}), f"{op}_update")(**inside, step=1, lr=0.1, n_decayed=size // 2, weight_decay=0.1)
+    assert not np.array_equal(inside["w"], np.full(size, 7, dtype))
+    for name, array in guarded.items():
+        assert (array[:32] == 7).all() and (array[-32:] == 7).all(), name

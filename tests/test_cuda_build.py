@@ -42,7 +42,7 @@ def cubin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cubin")
     (folder / "d64.cu").write_text(D64)
     done = subprocess.run([nvcc, "-std=c++17", "-O3", "-cubin", "-arch=sm_80", "-Xptxas=-v", f"-I{CUDA}", "d64.cu"],
-                          cwd=folder, capture_output=True, text=True)
+                          cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "d64.cubin", done.stderr
 

@@ -78,6 +78,19 @@ def test_numpy_takes_it_too():
     assert not hasattr(out, "__cuda_array_interface__")
 
 
+@pytest.mark.parametrize("rung", [1, 2, 3])
+def test_memory_grows_with_T_not_with_its_square(rung):
+    """Twice the tokens, twice the memory, forward and backward."""
+    peaks = []
+    for length in (32, 64, 128):
+        arrays = tensors(torch.float32, shape=(1, 1, length, 16))
+        sim.peak_bytes()
+        before = sim.peak_bytes()
+        of_ours(*arrays, rung=rung)
+        peaks.append(sim.peak_bytes() - before)
+    assert peaks[0] > 0 and peaks[1] == 2 * peaks[0] and peaks[2] == 2 * peaks[1]
+
+
 def test_empty():
     q, k, v = tensors(torch.float32, 3, (0, NH, T, HS))
     assert sim.arrays_forward(q, k, v)[0].shape == (0, NH, T, HS)

@@ -77,6 +77,7 @@ void poison(void* device, size_t bytes, Stream stream);     // fill with NaN
 void synchronize(Stream stream);
 // One instruction for one warp; host arrays (32, 12) and (32, 4): conformance.cuh.
 void conformance(int instruction, const uint32_t* in, uint32_t* out);
+int64_t peak_bytes();                       // most device memory in use at once since the last call
 int current_device();
 std::string driver_problem();               // why nothing can run here, "" if it can
 }  // namespace gpu

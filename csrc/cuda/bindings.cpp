@@ -139,6 +139,7 @@ PYBIND11_MODULE(MODULE, m) {
     m.attr("INSTRUCTIONS") = py::tuple(py::cast(std::vector<string>(INSTRUCTIONS, INSTRUCTIONS + 9)));
     m.def("instruction", &instruction, py::arg("name"), py::arg("words"),
           "One PTX wrapper for one warp: (32, 10) -> (32, 4).");
+    m.def("peak_bytes", &gpu::peak_bytes, "Most device memory of ours in use at once since the last call.");
     m.def("driver_problem", &gpu::driver_problem, "Why nothing can run here; empty if it can.");
     m.def("last_seconds", [] { return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels,
                                                py::arg("out") = seconds.out); },

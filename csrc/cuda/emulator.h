@@ -10,6 +10,7 @@
 // What it cannot see: the memory model below barriers, occupancy, register spills, time.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -189,6 +190,7 @@ struct Allocation {
     size_t bytes;
 };
 inline std::vector<Allocation> allocations;
+inline int64_t bytes_in_use = 0, peak = 0;
 
 inline void check_device_guards() {
     for (const Allocation& a : allocations) {
@@ -277,6 +279,7 @@ inline void* allocate(size_t bytes, stream_t) {
     if (!memory) throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes");
     std::memset(memory, emu::FILL, bytes + 2 * emu::GUARD);
     emu::allocations.push_back({memory, bytes});
+    emu::peak = std::max(emu::peak, emu::bytes_in_use += bytes);
     return memory + emu::GUARD;
 }
 inline void release(void* data, stream_t) {
@@ -284,6 +287,7 @@ inline void release(void* data, stream_t) {
     for (size_t i = 0; i < list.size(); i++)
         if (list[i].memory + emu::GUARD == data) {
             std::free(list[i].memory);
+            emu::bytes_in_use -= list[i].bytes;
             list.erase(list.begin() + i);
             return;
         }
@@ -292,5 +296,10 @@ inline void copy_in(void* device, const void* host, size_t bytes, stream_t) { st
 inline void copy_out(void* host, const void* device, size_t bytes, stream_t) { std::memcpy(host, device, bytes); }
 inline void poison(void*, size_t, stream_t) {}          // `allocate` has done so
 inline void synchronize(stream_t) {}
+inline int64_t peak_bytes() {                           // most in use at once since the last call
+    const int64_t most = emu::peak;
+    emu::peak = emu::bytes_in_use;
+    return most;
+}
 inline int current_device() { return 0; }
 inline std::string driver_problem() { return ""; }

@@ -110,7 +110,25 @@ void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_
     check(cudaGetLastError(), "kernel launch");
 }
 
+// The pool that allocations come from. It keeps what is freed: returning memory at each synchronisation costs far more.
+inline cudaMemPool_t pool() {
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "memory pool");
+    static uint64_t keep = ~uint64_t(0);
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool");
+    return pool;
+}
+// Most bytes in use at once since the last call.
+inline int64_t peak_bytes() {
+    uint64_t most = 0, none = 0;
+    check(cudaMemPoolGetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
+    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");     // 0: begin from now
+    return int64_t(most);
+}
+
 inline void* allocate(size_t bytes, stream_t stream) {
+    static const cudaMemPool_t kept = pool();
+    (void)kept;
     void* data = nullptr;
     check(cudaMallocAsync(&data, bytes, stream), "asked for " + std::to_string(bytes) + " bytes on the GPU");
     return data;

@@ -151,6 +151,7 @@ void poison(void* device, size_t bytes, Stream stream) { ::poison(device, bytes,
 void synchronize(Stream stream) { ::synchronize(stream_t(stream)); }
 std::string driver_problem() { return ::driver_problem(); }
 int current_device() { return ::current_device(); }
+int64_t peak_bytes() { return ::peak_bytes(); }
 
 void conformance(int instruction, const uint32_t* in, uint32_t* out) {
     const size_t in_bytes = 32 * 12 * 4, out_bytes = 32 * WORDS_OUT * 4;
