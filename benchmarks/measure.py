@@ -13,7 +13,7 @@ import numpy as np
 MIN_ROUNDS, MAX_ROUNDS = 5, 7
 BUDGET = 0.3            # seconds of timed calls per candidate, at least
 PAUSE = 0.03            # seconds between candidates: OpenBLAS's threads spin for 2^26 cycles after their work
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: operands of products, sums are float32
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Candidate:
     runs: dict
     results: object
     compared: bool = True   # False where results cannot agree, such as masks from another random generator
+    tolerance: float | None = None      # its own, if not that of the dtype of its arrays
 
 
 def interleave(candidates, repeat=None, budget=BUDGET, clock=time.perf_counter, sleep=time.sleep):
@@ -118,7 +119,8 @@ def gate(candidates, expected, tolerance):
     right, wrong = [], {}
     for candidate in candidates:
         try:
-            lines = disagreements(candidate.results(), expected, tolerance) if candidate.compared else []
+            allowed = candidate.tolerance or tolerance
+            lines = disagreements(candidate.results(), expected, allowed) if candidate.compared else []
         except Exception as error:          # any failure of a candidate is a finding about it, and the others go on
             lines = [f"{type(error).__name__}: {error}"]
         if lines:

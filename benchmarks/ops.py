@@ -47,7 +47,8 @@ def ours(spec, choice, args, dout):
     ops = select(choice) if choice in ("numpy", "auto") else select({spec.name: choice})
     calls = [getattr(ops, name) for name in functions(spec)]
     build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
-    return Candidate(choice, *build(spec, calls, args, dout))
+    return Candidate(choice, *build(spec, calls, args, dout),
+                     tolerance=TOLERANCE["bfloat16"] if choice.endswith("/bf16") else None)
 
 
 def pair(spec, calls, args, dout):

@@ -32,6 +32,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}     # relative, on the first los
 def candidates(compiled=False, installed=None):
     """Everybody who can run here, as dicts for `workers`; the first is what the others are compared with."""
     everybody = {"minillm": entrant("minillm", "gpt_minillm", backend="auto"),
+                 "minillm bf16": entrant("minillm bf16", "gpt_minillm", dtype="bfloat16", backend="cpu/bf16"),
                  "minillm numpy": entrant("minillm numpy", "gpt_minillm", backend="numpy")}
     if find_spec("torch") if installed is None else installed:
         for mode in ("eager", "compile") if compiled else ("eager",):

@@ -22,6 +22,7 @@
 
 #include <cstdlib>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "simd.h"
@@ -161,8 +162,31 @@ void multiply_panels(T* tile, const T* a, const T* b, int64_t depth) {
         for (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
 }
 
+// An engine is a way to pack operands and to multiply panels; the blocks below are the same for all. Elements are what
+// panels are made of, COLUMNS and ROWS the tile, DEPTH the block of K; a Session lasts for some tiles of one thread.
+template <class T>
+struct Fma {                                             // one multiply-add for each product
+    typedef T Element, Number;
+    struct Session {};
+    static constexpr int64_t ROWS = MR, COLUMNS = NR<T>, DEPTH = KC<T>;
+    static constexpr int64_t elements(int64_t depth) { return depth; }            // of a line `depth` numbers long
+
+    static void pack_a(T* panels, Matrix<T> A, int64_t rows, int64_t depth) {
+        pack<T, ROWS>(panels, A.data, A.stride, !A.transposed, rows, depth);
+    }
+    static void pack_b(T* panels, Matrix<T> B, int64_t columns, int64_t depth) {
+        pack<T, COLUMNS>(panels, B.data, B.stride, B.transposed, columns, depth);
+    }
+    static void multiply(Session&, T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
+        if (columns <= WIDTH<T>) multiply_panels<T, 1>(tile, a, b, depth);
+        else if (columns <= 2 * WIDTH<T>) multiply_panels<T, 2>(tile, a, b, depth);
+        else multiply_panels<T, NV>(tile, a, b, depth);
+    }
+};
+
 // What happens to the numbers of C on their way to memory. `first`: nothing is in C yet. `last`: the sum is complete
-// and goes through finish(v, row, column, n), which sees n neighbours of a row of C and returns what is stored.
+// and goes through finish(v, row, column, n), which sees n neighbours of a row of C and returns what is stored, or
+// nothing if it has stored it elsewhere.
 struct Stage {
     bool first, last;
 };
@@ -175,7 +199,12 @@ struct Keep {
 template <class T, class Finish>
 inline void write_part(T* c, Vec<T> v, int64_t n, Stage stage, const Finish& finish, int64_t row, int64_t column) {
     if (!stage.first) v = load_part(c, n) + v;
-    store_part(c, stage.last ? finish(v, row, column, n) : v, n);
+    if constexpr (std::is_void_v<decltype(finish(v, row, column, n))>) {
+        if (stage.last) finish(v, row, column, n);
+        else store_part(c, v, n);
+    } else {
+        store_part(c, stage.last ? finish(v, row, column, n) : v, n);
+    }
 }
 
 template <class T, class Finish>
@@ -187,51 +216,52 @@ inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const F
     if (j < columns) write_part(c + j, load_part(sums + j, columns - j), columns - j, stage, finish, row, column + j);
 }
 
-template <class T, class Finish>
-void multiply_tile(T* c, int64_t stride, const T* a, const T* b, int64_t depth, int64_t rows, int64_t columns,
-                   Stage stage, const Finish& finish, int64_t row, int64_t column) {
-    alignas(64) T tile[MR * NR<T>];
+template <class Engine, class T, class Finish>
+void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, const typename Engine::Element* a,
+                   const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
+                   const Finish& finish, int64_t row, int64_t column) {
+    alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
     for (int64_t i = 0; i < rows; i++) __builtin_prefetch(c + i * stride, 1);
-    if (columns <= WIDTH<T>) multiply_panels<T, 1>(tile, a, b, depth);
-    else if (columns <= 2 * WIDTH<T>) multiply_panels<T, 2>(tile, a, b, depth);
-    else multiply_panels<T, NV>(tile, a, b, depth);
+    Engine::multiply(session, tile, a, b, depth, columns);
     for (int64_t i = 0; i < rows; i++)
-        write_row(c + i * stride, tile + i * NR<T>, columns, stage, finish, row + i, column);
+        write_row(c + i * stride, tile + i * Engine::COLUMNS, columns, stage, finish, row + i, column);
 }
 
 // ---- the blocks ----
 
 // One strip of columns, for a range of rows and the packed part [k0, k1) of K.
-template <class T, class Finish>
-void multiply_strip(Matrix<T> B, T* C, int64_t stride, const T* packed_a, int64_t a_rows, T* packed_b, Range rows,
-                    Range columns, Range ks, int64_t K, bool first, const Finish& finish, int64_t row0) {
-    for (int64_t k = ks.begin; k < ks.end || k == 0; k += KC<T>) {
-        int64_t depth = std::min(KC<T>, ks.end - k);
-        Matrix<T> b = B.from(k, columns.begin);
-        pack<T, NR<T>>(packed_b, b.data, b.stride, b.transposed, columns.end - columns.begin, depth);
+template <class Engine, class SB, class T, class Finish>
+void multiply_strip(Matrix<SB> B, T* C, int64_t stride, const typename Engine::Element* packed_a, int64_t a_rows,
+                    typename Engine::Element* packed_b, Range rows, Range columns, Range ks, int64_t K, bool first,
+                    const Finish& finish, int64_t row0) {
+    constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
+    typename Engine::Session session;
+    for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
+        int64_t depth = std::min(Engine::DEPTH, ks.end - k), line = Engine::elements(depth);
+        Engine::pack_b(packed_b, B.from(k, columns.begin), columns.end - columns.begin, depth);
         Stage stage{first && k == ks.begin, k + depth == K};
-        const T* a = packed_a + (k - ks.begin) * a_rows;
-        for (int64_t i = rows.begin; i < rows.end; i += MR)
-            for (int64_t j = columns.begin; j < columns.end; j += NR<T>)
-                multiply_tile(C + (row0 + i) * stride + j, stride, a + i * depth,
-                              packed_b + (j - columns.begin) * depth, depth, std::min(MR, rows.end - i),
-                              std::min(NR<T>, columns.end - j), stage, finish, row0 + i, j);
+        const auto* a = packed_a + Engine::elements(k - ks.begin) * a_rows;
+        for (int64_t i = rows.begin; i < rows.end; i += R)
+            for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
+                multiply_tile<Engine>(session, C + (row0 + i) * stride + j, stride, a + i * line,
+                                      packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
+                                      std::min(COLUMNS, columns.end - j), stage, finish, row0 + i, j);
         if (!depth) break;                                   // K = 0: C is all zeros, once
     }
 }
 
-// Pack the part of A that starts at (row0, ks.begin): blocks of KC, each of panels[k][MR]. All threads share the work.
-template <class T>
-void pack_shared(T* packed, Matrix<T> A, int64_t row0, int64_t rows, Range ks) {
-    constexpr int64_t PIECE = 64;                            // rows packed at a time, a multiple of MR
-    int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, KC<T>);
-    int64_t padded = ceil_div(rows, MR) * MR;
+// Pack the part of A that starts at (row0, ks.begin): blocks of DEPTH, each of panels of ROWS. All threads share it.
+template <class Engine, class SA>
+void pack_shared(typename Engine::Element* packed, Matrix<SA> A, int64_t row0, int64_t rows, Range ks) {
+    constexpr int64_t PIECE = 64;                            // rows packed at a time, a multiple of ROWS
+    int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, Engine::DEPTH);
+    int64_t padded = ceil_div(rows, Engine::ROWS) * Engine::ROWS;
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < pieces * blocks; item++) {
-        int64_t row = item % pieces * PIECE, k = item / pieces * KC<T>, depth = std::min(KC<T>, ks.end - ks.begin - k);
-        Matrix<T> a = A.from(row0 + row, ks.begin + k);
-        pack<T, MR>(packed + k * padded + row * depth, a.data, a.stride, !a.transposed, std::min(PIECE, rows - row),
-                    depth);
+        int64_t row = item % pieces * PIECE, k = item / pieces * Engine::DEPTH;
+        int64_t depth = std::min(Engine::DEPTH, ks.end - ks.begin - k);
+        Engine::pack_a(packed + Engine::elements(k) * padded + row * Engine::elements(depth),
+                       A.from(row0 + row, ks.begin + k), std::min(PIECE, rows - row), depth);
     }
 }
 
@@ -239,39 +269,45 @@ void pack_shared(T* packed, Matrix<T> A, int64_t row0, int64_t rows, Range ks) {
 struct Grid {
     int64_t strip, strips, block, blocks;
 
-    template <class T>
+    template <class Engine>
     static Grid of(int64_t rows, int64_t columns, int64_t threads) {
-        int64_t wanted = threads == 1 ? 1 : 4 * threads, panels = ceil_div(columns, NR<T>);
-        int64_t strip = std::clamp<int64_t>(panels / wanted, 1, STRIP) * NR<T>, strips = ceil_div(columns, strip);
+        constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
+        int64_t wanted = threads == 1 ? 1 : 4 * threads, panels = ceil_div(columns, COLUMNS);
+        int64_t strip = std::clamp<int64_t>(panels / wanted, 1, STRIP) * COLUMNS, strips = ceil_div(columns, strip);
         int64_t blocks = std::clamp<int64_t>(wanted / std::max<int64_t>(strips, 1), 1, std::max<int64_t>(rows / 96, 1));
-        int64_t block = ceil_div(ceil_div(rows, blocks), MR) * MR;
+        int64_t block = ceil_div(ceil_div(rows, blocks), R) * R;
         return {strip, strips, block, ceil_div(rows, block)};
     }
 };
 
-template <class T, class Finish>
-void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+template <class Engine, class SA, class SB, class T, class Finish>
+void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T* C, int64_t stride, bool accumulate,
                      const Finish& finish) {
-    thread_local Scratch<T> scratch_a, scratch_b;
-    constexpr int64_t PART = BLOCKS_OF_K * KC<T>;
-    T* packed_a = scratch_a.at_least(std::min(ceil_div(M, MR) * MR, ROWS_OF_A) * std::min(K, PART));
+    typedef typename Engine::Element Element;
+    thread_local Scratch<Element> scratch_a, scratch_b;
+    constexpr int64_t PART = BLOCKS_OF_K * Engine::DEPTH, R = Engine::ROWS;
+    if (M == 0 || N == 0) return;
+    Element* packed_a =
+        scratch_a.at_least(std::min(ceil_div(M, R) * R, ROWS_OF_A) * Engine::elements(std::min(K, PART)));
     bool many = M * N * K > 1 << 17;
 #pragma omp parallel if (many)
     {
         int64_t threads = omp_get_num_threads();
-        T* packed_b = scratch_b.at_least(STRIP * NR<T> * std::min(K, KC<T>));
+        Element* packed_b =
+            scratch_b.at_least(STRIP * Engine::COLUMNS * Engine::elements(std::min(K, Engine::DEPTH)));
         for (int64_t row0 = 0; row0 < M; row0 += ROWS_OF_A)
             for (int64_t k0 = 0; k0 < K || k0 == 0; k0 += PART) {
                 int64_t rows = std::min(ROWS_OF_A, M - row0);
                 Range ks{k0, std::min(K, k0 + PART)};
-                pack_shared(packed_a, A, row0, rows, ks);
-                Grid grid = Grid::of<T>(rows, N, threads);
+                pack_shared<Engine>(packed_a, A, row0, rows, ks);
+                Grid grid = Grid::of<Engine>(rows, N, threads);
 #pragma omp for schedule(dynamic)
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-                    multiply_strip(B, C, stride, packed_a, ceil_div(rows, MR) * MR, packed_b,
-                                   {row, std::min(rows, row + grid.block)}, {column, std::min(N, column + grid.strip)},
-                                   ks, K, !accumulate && k0 == 0, finish, row0);
+                    multiply_strip<Engine>(B, C, stride, packed_a, ceil_div(rows, R) * R, packed_b,
+                                           {row, std::min(rows, row + grid.block)},
+                                           {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
+                                           finish, row0);
                 }
             }
     }
@@ -334,7 +370,7 @@ template <class T, class Finish = Keep>
 void multiply(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate = false,
               const Finish& finish = Finish()) {
     if (M == 0 || N == 0) return;
-    if (B.transposed || M > FEW) return multiply_packed(M, N, K, A, B, C, stride, accumulate, finish);
+    if (B.transposed || M > FEW) return multiply_packed<Fma<T>>(M, N, K, A, B, C, stride, accumulate, finish);
     if (M == 1) return multiply_few<T, 1>(N, K, A, B, C, stride, accumulate, finish);
     if (M == 2) return multiply_few<T, 2>(N, K, A, B, C, stride, accumulate, finish);
     if (M == 3) return multiply_few<T, 3>(N, K, A, B, C, stride, accumulate, finish);

@@ -1,6 +1,7 @@
 // Pieces of the linear layer that the fused kernels (mlp.cpp) use as well.
 #pragma once
 
+#include "bfloat16.h"
 #include "common.h"
 #include "gemm.h"
 
@@ -12,8 +13,8 @@ struct AddBias {
 };
 
 // sums[j] (+)= sum over rows of x[row, j]: CHUNKS pieces, each summed in order, then the pieces in order.
-template <class T>
-void column_sums(T* sums, const T* x, int64_t rows, int64_t columns, bool accumulate = false) {
+template <class T, class S>
+void column_sums(T* sums, const S* x, int64_t rows, int64_t columns, bool accumulate = false) {
     thread_local Scratch<T> scratch;
     T* partial = scratch.at_least(CHUNKS * columns);              // (CHUNKS, columns)
 #pragma omp parallel for schedule(dynamic) if (rows * columns > 16384)
@@ -22,7 +23,7 @@ void column_sums(T* sums, const T* x, int64_t rows, int64_t columns, bool accumu
         std::fill(p, p + columns, T(0));
         Range range = chunk_of(rows, chunk);
         for (int64_t row = range.begin; row < range.end; row++)
-            for (int64_t j = 0; j < columns; j++) p[j] += x[row * columns + j];
+            for (int64_t j = 0; j < columns; j++) p[j] += number(x[row * columns + j]);
     }
     if (!accumulate) std::fill(sums, sums + columns, T(0));
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++)

@@ -25,19 +25,16 @@ struct GeluOfH {
     }
 };
 
-// a = gelu(h) goes to memory, and dh = da * slope is what the product stores. With s = 1 / (1 + exp(-2u)), gelu(x) is
-// x s, and the slope is the formula of gelu_slope in vecmath.h: one exponential serves both.
+// a = gelu(h) goes to memory, and dh = da * slope is what the product stores.
 template <class T>
 struct SlopeAtH {
     const T* h;
     T* a;
     int64_t F;
     Vec<T> operator()(Vec<T> da, int64_t row, int64_t column, int64_t n) const {
-        Vec<T> whole = load_part(h + row * F + column, n), x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), whole));
-        Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2));
-        Vec<T> r = 1 / (1 + e), s = x < 0 ? e * r : r;
-        store_part(a + row * F + column, whole * s, n);
-        return da * (s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)));
+        Vec<T> slope, value = gelu_and_slope<T>(load_part(h + row * F + column, n), slope);
+        store_part(a + row * F + column, value, n);
+        return da * slope;
     }
 };
 

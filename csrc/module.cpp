@@ -8,9 +8,12 @@
 #include "gelu.cpp"
 #include "layernorm.cpp"
 #include "linear.cpp"
+#include "linear_bf16.cpp"
 #include "linear_cross_entropy.cpp"
+#include "linear_cross_entropy_bf16.cpp"
 #include "linear_ladder.cpp"
 #include "mlp.cpp"
+#include "mlp_bf16.cpp"
 #include "residual.cpp"
 #include "sum_squares.cpp"
 
@@ -24,9 +27,12 @@ PYBIND11_MODULE(MODULE, m) {
     bind_gelu(m);
     bind_layernorm(m);
     bind_linear(m);
+    bind_linear_bf16(m);
     bind_linear_cross_entropy(m);
+    bind_linear_cross_entropy_bf16(m);
     bind_linear_ladder(m);
     bind_mlp(m);
+    bind_mlp_bf16(m);
     bind_residual(m);
     bind_sum_squares(m);
     m.def("max_threads", &omp_get_max_threads);

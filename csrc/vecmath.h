@@ -77,3 +77,13 @@ inline Vec<T> gelu_slope(Vec<T> x) {
     Vec<T> s = x < 0 ? e * r : r;
     return s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
 }
+
+// Both from one exponential: returns gelu(x) = x s, and sets the slope.
+template <class T>
+inline Vec<T> gelu_and_slope(Vec<T> whole, Vec<T>& slope) {
+    Vec<T> x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), whole));
+    Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2));
+    Vec<T> r = 1 / (1 + e), s = x < 0 ? e * r : r;
+    slope = s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
+    return whole * s;
+}

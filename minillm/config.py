@@ -50,7 +50,7 @@ class TrainConfig:
     save_every: int = 200       # steps between resumable checkpoints (one is always written at the end)
     log_every: int = 10         # steps between rows of log.csv
     seed: int = 0
-    backend: str = "auto"
+    backend: str = "auto"       # see registry.select; "cpu/bf16" multiplies in bfloat16, weights stay float32
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every"):

@@ -255,8 +255,11 @@ KERNELS = (
     Kernel("linear", "cpu", "1_naive"),
     Kernel("linear", "cpu", "2_blocked"),
     Kernel("linear", "cpu", "3_simd"),
+    Kernel("linear", "cpu", "bf16", ("float32",)),                   # float32 arrays, products in bfloat16
     Kernel("mlp", "cpu"),
+    Kernel("mlp", "cpu", "bf16", ("float32",)),
     Kernel("linear_cross_entropy", "cpu"),
+    Kernel("linear_cross_entropy", "cpu", "bf16", ("float32",)),
     Kernel("layernorm", "cpu"),
     Kernel("adamw", "cpu"),
     Kernel("sum_squares", "cpu"),
@@ -277,12 +280,13 @@ Ops.__doc__ = "The functions a model runs on, by name; `backends` says where eac
 def select(backend="auto"):
     """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
+    A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
     Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
     that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
     by name and is not built or cannot run here.
     """
     if isinstance(backend, str):
-        choice = dict.fromkeys(OPS, backend)
+        choice = variant_where_there_is(backend)
     else:
         check_ops(backend)
         choice = {op: backend.get(op, "auto") for op in OPS}
@@ -294,6 +298,16 @@ def select(backend="auto"):
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
     return Ops(**picked, backends=MappingProxyType(sources))
+
+
+def variant_where_there_is(backend):
+    """{op: backend} for a string such as "cpu/bf16": without the variant for ops that lack it; one must have it."""
+    plain, _, variant = backend.partition("/")
+    having = {k.op for k in KERNELS if (k.backend, k.variant) == ("cpu" if plain == "auto" else plain, variant)}
+    if variant and not having:
+        known = sorted({f"{k.backend}/{k.variant}" for k in KERNELS if k.variant})
+        raise ValueError(f"no op has a variant {backend!r}: there is {', '.join(known)}")
+    return {op: backend if op in having else plain for op in OPS}
 
 
 def implementation(spec, choice):

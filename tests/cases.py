@@ -25,6 +25,11 @@ def supported(op, backend):
     return kernels[0].dtypes if kernels else DTYPES
 
 
+def precision(backend, dtype):
+    """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels that multiply in that."""
+    return "bfloat16" if backend.endswith("/bf16") else dtype
+
+
 def pair(op, backend):
     """The functions of one op in one backend: (forward, backward), or (function,)."""
     ops = select({op: backend, **{other: "numpy" for other in OPS if other != op}})

@@ -10,6 +10,9 @@ if "cpu" not in choices("linear"):
     pytest.skip("kernels are not built", allow_module_level=True)
 
 DTYPES = ("float32", "float64")
+IMPLEMENTATIONS = [(backend, dtype) for dtype in DTYPES for backend in choices("linear", dtype)]
+every_implementation = pytest.mark.parametrize("backend, dtype", IMPLEMENTATIONS)
+every_kernel = pytest.mark.parametrize("backend, dtype", [case for case in IMPLEMENTATIONS if case[0] != "numpy"])
 SIZES = [(1, 1, 1), (3, 5, 7), (4, 800, 97), (9, 33, 49), (65, 400, 130), (1030, 17, 51), (40, 3100, 60)]
 
 
@@ -39,19 +42,19 @@ def exact(x, weight, bias, dout):
     return x @ weight + bias, dout @ weight.T, x.T @ dout, dout.sum(0)
 
 
-@pytest.mark.parametrize("backend", choices("linear"))
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_implementation
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_every_size_is_right(shape, dtype, backend):
-    """Error per term of the sum: rounding of a sum of n terms of size 1 grows as sqrt(n) at worst."""
+    """Error per term of the sum: rounding of a sum of n terms of size 1 grows as sqrt(n) at worst. Rounding of operands
+    to bfloat16 does not grow: it is a share of each term."""
     args = arrays(shape, dtype)
     for got, want in zip(linear(*args, backend), exact(*args), strict=True):
-        allowed = 4 * np.finfo(dtype).eps * np.sqrt(max(shape)) * np.abs(want).max()
+        eps = 2 ** -9 if backend.endswith("/bf16") else np.finfo(dtype).eps * np.sqrt(max(shape))
+        allowed = 4 * eps * np.abs(want).max()
         assert got.dtype == dtype and np.abs(got - want).max() <= allowed
 
 
-@pytest.mark.parametrize("backend", choices("linear")[1:])
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_kernel
 @pytest.mark.parametrize("shape", [(300, 70, 700), (2, 500, 900), (1100, 40, 30)], ids=str)
 def test_threads_do_not_change_a_bit(shape, dtype, backend):
     args, results = arrays(shape, dtype), []
@@ -61,8 +64,7 @@ def test_threads_do_not_change_a_bit(shape, dtype, backend):
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize("backend", choices("linear")[1:])
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_kernel
 def test_a_row_is_the_same_in_every_batch(dtype, backend):
     """Batches of 1 to 4 take the decoding path, larger ones the packed path, with and without edges."""
     x, weight, bias, dout = arrays((1030, 801, 103), dtype)

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import cases, pair, sample
+from cases import cases, pair, precision, sample
 from tolerances import assert_close
 
 from minillm import ops as reference
@@ -237,7 +237,7 @@ def test_chunks_change_nothing(op, backend, dtype, rows):
     want, loss_cache = reference.cross_entropy_forward(logits, targets)
     want_dx, dweight, _ = reference.linear_backward(reference.cross_entropy_backward(dout, loss_cache), linear_cache)
     for name, got, right in (("losses", losses, want), ("dx", dx, want_dx), ("dwte", dwte, dweight.T)):
-        assert_close(name, got, right, f"reference {dtype}")
+        assert_close(name, got, right, f"reference {precision(backend, dtype)}")
 
 
 @pytest.mark.parametrize("backend", choices("linear_cross_entropy"))

@@ -1,0 +1,150 @@
+// AMX: a register is a tile of 16 rows x 64 bytes, and one instruction multiplies two of them (TDPBF16PS).
+//
+//   C (16, 16 floats) += A (16, 16 pairs) @ B (16 pairs deep, 16 columns)        16 * 16 * 32 multiply-adds
+//
+// Eight registers: 2 x 2 tiles of C stay in four of them while k runs, two tiles of A and two of B are loaded for four
+// products. B is packed as for vectors; of A, a tile's rows are its own, so its pairs lie side by side:
+//
+//   panel of A: [block of 16 pairs][32 rows][16 pairs]        panel of B: [pair][32 columns]
+//
+// The registers are far larger than others, so Linux wants to be asked (arch_prctl) before a process may use them.
+// Emulated<...> below does in plain C++ what the instruction does, to the bit, so that packing and loops are tested on
+// machines without AMX. This file has run on the emulation only, not yet on such a machine.
+#pragma once
+
+#if defined(__AMX_BF16__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+// ---- eight registers, in hardware ----
+
+struct alignas(64) TileConfig {                 // what LDTILECFG reads: palette 1, 16 rows of 64 bytes in each register
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64, "LDTILECFG reads 64 bytes");
+
+// The operands of an instruction are part of its name, so numbers of registers are template arguments.
+#if defined(__AMX_BF16__)
+struct AmxRegisters {
+    AmxRegisters() {                            // the shape belongs to the thread, and other libraries set it too
+        TileConfig config;
+        asm volatile("ldtilecfg %0" ::"m"(config));
+    }
+    ~AmxRegisters() { asm volatile("tilerelease"); }
+
+    template <int R>
+    void zero() { asm volatile("tilezero %%tmm%c0" ::"i"(R)); }
+    template <int R>
+    void load(const void* p, int64_t stride) {                                  // bytes between rows
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(R) : "memory");
+    }
+    template <int R>
+    void store(void* p, int64_t stride) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(R) : "memory");
+    }
+    template <int C, int A, int B>
+    void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+};
+
+// Asked once; a kernel that refuses leaves us with vectors.
+inline bool has_amx() {
+    constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+    static const bool granted = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return granted;
+}
+#else
+inline bool has_amx() { return false; }
+#endif
+
+// ---- the same in plain C++ ----
+
+struct EmulatedRegisters {
+    Pair tile[8][16][16];                       // 16 rows of 64 bytes
+
+    template <int R>
+    void zero() { std::memset(tile[R], 0, sizeof tile[R]); }
+    template <int R>
+    void load(const void* p, int64_t stride) {
+        for (int row = 0; row < 16; row++) std::memcpy(tile[R][row], (const char*)p + row * stride, 64);
+    }
+    template <int R>
+    void store(void* p, int64_t stride) {
+        for (int row = 0; row < 16; row++) std::memcpy((char*)p + row * stride, tile[R][row], 64);
+    }
+
+    // TDPBF16PS: the products of even and of odd k are summed apart, in order, each from zero with one rounding a
+    // product; then one sum is added to the other and both to C. Numbers under 2^-126, in or out, are zeros.
+    template <int C, int A, int B>
+    void multiply() {
+        for (int m = 0; m < 16; m++)
+            for (int n = 0; n < 16; n++) {
+                float even = 0, odd = 0;
+                for (int p = 0; p < 16; p++) {
+                    even = fused(tile[A][m][p] << 16, tile[B][p][n] << 16, even);
+                    odd = fused(tile[A][m][p] & 0xffff0000, tile[B][p][n] & 0xffff0000, odd);
+                }
+                float c = flushed(flushed(number(tile[C][m][n])) + flushed(even + odd));
+                std::memcpy(&tile[C][m][n], &c, sizeof c);
+            }
+    }
+
+    static float number(Pair bits) {
+        float x;
+        std::memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+    static float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+    static float fused(Pair a, Pair b, float sum) {
+        return flushed(std::fma(flushed(number(a)), flushed(number(b)), sum));
+    }
+};
+
+// ---- the engine (see gemm.h) ----
+
+template <class Registers>
+struct Tiles {
+    typedef Pair Element;
+    typedef float Number;
+    typedef Registers Session;
+    static constexpr int64_t ROWS = 32, COLUMNS = 32, DEPTH = 1024;
+    static constexpr int64_t elements(int64_t depth) { return ceil_div(depth, 32) * 16; }
+
+    template <class S>
+    static void pack_a(Pair* panels, Matrix<S> A, int64_t rows, int64_t depth) {
+        constexpr int64_t W = WIDTH<float>;
+        auto from = rows_of_a(A, rows, depth);
+        for (int64_t row = 0; row < ceil_div(rows, ROWS) * ROWS; row += W)
+            for (int64_t p = 0; p < elements(depth); p += W) {
+                Bits v[W];                                                      // W rows of W pairs
+                read_block(v, from, row, p, false);
+                Pair* to = panels + row / ROWS * ROWS * elements(depth) + p / 16 * 16 * ROWS + row % ROWS * 16 + p % 16;
+                for (int64_t i = 0; i < W; i++) ::store(to + i * 16, v[i]);
+            }
+    }
+    template <class S>
+    static void pack_b(Pair* panels, Matrix<S> B, int64_t columns, int64_t depth) {
+        pack_pairs<COLUMNS>(panels, columns_of_b(B, columns, depth), elements(depth));
+    }
+
+    static void multiply(Registers& r, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t) {
+        r.template zero<0>(), r.template zero<1>(), r.template zero<2>(), r.template zero<3>();
+        for (int64_t p = 0; p < elements(depth); p += 16, a += 16 * ROWS, b += 16 * COLUMNS) {
+            r.template load<4>(a, 64), r.template load<5>(a + 16 * 16, 64);
+            r.template load<6>(b, 4 * COLUMNS), r.template load<7>(b + 16, 4 * COLUMNS);
+            r.template multiply<0, 4, 6>(), r.template multiply<1, 4, 7>();
+            r.template multiply<2, 5, 6>(), r.template multiply<3, 5, 7>();
+        }
+        float* second = tile + 16 * COLUMNS;
+        r.template store<0>(tile, 4 * COLUMNS), r.template store<1>(tile + 16, 4 * COLUMNS);
+        r.template store<2>(second, 4 * COLUMNS), r.template store<3>(second + 16, 4 * COLUMNS);
+    }
+};
+
+#if defined(__AMX_BF16__)
+typedef Tiles<AmxRegisters> AmxTiles;
+#else
+typedef Dot<false> AmxTiles;                    // never used: has_amx() is false
+#endif

@@ -1,0 +1,210 @@
+// The matrix product in bfloat16: operands rounded to 8 bits as they are packed, sums in float. Blocks: gemm.h.
+//
+// The unit of work is a pair: two neighbours in k, side by side in 32 bits. One instruction multiplies and adds 16
+// pairs (VDPBF16PS), twice the arithmetic of a float multiply-add, and panels have half the bytes. Where the machine
+// lacks it, a pair is taken apart and costs two multiply-adds: the same numbers, no faster than float. AMX, which
+// multiplies whole tiles of pairs, is in amx.h.
+//
+//   packed panel    panel[p][line] = (k = 2p, k = 2p + 1) of that row of A or column of B; zeros beyond the last k
+//
+// Determinism: as in gemm.h, and each pair is added in the order VDPBF16PS has: k = 2p + 1, then k = 2p, each with one
+// rounding. That instruction takes numbers under 2^-126 for zeros, the other path does not.
+#pragma once
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "bfloat16.h"
+#include "gemm.h"
+
+typedef uint32_t Pair;
+
+// ---- reading pairs: `count` lines (rows of A or columns of B) of `depth` numbers, each float or bf16 ----
+
+inline Bits bits_of(const float* p, int64_t n) { return rounded(n == WIDTH<float> ? load(p) : load_part(p, n)); }
+inline Bits bits_of(const bf16* p, int64_t n) { return __builtin_convertvector(load_part(p, n), Bits) << 16; }
+
+inline Halves halves_of(const float* p, int64_t n) { return to_bf16(n == WIDTH<float> ? load(p) : load_part(p, n)); }
+inline Halves halves_of(const bf16* p, int64_t n) { return load_part(p, n); }
+
+template <class S>
+struct Lines {
+    const S* data;
+    int64_t stride;
+    bool along_k;                      // a line's numbers are neighbours in memory; else its lines' are
+    int64_t count, depth;
+
+    // Pairs p, p + 1, ... of one line.
+    Bits of_line(int64_t line, int64_t p) const {
+        constexpr int64_t W = WIDTH<float>;
+        if (line >= count || 2 * p >= depth) return Bits{};
+        const S* from = data + line * stride + 2 * p;
+        int64_t n = std::min(2 * W, depth - 2 * p), first = std::min(W, n);
+        Halves halves[2] = {halves_of(from, first), n > W ? halves_of(from + W, n - W) : Halves{}};
+        Bits pairs;
+        std::memcpy(&pairs, halves, sizeof pairs);
+        return pairs;
+    }
+
+    // Pair p of lines line, line + 1, ...
+    Bits of_lines(int64_t line, int64_t p) const {
+        int64_t n = std::min(WIDTH<float>, count - line);
+        if (n <= 0 || 2 * p >= depth) return Bits{};
+        const S* from = data + 2 * p * stride + line;
+        Bits low = bits_of(from, n) >> 16;
+        return 2 * p + 1 < depth ? low | (bits_of(from + stride, n) & 0xffff0000) : low;
+    }
+};
+
+template <class S>
+Lines<S> rows_of_a(Matrix<S> A, int64_t rows, int64_t depth) { return {A.data, A.stride, !A.transposed, rows, depth}; }
+
+template <class S>
+Lines<S> columns_of_b(Matrix<S> B, int64_t columns, int64_t depth) {
+    return {B.data, B.stride, B.transposed, columns, depth};
+}
+
+// WIDTH vectors, one for each of the pairs p, p + 1, ...: lane i is that pair of line + i.
+template <class S>
+inline void read_block(Bits* v, const Lines<S>& from, int64_t line, int64_t p, bool lines_in_lanes) {
+    constexpr int64_t W = WIDTH<float>;
+    if (from.along_k) {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < W; i++) v[i] = from.of_line(line + i, p);
+    } else {
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < W; i++) v[i] = from.of_lines(line, p + i);
+    }
+    if (from.along_k == lines_in_lanes) transpose<Pair>(v, std::make_index_sequence<W>());
+}
+
+// Panels of R lines, `elements` pairs deep.
+template <int64_t R, class S>
+void pack_pairs(Pair* panels, const Lines<S>& from, int64_t elements) {
+    constexpr int64_t W = WIDTH<float>, G = W < R ? W : R;       // G lanes of a vector go to one panel
+    int64_t padded = ceil_div(from.count, R) * R;
+    auto put = [&](const Bits& v, int64_t line, int64_t p) {
+        for (int64_t g = line; g < std::min(padded, line + W); g += G)
+            std::memcpy(panels + g / R * R * elements + p * R + g % R, (const Pair*)&v + (g - line), G * sizeof(Pair));
+    };
+    if (!from.along_k) {
+        for (int64_t p = 0; p < elements; p++)
+            for (int64_t line = 0; line < padded; line += W) put(from.of_lines(line, p), line, p);
+        return;
+    }
+    for (int64_t line = 0; line < padded; line += W)
+        for (int64_t p = 0; p < elements; p += W) {
+            Bits v[W];
+            read_block(v, from, line, p, true);
+            for (int64_t i = 0; i < std::min(W, elements - p); i++) put(v[i], line, p + i);
+        }
+}
+
+// ---- the tile: as multiply_panels of gemm.h, with a pair where that has a number ----
+
+inline Vec<float> upper(Bits pairs) { return (Vec<float>)(pairs & 0xffff0000); }
+inline Vec<float> lower(Bits pairs) { return (Vec<float>)(pairs << 16); }
+
+template <int VECTORS>
+void multiply_pairs(float* tile, const Pair* a, const Pair* b, int64_t elements) {
+    Vec<float> sum[MR][VECTORS] = {};
+    for (int64_t p = 0; p < elements; p++, a += MR, b += NR<float>) {
+        Bits row[VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<Pair>);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a[i])) * upper(row[j]);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a[i])) * lower(row[j]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) store(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+}
+
+#if defined(__AVX512F__)
+template <int VECTORS>
+__attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* tile, const Pair* a, const Pair* b,
+                                                                         int64_t elements) {
+    __m512 sum[MR][VECTORS];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_setzero_ps();
+    for (int64_t p = 0; p < elements; p++, a += MR, b += NR<float>) {
+        __m512i row[VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) row[j] = _mm512_loadu_si512(b + j * WIDTH<Pair>);
+#pragma GCC unroll 8
+        for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < VECTORS; j++)
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)_mm512_set1_epi32(a[i]), (__m512bh)row[j]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+}
+#else
+template <int VECTORS>
+void multiply_pairs_by_instruction(float*, const Pair*, const Pair*, int64_t) {}       // never called
+#endif
+
+// Has this CPU VDPBF16PS, in a build that may use it?
+inline bool has_dot_instruction() {
+#if defined(__AVX512F__)
+    static const bool has = __builtin_cpu_supports("avx512bf16");
+    return has;
+#else
+    return false;
+#endif
+}
+
+// The engine (see gemm.h) of vector products of pairs.
+template <bool INSTRUCTION>
+struct Dot {
+    typedef Pair Element;
+    typedef float Number;
+    struct Session {};
+    static constexpr int64_t ROWS = MR, COLUMNS = NR<float>, DEPTH = 1024;
+    static constexpr int64_t elements(int64_t depth) { return ceil_div(depth, 2); }
+
+    template <class S>
+    static void pack_a(Pair* panels, Matrix<S> A, int64_t rows, int64_t depth) {
+        pack_pairs<ROWS>(panels, rows_of_a(A, rows, depth), elements(depth));
+    }
+    template <class S>
+    static void pack_b(Pair* panels, Matrix<S> B, int64_t columns, int64_t depth) {
+        pack_pairs<COLUMNS>(panels, columns_of_b(B, columns, depth), elements(depth));
+    }
+
+    static void multiply(Session&, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t columns) {
+        if (columns <= WIDTH<float>) vectors<1>(tile, a, b, elements(depth));
+        else if (columns <= 2 * WIDTH<float>) vectors<2>(tile, a, b, elements(depth));
+        else vectors<NV>(tile, a, b, elements(depth));
+    }
+    template <int N>
+    static void vectors(float* tile, const Pair* a, const Pair* b, int64_t elements) {
+        if (INSTRUCTION) multiply_pairs_by_instruction<N>(tile, a, b, elements);
+        else multiply_pairs<N>(tile, a, b, elements);
+    }
+};
+
+#include "amx.h"
+
+// C (M, N) = A (M, K) @ B (K, N) in bfloat16, or C += with `accumulate`: the best way this machine has. A and B are
+// float, and rounded here, or bf16. finish: see Stage.
+template <class SA, class SB, class Finish = Keep>
+void multiply_bf16(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
+                   bool accumulate = false, const Finish& finish = Finish()) {
+    if (has_amx()) return multiply_packed<AmxTiles>(M, N, K, A, B, C, stride, accumulate, finish);
+    if (has_dot_instruction()) return multiply_packed<Dot<true>>(M, N, K, A, B, C, stride, accumulate, finish);
+    multiply_packed<Dot<false>>(M, N, K, A, B, C, stride, accumulate, finish);
+}

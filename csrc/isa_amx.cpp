@@ -1,0 +1,3 @@
+// The kernels for one instruction set: amx. Flags: setup.py.
+#define MODULE amx
+#include "module.cpp"

@@ -1,0 +1,74 @@
+// The linear layer with products in bfloat16. Formulas: minillm/ops/linear.py; the products: gemm_bf16.h.
+//
+// x, weight and dout arrive in float and are rounded on their way into the products; sums, biases and results are
+// float. The backward needs x only for a product, so the cache keeps it rounded: half the memory.
+#include "gemm_bf16.h"
+#include "linear.h"
+
+py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
+    int64_t I = last("x", x), N = rows_of(x);
+    const float *px = input<float>("x", x, shape_of(x)), *pw = input<float>("weight", weight, {I, ANY});
+    int64_t J = weight.shape(1);
+    const float* pb = input<float>("bias", bias, {J});
+    auto out = fresh<float>(with_last(x, J));
+    auto rounded_x = fresh<uint16_t>(shape_of(x));
+    float* po = out.mutable_data();
+    bf16* pr = (bf16*)rounded_x.mutable_data();
+    {
+        py::gil_scoped_release nogil;
+        round_array(pr, px, N * I);
+        multiply_bf16(N, J, I, Matrix<bf16>{pr, I}, Matrix<float>{pw, J}, po, J, false, AddBias<float>{pb});
+    }
+    return py::make_tuple(out, py::make_tuple(rounded_x, weight));
+}
+
+py::tuple linear_backward_bf16(py::array dout, py::tuple cache) {
+    py::array x = cache[0], weight = cache[1];
+    int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
+    const float *pd = input<float>("dout", dout, with_last(x, J)), *pw = (const float*)weight.data();
+    auto* px = (const bf16*)x.data();
+    auto dx = fresh<float>(shape_of(x)), dweight = fresh<float>({I, J}), dbias = fresh<float>({J});
+    float *pdx = dx.mutable_data(), *pdw = dweight.mutable_data(), *pdb = dbias.mutable_data();
+    {
+        py::gil_scoped_release nogil;
+        multiply_bf16(N, I, J, Matrix<float>{pd, J}, Matrix<float>{pw, J, true}, pdx, I);
+        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<float>{pd, J}, pdw, J);
+        column_sums(pdb, pd, N, J);
+    }
+    return py::make_tuple(dx, dweight, dbias);
+}
+
+// A product alone, for tests: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
+template <class S>
+void product_by(const string& engine, int64_t M, int64_t N, int64_t K, Matrix<S> A, Matrix<S> B, float* C) {
+    if (engine == "pairs") return multiply_packed<Dot<false>>(M, N, K, A, B, C, N, false, Keep());
+    if (engine == "amx_emulated") return multiply_packed<Tiles<EmulatedRegisters>>(M, N, K, A, B, C, N, false, Keep());
+    if (engine == "dot" && has_dot_instruction()) return multiply_packed<Dot<true>>(M, N, K, A, B, C, N, false, Keep());
+    if (engine == "amx" && has_amx()) return multiply_packed<AmxTiles>(M, N, K, A, B, C, N, false, Keep());
+    fail("engine must be one that this machine has: got " + engine);
+}
+
+py::array product_bf16(py::array a, py::array b, bool a_transposed, bool b_transposed, const string& engine) {
+    check_shape("a", a, {ANY, ANY});
+    int64_t M = a.shape(a_transposed), K = a.shape(!a_transposed);
+    check_shape("b", b, b_transposed ? Shape{ANY, K} : Shape{K, ANY});
+    int64_t N = b.shape(!b_transposed);
+    auto c = fresh<float>({M, N});
+    if (py::isinstance<py::array_t<uint16_t>>(a)) {                            // bfloat16 by its bits
+        auto *pa = input<uint16_t>("a", a, shape_of(a)), *pb = input<uint16_t>("b", b, shape_of(b));
+        product_by<bf16>(engine, M, N, K, {(const bf16*)pa, a.shape(1), a_transposed},
+                         {(const bf16*)pb, b.shape(1), b_transposed}, c.mutable_data());
+    } else {
+        const float *pa = input<float>("a", a, shape_of(a)), *pb = input<float>("b", b, shape_of(b));
+        product_by<float>(engine, M, N, K, {pa, a.shape(1), a_transposed}, {pb, b.shape(1), b_transposed},
+                          c.mutable_data());
+    }
+    return c;
+}
+
+void bind_linear_bf16(py::module_& m) {
+    m.def("linear_forward_bf16", &linear_forward_bf16, py::arg("x"), py::arg("weight"), py::arg("bias"));
+    m.def("linear_backward_bf16", &linear_backward_bf16, py::arg("dout"), py::arg("cache"));
+    m.def("product_bf16", &product_bf16, py::arg("a"), py::arg("b"), py::arg("a_transposed"), py::arg("b_transposed"),
+          py::arg("engine"));
+}

@@ -1,0 +1,108 @@
+// The MLP with products in bfloat16. Formulas: minillm/ops/mlp.py; the plan: mlp.cpp, of which this is the twin.
+//
+// What stays between products is bfloat16: x and h in the cache, a and dh in scratch. GELU and its slope are computed
+// in float, forward from h before it is rounded. The two products that end in a or dh store nothing of their own: their
+// C only holds sums of parts of K, where there is more than one.
+#include "gemm_bf16.h"
+#include "linear.h"
+#include "vecmath.h"
+
+struct GeluOfHBf16 {
+    AddBias<float> add_bias;
+    bf16 *h, *a;
+    int64_t F;
+    void operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
+        v = add_bias(v, row, column, n);
+        store_part(h + row * F + column, to_bf16(v), n);
+        store_part(a + row * F + column, to_bf16(gelu<float>(v)), n);
+    }
+};
+
+struct SlopeAtHBf16 {
+    const bf16* h;
+    bf16 *a, *dh;
+    int64_t F;
+    void operator()(Vec<float> da, int64_t row, int64_t column, int64_t n) const {
+        Vec<float> x = to_float(load_part(h + row * F + column, n)), slope, value = gelu_and_slope<float>(x, slope);
+        store_part(a + row * F + column, to_bf16(value), n);
+        store_part(dh + row * F + column, to_bf16(da * slope), n);
+    }
+};
+
+void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const float* w1, const float* b1, const float* w2,
+                             const float* b2, int64_t N, int64_t C, int64_t F, int64_t D) {
+    thread_local Scratch<bf16> scratch;
+    thread_local Scratch<float> parts;
+    int64_t most = std::min(N, MLP_ROWS);
+    bf16* a = scratch.at_least(most * F);                                          // (rows, F)
+    for (int64_t row = 0; row < N; row += MLP_ROWS) {
+        int64_t rows = std::min(MLP_ROWS, N - row);
+        multiply_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, Matrix<float>{w1, F}, parts.at_least(most * F), F,
+                      false, GeluOfHBf16{{b1}, h + row * F, a, F});
+        multiply_bf16(rows, D, F, Matrix<bf16>{a, F}, Matrix<float>{w2, D}, out + row * D, D, false,
+                      AddBias<float>{b2});
+    }
+}
+
+void mlp_backward_bf16_kernel(const MlpGradients<float>& d, const float* dout, const bf16* x, const float* w1,
+                              const float* w2, const bf16* h, int64_t N, int64_t C, int64_t F, int64_t D) {
+    thread_local Scratch<bf16> scratch_a, scratch_dh;
+    thread_local Scratch<float> parts;
+    int64_t most = std::min(N, MLP_ROWS);
+    bf16 *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);   // (rows, F)
+    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
+        int64_t rows = std::min(MLP_ROWS, N - row);
+        Matrix<float> doutr{dout + row * D, D};
+        bool add = row > 0;
+        multiply_bf16(rows, F, D, doutr, Matrix<float>{w2, D, true}, parts.at_least(most * F), F, false,
+                      SlopeAtHBf16{h + row * F, a, dh, F});
+        multiply_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
+        multiply_bf16(rows, C, F, Matrix<bf16>{dh, F}, Matrix<float>{w1, F, true}, d.x + row * C, C);
+        multiply_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);
+        column_sums(d.b1, dh, rows, F, add);
+        column_sums(d.b2, doutr.data, rows, D, add);
+    }
+}
+
+py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, py::array proj_weight,
+                           py::array proj_bias) {
+    int64_t C = last("x", x), N = rows_of(x);
+    const float *px = input<float>("x", x, shape_of(x)), *w1 = input<float>("fc_weight", fc_weight, {C, ANY});
+    int64_t F = fc_weight.shape(1);
+    const float *b1 = input<float>("fc_bias", fc_bias, {F}), *w2 = input<float>("proj_weight", proj_weight, {F, ANY});
+    int64_t D = proj_weight.shape(1);
+    const float* b2 = input<float>("proj_bias", proj_bias, {D});
+    auto out = fresh<float>(with_last(x, D));
+    auto rounded_x = fresh<uint16_t>(shape_of(x)), h = fresh<uint16_t>({N, F});
+    float* po = out.mutable_data();
+    bf16 *pr = (bf16*)rounded_x.mutable_data(), *ph = (bf16*)h.mutable_data();
+    {
+        py::gil_scoped_release nogil;
+        round_array(pr, px, N * C);
+        mlp_forward_bf16_kernel(po, ph, pr, w1, b1, w2, b2, N, C, F, D);
+    }
+    return py::make_tuple(out, py::make_tuple(rounded_x, fc_weight, proj_weight, h));
+}
+
+py::tuple mlp_backward_bf16(py::array dout, py::tuple cache) {
+    py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
+    int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
+    const float *pd = input<float>("dout", dout, with_last(x, D)), *w1 = (const float*)fc_weight.data(),
+                *w2 = (const float*)proj_weight.data();
+    auto *px = (const bf16*)x.data(), *ph = (const bf16*)h.data();
+    auto dx = fresh<float>(shape_of(x)), dw1 = fresh<float>({C, F}), db1 = fresh<float>({F}),
+         dw2 = fresh<float>({F, D}), db2 = fresh<float>({D});
+    MlpGradients<float> d{dx.mutable_data(), dw1.mutable_data(), db1.mutable_data(), dw2.mutable_data(),
+                          db2.mutable_data()};
+    {
+        py::gil_scoped_release nogil;
+        mlp_backward_bf16_kernel(d, pd, px, w1, w2, ph, N, C, F, D);
+    }
+    return py::make_tuple(dx, dw1, db1, dw2, db2);
+}
+
+void bind_mlp_bf16(py::module_& m) {
+    m.def("mlp_forward_bf16", &mlp_forward_bf16, py::arg("x"), py::arg("fc_weight"), py::arg("fc_bias"),
+          py::arg("proj_weight"), py::arg("proj_bias"));
+    m.def("mlp_backward_bf16", &mlp_backward_bf16, py::arg("dout"), py::arg("cache"));
+}
