@@ -38,17 +38,16 @@ def rows(options, peaks, progress=None):
         for place, name in enumerate(names):
             if progress:
                 progress(turn * len(names) + place, len(SEEDS) * len(names), name)
-            found[name].append(run_alone(name, seed, options.threads, options.repeat))
+            found[name].append(run_alone(name, seed, options.threads))
     losses = {name: statistics.mean(r["val_loss"] for r in runs) for name, runs in found.items()}
     wrong = {name: [f"validation loss {loss:.4f}, minillm's is {losses['minillm']:.4f}"]
              for name, loss in losses.items() if abs(loss / losses["minillm"] - 1) > 0.01}
     return [row(name, runs, found["minillm"]) for name, runs in found.items()], wrong, {}
 
 
-def run_alone(name, seed, threads, steps=None):
-    """One training run in its own process; {"seconds", "val_loss"}."""
+def run_alone(name, seed, threads):
+    """One training run in its own process; {"seconds", "val_loss", "steps"}."""
     command = [sys.executable, "-m", "benchmarks.demo", "--candidate", name, "--seed", str(seed), "--threads", str(threads)]
-    command += ["--steps", str(steps)] if steps else []
     done = subprocess.run(command, capture_output=True, text=True, env=environment({}, threads))
     if done.returncode:
         raise RuntimeError(f"demo: {name} failed: {done.stderr.strip().splitlines()[-1]}")

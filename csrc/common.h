@@ -74,6 +74,16 @@ constexpr bool SANITIZED = true;       // memory used again would hide reads bey
 constexpr bool SANITIZED = false;
 #endif
 
+// The array that a backward is asked to add to, checked; or a new one, if `into` is None, which `make` fills or not.
+template <class T, class F>
+py::array_t<T> added_to(const py::object& into, const Shape& shape, F make) {
+    if (into.is_none()) return make();
+    if (!py::isinstance<py::array>(into)) fail("into must be an array to add to");
+    py::array array = py::reinterpret_borrow<py::array>(into);
+    in_place<T>("into", array, shape);
+    return py::reinterpret_borrow<py::array_t<T>>(array);
+}
+
 // A new array for a result, its contents undefined. Large ones live in memory that earlier results have left.
 template <class T>
 py::array_t<T> fresh(const Shape& shape) {

@@ -67,7 +67,7 @@ py::tuple embedding_forward(py::array tokens, py::array wte, py::array wpe, int6
     });
 }
 
-py::tuple embedding_backward(py::array dout, py::tuple cache) {
+py::tuple embedding_backward(py::array dout, py::tuple cache, py::object into) {
     py::array tokens = cache[0], wte = cache[1], wpe = cache[2];
     auto start = cache[3].cast<int64_t>();
     return by_dtype("wte", wte, [&](auto zero) -> py::tuple {
@@ -75,7 +75,10 @@ py::tuple embedding_backward(py::array dout, py::tuple cache) {
         int64_t B = tokens.shape(0), S = tokens.shape(1), C = wte.shape(1);
         const T* pd = input<T>("dout", dout, {B, S, C});
         auto checked = ids("tokens", tokens, {B, S}, wte.shape(0));      // again: the caller's array may have changed
-        auto dwte = zeros<T>(shape_of(wte)), dwpe = zeros<T>(shape_of(wpe));
+        if (!into.is_none() && (!py::isinstance<py::tuple>(into) || py::len(into) != 2)) fail("into must be (dwte, dwpe)");
+        auto part = [&](int i) -> py::object { return into.is_none() ? into : py::object(into[py::int_(i)]); };
+        auto dwte = added_to<T>(part(0), shape_of(wte), [&] { return zeros<T>(shape_of(wte)); });
+        auto dwpe = added_to<T>(part(1), shape_of(wpe), [&] { return zeros<T>(shape_of(wpe)); });
         T *pte = dwte.mutable_data(), *ppe = dwpe.mutable_data();
         const int64_t* pt = checked.data();
         {
@@ -89,5 +92,5 @@ py::tuple embedding_backward(py::array dout, py::tuple cache) {
 void bind_embedding(py::module_& m) {
     m.def("embedding_forward", &embedding_forward, py::arg("tokens"), py::arg("wte"), py::arg("wpe"),
           py::arg("start") = 0);
-    m.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("cache"));
+    m.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
 }

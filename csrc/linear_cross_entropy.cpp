@@ -112,12 +112,13 @@ void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, co
 }
 
 template <class T>
-void head_backward_kernel(T* dx, T* dwte, const T* dout, const T* logsumexp, const T* kept, const Head<T>& head) {
+void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, const T* logsumexp, const T* kept,
+                          const Head<T>& head) {
     int64_t C = head.C;
     std::vector<T> scale(head.N);
     for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? T(0) : dout[n];
     if (head.V == 0) std::fill_n(dx, head.N * C, T(0));
-    if (head.N == 0) std::fill_n(dwte, head.V * C, T(0));
+    if (head.N == 0 && !add) std::fill_n(dwte, head.V * C, T(0));
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
             auto dz = LogitTile<T>::at(head, nullptr, row, column);
@@ -125,7 +126,7 @@ void head_backward_kernel(T* dx, T* dwte, const T* dout, const T* logsumexp, con
             multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
                         column > 0);
             multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
-                        row > 0);
+                        add || row > 0);
         }
 }
 
@@ -149,7 +150,7 @@ py::tuple linear_cross_entropy_forward(py::array x, py::array wte, py::array tar
     });
 }
 
-py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache) {
+py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], wte = cache[1], targets = cache[2], logsumexp = cache[4], logits = cache[5];
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
@@ -158,11 +159,12 @@ py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache) {
         Head<T> head{(const T*)x.data(), (const T*)wte.data(), (const int64_t*)targets.data(), cache[3].cast<int64_t>(),
                      N, V, C};
         auto *ps = (const T*)logsumexp.data(), *kept = logits.shape(0) ? (const T*)logits.data() : nullptr;
-        auto dx = fresh<T>({N, C}), dwte = fresh<T>({V, C});
+        auto dx = fresh<T>({N, C}), dwte = added_to<T>(into, {V, C}, [&] { return fresh<T>({V, C}); });
         T *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
+        bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
-            head_backward_kernel<T>(pdx, pdw, pd, ps, kept, head);
+            head_backward_kernel<T>(pdx, pdw, add, pd, ps, kept, head);
         }
         return py::make_tuple(dx, dwte);
     });
@@ -171,5 +173,6 @@ py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache) {
 void bind_linear_cross_entropy(py::module_& m) {
     m.def("linear_cross_entropy_forward", &linear_cross_entropy_forward, py::arg("x"), py::arg("wte"),
           py::arg("targets"), py::arg("ignore_index") = -1);
-    m.def("linear_cross_entropy_backward", &linear_cross_entropy_backward, py::arg("dout"), py::arg("cache"));
+    m.def("linear_cross_entropy_backward", &linear_cross_entropy_backward, py::arg("dout"), py::arg("cache"),
+          py::arg("into") = py::none());
 }

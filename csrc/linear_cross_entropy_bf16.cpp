@@ -77,7 +77,7 @@ void finish_kept(const float* z, int64_t stride, int64_t rows, int64_t columns, 
         }
 }
 
-void head_backward_bf16_kernel(float* dx, float* dwte, const float* dout, const float* logsumexp, const float* kept,
+void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, const float* logsumexp, const float* kept,
                                const HeadBf16& head) {
     thread_local Scratch<bf16> scratch;
     thread_local Scratch<float> parts;
@@ -86,7 +86,7 @@ void head_backward_bf16_kernel(float* dx, float* dwte, const float* dout, const 
     std::vector<float> scale(head.N);
     for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? 0.0f : dout[n];
     if (head.V == 0) std::fill_n(dx, head.N * C, 0.0f);
-    if (head.N == 0) std::fill_n(dwte, head.V * C, 0.0f);
+    if (head.N == 0 && !add) std::fill_n(dwte, head.V * C, 0.0f);
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
@@ -96,7 +96,7 @@ void head_backward_bf16_kernel(float* dx, float* dwte, const float* dout, const 
             multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, Matrix<float>{head.wte + column * C, C},
                           dx + row * C, C, column > 0);
             multiply_bf16(columns, C, rows, Matrix<bf16>{dz, columns, true}, Matrix<bf16>{head.x + row * C, C},
-                          dwte + column * C, C, row > 0);
+                          dwte + column * C, C, add || row > 0);
         }
 }
 
@@ -120,18 +120,19 @@ py::tuple linear_cross_entropy_forward_bf16(py::array x, py::array wte, py::arra
     return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, logsumexp, logits));
 }
 
-py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache) {
+py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], wte = cache[1], targets = cache[2], logsumexp = cache[4], logits = cache[5];
     int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
     const float* pd = input<float>("dout", dout, {N});
     HeadBf16 head{(const bf16*)x.data(), (const float*)wte.data(), (const int64_t*)targets.data(),
                   cache[3].cast<int64_t>(), N, V, C};
     auto *ps = (const float*)logsumexp.data(), *kept = logits.shape(0) ? (const float*)logits.data() : nullptr;
-    auto dx = fresh<float>({N, C}), dwte = fresh<float>({V, C});
+    auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
+    bool add = !into.is_none();
     float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
     {
         py::gil_scoped_release nogil;
-        head_backward_bf16_kernel(pdx, pdw, pd, ps, kept, head);
+        head_backward_bf16_kernel(pdx, pdw, add, pd, ps, kept, head);
     }
     return py::make_tuple(dx, dwte);
 }
@@ -139,5 +140,6 @@ py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache) {
 void bind_linear_cross_entropy_bf16(py::module_& m) {
     m.def("linear_cross_entropy_forward_bf16", &linear_cross_entropy_forward_bf16, py::arg("x"), py::arg("wte"),
           py::arg("targets"), py::arg("ignore_index") = -1);
-    m.def("linear_cross_entropy_backward_bf16", &linear_cross_entropy_backward_bf16, py::arg("dout"), py::arg("cache"));
+    m.def("linear_cross_entropy_backward_bf16", &linear_cross_entropy_backward_bf16, py::arg("dout"), py::arg("cache"),
+          py::arg("into") = py::none());
 }

@@ -102,8 +102,7 @@ class GPT:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line. Every `+=` below is why tied weights work."""
         ops, g = self.ops, grads if grads is not None else self.params.zeros_like()
         shape, head, (embedding, embedding_drop, caches, ln_f) = cache
-        dx, dwte = ops.linear_cross_entropy_backward(dlosses, head)
-        add(g, "wte.weight", dwte)
+        dx, _ = ops.linear_cross_entropy_backward(dlosses, head, into=g["wte.weight"])          # adds to it
         dx = dx.reshape(shape)                                                  # (B*T, C) -> (B, T, C)
         dx, *d = ops.layernorm_backward(dx, ln_f)
         add(g, "ln_f.weight ln_f.bias", *d)
@@ -128,7 +127,7 @@ class GPT:
             add(g, f"{h}ln_1.weight {h}ln_1.bias", *d)
             dx += da
         dx = self.undrop(dx, embedding_drop)
-        add(g, "wte.weight wpe.weight", *ops.embedding_backward(dx, embedding))
+        ops.embedding_backward(dx, embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
 
     def dropout_at(self, key):

@@ -51,10 +51,10 @@ def watched_forward(function, name, names, place, labels):
 
 
 def watched_backward(function, name, labels):
-    def backward(dout, cache):
+    def backward(dout, cache, **into):
         where = labels.get(id(cache), "an unknown layer")
         check_finite(name, "the gradient it was given", dout, where)
-        grads = function(dout, cache)
+        grads = function(dout, cache, **into)
         for i, grad in enumerate(grads if isinstance(grads, tuple) else (grads,)):
             check_finite(name, f"gradient {i} of its results", grad, where)
         return grads

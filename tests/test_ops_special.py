@@ -9,7 +9,7 @@ from tolerances import assert_close
 
 from minillm import ops as reference
 from minillm.ops.dropout import keep_mask, random_bits
-from minillm.registry import Dims, choices
+from minillm.registry import OPS, Dims, choices
 
 
 def cases_of(op):
@@ -286,3 +286,23 @@ def test_layernorm_is_its_definition(op, backend, dtype):
     out, cache = pair(op, backend)[0](x, weight, bias, 0.5)
     assert_close("out", out, [np.array([-2, -1, 0, 3]) / 2 * weight + bias, bias], f"regrouped {dtype}")
     assert np.isfinite(pair(op, backend)[1](np.ones_like(out), cache)[0]).all()
+
+
+@pytest.mark.parametrize("op, backend, dtype", cases())
+def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
+    """The ops with a large, sparse or tied gradient can add to the caller's buffer; the sum is the same."""
+    if op not in ("embedding", "linear_cross_entropy"):
+        return
+    forward, backward = pair(op, backend)
+    _, cache = forward(**sample(op, dtype))
+    dout = np.random.default_rng(3).standard_normal(forward(**sample(op, dtype))[0].shape).astype(dtype)
+    fresh = dict(zip(OPS[op].differentiable, backward(dout, cache)))
+    names = ("wte", "wpe") if op == "embedding" else ("wte",)
+    into = [np.full_like(fresh[name], 0.5) for name in names]
+    got = backward(dout, cache, into=tuple(into) if op == "embedding" else into[0])
+    for name, array in zip(names, into):
+        assert any(array is g for g in got)
+        assert_close(f"d{name}", array, fresh[name] + 0.5, f"regrouped {dtype}")
+    with pytest.raises(ValueError, match="into"):
+        short = tuple(np.ascontiguousarray(array[:-1]) for array in into)
+        backward(dout, cache, into=short if op == "embedding" else short[0])

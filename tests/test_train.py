@@ -95,9 +95,15 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 import pathlib
-from test_train import run_training
-run_training(pathlib.Path({prepared!r}), pathlib.Path({run!r}), progress=lambda step, *rest: print(step, flush=True))
+from test_train import run_training, slowly
+run_training(pathlib.Path({prepared!r}), pathlib.Path({run!r}), progress=slowly)
 """
+
+
+def slowly(step, *rest):
+    """Say that the step is done, and leave the parent time to kill."""
+    print(step, flush=True)
+    time.sleep(0.01)
 
 
 def test_sigkill_at_random_moments_changes_no_bit(uninterrupted, prepared, tmp_path):

@@ -22,6 +22,13 @@ def check_dout(dout, shape, dtype):
     check_dtype("dout", dout, dtype)
 
 
+def check_into(name, arrays, shapes, dtype):
+    """Arrays that a backward is asked to add to."""
+    for array, shape in zip(arrays, shapes):
+        check_shape(name, array, shape)
+        check_dtype(name, array, dtype)
+
+
 def check_float(name, array):
     """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":

@@ -17,7 +17,7 @@ Source: Radford et al. 2018 (GPT), learned positions.
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_ids, check_shape
+from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_shape
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
@@ -38,12 +38,15 @@ def embedding_forward(tokens, wte, wpe, start=0):
     return out, (tokens, start, wte.shape, wpe.shape, wte.dtype)
 
 
-def embedding_backward(dout, cache):
-    """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C)."""
+def embedding_backward(dout, cache, into=None):
+    """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C).
+
+    into: a pair of such arrays to add to instead of fresh zeros (a batch names few rows of a large wte).
+    """
     tokens, start, wte_shape, wpe_shape, dtype = cache
     check_dout(dout, (*tokens.shape, wte_shape[1]), dtype)
-    dwte = np.zeros(wte_shape, dout.dtype)
+    dwte, dwpe = into or (np.zeros(wte_shape, dout.dtype), np.zeros(wpe_shape, dout.dtype))
+    check_into("into", (dwte, dwpe), (wte_shape, wpe_shape), dtype)
     np.add.at(dwte, tokens, dout)                 # repeated tokens add up
-    dwpe = np.zeros(wpe_shape, dout.dtype)
-    dwpe[start:start + tokens.shape[1]] = dout.sum(axis=0)     # (B, T, C) -> (T, C)
+    dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
     return dwte, dwpe

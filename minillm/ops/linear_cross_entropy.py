@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import cross_entropy
-from .checks import check_dout, check_dtype, check_float, check_shape
+from .checks import check_dout, check_dtype, check_float, check_into, check_shape
 
 REFERENCE = SimpleNamespace(**vars(cross_entropy))
 CHUNK = 256     # rows of logits alive at a time
@@ -38,11 +38,12 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
     return losses, (x, wte, targets, ignore_index)
 
 
-def linear_cross_entropy_backward(dout, cache, ops=REFERENCE):
-    """dout (N,) -> dx (N, C), dwte (V, C)."""
+def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
+    """dout (N,) -> dx (N, C), dwte (V, C). into: such an array to add dwte to instead of fresh zeros."""
     x, wte, targets, ignore_index = cache
     check_dout(dout, targets.shape, x.dtype)
-    dx, dwte = np.empty_like(x), np.zeros_like(wte)
+    dx, dwte = np.empty_like(x), np.zeros_like(wte) if into is None else into
+    check_into("into", (dwte,), (wte.shape,), x.dtype)
     for chunk in chunks(len(x)):
         logits = x[chunk] @ wte.T                                        # (n, V), made again
         _, cache = ops.cross_entropy_forward(logits, targets[chunk], ignore_index)
