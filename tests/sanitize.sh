@@ -18,4 +18,5 @@ case $kind in
 esac
 echo "sanitize: $kind, $isa"
 MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
-    "$python" -m pytest -q -p no:cacheprovider -k "cpu or kernel or gemm or scalar" tests/test_ops.py tests/test_kernels.py tests/test_gemm.py
+    "$python" -m pytest -q -p no:cacheprovider -k "cpu or kernel or gemm or bf16" tests/test_ops.py tests/test_kernels.py \
+    tests/test_gemm.py tests/test_bf16.py
