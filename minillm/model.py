@@ -190,7 +190,7 @@ class KVCache:
 
 
 def add(grads, names, *arrays):
-    """grads[name] += array for each name; the one place where gradients accumulate."""
+    """grads[name] += array for each name. (The head and the embedding add to wte's large one by `into`.)"""
     for name, array in zip(names.split(), arrays, strict=True):
         view = grads[name]
         view += array

@@ -2,7 +2,7 @@
 import codecs
 import hashlib
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from .config import GPTConfig
 from .data.extract import Report, read_documents
 from .data.prepare import TrainingData, prepare
 from .generate import stream
-from .gradcheck import check_model, gradcheck
+from .gradcheck import as_dict, check_model, gradcheck
 from .model import GPT
 from .plot import plot_losses
 from .progress import Progress
@@ -108,7 +108,7 @@ def check_op(spec, choice, method):
     args = spec.sample(np.random.default_rng(0), "float64", Dims(B=2, T=7, C=12, NH=3, V=19))
     rows = gradcheck(forward, backward, args, method=method, raise_exception=False, **TOLERANCE[method])
     source = namespace.backends[spec.name]
-    return [{"op": spec.name, "backend": source, "method": method, **asdict(row)} for row in rows]
+    return [{"op": spec.name, "backend": source, "method": method, **as_dict(row)} for row in rows]
 
 
 def check_whole_model(backend, method):
@@ -125,7 +125,7 @@ def check_whole_model(backend, method):
         return GPT(CHECKED_MODEL, ops=model.ops, params=params).losses(tokens, targets, key=key)[0].sum() / count
 
     rows = check_model(loss, grads, model.params, method=method, **TOLERANCE[method])
-    return [{"op": "model", "backend": backend, "method": method, **asdict(row)} for row in rows]
+    return [{"op": "model", "backend": backend, "method": method, **as_dict(row)} for row in rows]
 
 
 def gradcheck_page(rows):
