@@ -1,9 +1,13 @@
-"""The command line: one thin function a command. `python -m minillm` and `minillm` are the same."""
+"""The command line: one thin function a command. `python -m minillm` and `minillm` are the same.
+
+The larger rooms have a file each in `commands/`.
+"""
 import argparse
 import json
-import os
 import sys
-from pathlib import Path
+
+from .commands import add_common, printer, tokenizer
+from .commands import command as new_command
 
 EXAMPLES = {
     "quickstart": "minillm quickstart --minutes 2",
@@ -11,7 +15,6 @@ EXAMPLES = {
     "train": "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000",
     "generate": 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-k 50',
     "gradcheck": "minillm gradcheck --op layernorm --backend cpu",
-    "tokenizer": "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer",
 }
 
 
@@ -55,47 +58,6 @@ def gradcheck(args):
     return 1 if failed else 0
 
 
-def tokenizer_train(args):
-    from .workflow import train_tokenizer
-    print(train_tokenizer(args.data, args.vocab_size, args.out, args.pattern))
-
-
-def tokenizer_compare(args):
-    from .data.extract import read_documents
-    from .tokenizer import Tokenizer, compare
-    rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
-                           read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)
-    print(json.dumps(rows, indent=1) if args.json else compare.page(rows))
-    if args.plot and not compare.plot(rows, args.plot):
-        raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
-
-
-def tokenizer_inspect(args):
-    from .tokenizer import Tokenizer, show
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
-    print(show.inspect(Tokenizer.from_pretrained(args.tokenizer), text_of(args), colour=colour, ids=args.ids))
-
-
-def tokenizer_encode(args):
-    from .tokenizer import Tokenizer
-    print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else ()))
-
-
-def tokenizer_decode(args):
-    from .tokenizer import Tokenizer
-    ids = args.ids or sys.stdin.read().split()
-    if wrong := [id for id in ids if not id.isdecimal()]:
-        raise ValueError(f"ids must be numbers: got {wrong[0]!r}")
-    sys.stdout.write(Tokenizer.from_pretrained(args.tokenizer).decode(map(int, ids)))
-
-
-def text_of(args):
-    """A text given as an argument, as a file, or on stdin."""
-    if args.file:
-        return Path(args.file).read_text(encoding="utf-8")
-    return args.text if args.text is not None else sys.stdin.read()
-
-
 def settings(args):
     """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
     from .config import GPTConfig, TrainConfig, load_toml, parse_setting
@@ -108,9 +70,8 @@ def settings(args):
     return GPTConfig(**model), TrainConfig(**trained)
 
 
-def printer(as_json):
-    """Where the running commentary goes: to stderr when stdout is for JSON."""
-    return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+def command(commands, name, function, summary):
+    return new_command(commands, name, function, summary, EXAMPLES[name])
 
 
 def parser():
@@ -156,58 +117,8 @@ def parser():
     p.add_argument("--dtype", choices=["float64"], default="float64", help="finite differences need float64")
     p.add_argument("--json", action="store_true", help="machine-readable output")
 
-    p = command(commands, "tokenizer", None, "train, compare and look at byte-level BPE tokenizers")
-    actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
-    p = actions.add_parser("train", help="learn a vocabulary from text", epilog=f"example: {EXAMPLES['tokenizer']}")
-    p.set_defaults(function=tokenizer_train)
-    p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
-    p.add_argument("--vocab-size", type=int, default=8192)
-    p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
-    p.add_argument("--out", required=True, help="directory for tokenizer.json")
-    add_tokenizer_tools(actions)
+    tokenizer.add(commands)
     return top
-
-
-def add_tokenizer_tools(actions):
-    p = actions.add_parser("compare", help="two tokenizers on one text: bytes per token, use of the vocabulary, cost",
-                           epilog="example: minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
-    p.set_defaults(function=tokenizer_compare)
-    p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
-    p.add_argument("b", help="another")
-    p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
-    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for (default: %(default)s)")
-    p.add_argument("--n-embd", type=int, default=768, help="its width (default: %(default)s)")
-    p.add_argument("--plot", metavar="FILE.png", help="draw bytes per token (needs matplotlib)")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
-    for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
-                                    ("encode", tokenizer_encode, "the ids of a text")):
-        p = actions.add_parser(name, help=summary, epilog=f'example: minillm tokenizer {name} my_tokenizer "Hello there"')
-        p.set_defaults(function=function)
-        p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
-        p.add_argument("text", nargs="?", help="the text (default: stdin)")
-        p.add_argument("--file", help="a UTF-8 file instead")
-        if name == "inspect":
-            p.add_argument("--ids", action="store_true", help="show each token's id")
-            p.add_argument("--colour", action=argparse.BooleanOptionalAction, help="default: on a terminal")
-        else:
-            p.add_argument("--special", action="store_true", help="special tokens in the text become their ids")
-    p = actions.add_parser("decode", help="the text of ids", epilog="example: minillm tokenizer decode my_tokenizer 464 318")
-    p.set_defaults(function=tokenizer_decode)
-    p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
-    p.add_argument("ids", nargs="*", help="the ids (default: stdin)")
-
-
-def command(commands, name, function, summary):
-    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {EXAMPLES[name]}")
-    p.set_defaults(function=function)
-    return p
-
-
-def add_common(p, json=False):
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
-    if json:
-        p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
 
 
 def version():

@@ -1,0 +1,92 @@
+"""`minillm tokenizer`: train, compare, inspect, encode, decode."""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from . import command
+
+EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
+
+
+def tokenizer_train(args):
+    from ..workflow import train_tokenizer
+    print(train_tokenizer(args.data, args.vocab_size, args.out, args.pattern))
+
+
+def tokenizer_compare(args):
+    from ..data.extract import read_documents
+    from ..tokenizer import Tokenizer, compare
+    rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
+                           read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)
+    print(json.dumps(rows, indent=1) if args.json else compare.page(rows))
+    if args.plot and not compare.plot(rows, args.plot):
+        raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
+
+
+def tokenizer_inspect(args):
+    from ..tokenizer import Tokenizer, show
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
+    print(show.inspect(Tokenizer.from_pretrained(args.tokenizer), text_of(args), colour=colour, ids=args.ids))
+
+
+def tokenizer_encode(args):
+    from ..tokenizer import Tokenizer
+    print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else ()))
+
+
+def tokenizer_decode(args):
+    from ..tokenizer import Tokenizer
+    ids = args.ids or sys.stdin.read().split()
+    if wrong := [id for id in ids if not id.isdecimal()]:
+        raise ValueError(f"ids must be numbers: got {wrong[0]!r}")
+    sys.stdout.write(Tokenizer.from_pretrained(args.tokenizer).decode(map(int, ids)))
+
+
+def text_of(args):
+    """A text given as an argument, as a file, or on stdin."""
+    if args.file:
+        return Path(args.file).read_text(encoding="utf-8")
+    return args.text if args.text is not None else sys.stdin.read()
+
+
+def add(commands):
+    p = command(commands, "tokenizer", None, "train, compare and look at byte-level BPE tokenizers", EXAMPLE)
+    actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
+    p = actions.add_parser("train", help="learn a vocabulary from text", epilog=f"example: {EXAMPLE}")
+    p.set_defaults(function=tokenizer_train)
+    p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
+    p.add_argument("--vocab-size", type=int, default=8192)
+    p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
+    p.add_argument("--out", required=True, help="directory for tokenizer.json")
+    add_tokenizer_tools(actions)
+
+
+def add_tokenizer_tools(actions):
+    p = actions.add_parser("compare", help="two tokenizers on one text: bytes per token, use of the vocabulary, cost",
+                           epilog="example: minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
+    p.set_defaults(function=tokenizer_compare)
+    p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("b", help="another")
+    p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
+    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for (default: %(default)s)")
+    p.add_argument("--n-embd", type=int, default=768, help="its width (default: %(default)s)")
+    p.add_argument("--plot", metavar="FILE.png", help="draw bytes per token (needs matplotlib)")
+    p.add_argument("--json", action="store_true", help="machine-readable output")
+    for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
+                                    ("encode", tokenizer_encode, "the ids of a text")):
+        p = actions.add_parser(name, help=summary, epilog=f'example: minillm tokenizer {name} my_tokenizer "Hello there"')
+        p.set_defaults(function=function)
+        p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
+        p.add_argument("text", nargs="?", help="the text (default: stdin)")
+        p.add_argument("--file", help="a UTF-8 file instead")
+        if name == "inspect":
+            p.add_argument("--ids", action="store_true", help="show each token's id")
+            p.add_argument("--colour", action=argparse.BooleanOptionalAction, help="default: on a terminal")
+        else:
+            p.add_argument("--special", action="store_true", help="special tokens in the text become their ids")
+    p = actions.add_parser("decode", help="the text of ids", epilog="example: minillm tokenizer decode my_tokenizer 464 318")
+    p.set_defaults(function=tokenizer_decode)
+    p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("ids", nargs="*", help="the ids (default: stdin)")
