@@ -54,9 +54,21 @@ def linear_cross_entropy(x, wte, targets, ignore_index):
     return cross_entropy(F.linear(x, wte), targets, ignore_index)
 
 
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, label_smoothing):
+    z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
+
+
+def grpo_loss(logp, old_logp, ref_logp, advantages, clip, beta):
+    ratio, back = torch.exp(logp - old_logp), ref_logp - logp
+    gain = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    return -gain + beta * (torch.exp(back) - back - 1)
+
+
 COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
                 "attention": attention, "attention_decode": attention_decode, "residual": residual, "dropout": dropout,
-                "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy}
+                "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy, "dpo_loss": dpo_loss,
+                "grpo_loss": grpo_loss}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
 TRANSPOSED = {"linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
 NOT_COMPARED = ("dropout",)                                         # another random generator, another mask

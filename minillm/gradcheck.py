@@ -44,12 +44,13 @@ class GradcheckError(AssertionError):
 
 
 def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method="central", raise_exception=True,
-              samples=None, seed=0):
+              samples=None, seed=0, wrt=None):
     """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
 
     forward(*inputs) -> (out, cache); backward(dout, cache) -> the gradient of each floating input, in their order
     (one array, or a tuple with None to leave an input out). inputs: dict {name: value} or a sequence of values; float64
     arrays are differentiated, everything else is passed through. samples: elements per input to check, None for all.
+    wrt: the names of the inputs that have a gradient, where some floating ones are constants (None: all have).
     An element passes when |analytic - numeric| <= atol + rtol * |numeric|; NaN never passes.
 
     Raises GradcheckError (an AssertionError) on a wrong gradient unless raise_exception is false; ValueError for
@@ -57,7 +58,7 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     into its inputs.
     """
     inputs = dict(inputs) if isinstance(inputs, dict) else {f"input{i}": value for i, value in enumerate(inputs)}
-    names = floating(inputs)
+    names = floating(inputs, wrt)
     if method not in STEPS:
         raise ValueError(f"method must be one of {', '.join(STEPS)}: got {method!r}")
     before = {name: inputs[name].copy() for name in names}
@@ -160,9 +161,13 @@ def worst(rows, atol, rtol):
     return row
 
 
-def floating(inputs):
+def floating(inputs, wrt=None):
     """Names of the inputs to differentiate."""
     names = [name for name, value in inputs.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    if wrt is not None:
+        if unknown := [name for name in wrt if name not in names]:
+            raise ValueError(f"wrt must name arrays of floats among the inputs ({', '.join(names)}): got {unknown[0]!r}")
+        names = [name for name in names if name in wrt]
     for name in names:
         if inputs[name].dtype != np.float64:
             raise ValueError(f"{name} must be float64 for a gradient check: got {inputs[name].dtype}")

@@ -130,6 +130,19 @@ def sum_squares_sample(rng, dtype, d):
     return {"x": normal(rng, dtype, 12 * d.C * d.C)}
 
 
+def dpo_loss_sample(rng, dtype, d):
+    return {name: normal(rng, dtype, d.B * d.T) for name in ("chosen", "rejected", "ref_chosen", "ref_rejected")} | {
+        "beta": 0.3, "label_smoothing": 0.1}
+
+
+def grpo_loss_sample(rng, dtype, d):
+    """Ratios between 0.6 and 1.7, so that about half are clipped, none within the width of a finite difference."""
+    old = normal(rng, dtype, d.B * d.T)
+    steps = rng.choice([-0.5, -0.3, -0.1, 0.1, 0.3, 0.5], d.B * d.T).astype(dtype)
+    return {"logp": old + steps, "old_logp": old, "ref_logp": old + normal(rng, dtype, d.B * d.T) / 4,
+            "advantages": normal(rng, dtype, d.B * d.T), "clip": 0.2, "beta": 0.04}
+
+
 def narrower(a):
     """One column short."""
     return np.ascontiguousarray(a[..., :-1])
@@ -229,6 +242,15 @@ OPS = {spec.name: spec for spec in (
            wrong("wte", narrower, other_dtype) + wrong("targets", too_big, negative, floats, narrower)
            + wrong("x", flatter),
            lambda d: (2 * d.B * d.T * d.C * d.V, 6 * d.B * d.T * d.C * d.V), composite=True),
+    OpSpec("dpo_loss", dpo_loss_sample, ("chosen", "rejected"),
+           wrong("chosen", integers) + wrong("rejected", narrower, other_dtype) + wrong("ref_chosen", narrower)
+           + wrong("ref_rejected", other_dtype) + wrong("beta", constant(0.0))
+           + wrong("label_smoothing", constant(0.5), constant(-0.1)),
+           lambda d: (12 * d.B * d.T, 8 * d.B * d.T)),
+    OpSpec("grpo_loss", grpo_loss_sample, ("logp",),
+           wrong("logp", integers) + wrong("old_logp", narrower, other_dtype) + wrong("ref_logp", narrower)
+           + wrong("advantages", other_dtype) + wrong("clip", constant(0.0), constant(1.0)) + wrong("beta", constant(-0.1)),
+           lambda d: (12 * d.B * d.T, 5 * d.B * d.T)),
     OpSpec("adamw", adamw_sample, (),
            wrong("grad", narrower, other_dtype) + wrong("m", narrower) + wrong("v", other_dtype)
            + wrong("step", constant(0)) + wrong("n_decayed", constant(10 ** 9)),

@@ -244,3 +244,14 @@ def test_a_direction_sees_the_element_that_samples_miss():
 def test_public_ops_pass_with_the_default_settings():
     x, weight, bias = np.random.default_rng(0).standard_normal((3, 4, 4))
     gradcheck(ops.linear_forward, ops.linear_backward, {"x": x, "weight": weight, "bias": bias[0]})
+
+
+def test_wrt_leaves_constants_out():
+    """A backward with a gradient for x alone, where y is an array of floats, too."""
+    def backward(dout, cache):
+        return product_backward(dout, cache)[0]
+
+    (row,) = gradcheck(product_forward, backward, xy(), wrt=["x"])
+    assert row.name == "x"
+    with pytest.raises(ValueError, match="wrt must name arrays of floats among the inputs \\(x, y\\): got 'z'"):
+        gradcheck(product_forward, backward, xy(), wrt=["z"])

@@ -86,6 +86,21 @@ def dropout_forgets_the_scale(dout, cache):
     return ops.dropout_backward(dout, cache) * (1 - cache[0])
 
 
+def dpo_without_smoothing(dout, cache):
+    z, beta, _ = cache
+    return ops.dpo_loss_backward(dout, (z, beta, 0.0))
+
+
+def dpo_rewards_the_rejected(dout, cache):
+    dchosen, _ = ops.dpo_loss_backward(dout, cache)
+    return dchosen, dchosen
+
+
+def grpo_ignores_the_clip(dout, cache):
+    gain, free, back, beta = cache
+    return ops.grpo_loss_backward(dout, (gain, np.ones_like(free), back, beta))
+
+
 PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("layernorm", layernorm_without_a_term, ["x"]),
     ("embedding", embedding_by_assignment, ["wte"]),
@@ -96,6 +111,9 @@ PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("cross_entropy", cross_entropy_forgets_ignored, ["logits"]),
     ("residual", residual_forgets_a_branch, ["y"]),
     ("dropout", dropout_forgets_the_scale, ["x"]),
+    ("dpo_loss", dpo_without_smoothing, ["chosen", "rejected"]),
+    ("dpo_loss", dpo_rewards_the_rejected, ["rejected"]),
+    ("grpo_loss", grpo_ignores_the_clip, ["logp"]),
 ]
 
 
@@ -121,7 +139,7 @@ def test_planted_bug_is_caught_and_named(op, wrong, names, method):
 
     tolerance = TOLERANCES[method]
     with pytest.raises(GradcheckError) as caught:
-        gradcheck(forward, backward, inputs, method=method, **tolerance.both)
+        gradcheck(forward, backward, inputs, method=method, wrt=OPS[op].differentiable, **tolerance.both)
     failed = {row.name: row for row in caught.value.rows if not row.passed}
     assert list(failed) == names
     for name, row in failed.items():
@@ -136,7 +154,7 @@ def test_the_right_backwards_pass_on_the_same_inputs():
     """So the failures above are the planted bugs and nothing else."""
     for op in dict.fromkeys(op for op, _, _ in PLANTED):
         forward, backward = getattr(ops, f"{op}_forward"), getattr(ops, f"{op}_backward")
-        gradcheck(forward, backward, inputs_of(op), **TOLERANCES["central"].both)
+        gradcheck(forward, backward, inputs_of(op), wrt=OPS[op].differentiable, **TOLERANCES["central"].both)
 
 
 def test_forward_and_backward_that_disagree_on_the_mask():

@@ -13,9 +13,11 @@ float64 scalar would silently promote a whole float32 model.
 from .adamw import adamw_update
 from .attention import attention_backward, attention_decode, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .dpo_loss import dpo_loss_backward, dpo_loss_forward
 from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
+from .grpo_loss import grpo_loss_backward, grpo_loss_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
