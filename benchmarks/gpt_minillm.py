@@ -42,7 +42,7 @@ def decode(job):
     context = cache.length
 
     def run():
-        cache.length = context
+        cache.truncate(context)
         return model.decode(tokens[:, -1:], cache)[0, 0, :64].tolist()
 
     return run

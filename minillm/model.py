@@ -142,51 +142,104 @@ class GPT:
         return dout if cache is None else self.ops.dropout_backward(dout, cache)
 
     def new_cache(self, batch_size):
-        """An empty key/value cache for `decode`."""
-        return KVCache(self.config, batch_size, self.params.flat.dtype)
+        """An empty key/value cache for `decode`, with room for batch_size sequences."""
+        return KVCache(self.config, batch_size, self.params["ln_f.weight"].dtype)
 
-    def decode(self, tokens, cache):
+    def decode(self, tokens, cache, rows=None, last=False):
         """Logits for the tokens that follow those in the cache: tokens (B, T) int -> logits (B, T, V).
 
-        The cache grows by T. Equal to the last T rows of `forward` on the whole sequence.
+        Row b of tokens goes on with row rows[b] of the cache (default: all, in order), which grows by T; rows may hold
+        different numbers of tokens, and none has a say in the others' logits. last: only those of the last token,
+        (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row and
+        for a row that would outgrow block_size; the cache is then as it was.
         """
         check_tokens(tokens)
-        if len(tokens) != cache.batch_size:
-            raise ValueError(f"tokens must have the batch size of the cache, {cache.batch_size}: got {len(tokens)}")
+        rows = cache.check_rows(rows, len(tokens))
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
-        x, _ = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"], cache.length)    # (B, T, C)
+        x = embed(ops, p, tokens, cache.lengths[rows])                                          # (B, T, C)
         for i in range(self.config.n_layer):
             h = f"h.{i}."
             a, _ = ops.layernorm_forward(x, p[h + "ln_1.weight"], p[h + "ln_1.bias"], eps)
             a, _ = ops.linear_forward(a, p[h + "attn.c_attn.weight"], p[h + "attn.c_attn.bias"])     # (B, T, 3C)
-            a = ops.attention_decode(*cache.extend(i, a))                                            # (B, T, C)
+            a = cache.attend(ops, i, rows, a)                                                        # (B, T, C)
             a, _ = ops.linear_forward(a, p[h + "attn.c_proj.weight"], p[h + "attn.c_proj.bias"])
             x = x + a
             m, _ = ops.layernorm_forward(x, p[h + "ln_2.weight"], p[h + "ln_2.bias"], eps)
             m, _ = ops.mlp_forward(m, p[h + "mlp.c_fc.weight"], p[h + "mlp.c_fc.bias"],
                                    p[h + "mlp.c_proj.weight"], p[h + "mlp.c_proj.bias"])
             x = x + m
-        cache.length += tokens.shape[1]
+        cache.lengths[rows] += tokens.shape[1]
+        if last:
+            x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
         return x @ p["wte.weight"].T                                            # (B, T, C) @ (C, V)
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, per layer: (B, NH, block_size, HS), of which `length` are filled."""
+    """Keys and values of the tokens seen so far. Row b holds the lengths[b] tokens of one sequence.
+
+    keys, values: (n_layer, B, NH, block_size, HS), of which the first lengths[b] tokens of row b are filled.
+    """
 
     def __init__(self, config, batch_size, dtype):
-        shape = (batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
-        self.n_head, self.batch_size, self.length = config.n_head, batch_size, 0
-        self.keys = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
-        self.values = [np.zeros(shape, dtype) for _ in range(config.n_layer)]
+        shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        self.n_head, self.batch_size = config.n_head, batch_size
+        self.lengths = np.zeros(batch_size, np.int64)
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
 
-    def extend(self, layer, qkv):
-        """Append the new keys and values; returns q (B, NH, T, HS), all keys and all values (B, NH, S, HS)."""
-        q, k, v = split_heads(qkv, self.n_head)
-        end = self.length + qkv.shape[1]
-        self.keys[layer][:, :, self.length:end] = k
-        self.values[layer][:, :, self.length:end] = v
-        return q, self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+    @property
+    def length(self):
+        """Tokens in the longest row; in every row, where all grow together."""
+        return int(self.lengths.max(initial=0))
+
+    def truncate(self, length):
+        """Forget every token from position `length` on: an int for all rows, or one for each. Shorter rows stay."""
+        if np.any(np.asarray(length) < 0):
+            raise ValueError(f"length must be at least 0: got {length}")
+        np.minimum(self.lengths, length, out=self.lengths)
+
+    def reset(self, row):
+        """Empty a row (or several), for another sequence."""
+        self.lengths[row] = 0
+
+    def check_rows(self, rows, count):
+        """rows as an array of `count` different rows of the cache. Raises ValueError."""
+        if rows is None:
+            if count != self.batch_size:
+                raise ValueError(f"tokens must have the batch size of the cache, {self.batch_size}: got {count}")
+            return np.arange(count)
+        rows = np.asarray(rows)
+        if rows.shape != (count,) or rows.dtype.kind not in "iu":
+            raise ValueError(f"rows must be one integer for each of the {count} rows of tokens: got {rows!r}")
+        if rows.min() < 0 or rows.max() >= self.batch_size or len(np.unique(rows)) < count:
+            raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {rows.tolist()}")
+        return rows
+
+    def attend(self, ops, layer, rows, qkv):
+        """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
+        T, out = qkv.shape[1], []
+        q, k, v = split_heads(qkv, self.n_head)                                 # each (B, NH, T, HS)
+        for batch, row, end in spans(rows, self.lengths[rows] + T):
+            keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
+            keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
+            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
+        return out[0] if len(out) == 1 else np.concatenate(out)
+
+
+def spans(rows, ends):
+    """(slice of the batch, slice of the cache, end): all rows at once if they stand together and end together, or each."""
+    if np.all(ends == ends[0]) and np.all(np.diff(rows) == 1):
+        return [(slice(None), slice(rows[0], rows[0] + len(rows)), ends[0])]
+    return [(slice(b, b + 1), slice(row, row + 1), end) for b, (row, end) in enumerate(zip(rows, ends))]
+
+
+def embed(ops, p, tokens, starts):
+    """Token and position embeddings of rows that start at different positions: tokens (B, T) -> (B, T, C)."""
+    wte, wpe = p["wte.weight"], p["wpe.weight"]
+    if np.all(starts == starts[0]):
+        return ops.embedding_forward(tokens, wte, wpe, int(starts[0]))[0]
+    return np.concatenate([ops.embedding_forward(tokens[b:b + 1], wte, wpe, int(start))[0]
+                           for b, start in enumerate(starts)])
 
 
 def add(grads, names, *arrays):
