@@ -16,6 +16,7 @@ import numpy as np
 from .config import GPTConfig
 from .ops.attention import split_heads
 from .ops.checks import check_shape
+from .ops.documents import apart
 from .params import Params, gpt_shapes
 
 
@@ -48,34 +49,39 @@ class GPT:
         logits = x.reshape(-1, x.shape[-1]) @ self.params["wte.weight"].T       # (B*T, C) @ (C, V)
         return logits.reshape(*x.shape[:2], -1), (x, caches)
 
-    def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None):
+    def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None, lengths=None):
         """Mean loss over the valid targets, and the gradient of every parameter.
 
         tokens, targets: (B, T) int; targets equal to ignore_index do not count. key: (seed, step, micro) for
         dropout, None for none. grads: Params to add to (default: fresh zeros). count: what the summed loss is
         divided by (default: the number of valid targets); give the count of all micro-batches to accumulate, and the
-        losses and gradients simply add up to those of the big batch. Returns loss (float), grads (Params).
+        losses and gradients simply add up to those of the big batch. lengths: of the documents in a packed row (see
+        `losses`). Returns loss (float), grads (Params).
         """
-        losses, cache = self.losses(tokens, targets, ignore_index, key)
+        losses, cache = self.losses(tokens, targets, ignore_index, key, lengths)
         count = count or max(1, int((targets != ignore_index).sum()))
         dlosses = np.full(losses.shape, 1 / count, losses.dtype)
         return float(losses.sum()) / count, self.backward(dlosses, cache, grads)
 
-    def losses(self, tokens, targets, ignore_index=-1, key=None):
-        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), cache."""
+    def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
+        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), cache.
+
+        With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
+        """
         check_tokens(tokens)
         if not isinstance(targets, np.ndarray):
             raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
         check_shape("targets", targets, tokens.shape)
-        x, caches = self.hidden(tokens, key)
+        x, caches = self.hidden(tokens, key, lengths)
         rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
         losses, head = self.ops.linear_cross_entropy_forward(
             rows, self.params["wte.weight"], targets.reshape(-1), ignore_index)
         return losses, (x.shape, head, caches)
 
-    def hidden(self, tokens, key=None):
+    def hidden(self, tokens, key=None, lengths=None):
         """The stream after ln_f: tokens (B, T) -> x (B, T, C), caches. With a key, dropout is on."""
-        p, ops, n_head, eps = self.params, self.ops, self.config.n_head, self.config.layer_norm_epsilon
+        p, n_head, eps = self.params, self.config.n_head, self.config.layer_norm_epsilon
+        ops = self.ops if lengths is None else apart(self.ops, lengths)
         check_tokens(tokens)
         drop = self.dropout_at(key)
         caches = []
@@ -96,12 +102,12 @@ class GPT:
             x, residual_2 = ops.residual_forward(x, m)
             caches.append((ln_1, qkv, attention, proj, attention_drop, residual_1, ln_2, mlp, mlp_drop, residual_2))
         x, ln_f = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
-        return x, (embedding, embedding_drop, caches, ln_f)
+        return x, (ops, embedding, embedding_drop, caches, ln_f)
 
     def backward(self, dlosses, cache, grads=None):
         """dlosses (B*T,) -> grads: `losses` walked back, line for line. Every `+=` below is why tied weights work."""
-        ops, g = self.ops, grads if grads is not None else self.params.zeros_like()
-        shape, head, (embedding, embedding_drop, caches, ln_f) = cache
+        g = grads if grads is not None else self.params.zeros_like()
+        shape, head, (ops, embedding, embedding_drop, caches, ln_f) = cache
         dx, _ = ops.linear_cross_entropy_backward(dlosses, head, into=g["wte.weight"])          # adds to it
         dx = dx.reshape(shape)                                                  # (B*T, C) -> (B, T, C)
         dx, *d = ops.layernorm_backward(dx, ln_f)

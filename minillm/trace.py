@@ -13,13 +13,13 @@ class NonFiniteError(FloatingPointError):
 
 
 def find_nonfinite(model, batches, key):
-    """Rerun forward and backward on [(tokens, targets), ...] and raise NonFiniteError at the first bad number."""
+    """Rerun forward and backward on [(tokens, targets), ...], or with lengths (see GPT.losses), and raise NonFiniteError at the first bad number."""
     for name, view in model.params.items():
         if not np.isfinite(view).all():
             raise NonFiniteError(f"{count_bad(view)} in parameter {name} itself, before any op")
     watched = type(model)(model.config, ops=watch(model.ops, model.params), params=model.params)
-    for micro, (tokens, targets) in enumerate(batches):
-        watched.loss_and_grads(tokens, targets, key=(*key, micro) if key else None)
+    for micro, (tokens, targets, *lengths) in enumerate(batches):
+        watched.loss_and_grads(tokens, targets, -1, (*key, micro) if key else None, None, None, *lengths)
 
 
 def watch(ops, params):

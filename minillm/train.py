@@ -25,17 +25,20 @@ from .trace import NonFiniteError, find_nonfinite
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
-def train(model, data, config, run, eot_token=None, resume=True, progress=None, deadline=math.inf):
+def train(model, data, config, run, eot_token=None, resume=True, progress=None, deadline=math.inf, step=None,
+          validate=None, columns=COLUMNS):
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
-    data: an object with batch(step, micro) -> (tokens, targets), validation() -> iterator of such pairs, and
-    validation_bytes, the UTF-8 bytes behind the validation tokens. run: the directory. resume: continue from run/last
-    if it is there. progress(step, steps, text) is called after each step. deadline: value of time.monotonic() at which
-    the run ends early, validated and saved. SIGINT and SIGTERM end the run after the
-    step in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, ValueError for a checkpoint of
-    a different model or data.
+    data: an object with batch(step, micro) -> (tokens, targets) or (tokens, targets, lengths) for a packed row (see
+    GPT.losses), validation() -> iterator of such tuples, validation_tokens, validation_bytes (the UTF-8 bytes behind
+    them) and a fingerprint. run: the directory. resume: continue from run/last if it is there. progress(step, steps,
+    text) is called after each step. deadline: value of time.monotonic() at which the run ends early, validated and
+    saved. step, validate, columns: what to do instead of `one_step` and `validate_loss`, with their arguments and
+    results, and what the log holds: preference training is the same loop. SIGINT and SIGTERM end the run after the step
+    in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, ValueError for a checkpoint of a
+    different model or data.
     """
-    run = Path(run)
+    run, step, validate = Path(run), step or one_step, validate or validate_loss
     run.mkdir(parents=True, exist_ok=True)
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint}
@@ -45,14 +48,14 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None, 
     saved = state["step"]
     with stop_signals() as stopped, np.errstate(all="ignore"):       # what is not finite is found and named below
         while state["step"] < config.steps and not stopped:
-            row = one_step(model, optimizer, data, config, state)
+            row = step(model, optimizer, data, config, state)
             state["step"] += 1
             state["tokens"] += row.pop("count")
             done = state["step"] == config.steps or time.monotonic() > deadline
             if done or due(config.eval_every, state):
                 row |= validate(model, data, config, state, run, eot_token)
             if "val_loss" in row or due(config.log_every, state):
-                append_log(run, state, row)
+                append_log(run, state, row, columns)
             if done or due(config.save_every, state):
                 save(run, model, optimizer, state, eot_token)
                 saved = state["step"]
@@ -74,18 +77,23 @@ def one_step(model, optimizer, data, config, state):
     """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes."""
     started, step = time.perf_counter(), state["step"]
     batches = [data.batch(step, micro) for micro in range(config.accumulate)]
-    count = sum(int((targets != -1).sum()) for _, targets in batches)
+    count = sum(int((targets != -1).sum()) for _, targets, *_ in batches)
     loss, grads = 0.0, optimizer.zero_grads()
-    for micro, (tokens, targets) in enumerate(batches):
-        part, _ = model.loss_and_grads(tokens, targets, key=(config.seed, step, micro), grads=grads, count=count)
+    for micro, (tokens, targets, *lengths) in enumerate(batches):
+        part, _ = model.loss_and_grads(tokens, targets, -1, (config.seed, step, micro), grads, count, *lengths)
         loss += part
+    row = update(model, optimizer, grads, config, state, loss, batches)
+    return row | {"count": count, "tokens_per_second": count / (time.perf_counter() - started)}
+
+
+def update(model, optimizer, grads, config, state, loss, batches=()):
+    """Clip and take one step of AdamW; returns the log's columns. batches: to find out where a NaN came from."""
     norm = global_norm(grads, model.ops)
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        explain_nonfinite(model, batches, config, step, loss, norm)
-    lr = cosine_schedule(step, config.warmup, config.steps, config.lr, config.min_lr)
+        explain_nonfinite(model, batches, config, state["step"], loss, norm)
+    lr = cosine_schedule(state["step"], config.warmup, config.steps, config.lr, config.min_lr)
     optimizer.step(grads, lr, clip_scale(norm, config.clip))
-    return {"train_loss": loss, "lr": lr, "grad_norm": norm, "count": count,
-            "tokens_per_second": count / (time.perf_counter() - started)}
+    return {"train_loss": loss, "lr": lr, "grad_norm": norm}
 
 
 def explain_nonfinite(model, batches, config, step, loss, norm):
@@ -100,22 +108,27 @@ def explain_nonfinite(model, batches, config, step, loss, norm):
                          f"Nothing was updated. A lower lr or a longer warm-up often helps.")
 
 
-def validate(model, data, config, state, run, eot_token):
+def validate_loss(model, data, config, state, run, eot_token):
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
     nats, tokens = evaluate(model, limited(data.validation(), config.eval_batches))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
     loss, bpb = nats / tokens, nats / math.log(2) / (data.validation_bytes * share)
-    if state["best"] is None or loss < state["best"]["val_loss"]:
-        state["best"] = {"step": state["step"], "val_loss": loss, "val_bpb": bpb}
+    return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
+
+
+def keep_best(model, state, run, eot_token, found):
+    """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
+    if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
+        state["best"] = {"step": state["step"], **found}
         checkpoint.save_model(run, model.config, model.params, eot_token)
-    return {"val_loss": loss, "val_bpb": bpb}
+    return found
 
 
 def evaluate(model, batches):
-    """(summed loss in nats, number of predicted tokens) over an iterator of (tokens, targets)."""
+    """(summed loss in nats, number of predicted tokens) over an iterator of (tokens, targets) or (.., .., lengths)."""
     nats, count = 0.0, 0
-    for tokens, targets in batches:
-        losses, _ = model.losses(tokens, targets)
+    for tokens, targets, *lengths in batches:
+        losses, _ = model.losses(tokens, targets, -1, None, *lengths)
         nats += float(losses.sum(dtype=np.float64))
         count += int((targets != -1).sum())
     return nats, count
@@ -181,12 +194,12 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-def append_log(run, state, row):
+def append_log(run, state, row, columns=COLUMNS):
     """One line at the end of log.csv."""
     path = run / "log.csv"
     new = not path.exists()
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, columns, restval="")
         if new:
             writer.writeheader()
         writer.writerow({"step": state["step"], "tokens": state["tokens"]} | {k: f"{v:.6g}" for k, v in row.items()})
@@ -207,8 +220,10 @@ def trim_log(run, step):
     rows = [row for row in read_log(run) if row.get("step", step + 1) <= step]
     if not (run / "log.csv").exists():
         return
+    with open(run / "log.csv", newline="", encoding="utf-8") as file:
+        columns = csv.DictReader(file).fieldnames or COLUMNS
     with atomic_write(run / "log.csv", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for row in rows:
             writer.writerow({k: int(v) if k in ("step", "tokens") else f"{v:.6g}" for k, v in row.items()})
@@ -218,5 +233,6 @@ def describe(row, state):
     """The end of the progress line."""
     text = f"loss {row['train_loss']:.3f}"
     if state["best"]:
-        text += f"  val {state['best']['val_loss']:.3f} ({state['best']['val_bpb']:.3f} bits/byte)"
+        text += f"  val {state['best']['val_loss']:.3f}"
+        text += f" ({state['best']['val_bpb']:.3f} bits/byte)" if "val_bpb" in state["best"] else ""
     return text + f"  {row['tokens_per_second']:,.0f} tok/s"

@@ -1,0 +1,46 @@
+"""Several documents in one row of tokens, none of which sees another: packing without a mask.
+
+Of all ops only two look beyond a single token: attention (at the tokens before it) and the embedding (at the token's
+position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
+row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
+"""
+import numpy as np
+
+
+def apart(ops, lengths):
+    """The namespace `ops` for tokens (1, N) that hold documents of these `lengths`, N in all.
+
+    Raises ValueError (at the embedding) unless the lengths are positive and their sum is N.
+    """
+    edges = np.cumsum([0, *lengths]).tolist()
+    spans = [slice(start, end) for start, end in zip(edges, edges[1:])]
+
+    def embedding_forward(tokens, wte, wpe, start=0):
+        if len(tokens) != 1 or tokens.shape[1] != edges[-1] or min(lengths) < 1:
+            raise ValueError(f"lengths must be positive and sum to the tokens of one row: got {sum(lengths)} for "
+                             f"tokens of shape {tokens.shape}")
+        return each(ops.embedding_forward, spans, tokens, wte, wpe, start)
+
+    def embedding_backward(dout, caches, into):
+        for span, cache in zip(spans, caches):
+            ops.embedding_backward(part(dout, span), cache, into=into)
+
+    def attention_forward(qkv, n_head):
+        return each(ops.attention_forward, spans, qkv, n_head)
+
+    def attention_backward(dout, caches):
+        return np.concatenate([ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)], 1)
+
+    return ops._replace(embedding_forward=embedding_forward, embedding_backward=embedding_backward,
+                        attention_forward=attention_forward, attention_backward=attention_backward)
+
+
+def each(forward, spans, row, *rest):
+    """forward of every document: outputs joined along the row (1, N, ...), and the list of caches."""
+    outs, caches = zip(*(forward(part(row, span), *rest) for span in spans))
+    return np.concatenate(outs, 1), list(caches)
+
+
+def part(row, span):
+    """A document of the row, (1, T, ...), contiguous as kernels want it (a slice of a single row is)."""
+    return np.ascontiguousarray(row[:, span])
