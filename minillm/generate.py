@@ -1,86 +1,162 @@
-"""Sampling text from a GPT: one token at a time, each drawn from the model's distribution, reshaped.
+"""Writing a text: one token at a time, each drawn as `sampling` says, and turned into characters as soon as they are sure.
 
-    temperature   divide the logits: below 1 sharper, above 1 flatter, 0 always the likeliest token
-    top_k         keep the k likeliest tokens
-    top_p         keep the smallest set of likeliest tokens whose probability reaches p (Holtzman et al. 2019)
-
-The t-th draw depends on (seed, t) alone, so a run repeats exactly.
+The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
+the context its oldest half is dropped and the rest is read again from position 0.
 """
+import codecs
+from typing import NamedTuple
+
 import numpy as np
 
+from .sampling import Sampling, sample, top_logprobs
 
-def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None):
+
+def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
+             min_p=None, repetition_penalty=1.0):
     """Continue `ids` by up to max_new_tokens tokens; returns the list of all ids, prompt included.
 
-    ids: a non-empty list of ints. stop: an id that ends the text (it is included). Beyond block_size tokens the
-    oldest half of the context is dropped and the rest is read again. Raises ValueError for settings out of range.
+    ids: a non-empty sequence of ints. stop: an id that ends the text (it is included). The settings are those of
+    `sampling.Sampling`. Raises ValueError naming what is out of range.
     """
-    return list(ids) + list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, use_cache, stop))
+    return list(ids) + list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, use_cache, stop, min_p,
+                                   repetition_penalty))
 
 
-def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None):
+def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
+           min_p=None, repetition_penalty=1.0):
     """Like `generate`, but yields each new id as soon as it is drawn."""
-    ids = [int(i) for i in ids]
-    check_settings(ids, max_new_tokens, temperature, top_k, top_p)
-    block_size = model.config.block_size
-    window = ids[-block_size:]                   # the context the model sees
-    cache, fresh = model.new_cache(1), window    # tokens not yet in the cache
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    for step in steps(model, ids, max_new_tokens, sampling, stop, use_cache=use_cache):
+        yield step.token
+
+
+class Step(NamedTuple):
+    """One token written."""
+
+    token: int
+    logprob: float          # of the token under the model's own softmax, whatever the sampling
+    top: list               # [(token, log-probability)] of the likeliest, as many as were asked for
+
+
+def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use_cache=True):
+    """Yield a Step for each new token. top: how many of the likeliest tokens to report with it."""
+    ids = check_request(ids, max_new_tokens)
+    context = Context(model, ids, use_cache)
     for position in range(max_new_tokens):
-        if len(window) > block_size:
-            window = window[-(block_size // 2 or 1):]
-            cache, fresh = model.new_cache(1), window
-        logits = next_logits(model, window, fresh, cache if use_cache else None)
-        token = sample(logits, temperature, top_k, top_p, np.random.default_rng((seed, position)))
-        yield token
+        logits = context.logits()[-1]
+        token, logprob = sample(logits, sampling, position, ids)
+        yield Step(token, logprob, top_logprobs(logits, top))
         if token == stop:
             return
-        window, fresh = window + [token], [token]
+        ids.append(token)
+        context.extend([token])
 
 
-def next_logits(model, window, fresh, cache):
-    """Logits (V,) for the token after the window, by the cache or by a full forward."""
-    if cache is None:
-        return model.forward(np.array([window]))[0][0, -1]
-    return model.decode(np.array([fresh]), cache)[0, -1]
-
-
-def sample(logits, temperature=1.0, top_k=None, top_p=None, rng=None):
-    """Draw one token id from logits (V,). Raises ValueError for a NaN among them."""
-    if np.isnan(logits).any():
-        raise ValueError(f"logits must not be NaN: token {int(np.isnan(logits).argmax())} is")
-    if temperature == 0:
-        return int(logits.argmax())
-    probabilities = distribution(logits, temperature, top_k, top_p)
-    edges = probabilities.cumsum()
-    chosen = np.searchsorted(edges, rng.random() * edges[-1], side="right")
-    return int(min(chosen, np.flatnonzero(probabilities)[-1]))       # rounding may reach the last edge itself
-
-
-def distribution(logits, temperature=1.0, top_k=None, top_p=None):
-    """The probabilities (V,) that `sample` draws from, in float64. Equal logits at an edge are all kept or cut by order."""
-    logits = logits.astype(np.float64)
-    logits = (logits - logits.max()) / temperature           # at most 0, so a tiny temperature cannot overflow
-    if top_k is not None and top_k < len(logits):
-        keep = np.argsort(-logits, kind="stable")[:top_k]
-        logits = np.where(np.isin(np.arange(len(logits)), keep), logits, -np.inf)
-    p = np.exp(logits)
-    p /= p.sum()
-    if top_p is not None:
-        order = np.argsort(-p, kind="stable")
-        before = p[order].cumsum() - p[order]                # probability of everything likelier
-        p[order[before >= top_p]] = 0                        # the likeliest has 0 before it and always stays
-        p /= p.sum()
-    return p
-
-
-def check_settings(ids, max_new_tokens, temperature, top_k, top_p):
+def check_request(ids, max_new_tokens):
+    """The prompt as a fresh list of ints. Raises ValueError for an empty one and for a negative length."""
+    ids = [int(i) for i in ids]
     if not ids:
         raise ValueError("ids must hold at least one token: start from the end-of-text token for an empty prompt")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be at least 0: got {max_new_tokens}")
-    if not temperature >= 0 or temperature == float("inf"):
-        raise ValueError(f"temperature must be a number of at least 0: got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1: got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1]: got {top_p}")
+    return ids
+
+
+class Context:
+    """What a model has before its eyes: a window of at most block_size tokens, and the cache of those it has read.
+
+    Tokens may also be proposed: they are read after the window, and forgotten again unless `extend` confirms them.
+    """
+
+    def __init__(self, model, ids, use_cache=True):
+        self.model, self.limit = model, model.config.block_size
+        self.window, self.proposed = list(ids[-self.limit:]), []
+        self.cache = model.new_cache(1) if use_cache else None
+
+    @property
+    def room(self):
+        """How many tokens may be proposed."""
+        return self.limit - len(self.window)
+
+    def logits(self, proposed=()):
+        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
+
+        With a cache only what is new is read: a call may repeat the proposals of the one before and add to them.
+        """
+        self.proposed = list(proposed)
+        text, wanted = self.window + self.proposed, 1 + len(self.proposed)
+        if self.cache is None:
+            return self.model.forward(np.array([text]))[0][0, -wanted:]
+        fresh = text[self.cache.length:]
+        return self.model.decode(np.array([fresh]), self.cache)[0, -wanted:]
+
+    def extend(self, tokens):
+        """These tokens follow the window. What was proposed and is not among them is rolled back."""
+        kept = agreement(tokens, self.proposed)
+        if self.cache is not None:
+            self.cache.truncate(min(self.cache.length, len(self.window) + kept))
+        self.window, self.proposed = self.window + tokens, []
+        if len(self.window) > self.limit:
+            self.window = self.window[-(self.limit // 2 or 1):]
+            if self.cache is not None:
+                self.cache.truncate(0)
+
+
+def agreement(a, b):
+    """How many tokens two lists have in common at their start."""
+    count = 0
+    for x, y in zip(a, b):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+class TextStream:
+    """Tokens in, text out: never half a character, and nothing of a stop string.
+
+    A token is bytes, and a character may need several of them; and the last characters may be the beginning of a stop
+    string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
+    """
+
+    def __init__(self, tokenizer, stop=()):
+        """stop: strings that end the text. Raises ValueError for one that is empty."""
+        self.stop, self.stopped = check_stop(stop), None
+        self.tokenizer, self.held = tokenizer, ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
+
+    def push(self, token):
+        """The text that is certain now that this token has come; "" once stopped."""
+        return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
+
+    def finish(self):
+        """What was held back when the text ends here."""
+        text, self.held = self.release(self.decoder.decode(b"", final=True)) + self.held, ""
+        return text
+
+    def release(self, text):
+        if self.stopped is not None:
+            return ""
+        self.held += text
+        found = [(self.held.find(stop), stop) for stop in self.stop if stop in self.held]
+        if found:
+            at, self.stopped = min(found)
+            text, self.held = self.held[:at], ""
+            return text
+        keep = max((unfinished(self.held, stop) for stop in self.stop), default=0)
+        text, self.held = self.held[:len(self.held) - keep], self.held[len(self.held) - keep:]
+        return text
+
+
+def check_stop(stop):
+    """Stop strings as a tuple; one string is one of them."""
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    for text in stop:
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"stop must be strings of at least one character: got {text!r}")
+    return stop
+
+
+def unfinished(text, stop):
+    """Length of the longest end of `text` that is a beginning of `stop` (and not all of it)."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,18 +1,20 @@
-"""Sampling: the exact distribution, its frequencies, and the cache that must not change a single id."""
+"""Generation: the cache must not change a single id, text comes in whole characters, and stop strings never show."""
 import math
 
 import numpy as np
 import pytest
 from cases import BACKENDS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tolerances import assert_close
 
 from minillm.config import GPTConfig
-from minillm.generate import distribution, generate, sample, stream
+from minillm.generate import Context, TextStream, generate, steps, stream
 from minillm.model import GPT
 from minillm.registry import select
+from minillm.sampling import Sampling
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=9, vocab_size=37)
-LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.25, 0.05]))
 PROMPT = [3, 1, 4]
 
 
@@ -23,79 +25,7 @@ def rough_model(backend="numpy", config=CONFIG):
     return model
 
 
-# ---- the distribution ---------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("settings, expected", [
-    ({}, [0.1, 0.4, 0.2, 0.25, 0.05]),
-    ({"temperature": 0.5}, np.array([1, 16, 4, 6.25, 0.25]) / 27.5),           # p squared, normalised
-    ({"top_k": 1}, [0, 1, 0, 0, 0]),
-    ({"top_k": 2}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
-    ({"top_k": 5}, [0.1, 0.4, 0.2, 0.25, 0.05]),
-    ({"top_k": 99}, [0.1, 0.4, 0.2, 0.25, 0.05]),
-    ({"top_p": 1e-9}, [0, 1, 0, 0, 0]),
-    ({"top_p": 0.39}, [0, 1, 0, 0, 0]),
-    ({"top_p": 0.41}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),                     # 0.4 does not reach 0.41
-    ({"top_p": 0.94}, np.array([2, 8, 4, 5, 0]) / 19),
-    ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.25, 0.05]),
-    ({"top_k": 3, "top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),          # top_p acts on what top_k left
-    ({"temperature": 2.0, "top_k": 2}, np.array([0, 0.4 ** 0.5, 0, 0.5, 0]) / (0.4 ** 0.5 + 0.5)),
-], ids=str)
-def test_distribution_by_hand(settings, expected):
-    assert_close("distribution", distribution(LOGITS, **settings), expected, "by hand")
-
-
-def test_distribution_is_float64_and_leaves_the_logits_alone():
-    logits = LOGITS.astype("float32")
-    logits.flags.writeable = False
-    p = distribution(logits, 0.7, 3, 0.9)
-    assert p.dtype == "float64" and p.sum() == pytest.approx(1, abs=1e-15)
-
-
-def test_equal_logits_are_cut_by_order():
-    assert distribution(np.zeros(4), top_k=2).tolist() == [0.5, 0.5, 0, 0]
-    assert distribution(np.zeros(4), top_p=0.5).tolist() == [0.5, 0.5, 0, 0]
-
-
-def test_huge_logits():
-    assert distribution(np.array([1e4, 0.0, -1e4])).tolist() == [1, 0, 0]
-    assert distribution(np.array([1e4, 1e4, -np.inf]), 1e-3).tolist() == [0.5, 0.5, 0]
-
-
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}], ids=str)
-def test_frequencies_are_the_distribution(settings):
-    """Chi-square of 20,000 draws; 23.5 is exceeded once in 1000 seeds at 7 - 1 degrees of freedom, and less below."""
-    logits, n = np.array([0.3, -1.0, 1.2, 0.0, 0.9, -0.2, 0.5]), 20_000
-    rng = np.random.default_rng(0)
-    counts = np.bincount([sample(logits, **settings, rng=rng) for _ in range(n)], minlength=7)
-    expected = n * distribution(logits, **settings)
-    kept = expected > 0
-    assert counts[~kept].sum() == 0
-    assert ((counts - expected)[kept] ** 2 / expected[kept]).sum() < 23.5
-
-
-def test_sample_at_both_ends_of_the_unit_interval():
-    """u = 0 must not pick a token of probability zero before the first."""
-    class Draw:
-        def random(self):
-            return self.u
-    draw = Draw()
-    draw.u = 0.0
-    assert sample(np.array([-np.inf, 0.0, 0.0]), rng=draw) == 1
-    draw.u = 0.75
-    assert sample(np.array([0.0, 0.0, -np.inf]), rng=draw) == 1
-
-
-def test_the_largest_draw_is_a_token_that_is_kept():
-    class Draw:
-        def random(self):
-            return 1 - 2 ** -53
-    for seed in range(50):
-        logits = np.random.default_rng(seed).standard_normal(50)
-        assert distribution(logits, top_k=20)[min(49, sample(logits, rng=Draw(), top_k=20))] > 0
-        assert sample(logits, rng=Draw()) < 50
-
-
-# ---- generation ---------------------------------------------------------------------------------------------------
+# ---- tokens -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 1}, {"seed": 2, "top_k": 5, "temperature": 1.5},
                                       {"seed": 3, "top_p": 0.9}], ids=str)
@@ -168,12 +98,101 @@ def test_edges():
     ({"ids": []}, "ids"), ({"max_new_tokens": -1}, "max_new_tokens"), ({"temperature": -0.1}, "temperature"),
     ({"temperature": math.nan}, "temperature"), ({"temperature": math.inf}, "temperature"), ({"top_k": 0}, "top_k"),
     ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"top_p": math.nan}, "top_p"), ({"ids": [37]}, "tokens"),
+    ({"min_p": 2}, "min_p"), ({"repetition_penalty": 0}, "repetition_penalty"), ({"seed": -1}, "seed"),
 ], ids=str)
 def test_bad_settings_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
         generate(**{"model": rough_model(), "ids": PROMPT, "max_new_tokens": 3} | changes)
 
 
-def test_a_broken_model_is_an_error():
-    with np.errstate(all="ignore"), pytest.raises(ValueError):
-        sample(np.full(5, np.nan), rng=np.random.default_rng(0))
+# ---- steps: log-probabilities, the window --------------------------------------------------------------------------
+
+def test_steps_report_the_models_own_log_probabilities():
+    """Whatever the sampling: those of one forward pass over the finished text."""
+    model = rough_model()
+    found = list(steps(model, PROMPT, 6, Sampling(0.5, top_k=3, repetition_penalty=1.4, seed=2), top=4))
+    text = PROMPT + [step.token for step in found]
+    logits = model.forward(np.array([text]))[0][0]
+    logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    for position, step in enumerate(found, start=len(PROMPT) - 1):
+        assert step.logprob == pytest.approx(logprobs[position, step.token], abs=1e-9)
+        assert [token for token, _ in step.top] == np.argsort(-logprobs[position])[:4].tolist()
+        assert dict(step.top).get(step.token, step.logprob) == step.logprob
+
+
+def test_the_repetition_penalty_sees_the_prompt_and_the_text():
+    model = rough_model()
+    assert len(set(generate(model, [5], 20, temperature=0, repetition_penalty=1e6)[1:]) | {5}) == 21
+
+
+def test_context_reads_what_is_proposed_and_forgets_it():
+    """Rolled back: after a rejected proposal the logits are those of a context that never saw it."""
+    model = rough_model()
+    context = Context(model, PROMPT)
+    proposed = context.logits([7, 8, 9])
+    assert_close("logits", proposed, model.forward(np.array([PROMPT + [7, 8, 9]]))[0][0, 2:], "same model")
+    context.extend([7, 2])
+    assert context.cache.length == 4                          # 8 and 9 are forgotten, 2 is not read yet
+    assert_close("logits", context.logits(), model.forward(np.array([PROMPT + [7, 2]]))[0][0, -1:], "same model")
+    assert context.room == CONFIG.block_size - 5
+
+
+# ---- text ---------------------------------------------------------------------------------------------------------
+
+class Bytes:
+    """A tokenizer whose tokens are given byte strings."""
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def token_bytes(self, token):
+        return self.pieces[token]
+
+
+def written(pieces, stop=()):
+    """(what came after each token, what came at the end, the stop string)"""
+    text = TextStream(Bytes(pieces), stop)
+    parts = [text.push(i) for i in range(len(pieces))]
+    return parts, text.finish(), text.stopped
+
+
+def test_characters_come_whole():
+    one, two = "é".encode(), "🙂".encode()
+    assert written([b"a" + one[:1], one[1:] + two[:2], two[2:3], two[3:] + b"!"]) == (["a", "é", "", "🙂!"], "", None)
+    assert written([b"a", two[:2]]) == (["a", ""], "\N{REPLACEMENT CHARACTER}", None)
+    assert written([two[:1], b"b"])[0] == ["", "\N{REPLACEMENT CHARACTER}b"]
+
+
+@pytest.mark.parametrize("pieces, stop, parts, rest, stopped", [
+    ([b"one", b" END", b" two"], ["END"], ["one", " ", ""], "", "END"),
+    ([b"on", b"e E", b"N", b"D", b"x"], ["END"], ["on", "e ", "", "", ""], "", "END"),          # over three tokens
+    ([b"E", b"N", b"E", b"ND"], ["END"], ["", "", "EN", ""], "", "END"),                        # begun twice
+    ([b"EN", b"d"], ["END"], ["", "ENd"], "", None),                                            # begun only
+    ([b"EN"], ["END"], [""], "EN", None),                                                       # begun at the very end
+    ([b"abcb", b"c"], ["bc", "cb"], ["a", ""], "", "bc"),                                       # the earliest
+    ([b"\n", b"\n", b"x"], ["\n\n"], ["", "", ""], "", "\n\n"),
+    (["ä€".encode()[:3], "ä€".encode()[3:]], ["€"], ["ä", ""], "", "€"),                         # inside a character
+], ids=str)
+def test_stop_strings(pieces, stop, parts, rest, stopped):
+    assert written(pieces, stop) == (parts, rest, stopped)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150, database=None)
+@given(text=st.text("ab\n€🙂", max_size=20), stop=st.lists(st.text("ab\n€", min_size=1, max_size=4), max_size=3),
+       cuts=st.lists(st.integers(0, 60), max_size=12))
+def test_any_cut_gives_the_text_before_the_first_stop(text, stop, cuts):
+    """However the bytes are cut into tokens."""
+    data = text.encode()
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    parts, rest, stopped = written([data[a:b] for a, b in zip(edges, edges[1:])], stop)
+    said = "".join(parts) + rest
+    if stopped is None:
+        assert said == text and not any(s in text for s in stop)
+    else:
+        assert text.startswith(said + stopped) and not any(s in said for s in stop)
+
+
+@pytest.mark.parametrize("stop", ["", ["a", ""], [None], [3]], ids=str)
+def test_bad_stop_strings_are_named(stop):
+    with pytest.raises(ValueError, match="^stop must be strings"):
+        TextStream(Bytes([]), stop)

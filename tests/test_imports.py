@@ -20,7 +20,9 @@ ALLOWED = {
     "registry": {"ops", "_cpp"},
     "model": {"config", "params", "ops", "registry?", "checkpoint?"},
     "optim": {"params", "ops"},
-    "generate": {"model"},
+    "sampling": set(),
+    "generate": {"model", "sampling"},
+    "speculative": {"generate", "sampling"},
     "safetensors": {"files"},
     "checkpoint": {"params", "config", "files", "safetensors"},
 }
