@@ -64,7 +64,8 @@ def load_model(directory, dtype=np.float32):
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
     three dropout rates, we have one: it becomes their resid_pdrop (embd_pdrop and attn_pdrop are not read).
     Raises FileNotFoundError for a missing file; ValueError for a damaged one, for a configuration that this model
-    does not compute (the key is named), for an untied head, and for missing, unexpected or misshaped tensors.
+    does not compute (the key is named), for an untied head, for missing, unexpected or misshaped tensors, and for a
+    weight that is NaN or infinite (in `dtype`).
     """
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
@@ -74,7 +75,10 @@ def load_model(directory, dtype=np.float32):
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
     for name, array in params.items():
-        array[:] = tensors[name]
+        with np.errstate(over="ignore", invalid="ignore"):   # what does not fit in `dtype` becomes infinite: found below
+            array[:] = tensors[name]
+        if not np.isfinite(array).all():
+            raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity in {params.flat.dtype}")
     return config, params
 
 
@@ -217,11 +221,16 @@ def parse_config(settings, path):
 
 def read_tensors(directory):
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
-    if (directory / MODEL).exists() or not (directory / INDEX).exists():
+    if (directory / MODEL).exists():
         return read_safetensors(directory / MODEL)[0]
+    if not (directory / INDEX).exists():
+        raise FileNotFoundError(f"{directory / MODEL}: no such file, nor {INDEX}" + pickled(directory))
     weight_map = read_json(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(is_file_name(shard) for shard in weight_map.values()):
         raise ValueError(f"{directory / INDEX}: weight_map must map tensors to names of files beside it")
+    for shard in sorted(set(weight_map.values())):
+        if not (directory / shard).is_file():
+            raise FileNotFoundError(f"{directory / shard}: no such file, but {INDEX} names it")
     shards = {shard: read_safetensors(directory / shard)[0] for shard in set(weight_map.values())}
     for name, shard in weight_map.items():
         if name not in shards[shard]:
@@ -230,7 +239,16 @@ def read_tensors(directory):
 
 
 def is_file_name(name):
-    return isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name
+    """One step and no more: neither ../x, /x, C:\\x nor x/y leads out of the directory."""
+    return (isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) < 256
+            and name.isprintable() and not set(name) & set("/\\:"))
+
+
+def pickled(directory):
+    """The end of an error where the weights are there, but in a form that can run code when it is opened."""
+    if not (directory / "pytorch_model.bin").exists():
+        return ""
+    return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
 
 
 def strip_names(tensors, directory):

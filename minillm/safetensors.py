@@ -11,6 +11,7 @@ Format: https://huggingface.co/docs/safetensors (Hugging Face, 2022).
 """
 import json
 import math
+import reprlib
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", 
           "BF16": "<u2"}   # NumPy has no bfloat16: read as its 16 bits, then widened
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items() if code != "BF16"}
 MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that files we write open there
+MAX_DIMS = 64              # of a NumPy array; also keeps the product of the sizes below from growing without end
 
 
 def write_safetensors(path, tensors, metadata=None):
@@ -94,7 +96,8 @@ def parse_json_object(text, where):
     def unique(pairs):
         result = dict(pairs)
         if len(result) < len(pairs):
-            raise ValueError(f"duplicate name {Counter(key for key, _ in pairs).most_common(1)[0][0]!r}")
+            name = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"duplicate name {reprlib.repr(name)}")
         return result
 
     try:
@@ -117,11 +120,11 @@ def check_entry(where, entry):
         raise ValueError(f"{where}: expected an entry with dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{where}: unknown dtype {dtype!r}: expected one of {names(DTYPES)}")
+        raise ValueError(f"{where}: unknown dtype {reprlib.repr(dtype)}: expected one of {names(DTYPES)}")
     if not is_sizes(shape):
-        raise ValueError(f"{where}: shape must be a list of sizes, got {shape!r}")
+        raise ValueError(f"{where}: shape must be a list of at most {MAX_DIMS} sizes, got {reprlib.repr(shape)}")
     if not is_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{where}: data_offsets must be two byte positions, got {offsets!r}")
+        raise ValueError(f"{where}: data_offsets must be two byte positions, got {reprlib.repr(offsets)}")
     needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
     if offsets[1] - offsets[0] != needed:
         raise ValueError(f"{where}: shape {tuple(shape)} of {dtype} needs {needed} bytes, data_offsets {offsets} hold "
@@ -129,7 +132,8 @@ def check_entry(where, entry):
 
 
 def is_sizes(value):
-    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**63 for v in value)
+    return (isinstance(value, list) and len(value) <= MAX_DIMS
+            and all(type(v) is int and 0 <= v < 2**63 for v in value))
 
 
 def check_tiling(path, header, size):
