@@ -69,7 +69,7 @@ def generate_text(directory, prompt, max_new_tokens, temperature, top_k, top_p, 
     """Yield the prompt and its continuation piece by piece, never half a character."""
     tokenizer = Tokenizer.from_pretrained(directory)
     model = GPT.from_pretrained(directory, select(backend))
-    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    ids = tokenizer.encode(prompt, allowed_special="all") or [first_token(tokenizer)]
     yield prompt
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for token in stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, stop=tokenizer.eot_token):
@@ -142,11 +142,12 @@ def gradcheck_page(rows):
     return "\n".join(lines)
 
 
-def train_tokenizer(paths, vocab_size, out, pattern):
+def train_tokenizer(paths, vocab_size, out, pattern, stop_early=False):
     """`minillm tokenizer train`; returns a line that says what came out."""
-    report = Report()
+    report, progress = Report(), Progress("tokenizer", "merge")
     tokenizer = Tokenizer.train((text for _, text in read_documents(paths, report)), vocab_size, pattern=pattern,
-                                progress=Progress("tokenizer", "merge"))
+                                progress=progress, stop_early=stop_early)
+    progress.close()
     Path(out).mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
     return f"{report}\n{tokenizer.vocab_size} tokens, saved in {out}/tokenizer.json"

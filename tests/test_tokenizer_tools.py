@@ -31,7 +31,7 @@ def run(capsys, *args):
 
 def test_encode_and_decode(saved, capsys, monkeypatch):
     ids = run(capsys, "encode", saved / "large", TEXT + "<|endoftext|>").split()
-    assert list(map(int, ids)) == Tokenizer.from_pretrained(saved / "large").encode(TEXT + "<|endoftext|>")
+    assert list(map(int, ids)) == Tokenizer.from_pretrained(saved / "large").encode_ordinary(TEXT + "<|endoftext|>")
     assert run(capsys, "decode", saved / "large", *ids) == TEXT + "<|endoftext|>"
     monkeypatch.setattr("sys.stdin", io.StringIO(" ".join(ids)))
     assert run(capsys, "decode", saved / "large") == TEXT + "<|endoftext|>"

@@ -12,7 +12,7 @@ EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_t
 
 def tokenizer_train(args):
     from ..workflow import train_tokenizer
-    print(train_tokenizer(args.data, args.vocab_size, args.out, args.pattern))
+    print(train_tokenizer(args.data, args.vocab_size, args.out, args.pattern, args.stop_early))
 
 
 def tokenizer_compare(args):
@@ -33,7 +33,7 @@ def tokenizer_inspect(args):
 
 def tokenizer_encode(args):
     from ..tokenizer import Tokenizer
-    print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else ()))
+    print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else (), ()))
 
 
 def tokenizer_decode(args):
@@ -57,7 +57,8 @@ def add(commands):
     p = actions.add_parser("train", help="learn a vocabulary from text", epilog=f"example: {EXAMPLE}")
     p.set_defaults(function=tokenizer_train)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
-    p.add_argument("--vocab-size", type=int, default=8192)
+    p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included (default: %(default)s)")
+    p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
     p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
     p.add_argument("--out", required=True, help="directory for tokenizer.json")
     add_tokenizer_tools(actions)

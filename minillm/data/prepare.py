@@ -38,7 +38,8 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     """Tokenize documents [(name, text), ...] into directory/data; returns (tokenizer, shards).
 
     documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
-    trains one of vocab_size on the first SAMPLE_BYTES of evenly spaced documents. progress(label) -> progress(done, total).
+    trains one on SAMPLE_BYTES of evenly spaced documents: of vocab_size, or of what little text yields.
+    progress(label) -> progress(done, total).
     source: a text that says what the documents and the tokenizer are; finished shards of the same source are used again.
     """
     directory = Path(directory)
@@ -48,7 +49,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     note.unlink(missing_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
     if tokenizer is None:
-        tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size,
+        tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
                                     progress=progress and progress("tokenizer"))
     tokenizer.save(directory)
     write_shards(documents(), tokenizer, directory / "data", progress=progress and progress("tokenizing"))

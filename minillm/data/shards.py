@@ -33,8 +33,9 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
                  progress: Callable[[int, int | None], None] | None = None) -> dict:
     """Tokenize a stream of (name, text) documents (or plain texts) into shards; returns what `shards.json` holds.
 
-    `tokenizer` has .encode(text) -> ids, .vocab_size and .eot_token, the id put behind each document (None: nothing
-    is). `progress(done, total)` counts documents; total is None for a stream of unknown length. Memory: about a
+    `tokenizer` has .encode_ordinary(text) -> ids (or .encode, for one without special tokens), .vocab_size and
+    .eot_token, the id put behind each document (None: nothing is). A special token's text in a document is just text.
+    `progress(done, total)` counts documents; total is None for a stream of unknown length. Memory: about a
     shard and a document for each split. Earlier shards in `directory` are replaced, and they are gone from the
     first write on.
 
@@ -203,6 +204,7 @@ class _SplitWriter:
 
     def __init__(self, directory: Path, split: str, tokenizer, shard_tokens: int):
         self.directory, self.split, self.tokenizer, self.shard_tokens = directory, split, tokenizer, shard_tokens
+        self.encode = getattr(tokenizer, "encode_ordinary", tokenizer.encode)
         self.dtype = _dtype(tokenizer.vocab_size)
         self.waiting: list[np.ndarray] = []
         self.waiting_tokens = 0
@@ -210,7 +212,7 @@ class _SplitWriter:
         self.files: list[dict] = []
 
     def add(self, text: str) -> None:
-        ids = np.asarray(self.tokenizer.encode(text), dtype=np.int64)    # (tokens,)
+        ids = np.asarray(self.encode(text), dtype=np.int64)    # (tokens,)
         if self.tokenizer.eot_token is not None:
             ids = np.append(ids, self.tokenizer.eot_token)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.tokenizer.vocab_size:

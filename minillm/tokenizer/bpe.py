@@ -57,17 +57,22 @@ class Tokenizer:
     @classmethod
     def train(cls, files_or_texts, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
               pattern: str = "gpt2", progress: Callable | None = None, ties: str = "ids", backend: str = "auto",
-              threads: int | None = None) -> "Tokenizer":
+              threads: int | None = None, stop_early: bool = False) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
-        Stops early when the text has no pair left to merge; `vocab_size` of the result says where. Special tokens'
-        texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which of two equally
-        frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
-        Raises ValueError (vocab_size below 256 + specials, no text, unknown pattern, not UTF-8), FileNotFoundError.
+        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which
+        of two equally frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
+        stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
+        Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
+        no text, unknown pattern, not UTF-8.
         """
         specials = check_specials(special_tokens)
         n_merges = check_vocab_size(vocab_size, len(specials))
         learned = learn(files_or_texts, pattern, frozenset(specials), n_merges, progress, ties, backend, threads)
+        if len(learned) < n_merges and not stop_early:
+            most = 256 + len(learned) + len(specials)
+            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, {len(learned)} "
+                             f"merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
         for first, second in learned:
@@ -77,65 +82,70 @@ class Tokenizer:
         return cls(tokens + [text.encode("utf-8") for text in specials], merges, special_ids, pattern, backend)
 
     def encode(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-               disallowed_special: Collection[str] | str = ()) -> list[int]:
-        """Token ids of a text. Only the special tokens in `allowed_special` (a set, or "all") become their id, where
-        several begin at one place the longest; any other special token's text is encoded like ordinary text.
+               disallowed_special: Collection[str] | str = "all") -> list[int]:
+        """Token ids of a text, where special tokens are treated as tiktoken does:
 
-        disallowed_special: special tokens whose text must not occur; "all" means all that are not allowed.
+        allowed_special     a set, or "all": their text becomes their id, the longest where several begin at one place
+        disallowed_special  a set, or "all" that are not allowed: their text must not occur. So by default no text of
+                            somebody else's can smuggle one in, nor pass for one. `()`: it is ordinary text.
+
         Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text
-        decodes to itself. Raises ValueError if text is no str, a special token does not exist, or a disallowed one occurs.
+        decodes to itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
         """
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """`encode` that knows no special tokens."""
-        return self.encode(text)
+        """`encode` that knows no special tokens: their text is ordinary text. For documents to train a model on."""
+        return self.encode(text, disallowed_special=())
 
     def encode_array(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-                     disallowed_special: Collection[str] | str = ()) -> np.ndarray:
+                     disallowed_special: Collection[str] | str = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        if not isinstance(text, str):
-            raise ValueError(f"text must be str: got {type(text).__name__}")
-        allowed = self._check_special(text, allowed_special, disallowed_special)
+        allowed = self._check_allowed(allowed_special)
+        check_text(text, self._check_disallowed(disallowed_special, allowed))
         if self._fast:
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        return np.fromiter(chain.from_iterable(self._encode([text], allowed)), dtype)
+        return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                     disallowed_special: Collection[str] | str = (), threads: int | None = None) -> list[list[int]]:
+                     disallowed_special: Collection[str] | str = "all", threads: int | None = None) -> list[list[int]]:
         """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
         ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
         return [ids[start:end].tolist() for start, end in pairwise(ends)]
 
     def encode_batch_array(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                           disallowed_special: Collection[str] | str = (), threads: int | None = None
+                           disallowed_special: Collection[str] | str = "all", threads: int | None = None
                            ) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
         texts, threads, allowed = list(texts), fast.count_threads(threads), self._check_allowed(allowed_special)
+        disallowed = self._check_disallowed(disallowed_special, allowed)
         for text in texts:
-            if not isinstance(text, str):
-                raise ValueError(f"text must be str: got {type(text).__name__}")
-            self._check_special(text, allowed, disallowed_special)
+            check_text(text, disallowed)
         if self._fast:
             return self._fast.encode_batch(texts, allowed, threads)
-        arrays = [self.encode_array(text, allowed) for text in texts] or [self.encode_array("")]
+        arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
 
-    def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS
-                        ) -> Iterator[int]:
+    def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
+                        disallowed_special: Collection[str] | str = "all") -> Iterator[int]:
         """The ids of "".join(lines), one at a time, in constant memory: lines or chunks may be cut anywhere.
 
         Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces).
         """
+        return chain.from_iterable(ids.tolist() for ids in
+                                   self.encode_iterable_arrays(lines, allowed_special, disallowed_special))
+
+    def encode_iterable_arrays(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
+                               disallowed_special: Collection[str] | str = "all") -> Iterator[np.ndarray]:
+        """`encode_iterable` in arrays, one after the other, each for about 64K characters."""
         allowed = self._check_allowed(allowed_special)
-        if not self._fast:
-            return chain.from_iterable(self._encode(lines, allowed))
-        pieces = safe_pieces(lines, allowed, self.pattern)
-        return chain.from_iterable(self._fast.encode(piece, allowed).tolist() for piece in pieces)
+        disallowed = self._check_disallowed(disallowed_special, allowed)
+        pieces = safe_pieces(lines, allowed | disallowed, self.pattern)
+        return (self.encode_array(piece, allowed, disallowed) for piece in pieces)
 
     def encode_with_offsets(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-                            disallowed_special: Collection[str] | str = ()) -> tuple[list[int], np.ndarray]:
+                            disallowed_special: Collection[str] | str = "all") -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
         Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
@@ -149,16 +159,17 @@ class Tokenizer:
         starts = np.concatenate([[0], ends[:-1]])
         return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
 
-    def _encode(self, chunks: Iterable[str], allowed: frozenset[str]) -> Iterator[tuple[int, ...]]:
-        """The ids of a stream of text, word by word."""
-        for piece in safe_pieces(chunks, allowed, self.pattern):
-            for segment, is_special in split_special(piece, allowed):
-                if is_special:
-                    yield (self.special_tokens[segment],)
-                else:
-                    yield from map(self._words.__getitem__, self._find_words(segment))
+    def _encode(self, text: str, allowed: frozenset[str]) -> Iterator[tuple[int, ...]]:
+        """The ids of a text, word by word."""
+        for segment, is_special in split_special(text, allowed):
+            if is_special:
+                yield (self.special_tokens[segment],)
+            else:
+                yield from map(self._words.__getitem__, self._find_words(segment))
 
     def _check_allowed(self, allowed_special) -> frozenset[str]:
+        if isinstance(allowed_special, frozenset) and not allowed_special:
+            return NO_SPECIALS
         if allowed_special == "all":
             return frozenset(self.special_tokens)
         if isinstance(allowed_special, str):
@@ -168,21 +179,14 @@ class Tokenizer:
                 raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
         return frozenset(allowed_special)
 
-    def _check_special(self, text, allowed_special, disallowed_special) -> frozenset[str]:
-        """The allowed special tokens. Raises ValueError if the text holds a disallowed special token."""
-        if not allowed_special and not disallowed_special:
-            return NO_SPECIALS
-        allowed = self._check_allowed(allowed_special)
+    def _check_disallowed(self, disallowed_special, allowed: frozenset[str]) -> frozenset[str]:
         if disallowed_special == "all":
-            disallowed = frozenset(self.special_tokens) - allowed
-        elif isinstance(disallowed_special, str):
+            return frozenset(self.special_tokens) - allowed
+        if isinstance(disallowed_special, str):
             raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
-        else:
-            disallowed = frozenset(disallowed_special)
-        if disallowed and (found := special_matcher(disallowed).search(text)):
-            raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
-                             "or leave it out of disallowed_special to encode it as ordinary text")
-        return allowed
+        if not all(isinstance(text, str) and text for text in disallowed_special):
+            raise ValueError(f"disallowed_special must hold texts, none empty: got {disallowed_special!r}")
+        return frozenset(disallowed_special)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The tokens' bytes, joined. Raises ValueError naming an id that does not exist."""
@@ -267,6 +271,15 @@ class Tokenizer:
             specials = dict(special_tokens or {})
             check_specials(specials)
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
+
+
+def check_text(text: str, disallowed: frozenset[str]) -> None:
+    """Raises ValueError if `text` is no str, or holds one of the disallowed special tokens."""
+    if not isinstance(text, str):
+        raise ValueError(f"text must be str: got {type(text).__name__}")
+    if disallowed and (found := special_matcher(disallowed).search(text)):
+        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, or "
+                         "pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
 
 
 def learn(files_or_texts, pattern, specials, n_merges, progress, ties, backend, threads) -> list[tuple[int, int]]:

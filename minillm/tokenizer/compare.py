@@ -34,14 +34,11 @@ def kind_of(name: str, text: str) -> str:
 
 
 def example_texts() -> list[tuple[str, str]]:
-    """(name, text) of English and of Python, which every installation has: the bundled corpus and its sources."""
+    """(name, text) of English and of Python, which every installation has: Python's language reference, our sources."""
     from minillm.data import corpus
-    prose, code = [], []
-    for name, text in corpus.pydoc_corpus():
-        prose.append((name, text))
-    for path in sorted(Path(corpus.__file__).resolve().parents[1].rglob("*.py")):
-        code.append((str(path), path.read_text(encoding="utf-8")))
-    return first_bytes(prose) + first_bytes(code)
+    sources = sorted(Path(corpus.__file__).resolve().parents[1].rglob("*.py"))
+    code = [(str(path), path.read_text(encoding="utf-8")) for path in sources]
+    return first_bytes(sorted(corpus.language_reference().items())) + first_bytes(code)
 
 
 def first_bytes(texts: list[tuple[str, str]], most: int = EXAMPLE_BYTES) -> list[tuple[str, str]]:
@@ -66,7 +63,7 @@ def compare(tokenizers: dict[str, Tokenizer], texts: Iterable[tuple[str, str]], 
 def measure(name: str, tok: Tokenizer, by_kind: dict[str, list[str]], n_layer: int, n_embd: int) -> dict:
     used, ratio, all_bytes, all_tokens = np.zeros(tok.vocab_size, bool), {}, 0, 0
     for kind, texts in by_kind.items():
-        ids, _ = tok.encode_batch_array(texts)
+        ids, _ = tok.encode_batch_array(texts, disallowed_special=())
         size = sum(len(text.encode("utf-8")) for text in texts)
         used[ids] = True
         ratio[kind] = size / len(ids)

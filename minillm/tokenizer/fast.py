@@ -127,7 +127,10 @@ def learn(core, files_or_texts, pattern: str, specials: frozenset[str], n_merges
     counter = count(core, files_or_texts, pattern, specials, count_threads(threads))
     if not counter.distinct():
         return None
-    merges = counter.learn(byte_ids_in_order(), n_merges, ties == "bytes", progress)
+    byte_ids = np.arange(256, dtype=np.uint32) if ties == "values" else byte_ids_in_order()
+    merges = counter.learn(byte_ids, n_merges, ties == "bytes", progress)       # (n, 2)
+    if ties == "values":                                                        # back to the ids of bytes that we use
+        merges = np.where(merges < 256, byte_ids_in_order()[np.minimum(merges, 255)], merges)
     if progress:
         progress(len(merges), len(merges))
     return list(map(tuple, merges.tolist()))
