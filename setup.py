@@ -33,19 +33,27 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 def extensions():
-    wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "text", "cudasim"])).split(",")
+    wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "text", "data", "cudasim"])).split(",")
     headers = sorted(str(path) for path in Path("csrc").glob("*.*"))
     return [Extension(f"minillm._cpp.{isa}", [f"csrc/isa_{isa}.cpp"], language="c++", optional=True, depends=headers,
                       include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags + SANITIZE,
                       extra_link_args=["-fopenmp"] + SANITIZE)
             for isa, flags in INSTRUCTION_SETS.items() if isa in wanted] + [cudasim()] * ("cudasim" in wanted) + [
-                text()] * ("text" in wanted)
+                text()] * ("text" in wanted) + [data()] * ("data" in wanted)
 
 
 def text():
     """The tokenizer: one build for all (csrc/text/module.cpp says why), and none again when a kernel changes."""
     return Extension("minillm._cpp.text", ["csrc/text/module.cpp"], language="c++", optional=True,
                      depends=sorted(str(path) for path in Path("csrc/text").glob("*.*")),
+                     include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
+                     extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
+
+
+def data():
+    """Deduplication: one build, which chooses its instruction set at run time (csrc/data/module.cpp)."""
+    return Extension("minillm._cpp.data", ["csrc/data/module.cpp"], language="c++", optional=True,
+                     depends=sorted(str(path) for path in [*Path("csrc/data").glob("*.*"), Path("csrc/text/parallel.h")]),
                      include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
                      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
 

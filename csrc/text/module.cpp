@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "bpe_train.cpp"
+#include "parallel.h"
 
 namespace py = pybind11;
 using Ids = py::array_t<uint32_t, py::array::c_style>;
@@ -44,28 +45,6 @@ static py::array_t<T> as_array(Sink<T>& sink) {
     T* data = sink.release();
     py::capsule owner(data, [](void* p) { std::free(p); });
     return py::array_t<T>({count}, {sizeof(T)}, data, owner);
-}
-
-// Runs work(thread, i) for i < n on up to `threads` threads; an exception in any is thrown here.
-template <class F>
-static void parallel(size_t n, size_t threads, F work) {
-    threads = std::min(threads, n);
-    std::atomic<size_t> next{0};
-    std::exception_ptr error;
-    std::mutex guard;
-    auto loop = [&](size_t thread) {
-        try {
-            for (size_t i; (i = next++) < n;) work(thread, i);
-        } catch (...) {
-            std::lock_guard lock(guard);
-            error = std::current_exception();
-        }
-    };
-    std::vector<std::thread> others;
-    for (size_t t = 1; t < threads; t++) others.emplace_back(loop, t);
-    loop(0);
-    for (std::thread& thread : others) thread.join();
-    if (error) std::rethrow_exception(error);
 }
 
 constexpr size_t SMALL_TEXT = 1 << 17;
