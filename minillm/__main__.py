@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, printer, tokenizer
+from .commands import add_common, posttrain, printer, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -118,6 +118,7 @@ def parser():
     p.add_argument("--json", action="store_true", help="machine-readable output")
 
     tokenizer.add(commands)
+    posttrain.add(commands)
     return top
 
 

@@ -82,18 +82,21 @@ def one_step(model, optimizer, data, config, state):
     for micro, (tokens, targets, *lengths) in enumerate(batches):
         part, _ = model.loss_and_grads(tokens, targets, -1, (config.seed, step, micro), grads, count, *lengths)
         loss += part
-    row = update(model, optimizer, grads, config, state, loss, batches)
-    return row | {"count": count, "tokens_per_second": count / (time.perf_counter() - started)}
+    return update(model, optimizer, grads, config, state, loss, count, started, batches)
 
 
-def update(model, optimizer, grads, config, state, loss, batches=()):
-    """Clip and take one step of AdamW; returns the log's columns. batches: to find out where a NaN came from."""
+def update(model, optimizer, grads, config, state, loss, count, started, batches=()):
+    """Clip and take one step of AdamW; returns the log's columns.
+
+    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in.
+    """
     norm = global_norm(grads, model.ops)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         explain_nonfinite(model, batches, config, state["step"], loss, norm)
     lr = cosine_schedule(state["step"], config.warmup, config.steps, config.lr, config.min_lr)
     optimizer.step(grads, lr, clip_scale(norm, config.clip))
-    return {"train_loss": loss, "lr": lr, "grad_norm": norm}
+    return {"train_loss": loss, "lr": lr, "grad_norm": norm, "count": count,
+            "tokens_per_second": count / (time.perf_counter() - started)}
 
 
 def explain_nonfinite(model, batches, config, step, loss, norm):

@@ -230,6 +230,13 @@ class Tokenizer:
         """
         formats.write_tiktoken(path, *self._parts()[:3])
 
+    def with_special_tokens(self, special_tokens: Iterable[str]) -> "Tokenizer":
+        """A tokenizer that knows these, too: those it lacks get the next free ids. All other ids stay."""
+        tokens, merges, known, pattern = self._parts()
+        new = [text for text in check_specials(special_tokens) if text not in known]
+        known = known | {text: len(tokens) + i for i, text in enumerate(new)}
+        return Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
+
     def _parts(self):
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 

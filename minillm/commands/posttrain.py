@@ -1,0 +1,76 @@
+"""`minillm sft`, `minillm dpo`, `minillm grpo`: what comes after pretraining."""
+import json
+
+from . import command, printer
+
+DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
+            "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
+            "grpo": {"steps": 200, "lr": 2e-4, "min_lr": 2e-5, "warmup": 5, "eval_every": 25, "weight_decay": 0.0}}
+
+
+def sft(args):
+    from ..posttrain import run
+    return show(args, run.sft(args.base, args.data, args.out, config_of(args), args.resume, printer(args.json)))
+
+
+def dpo(args):
+    from ..posttrain import run
+    return show(args, run.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
+                                 args.label_smoothing, args.reference_free, args.resume, printer(args.json)))
+
+
+def grpo(args):
+    from ..posttrain import run
+    return show(args, run.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
+                                 args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
+
+
+def show(args, results):
+    if args.json:
+        print(json.dumps(results))
+
+
+def config_of(args):
+    """TrainConfig: this command's defaults, then --set."""
+    from ..config import TrainConfig, parse_setting
+    settings = dict(DEFAULTS[args.command])
+    for setting in args.set:
+        table, key, value = parse_setting(setting)
+        if table != "train":
+            raise ValueError(f"--set {setting}: the model's shape is that of the base; only train.* can be set")
+        settings[key] = value
+    return TrainConfig(**settings)
+
+
+def add(commands):
+    p = command(commands, "sft", sft, "fine-tune a model on conversations",
+                "minillm sft runs/mine --data chats.jsonl --out runs/chat")
+    add_shared(p)
+    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with messages, or prompt and completion")
+
+    p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
+                "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
+    add_shared(p)
+    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
+    p.add_argument("--pairs", type=int, default=8, help="pairs in a step (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.1, help="how dear it is to leave the reference (default: %(default)s)")
+    p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
+    p.add_argument("--reference-free", action="store_true", help="compare with nothing instead of with the base model")
+
+    p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
+                "minillm grpo runs/sums --task addition --out runs/rewarded")
+    add_shared(p)
+    p.add_argument("--task", default="addition", help="addition or addition-2-digits (default: %(default)s)")
+    p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
+    p.add_argument("--group", type=int, default=8, help="answers to each problem (default: %(default)s)")
+    p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")
+    p.add_argument("--clip", type=float, default=0.2, help="how far one step may change a token (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.04, help="how dear it is to leave the base model (default: %(default)s)")
+
+
+def add_shared(p):
+    p.add_argument("base", help="run directory of the model to start from")
+    p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
+    p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-5; repeatable")
+    p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")

@@ -1,0 +1,98 @@
+"""Preference training: pairs of answers, and the loss of ops/dpo_loss.py on the log-probability of each as a whole.
+
+log p(answer) is the sum over its learned tokens, and the model already gives -log p of every token as its loss. So
+the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
+gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
+"""
+import hashlib
+import time
+
+import numpy as np
+
+from ..train import COLUMNS, keep_best, update
+from .sft import SHARE, fit, packed, split
+
+DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
+
+
+class PreferenceData:
+    """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
+
+    def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a batch."""
+        whole = [p for p in preferences if fit(p, block_size)[0] == 0]
+        self.dropped = len(preferences) - len(whole)
+        self.preferences, self.held_out = split(whole, share, seed)
+        self.pairs, self.seed, self.reference = min(pairs, len(self.preferences)), seed, None
+        self.fingerprint = hashlib.blake2b(repr(self.preferences).encode(), digest_size=16).hexdigest()
+
+    def refer_to(self, model):
+        """Compute log p of every answer under `model` as it is now, the reference; None for the reference-free loss."""
+        everything = {"train": self.preferences, "held out": self.held_out}
+        self.reference = model and {name: np.concatenate([logps(model, pairs[i:i + 1])[0] for i in range(len(pairs))])
+                                    for name, pairs in everything.items()}
+
+    def chosen_for(self, step):
+        """The numbers of the pairs of a step: every pair once an epoch, in a random order."""
+        first = step * self.pairs
+        return [int(self.order(i // len(self.preferences))[i % len(self.preferences)])
+                for i in range(first, first + self.pairs)]
+
+    def order(self, epoch):
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.preferences))
+
+    def reference_of(self, part, numbers):
+        """(ref_chosen, ref_rejected), each (n,)."""
+        if self.reference is None:
+            return np.zeros((2, len(numbers)))
+        return self.reference[part].reshape(-1, 2)[numbers].T
+
+
+def logps(model, preferences, key=None):
+    """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
+    tokens, targets, lengths = packed([example for pair in preferences for example in pair])
+    losses, cache = model.losses(tokens, targets, -1, key, lengths)
+    starts = np.cumsum([0, *lengths[:-1]])
+    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, lengths, cache)
+
+
+def logps_backward(dlogps, model, state, grads):
+    """dlogps (2n,) -> adds to grads: every token of an answer has the slope -dlogps of its answer."""
+    dtype, lengths, cache = state
+    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), cache, grads)
+
+
+def preference_losses(model, data, part, numbers, beta, label_smoothing, key=None):
+    """losses (n,), and what the backward needs, for some pairs of data."""
+    pairs = [{"train": data.preferences, "held out": data.held_out}[part][i] for i in numbers]
+    answers, state = logps(model, pairs, key)
+    chosen, rejected = np.ascontiguousarray(answers.reshape(-1, 2).T)
+    reference = [np.ascontiguousarray(ref) for ref in data.reference_of(part, numbers)]
+    losses, cache = model.ops.dpo_loss_forward(chosen, rejected, *reference, beta, label_smoothing)
+    return losses, (state, cache)
+
+
+def dpo_step(beta=0.1, label_smoothing=0.0):
+    """The step for `train`: one batch of pairs."""
+    def step(model, optimizer, data, config, state):
+        started, numbers = time.perf_counter(), data.chosen_for(state["step"])
+        losses, (forward, cache) = preference_losses(model, data, "train", numbers, beta, label_smoothing,
+                                                     (config.seed, state["step"], 0))
+        grads = optimizer.zero_grads()
+        dchosen, drejected = model.ops.dpo_loss_backward(np.full(len(losses), 1 / len(losses)), cache)
+        logps_backward(np.stack([dchosen, drejected], 1).ravel(), model, forward, grads)
+        return update(model, optimizer, grads, config, state, float(losses.mean()), sum(forward[1]), started)
+    return step
+
+
+def validate_dpo(beta=0.1, label_smoothing=0.0):
+    """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
+    def validate(model, data, config, state, run, eot_token):
+        losses, right = [], []
+        for i in range(len(data.held_out)):
+            loss, (_, (z, *_)) = preference_losses(model, data, "held out", [i], beta, label_smoothing)
+            losses.append(float(loss[0]))
+            right.append(float(z[0] > 0))
+        return keep_best(model, state, run, eot_token, {"val_loss": float(np.mean(losses)),
+                                                        "val_accuracy": float(np.mean(right))})
+    return validate

@@ -1,0 +1,139 @@
+"""Learning from rewards: sample a group of answers to a prompt, score them, and make the better ones likelier.
+
+    for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
+    loss = mean over the answers' tokens of ops/grpo_loss.py
+
+The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
+arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
+are all alike teaches nothing; its advantages are zero.
+"""
+import hashlib
+import time
+
+import numpy as np
+
+from ..train import COLUMNS, keep_best, update
+
+GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
+SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero
+
+
+class RewardData:
+    """Prompts with a reward for `train`: what `grpo_step` and `validate_reward` need."""
+
+    def __init__(self, task, tokenizer, prompts, group, max_new_tokens, seed=0):
+        """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
+        that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each."""
+        self.task, self.tokenizer, self.seed = task, tokenizer, seed
+        self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
+        self.stop = tokenizer.eot_token
+        self.fingerprint = hashlib.blake2b(repr((task, prompts, group)).encode(), digest_size=16).hexdigest()
+
+    def numbers(self, step):
+        """The prompts of a step, from those not held out."""
+        rng = np.random.default_rng((self.seed, step))
+        return [int(i) for i in rng.choice(self.task.training, self.prompts)]
+
+    def ids(self, number):
+        return self.tokenizer.encode_ordinary(self.task.prompt(number))
+
+    def reward(self, number, answer):
+        """Reward of the ids of an answer; its end mark is no part of the text."""
+        return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
+
+
+def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.0):
+    """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
+    cache = model.new_cache(count)
+    logits = model.decode(np.tile(np.array(prompt), (count, 1)), cache)[:, -1]              # (G, V)
+    answers = [[] for _ in range(count)]
+    for position in range(max_new_tokens):
+        draws = np.random.default_rng((*key, position)).random(count)
+        tokens = [draw(row, u, temperature) for row, u in zip(logits, draws)]
+        for answer, token in zip(answers, tokens):
+            if stop not in answer[-1:]:
+                answer.append(token)
+        if all(answer[-1] == stop for answer in answers) or position == max_new_tokens - 1:
+            break
+        logits = model.decode(np.array(tokens)[:, None], cache)[:, -1]
+    return answers
+
+
+def draw(logits, u, temperature):
+    """The token at which the distribution's cumulative sum passes u in [0, 1); temperature 0 takes the likeliest."""
+    if temperature == 0:
+        return int(logits.argmax())
+    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    return int(np.searchsorted(p.cumsum(), u * p.sum(), side="right").clip(max=len(p) - 1))
+
+
+def advantages_of(rewards):
+    """rewards (P, G) -> (P, G): above or below the group's mean, in its deviations."""
+    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + SMALL)
+
+
+def packed_answers(prompts, answers):
+    """tokens (1, N), targets (1, N) that are the answers' tokens, lengths: one document an answer."""
+    tokens, targets, lengths = [], [], []
+    for prompt, answer in zip(prompts, answers):
+        tokens += (prompt + answer)[:-1]
+        targets += [-1] * (len(prompt) - 1) + answer
+        lengths.append(len(prompt) + len(answer) - 1)
+    return np.array([tokens]), np.array([targets]), lengths
+
+
+def grpo_step(reference, clip=0.2, beta=0.04, updates=1):
+    """The step for `train`: sample, score, then `updates` gradient steps on the same answers. reference: a GPT."""
+    def step(model, optimizer, data, config, state):
+        started = time.perf_counter()
+        prompts, answers, rewards = roll_out(model, data, state["step"])
+        weights = np.repeat(advantages_of(rewards).ravel(), [len(answer) for answer in answers])
+        tokens, targets, lengths = packed_answers(prompts, answers)
+        ref_logp, old_logp = (-m.losses(tokens, targets, lengths=lengths)[0] for m in (reference, model))
+        for _ in range(updates):
+            losses, kl, grads = grpo_gradient(model, optimizer, (tokens, targets, lengths), old_logp, ref_logp, weights,
+                                              clip, beta)
+            row = update(model, optimizer, grads, config, state, losses, len(weights), started)
+        return row | {"reward": float(rewards.mean()), "kl": kl}
+    return step
+
+
+def roll_out(model, data, step):
+    """(prompt of each answer, answers, rewards (P, G)) of one step."""
+    prompts, answers, rewards = [], [], []
+    for place, number in enumerate(data.numbers(step)):
+        prompt = data.ids(number)
+        group = sample_group(model, prompt, data.group, data.max_new_tokens, data.stop, (data.seed, step, place))
+        prompts += [prompt] * len(group)
+        answers += group
+        rewards.append([data.reward(number, answer) for answer in group])
+    return prompts, answers, np.array(rewards, np.float64)
+
+
+def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta):
+    """Mean loss over the answers' tokens, mean KL from the reference, gradients."""
+    tokens, targets, lengths = batch
+    grads, learned = optimizer.zero_grads(), targets[0] != -1
+    negated, cache = model.losses(tokens, targets, lengths=lengths)
+    logp, old, ref = -negated[learned], old_logp[learned], ref_logp[learned]
+    losses, saved = model.ops.grpo_loss_forward(logp, old, ref, weights.astype(logp.dtype), clip, beta)
+    dlogp = model.ops.grpo_loss_backward(np.full(len(losses), 1 / len(losses), logp.dtype), saved)
+    dlosses = np.zeros_like(negated)
+    dlosses[learned] = -dlogp
+    back = (ref - logp).astype(np.float64)
+    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, cache, grads)
+
+
+def validate_reward(model, data, config, state, run, eot_token):
+    """The validation for `train`: the negative of the mean reward stands for the loss, which is to be low."""
+    reward = mean_reward(model, data)
+    return keep_best(model, state, run, eot_token, {"val_loss": -reward, "val_reward": reward})
+
+
+def mean_reward(model, data):
+    """Mean reward of the likeliest answer to each problem held out."""
+    rewards = []
+    for number in data.task.held_out:
+        (answer,) = sample_group(model, data.ids(number), 1, data.max_new_tokens, data.stop, (0,), temperature=0)
+        rewards.append(data.reward(number, answer))
+    return float(np.mean(rewards))

@@ -1,0 +1,91 @@
+"""`minillm sft`, `dpo` and `grpo`: load a model, make the data, run the training loop, say what it brought."""
+from pathlib import Path
+
+from ..model import GPT
+from ..plot import plot_losses
+from ..progress import Progress
+from ..registry import select
+from ..tokenizer import Tokenizer
+from ..train import train
+from . import chat, dpo, grpo
+from .sft import ChatData
+from .tasks import TASKS
+
+
+def sft(base, data, out, config, resume="auto", say=print):
+    """Fine-tune the model of `base` on conversations (JSONL). Returns the results, as the others here do."""
+    tokenizer, model = chat.with_marks(*load(base, config))
+    examples = chat.read_examples(data, tokenizer)
+    records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
+                       config.seed, config.accumulate)
+    say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
+        + dropped(records.dropped, "had nothing to learn within the context"))
+    save_tokenizer(tokenizer, out)
+    state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
+                           Progress("fine-tuning", "step")), config, out, say)
+    best = state["best"]
+    say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
+        f"next: minillm chat {out}")
+    return {"steps": state["step"], **best}
+
+
+def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, resume="auto", say=print):
+    """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
+    tokenizer, model = chat.with_marks(*load(base, config))
+    records = dpo.PreferenceData(chat.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
+    say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
+        + dropped(records.dropped, "did not fit the context"))
+    records.refer_to(None if reference_free else model)
+    save_tokenizer(tokenizer, out)
+    state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
+                           Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing),
+                           validate=dpo.validate_dpo(beta, label_smoothing), columns=dpo.DPO_COLUMNS), config, out, say)
+    best = state["best"]
+    say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss {best['val_loss']:.4f}), "
+        f"at step {best['step']:,}")
+    return {"steps": state["step"], **best}
+
+
+def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=0.2, beta=0.04, resume="auto", say=print):
+    """Group-relative policy optimisation on a task with checkable answers (tasks.py)."""
+    tokenizer, model = load(base, config)
+    _, reference = load(base, config)
+    if task not in TASKS:
+        raise ValueError(f"--task must be one of {', '.join(TASKS)}: got {task!r}")
+    problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
+    before = grpo.mean_reward(model, problems)
+    say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
+    save_tokenizer(tokenizer, out)
+    state = finished(train(model, problems, config, out, tokenizer.eot_token, resume == "auto",
+                           Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
+                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
+    best = state["best"]
+    say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}")
+    return {"steps": state["step"], "before": before, **best}
+
+
+def load(base, config):
+    return Tokenizer.from_pretrained(base), GPT.from_pretrained(base, select(config.backend))
+
+
+def save_tokenizer(tokenizer, out):
+    """The tokenizer and, if it knows conversations, their template."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    if chat.END in tokenizer.special_tokens:
+        chat.save_template(out)
+
+
+def dropped(count, why):
+    return f" ({count:,} dropped: {why})" if count else ""
+
+
+def finished(state, config, out, say):
+    """The state of a run that went to its end; a run that was stopped says how to go on."""
+    plot_losses(out)
+    if state["step"] < config.steps:
+        say(f"stopped after step {state['step']}; run the same command again to go on")
+        raise KeyboardInterrupt
+    return state
+
+
