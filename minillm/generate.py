@@ -81,20 +81,21 @@ class Context:
     def logits(self, proposed=()):
         """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
 
-        With a cache only what is new is read: a call may repeat the proposals of the one before and add to them.
+        A call may repeat the proposals of the one before and add to them: the cache then reads only the new ones, and
+        only their rows are returned.
         """
         self.proposed = list(proposed)
         text, wanted = self.window + self.proposed, 1 + len(self.proposed)
         if self.cache is None:
             return self.model.forward(np.array([text]))[0][0, -wanted:]
         fresh = text[self.cache.length:]
-        return self.model.decode(np.array([fresh]), self.cache)[0, -wanted:]
+        return self.model.decode(np.array([fresh]), self.cache, last=wanted == 1)[0, -wanted:]
 
     def extend(self, tokens):
         """These tokens follow the window. What was proposed and is not among them is rolled back."""
-        kept = agreement(tokens, self.proposed)
+        read = len(self.window) + agreement(tokens[:-1], self.proposed)        # the last one is read with the next call
         if self.cache is not None:
-            self.cache.truncate(min(self.cache.length, len(self.window) + kept))
+            self.cache.truncate(min(self.cache.length, read))
         self.window, self.proposed = self.window + tokens, []
         if len(self.window) > self.limit:
             self.window = self.window[-(self.limit // 2 or 1):]
