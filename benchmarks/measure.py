@@ -92,6 +92,11 @@ def summary(seconds):
     return Timing(float(median), float(low), float(high), len(seconds))
 
 
+def named_outs(out):
+    """{"out": array}, or {"out0": ..., "out1": ...} for a tuple of them."""
+    return {f"out{i}": part for i, part in enumerate(out)} if isinstance(out, tuple) else {"out": out}
+
+
 def disagreements(got, expected, tolerance):
     """What is wrong with {tensor: array} `got`, one line a tensor with its worst element; an empty list if nothing.
 

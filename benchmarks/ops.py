@@ -5,7 +5,7 @@ import numpy as np
 
 from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, traffic
 
-from .measure import TOLERANCE, Candidate, gate, interleave
+from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
 
 DIRECTIONS = {"pair": ("forward", "backward"), "decode": ("forward",), "reduce": ("forward",), "update": ("update",)}
 GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
@@ -18,7 +18,7 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
     """
     spec, rng = OPS[name], np.random.default_rng(0)
     args = spec.sample(rng, dtype, dims)
-    dout = rng.standard_normal(output_shape(spec, args)).astype(dtype)
+    dout = normal(rng, output_shape(spec, args), dtype)
     entrants = [ours(spec, choice, args, dout) for choice in choices_of(spec, dtype, ladder)]
     if torch and find_spec("torch"):
         from . import oracle_torch
@@ -67,7 +67,7 @@ def pair(spec, calls, args, dout):
         out, cache = forward(*args.values())
         grads = backward(dout, cache)
         grads = grads if isinstance(grads, tuple) else (grads,)
-        return {"out": out} | {f"d{name}": grad for name, grad in zip(spec.differentiable, grads)}
+        return named_outs(out) | {f"d{name}": grad for name, grad in zip(spec.differentiable, grads)}
 
     return {"forward": lambda: forward(*args.values()), "backward": run_backward}, results
 
@@ -96,7 +96,8 @@ def update(spec, calls, args, dout):
 
 def expected(spec, args, dout):
     """The reference's results in float64."""
-    return ours(spec, "numpy", copies(args, np.float64), dout.astype(np.float64)).results()
+    wide = tuple(part.astype(np.float64) for part in dout) if isinstance(dout, tuple) else dout.astype(np.float64)
+    return ours(spec, "numpy", copies(args, np.float64), wide).results()
 
 
 def copies(args, dtype=None):
@@ -109,10 +110,18 @@ def copies(args, dtype=None):
 
 
 def output_shape(spec, args):
-    """The shape of an op's output; empty where there is no backward to feed."""
+    """The shape of an op's output, or a list of the shapes of several; empty where there is no backward to feed."""
     if spec.kind != "pair":
         return ()
-    return select("numpy")._asdict()[functions(spec)[0]](*args.values())[0].shape
+    out = select("numpy")._asdict()[functions(spec)[0]](*args.values())[0]
+    return [part.shape for part in out] if isinstance(out, tuple) else out.shape
+
+
+def normal(rng, shape, dtype):
+    """Normal numbers; a tuple of arrays for a list of shapes."""
+    if isinstance(shape, list):
+        return tuple(normal(rng, part, dtype) for part in shape)
+    return np.asarray(rng.standard_normal(shape), dtype)
 
 
 def row(spec, dims, dtype, direction, name, timings, cost, peaks):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .measure import Candidate
+from .measure import Candidate, named_outs
 
 
 def embedding(tokens, wte, wpe, start):
@@ -38,8 +38,9 @@ def mlp(x, fc_weight, fc_bias, proj_weight, proj_bias):
     return F.linear(gelu(F.linear(x, fc_weight, fc_bias)), proj_weight, proj_bias)
 
 
-def residual(x, y):
-    return x + y
+def residual_layernorm(x, y, weight, bias, eps):
+    s = x + y
+    return s, layernorm(s, weight, bias, eps)
 
 
 def dropout(x, p, key):
@@ -66,16 +67,17 @@ def grpo_loss(logp, old_logp, ref_logp, advantages, clip, beta):
 
 
 COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
-                "attention": attention, "attention_decode": attention_decode, "residual": residual, "dropout": dropout,
-                "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy, "dpo_loss": dpo_loss,
-                "grpo_loss": grpo_loss}
+                "attention": attention, "attention_decode": attention_decode, "residual_layernorm": residual_layernorm,
+                "dropout": dropout, "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy,
+                "dpo_loss": dpo_loss, "grpo_loss": grpo_loss}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
 TRANSPOSED = {"linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
 NOT_COMPARED = ("dropout",)                                         # another random generator, another mask
 
 
 def candidate(spec, args, dout, threads):
-    """PyTorch's Candidate for an op of the table, or None where it has no counterpart. args, dout: NumPy arrays."""
+    """PyTorch's Candidate for an op of the table, or None where it has no counterpart. args, dout: NumPy arrays (dout a
+    tuple of them for an op with several outputs)."""
     torch.set_num_threads(threads)
     if spec.name == "adamw":
         return adamw(args)
@@ -85,7 +87,9 @@ def candidate(spec, args, dout, threads):
     tensors = {name: tensor(spec, name, value) for name, value in args.items()}
     leaves = [tensors[name] for name in spec.differentiable]
     tensors = {names.get(name, name): value for name, value in tensors.items()}
-    out, dout = function(**tensors), torch.from_numpy(dout)
+    out = function(**tensors)
+    several = isinstance(out, tuple)
+    dout = tuple(map(torch.from_numpy, dout)) if several else torch.from_numpy(dout)
 
     def forward():
         return function(**tensors)
@@ -95,7 +99,7 @@ def candidate(spec, args, dout, threads):
 
     def results():
         grads = backward() if leaves else ()
-        return {"out": out.detach().numpy()} | {
+        return named_outs(tuple(o.detach().numpy() for o in out) if several else out.detach().numpy()) | {
             f"d{name}": turned(spec, name, grad).numpy() for name, grad in zip(spec.differentiable, grads)}
 
     runs = {"forward": forward} | ({"backward": backward} if leaves else {})

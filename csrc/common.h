@@ -94,6 +94,19 @@ py::array_t<T> fresh(const Shape& shape) {
     return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { pool().give(p); }));
 }
 
+// The arrays of gradients of parameters: those of `into`, a tuple, to add to; or new ones, if it is None.
+template <class T>
+std::vector<py::array_t<T>> added_to_all(const py::object& into, const std::vector<Shape>& shapes,
+                                         py::array_t<T> (*make)(const Shape&) = &fresh<T>) {
+    if (!into.is_none() && (!py::isinstance<py::tuple>(into) || py::len(into) != shapes.size()))
+        fail("into must be a tuple of " + std::to_string(shapes.size()) + " arrays");
+    std::vector<py::array_t<T>> arrays;
+    for (size_t i = 0; i < shapes.size(); i++)
+        arrays.push_back(added_to<T>(into.is_none() ? into : py::object(into[py::int_(i)]), shapes[i],
+                                     [&] { return make(shapes[i]); }));
+    return arrays;
+}
+
 inline int64_t last(const char* name, const py::array& a) {
     if (a.ndim() < 1) fail(string(name) + " must have at least one axis");
     return a.shape(a.ndim() - 1);

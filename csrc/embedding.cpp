@@ -75,17 +75,14 @@ py::tuple embedding_backward(py::array dout, py::tuple cache, py::object into) {
         int64_t B = tokens.shape(0), S = tokens.shape(1), C = wte.shape(1);
         const T* pd = input<T>("dout", dout, {B, S, C});
         auto checked = ids("tokens", tokens, {B, S}, wte.shape(0));      // again: the caller's array may have changed
-        if (!into.is_none() && (!py::isinstance<py::tuple>(into) || py::len(into) != 2)) fail("into must be (dwte, dwpe)");
-        auto part = [&](int i) -> py::object { return into.is_none() ? into : py::object(into[py::int_(i)]); };
-        auto dwte = added_to<T>(part(0), shape_of(wte), [&] { return zeros<T>(shape_of(wte)); });
-        auto dwpe = added_to<T>(part(1), shape_of(wpe), [&] { return zeros<T>(shape_of(wpe)); });
-        T *pte = dwte.mutable_data(), *ppe = dwpe.mutable_data();
+        auto d = added_to_all<T>(into, {shape_of(wte), shape_of(wpe)}, &zeros<T>);         // dwte, dwpe
+        T *pte = d[0].mutable_data(), *ppe = d[1].mutable_data();
         const int64_t* pt = checked.data();
         {
             py::gil_scoped_release nogil;
             embedding_backward_kernel<T>(pte, ppe, pd, pt, start, B, S, C);
         }
-        return py::make_tuple(dwte, dwpe);
+        return py::make_tuple(d[0], d[1]);
     });
 }
 

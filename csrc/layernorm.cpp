@@ -1,7 +1,9 @@
-// LayerNorm. Formulas and derivation: minillm/ops/layernorm.py.
+// LayerNorm, alone and with the addition to the stream before it. Formulas and derivations: minillm/ops/layernorm.py and
+// residual_layernorm.py.
 //
-//   out = (x - mean) * rstd * weight + bias
+//   out = (x - mean) * rstd * weight + bias                              x, or s = x + y, which is an output, too
 //   dx  = rstd * (g - mean(g) - xhat * mean(g * xhat)),   g = dout * weight,   xhat = (x - mean) * rstd
+//   ds  = dsum + dx
 //
 // Loop order: one row at a time; a row of C floats stays in the nearest cache over its two or three passes, so each array
 // crosses memory once. Parallel over rows; dweight and dbias are summed over rows in CHUNKS fixed pieces.
@@ -30,13 +32,18 @@ T row_variance_sum(const T* x, T mean, int64_t C) {
     return sum<T>(total) + tail;
 }
 
+// With y, x + y goes to s and is normalised; without, s is not used.
 template <class T>
-void layernorm_forward_kernel(T* out, T* mean, T* rstd, const T* x, const T* weight, const T* bias, T eps, int64_t N,
-                              int64_t C) {
+void layernorm_forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias,
+                              T eps, int64_t N, int64_t C) {
 #pragma omp parallel for if (N * C > 16384)
     for (int64_t n = 0; n < N; n++) {
         const T* xn = x + n * C;
         T* on = out + n * C;
+        if (y) {
+            for (int64_t i = 0; i < C; i++) s[n * C + i] = xn[i] + y[n * C + i];
+            xn = s + n * C;
+        }
         T m = row_sum(xn, C) / C;
         T r = 1 / std::sqrt(row_variance_sum(xn, m, C) / C + eps);
         for (int64_t i = 0; i < C; i++) on[i] = (xn[i] - m) * r * weight[i] + bias[i];
@@ -45,10 +52,10 @@ void layernorm_forward_kernel(T* out, T* mean, T* rstd, const T* x, const T* wei
     }
 }
 
-// One row: writes dx and adds to the chunk's dweight and dbias.
+// One row: writes dx, plus dsum if there is one, and adds to the chunk's dweight and dbias.
 template <class T>
-void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dout, const T* x, const T* weight, T mean, T rstd,
-                            int64_t C) {
+void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T* dout, const T* x, const T* weight, T mean,
+                            T rstd, int64_t C) {
     Vec<T> vg{}, vgx{};                               // sums of g and of g * xhat
     T g_sum = 0, gx_sum = 0;
     int64_t i = 0;
@@ -71,20 +78,23 @@ void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dout, const T*
         T xhat = (x[j] - mean) * rstd;
         dx[j] = (dout[j] * weight[j] - g_mean - xhat * gx_mean) * rstd;
     }
+    for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];        // the row is still in the nearest cache
 }
 
+// dsum may be null. add: dweight and dbias are added to.
 template <class T>
-void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, const T* dout, const T* x, const T* weight, const T* mean,
-                               const T* rstd, int64_t N, int64_t C) {
+void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const T* dout, const T* x,
+                               const T* weight, const T* mean, const T* rstd, int64_t N, int64_t C) {
     std::vector<T> partial(2 * CHUNKS * C, T(0));     // (CHUNKS, dweight | dbias, C)
 #pragma omp parallel for schedule(static, 1) if (N * C > 16384)
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++) {
         T* pw = partial.data() + 2 * chunk * C;
         Range rows = chunk_of(N, chunk);
         for (int64_t n = rows.begin; n < rows.end; n++)
-            layernorm_backward_row(dx + n * C, pw, pw + C, dout + n * C, x + n * C, weight, mean[n], rstd[n], C);
+            layernorm_backward_row(dx + n * C, pw, pw + C, dsum ? dsum + n * C : nullptr, dout + n * C, x + n * C, weight,
+                                   mean[n], rstd[n], C);
     }
-    for (int64_t i = 0; i < C; i++) dweight[i] = dbias[i] = 0;
+    for (int64_t i = 0; i < C && !add; i++) dweight[i] = dbias[i] = 0;
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++)
         for (int64_t i = 0; i < C; i++) {
             dweight[i] += partial[2 * chunk * C + i];
@@ -98,36 +108,72 @@ py::tuple layernorm_forward(py::array x, py::array weight, py::array bias, doubl
         int64_t C = last("x", x), N = C ? x.size() / C : 0;
         const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {C}),
                 *pb = input<T>("bias", bias, {C});
+        if (!(eps > 0)) fail("eps must be above 0: got " + std::to_string(eps));
         auto out = fresh<T>(shape_of(x)), mean = fresh<T>({N}), rstd = fresh<T>({N});
         T *po = out.mutable_data(), *pm = mean.mutable_data(), *pr = rstd.mutable_data();
         {
             py::gil_scoped_release nogil;
-            layernorm_forward_kernel<T>(po, pm, pr, px, pw, pb, T(eps), N, C);
+            layernorm_forward_kernel<T>(po, pm, pr, nullptr, px, nullptr, pw, pb, T(eps), N, C);
         }
         return py::make_tuple(out, py::make_tuple(x, weight, mean, rstd));
     });
 }
 
-py::tuple layernorm_backward(py::array dout, py::tuple cache) {
+py::tuple residual_layernorm_forward(py::array x, py::array y, py::array weight, py::array bias, double eps) {
+    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+        using T = decltype(zero);
+        int64_t C = last("x", x), N = C ? x.size() / C : 0;
+        const T *px = input<T>("x", x, shape_of(x)), *py_ = input<T>("y", y, shape_of(x)),
+                *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
+        if (!(eps > 0)) fail("eps must be above 0: got " + std::to_string(eps));
+        auto s = fresh<T>(shape_of(x)), out = fresh<T>(shape_of(x)), mean = fresh<T>({N}), rstd = fresh<T>({N});
+        T *ps = s.mutable_data(), *po = out.mutable_data(), *pm = mean.mutable_data(), *pr = rstd.mutable_data();
+        {
+            py::gil_scoped_release nogil;
+            layernorm_forward_kernel<T>(po, pm, pr, ps, px, py_, pw, pb, T(eps), N, C);
+        }
+        return py::make_tuple(py::make_tuple(s, out), py::make_tuple(s, weight, mean, rstd));
+    });
+}
+
+// (dx, dweight, dbias), with dsum, an array or None, added to dx.
+py::tuple layernorm_gradients(py::object dsum, py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1], mean = cache[2], rstd = cache[3];
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t C = last("x", x), N = mean.size();
         const T* pd = input<T>("dout", dout, shape_of(x));
+        const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", dsum.cast<py::array>(), shape_of(x));
         auto *px = (const T*)x.data(), *pw = (const T*)weight.data(), *pm = (const T*)mean.data(),
              *pr = (const T*)rstd.data();
-        auto dx = fresh<T>(shape_of(x)), dweight = fresh<T>({C}), dbias = fresh<T>({C});
-        T *pdx = dx.mutable_data(), *pdw = dweight.mutable_data(), *pdb = dbias.mutable_data();
+        auto dx = fresh<T>(shape_of(x));
+        auto d = added_to_all<T>(into, {{C}, {C}});                                // dweight, dbias
+        T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+        bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
-            layernorm_backward_kernel<T>(pdx, pdw, pdb, pd, px, pw, pm, pr, N, C);
+            layernorm_backward_kernel<T>(pdx, pdw, pdb, add, pds, pd, px, pw, pm, pr, N, C);
         }
-        return py::make_tuple(dx, dweight, dbias);
+        return py::make_tuple(dx, d[0], d[1]);
     });
+}
+
+py::tuple layernorm_backward(py::array dout, py::tuple cache, py::object into) {
+    return layernorm_gradients(py::none(), dout, cache, into);
+}
+
+py::tuple residual_layernorm_backward(py::tuple douts, py::tuple cache, py::object into) {
+    if (py::len(douts) != 2) fail("douts must be (dsum, dout)");
+    auto d = layernorm_gradients(douts[0], douts[1], cache, into);
+    return py::make_tuple(d[0], d[0], d[1], d[2]);
 }
 
 void bind_layernorm(py::module_& m) {
     m.def("layernorm_forward", &layernorm_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
           py::arg("eps") = 1e-5);
-    m.def("layernorm_backward", &layernorm_backward, py::arg("dout"), py::arg("cache"));
+    m.def("layernorm_backward", &layernorm_backward, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
+    m.def("residual_layernorm_forward", &residual_layernorm_forward, py::arg("x"), py::arg("y"), py::arg("weight"),
+          py::arg("bias"), py::arg("eps") = 1e-5);
+    m.def("residual_layernorm_backward", &residual_layernorm_backward, py::arg("douts"), py::arg("cache"),
+          py::arg("into") = py::none());
 }

@@ -64,20 +64,22 @@ py::tuple linear_forward(py::array x, py::array weight, py::array bias) {
 }
 
 template <template <class> class Layer>
-py::tuple linear_backward(py::array dout, py::tuple cache) {
+py::tuple linear_backward(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1];
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
         const T* pd = input<T>("dout", dout, with_last(x, J));
         auto *px = (const T*)x.data(), *pw = (const T*)weight.data();
-        auto dx = fresh<T>(shape_of(x)), dweight = fresh<T>({I, J}), dbias = fresh<T>({J});
-        T *pdx = dx.mutable_data(), *pdw = dweight.mutable_data(), *pdb = dbias.mutable_data();
+        auto dx = fresh<T>(shape_of(x));
+        auto d = added_to_all<T>(into, {{I, J}, {J}});                             // dweight, dbias
+        T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+        bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
-            Layer<T>::backward(pdx, pdw, pdb, pd, px, pw, N, I, J);
+            Layer<T>::backward(pdx, pdw, pdb, add, pd, px, pw, N, I, J);
         }
-        return py::make_tuple(dx, dweight, dbias);
+        return py::make_tuple(dx, d[0], d[1]);
     });
 }
 
@@ -85,5 +87,6 @@ template <template <class> class Layer>
 void bind_linear_pair(py::module_& m, const string& variant) {
     m.def(("linear_forward" + variant).c_str(), &linear_forward<Layer>, py::arg("x"), py::arg("weight"),
           py::arg("bias"));
-    m.def(("linear_backward" + variant).c_str(), &linear_backward<Layer>, py::arg("dout"), py::arg("cache"));
+    m.def(("linear_backward" + variant).c_str(), &linear_backward<Layer>, py::arg("dout"), py::arg("cache"),
+          py::arg("into") = py::none());
 }

@@ -22,20 +22,22 @@ py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
     return py::make_tuple(out, py::make_tuple(rounded_x, weight));
 }
 
-py::tuple linear_backward_bf16(py::array dout, py::tuple cache) {
+py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1];
     int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
     const float *pd = input<float>("dout", dout, with_last(x, J)), *pw = (const float*)weight.data();
     auto* px = (const bf16*)x.data();
-    auto dx = fresh<float>(shape_of(x)), dweight = fresh<float>({I, J}), dbias = fresh<float>({J});
-    float *pdx = dx.mutable_data(), *pdw = dweight.mutable_data(), *pdb = dbias.mutable_data();
+    auto dx = fresh<float>(shape_of(x));
+    auto d = added_to_all<float>(into, {{I, J}, {J}});                             // dweight, dbias
+    float *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+    bool add = !into.is_none();
     {
         py::gil_scoped_release nogil;
         multiply_bf16(N, I, J, Matrix<float>{pd, J}, Matrix<float>{pw, J, true}, pdx, I);
-        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<float>{pd, J}, pdw, J);
-        column_sums(pdb, pd, N, J);
+        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<float>{pd, J}, pdw, J, add);
+        column_sums(pdb, pd, N, J, add);
     }
-    return py::make_tuple(dx, dweight, dbias);
+    return py::make_tuple(dx, d[0], d[1]);
 }
 
 // A product alone, for tests: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
@@ -68,7 +70,7 @@ py::array product_bf16(py::array a, py::array b, bool a_transposed, bool b_trans
 
 void bind_linear_bf16(py::module_& m) {
     m.def("linear_forward_bf16", &linear_forward_bf16, py::arg("x"), py::arg("weight"), py::arg("bias"));
-    m.def("linear_backward_bf16", &linear_backward_bf16, py::arg("dout"), py::arg("cache"));
+    m.def("linear_backward_bf16", &linear_backward_bf16, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
     m.def("product_bf16", &product_bf16, py::arg("a"), py::arg("b"), py::arg("a_transposed"), py::arg("b_transposed"),
           py::arg("engine"));
 }

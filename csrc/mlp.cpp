@@ -56,15 +56,15 @@ struct MlpGradients {
 };
 
 template <class T>
-void mlp_backward_kernel(const MlpGradients<T>& d, const T* dout, const T* x, const T* w1, const T* w2, const T* h,
-                         int64_t N, int64_t C, int64_t F, int64_t D) {
+void mlp_backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, const T* x, const T* w1, const T* w2,
+                         const T* h, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<T> scratch_a, scratch_dh;
     int64_t most = std::min(N, MLP_ROWS);
     T *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);      // (rows, F)
     for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
         int64_t rows = std::min(MLP_ROWS, N - row);
         const T *xr = x + row * C, *doutr = dout + row * D;
-        bool add = row > 0;
+        bool add = into || row > 0;
         multiply<T>(rows, F, D, {doutr, D}, {w2, D, true}, dh, F, false, SlopeAtH<T>{h + row * F, a, F});
         multiply<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
         multiply<T>(rows, C, F, {dh, F}, {w1, F, true}, d.x + row * C, C);
@@ -93,7 +93,7 @@ py::tuple mlp_forward(py::array x, py::array fc_weight, py::array fc_bias, py::a
     });
 }
 
-py::tuple mlp_backward(py::array dout, py::tuple cache) {
+py::tuple mlp_backward(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
@@ -101,20 +101,21 @@ py::tuple mlp_backward(py::array dout, py::tuple cache) {
         const T* pd = input<T>("dout", dout, with_last(x, D));
         auto *px = (const T*)x.data(), *w1 = (const T*)fc_weight.data(), *w2 = (const T*)proj_weight.data(),
              *ph = (const T*)h.data();
-        auto dx = fresh<T>(shape_of(x)), dw1 = fresh<T>({C, F}), db1 = fresh<T>({F}), dw2 = fresh<T>({F, D}),
-             db2 = fresh<T>({D});
-        MlpGradients<T> d{dx.mutable_data(), dw1.mutable_data(), db1.mutable_data(), dw2.mutable_data(),
-                          db2.mutable_data()};
+        auto dx = fresh<T>(shape_of(x));
+        auto dw = added_to_all<T>(into, {{C, F}, {F}, {F, D}, {D}});
+        MlpGradients<T> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),
+                          dw[3].mutable_data()};
+        bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
-            mlp_backward_kernel<T>(d, pd, px, w1, w2, ph, N, C, F, D);
+            mlp_backward_kernel<T>(d, add, pd, px, w1, w2, ph, N, C, F, D);
         }
-        return py::make_tuple(dx, dw1, db1, dw2, db2);
+        return py::make_tuple(dx, dw[0], dw[1], dw[2], dw[3]);
     });
 }
 
 void bind_mlp(py::module_& m) {
     m.def("mlp_forward", &mlp_forward, py::arg("x"), py::arg("fc_weight"), py::arg("fc_bias"), py::arg("proj_weight"),
           py::arg("proj_bias"));
-    m.def("mlp_backward", &mlp_backward, py::arg("dout"), py::arg("cache"));
+    m.def("mlp_backward", &mlp_backward, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
 }

@@ -44,7 +44,7 @@ void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const float* w1
     }
 }
 
-void mlp_backward_bf16_kernel(const MlpGradients<float>& d, const float* dout, const bf16* x, const float* w1,
+void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const float* dout, const bf16* x, const float* w1,
                               const float* w2, const bf16* h, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<bf16> scratch_a, scratch_dh;
     thread_local Scratch<float> parts;
@@ -53,7 +53,7 @@ void mlp_backward_bf16_kernel(const MlpGradients<float>& d, const float* dout, c
     for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
         int64_t rows = std::min(MLP_ROWS, N - row);
         Matrix<float> doutr{dout + row * D, D};
-        bool add = row > 0;
+        bool add = into || row > 0;
         multiply_bf16(rows, F, D, doutr, Matrix<float>{w2, D, true}, parts.at_least(most * F), F, false,
                       SlopeAtHBf16{h + row * F, a, dh, F});
         multiply_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
@@ -84,25 +84,26 @@ py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, 
     return py::make_tuple(out, py::make_tuple(rounded_x, fc_weight, proj_weight, h));
 }
 
-py::tuple mlp_backward_bf16(py::array dout, py::tuple cache) {
+py::tuple mlp_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
     int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
     const float *pd = input<float>("dout", dout, with_last(x, D)), *w1 = (const float*)fc_weight.data(),
                 *w2 = (const float*)proj_weight.data();
     auto *px = (const bf16*)x.data(), *ph = (const bf16*)h.data();
-    auto dx = fresh<float>(shape_of(x)), dw1 = fresh<float>({C, F}), db1 = fresh<float>({F}),
-         dw2 = fresh<float>({F, D}), db2 = fresh<float>({D});
-    MlpGradients<float> d{dx.mutable_data(), dw1.mutable_data(), db1.mutable_data(), dw2.mutable_data(),
-                          db2.mutable_data()};
+    auto dx = fresh<float>(shape_of(x));
+    auto dw = added_to_all<float>(into, {{C, F}, {F}, {F, D}, {D}});
+    MlpGradients<float> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),
+                          dw[3].mutable_data()};
+    bool add = !into.is_none();
     {
         py::gil_scoped_release nogil;
-        mlp_backward_bf16_kernel(d, pd, px, w1, w2, ph, N, C, F, D);
+        mlp_backward_bf16_kernel(d, add, pd, px, w1, w2, ph, N, C, F, D);
     }
-    return py::make_tuple(dx, dw1, db1, dw2, db2);
+    return py::make_tuple(dx, dw[0], dw[1], dw[2], dw[3]);
 }
 
 void bind_mlp_bf16(py::module_& m) {
     m.def("mlp_forward_bf16", &mlp_forward_bf16, py::arg("x"), py::arg("fc_weight"), py::arg("fc_bias"),
           py::arg("proj_weight"), py::arg("proj_bias"));
-    m.def("mlp_backward_bf16", &mlp_backward_bf16, py::arg("dout"), py::arg("cache"));
+    m.def("mlp_backward_bf16", &mlp_backward_bf16, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
 }

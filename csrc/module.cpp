@@ -14,7 +14,6 @@
 #include "linear_ladder.cpp"
 #include "mlp.cpp"
 #include "mlp_bf16.cpp"
-#include "residual.cpp"
 #include "sum_squares.cpp"
 
 PYBIND11_MODULE(MODULE, m) {
@@ -33,7 +32,6 @@ PYBIND11_MODULE(MODULE, m) {
     bind_linear_ladder(m);
     bind_mlp(m);
     bind_mlp_bf16(m);
-    bind_residual(m);
     bind_sum_squares(m);
     m.def("max_threads", &omp_get_max_threads);
     m.def("set_threads", &omp_set_num_threads, py::arg("n"));

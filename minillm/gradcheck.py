@@ -48,8 +48,9 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
 
     forward(*inputs) -> (out, cache); backward(dout, cache) -> the gradient of each floating input, in their order
-    (one array, or a tuple with None to leave an input out). inputs: dict {name: value} or a sequence of values; float64
-    arrays are differentiated, everything else is passed through. samples: elements per input to check, None for all.
+    (one array, or a tuple with None to leave an input out); an op with several outputs has tuples for out and dout.
+    inputs: dict {name: value} or a sequence of values; float64 arrays are differentiated, everything else is passed
+    through. samples: elements per input to check, None for all.
     wrt: the names of the inputs that have a gradient, where some floating ones are constants (None: all have).
     An element passes when |analytic - numeric| <= atol + rtol * |numeric|; NaN never passes.
 
@@ -64,7 +65,7 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     before = {name: inputs[name].copy() for name in names}
     rng = np.random.default_rng(seed)
     out, cache = forward(*inputs.values())
-    dout = rng.standard_normal(np.shape(out))
+    dout = random_like(out, rng)
     grads = backward(dout, cache)
     grads = dict(zip(names, matched(grads, names, inputs)))
     for name in names:
@@ -74,7 +75,7 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     base = {name: prepared(value, method) for name, value in inputs.items()}
 
     def scalar(**changed):
-        return (forward(*{**base, **changed}.values())[0] * dout).sum()
+        return dot(forward(*{**base, **changed}.values())[0], dout)
 
     rows = [check_elements(name, lambda x, name=name: scalar(**{name: x}), inputs[name], grad, eps, atol, rtol, method,
                            samples, rng) for name, grad in grads.items() if grad is not None]
@@ -124,6 +125,16 @@ def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="cen
         rows.append(check_elements(name, function, x, grads[name], *settings, samples, rng))
         rows.append(check_direction(name, function, x, grads[name], *settings, directions, rng))
     return rows
+
+
+def random_like(out, rng):
+    """Normal numbers in the shape of out: one array, or a tuple of them."""
+    return tuple(random_like(part, rng) for part in out) if isinstance(out, tuple) else rng.standard_normal(np.shape(out))
+
+
+def dot(out, r):
+    """sum(out * r), over all arrays of a tuple."""
+    return sum(map(dot, out, r)) if isinstance(out, tuple) else (out * r).sum()
 
 
 def central_difference(function, x, direction, eps):

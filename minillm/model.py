@@ -5,6 +5,9 @@
                      x = x + mlp(ln_2(x))
     loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
 
+Every addition to the stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or ln_f) after the
+MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
+
 Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
 embedding and on what each half-block adds to the stream. The ops arrive from outside (`registry.select`), so the
 same model runs on NumPy or on compiled kernels, in float32 or float64.
@@ -58,15 +61,16 @@ class GPT:
         losses and gradients simply add up to those of the big batch. lengths: of the documents in a packed row (see
         `losses`). Returns loss (float), grads (Params).
         """
-        losses, cache = self.losses(tokens, targets, ignore_index, key, lengths)
+        losses, caches = self.losses(tokens, targets, ignore_index, key, lengths)
         count = count or max(1, int((targets != ignore_index).sum()))
         dlosses = np.full(losses.shape, 1 / count, losses.dtype)
-        return float(losses.sum()) / count, self.backward(dlosses, cache, grads)
+        return float(losses.sum()) / count, self.backward(dlosses, caches, grads)
 
     def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
-        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), cache.
+        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), caches.
 
         With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
+        caches: a stack, a list that `backward` empties from its end.
         """
         check_tokens(tokens)
         if not isinstance(targets, np.ndarray):
@@ -76,7 +80,8 @@ class GPT:
         rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
         losses, head = self.ops.linear_cross_entropy_forward(
             rows, self.params["wte.weight"], targets.reshape(-1), ignore_index)
-        return losses, (x.shape, head, caches)
+        caches += [x.shape, head]
+        return losses, caches
 
     def hidden(self, tokens, key=None, lengths=None):
         """The stream after ln_f: tokens (B, T) -> x (B, T, C), caches. With a key, dropout is on."""
@@ -84,57 +89,49 @@ class GPT:
         ops = self.ops if lengths is None else apart(self.ops, lengths)
         check_tokens(tokens)
         drop = self.dropout_at(key)
-        caches = []
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
         x, embedding_drop = drop(x, 0)
-        for i in range(self.config.n_layer):
-            h = f"h.{i}."
-            a, ln_1 = ops.layernorm_forward(x, p[h + "ln_1.weight"], p[h + "ln_1.bias"], eps)
-            a, qkv = ops.linear_forward(a, p[h + "attn.c_attn.weight"], p[h + "attn.c_attn.bias"])   # (B, T, 3C)
-            a, attention = ops.attention_forward(a, n_head)                                          # (B, T, C)
-            a, proj = ops.linear_forward(a, p[h + "attn.c_proj.weight"], p[h + "attn.c_proj.bias"])
+        a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), eps)
+        caches = [ops, (embedding, embedding_drop, ln_1)]
+        for i, next_norm in enumerate(self.norms_after_blocks()):
+            a, qkv = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_attn"))                     # (B, T, 3C)
+            a, attention = ops.attention_forward(a, n_head)                                     # (B, T, C)
+            a, proj = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_proj"))
             a, attention_drop = drop(a, 2 * i + 1)
-            x, residual_1 = ops.residual_forward(x, a)
-            m, ln_2 = ops.layernorm_forward(x, p[h + "ln_2.weight"], p[h + "ln_2.bias"], eps)
-            m, mlp = ops.mlp_forward(m, p[h + "mlp.c_fc.weight"], p[h + "mlp.c_fc.bias"],
-                                     p[h + "mlp.c_proj.weight"], p[h + "mlp.c_proj.bias"])
+            (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
+            m, mlp = ops.mlp_forward(m, *layer(p, f"h.{i}.mlp.c_fc"), *layer(p, f"h.{i}.mlp.c_proj"))
             m, mlp_drop = drop(m, 2 * i + 2)
-            x, residual_2 = ops.residual_forward(x, m)
-            caches.append((ln_1, qkv, attention, proj, attention_drop, residual_1, ln_2, mlp, mlp_drop, residual_2))
-        x, ln_f = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
-        return x, (ops, embedding, embedding_drop, caches, ln_f)
+            (x, a), ln = ops.residual_layernorm_forward(x, m, *layer(p, next_norm), eps)
+            caches.append((qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln))
+        return a, caches
 
-    def backward(self, dlosses, cache, grads=None):
-        """dlosses (B*T,) -> grads: `losses` walked back, line for line. Every `+=` below is why tied weights work."""
-        g = grads if grads is not None else self.params.zeros_like()
-        shape, head, (ops, embedding, embedding_drop, caches, ln_f) = cache
-        dx, _ = ops.linear_cross_entropy_backward(dlosses, head, into=g["wte.weight"])          # adds to it
-        dx = dx.reshape(shape)                                                  # (B*T, C) -> (B, T, C)
-        dx, *d = ops.layernorm_backward(dx, ln_f)
-        add(g, "ln_f.weight ln_f.bias", *d)
-        for i in reversed(range(self.config.n_layer)):
-            h = f"h.{i}."
-            ln_1, qkv, attention, proj, attention_drop, residual_1, ln_2, mlp, mlp_drop, residual_2 = caches[i]
-            dx, dm = ops.residual_backward(dx, residual_2)
+    def backward(self, dlosses, caches, grads=None):
+        """dlosses (B*T,) -> grads: `losses` walked back, line for line, each op adding to the gradients of its parameters.
+
+        That they add is why tied weights work. The caches are used up: what a block kept is free once it is passed.
+        """
+        ops, g = caches[0], grads if grads is not None else self.params.zeros_like()
+        da, _ = ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
+        dx, da = None, da.reshape(caches.pop())                                 # (B*T, C) -> (B, T, C)
+        for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
+            qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln = caches.pop()
+            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), ln, into=layer(g, next_norm))
             dm = self.undrop(dm, mlp_drop)
-            dm, *d = ops.mlp_backward(dm, mlp)
-            add(g, f"{h}mlp.c_fc.weight {h}mlp.c_fc.bias {h}mlp.c_proj.weight {h}mlp.c_proj.bias", *d)
-            dm, *d = ops.layernorm_backward(dm, ln_2)
-            add(g, f"{h}ln_2.weight {h}ln_2.bias", *d)
-            dx += dm                                                            # both branches end in the same x
-            dx, da = ops.residual_backward(dx, residual_1)
+            dm, *_ = ops.mlp_backward(dm, mlp, into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
+            dx, da, *_ = ops.residual_layernorm_backward((dx, dm), ln_2, into=layer(g, f"h.{i}.ln_2"))
             da = self.undrop(da, attention_drop)
-            da, *d = ops.linear_backward(da, proj)
-            add(g, f"{h}attn.c_proj.weight {h}attn.c_proj.bias", *d)
+            da, *_ = ops.linear_backward(da, proj, into=layer(g, f"h.{i}.attn.c_proj"))
             da = ops.attention_backward(da, attention)                          # (B, T, C) -> (B, T, 3C)
-            da, *d = ops.linear_backward(da, qkv)
-            add(g, f"{h}attn.c_attn.weight {h}attn.c_attn.bias", *d)
-            da, *d = ops.layernorm_backward(da, ln_1)
-            add(g, f"{h}ln_1.weight {h}ln_1.bias", *d)
-            dx += da
-        dx = self.undrop(dx, embedding_drop)
+            da, *_ = ops.linear_backward(da, qkv, into=layer(g, f"h.{i}.attn.c_attn"))
+        embedding, embedding_drop, ln_1 = caches.pop()
+        da, *_ = ops.layernorm_backward(da, ln_1, into=layer(g, "h.0.ln_1"))
+        dx = self.undrop(dx + da, embedding_drop)                               # both branches end in the same x
         ops.embedding_backward(dx, embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
+
+    def norms_after_blocks(self):
+        """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
+        return [f"h.{i}.ln_1" for i in range(1, self.config.n_layer)] + ["ln_f"]
 
     def dropout_at(self, key):
         """A function (x, site) -> x, cache that drops with the mask of this key and site, or does nothing."""
@@ -248,11 +245,9 @@ def embed(ops, p, tokens, starts):
                            for b, start in enumerate(starts)])
 
 
-def add(grads, names, *arrays):
-    """grads[name] += array for each name. (The head and the embedding add to wte's large one by `into`.)"""
-    for name, array in zip(names.split(), arrays, strict=True):
-        view = grads[name]
-        view += array
+def layer(params, name):
+    """(weight, bias) of one layer; or their gradients, if params hold gradients."""
+    return params[f"{name}.weight"], params[f"{name}.bias"]
 
 
 def initialise(config, seed, dtype):

@@ -46,6 +46,7 @@ class OpSpec:
                                           # update: in place
     composite: bool = False               # calls smaller ops, taken from the `ops` it is given
     looked_up: tuple = ()                 # arguments of which only as many numbers are read as `out` has
+    alike: tuple = ()                     # arguments whose gradient is one array with another's; backward reads them not
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ def mlp_sample(rng, dtype, d):
             "proj_bias": normal(rng, dtype, d.C)}
 
 
-def residual_sample(rng, dtype, d):
-    return {"x": normal(rng, dtype, d.B, d.T, d.C), "y": normal(rng, dtype, d.B, d.T, d.C)}
+def residual_layernorm_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "y": normal(rng, dtype, d.B, d.T, d.C),
+            "weight": normal(rng, dtype, d.C), "bias": normal(rng, dtype, d.C), "eps": 1e-5}
 
 
 def dropout_sample(rng, dtype, d):
@@ -231,8 +233,9 @@ OPS = {spec.name: spec for spec in (
            (("fc_weight other_dtype", "fc_weight", other_dtype, "weight"),
             ("proj_weight narrower", "proj_weight", narrower, "bias")),
            lambda d: (16 * d.B * d.T * d.C ** 2, 32 * d.B * d.T * d.C ** 2), composite=True),
-    OpSpec("residual", residual_sample, ("x", "y"), wrong("y", narrower, other_dtype),
-           lambda d: (d.B * d.T * d.C, 0)),
+    OpSpec("residual_layernorm", residual_layernorm_sample, ("x", "y", "weight", "bias"),
+           wrong("y", narrower, other_dtype) + wrong("weight", narrower, other_dtype) + wrong("bias", narrower, other_dtype),
+           lambda d: (9 * d.B * d.T * d.C, 13 * d.B * d.T * d.C), alike=("y",)),
     OpSpec("dropout", dropout_sample, ("x",), wrong("p", constant(1.0), constant(-0.1)),
            lambda d: (d.B * d.T * d.C, d.B * d.T * d.C)),
     OpSpec("cross_entropy", cross_entropy_sample, ("logits",),
@@ -270,7 +273,6 @@ KERNELS = (
     Kernel("attention_decode", "cpu"),
     Kernel("embedding", "cpu"),
     Kernel("gelu", "cpu"),
-    Kernel("residual", "cpu"),
     Kernel("dropout", "cpu"),
     Kernel("cross_entropy", "cpu"),
     Kernel("linear", "cpu"),
@@ -283,6 +285,7 @@ KERNELS = (
     Kernel("linear_cross_entropy", "cpu"),
     Kernel("linear_cross_entropy", "cpu", "bf16", ("float32",)),
     Kernel("layernorm", "cpu"),
+    Kernel("residual_layernorm", "cpu"),
     Kernel("adamw", "cpu"),
     Kernel("sum_squares", "cpu"),
 )
@@ -389,7 +392,9 @@ def traffic(spec, args):
     if spec.kind == "update":
         return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
     out = getattr(reference, functions(spec)[0])(**args)
-    out = np.asarray(out[0] if spec.kind == "pair" else out)
-    read = sum(min(a.nbytes, out.nbytes) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
+    out = out[0] if spec.kind == "pair" else out
+    out = sum(array.nbytes for array in out) if isinstance(out, tuple) else np.asarray(out).nbytes
+    read = sum(min(a.nbytes, out) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
     written = sum(arrays[name].nbytes for name in spec.differentiable)
-    return read + out.nbytes, (read + written + out.nbytes if written else 0)
+    unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
+    return read + out, (read + written + out - unseen if written else 0)

@@ -62,7 +62,11 @@ def watched_backward(function, name, labels):
 
 
 def check_finite(op, what, array, where):
-    if not np.isfinite(array).all():
+    """array: one, or a tuple of an op with several outputs; None (a gradient that is not there) is fine."""
+    if isinstance(array, tuple):
+        for i, part in enumerate(array):
+            check_finite(op, f"{what} (number {i})", part, where)
+    elif array is not None and not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise NonFiniteError(f"{op}: {count_bad(array)} in {what}, first at {index}, in {where}")
 

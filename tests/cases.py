@@ -46,14 +46,35 @@ def as_tuple(grads):
 
 
 def outputs(op, backend, args, dout_seed=1):
-    """{name: array} of everything a pair or a decode op returns: "out" and "d<argument>" for each gradient."""
+    """{name: array} of everything a pair or a decode op returns: "out" (or "out0" and "out1", where there are two) and
+    "d<argument>" for each gradient."""
     forward, *backward = pair(op, backend)
     result = forward(**args)
     if OPS[op].kind == "decode":
         return {"out": result}
     out, cache = result
-    dout = np.random.default_rng(dout_seed).standard_normal(out.shape).astype(out.dtype)
-    return {"out": out} | named_grads(op, backward[0](dout, cache))
+    rng = np.random.default_rng(dout_seed)
+    return named_outs(out) | named_grads(op, backward[0](each(lambda a: normal_like(a, rng), out), cache))
+
+
+def named_outs(out):
+    return {f"out{i}": part for i, part in enumerate(out)} if isinstance(out, tuple) else {"out": out}
+
+
+def normal_like(array, rng):
+    return rng.standard_normal(array.shape).astype(array.dtype)
+
+
+def each(f, *outs):
+    """f of an output, or of each where an op has a tuple of them."""
+    return tuple(map(f, *outs)) if isinstance(outs[0], tuple) else f(*outs)
+
+
+def one_changed(out, change):
+    """The output with `change` made to it; or, for a tuple, tuples in which one of them is changed, one after the other."""
+    if not isinstance(out, tuple):
+        return [change(out)]
+    return [(*out[:i], change(part), *out[i + 1:]) for i, part in enumerate(out)]
 
 
 def named_grads(op, grads):

@@ -110,13 +110,19 @@ def test_an_untied_head_is_caught_and_named(op, position):
 
 def test_a_missing_layernorm_term_is_caught_upstream_of_it():
     """Every tensor whose gradient comes back through some LayerNorm's dx is wrong: all but ln_f's own."""
-    def without_a_term(dout, cache):
+    def without_a_term(dout, cache, into):
         _, weight, _, rstd = cache
         g = dout * weight
-        return (g - g.mean(axis=-1, keepdims=True)) * rstd, *model.ops.layernorm_backward(dout, cache)[1:]
+        return (g - g.mean(axis=-1, keepdims=True)) * rstd, *model.ops.layernorm_backward(dout, cache, into)[1:]
+
+    def fused_without_a_term(douts, cache, into):
+        dx, *rest = without_a_term(douts[1], cache, into)
+        dx = dx if douts[0] is None else dx + douts[0]
+        return dx, dx, *rest
 
     model = rough_model()
-    rows = whole_model_check("central", model, layernorm_backward=without_a_term)
+    rows = whole_model_check("central", model, layernorm_backward=without_a_term,
+                             residual_layernorm_backward=fused_without_a_term)
     failed = {row.name.removesuffix(" (direction)") for row in rows if not row.passed}
     assert set(gpt_shapes(ODD)) - failed == {"ln_f.weight", "ln_f.bias"}
 

@@ -1,10 +1,11 @@
 """What single ops promise beyond the contract of the pair: causality, exact masks, known values, memory."""
 import math
 import tracemalloc
+from inspect import signature
 
 import numpy as np
 import pytest
-from cases import cases, pair, precision, sample
+from cases import cases, each, named_grads, normal_like, pair, precision, sample
 from tolerances import assert_close
 
 from minillm import ops as reference
@@ -288,21 +289,50 @@ def test_layernorm_is_its_definition(op, backend, dtype):
     assert np.isfinite(pair(op, backend)[1](np.ones_like(out), cache)[0]).all()
 
 
-@pytest.mark.parametrize("op, backend, dtype", cases())
+DATA = ("x", "y", "qkv", "logits")                  # differentiable arguments that are not parameters
+WITH_PARAMETERS = [op for op, spec in OPS.items() if spec.kind == "pair"
+                   and "into" in signature(getattr(reference, f"{op}_backward")).parameters]
+
+
+@pytest.mark.parametrize("op, backend, dtype", [case for op in WITH_PARAMETERS for case in cases_of(op)])
 def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
-    """The ops with a large, sparse or tied gradient can add to the caller's buffer; the sum is the same."""
-    if op not in ("embedding", "linear_cross_entropy"):
-        return
+    """Gradients of parameters can be added to the caller's buffer; the sum is the same, and the others are."""
     forward, backward = pair(op, backend)
-    _, cache = forward(**sample(op, dtype))
-    dout = np.random.default_rng(3).standard_normal(forward(**sample(op, dtype))[0].shape).astype(dtype)
-    fresh = dict(zip(OPS[op].differentiable, backward(dout, cache)))
-    names = ("wte", "wpe") if op == "embedding" else ("wte",)
-    into = [np.full_like(fresh[name], 0.5) for name in names]
-    got = backward(dout, cache, into=tuple(into) if op == "embedding" else into[0])
-    for name, array in zip(names, into):
-        assert any(array is g for g in got)
-        assert_close(f"d{name}", array, fresh[name] + 0.5, f"regrouped {dtype}")
+    out, cache = forward(**sample(op, dtype))
+    rng = np.random.default_rng(3)
+    dout = each(lambda array: normal_like(array, rng), out)
+    fresh = named_grads(op, backward(dout, cache))
+    into = tuple(np.full_like(grad, 0.5) for name, grad in fresh.items() if name[1:] not in DATA)
+    alone = op == "linear_cross_entropy"            # its one parameter comes without a tuple
+    got = named_grads(op, backward(dout, cache, into=into[0] if alone else into))
+    for name, grad in got.items():
+        if name[1:] in DATA:
+            assert grad.tobytes() == fresh[name].tobytes(), name
+        else:
+            assert any(grad is array for array in into), name
+            assert_close(name, grad, fresh[name] + 0.5, f"regrouped {precision(backend, dtype)}")
     with pytest.raises(ValueError, match="into"):
         short = tuple(np.ascontiguousarray(array[:-1]) for array in into)
-        backward(dout, cache, into=short if op == "embedding" else short[0])
+        backward(dout, cache, into=short[0] if alone else short)
+    if not alone:
+        with pytest.raises(ValueError, match="into"):
+            backward(dout, cache, into=into[:-1])
+
+
+# ---- the stream and its LayerNorm ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("op, backend, dtype", cases_of("residual_layernorm"))
+def test_fused_is_addition_then_layernorm(op, backend, dtype):
+    """The same bits as the two steps apart, forward and backward; dsum may be left out."""
+    args, dims = sample(op, dtype, Dims(3, 7, 72, 3)), (3, 7, 72)
+    x, y, *rest = args.values()
+    dsum, dout = np.random.default_rng(1).standard_normal((2, *dims)).astype(dtype)
+    (s, out), cache = pair(op, backend)[0](**args)
+    forward, backward = pair("layernorm", backend)
+    want, norm_cache = forward(x + y, *rest)
+    assert s.tobytes() == (x + y).tobytes() and out.tobytes() == want.tobytes()
+    ds, dweight, dbias = backward(dout, norm_cache)
+    dx, dy, *got = pair(op, backend)[1]((dsum, dout), cache)
+    assert dx is dy and dx.tobytes() == (ds + dsum).tobytes()
+    assert [array.tobytes() for array in got] == [dweight.tobytes(), dbias.tobytes()]
+    assert pair(op, backend)[1]((None, dout), cache)[0].tobytes() == ds.tobytes()

@@ -78,8 +78,9 @@ def cross_entropy_forgets_ignored(dout, cache):
     return dlogits * dout[:, None]
 
 
-def residual_forgets_a_branch(dout, cache):
-    return dout.copy(), np.zeros_like(dout)
+def stream_forgets_the_identity(douts, cache):
+    """Only LayerNorm's way back."""
+    return ops.residual_layernorm_backward((None, douts[1]), cache)
 
 
 def dropout_forgets_the_scale(dout, cache):
@@ -109,7 +110,7 @@ PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("attention", attention_without_scale, ["qkv"]),
     ("gelu", gelu_wrong_constant, ["x"]),
     ("cross_entropy", cross_entropy_forgets_ignored, ["logits"]),
-    ("residual", residual_forgets_a_branch, ["y"]),
+    ("residual_layernorm", stream_forgets_the_identity, ["x", "y"]),
     ("dropout", dropout_forgets_the_scale, ["x"]),
     ("dpo_loss", dpo_without_smoothing, ["chosen", "rejected"]),
     ("dpo_loss", dpo_rewards_the_rejected, ["rejected"]),

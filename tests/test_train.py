@@ -169,8 +169,8 @@ def poisoned(model, op, call):
     calls = []
     real = getattr(model.ops, op)
 
-    def bad(*args):
-        result = real(*args)
+    def bad(*args, **into):
+        result = real(*args, **into)
         calls.append(1)
         if (len(calls) - 1) % bad.every == call:
             (result[0] if isinstance(result, tuple) else result).flat[0] = np.nan

@@ -5,7 +5,9 @@ Every pair keeps one contract:
     out, cache = op_forward(*inputs)
     dinputs    = op_backward(dout, cache)
 
-Results are fresh arrays; inputs and caches are never written; `cache` is an opaque tuple owned by the pair.
+Results are fresh arrays; inputs and caches are never written; `cache` is an opaque tuple owned by the pair. (One op has
+two outputs: its `out` and `dout` are pairs.) A backward with gradients of parameters takes `into`: arrays to add them to,
+in the order in which it returns them, where fresh ones would only be added by the caller.
 `x.dtype` decides the precision: float32 to train, float64 for gradient checks, complex128 for the complex step
 (so formulas here use no abs, no conj, and compare by real part). Constants are Python floats, because one NumPy
 float64 scalar would silently promote a whole float32 model.
@@ -22,7 +24,7 @@ from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
 from .mlp import mlp_backward, mlp_forward
-from .residual import residual_backward, residual_forward
+from .residual_layernorm import residual_layernorm_backward, residual_layernorm_forward
 from .sum_squares import sum_squares
 
 __all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode")) or name == "sum_squares"]

@@ -16,17 +16,29 @@ def check_dtype(name, array, dtype):
         raise ValueError(f"{name} must have dtype {dtype}: got {array.dtype}")
 
 
-def check_dout(dout, shape, dtype):
+def check_dout(dout, shape, dtype, name="dout"):
     """The gradient that comes in has the shape and dtype of what went out."""
-    check_shape("dout", dout, shape)
-    check_dtype("dout", dout, dtype)
+    check_shape(name, dout, shape)
+    check_dtype(name, dout, dtype)
 
 
 def check_into(name, arrays, shapes, dtype):
-    """Arrays that a backward is asked to add to."""
+    """Arrays that a backward is asked to add to, a tuple."""
+    if not isinstance(arrays, tuple) or len(arrays) != len(shapes):
+        raise ValueError(f"{name} must be a tuple of {len(shapes)} arrays: got {type(arrays).__name__}")
     for array, shape in zip(arrays, shapes):
         check_shape(name, array, shape)
         check_dtype(name, array, dtype)
+
+
+def added(into, *grads):
+    """The gradients themselves; or the arrays of `into`, a tuple, after adding them there."""
+    if into is None:
+        return grads
+    check_into("into", into, [grad.shape for grad in grads], grads[0].dtype)
+    for array, grad in zip(into, grads):
+        array += grad
+    return into
 
 
 def check_float(name, array):

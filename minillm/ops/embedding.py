@@ -45,8 +45,9 @@ def embedding_backward(dout, cache, into=None):
     """
     tokens, start, wte_shape, wpe_shape, dtype = cache
     check_dout(dout, (*tokens.shape, wte_shape[1]), dtype)
-    dwte, dwpe = into or (np.zeros(wte_shape, dout.dtype), np.zeros(wpe_shape, dout.dtype))
-    check_into("into", (dwte, dwpe), (wte_shape, wpe_shape), dtype)
+    into = into or (np.zeros(wte_shape, dout.dtype), np.zeros(wpe_shape, dout.dtype))
+    check_into("into", into, (wte_shape, wpe_shape), dtype)
+    dwte, dwpe = into
     np.add.at(dwte, tokens, dout)                 # repeated tokens add up
     dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
     return dwte, dwpe

@@ -20,7 +20,7 @@ For dx let g = dout * weight be the gradient at xhat. x reaches the loss along t
 So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
-from .checks import check_dout, check_dtype, check_float, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_float, check_shape, rows
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
@@ -38,8 +38,8 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     return centred * rstd * weight + bias, (x, weight, mean, rstd)
 
 
-def layernorm_backward(dout, cache):
-    """dout (..., C) -> dx (..., C), dweight (C), dbias (C)."""
+def layernorm_backward(dout, cache, into=None):
+    """dout (..., C) -> dx (..., C), dweight (C), dbias (C). into: the last two, to add to instead of fresh arrays."""
     x, weight, mean, rstd = cache
     check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)
@@ -47,4 +47,4 @@ def layernorm_backward(dout, cache):
     dweight = rows(dout * xhat).sum(axis=0)
     g = dout * weight
     dx = g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True)
-    return dx * rstd, dweight, dbias
+    return dx * rstd, *added(into, dweight, dbias)

@@ -13,7 +13,7 @@ Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the t
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
-from .checks import check_dout, check_dtype, check_float, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_float, check_shape, rows
 
 
 def linear_forward(x, weight, bias):
@@ -28,11 +28,11 @@ def linear_forward(x, weight, bias):
     return out.reshape(*x.shape[:-1], -1), (x, weight)
 
 
-def linear_backward(dout, cache):
-    """dout (..., J) -> dx (..., I), dweight (I, J), dbias (J)."""
+def linear_backward(dout, cache, into=None):
+    """dout (..., J) -> dx (..., I), dweight (I, J), dbias (J). into: the last two, to add to instead of fresh arrays."""
     x, weight = cache
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dx = rows(dout) @ weight.T                    # (N, J) @ (J, I) -> (N, I)
     dweight = rows(x).T @ rows(dout)              # (I, N) @ (N, J) -> (I, J)
     dbias = rows(dout).sum(axis=0)                # (N, J) -> (J)
-    return dx.reshape(x.shape), dweight, dbias
+    return dx.reshape(x.shape), *added(into, dweight, dbias)

@@ -28,10 +28,10 @@ def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
     return out, (fc_cache, gelu_cache, proj_cache)
 
 
-def mlp_backward(dout, cache, ops=REFERENCE):
-    """dout (..., C) -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias."""
+def mlp_backward(dout, cache, into=None, ops=REFERENCE):
+    """dout (..., C) -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias. into: the last four, to add to."""
     fc_cache, gelu_cache, proj_cache = cache
-    da, dproj_weight, dproj_bias = ops.linear_backward(dout, proj_cache)
+    da, dproj_weight, dproj_bias = ops.linear_backward(dout, proj_cache, into=into and into[2:])
     dh = ops.gelu_backward(da, gelu_cache)
-    dx, dfc_weight, dfc_bias = ops.linear_backward(dh, fc_cache)
+    dx, dfc_weight, dfc_bias = ops.linear_backward(dh, fc_cache, into=into and into[:2])
     return dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias
