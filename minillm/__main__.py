@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, posttrain, printer, tokenizer
+from .commands import add_common, evaluate, posttrain, printer, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -119,6 +119,7 @@ def parser():
 
     tokenizer.add(commands)
     posttrain.add(commands)
+    evaluate.add(commands)
     return top
 
 

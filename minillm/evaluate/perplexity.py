@@ -1,0 +1,93 @@
+"""How surprised is a model by a text: perplexity per token, and bits per byte, which compares across tokenizers.
+
+    perplexity     = exp(nats / tokens)
+    bits per byte  = nats / ln 2 / bytes
+
+A document longer than the context is read in windows that overlap by half: each token is predicted once, by a window in
+which at least half a context stands before it (all but the first). Every document starts after the end-of-text token, so
+that its first token is predicted, too, and the bytes are all there are.
+"""
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
+
+
+class Surprise(NamedTuple):
+    """One document: summed loss in nats, tokens predicted, UTF-8 bytes."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+
+def surprises(model, tokenizer, texts, progress=None):
+    """A Surprise for each text. Raises ValueError if there is none, or one is empty."""
+    texts = list(texts)
+    if not texts:
+        raise ValueError("there is no text to evaluate on")
+    found = []
+    for i, text in enumerate(texts):
+        found.append(surprise(model, tokenizer, text))
+        if progress:
+            progress(i + 1, len(texts), "")
+    return found
+
+
+def surprise(model, tokenizer, text):
+    """The Surprise of one text."""
+    ids = tokenizer.encode_ordinary(text)
+    if not ids:
+        raise ValueError("a text to evaluate on is empty")
+    if tokenizer.eot_token is not None:
+        ids = [tokenizer.eot_token, *ids]
+    losses = token_losses(model, ids)
+    return Surprise(float(losses.sum()), len(losses), len(text.encode()))
+
+
+def token_losses(model, ids):
+    """Nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
+    found = []
+    spans = list(windows(len(ids) - 1, model.config.block_size))
+    for batch in batches(spans, BATCH_TOKENS):
+        tokens = np.concatenate([ids[start:end] for start, end, _ in batch])[None]          # (1, N)
+        targets = np.concatenate([ids[start + 1:end + 1] for start, end, _ in batch])[None]
+        lengths = [end - start for start, end, _ in batch]
+        losses = np.split(model.losses(tokens, targets, lengths=lengths)[0], np.cumsum(lengths)[:-1])
+        found += [part[fresh - start:] for part, (start, _, fresh) in zip(losses, batch)]
+    return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+
+
+def windows(length, block_size):
+    """(start, end, fresh) that cover range(length): inputs start..end, of which those from `fresh` on were not read yet."""
+    fresh, step = 0, max(1, block_size // 2)
+    while fresh < length:
+        end = min(length, max(block_size, fresh + step))
+        yield max(0, end - block_size), end, fresh
+        fresh = end
+
+
+def batches(spans, limit):
+    """Consecutive windows, together at most `limit` tokens (or one window)."""
+    batch, size = [], 0
+    for span in spans:
+        if batch and size + span[1] - span[0] > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(span)
+        size += span[1] - span[0]
+    if batch:
+        yield batch
+
+
+def bits_per_byte(found):
+    """Of all documents together."""
+    return sum(s.nats for s in found) / math.log(2) / sum(s.bytes for s in found)
+
+
+def perplexity(found):
+    """Of all documents together; infinity rather than an overflow."""
+    nats = sum(s.nats for s in found) / sum(s.tokens for s in found)
+    return math.exp(nats) if nats < 700 else math.inf
