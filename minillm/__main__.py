@@ -6,14 +6,13 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, evaluate, posttrain, printer, tokenizer
+from .commands import add_common, evaluate, generate, posttrain, printer, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
     "quickstart": "minillm quickstart --minutes 2",
     "info": "minillm info",
     "train": "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000",
-    "generate": 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-k 50',
     "gradcheck": "minillm gradcheck --op layernorm --backend cpu",
 }
 
@@ -36,14 +35,6 @@ def train(args):
                              resume=args.resume, say=printer(args.json))
     if args.json:
         print(json.dumps(results))
-
-
-def generate(args):
-    from .workflow import generate_text
-    for piece in generate_text(args.model, args.prompt, args.max_new_tokens, args.temperature, args.top_k, args.top_p,
-                               args.seed, args.backend):
-        print(piece, end="", flush=True)
-    print()
 
 
 def gradcheck(args):
@@ -100,14 +91,7 @@ def parser():
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
 
-    p = command(commands, "generate", generate, "continue a prompt")
-    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
-    p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document)")
-    p.add_argument("-n", "--max-new-tokens", type=int, default=200)
-    p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
-    p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
-    p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
-    add_common(p)
+    generate.add(commands)
 
     p = command(commands, "gradcheck", gradcheck, "check every backward against finite differences")
     p.add_argument("--op", action="append", help="only this op; repeatable (default: all of the op table)")

@@ -1,16 +1,16 @@
 """What the commands do, as functions: train on files, generate, check gradients, train a tokenizer."""
-import codecs
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from . import speculative
 from .config import GPTConfig
 from .data.extract import Report, read_documents
 from .data.prepare import TrainingData, prepare
-from .generate import stream
+from .generate import TextStream, steps
 from .gradcheck import as_dict, check_model, gradcheck
 from .model import GPT
 from .plot import plot_losses
@@ -65,17 +65,69 @@ def describe_source(paths, tokenizer):
     return f"{digest.hexdigest()} {tokenizer}"
 
 
-def generate_text(directory, prompt, max_new_tokens, temperature, top_k, top_p, seed, backend="auto"):
-    """Yield the prompt and its continuation piece by piece, never half a character."""
-    tokenizer = Tokenizer.from_pretrained(directory)
-    model = GPT.from_pretrained(directory, select(backend))
-    ids = tokenizer.encode(prompt, allowed_special="all") or [first_token(tokenizer)]
-    yield prompt
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, stop=tokenizer.eot_token):
-        if token != tokenizer.eot_token:
-            yield decoder.decode(tokenizer.token_bytes(token))
-    yield decoder.decode(b"", final=True)
+@dataclass
+class Writer:
+    """What it takes to continue a text: a model, its tokenizer, perhaps a draft that makes k guesses a pass."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    draft: object = None            # a GPT, a speculative.Lookup, or None
+    k: int = 4
+    counts: speculative.Counts = field(default_factory=speculative.Counts)
+
+
+def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
+    """A Writer from a model directory, and that of a draft. Raises ValueError for a draft with another tokenizer."""
+    tokenizer, ops = Tokenizer.from_pretrained(directory), select(backend)
+    model = GPT.from_pretrained(directory, ops)
+    if lookup:
+        return Writer(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
+    if draft and token_list(Tokenizer.from_pretrained(draft)) != token_list(tokenizer):
+        raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")
+    return Writer(model, tokenizer, GPT.from_pretrained(draft, ops) if draft else None, k)
+
+
+def token_list(tokenizer):
+    return [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+
+
+def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None):
+    """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
+
+    The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or after
+    max_new_tokens. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}.
+    """
+    tokenizer, text = writer.tokenizer, TextStream(writer.tokenizer, stop)
+    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    pieces, tokens, finish = [], [], "length"
+
+    def write(piece):
+        pieces.append(piece)
+        say(piece)
+    for step in token_steps(writer, ids, max_new_tokens, sampling, top):
+        if step.token != tokenizer.eot_token:
+            tokens.append(described(step, tokenizer))
+            write(text.push(step.token))
+        if step.token == tokenizer.eot_token or text.stopped is not None:
+            finish = "stop"
+            break
+    write(text.finish())
+    return {"text": "".join(pieces), "finish": finish, "seed": sampling.seed, "tokens": tokens}
+
+
+def token_steps(writer, ids, max_new_tokens, sampling, top):
+    """The Steps of a text, guessed ahead if there is a draft; the same distribution either way."""
+    stop = writer.tokenizer.eot_token
+    if writer.draft is None:
+        return steps(writer.model, ids, max_new_tokens, sampling, stop, top)
+    return speculative.steps(writer.model, writer.draft, ids, max_new_tokens, sampling, stop, top, writer.k, writer.counts)
+
+
+def described(step, tokenizer):
+    """A Step as a dict for JSON."""
+    def one(token, logprob):
+        return {"id": token, "text": tokenizer.decode([token]), "logprob": logprob}
+    return one(step.token, step.logprob) | {"top": [one(*alternative) for alternative in step.top]}
 
 
 def first_token(tokenizer):
