@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, evaluate, generate, posttrain, printer, tokenizer
+from .commands import add_common, data, evaluate, generate, posttrain, printer, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -102,6 +102,7 @@ def parser():
     p.add_argument("--json", action="store_true", help="machine-readable output")
 
     tokenizer.add(commands)
+    data.add(commands)
     posttrain.add(commands)
     evaluate.add(commands)
     return top

@@ -64,6 +64,12 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
 
     Raises FileNotFoundError, at once, for a path that does not exist; ValueError, at the end, when nothing was usable.
     """
+    return ((name, text) for name, text, _ in read_records(paths, report, field))
+
+
+def read_records(paths: str | os.PathLike | Iterable[str | os.PathLike], report: Report | None = None,
+                 field: str = "text") -> Iterator[tuple[str, str, dict]]:
+    """As `read_documents`, but (name, text, record): the .jsonl line's object, or {field: text, "source": name}."""
     paths = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     for path in paths:
         if not path.exists():
@@ -71,14 +77,14 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
     return _read_all(paths, Report() if report is None else report, field)
 
 
-def _read_all(paths: list[Path], report: Report, field: str) -> Iterator[tuple[str, str]]:
+def _read_all(paths: list[Path], report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     found = 0
     for path in _files(paths, report):
-        for name, text in _read_file(path, report, field):
+        for name, text, record in _read_file(path, report, field):
             found += 1
             report.documents += 1
             report.bytes += len(text.encode())
-            yield name, text
+            yield name, text, record
     if not found:
         raise ValueError(f"no usable text in {', '.join(map(str, paths)) or 'an empty list of paths'}: {report} "
                          f"Expected text (UTF-8) in {', '.join(SUFFIXES)}")
@@ -126,14 +132,15 @@ def _folder_files(root: Path, report: Report) -> Iterator[Path]:
                 report.skip(str(Path(folder, name)), "of another kind")
 
 
-def _read_file(path: Path, report: Report, field: str) -> Iterator[tuple[str, str]]:
+def _read_file(path: Path, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     try:
         opener = gzip.open if path.name.lower().endswith(".gz") else open
         with opener(path, "rb") as raw, io.BufferedReader(raw) as file:
             if path.name.lower().endswith((".jsonl", ".jsonl.gz")):
                 yield from _records(file, str(path), report, field)
             else:
-                yield from _pieces(file, str(path))
+                for name, text in _pieces(file, str(path)):
+                    yield name, text, {field: text, "source": name}
     except Unusable as error:
         report.skip(str(path), str(error))
     except UnicodeDecodeError:
@@ -189,7 +196,7 @@ def _check_is_text(text: str) -> None:
         raise Unusable("binary")
 
 
-def _records(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str]]:
+def _records(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     """The texts of a .jsonl file, named "NAME:LINE"; bad lines are skipped one by one."""
     number = filled = 0
     while line := file.readline(LONGEST_LINE):
@@ -200,14 +207,14 @@ def _records(file: io.BufferedReader, name: str, report: Report, field: str) -> 
                 _skip_line(file)
                 raise Unusable("line too long")
             if line.strip():
-                yield f"{name}:{number}", _record_text(line, field)
+                yield f"{name}:{number}", *_record(line, field)
         except Unusable as error:
             report.skip(f"{name}:{number}", str(error))
     if not filled:
         raise Unusable("empty")
 
 
-def _record_text(line: bytes, field: str) -> str:
+def _record(line: bytes, field: str) -> tuple[str, dict]:
     try:
         record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError:
@@ -222,7 +229,7 @@ def _record_text(line: bytes, field: str) -> str:
     if not _encodable(text):          # JSON may spell half a surrogate pair; no UTF-8 text holds one
         raise Unusable("not UTF-8")
     _check_is_text(text)
-    return text
+    return text, record
 
 
 def _encodable(text: str) -> bool:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -67,6 +68,9 @@ class Lsh:
     def found(self, similarity):
         """The S-curve: the probability that two documents of this Jaccard similarity share a band."""
         return 1 - (1 - np.asarray(similarity, np.float64)**self.rows)**self.bands
+
+
+MISS_WEIGHT = 0.95      # of `choose`, when pairs are verified: a false one costs a comparison, a missed one stays
 
 
 def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float = 0.5, **options) -> Lsh:
@@ -241,14 +245,14 @@ def similarities(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray, thr
     core = load(backend)
     if core:
         return core.jaccard(hashes, offsets, np.ascontiguousarray(pairs, np.int64), threads)
-    sets = [hashes[start:end] for start, end in zip(offsets, offsets[1:])]
+    sets = [hashes[start:end] for start, end in pairwise(offsets)]
     return np.array([jaccard_similarity(sets[left], sets[right]) for left, right in pairs], np.float64)
 
 
-def unite(parents: np.ndarray, pairs: np.ndarray, backend: str = "auto") -> np.ndarray:
-    """`united`; may work in place."""
+def unite(parents: np.ndarray, pairs: np.ndarray, backend: str = "auto") -> None:
+    """`united`, in place: `parents` (n,) int64."""
     core = load(backend)
-    if not core:
-        return united(parents, pairs)
-    core.unite(parents, np.ascontiguousarray(pairs, np.int64))
-    return parents
+    if core:
+        core.unite(parents, np.ascontiguousarray(pairs, np.int64))
+    else:
+        parents[:] = united(parents, pairs)

@@ -1,0 +1,437 @@
+"""Deduplication of more text than memory holds: which documents to keep, why the others go, and a report of it.
+
+The input is read three times, and no text is kept in between:
+
+    1. sign     a digest of every text, and the keys of its bands (minhash.py)      -> table, sorted keys on the disk
+       exact    equal digests are one text; the best copy stands for it
+       bucket   of the others, those that share a key are pairs to look at          -> sorted pairs on the disk
+    2. verify   the shingles of the documents in pairs; their exact similarity      -> clusters, by union-find
+       lines    (asked for) lines that stand in many of the documents to be kept
+    3. write    the records that are kept, and the report
+
+Each stage is a pure function of the documents' contents, never of their order or of the number of threads, so the same
+documents are kept whichever way they come. Of a cluster (documents joined by a chain of similar pairs) the longest is
+kept, in UTF-8 bytes; of equally long ones the one whose hash of all its record is least.
+
+Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 bytes a document and band, 32 a document,
+and 8 for each distinct shingle of the documents in pairs.
+"""
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..files import atomic_write
+from ..tokenizer.fast import count_threads
+from . import extract, minhash
+from .external import ExternalSort
+from .minhash import Lsh
+
+TABLE = np.dtype([("digest", "<u8", 2), ("bytes", "<i8"), ("tie", "<u8")])      # a document
+BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of text that is handed to the threads together
+NEIGHBOURS = 8              # in a large bucket each document is compared with this many, and with the best
+PAIRS = 2**16               # verified together
+LEAST_MEMORY = 2**26
+EXAMPLES, MEMBERS, EXCERPT = 12, 4, 160         # clusters in the report, members of each, characters of each
+CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+KEPT, EXACT, NEAR, LINES = range(4)
+REASONS = {EXACT: "exact duplicate", NEAR: "near-duplicate", LINES: "only repeated lines"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """lsh: None finds exact duplicates only. threshold: the Jaccard similarity from which a pair is one, if `verify`;
+    without, every pair that shares a band is. lines: N removes lines in more than N kept documents, None leaves them;
+    line_characters: shorter lines stay. memory: bytes. threads: None for all cores. field: of a .jsonl with the text.
+    """
+    lsh: Lsh | None = Lsh(bands=16, rows=8)      # minhash.choose(0.8, miss_weight=minhash.MISS_WEIGHT)
+    threshold: float = 0.8
+    verify: bool = True
+    lines: int | None = None
+    line_characters: int = 30
+    memory: int = 2**30
+    threads: int | None = None
+    field: str = "text"
+
+    def __post_init__(self):
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1: got {self.threshold}")
+        if self.lines is not None and self.lines < 1:
+            raise ValueError(f"lines must be at least 1: got {self.lines}")
+        if self.memory < LEAST_MEMORY:
+            raise ValueError(f"memory must be at least {LEAST_MEMORY >> 20} MiB: got {self.memory} bytes")
+        count_threads(self.threads)
+
+
+def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, options: Options = Options(),
+          progress: Callable[[int, int, str], None] | None = None) -> dict:
+    """Write the documents of `inputs` (as extract.read_records reads them) that are kept to `output`, a .jsonl file.
+
+    Returns the report, also written to `report_path(output)`: counts and bytes by reason, clusters. Both files appear
+    when they are whole; an earlier output stays until then. `progress(done, total, stage)` counts bytes of text.
+
+    Raises FileNotFoundError for a missing input, ValueError when nothing is usable, when the output is among the inputs
+    or when these change meanwhile, OSError as the file system does.
+    """
+    inputs, output = [Path(path) for path in inputs], Path(output)
+    check_paths(inputs, output)
+    with workspace(output) as folder:
+        stages = Stages(inputs, options, folder, progress)
+        table, found = sign(stages)
+        parents = np.arange(len(table))
+        state = exact(table, stages, parents)
+        looked_at = near(stages, table, state, parents, found) if options.lsh else {}
+        repeated = repeated_lines(stages, table, state) if options.lines else None
+        report = write(stages, output, table, state, parents, repeated)
+    report |= {"options": described(options), "input": asdict(stages.report), "pairs": looked_at}
+    with atomic_write(report_path(output)) as file:
+        json.dump(report, file, indent=1, ensure_ascii=False)
+    return report
+
+
+def report_path(output: str | os.PathLike) -> Path:
+    return Path(output).with_suffix(".report.json")
+
+
+def check_paths(inputs: list[Path], output: Path) -> None:
+    if output.suffix != ".jsonl":
+        raise ValueError(f"the output must be a .jsonl file: got {output}")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {output.parent}")
+    for path in inputs:
+        if path.resolve() == output.resolve() or path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"the output {output} is among the inputs ({path}), and would be read as one the next time")
+
+
+@contextmanager
+def workspace(output: Path):
+    """A folder beside the output for what does not fit into memory; those of runs that were killed are removed."""
+    for left in output.parent.glob(f".{output.name}.*.work"):
+        if not alive(left.suffixes[-2][1:]):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = output.parent / f".{output.name}.{os.getpid()}.work"
+    folder.mkdir()
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, f"the disk is full: {folder.parent} has no room for the sorted keys or the output; "
+                          "nothing was written") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class Stages:
+    """What all stages need: inputs, options, the folder for spills, the reader's report and the progress."""
+
+    def __init__(self, inputs, options, folder, progress):
+        self.inputs, self.options, self.folder, self.progress = inputs, options, folder, progress
+        self.threads = count_threads(options.threads)
+        self.report = extract.Report()
+        self.passes = 2 + bool(options.lsh and options.verify) + bool(options.lines)
+        self.done, self.total = 0, self.passes * sum(map(file_bytes, inputs))
+
+    def batches(self, stage: str, table: np.ndarray | None = None) -> Iterator[tuple[int, list[tuple[str, str, dict]]]]:
+        """Yield (number of the first, [(name, text, record)]); from the second time on compared with the table."""
+        records = extract.read_records(self.inputs, self.report if table is None else extract.Report(), self.options.field)
+        first = 0
+        for batch in batched(records):
+            sizes = [len(text.encode()) for _, text, _ in batch]
+            if table is not None and table["bytes"][first:first + len(batch)].tolist() != sizes:
+                raise ValueError("the input changed while it was read")
+            self.done += sum(sizes)
+            if self.progress:
+                self.progress(self.done, max(self.total, self.done), stage)
+            yield first, batch
+            first += len(batch)
+        if table is not None and first != len(table):
+            raise ValueError("the input changed while it was read")
+
+
+def batched(records: Iterable[tuple[str, str, dict]]) -> Iterator[list[tuple[str, str, dict]]]:
+    batch, size = [], 0
+    for record in records:
+        batch.append(record)
+        size += len(record[1])
+        if size >= BATCH_BYTES or len(batch) >= BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def file_bytes(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names
+               if name.lower().endswith(extract.SUFFIXES) and os.path.exists(os.path.join(folder, name)))
+
+
+# ---- 1. digests and band keys
+
+def sign(stages: Stages) -> tuple[np.ndarray, ExternalSort]:
+    """The table, (documents,) of TABLE mapped from the disk, and the (band key, document) pairs."""
+    options, path = stages.options, stages.folder / "table"
+    keys = ExternalSort(stages.folder, "keys", options.memory // 2)
+    with open(path, "wb") as file:
+        for first, batch in stages.batches("signing"):
+            file.write(table_rows(batch, options.field).data)
+            if options.lsh:
+                band_keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, stages.threads)
+                some = np.flatnonzero(counts)                          # a text without any word is like no other
+                keys.add(band_keys[some].ravel(), np.repeat(first + some, options.lsh.bands))
+    return np.memmap(path, TABLE, "r"), keys
+
+
+def table_rows(batch: list[tuple[str, str, dict]], field: str) -> np.ndarray:
+    """(documents,) of TABLE. Digest: of the text with every stretch of white space as one space; tie: of the record."""
+    rows = np.empty(len(batch), TABLE)
+    for row, (_, text, record) in zip(rows, batch):
+        digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
+        others = {name: value for name, value in record.items() if name != field}
+        data = text.encode()
+        whole = hashlib.blake2b(data, digest_size=8, key=b"tie")
+        whole.update(json.dumps(others, sort_keys=True).encode())
+        row["digest"] = np.frombuffer(digest, "<u8")
+        row["bytes"], row["tie"] = len(data), int.from_bytes(whole.digest(), "little")
+    return rows
+
+
+# ---- exact duplicates
+
+def exact(table: np.ndarray, stages: Stages, parents: np.ndarray) -> np.ndarray:
+    """(documents,) uint8: KEPT or EXACT; copies are joined to the best of them in `parents`."""
+    digests = ExternalSort(stages.folder, "digests", stages.options.memory // 2)
+    for start in range(0, len(table), PAIRS):
+        part = table["digest"][start:start + PAIRS, 0]
+        digests.add(part, np.arange(start, start + len(part)))
+    state = np.zeros(len(table), np.uint8)
+    for first_words, documents in digests.ranges():
+        documents = repeated(first_words, documents).astype(np.int64)
+        rows = table[documents]
+        order = np.lexsort((rows["tie"], -rows["bytes"], rows["digest"][:, 1], rows["digest"][:, 0]))
+        documents, digest = documents[order], rows["digest"][order]
+        copy = np.flatnonzero((digest[1:] == digest[:-1]).all(axis=1)) + 1
+        state[documents[copy]] = EXACT
+        minhash.unite(parents, np.column_stack([documents[copy - 1], documents[copy]]))
+    return state
+
+
+def repeated(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values whose key, in ascending order, is that of a neighbour too."""
+    same = keys[1:] == keys[:-1]
+    return values[np.append(same, False) | np.insert(same, 0, False)]
+
+
+# ---- near-duplicates
+
+def near(stages: Stages, table: np.ndarray, state: np.ndarray, parents: np.ndarray, keys: ExternalSort) -> dict:
+    """Marks all but the best of each cluster as NEAR, joins them in `parents`; returns how many pairs were looked at."""
+    pairs, wanted = candidate_pairs(stages, table, state, keys)
+    similarity = exact_similarity(stages, table, wanted) if stages.options.verify and wanted.any() else None
+    counts = {"candidates": 0, "similar": 0}
+    for part in distinct_pairs(pairs):
+        similar = part[similarity(part) >= stages.options.threshold] if similarity else part
+        counts["candidates"] += len(part)
+        counts["similar"] += len(similar)
+        minhash.unite(parents, similar)
+    mark_near(table, state, parents)
+    return counts
+
+
+def candidate_pairs(stages: Stages, table: np.ndarray, state: np.ndarray,
+                    keys: ExternalSort) -> tuple[ExternalSort, np.ndarray]:
+    """Pairs of documents that share a band, repeats included, and (documents,) bool: which are in one."""
+    pairs = ExternalSort(stages.folder, "pairs", stages.options.memory // 2)
+    wanted = np.zeros(len(table), bool)
+    for band_keys, documents in keys.ranges():
+        documents = documents.astype(np.int64)
+        unique = state[documents] == KEPT
+        found = bucket_pairs(band_keys[unique], documents[unique], table)
+        wanted[found] = True
+        pairs.add(found[:, 0], found[:, 1])
+    return pairs, wanted
+
+
+def bucket_pairs(keys: np.ndarray, documents: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """(pairs, 2) int64, the lesser number first: in each bucket, everyone with the NEIGHBOURS before and with the best.
+
+    In the order of rank, by length, so that neighbours have the best chance to be alike, and a bucket of m gives at most
+    (NEIGHBOURS + 1) m pairs; up to NEIGHBOURS + 1 documents that is every pair.
+    """
+    alone = np.insert(keys[1:] != keys[:-1], 0, True) & np.append(keys[1:] != keys[:-1], True)
+    keys, documents = keys[~alone], documents[~alone]
+    rows = table[documents]
+    order = np.lexsort((rows["tie"], -rows["bytes"], keys))
+    keys, documents = keys[order], documents[order]
+    start = np.searchsorted(keys, keys)                                 # (n,) where each one's bucket begins
+    place = np.arange(len(keys)) - start
+    found = [np.column_stack([documents[start], documents])[place > NEIGHBOURS]]
+    for step in range(1, NEIGHBOURS + 1):
+        later = np.flatnonzero(place >= step)
+        found.append(np.column_stack([documents[later - step], documents[later]]))
+    return np.sort(np.concatenate(found), axis=1)
+
+
+def distinct_pairs(pairs: ExternalSort) -> Iterator[np.ndarray]:
+    """Each pair once, as (up to PAIRS, 2) int64."""
+    for left, right in pairs.ranges():
+        found = np.column_stack([left, right]).astype(np.int64)
+        fresh = np.insert((found[1:] != found[:-1]).any(axis=1), 0, True) & (left != right)
+        found = found[fresh]
+        for start in range(0, len(found), PAIRS):
+            yield found[start:start + PAIRS]
+
+
+def exact_similarity(stages: Stages, table: np.ndarray, wanted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Spill the shingles of the wanted documents; returns the function (pairs, 2) -> (pairs,) Jaccard similarity."""
+    path, lengths = stages.folder / "shingles", [np.zeros(1, np.int64)]
+    with open(path, "wb") as file:
+        for first, batch in stages.batches("verifying", table):
+            texts = [text for number, (_, text, _) in enumerate(batch, first) if wanted[number]]
+            hashes, offsets = minhash.shingle_sets(texts, stages.options.lsh, stages.threads)
+            file.write(hashes.data)
+            lengths.append(np.diff(offsets))
+    offsets, place = np.cumsum(np.concatenate(lengths)), np.cumsum(wanted) - 1
+
+    def similarity(pairs: np.ndarray) -> np.ndarray:
+        return minhash.similarities(np.memmap(path, np.uint64, "r"), offsets, place[pairs], stages.threads)
+    return similarity
+
+
+def mark_near(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> None:
+    """In each cluster all but the best of those that are still there become NEAR."""
+    members = np.flatnonzero(state == KEPT)
+    members = members[np.bincount(parents[members], minlength=len(parents))[parents[members]] > 1]
+    members = by_rank(table, members, parents[members])
+    state[members[1:][parents[members[1:]] == parents[members[:-1]]]] = NEAR
+
+
+def by_rank(table: np.ndarray, documents: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Group by group, the one to keep first: the longest, of equally long ones the one with the least hash."""
+    rows = table[documents]
+    return documents[np.lexsort((rows["tie"], -rows["bytes"], groups))]
+
+
+# ---- repeated lines
+
+def repeated_lines(stages: Stages, table: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """(lines,) uint64, sorted: hashes of the lines that stand in more than options.lines of the kept documents."""
+    lines = ExternalSort(stages.folder, "lines", stages.options.memory // 2)
+    for first, batch in stages.batches("lines", table):
+        hashes = [line_hash(line) for number, (_, text, _) in enumerate(batch, first) if state[number] == KEPT
+                  for line in countable_lines(text, stages.options.line_characters)]
+        lines.add(np.array(hashes, np.uint64), np.zeros(len(hashes), np.uint64))
+    found = [np.empty(0, np.uint64)]
+    for hashes, _ in lines.ranges():
+        distinct, counts = np.unique(hashes, return_counts=True)
+        found.append(distinct[counts > stages.options.lines])
+    return np.concatenate(found)
+
+
+def countable_lines(text: str, characters: int) -> set[str]:
+    """The distinct lines of a text, without white space around them, that are long enough."""
+    return {stripped for line in text.split("\n") if len(stripped := line.strip()) >= characters}
+
+
+def line_hash(line: str) -> int:
+    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
+
+
+def without_lines(text: str, repeated: set[int], characters: int) -> str:
+    """The text less its repeated lines."""
+    return "\n".join(line for line in text.split("\n")
+                     if len(stripped := line.strip()) < characters or line_hash(stripped) not in repeated)
+
+
+# ---- 3. output and report
+
+def write(stages: Stages, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
+          repeated: np.ndarray | None) -> dict:
+    """Write the kept records; returns the report's counts, clusters and examples."""
+    field, characters = stages.options.field, stages.options.line_characters
+    examples = example_clusters(table, state, parents)
+    quoted = {number: cluster for cluster in examples for number in cluster["members"]}
+    repeated = None if repeated is None else set(repeated.tolist())
+    cut, quotes = 0, {}
+    with atomic_write(output) as file:
+        for first, batch in stages.batches("writing", table):
+            for number, (name, text, record) in enumerate(batch, first):
+                if number in quoted:
+                    quotes[number] = {"name": name, "text": text[:EXCERPT]}
+                if state[number] != KEPT:
+                    continue
+                if repeated:
+                    shorter = without_lines(text, repeated, characters)
+                    cut += len(text) - len(shorter)
+                    if not shorter.strip():
+                        state[number] = LINES
+                        continue
+                    record[field] = shorter
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    for cluster in examples:
+        cluster["members"] = [quotes[number] for number in cluster["members"]]
+    return summary(table, state, parents) | {"line_characters_removed": cut, "examples": examples}
+
+
+def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
+    def size(chosen):
+        return {"documents": int(chosen.sum()), "bytes": int(table["bytes"][chosen].sum())}
+
+    sizes = np.bincount(np.bincount(parents))[1:]                       # clusters of 1, 2, 3, ... documents
+    return {"read": size(state >= 0), "kept": size(state == KEPT),
+            "dropped": {reason: size(state == code) for code, reason in REASONS.items()},
+            "clusters": {str(members): int(count) for members, count in enumerate(sizes, 1) if count and members > 1}}
+
+
+def example_clusters(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> list[dict]:
+    """The largest clusters and, by hash, some of the others: {"documents": size, "members": numbers, the kept first}."""
+    sizes = np.bincount(parents, minlength=len(parents))
+    roots = np.flatnonzero(sizes > 1)
+    by_size = roots[np.lexsort((table["tie"][roots], -sizes[roots]))]
+    by_hash = roots[np.argsort(table["tie"][roots])]
+    chosen = list(dict.fromkeys([*by_size[:EXAMPLES // 2].tolist(), *by_hash[:EXAMPLES].tolist()]))[:EXAMPLES]
+    members = np.flatnonzero(np.isin(parents, chosen))
+    members = by_rank(table, members, parents[members])
+    return [{"documents": int(sizes[root]), "members": members[parents[members] == root][:MEMBERS].tolist()}
+            for root in chosen]
+
+
+def described(options: Options) -> dict:
+    """The options, and what they promise: how likely a pair of some similarity is to be looked at."""
+    facts = {name: value for name, value in asdict(options).items() if name != "threads"}
+    if options.lsh:
+        facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
+    return facts
+
+
+def page(report: dict, output: str | os.PathLike) -> str:
+    """The report in a few lines."""
+    read, kept = report["read"], report["kept"]
+    head = (f"kept {kept['documents']:,} of {read['documents']:,} documents, {kept['bytes'] / 1e6:,.2f} of "
+            f"{read['bytes'] / 1e6:,.2f} MB, in {output}")
+    lines = [head] + [f"    {reason + 's':<22}{size['documents']:>12,} documents {size['bytes'] / 1e6:>12,.2f} MB"
+                      for reason, size in report["dropped"].items() if size["documents"]]
+    if report["pairs"]:
+        lines.append(f"    {report['pairs']['candidates']:,} pairs shared a band, {report['pairs']['similar']:,} were similar")
+    skipped = sum(report["input"]["skipped"].values())
+    lines += [f"    {skipped} inputs skipped: {report['input']['skipped']}"] * bool(skipped)
+    return "\n".join([*lines, f"report in {report_path(output)}"])
