@@ -55,6 +55,10 @@ def linear_cross_entropy(x, wte, targets, ignore_index):
     return cross_entropy(F.linear(x, wte), targets, ignore_index)
 
 
+def lora_linear(x, weight, bias, a, b, scale, p, key):
+    return F.linear(x, weight, bias) + scale * (F.dropout(x, p) @ a) @ b
+
+
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, label_smoothing):
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
@@ -69,10 +73,10 @@ def grpo_loss(logp, old_logp, ref_logp, advantages, clip, beta):
 COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
                 "attention": attention, "attention_decode": attention_decode, "residual_layernorm": residual_layernorm,
                 "dropout": dropout, "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy,
-                "dpo_loss": dpo_loss, "grpo_loss": grpo_loss}
+                "dpo_loss": dpo_loss, "lora_linear": lora_linear, "grpo_loss": grpo_loss}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
-TRANSPOSED = {"linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
-NOT_COMPARED = ("dropout",)                                         # another random generator, another mask
+TRANSPOSED = {"linear": ("weight",), "lora_linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
+NOT_COMPARED = ("dropout", "lora_linear")                                         # another random generator, another mask
 
 
 def candidate(spec, args, dout, threads):

@@ -73,6 +73,11 @@ def linear_sample(rng, dtype, d):
             "bias": normal(rng, dtype, 4 * d.C)}
 
 
+def lora_linear_sample(rng, dtype, d):
+    return linear_sample(rng, dtype, d) | {"a": normal(rng, dtype, d.C, 3), "b": normal(rng, dtype, 3, 4 * d.C), "scale": 0.7,
+                                           "p": 0.25, "key": (3, 1, 4)}
+
+
 def layernorm_sample(rng, dtype, d):
     return {"x": normal(rng, dtype, d.B, d.T, d.C), "weight": normal(rng, dtype, d.C), "bias": normal(rng, dtype, d.C),
             "eps": 1e-5}
@@ -217,6 +222,10 @@ OPS = {spec.name: spec for spec in (
            wrong("weight", flatter, other_dtype, shorter) + wrong("bias", narrower, other_dtype)
            + (("x narrower", "x", narrower, "weight"),),
            lambda d: (8 * d.B * d.T * d.C ** 2, 16 * d.B * d.T * d.C ** 2)),
+    OpSpec("lora_linear", lora_linear_sample, ("x", "a", "b"),
+           wrong("weight", flatter, other_dtype) + wrong("bias", narrower) + wrong("a", shorter, other_dtype)
+           + wrong("b", narrower, other_dtype) + wrong("p", constant(1.0)) + (("x narrower", "x", narrower, "weight"),),
+           lambda d: (8 * d.B * d.T * d.C ** 2, 8 * d.B * d.T * d.C ** 2)),      # and r / C of it for the small one
     OpSpec("layernorm", layernorm_sample, ("x", "weight", "bias"),
            wrong("weight", narrower, other_dtype) + wrong("bias", narrower, other_dtype)
            + (("x narrower", "x", narrower, "weight"),),

@@ -102,6 +102,11 @@ def grpo_ignores_the_clip(dout, cache):
     return ops.grpo_loss_backward(dout, (gain, np.ones_like(free), back, beta))
 
 
+def lora_forgets_the_second_road(dout, cache):
+    _, da, db = ops.lora_linear_backward(dout, cache)
+    return ops.linear_backward(dout, (cache[0], cache[3]))[0], da, db
+
+
 PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("layernorm", layernorm_without_a_term, ["x"]),
     ("embedding", embedding_by_assignment, ["wte"]),
@@ -112,6 +117,7 @@ PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("cross_entropy", cross_entropy_forgets_ignored, ["logits"]),
     ("residual_layernorm", stream_forgets_the_identity, ["x", "y"]),
     ("dropout", dropout_forgets_the_scale, ["x"]),
+    ("lora_linear", lora_forgets_the_second_road, ["x"]),
     ("dpo_loss", dpo_without_smoothing, ["chosen", "rejected"]),
     ("dpo_loss", dpo_rewards_the_rejected, ["rejected"]),
     ("grpo_loss", grpo_ignores_the_clip, ["logp"]),

@@ -23,6 +23,7 @@ from .grpo_loss import grpo_loss_backward, grpo_loss_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
+from .lora_linear import lora_linear_backward, lora_linear_forward
 from .mlp import mlp_backward, mlp_forward
 from .residual_layernorm import residual_layernorm_backward, residual_layernorm_forward
 from .sum_squares import sum_squares
