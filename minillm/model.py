@@ -41,10 +41,19 @@ class GPT:
         config, params = load_model(directory, dtype)
         return cls(config, ops=ops, params=params)
 
-    def save_pretrained(self, directory):
+    def save_pretrained(self, directory, eot_token=None):
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
         from .checkpoint import save_model
-        save_model(directory, self.config, self.params)
+        save_model(directory, self.config, self.params, eot_token)
+
+    def load_weights(self, directory):
+        """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
+        from .checkpoint import load_model
+        config, params = load_model(directory, self.params.flat.dtype)
+        changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
+        if changed:
+            raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
+        self.params.flat[:] = params.flat
 
     def forward(self, tokens):
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""

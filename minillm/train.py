@@ -8,7 +8,6 @@ A run directory holds the best model so far (config.json, model.safetensors, tok
 `last/`, the same model files plus the optimizer and the step: where to resume.
 """
 import csv
-import dataclasses
 import math
 import signal
 import time
@@ -123,7 +122,7 @@ def keep_best(model, state, run, eot_token, found):
     """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}
-        checkpoint.save_model(run, model.config, model.params, eot_token)
+        model.save_pretrained(run, eot_token)
     return found
 
 
@@ -148,7 +147,7 @@ def limited(batches, limit):
 def save(run, model, optimizer, state, eot_token):
     """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint."""
     def fill(directory):
-        checkpoint.save_model(directory, model.config, model.params, eot_token)
+        model.save_pretrained(directory, eot_token)
         checkpoint.save_training(directory, optimizer.m, optimizer.v, state)
     checkpoint.replace_directory(run / "last", fill)
 
@@ -160,18 +159,16 @@ def checkpoint_exists(run):
 
 def restore(run, model, optimizer, fresh):
     """Load run/last into model and optimizer; returns its state."""
-    config, params = checkpoint.load_model(run / "last", model.params.flat.dtype)
-    if config != model.config:
-        changed = [f.name for f in dataclasses.fields(config)
-                   if getattr(config, f.name) != getattr(model.config, f.name)]
-        raise ValueError(f"{run}/last holds a different model: {', '.join(changed)} differ; use another --out, "
-                         f"or --resume never")
+    try:
+        model.load_weights(run / "last")
+    except ValueError as error:
+        raise ValueError(f"{error}; use another --out, or --resume never") from None
     m, v, state = checkpoint.load_training(run / "last")
     for name in ("seed", "data"):
         if state[name] != fresh[name]:
             raise ValueError(f"{run}/last was trained with another {name}: {state[name]}, now {fresh[name]}; "
                              f"use another --out, or --resume never")
-    model.params.flat[:], optimizer.m.flat[:], optimizer.v.flat[:] = params.flat, m.flat, v.flat
+    optimizer.m.flat[:], optimizer.v.flat[:] = m.flat, v.flat
     optimizer.steps = state["step"]
     return state
 

@@ -10,13 +10,15 @@ DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eva
 
 def sft(args):
     from ..posttrain import run
-    return show(args, run.sft(args.base, args.data, args.out, config_of(args), args.resume, printer(args.json)))
+    return show(args, run.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
+                              printer(args.json)))
 
 
 def dpo(args):
     from ..posttrain import run
     return show(args, run.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
-                                 args.label_smoothing, args.reference_free, args.resume, printer(args.json)))
+                                 args.label_smoothing, args.reference_free, lora_of(args), args.resume,
+                                 printer(args.json)))
 
 
 def grpo(args):
@@ -42,20 +44,30 @@ def config_of(args):
     return TrainConfig(**settings)
 
 
+def lora_of(args):
+    """Settings of posttrain.lora.Adapted, or None without --lora-rank."""
+    if args.lora_rank is None:
+        return None
+    return {"rank": args.lora_rank, "alpha": args.lora_alpha or 2.0 * args.lora_rank, "dropout": args.lora_dropout,
+            "targets": args.lora_targets.split(",")}
+
+
 def add(commands):
     p = command(commands, "sft", sft, "fine-tune a model on conversations",
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with messages, or prompt and completion")
+    add_lora(p)
+    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records: messages, or prompt and completion")
 
     p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
+    add_lora(p)
     p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a step (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.1, help="how dear it is to leave the reference (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.1, help="price of leaving the reference (default: %(default)s)")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
-    p.add_argument("--reference-free", action="store_true", help="compare with nothing instead of with the base model")
+    p.add_argument("--reference-free", action="store_true", help="compare with nothing, not with the base model")
 
     p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
                 "minillm grpo runs/sums --task addition --out runs/rewarded")
@@ -64,8 +76,8 @@ def add(commands):
     p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
     p.add_argument("--group", type=int, default=8, help="answers to each problem (default: %(default)s)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")
-    p.add_argument("--clip", type=float, default=0.2, help="how far one step may change a token (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.04, help="how dear it is to leave the base model (default: %(default)s)")
+    p.add_argument("--clip", type=float, default=0.2, help="how far a step may move a token (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.04, help="price of leaving the base (default: %(default)s)")
 
 
 def add_shared(p):
@@ -74,3 +86,11 @@ def add_shared(p):
     p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-5; repeatable")
     p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+
+
+def add_lora(p):
+    p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
+    p.add_argument("--lora-alpha", type=float, help="adapters count alpha / rank times (default: twice the rank)")
+    p.add_argument("--lora-dropout", type=float, default=0.0, help="on the way into adapters (default: %(default)s)")
+    p.add_argument("--lora-targets", default="attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj", metavar="NAMES",
+                   help="by commas (default: %(default)s)")

@@ -8,12 +8,16 @@ from ..registry import select
 from ..tokenizer import Tokenizer
 from ..train import train
 from . import chat, dpo, grpo
+from .lora import Adapted
 from .sft import ChatData
 from .tasks import TASKS
 
 
-def sft(base, data, out, config, resume="auto", say=print):
-    """Fine-tune the model of `base` on conversations (JSONL). Returns the results, as the others here do."""
+def sft(base, data, out, config, lora=None, resume="auto", say=print):
+    """Fine-tune the model of `base` on conversations (JSONL). Returns the results, as the others here do.
+
+    lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
+    """
     tokenizer, model = chat.with_marks(*load(base, config))
     examples = chat.read_examples(data, tokenizer)
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
@@ -21,6 +25,7 @@ def sft(base, data, out, config, resume="auto", say=print):
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
     save_tokenizer(tokenizer, out)
+    model = adapters(model, base, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
@@ -29,7 +34,8 @@ def sft(base, data, out, config, resume="auto", say=print):
     return {"steps": state["step"], **best}
 
 
-def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, resume="auto", say=print):
+def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, lora=None,
+           resume="auto", say=print):
     """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
     tokenizer, model = chat.with_marks(*load(base, config))
     records = dpo.PreferenceData(chat.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
@@ -37,6 +43,7 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     save_tokenizer(tokenizer, out)
+    model = adapters(model, base, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing),
                            validate=dpo.validate_dpo(beta, label_smoothing), columns=dpo.DPO_COLUMNS), config, out, say)
@@ -46,7 +53,8 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
     return {"steps": state["step"], **best}
 
 
-def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=0.2, beta=0.04, resume="auto", say=print):
+def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=0.2, beta=0.04, resume="auto",
+           say=print):
     """Group-relative policy optimisation on a task with checkable answers (tasks.py)."""
     tokenizer, model = load(base, config)
     _, reference = load(base, config)
@@ -62,6 +70,15 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
     best = state["best"]
     say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}")
     return {"steps": state["step"], "before": before, **best}
+
+
+def adapters(model, base, settings, config, say):
+    """The model itself, or its adapters if there are settings for some."""
+    if not settings:
+        return model
+    adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
+    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are")
+    return adapter
 
 
 def load(base, config):

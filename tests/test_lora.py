@@ -1,0 +1,127 @@
+"""Adapters: the same model at first, gradients that are right, a merge that is exact, files that PEFT reads."""
+import json
+
+import numpy as np
+import pytest
+from test_posttrain import CHAT, chat_data, small_model, talk, write
+from tolerances import assert_close
+
+from minillm import GPT, TrainConfig
+from minillm.__main__ import main
+from minillm.posttrain.lora import TARGETS, Adapted, load_adapter
+from minillm.train import train
+
+TOKENS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+
+
+def adapter(dtype=np.float64, learned=True, **settings):
+    made = Adapted(small_model(dtype=dtype), **{"rank": 3, "alpha": 6.0, **settings})
+    if learned:
+        made.params.flat += 0.05 * np.random.default_rng(1).standard_normal(made.params.flat.size).astype(dtype)
+    return made
+
+
+def test_a_new_adapter_changes_nothing():
+    made = adapter(learned=False)
+    assert np.array_equal(made.losses(TOKENS, TOKENS)[0], made.base.losses(TOKENS, TOKENS)[0])
+
+
+@pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1], TARGETS[2:3]], ids=",".join)
+def test_merged_is_the_adapted_model(targets):
+    made = adapter(targets=targets)
+    merged = made.merged()
+    assert_close("losses", merged.losses(TOKENS, TOKENS)[0], made.losses(TOKENS, TOKENS)[0], "same model")
+    assert not np.allclose(made.losses(TOKENS, TOKENS)[0], made.base.losses(TOKENS, TOKENS)[0])
+    changed = {name for name in merged.params if not np.array_equal(merged.params[name], made.base.params[name])}
+    assert changed == {f"h.0.{target}.weight" for target in targets}
+    cache, other = made.new_cache(2), merged.new_cache(2)
+    assert_close("decoded", made.decode(TOKENS, cache), merged.decode(TOKENS, other), "same model")
+
+
+@pytest.mark.parametrize("key", [None, (3, 1, 0)], ids=["plain", "dropout"])
+def test_gradients_of_the_adapters_by_central_differences(key):
+    made = adapter(dropout=0.3)
+    _, grads = made.loss_and_grads(TOKENS, TOKENS, key=key)
+    rng = np.random.default_rng(0)
+    for name, view in made.params.items():
+        for _ in range(3):
+            place = tuple(rng.integers(0, size) for size in view.shape)
+            kept, ends = view[place], []
+            for step in (1e-6, -1e-6):
+                view[place] = kept + step
+                ends.append(made.losses(TOKENS, TOKENS, key=key)[0].mean())
+            view[place] = kept
+            assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(grads[name][place], rel=1e-5, abs=1e-8), (name, place)
+
+
+def test_dropout_differs_by_step_and_layer_and_repeats():
+    made = adapter(dropout=0.5)
+    losses = [made.losses(TOKENS, TOKENS, key=key)[0] for key in ((0, 1, 0), (0, 1, 0), (0, 2, 0), None)]
+    assert np.array_equal(losses[0], losses[1])
+    assert not np.allclose(losses[0], losses[2]) and not np.allclose(losses[0], losses[3])
+
+
+def test_training_moves_the_adapters_only_and_resumes(tmp_path):
+    config = TrainConfig(steps=6, lr=1e-2, warmup=1, eval_every=3, save_every=2, log_every=1)
+    made, parts = (adapter(np.float32, learned=False, dropout=0.1) for _ in range(2))
+    before = made.base.params.flat.tobytes()
+    state = train(made, chat_data(), config, tmp_path / "whole")
+    assert made.base.params.flat.tobytes() == before                        # not a bit of the base
+    assert made.params["h.0.attn.c_attn.b"].any() and state["best"]["step"] == 6
+    train(parts, chat_data(), config, tmp_path / "parts", deadline=0.0)
+    again = adapter(np.float32, learned=False, dropout=0.1)
+    train(again, chat_data(), config, tmp_path / "parts")
+    assert again.params.flat.tobytes() == made.params.flat.tobytes()
+    loaded = load_adapter(made.base, tmp_path / "whole")
+    assert loaded.params.flat.tobytes() == made.params.flat.tobytes()
+    assert (loaded.rank, loaded.alpha, loaded.dropout) == (3, 6.0, 0.1)
+    merged = GPT.from_pretrained(tmp_path / "whole")                        # every other command opens the run, too
+    assert merged.params.flat.tobytes() == made.merged().params.flat.tobytes()
+
+
+def test_peft_computes_the_same(tmp_path):
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    made = adapter(np.float32)
+    made.base.save_pretrained(tmp_path / "base")
+    made.save_pretrained(tmp_path / "adapter")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(TOKENS)).logits.numpy()
+    assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+    theirs.save_pretrained(tmp_path / "again")
+    assert load_adapter(made.base, tmp_path / "again").params.flat.tobytes() == made.params.flat.tobytes()
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"rank": 0}, "rank must be"), ({"alpha": 0}, "alpha must be"), ({"dropout": 1.0}, "dropout must be"),
+    ({"targets": ()}, "targets must be some of attn.c_attn"), ({"targets": ("wte",)}, "got wte"),
+])
+def test_bad_settings_are_named(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Adapted(small_model(), **settings)
+
+
+def test_an_adapter_for_another_model_is_refused(tmp_path):
+    made = adapter()
+    made.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="different adapter"):
+        adapter(rank=2).load_weights(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    with pytest.raises(ValueError, match="peft_type must be 'LORA'"):
+        load_adapter(made.base, tmp_path)
+
+
+def test_the_command_trains_adapters(tmp_path, capsys):
+    small_model(dtype=np.float32).save_pretrained(tmp_path / "base")
+    CHAT.save(tmp_path / "base")
+    data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
+    command = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()
+    assert main(command) == 0
+    assert "numbers learn" in capsys.readouterr().out
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["r"] == 2 and config["lora_alpha"] == 4 and config["base_model_name_or_path"] == f"{tmp_path}/base"
+    assert main([*command[:-1], "train.steps=3", "--lora-targets", "wte", "--resume", "never"]) == 1
+    assert "targets must be some of" in capsys.readouterr().err
