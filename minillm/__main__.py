@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, data, evaluate, generate, posttrain, printer, tokenizer
+from .commands import add_common, data, evaluate, generate, posttrain, printer, serve, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -105,6 +105,7 @@ def parser():
     data.add(commands)
     posttrain.add(commands)
     evaluate.add(commands)
+    serve.add(commands)
     return top
 
 

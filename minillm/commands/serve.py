@@ -1,0 +1,53 @@
+"""`minillm serve`: an OpenAI-compatible server with a chat page."""
+import os
+import signal
+import sys
+from pathlib import Path
+
+from . import command
+
+EXAMPLE = "minillm serve runs/mine --port 8000"
+KEY = "MINILLM_API_KEY"
+
+
+def serve(args):
+    from ..serve import app
+    app.need_starlette(), app.need_uvicorn()            # before a large model is read
+    engine = load_engine(args)
+    name = args.name or Path(args.model).resolve().name
+    key = args.api_key or os.environ.get(KEY) or None
+    if args.host not in app.LOOPBACK and key is None:
+        print(f"minillm serve: anyone who reaches {args.host} may use this server: consider --api-key", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it again after it has stopped: a clean exit
+    app.serve(engine, name, args.host, args.port, key, args.grace,
+              ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True))
+
+
+def load_engine(args):
+    """The engine with its model and tokenizer, not started."""
+    from ..model import GPT
+    from ..registry import select
+    from ..serve.engine import Engine
+    from ..tokenizer import Tokenizer
+    tokenizer, model = Tokenizer.from_pretrained(args.model), GPT.from_pretrained(args.model, select(args.backend))
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f"{args.model}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+                         f"{model.config.vocab_size}")
+    for name, least in (("rows", 1), ("queue", 0), ("grace", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"--{name} must be at least {least}: got {getattr(args, name)}")
+    return Engine(model, tokenizer, args.rows, args.queue)
+
+
+def add(commands):
+    p = command(commands, "serve", serve, "serve a model by OpenAI's protocol, with a chat page at /", EXAMPLE)
+    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    p.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    p.add_argument("--name", help="the model's name in the API (default: the directory's)")
+    p.add_argument("--rows", type=int, default=8, help="answers written at the same time (default: %(default)s)")
+    p.add_argument("--queue", type=int, default=64, help="answers that may wait; beyond it 429 (default: %(default)s)")
+    p.add_argument("--api-key", help=f"demand this key (better: the variable {KEY}, which ps does not show)")
+    p.add_argument("--grace", type=float, default=10.0,
+                   help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
+    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")

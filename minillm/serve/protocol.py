@@ -1,0 +1,354 @@
+"""OpenAI's protocol, the part that a small model can keep: requests are checked here, and answers put into its form.
+
+What we do not know or do not do is an error that names the parameter: a setting that is silently ignored would give
+answers that nobody asked for. Beyond OpenAI's settings there are top_k, min_p and repetition_penalty (the openai client
+sends them by `extra_body`). Reference: https://platform.openai.com/docs/api-reference/completions and .../chat
+"""
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from ..sampling import Sampling
+from .template import chat_prompt
+
+MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
+IGNORED = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+NEUTRAL = {     # known, not done, harmless at these values
+    "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "suffix": ("",), "tools": ([],),
+    "tool_choice": ("none", "auto"), "response_format": ({"type": "text"},), "modalities": (["text"],),
+    "parallel_tool_calls": (True, False), "functions": ([],), "function_call": ("none", "auto"),
+}
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+COMMON = {"stream", "stream_options", "stop", "seed", "n", "max_tokens", *SAMPLING, *IGNORED, *NEUTRAL}
+COMPLETION = COMMON | {"prompt", "echo", "logprobs", "best_of"}
+CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens"}
+
+
+class ApiError(Exception):
+    """An answer that is an error, in OpenAI's form."""
+
+    def __init__(self, status, message, param=None, code=None, headers=None):
+        super().__init__(message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
+
+    def body(self):
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
+            self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request that was checked. There are n answers to each prompt; `top` is None where no logprobs are wanted."""
+
+    chat: bool
+    model: str
+    prompts: list               # of lists of ids
+    n: int
+    max_tokens: int | None      # None: up to the end of the context
+    sampling: Sampling
+    seeded: bool                # whether the seed was the client's
+    stop: tuple
+    stop_ids: frozenset
+    top: int | None
+    stream: bool
+    include_usage: bool
+    echo: bool
+
+
+# Requests
+
+def parse(raw, chat, model, tokenizer, block_size):
+    """The bytes of a request's body as Ask. Raises ApiError naming the parameter."""
+    body = parse_body(raw)
+    check_known(body, CHAT if chat else COMPLETION)
+    if body.get("model", model) != model:
+        raise ApiError(404, f"The model {body['model']!r} does not exist; this server has {model!r}.", "model",
+                       "model_not_found")
+    prompts, stop, stop_ids = conversation(body, tokenizer, block_size) if chat else texts(body, tokenizer, block_size)
+    ask = Ask(chat=chat, model=model, prompts=prompts, stop=stop + stops(body), stop_ids=frozenset(stop_ids),
+              n=number(body, "n", int, 1, MAX_N, 1), max_tokens=token_limit(body, chat, block_size),
+              sampling=sampling(body), seeded=body.get("seed") is not None,
+              top=chat_logprobs(body) if chat else number(body, "logprobs", int, 0, MAX_TOP, None),
+              stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=not chat and flag(body, "echo"))
+    if ask.echo and ask.top is not None:
+        raise ApiError(400, "logprobs of an echoed prompt are not supported.", "echo", "unsupported_parameter")
+    if body.get("best_of") not in (None, ask.n):
+        raise ApiError(400, "best_of is not supported: leave it out, or give it the value of n.", "best_of")
+    check_lengths(ask, block_size)
+    return ask
+
+
+def parse_body(raw):
+    """The JSON object. A number that is none (NaN, Infinity) is refused with the rest of what is no JSON."""
+    def refuse(name):
+        raise ValueError(f"{name} is not a number of JSON")
+
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"The body is not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, f"The body must be a JSON object: got {type(body).__name__}.")
+    return {key: value for key, value in body.items() if value is not None}      # null means: as if not given
+
+
+def check_known(body, known):
+    for name, value in body.items():
+        if name not in known:
+            raise ApiError(400, f"Unknown parameter: {name[:100]!r}.", name[:100], "unknown_parameter")
+        if name in NEUTRAL and value not in NEUTRAL[name]:
+            raise ApiError(400, f"{name} is not supported by this server.", name, "unsupported_parameter")
+
+
+def number(body, name, kind, low, high, default):
+    """An int or float of the body in [low, high]."""
+    value = body.get(name, default)
+    if value is default:
+        return default
+    kinds = int if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        word = "an integer" if kind is int else "a number"
+        raise ApiError(400, f"{name} must be {word} from {low} to {high}: got {brief(value)}.", name, "invalid_value")
+    return value
+
+
+def flag(body, name, default=False):
+    value = body.get(name, default)
+    if not isinstance(value, bool):
+        raise ApiError(400, f"{name} must be true or false: got {brief(value)}.", name, "invalid_type")
+    return value
+
+
+def sampling(body):
+    """Temperature 1 where none is given, as at OpenAI; a seed of our own where none is given."""
+    seed = number(body, "seed", int, -2**63, 2**64 - 1, None)
+    number(body, "temperature", float, 0, 2, None)
+    settings = {name: body[name] for name in SAMPLING if name in body}
+    try:
+        return Sampling(**settings, seed=secrets.randbits(63) if seed is None else seed % 2**64)
+    except ValueError as error:
+        name = str(error).split()[0]                     # its messages begin with the setting's name
+        raise ApiError(400, f"{str(error)[:200]}.", name, "invalid_value") from None
+
+
+def stops(body):
+    value = body.get("stop", [])
+    value = [value] if isinstance(value, str) else value
+    valid = isinstance(value, list) and len(value) <= MAX_STOPS and all(
+        isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in value)
+    if not valid:
+        raise ApiError(400, f"stop must be a string, or at most {MAX_STOPS} strings, of 1 to {MAX_STOP_LENGTH} "
+                            "characters each.", "stop", "invalid_value")
+    return tuple(value)
+
+
+def token_limit(body, chat, block_size):
+    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    return number(body, name, int, 1, block_size, None if chat else 16)
+
+
+def chat_logprobs(body):
+    """The number of the likeliest tokens to report, or None for no log-probabilities at all."""
+    wanted, top = flag(body, "logprobs"), number(body, "top_logprobs", int, 0, MAX_TOP, None)
+    if top is not None and not wanted:
+        raise ApiError(400, "top_logprobs needs logprobs to be true.", "top_logprobs", "invalid_value")
+    return (top or 0) if wanted else None
+
+
+def usage_wanted(body):
+    options = body.get("stream_options", {})
+    if not isinstance(options, dict) or options.keys() - {"include_usage", "include_obfuscation"}:
+        raise ApiError(400, "stream_options must be an object with include_usage.", "stream_options", "invalid_value")
+    if options and not body.get("stream"):
+        raise ApiError(400, "stream_options is only allowed when stream is true.", "stream_options", "invalid_value")
+    return flag(options, "include_usage")
+
+
+def texts(body, tokenizer, block_size):
+    """The prompts of a completion: a text, a list of ids, or a list of either."""
+    prompt = body.get("prompt", "")
+    if isinstance(prompt, str) or (prompt and isinstance(prompt, list) and not isinstance(prompt[0], (str, list))):
+        prompt = [prompt]
+    if not isinstance(prompt, list) or not 1 <= len(prompt) <= MAX_PROMPTS:
+        raise ApiError(400, f"prompt must be a string, a list of token ids, or a list of at most {MAX_PROMPTS} of "
+                            "either.", "prompt", "invalid_type")
+    return [one_prompt(text, tokenizer, block_size) for text in prompt], (), eot(tokenizer)
+
+
+def one_prompt(text, tokenizer, block_size):
+    if isinstance(text, str):
+        return encode_within(lambda: tokenizer.encode_ordinary(text), len(text), tokenizer, block_size, "prompt")
+    if not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
+        raise ApiError(400, f"prompt must be text, or ids of tokens, from 0 to {tokenizer.vocab_size - 1}.", "prompt",
+                       "invalid_value")
+    return text or start(tokenizer, "prompt")
+
+
+def conversation(body, tokenizer, block_size):
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ApiError(400, "messages must be a list of at least one message.", "messages", "invalid_type")
+    messages = [{"role": role(message, i), "content": content(message, i)} for i, message in enumerate(messages)]
+    stop, ids = (), set()
+
+    def encode():
+        nonlocal stop, ids
+        prompt, stop, ids = chat_prompt(tokenizer, messages)
+        return prompt
+
+    size = sum(len(message["content"]) for message in messages)
+    prompt = encode_within(encode, size, tokenizer, block_size, "messages")
+    return [prompt], stop, ids | eot(tokenizer)
+
+
+def role(message, i):
+    value = message.get("role") if isinstance(message, dict) else None
+    if value not in ("system", "developer", "user", "assistant"):
+        raise ApiError(400, f"messages[{i}].role must be system, developer, user or assistant: got {brief(value)}.",
+                       f"messages[{i}].role", "invalid_value")
+    return value
+
+
+def content(message, i):
+    """A text, or a list of parts that are texts."""
+    value = message.get("content")
+    parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
+    valid = isinstance(parts, list) and all(
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts)
+    if not valid:
+        raise ApiError(400, f"messages[{i}].content must be a string, or a list of parts of type text.",
+                       f"messages[{i}].content", "invalid_type")
+    return "".join(part["text"] for part in parts)
+
+
+def encode_within(encode, length, tokenizer, block_size, param):
+    """The ids of a text of `length` characters; one that cannot fit whatever its tokens is refused unread."""
+    if length > block_size * longest_token(tokenizer):
+        raise too_long(f"more than {block_size}", block_size, param)
+    return encode() or start(tokenizer, param)
+
+
+@lru_cache(maxsize=8)
+def longest_token(tokenizer):
+    """Bytes of the longest token: no token stands for more characters."""
+    return max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size) if exists(tokenizer, id))
+
+
+def exists(tokenizer, id):
+    """Whether an id stands for anything: a vocabulary may have holes."""
+    try:
+        return type(id) is int and tokenizer.token_bytes(id) is not None
+    except ValueError:
+        return False
+
+
+def start(tokenizer, param):
+    """What an empty prompt means: the beginning of a document."""
+    if tokenizer.eot_token is None:
+        raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
+    return [tokenizer.eot_token]
+
+
+def eot(tokenizer):
+    return set() if tokenizer.eot_token is None else {tokenizer.eot_token}
+
+
+def check_lengths(ask, block_size):
+    """Every prompt and its answer must fit into the context."""
+    param = "messages" if ask.chat else "prompt"
+    for ids in ask.prompts:
+        if len(ids) + 1 > block_size:
+            raise too_long(len(ids), block_size, param)
+        if ask.max_tokens is not None and len(ids) + ask.max_tokens > block_size:
+            raise too_long(f"{len(ids)} and {ask.max_tokens} for the answer", block_size, "max_tokens")
+
+
+def too_long(tokens, block_size, param):
+    return ApiError(400, f"This model's context is {block_size} tokens; you asked for {tokens}.", param,
+                    "context_length_exceeded")
+
+
+def brief(value):
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def sampling_of(ask, choice):
+    """The settings for one of n answers: each has its own seed; the first has the request's, as with n = 1."""
+    if choice == 0:
+        return ask.sampling
+    digest = hashlib.blake2b(f"{ask.sampling.seed} {choice}".encode(), digest_size=8).digest()
+    return replace(ask.sampling, seed=int.from_bytes(digest, "little"))
+
+
+# Answers
+
+def new_id(chat):
+    return ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
+
+
+def envelope(ask, id, chunk=False):
+    """What every answer, and every chunk of a streamed one, begins with."""
+    kind = ("chat.completion.chunk" if chunk else "chat.completion") if ask.chat else "text_completion"
+    return {"id": id, "object": kind, "created": int(time.time()), "model": ask.model}
+
+
+def usage(ask, last):
+    """last: the last piece of each answer."""
+    prompt, written = sum(map(len, ask.prompts)), sum(piece.n_tokens for piece in last)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+def whole_choice(ask, index, text, logprobs, reason):
+    choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
+    if ask.chat:
+        return choice | {"message": {"role": "assistant", "content": text, "refusal": None}}
+    return choice | {"text": text}
+
+
+def chunk_choice(ask, index, text, logprobs, reason):
+    choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
+    return choice | ({"delta": {"content": text} if text or logprobs else {}} if ask.chat else {"text": text})
+
+
+def opening(ask, index, echoed):
+    """What a stream sends first for each answer: a chat names the voice, a completion may repeat the prompt."""
+    if ask.chat:
+        delta = {"role": "assistant", "content": ""}
+        return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+    return [chunk_choice(ask, index, echoed, None, None)] if echoed else []
+
+
+def logprobs(ask, tokenizer, steps):
+    """The log-probabilities of a piece's steps, [(place, Step)], in the form of the endpoint; None if not asked for."""
+    if ask.top is None:
+        return None
+    if ask.chat:
+        return {"content": [chat_entry(tokenizer, step) for _, step in steps], "refusal": None}
+    return {"tokens": [name(tokenizer, step.token) for _, step in steps],
+            "token_logprobs": [step.logprob for _, step in steps],
+            "top_logprobs": [{name(tokenizer, token): p for token, p in step.top} for _, step in steps],
+            "text_offset": [place for place, _ in steps]}
+
+
+def chat_entry(tokenizer, step):
+    top = [scored(tokenizer, token, logprob) for token, logprob in step.top]
+    return scored(tokenizer, step.token, step.logprob) | {"top_logprobs": top}
+
+
+def scored(tokenizer, token, logprob):
+    data = tokenizer.token_bytes(token)
+    return {"token": data.decode("utf-8", errors="replace"), "logprob": logprob, "bytes": list(data)}
+
+
+def name(tokenizer, token):
+    """A token as text; a part of a character as its bytes, so that different tokens have different names."""
+    data = tokenizer.token_bytes(token)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
