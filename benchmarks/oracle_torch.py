@@ -59,6 +59,13 @@ def lora_linear(x, weight, bias, a, b, scale, p, key):
     return F.linear(x, weight, bias) + scale * (F.dropout(x, p) @ a) @ b
 
 
+def distillation_loss(logits, teacher, targets, temperature, weight, ignore_index):
+    soft = F.kl_div(F.log_softmax(logits / temperature, -1), F.log_softmax(teacher / temperature, -1), reduction="none",
+                    log_target=True).sum(-1)
+    hard = cross_entropy(logits, targets, ignore_index)
+    return (1 - weight) * hard + weight * temperature ** 2 * soft * (targets != ignore_index)
+
+
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta, label_smoothing):
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     return -(1 - label_smoothing) * F.logsigmoid(z) - label_smoothing * F.logsigmoid(-z)
@@ -73,7 +80,8 @@ def grpo_loss(logp, old_logp, ref_logp, advantages, clip, beta):
 COUNTERPARTS = {"embedding": embedding, "linear": F.linear, "layernorm": layernorm, "gelu": gelu, "mlp": mlp,
                 "attention": attention, "attention_decode": attention_decode, "residual_layernorm": residual_layernorm,
                 "dropout": dropout, "cross_entropy": cross_entropy, "linear_cross_entropy": linear_cross_entropy,
-                "dpo_loss": dpo_loss, "lora_linear": lora_linear, "grpo_loss": grpo_loss}
+                "distillation_loss": distillation_loss, "dpo_loss": dpo_loss, "lora_linear": lora_linear,
+                "grpo_loss": grpo_loss}
 RENAMED = {"linear": {"x": "input"}}                                # argument names that differ
 TRANSPOSED = {"linear": ("weight",), "lora_linear": ("weight",), "mlp": ("fc_weight", "proj_weight")}
 NOT_COMPARED = ("dropout", "lora_linear")                                         # another random generator, another mask

@@ -119,9 +119,13 @@ class GPT:
 
         That they add is why tied weights work. The caches are used up: what a block kept is free once it is passed.
         """
-        ops, g = caches[0], grads if grads is not None else self.params.zeros_like()
-        da, _ = ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
-        dx, da = None, da.reshape(caches.pop())                                 # (B*T, C) -> (B, T, C)
+        g = grads if grads is not None else self.params.zeros_like()
+        da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
+        return self.hidden_backward(da.reshape(caches.pop()), caches, g)        # (B*T, C) -> (B, T, C)
+
+    def hidden_backward(self, da, caches, g):
+        """da (B, T, C), the gradient of what `hidden` returned -> g, with the gradients added."""
+        ops, dx = caches[0], None
         for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
             qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln = caches.pop()
             dx, dm, *_ = ops.residual_layernorm_backward((dx, da), ln, into=layer(g, next_norm))

@@ -137,6 +137,11 @@ def sum_squares_sample(rng, dtype, d):
     return {"x": normal(rng, dtype, 12 * d.C * d.C)}
 
 
+def distillation_loss_sample(rng, dtype, d):
+    return {"logits": 3 * normal(rng, dtype, d.B * d.T, d.V), "teacher": 3 * normal(rng, dtype, d.B * d.T, d.V),
+            "targets": targets_sample(rng, d), "temperature": 2.0, "weight": 0.7, "ignore_index": -1}
+
+
 def dpo_loss_sample(rng, dtype, d):
     return {name: normal(rng, dtype, d.B * d.T) for name in ("chosen", "rejected", "ref_chosen", "ref_rejected")} | {
         "beta": 0.3, "label_smoothing": 0.1}
@@ -254,6 +259,11 @@ OPS = {spec.name: spec for spec in (
            wrong("wte", narrower, other_dtype) + wrong("targets", too_big, negative, floats, narrower)
            + wrong("x", flatter),
            lambda d: (2 * d.B * d.T * d.C * d.V, 6 * d.B * d.T * d.C * d.V), composite=True),
+    OpSpec("distillation_loss", distillation_loss_sample, ("logits",),
+           wrong("logits", flatter) + wrong("teacher", narrower, shorter, other_dtype)
+           + wrong("targets", too_big, negative, floats, narrower) + wrong("temperature", constant(0.0), constant(-1.0))
+           + wrong("weight", constant(-0.1), constant(1.1)),
+           lambda d: (15 * d.B * d.T * d.V, 8 * d.B * d.T * d.V)),
     OpSpec("dpo_loss", dpo_loss_sample, ("chosen", "rejected"),
            wrong("chosen", integers) + wrong("rejected", narrower, other_dtype) + wrong("ref_chosen", narrower)
            + wrong("ref_rejected", other_dtype) + wrong("beta", constant(0.0))

@@ -87,6 +87,18 @@ def dropout_forgets_the_scale(dout, cache):
     return ops.dropout_backward(dout, cache) * (1 - cache[0])
 
 
+def distillation_squares_no_temperature(dout, cache):
+    """As if the soft part were not scaled by T^2."""
+    logs, soft_logs, p, targets, valid, temperature, weight = cache
+    soft = (np.exp(soft_logs) - p) * np.where(valid, dout, 0)[:, None]
+    return ops.distillation_loss_backward(dout, cache) - weight * (temperature - 1 / temperature) * soft
+
+
+def distillation_forgets_ignored(dout, cache):
+    logs, soft_logs, p, targets, valid, temperature, weight = cache
+    return ops.distillation_loss_backward(dout, (logs, soft_logs, p, targets, np.ones_like(valid), temperature, weight))
+
+
 def dpo_without_smoothing(dout, cache):
     z, beta, _ = cache
     return ops.dpo_loss_backward(dout, (z, beta, 0.0))
@@ -118,6 +130,8 @@ PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("residual_layernorm", stream_forgets_the_identity, ["x", "y"]),
     ("dropout", dropout_forgets_the_scale, ["x"]),
     ("lora_linear", lora_forgets_the_second_road, ["x"]),
+    ("distillation_loss", distillation_squares_no_temperature, ["logits"]),
+    ("distillation_loss", distillation_forgets_ignored, ["logits"]),
     ("dpo_loss", dpo_without_smoothing, ["chosen", "rejected"]),
     ("dpo_loss", dpo_rewards_the_rejected, ["rejected"]),
     ("grpo_loss", grpo_ignores_the_clip, ["logp"]),

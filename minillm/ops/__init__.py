@@ -15,6 +15,7 @@ float64 scalar would silently promote a whole float32 model.
 from .adamw import adamw_update
 from .attention import attention_backward, attention_decode, attention_forward
 from .cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .distillation_loss import distillation_loss_backward, distillation_loss_forward
 from .dpo_loss import dpo_loss_backward, dpo_loss_forward
 from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward

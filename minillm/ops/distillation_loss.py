@@ -1,0 +1,63 @@
+"""Distillation: learn what a teacher thinks of every token, not only which one came.
+
+For one row, the student's logits z and the teacher's u over V tokens, the right token y, a temperature T and a weight w:
+
+    P = softmax(u / T),   Q = softmax(z / T)                    at T > 1 the teacher's small probabilities count for more
+    loss = (1 - w) CE(z, y) + w T^2 KL(P || Q),                 KL(P || Q) = sum over v of P[v] (log P[v] - log Q[v])
+
+The teacher is a constant. CE's gradient is softmax(z) - 1[v = y]; of KL only -sum P log Q depends on z, and through
+d log Q[v] / dz[j] = (1[v = j] - Q[j]) / T it gives (Q - P) / T. So
+
+    dz[v] = dout ((1 - w) (softmax(z)[v] - 1[v = y]) + w T (Q[v] - P[v]))
+
+T^2 makes the soft part's gradient as large as the hard one's whatever T is: by itself it shrinks with 1/T^2, one 1/T
+from the chain rule, the other because Q - P is about (z - u) / (T V) at high temperatures. Source: Hinton, Vinyals and
+Dean 2015, arXiv 1503.02531, section 2. Rows whose target is ignore_index have loss 0 and gradient 0.
+"""
+import numpy as np
+
+from .checks import check_dout, check_dtype, check_float, check_ids, check_shape
+
+
+def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=0.9, ignore_index=-1):
+    """logits, teacher (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache.
+
+    Raises ValueError for other shapes or dtypes, temperature <= 0, or weight outside [0, 1].
+    """
+    check_float("logits", logits)
+    check_shape("logits", logits, (None, None))
+    check_shape("teacher", teacher, logits.shape)
+    check_dtype("teacher", teacher, logits.dtype)
+    check_shape("targets", targets, (len(logits),))
+    check_ids("targets", targets, logits.shape[1], ignore_index)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be a number above 0: got {temperature}")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must be in [0, 1]: got {weight}")
+    valid = targets != ignore_index
+    logs = log_softmax(logits)                                           # (N, V)
+    soft_logs = logs if temperature == 1 else log_softmax(logits / temperature)
+    teacher_logs = log_softmax(teacher / temperature)
+    p = np.exp(teacher_logs)
+    hard = -logs[np.arange(len(logits)), np.where(valid, targets, 0)]    # (N,)
+    soft = (p * (teacher_logs - soft_logs)).sum(axis=1)                  # (N,), KL(P || Q)
+    losses = np.where(valid, (1 - weight) * hard + weight * temperature ** 2 * soft, 0).astype(logits.dtype)
+    return losses, (logs, soft_logs, p, targets, valid, temperature, weight)
+
+
+def distillation_loss_backward(dout, cache):
+    """dout (N,) -> dlogits (N, V)."""
+    logs, soft_logs, p, targets, valid, temperature, weight = cache
+    check_dout(dout, targets.shape, logs.dtype)
+    dlogits = np.exp(logs)                                               # softmax(z), (N, V)
+    dlogits[np.flatnonzero(valid), targets[valid]] -= 1
+    dlogits *= 1 - weight
+    dlogits += weight * temperature * (np.exp(soft_logs) - p)
+    dlogits *= np.where(valid, dout, 0).astype(dout.dtype)[:, None]
+    return dlogits
+
+
+def log_softmax(z):
+    """z (N, V) -> z - logsumexp(z), row by row; the largest is subtracted first, by its real part."""
+    z = z - z.real.max(axis=1, keepdims=True)
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
