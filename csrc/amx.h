@@ -29,6 +29,7 @@ static_assert(sizeof(TileConfig) == 64, "LDTILECFG reads 64 bytes");
 // The operands of an instruction are part of its name, so numbers of registers are template arguments.
 #if defined(__AMX_BF16__)
 struct AmxRegisters {
+    static constexpr bool ROUNDS = true;        // where there is AMX-BF16, there is VCVTNE2PS2BF16
     AmxRegisters() {                            // the shape belongs to the thread, and other libraries set it too
         TileConfig config;
         asm volatile("ldtilecfg %0" ::"m"(config));
@@ -62,6 +63,7 @@ inline bool has_amx() { return false; }
 // ---- the same in plain C++ ----
 
 struct EmulatedRegisters {
+    static constexpr bool ROUNDS = false;
     Pair tile[8][16][16];                       // 16 rows of 64 bytes
 
     template <int R>
@@ -115,7 +117,7 @@ struct Tiles {
     template <class S>
     static void pack_a(Pair* panels, Matrix<S> A, int64_t rows, int64_t depth) {
         constexpr int64_t W = WIDTH<float>;
-        auto from = rows_of_a(A, rows, depth);
+        auto from = rows_of_a<Registers::ROUNDS>(A, rows, depth);
         for (int64_t row = 0; row < ceil_div(rows, ROWS) * ROWS; row += W)
             for (int64_t p = 0; p < elements(depth); p += W) {
                 Bits v[W];                                                      // W rows of W pairs
@@ -126,7 +128,7 @@ struct Tiles {
     }
     template <class S>
     static void pack_b(Pair* panels, Matrix<S> B, int64_t columns, int64_t depth) {
-        pack_pairs<COLUMNS>(panels, columns_of_b(B, columns, depth), elements(depth));
+        pack_pairs<COLUMNS>(panels, columns_of_b<Registers::ROUNDS>(B, columns, depth), elements(depth));
     }
 
     static void multiply(Registers& r, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t) {

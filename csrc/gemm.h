@@ -216,8 +216,8 @@ inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const F
     if (j < columns) write_part(c + j, load_part(sums + j, columns - j), columns - j, stage, finish, row, column + j);
 }
 
-template <class Engine, class T, class Finish>
-void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, const typename Engine::Element* a,
+template <class Engine, class T, class Left, class Finish>
+void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, const Left& a,
                    const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
                    const Finish& finish, int64_t row, int64_t column) {
     alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
@@ -229,21 +229,19 @@ void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, cons
 
 // ---- the blocks ----
 
-// One strip of columns, for a range of rows and the packed part [k0, k1) of K.
-template <class Engine, class SB, class T, class Finish>
-void multiply_strip(Matrix<SB> B, T* C, int64_t stride, const typename Engine::Element* packed_a, int64_t a_rows,
-                    typename Engine::Element* packed_b, Range rows, Range columns, Range ks, int64_t K, bool first,
-                    const Finish& finish, int64_t row0) {
+// One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
+template <class Engine, class SB, class T, class Left, class Finish>
+void multiply_strip(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b,
+                    Range rows, Range columns, Range ks, int64_t K, bool first, const Finish& finish, int64_t row0) {
     constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
         int64_t depth = std::min(Engine::DEPTH, ks.end - k), line = Engine::elements(depth);
         Engine::pack_b(packed_b, B.from(k, columns.begin), columns.end - columns.begin, depth);
         Stage stage{first && k == ks.begin, k + depth == K};
-        const auto* a = packed_a + Engine::elements(k - ks.begin) * a_rows;
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
-                multiply_tile<Engine>(session, C + (row0 + i) * stride + j, stride, a + i * line,
+                multiply_tile<Engine>(session, C + (row0 + i) * stride + j, stride, left(i, k, line),
                                       packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
                                       std::min(COLUMNS, columns.end - j), stage, finish, row0 + i, j);
         if (!depth) break;                                   // K = 0: C is all zeros, once
@@ -301,11 +299,13 @@ void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B
                 Range ks{k0, std::min(K, k0 + PART)};
                 pack_shared<Engine>(packed_a, A, row0, rows, ks);
                 Grid grid = Grid::of<Engine>(rows, N, threads);
+                auto left = [&](int64_t i, int64_t k, int64_t line) -> const Element* {
+                    return packed_a + Engine::elements(k - k0) * ceil_div(rows, R) * R + i * line;
+                };
 #pragma omp for schedule(dynamic)
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-                    multiply_strip<Engine>(B, C, stride, packed_a, ceil_div(rows, R) * R, packed_b,
-                                           {row, std::min(rows, row + grid.block)},
+                    multiply_strip<Engine>(B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
                                            {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
                                            finish, row0);
                 }

@@ -22,13 +22,66 @@ typedef uint32_t Pair;
 
 // ---- reading pairs: `count` lines (rows of A or columns of B) of `depth` numbers, each float or bf16 ----
 
-inline Bits bits_of(const float* p, int64_t n) { return rounded(n == WIDTH<float> ? load(p) : load_part(p, n)); }
-inline Bits bits_of(const bf16* p, int64_t n) { return __builtin_convertvector(load_part(p, n), Bits) << 16; }
+// INSTRUCTION: rounding by VCVTNE2PS2BF16, two vectors at once, which takes numbers under 2^-126 for zeros.
+typedef uint16_t TwoHalves __attribute__((vector_size(VECTOR_BYTES)));       // 2 WIDTH<float> of them
 
-inline Halves halves_of(const float* p, int64_t n) { return to_bf16(n == WIDTH<float> ? load(p) : load_part(p, n)); }
-inline Halves halves_of(const bf16* p, int64_t n) { return load_part(p, n); }
+inline TwoHalves joined(Halves first, Halves second) {
+    TwoHalves both;
+    std::memcpy(&both, &first, sizeof first);
+    std::memcpy((char*)&both + sizeof first, &second, sizeof second);
+    return both;
+}
 
-template <class S>
+template <bool INSTRUCTION>
+inline TwoHalves rounded_halves(Vec<float> first, Vec<float> second) {
+#if defined(__AVX512F__)
+    if constexpr (INSTRUCTION) {
+        TwoHalves both;
+        asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(first), "v"(second));
+        return both;
+    }
+#endif
+    return joined(to_bf16(first), to_bf16(second));
+}
+
+// 2 WIDTH<float> neighbours, of which n are there.
+template <bool INSTRUCTION>
+inline TwoHalves neighbours(const float* p, int64_t n) {
+    constexpr int64_t W = WIDTH<float>;
+    if (n >= 2 * W) return rounded_halves<INSTRUCTION>(load(p), load(p + W));
+    return rounded_halves<INSTRUCTION>(load_part(p, std::min(W, n)), n > W ? load_part(p + W, n - W) : Vec<float>{});
+}
+template <bool INSTRUCTION>
+inline TwoHalves neighbours(const bf16* p, int64_t n) {
+    TwoHalves both{};
+    if (n >= 2 * WIDTH<float>) std::memcpy(&both, p, sizeof both);
+    else std::memcpy(&both, p, n * sizeof(bf16));
+    return both;
+}
+
+// Lane i: the pair (low[i], high[i]) of two rows, of which n lanes are there.
+template <size_t... I>
+inline Bits interleaved(TwoHalves v, std::index_sequence<I...>) {
+    constexpr int W = WIDTH<float>;
+    return (Bits)__builtin_shuffle(v, TwoHalves{uint16_t(I / 2 + I % 2 * W)...});
+}
+
+template <bool INSTRUCTION>
+inline Bits side_by_side(const float* low, const float* high, int64_t n) {
+    bool whole = n == WIDTH<float>;
+    Vec<float> a = whole ? load(low) : load_part(low, n), b = whole ? load(high) : load_part(high, n);
+    if constexpr (INSTRUCTION) return interleaved(rounded_halves<true>(a, b), std::make_index_sequence<2 * WIDTH<float>>());
+    return rounded(a) >> 16 | (rounded(b) & 0xffff0000);
+}
+template <bool INSTRUCTION>
+inline Bits side_by_side(const bf16* low, const bf16* high, int64_t n) {
+    Halves a{}, b{};
+    if (n == WIDTH<float>) std::memcpy(&a, low, sizeof a), std::memcpy(&b, high, sizeof b);
+    else a = load_part(low, n), b = load_part(high, n);
+    return __builtin_convertvector(a, Bits) | __builtin_convertvector(b, Bits) << 16;
+}
+
+template <class S, bool INSTRUCTION>
 struct Lines {
     const S* data;
     int64_t stride;
@@ -37,14 +90,8 @@ struct Lines {
 
     // Pairs p, p + 1, ... of one line.
     Bits of_line(int64_t line, int64_t p) const {
-        constexpr int64_t W = WIDTH<float>;
         if (line >= count || 2 * p >= depth) return Bits{};
-        const S* from = data + line * stride + 2 * p;
-        int64_t n = std::min(2 * W, depth - 2 * p), first = std::min(W, n);
-        Halves halves[2] = {halves_of(from, first), n > W ? halves_of(from + W, n - W) : Halves{}};
-        Bits pairs;
-        std::memcpy(&pairs, halves, sizeof pairs);
-        return pairs;
+        return (Bits)neighbours<INSTRUCTION>(data + line * stride + 2 * p, depth - 2 * p);
     }
 
     // Pair p of lines line, line + 1, ...
@@ -52,22 +99,24 @@ struct Lines {
         int64_t n = std::min(WIDTH<float>, count - line);
         if (n <= 0 || 2 * p >= depth) return Bits{};
         const S* from = data + 2 * p * stride + line;
-        Bits low = bits_of(from, n) >> 16;
-        return 2 * p + 1 < depth ? low | (bits_of(from + stride, n) & 0xffff0000) : low;
+        if (2 * p + 1 < depth) return side_by_side<INSTRUCTION>(from, from + stride, n);
+        return side_by_side<INSTRUCTION>(from, from, n) & 0xffff;
     }
 };
 
-template <class S>
-Lines<S> rows_of_a(Matrix<S> A, int64_t rows, int64_t depth) { return {A.data, A.stride, !A.transposed, rows, depth}; }
+template <bool INSTRUCTION, class S>
+Lines<S, INSTRUCTION> rows_of_a(Matrix<S> A, int64_t rows, int64_t depth) {
+    return {A.data, A.stride, !A.transposed, rows, depth};
+}
 
-template <class S>
-Lines<S> columns_of_b(Matrix<S> B, int64_t columns, int64_t depth) {
+template <bool INSTRUCTION, class S>
+Lines<S, INSTRUCTION> columns_of_b(Matrix<S> B, int64_t columns, int64_t depth) {
     return {B.data, B.stride, B.transposed, columns, depth};
 }
 
 // WIDTH vectors, one for each of the pairs p, p + 1, ...: lane i is that pair of line + i.
-template <class S>
-inline void read_block(Bits* v, const Lines<S>& from, int64_t line, int64_t p, bool lines_in_lanes) {
+template <class From>
+inline void read_block(Bits* v, const From& from, int64_t line, int64_t p, bool lines_in_lanes) {
     constexpr int64_t W = WIDTH<float>;
     if (from.along_k) {
 #pragma GCC unroll 16
@@ -80,8 +129,8 @@ inline void read_block(Bits* v, const Lines<S>& from, int64_t line, int64_t p, b
 }
 
 // Panels of R lines, `elements` pairs deep.
-template <int64_t R, class S>
-void pack_pairs(Pair* panels, const Lines<S>& from, int64_t elements) {
+template <int64_t R, class From>
+void pack_pairs(Pair* panels, const From& from, int64_t elements) {
     constexpr int64_t W = WIDTH<float>, G = W < R ? W : R;       // G lanes of a vector go to one panel
     int64_t padded = ceil_div(from.count, R) * R;
     auto put = [&](const Bits& v, int64_t line, int64_t p) {
@@ -106,21 +155,39 @@ void pack_pairs(Pair* panels, const Lines<S>& from, int64_t elements) {
 inline Vec<float> upper(Bits pairs) { return (Vec<float>)(pairs & 0xffff0000); }
 inline Vec<float> lower(Bits pairs) { return (Vec<float>)(pairs << 16); }
 
-template <int VECTORS>
-void multiply_pairs(float* tile, const Pair* a, const Pair* b, int64_t elements) {
+// The tile's rows of A: packed, or where they are.
+struct PanelOfA {
+    const Pair* pairs;                                                 // (elements, MR)
+    Pair at(int row, int64_t p) const { return pairs[p * MR + row]; }
+};
+
+struct RowsOfA {
+    const char* rows[MR];
+    RowsOfA(const bf16* a, int64_t stride, int64_t count) {            // those beyond the last read it again
+        for (int64_t i = 0; i < MR; i++) rows[i] = (const char*)(a + std::min(i, count - 1) * stride);
+    }
+    Pair at(int row, int64_t p) const {
+        Pair pair;
+        std::memcpy(&pair, rows[row] + p * sizeof pair, sizeof pair);
+        return pair;
+    }
+};
+
+template <int VECTORS, class Left>
+void multiply_pairs(float* tile, const Left a, const Pair* b, int64_t elements) {
     Vec<float> sum[MR][VECTORS] = {};
-    for (int64_t p = 0; p < elements; p++, a += MR, b += NR<float>) {
+    for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         Bits row[VECTORS];
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<Pair>);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a[i])) * upper(row[j]);
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a.at(i, p))) * upper(row[j]);
 #pragma GCC unroll 8
         for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a[i])) * lower(row[j]);
+            for (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a.at(i, p))) * lower(row[j]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
@@ -129,15 +196,15 @@ void multiply_pairs(float* tile, const Pair* a, const Pair* b, int64_t elements)
 }
 
 #if defined(__AVX512F__)
-template <int VECTORS>
-__attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* tile, const Pair* a, const Pair* b,
+template <int VECTORS, class Left>
+__attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* tile, const Left a, const Pair* b,
                                                                          int64_t elements) {
     __m512 sum[MR][VECTORS];
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_setzero_ps();
-    for (int64_t p = 0; p < elements; p++, a += MR, b += NR<float>) {
+    for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         __m512i row[VECTORS];
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; j++) row[j] = _mm512_loadu_si512(b + j * WIDTH<Pair>);
@@ -145,7 +212,7 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* 
         for (int i = 0; i < MR; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < VECTORS; j++)
-                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)_mm512_set1_epi32(a[i]), (__m512bh)row[j]);
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)_mm512_set1_epi32(a.at(i, p)), (__m512bh)row[j]);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < MR; i++)
@@ -153,8 +220,8 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* 
         for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
 }
 #else
-template <int VECTORS>
-void multiply_pairs_by_instruction(float*, const Pair*, const Pair*, int64_t) {}       // never called
+template <int VECTORS, class Left>
+void multiply_pairs_by_instruction(float*, const Left&, const Pair*, int64_t) {}       // never called
 #endif
 
 // Has this CPU VDPBF16PS, in a build that may use it?
@@ -178,24 +245,59 @@ struct Dot {
 
     template <class S>
     static void pack_a(Pair* panels, Matrix<S> A, int64_t rows, int64_t depth) {
-        pack_pairs<ROWS>(panels, rows_of_a(A, rows, depth), elements(depth));
+        pack_pairs<ROWS>(panels, rows_of_a<INSTRUCTION>(A, rows, depth), elements(depth));
     }
     template <class S>
     static void pack_b(Pair* panels, Matrix<S> B, int64_t columns, int64_t depth) {
-        pack_pairs<COLUMNS>(panels, columns_of_b(B, columns, depth), elements(depth));
+        pack_pairs<COLUMNS>(panels, columns_of_b<INSTRUCTION>(B, columns, depth), elements(depth));
     }
 
-    static void multiply(Session&, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t columns) {
+    static void multiply(Session& s, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t columns) {
+        multiply(s, tile, PanelOfA{a}, b, depth, columns);
+    }
+    template <class Left>
+    static void multiply(Session&, float* tile, const Left& a, const Pair* b, int64_t depth, int64_t columns) {
         if (columns <= WIDTH<float>) vectors<1>(tile, a, b, elements(depth));
         else if (columns <= 2 * WIDTH<float>) vectors<2>(tile, a, b, elements(depth));
         else vectors<NV>(tile, a, b, elements(depth));
     }
-    template <int N>
-    static void vectors(float* tile, const Pair* a, const Pair* b, int64_t elements) {
+    template <int N, class Left>
+    static void vectors(float* tile, const Left& a, const Pair* b, int64_t elements) {
         if (INSTRUCTION) multiply_pairs_by_instruction<N>(tile, a, b, elements);
         else multiply_pairs<N>(tile, a, b, elements);
     }
 };
+
+// The product where the rows of A are bf16 and hold whole pairs: they are read in place, and only B is packed.
+template <bool INSTRUCTION, class SB, class Finish>
+void multiply_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B, float* C, int64_t stride,
+                   bool accumulate, const Finish& finish) {
+    typedef Dot<INSTRUCTION> Engine;
+    thread_local Scratch<Pair> scratch;
+    auto left = [&](int64_t i, int64_t k, int64_t) {
+        return RowsOfA(A.data + i * A.stride + k, A.stride, M - i);
+    };
+#pragma omp parallel if (M * N * K > 1 << 17)
+    {
+        Grid grid = Grid::of<Engine>(M, N, omp_get_num_threads());
+        Pair* packed_b = scratch.at_least(grid.strip * Engine::elements(std::min(K, Engine::DEPTH)));
+#pragma omp for schedule(dynamic)
+        for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
+            int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
+            multiply_strip<Engine>(B, C, stride, left, packed_b, {row, std::min(M, row + grid.block)},
+                                   {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, finish, 0);
+        }
+    }
+}
+
+template <bool INSTRUCTION, class SA, class SB, class Finish>
+void multiply_dot(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
+                  bool accumulate, const Finish& finish) {
+    if constexpr (std::is_same_v<SA, bf16>)
+        if (!A.transposed && K % 2 == 0 && M && N && K)
+            return multiply_rows<INSTRUCTION>(M, N, K, A, B, C, stride, accumulate, finish);
+    multiply_packed<Dot<INSTRUCTION>>(M, N, K, A, B, C, stride, accumulate, finish);
+}
 
 #include "amx.h"
 
@@ -205,6 +307,6 @@ template <class SA, class SB, class Finish = Keep>
 void multiply_bf16(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
                    bool accumulate = false, const Finish& finish = Finish()) {
     if (has_amx()) return multiply_packed<AmxTiles>(M, N, K, A, B, C, stride, accumulate, finish);
-    if (has_dot_instruction()) return multiply_packed<Dot<true>>(M, N, K, A, B, C, stride, accumulate, finish);
-    multiply_packed<Dot<false>>(M, N, K, A, B, C, stride, accumulate, finish);
+    if (has_dot_instruction()) return multiply_dot<true>(M, N, K, A, B, C, stride, accumulate, finish);
+    multiply_dot<false>(M, N, K, A, B, C, stride, accumulate, finish);
 }

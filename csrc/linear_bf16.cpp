@@ -33,8 +33,11 @@ py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into)
     bool add = !into.is_none();
     {
         py::gil_scoped_release nogil;
-        multiply_bf16(N, I, J, Matrix<float>{pd, J}, Matrix<float>{pw, J, true}, pdx, I);
-        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<float>{pd, J}, pdw, J, add);
+        thread_local Scratch<bf16> scratch;
+        bf16* rounded_dout = scratch.at_least(N * J);
+        round_array(rounded_dout, pd, N * J);
+        multiply_bf16(N, I, J, Matrix<bf16>{rounded_dout, J}, Matrix<float>{pw, J, true}, pdx, I);
+        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<bf16>{rounded_dout, J}, pdw, J, add);
         column_sums(pdb, pd, N, J, add);
     }
     return py::make_tuple(dx, d[0], d[1]);
@@ -43,9 +46,9 @@ py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into)
 // A product alone, for tests: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
 template <class S>
 void product_by(const string& engine, int64_t M, int64_t N, int64_t K, Matrix<S> A, Matrix<S> B, float* C) {
-    if (engine == "pairs") return multiply_packed<Dot<false>>(M, N, K, A, B, C, N, false, Keep());
+    if (engine == "pairs") return multiply_dot<false>(M, N, K, A, B, C, N, false, Keep());
     if (engine == "amx_emulated") return multiply_packed<Tiles<EmulatedRegisters>>(M, N, K, A, B, C, N, false, Keep());
-    if (engine == "dot" && has_dot_instruction()) return multiply_packed<Dot<true>>(M, N, K, A, B, C, N, false, Keep());
+    if (engine == "dot" && has_dot_instruction()) return multiply_dot<true>(M, N, K, A, B, C, N, false, Keep());
     if (engine == "amx" && has_amx()) return multiply_packed<AmxTiles>(M, N, K, A, B, C, N, false, Keep());
     fail("engine must be one that this machine has: got " + engine);
 }

@@ -46,13 +46,15 @@ void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const float* w1
 
 void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const float* dout, const bf16* x, const float* w1,
                               const float* w2, const bf16* h, int64_t N, int64_t C, int64_t F, int64_t D) {
-    thread_local Scratch<bf16> scratch_a, scratch_dh;
+    thread_local Scratch<bf16> scratch_a, scratch_dh, scratch_dout;
     thread_local Scratch<float> parts;
     int64_t most = std::min(N, MLP_ROWS);
     bf16 *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);   // (rows, F)
+    bf16* rounded_dout = scratch_dout.at_least(most * D);                          // (rows, D)
     for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
         int64_t rows = std::min(MLP_ROWS, N - row);
-        Matrix<float> doutr{dout + row * D, D};
+        Matrix<bf16> doutr{rounded_dout, D};
+        round_array(rounded_dout, dout + row * D, rows * D);
         bool add = into || row > 0;
         multiply_bf16(rows, F, D, doutr, Matrix<float>{w2, D, true}, parts.at_least(most * F), F, false,
                       SlopeAtHBf16{h + row * F, a, dh, F});
@@ -60,7 +62,7 @@ void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const flo
         multiply_bf16(rows, C, F, Matrix<bf16>{dh, F}, Matrix<float>{w1, F, true}, d.x + row * C, C);
         multiply_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);
         column_sums(d.b1, dh, rows, F, add);
-        column_sums(d.b2, doutr.data, rows, D, add);
+        column_sums(d.b2, dout + row * D, rows, D, add);
     }
 }
 
