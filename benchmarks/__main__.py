@@ -18,7 +18,7 @@ def parser():
         prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
-    add("names", nargs="*", metavar="op", help="ops of the table, step, decode, demo or tokenizer (default: every op)")
+    add("names", nargs="*", metavar="op", help="ops of the table, step, decode, demo, tokenizer or dedup (default: every op)")
     add("--all", action="store_true", help="every op, and step and decode")
     add("--json", action="store_true", help="write the results as JSON")
     add("--out", metavar="FILE", help="where to (default: benchmarks/results/DATE-NAMES.json; - prints it)")

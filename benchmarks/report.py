@@ -13,7 +13,8 @@ COLUMNS = {         # key of a row -> heading, format
     "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
     "bound": ("of", "{}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
     "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
-    "mbs": ("MB/s", "{:,.1f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
+    "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
+    "precision": ("precision", "{:.3f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
 
