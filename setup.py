@@ -3,7 +3,8 @@
 Kernels are optional. Without a compiler the install goes on with a warning, and minillm runs on NumPy alone
 (`minillm info` says so). MINILLM_BUILD=avx512 (or a list, by commas) builds only some; MINILLM_BUILD=none builds nothing.
 MINILLM_CUDA=0 leaves the GPU's kernels out, 1 insists on them, auto (the default) builds them where there is an nvcc:
-MINILLM_NVCC, or that of CUDA_HOME, PATH, /usr/local/cuda or the pip wheels. MINILLM_CUDA_ARCHS=80,90 names the GPUs.
+MINILLM_NVCC, or that of CUDA_HOME, PATH, /usr/local/cuda or the pip wheels. MINILLM_CUDA_ARCHS=80,90 names the GPUs that
+get code of their own (newer ones compile the last one's PTX when they load it; the Hopper kernel is always for 90a).
 MINILLM_SANITIZE=address (with undefined) or thread builds for the sanitizers; tests/sanitize.sh uses it.
 """
 import os
@@ -63,7 +64,8 @@ def cudasim():
     return Extension("minillm._cudasim", ["csrc/cuda/cudasim.cpp"], language="c++", optional=True,
                      depends=sorted(str(path) for path in Path("csrc/cuda").glob("*.*")),
                      include_dirs=[pybind11.get_include()],
-                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-g0"])
+                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi",
+                                         "-g0"])
 
 
 def cuda():
@@ -76,7 +78,7 @@ def cuda():
     if not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/cuda.cpp"], language="c++", optional=wanted == "auto",
+    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/launch_wgmma.cu", "csrc/cuda/cuda.cpp"], language="c++", optional=wanted == "auto",
                       depends=sorted(str(path) for path in [*Path("csrc/cuda").glob("*.*"), Path("csrc/common.h")]))]
 
 
@@ -88,8 +90,9 @@ def find_nvcc():
     return next((str(place) for place in places if place and os.access(place, os.X_OK)), None)
 
 
-def nvcc_command(sources, target):
-    """One command compiles and links. PTX of the newest architecture is kept for GPUs that come after it."""
+def nvcc_commands(target, build):
+    """Two commands: the Hopper file for sm_90a alone; then the rest, and link. PTX of the newest architecture named is kept
+    for GPUs that come after it."""
     nvcc = find_nvcc()
     archs = os.environ.get("MINILLM_CUDA_ARCHS", "80,90").split(",")
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
@@ -98,9 +101,11 @@ def nvcc_command(sources, target):
     wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []          # pip's are side by side
     includes = [sysconfig.get_paths()["include"], pybind11.get_include(), *map(str, wheels)]
     libraries = [str(root / name) for name in ("lib64", "lib") if (root / name).is_dir()]
-    return [nvcc, "-shared", "-cudart=static", "-std=c++17", "-O3", "--threads=0", *codes,
-            "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes),
-            *(f"-L{path}" for path in libraries), *sources, "-o", target]
+    common = [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
+    hopper = str(Path(build) / "launch_wgmma.o")
+    return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/launch_wgmma.cu", "-o", hopper],
+            [*common, "-shared", "-cudart=static", "--threads=0", *codes, *(f"-L{path}" for path in libraries),
+             "csrc/cuda/launch.cu", "csrc/cuda/cuda.cpp", hopper, "-o", target]]
 
 
 class BuildExtension(build_ext):
@@ -112,9 +117,11 @@ class BuildExtension(build_ext):
         target = self.get_ext_fullpath(ext.name)
         if not (self.force or newer_group([*ext.sources, *ext.depends], target, "newer")):
             return None
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        for folder in (Path(target).parent, Path(self.build_temp)):
+            folder.mkdir(parents=True, exist_ok=True)
         try:
-            subprocess.run(nvcc_command(ext.sources, target), check=True)
+            for command in nvcc_commands(target, self.build_temp):
+                subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(f"nvcc failed: {error}") from error
 

@@ -287,7 +287,9 @@ KERNELS = (
     Kernel("attention", "cpu", "2_blocked"),
     Kernel("attention", "cpu", "3_simd"),
     *(Kernel("attention", backend, variant) for backend in ("cuda", "cudasim") for variant in ("1_naive", "2_flash")),
-    *(Kernel("attention", backend, "3_mma", ("float16", "bfloat16")) for backend in ("cuda", "cudasim")),
+    # float32 arrays, products in bfloat16, as "bf16" below
+    *(Kernel("attention", backend, variant, ("float32", "float16", "bfloat16"))
+      for backend in ("cuda", "cudasim") for variant in ("3_mma", "4_wgmma")),
     *(Kernel("attention", backend, "", ("float32", "float64", "float16", "bfloat16")) for backend in ("cuda", "cudasim")),
     Kernel("attention_decode", "cpu"),
     Kernel("embedding", "cpu"),

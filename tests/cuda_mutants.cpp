@@ -1,19 +1,46 @@
-// The CUDA kernels in float32 and bfloat16 for heads up to 64, without Python: cuda_mutations.py compiles it many
-// times.
+// The CUDA kernels in float32 and bfloat16 without Python, small: cuda_mutations.py compiles it many times. HOPPER: rung 4
+// alone, whose forward takes bfloat16; else rungs 1 to 3 for heads up to 64.
 #define SMALL
+#ifdef HOPPER
+#include "launch_wgmma.cu"
+#else
 #include "launch.cu"
 #include "host.h"
+template <class E>
+void launch_wgmma(const Forward<E>&, const Sizes&, stream_t) {}
+template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
+#endif
+
+namespace {
+#ifdef HOPPER
+void run(int, const float* qkv, const float*, float* out, float* lse, float*, const Sizes& n) {
+    const int64_t C = n.NH * n.HS, size = n.B * n.T * C;
+    auto* x = static_cast<bf16*>(allocate(3 * size * sizeof(bf16), nullptr));
+    auto* y = static_cast<bf16*>(allocate(size * sizeof(bf16), nullptr));
+    auto* l = static_cast<float*>(allocate(n.heads() * n.T * sizeof(float), nullptr));
+    for (int64_t i = 0; i < 3 * size; i++) x[i] = bf16(qkv[i]);
+    const auto part = [&](int which) { return View<const bf16>{x + which * C, n.T * 3 * C, n.HS, 3 * C}; };
+    launch_wgmma(Forward<bf16>{part(0), part(1), part(2), {y, n.T * C, n.HS, C}, l}, n, nullptr);
+    for (int64_t i = 0; i < size; i++) out[i] = float(y[i]);
+    copy_out(lse, l, n.heads() * n.T * sizeof(float), nullptr);
+    for (void* memory : {static_cast<void*>(x), static_cast<void*>(y), static_cast<void*>(l)}) release(memory, nullptr);
+}
+#else
+void run(int rung, const float* qkv, const float* dout, float* out, float* lse, float* dqkv, const Sizes& n) {
+    forward_on_host(Rung(rung), qkv, out, lse, n);
+    backward_on_host(Rung(rung), qkv, out, dout, lse, dqkv, n);
+}
+#endif
+}  // namespace
 
 extern "C" {
-// Forward and backward of one (B, T, 3C) array. "" or the error's text.
+// Forward, and of rungs 1 to 3 the backward, of one (B, T, 3C) array. "" or the error's text.
 const char* attention(int rung, unsigned seed, const float* qkv, const float* dout, float* out, float* lse, float* dqkv,
                       int64_t B, int64_t NH, int T, int HS, int causal) {
     static std::string message;
     emu::seed = seed;
-    const Sizes n = {B, NH, T, HS, 1 / std::sqrt(double(HS)), causal != 0};
     try {
-        forward_on_host(Rung(rung), qkv, out, lse, n);
-        backward_on_host(Rung(rung), qkv, out, dout, lse, dqkv, n);
+        run(rung, qkv, dout, out, lse, dqkv, {B, NH, T, HS, 1 / std::sqrt(double(HS)), causal != 0});
         message = "";
     } catch (const std::exception& error) {
         message = error.what();

@@ -19,9 +19,11 @@ HERE = Path(__file__).resolve().parent
 CUDA = HERE.parent / "csrc" / "cuda"
 NAIVE, FLASH, MMA, MMA_BACK = ("attention_1_naive.cuh", "attention_2_flash.cuh", "attention_3_mma.cuh",
                                "attention_3_mma_backward.cuh")
-RUNG = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "repack.cuh": 3}
+WGMMA, HOPPER, WGMMA_LAUNCH = "attention_4_wgmma.cuh", "hopper.h", "launch_wgmma.cu"
+RUNG = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "repack.cuh": 3, WGMMA: 4, HOPPER: 4, WGMMA_LAUNCH: 4}
 SCHEDULES = (0, 8, 9, 10, 11, 12)
 SIZES = ((1, 130, 1, 64, 1), (1, 70, 2, 32, 0), (2, 37, 1, 20, 1))      # B, T, NH, HS, causal
+LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))    # of rung 4, whose tiles are 128
 
 MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("mask shows one future token", NAIVE,
@@ -130,11 +132,67 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
      "cp_async<4>(tile + threadIdx.x,",
      "cp_async<4>(reinterpret_cast<char*>(tile + threadIdx.x) + 2,", 0),
     ("padding not zero", "repack.cuh", ": To(0.0f);", ": To(float(rows_of(from, bh, n)[t][0]));", 0),
+    ("no wait for Q", WGMMA, "barrier_wait(&shared.q_full, 0);", "", 0),
+    ("no wait for K", WGMMA, "barrier_wait(&shared.k_full[k_place], j / STAGES % 2);", "", 0),
+    ("no wait for V", WGMMA, "barrier_wait(&shared.v_full[v_place], (j - 1) / STAGES % 2);", "", 0),
+    ("always waits for phase 0 of K", WGMMA, "k_full[k_place], j / STAGES % 2)", "k_full[k_place], 0)", 0),
+    ("waits for the other phase of V", WGMMA, "(j - 1) / STAGES % 2", "(j + 1) / STAGES % 2 ^ 1", 0),
+    ("K released before its product is done", WGMMA,
+     "wgmma_wait<1>(s);\n        release_place(&shared.k_empty[k_place]);",
+     "release_place(&shared.k_empty[k_place]);\n        wgmma_wait<1>(s);", 0),
+    ("V released before its product is done", WGMMA,
+     "wgmma_wait<0>(out, p);\n        release_place(&shared.v_empty[v_place]);",
+     "release_place(&shared.v_empty[v_place]);\n        wgmma_wait<0>(out, p);", 0),
+    ("K is never released", WGMMA, "release_place(&shared.k_empty[k_place]);", "", 0),
+    ("released by each thread", WGMMA, "if (threadIdx.x % 32 == 0) barrier_arrive(empty);", "barrier_arrive(empty);", 0),
+    ("the producer does not wait for K's place", WGMMA, "barrier_wait(&s.k_empty[place], 1 - phase);", "", 0),
+    ("the producer does not wait for V's place", WGMMA, "barrier_wait(&s.v_empty[place], 1 - phase);", "", 0),
+    ("the producer waits for the wrong phase", WGMMA, "s.k_empty[place], 1 - phase", "s.k_empty[place], phase", 0),
+    ("half of the bytes are expected", WGMMA, "Tile::TILE * sizeof(E));", "Tile::TILE * sizeof(E) / 2);", 0),
+    ("more bytes are expected than come", WGMMA, "Tile::TILE * sizeof(E));", "Tile::TILE * sizeof(E) + 16);", 0),
+    ("the second panel over the first", WGMMA, "tile + d * Tile::COLUMNS, map", "tile, map", 0),
+    ("no fence before products", WGMMA, "wgmma_fence(s, out, p);", "", 0),
+    ("the first scores are not waited for", WGMMA, "wgmma_wait<0>(s);", "", 0),
+    ("waits for one group too few", WGMMA, "wgmma_wait<1>(s);", "wgmma_wait<2>(s);", 0),
+    ("out is not waited for", WGMMA, "wgmma_wait<0>(out, p);", "", 0),
+    ("P is packed too early", WGMMA, "        wgmma_wait<0>(out, p);",
+     "        pack_scores<E>(p, s);\n        wgmma_wait<0>(out, p);", 0),
+    ("no commit", WGMMA, "    wgmma_commit();\n}", "}", 0),
+    ("scores are added to the last ones", WGMMA, "descriptor(k + at, 0), d > 0)", "descriptor(k + at, 0), true)", 0),
+    ("k steps do not advance", WGMMA, "+ d % Tile::PANEL;", ";", 0),
+    ("both consumers take the same rows", WGMMA, "shared.q + 64 * consumer * Tile::PANEL", "shared.q", 0),
+    ("V steps by 8 keys", WGMMA, "descriptor(v + c * Tile::PANEL,", "descriptor(v + c / 2 * Tile::PANEL,", 0),
+    ("panels of V too near", WGMMA, "Tile::COLUMNS * Tile::PANEL * sizeof(E)), true", "Tile::PANEL * sizeof(E)), true", 0),
+    ("mask shows one future token", WGMMA, "if (!is_seen(first_row + lane_row(e),",
+     "if (!is_seen(first_row + lane_row(e) + 1,", 0),
+    ("no mask", WGMMA, "if (j == last && some_unseen)", "if (j > last && some_unseen)", 0),
+    ("no mask past the end", WGMMA, "n.causal || c_last + COLUMNS > n.T;", "n.causal;", 0),
+    ("one shrink for both rows", WGMMA, "*= shrink[e / 2];", "*= shrink[0];", 0),
+    ("registers of P swapped", WGMMA, "pack<E>(s[2 * c + r / 2][r % 2 * 2],", "pack<E>(s[2 * c + r % 2][r / 2 * 2],", 0),
+    ("a maximum over two lanes of four", WGMMA, "lanes_max<4>(new_top)", "lanes_max<2>(new_top)", 0),
+    ("no quarantine", WGMMA, "if (n.causal) quarantine_values", "if (false) quarantine_values", 0),
+    ("zeros are not published", WGMMA, "    fence_for_async();\n", "", 0),
+    ("quarantine without its barrier", WGMMA, "    named_barrier(BARRIER, Tile::CONSUMERS);\n", "", 0),
+    ("quarantine looks at the wrong chunk", WGMMA, "(d % Tile::PANEL ^ c % 8 * 8)", "d % Tile::PANEL", 0),
+    ("barriers are not published", WGMMA, "        fence_barrier_init();\n", "", 0),
+    ("no meeting after the barriers are made", WGMMA, "    __syncthreads();\n    if (threadIdx.x < 128) {",
+     "    if (threadIdx.x < 128) {", 0),
+    ("a barrier counts one warp too few", WGMMA, "barrier_init(&shared->v_empty[i], Tile::CONSUMERS / 32);",
+     "barrier_init(&shared->v_empty[i], Tile::CONSUMERS / 32 - 1);", 0),
+    ("the turn is not given on", WGMMA, "        give_turn(consumer);\n        wgmma_wait", "        wgmma_wait", 0),
+    ("nobody is first", WGMMA, "if (consumer == 1) give_turn(consumer);", "", 0),
+    ("more registers than there are", WGMMA, "take_registers<240>", "take_registers<248>", 0),
+    ("out past the end is written", WGMMA, "if (row >= n.T) continue;", "if (row > n.T) continue;", 0),
+    ("rows of eight at half the distance", HOPPER, "EIGHT_ROWS = 1024", "EIGHT_ROWS = 512", 0),
+    ("no swizzle in the descriptor", HOPPER, "SWIZZLE_128 = 1;", "SWIZZLE_128 = 0;", 0),
+    ("heads and sequences exchanged", WGMMA_LAUNCH, "bytes(a.head, n.NH), bytes(a.batch, n.B)",
+     "bytes(a.batch, n.NH), bytes(a.head, n.B)", 0),
+    ("strides in numbers, not bytes", WGMMA_LAUNCH, "uint64_t(stride) * sizeof(E)", "uint64_t(stride)", 0),
 )
 
 
-def build(folder, mutant=None):
-    """The library of one mutant, or of the kernels as they are."""
+def build(folder, rung, mutant=None):
+    """The library of one mutant, or of the kernels as they are; of rung 4, or of the other three."""
     source = folder / "cuda"
     shutil.copytree(CUDA, source, dirs_exist_ok=True)
     if mutant:
@@ -144,8 +202,9 @@ def build(folder, mutant=None):
             raise ValueError(f"{file} has no longer the text of the mutant {what!r}")
         (source / file).write_text(text.join(parts[:which + 1]) + replacement + text.join(parts[which + 1:]))
     library = folder / "mutant.so"
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-fPIC", "-shared", f"-I{source}", str(HERE / "cuda_mutants.cpp"),
-                    "-o", str(library)], check=True)
+    which = ["-DHOPPER"] if rung == 4 else []
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-shared", *which, f"-I{source}",
+                    str(HERE / "cuda_mutants.cpp"), "-o", str(library)], check=True)
     return library
 
 
@@ -187,15 +246,15 @@ def run(library, rung, seed, qkv, dout, NH, causal):
 def fault(path, rung):
     """The first thing found wrong with a library, "" for nothing."""
     library = ctypes.CDLL(str(path))
-    for B, T, NH, HS, causal in SIZES:
+    for B, T, NH, HS, causal in LONG if rung == 4 else SIZES:
         qkv, dout = inputs(B, T, NH, HS)
         wanted, first = expected(qkv, dout, NH, causal), None
         for seed in SCHEDULES:
             text, *got = run(library, rung, seed, qkv, dout, NH, causal)
             if text:
                 return text
-            limit = 4e-3 if rung == 3 else 1e-5
-            for name, a, b in (("out", got[0], wanted[0]), ("dqkv", got[2], wanted[1])):
+            limit = 4e-3 if rung >= 3 else 1e-5
+            for name, a, b in (("out", got[0], wanted[0]), ("dqkv", got[2], wanted[1]))[:1 if rung == 4 else 2]:
                 error = np.linalg.norm(a - b) / np.linalg.norm(b)
                 if not error < limit:
                     return f"{name} is off by {error:.1e} (T={T}, schedule {seed})"
@@ -221,10 +280,10 @@ def nan_fault(library, rung):
 
 def verdict(mutant):
     """What caught this mutant, "" if nothing did. In a process of its own, since a mutant may crash or never end."""
-    with tempfile.TemporaryDirectory() as folder:
-        library = build(Path(folder), mutant)
-        rungs = (RUNG[mutant[1]],) if mutant else (1, 2, 3)
-        for rung in rungs:
+    rungs = (RUNG[mutant[1]],) if mutant else (1, 2, 3, 4)
+    for rung in rungs:
+        with tempfile.TemporaryDirectory() as folder:
+            library = build(Path(folder), rung, mutant)
             program = [sys.executable, __file__, "--library", str(library), "--rung", str(rung)]
             try:
                 done = subprocess.run(program, capture_output=True, text=True, timeout=120,

@@ -19,8 +19,9 @@ sim = registry.cuda("cudasim")
 if sim is None:
     pytest.skip("minillm._cudasim is not built", allow_module_level=True)
 
-EXACT, RUNGS = ["1_naive", "2_flash"], ["1_naive", "2_flash", "3_mma"]
-exact_rungs, every_rung = (pytest.mark.parametrize("rung", rungs) for rungs in (EXACT, RUNGS))
+EXACT, TENSOR_CORES = ["1_naive", "2_flash"], ["3_mma", "4_wgmma"]
+RUNGS = EXACT + TENSOR_CORES
+exact_rungs, tensor_cores, every_rung = (pytest.mark.parametrize("rung", r) for r in (EXACT, TENSOR_CORES, RUNGS))
 # What a 16-bit P and a 16-bit result cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits
 # is 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
 ROUNDING = {"bfloat16": 3e-3, "float16": 4e-4}
@@ -32,6 +33,7 @@ SCHEDULES = [0, 8, 9, 10, 12, 31]           # in order; shuffled; + a warp ahead
 def in_order():
     yield
     sim.set_schedule(0)
+    sim.set_capability(90)
 
 
 def functions(rung):
@@ -75,12 +77,12 @@ def relative_error(got, want):
 
 def check(rung, shape, causal, dtype="float32"):
     qkv, dout = inputs(*shape, dtype=dtype)
-    if rung == "3_mma" and dtype == "float32":
+    if rung in TENSOR_CORES and dtype == "float32":
         qkv, dout = bfloat16(qkv), bfloat16(dout)
     want = expected(qkv, dout, shape[2], causal)
     for name, got in results(rung, qkv, dout, shape[2], causal).items():
-        assert got.dtype == ("float32" if name == "lse" and rung == "3_mma" else dtype)
-        if rung != "3_mma":
+        assert got.dtype == ("float32" if name == "lse" and rung in TENSOR_CORES else dtype)
+        if rung in EXACT:
             assert_close(f"{rung} {shape} {name}", got, want[name], f"odd sizes {dtype}")
         elif name == "lse":
             assert_close(f"{rung} {shape} lse", got, want[name], "odd sizes float32")
@@ -114,17 +116,42 @@ def test_any_head_size(HS, rung, causal):
 
 
 @both_masks
+@pytest.mark.parametrize("T, HS", [(127, 64), (128, 128), (129, 128), (300, 40), (700, 64), (513, 128)])
+def test_rows_longer_than_a_tile(T, HS, causal):
+    """Of rung 4 a tile has 128 keys, and the ring has two places: from T = 513 on each is used a third time."""
+    qkv, dout = (bfloat16(x) for x in inputs(1, T, 1, HS))
+    want = expected(qkv, dout, 1, causal)
+    out, cache = sim.attention_forward_4_wgmma(qkv, 1, causal)
+    assert relative_error(out, want["out"]) <= ROUNDING["bfloat16"]
+    assert_close("lse", cache[-1], want["lse"], "odd sizes float32")
+
+
+@tensor_cores
+def test_error_is_that_of_the_numbers_not_of_the_sums(rung):
+    """Long rows of scores near 1: against float64 the error stays at bfloat16's rounding, since sums are float32."""
+    qkv, dout = (bfloat16(x) for x in inputs(1, 400, 1, 64))
+    got, want = results(rung, qkv, dout, 1), expected(qkv, dout, 1)
+    HS = 64
+    assert relative_error(got["out"], want["out"]) < 2.5e-3
+    for i, name in enumerate("qkv"):
+        part = slice(i * HS, (i + 1) * HS)
+        assert relative_error(got["dqkv"][..., part], want["dqkv"][..., part]) < 4.5e-3, f"d{name}"
+
+
+@both_masks
 @pytest.mark.parametrize("HS", [64, 100, 128, 256])
-def test_float16(HS, causal):
-    check("3_mma", (1, 35, 2, HS), causal, "float16")
+@tensor_cores
+def test_float16(rung, HS, causal):
+    check(rung, (1, 35, 2, HS), causal, "float16")
 
 
-def test_bfloat16_arrays_equal_rounded_float32():
+@tensor_cores
+def test_bfloat16_arrays_equal_rounded_float32(rung):
     """NumPy has no bfloat16 of its own; that of ml_dtypes goes in and comes out."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
     qkv, dout = (bfloat16(x) for x in inputs(1, 35, 2, 64))
-    short = results("3_mma", qkv.astype(ml_dtypes.bfloat16), dout.astype(ml_dtypes.bfloat16), 2)
-    for name, got in results("3_mma", qkv, dout, 2).items():
+    short = results(rung, qkv.astype(ml_dtypes.bfloat16), dout.astype(ml_dtypes.bfloat16), 2)
+    for name, got in results(rung, qkv, dout, 2).items():
         assert short[name].dtype == ("float32" if name == "lse" else ml_dtypes.bfloat16)
         assert np.array_equal(short[name].astype("float32"), got), name
 
@@ -155,6 +182,35 @@ def test_equal_bits_under_every_schedule(rung, HS, causal):
         for name, got in results(rung, qkv, dout, 2, causal).items():
             assert got.tobytes() == wanted[name].tobytes(), f"{name} under schedule {seed}"
     assert sim.take_bank_conflicts() == 0
+
+
+@both_masks
+@pytest.mark.parametrize("T, HS", [(290, 64), (530, 128)])
+def test_equal_bits_of_long_rows_under_every_schedule(T, HS, causal):
+    """Rung 4's copies, products and warpgroups run beside each other as the schedule likes."""
+    qkv, _ = inputs(1, T, 1, HS)
+    wanted = sim.attention_forward_4_wgmma(qkv, 1, causal)[0]
+    for seed in (*SCHEDULES[1:], 17, 28):
+        sim.set_schedule(seed)
+        assert np.array_equal(sim.attention_forward_4_wgmma(qkv, 1, causal)[0], wanted), f"schedule {seed}"
+
+
+def test_wgmma_needs_its_gpu():
+    """And what it cannot do, or not yet, rung 3 does: the backward, and heads of more than 128."""
+    qkv, dout = inputs(1, 20, 1, 64)
+    same = [a.tobytes() == b.tobytes() for a, b in zip(results("3_mma", *inputs(1, 20, 1, 160), 1).values(),
+                                                       results("4_wgmma", *inputs(1, 20, 1, 160), 1).values())]
+    assert all(same)
+    sim.set_capability(86)
+    with pytest.raises(RuntimeError, match=r"needs a GPU of compute capability 9.0 .H100, H200.: this one has 8.6"):
+        sim.attention_forward_4_wgmma(qkv, 1)
+
+
+def test_the_default_takes_the_best_rung():
+    qkv = inputs(1, 150, 1, 64, "float16")[0]
+    assert np.array_equal(sim.attention_forward(qkv, 1)[0], sim.attention_forward_4_wgmma(qkv, 1)[0])
+    sim.set_capability(80)
+    assert np.array_equal(sim.attention_forward(qkv, 1)[0], sim.attention_forward_3_mma(qkv, 1)[0])
 
 
 @pytest.mark.parametrize("what", ["q", "k", "v"])
@@ -196,6 +252,7 @@ def test_nan_dout_touches_only_what_depends_on_it(rung):
     ("1_naive", "float16", "qkv must be float32 or float64: got float16"),
     ("2_flash", "int64", "qkv must be float32 or float64: got int64"),
     ("3_mma", "float64", "qkv must be float32 or float16 or bfloat16: got float64"),
+    ("4_wgmma", "float64", "qkv must be float32 or float16 or bfloat16: got float64"),
 ])
 def test_dtypes_of_the_rungs(rung, dtype, words):
     with pytest.raises(ValueError, match=words):
@@ -234,7 +291,7 @@ def test_a_model_trains_on_it(choice):
     """Two steps of a small GPT: losses and weights equal the reference's within float32 rounding."""
     losses, weights = trained({"attention": choice})
     wanted_losses, wanted = trained("numpy")
-    if choice == "cudasim/3_mma":                           # bfloat16 inside
+    if choice[8:] in TENSOR_CORES:                          # bfloat16 inside
         assert np.abs(np.array(losses) - wanted_losses).max() < 1e-3
         return
     assert_close("losses", np.array(losses), np.array(wanted_losses), "odd sizes float32")

@@ -52,11 +52,11 @@ def test_any_strides(dtype):
         assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("rung", [1, 2, 3])
+@pytest.mark.parametrize("rung", [1, 2, 3, 4])
 def test_rungs(rung):
     arrays = tensors(torch.float32)
     for got, want in zip(of_ours(*arrays, rung=rung), of_torch(*arrays, True)):
-        assert error(got, want) < (8e-3 if rung == 3 else 1e-6)
+        assert error(got, want) < (8e-3 if rung >= 3 else 1e-6)
 
 
 def test_results_outlive_their_source():
@@ -78,7 +78,7 @@ def test_numpy_takes_it_too():
     assert not hasattr(out, "__cuda_array_interface__")
 
 
-@pytest.mark.parametrize("rung", [1, 2, 3])
+@pytest.mark.parametrize("rung", [1, 2, 3, 4])
 def test_memory_grows_with_T_not_with_its_square(rung):
     """Twice the tokens, twice the memory, forward and backward."""
     peaks = []
@@ -120,7 +120,7 @@ def test_errors_name_the_argument(change, words):
 
 @pytest.mark.parametrize("dtype, rung, words", [(torch.float16, 2, "for this rung: got float16"),
                                                 (torch.float64, 3, "for this rung: got float64"),
-                                                (torch.float32, 7, "rung must be 0 to 3: got 7")])
+                                                (torch.float32, 7, "rung must be 0 to 4: got 7")])
 def test_rungs_that_do_not_fit(dtype, rung, words):
     with pytest.raises(ValueError, match=words):
         sim.arrays_forward(*tensors(dtype, 3), True, rung)

@@ -49,7 +49,7 @@ struct Backward {
 };
 
 // The rungs of the ladder; each is a file attention_N_name.cuh.
-enum class Rung { naive = 1, flash = 2, mma = 3 };
+enum class Rung { naive = 1, flash = 2, mma = 3, wgmma = 4 };
 
 // Bits of 16-bit numbers, for those who only carry them about.
 struct Bfloat16 {
@@ -62,12 +62,16 @@ struct Float16 {
 namespace gpu {
 using Stream = void*;
 
-// T: float (all rungs; mma rounds to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma). They may return
-// before the GPU is done, and raise std::runtime_error.
+// T: float (all rungs; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma). wgmma
+// is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before the GPU
+// is done, and raise std::runtime_error.
 template <class T>
 void forward(Rung rung, const Forward<T>& arrays, const Sizes& n, Stream stream);
 template <class T>
 void backward(Rung rung, const Backward<T>& arrays, const Sizes& n, Stream stream);
+
+// The fastest rung that this GPU has for numbers of so many bytes.
+Rung best_rung(int bytes, int HS);
 
 void* allocate(size_t bytes, Stream stream);
 void release(void* data, Stream stream);

@@ -29,12 +29,13 @@ inline void check_like(const char* name, const Incoming& a, const Incoming& q) {
 }
 
 // rung 0: the tensor cores for 16-bit numbers, else flash.
-inline Rung rung_of(int rung, DLDataType dtype) {
-    if (rung < 0 || rung > 3) fail("rung must be 0 to 3: got " + std::to_string(rung));
-    if (rung && dtype.bits == 16 && rung != 3)
+inline Rung rung_of(int rung, const Incoming& q) {
+    const DLDataType dtype = q.dtype;
+    if (rung < 0 || rung > 4) fail("rung must be 0 to 4: got " + std::to_string(rung));
+    if (rung && dtype.bits == 16 && rung < 3)
         fail("q must be float32 or float64 for this rung: got " + string(name_of(dtype)));
-    if (rung == 3 && dtype.bits == 64) fail("q must be float32, float16 or bfloat16 for this rung: got float64");
-    return rung ? Rung(rung) : dtype.bits == 16 ? Rung::mma : Rung::flash;
+    if (rung >= 3 && dtype.bits == 64) fail("q must be float32, float16 or bfloat16 for this rung: got float64");
+    return rung ? Rung(rung) : gpu::best_rung(dtype.bits / 8, int(q.shape[3]));
 }
 
 template <class F>
@@ -53,7 +54,7 @@ inline py::tuple arrays_forward(py::object q, py::object k, py::object v, bool c
     check_like("k", ik, iq);
     check_like("v", iv, iq);
     const Sizes n = sizes_of(iq, causal);
-    const Rung chosen = rung_of(rung, iq.dtype);
+    const Rung chosen = rung_of(rung, iq);
     auto out = std::make_shared<DeviceTensor>(iq.shape, iq.dtype, stream);
     auto lse = std::make_shared<DeviceTensor>(Shape{n.B, n.NH, n.T}, iq.dtype == FLOAT64 ? FLOAT64 : FLOAT32, stream);
     by_dlpack_type(iq.dtype, [&](auto zero) {
@@ -73,7 +74,7 @@ inline py::tuple arrays_backward(py::object dout, py::tuple cache, uint64_t stre
                    id = incoming("dout", dout, stream);
     check_like("dout", id, iq);
     const Sizes n = sizes_of(iq, cache[3].cast<bool>());
-    const Rung chosen = rung_of(cache[4].cast<int>(), iq.dtype);
+    const Rung chosen = rung_of(cache[4].cast<int>(), iq);
     const auto& out = cache[5].cast<const DeviceTensor&>();
     const auto& lse = cache[6].cast<const DeviceTensor&>();
     DeviceTensor delta(lse.shape, lse.dtype, stream), dq(iq.shape, iq.dtype, stream),

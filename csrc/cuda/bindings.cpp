@@ -3,7 +3,7 @@
 //
 // The contract is minillm/ops/attention.py's: qkv (B, T, 3C) -> out (B, T, C), cache; dout (B, T, C) -> dqkv (B, T,
 // 3C). The cache is (qkv, n_head, causal, out, lse) with lse (B, NH, T): O(T) memory. float32 arrays given to the mma
-// rung are rounded to bfloat16 on the device.
+// and wgmma rungs are rounded to bfloat16 on the device.
 #include "../common.h"
 #include "host.h"
 
@@ -63,19 +63,19 @@ const T* numbers(const char* name, const py::array& a, const py::dtype& dtype, c
 template <int RUNG, class F>
 auto by_number(const py::array& qkv, F f) {
     const string name = py::str(qkv.dtype());
-    constexpr bool any = RUNG == ANY_RUNG, tensor_cores = any || RUNG == 3;
+    constexpr bool tensor_cores = RUNG == ANY_RUNG || RUNG >= 3, exact = RUNG < 3;
     if (name == "float32") return f(float());
-    if (name == "float64" && RUNG != 3) return f(double());
+    if (name == "float64" && exact) return f(double());
     if (name == "float16" && tensor_cores) return f(Float16());
     if (name == "bfloat16" && tensor_cores) return f(Bfloat16());
-    fail(string("qkv must be float32") + (RUNG != 3 ? " or float64" : "") +
+    fail(string("qkv must be float32") + (exact ? " or float64" : "") +
          (tensor_cores ? " or float16 or bfloat16" : "") + ": got " + name);
 }
 
 // ANY_RUNG: the tensor cores for 16-bit numbers; else the products stay in the type of the array.
 template <class T>
-Rung rung_for(int rung) {
-    return rung != ANY_RUNG ? Rung(rung) : sizeof(T) == 2 ? Rung::mma : Rung::flash;
+Rung rung_for(int rung, int HS) {
+    return rung != ANY_RUNG ? Rung(rung) : gpu::best_rung(sizeof(T), HS);
 }
 
 template <int RUNG>
@@ -91,7 +91,7 @@ py::tuple attention_forward(py::array qkv, int64_t n_head, bool causal) {
             auto* o = static_cast<T*>(out.mutable_data());
             Sum<T>* l = lse.mutable_data();
             py::gil_scoped_release nogil;
-            forward_on_host<T>(rung_for<T>(RUNG), x, o, l, n);
+            forward_on_host<T>(rung_for<T>(RUNG, n.HS), x, o, l, n);
         }
         return py::make_tuple(out, py::make_tuple(qkv, n_head, causal, out, lse));
     });
@@ -113,7 +113,7 @@ py::array attention_backward(py::array dout, py::tuple cache) {
             check_device();
             auto* dx = static_cast<T*>(dqkv.mutable_data());
             py::gil_scoped_release nogil;
-            backward_on_host<T>(rung_for<T>(RUNG), x, o, d, l, dx, n);
+            backward_on_host<T>(rung_for<T>(RUNG, n.HS), x, o, d, l, dx, n);
         }
         return dqkv;
     });
@@ -135,6 +135,7 @@ PYBIND11_MODULE(MODULE, m) {
     bind_rung<1>(m, "_1_naive");
     bind_rung<2>(m, "_2_flash");
     bind_rung<3>(m, "_3_mma");
+    bind_rung<4>(m, "_4_wgmma");
     bind_arrays(m);
     m.attr("INSTRUCTIONS") = py::tuple(py::cast(std::vector<string>(INSTRUCTIONS, INSTRUCTIONS + 9)));
     m.def("instruction", &instruction, py::arg("name"), py::arg("words"),
@@ -146,6 +147,7 @@ PYBIND11_MODULE(MODULE, m) {
           "Seconds of the last call: copies in, kernels, copies out.");
 #ifdef EMULATOR
     m.def("set_schedule", [](unsigned seed) { emu::seed = seed; }, py::arg("seed"), "See emulator.h, `seed`.");
+    m.def("set_capability", [](int number) { emu::capability = number; }, py::arg("number"), "90: the default.");
     m.def("take_bank_conflicts", [] { return std::exchange(emu::bank_conflicts, 0); }, "Counted since the last call.");
 #endif
 }

@@ -2,4 +2,5 @@
 #define MODULE _cudasim
 #define EMULATOR
 #include "launch.cu"
+#include "launch_wgmma.cu"
 #include "bindings.cpp"

@@ -23,6 +23,7 @@
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define DEVICE inline
 #define HOST_DEVICE inline
 #define SHARED(T, name) T* name = reinterpret_cast<T*>(emu::block->shared)
@@ -45,6 +46,7 @@ namespace emu {
 //   bit 0: the warp that runs goes on as far as it can;
 //   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that.
 inline unsigned seed = 0;
+inline int capability = 90;                 // what the device says it is
 inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
 constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
@@ -64,7 +66,7 @@ struct Place {
 
 // Where n threads wait for each other; `round` counts how often they all have come.
 struct Meeting {
-    int present = 0, round = 0;
+    int present = 0, round = 0, votes[2] = {};
     Place place;
 };
 
@@ -72,6 +74,7 @@ struct Meeting {
 struct Slot {
     uint32_t words[6] = {};
     const void* row = nullptr;
+    float* sums = nullptr;
 };
 struct Warp {
     Meeting meeting;
@@ -88,31 +91,37 @@ struct Copy {
 struct Thread {
     dim3 id;
     bool done = false;
-    Meeting* waits_at = nullptr;
-    int round = 0;                          // of waits_at, when it began to wait
+    std::function<bool()> may_go;           // empty: yes
+    Place place;                            // where it waits, or waited last
     std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed yet
+    std::vector<uint64_t*> made;            // barriers in shared memory that it has initialised
     Fiber fiber;
-    bool ready() const { return !done && (!waits_at || waits_at->round != round); }
+    bool ready() const { return !done && (!may_go || may_go()); }
 };
 
 struct Block {
     dim3 index, grid;
     unsigned char* shared = nullptr;
+    size_t shared_bytes = 0;
     std::vector<Thread> threads;
     std::vector<int> order, rank;           // order[i]: the thread whose turn is i-th; rank: its inverse
     std::vector<Warp> warps;
     Meeting all;
-    int votes[2] = {};
     Thread* self = nullptr;
     Fiber home;
     std::string error;
     std::mt19937 random;
     const std::function<void()>* kernel = nullptr;
+    // Work of the units beside the threads (emulator_hopper.h): what is left to do; and how much of all that was begun
+    // nobody has waited for. `serial` tells blocks apart.
+    std::vector<std::function<void()>> beside;
+    int under_way = 0, serial = 0;
 
     int lane() const { return self->id.x % 32; }
 
     void go_to(Thread* next) {
         Thread* me = self;
+        if (next == me) return;
         self = next;
         switch_fiber(me->fiber, next->fiber);
     }
@@ -126,41 +135,65 @@ struct Block {
     }
 
     // Hand over to a thread that can go on: the warp that runs first if the schedule says so, else the next in order.
+    // Only when none can, the units beside the threads (copies of the copy engine) get on with their work.
     void give_way() {
         const int n = int(threads.size()), me = rank[self->id.x], warp = me / 32 * 32;
-        if (seed & 1)
-            for (int i = warp; i < warp + 32; i++)
-                if (threads[order[i]].ready()) return go_to(&threads[order[i]]);
-        for (int i = 1; i <= n; i++)
-            if (threads[order[(me + i) % n]].ready()) return go_to(&threads[order[(me + i) % n]]);
+        do {
+            if (seed & 1)
+                for (int i = warp; i < warp + 32; i++)
+                    if (threads[order[i]].ready()) return go_to(&threads[order[i]]);
+            for (int i = 1; i <= n; i++)
+                if (threads[order[(me + i) % n]].ready()) return go_to(&threads[order[(me + i) % n]]);
+        } while (work_beside());
         for (Thread& thread : threads)
-            if (!thread.done) fail("deadlock: not every thread comes to " + thread.waits_at->place.text());
+            if (!thread.done) fail("deadlock: not every thread comes to " + thread.place.text());
         switch_fiber(self->fiber, home);    // all are done
+    }
+
+    // One piece of the work beside the threads, any piece; false if there is none.
+    bool work_beside() {
+        if (beside.empty()) return false;
+        const size_t which = seed ? random() % beside.size() : 0;
+        const std::function<void()> piece = beside[which];
+        beside.erase(beside.begin() + which);
+        piece();
+        return true;
+    }
+
+    // Wait until `may_go` says so.
+    void wait(std::function<bool()> may_go, const Place& place) {
+        self->may_go = std::move(may_go);
+        self->place = place;
+        if (!self->ready() || seed) give_way();
+        self->may_go = nullptr;
+    }
+
+    // One more has come to a meeting of n.
+    void come(Meeting& meeting, int n) {
+        if (++meeting.present < n) return;
+        meeting.present = 0;
+        meeting.round++;
+        meeting.votes[meeting.round & 1] = 0;
     }
 
     // Wait until n threads have come to this meeting, all from the same place in the source.
     void meet(Meeting& meeting, int n, const Place& place) {
         if (meeting.present && meeting.place != place)
             fail("divergence: some threads are at " + meeting.place.text() + ", others at " + place.text());
-        self->waits_at = &meeting;
-        self->round = meeting.round;
         meeting.place = place;
-        if (++meeting.present == n) {
-            meeting.present = 0;
-            meeting.round++;
-            if (&meeting == &all) votes[meeting.round & 1] = 0;
-        }
-        if (!self->ready() || seed) give_way();
+        const int round = meeting.round;
+        come(meeting, n);
+        wait([&meeting, round] { return meeting.round != round; }, place);
+    }
+    bool meet_or(Meeting& meeting, int n, const Place& place, bool vote) {
+        const int round = meeting.round & 1;
+        meeting.votes[round] |= vote;
+        meet(meeting, n, place);
+        return meeting.votes[round];
     }
 
     void barrier(const Place& place) { meet(all, int(threads.size()), place); }
-
-    int barrier_or(const Place& place, int vote) {
-        const int round = all.round & 1;
-        votes[round] |= vote;
-        barrier(place);
-        return votes[round];
-    }
+    int barrier_or(const Place& place, int vote) { return meet_or(all, int(threads.size()), place, vote); }
 
     // Every lane shows a slot, then reads those of the others.
     const Slot* exchange(const Slot& mine, const Place& place) {
@@ -234,13 +267,19 @@ inline void run_block(Block& b, size_t shared) {
         Thread& thread = b.threads[t];
         thread.id = dim3(unsigned(t), 0, 0);
         thread.done = false;
-        thread.waits_at = nullptr;
+        thread.may_go = nullptr;
         thread.copies.assign(1, {});
+        thread.made.clear();
         start_fiber(thread.fiber, run_thread);
     }
+    static int blocks_run = 0;
+    b.serial = ++blocks_run;
+    b.beside.clear();
+    b.under_way = 0;
     b.self = &b.threads[b.order[0]];
     switch_fiber(b.home, b.self->fiber);
     if (!b.error.empty()) throw std::runtime_error(b.error);
+    if (b.under_way) throw std::runtime_error("a block ended while copies or products that it began were under way");
     check_guard(b.shared - GUARD, "shared memory");
     check_guard(b.shared + shared, "shared memory");
 }
@@ -255,9 +294,10 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
     b.kernel = &kernel;
     b.threads = std::vector<Thread>(threads);
     b.random.seed(seed);
-    std::vector<unsigned char> memory(shared + 2 * GUARD + 128);
-    const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + GUARD + 127) / 128 * 128;
+    std::vector<unsigned char> memory(shared + 3 * GUARD);         // shared memory begins at a multiple of 1024
+    const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + 2 * GUARD - 1) / GUARD * GUARD;
     b.shared = reinterpret_cast<unsigned char*>(start);
+    b.shared_bytes = shared;
     for (uint64_t i = 0; i < uint64_t(grid.x) * grid.y * grid.z; i++) {
         b.index = dim3(i % grid.x, i / grid.x % grid.y, unsigned(i / grid.x / grid.y));
         run_block(b, shared);
@@ -302,4 +342,5 @@ inline int64_t peak_bytes() {                           // most in use at once s
     return most;
 }
 inline int current_device() { return 0; }
+inline int capability() { return emu::capability; }
 inline std::string driver_problem() { return ""; }

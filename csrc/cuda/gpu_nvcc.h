@@ -101,6 +101,14 @@ inline int current_device() {
     return device;
 }
 
+// Compute capability of the current device, 90 for 9.0.
+inline int capability() {
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, current_device()), "compute capability");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, current_device()), "compute capability");
+    return 10 * major + minor;
+}
+
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t stream, A... args) {
     if (shared > 48 << 10)

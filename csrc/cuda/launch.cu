@@ -3,20 +3,10 @@
 #include "attention_2_flash.cuh"
 #include "attention_3_mma_backward.cuh"
 #include "conformance.cuh"
+#include "launch.h"
 #include "repack.cuh"
 
 namespace {
-
-// Blocks of `rows` rows: heads along x, which may be 2^31 - 1 long; rows along y, which ends at 65,535.
-dim3 grid_of(const Sizes& n, int rows) {
-    const int64_t blocks = (n.T + int64_t(rows) - 1) / rows;
-    if (n.heads() > 0x7fffffff)
-        throw std::runtime_error("B * n_head must be below 2^31: got " + std::to_string(n.heads()));
-    if (blocks > 65535)
-        throw std::runtime_error("T must be at most " + std::to_string(65535LL * rows) + ": got " +
-                                 std::to_string(n.T));
-    return dim3(unsigned(n.heads()), unsigned(blocks));
-}
 
 // Call f with the smallest supported head size, as a constant, that holds HS; the rest is padded with zeros.
 template <class F>
@@ -84,16 +74,27 @@ void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
     });
 }
 
+// Rung 4 goes as far as Hopper's registers do; rung 3 takes the rest.
+bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
+
+void check_wgmma() {
+    if (capability() != 90)
+        throw std::runtime_error("the wgmma rung needs a GPU of compute capability 9.0 (H100, H200): this one has " +
+                                 std::to_string(capability() / 10) + "." + std::to_string(capability() % 10));
+}
+
 template <class E, class T>
-void mma(const Forward<T>& a, const Sizes& n, stream_t stream) {
+void tensor_cores(Rung rung, const Forward<T>& a, const Sizes& n, stream_t stream) {
     const Sizes padded = with_padding(n);
     Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream);
     Packed<E, T> out(a.out, n, stream);
-    mma_kernels(Forward<E>{q.view, k.view, v.view, out.view, a.lse}, padded, stream);
+    const Forward<E> packed = {q.view, k.view, v.view, out.view, a.lse};
+    if (rung == Rung::wgmma && is_for_wgmma(n)) launch_wgmma(packed, padded, stream);
+    else mma_kernels(packed, padded, stream);
     out.write_back();
 }
 template <class E, class T>
-void mma(const Backward<T>& a, const Sizes& n, stream_t stream) {
+void tensor_cores(Rung, const Backward<T>& a, const Sizes& n, stream_t stream) {
     const Sizes padded = with_padding(n);
     Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream), out(a.out, n, stream),
         dout(a.dout, n, stream);
@@ -109,22 +110,22 @@ template <class Arrays>
 void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, float) {
     if (rung == Rung::naive) naive(a, n, stream);
     else if (rung == Rung::flash) flash(a, n, stream);
-    else mma<bf16>(a, n, stream);
+    else tensor_cores<bf16>(rung, a, n, stream);
 }
 template <class Arrays>
 void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, double) {
-    if (rung == Rung::mma) throw std::runtime_error("the mma rung does not take float64");
+    if (rung >= Rung::mma) throw std::runtime_error("the tensor cores' rungs do not take float64");
     rung == Rung::naive ? naive(a, n, stream) : flash(a, n, stream);
 }
 template <class Arrays>
 void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
-    if (rung != Rung::mma) throw std::runtime_error("only the mma rung takes bfloat16");
-    mma<bf16>(a, n, stream);
+    if (rung < Rung::mma) throw std::runtime_error("only the tensor cores' rungs take bfloat16");
+    tensor_cores<bf16>(rung, a, n, stream);
 }
 template <class Arrays>
 void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
-    if (rung != Rung::mma) throw std::runtime_error("only the mma rung takes float16");
-    mma<fp16>(a, n, stream);
+    if (rung < Rung::mma) throw std::runtime_error("only the tensor cores' rungs take float16");
+    tensor_cores<fp16>(rung, a, n, stream);
 }
 
 }  // namespace
@@ -132,11 +133,17 @@ void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
 namespace gpu {
 template <class T>
 void forward(Rung rung, const Forward<T>& a, const Sizes& n, Stream stream) {
+    if (rung == Rung::wgmma) check_wgmma();
     if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
 }
 template <class T>
 void backward(Rung rung, const Backward<T>& a, const Sizes& n, Stream stream) {
     if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
+}
+
+Rung best_rung(int bytes, int HS) {
+    if (bytes > 2) return Rung::flash;
+    return HS > 32 && HS <= 128 && capability() == 90 ? Rung::wgmma : Rung::mma;
 }
 
 void* allocate(size_t bytes, Stream stream) { return ::allocate(bytes, stream_t(stream)); }
