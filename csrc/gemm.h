@@ -313,66 +313,18 @@ void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B
     }
 }
 
-// ---- few rows: decoding one token. The weight is used once, so packing it would only cost; it streams by in rows ----
-
-constexpr int64_t FEW = 4;
-template <class T>
-constexpr int64_t WIDE = 32768 / sizeof(T);                 // columns at a time: their sums stay in the first caches
-
-// sums (M, n) += A (M, DEPTH) @ B (DEPTH, n), in order of k.
-template <class T, int64_t M, int64_t DEPTH>
-void add_rows(T (*sums)[WIDE<T>], Matrix<T> A, Matrix<T> B, int64_t n) {
-    constexpr int64_t W = WIDTH<T>;
-    T a[M][DEPTH];
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t k = 0; k < DEPTH; k++) a[m][k] = *A.from(m, k).data;
-    for (int64_t j = 0; j < n; j += W) {
-        int64_t part = std::min(W, n - j);
-        Vec<T> v[M];
-#pragma GCC unroll 4
-        for (int64_t m = 0; m < M; m++) v[m] = load(sums[m] + j);
-#pragma GCC unroll 8
-        for (int64_t k = 0; k < DEPTH; k++) {
-            const T* b = B.data + k * B.stride + j;
-            Vec<T> row = part == W ? load(b) : load_part(b, part);
-#pragma GCC unroll 4
-            for (int64_t m = 0; m < M; m++) v[m] += a[m][k] * row;
-        }
-#pragma GCC unroll 4
-        for (int64_t m = 0; m < M; m++) store(sums[m] + j, v[m]);
-    }
-}
-
-template <class T, int64_t M, class Finish>
-void multiply_few(int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
-                  const Finish& finish) {
-    constexpr int64_t DEPTH = 8;                            // rows of B at a time: streams the memory can follow
-    bool many = N * K > 1 << 15;
-    int64_t threads = many ? omp_get_max_threads() : 1, pieces = threads * ceil_div(N, threads * WIDE<T>);
-    int64_t wide = ceil_div(ceil_div(N, pieces), WIDTH<T>) * WIDTH<T>;
-#pragma omp parallel for schedule(dynamic) if (many)
-    for (int64_t column = 0; column < N; column += wide) {
-        int64_t n = std::min(wide, N - column);
-        for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
-            alignas(64) T sums[M][WIDE<T>] = {};
-            int64_t k = block, end = std::min(K, block + KC<T>);
-            for (; k + DEPTH <= end; k += DEPTH) add_rows<T, M, DEPTH>(sums, A.from(0, k), B.from(k, column), n);
-            for (; k < end; k++) add_rows<T, M, 1>(sums, A.from(0, k), B.from(k, column), n);
-            for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums[m], n, {!accumulate && block == 0, end == K}, finish, m,
-                          column);
-        }
-    }
-}
+#include "few_rows.h"
 
 // C (M, N) = A (M, K) @ B (K, N), or C += with `accumulate`; rows of C are `stride` apart. finish: see Stage.
 template <class T, class Finish = Keep>
 void multiply(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate = false,
               const Finish& finish = Finish()) {
     if (M == 0 || N == 0) return;
-    if (B.transposed || M > FEW) return multiply_packed<Fma<T>>(M, N, K, A, B, C, stride, accumulate, finish);
-    if (M == 1) return multiply_few<T, 1>(N, K, A, B, C, stride, accumulate, finish);
-    if (M == 2) return multiply_few<T, 2>(N, K, A, B, C, stride, accumulate, finish);
-    if (M == 3) return multiply_few<T, 3>(N, K, A, B, C, stride, accumulate, finish);
-    return multiply_few<T, 4>(N, K, A, B, C, stride, accumulate, finish);
+    if (M > FEW || (A.transposed && B.transposed))
+        return multiply_packed<Fma<T>>(M, N, K, A, B, C, stride, accumulate, finish);
+#pragma omp parallel if (N * K > 1 << 15)
+    {
+        if (B.transposed) few_rows_turned<T>(M, N, K, A, B, C, stride, accumulate, finish);
+        else few_rows<T>(M, N, K, A, PlainRows<T>{B.data, B.stride}, C, stride, accumulate, finish);
+    }
 }

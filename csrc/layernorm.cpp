@@ -32,6 +32,15 @@ T row_variance_sum(const T* x, T mean, int64_t C) {
     return sum<T>(total) + tail;
 }
 
+template <class T>
+void layernorm_row(T* out, T* mean, T* rstd, const T* x, const T* weight, const T* bias, T eps, int64_t C) {
+    T m = row_sum(x, C) / C;
+    T r = 1 / std::sqrt(row_variance_sum(x, m, C) / C + eps);
+    for (int64_t i = 0; i < C; i++) out[i] = (x[i] - m) * r * weight[i] + bias[i];
+    *mean = m;
+    *rstd = r;
+}
+
 // With y, x + y goes to s and is normalised; without, s is not used.
 template <class T>
 void layernorm_forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias,
@@ -39,16 +48,11 @@ void layernorm_forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const 
 #pragma omp parallel for if (N * C > 16384)
     for (int64_t n = 0; n < N; n++) {
         const T* xn = x + n * C;
-        T* on = out + n * C;
         if (y) {
             for (int64_t i = 0; i < C; i++) s[n * C + i] = xn[i] + y[n * C + i];
             xn = s + n * C;
         }
-        T m = row_sum(xn, C) / C;
-        T r = 1 / std::sqrt(row_variance_sum(xn, m, C) / C + eps);
-        for (int64_t i = 0; i < C; i++) on[i] = (xn[i] - m) * r * weight[i] + bias[i];
-        mean[n] = m;
-        rstd[n] = r;
+        layernorm_row(out + n * C, mean + n, rstd + n, xn, weight, bias, eps, C);
     }
 }
 

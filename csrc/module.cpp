@@ -6,6 +6,7 @@
 #include "dropout.cpp"
 #include "embedding.cpp"
 #include "gelu.cpp"
+#include "head.cpp"
 #include "layernorm.cpp"
 #include "linear.cpp"
 #include "linear_bf16.cpp"
@@ -15,15 +16,18 @@
 #include "mlp.cpp"
 #include "mlp_bf16.cpp"
 #include "sum_squares.cpp"
+#include "decode.cpp"                  // uses the kernels above
 
 PYBIND11_MODULE(MODULE, m) {
     m.doc() = "minillm's kernels for one instruction set";
     bind_adamw(m);
     bind_attention(m);
     bind_cross_entropy(m);
+    bind_decode(m);
     bind_dropout(m);
     bind_embedding(m);
     bind_gelu(m);
+    bind_head(m);
     bind_layernorm(m);
     bind_linear(m);
     bind_linear_bf16(m);

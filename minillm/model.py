@@ -13,6 +13,7 @@ embedding and on what each half-block adds to the stream. The ops arrive from ou
 same model runs on NumPy or on compiled kernels, in float32 or float64.
 """
 import math
+from functools import cache
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from .ops.attention import split_heads
 from .ops.checks import check_shape
 from .ops.documents import apart
 from .params import Params, gpt_shapes
+
+
+FEW_TOKENS = 16         # that `decode` hands to the compiled step; more are a product like those of training
 
 
 class GPT:
@@ -58,8 +62,7 @@ class GPT:
     def forward(self, tokens):
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
         x, caches = self.hidden(tokens)
-        logits = x.reshape(-1, x.shape[-1]) @ self.params["wte.weight"].T       # (B*T, C) @ (C, V)
-        return logits.reshape(*x.shape[:2], -1), (x, caches)
+        return self.ops.head(x, self.params["wte.weight"]), (x, caches)         # (B, T, C) @ (C, V)
 
     def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None, lengths=None):
         """Mean loss over the valid targets, and the gradient of every parameter.
@@ -168,10 +171,17 @@ class GPT:
         different numbers of tokens, and none has a say in the others' logits. last: only those of the last token,
         (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row and
         for a row that would outgrow block_size; the cache is then as it was.
+
+        What stands below is the definition. A few tokens take the same steps in one compiled call, with the same bits.
         """
         check_tokens(tokens)
         rows = cache.check_rows(rows, len(tokens))
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
+        if ops.decode_step and tokens.size <= FEW_TOKENS and cache.keys.dtype == np.float32:
+            weights = [p[name] for name in names(self.config)]
+            logits = ops.decode_step(tokens, cache.lengths[rows], rows, weights, cache.keys, cache.values, eps, last)
+            cache.lengths[rows] += tokens.shape[1]
+            return logits
         x = embed(ops, p, tokens, cache.lengths[rows])                                          # (B, T, C)
         for i in range(self.config.n_layer):
             h = f"h.{i}."
@@ -188,7 +198,7 @@ class GPT:
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
-        return x @ p["wte.weight"].T                                            # (B, T, C) @ (C, V)
+        return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
 
 
 class KVCache:
@@ -240,6 +250,12 @@ class KVCache:
             keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
             out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
         return out[0] if len(out) == 1 else np.concatenate(out)
+
+
+@cache
+def names(config):
+    """Every parameter in reading order, as the compiled step expects them."""
+    return tuple(gpt_shapes(config))
 
 
 def spans(rows, ends):

@@ -96,6 +96,10 @@ def attention_decode_sample(rng, dtype, d):
     return {"q": normal(rng, dtype, *new), "k": normal(rng, dtype, *kept), "v": normal(rng, dtype, *kept)}
 
 
+def head_sample(rng, dtype, d):
+    return {"x": normal(rng, dtype, d.B, d.T, d.C), "wte": normal(rng, dtype, d.V, d.C)}
+
+
 def mlp_sample(rng, dtype, d):
     return {"x": normal(rng, dtype, d.B, d.T, d.C), "fc_weight": normal(rng, dtype, d.C, 4 * d.C),
             "fc_bias": normal(rng, dtype, 4 * d.C), "proj_weight": normal(rng, dtype, 4 * d.C, d.C),
@@ -243,6 +247,8 @@ OPS = {spec.name: spec for spec in (
     OpSpec("attention_decode", attention_decode_sample, (),
            wrong("k", narrower, other_dtype) + wrong("v", narrower, other_dtype),
            lambda d: (4 * d.B * d.T * d.C, 0), kind="decode"),
+    OpSpec("head", head_sample, (), wrong("wte", narrower, other_dtype, flatter),
+           lambda d: (2 * d.B * d.T * d.C * d.V, 0), kind="decode"),
     OpSpec("mlp", mlp_sample, ("x", "fc_weight", "fc_bias", "proj_weight", "proj_bias"),
            (("fc_weight other_dtype", "fc_weight", other_dtype, "weight"),
             ("proj_weight narrower", "proj_weight", narrower, "bias")),
@@ -296,6 +302,7 @@ KERNELS = (
     Kernel("gelu", "cpu"),
     Kernel("dropout", "cpu"),
     Kernel("cross_entropy", "cpu"),
+    Kernel("head", "cpu"),
     Kernel("linear", "cpu"),
     Kernel("linear", "cpu", "1_naive"),
     Kernel("linear", "cpu", "2_blocked"),
@@ -319,8 +326,9 @@ def functions(spec):
     return [spec.name + suffix for suffix in SUFFIXES[spec.kind]]
 
 
-Ops = namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["backends"])
-Ops.__doc__ = "The functions a model runs on, by name; `backends` says where each op comes from. It cannot be changed."
+Ops = namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["decode_step", "backends"])
+Ops.__doc__ = """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from. `decode_step`
+is no op but the kernels' shortcut through GPT.decode, where all the ops on its way are theirs; else None."""
 
 
 def select(backend="auto"):
@@ -343,7 +351,14 @@ def select(backend="auto"):
             parts = namedtuple("Parts", picked)(**picked)
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
-    return Ops(**picked, backends=MappingProxyType(sources))
+    return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
+
+
+def decode_step(sources):
+    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled ones, too."""
+    used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
+    compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
+    return compiled(_cpp, "decode_step") if compiled_ones else None
 
 
 def variant_where_there_is(backend):

@@ -4,8 +4,10 @@ import pytest
 from cases import BACKENDS
 from tolerances import assert_close
 
+from minillm import registry
 from minillm.config import GPTConfig
 from minillm.model import GPT
+from minillm.params import gpt_shapes
 from minillm.registry import select
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=12, vocab_size=37)
@@ -87,3 +89,83 @@ def test_a_bad_length_is_named():
     cache = rough_model().new_cache(2)
     with pytest.raises(ValueError, match="length must be at least 0"):
         cache.truncate(-1)
+
+
+# ---- the compiled step --------------------------------------------------------------------------------------------
+
+WIDE = GPTConfig(n_layer=2, n_head=4, n_embd=200, block_size=150, vocab_size=1003)       # no size is a multiple of a vector
+compiled_step = pytest.mark.skipif(select().decode_step is None, reason="kernels are not built")
+
+
+@pytest.fixture
+def threads():
+    """Tests may change the number of threads; it comes back."""
+    kernels = registry._cpp
+    before = kernels.max_threads()
+    yield kernels.set_threads
+    kernels.set_threads(before)
+
+
+def in_pieces(model, tokens, pieces):
+    """Logits of all tokens, read by the cache in pieces of these sizes."""
+    cache, ends = model.new_cache(len(tokens)), np.cumsum([0, *pieces])
+    return np.concatenate([model.decode(tokens[:, a:b], cache) for a, b in zip(ends, ends[1:])], axis=1)
+
+
+@compiled_step
+@pytest.mark.parametrize("pieces", [[1] * 80, [5] * 16, [60] + [1] * 20, [3, 2, 5, 1, 4] * 5 + [5], [8, 72]], ids=str)
+def test_cached_is_uncached_bit_for_bit(pieces):
+    """Few tokens take the compiled step, many the training kernels, and `forward` is the training kernels at once."""
+    model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(3, 80, WIDE)
+    assert in_pieces(model, tokens, pieces).tobytes() == model.forward(tokens)[0].tobytes()
+
+
+@compiled_step
+def test_the_compiled_step_is_the_written_one_bit_for_bit():
+    model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(3, 24, WIDE)
+    written = GPT(WIDE, params=model.params, ops=model.ops._replace(decode_step=None))
+    results = []
+    for each in (model, written):
+        cache = each.new_cache(4)
+        logits = [each.decode(tokens[:1, :9], cache, rows=[3]), each.decode(tokens[1:, :4], cache, rows=[2, 0]),
+                  each.decode(tokens[:, 9:11], cache, rows=[3, 0, 2]), each.decode(tokens[:, 11:14], cache, [0, 2, 3], last=True)]
+        results.append([a.tobytes() for a in (*logits, cache.keys, cache.values, cache.lengths)])
+    assert results[0] == results[1]
+
+
+@compiled_step
+def test_a_row_is_the_same_in_every_batch_and_thread_count(threads):
+    model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(16, 3, WIDE)
+    want = in_pieces(model, tokens, [1, 1, 1])
+    for n in (1, 2, 3):
+        threads(n)
+        for rows in (slice(0, 1), slice(3, 5), slice(9, 16)):
+            assert in_pieces(model, tokens[rows], [1, 1, 1]).tobytes() == want[rows].tobytes()
+
+
+@compiled_step
+def test_a_planted_fault_is_seen():
+    """The comparisons above would notice one weight in 1.2 million that is off by a thousandth."""
+    model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(1, 5, WIDE)
+    before = in_pieces(model, tokens, [1] * 5)
+    model.params["h.1.mlp.c_proj.weight"][700, 190] += 1e-3
+    assert in_pieces(model, tokens, [1] * 5).tobytes() != before.tobytes()
+
+
+@compiled_step
+@pytest.mark.parametrize("change, words", [
+    ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"), ({"rows": np.array([2])}, "rows must be rows"),
+    ({"starts": np.array([12])}, "block_size 12"), ({"starts": np.array([-1])}, "block_size 12"),
+    ({"weights": []}, "weights must hold"), ({"tokens": np.array([[37]])}, r"tokens must be in \[0, 37\)"),
+    ({"values": np.zeros((2, 1, 3, 12, 6), "float32")}, "values must have shape"),
+    ({"keys": np.zeros((2, 1, 3, 12, 7))}, "keys must have dtype float32"),
+    ({"weights": [1.0] * 28}, "must be an array"), ({"weights": [np.zeros((37, 20), "float32")] * 28}, "wte.weight"),
+], ids=str)
+def test_bad_arguments_of_the_compiled_step_are_named(change, words):
+    model = rough_model("cpu", "float32")
+    cache = model.new_cache(1)
+    good = {"tokens": np.zeros((1, 1), int), "starts": cache.lengths, "rows": np.arange(1), "keys": cache.keys,
+            "weights": [model.params[name] for name in gpt_shapes(CONFIG)], "values": cache.values, "eps": 1e-5, "last": False}
+    model.ops.decode_step(**good)
+    with pytest.raises(ValueError, match=words):
+        model.ops.decode_step(**good | change)

@@ -21,6 +21,7 @@ from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .gelu import gelu_backward, gelu_forward
 from .grpo_loss import grpo_loss_backward, grpo_loss_forward
+from .head import head
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
@@ -29,4 +30,4 @@ from .mlp import mlp_backward, mlp_forward
 from .residual_layernorm import residual_layernorm_backward, residual_layernorm_forward
 from .sum_squares import sum_squares
 
-__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode")) or name == "sum_squares"]
+__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode")) or name in ("head", "sum_squares")]

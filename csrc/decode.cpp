@@ -1,0 +1,253 @@
+// A step of cached decoding, the whole model in one call: GPT.decode of minillm/model.py, line for line, for few tokens.
+//
+//   x = wte[tokens] + wpe[positions]
+//   for each block:  x += proj(attention(qkv(ln_1(x)), cache))      x += out(gelu(fc(ln_2(x))))
+//   logits = head(ln_f(x))
+//
+// Why it exists: a step reads every weight once and does little else. At int8 GPT-2 124M has 124 MB of them, some 3 ms;
+// sixty calls from Python, each of which wakes the threads again, would add a millisecond. Here the threads start once a
+// step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
+// the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
+//
+// Weights are float32, or bfloat16, or int8 with scales, each as few_rows.h reads it; activations and the cache are float.
+#include "few_rows.h"
+#include "ids.h"
+
+struct Weight {                                    // a matrix (K, N) as it is stored
+    const void* data;
+    const float* scales;                           // (K / group, N) where the numbers are int8
+    int64_t K, N, group;
+    char form;                                     // 'f' float, 'b' bfloat16, 'i' int8
+};
+
+struct Block {
+    const float *ln_1_weight, *ln_1_bias;
+    Weight qkv;
+    const float* qkv_bias;
+    Weight proj;
+    const float *proj_bias, *ln_2_weight, *ln_2_bias;
+    Weight fc;
+    const float* fc_bias;
+    Weight out;
+    const float* out_bias;
+};
+
+struct DecodeSizes {
+    int64_t R, T, C, NH, HS, S, B, V;              // rows and new tokens in each; S and B: tokens and rows of the cache
+    int64_t M() const { return R * T; }
+};
+
+struct Decoder {
+    DecodeSizes n;
+    const int64_t *tokens, *starts, *rows;         // (R, T), (R), (R)
+    Weight wte;                                    // (V, C) as float, the other forms (C, V), as the head reads them
+    const float* wpe;
+    std::vector<Block> blocks;
+    const float *ln_f_weight, *ln_f_bias;
+    float *keys, *values;                          // (L, B, NH, S, HS)
+    float eps;
+    float *x, *a, *qkv, *attended, *h, *sums;      // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C): sums of parts of K
+};
+
+// x += v + bias: the residual connection.
+struct AddToStream {
+    AddBias<float> add_bias;
+    float* x;
+    int64_t C;
+    void operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
+        float* p = x + row * C + column;
+        store_part(p, load_part(p, n) + add_bias(v, row, column, n), n);
+    }
+};
+
+struct GeluWithBias {
+    AddBias<float> add_bias;
+    Vec<float> operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
+        return gelu<float>(add_bias(v, row, column, n));
+    }
+};
+
+// C (M, N) = A (M, K) @ W by the threads of the region, W in its stored form.
+template <class Finish>
+void stored_product(int64_t M, const float* a, const Weight& w, float* c, const Finish& finish) {
+    Matrix<float> A{a, w.K};
+    if (w.form == 'f') few_rows<float>(M, w.N, w.K, A, PlainRows<float>{(const float*)w.data, w.N}, c, w.N, false, finish);
+    else if (w.form == 'b') few_rows<float>(M, w.N, w.K, A, Bf16Rows{(const bf16*)w.data, w.N}, c, w.N, false, finish);
+    else few_rows<float>(M, w.N, w.K, A, Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group}, c, w.N, false, finish);
+}
+
+// One number of a stored matrix.
+inline float number_at(const Weight& w, int64_t k, int64_t j) {
+    int64_t i = k * w.N + j;
+    if (w.form == 'b') return number(((const bf16*)w.data)[i]);
+    return ((const int8_t*)w.data)[i] * w.scales[k / w.group * w.N + j];
+}
+
+inline void embed_row(float* x, const Decoder& d, int64_t token, int64_t position) {
+    int64_t C = d.n.C;
+    if (d.wte.form == 'f') std::copy_n((const float*)d.wte.data + token * C, C, x);
+    else for (int64_t i = 0; i < C; i++) x[i] = number_at(d.wte, i, token);
+    const float* pe = d.wpe + position * C;
+    for (int64_t i = 0; i < C; i++) x[i] = x[i] + pe[i];
+}
+
+void embed_rows(const Decoder& d) {
+#pragma omp for
+    for (int64_t m = 0; m < d.n.M(); m++)
+        embed_row(d.x + m * d.n.C, d, d.tokens[m], d.starts[m / d.n.T] + m % d.n.T);
+}
+
+// Rows first, first + step, ... of x, normalised, become rows 0, 1, ... of a.
+void normalise(const Decoder& d, const float* weight, const float* bias, int64_t first = 0, int64_t step = 1) {
+    int64_t C = d.n.C;
+#pragma omp for
+    for (int64_t m = first; m < d.n.M(); m += step) {
+        float mean, rstd;
+        layernorm_row<float>(d.a + (m - first) / step * C, &mean, &rstd, d.x + m * C, weight, bias, d.eps, C);
+    }
+}
+
+// The new keys and values go to the cache; then each query attends to all that its row has.
+void attend_cached(const Decoder& d, ForwardHead<float>& head, int64_t layer) {
+    int64_t T = d.n.T, C = d.n.C, NH = d.n.NH, HS = d.n.HS;
+    auto attend_head = T == 1 ? attend<float, 1> : attend<float, TILE_ROWS>;
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < d.n.R * NH; item++) {
+        int64_t r = item / NH, h = item % NH, start = d.starts[r];
+        int64_t at = ((layer * d.n.B + d.rows[r]) * NH + h) * d.n.S * HS;
+        float *k = d.keys + at, *v = d.values + at;
+        const float* qkv = d.qkv + r * T * 3 * C + h * HS;
+        for (int64_t t = 0; t < T; t++) {
+            std::copy_n(qkv + t * 3 * C + C, HS, k + (start + t) * HS);
+            std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
+        }
+        attend_head(head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, {k, HS}, {v, HS}, T, start + T);
+    }
+}
+
+void decode_block(const Decoder& d, const Block& b, ForwardHead<float>& head, int64_t layer) {
+    int64_t M = d.n.M(), C = d.n.C;
+    normalise(d, b.ln_1_weight, b.ln_1_bias);
+    stored_product(M, d.a, b.qkv, d.qkv, AddBias<float>{b.qkv_bias});
+    attend_cached(d, head, layer);
+    stored_product(M, d.attended, b.proj, d.sums, AddToStream{{b.proj_bias}, d.x, C});
+    normalise(d, b.ln_2_weight, b.ln_2_bias);
+    stored_product(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
+    stored_product(M, d.h, b.out, d.sums, AddToStream{{b.out_bias}, d.x, C});
+}
+
+// logits (R, T, V), or (R, 1, V) with `last`.
+void decode_model(const Decoder& d, float* logits, bool last) {
+    int64_t R = d.n.R, T = d.n.T, C = d.n.C, V = d.n.V;
+    int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = last ? R : R * T;
+    bool many = C * C * int64_t(d.blocks.size()) + C * V > 1 << 18;
+#pragma omp parallel if (many)
+    {
+        ForwardHead<float> head(T, longest, d.n.HS);
+        embed_rows(d);
+        for (size_t layer = 0; layer < d.blocks.size(); layer++) decode_block(d, d.blocks[layer], head, layer);
+        normalise(d, d.ln_f_weight, d.ln_f_bias, last ? T - 1 : 0, last ? T : 1);
+        if (d.wte.form == 'f')
+            few_rows_turned<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false, Keep());
+        else stored_product(M, d.a, d.wte, logits, Keep());
+    }
+}
+
+// ---- from Python: a list of float32 arrays, or pairs (values, scales): int8, or bfloat16's bits with None ----
+
+struct WeightReader {
+    py::list list;
+    size_t next = 0;
+
+    py::array array() {
+        if (next == list.size()) fail("weights must hold wte, wpe, 12 tensors a layer, and ln_f's two: got " +
+                                      std::to_string(list.size()));
+        if (!py::isinstance<py::array>(list[next])) fail("weights[" + std::to_string(next) + "] must be an array");
+        return py::reinterpret_borrow<py::array>(list[next++]);
+    }
+    const float* vector(const char* name, int64_t n) { return input<float>(name, array(), {n}); }
+
+    Weight matrix(const char* name, int64_t K, int64_t N) {
+        if (next < list.size() && py::isinstance<py::tuple>(list[next])) return stored(name, list[next++], {K, N});
+        py::array a = array();
+        const float* data = input<float>(name, a, {K, N});
+        return {data, nullptr, a.shape(0), a.shape(1), 1, 'f'};
+    }
+
+    static Weight stored(const char* name, py::tuple pair, const Shape& shape) {
+        if (pair.size() != 2) fail(string(name) + " must be a pair (values, scales)");
+        py::array values = pair[0];
+        if (pair[1].is_none()) {
+            auto* data = input<uint16_t>(name, values, shape);
+            return {data, nullptr, shape[0], values.shape(1), shape[0], 'b'};
+        }
+        auto* data = input<int8_t>(name, values, shape);
+        py::array scales = pair[1];
+        auto* s = input<float>("scales", scales, {ANY, values.shape(1)});
+        int64_t K = shape[0], G = scales.shape(0), group = G ? K / G : 0;
+        if (G < 1 || group * G != K || (G > 1 && group % DEPTH))
+            fail(string(name) + " must have groups of rows of equal size, a multiple of " + std::to_string(DEPTH) + ": got " +
+                 std::to_string(G) + " for " + std::to_string(K) + " rows");
+        return {data, s, K, values.shape(1), group, 'i'};
+    }
+
+    Block block(int64_t C) {
+        Block b;
+        b.ln_1_weight = vector("ln_1.weight", C), b.ln_1_bias = vector("ln_1.bias", C);
+        b.qkv = matrix("c_attn.weight", C, 3 * C), b.qkv_bias = vector("c_attn.bias", 3 * C);
+        b.proj = matrix("c_proj.weight", C, C), b.proj_bias = vector("c_proj.bias", C);
+        b.ln_2_weight = vector("ln_2.weight", C), b.ln_2_bias = vector("ln_2.bias", C);
+        b.fc = matrix("c_fc.weight", C, 4 * C), b.fc_bias = vector("c_fc.bias", 4 * C);
+        b.out = matrix("c_proj.weight", 4 * C, C), b.out_bias = vector("c_proj.bias", C);
+        return b;
+    }
+};
+
+void check_positions(const Decoder& d, int64_t block_size) {
+    for (int64_t r = 0; r < d.n.R; r++) {
+        if (d.rows[r] < 0 || d.rows[r] >= d.n.B) fail("rows must be rows of the cache: got " + std::to_string(d.rows[r]));
+        if (d.starts[r] < 0 || d.starts[r] > block_size - d.n.T)
+            fail("tokens must fit into block_size " + std::to_string(block_size) + ": got " + std::to_string(d.n.T) +
+                 " tokens from position " + std::to_string(d.starts[r]));
+    }
+}
+
+py::array decode_step(py::array tokens, py::array starts, py::array rows, py::list weights, py::array keys,
+                      py::array values, double eps, bool last) {
+    check_shape("tokens", tokens, {ANY, ANY});
+    check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
+    Decoder d;
+    int64_t R = tokens.shape(0), T = tokens.shape(1), L = keys.shape(0), NH = keys.shape(2), HS = keys.shape(4);
+    d.n = {R, T, NH * HS, NH, HS, keys.shape(3), keys.shape(1), 0};
+    int64_t C = d.n.C, M = R * T;
+    if (M < 1 || M > FEW) fail("tokens must be 1 to " + std::to_string(FEW) + ": got " + shape_text(tokens));
+    d.keys = in_place<float>("keys", keys, shape_of(keys)), d.values = in_place<float>("values", values, shape_of(keys));
+    d.starts = input<int64_t>("starts", starts, {R}), d.rows = input<int64_t>("rows", rows, {R});
+    WeightReader reader{weights};
+    bool turned = weights.size() && py::isinstance<py::tuple>(weights[0]);
+    d.wte = reader.matrix("wte.weight", turned ? C : ANY, turned ? ANY : C);
+    d.n.V = turned ? d.wte.N : d.wte.K;
+    d.wpe = input<float>("wpe.weight", reader.array(), {d.n.S, C});
+    for (int64_t layer = 0; layer < L; layer++) d.blocks.push_back(reader.block(C));
+    d.ln_f_weight = reader.vector("ln_f.weight", C), d.ln_f_bias = reader.vector("ln_f.bias", C);
+    auto checked = ids("tokens", tokens, {R, T}, d.n.V);
+    d.tokens = checked.data(), d.eps = float(eps);
+    check_positions(d, d.n.S);
+    auto logits = fresh<float>({R, last ? 1 : T, d.n.V});
+    float* po = logits.mutable_data();
+    {
+        py::gil_scoped_release nogil;
+        thread_local Scratch<float> scratch;
+        d.x = scratch.at_least(M * 11 * C);
+        d.a = d.x + M * C, d.attended = d.a + M * C, d.sums = d.attended + M * C, d.qkv = d.sums + M * C;
+        d.h = d.qkv + M * 3 * C;
+        decode_model(d, po, last);
+    }
+    return logits;
+}
+
+void bind_decode(py::module_& m) {
+    m.attr("FEW_TOKENS") = FEW;
+    m.def("decode_step", &decode_step, py::arg("tokens"), py::arg("starts"), py::arg("rows"), py::arg("weights"),
+          py::arg("keys"), py::arg("values"), py::arg("eps"), py::arg("last"));
+}

@@ -1,0 +1,211 @@
+// Products with few rows: decoding a token. Each weight is used once or a few times, so memory sets the pace: the weights
+// stream by once, in the form in which they are stored, whatever the number of rows, and nothing is packed.
+//
+//   C[m, n] (+)= sum over k of A[m, k] * B[k, n]       M <= FEW; B (K, N) is float, double, bfloat16 or int8 with scales
+//
+// Loop order: pieces of columns (parallel) > blocks of KC in K > DEPTH rows of B > vectors of columns > rows of A > k.
+// DEPTH numbers of B become floats once and meet every row of A; the sums of a piece stay in the first cache.
+//
+// Determinism: each element is summed as in gemm.h, by blocks of KC in order of k, one chain of multiply-adds a block: the
+// same bits as there, in whatever batch. A bfloat16 or int8 weight counts as the float that `dequantize` makes of it.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "bfloat16.h"
+#include "simd.h"
+#include "threads.h"
+#include "tile.h"
+
+constexpr int64_t FEW = 16, FEW_SUMS = 8192;               // rows at most; sums of a piece, 32 KB in float
+constexpr int64_t DEPTH = 8;                               // rows of B at a time: streams the memory can follow
+constexpr int64_t AHEAD = 16;                              // rows of B between a prefetch and its use
+
+// ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)` are
+// the rows from k on; DEPTH of them have the same scales ----
+
+template <class T>
+struct PlainRows {
+    typedef T Number;
+    const T* data;
+    int64_t stride;
+    PlainRows from(int64_t k) const { return {data + k * stride, stride}; }
+    Vec<T> at(int64_t k, int64_t j) const { return load(data + k * stride + j); }
+    Vec<T> part(int64_t k, int64_t j, int64_t n) const { return load_part(data + k * stride + j, n); }
+    void prefetch(int64_t, int64_t) const {}               // the machine's own prefetching keeps up
+};
+
+struct Bf16Rows {
+    typedef float Number;
+    const bf16* data;
+    int64_t stride;
+    Bf16Rows from(int64_t k) const { return {data + k * stride, stride}; }
+    Vec<float> at(int64_t k, int64_t j) const { return part(k, j, WIDTH<float>); }
+    Vec<float> part(int64_t k, int64_t j, int64_t n) const { return to_float(load_part(data + k * stride + j, n)); }
+    void prefetch(int64_t k, int64_t j) const { __builtin_prefetch(data + (k + AHEAD) * stride + j); }
+};
+
+typedef int8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));         // WIDTH<float> of them
+
+inline Vec<float> to_float(Bytes b) {
+#if defined(__AVX512F__)                                   // in one instruction, which the compiler does not find
+    Vec<int32_t> wide = (Vec<int32_t>)_mm512_maskz_cvtepi8_epi32(0xffff, (__m128i)b);
+#elif defined(__AVX2__)
+    int64_t bits;
+    std::memcpy(&bits, &b, sizeof bits);
+    Vec<int32_t> wide = (Vec<int32_t>)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bits));
+#else
+    Vec<int32_t> wide = __builtin_convertvector(b, Vec<int32_t>);
+#endif
+    return __builtin_convertvector(wide, Vec<float>);
+}
+
+// value[k, n] * scale[k / group, n]; group is a multiple of DEPTH, or K
+struct Int8Rows {
+    typedef float Number;
+    const int8_t* data;
+    const float* scales;
+    int64_t stride, group;
+    Int8Rows from(int64_t k) const { return {data + k * stride, scales + k / group * stride, stride, group}; }
+    Vec<float> at(int64_t k, int64_t j) const { return to_float(bytes(k, j, WIDTH<float>)) * load(scales + j); }
+    Vec<float> part(int64_t k, int64_t j, int64_t n) const {
+        return to_float(bytes(k, j, n)) * load_part(scales + j, n);
+    }
+    Bytes bytes(int64_t k, int64_t j, int64_t n) const {
+        Bytes b{};
+        std::memcpy(&b, data + k * stride + j, n);
+        return b;
+    }
+    void prefetch(int64_t k, int64_t j) const { __builtin_prefetch(data + (k + AHEAD) * stride + j); }
+};
+
+// ---- the product ----
+
+// sums (M, n), rows `wide` apart, += A (M, D) @ the first D rows of B, columns column ... column + n - 1.
+template <int VECTORS, int64_t D, class T, class Rows>
+inline int64_t add_columns(T* sums, int64_t wide, const T (*a)[D], int64_t M, const Rows& B, int64_t column,
+                           int64_t j, int64_t n) {
+    constexpr int64_t W = WIDTH<T>;
+    for (; j + (VECTORS - 1) * W < n; j += VECTORS * W) {
+        Vec<T> b[D][VECTORS];
+#pragma GCC unroll 8
+        for (int64_t d = 0; d < D; d++) {
+            B.prefetch(d, column + j);
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) {
+                int64_t at = j + v * W;
+                b[d][v] = at + W <= n ? B.at(d, column + at) : B.part(d, column + at, n - at);
+            }
+        }
+        for (int64_t m = 0; m < M; m++) {
+            T* s = sums + m * wide + j;
+            Vec<T> total[VECTORS];
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) total[v] = load(s + v * W);
+#pragma GCC unroll 8
+            for (int64_t d = 0; d < D; d++)
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; v++) total[v] += a[m][d] * b[d][v];
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) store(s + v * W, total[v]);
+        }
+    }
+    return j;
+}
+
+template <int64_t D, class T, class Rows>
+void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& B, int64_t k, int64_t column, int64_t n) {
+    T a[FEW][D];
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t d = 0; d < D; d++) a[m][d] = *A.from(m, k + d).data;
+    int64_t j = VECTOR_BYTES == 64 ? add_columns<2, D>(sums, wide, a, M, B.from(k), column, 0, n) : 0;
+    add_columns<1, D>(sums, wide, a, M, B.from(k), column, j, n);
+}
+
+// Columns at a time: some pieces for each thread, long enough rows of B for the memory, sums that stay in the cache.
+template <class T, class Rows>
+int64_t piece_of(int64_t M, int64_t N, int64_t threads) {
+    constexpr int64_t STEP = 2 * WIDTH<T>;
+    int64_t longest = 2048 / int64_t(sizeof *Rows::data), wide = std::min(longest, FEW_SUMS / M);
+    wide = std::min(wide, ceil_div(N, threads));
+    return ceil_div(wide, STEP) * STEP;
+}
+
+// The threads of a parallel region share the pieces; all are done when it returns. C holds the sums of earlier blocks.
+template <class T, class Rows, class Finish>
+void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, const Rows& B, T* C, int64_t stride, bool accumulate,
+              const Finish& finish) {
+    int64_t wide = piece_of<T, Rows>(M, N, omp_get_num_threads());
+#pragma omp for schedule(dynamic)
+    for (int64_t column = 0; column < N; column += wide) {
+        alignas(64) T sums[FEW_SUMS + 2 * FEW * WIDTH<T>];
+        int64_t n = std::min(wide, N - column);
+        for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
+            int64_t k = block, end = std::min(K, block + KC<T>);
+            std::fill_n(sums, M * wide, T(0));
+            for (; k + DEPTH <= end; k += DEPTH) add_rows<DEPTH>(sums, wide, A, M, B, k, column, n);
+            for (; k < end; k++) add_rows<1>(sums, wide, A, M, B, k, column, n);
+            for (int64_t m = 0; m < M; m++)
+                write_row(C + m * stride + column, sums + m * wide, n, {!accumulate && block == 0, end == K}, finish, m,
+                          column);
+        }
+    }
+}
+
+// ---- the same with B transposed in memory, (N, K): the head, whose weight is the token embedding ----
+
+// panel (DEPTH, lanes) = rows line ... of B, columns k ..., transposed; zeros where B has ended.
+template <class T>
+void turn(T* panel, int64_t lanes, Matrix<T> B, int64_t lines, int64_t depth) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t line = 0; line < lanes; line += W)
+        for (int64_t k = 0; k < depth; k += W) {
+            Vec<T> v[W];
+            int64_t n = std::min(W, depth - k);
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; i++) {
+                const T* p = B.data + (line + i) * B.stride + k;
+                v[i] = line + i >= lines ? Vec<T>{} : n == W ? load(p) : load_part(p, n);
+            }
+            transpose<T>(v, std::make_index_sequence<W>());
+#pragma GCC unroll 16
+            for (int64_t i = 0; i < W; i++) store(panel + (k + i) * lanes + line, v[i]);
+        }
+}
+
+// LANES columns of C at a time, SQUARE numbers of k at a time: that square of B is turned into a panel in the first cache,
+// while the memory already fetches the same part of the next LANES rows of B.
+template <class T, class Finish>
+void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+                     const Finish& finish) {
+    constexpr int64_t LANES = TILE_VECTORS * WIDTH<T>, SQUARE = 4 * WIDTH<T>;
+    static_assert(KC<T> % SQUARE == 0, "a panel must not reach over the end of a block");
+#pragma omp for schedule(dynamic, 4)
+    for (int64_t column = 0; column < N; column += LANES) {
+        alignas(64) T panel[SQUARE * LANES], sums[FEW * LANES];
+        int64_t n = std::min(LANES, N - column);
+        for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
+            int64_t end = std::min(K, block + KC<T>);
+            std::fill_n(sums, M * LANES, T(0));
+            for (int64_t k = block; k < end; k += SQUARE) {
+                int64_t depth = std::min(SQUARE, end - k);
+                const char* next = (const char*)(B.data + (column + LANES) * B.stride + k * LANES);
+                if (column + 2 * LANES <= N)
+                    for (int64_t i = 0; i < int64_t(sizeof panel); i += 64) __builtin_prefetch(next + i);
+                turn(panel, LANES, {B.data + column * B.stride + k, B.stride}, n, depth);
+                int64_t m = 0;
+                for (; m + TILE_ROWS <= M; m += TILE_ROWS)
+                    tile_product<T, TILE_ROWS, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data, A.stride,
+                                                                    panel, LANES, 0, depth, true);
+                for (; m < M; m++)
+                    tile_product<T, 1, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data, A.stride, panel,
+                                                            LANES, 0, depth, true);
+            }
+            for (int64_t m = 0; m < M; m++)
+                write_row(C + m * stride + column, sums + m * LANES, n, {!accumulate && block == 0, end == K}, finish, m,
+                          column);
+        }
+    }
+}
