@@ -169,8 +169,8 @@ class GPT:
 
         Row b of tokens goes on with row rows[b] of the cache (default: all, in order), which grows by T; rows may hold
         different numbers of tokens, and none has a say in the others' logits. last: only those of the last token,
-        (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row and
-        for a row that would outgrow block_size; the cache is then as it was.
+        (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row
+        and for a row that would outgrow block_size; the cache is then as it was.
 
         What stands below is the definition. A few tokens take the same steps in one compiled call, with the same bits.
         """
@@ -238,7 +238,7 @@ class KVCache:
         if rows.shape != (count,) or rows.dtype.kind not in "iu":
             raise ValueError(f"rows must be one integer for each of the {count} rows of tokens: got {rows!r}")
         if rows.min() < 0 or rows.max() >= self.batch_size or len(np.unique(rows)) < count:
-            raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {rows.tolist()}")
+            raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {[*rows]}")
         return rows
 
     def attend(self, ops, layer, rows, qkv):
@@ -259,7 +259,7 @@ def names(config):
 
 
 def spans(rows, ends):
-    """(slice of the batch, slice of the cache, end): all rows at once if they stand together and end together, or each."""
+    """(slice of the batch, slice of the cache, end): all rows at once if they stand and end together, or each alone."""
     if np.all(ends == ends[0]) and np.all(np.diff(rows) == 1):
         return [(slice(None), slice(rows[0], rows[0] + len(rows)), ends[0])]
     return [(slice(b, b + 1), slice(row, row + 1), end) for b, (row, end) in enumerate(zip(rows, ends))]

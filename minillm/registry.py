@@ -326,9 +326,19 @@ def functions(spec):
     return [spec.name + suffix for suffix in SUFFIXES[spec.kind]]
 
 
-Ops = namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["decode_step", "backends"])
-Ops.__doc__ = """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from. `decode_step`
-is no op but the kernels' shortcut through GPT.decode, where all the ops on its way are theirs; else None."""
+
+class Ops(namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["decode_step", "backends"])):
+    """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
+
+    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
+    """
+
+    __slots__ = ()
+
+    def _replace(self, **changed):
+        """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
+        return super()._replace(**{"decode_step": None} | changed)
+
 
 
 def select(backend="auto"):
@@ -355,7 +365,7 @@ def select(backend="auto"):
 
 
 def decode_step(sources):
-    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled ones, too."""
+    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
     return compiled(_cpp, "decode_step") if compiled_ones else None

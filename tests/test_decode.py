@@ -66,8 +66,10 @@ def test_last_is_the_last_row(backend, T):
     assert_close("last", got, model.decode(tokens, model.new_cache(2))[:, -1:], "same model")
 
 
-@pytest.mark.parametrize("rows, words", [([0], "rows"), ([0, 0], "different rows"), ([0, 3], "different rows"),
-                                         ([-1, 0], "different rows"), ([0.0, 1.0], "rows"), ([[0, 1]], "rows")], ids=str)
+@pytest.mark.parametrize("rows, words", [
+    ([0], "rows"), ([0, 0], "different rows"), ([0, 3], "different rows"), ([-1, 0], "different rows"),
+    ([0.0, 1.0], "rows"), ([[0, 1]], "rows"),
+], ids=str)
 def test_bad_rows_are_named(rows, words):
     model = rough_model()
     with pytest.raises(ValueError, match=words):
@@ -93,7 +95,7 @@ def test_a_bad_length_is_named():
 
 # ---- the compiled step --------------------------------------------------------------------------------------------
 
-WIDE = GPTConfig(n_layer=2, n_head=4, n_embd=200, block_size=150, vocab_size=1003)       # no size is a multiple of a vector
+WIDE = GPTConfig(n_layer=2, n_head=4, n_embd=200, block_size=150, vocab_size=1003)       # of no vector a multiple
 compiled_step = pytest.mark.skipif(select().decode_step is None, reason="kernels are not built")
 
 
@@ -128,7 +130,8 @@ def test_the_compiled_step_is_the_written_one_bit_for_bit():
     for each in (model, written):
         cache = each.new_cache(4)
         logits = [each.decode(tokens[:1, :9], cache, rows=[3]), each.decode(tokens[1:, :4], cache, rows=[2, 0]),
-                  each.decode(tokens[:, 9:11], cache, rows=[3, 0, 2]), each.decode(tokens[:, 11:14], cache, [0, 2, 3], last=True)]
+                  each.decode(tokens[:, 9:11], cache, rows=[3, 0, 2]),
+                  each.decode(tokens[:, 11:14], cache, rows=[0, 2, 3], last=True)]
         results.append([a.tobytes() for a in (*logits, cache.keys, cache.values, cache.lengths)])
     assert results[0] == results[1]
 
@@ -141,6 +144,16 @@ def test_a_row_is_the_same_in_every_batch_and_thread_count(threads):
         threads(n)
         for rows in (slice(0, 1), slice(3, 5), slice(9, 16)):
             assert in_pieces(model, tokens[rows], [1, 1, 1]).tobytes() == want[rows].tobytes()
+
+
+@compiled_step
+def test_an_op_that_is_replaced_is_not_passed_over():
+    """LoRA, tracing and the like put their own functions into the namespace: the shortcut must go."""
+    model, tokens = rough_model("cpu", "float32"), some_tokens(1, 1)
+    assert select("cpu/bf16").decode_step and not select("numpy").decode_step
+    assert not select({"linear": "cpu/1_naive"}).decode_step
+    model.ops = model.ops._replace(head=lambda x, wte: np.zeros(3))
+    assert model.decode(tokens, model.new_cache(1)).tolist() == [0, 0, 0]
 
 
 @compiled_step
@@ -165,7 +178,8 @@ def test_bad_arguments_of_the_compiled_step_are_named(change, words):
     model = rough_model("cpu", "float32")
     cache = model.new_cache(1)
     good = {"tokens": np.zeros((1, 1), int), "starts": cache.lengths, "rows": np.arange(1), "keys": cache.keys,
-            "weights": [model.params[name] for name in gpt_shapes(CONFIG)], "values": cache.values, "eps": 1e-5, "last": False}
+            "weights": [model.params[name] for name in gpt_shapes(CONFIG)], "values": cache.values, "eps": 1e-5,
+            "last": False}
     model.ops.decode_step(**good)
     with pytest.raises(ValueError, match=words):
         model.ops.decode_step(**good | change)
