@@ -22,6 +22,7 @@ from minillm.generate import TextStream, steps
 from minillm.sampling import Sampling
 from minillm.serve import protocol
 from minillm.serve.engine import Engine, Job
+from minillm.speculative import Lookup
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -338,6 +339,37 @@ def test_answers_do_not_depend_on_rows_or_chunks(model, tokenizer, n_rows, chunk
     crowd = collect(Engine(model, tokenizer, n_rows, 64, chunk), jobs())
     assert crowd == [collect(Engine(model, tokenizer, 1, 1, chunk), [job])[0] for job in jobs()]
     assert len({answer[0] for answer in crowd}) > 15
+
+
+def guessing(model, tokenizer, kind):
+    """An engine with a draft: the text itself, or a model that is near enough to the target to be right now and then."""
+    if kind == "lookup":
+        return Engine(model, tokenizer, 4, 64, draft=Lookup(model.config.vocab_size))
+    draft = GPT(model.config, params=model.params.astype(np.float32))
+    draft.params.flat[:] += 0.01 * np.random.default_rng(3).standard_normal(draft.params.flat.size)
+    return Engine(model, tokenizer, 4, 64, draft=draft)
+
+
+@pytest.mark.parametrize("kind", ["lookup", "model"])
+def test_guessing_ahead_changes_no_answer_that_must_repeat(model, tokenizer, kind):
+    """Greedy alone: guessed, and the same tokens. Seeded, or in a crowd: not guessed. Unseeded alone: guessed."""
+    def job(prompt, repeatable=True, **sampling):
+        return Job(tokenizer.encode(prompt), 30, None, Sampling(**sampling), top=2, repeatable=repeatable)
+
+    engine, plain = guessing(model, tokenizer, kind), Engine(model, tokenizer, 4, 64)
+    for prompt in PROMPTS:
+        greedy = job(prompt, temperature=0)
+        assert collect(engine, [greedy]) == collect(plain, [job(prompt, temperature=0)])
+        assert greedy.counts.tokens >= 29 and greedy.counts.drafted >= greedy.counts.accepted
+        seeded = job(prompt, seed=5)
+        assert collect(engine, [seeded]) == collect(plain, [job(prompt, seed=5)]) and seeded.counts is None
+        free = job(prompt, repeatable=False, seed=5)
+        assert len(collect(engine, [free])[0][1]) == 30 and free.counts.passes > 0
+    crowd = [job(prompt, temperature=0) for prompt in PROMPTS]
+    assert collect(engine, crowd) == collect(plain, [job(prompt, temperature=0) for prompt in PROMPTS])
+    assert sum(job.counts is not None for job in crowd) <= 1 and idle(engine)
+    accepted = [line for line in engine.metric_lines() if 'draft_tokens_total{outcome="accepted"}' in line]
+    assert float(accepted[0].split()[-1]) > 0
 
 
 def test_a_failing_model_fails_its_requests_only(model, tokenizer):

@@ -29,7 +29,7 @@ DRAIN = 8                   # a body up to so many times too large is read to it
 BODY_SECONDS = 30           # for a body to arrive
 ASSETS = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
           "/page.css": ("page.css", "text/css")}
-PAGE_HEADERS = {"content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
                 "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-cache"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -243,7 +243,7 @@ def make_job(ask, ids, choice, block_size, queue, index):
             loop.call_soon_threadsafe(queue.put_nowait, (index, piece))
 
     return Job(ids, ask.max_tokens or block_size - len(ids), put, protocol.sampling_of(ask, choice), ask.stop,
-               ask.stop_ids, ask.top or 0)
+               ask.stop_ids, ask.top or 0, repeatable=ask.seeded)
 
 
 def submit(engine, jobs):
@@ -288,7 +288,7 @@ async def whole_answer(ask, tokenizer, jobs, pieces):
     choices = [protocol.whole_choice(ask, i, text, protocol.logprobs(ask, tokenizer, steps[i]), last[i].finish_reason)
                for i, text in enumerate(texts)]
     return protocol.envelope(ask, protocol.new_id(ask.chat)) | {
-        "choices": choices, "usage": protocol.usage(ask, last)}
+        "choices": choices, "usage": protocol.usage(ask, jobs, last)}
 
 
 def echo(ask, tokenizer, index):
@@ -311,7 +311,7 @@ async def stream_chunks(ask, tokenizer, jobs, pieces):
             logprobs = protocol.logprobs(ask, tokenizer, piece.steps)
             yield head | {"choices": [protocol.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
     if ask.include_usage:
-        yield head | {"choices": [], "usage": protocol.usage(ask, last)}
+        yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}
 
 
 async def stream_response(chunks):

@@ -8,8 +8,10 @@
 This is continuous batching (Yu et al. 2022, Orca, OSDI): the weights are read once for all rows, and nobody waits for
 the longest answer of a batch. A request's tokens depend on its own prompt, settings and seed alone: decode treats rows
 apart, prompts are cut at fixed places, and draws are keyed by (seed, position). So it gets the same answer alone and in
-a crowd. The exception is a request without a seed that finds the engine idle and a draft model there: it may be
-answered by speculative decoding, whose tokens have the same distribution.
+a crowd.
+
+With a draft, a request that finds the engine idle is answered by speculative decoding: sooner, with the same tokens if
+greedy, with the same distribution if sampled. So one that is sampled from a seed of the client's is left out.
 """
 import logging
 import threading
@@ -21,6 +23,8 @@ import numpy as np
 
 from ..generate import Step, TextStream
 from ..sampling import Sampling, sample, top_logprobs
+from ..speculative import Counts
+from ..speculative import steps as speculative_steps
 from .metrics import Counter, Histogram, gauge
 
 log = logging.getLogger(__name__)
@@ -45,7 +49,9 @@ class Job:
     stop: tuple = ()                # strings that end the answer and are not part of it
     stop_ids: frozenset = frozenset()
     top: int = 0                    # how many of the likeliest tokens to report beside each one written
+    repeatable: bool = True         # whether the same seed must give the same tokens, however they are found
     cancelled: bool = False
+    counts: Counts | None = None    # of the guesses, where a draft made some
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -67,14 +73,15 @@ class Writer:
         self.seen = list(job.ids)           # prompt and answer
         self.fed = 0                        # tokens of the prompt that the cache holds
         self.n_tokens = 0
+        self.guessed = None                 # the steps of speculative decoding, if that writes the answer
         self.text = TextStream(tokenizer, job.stop)
         self.held = deque()                 # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out
 
     @property
     def reading(self):
-        """Whether the prompt is not read to its end."""
-        return self.fed < len(self.job.ids)
+        """Whether there is something of the prompt left to read."""
+        return self.guessed is None and self.fed < len(self.job.ids)
 
     def push(self, step):
         """The next token; returns the Piece that it makes certain, or None."""
@@ -112,9 +119,12 @@ class Writer:
 class Engine:
     """Call `start`, then `submit` jobs from any thread; `close` ends it."""
 
-    def __init__(self, model, tokenizer, n_rows=8, n_waiting=64, chunk=256):
-        """n_rows: answers written at the same time. n_waiting: jobs that may wait. chunk: prompt tokens read a pass."""
-        self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
+    def __init__(self, model, tokenizer, n_rows=8, n_waiting=64, chunk=256, draft=None, k=4):
+        """n_rows: answers written at the same time. n_waiting: jobs that may wait. chunk: prompt tokens read a pass.
+
+        draft: a GPT with the model's vocabulary, or a speculative.Lookup, that makes up to k guesses at a time.
+        """
+        self.model, self.tokenizer, self.chunk, self.draft, self.k = model, tokenizer, chunk, draft, k
         self.n_rows, self.n_waiting = n_rows, n_waiting
         self.cache = model.new_cache(n_rows)
         self.free = list(range(n_rows))
@@ -123,7 +133,7 @@ class Engine:
         self.changed = threading.Condition()        # guards `waiting` and `deadline`
         self.deadline = None                        # when closing: the time (monotonic) at which all is cut short
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
-        self.metrics, self.created, self.draft = engine_metrics(), int(time.time()), None
+        self.metrics, self.created = engine_metrics(), int(time.time())
 
     def start(self):
         self.thread.start()
@@ -177,6 +187,7 @@ class Engine:
         self.admit()
         self.prefill()
         self.decode()
+        self.guess()
 
     def admit(self):
         """Rows of cancelled jobs become free, and free rows go to those that wait."""
@@ -189,6 +200,20 @@ class Engine:
                 self.metrics["queue_seconds"].observe(time.monotonic() - job.arrived)
                 self.metrics["prompt_tokens"].add(len(job.ids))
                 self.writers.append(Writer(job, self.free.pop(0), self.tokenizer))
+            idle = len(self.writers) == 1 and not self.waiting
+        if idle and self.draft is not None:
+            self.guess_ahead(self.writers[0])
+
+    def guess_ahead(self, writer):
+        """Let speculative decoding write this answer, if it is at its beginning and its tokens may be found that way."""
+        job = writer.job
+        begun = writer.fed or writer.guessed
+        spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no guess may draw
+        if begun or spare or (job.repeatable and job.sampling.temperature > 0):
+            return
+        job.counts = Counts()
+        writer.guessed = speculative_steps(self.model, self.draft, job.ids, job.max_tokens, job.sampling, top=job.top,
+                                           k=self.k, counts=job.counts)
 
     def prefill(self):
         """Read on in the prompts, oldest first, up to `chunk` tokens."""
@@ -201,12 +226,11 @@ class Engine:
             logits = self.model.decode(np.array([part]), self.cache, rows=np.array([writer.row]), last=True)
             writer.fed += len(part)
             if not writer.reading:
-                self.metrics["first_token_seconds"].observe(time.monotonic() - writer.job.arrived)
                 self.write(writer, logits[0, -1])                              # (1, 1, V) -> (V,)
 
     def decode(self):
         """One token more for every row that has read its prompt."""
-        ready = sorted((w for w in self.writers if not w.reading), key=lambda writer: writer.row)
+        ready = sorted((w for w in self.writers if not w.reading and not w.guessed), key=lambda writer: writer.row)
         if not ready:
             return
         start = time.perf_counter()
@@ -216,21 +240,35 @@ class Engine:
             self.write(writer, row)
         self.metrics["step_seconds"].observe(time.perf_counter() - start)
 
+    def guess(self):
+        """The next token of an answer that is written by guessing ahead."""
+        for writer in [w for w in self.writers if w.guessed]:
+            self.push(writer, lambda: next(writer.guessed))
+
     def write(self, writer, logits):
-        """Draw a token and deliver what became certain. A job whose logits are no numbers fails alone."""
+        """Draw a token from logits (V,)."""
         job, logits = writer.job, logits[:self.tokenizer.vocab_size]      # a model may have rows to spare
+        self.push(writer, lambda: Step(*sample(logits, job.sampling, writer.n_tokens, writer.seen),
+                                       top_logprobs(logits, job.top)))
+
+    def push(self, writer, draw):
+        """Deliver what becomes certain by the step that is drawn. A job whose logits are no numbers fails alone."""
         try:
-            token, logprob = sample(logits, job.sampling, writer.n_tokens, writer.seen)
-            piece = writer.push(Step(token, logprob, top_logprobs(logits, job.top)))
+            piece = writer.push(draw())
         except ValueError as error:
             return self.fail(writer, error)
         self.metrics["generated_tokens"].add()
+        if writer.n_tokens == 1:
+            self.metrics["first_token_seconds"].observe(time.monotonic() - writer.job.arrived)
         if piece is not None:
             self.deliver(writer, piece)
 
     def deliver(self, writer, piece):
         if piece.finish_reason:
             self.metrics["finished"].add(1, piece.finish_reason)
+            if counts := writer.job.counts:
+                self.metrics["guesses"].add(counts.accepted, "accepted")
+                self.metrics["guesses"].add(counts.drafted - counts.accepted, "rejected")
             self.release(writer)
         writer.job.put(piece)
 
@@ -272,6 +310,7 @@ def engine_metrics():
         "prompt_tokens": Counter("minillm_prompt_tokens_total", "Prompt tokens admitted."),
         "generated_tokens": Counter("minillm_generated_tokens_total", "Tokens written."),
         "finished": Counter("minillm_answers_total", "Answers that ended, by reason.", "finish_reason"),
+        "guesses": Counter("minillm_draft_tokens_total", "Tokens that a draft guessed, by outcome.", "outcome"),
         "rejected": Counter("minillm_rejected_total", "Requests refused because the queue was full."),
         "queue_seconds": Histogram("minillm_queue_seconds", "Time from arrival to a row."),
         "first_token_seconds": Histogram("minillm_first_token_seconds", "Time from arrival to the first token."),

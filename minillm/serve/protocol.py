@@ -297,10 +297,16 @@ def envelope(ask, id, chunk=False):
     return {"id": id, "object": kind, "created": int(time.time()), "model": ask.model}
 
 
-def usage(ask, last):
-    """last: the last piece of each answer."""
+def usage(ask, jobs, last):
+    """last: the last piece of each answer. Where a draft guessed ahead, its hits and misses are told, too."""
     prompt, written = sum(map(len, ask.prompts)), sum(piece.n_tokens for piece in last)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+    tokens = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+    counts = [job.counts for job in jobs if job.counts]
+    if counts:
+        hits, drafted = sum(c.accepted for c in counts), sum(c.drafted for c in counts)
+        tokens["completion_tokens_details"] = {"accepted_prediction_tokens": hits,
+                                               "rejected_prediction_tokens": drafted - hits}
+    return tokens
 
 
 def whole_choice(ask, index, text, logprobs, reason):

@@ -1,0 +1,164 @@
+"""`minillm chat`: talk with a model in the terminal; each token is coloured by its probability."""
+import math
+import os
+import sys
+from dataclasses import replace
+
+from . import add_common, command
+from .serve import add_drafts
+
+EXAMPLE = "minillm chat runs/mine --temperature 0.7"
+HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens ("none": off)
+/again            another answer to the last message
+/clear            forget the conversation
+/quit             leave (or Ctrl-D); Ctrl-C stops an answer"""
+RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of terminals: red to green
+
+
+def chat(args):
+    from ..sampling import Sampling
+    from ..workflow import load_writer
+    if args.max_new_tokens < 1 or args.draft_tokens < 1:
+        raise ValueError("--max-new-tokens and --draft-tokens must be at least 1")
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.seed)
+    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
+    talk = Talk(writer, sampling, args.max_new_tokens, colour, args.system)
+    if sys.stdin.isatty():
+        print(f"{args.model}: {writer.model.config.block_size} tokens of context. /help lists what else you can say.")
+    while (line := read_line()) is not None:
+        if not talk.hear(line):
+            return
+
+
+def read_line():
+    """A line from the user; None at the end."""
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+
+
+class Talk:
+    """A conversation: the messages so far, and how the next is written."""
+
+    def __init__(self, writer, sampling, max_new_tokens, colour, system):
+        self.writer, self.sampling, self.max_new_tokens, self.colour = writer, sampling, max_new_tokens, colour
+        self.opening = [{"role": "system", "content": system}] if system else []
+        self.messages = []
+
+    def hear(self, line):
+        """Act on a line; False to leave. What is wrong with a line is said, and nothing else happens."""
+        try:
+            return self.obey(line[1:].split()) if line.startswith("/") else self.reply(line)
+        except ValueError as error:
+            print(f"({error})")
+            return True
+
+    def obey(self, words):
+        match words:
+            case ["quit" | "exit"]:
+                return False
+            case ["clear"]:
+                self.messages = []
+            case ["again"] if self.messages:
+                self.messages.pop()
+                self.sampling = replace(self.sampling, seed=self.sampling.seed + 1)
+                return self.reply(self.messages.pop()["content"])
+            case ["set", name, value]:
+                self.set(name, value)
+            case _:
+                print(HELP)
+        return True
+
+    def set(self, name, text):
+        try:
+            value = None if text == "none" else float(text) if "." in text else int(text)
+        except ValueError:
+            raise ValueError(f"{name} must be a number or none: got {text!r}") from None
+        if name == "max_new_tokens":
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"max_new_tokens must be an integer of at least 1: got {text}")
+            self.max_new_tokens = value
+        elif name in vars(self.sampling):
+            self.sampling = replace(self.sampling, **{name: value})
+        else:
+            raise ValueError(f"there is no {name} to set: {', '.join(vars(self.sampling))}, max_new_tokens")
+
+    def reply(self, text):
+        """Answer a message, token by token. An answer that Ctrl-C cuts short is kept as far as it came."""
+        if not text:
+            return True
+        self.messages.append({"role": "user", "content": text})
+        ids, stop, stop_ids = self.prompt()
+        answer = []
+        try:
+            self.write(ids, stop, stop_ids, answer)
+        except KeyboardInterrupt:
+            print(" (stopped)", end="")
+        print("\n" + self.guesses())
+        self.messages.append({"role": "assistant", "content": "".join(answer)})
+        return True
+
+    def prompt(self):
+        """The conversation's ids; its oldest turns are forgotten when they leave no room for half an answer."""
+        from ..serve.template import chat_prompt
+        block_size = self.writer.model.config.block_size
+        room = block_size - min(self.max_new_tokens, block_size) // 2
+        while True:
+            ids, stop, stop_ids = chat_prompt(self.writer.tokenizer, self.opening + self.messages)
+            if len(ids) <= room or len(self.messages) == 1:
+                return ids, stop, stop_ids
+            del self.messages[:2]
+
+    def write(self, ids, stop, stop_ids, answer):
+        """Print the answer as it comes, and append its pieces to `answer`."""
+        from ..generate import TextStream
+        from ..workflow import token_steps
+        tokenizer = self.writer.tokenizer
+        text, ends = TextStream(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
+        self.writer.counts = type(self.writer.counts)()
+
+        def say(piece, logprob):
+            answer.append(piece)
+            print(painted(piece, logprob) if self.colour else piece, end="", flush=True)
+
+        logprob = 0.0
+        for step in token_steps(self.writer, ids, self.max_new_tokens, self.sampling, 0):
+            if step.token in ends:
+                break
+            logprob = step.logprob
+            say(text.push(step.token), logprob)
+            if text.stopped is not None:
+                return
+        say(text.finish(), logprob)
+
+    def guesses(self):
+        """A line on the guessing ahead; empty without."""
+        counts = self.writer.counts
+        if self.writer.draft is None or not counts.drafted:
+            return ""
+        return f"({counts.acceptance:.0%} of the guesses accepted, {counts.tokens_per_pass:.2f} tokens a pass)\n"
+
+
+def painted(text, logprob):
+    """Text in a colour from red (one in a thousand or less) to green (sure)."""
+    place = max(0.0, 1 + logprob / math.log(1000))
+    return f"\x1b[38;5;{RAMP[min(len(RAMP) - 1, int(place * len(RAMP)))]}m{text}\x1b[0m" if text else ""
+
+
+def add(commands):
+    p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
+    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    p.add_argument("--system", help="instructions that stand before the conversation")
+    p.add_argument("-n", "--max-new-tokens", type=int, default=200, help="longest answer (default: %(default)s)")
+    p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
+    p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
+    p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
+    p.add_argument("--min-p", type=float, help="keep tokens with at least this share of the likeliest one's probability")
+    p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen become less likely")
+    for option, value in (("--colour", True), ("--no-colour", False)):
+        p.add_argument(option, dest="colour", action="store_const", const=value,
+                       help="colour by probability (default: on a terminal)" if value else "plain text")
+    add_drafts(p)
+    add_common(p)

@@ -1,0 +1,246 @@
+"""The chat page: its protocol half under node, the whole in headless Chromium; and the same talk in the terminal."""
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm import GPT, GPTConfig, Tokenizer, serve
+from minillm.__main__ import main
+
+PAGE = Path(serve.__file__).parent
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory of a random model that answers in a vocabulary with unfinished characters."""
+    directory = tmp_path_factory.mktemp("runs") / "talker"
+    tokenizer = Tokenizer.train(["the quick brown fox jumps over the lazy dog. ☃ 漢字! " * 30], 290, stop_early=True)
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=256, vocab_size=tokenizer.vocab_size), seed=0)
+    model.params.flat[:] += 0.1 * np.random.default_rng(2).standard_normal(model.params.flat.size)
+    model.save_pretrained(directory)
+    tokenizer.save(directory)
+    return directory
+
+
+# The page's files
+
+def test_the_page_needs_nothing_from_elsewhere():
+    """No address of another server, no inline script or style (the content security policy forbids them)."""
+    html, script, style = ((PAGE / name).read_text() for name in ("page.html", "page.js", "page.css"))
+    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,", "page.css", "page.js"]
+    assert not re.search(r"<script>|<style|style=|\son\w+=", html)
+    assert "//" not in re.sub(r"(^|\s)//.*", "", script) and "url(" not in style and "@import" not in style
+    assert set(re.findall(r"fetch\((\w+|\"[^\"]*\")", script)) == {"path", '"v1/models"'}
+    ids = set(re.findall(r'element\("(\w+)"\)', script))
+    assert ids and ids <= set(re.findall(r'id="(\w+)"', html))
+
+
+def node(expression):
+    """The value of an expression over what page.js exports."""
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    program = f"const page = require({json.dumps(str(PAGE / 'page.js'))}); console.log(JSON.stringify({expression}))"
+    return json.loads(subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True).stdout)
+
+
+def test_events_are_split_wherever_the_network_cuts():
+    text = 'data: {"a": 1}\n\ndata: {"b": "\\n"}\n\ndata: [DONE]\n\n'
+    assert node(f"page.splitEvents({json.dumps(text)})") == [['{"a": 1}', '{"b": "\\n"}', "[DONE]"], ""]
+    split = f"""((whole, rest) => {{ for (const c of {json.dumps(text)}) {{ const [w, r] = page.splitEvents(rest + c);
+        whole.push(...w); rest = r; }} return whole; }})([], "")"""
+    assert node(split) == ['{"a": 1}', '{"b": "\\n"}', "[DONE]"]
+
+
+def test_settings_left_alone_are_not_sent():
+    plain = {"mode": "chat", "temperature": "0.8", "top_p": "1", "min_p": "0", "repetition_penalty": "1", "top_k": "",
+             "max_tokens": "", "seed": "", "stop": "", "system": ""}
+    turns = [{"role": "user", "content": "hi"}]
+    body = node(f"page.requestBody({json.dumps(plain)}, {json.dumps(turns)}, '')")
+    assert body == {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0.8, "logprobs": True,
+                    "top_logprobs": 3, "messages": turns}
+    full = plain | {"mode": "text", "top_p": "0.9", "top_k": "5", "seed": "0", "stop": "\n", "max_tokens": "7"}
+    body = node(f"page.requestBody({json.dumps(full)}, [], 'Once')")
+    assert body.items() >= {"prompt": "Once", "top_p": 0.9, "top_k": 5, "seed": 0, "stop": "\n", "max_tokens": 7}.items()
+
+
+def test_tokens_that_make_one_character_are_one_piece():
+    tokens = [{"bytes": [97], "logprob": -0.5, "top": []}, *({"bytes": [b], "logprob": -1, "top": []} for b in "☃".encode())]
+    pieces = node(f"(p => {json.dumps(tokens)}.map(t => p.push(t)))(new page.Pieces())")
+    assert [piece and (piece["text"], piece["logprob"]) for piece in pieces] == [("a", -0.5), None, None, ("☃", -3)]
+    assert node(r'["a☃", "bytes:\\xe2\\x98", "bytes:"].map(page.bytesOf)') == [
+        list("a☃".encode()), [0xE2, 0x98], list(b"bytes:")]
+
+
+def test_colours_and_percents():
+    assert node("[0, -3.4538776, -6.9077553, -50].map(page.hue)") == [120, 60, 0, 0]
+    assert node("[0, -0.6931472, -6.9077553].map(page.percent)") == ["100%", "50%", "0.10%"]
+
+
+# The page in a browser
+
+@pytest.fixture(scope="module")
+def served(run):
+    """`minillm serve` with guesses by lookup, so that the page has an acceptance to show."""
+    for package in ("starlette", "uvicorn", "httpx"):
+        pytest.importorskip(package)
+    from test_serve import command
+    with command(run, "--lookup") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(served, browser):
+    """The page, open; a test fails if the browser's console complains of anything but an answer of the API's."""
+    page, complaints = browser.new_page(viewport={"width": 1000, "height": 700}), []
+    page.on("console", lambda message: message.type == "error" and "status of 400" not in message.text
+            and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((served, "data:")) or complaints.append(request.url))
+    page.goto(served)
+    wait_for(page, "document.getElementById('model').textContent.includes('talker')")
+    yield page
+    page.close()
+    assert not complaints
+
+
+def wait_for(page, expression):
+    """Playwright's own wait is an eval in the page, which the content security policy forbids."""
+    for _ in range(1200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
+def fill(page, **values):
+    for name, value in values.items():
+        page.locator(f"[name={name}]").fill(str(value))
+
+
+def wait_for_answers(page, count):
+    wait_for(page, f"document.querySelectorAll('.assistant small').length === {count}")
+
+
+def test_a_conversation_in_the_browser(page, served, tmp_path):
+    """Two turns: the answers are the API's, every token has its colour and its alternatives, the guesses are told."""
+    import httpx
+    fill(page, temperature=0, max_tokens=30)
+    messages = []
+    for number, text in enumerate(("the quick <b>fox</b> ☃", "and the dog?"), 1):
+        page.locator("#prompt").fill(text)
+        page.locator("#prompt").press("Enter")
+        wait_for_answers(page, number)
+        messages.append({"role": "user", "content": text})
+        answer = httpx.post(served + "/v1/chat/completions", json={"messages": messages, "temperature": 0,
+                                                                   "max_tokens": 30}, timeout=60).json()
+        messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+        shown = page.locator(".assistant").nth(number - 1).evaluate(
+            "turn => [...turn.querySelectorAll('span')].map(s => s.textContent).join('')")
+        assert shown == messages[-1]["content"] and page.locator(".user").nth(number - 1).inner_text() == text
+    spans = page.locator(".assistant span").evaluate_all(
+        "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
+    assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
+    assert re.search(r"\d+ \+ 30 tokens · first after .* guesses accepted", page.locator("small").last.inner_text())
+    page.locator("[name=colour]").uncheck()
+    assert page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor") == "rgba(0, 0, 0, 0)"
+    page.locator("[name=colour]").check()
+    picture = page.screenshot(path=tmp_path / "chat.png")
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+    page.locator("#clear").click()
+    assert page.locator(".turn").count() == 0
+
+
+def test_a_text_is_continued_and_stopped_in_the_browser(page):
+    page.locator("[value=text]").check()
+    assert not page.locator("[name=system]").is_visible()
+    fill(page, max_tokens=250, seed=3)
+    page.locator("#prompt").fill("the")
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.assistant span').length > 3")
+    if page.locator("#stop").is_enabled():
+        page.locator("#stop").click(force=True)
+    wait_for_answers(page, 1)
+    assert page.locator("#send").is_enabled() and page.locator(".error").count() == 0
+
+
+def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
+    """A conversation that outgrows the context goes on; a message that alone is too long is an error, and given back."""
+    refused = []
+    page.on("response", lambda response: refused.append(response.status) if response.status != 200 else None)
+    fill(page, temperature=0, max_tokens=20)
+    for number in range(1, 6):
+        page.locator("#prompt").fill("the lazy dog and the quick fox " * 3)
+        page.locator("#send").click()
+        wait_for_answers(page, number)
+    assert page.locator(".error").count() == 0 and 400 in refused
+    page.locator("#prompt").fill("☃" * 3000)
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.error').length === 1")
+    assert "context is 256 tokens" in page.locator(".error").inner_text()
+    assert page.locator("#prompt").input_value() == "☃" * 3000 and page.locator("#send").is_enabled()
+
+
+# The terminal
+
+def talk(monkeypatch, capsys, run, lines, *options):
+    monkeypatch.setattr("sys.stdin", __import__("io").StringIO("".join(line + "\n" for line in lines)))
+    code = main(["chat", str(run), "-n", "20", *options])
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    return out.out
+
+
+def test_the_terminal_says_what_the_model_says(run, monkeypatch, capsys):
+    """The first answer is that of the library on the same template; /again changes the seed; settings that are wrong
+    are told, and change nothing."""
+    from minillm.generate import TextStream, steps
+    from minillm.sampling import Sampling
+    tokenizer, model = Tokenizer.from_pretrained(run), GPT.from_pretrained(run)
+    said = talk(monkeypatch, capsys, run, ["hello", "/again", "/set top_k 0", "/set colour 1", "/set seed 0",
+                                           "/clear", "hello", "", "/help", "/quit", "not read"], "--temperature", "1")
+    expected = []
+    for seed in (0, 1, 0):
+        stream = TextStream(tokenizer, ("\nUser:", "\nSystem:"))
+        ids = tokenizer.encode("User: hello\n\nAssistant:")
+        found = steps(model, ids, 20, Sampling(seed=seed), tokenizer.eot_token)
+        text = "".join(stream.push(step.token) for step in found if step.token != tokenizer.eot_token)
+        expected.append(text + stream.finish())
+    assert expected[0] != expected[1]
+    errors = "(top_k must be an integer of at least 1, or None: got 0)\n(there is no colour to set: "
+    assert said.startswith(f"{expected[0]}\n\n{expected[1]}\n\n{errors}")
+    assert f")\n{expected[2]}\n\n/set NAME VALUE" in said and "not read" not in said
+
+
+def test_colours_and_guesses_in_the_terminal(run, monkeypatch, capsys):
+    plain = talk(monkeypatch, capsys, run, ["the the the the"], "--temperature", "0", "--lookup", "--no-colour")
+    painted = talk(monkeypatch, capsys, run, ["the the the the"], "--temperature", "0", "--lookup", "--colour")
+    assert "\x1b" not in plain and re.sub(r"\x1b\[[\d;]*m", "", painted) == plain and "\x1b[38;5;" in painted
+    assert re.search(r"\(\d+% of the guesses accepted, \d\.\d\d tokens a pass\)", plain)
+
+
+def test_a_long_talk_forgets_its_oldest_turns(run, monkeypatch, capsys):
+    said = talk(monkeypatch, capsys, run, ["the lazy dog and the quick fox " * 3] * 8, "--temperature", "0")
+    assert "context" not in said
+
+
+def test_the_terminal_refuses_what_cannot_work(run, monkeypatch, capsys):
+    for options in (["-n", "0"], ["--draft-tokens", "0"], ["--temperature", "-1"], ["--draft", str(run / "none")]):
+        assert main(["chat", str(run), *options]) == 1
+        assert "minillm chat:" in capsys.readouterr().err
