@@ -1,4 +1,5 @@
 """`minillm data`: from raw text to shards."""
+import argparse
 import json
 import re
 
@@ -6,6 +7,57 @@ from . import command, printer
 
 EXAMPLE = "minillm data dedup crawl/ -o kept.jsonl --threshold 0.8"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def data_clean(args):
+    from ..data import clean
+    from ..progress import Progress
+    progress = Progress("cleaning", unit="document")
+    report = clean.clean(args.inputs, args.output, clean_options(args), progress)
+    progress.close()
+    printer(args.json)(clean.page(report, args.output))
+    if args.json:
+        print(json.dumps(report))
+
+
+def clean_options(args):
+    from ..data import clean
+    families = tuple(filter(None, args.rules.split(",")))
+    return clean.Options(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
+                         args.language_probability, args.tokenizer, args.max_tokens_per_word,
+                         dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
+                         args.field)
+
+
+def parse_bound(text):
+    """"words=20:" -> ("words", (20.0, inf)). Raises ValueError."""
+    name, equals, bounds = text.rpartition("=")
+    low, colon, high = bounds.partition(":")
+    try:
+        if not (equals and colon):
+            raise ValueError
+        return name, (float(low or "-inf"), float(high or "inf"))
+    except ValueError:
+        raise ValueError(f"expected NAME=LOW:HIGH, either may be left out, such as words=20: (got {text!r})") from None
+
+
+def data_train_classifier(args):
+    from ..data.classify import Classifier, quality_of
+    from ..data.extract import read_documents
+    from ..progress import Progress
+    groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
+    learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
+                         for last in (False, True))                     # every fifth text is to test on
+    progress = Progress("classifier", unit="text")
+    classifier = Classifier.train(*learned, epochs=args.epochs, seed=args.seed, progress=progress)
+    progress.close()
+    texts, labels = sum(held_out, []), [1] * len(held_out[0]) + [0] * len(held_out[1])
+    accuracy, area = quality_of(classifier, texts, labels)
+    classifier.save(args.out)
+    results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)), "accuracy": accuracy, "auc": area}
+    print(json.dumps(results) if args.json else
+          f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area under the "
+          f"ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
 
 
 def data_dedup(args):
@@ -42,7 +94,43 @@ def memory_size(text):
 def add(commands):
     p = command(commands, "data", None, "from raw text to shards", EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
+    add_clean(actions)
     add_dedup(actions)
+    add_train_classifier(actions)
+
+
+def add_clean(actions):
+    p = command(actions, "clean", data_clean, "drop bad documents and say why, mask personal data",
+                "minillm data clean crawl/ -o clean.jsonl --rules gopher,repetition,c4 --language en")
+    p.add_argument("inputs", nargs="+", metavar="IN", help="folders and files: .txt .md .html .jsonl .parquet .warc ...")
+    p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the reports go beside it")
+    p.add_argument("--rules", default="gopher,repetition", help="by commas: gopher, repetition, c4 (default: %(default)s)")
+    p.add_argument("--bound", action="append", default=[], metavar="SCORE=LOW:HIGH",
+                   help="other bounds for a score, such as words=20: ; repeatable")
+    p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence (hard on headings)")
+    p.add_argument("--repair", action=argparse.BooleanOptionalAction, help="mend wrongly decoded text (default: if ftfy is there)")
+    p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep only this, such as en; repeatable")
+    p.add_argument("--language-probability", type=float, default=0.5, metavar="P", help="at least (default: %(default)s)")
+    p.add_argument("--tokenizer", metavar="DIR", help="drop what it cuts into too many tokens a word")
+    p.add_argument("--max-tokens-per-word", type=float, default=4.0, metavar="N", help="default: %(default)s")
+    p.add_argument("--classifier", action="append", default=[], metavar="DIR=LOW:HIGH",
+                   help="of train-classifier, and the scores to keep; repeatable")
+    p.add_argument("--toxicity", type=float, metavar="P", help="drop above this probability (English; extra toxicity)")
+    p.add_argument("--keep-pii", action="store_true", help="do not mask e-mail, phone, IP, card and account numbers, keys")
+    p.add_argument("--processes", type=int, metavar="N", help="default: one a core; the result is the same")
+    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
+
+
+def add_train_classifier(actions):
+    p = command(actions, "train-classifier", data_train_classifier, "learn to tell two kinds of text apart",
+                "minillm data train-classifier --positive good/ --negative bad/ --out classifiers/quality")
+    p.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="texts that are to score near 1")
+    p.add_argument("--negative", nargs="+", required=True, metavar="PATH", help="texts that are to score near 0")
+    p.add_argument("--out", required=True, metavar="DIR", help="where to save it")
+    p.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def add_dedup(actions):

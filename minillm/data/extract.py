@@ -17,7 +17,8 @@ from dataclasses import dataclass, field as dataclass_field
 from pathlib import Path
 from stat import S_ISREG
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz")
+SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz", ".txt.zst", ".md.zst", ".jsonl.zst", ".html",
+            ".htm", ".parquet", ".warc", ".warc.gz")
 PIECE_CHARACTERS = 2**20    # characters of a text file that become one document
 LONGEST_LINE = 2**26        # bytes of one .jsonl line; a longer one is skipped unread
 EXAMPLES = 3                # names kept for each reason to skip
@@ -56,8 +57,8 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
                    field: str = "text") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of every usable document in `paths`, in a fixed order: as given, folders by sorted names.
 
-    Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz; hidden files and
-    folders are passed over, links are followed, and no file is read twice. A file named itself may be hidden and
+    Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz and .zst, for .html,
+    .parquet and .warc(.gz) (those by libraries of the extra `data`, see readers.py); hidden files and folders are passed over, links are followed, and no file is read twice. A file named itself may be hidden and
     have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become "\\n". A
     .jsonl line is an object whose `field` is the text. A text file that turns undecodable or binary only after its
     first pieces keeps those. `report` is filled while the documents are drawn.
@@ -134,19 +135,42 @@ def _folder_files(root: Path, report: Report) -> Iterator[Path]:
 
 def _read_file(path: Path, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     try:
-        opener = gzip.open if path.name.lower().endswith(".gz") else open
-        with opener(path, "rb") as raw, io.BufferedReader(raw) as file:
-            if path.name.lower().endswith((".jsonl", ".jsonl.gz")):
-                yield from _records(file, str(path), report, field)
-            else:
-                for name, text in _pieces(file, str(path)):
-                    yield name, text, {field: text, "source": name}
+        yield from _documents(path, path.name.lower(), report, field)
     except Unusable as error:
         report.skip(str(path), str(error))
     except UnicodeDecodeError:
         report.skip(str(path), "not UTF-8")
     except READ_ERRORS:
         report.skip(str(path), "unreadable")
+
+
+def _documents(path: Path, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
+    """The documents of a file, by its suffix."""
+    from . import readers
+    if name.endswith((".html", ".htm")):
+        yield from readers.html(path, field)
+    elif name.endswith(".parquet"):
+        yield from readers.parquet(path, field, lambda line: _record(line, field))
+    elif name.endswith((".warc", ".warc.gz")):
+        yield from readers.warc(path, field, report)
+    else:
+        with _opened(path, name) as raw, io.BufferedReader(raw) as file:
+            if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
+                yield from _records(file, str(path), report, field)
+            else:
+                for piece_name, text in _pieces(file, str(path)):
+                    yield piece_name, text, {field: text, "source": piece_name}
+
+
+def _opened(path: Path, name: str):
+    """The bytes of a file, expanded if it is compressed."""
+    from . import readers
+    if name.endswith(".gz"):
+        return readers.Expanding(gzip.open(path, "rb"), path.stat().st_size)
+    if name.endswith(".zst"):
+        file, damaged = readers.zstd(path)
+        return readers.Expanding(file, path.stat().st_size, damaged)
+    return open(path, "rb")
 
 
 def _pieces(file: io.BufferedReader, name: str) -> Iterator[tuple[str, str]]:

