@@ -1,8 +1,10 @@
 // The tied head and the loss as one op. Formulas: minillm/ops/linear_cross_entropy.py and cross_entropy.py.
 //
-//   z = x @ wte.T (N, V)      loss = logsumexp(z) - z[y]      dz = dout * (exp(z - logsumexp) - 1[v = y])
+//   z = x @ wte.T (N, V)      loss = logsum + (top - z[y])      dz = dout * (exp(z - top - logsum) - 1[v = y])
 //   dx = dz @ wte             dwte = dz.T @ x
 //
+// Of each row, top (the maximum) and logsum (of exp(z - top)) stay two numbers: next to logits of 1e4 their sum would lose
+// the digits of the second.
 // The logits exist only as tiles of HEAD_ROWS x HEAD_COLUMNS (3 MB in float), which stay in the last cache between the
 // product that makes them and the ones that use them. Forward: each row keeps its maximum so far and its sum of
 // exponentials so far, rescaled when a tile brings a larger maximum (the online softmax: Milakov & Gimelshein 2018,
@@ -66,8 +68,20 @@ struct OnlineSoftmax {
     }
 };
 
+// What the backward needs to know of each row, (N,) each.
 template <class T>
-void head_forward_kernel(T* losses, T* logsumexp, T* kept, const Head<T>& head) {
+struct RowSums {
+    T *top, *logsum;
+
+    void set(int64_t row, const OnlineSoftmax<T>& softmax) const {
+        top[row] = softmax.top;
+        logsum[row] = std::log(softmax.total);
+    }
+    T loss(int64_t row, const OnlineSoftmax<T>& softmax) const { return logsum[row] + (top[row] - softmax.right); }
+};
+
+template <class T>
+void head_forward_kernel(T* losses, RowSums<T> sums, T* kept, const Head<T>& head) {
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS) {
         std::vector<OnlineSoftmax<T>> rows(std::min(HEAD_ROWS, head.N - row));
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
@@ -79,26 +93,26 @@ void head_forward_kernel(T* losses, T* logsumexp, T* kept, const Head<T>& head) 
         }
         for (size_t i = 0; i < rows.size(); i++) {
             bool ignored = head.targets[row + i] == head.ignore_index;
-            logsumexp[row + i] = rows[i].top + std::log(rows[i].total);
-            losses[row + i] = ignored ? T(0) : logsumexp[row + i] - rows[i].right;
+            sums.set(row + i, rows[i]);
+            losses[row + i] = ignored ? T(0) : sums.loss(row + i, rows[i]);
         }
     }
 }
 
-// z -> dout * exp(z - logsumexp): dz but for the 1 of the target. scale: dout, or 0 in ignored rows.
+// z -> dout * exp(z - top - logsum): dz but for the 1 of the target. scale: dout, or 0 in ignored rows.
 template <class T>
 struct Softmax {
-    const T *logsumexp, *scale;
+    const T *top, *logsum, *scale;
     Vec<T> operator()(Vec<T> z, int64_t row, int64_t, int64_t) const {
-        return vexp<T>(z - logsumexp[row]) * scale[row];
+        return vexp<T>(z - top[row] - logsum[row]) * scale[row];
     }
 };
 
 // dz of one tile: made again by the product, or from the kept logits.
 template <class T>
-void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, const T* logsumexp, const T* scale) {
+void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, RowSums<T> sums, const T* scale) {
     constexpr int64_t W = WIDTH<T>;
-    Softmax<T> softmax{logsumexp + dz.row, scale + dz.row};
+    Softmax<T> softmax{sums.top + dz.row, sums.logsum + dz.row, scale + dz.row};
     if (!kept) dz.fill(head, softmax);
 #pragma omp parallel for if (dz.rows * dz.columns > 4096)
     for (int64_t i = 0; i < dz.rows; i++) {
@@ -112,8 +126,7 @@ void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, co
 }
 
 template <class T>
-void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, const T* logsumexp, const T* kept,
-                          const Head<T>& head) {
+void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, RowSums<T> sums, const T* kept, const Head<T>& head) {
     int64_t C = head.C;
     std::vector<T> scale(head.N);
     for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? T(0) : dout[n];
@@ -122,7 +135,7 @@ void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, const T* logs
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
             auto dz = LogitTile<T>::at(head, nullptr, row, column);
-            head_dlogits(dz, head, kept, logsumexp, scale.data());
+            head_dlogits(dz, head, kept, sums, scale.data());
             multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
                         column > 0);
             multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
@@ -139,32 +152,34 @@ py::tuple linear_cross_entropy_forward(py::array x, py::array wte, py::array tar
         int64_t V = wte.shape(0);
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         bool keep = N * V <= KEPT_BYTES / int64_t(sizeof(T));
-        auto losses = fresh<T>({N}), logsumexp = fresh<T>({N}), logits = fresh<T>({keep ? N : 0, V});
+        auto losses = fresh<T>({N}), top = fresh<T>({N}), logsum = fresh<T>({N}), logits = fresh<T>({keep ? N : 0, V});
         Head<T> head{px, pw, checked.data(), ignore_index, N, V, C};
-        T *pl = losses.mutable_data(), *ps = logsumexp.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
+        RowSums<T> sums{top.mutable_data(), logsum.mutable_data()};
+        T *pl = losses.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
         {
             py::gil_scoped_release nogil;
-            head_forward_kernel<T>(pl, ps, kept, head);
+            head_forward_kernel<T>(pl, sums, kept, head);
         }
-        return py::make_tuple(losses, py::make_tuple(x, wte, checked, ignore_index, logsumexp, logits));
+        return py::make_tuple(losses, py::make_tuple(x, wte, checked, ignore_index, top, logsum, logits));
     });
 }
 
 py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], wte = cache[1], targets = cache[2], logsumexp = cache[4], logits = cache[5];
+    py::array x = cache[0], wte = cache[1], targets = cache[2], top = cache[4], logsum = cache[5], logits = cache[6];
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
         const T* pd = input<T>("dout", dout, {N});
         Head<T> head{(const T*)x.data(), (const T*)wte.data(), (const int64_t*)targets.data(), cache[3].cast<int64_t>(),
                      N, V, C};
-        auto *ps = (const T*)logsumexp.data(), *kept = logits.shape(0) ? (const T*)logits.data() : nullptr;
+        RowSums<T> sums{(T*)top.data(), (T*)logsum.data()};                        // read only
+        auto* kept = logits.shape(0) ? (const T*)logits.data() : nullptr;
         auto dx = fresh<T>({N, C}), dwte = added_to<T>(into, {V, C}, [&] { return fresh<T>({V, C}); });
         T *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
         bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
-            head_backward_kernel<T>(pdx, pdw, add, pd, ps, kept, head);
+            head_backward_kernel<T>(pdx, pdw, add, pd, sums, kept, head);
         }
         return py::make_tuple(dx, dwte);
     });

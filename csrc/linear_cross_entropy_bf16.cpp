@@ -26,7 +26,7 @@ struct HeadBf16 {
 };
 
 // kept: (N, V) for all logits, or null.
-void head_forward_bf16_kernel(float* losses, float* logsumexp, float* kept, const HeadBf16& head) {
+void head_forward_bf16_kernel(float* losses, RowSums<float> sums, float* kept, const HeadBf16& head) {
     thread_local Scratch<float> scratch;
     float* tile = kept ? nullptr : scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS) {
@@ -45,21 +45,20 @@ void head_forward_bf16_kernel(float* losses, float* logsumexp, float* kept, cons
             }
         }
         for (int64_t i = 0; i < rows; i++) {
-            logsumexp[row + i] = softmax[i].top + std::log(softmax[i].total);
-            losses[row + i] =
-                head.targets[row + i] == head.ignore_index ? 0.0f : logsumexp[row + i] - softmax[i].right;
+            sums.set(row + i, softmax[i]);
+            losses[row + i] = head.targets[row + i] == head.ignore_index ? 0.0f : sums.loss(row + i, softmax[i]);
         }
     }
 }
 
-// z -> dz = scale * (exp(z - logsumexp) - 1 at the target), rounded. scale: dout, or 0 in ignored rows.
+// z -> dz = scale * (exp(z - top - logsum) - 1 at the target), rounded. scale: dout, or 0 in ignored rows.
 struct SoftmaxBf16 {
-    const float *logsumexp, *scale;
+    const float *top, *logsum, *scale;
     const int64_t* targets;
     bf16* dz;
     int64_t first_column, columns;
     void operator()(Vec<float> z, int64_t row, int64_t column, int64_t n) const {
-        Vec<float> d = vexp<float>(z - logsumexp[row]) * scale[row];
+        Vec<float> d = vexp<float>(z - top[row] - logsum[row]) * scale[row];
         int64_t y = targets[row] - first_column - column;
         if (0 <= y && y < n) d[y] -= scale[row];
         store_part(dz + row * columns + column, to_bf16(d), n);
@@ -77,7 +76,7 @@ void finish_kept(const float* z, int64_t stride, int64_t rows, int64_t columns, 
         }
 }
 
-void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, const float* logsumexp, const float* kept,
+void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, RowSums<float> sums, const float* kept,
                                const HeadBf16& head) {
     thread_local Scratch<bf16> scratch;
     thread_local Scratch<float> parts;
@@ -90,7 +89,7 @@ void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* do
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
-            SoftmaxBf16 softmax{logsumexp + row, &scale[row], head.targets + row, dz, column, columns};
+            SoftmaxBf16 softmax{sums.top + row, sums.logsum + row, &scale[row], head.targets + row, dz, column, columns};
             if (kept) finish_kept(kept + row * head.V + column, head.V, rows, columns, softmax);
             else head.logits(parts.at_least(most), columns, row, rows, column, columns, softmax);
             multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, Matrix<float>{head.wte + column * C, C},
@@ -107,32 +106,35 @@ py::tuple linear_cross_entropy_forward_bf16(py::array x, py::array wte, py::arra
     int64_t V = wte.shape(0);
     auto checked = ids("targets", targets, {N}, V, &ignore_index);
     bool keep = N * V <= KEPT_BYTES / int64_t(sizeof(float));
-    auto losses = fresh<float>({N}), logsumexp = fresh<float>({N}), logits = fresh<float>({keep ? N : 0, V});
+    auto losses = fresh<float>({N}), top = fresh<float>({N}), logsum = fresh<float>({N}),
+         logits = fresh<float>({keep ? N : 0, V});
     auto rounded_x = fresh<uint16_t>({N, C});
     bf16* pr = (bf16*)rounded_x.mutable_data();
     HeadBf16 head{pr, pw, checked.data(), ignore_index, N, V, C};
-    float *pl = losses.mutable_data(), *ps = logsumexp.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
+    RowSums<float> sums{top.mutable_data(), logsum.mutable_data()};
+    float *pl = losses.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
     {
         py::gil_scoped_release nogil;
         round_array(pr, px, N * C);
-        head_forward_bf16_kernel(pl, ps, kept, head);
+        head_forward_bf16_kernel(pl, sums, kept, head);
     }
-    return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, logsumexp, logits));
+    return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, top, logsum, logits));
 }
 
 py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], wte = cache[1], targets = cache[2], logsumexp = cache[4], logits = cache[5];
+    py::array x = cache[0], wte = cache[1], targets = cache[2], top = cache[4], logsum = cache[5], logits = cache[6];
     int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
     const float* pd = input<float>("dout", dout, {N});
     HeadBf16 head{(const bf16*)x.data(), (const float*)wte.data(), (const int64_t*)targets.data(),
                   cache[3].cast<int64_t>(), N, V, C};
-    auto *ps = (const float*)logsumexp.data(), *kept = logits.shape(0) ? (const float*)logits.data() : nullptr;
+    RowSums<float> sums{(float*)top.data(), (float*)logsum.data()};               // read only
+    auto* kept = logits.shape(0) ? (const float*)logits.data() : nullptr;
     auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
     bool add = !into.is_none();
     float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
     {
         py::gil_scoped_release nogil;
-        head_backward_bf16_kernel(pdx, pdw, add, pd, ps, kept, head);
+        head_backward_bf16_kernel(pdx, pdw, add, pd, sums, kept, head);
     }
     return py::make_tuple(dx, dwte);
 }

@@ -121,6 +121,25 @@ def test_head_over_many_tiles(shape, dtype, allowed):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("V", [7, 2100, 16_400], ids=["one_tile", "tiles", "made_again"])
+def test_head_keeps_its_digits_next_to_large_logits(V, dtype):
+    """Logits near 1e4, 8 apart or less: in float32 they are multiples of 2^-10, and a logsumexp rounded to that would show
+    in every probability. Products are exact here: integers times powers of two, so only the softmax can err."""
+    N = 30 if V < 16_400 else 1030
+    rng = np.random.default_rng(0)
+    x = np.ones((N, 2), dtype)
+    wte = np.stack([np.full(V, 10_000), rng.integers(-32, 33, V) / 8], axis=1).astype(dtype)
+    targets, dout = rng.integers(0, V, N), np.ones(N, dtype)
+    losses, dx, dwte = head(x, wte, targets, dout)
+    z = wte.sum(axis=1, dtype="longdouble")                                         # every row is the same
+    logsum = np.log(np.exp(z - z.max()).sum())
+    dz_sum = N * np.exp(z - z.max() - logsum) - np.bincount(targets, minlength=V)   # over rows, x is 1
+    eps = np.finfo(dtype).eps
+    assert np.abs(losses - (logsum + (z.max() - z[targets]))).max() <= 8 * eps * np.log(V)
+    assert np.abs(dwte - dz_sum[:, None]).max() <= (20 + 4 * np.sqrt(N)) * eps * np.abs(dz_sum).max()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_head_is_the_same_in_every_batch_and_thread_count(dtype):
     """N = 1100 of V = 16400 are made again in the backward, the part of 40 rows keeps its logits: same bits."""
     x, wte, targets, dout = head_arrays(1100, 16_400, 5, dtype)
