@@ -5,7 +5,7 @@ neighbouring pairs that were ever merged, the one learned first (lowest rank) is
 (Sennrich et al. 2016; the byte alphabet is Radford et al. 2019). Decoding is the concatenation of the tokens' bytes.
 
 Ids: 256 single bytes in the order of GPT-2's table, the merges in order, then the special tokens.
-This module is the specification of the fast tokenizer (fast.py, csrc/text/bpe.cpp), which does the work where it is built:
+This module is the specification of the fast tokenizer (fast.py, csrc/text), which does the work where it is built:
 both give identical ids.
 """
 import codecs

@@ -1,110 +1,22 @@
-// Learning the merges. The readable version, with the idea: minillm/tokenizer/train.py.
+// Learning the merges from counted words. The readable version, with the idea: minillm/tokenizer/train.py.
 //
-// Counting: each thread has a table word -> count of its own; they are added up in the end.
+// All distinct words lie one behind the other in flat arrays, one place a byte, a closing place a word. A token is written
+// at its first and its last place, so its neighbours are found by adding and subtracting lengths:
 //
-// Merging: all distinct words lie one behind the other in flat arrays, one place a byte, a closing place a word. A token
-// is written at its first and its last place, so its neighbours are found by adding and subtracting lengths:
-//
-//   token[place]     id at the first and last place of each token; END between words
 //   pair_at[place]   which pair begins with the token here, so a count goes down without any look-up by ids
 //   places of a pair    a stretch of one array, in order; out-of-date ones are known by pair_at
 //
 // A merge visits the places of its pair once. Every pair that it creates holds the new token, so the pairs that are new
 // in this merge are kept in two arrays by neighbour, and no hash table is needed at all.
 #pragma once
+#pragma once
 
-#include <atomic>
-#include <functional>
-#include <queue>
-#include <thread>
-#include <unordered_map>
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
 
-#include "bpe.cpp"
-
-// ---- counting words
-
-struct Count { Key key; uint64_t count; };
-
-class WordCounts {
-    Zeros<Count> table{1 << 15};
-    size_t used = 0;
-    std::unordered_map<std::string, uint64_t> long_words;
-
-    Count* slot(const Key& key, uint64_t hash) {
-        for (size_t i = hash;; i++) {
-            Count* c = table.data + (i & (table.size - 1));
-            if (!c->key || c->key == key) return c;
-        }
-    }
-
-    void grow() {
-        Zeros<Count> old(2 * table.size);
-        std::swap(old.data, table.data), std::swap(old.size, table.size);
-        for (size_t i = 0; i < old.size; i++)
-            if (old.data[i].key) *slot(old.data[i].key, hash_of(old.data[i].key)) = old.data[i];
-    }
-
-    void add(const Key& key, uint64_t hash, uint64_t count) {
-        Count* c = slot(key, hash);
-        if (!c->key) {
-            if (2 * used > table.size) {
-                grow();
-                c = slot(key, hash);
-            }
-            c->key = key;
-            used++;
-        }
-        c->count += count;
-    }
-
-public:
-    // The words base[starts[0]] .. base[starts[n]]; reads 16 bytes behind short ones.
-    void add_words(const char* base, const uint32_t* starts, size_t n) {
-        Key keys[BATCH];
-        uint64_t hashes[BATCH];
-        for (size_t i = 0; i < n; i++) {
-            size_t length = starts[i + 1] - starts[i];
-            keys[i] = key_of(base + starts[i], length);
-            hashes[i] = hash_of(keys[i]);
-            __builtin_prefetch(table.data + (hashes[i] & (table.size - 1)));
-        }
-        for (size_t i = 0; i < n; i++) {
-            if (keys[i]) add(keys[i], hashes[i], 1);
-            else long_words[std::string(base + starts[i], starts[i + 1] - starts[i])]++;
-        }
-    }
-
-    void add_word(const std::string& word, uint64_t count) {
-        if (word.size() > SHORT_WORD) {
-            long_words[word] += count;
-        } else if (!word.empty()) {
-            char padded[SHORT_WORD + 1] = {};
-            memcpy(padded, word.data(), word.size());
-            Key key = key_of(padded, word.size());
-            add(key, hash_of(key), count);
-        }
-    }
-
-    void merge(WordCounts& other) {
-        other.each([&](const char* word, size_t length, uint64_t count) { add_word(std::string(word, length), count); });
-    }
-
-    template <class F>
-    void each(F use) const {
-        for (size_t i = 0; i < table.size; i++) {
-            const Key& key = table.data[i].key;
-            if (!key) continue;
-            char bytes[16];
-            for (int b = 0; b < 16; b++) bytes[b] = char((b < 8 ? key.low >> (8 * b) : key.high >> (8 * (b - 8))) & 255);
-            use(bytes, key.high >> 56, table.data[i].count);
-        }
-        for (auto& [word, count] : long_words) use(word.data(), word.size(), count);
-    }
-
-    size_t size() const { return used + long_words.size(); }
-};
-
-// ---- merging
+#include "count.cpp"
+#include "merge.cpp"
 
 struct PairInfo {
     uint32_t left, right;
