@@ -1,7 +1,8 @@
 // word -> ids of the words seen so far. Most words have been seen before, so encoding is mostly looking up here.
 //
 // An entry is 32 bytes with the ids inside it, and a pair of entries is one cache line: `guess` looks at that line alone,
-// `find` a little further. Words of more than 15 bytes are rare and have a table of their own. All of it is bounded.
+// `find` a little further. Words of more than 15 bytes are rare and have a table of their own. All of it is bounded, and
+// a table at most half full: fuller ones save memory, but looking further costs more than a larger table does.
 #pragma once
 
 #include <cstdint>
@@ -117,10 +118,13 @@ public:
 
     // A word of more than 15 bytes: its ids and their number, or null.
     const T* find_long(const char* word, size_t length, uint64_t hash, size_t* count) const {
-        const LongEntry& e = long_table.data[hash & (LONG_ENTRIES - 1)];
-        if (e.hash != hash || e.length != length || memcmp(&arena[e.place], word, length)) return nullptr;
-        *count = e.count;
-        return &arena[e.place + cells(length)];
+        for (size_t step = 0; step < NEAR; step++) {
+            const LongEntry& e = long_table.data[(hash + step) & (LONG_ENTRIES - 1)];
+            if (e.hash != hash || e.length != length || memcmp(&arena[e.place], word, length)) continue;
+            *count = e.count;
+            return &arena[e.place + cells(length)];
+        }
+        return nullptr;
     }
 
     void insert_long(const char* word, size_t length, uint64_t hash, const uint32_t* ids, size_t count) {
@@ -129,7 +133,9 @@ public:
         arena.resize(place + cells(length));
         memcpy(&arena[place], word, length);
         arena.insert(arena.end(), ids, ids + count);
-        long_table.data[hash & (LONG_ENTRIES - 1)] = {hash, uint32_t(place), uint32_t(length), uint32_t(count)};
+        size_t step = 0;
+        while (step < NEAR - 1 && long_table.data[(hash + step) & (LONG_ENTRIES - 1)].length) step++;
+        long_table.data[(hash + step) & (LONG_ENTRIES - 1)] = {hash, uint32_t(place), uint32_t(length), uint32_t(count)};
     }
 
     void clear() {

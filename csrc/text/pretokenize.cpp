@@ -58,14 +58,18 @@ inline Masks classify(const char* p) {
 }
 #endif
 
-// (The instruction for it is not in every x86-64.)
-inline int count_bits(uint64_t mask) {
-    mask -= mask >> 1 & 0x5555555555555555u;
-    mask = (mask & 0x3333333333333333u) + (mask >> 2 & 0x3333333333333333u);
-    return int(((mask + (mask >> 4)) & 0x0F0F0F0F0F0F0F0Fu) * 0x0101010101010101u >> 56);
-}
-
 inline int lowest_bit(uint64_t mask) { return __builtin_ctzll(mask); }
+
+// Counting and finding bits are instructions since Haswell; Chunk::cut is compiled with them too and chosen at run time.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define TARGET_HASWELL __attribute__((target("avx2,bmi,bmi2,popcnt")))
+inline const bool HASWELL = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+                            __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+#else
+#define TARGET_HASWELL
+constexpr bool HASWELL = false;
+#endif
+#define INLINED __attribute__((always_inline)) inline
 
 constexpr size_t CHUNK = 1 << 14;             // bytes cut at a time; the masks of a chunk stay in the nearest cache
 constexpr size_t PAD = 64;                    // readable bytes that must follow a chunk
@@ -126,6 +130,15 @@ public:
     // Writes the places where words begin, in order, the first being 0; returns how many. If the text goes on behind
     // the chunk, those near its end may be wrong (see SIGHT). `starts` needs room for CHUNK + PAD + 16.
     size_t cut(const char* base, size_t length, uint32_t* starts) {
+        return HASWELL ? cut_haswell(base, length, starts) : cut_any(base, length, starts);
+    }
+
+private:
+    TARGET_HASWELL size_t cut_haswell(const char* base, size_t length, uint32_t* starts) {
+        return cut_any(base, length, starts);
+    }
+
+    INLINED size_t cut_any(const char* base, size_t length, uint32_t* starts) {
         size_t blocks = (length + 63) / 64;
         wide_spaces.clear();
         for (size_t b = 0; b <= blocks; b++) letter[b] = digit[b] = space[b] = 0;
@@ -155,13 +168,12 @@ public:
         return places(blocks, starts);
     }
 
-private:
     // The set bits as numbers, eight at a time: the count of a block is hard to predict, its eighth part is not.
-    size_t places(size_t blocks, uint32_t* starts) {
+    INLINED size_t places(size_t blocks, uint32_t* starts) {
         uint32_t* out = starts;
         for (size_t b = 0; b < blocks; b++) {
             uint64_t mask = start[b];
-            int count = count_bits(mask);
+            int count = __builtin_popcountll(mask);
             uint32_t* p = out;
             for (int done = 0; done < count; done += 8)
                 for (int i = 0; i < 8; i++) {

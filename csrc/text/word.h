@@ -9,7 +9,7 @@ constexpr size_t SHORT_WORD = 15;
 
 struct Key {
     uint64_t low, high;                       // the bytes, and the length in the topmost one; 0, 0 for none
-    bool operator==(const Key& other) const { return low == other.low && high == other.high; }
+    bool operator==(const Key& other) const { return !((low ^ other.low) | (high ^ other.high)); }    // one branch, not two
     explicit operator bool() const { return high != 0; }
 };
 
@@ -48,13 +48,13 @@ inline uint64_t hash_of(const Key& k) {
     return mix(k.low ^ 0x9E3779B97F4A7C15u, k.high ^ 0xD1B54A32D192ED03u);
 }
 
+// Of a word of at least 8 bytes; the last 8 may be hashed twice.
 inline uint64_t hash_of(const char* p, size_t length) {
     uint64_t h = length ^ 0x9E3779B97F4A7C15u, a;
-    for (; length >= 8; p += 8, length -= 8) {
-        memcpy(&a, p, 8);
+    for (size_t i = 0; i + 8 < length; i += 8) {
+        memcpy(&a, p + i, 8);
         h = mix(h ^ a, 0xD1B54A32D192ED03u);
     }
-    a = 0;
-    memcpy(&a, p, length);
+    memcpy(&a, p + length - 8, 8);
     return mix(h ^ a, 0xA0761D6478BD642Fu);
 }
