@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "pretokenize.cpp"
 #include "parallel.h"
+#include "pretokenize.cpp"
 #include "python.h"
 #include "specials.cpp"
 #include "train.cpp"
