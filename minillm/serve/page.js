@@ -116,6 +116,7 @@ function addPiece(turn, piece) {
   span.textContent = piece.text;
   span.dataset.p = Math.exp(piece.logprob).toPrecision(3);
   span.style.setProperty("--hue", hue(piece.logprob));
+  span.style.setProperty("--strength", 1 - 0.7 * Math.exp(piece.logprob));    // what was sure need not shine
   span.title = describe(piece);
   turn.append(span);
 }
