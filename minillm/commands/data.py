@@ -64,7 +64,12 @@ def data_dedup(args):
     from ..data import dedup
     from ..progress import Progress
     progress = Progress("dedup", unit="B")
-    report = dedup.dedup(args.inputs, args.output, dedup_options(args), progress)
+    options = dedup_options(args)
+    if args.scheduler:
+        from ..data.cluster import dedup_on_dask
+        report = dedup_on_dask(args.inputs, args.output, options, args.scheduler, progress)
+    else:
+        report = dedup.dedup(args.inputs, args.output, options, progress)
     progress.close()
     printer(args.json)(dedup.page(report, args.output))
     if args.json:
@@ -151,5 +156,7 @@ def add_dedup(actions):
     p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    p.add_argument("--scheduler", metavar="ADDRESS",
+                   help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")
     p.add_argument("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")

@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,7 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
     Raises FileNotFoundError for a missing input, ValueError when nothing is usable, when the output is among the inputs
     or when these change meanwhile, OSError as the file system does.
     """
-    inputs, output = [Path(path) for path in inputs], Path(output)
-    check_paths(inputs, output)
+    inputs, output = check_paths(inputs, output)
     with workspace(output) as folder:
         stages = Stages(inputs, options, folder, progress)
         table, found = sign(stages)
@@ -90,7 +90,12 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
         looked_at = near(stages, table, state, parents, found) if options.lsh else {}
         repeated = repeated_lines(stages, table, state) if options.lines else None
         report = write(stages, output, table, state, parents, repeated)
-    report |= {"options": described(options), "input": asdict(stages.report), "pairs": looked_at}
+    return finish(report, output, options, stages.report, looked_at)
+
+
+def finish(report: dict, output: Path, options: Options, read: extract.Report, looked_at: dict) -> dict:
+    """Complete the report and write it."""
+    report |= {"options": described(options), "input": asdict(read), "pairs": looked_at}
     with atomic_write(report_path(output)) as file:
         json.dump(report, file, indent=1, ensure_ascii=False)
     return report
@@ -100,7 +105,9 @@ def report_path(output: str | os.PathLike) -> Path:
     return Path(output).with_suffix(".report.json")
 
 
-def check_paths(inputs: list[Path], output: Path) -> None:
+def check_paths(inputs: Iterable[str | os.PathLike], output: str | os.PathLike) -> tuple[list[Path], Path]:
+    """All as Path. Raises ValueError and FileNotFoundError."""
+    inputs, output = [Path(path) for path in inputs], Path(output)
     if output.suffix != ".jsonl":
         raise ValueError(f"the output must be a .jsonl file: got {output}")
     if not output.parent.is_dir():
@@ -108,6 +115,7 @@ def check_paths(inputs: list[Path], output: Path) -> None:
     for path in inputs:
         if path.resolve() == output.resolve() or path.is_dir() and output.resolve().is_relative_to(path.resolve()):
             raise ValueError(f"the output {output} is among the inputs ({path}), and would be read as one the next time")
+    return inputs, output
 
 
 @contextmanager
@@ -189,16 +197,22 @@ def file_bytes(path: Path) -> int:
 
 def sign(stages: Stages) -> tuple[np.ndarray, ExternalSort]:
     """The table, (documents,) of TABLE mapped from the disk, and the (band key, document) pairs."""
-    options, path = stages.options, stages.folder / "table"
-    keys = ExternalSort(stages.folder, "keys", options.memory // 2)
+    path = stages.folder / "table"
+    keys = ExternalSort(stages.folder, "keys", stages.options.memory // 2)
     with open(path, "wb") as file:
         for first, batch in stages.batches("signing"):
-            file.write(table_rows(batch, options.field).data)
-            if options.lsh:
-                band_keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, stages.threads)
-                some = np.flatnonzero(counts)                          # a text without any word is like no other
-                keys.add(band_keys[some].ravel(), np.repeat(first + some, options.lsh.bands))
+            file.write(table_rows(batch, stages.options.field).data)
+            if stages.options.lsh:
+                band_keys, documents = sign_batch(batch, stages.options, stages.threads)
+                keys.add(band_keys, first + documents)
     return np.memmap(path, TABLE, "r"), keys
+
+
+def sign_batch(batch: list[tuple[str, str, dict]], options: Options, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """(entries,) uint64 band keys and (entries,) int64 places in the batch; a text without a word is like no other."""
+    keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, threads)
+    some = np.flatnonzero(counts)
+    return keys[some].ravel(), np.repeat(some, options.lsh.bands)
 
 
 def table_rows(batch: list[tuple[str, str, dict]], field: str) -> np.ndarray:
@@ -226,13 +240,18 @@ def exact(table: np.ndarray, stages: Stages, parents: np.ndarray) -> np.ndarray:
     state = np.zeros(len(table), np.uint8)
     for first_words, documents in digests.ranges():
         documents = repeated(first_words, documents).astype(np.int64)
-        rows = table[documents]
-        order = np.lexsort((rows["tie"], -rows["bytes"], rows["digest"][:, 1], rows["digest"][:, 0]))
-        documents, digest = documents[order], rows["digest"][order]
-        copy = np.flatnonzero((digest[1:] == digest[:-1]).all(axis=1)) + 1
-        state[documents[copy]] = EXACT
-        minhash.unite(parents, np.column_stack([documents[copy - 1], documents[copy]]))
+        copies = copies_of(documents, table[documents])
+        state[copies[:, 1]] = EXACT
+        minhash.unite(parents, copies)
     return state
+
+
+def copies_of(documents: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(copies, 2) int64: a better one of the same digest, and the copy; documents and rows (n,) belong together."""
+    order = np.lexsort((rows["tie"], -rows["bytes"], rows["digest"][:, 1], rows["digest"][:, 0]))
+    documents, digest = documents[order], rows["digest"][order]
+    copy = np.flatnonzero((digest[1:] == digest[:-1]).all(axis=1)) + 1
+    return np.column_stack([documents[copy - 1], documents[copy]])
 
 
 def repeated(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -265,21 +284,21 @@ def candidate_pairs(stages: Stages, table: np.ndarray, state: np.ndarray,
     for band_keys, documents in keys.ranges():
         documents = documents.astype(np.int64)
         unique = state[documents] == KEPT
-        found = bucket_pairs(band_keys[unique], documents[unique], table)
+        found = bucket_pairs(band_keys[unique], documents[unique], table[documents[unique]])
         wanted[found] = True
         pairs.add(found[:, 0], found[:, 1])
     return pairs, wanted
 
 
-def bucket_pairs(keys: np.ndarray, documents: np.ndarray, table: np.ndarray) -> np.ndarray:
+def bucket_pairs(keys: np.ndarray, documents: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(pairs, 2) int64, the lesser number first: in each bucket, everyone with the NEIGHBOURS before and with the best.
 
+    keys (n,) in ascending order, documents (n,) and their rows of the table (n,).
     In the order of rank, by length, so that neighbours have the best chance to be alike, and a bucket of m gives at most
     (NEIGHBOURS + 1) m pairs; up to NEIGHBOURS + 1 documents that is every pair.
     """
     alone = np.insert(keys[1:] != keys[:-1], 0, True) & np.append(keys[1:] != keys[:-1], True)
-    keys, documents = keys[~alone], documents[~alone]
-    rows = table[documents]
+    keys, documents, rows = keys[~alone], documents[~alone], rows[~alone]
     order = np.lexsort((rows["tie"], -rows["bytes"], keys))
     keys, documents = keys[order], documents[order]
     start = np.searchsorted(keys, keys)                                 # (n,) where each one's bucket begins
@@ -337,14 +356,20 @@ def repeated_lines(stages: Stages, table: np.ndarray, state: np.ndarray) -> np.n
     """(lines,) uint64, sorted: hashes of the lines that stand in more than options.lines of the kept documents."""
     lines = ExternalSort(stages.folder, "lines", stages.options.memory // 2)
     for first, batch in stages.batches("lines", table):
-        hashes = [line_hash(line) for number, (_, text, _) in enumerate(batch, first) if state[number] == KEPT
-                  for line in countable_lines(text, stages.options.line_characters)]
-        lines.add(np.array(hashes, np.uint64), np.zeros(len(hashes), np.uint64))
-    found = [np.empty(0, np.uint64)]
-    for hashes, _ in lines.ranges():
-        distinct, counts = np.unique(hashes, return_counts=True)
-        found.append(distinct[counts > stages.options.lines])
-    return np.concatenate(found)
+        hashes = line_hashes(batch, state[first:first + len(batch)] == KEPT, stages.options)
+        lines.add(hashes, np.zeros(len(hashes), np.uint64))
+    return np.concatenate([np.empty(0, np.uint64), *(frequent(hashes, stages.options) for hashes, _ in lines.ranges())])
+
+
+def line_hashes(batch: list[tuple[str, str, dict]], chosen: np.ndarray, options: Options) -> np.ndarray:
+    """(lines,) uint64 of the chosen documents; chosen: (documents,) bool."""
+    return np.array([line_hash(line) for (_, text, _), wanted in zip(batch, chosen) if wanted
+                     for line in countable_lines(text, options.line_characters)], np.uint64)
+
+
+def frequent(hashes: np.ndarray, options: Options) -> np.ndarray:
+    distinct, counts = np.unique(hashes, return_counts=True)
+    return distinct[counts > options.lines]
 
 
 def countable_lines(text: str, characters: int) -> set[str]:
@@ -364,32 +389,60 @@ def without_lines(text: str, repeated: set[int], characters: int) -> str:
 
 # ---- 3. output and report
 
+@dataclass
+class Written:
+    """What became of a batch: JSON lines, numbers of documents without a line left, characters cut, {number: quote}."""
+    lines: list[str] = dataclass_field(default_factory=list)
+    emptied: list[int] = dataclass_field(default_factory=list)
+    cut: int = 0
+    quotes: dict[int, dict] = dataclass_field(default_factory=dict)
+
+
 def write(stages: Stages, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
           repeated: np.ndarray | None) -> dict:
     """Write the kept records; returns the report's counts, clusters and examples."""
-    field, characters = stages.options.field, stages.options.line_characters
-    examples = example_clusters(table, state, parents)
-    quoted = {number: cluster for cluster in examples for number in cluster["members"]}
+    examples = example_clusters(table, parents)
+    quoted = {number for cluster in examples for number in cluster["members"]}
     repeated = None if repeated is None else set(repeated.tolist())
+
+    def outcomes():
+        for first, batch in stages.batches("writing", table):
+            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, stages.options)
+    return write_outcomes(outcomes(), output, table, state, parents, examples)
+
+
+def outcome(batch: list[tuple[str, str, dict]], first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
+            options: Options) -> Written:
+    """first: number of the batch's first document; kept: (documents,) bool."""
+    found = Written()
+    for number, (name, text, record) in enumerate(batch, first):
+        if number in quoted:
+            found.quotes[number] = {"name": name, "text": text[:EXCERPT]}
+        if not kept[number - first]:
+            continue
+        if repeated:
+            record[options.field] = shorter = without_lines(text, repeated, options.line_characters)
+            found.cut += len(text) - len(shorter)
+            if not shorter.strip():
+                found.emptied.append(number)
+                continue
+        found.lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    return found
+
+
+def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
+                   examples: list[dict]) -> dict:
+    """Write what they hold, in their order; returns the report's counts, clusters and examples."""
     cut, quotes = 0, {}
     with atomic_write(output) as file:
-        for first, batch in stages.batches("writing", table):
-            for number, (name, text, record) in enumerate(batch, first):
-                if number in quoted:
-                    quotes[number] = {"name": name, "text": text[:EXCERPT]}
-                if state[number] != KEPT:
-                    continue
-                if repeated:
-                    shorter = without_lines(text, repeated, characters)
-                    cut += len(text) - len(shorter)
-                    if not shorter.strip():
-                        state[number] = LINES
-                        continue
-                    record[field] = shorter
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    for cluster in examples:
-        cluster["members"] = [quotes[number] for number in cluster["members"]]
-    return summary(table, state, parents) | {"line_characters_removed": cut, "examples": examples}
+        for found in outcomes:
+            file.writelines(found.lines)
+            state[found.emptied] = LINES
+            cut += found.cut
+            quotes |= found.quotes
+        for cluster in examples:
+            cluster["members"] = [quotes[number] for number in cluster["members"]]
+        return summary(table, state, parents) | {"line_characters_removed": cut, "examples": examples}
 
 
 def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
@@ -402,7 +455,7 @@ def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
             "clusters": {str(members): int(count) for members, count in enumerate(sizes, 1) if count and members > 1}}
 
 
-def example_clusters(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> list[dict]:
+def example_clusters(table: np.ndarray, parents: np.ndarray) -> list[dict]:
     """The largest clusters and, by hash, some of the others: {"documents": size, "members": numbers, the kept first}."""
     sizes = np.bincount(parents, minlength=len(parents))
     roots = np.flatnonzero(sizes > 1)

@@ -79,20 +79,24 @@ def read_records(paths: str | os.PathLike | Iterable[str | os.PathLike], report:
 
 
 def _read_all(paths: list[Path], report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
-    found = 0
-    for path in _files(paths, report):
-        for name, text, record in _read_file(path, report, field):
-            found += 1
-            report.documents += 1
-            report.bytes += len(text.encode())
-            yield name, text, record
-    if not found:
+    before = report.documents
+    for path in find_files(paths, report):
+        yield from read_file(path, report, field)
+    if report.documents == before:
         raise ValueError(f"no usable text in {', '.join(map(str, paths)) or 'an empty list of paths'}: {report} "
                          f"Expected text (UTF-8) in {', '.join(SUFFIXES)}")
 
 
-def _files(paths: list[Path], report: Report) -> Iterator[Path]:
-    """The files to read, each once, whichever way it is reached."""
+def read_file(path: Path, report: Report, field: str = "text") -> Iterator[tuple[str, str, dict]]:
+    """The (name, text, record) of one file; none of a file that cannot be used, `report` says why."""
+    for name, text, record in _read_file(path, report, field):
+        report.documents += 1
+        report.bytes += len(text.encode())
+        yield name, text, record
+
+
+def find_files(paths: list[Path], report: Report) -> Iterator[Path]:
+    """The files to read, in order, each once, whichever way it is reached."""
     seen: set[tuple[int, int]] = set()
     for path in paths:
         candidates = _folder_files(path, report) if path.is_dir() else [path]

@@ -1,0 +1,80 @@
+"""Deduplication on Dask: two workers, one of them killed in the middle, give what one process gives."""
+import json
+import os
+import signal
+
+import pytest
+from test_dedup import corpus, write_jsonl
+
+from minillm.__main__ import main
+from minillm.data import cluster, dedup
+from minillm.data.minhash import Lsh
+
+distributed = pytest.importorskip("distributed")
+OPTIONS = dedup.Options(Lsh(16, 4, ngram=3), threshold=0.7, lines=3, line_characters=10)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two worker processes, which are started anew when they die."""
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
+        yield local
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Duplicates within files and between them, lines that repeat, a plain text, and what cannot be read."""
+    records = corpus(7) + corpus(8)
+    for record in records[::5]:
+        record["text"] += "\nthe same line at the end of many"
+    folder = write_jsonl(tmp_path / "in", records, files=9)
+    (folder / "z.txt").write_text(records[3]["text"] + " and a little more")
+    (folder / "binary.txt").write_bytes(b"\0\1")
+    (folder / "broken.jsonl").write_text("{\n")
+    return folder
+
+
+def both(tmp_path, inputs, options, run):
+    """((output, report) of one process, (output, report) of `run`, a function of the output's path)."""
+    results = []
+    for name, function in (("one", lambda out: dedup.dedup([inputs], out, options)), ("many", run)):
+        output = tmp_path / f"{name}.jsonl"
+        function(output)
+        results.append((output.read_bytes(), json.loads(dedup.report_path(output).read_text())))
+    return results
+
+
+def test_the_command_with_an_address(tmp_path, inputs, workers, capsys):
+    def run(out):
+        assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2", "--ngram", "3",
+                     "--scheduler", workers.scheduler_address]) == 0
+    one, many = both(tmp_path, inputs, dedup.Options(Lsh(20, 2, ngram=3), verify=False), run)
+    assert one == many and "kept" in capsys.readouterr().out
+
+
+def test_killed_workers_change_nothing(tmp_path, inputs, workers):
+    """Each of the two is killed once, when the first results of a stage are there and others are not."""
+    waiting = {"signing": 0, "verifying": 1}
+    before = [worker.pid for worker in workers.workers.values()]
+
+    def progress(done, total, stage):
+        if done == 2 and stage in waiting:
+            os.kill(before[waiting.pop(stage)], signal.SIGKILL)
+    one, many = both(tmp_path, inputs, OPTIONS,
+                     lambda out: cluster.dedup_on_dask([inputs], out, OPTIONS, workers.scheduler_address, progress))
+    assert one == many and not waiting
+    assert not {worker.pid for worker in workers.workers.values()} & set(before)
+
+
+def test_an_input_without_text(tmp_path, workers):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "empty.txt").write_text("")
+    with pytest.raises(ValueError, match="no usable text"):
+        cluster.dedup_on_dask([tmp_path / "in"], tmp_path / "out.jsonl", OPTIONS, workers.scheduler_address)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_without_the_extra(tmp_path, inputs, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    assert main(["data", "dedup", str(inputs), "-o", str(tmp_path / "out.jsonl"), "--scheduler", "local"]) == 1
+    assert "pip install 'minillm[dask]'" in capsys.readouterr().err
