@@ -10,6 +10,7 @@ from . import speculative
 from .config import GPTConfig
 from .data.extract import Report, read_documents
 from .data.prepare import TrainingData, prepare
+from .data.shards import SIDECAR, open_shards
 from .generate import TextStream, steps
 from .gradcheck import as_dict, check_model, gradcheck
 from .model import GPT
@@ -27,11 +28,8 @@ TOLERANCE = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12,
 def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab_size=8192, resume="auto", say=print):
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
     report = Report()
-    known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
-    source = describe_source(paths, tokenizer or f"vocab_size {vocab_size}")
-    tok, shards = prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
-                          progress=lambda label: Progress(label, ""))
-    say(str(report) if report.documents else f"data        as tokenized before in {out}/data")
+    tok, shards = ready_shards(paths, out) or tokenized(paths, out, tokenizer, vocab_size, report)
+    say(str(report) if report.documents else "data        as tokenized before")
     for name, split in (("training", shards.train), ("validation", shards.val)):
         say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens")
     ops = select(train_config.backend)
@@ -50,6 +48,24 @@ def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab
     say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "
         f"byte, at step {state['best']['step']:,}\nnext: minillm generate {out} -p \"...\"")
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
+
+
+def ready_shards(paths, out):
+    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`."""
+    if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
+        return None
+    tokenizer = Tokenizer.from_pretrained(paths[0])
+    Path(out).mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    return tokenizer, open_shards(paths[0])
+
+
+def tokenized(paths, out, tokenizer, vocab_size, report):
+    """(tokenizer, shards) of files, kept in `out`."""
+    known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
+    source = describe_source(paths, tokenizer or f"vocab_size {vocab_size}")
+    return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
+                   progress=lambda label: Progress(label, ""))
 
 
 def describe_source(paths, tokenizer):

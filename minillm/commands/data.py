@@ -60,6 +60,34 @@ def data_train_classifier(args):
           f"ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
 
 
+def data_tokenize(args):
+    from ..data.tokenize import tokenize
+    from ..progress import Progress
+    from ..tokenizer import Tokenizer
+    progress = Progress("tokenizing", unit="B")
+    meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
+                    args.val_fraction, args.seed, args.llmc, args.threads, args.field, progress=progress)
+    progress.close()
+    for name, split in meta["splits"].items():
+        printer(args.json)(f"{name:<8}{split['documents']:>12,} documents {split['bytes'] / 1e6:>12,.2f} MB "
+                           f"{split['tokens']:>14,} tokens in {len(split['files'])} files")
+    print(json.dumps(meta)) if args.json else print(f"next: minillm train --data {args.output} --out runs/mine")
+
+
+def parse_source(text):
+    """"books/*2" -> (["books/"], 2.0): read twice. Without *, once."""
+    path, star, weight = text.rpartition("*")
+    try:
+        return ([path], float(weight)) if star and path else ([text], 1.0)
+    except ValueError:
+        return [text], 1.0
+
+
+def data_card(args):
+    from ..data.card import write_card
+    print(write_card(args.output, args.reports, args.title, dict(pair.partition("=")[::2] for pair in args.license), args.limit))
+
+
 def data_dedup(args):
     from ..data import dedup
     from ..progress import Progress
@@ -102,6 +130,8 @@ def add(commands):
     add_clean(actions)
     add_dedup(actions)
     add_train_classifier(actions)
+    add_tokenize(actions)
+    add_card(actions)
 
 
 def add_clean(actions):
@@ -136,6 +166,30 @@ def add_train_classifier(actions):
     p.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_tokenize(actions):
+    p = command(actions, "tokenize", data_tokenize, "write token shards to train from; goes on where a killed run was",
+                "minillm data tokenize web.jsonl 'books.jsonl*2' --tokenizer my_tokenizer -o shards/")
+    p.add_argument("inputs", nargs="+", metavar="IN[*WEIGHT]", help="files and folders; 'books*2' is read twice, *0.5 in half")
+    p.add_argument("-o", "--output", required=True, metavar="DIR", help="for the shards, shards.json and tokenizer.json")
+    p.add_argument("--tokenizer", required=True, metavar="DIR", help="with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of the documents (default: %(default)s)")
+    p.add_argument("--llmc", action="store_true", help="begin each file with the header that llm.c expects")
+    p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
+    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
+    p.add_argument("--json", action="store_true", help="print what shards.json holds")
+
+
+def add_card(actions):
+    p = command(actions, "card", data_card, "write a data card from the reports of clean, dedup and tokenize",
+                "minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md --license web=CC-BY-4.0")
+    p.add_argument("reports", nargs="+", metavar="REPORT.json", help="of clean and dedup, and shards.json, in their order")
+    p.add_argument("-o", "--output", required=True, metavar="FILE.md")
+    p.add_argument("--title", default="Data card", help="default: %(default)s")
+    p.add_argument("--license", action="append", default=[], metavar="SOURCE=LICENCE", help="as given by the source; repeatable")
+    p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit of the data; repeatable")
 
 
 def add_dedup(actions):

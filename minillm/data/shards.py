@@ -80,7 +80,7 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
         if meta["format"] != FORMAT:
             raise ValueError(f"format is {meta['format']!r}, expected {FORMAT!r}")
         dtype = np.dtype(meta["dtype"])
-        train, val = (_open_split(directory, meta["splits"][split], dtype) for split in SPLITS)
+        train, val = (_open_split(directory, meta["splits"][split], dtype, meta.get("header_bytes", 0)) for split in SPLITS)
         return Shards(train, val, meta["vocab_size"], meta["eot_token"], dtype, meta["tokenizer"], meta)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
@@ -246,15 +246,15 @@ class _SplitWriter:
         self.files.append({"name": name, "tokens": len(tokens), "blake2b": _blake2b(tokens.view(np.uint8)).hexdigest()})
 
 
-def _open_split(directory: Path, meta: dict, dtype: np.dtype) -> Split:
+def _open_split(directory: Path, meta: dict, dtype: np.dtype, header: int) -> Split:
     arrays, paths = [], [directory / entry["name"] for entry in meta["files"]]
     for path, entry in zip(paths, meta["files"]):
         if not path.exists():
             raise FileNotFoundError(f"{path}, which {SIDECAR} lists, is missing")
-        expected, actual = entry["tokens"] * dtype.itemsize, path.stat().st_size
+        expected, actual = header + entry["tokens"] * dtype.itemsize, path.stat().st_size
         if actual != expected:
             raise ValueError(f"{path} has {actual} bytes, expected {expected}: it is damaged or was truncated")
-        arrays.append(np.memmap(path, dtype=dtype, mode="r"))
+        arrays.append(np.memmap(path, dtype=dtype, mode="r", offset=header))
     return Split(arrays, meta["tokens"], meta["documents"], meta["bytes"], paths,
                  [entry["blake2b"] for entry in meta["files"]])
 
