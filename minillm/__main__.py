@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, chat, data, evaluate, generate, posttrain, printer, serve, tokenizer
+from .commands import add_common, chat, data, distill, evaluate, generate, posttrain, printer, serve, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -104,6 +104,7 @@ def parser():
     tokenizer.add(commands)
     data.add(commands)
     posttrain.add(commands)
+    distill.add(commands)
     evaluate.add(commands)
     serve.add(commands)
     chat.add(commands)

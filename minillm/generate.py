@@ -1,4 +1,4 @@
-"""Writing a text: one token at a time, each drawn as `sampling` says, and turned into characters as soon as they are sure.
+"""Writing a text: one token at a time, each drawn as `sampling` says, and shown as soon as its characters are sure.
 
 The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
 the context its oldest half is dropped and the rest is read again from position 0.

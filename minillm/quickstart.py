@@ -107,14 +107,17 @@ def baselines(held_out, training):
                 bits(len(lzma.compress(training_text + text, preset=9)) - len(lzma.compress(training_text, preset=9)))}
 
 
-def planned(model, data, config, minutes, steps):
-    """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps."""
+def planned(model, data, config, minutes, steps, step=one_step):
+    """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps.
+
+    step: what `train` will be asked to do in each.
+    """
     if steps is None:
         trial = GPT(model.config, config.seed, ops=model.ops)
         optimizer, times = AdamW(trial.params, ops=model.ops), []
-        for step in range(TIMED_STEPS):
+        for number in range(TIMED_STEPS):
             started = time.perf_counter()
-            one_step(trial, optimizer, data, config, {"step": step})
+            step(trial, optimizer, data, config, {"step": number})
             times.append(time.perf_counter() - started)
         steps = int(minutes * 60 / (1.1 * statistics.median(times)))      # a tenth for validation and checkpoints
         steps = max(50, min(LONGEST, steps // 50 * 50))

@@ -1,8 +1,8 @@
 """Speculative decoding: a cheap draft guesses a few tokens, the target checks them all in one pass.
 
 A target's pass over one token and over five cost almost the same: each weight is read from memory once. So let a
-draft propose x_1 ... x_k, the i-th drawn from its distribution q_i; one pass of the target gives its own p_1 ... p_{k+1}.
-Then
+draft propose x_1 ... x_k, the i-th drawn from its distribution q_i; one pass of the target gives its own p_1 ...
+p_{k+1}. Then
 
     accept x_i with probability min(1, p_i(x_i) / q_i(x_i))             in order, up to the first rejection
     at a rejection draw from the residual max(0, p_i - q_i) / sum       instead, and stop

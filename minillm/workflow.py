@@ -110,8 +110,9 @@ def token_list(tokenizer):
 def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None):
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
-    The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or after
-    max_new_tokens. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}.
+    The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
+    after max_new_tokens. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob",
+    "top"}]}.
     """
     tokenizer, text = writer.tokenizer, TextStream(writer.tokenizer, stop)
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
@@ -133,10 +134,10 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
 
 def token_steps(writer, ids, max_new_tokens, sampling, top):
     """The Steps of a text, guessed ahead if there is a draft; the same distribution either way."""
-    stop = writer.tokenizer.eot_token
+    settings = ids, max_new_tokens, sampling, writer.tokenizer.eot_token, top
     if writer.draft is None:
-        return steps(writer.model, ids, max_new_tokens, sampling, stop, top)
-    return speculative.steps(writer.model, writer.draft, ids, max_new_tokens, sampling, stop, top, writer.k, writer.counts)
+        return steps(writer.model, *settings)
+    return speculative.steps(writer.model, writer.draft, *settings, writer.k, writer.counts)
 
 
 def described(step, tokenizer):

@@ -17,15 +17,16 @@ def generate(args):
     if args.json:
         print(json.dumps({"prompt": args.prompt, "samples": samples, "speculation": speculation(writer)}))
     elif writer.draft:
-        print("\n{acceptance:.0%} of the guesses accepted, {tokens_per_pass:.2f} tokens a pass".format(**speculation(writer)),
-              file=sys.stderr)
+        summary = "\n{acceptance:.0%} of the guesses accepted, {tokens_per_pass:.2f} tokens a pass"
+        print(summary.format(**speculation(writer)), file=sys.stderr)
 
 
 def one_sample(args, writer, number):
     """Write one text, with the seed after the last one's; on the terminal while it comes."""
     from ..sampling import Sampling
     from ..workflow import write_text
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.seed + number)
+    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty,
+                        args.seed + number)
     say = silent if args.json else aloud
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
@@ -61,21 +62,22 @@ def silent(text):
 def add(commands):
     p = command(commands, "generate", generate, "continue a prompt", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
-    p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt longer than "
-                   "the model's context the last tokens that fit are read; a text that outgrows it goes on from its second half")
+    p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt longer "
+                   "than the model's context the last tokens that fit are read; a text that outgrows it goes on from its "
+                   "second half")
     p.add_argument("-n", "--max-new-tokens", type=int, default=200, help="(default: %(default)s)")
     p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
     p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
     p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
-    p.add_argument("--min-p", type=float, help="keep tokens with at least this share of the likeliest one's probability")
-    p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen before become less likely")
+    p.add_argument("--min-p", type=float, help="keep tokens at least this share as likely as the likeliest")
+    p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 makes tokens seen before less likely")
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
     p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to write, with seeds SEED, SEED + 1, ...")
     p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N likeliest")
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
     drafts = p.add_mutually_exclusive_group()
-    drafts.add_argument("--draft", metavar="DIR", help="a smaller model of the same tokenizer that guesses ahead: the same "
-                        "distribution, sooner (`minillm distill` makes one)")
-    drafts.add_argument("--lookup", action="store_true", help="guess ahead by looking the last words up in the text so far")
+    drafts.add_argument("--draft", metavar="DIR", help="a smaller model of the same tokenizer that guesses ahead: the "
+                        "same distribution, sooner (`minillm distill` makes one)")
+    drafts.add_argument("--lookup", action="store_true", help="guess ahead by looking the last words up in the text")
     p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass (default: %(default)s)")
     add_common(p)

@@ -1,8 +1,8 @@
 """Distillation: learn what a teacher thinks of every token, not only which one came.
 
-For one row, the student's logits z and the teacher's u over V tokens, the right token y, a temperature T and a weight w:
+For one row: the student's logits z, the teacher's u over V tokens, the right token y, a temperature T and a weight w:
 
-    P = softmax(u / T),   Q = softmax(z / T)                    at T > 1 the teacher's small probabilities count for more
+    P = softmax(u / T),   Q = softmax(z / T)                at T > 1 the teacher's small probabilities count for more
     loss = (1 - w) CE(z, y) + w T^2 KL(P || Q),                 KL(P || Q) = sum over v of P[v] (log P[v] - log Q[v])
 
 The teacher is a constant. CE's gradient is softmax(z) - 1[v = y]; of KL only -sum P log Q depends on z, and through

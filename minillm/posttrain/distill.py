@@ -1,8 +1,8 @@
 """Distillation: a small model learns a large one's probabilities. Made for drafts of speculative decoding.
 
-Both read the same tokens; the loss of ops/distillation_loss.py compares what they say about the next one. The logits of
-both are made chunk by chunk, as in linear_cross_entropy, and the student's gradient is taken back to its stream at once,
-so that never more than 256 rows of V numbers are alive. The teacher runs forward only.
+Both read the same tokens; the loss of ops/distillation_loss.py compares what they say about the next one. The logits
+of both are made chunk by chunk, as in linear_cross_entropy, and the student's gradient is taken back to its stream at
+once, so that never more than 256 rows of V numbers are alive. The teacher runs forward only.
 """
 import time
 

@@ -1,0 +1,52 @@
+"""`minillm distill`: a draft for speculative decoding, or a target and its draft in one go."""
+import json
+
+from . import add_common, command, printer
+
+EXAMPLE = "minillm distill --out runs/pair; or, for a model that is there: minillm distill runs/mine --out runs/draft"
+
+
+def distill(args):
+    from ..posttrain import pair
+    say = printer(args.json)
+    check(args)
+    if args.target is None:
+        results = pair.make_pair(args.corpus, args.out, args.minutes or 15.0, args.steps, args.draft_tokens, args.seed,
+                                 args.backend, say)
+    else:
+        results = pair.distill(args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
+                               args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
+    if args.json:
+        print(json.dumps(results))
+
+
+def check(args):
+    """Numbers that argparse lets through. The loss checks its own, but only once everything is loaded."""
+    for name in ("minutes", "steps", "layers", "width", "draft_tokens"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0: got {value}")
+    if args.target is None and args.data:
+        raise ValueError("--data needs a TARGET: without one both models learn the bundled corpus")
+
+
+def add(commands):
+    p = command(commands, "distill", distill, "train a small model to guess what a large one will say; without TARGET, "
+                "train both on the bundled corpus. Reports acceptance, tokens a pass, and the speed-up beside the theory",
+                EXAMPLE)
+    p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one of "
+                   "30M parameters into OUT/target, its draft into OUT/draft)")
+    p.add_argument("--out", required=True, help="run directory of the draft, or of both")
+    p.add_argument("--data", nargs="+", metavar="PATH", help="what to learn on (default: what the target learned on)")
+    p.add_argument("--corpus", choices=["docs", "stories"], default="stories",
+                   help="without TARGET (default: %(default)s)")
+    p.add_argument("--minutes", type=float,
+                   help="of training (default: 5; without TARGET 15, two thirds of them the target's)")
+    p.add_argument("--steps", type=int, help="a fixed number of steps instead of a time")
+    p.add_argument("--layers", type=int, default=2, help="of the draft (default: %(default)s)")
+    p.add_argument("--width", type=int, default=192, help="of the draft, n_embd (default: %(default)s)")
+    p.add_argument("--temperature", type=float, default=1.0, help="of the loss; above 1 unlikely tokens count more")
+    p.add_argument("--weight", type=float, default=0.9,
+                   help="of the teacher's word against the text's (default: %(default)s)")
+    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass in the report (default: 4)")
+    add_common(p, json=True)
