@@ -10,7 +10,8 @@ listed for what it is. With one thread CPU time counts, else time on the wall.
 Truth is brute force: a document is a duplicate if its exact Jaccard similarity with any other is at least 0.8. Recall and
 precision of the flags are printed beside the speed; a candidate whose recall is not near the theory is wrong.
 
-Last, the command itself on generated text: `MINILLM_BENCH_DEDUP_MB` megabytes (default 50), with its peak memory.
+Last, the command itself, files to files, on generated text: `MINILLM_BENCH_DEDUP_MB` megabytes (default 50), its CPU time
+with one thread and its peak memory.
 """
 import json
 import os
@@ -52,7 +53,7 @@ def rows(options, peaks, progress=None):
             wrong |= {name: [f"recall {answer['recall']:.3f}, the theory says {curve:.3f}"] for name, answer in answers.items()
                       if name not in wrong and "rho" not in name and abs(answer["recall"] - curve) > 0.02}
             found += lines(threads, {name: answer for name, answer in answers.items() if name not in wrong})
-        found.append(whole_command(Path(folder), options.threads))
+        found.append(whole_command(Path(folder)))
     missing = {name: "not installed" for name, package in CANDIDATES.items() if package and not find_spec(package)}
     return found, wrong, missing
 
@@ -143,7 +144,7 @@ def row(op, dims, direction, name, seconds, answer, ours):
             "x_minillm": (ours or median) / median}
 
 
-def whole_command(folder, threads):
+def whole_command(folder):
     """`minillm data dedup` on generated text, of which a quarter are near copies; its memory limit is 256 MB."""
     megabytes = int(os.environ.get("MINILLM_BENCH_DEDUP_MB", "50"))
     rng = np.random.default_rng(0)
@@ -160,10 +161,10 @@ def whole_command(folder, threads):
             line = json.dumps({"text": "".join(text), "id": number}) + "\n"
             file.write(line)
             size, number = size + len(line), number + 1
-    answer = run_alone(["command", str(threads), str(folder)], threads)
+    answer = run_alone(["command", "1", str(folder)], 1)
     if "error" in answer:
         raise ValueError(answer["error"])
-    return row("dedup command", f"{megabytes} MB generated", "files", "minillm", answer["seconds"]["files"], answer, None)
+    return row("dedup command", f"{megabytes} MB generated, 1 thread", "files", "minillm", answer["seconds"]["files"], answer, None)
 
 
 # ---- the worker's side: each function imports only what it measures
@@ -229,17 +230,17 @@ def functions(name, threads):
     return (lambda texts: [shingles_of(text) for text in texts]), lambda prepared: flag_rensa(prepared, method)
 
 
-def time_command(threads, folder):
+def time_command(folder):
     from minillm.data import dedup
     path = Path(folder) / "big.jsonl"
-    started = time.perf_counter()
-    report = dedup.dedup([path], Path(folder) / "kept.jsonl", dedup.Options(memory=2**28, threads=threads))
-    seconds = time.perf_counter() - started
+    started = time.process_time()
+    report = dedup.dedup([path], Path(folder) / "kept.jsonl", dedup.Options(memory=2**28, threads=1))
+    seconds = time.process_time() - started
     return {"seconds": {"files": [seconds]}, "bytes": path.stat().st_size, "documents": report["read"]["documents"]}
 
 
 def main(name, threads, folder):
-    answer = time_command(threads, folder) if name == "command" else time_flags(name, threads, folder)
+    answer = time_command(folder) if name == "command" else time_flags(name, threads, folder)
     print("\n" + json.dumps({"peak_rss": peak_rss()} | answer))
 
 

@@ -57,7 +57,7 @@ def run(folder, records, files=1, **options):
     """(kept records by id, report)."""
     inputs = write_jsonl(folder / "in", records, files)
     report = dedup.dedup([inputs], folder / "out.jsonl", Options(**{"lsh": EVERY_PAIR, "threads": 2} | options))
-    kept = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     assert sorted(path.name for path in folder.iterdir()) == ["in", "out.jsonl", "out.report.json"]
     assert json.loads((folder / "out.report.json").read_text()) == json.loads(json.dumps(report))
     return {record["id"]: record for record in kept}, report
@@ -166,6 +166,14 @@ def test_lines_that_stand_everywhere(tmp_path):
     assert len(run(tmp_path, copies, lines=5)[0]) == 1                                 # copies are one document
 
 
+def test_records_come_out_as_they_went_in(tmp_path):
+    records = [{"id": 1, "text": "naïve “text” 你好", "other": [1.5, None, {"x": "é"}], "nan": "\u2028"},
+               {"id": 2, "title": "\ud800", "text": "beside half a surrogate pair"}, {"text": "last", "id": 3}]
+    kept, _ = run(tmp_path, records)
+    assert kept == {record["id"]: record for record in records} and [list(record) for record in kept.values()] == [
+        list(record) for record in records]
+
+
 def test_examples_show_the_kept_one_first(tmp_path):
     _, report = run(tmp_path, corpus(6))
     assert report["examples"]
@@ -244,15 +252,15 @@ def test_stopped_anywhere_the_old_output_stays(tmp_path, monkeypatch, stage):
 def test_killed_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     write_jsonl(tmp_path / "in", corpus())
     program = ("import sys, time; from minillm.data import dedup; "
-               "dedup.bucket_pairs = lambda *_: (print('there', flush=True), time.sleep(60)); "
+               "dedup.summary = lambda *_: (print('there', flush=True), time.sleep(60)); "
                f"dedup.dedup([{str(tmp_path / 'in')!r}], {str(tmp_path / 'out.jsonl')!r})")
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "there\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    left = [path.name for path in tmp_path.iterdir() if path.name != "in"]
-    assert len(left) == 1 and left[0].endswith(".work")
+    left = sorted(path.suffix for path in tmp_path.iterdir() if path.name != "in")
+    assert left == [".tmp", ".work"]                          # hidden, and nothing with the output's name
     run(tmp_path, corpus())
 
 

@@ -186,7 +186,7 @@ def same_batches_of(part: tuple[str, str], options: Options, sizes: np.ndarray) 
     count = 0
     for first, batch in batches_of(part, options, extract.Report()):
         count += len(batch)
-        if sizes[first:count].tolist() != [len(text.encode()) for _, text, _ in batch]:
+        if sizes[first:count].tolist() != [extract.utf8_length(text) for _, text, _ in batch]:
             raise ValueError("the input changed while it was read")
         yield first, batch
     if count != len(sizes):

@@ -121,9 +121,7 @@ def check_paths(inputs: Iterable[str | os.PathLike], output: str | os.PathLike) 
 @contextmanager
 def workspace(output: Path):
     """A folder beside the output for what does not fit into memory; those of runs that were killed are removed."""
-    for left in output.parent.glob(f".{output.name}.*.work"):
-        if not alive(left.suffixes[-2][1:]):
-            shutil.rmtree(left, ignore_errors=True)
+    remove_leftovers(output)
     folder = output.parent / f".{output.name}.{os.getpid()}.work"
     folder.mkdir()
     try:
@@ -135,6 +133,18 @@ def workspace(output: Path):
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(output: Path) -> None:
+    """What runs that were killed left beside the output; of an output that another run is at, nothing."""
+    folders = list(output.parent.glob(f".{output.name}.*.work"))
+    if any(alive(folder.suffixes[-2][1:]) for folder in folders):
+        return
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name in (output.name, report_path(output).name):
+        for path in output.parent.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def alive(pid: str) -> bool:
@@ -162,7 +172,7 @@ class Stages:
         records = extract.read_records(self.inputs, self.report if table is None else extract.Report(), self.options.field)
         first = 0
         for batch in batched(records):
-            sizes = [len(text.encode()) for _, text, _ in batch]
+            sizes = [extract.utf8_length(text) for _, text, _ in batch]
             if table is not None and table["bytes"][first:first + len(batch)].tolist() != sizes:
                 raise ValueError("the input changed while it was read")
             self.done += sum(sizes)
@@ -217,15 +227,18 @@ def sign_batch(batch: list[tuple[str, str, dict]], options: Options, threads: in
 
 def table_rows(batch: list[tuple[str, str, dict]], field: str) -> np.ndarray:
     """(documents,) of TABLE. Digest: of the text with every stretch of white space as one space; tie: of the record."""
-    rows = np.empty(len(batch), TABLE)
-    for row, (_, text, record) in zip(rows, batch):
-        digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest()
-        others = {name: value for name, value in record.items() if name != field}
+    digests, ties, sizes = [], [], []
+    for _, text, record in batch:
         data = text.encode()
+        others = {name: value for name, value in record.items() if name != field}
         whole = hashlib.blake2b(data, digest_size=8, key=b"tie")
         whole.update(json.dumps(others, sort_keys=True).encode())
-        row["digest"] = np.frombuffer(digest, "<u8")
-        row["bytes"], row["tie"] = len(data), int.from_bytes(whole.digest(), "little")
+        digests.append(hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest())
+        ties.append(whole.digest())
+        sizes.append(len(data))
+    rows = np.empty(len(batch), TABLE)
+    rows["digest"] = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+    rows["bytes"], rows["tie"] = sizes, np.frombuffer(b"".join(ties), "<u8")
     return rows
 
 
@@ -426,8 +439,15 @@ def outcome(batch: list[tuple[str, str, dict]], first: int, kept: np.ndarray, re
             if not shorter.strip():
                 found.emptied.append(number)
                 continue
-        found.lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        found.lines.append(json_line(record))
     return found
+
+
+def json_line(record: dict) -> str:
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    if line.isascii() or extract.encodable(line):
+        return line
+    return json.dumps(record) + "\n"             # half a surrogate pair in another field: spelt as it was, in ASCII
 
 
 def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,

@@ -91,8 +91,13 @@ def read_file(path: Path, report: Report, field: str = "text") -> Iterator[tuple
     """The (name, text, record) of one file; none of a file that cannot be used, `report` says why."""
     for name, text, record in _read_file(path, report, field):
         report.documents += 1
-        report.bytes += len(text.encode())
+        report.bytes += utf8_length(text)
         yield name, text, record
+
+
+def utf8_length(text: str) -> int:
+    """Its bytes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def find_files(paths: list[Path], report: Report) -> Iterator[Path]:
@@ -254,13 +259,13 @@ def _record(line: bytes, field: str) -> tuple[str, dict]:
         raise Unusable(f"without a text field {field!r}")
     if not text.strip():
         raise Unusable("empty")
-    if not _encodable(text):          # JSON may spell half a surrogate pair; no UTF-8 text holds one
+    if not encodable(text):          # JSON may spell half a surrogate pair; no UTF-8 text holds one
         raise Unusable("not UTF-8")
     _check_is_text(text)
     return text, record
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
