@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, chat, data, distill, evaluate, generate, posttrain, printer, serve, tokenizer
+from .commands import add_common, chat, data, distill, evaluate, generate, posttrain, printer, quantize, serve, tokenizer
 from .commands import command as new_command
 
 EXAMPLES = {
@@ -106,6 +106,7 @@ def parser():
     posttrain.add(commands)
     distill.add(commands)
     evaluate.add(commands)
+    quantize.add(commands)
     serve.add(commands)
     chat.add(commands)
     return top

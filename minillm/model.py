@@ -39,8 +39,18 @@ class GPT:
         self.params = params if params is not None else initialise(config, seed, dtype)
 
     @classmethod
-    def from_pretrained(cls, directory, ops=None, dtype=np.float32):
-        """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers."""
+    def from_pretrained(cls, directory, ops=None, dtype=np.float32, weights=None):
+        """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers.
+
+        weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantize.py);
+        default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
+        """
+        from .quantize import is_quantized, load_quantized, quantize
+        if is_quantized(directory):
+            model = load_quantized(directory, ops)
+            return model if weights in (None, "int8") else quantize(model, weights)
+        if weights is not None:
+            return quantize(cls.from_pretrained(directory, ops), weights)
         from .checkpoint import load_model
         config, params = load_model(directory, dtype)
         return cls(config, ops=ops, params=params)

@@ -19,9 +19,9 @@ import numpy as np
 
 from .files import atomic_write
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1",
-          "BF16": "<u2"}   # NumPy has no bfloat16: read as its 16 bits, then widened
-CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items() if code != "BF16"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1",
+          "BOOL": "|b1", "BF16": "<u2"}   # NumPy has no bfloat16: its 16 bits are written, and widened when read
+CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that files we write open there
 MAX_DIMS = 64              # of a NumPy array; also keeps the product of the sizes below from growing without end
 

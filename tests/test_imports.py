@@ -18,7 +18,7 @@ ALLOWED = {
     "params": set(), "config": set(), "gradcheck": set(), "files": set(),
     "ops": {"ops"},
     "registry": {"ops", "_cpp"},
-    "model": {"config", "params", "ops", "registry?", "checkpoint?"},
+    "model": {"config", "params", "ops", "registry?", "checkpoint?", "quantize?"},
     "optim": {"params", "ops"},
     "sampling": set(),
     "generate": {"model", "sampling"},
