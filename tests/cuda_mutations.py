@@ -21,7 +21,7 @@ NAIVE, FLASH, MMA, MMA_BACK = ("attention_1_naive.cuh", "attention_2_flash.cuh",
                                "attention_3_mma_backward.cuh")
 WGMMA, HOPPER, WGMMA_LAUNCH = "attention_4_wgmma.cuh", "hopper.h", "launch_wgmma.cu"
 RUNG = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "repack.cuh": 3, WGMMA: 4, HOPPER: 4, WGMMA_LAUNCH: 4}
-SCHEDULES = (0, 8, 9, 10, 11, 12)
+SCHEDULES = (0, 8, 9, 10, 11, 12, 42, 44)
 SIZES = ((1, 130, 1, 64, 1), (1, 70, 2, 32, 0), (2, 37, 1, 20, 1))      # B, T, NH, HS, causal
 LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))    # of rung 4, whose tiles are 128
 
@@ -136,7 +136,7 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("no wait for K", WGMMA, "barrier_wait(&shared.k_full[k_place], j / STAGES % 2);", "", 0),
     ("no wait for V", WGMMA, "barrier_wait(&shared.v_full[v_place], (j - 1) / STAGES % 2);", "", 0),
     ("always waits for phase 0 of K", WGMMA, "k_full[k_place], j / STAGES % 2)", "k_full[k_place], 0)", 0),
-    ("waits for the other phase of V", WGMMA, "(j - 1) / STAGES % 2", "(j + 1) / STAGES % 2 ^ 1", 0),
+    ("waits for the other phase of V", WGMMA, "(j - 1) / STAGES % 2", "(j + 1) / STAGES % 2", 0),
     ("K released before its product is done", WGMMA,
      "wgmma_wait<1>(s);\n        release_place(&shared.k_empty[k_place]);",
      "release_place(&shared.k_empty[k_place]);\n        wgmma_wait<1>(s);", 0),

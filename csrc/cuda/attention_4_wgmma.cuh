@@ -168,6 +168,12 @@ DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, i
             if (first_row + lane_row(e) >= edge[8 * c + lane_column(e)]) out[c][e] = NAN;
 }
 
+// Without this the compiler moves the softmax, which does not need the product under way, behind the wait for that product.
+// What this store depends on it must have by now; x is not negative, so nothing is stored.
+DEVICE void settle(float x, int* place) {
+    if (x < 0) *place = 0;
+}
+
 // The two consumers begin their products in turns: named barriers 1 and 2 are their turns.
 DEVICE void take_turn(int consumer) { named_barrier(1 + consumer, 256); }
 DEVICE void give_turn(int consumer) { named_barrier_pass(2 - consumer, 256); }
@@ -208,6 +214,7 @@ DEVICE void wgmma_consume(WgmmaTile<E, D>& shared, const Forward<E>& a, const Si
         release_place(&shared.k_empty[k_place]);
         if (j == last && some_unseen) mask_scores(s, first_row, c_last, n);
         online_softmax(s, top, total, shrink, scale2);
+        settle(total[0] + total[1], shared.edge);
         wgmma_wait<0>(out, p);
         release_place(&shared.v_empty[v_place]);
 #pragma unroll

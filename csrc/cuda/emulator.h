@@ -44,7 +44,8 @@ namespace emu {
 
 // 0: threads take turns in order. Else the orders are shuffled by this seed, and
 //   bit 0: the warp that runs goes on as far as it can;
-//   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that.
+//   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that;
+//   bit 5: not the next thread in order goes on, but any.
 inline unsigned seed = 0;
 inline int capability = 90;                 // what the device says it is
 inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
@@ -142,7 +143,8 @@ struct Block {
             if (seed & 1)
                 for (int i = warp; i < warp + 32; i++)
                     if (threads[order[i]].ready()) return go_to(&threads[order[i]]);
-            for (int i = 1; i <= n; i++)
+            const int first = seed & 32 ? int(random() % n) : 1;
+            for (int i = first; i < first + n; i++)
                 if (threads[order[(me + i) % n]].ready()) return go_to(&threads[order[(me + i) % n]]);
         } while (work_beside());
         for (Thread& thread : threads)

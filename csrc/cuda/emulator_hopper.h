@@ -123,6 +123,7 @@ inline void barrier_arrive(uint64_t* barrier, emu::Place here = {}) {
     if (!phase.pending) emu::block->fail("barrier at " + here.text() + ": more arrivals than it counts");
     phase.pending--;
     emu::end_phase_if_complete(phase);
+    if (emu::seed & 32) emu::block->give_way();
 }
 inline void barrier_expect(uint64_t* barrier, int bytes, emu::Place here = {}) {
     emu::phase_of(barrier, here).bytes += bytes;
