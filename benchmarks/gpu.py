@@ -52,16 +52,18 @@ def sanitize():
 
 def one_case(module):
     """Every rung once, forward and backward, at a size that has edges; returns the exit code."""
-    rows = [gpu_check.check_case(module, rung, dtypes[0], 72, 70, True) for rung, dtypes in gpu_check.RUNGS.items()]
+    rows = [gpu_check.check_case(module, rung, gpu_check.RUNGS[rung][0], 72, 70, True)
+            for rung in gpu_check.rungs(module)]
     return 0 if all(row["right"] for row in rows) else 1
 
 
-def beside(backend, T):
+def beside(module, backend, T):
     """Seconds of one forward and backward, B=1, 12 heads of 64, float32, NumPy arrays in and out: {choice: (f, b)}."""
     rng = np.random.default_rng(0)
     qkv, dout = (rng.standard_normal((1, T, width)).astype("float32") for width in (3 * 768, 768))
+    rungs = [rung for rung in gpu_check.rungs(module) if rung in gpu_check.TENSOR_CORES]
     found = {}
-    for choice in ("numpy", "cpu", backend, f"{backend}/3_mma"):
+    for choice in ("numpy", "cpu", backend, *(f"{backend}/{rung}" for rung in rungs)):
         if choice not in registry.choices("attention"):
             continue
         ops = registry.select({"attention": choice})
@@ -156,7 +158,7 @@ def run(module, sim, folder, emulate, say, clock=time.monotonic):
     if not emulate:
         document["timing"], document["left_out"] = gpu_time.timing(module, deadline, clock)
         save(document, folder)
-    document["beside"] = beside("cudasim" if emulate else "cuda", 16 if emulate else 1024)
+    document["beside"] = beside(module, "cudasim" if emulate else "cuda", 16 if emulate else 1024)
     save(document, folder)
     with atomic_write(folder / "gpu.md") as file:
         file.write(table(document))

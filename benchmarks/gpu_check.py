@@ -12,7 +12,15 @@ import numpy as np
 ROUNDS = 64                                     # random inputs of each instruction that are compared
 RECORDED = 8                                    # of which so many are kept in the fixture
 LIMITS = {"float32": 1e-5, "float64": 1e-13, "float16": 1e-3, "bfloat16": 8e-3}    # of a tensor's norm
-RUNGS = {"1_naive": ("float32", "float64"), "2_flash": ("float32", "float64"), "3_mma": ("float32", "float16")}
+RUNGS = {"1_naive": ("float32", "float64"), "2_flash": ("float32", "float64"), "3_mma": ("float32", "float16"),
+         "4_wgmma": ("float32", "float16")}
+TENSOR_CORES = ("3_mma", "4_wgmma")             # float32 arrays are rounded to bfloat16
+HOPPER_ROUNDS = 8                               # each has 8,192 results
+
+
+def rungs(module):
+    """Those that this GPU can run."""
+    return [rung for rung in RUNGS if rung != "4_wgmma" or module.capability() == 90]
 
 
 # ---- instructions -------------------------------------------------------------------------------------------------
@@ -24,7 +32,9 @@ def halves(x, kind):
 
 
 def words(name, rng):
-    """Random input of an instruction, (32, 10) uint32."""
+    """Random input of an instruction, (32, 10) uint32; of one of Hopper's, (192, 32): 16-bit numbers."""
+    if name.startswith(("wgmma", "tma")):
+        return halves(rng.standard_normal((192, 64)).astype("float32"), "fp16" if name.endswith("fp16") else "bf16")
     if name.startswith("mma"):
         c, ab = rng.standard_normal((32, 4)).astype("float32"), rng.standard_normal((32, 12)).astype("float32")
         return np.concatenate([c.view("uint32"), halves(ab, name[4:])], axis=1)
@@ -37,8 +47,8 @@ def words(name, rng):
 
 def agree(name, got, want):
     """Exactly; but tensor cores add 17 terms in an order of their own, and the GPU's 2^x is good to 2 units or so."""
-    if name.startswith("mma"):
-        return np.abs(got.view("float32") - want.view("float32")).max() < 5e-5
+    if name.startswith(("mma", "wgmma")):                   # wgmma's sums begin at up to 127
+        return np.abs(got.view("float32") - want.view("float32")).max() < (3e-4 if name.startswith("w") else 5e-5)
     if name == "exp2":
         return np.allclose(got.view("float32"), want.view("float32"), rtol=5e-7, atol=1e-37)
     return np.array_equal(got, want)
@@ -47,13 +57,20 @@ def agree(name, got, want):
 def conformance(gpu, sim, rounds=ROUNDS):
     """({instruction: how many of `rounds` agree}, fixture arrays) of the module `gpu` against its emulated twin."""
     table, fixture = {}, {}
-    for name in gpu.INSTRUCTIONS:
+    for name in gpu.INSTRUCTIONS + (gpu.HOPPER_INSTRUCTIONS if gpu.capability() == 90 else ()):
         rng = np.random.default_rng(len(name))
-        inputs = [words(name, rng) for _ in range(rounds)]
-        answers = [gpu.instruction(name, w) for w in inputs]
-        table[name] = sum(agree(name, answer, sim.instruction(name, w)) for answer, w in zip(answers, inputs))
-        fixture[f"{name}_in"], fixture[f"{name}_out"] = np.stack(inputs[:RECORDED]), np.stack(answers[:RECORDED])
-    return {name: f"{count}/{rounds}" for name, count in table.items()}, fixture
+        many, kept = (HOPPER_ROUNDS, 1) if name in gpu.HOPPER_INSTRUCTIONS else (rounds, RECORDED)
+        inputs = [words(name, rng) for _ in range(many)]
+        answers = [instruction(gpu, name, w) for w in inputs]
+        equal = sum(agree(name, answer, instruction(sim, name, w)) for answer, w in zip(answers, inputs))
+        table[name] = f"{equal}/{many}"
+        fixture[f"{name}_in"], fixture[f"{name}_out"] = np.stack(inputs[:kept]), np.stack(answers[:kept])
+    return table, fixture
+
+
+def instruction(module, name, w):
+    """What one instruction makes of its words."""
+    return (module.hopper_instruction if name in module.HOPPER_INSTRUCTIONS else module.instruction)(name, w)
 
 
 # ---- attention ----------------------------------------------------------------------------------------------------
@@ -85,11 +102,11 @@ def distance(got, want):
     return float(error) if np.isfinite(error) else math.inf
 
 
-def cases(small):
+def cases(small, rungs=RUNGS):
     """(rung, dtype, HS, T, causal): everything on a GPU, a sample on the emulator."""
     sizes, lengths = ((32, 64, 80), (1, 37)) if small else ((32, 64, 80, 100, 128, 256), (1, 17, 64, 200, 1000, 2049))
-    return [(rung, dtype, HS, T, causal) for rung, dtypes in RUNGS.items()
-            for dtype, HS, T, causal in product(dtypes, sizes, lengths, (True, False))]
+    return [(rung, dtype, HS, T, causal) for rung in rungs
+            for dtype, HS, T, causal in product(RUNGS[rung], sizes, lengths, (True, False))]
 
 
 def check_case(module, rung, dtype, HS, T, causal):
@@ -98,7 +115,7 @@ def check_case(module, rung, dtype, HS, T, causal):
     B, NH = (1, 2) if T > 500 else (2, 3)
     qkv, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, 3 * NH * HS), (B, T, NH * HS)))
     precision = dtype
-    if rung == "3_mma" and dtype == "float32":              # what it computes with; compare on numbers that it can hold
+    if rung in TENSOR_CORES and dtype == "float32":         # what it computes with; compare on numbers that it can hold
         qkv, dout = ((x.view("uint32") & 0xffff0000).view("float32") for x in (qkv, dout))
         precision = "bfloat16"
     forward, backward = (getattr(module, f"attention_{way}_{rung}") for way in ("forward", "backward"))
@@ -120,7 +137,7 @@ def gradient_is_fine(errors, precision, T):
 def correctness(module, small=False, progress=None):
     """Rows of the matrix rungs x dtypes x HS x T x causal."""
     rows = []
-    todo = cases(small)
+    todo = cases(small, rungs(module))
     for done, case in enumerate(todo):
         rows.append(check_case(module, *case))
         if progress:

@@ -58,13 +58,13 @@ def milliseconds(torch, calls, rounds=ROUNDS):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def ours(torch, module, causal):
+def ours(torch, module, causal, rung):
     """(forward, backward) on torch tensors, on torch's stream."""
     def stream():
         return torch.cuda.current_stream().cuda_stream
 
     def forward(q, k, v):
-        out, cache = module.arrays_forward(q, k, v, causal, 3, stream())
+        out, cache = module.arrays_forward(q, k, v, causal, rung, stream())
         return torch.from_dlpack(out), cache
 
     def backward(dout, cache):
@@ -105,7 +105,9 @@ def flash_attn(torch, causal):
 
 
 def candidates(torch, module, causal):
-    found = {"minillm 3_mma": ours(torch, module, causal)}
+    found = {"minillm 3_mma": ours(torch, module, causal, 3)}
+    if module.capability() == 90:                           # its backward is that of 3_mma
+        found["minillm 4_wgmma"] = ours(torch, module, causal, 4)
     found |= {name: torch_backend(torch, name, causal) for name in TORCH_BACKENDS}
     try:
         found["flash-attn"] = flash_attn(torch, causal)

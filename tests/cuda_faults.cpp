@@ -1,5 +1,5 @@
 // Kernels with one fault each, for test_emulator.py: the emulator must name every one of them.
-#include "gpu.h"
+#include "hopper.h"
 
 namespace {
 __global__ void barrier_in_a_branch(float*) {
@@ -52,10 +52,98 @@ __global__ void copy_with_wait(float* out) {
 }
 __global__ void nothing(float*) {}
 
+// ---- Hopper: 128 threads, shared memory of two barriers and, 1024 bytes on, a tile of 16 rows of 64 numbers ----------
+struct Tile {
+    uint64_t barrier, other;
+    unsigned char room[1008];
+    bf16 rows[16 * 64];
+};
+TensorMap map_of(const float* data, uint32_t rows = 16) {        // 64 floats are two rows of 64 16-bit numbers
+    return tensor_map(data, {64, 2, 1, 1}, {128, 16, 16}, {64, rows, 1, 1});
+}
+DEVICE void make_barrier(Tile* s, int arrivals, bool fence = true) {
+    if (threadIdx.x == 0) barrier_init(&s->barrier, arrivals);
+    if (threadIdx.x == 0 && fence) fence_barrier_init();
+    __syncthreads();
+}
+// out gets the first 64 floats of the tile that landed, `bytes` of it expected.
+DEVICE void load_tile(float* out, int bytes, bool fence, bool wait, int offset = 0) {
+    SHARED(Tile, s);
+    make_barrier(s, 1, fence);
+    if (threadIdx.x == 0) {
+        barrier_expect(&s->barrier, bytes);
+        tma_load(reinterpret_cast<unsigned char*>(s->rows) + offset, map_of(out), &s->barrier, 0, 0, 0, 0);
+    }
+    if (wait) barrier_wait(&s->barrier, 0);
+    const float x = threadIdx.x < 32 ? reinterpret_cast<float*>(s->rows)[threadIdx.x] : 0;
+    __syncthreads();
+    if (threadIdx.x < 32) out[threadIdx.x] = x;
+}
+__global__ void tma(float* out) { load_tile(out, 2048, true, true); }
+__global__ void tma_without_wait(float* out) { load_tile(out, 2048, true, false); }
+__global__ void tma_half_expected(float* out) { load_tile(out, 1024, true, true); }
+__global__ void tma_too_much_expected(float* out) { load_tile(out, 4096, true, true); }
+__global__ void tma_before_fence(float* out) { load_tile(out, 2048, false, true); }
+__global__ void tma_misaligned(float* out) { load_tile(out, 2048, true, true, 64); }
+__global__ void tma_past_shared(float* out) { load_tile(out, 2048, true, true, 1 << 17); }
+__global__ void barrier_not_made(float*) {
+    SHARED(Tile, s);
+    barrier_arrive(&s->other);
+}
+__global__ void too_many_arrivals(float*) {
+    SHARED(Tile, s);
+    make_barrier(s, 1);
+    if (threadIdx.x == 0) barrier_expect(&s->barrier, 16), barrier_arrive(&s->barrier);
+}
+__global__ void wrong_phase(float*) {
+    SHARED(Tile, s);
+    make_barrier(s, 128);
+    barrier_arrive(&s->barrier);
+    barrier_wait(&s->barrier, 0);
+    barrier_wait(&s->barrier, 0);                                       // is over: does not wait
+    barrier_wait(&s->barrier, 1);                                       // the next, to which nobody comes
+}
+
+// out = sums of a product of ones (64 x 16 in registers) with the tile's rows, all 1, and what is wrong with it.
+enum { RIGHT, NO_PROXY_FENCE, NO_FENCE, TOUCHED, READ_EARLY, OPERAND_CHANGED, WARPS_DIFFER, NOT_WAITED, NO_SWIZZLE };
+template <int WRONG>
+__global__ void product(float* out) {
+    SHARED(Tile, s);
+    for (int i = threadIdx.x; i < 16 * 64; i += 128) s->rows[i] = bf16(1.0f);
+    if (WRONG != NO_PROXY_FENCE) fence_for_async();
+    __syncthreads();
+    float d[8][4] = {};
+    const uint32_t one = pack<bf16>(1, 1);
+    uint32_t a[4] = {one, one, one, one};
+    const uint64_t b = descriptor(s->rows, WRONG == WARPS_DIFFER && threadIdx.x >= 64 ? 1024 : 0);
+    if (WRONG != NO_FENCE) wgmma_fence(d);
+    wgmma_rs<bf16>(d, a, WRONG == NO_SWIZZLE ? b << 2 >> 2 : b, true);
+    wgmma_commit();
+    if (WRONG == READ_EARLY && threadIdx.x < 64) out[threadIdx.x] = d[0][0];
+    if (WRONG == TOUCHED) d[0][0] = 0;
+    if (WRONG == OPERAND_CHANGED) a[0] = 0;
+    if (WRONG != NOT_WAITED) wgmma_wait<0>(d);
+    if (WRONG != READ_EARLY && threadIdx.x < 64) out[threadIdx.x] = d[0][0];
+}
+__global__ void product_right(float* out) { product<RIGHT>(out); }
+__global__ void product_no_proxy_fence(float* out) { product<NO_PROXY_FENCE>(out); }
+__global__ void product_no_fence(float* out) { product<NO_FENCE>(out); }
+__global__ void product_touched(float* out) { product<TOUCHED>(out); }
+__global__ void product_read_early(float* out) { product<READ_EARLY>(out); }
+__global__ void product_operand_changed(float* out) { product<OPERAND_CHANGED>(out); }
+__global__ void product_warps_differ(float* out) { product<WARPS_DIFFER>(out); }
+__global__ void product_not_waited(float* out) { product<NOT_WAITED>(out); }
+__global__ void product_no_swizzle(float* out) { product<NO_SWIZZLE>(out); }
+__global__ void registers_from_nowhere(float*) { take_registers<256>(); }
+__global__ void registers_not_by_eight(float*) { keep_registers<100>(); }
+
 void (*const kernels[])(float*) = {
     barrier_in_a_branch, two_barriers, exchange_in_a_branch, half_a_shuffle, misaligned_load, misaligned_copy,
     misaligned_ldmatrix, past_shared_memory, past_the_array, before_the_array, race, copy_without_wait, copy_with_wait,
-    nothing};
+    nothing, tma, tma_without_wait, tma_half_expected, tma_too_much_expected, tma_before_fence, tma_misaligned,
+    tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, product_right, product_no_proxy_fence,
+    product_no_fence, product_touched, product_read_early, product_operand_changed, product_warps_differ,
+    product_not_waited, product_no_swizzle, registers_from_nowhere, registers_not_by_eight};
 std::string message;
 }  // namespace
 

@@ -203,7 +203,7 @@ def test_wgmma_needs_its_gpu():
                                                        results("4_wgmma", *inputs(1, 20, 1, 160), 1).values())]
     assert all(same)
     sim.set_capability(86)
-    with pytest.raises(RuntimeError, match=r"needs a GPU of compute capability 9.0 .H100, H200.: this one has 8.6"):
+    with pytest.raises(RuntimeError, match=r"Hopper's instructions need a GPU of compute capability 9.0 .H100, H200.: this one has 8.6"):
         sim.attention_forward_4_wgmma(qkv, 1)
 
 

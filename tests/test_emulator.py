@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 CUDA = HERE.parent / "csrc" / "cuda"
 SOURCE = HERE / "cuda_faults.cpp"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas", "-I", str(CUDA)]
-KERNELS = re.findall(r"__global__ void (\w+)", SOURCE.read_text())
+KERNELS = re.findall(r"\w+", re.search(r"kernels\[\].*?= \{(.*?)\};", SOURCE.read_text(), re.DOTALL)[1])
 GOOD, RUN_AHEAD, AT_ONCE = 0, 9, 2                          # schedules: emulator.h, `seed`
 
 if not shutil.which("g++") or not CUDA.exists():
@@ -93,6 +93,59 @@ def test_copies_that_are_waited_for(run, seed):
     want = np.arange(64) + 1
     want[5] = 1                                             # not valid: zero was copied
     assert not error and np.array_equal(data, want)
+
+
+def hopper(run, kernel, seed=GOOD):
+    return run(kernel, seed, threads=128, shared=1024 + 2048)
+
+
+@pytest.mark.parametrize("seed", [0, 9, 31, 42])
+@pytest.mark.parametrize("kernel, words, line", [
+    ("tma_too_much_expected", "deadlock", "if (wait) barrier_wait"),
+    ("tma_before_fence", "cannot see this barrier before a fence", "tma_load(reinterpret"),
+    ("tma_misaligned", "tma_load to.*not a multiple of 128", "tma_load(reinterpret"),
+    ("tma_past_shared", "tma_load.*outside shared memory", "tma_load(reinterpret"),
+    ("barrier_not_made", "it was not initialised", "barrier_arrive(&s->other)"),
+    ("too_many_arrivals", "more arrivals than it counts", "if (threadIdx.x == 0) barrier_expect(&s->barrier, 16), "),
+    ("wrong_phase", "deadlock", "barrier_wait(&s->barrier, 1);"),
+    ("product_no_fence", "no wgmma_fence", "wgmma_rs<bf16>"),
+    ("product_warps_differ", "four warps of a warpgroup differ", "wgmma_rs<bf16>"),
+    ("product_no_swizzle", "must say 128-byte swizzle", ""),
+    ("registers_from_nowhere", "deadlock|from 248 to 256", ""),
+    ("registers_not_by_eight", "from 248 to 100", "keep_registers<100>"),
+])
+def test_faults_of_hopper_are_named(run, kernel, words, line, seed):
+    _, error = hopper(run, kernel, seed)
+    assert re.search(words, error), error or "no error"
+    assert not line or line_of(line) in error, error
+
+
+@pytest.mark.parametrize("kernel, words", [
+    ("product_touched", "sums of a product under way were touched"),
+    ("product_operand_changed", "registers of a product under way were written"),
+    ("product_not_waited", "were under way"),
+    ("tma_without_wait", "were under way|"),
+])
+def test_late_units(run, kernel, words):
+    """What is done late is found late; done at once it is right by luck."""
+    data, error = hopper(run, kernel)
+    assert re.search(words, error) and (error or np.isnan(data[:32]).all())
+    assert not hopper(run, kernel, AT_ONCE)[1] or kernel == "product_touched"
+
+
+@pytest.mark.parametrize("seed", [0, 8, 9, 10, 11, 12, 31, 42, 44])
+def test_units_that_are_waited_for(run, seed):
+    data, error = hopper(run, "tma", seed)
+    assert not error and np.array_equal(data[:32], np.arange(32))
+    data, error = hopper(run, "product_right", seed)
+    assert not error and (data == 16).all()
+
+
+def test_what_is_not_waited_for_is_not_there(run):
+    assert np.isnan(hopper(run, "product_read_early")[0]).all()
+    assert np.isnan(hopper(run, "product_no_proxy_fence")[0]).all()       # stored by threads, not published
+    halves = [hopper(run, "tma_half_expected", seed)[0][:32] for seed in range(8, 60)]
+    assert any(np.isnan(data).any() for data in halves)                  # the other half landed first
 
 
 def test_swapcontext_does_the_same(tmp_path):

@@ -14,14 +14,74 @@ if sim is None:
 FIXTURE = Path(__file__).parent / "fixtures" / "gpu_instructions.npz"
 
 
-@pytest.mark.parametrize("name", sim.INSTRUCTIONS)
+INSTRUCTIONS = sim.INSTRUCTIONS + sim.HOPPER_INSTRUCTIONS
+
+
+def check_recorded(path, name):
+    """The emulator gives the answers that a GPU gave."""
+    recorded = np.load(path)
+    if f"{name}_in" not in recorded:
+        pytest.skip(f"{path.name} was recorded on a GPU without {name}")
+    for words, want in zip(recorded[f"{name}_in"], recorded[f"{name}_out"]):
+        assert gpu_check.agree(name, want, gpu_check.instruction(sim, name, words)), name
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_the_emulator_agrees_with_a_real_gpu(name):
     """What a GPU answered, recorded by `python -m benchmarks.gpu`."""
     if not FIXTURE.exists():
         pytest.skip("no GPU has been at hand yet to record tests/fixtures/gpu_instructions.npz")
-    recorded = np.load(FIXTURE)
-    for words, want in zip(recorded[f"{name}_in"], recorded[f"{name}_out"]):
-        assert gpu_check.agree(name, want, sim.instruction(name, words))
+    check_recorded(FIXTURE, name)
+
+
+def test_the_check_of_a_recording_can_fail(tmp_path):
+    """The recorder and the check themselves, with the emulator in the GPU's place; then with one wrong bit."""
+    table, fixture = gpu_check.conformance(sim, sim, rounds=2)
+    assert set(table.values()) == {"2/2", f"{gpu_check.HOPPER_ROUNDS}/{gpu_check.HOPPER_ROUNDS}"}
+    np.savez_compressed(tmp_path / "good.npz", **fixture)
+    assert (tmp_path / "good.npz").stat().st_size < 400_000             # small enough to be committed
+    for name in INSTRUCTIONS:
+        check_recorded(tmp_path / "good.npz", name)
+        fixture[f"{name}_out"][0, 3, 0] ^= 1 << 25
+    np.savez_compressed(tmp_path / "bad.npz", **fixture)
+    for name in INSTRUCTIONS:
+        with pytest.raises(AssertionError, match=name):
+            check_recorded(tmp_path / "bad.npz", name)
+    sim.set_capability(80)
+    assert set(gpu_check.conformance(sim, sim, rounds=1)[0]) == set(sim.INSTRUCTIONS)
+    sim.set_capability(90)
+
+
+# ---- Hopper's units: layouts of the PTX manual ----
+
+def of_lane(D):
+    """(64, N) -> what each of 128 threads holds of it, (128, N / 2): rows g and g + 8 of its warp, columns 8 c + 2 t."""
+    warp, g, t = np.meshgrid(np.arange(4), np.arange(8), np.arange(4), indexing="ij")
+    c, half, pair = np.meshgrid(np.arange(D.shape[1] // 8), np.arange(2), np.arange(2), indexing="ij")
+    rows = (16 * warp + g).reshape(-1, 1) + 8 * half.reshape(1, -1)
+    return D[rows, 8 * c.reshape(1, -1) + 2 * t.reshape(-1, 1) + pair.reshape(1, -1)]
+
+
+@pytest.mark.parametrize("name", sim.HOPPER_INSTRUCTIONS[1:])
+def test_wgmma_is_a_product(name):
+    words = gpu_check.words(name, np.random.default_rng(1))
+    rows = numbers(words, name[-4:]).reshape(192, 64).astype("float64")
+    A, B = rows[:64], rows[64:]                                         # B: (128, 64), or two panels of (64, 64)
+    D = A @ (B.T if "_ss_" in name else np.concatenate([B[:64], B[64:]], axis=1))
+    D = D[:, :64] if "_64_" in name else D
+    got = gpu_check.instruction(sim, name, words).view("float32")[:, :D.shape[1] // 2]
+    assert np.abs(got - (of_lane(D) + np.arange(128)[:, None])).max() < 1e-4
+
+
+def test_tma_swizzles_and_fills_with_zeros():
+    """The box begins 3 rows before the tensor and 8 numbers into it; chunk c of row r lies at place c ^ (r % 8)."""
+    words = gpu_check.words("tma_load", np.random.default_rng(1))
+    want = np.zeros((192, 64), "uint16")
+    want[3:, :56] = words.view("uint16")[:-3, 8:]
+    chunks = want.reshape(192, 8, 8)
+    row, place = np.ogrid[:192, :8]
+    got = gpu_check.instruction(sim, "tma_load", words)[:, :48]
+    assert np.array_equal(np.ascontiguousarray(got).view("uint16").reshape(192, 8, 8), chunks[row, place ^ row % 8])
 
 
 def numbers(words, kind):
@@ -81,8 +141,8 @@ def test_copies_and_shuffles():
 
 
 def test_agree_can_fail():
-    for name in sim.INSTRUCTIONS:
-        want = sim.instruction(name, gpu_check.words(name, np.random.default_rng(0)))
+    for name in INSTRUCTIONS:
+        want = gpu_check.instruction(sim, name, gpu_check.words(name, np.random.default_rng(0)))
         wrong = want.copy()
         wrong[3, 0] ^= 1 << 20
         assert gpu_check.agree(name, want, want) and not gpu_check.agree(name, wrong, want), name
@@ -105,14 +165,14 @@ def test_reference_is_the_reference():
 def test_the_command_on_the_emulator(tmp_path, capsys, monkeypatch):
     """Every step but the timing; then a wrong kernel makes it fail."""
     few = gpu_check.cases(True)[::9]
-    monkeypatch.setattr(gpu_check, "cases", lambda small: few)
+    monkeypatch.setattr(gpu_check, "cases", lambda small, rungs: few)
     assert gpu.main(["--out", str(tmp_path), "--emulate"]) == 0
     document = json.loads((tmp_path / "gpu.json").read_text())
     assert document["emulated"] and len(document["correctness"]) == len(few)
-    assert set(document["conformance"].values()) == {"64/64"} and "cudasim" in document["beside"]
+    assert set(document["conformance"].values()) == {"64/64", "8/8"} and "cudasim" in document["beside"]
     assert (tmp_path / "gpu.md").read_text().startswith("# CUDA attention on the emulator")
     recorded = np.load(tmp_path / "gpu_instructions.npz")
-    assert set(recorded) == {f"{name}_{way}" for name in sim.INSTRUCTIONS for way in ("in", "out")}
+    assert set(recorded) == {f"{name}_{way}" for name in INSTRUCTIONS for way in ("in", "out")}
     document["correctness"][0]["right"] = False
     assert gpu.faults(document) and "all right" in capsys.readouterr().out
 

@@ -81,6 +81,9 @@ void poison(void* device, size_t bytes, Stream stream);     // fill with NaN
 void synchronize(Stream stream);
 // One instruction for one warp; host arrays (32, 12) and (32, 4): conformance.cuh.
 void conformance(int instruction, const uint32_t* in, uint32_t* out);
+// One of Hopper's for a warpgroup; host arrays (192, 32) and (128, 64): conformance_hopper.cuh.
+void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out);
+int capability();                           // compute capability of the current GPU, 90 for 9.0
 int64_t peak_bytes();                       // most device memory in use at once since the last call
 int current_device();
 std::string driver_problem();               // why nothing can run here, "" if it can

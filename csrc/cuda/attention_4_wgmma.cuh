@@ -9,8 +9,8 @@
 // Each place has two barriers. `full`: the producer expects so many bytes, the copy engine counts them. `empty`: all warps
 // of the consumers have read it. The n-th use of a place waits for phase n of its barriers, which alternate 0, 1, 0, ...
 //
-// A tile of 128 x 128 takes 4 * 64 * D / 8 products of 32 D cycles and 16,384 exponentials, of which a multiprocessor
-// makes 16 a cycle: for D = 64 as long as the products, for D = 128 half as long. So both must overlap, in two ways:
+// A tile of 128 x 128 keeps the tensor cores busy for 16 D cycles (2 products of 128 * 128 * D, 2048 a cycle), and its
+// exponentials take 1024 (16 a cycle): for D = 64 as long, for D = 128 half as long. So both must overlap, in two ways:
 //
 //   within a warpgroup:  S of tile j is begun before P V of tile j - 1, and the softmax of j runs beside that P V;
 //   between the two:     while one begins products, the other waits for its turn and takes exponentials; they swap.

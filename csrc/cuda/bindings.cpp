@@ -49,6 +49,21 @@ py::array instruction(const string& name, py::array words) {
     return out;
 }
 
+// One of Hopper's for a warpgroup: words (192, 32) uint32 -> (128, 64). The names: conformance_hopper.cuh.
+const char* const HOPPER_INSTRUCTIONS[] = {"tma_load",      "wgmma_ss_bf16", "wgmma_ss_fp16",
+                                           "wgmma_rs_bf16", "wgmma_rs_fp16", "wgmma_rs_64_bf16"};
+
+py::array hopper_instruction(const string& name, py::array words) {
+    const auto* in = input<uint32_t>("words", words, {192, 32});
+    int which = 0;
+    while (which < 6 && name != HOPPER_INSTRUCTIONS[which]) which++;
+    if (which == 6) fail("name must be an instruction of Hopper: got " + name);
+    check_device();
+    auto out = fresh<uint32_t>({128, 64});
+    gpu::hopper_conformance(which, in, out.mutable_data());
+    return out;
+}
+
 // The numbers of an array; ml_dtypes' bfloat16 is known by its name.
 template <class T>
 const T* numbers(const char* name, const py::array& a, const py::dtype& dtype, const Shape& shape) {
@@ -140,6 +155,10 @@ PYBIND11_MODULE(MODULE, m) {
     m.attr("INSTRUCTIONS") = py::tuple(py::cast(std::vector<string>(INSTRUCTIONS, INSTRUCTIONS + 9)));
     m.def("instruction", &instruction, py::arg("name"), py::arg("words"),
           "One PTX wrapper for one warp: (32, 10) -> (32, 4).");
+    m.attr("HOPPER_INSTRUCTIONS") = py::tuple(py::cast(std::vector<string>(HOPPER_INSTRUCTIONS, HOPPER_INSTRUCTIONS + 6)));
+    m.def("hopper_instruction", &hopper_instruction, py::arg("name"), py::arg("words"),
+          "One PTX wrapper of Hopper's for one warpgroup: (192, 32) -> (128, 64).");
+    m.def("capability", &gpu::capability, "Compute capability of the GPU, 90 for 9.0.");
     m.def("peak_bytes", &gpu::peak_bytes, "Most device memory of ours in use at once since the last call.");
     m.def("driver_problem", &gpu::driver_problem, "Why nothing can run here; empty if it can.");
     m.def("last_seconds", [] { return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels,

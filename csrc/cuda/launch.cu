@@ -77,9 +77,10 @@ void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
 // Rung 4 goes as far as Hopper's registers do; rung 3 takes the rest.
 bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
 
-void check_wgmma() {
+// Its instructions are one generation's alone.
+void check_hopper() {
     if (capability() != 90)
-        throw std::runtime_error("the wgmma rung needs a GPU of compute capability 9.0 (H100, H200): this one has " +
+        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this one has " +
                                  std::to_string(capability() / 10) + "." + std::to_string(capability() % 10));
 }
 
@@ -133,7 +134,7 @@ void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
 namespace gpu {
 template <class T>
 void forward(Rung rung, const Forward<T>& a, const Sizes& n, Stream stream) {
-    if (rung == Rung::wgmma) check_wgmma();
+    if (rung == Rung::wgmma) check_hopper();
     if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
 }
 template <class T>
@@ -172,6 +173,12 @@ void conformance(int instruction, const uint32_t* in, uint32_t* out) {
     ::release(d_in, nullptr);
     ::release(d_out, nullptr);
 }
+
+void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
+    check_hopper();
+    ::hopper_conformance(instruction, in, out);
+}
+int capability() { return ::capability(); }
 
 #define INSTANTIATE(T)                                                       \
     template void forward(Rung, const Forward<T>&, const Sizes&, Stream);    \

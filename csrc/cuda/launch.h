@@ -15,6 +15,9 @@ inline dim3 grid_of(const Sizes& n, int rows) {
     return dim3(unsigned(n.heads()), unsigned(blocks));
 }
 
+// One of Hopper's instructions: host arrays (192, 32) and (128, 64), see conformance_hopper.cuh.
+void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out);
+
 // Rung 4 forward, for HS up to 128 in 16-byte chunks; defined in launch_wgmma.cu.
 template <class E>
 void launch_wgmma(const Forward<E>& a, const Sizes& n, stream_t stream);
