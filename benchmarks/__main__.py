@@ -8,6 +8,7 @@ EXAMPLES = """examples:
   python -m benchmarks layernorm gelu --dims B=4,T=1024
   python -m benchmarks linear --ladder              every teaching variant of one op
   python -m benchmarks step --batch 4 --tokens 256  the GPT-2 training step against PyTorch
+  python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
   python -m benchmarks --all --json                 everything, into benchmarks/results/
   python -m benchmarks --readme                     the newest results into README.md"""
 
@@ -18,7 +19,7 @@ def parser():
         prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
-    add("names", nargs="*", metavar="op", help="ops of the table, step, decode, demo, tokenizer or dedup (default: every op)")
+    add("names", nargs="*", metavar="op", help="ops of the table, step, decode, demo, tokenizer, dedup or speculative (default: every op)")
     add("--all", action="store_true", help="every op, and step and decode")
     add("--json", action="store_true", help="write the results as JSON")
     add("--out", metavar="FILE", help="where to (default: benchmarks/results/DATE-NAMES.json; - prints it)")
@@ -35,6 +36,9 @@ def parser():
     group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
     group.add_argument("--compile", action="store_true", help="torch.compile, too (slow; skipped without a compiler)")
     group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
+    group = parser.add_argument_group("speculative")
+    group.add_argument("--target", metavar="DIR", help="the model that writes, as `minillm distill` leaves it")
+    group.add_argument("--draft", metavar="DIR", help="the model that guesses ahead")
     return parser
 
 

@@ -14,7 +14,8 @@ COLUMNS = {         # key of a row -> heading, format
     "bound": ("of", "{}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
     "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
-    "precision": ("precision", "{:.3f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
+    "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
+    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
 

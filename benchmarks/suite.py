@@ -7,11 +7,11 @@ from pathlib import Path
 from minillm.progress import Progress
 from minillm.registry import OPS, Dims
 
-from . import decode, dedup, demo, machine, report, step, tokenizer
+from . import decode, dedup, demo, machine, report, speculative, step, tokenizer
 from .ops import GPT2, op_rows
 
 SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows, "tokenizer": tokenizer.rows,
-           "dedup": dedup.rows}
+           "dedup": dedup.rows, "speculative": speculative.rows}
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 

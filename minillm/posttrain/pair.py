@@ -112,23 +112,29 @@ def measure(target, draft, prompts, k=4, temperatures=(0.0, 0.8), length=LENGTH)
     length = min(length, target.config.block_size - max(map(len, prompts)))
     costs, rows = relative_costs(target, draft, k), []
     for temperature in temperatures:
-        found = race(target, draft, prompts, k, temperature, length) | costs
+        found = summary(k, *race(target, draft, prompts, k, temperature, length)) | costs
         found["theory"] = speculative.theoretical_speedup(found["acceptance"], k, costs["c"])
         rows.append({"draft": "draft", "temperature": temperature} | found)
-        found = race(target, speculative.Lookup(target.config.vocab_size), prompts, k, temperature, length)
-        rows.append({"draft": "lookup", "temperature": temperature} | found)       # often no guess: no theory for that
+        lookup = speculative.Lookup(target.config.vocab_size)                      # often no guess: no theory for that
+        found = summary(k, *race(target, lookup, prompts, k, temperature, length))
+        rows.append({"draft": "lookup", "temperature": temperature} | found)
     return rows
 
 
 def race(target, draft, prompts, k, temperature, length):
-    """One draft against none, in turns, prompt by prompt."""
+    """One draft against none, in turns, prompt by prompt: (Counts, plain seconds a token, seconds with the draft)."""
     counts, plain, guessed = speculative.Counts(), [], []
     for seed, prompt in enumerate(prompts):
         sampling = Sampling(temperature, seed=seed)
         plain.append(seconds(plain_steps(target, prompt, length, sampling)) / length)
         guessed.append(seconds(speculative.steps(target, draft, prompt, length, sampling, k=k, counts=counts)) / length)
-    speedup = statistics.median(p / g for p, g in zip(plain, guessed))
-    return {"k": k, "acceptance": counts.acceptance, "tokens_per_pass": counts.tokens_per_pass, "speedup": speedup,
+    return counts, plain, guessed
+
+
+def summary(k, counts, plain, guessed):
+    """A row of `measure`."""
+    return {"k": k, "acceptance": counts.acceptance, "tokens_per_pass": counts.tokens_per_pass,
+            "speedup": statistics.median(p / g for p, g in zip(plain, guessed)),
             "plain_ms": 1e3 * statistics.median(plain), "speculative_ms": 1e3 * statistics.median(guessed)}
 
 
