@@ -225,6 +225,13 @@ def test_the_reference_is_where_the_loss_starts():
     assert_close("reference-free", free, [np.log1p(np.exp(-0.1 * (chosen - rejected)))], "same model")
 
 
+def test_pairs_that_do_not_fit_the_context_are_dropped_and_counted():
+    long = chat.encode_messages(CHAT, talk("what is it? " * 9, "cluck"))
+    pairs = preference_data().preferences
+    data = dpo.PreferenceData([*pairs, chat.Preference(long, pairs[0].rejected)], SMALL["block_size"], 4)
+    assert data.dropped == 1 and len(data.preferences) + len(data.held_out) == len(pairs)
+
+
 def test_dpo_learns_what_is_preferred(tmp_path):
     data, model = preference_data(), small_model(dtype=np.float32)
     data.refer_to(model)

@@ -61,9 +61,14 @@ class Grammar:
 
     def generate(self, rng: random.Random) -> str:
         """One text, drawn with `rng`."""
+        return self.draw(rng)[0]
+
+    def draw(self, rng: random.Random) -> tuple[str, dict[str, str]]:
+        """One text and what was drawn for it: {table: option}."""
         parts: list[str] = []
-        self._write(self.start, {}, parts, rng)
-        return "".join(parts)
+        state: dict[str, str] = {}
+        self._write(self.start, state, parts, rng)
+        return "".join(parts), state
 
     def log2_probability(self, text: str) -> float:
         """log2 of the probability of drawing `text`; ValueError when the grammar cannot have written it."""

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from ..train import COLUMNS, keep_best, update
-from .sft import SHARE, fit, packed, split
+from .sft import SHARE, packed, split
 
 DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
 
@@ -20,7 +20,7 @@ class PreferenceData:
 
     def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
         """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a batch."""
-        whole = [p for p in preferences if fit(p, block_size)[0] == 0]
+        whole = [p for p in preferences if all(len(example.ids) <= block_size + 1 for example in p)]
         self.dropped = len(preferences) - len(whole)
         self.preferences, self.held_out = split(whole, share, seed)
         self.pairs, self.seed, self.reference = min(pairs, len(self.preferences)), seed, None

@@ -1,0 +1,265 @@
+"""`minillm quickstart --full`: the whole way, from raw text to an aligned model, with what each stage brought.
+
+    clean, deduplicate     Python's documentation, as in the quickstart; the stories of a grammar come to it
+    tokenizer, pretrain    one GPT on both
+    fine-tune              on requests for stories, and answers that a program can judge (data/instructions.py)
+    preferences            stories that end well are chosen over the same with a bad end
+    distil, speculate      a draft a tenth as large learns from the model, and guesses ahead for it
+
+After each stage the same things are measured on held-out text and held-out requests, so that gains are seen, and where
+there is none, or a loss, that is seen, too. The report is one HTML page.
+"""
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from . import full_report
+from .config import GPTConfig, TrainConfig
+from .data import clean, dedup, instructions
+from .data.corpus import describe_corpus, pydoc_corpus
+from .data.prepare import TrainingData
+from .data.shards import open_shards
+from .data.stories import stories
+from .data.tokenize import tokenize
+from .evaluate import perplexity, samples
+from .files import atomic_write
+from .generate import steps as plain_steps
+from .model import GPT
+from .posttrain import chat, dpo
+from .posttrain.distill import distill_step
+from .posttrain.grpo import sample_group
+from .posttrain.sft import ChatData
+from .progress import Progress, clock
+from .quickstart import describe_model, planned
+from .registry import select
+from .sampling import Sampling
+from .speculative import Counts
+from .speculative import steps as speculative_steps
+from .tokenizer import Tokenizer
+from .train import read_log, train
+
+VOCAB = 4096
+MODEL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
+DRAFT = {"n_layer": 1, "n_head": 2, "n_embd": 96, "block_size": 256}
+SHARES = {"pretrain": 0.5, "sft": 0.2, "dpo": 0.12, "distil": 0.1}          # of the minutes; the rest is measuring
+STORIES, CHATS, PAIRS = 8_000, 3_000, 600
+PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_every=0)
+SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, save_every=0)
+DPO = TrainConfig(lr=3e-5, min_lr=3e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
+DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
+REQUESTS, ANSWER_TOKENS, DOCUMENTS = 24, 220, 40                             # measured on
+
+
+def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
+    """Run every stage in `out`; returns the results, also in out/results.json and out/report.html.
+
+    minutes: for all training together; the number of steps of each stage follows from the machine's speed.
+    """
+    started, out = time.monotonic(), Path(out)
+    story = Story(out, minutes, seed, backend, say)
+    results = {"data": prepare_data(story)}
+    tokenizer, shards = Tokenizer.from_pretrained(out / "data"), open_shards(out / "data")
+    story.held_out = held_out_texts(tokenizer, shards)
+    model, results["speed"] = pretrain(story, tokenizer, shards)
+    results["stages"] = [{"stage": "pretrained", **measured(story, model, tokenizer)}]
+    tuned, chat_tokenizer = fine_tune(story, model, tokenizer, results["speed"])
+    results["stages"].append({"stage": "fine-tuned", **measured(story, tuned, chat_tokenizer)})
+    aligned = prefer(story, tuned, chat_tokenizer, results["speed"])
+    results["stages"].append({"stage": "aligned", **measured(story, aligned, chat_tokenizer)})
+    results["speculation"] = speculate(story, aligned, chat_tokenizer, results["speed"])
+    results["seconds"] = time.monotonic() - started
+    results["curves"] = {name: read_log(out / name) for name in ("pretrain", "sft", "dpo", "draft")}
+    with atomic_write(out / "results.json") as file:
+        json.dump(results, file, indent=1)
+    with atomic_write(out / "report.html") as file:
+        file.write(full_report.html(results))
+    say(full_report.page(results) + f"\n{clock(results['seconds'])} in all; report in {out}/report.html\n"
+        f"next: minillm chat {out}/dpo")
+    return results
+
+
+class Story:
+    """What every stage needs."""
+
+    def __init__(self, out, minutes, seed, backend, say):
+        self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
+        self.ops = select(backend)
+        self.requests = instructions.records(REQUESTS, seed + 1_000_000)     # the training ones have another seed
+        self.held_out = {}
+
+    def train(self, stage, model, data, config, eot_token, **kwargs):
+        """Train into out/stage and return the state; Ctrl-C ends the whole."""
+        progress = Progress(stage, "step")
+        state = train(model, data, replace(config, seed=self.seed, backend=self.backend), self.out / stage, eot_token,
+                      resume=False, progress=progress, deadline=time.monotonic() + 75 * self.minutes * SHARES[name_of(stage)],
+                      **kwargs)
+        progress.close()
+        return state
+
+
+def name_of(stage):
+    return "distil" if stage == "draft" else stage
+
+
+def prepare_data(story):
+    """Raw documents -> clean -> without duplicates -> tokenizer and shards in out/data; what each step left."""
+    out = story.out
+    (out / "raw").mkdir(parents=True, exist_ok=True)
+    documents = pydoc_corpus()
+    write_jsonl(out / "raw" / "docs.jsonl", [{"text": text, "source": name} for name, text in documents])
+    write_jsonl(out / "raw" / "stories.jsonl", [{"text": text, "source": f"story {i}"}
+                                                for i, text in enumerate(stories(STORIES, story.seed))])
+    story.say(f"corpus      {describe_corpus(documents)}; {STORIES:,} stories from a grammar")
+    cleaned = clean.clean([out / "raw"], out / "clean.jsonl", clean.Options(bounds=CODE_BOUNDS))
+    story.say("cleaning    " + clean.page(cleaned, out / "clean.jsonl").replace("\n", "\n            "))
+    kept = dedup.dedup([out / "clean.jsonl"], out / "kept.jsonl")
+    story.say("duplicates  " + dedup.page(kept, out / "kept.jsonl").replace("\n", "\n            "))
+    texts = [json.loads(line)["text"] for line in open(out / "kept.jsonl", encoding="utf-8")]
+    tokenizer = Tokenizer.train(texts, VOCAB, progress=Progress("tokenizer", ""))
+    meta = tokenize([([out / "kept.jsonl"], 1.0)], tokenizer, out / "data", seed=story.seed)
+    return {"read": cleaned["read"], "clean": cleaned["kept"], "reasons": cleaned["dropped"], "masked": cleaned["masked"],
+            "kept": kept["kept"], "splits": {k: {n: v[n] for n in ("documents", "tokens", "bytes")}
+                                             for k, v in meta["splits"].items()}}
+
+
+# Documentation of code has braces, tables and short pages: what Gopher's rules mean for the web is too strict for it.
+CODE_BOUNDS = {"words": (20, 100_000), "alphabetic_words": (0.6, 1), "stop_words": (1, float("inf")),
+               "bullet_lines": (0, 1), "mean_word_length": (3, 12)}
+
+
+def write_jsonl(path, records):
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def held_out_texts(tokenizer, shards):
+    """{"docs": texts, "stories": texts} of the validation split, a few of each."""
+    ids = [int(token) for array in shards.val.arrays for token in array]
+    texts = [text for text in tokenizer.decode(ids).split("<|endoftext|>") if text]
+    told = [text for text in texts if " called " in text[:80] and "lived" in text[:120]]
+    others = [text for text in texts if text not in set(told)]
+    return {"docs": others[:DOCUMENTS], "stories": told[:DOCUMENTS]}
+
+
+def pretrain(story, tokenizer, shards):
+    """(model, steps per second)."""
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), story.seed, ops=story.ops)
+    data = TrainingData(shards, model.config.block_size, PRETRAIN.batch_size, story.seed)
+    config = planned(model, data, PRETRAIN, story.minutes * SHARES["pretrain"], None)
+    story.say(f"model       {describe_model(model)}; {config.steps:,} steps")
+    started = time.monotonic()
+    state = story.train("pretrain", model, data, replace(config, eval_every=config.eval_every), tokenizer.eot_token)
+    tokenizer.save(story.out / "pretrain")
+    return GPT.from_pretrained(story.out / "pretrain", story.ops), state["step"] / (time.monotonic() - started)
+
+
+def steps_for(story, stage, speed, cost):
+    """Steps that fit into a stage's minutes, when one costs `cost` times a step of pretraining."""
+    return max(10, int(60 * story.minutes * SHARES[stage] * speed / cost))
+
+
+def fine_tune(story, model, tokenizer, speed):
+    """(model, tokenizer with marks)."""
+    tokenizer, model = chat.with_marks(tokenizer, model)
+    path = story.out / "chats.jsonl"
+    write_jsonl(path, instructions.records(CHATS, story.seed))
+    examples = chat.read_examples(path, tokenizer)
+    steps = steps_for(story, "sft", speed, 1.3)
+    data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, story.seed)
+    story.train("sft", model, data, replace(SFT, steps=steps, eval_every=max(10, steps // 4)),
+                tokenizer.special_tokens[chat.END])
+    return finished(story, "sft", tokenizer), tokenizer
+
+
+def prefer(story, model, tokenizer, speed):
+    """The aligned model."""
+    path = story.out / "pairs.jsonl"
+    write_jsonl(path, instructions.preferences(PAIRS, story.seed))
+    data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
+    data.refer_to(model)
+    steps = steps_for(story, "dpo", speed, 2.0)
+    story.train("dpo", model, data, replace(DPO, steps=steps, eval_every=max(10, steps // 3)),
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(), validate=dpo.validate_dpo(), columns=dpo.DPO_COLUMNS)
+    return finished(story, "dpo", tokenizer)
+
+
+def finished(story, stage, tokenizer):
+    """The best model of a stage, with its tokenizer beside it."""
+    tokenizer.save(story.out / stage)
+    chat.save_template(story.out / stage)
+    return GPT.from_pretrained(story.out / stage, story.ops)
+
+
+# ---- what is measured ----
+
+def measured(story, model, tokenizer):
+    """Bits per byte of held-out text of both kinds; of answers to held-out requests: followed, ends well, repetition."""
+    found = {f"bpb {kind}": perplexity.bits_per_byte(perplexity.surprises(model, tokenizer, texts))
+             for kind, texts in story.held_out.items() if texts}
+    answers = [answer(model, tokenizer, record["messages"][0]["content"], story.seed + i)
+               for i, record in enumerate(story.requests)]
+    found["followed"] = statistics.mean(instructions.followed(text, record["asked"])
+                                        for text, record in zip(answers, story.requests))
+    found["ends well"] = statistics.mean(instructions.ends_well(text) for text in answers)
+    found["repetition"] = statistics.mean(samples.repetition(text) for text in answers)
+    found["example"] = {"request": story.requests[0]["messages"][0]["content"], "answer": answers[0]}
+    story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in found.items() if name != "example"))
+    return found
+
+
+def prompt_of(tokenizer, request):
+    """(ids to continue, id that ends the answer); before fine-tuning a request is just a text."""
+    if chat.END in tokenizer.special_tokens:
+        return chat.encode_prompt(tokenizer, [instructions.user(request)]), tokenizer.special_tokens[chat.END]
+    return tokenizer.encode_ordinary(request + "\n\n"), tokenizer.eot_token
+
+
+def answer(model, tokenizer, request, seed):
+    """The model's answer to one request, sampled at temperature 0.7."""
+    prompt, stop = prompt_of(tokenizer, request)
+    room = min(ANSWER_TOKENS, model.config.block_size - len(prompt))
+    (ids,) = sample_group(model, prompt, 1, room, stop, (seed,), temperature=0.7)
+    return tokenizer.decode([id for id in ids if id != stop])
+
+
+# ---- guessing ahead ----
+
+def speculate(story, model, tokenizer, speed):
+    """Distil a draft and time plain against speculative decoding, in turns; greedy texts must be equal."""
+    draft = GPT(GPTConfig(vocab_size=model.config.vocab_size, **DRAFT), story.seed, ops=story.ops)
+    examples = chat.read_examples(story.out / "chats.jsonl", tokenizer)
+    data = ChatData(examples, tokenizer, DRAFT["block_size"], DISTIL.batch_size * DRAFT["block_size"], story.seed)
+    steps = steps_for(story, "distil", speed, 1.0)
+    story.train("draft", draft, Padded(data), replace(DISTIL, steps=steps, eval_every=steps),
+                tokenizer.special_tokens[chat.END], step=distill_step(model))
+    tokenizer.save(story.out / "draft")
+    draft, counts, times, same = GPT.from_pretrained(story.out / "draft", story.ops), Counts(), {"plain": [], "ahead": []}, []
+    for record in story.requests[:8]:
+        prompt, stop = prompt_of(tokenizer, record["messages"][0]["content"])
+        texts = []
+        for name, run in (("plain", lambda: plain_steps(model, prompt, 120, Sampling(0.0), stop)),
+                          ("ahead", lambda: speculative_steps(model, draft, prompt, 120, Sampling(0.0), stop,
+                                                              counts=counts))):
+            started = time.perf_counter()
+            texts.append([step.token for step in run()])
+            times[name].append(time.perf_counter() - started)
+        same.append(texts[0] == texts[1])
+    return {"acceptance": counts.acceptance, "tokens per pass": counts.tokens_per_pass, "texts equal": all(same),
+            "speed-up": statistics.median(a / b for a, b in zip(times["plain"], times["ahead"])),
+            "draft parameters": draft.params.flat.size, "target parameters": model.params.flat.size}
+
+
+class Padded:
+    """ChatData for distillation, which reads rows side by side: one example a row, padded, its padding not learned."""
+
+    def __init__(self, data):
+        self.data, self.fingerprint = data, data.fingerprint
+        self.validation_tokens, self.validation_bytes, self.validation = (data.validation_tokens, data.validation_bytes,
+                                                                           data.validation)
+
+    def batch(self, step, micro=0):
+        """tokens, targets (B, T)."""
+        tokens, targets, lengths = self.data.batch(step, micro)
+        return full_report.unpacked(tokens, lengths, 0), full_report.unpacked(targets, lengths, -1)
