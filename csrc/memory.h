@@ -1,5 +1,8 @@
 // Memory for results, used again and again. A training step makes arrays of the same sizes each time; malloc would hand
 // large ones back to the system and fault them in anew, page by page, which costs a memory-bound op as much as its work.
+//
+// But not all is kept: what a forward leaves for the backward is freed while the backward fills the gradients, and the pages
+// of the one are then the room of the other. So blocks beyond KEPT bytes go back, and huge pages make their return cheap.
 #pragma once
 
 #include <sys/mman.h>
@@ -15,6 +18,7 @@
 // Blocks that were given back, by size. `take` finds one of the right size class or asks the system.
 class Pool {
     static constexpr int64_t HEADER = 64, HUGE_PAGE = 1 << 21;   // before each block stands its size, a cache line long
+    static constexpr int64_t KEPT = 32 << 20;
     std::map<int64_t, std::vector<char*>> blocks;
     int64_t kept = 0, used = 0, most = 0;                        // bytes: waiting here, out in arrays, most ever out
     std::mutex lock;
@@ -27,11 +31,16 @@ class Pool {
     }
 
     static char* from_system(int64_t size) {
-        int64_t alignment = size < 2 * HUGE_PAGE ? 64 : HUGE_PAGE;
-        char* p = static_cast<char*>(std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment));
-        if (!p) throw std::bad_alloc();
-        if (alignment == HUGE_PAGE) madvise(p, size, MADV_HUGEPAGE);
-        return p;
+        int64_t extra = size < 2 * HUGE_PAGE ? 0 : HUGE_PAGE;    // room to start on a huge page
+        void* p = mmap(nullptr, size + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) throw std::bad_alloc();
+        char* block = static_cast<char*>(p);
+        if (!extra) return block;
+        int64_t before = -reinterpret_cast<intptr_t>(p) & (HUGE_PAGE - 1);
+        if (before) munmap(block, before);
+        if (before < extra) munmap(block + before + size, extra - before);
+        madvise(block + before, size, MADV_HUGEPAGE);
+        return block + before;
     }
 
 public:
@@ -60,13 +69,13 @@ public:
         {
             std::lock_guard<std::mutex> guard(lock);
             used -= size;
-            if (kept + size + used <= most) {                    // never holds more than the arrays once did
+            if (kept + size <= KEPT && kept + size + used <= most) {  // never holds more than the arrays once did
                 blocks[size].push_back(block);
                 kept += size;
                 return;
             }
         }
-        std::free(block);
+        munmap(block, size);
     }
 };
 

@@ -114,7 +114,7 @@ class GPT:
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
         x, embedding_drop = drop(x, 0)
         a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), eps)
-        caches = [ops, (embedding, embedding_drop, ln_1)]
+        caches = [ops, embedding, embedding_drop, ln_1]                         # a stack: last in, first out
         for i, next_norm in enumerate(self.norms_after_blocks()):
             a, qkv = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_attn"))                     # (B, T, 3C)
             a, attention = ops.attention_forward(a, n_head)                                     # (B, T, C)
@@ -124,13 +124,13 @@ class GPT:
             m, mlp = ops.mlp_forward(m, *layer(p, f"h.{i}.mlp.c_fc"), *layer(p, f"h.{i}.mlp.c_proj"))
             m, mlp_drop = drop(m, 2 * i + 2)
             (x, a), ln = ops.residual_layernorm_forward(x, m, *layer(p, next_norm), eps)
-            caches.append((qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln))
+            caches += [qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln]
         return a, caches
 
     def backward(self, dlosses, caches, grads=None):
         """dlosses (B*T,) -> grads: `losses` walked back, line for line, each op adding to the gradients of its parameters.
 
-        That they add is why tied weights work. The caches are used up: what a block kept is free once it is passed.
+        That they add is why tied weights work. The caches are used up: each is free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
         da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
@@ -140,19 +140,17 @@ class GPT:
         """da (B, T, C), the gradient of what `hidden` returned -> g, with the gradients added."""
         ops, dx = caches[0], None
         for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
-            qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln = caches.pop()
-            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), ln, into=layer(g, next_norm))
-            dm = self.undrop(dm, mlp_drop)
-            dm, *_ = ops.mlp_backward(dm, mlp, into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
-            dx, da, *_ = ops.residual_layernorm_backward((dx, dm), ln_2, into=layer(g, f"h.{i}.ln_2"))
-            da = self.undrop(da, attention_drop)
-            da, *_ = ops.linear_backward(da, proj, into=layer(g, f"h.{i}.attn.c_proj"))
-            da = ops.attention_backward(da, attention)                          # (B, T, C) -> (B, T, 3C)
-            da, *_ = ops.linear_backward(da, qkv, into=layer(g, f"h.{i}.attn.c_attn"))
-        embedding, embedding_drop, ln_1 = caches.pop()
-        da, *_ = ops.layernorm_backward(da, ln_1, into=layer(g, "h.0.ln_1"))
-        dx = self.undrop(dx + da, embedding_drop)                               # both branches end in the same x
-        ops.embedding_backward(dx, embedding, into=(g["wte.weight"], g["wpe.weight"]))
+            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), caches.pop(), into=layer(g, next_norm))
+            dm = self.undrop(dm, caches.pop())
+            dm, *_ = ops.mlp_backward(dm, caches.pop(), into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
+            dx, da, *_ = ops.residual_layernorm_backward((dx, dm), caches.pop(), into=layer(g, f"h.{i}.ln_2"))
+            da = self.undrop(da, caches.pop())
+            da, *_ = ops.linear_backward(da, caches.pop(), into=layer(g, f"h.{i}.attn.c_proj"))
+            da = ops.attention_backward(da, caches.pop())                       # (B, T, C) -> (B, T, 3C)
+            da, *_ = ops.linear_backward(da, caches.pop(), into=layer(g, f"h.{i}.attn.c_attn"))
+        da, *_ = ops.layernorm_backward(da, caches.pop(), into=layer(g, "h.0.ln_1"))
+        dx = self.undrop(dx + da, caches.pop())                                 # both branches end in the same x
+        ops.embedding_backward(dx, caches.pop(), into=(g["wte.weight"], g["wpe.weight"]))
         return g
 
     def norms_after_blocks(self):

@@ -17,7 +17,7 @@ class AdamW:
 
     def zero_grads(self):
         """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
-        self.grads.flat[:] = 0
+        self.grads.clear()
         return self.grads
 
     def step(self, grads, lr=None, scale=1.0):

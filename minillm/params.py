@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from .memory import zeros
+
 
 def gpt_shapes(config):
     """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
@@ -32,11 +34,11 @@ class Params:
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
     def __init__(self, shapes, dtype=np.float32):
-        """shapes: {name: shape}. The buffer starts as zeros."""
+        """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again."""
         self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
-        self.flat = np.zeros(sum(sizes), dtype)
+        self.flat, self.clear = zeros(sum(sizes), dtype)
         ends = np.cumsum(sizes)
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}

@@ -302,3 +302,11 @@ def test_a_cache_of_another_batch_size_is_named():
     model = rough_model()
     with pytest.raises(ValueError, match="batch|tokens|cache"):
         model.decode(good(), model.new_cache(1))
+
+
+def test_backward_uses_the_caches_up():
+    """What an op kept is freed as soon as its backward is done: only the namespace of ops is left of the stack."""
+    model = rough_model()
+    losses, caches = model.losses(*batch())
+    model.backward(np.ones_like(losses), caches)
+    assert caches == [model.ops]

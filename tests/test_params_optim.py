@@ -212,3 +212,14 @@ def test_load_toml_names_the_file_of_an_unknown_key(tmp_path):
 def test_load_toml_of_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 3_000_000])
+def test_a_cleared_buffer_is_zeros_again(size):
+    """Large or small, whole pages or not; the views see it, too."""
+    params = Params({"a": (size,)}, "float32")
+    params.flat[:] = 1
+    params.clear()
+    assert not params["a"].any()
+    params.flat[:] = 2
+    assert params.flat.sum() == 2 * size
