@@ -37,11 +37,15 @@ inline T number(T x) { return x; }
 // The first n of WIDTH<float> numbers; the others are zeros.
 inline Halves load_part(const bf16* p, int64_t n) {
     Halves h{};
-    std::memcpy(&h, p, n * sizeof(bf16));
+    if (n == WIDTH<float>) std::memcpy(&h, p, sizeof h);
+    else std::memcpy(&h, p, n * sizeof(bf16));
     return h;
 }
 
-inline void store_part(bf16* p, Halves h, int64_t n) { std::memcpy(p, &h, n * sizeof(bf16)); }
+inline void store_part(bf16* p, Halves h, int64_t n) {
+    if (n == WIDTH<float>) std::memcpy(p, &h, sizeof h);                     // one instruction
+    else std::memcpy(p, &h, n * sizeof(bf16));
+}
 
 // out = x, rounded. Parallel over blocks.
 inline void round_array(bf16* out, const float* x, int64_t n) {

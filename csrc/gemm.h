@@ -221,7 +221,8 @@ void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, cons
                    const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
                    const Finish& finish, int64_t row, int64_t column) {
     alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
-    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(c + i * stride, 1);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < Engine::COLUMNS; j += 64 / sizeof(T)) __builtin_prefetch(c + i * stride + j, 1);
     Engine::multiply(session, tile, a, b, depth, columns);
     for (int64_t i = 0; i < rows; i++)
         write_row(c + i * stride, tile + i * Engine::COLUMNS, columns, stage, finish, row + i, column);

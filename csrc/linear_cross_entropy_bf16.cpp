@@ -1,14 +1,19 @@
 // The tied head and the loss with products in bfloat16. Formulas and plan: linear_cross_entropy.cpp, the twin of this.
 //
-// Logits, their maximum and their sums are float; x and wte are rounded on their way into the product. Going back, a
-// tile of dz is rounded as it is made, after the 1 of the target is taken away: p - 1 of a likely target is a small
-// difference, which rounding p first would ruin. Small problems keep their logits, as there.
+// Logits, their maximum and their sums are float; x and wte are rounded on their way into the product. What the backward
+// needs of a tile of logits is kept, as far as KEPT_BYTES_BF16 reach, in two bytes each, as
+//
+//   e = exp(z - top), rounded        top: the row's largest logit when the tile was met, one float for a row and tile
+//
+// from which p = e * exp(top - last top - logsum) has a relative error of 2^-9, whatever the size of z (a rounded z has not).
+// Rows beyond that are multiplied again, to the same e. dz at the target comes from the loss, as exp(-loss) - 1: for a
+// likely target it is a small difference, which rounding p first would ruin.
 #include "gemm_bf16.h"
 #include "ids.h"
 #include "linear.h"
 #include "vecmath.h"
 
-constexpr int64_t HEAD_COLUMNS_BF16 = 1024;
+constexpr int64_t HEAD_COLUMNS_BF16 = 1024, KEPT_BYTES_BF16 = 128 << 20;
 
 struct HeadBf16 {
     const bf16* x;                    // (N, C)
@@ -16,82 +21,145 @@ struct HeadBf16 {
     const int64_t* targets;           // (N,)
     int64_t ignore_index, N, V, C;
 
+    int64_t tiles() const { return ceil_div(V, HEAD_COLUMNS_BF16); }
+
+    // The place of a row's target among the columns from `column` on, or -1.
+    int64_t target(int64_t row, int64_t column, int64_t columns) const {
+        int64_t y = targets[row] - column;
+        return targets[row] != ignore_index && 0 <= y && y < columns ? y : -1;
+    }
+
     // The product of rows [row, row + rows) and columns [column, column + columns) of the logits.
     template <class Finish>
-    void logits(float* z, int64_t stride, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                const Finish& finish) const {
+    void logits(float* z, int64_t row, int64_t rows, int64_t column, int64_t columns, const Finish& finish) const {
         multiply_bf16(rows, columns, C, Matrix<bf16>{x + row * C, C}, Matrix<float>{wte + column * C, C, true}, z,
-                      stride, false, finish);
+                      columns, false, finish);
     }
 };
 
-// kept: (N, V) for all logits, or null.
-void head_forward_bf16_kernel(float* losses, RowSums<float> sums, float* kept, const HeadBf16& head) {
-    thread_local Scratch<float> scratch;
-    float* tile = kept ? nullptr : scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
-    for (int64_t row = 0; row < head.N; row += HEAD_ROWS) {
-        int64_t rows = std::min(HEAD_ROWS, head.N - row);
-        std::vector<OnlineSoftmax<float>> softmax(rows);
-        for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
-            int64_t columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
-            int64_t stride = kept ? head.V : columns;
-            float* z = kept ? kept + row * head.V + column : tile;
-            head.logits(z, stride, row, rows, column, columns, Keep());
+// What the forward leaves for the backward.
+struct HeadCache {
+    float* losses;                    // (N,)
+    RowSums<float> sums;
+    float* tops;                      // (N, tiles)
+    bf16* kept;                       // (kept_rows, V): e of the first rows
+    int64_t kept_rows;
+};
+
+// Rows whose e is kept: all if they fit, else as many blocks of HEAD_ROWS as do.
+inline int64_t rows_kept(int64_t N, int64_t V) {
+    int64_t fitting = KEPT_BYTES_BF16 / int64_t(sizeof(bf16)) / std::max<int64_t>(V, 1);
+    return N <= fitting ? N : fitting / HEAD_ROWS * HEAD_ROWS;
+}
+
+inline Halves head_exp(Vec<float> z, float top) { return to_bf16(vexp<float>(z - top)); }
+
+// The sum of exp(z - top) over a tile's row; on its way each goes to e, rounded, unless e is null.
+inline float exp_sum(bf16* e, const float* z, float top, int64_t columns) {
+    constexpr int64_t W = WIDTH<float>;
+    Vec<float> total{};
+    for (int64_t j = 0; j < columns; j += W) {
+        int64_t n = std::min(W, columns - j);
+        Vec<float> v = vexp<float>((n == W ? load(z + j) : load_part(z + j, n, -INFINITY)) - top);
+        if (e) store_part(e + j, to_bf16(v), n);
+        total += v;
+    }
+    return sum<float>(total);
+}
+
+// Brings a row's running softmax up to date with one more tile.
+void add_tile(OnlineSoftmax<float>& row, const float* z, bf16* e, int64_t columns, int64_t target) {
+    float larger = std::max(row.top, row_max(z, columns));
+    row.total = row.total * std::exp(row.top - larger) + exp_sum(e, z, larger, columns);
+    row.top = larger;
+    if (target >= 0) row.right = z[target];
+}
+
+void head_forward_rows(const HeadCache& out, const HeadBf16& head, float* z, int64_t row, int64_t rows) {
+    std::vector<OnlineSoftmax<float>> softmax(rows);
+    for (int64_t tile = 0, column = 0; column < head.V; tile++, column += HEAD_COLUMNS_BF16) {
+        int64_t columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
+        head.logits(z, row, rows, column, columns, Keep());
 #pragma omp parallel for if (rows * columns > 4096)
-            for (int64_t i = 0; i < rows; i++) {
-                int64_t y = head.targets[row + i] - column;
-                bool here = head.targets[row + i] != head.ignore_index && 0 <= y && y < columns;
-                softmax[i].add(z + i * stride, columns, here ? y : -1);
-            }
-        }
         for (int64_t i = 0; i < rows; i++) {
-            sums.set(row + i, softmax[i]);
-            losses[row + i] = head.targets[row + i] == head.ignore_index ? 0.0f : sums.loss(row + i, softmax[i]);
+            bf16* e = row < out.kept_rows ? out.kept + (row + i) * head.V + column : nullptr;
+            add_tile(softmax[i], z + i * columns, e, columns, head.target(row + i, column, columns));
+            out.tops[(row + i) * head.tiles() + tile] = softmax[i].top;
         }
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        bool ignored = head.targets[row + i] == head.ignore_index;
+        out.sums.set(row + i, softmax[i]);
+        out.losses[row + i] = ignored ? 0.0f : out.sums.loss(row + i, softmax[i]);
     }
 }
 
-// z -> dz = scale * (exp(z - top - logsum) - 1 at the target), rounded. scale: dout, or 0 in ignored rows.
+void head_forward_bf16_kernel(const HeadCache& out, const HeadBf16& head) {
+    thread_local Scratch<float> scratch;
+    float* z = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
+    for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
+        head_forward_rows(out, head, z, row, std::min(HEAD_ROWS, head.N - row));
+}
+
+// z -> dz = scale * (exp(z - top - logsum) - 1 at the target), rounded, for one tile.
 struct SoftmaxBf16 {
-    const float *top, *logsum, *scale;
-    const int64_t* targets;
-    bf16* dz;
-    int64_t first_column, columns;
-    void operator()(Vec<float> z, int64_t row, int64_t column, int64_t n) const {
-        Vec<float> d = vexp<float>(z - top[row] - logsum[row]) * scale[row];
-        int64_t y = targets[row] - first_column - column;
-        if (0 <= y && y < n) d[y] -= scale[row];
+    const float *top, *factor, *right;       // of each row: e's top; scale * p / e; dz at the target
+    const int64_t* place;                    // of the target in the tile, or -1
+    bf16* dz;                                // (rows, columns)
+    int64_t columns;
+
+    void put(Halves e, int64_t row, int64_t column, int64_t n) const {
+        Vec<float> d = to_float(e) * factor[row];
+        int64_t y = place[row] - column;
+        if (place[row] >= 0 && 0 <= y && y < n) d[y] = right[row];
         store_part(dz + row * columns + column, to_bf16(d), n);
     }
+    void operator()(Vec<float> z, int64_t row, int64_t column, int64_t n) const {
+        put(head_exp(z, top[row]), row, column, n);
+    }
+    // The same from e that was kept.
+    void from(const bf16* e, int64_t stride, int64_t rows) const {
+        constexpr int64_t W = WIDTH<float>;
+#pragma omp parallel for if (rows * columns > 4096)
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < columns; j += W) {
+                int64_t n = std::min(W, columns - j);
+                put(load_part(e + i * stride + j, n), i, j, n);
+            }
+    }
 };
 
-// finish of logits that were kept, where otherwise the product that makes them again calls it.
-void finish_kept(const float* z, int64_t stride, int64_t rows, int64_t columns, const SoftmaxBf16& finish) {
-    constexpr int64_t W = WIDTH<float>;
-#pragma omp parallel for if (rows * columns > 4096)
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j += W) {
-            int64_t n = std::min(W, columns - j);
-            finish(load_part(z + i * stride + j, n), i, j, n);
-        }
+// dz of one tile, into dz (rows, columns).
+void head_dlogits_bf16(bf16* dz, const HeadCache& cache, const HeadBf16& head, const float* dout, int64_t row,
+                       int64_t rows, int64_t column, int64_t columns) {
+    thread_local Scratch<float> parts;
+    std::vector<float> numbers(3 * rows);
+    std::vector<int64_t> place(rows);
+    float *top = numbers.data(), *factor = top + rows, *right = factor + rows;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t n = row + i;
+        float scale = head.targets[n] == head.ignore_index ? 0.0f : dout[n];
+        top[i] = cache.tops[n * head.tiles() + column / HEAD_COLUMNS_BF16];
+        factor[i] = scale * std::exp(top[i] - cache.sums.top[n] - cache.sums.logsum[n]);
+        right[i] = scale * std::expm1(-cache.losses[n]);
+        place[i] = head.target(n, column, columns);
+    }
+    SoftmaxBf16 softmax{top, factor, right, place.data(), dz, columns};
+    if (row < cache.kept_rows) softmax.from(cache.kept + row * head.V + column, head.V, rows);
+    else head.logits(parts.at_least(rows * columns), row, rows, column, columns, softmax);
 }
 
-void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, RowSums<float> sums, const float* kept,
+void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, const HeadCache& cache,
                                const HeadBf16& head) {
     thread_local Scratch<bf16> scratch;
-    thread_local Scratch<float> parts;
-    int64_t C = head.C, most = std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V);
-    bf16* dz = scratch.at_least(most);                                             // (rows, columns)
-    std::vector<float> scale(head.N);
-    for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? 0.0f : dout[n];
+    int64_t C = head.C;
+    bf16* dz = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
     if (head.V == 0) std::fill_n(dx, head.N * C, 0.0f);
     if (head.N == 0 && !add) std::fill_n(dwte, head.V * C, 0.0f);
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
-            SoftmaxBf16 softmax{sums.top + row, sums.logsum + row, &scale[row], head.targets + row, dz, column, columns};
-            if (kept) finish_kept(kept + row * head.V + column, head.V, rows, columns, softmax);
-            else head.logits(parts.at_least(most), columns, row, rows, column, columns, softmax);
+            head_dlogits_bf16(dz, cache, head, dout, row, rows, column, columns);
             multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, Matrix<float>{head.wte + column * C, C},
                           dx + row * C, C, column > 0);
             multiply_bf16(columns, C, rows, Matrix<bf16>{dz, columns, true}, Matrix<bf16>{head.x + row * C, C},
@@ -103,38 +171,37 @@ py::tuple linear_cross_entropy_forward_bf16(py::array x, py::array wte, py::arra
     const float* px = input<float>("x", x, {ANY, ANY});
     int64_t N = x.shape(0), C = x.shape(1);
     const float* pw = input<float>("wte", wte, {ANY, C});
-    int64_t V = wte.shape(0);
+    int64_t V = wte.shape(0), kept_rows = rows_kept(N, V);
     auto checked = ids("targets", targets, {N}, V, &ignore_index);
-    bool keep = N * V <= KEPT_BYTES / int64_t(sizeof(float));
+    auto rounded_x = fresh<uint16_t>({N, C}), kept = fresh<uint16_t>({kept_rows, V});
+    HeadBf16 head{(bf16*)rounded_x.mutable_data(), pw, checked.data(), ignore_index, N, V, C};
     auto losses = fresh<float>({N}), top = fresh<float>({N}), logsum = fresh<float>({N}),
-         logits = fresh<float>({keep ? N : 0, V});
-    auto rounded_x = fresh<uint16_t>({N, C});
-    bf16* pr = (bf16*)rounded_x.mutable_data();
-    HeadBf16 head{pr, pw, checked.data(), ignore_index, N, V, C};
-    RowSums<float> sums{top.mutable_data(), logsum.mutable_data()};
-    float *pl = losses.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
+         tops = fresh<float>({N, head.tiles()});
+    HeadCache cache{losses.mutable_data(), {top.mutable_data(), logsum.mutable_data()}, tops.mutable_data(),
+                    (bf16*)kept.mutable_data(), kept_rows};
     {
         py::gil_scoped_release nogil;
-        round_array(pr, px, N * C);
-        head_forward_bf16_kernel(pl, sums, kept, head);
+        round_array((bf16*)head.x, px, N * C);
+        head_forward_bf16_kernel(cache, head);
     }
-    return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, top, logsum, logits));
+    return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, losses, top, logsum, tops, kept));
 }
 
 py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], wte = cache[1], targets = cache[2], top = cache[4], logsum = cache[5], logits = cache[6];
+    py::array x = cache[0], wte = cache[1], targets = cache[2], losses = cache[4], top = cache[5], logsum = cache[6],
+              tops = cache[7], kept = cache[8];
     int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
     const float* pd = input<float>("dout", dout, {N});
     HeadBf16 head{(const bf16*)x.data(), (const float*)wte.data(), (const int64_t*)targets.data(),
                   cache[3].cast<int64_t>(), N, V, C};
-    RowSums<float> sums{(float*)top.data(), (float*)logsum.data()};               // read only
-    auto* kept = logits.shape(0) ? (const float*)logits.data() : nullptr;
+    HeadCache left{(float*)losses.data(), {(float*)top.data(), (float*)logsum.data()}, (float*)tops.data(),
+                   (bf16*)kept.data(), kept.shape(0)};                                // read only
     auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
     bool add = !into.is_none();
     float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
     {
         py::gil_scoped_release nogil;
-        head_backward_bf16_kernel(pdx, pdw, add, pd, sums, kept, head);
+        head_backward_bf16_kernel(pdx, pdw, add, pd, left, head);
     }
     return py::make_tuple(dx, dwte);
 }

@@ -126,9 +126,10 @@ def test_mlp_is_the_same_in_every_batch_and_thread_count():
 
 
 def test_head_is_the_same_in_every_batch_and_thread_count():
-    x, wte, targets, dout = head_arrays(1100, 16_400, 5, "float32")
+    """Of 1,100 rows, 1,024 keep what the backward needs, the others are multiplied again; of the part, all are kept."""
+    x, wte, targets, dout = head_arrays(1100, 65_000, 5, "float32")
     losses, dx, dwte = head(x, wte, targets, dout, BF16)
-    rows = slice(1000, 1040)
+    rows = slice(1010, 1040)
     part, dpart, _ = head(x[rows], wte, targets[rows], dout[rows], BF16)
     assert part.tobytes() == losses[rows].tobytes() and dpart.tobytes() == dx[rows].tobytes()
     KERNELS.set_threads(1)
@@ -150,7 +151,8 @@ def test_the_gradient_of_a_likely_target_is_not_rounded_away():
     x, wte = np.full((4, 1), 1.0, "float32"), np.array([[6.0], [0.0], [-1.0]], "float32")
     targets, dout = np.zeros(4, int), np.ones(4, "float32")
     (_, _, dwte), (_, _, want) = head(x, wte, targets, dout, BF16), head(x, wte, targets, dout, "numpy")
-    np.testing.assert_allclose(dwte, want, rtol=2 ** -8)
+    np.testing.assert_allclose(dwte[0], want[0], rtol=2 ** -8)          # made from the loss, and rounded
+    np.testing.assert_allclose(dwte, want, rtol=2 ** -7)                # made from what was kept, which was rounded too
 
 
 def test_select_takes_the_variant_where_there_is_one():
