@@ -119,13 +119,15 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
         }
 }
 
-// Lines are columns in memory: R of them are copied for each k.
+// Lines are columns in memory: R of them are copied for each k. Rows of memory are often pages apart, where the machine's
+// own prefetching stops.
 template <class T, int64_t R>
 void pack_along(T* panels, const T* src, int64_t stride, int64_t lines, int64_t depth) {
     for (int64_t k = 0; k < depth; k++)
         for (int64_t line = 0; line < lines; line += R) {
             T* to = panels + line * depth + k * R;
             const T* from = src + k * stride + line;
+            for (int64_t i = 0; i < R; i += 64 / sizeof(T)) __builtin_prefetch(from + 8 * stride + i);
             if (lines - line >= R) {
                 std::memcpy(to, from, R * sizeof(T));
             } else {
