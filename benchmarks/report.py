@@ -6,6 +6,7 @@ from minillm.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
 MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+TOKENIZER_MARKERS = "<!-- benchmarks tokenizer -->", "<!-- /benchmarks tokenizer -->"
 BUSY = 0.5          # load from other processes above which the report warns
 COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
@@ -96,11 +97,13 @@ def read(path):
 
 def update_readme(readme, results):
     """Put the tables of a results file between the markers of a README. Raises ValueError if a marker is missing."""
-    text = Path(readme).read_text(encoding="utf-8")
-    begin, end = (text.find(marker) for marker in MARKERS)
-    if not 0 <= begin < end or text.count(MARKERS[0]) != 1 or text.count(MARKERS[1]) != 1:
-        raise ValueError(f"{readme} must hold the lines {MARKERS[0]} and {MARKERS[1]}, once each and in this order")
-    text = text[:begin + len(MARKERS[0])] + "\n" + markdown(read(results)) + text[end:]
+    text, document = Path(readme).read_text(encoding="utf-8"), read(results)
+    tokenizer = {row["op"].split()[0] for row in document["rows"]} == {"tokenizer"}
+    markers, part = (TOKENIZER_MARKERS, tokenizer_markdown) if tokenizer else (MARKERS, markdown)
+    begin, end = (text.find(marker) for marker in markers)
+    if not 0 <= begin < end or text.count(markers[0]) != 1 or text.count(markers[1]) != 1:
+        raise ValueError(f"{readme} must hold the lines {markers[0]} and {markers[1]}, once each and in this order")
+    text = text[:begin + len(markers[0])] + "\n" + part(document) + text[end:]
     with atomic_write(readme, encoding="utf-8") as file:
         file.write(text)
 
@@ -117,6 +120,30 @@ def markdown(document):
         parts.append(f"GPT-2, `{op}`, {dims}:\n")
         parts.append(model_table([row for row in rows if (row["op"], row["dims"]) == (op, dims)]))
     return "\n".join(parts)
+
+
+def tokenizer_markdown(document):
+    """The README's part about tokenizers: encoding, training, and the stream."""
+    rows = {kind: [row for row in document["rows"] if row["op"] == f"tokenizer {kind}"] for kind in ("encode", "train", "stream")}
+    parts = ["\n".join(line + "  " for line in about(document).splitlines()[:-1]) + "\n"]
+    if rows["encode"]:
+        parts.append("Encoding, MB/s:\n")
+        parts.append(pivot(rows["encode"], lambda row: f"{row['dims']} {row['direction']}", lambda row: f"{row['mbs']:,.0f}"))
+    if rows["train"]:
+        parts.append("Training on the mixed text, one thread, seconds (peak MB):\n")
+        parts.append(pivot(rows["train"], lambda row: f"{int(row['dims'].split()[0]) // 1000}k tokens",
+                           lambda row: f"{row['median_ms'] / 1e3:.2f} ({row['peak_rss_mb']:,.0f})"))
+    parts += [f"A stream of {row['dims'].split(' 1 thread')[0]} through `encode_iterable`, an id at a time: {row['mbs']:,.0f} MB/s, "
+              f"{row['peak_rss_mb']:,.0f} MB at most.\n" for row in rows["stream"]]
+    return "\n".join(parts)
+
+
+def pivot(rows, column, value):
+    """A line for each candidate, a column for each column(row)."""
+    columns = list(dict.fromkeys(map(column, rows)))
+    found = {(row["candidate"], column(row)): value(row) for row in rows}
+    names = dict.fromkeys(row["candidate"] for row in rows)
+    return pipes([["", *columns]] + [[name, *(found.get((name, key), "-") for key in columns)] for name in names], left=1)
 
 
 def op_table(rows):

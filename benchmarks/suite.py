@@ -2,6 +2,7 @@
 import json
 import sys
 from datetime import date
+from inspect import isgenerator
 from pathlib import Path
 
 from minillm.progress import Progress
@@ -75,11 +76,26 @@ def measure(document, names, dims, options):
             found = SPECIAL[name](options, peaks, Progress(name, unit="round"))
         else:
             found = op_rows(name, dims, options.dtype, options.threads, peaks, options.ladder, options.repeat)
-        rows, wrong, skipped = found
-        document["rows"] += rows
-        document["wrong"] |= {f"{name} {candidate}": lines for candidate, lines in wrong.items()}
-        document["skipped"] |= {f"{name} {candidate}": why for candidate, why in skipped.items()}
+        for part in found if isgenerator(found) else [found]:       # long ones come part by part
+            add(document, name, *part)
+            save(document, options)
     progress.close()
+
+
+def add(document, name, rows, wrong, skipped):
+    document["rows"] += rows
+    document["wrong"] |= {f"{name} {candidate}": lines for candidate, lines in wrong.items()}
+    document["skipped"] |= {f"{name} {candidate}": why for candidate, why in skipped.items()}
+
+
+def save(document, options):
+    """Write what there is so far, if it is wanted as a file; returns the path or None."""
+    if not options.json or options.out == "-":
+        return None
+    what = "all" if options.all else "-".join(options.names) or "ops"
+    path = options.out or report.RESULTS / f"{document['date']}-{what}.json"
+    report.write_json(document, path)
+    return path
 
 
 def publish(document, options, names):
@@ -88,8 +104,5 @@ def publish(document, options, names):
         json.dump(document, sys.stdout, indent=1)
         return print()
     print(report.page(document))
-    if options.json:
-        what = "all" if options.all else "-".join(options.names) or "ops"
-        path = options.out or report.RESULTS / f"{document['date']}-{what}.json"
-        report.write_json(document, path)
+    if path := save(document, options):
         print(f"results in {path}")

@@ -225,6 +225,42 @@ def step_share(config, B, T):
     return step.step_flops(config, B, T) - 12 * 7 * B * T ** 2 * 768
 
 
+EMPTY = {"date": "2026-01-01", "peaks": {}, "rows": [], "wrong": {}, "skipped": {},
+         "machine": {"cpu": "a CPU", "threads": 1, "cores": 1, "flags": [], "numpy": "2", "blas": "b", "torch": None,
+                     "minillm_kernels": "scalar", "load": 0.0}}
+
+
+def tokenizer_row(op, dims, direction, candidate, mbs):
+    return {"op": f"tokenizer {op}", "dims": dims, "dtype": "uint16", "direction": direction, "candidate": candidate,
+            "median_ms": 1500.0, "low_ms": 1.0, "high_ms": 2.0, "mbs": mbs, "peak_rss_mb": 99.0, "x_minillm": 1.0}
+
+
+def test_tokenizer_tables_have_a_line_a_candidate(tmp_path):
+    rows = [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250), tokenizer_row("train", "8000 1 thread", "train", "a", 9),
+            tokenizer_row("encode", "prose 1 thread", "warm", "minillm", 480), tokenizer_row("stream", "1 GB 1 thread", "stream", "a", 7),
+            tokenizer_row("encode", "prose 1 thread", "cold", "a", 15)]
+    (tmp_path / "results.json").write_text(json.dumps(EMPTY | {"rows": rows}))
+    (tmp_path / "README.md").write_text("\n".join(["<!-- benchmarks -->", *report.TOKENIZER_MARKERS]))
+    report.update_readme(tmp_path / "README.md", tmp_path / "results.json")
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("<!-- benchmarks -->\n<!-- benchmarks tokenizer -->\n")
+    for line in ("|  | prose 1 thread cold | prose 1 thread warm |", "| minillm | 250 | 480 |", "| a | 15 | - |",
+                 "|  | 8k tokens |", "| a | 1.50 (99) |", "A stream of 1 GB through `encode_iterable`, an id at a time: 7 MB/s"):
+        assert line in text
+
+
+def test_what_was_measured_before_an_interruption_is_kept(tmp_path, monkeypatch):
+    def parts(options, peaks, progress):
+        yield [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250)], {}, {"other": "not installed"}
+        assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(suite.SPECIAL, "tokenizer", parts)
+    assert cli.main(["tokenizer", "--json", "--out", str(tmp_path / "results.json")]) == 130
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert len(document["rows"]) == 1 and document["skipped"] == {"tokenizer other": "not installed"}
+
+
 def test_readme_table_goes_between_the_markers(tmp_path, capsys, monkeypatch):
     _, document = run_json(tmp_path, "gelu")
     readme = tmp_path / "README.md"
@@ -240,6 +276,7 @@ def test_readme_table_goes_between_the_markers(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("text", ["", "<!-- benchmarks -->", "<!-- /benchmarks --><!-- benchmarks -->"])
 def test_readme_without_markers_is_left_alone(tmp_path, text):
     (tmp_path / "README.md").write_text(text)
+    (tmp_path / "results.json").write_text(json.dumps(EMPTY))
     with pytest.raises(ValueError, match="<!-- /benchmarks -->, once each"):
         report.update_readme(tmp_path / "README.md", tmp_path / "results.json")
     assert (tmp_path / "README.md").read_text() == text
