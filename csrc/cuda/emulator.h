@@ -47,6 +47,7 @@ namespace emu {
 //   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that;
 //   bit 5: not the next thread in order goes on, but any.
 inline unsigned seed = 0;
+inline unsigned first_x = 0;                // blocks before it are left out: tests of the last of very many
 inline int capability = 90;                 // what the device says it is
 inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
@@ -300,10 +301,12 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
     const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + 2 * GUARD - 1) / GUARD * GUARD;
     b.shared = reinterpret_cast<unsigned char*>(start);
     b.shared_bytes = shared;
-    for (uint64_t i = 0; i < uint64_t(grid.x) * grid.y * grid.z; i++) {
-        b.index = dim3(i % grid.x, i / grid.x % grid.y, unsigned(i / grid.x / grid.y));
-        run_block(b, shared);
-    }
+    for (unsigned z = 0; z < grid.z; z++)
+        for (unsigned y = 0; y < grid.y; y++)
+            for (unsigned x = first_x; x < grid.x; x++) {
+                b.index = dim3(x, y, z);
+                run_block(b, shared);
+            }
     check_device_guards();
 }
 
