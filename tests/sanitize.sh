@@ -11,12 +11,12 @@ trap 'rm -rf "$copy"' EXIT
 cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md "$copy"
 cd "$copy"
 find minillm -name '*.so' -delete
-MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa "$python" setup.py -q build_ext --inplace
+MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa,data "$python" setup.py -q build_ext --inplace
 case $kind in
     address) library=libasan.so; options="detect_leaks=0:detect_stack_use_after_return=0" ;;   # Python itself leaks
     thread) library=libtsan.so; options="report_bugs=1:ignore_noninstrumented_modules=1" ;;
 esac
 echo "sanitize: $kind, $isa"
 MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
-    "$python" -m pytest -q -p no:cacheprovider -k "cpu or kernel or gemm or bf16" tests/test_ops.py tests/test_kernels.py \
-    tests/test_gemm.py tests/test_bf16.py
+    "$python" -m pytest -q -p no:cacheprovider -k "cpu or kernel or gemm or bf16 or cpp or core" tests/test_ops.py tests/test_kernels.py \
+    tests/test_gemm.py tests/test_bf16.py tests/test_minhash.py

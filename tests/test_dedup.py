@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.__main__ import main
-from minillm.data import dedup, external, minhash
-from minillm.data.dedup import Options
+from minillm.data import dedup, duplicates, external, minhash
+from minillm.data.duplicates import Options
 
 WORDS = [f"{a}{b}{c}" for a, b, c in itertools.product("bdfgklmn", "aeiou", ["r", "st", "nd", "x", ""])]
 EVERY_PAIR = minhash.Lsh(bands=64, rows=1, ngram=3)         # finds nearly all pairs above a similarity of 0.1
@@ -179,7 +179,7 @@ def test_examples_show_the_kept_one_first(tmp_path):
     assert report["examples"]
     for cluster in report["examples"]:
         lengths = [len(member["text"]) for member in cluster["members"]]
-        assert 2 <= len(lengths) <= cluster["documents"] and max(lengths) == lengths[0] <= dedup.EXCERPT
+        assert 2 <= len(lengths) <= cluster["documents"] and max(lengths) == lengths[0] <= duplicates.EXCERPT
         assert all("part0.jsonl:" in member["name"] for member in cluster["members"])
 
 
@@ -243,7 +243,7 @@ def test_stopped_anywhere_the_old_output_stays(tmp_path, monkeypatch, stage):
 
     def stop(*arguments):
         raise KeyboardInterrupt
-    monkeypatch.setattr(dedup, stage, stop)
+    monkeypatch.setattr(duplicates, stage, stop)
     assert main(["data", "dedup", str(tmp_path / "in"), "-o", str(tmp_path / "out.jsonl")]) == 130
     found = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert found == before
@@ -251,8 +251,8 @@ def test_stopped_anywhere_the_old_output_stays(tmp_path, monkeypatch, stage):
 
 def test_killed_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     write_jsonl(tmp_path / "in", corpus())
-    program = ("import sys, time; from minillm.data import dedup; "
-               "dedup.summary = lambda *_: (print('there', flush=True), time.sleep(60)); "
+    program = ("import sys, time; from minillm.data import dedup, duplicates; "
+               "duplicates.summary = lambda *_: (print('there', flush=True), time.sleep(60)); "
                f"dedup.dedup([{str(tmp_path / 'in')!r}], {str(tmp_path / 'out.jsonl')!r})")
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "there\n"

@@ -1,4 +1,4 @@
-"""Deduplication on more than one machine: the stages of dedup.py as tasks of Dask (extra `dask`).
+"""Deduplication on more than one machine: the stages of duplicates.py as tasks of Dask (extra `dask`).
 
 A part is a file of the input. Every task is a pure function of its parts, so when a worker dies Dask runs what was lost
 again, elsewhere, and the result is the same, byte for byte, as that of `dedup.dedup` in one process.
@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import dedup, extract, minhash
-from .dedup import EXACT, KEPT, TABLE, Options
+from ..tokenizer.fast import count_threads
+from . import dedup, duplicates, extract, minhash
+from .duplicates import EXACT, KEPT, TABLE, Options, Written
 
 ENTRY = np.dtype([("key", "<u8"), ("document", "<i8"), ("bytes", "<i8"), ("tie", "<u8")])
 MOST_BUCKETS = 64
@@ -41,12 +42,12 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
         job = Job(client, inputs, options, progress)
         table = job.sign()
         parents, state = np.arange(len(table)), np.zeros(len(table), np.uint8)
-        copies = dedup.copies_of(parents, table)
+        copies = duplicates.copies_of(parents, table)
         state[copies[:, 1]] = EXACT
         minhash.unite(parents, copies)
         looked_at = job.near(table, state, parents) if options.lsh else {}
         repeated = set(job.repeated_lines(state).tolist()) if options.lines else None
-        examples = dedup.example_clusters(table, parents)
+        examples = duplicates.example_clusters(table, parents)
         report = dedup.write_outcomes(job.outcomes(state, repeated, examples), output, table, state, parents, examples)
     return dedup.finish(report, output, options, job.report, looked_at)
 
@@ -62,7 +63,7 @@ def connected(scheduler: str, options: Options):
         with Client(scheduler) as client:
             yield client
         return
-    workers = dedup.count_threads(options.threads)
+    workers = count_threads(options.threads)
     with (LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client):
         yield client
 
@@ -116,7 +117,7 @@ class Job:
         pairs = np.unique(pairs, axis=0)
         similar = self.verified(pairs) if self.options.verify else pairs
         minhash.unite(parents, similar)
-        dedup.mark_near(table, state, parents)
+        duplicates.mark_near(table, state, parents)
         return {"candidates": len(pairs), "similar": len(similar)}
 
     def verified(self, pairs: np.ndarray) -> np.ndarray:
@@ -144,7 +145,7 @@ class Job:
         found = [self.submit(frequent_of_bucket, pieces, self.options) for pieces in self.buckets_of(futures)]
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self.results(found, "lines")]))
 
-    def outcomes(self, state: np.ndarray, repeated: set[int] | None, examples: list[dict]) -> Iterator[dedup.Written]:
+    def outcomes(self, state: np.ndarray, repeated: set[int] | None, examples: list[dict]) -> Iterator[Written]:
         """Part after part, of which only a few are there at a time."""
         repeated = self.submit(identity, repeated)
         quoted = {number for cluster in examples for number in cluster["members"]}
@@ -203,10 +204,10 @@ def sign_part(part: tuple[str, str], options: Options, buckets: int):
     """((rows of the table, reader's report), a list of ENTRY arrays for the buckets; documents count from 0)."""
     report, rows, entries = extract.Report(), [np.empty(0, TABLE)], [np.empty(0, ENTRY)]
     for first, batch in batches_of(part, options, report):
-        fresh = dedup.table_rows(batch, options.field)
+        fresh = duplicates.table_rows(batch, options.field)
         rows.append(fresh)
         if options.lsh:
-            keys, places = dedup.sign_batch(batch, options, 1)
+            keys, places = duplicates.sign_batch(batch, options, 1)
             entry = np.empty(len(keys), ENTRY)
             entry["key"], entry["document"] = keys, first + places
             entry["bytes"], entry["tie"] = fresh["bytes"][places], fresh["tie"][places]
@@ -223,7 +224,7 @@ def pairs_of_bucket(pieces: list[np.ndarray], offsets: np.ndarray, state: np.nda
     unique = state[documents] == KEPT
     entries, documents = entries[unique], documents[unique]
     order = np.argsort(entries["key"], kind="stable")
-    found = dedup.bucket_pairs(entries["key"][order], documents[order], entries[order])
+    found = duplicates.bucket_pairs(entries["key"][order], documents[order], entries[order])
     return np.unique(found[found[:, 0] != found[:, 1]], axis=0)
 
 
@@ -247,21 +248,21 @@ def similar_of_parts(left, right, places: np.ndarray, options: Options) -> np.nd
 
 
 def lines_of_part(part: tuple[str, str], chosen: np.ndarray, sizes: np.ndarray, options: Options, buckets: int):
-    hashes = [dedup.line_hashes(batch, chosen[first:first + len(batch)], options)
+    hashes = [duplicates.line_hashes(batch, chosen[first:first + len(batch)], options)
               for first, batch in same_batches_of(part, options, sizes)]
     hashes = np.concatenate([np.empty(0, np.uint64), *hashes])
     return None, cut(hashes, hashes, buckets)
 
 
 def frequent_of_bucket(pieces: list[np.ndarray], options: Options) -> np.ndarray:
-    return dedup.frequent(np.concatenate(pieces), options)
+    return duplicates.frequent(np.concatenate(pieces), options)
 
 
 def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
-                    sizes: np.ndarray, options: Options) -> dedup.Written:
-    whole = dedup.Written()
+                    sizes: np.ndarray, options: Options) -> Written:
+    whole = Written()
     for first, batch in same_batches_of(part, options, sizes):
-        found = dedup.outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
+        found = duplicates.outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
         whole.lines += found.lines
         whole.emptied += found.emptied
         whole.cut += found.cut

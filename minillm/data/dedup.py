@@ -17,58 +17,24 @@ Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 
 and 8 for each distinct shingle of the documents in pairs.
 """
 import errno
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from dataclasses import field as dataclass_field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ..files import atomic_write
 from ..tokenizer.fast import count_threads
-from . import extract, minhash
+from . import duplicates, extract, minhash
+from .duplicates import EXACT, KEPT, LINES, TABLE, Options, Written
 from .external import ExternalSort
-from .minhash import Lsh
 
-TABLE = np.dtype([("digest", "<u8", 2), ("bytes", "<i8"), ("tie", "<u8")])      # a document
 BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of text that is handed to the threads together
-NEIGHBOURS = 8              # in a large bucket each document is compared with this many, and with the best
 PAIRS = 2**16               # verified together
-LEAST_MEMORY = 2**26
-EXAMPLES, MEMBERS, EXCERPT = 12, 4, 160         # clusters in the report, members of each, characters of each
-CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-KEPT, EXACT, NEAR, LINES = range(4)
-REASONS = {EXACT: "exact duplicate", NEAR: "near-duplicate", LINES: "only repeated lines"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """lsh: None finds exact duplicates only. threshold: the Jaccard similarity from which a pair is one, if `verify`;
-    without, every pair that shares a band is. lines: N removes lines in more than N kept documents, None leaves them;
-    line_characters: shorter lines stay. memory: bytes. threads: None for all cores. field: of a .jsonl with the text.
-    """
-    lsh: Lsh | None = Lsh(bands=16, rows=8)      # minhash.choose(0.8, miss_weight=minhash.MISS_WEIGHT)
-    threshold: float = 0.8
-    verify: bool = True
-    lines: int | None = None
-    line_characters: int = 30
-    memory: int = 2**30
-    threads: int | None = None
-    field: str = "text"
-
-    def __post_init__(self):
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must be above 0 and at most 1: got {self.threshold}")
-        if self.lines is not None and self.lines < 1:
-            raise ValueError(f"lines must be at least 1: got {self.lines}")
-        if self.memory < LEAST_MEMORY:
-            raise ValueError(f"memory must be at least {LEAST_MEMORY >> 20} MiB: got {self.memory} bytes")
-        count_threads(self.threads)
 
 
 def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, options: Options = Options(),
@@ -95,7 +61,7 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
 
 def finish(report: dict, output: Path, options: Options, read: extract.Report, looked_at: dict) -> dict:
     """Complete the report and write it."""
-    report |= {"options": described(options), "input": asdict(read), "pairs": looked_at}
+    report |= {"options": duplicates.described(options), "input": asdict(read), "pairs": looked_at}
     with atomic_write(report_path(output)) as file:
         json.dump(report, file, indent=1, ensure_ascii=False)
     return report
@@ -203,7 +169,7 @@ def file_bytes(path: Path) -> int:
                if name.lower().endswith(extract.SUFFIXES) and os.path.exists(os.path.join(folder, name)))
 
 
-# ---- 1. digests and band keys
+# ---- the stages, in their order
 
 def sign(stages: Stages) -> tuple[np.ndarray, ExternalSort]:
     """The table, (documents,) of TABLE mapped from the disk, and the (band key, document) pairs."""
@@ -211,38 +177,12 @@ def sign(stages: Stages) -> tuple[np.ndarray, ExternalSort]:
     keys = ExternalSort(stages.folder, "keys", stages.options.memory // 2)
     with open(path, "wb") as file:
         for first, batch in stages.batches("signing"):
-            file.write(table_rows(batch, stages.options.field).data)
+            file.write(duplicates.table_rows(batch, stages.options.field).data)
             if stages.options.lsh:
-                band_keys, documents = sign_batch(batch, stages.options, stages.threads)
+                band_keys, documents = duplicates.sign_batch(batch, stages.options, stages.threads)
                 keys.add(band_keys, first + documents)
     return np.memmap(path, TABLE, "r"), keys
 
-
-def sign_batch(batch: list[tuple[str, str, dict]], options: Options, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """(entries,) uint64 band keys and (entries,) int64 places in the batch; a text without a word is like no other."""
-    keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, threads)
-    some = np.flatnonzero(counts)
-    return keys[some].ravel(), np.repeat(some, options.lsh.bands)
-
-
-def table_rows(batch: list[tuple[str, str, dict]], field: str) -> np.ndarray:
-    """(documents,) of TABLE. Digest: of the text with every stretch of white space as one space; tie: of the record."""
-    digests, ties, sizes = [], [], []
-    for _, text, record in batch:
-        data = text.encode()
-        others = {name: value for name, value in record.items() if name != field}
-        whole = hashlib.blake2b(data, digest_size=8, key=b"tie")
-        whole.update(json.dumps(others, sort_keys=True).encode())
-        digests.append(hashlib.blake2b(" ".join(text.split()).encode(), digest_size=16).digest())
-        ties.append(whole.digest())
-        sizes.append(len(data))
-    rows = np.empty(len(batch), TABLE)
-    rows["digest"] = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-    rows["bytes"], rows["tie"] = sizes, np.frombuffer(b"".join(ties), "<u8")
-    return rows
-
-
-# ---- exact duplicates
 
 def exact(table: np.ndarray, stages: Stages, parents: np.ndarray) -> np.ndarray:
     """(documents,) uint8: KEPT or EXACT; copies are joined to the best of them in `parents`."""
@@ -253,18 +193,10 @@ def exact(table: np.ndarray, stages: Stages, parents: np.ndarray) -> np.ndarray:
     state = np.zeros(len(table), np.uint8)
     for first_words, documents in digests.ranges():
         documents = repeated(first_words, documents).astype(np.int64)
-        copies = copies_of(documents, table[documents])
+        copies = duplicates.copies_of(documents, table[documents])
         state[copies[:, 1]] = EXACT
         minhash.unite(parents, copies)
     return state
-
-
-def copies_of(documents: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(copies, 2) int64: a better one of the same digest, and the copy; documents and rows (n,) belong together."""
-    order = np.lexsort((rows["tie"], -rows["bytes"], rows["digest"][:, 1], rows["digest"][:, 0]))
-    documents, digest = documents[order], rows["digest"][order]
-    copy = np.flatnonzero((digest[1:] == digest[:-1]).all(axis=1)) + 1
-    return np.column_stack([documents[copy - 1], documents[copy]])
 
 
 def repeated(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -272,8 +204,6 @@ def repeated(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     same = keys[1:] == keys[:-1]
     return values[np.append(same, False) | np.insert(same, 0, False)]
 
-
-# ---- near-duplicates
 
 def near(stages: Stages, table: np.ndarray, state: np.ndarray, parents: np.ndarray, keys: ExternalSort) -> dict:
     """Marks all but the best of each cluster as NEAR, joins them in `parents`; returns how many pairs were looked at."""
@@ -285,7 +215,7 @@ def near(stages: Stages, table: np.ndarray, state: np.ndarray, parents: np.ndarr
         counts["candidates"] += len(part)
         counts["similar"] += len(similar)
         minhash.unite(parents, similar)
-    mark_near(table, state, parents)
+    duplicates.mark_near(table, state, parents)
     return counts
 
 
@@ -297,30 +227,10 @@ def candidate_pairs(stages: Stages, table: np.ndarray, state: np.ndarray,
     for band_keys, documents in keys.ranges():
         documents = documents.astype(np.int64)
         unique = state[documents] == KEPT
-        found = bucket_pairs(band_keys[unique], documents[unique], table[documents[unique]])
+        found = duplicates.bucket_pairs(band_keys[unique], documents[unique], table[documents[unique]])
         wanted[found] = True
         pairs.add(found[:, 0], found[:, 1])
     return pairs, wanted
-
-
-def bucket_pairs(keys: np.ndarray, documents: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(pairs, 2) int64, the lesser number first: in each bucket, everyone with the NEIGHBOURS before and with the best.
-
-    keys (n,) in ascending order, documents (n,) and their rows of the table (n,).
-    In the order of rank, by length, so that neighbours have the best chance to be alike, and a bucket of m gives at most
-    (NEIGHBOURS + 1) m pairs; up to NEIGHBOURS + 1 documents that is every pair.
-    """
-    alone = np.insert(keys[1:] != keys[:-1], 0, True) & np.append(keys[1:] != keys[:-1], True)
-    keys, documents, rows = keys[~alone], documents[~alone], rows[~alone]
-    order = np.lexsort((rows["tie"], -rows["bytes"], keys))
-    keys, documents = keys[order], documents[order]
-    start = np.searchsorted(keys, keys)                                 # (n,) where each one's bucket begins
-    place = np.arange(len(keys)) - start
-    found = [np.column_stack([documents[start], documents])[place > NEIGHBOURS]]
-    for step in range(1, NEIGHBOURS + 1):
-        later = np.flatnonzero(place >= step)
-        found.append(np.column_stack([documents[later - step], documents[later]]))
-    return np.sort(np.concatenate(found), axis=1)
 
 
 def distinct_pairs(pairs: ExternalSort) -> Iterator[np.ndarray]:
@@ -349,105 +259,26 @@ def exact_similarity(stages: Stages, table: np.ndarray, wanted: np.ndarray) -> C
     return similarity
 
 
-def mark_near(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> None:
-    """In each cluster all but the best of those that are still there become NEAR."""
-    members = np.flatnonzero(state == KEPT)
-    members = members[np.bincount(parents[members], minlength=len(parents))[parents[members]] > 1]
-    members = by_rank(table, members, parents[members])
-    state[members[1:][parents[members[1:]] == parents[members[:-1]]]] = NEAR
-
-
-def by_rank(table: np.ndarray, documents: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Group by group, the one to keep first: the longest, of equally long ones the one with the least hash."""
-    rows = table[documents]
-    return documents[np.lexsort((rows["tie"], -rows["bytes"], groups))]
-
-
-# ---- repeated lines
-
 def repeated_lines(stages: Stages, table: np.ndarray, state: np.ndarray) -> np.ndarray:
     """(lines,) uint64, sorted: hashes of the lines that stand in more than options.lines of the kept documents."""
     lines = ExternalSort(stages.folder, "lines", stages.options.memory // 2)
     for first, batch in stages.batches("lines", table):
-        hashes = line_hashes(batch, state[first:first + len(batch)] == KEPT, stages.options)
+        hashes = duplicates.line_hashes(batch, state[first:first + len(batch)] == KEPT, stages.options)
         lines.add(hashes, np.zeros(len(hashes), np.uint64))
-    return np.concatenate([np.empty(0, np.uint64), *(frequent(hashes, stages.options) for hashes, _ in lines.ranges())])
-
-
-def line_hashes(batch: list[tuple[str, str, dict]], chosen: np.ndarray, options: Options) -> np.ndarray:
-    """(lines,) uint64 of the chosen documents; chosen: (documents,) bool."""
-    return np.array([line_hash(line) for (_, text, _), wanted in zip(batch, chosen) if wanted
-                     for line in countable_lines(text, options.line_characters)], np.uint64)
-
-
-def frequent(hashes: np.ndarray, options: Options) -> np.ndarray:
-    distinct, counts = np.unique(hashes, return_counts=True)
-    return distinct[counts > options.lines]
-
-
-def countable_lines(text: str, characters: int) -> set[str]:
-    """The distinct lines of a text, without white space around them, that are long enough."""
-    return {stripped for line in text.split("\n") if len(stripped := line.strip()) >= characters}
-
-
-def line_hash(line: str) -> int:
-    return int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8).digest(), "little")
-
-
-def without_lines(text: str, repeated: set[int], characters: int) -> str:
-    """The text less its repeated lines."""
-    return "\n".join(line for line in text.split("\n")
-                     if len(stripped := line.strip()) < characters or line_hash(stripped) not in repeated)
-
-
-# ---- 3. output and report
-
-@dataclass
-class Written:
-    """What became of a batch: JSON lines, numbers of documents without a line left, characters cut, {number: quote}."""
-    lines: list[str] = dataclass_field(default_factory=list)
-    emptied: list[int] = dataclass_field(default_factory=list)
-    cut: int = 0
-    quotes: dict[int, dict] = dataclass_field(default_factory=dict)
+    return np.concatenate([np.empty(0, np.uint64), *(duplicates.frequent(hashes, stages.options) for hashes, _ in lines.ranges())])
 
 
 def write(stages: Stages, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
           repeated: np.ndarray | None) -> dict:
     """Write the kept records; returns the report's counts, clusters and examples."""
-    examples = example_clusters(table, parents)
+    examples = duplicates.example_clusters(table, parents)
     quoted = {number for cluster in examples for number in cluster["members"]}
     repeated = None if repeated is None else set(repeated.tolist())
 
     def outcomes():
         for first, batch in stages.batches("writing", table):
-            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, stages.options)
+            yield duplicates.outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, stages.options)
     return write_outcomes(outcomes(), output, table, state, parents, examples)
-
-
-def outcome(batch: list[tuple[str, str, dict]], first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
-            options: Options) -> Written:
-    """first: number of the batch's first document; kept: (documents,) bool."""
-    found = Written()
-    for number, (name, text, record) in enumerate(batch, first):
-        if number in quoted:
-            found.quotes[number] = {"name": name, "text": text[:EXCERPT]}
-        if not kept[number - first]:
-            continue
-        if repeated:
-            record[options.field] = shorter = without_lines(text, repeated, options.line_characters)
-            found.cut += len(text) - len(shorter)
-            if not shorter.strip():
-                found.emptied.append(number)
-                continue
-        found.lines.append(json_line(record))
-    return found
-
-
-def json_line(record: dict) -> str:
-    line = json.dumps(record, ensure_ascii=False) + "\n"
-    if line.isascii() or extract.encodable(line):
-        return line
-    return json.dumps(record) + "\n"             # half a surrogate pair in another field: spelt as it was, in ASCII
 
 
 def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
@@ -462,38 +293,7 @@ def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray,
             quotes |= found.quotes
         for cluster in examples:
             cluster["members"] = [quotes[number] for number in cluster["members"]]
-        return summary(table, state, parents) | {"line_characters_removed": cut, "examples": examples}
-
-
-def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
-    def size(chosen):
-        return {"documents": int(chosen.sum()), "bytes": int(table["bytes"][chosen].sum())}
-
-    sizes = np.bincount(np.bincount(parents))[1:]                       # clusters of 1, 2, 3, ... documents
-    return {"read": size(state >= 0), "kept": size(state == KEPT),
-            "dropped": {reason: size(state == code) for code, reason in REASONS.items()},
-            "clusters": {str(members): int(count) for members, count in enumerate(sizes, 1) if count and members > 1}}
-
-
-def example_clusters(table: np.ndarray, parents: np.ndarray) -> list[dict]:
-    """The largest clusters and, by hash, some of the others: {"documents": size, "members": numbers, the kept first}."""
-    sizes = np.bincount(parents, minlength=len(parents))
-    roots = np.flatnonzero(sizes > 1)
-    by_size = roots[np.lexsort((table["tie"][roots], -sizes[roots]))]
-    by_hash = roots[np.argsort(table["tie"][roots])]
-    chosen = list(dict.fromkeys([*by_size[:EXAMPLES // 2].tolist(), *by_hash[:EXAMPLES].tolist()]))[:EXAMPLES]
-    members = np.flatnonzero(np.isin(parents, chosen))
-    members = by_rank(table, members, parents[members])
-    return [{"documents": int(sizes[root]), "members": members[parents[members] == root][:MEMBERS].tolist()}
-            for root in chosen]
-
-
-def described(options: Options) -> dict:
-    """The options, and what they promise: how likely a pair of some similarity is to be looked at."""
-    facts = {name: value for name, value in asdict(options).items() if name != "threads"}
-    if options.lsh:
-        facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
-    return facts
+        return duplicates.summary(table, state, parents) | {"line_characters_removed": cut, "examples": examples}
 
 
 def page(report: dict, output: str | os.PathLike) -> str:

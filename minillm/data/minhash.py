@@ -20,6 +20,7 @@ vectors K = 128 permutations cost less than finding the words.
 
 Everything here is the readable definition, and what calls the C++ (csrc/data), which gives the same integers.
 """
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ def load(backend: str = "auto"):
     """The extension, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had."""
     if backend not in ("auto", "python", "cpp"):
         raise ValueError(f"backend must be auto, python or cpp: got {backend!r}")
-    if backend == "python":
+    if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
         return None
     if find_spec("minillm._cpp.data") is None:
         if backend == "cpp":
