@@ -107,14 +107,14 @@ def token_list(tokenizer):
     return [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
 
 
-def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None):
+def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None, new_text=TextStream):
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
-    after max_new_tokens. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob",
+    after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob",
     "top"}]}.
     """
-    tokenizer, text = writer.tokenizer, TextStream(writer.tokenizer, stop)
+    tokenizer, text = writer.tokenizer, new_text(writer.tokenizer, stop)
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
     pieces, tokens, finish = [], [], "length"
 

@@ -1,4 +1,4 @@
-"""`minillm eval`: measure a model, or two against each other."""
+"""`minillm eval`, `safety` and `card`: measure a model, or two against each other, and write down what it is."""
 import json
 
 from . import command
@@ -12,7 +12,61 @@ def run(args):
     print(json.dumps(results, indent=1) if args.json else page(results))
 
 
+def run_safety(args):
+    from .. import safety
+    from ..progress import Progress
+    prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
+    for directory in [args.model] + [args.against] * bool(args.against):
+        found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt")))
+    if args.out:
+        safety.save(args.out, found[0])
+    rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
+    print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json else safety.page(rows, differences))
+
+
+def load(directory, backend):
+    from ..model import GPT
+    from ..registry import select
+    from ..tokenizer import Tokenizer
+    return GPT.from_pretrained(directory, select(backend)), Tokenizer.from_pretrained(directory)
+
+
+def run_card(args):
+    from ..card import write_card
+    print(write_card(args.run, args.output, args.title, args.evaluation, args.safety, args.data_card, args.limit))
+
+
 def add(commands):
+    add_eval(commands)
+    add_safety(commands)
+    add_card(commands)
+
+
+def add_safety(commands):
+    p = command(commands, "safety", run_safety, "ask a model for harm, and count refusals, toxicity and personal data",
+                "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
+    p.add_argument("model", help="run directory")
+    p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
+    p.add_argument("--prompts", metavar="FILE.jsonl", help="records with category, prompt, harmful (default: 50 bundled ones)")
+    p.add_argument("--out", metavar="FILE.jsonl", help="write every answer, to read")
+    p.add_argument("--json", action="store_true", help="machine-readable output")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
+
+
+def add_card(commands):
+    p = command(commands, "card", run_card, "write a model card from a run's own records",
+                "minillm card runs/aligned --evaluation eval.json --safety safety.json --data-card DATA_CARD.md")
+    p.add_argument("run", help="run directory")
+    p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
+    p.add_argument("--title", help="default: the directory's name")
+    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` printed")
+    p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed")
+    p.add_argument("--data-card", metavar="FILE.md", help="to refer to (see `minillm data card`)")
+    p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit; repeatable")
+
+
+def add_eval(commands):
     p = command(commands, "eval", run, "measure a model on text, choices and answers, with confidence intervals",
                 "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
     p.add_argument("model", help="run directory")

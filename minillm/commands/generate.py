@@ -1,6 +1,7 @@
 """`minillm generate`: continue a prompt, streamed as text, or whole as JSON."""
 import json
 import sys
+from functools import partial
 
 from . import add_common, command
 
@@ -12,6 +13,8 @@ def generate(args):
     for name, least in (("samples", 1), ("logprobs", 0), ("draft_tokens", 1)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
+    if args.logprobs is not None and filtered(args):
+        raise ValueError("--logprobs shows every token: it does not go with --filter")
     writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
     samples = [one_sample(args, writer, number) for number in range(args.samples)]
     if args.json:
@@ -31,11 +34,31 @@ def one_sample(args, writer, number):
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
     say(args.prompt)
-    sample = write_text(writer, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say)
+    sample = write_text(writer, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say, text_maker(args))
     say("\n")
     if args.logprobs is not None and not args.json:
         say("".join(map(line, sample["tokens"])))
-    return sample
+    return {k: v for k, v in sample.items() if k != "tokens" or not filtered(args)}
+
+
+def text_maker(args):
+    """What turns tokens into text: with --filter, whole sentences that have passed it."""
+    from ..generate import TextStream
+    if not filtered(args):
+        return TextStream
+    from ..safety import FilteredText, OutputFilter
+    return partial(FilteredText, check=OutputFilter(True, args.max_toxicity))
+
+
+def filtered(args):
+    return args.filter or args.max_toxicity is not None
+
+
+def add_filter(p):
+    p.add_argument("--filter", action="store_true", help="mask personal data and keys; text comes by whole sentences, and "
+                   "log-probabilities, which would tell it all, are not given")
+    p.add_argument("--max-toxicity", type=float, metavar="P", help="also remove sentences above this probability "
+                   "(English; needs pip install 'minillm[toxicity]')")
 
 
 def speculation(writer):
@@ -75,6 +98,7 @@ def add(commands):
     p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to write, with seeds SEED, SEED + 1, ...")
     p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N likeliest")
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
+    add_filter(p)
     drafts = p.add_mutually_exclusive_group()
     drafts.add_argument("--draft", metavar="DIR", help="a smaller model of the same tokenizer that guesses ahead: the "
                         "same distribution, sooner (`minillm distill` makes one)")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from . import command
+from .generate import add_filter, text_maker
 
 EXAMPLE = "minillm serve runs/mine --port 8000"
 KEY = "MINILLM_API_KEY"
@@ -35,7 +36,7 @@ def load_engine(args):
     for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
         if not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
-    return Engine(model, tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens)
+    return Engine(model, tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens, new_text=text_maker(args))
 
 
 def add(commands):
@@ -50,6 +51,7 @@ def add(commands):
     p.add_argument("--grace", type=float, default=10.0,
                    help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
     add_drafts(p)
+    add_filter(p)
     p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
 
 

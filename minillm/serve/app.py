@@ -15,9 +15,11 @@ import contextlib
 import hmac
 import json
 import socket
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from ..generate import TextStream
 from . import protocol
 from .engine import Job, QueueFull, ShuttingDown
 from .metrics import Counter
@@ -193,6 +195,8 @@ async def answer(engine, model_name, api_key, max_body, chat, request):
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
     ask = protocol.parse(raw, chat, model_name, engine.tokenizer, block_size)
+    if engine.new_text is not TextStream:               # filtered: the tokens would tell what the text does not
+        ask = replace(ask, top=None)
     queue = asyncio.Queue()                     # holds at most the tokens of the answers: they have an end
     jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]

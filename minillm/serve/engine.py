@@ -68,13 +68,13 @@ class Piece:
 class Writer:
     """A job in a row: the tokens so far, and what of their text may go out."""
 
-    def __init__(self, job, row, tokenizer):
+    def __init__(self, job, row, tokenizer, new_text=TextStream):
         self.job, self.row, self.tokenizer = job, row, tokenizer
         self.seen = list(job.ids)           # prompt and answer
         self.fed = 0                        # tokens of the prompt that the cache holds
         self.n_tokens = 0
         self.guessed = None                 # the steps of speculative decoding, if that writes the answer
-        self.text = TextStream(tokenizer, job.stop)
+        self.text = new_text(tokenizer, job.stop)
         self.held = deque()                 # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out
 
@@ -119,11 +119,13 @@ class Writer:
 class Engine:
     """Call `start`, then `submit` jobs from any thread; `close` ends it."""
 
-    def __init__(self, model, tokenizer, n_rows=8, n_waiting=64, chunk=256, draft=None, k=4):
+    def __init__(self, model, tokenizer, n_rows=8, n_waiting=64, chunk=256, draft=None, k=4, new_text=TextStream):
         """n_rows: answers written at the same time. n_waiting: jobs that may wait. chunk: prompt tokens read a pass.
 
         draft: a GPT with the model's vocabulary, or a speculative.Lookup, that makes up to k guesses at a time.
+        new_text: what makes text of tokens, such as safety.FilteredText.
         """
+        self.new_text = new_text
         self.model, self.tokenizer, self.chunk, self.draft, self.k = model, tokenizer, chunk, draft, k
         self.n_rows, self.n_waiting = n_rows, n_waiting
         self.cache = model.new_cache(n_rows)
@@ -199,7 +201,7 @@ class Engine:
                 job = self.waiting.popleft()
                 self.metrics["queue_seconds"].observe(time.monotonic() - job.arrived)
                 self.metrics["prompt_tokens"].add(len(job.ids))
-                self.writers.append(Writer(job, self.free.pop(0), self.tokenizer))
+                self.writers.append(Writer(job, self.free.pop(0), self.tokenizer, self.new_text))
             idle = len(self.writers) == 1 and not self.waiting
         if idle and self.draft is not None:
             self.guess_ahead(self.writers[0])
