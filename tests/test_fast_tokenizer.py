@@ -482,6 +482,8 @@ def test_hostile_tokenizer_json_gives_one_clear_error(sound_json, tmp_path_facto
 def test_files_larger_than_any_tokenizer_are_refused(tmp_path, monkeypatch):
     from minillm.tokenizer import formats
     Tokenizer.train("abab", 257, []).save(tmp_path)
+    with pytest.raises(ValueError, match="folder"):
+        Tokenizer.from_vocab_merges(tmp_path, tmp_path)
     monkeypatch.setattr(formats, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="tokenizer.json.*larger"):
         Tokenizer.from_pretrained(tmp_path)

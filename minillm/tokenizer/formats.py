@@ -208,6 +208,8 @@ def with_specials(tokens: dict[int, bytes], special_tokens: dict[str, int]) -> l
 def read_text(path) -> str:
     """A whole file, which must be UTF-8 and no larger than any tokenizer is."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError("it is a folder")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"larger than {MOST_BYTES >> 20} MiB")
     return path.read_text(encoding="utf-8")
@@ -290,7 +292,7 @@ def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes | None]:
     tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
     for text, id in ids.items():
         if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(tokens) or tokens[id] is not None:
-            raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id}")
+            raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id!r:.80}")
         tokens[id] = text.encode("utf-8") if text in special_tokens else chars_to_bytes(text)
         if not tokens[id]:
             raise ValueError(f"token {text!r:.80} is empty or has a character that stands for no byte")
