@@ -9,7 +9,8 @@ EXAMPLES = """examples:
   python -m benchmarks linear --ladder              every teaching variant of one op
   python -m benchmarks step --batch 4 --tokens 256  the GPT-2 training step against PyTorch
   python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
-  python -m benchmarks --all --json                 everything, into benchmarks/results/
+  python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
+  python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
   python -m benchmarks --readme                     the newest results into README.md"""
 
 
@@ -19,8 +20,11 @@ def parser():
         prog="python -m benchmarks", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES,
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
-    add("names", nargs="*", metavar="op", help="ops of the table, step, decode, demo, tokenizer, dedup or speculative (default: every op)")
-    add("--all", action="store_true", help="every op, and step and decode")
+    add("names", nargs="*", metavar="op",
+        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths or speculative (default: every op)")
+    add("--all", action="store_true", help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
+    add("--quick", action="store_true", help="with --all: small sizes, no torch.compile, one seed: minutes, to try it")
+    add("--minutes", type=float, metavar="N", help="begin no further part after so long; what is done is kept")
     add("--json", action="store_true", help="write the results as JSON")
     add("--out", metavar="FILE", help="where to (default: benchmarks/results/DATE-NAMES.json; - prints it)")
     add("--date", metavar="YYYY-MM-DD", help="the date to note down (default: today)")
@@ -36,6 +40,10 @@ def parser():
     group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
     group.add_argument("--compile", action="store_true", help="torch.compile, too (slow; skipped without a compiler)")
     group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
+    group = parser.add_argument_group("demo and attention_lengths")
+    group.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each in the demo (default: 3)")
+    group.add_argument("--steps", type=int, default=2000, metavar="N", help="of the demo's training (default: 2000)")
+    group.add_argument("--lengths", metavar="T,T,...", help="of attention_lengths (default: 512,1024,2048,4096,8192)")
     group = parser.add_argument_group("speculative")
     group.add_argument("--target", metavar="DIR", help="the model that writes, as `minillm distill` leaves it")
     group.add_argument("--draft", metavar="DIR", help="the model that guesses ahead")

@@ -25,7 +25,7 @@ from minillm.train import evaluate, one_step
 
 from .workers import environment
 
-CHARACTERS, SEEDS = 1_100_000, (0, 1, 2)
+CHARACTERS = 1_100_000
 TRAIN = TrainConfig(steps=2000, batch_size=12, lr=1e-3, min_lr=1e-4, warmup=100, beta2=0.99, weight_decay=0.1)
 CANDIDATES = {"minillm": "auto", "minillm bf16": "cpu/bf16", "torch eager": "torch"}
 
@@ -34,20 +34,21 @@ def rows(options, peaks, progress=None):
     """Run every candidate for every seed in turns; returns rows, wrong, skipped as the other benchmarks do."""
     names = [name for name in CANDIDATES if find_spec("torch") or name != "torch eager"]
     found = {name: [] for name in names}
-    for turn, seed in enumerate(SEEDS):
+    for seed in range(options.seeds):
         for place, name in enumerate(names):
             if progress:
-                progress(turn * len(names) + place, len(SEEDS) * len(names), name)
-            found[name].append(run_alone(name, seed, options.threads))
+                progress(seed * len(names) + place, options.seeds * len(names), name)
+            found[name].append(run_alone(name, seed, options.threads, options.steps))
     losses = {name: statistics.mean(r["val_loss"] for r in runs) for name, runs in found.items()}
     wrong = {name: [f"validation loss {loss:.4f}, minillm's is {losses['minillm']:.4f}"]
              for name, loss in losses.items() if abs(loss / losses["minillm"] - 1) > 0.01}
     return [row(name, runs, found["minillm"]) for name, runs in found.items()], wrong, {}
 
 
-def run_alone(name, seed, threads):
+def run_alone(name, seed, threads, steps):
     """One training run in its own process; {"seconds", "val_loss", "steps"}."""
-    command = [sys.executable, "-m", "benchmarks.demo", "--candidate", name, "--seed", str(seed), "--threads", str(threads)]
+    command = [sys.executable, "-m", "benchmarks.demo", "--candidate", name, "--seed", str(seed), "--threads", str(threads),
+               "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment({}, threads))
     if done.returncode:
         raise RuntimeError(f"demo: {name} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -61,7 +62,8 @@ def row(name, runs, ours):
     return {"op": "demo", "dims": f"4x128 B=12 T=64 steps={runs[0]['steps']}", "direction": "train", "candidate": name,
             "dtype": "bfloat16" if "bf16" in name else "float32", "median_ms": 1e3 * median, "low_ms": 1e3 * min(seconds),
             "high_ms": 1e3 * max(seconds), "samples": len(seconds), "gflops": None, "gbs": None, "peak_percent": None,
-            "bound": None, "val_losses": losses, "x_minillm": statistics.median(r["seconds"] for r in ours) / median}
+            "bound": None, "val_losses": losses, "val_loss": statistics.mean(losses),
+            "x_minillm": statistics.median(r["seconds"] for r in ours) / median}
 
 
 def characters():

@@ -35,6 +35,25 @@ def describe(threads):
             "compiler": platform.python_compiler(), "load": round(load(), 2), **versions()}
 
 
+def usage():
+    """(seconds that cores were busy, seconds that this process and its ended children used, seconds on the clock)."""
+    try:
+        user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    except OSError:
+        return None
+    busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return busy, sum(os.times()[:4]), time.monotonic()
+
+
+def others(before):
+    """Cores that were busy with something else since `before`, on average; None where the system does not say."""
+    after = usage()
+    if not before or not after:
+        return None
+    busy, ours, seconds = (b - a for a, b in zip(before, after))
+    return round(max(0.0, busy - ours) / max(seconds, 1e-3), 2)
+
+
 def load():
     """Processes that wanted a core during the last minute, before we started; 0 where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

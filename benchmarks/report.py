@@ -7,7 +7,7 @@ from minillm.files import atomic_write
 RESULTS = Path(__file__).parent / "results"
 MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 TOKENIZER_MARKERS = "<!-- benchmarks tokenizer -->", "<!-- /benchmarks tokenizer -->"
-BUSY = 0.5          # load from other processes above which the report warns
+BUSY = 0.3          # cores busy with something else above which the report warns
 COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
     "candidate": ("candidate", "{}"), "median_ms": ("median ms", "{:,.3f}"), "spread": ("quartiles", "{}"),
@@ -16,7 +16,8 @@ COLUMNS = {         # key of a row -> heading, format
     "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
-    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}")}
+    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}"),
+    "memory_mb": ("MB more", "{:,.1f}"), "val_loss": ("loss", "{:.4f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
 
@@ -58,11 +59,13 @@ def is_model(row):
 
 
 def about(document):
-    """The machine and its limits in three lines, and a warning if it was busy with something else."""
+    """The machine and its limits in three lines, and a warning if it was busy with something else meanwhile."""
     machine, peaks = document["machine"], document["peaks"]
     limits = [f"{key} {peak['gflops']:,.0f} GFLOP/s ({peak['by']})" if "gflops" in peak else
               f"{key} {peak['gbs']:,.0f} GB/s ({peak['by']})" for key, peak in peaks.items()]
-    busy = f"BUSY MACHINE (load {machine['load']}): do not trust these figures\n" if machine["load"] > BUSY else ""
+    others = machine.get("others")              # None: not known, so that the load before the run has to tell
+    others = machine["load"] if others is None else others
+    busy = f"BUSY MACHINE ({others} cores at other work): do not trust these figures\n" if others > BUSY else ""
     return (f"{busy}{machine['cpu']}, {machine['threads']} threads on {machine['cores']} cores, "
             f"{' '.join(machine['flags'])}\n"
             f"NumPy {machine['numpy']} ({machine['blas']}), PyTorch {machine['torch'] or 'not installed'}, "
@@ -79,8 +82,8 @@ def write_json(document, path):
 
 
 def newest():
-    """The newest file in results/, by the date inside. Raises FileNotFoundError if there is none."""
-    found = sorted(RESULTS.glob("*.json"), key=lambda path: (read(path)["date"], path.name))
+    """The newest file in results/, by the date inside; of one day that of --all. Raises FileNotFoundError if there is none."""
+    found = sorted(RESULTS.glob("*.json"), key=lambda path: (read(path)["date"], path.stem.endswith("-all"), path.name))
     if not found:
         raise FileNotFoundError("no results yet: run `python -m benchmarks --all --json` first")
     return found[-1]
@@ -110,7 +113,9 @@ def update_readme(readme, results):
 
 def markdown(document):
     """The README's part: where it was measured, ops, and whole models."""
-    rows = document["rows"]
+    ladders = [row for row in document["rows"] if row.get("ladder")]
+    lengths = [row for row in document["rows"] if row["op"] == "attention_lengths"]
+    rows = [row for row in document["rows"] if row not in ladders and row not in lengths]
     ops = [row for row in rows if not is_model(row)]
     parts = ["\n".join(line + "  " for line in about(document).splitlines()) + "\n"]
     for dims, dtype in dict.fromkeys((row["dims"], row["dtype"]) for row in ops):
@@ -119,6 +124,12 @@ def markdown(document):
     for op, dims in dict.fromkeys((row["op"], row["dims"]) for row in rows if is_model(row)):
         parts.append(f"GPT-2, `{op}`, {dims}:\n")
         parts.append(model_table([row for row in rows if (row["op"], row["dims"]) == (op, dims)]))
+    for op, dims in dict.fromkeys((row["op"], row["dims"]) for row in ladders):
+        parts.append(f"What each idea buys, `{op}`, {dims}:\n")
+        parts.append(ladder_table([row for row in ladders if (row["op"], row["dims"]) == (op, dims)]))
+    if lengths:
+        parts.append("Attention forward and backward as T grows (one sequence, 4 heads of 64, float32). MB: what the process grew by:\n")
+        parts.append(length_table(lengths))
     return "\n".join(parts)
 
 
@@ -159,8 +170,30 @@ def op_table(rows):
     return pipes(lines, left=2)
 
 
+def ladder_table(rows):
+    """One line for each rung, forward and backward side by side."""
+    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    lines = [["rung", *(f"{direction} {what}" for direction in directions for what in ("ms", "% of peak"))]]
+    for candidate in dict.fromkeys(row["candidate"] for row in rows):
+        found = {row["direction"]: row for row in rows if row["candidate"] == candidate}
+        lines.append([f"`{candidate}`", *(cell(found[direction], key) if direction in found else "-"
+                                          for direction in directions for key in ("median_ms", "peak_percent"))])
+    return pipes(lines, left=1)
+
+
+def length_table(rows):
+    """One line for each T, candidates side by side."""
+    names = dict.fromkeys(row["candidate"] for row in rows)
+    lines = [["T", *(f"{name} {what}" for name in names for what in ("ms", "MB"))]]
+    for T in dict.fromkeys(row["tokens"] for row in rows):
+        found = {row["candidate"]: row for row in rows if row["tokens"] == T}
+        lines.append([str(T), *(cell(found[name], key) if name in found else "-"
+                                for name in names for key in ("median_ms", "memory_mb"))])
+    return pipes(lines, left=0)
+
+
 def model_table(rows):
-    keys = ["candidate", "direction", "median_ms", "tokens_per_second", "mbs", "gflops", "gbs", "peak_percent", "peak_rss_mb",
+    keys = ["candidate", "direction", "median_ms", "tokens_per_second", "mbs", "gflops", "gbs", "peak_percent", "peak_rss_mb", "val_loss",
             "x_minillm"]
     keys = [key for key in keys if any(row.get(key) for row in rows)]
     return pipes([[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows], left=2)

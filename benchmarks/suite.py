@@ -1,6 +1,9 @@
-"""Runs what was asked for, op after op, and hands the findings to the report. Ctrl-C keeps what there is."""
+"""Runs what was asked for, part after part, and hands the findings to the report. What is done is written at once, so
+Ctrl-C, a failure or an end of the time keep what there is."""
 import json
 import sys
+import time
+from argparse import Namespace
 from datetime import date
 from inspect import isgenerator
 from pathlib import Path
@@ -8,11 +11,20 @@ from pathlib import Path
 from minillm.progress import Progress
 from minillm.registry import OPS, Dims
 
-from . import decode, dedup, demo, machine, report, speculative, step, tokenizer
+from . import attention_lengths, decode, dedup, demo, machine, report, speculative, step, tokenizer
 from .ops import GPT2, op_rows
 
 SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows, "tokenizer": tokenizer.rows,
-           "dedup": dedup.rows, "speculative": speculative.rows}
+           "dedup": dedup.rows, "speculative": speculative.rows, "attention_lengths": attention_lengths.rows}
+# What --all runs, and with which settings: the most wanted first. The others want files or a model of their own.
+ALL = [*((op, {}) for op in OPS),
+       ("step", {"batch": 4, "tokens": 256, "compile": True}), ("demo", {}), ("attention_lengths", {}), ("decode", {}),
+       ("linear", {"ladder": True, "dims": "B=1,T=256"}), ("attention", {"ladder": True, "dims": "B=1,T=512"}),
+       ("step", {"batch": 1, "tokens": 1024, "compile": True})]
+QUICK = [*((op, {"dims": "B=1,T=64"}) for op in OPS),
+         ("step", {"batch": 1, "tokens": 64}), ("demo", {"seeds": 1, "steps": 200}),
+         ("attention_lengths", {"lengths": "512,1024,2048"}), ("decode", {"tokens": 64}),
+         ("linear", {"ladder": True, "dims": "B=1,T=64,C=256"}), ("attention", {"ladder": True, "dims": "B=1,T=128"})]
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -23,23 +35,29 @@ def execute(options):
         report.update_readme(README, results)
         print(f"README.md: tables from {results}")
         return 0
-    names, dims = wanted(options), parse_dims(options.dims)
-    document, interrupted = new_document(options, names), False
+    parts = wanted(options)
+    document, interrupted = new_document(options, parts), False
     try:
-        measure(document, names, dims, options)
+        measure(document, parts, options)
     except KeyboardInterrupt:
         interrupted = True
-    publish(document, options, names)
+    publish(document, options)
     return 130 if interrupted else int(bool(document["wrong"]))
 
 
 def wanted(options):
-    """Names to run: those given, or every op; --all adds the special ones. Raises ValueError for an unknown name."""
+    """[(name, options of this part)]: the names given, or every op, or what --all stands for. Raises ValueError."""
     known = [*OPS, *SPECIAL]
     for name in options.names:
         if name not in known:
             raise ValueError(f"unknown benchmark {name!r}: expected one of {', '.join(known)}")
-    return known if options.all else options.names or list(OPS)
+    parts = [(name, {}) for name in options.names or OPS]
+    if options.all:
+        parts = QUICK if options.quick else ALL
+    parts = [(name, Namespace(**vars(options) | changes)) for name, changes in parts]
+    for _, own in parts:
+        parse_dims(own.dims)
+    return parts
 
 
 def parse_dims(text):
@@ -58,31 +76,46 @@ def parse_dims(text):
     return dims
 
 
-def new_document(options, names):
+def new_document(options, parts):
     """The results before anything ran."""
-    return {"date": options.date or date.today().isoformat(), "command": " ".join(names),
+    return {"date": options.date or date.today().isoformat(), "command": " ".join(name for name, _ in parts),
             "machine": machine.describe(options.threads), "peaks": {}, "rows": [], "wrong": {}, "skipped": {}}
 
 
-def measure(document, names, dims, options):
-    """Fill the document, benchmark by benchmark."""
-    special = [name for name in names if name in SPECIAL]
-    dtypes = [options.dtype] + (["bfloat16"] if special else [])
-    document["peaks"] = peaks = machine.peaks(options.threads, dict.fromkeys(dtypes))
-    progress = Progress("benchmarks", unit="op")
-    for number, name in enumerate(names):
-        progress(number, len(names), name)
-        if name in SPECIAL:
-            found = SPECIAL[name](options, peaks, Progress(name, unit="round"))
-        else:
-            found = op_rows(name, dims, options.dtype, options.threads, peaks, options.ladder, options.repeat)
-        for part in found if isgenerator(found) else [found]:       # long ones come part by part
-            add(document, name, *part)
-            save(document, options)
+def measure(document, parts, options):
+    """Fill the document, part by part, and write it after each."""
+    started, before = time.monotonic(), machine.usage()
+    dtypes = [options.dtype] + (["bfloat16"] if any(name in SPECIAL for name, _ in parts) else [])
+    document["peaks"] = machine.peaks(options.threads, dict.fromkeys(dtypes))
+    progress = Progress("benchmarks", unit="part")
+    for number, (name, own) in enumerate(parts):
+        progress(number, len(parts), name)
+        if options.minutes and time.monotonic() - started > 60 * options.minutes:
+            document["skipped"][f"{name} (part {number + 1})"] = f"not begun after {options.minutes:g} minutes"
+            continue
+        try:
+            for findings in found(name, own, document["peaks"]):
+                add(document, name, *findings)
+                document["machine"]["others"] = machine.others(before)
+                save(document, options)
+        except Exception as error:
+            if not options.all:
+                raise
+            document["wrong"][f"{name} (part {number + 1})"] = [f"{type(error).__name__}: {error}"]     # and on we go
     progress.close()
 
 
+def found(name, own, peaks):
+    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part hands them on as it goes."""
+    if name in SPECIAL:
+        findings = SPECIAL[name](own, peaks, Progress(name, unit="round"))
+        return findings if isgenerator(findings) else [findings]
+    rows, *rest = op_rows(name, parse_dims(own.dims), own.dtype, own.threads, peaks, own.ladder, own.repeat)
+    return [([row | {"ladder": True} for row in rows] if own.ladder else rows, *rest)]
+
+
 def add(document, name, rows, wrong, skipped):
+    """Put the findings of a part into the document."""
     document["rows"] += rows
     document["wrong"] |= {f"{name} {candidate}": lines for candidate, lines in wrong.items()}
     document["skipped"] |= {f"{name} {candidate}": why for candidate, why in skipped.items()}
@@ -92,13 +125,13 @@ def save(document, options):
     """Write what there is so far, if it is wanted as a file; returns the path or None."""
     if not options.json or options.out == "-":
         return None
-    what = "all" if options.all else "-".join(options.names) or "ops"
+    what = ("all" if options.all else "-".join(options.names) or "ops") + "-quick" * options.quick
     path = options.out or report.RESULTS / f"{document['date']}-{what}.json"
     report.write_json(document, path)
     return path
 
 
-def publish(document, options, names):
+def publish(document, options):
     """Print the tables, or write JSON (--out - prints that)."""
     if options.json and options.out == "-":
         json.dump(document, sys.stdout, indent=1)

@@ -261,6 +261,67 @@ def test_what_was_measured_before_an_interruption_is_kept(tmp_path, monkeypatch)
     assert len(document["rows"]) == 1 and document["skipped"] == {"tokenizer other": "not installed"}
 
 
+def test_all_is_written_part_by_part_and_a_failure_stops_nothing(tmp_path, capsys, monkeypatch):
+    """The second part fails, the last is not begun: its time is over. What the first found is in the file all along."""
+    seen = []
+    path = tmp_path / "results.json"
+
+    def spy(options, peaks, progress=None):
+        seen.append(json.loads(path.read_text())["rows"])
+        raise RuntimeError("out of paper")
+
+    monkeypatch.setitem(suite.SPECIAL, "decode", spy)
+    monkeypatch.setattr(suite, "ALL", [("gelu", {}), ("decode", {}), ("gelu", {"ladder": True})])
+    monkeypatch.setattr(suite, "time", SimpleNamespace(monotonic=iter([0, 0, 30, 61]).__next__))
+    monkeypatch.setattr(machine, "others", lambda before: 0.9)
+    code, document = run_json(tmp_path, "--all", "--minutes", "1")
+    assert code == 1 and document["wrong"] == {"decode (part 2)": ["RuntimeError: out of paper"]}
+    assert document["skipped"] == {"gelu (part 3)": "not begun after 1 minutes"}
+    assert seen == [document["rows"]] and {row["op"] for row in document["rows"]} == {"gelu"}
+    assert "BUSY MACHINE (0.9 cores" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    def stop(options, peaks, progress=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(suite.SPECIAL, "demo", stop)
+    monkeypatch.setattr(suite, "ALL", [("gelu", {}), ("demo", {}), ("linear", {})])
+    code, document = run_json(tmp_path, "--all")
+    assert code == 130 and {row["op"] for row in document["rows"]} == {"gelu"}
+
+
+def test_what_all_runs_exists():
+    for part in (suite.ALL, suite.QUICK):
+        assert {name for name, _ in part} <= {*registry.OPS, *suite.SPECIAL} and set(registry.OPS) <= {name for name, _ in part}
+        options = cli.parser().parse_args([])
+        assert all(hasattr(options, setting) for _, changes in part for setting in changes)
+
+
+def test_other_work_is_what_the_machine_did_without_us(monkeypatch):
+    """Of 12 busy seconds in 10, 7 were ours: half a core was somebody else's."""
+    times = iter([(100.0, 3.0, 50.0), (112.0, 10.0, 60.0)])
+    monkeypatch.setattr(machine, "usage", lambda: next(times))
+    assert machine.others(machine.usage()) == 0.5
+    monkeypatch.setattr(machine, "usage", lambda: None)
+    assert machine.others(None) is None
+
+
+def test_attention_lengths_and_ladders_have_their_tables(tmp_path):
+    code, document = run_json(tmp_path, "attention_lengths", "--lengths", "64")
+    assert code == 0 and {row["dims"] for row in document["rows"]} == {"B=1 T=64 C=256 NH=4"}
+    assert all(row["memory_mb"] >= 0 for row in document["rows"])
+    _, ladder = run_json(tmp_path, "linear", "--ladder")
+    text = report.markdown({**document, "rows": document["rows"] + ladder["rows"]})
+    assert "| 64 |" in text and "What each idea buys, `linear`" in text and "| `cpu/1_naive` |" in text
+
+
+def test_bad_lengths_are_an_error(capsys):
+    for text in ("0", "ten", "512,,"):
+        assert cli.main(["attention_lengths", "--lengths", text]) == 2
+        assert "--lengths must be positive numbers" in capsys.readouterr().err
+
+
 def test_readme_table_goes_between_the_markers(tmp_path, capsys, monkeypatch):
     _, document = run_json(tmp_path, "gelu")
     readme = tmp_path / "README.md"
