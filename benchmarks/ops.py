@@ -50,7 +50,7 @@ def ours(spec, choice, args, dout):
     calls = [getattr(ops, name) for name in functions(spec)]
     build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
     return Candidate(choice, *build(spec, calls, args, dout),
-                     tolerance=TOLERANCE["bfloat16"] if choice.endswith(("/bf16", "mma")) else None)
+                     tolerance=TOLERANCE["bfloat16"] if choice.endswith(("/bf16", "amx", "mma")) else None)
 
 
 def pair(spec, calls, args, dout):

@@ -81,16 +81,18 @@ struct EmulatedRegisters {
     // product; then one sum is added to the other and both to C. Numbers under 2^-126, in or out, are zeros.
     template <int C, int A, int B>
     void multiply() {
-        for (int m = 0; m < 16; m++)
-            for (int n = 0; n < 16; n++) {
-                float even = 0, odd = 0;
-                for (int p = 0; p < 16; p++) {
-                    even = fused(tile[A][m][p] << 16, tile[B][p][n] << 16, even);
-                    odd = fused(tile[A][m][p] & 0xffff0000, tile[B][p][n] & 0xffff0000, odd);
+        for (int m = 0; m < 16; m++) {
+            float even[16] = {}, odd[16] = {};
+            for (int p = 0; p < 16; p++)
+                for (int n = 0; n < 16; n++) {                                  // the compiler makes vectors of it
+                    even[n] = fused(tile[A][m][p] << 16, tile[B][p][n] << 16, even[n]);
+                    odd[n] = fused(tile[A][m][p] & 0xffff0000, tile[B][p][n] & 0xffff0000, odd[n]);
                 }
-                float c = flushed(flushed(number(tile[C][m][n])) + flushed(even + odd));
+            for (int n = 0; n < 16; n++) {
+                float c = flushed(flushed(number(tile[C][m][n])) + flushed(even[n] + odd[n]));
                 std::memcpy(&tile[C][m][n], &c, sizeof c);
             }
+        }
     }
 
     static float number(Pair bits) {

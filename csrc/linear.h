@@ -44,10 +44,19 @@ inline Shape with_last(const py::array& x, int64_t size) {
     return shape;
 }
 
-// The pair of bindings for any implementation with the two functions above.
-template <template <class> class Layer>
+// The pair of bindings for any implementation with forward and backward, as in linear.cpp; some take only float.
+template <bool FLOAT_ONLY, class F>
+auto by_float(const char* name, const py::array& a, F f) {
+    if constexpr (!FLOAT_ONLY) return by_dtype(name, a, f);
+    else {
+        input<float>(name, a, shape_of(a));
+        return f(float());
+    }
+}
+
+template <template <class> class Layer, bool FLOAT_ONLY>
 py::tuple linear_forward(py::array x, py::array weight, py::array bias) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+    return by_float<FLOAT_ONLY>("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t I = last("x", x), N = rows_of(x);
         const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {I, ANY});
@@ -63,10 +72,10 @@ py::tuple linear_forward(py::array x, py::array weight, py::array bias) {
     });
 }
 
-template <template <class> class Layer>
+template <template <class> class Layer, bool FLOAT_ONLY>
 py::tuple linear_backward(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1];
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+    return by_float<FLOAT_ONLY>("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
         const T* pd = input<T>("dout", dout, with_last(x, J));
@@ -83,10 +92,10 @@ py::tuple linear_backward(py::array dout, py::tuple cache, py::object into) {
     });
 }
 
-template <template <class> class Layer>
+template <template <class> class Layer, bool FLOAT_ONLY = false>
 void bind_linear_pair(py::module_& m, const string& variant) {
-    m.def(("linear_forward" + variant).c_str(), &linear_forward<Layer>, py::arg("x"), py::arg("weight"),
+    m.def(("linear_forward" + variant).c_str(), &linear_forward<Layer, FLOAT_ONLY>, py::arg("x"), py::arg("weight"),
           py::arg("bias"));
-    m.def(("linear_backward" + variant).c_str(), &linear_backward<Layer>, py::arg("dout"), py::arg("cache"),
+    m.def(("linear_backward" + variant).c_str(), &linear_backward<Layer, FLOAT_ONLY>, py::arg("dout"), py::arg("cache"),
           py::arg("into") = py::none());
 }

@@ -307,6 +307,7 @@ KERNELS = (
     Kernel("linear", "cpu", "1_naive"),
     Kernel("linear", "cpu", "2_blocked"),
     Kernel("linear", "cpu", "3_simd"),
+    Kernel("linear", "cpu", "4_amx", ("float32",)),                  # as "bf16"; emulated where the CPU has no AMX
     Kernel("linear", "cpu", "bf16", ("float32",)),                   # float32 arrays, products in bfloat16
     Kernel("mlp", "cpu"),
     Kernel("mlp", "cpu", "bf16", ("float32",)),

@@ -27,7 +27,7 @@ def supported(op, backend):
 
 def precision(backend, dtype):
     """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels that multiply in that."""
-    return "bfloat16" if backend.endswith(("/bf16", "mma")) else dtype
+    return "bfloat16" if backend.endswith(("/bf16", "amx", "mma")) else dtype
 
 
 def pair(op, backend):
