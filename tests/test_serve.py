@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -517,6 +518,28 @@ def test_refused_requests_in_a_crowd_are_429_and_the_rest_is_right(model, tokeni
         answers = asyncio.run(many(server.url))
     assert {answer.status_code for answer in answers} == {200, 429}
     assert all(a.json()["choices"][0]["text"] == text for a in answers if a.status_code == 200)
+
+
+def test_rubbish_on_the_wire(model, tokenizer):
+    """Bytes that are no HTTP, requests that stop half way, bodies shorter than they say: the server goes on."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    rng = np.random.default_rng(0)
+    wire = [b"", b"\0" * 50, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/" * 100_000, head, head + b"content-length: 50\r\n\r\n{",
+            head + b"content-length: -1\r\n\r\n", head + b"content-length: 1e9\r\n\r\n",
+            head + b"content-length: 99999999999999999999\r\n\r\n{}", head + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+            head + b"transfer-encoding: chunked\r\n\r\n5\r\n{\r\n0\r\n\r\n", *(rng.bytes(300) for _ in range(20))]
+    with running(model, tokenizer) as server:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        sockets = [socket.create_connection(address) for _ in wire]
+        for sock, data in zip(sockets, wire):
+            with contextlib.suppress(OSError):
+                sock.sendall(data)
+        answer = server.client.post("/v1/completions", json={"prompt": "the", "max_tokens": 3, "seed": 1})
+        assert answer.json()["choices"][0]["text"] == alone(model, tokenizer, "the", 3, Sampling(seed=1))[0]
+        for sock in sockets:
+            sock.close()
+        wait_until(lambda: idle(server.engine))
+        assert server.client.get("/health").status_code == 200
 
 
 # The command, and its end
