@@ -21,7 +21,8 @@ def parser():
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
     add("names", nargs="*", metavar="op",
-        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths or speculative (default: every op)")
+        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative or serve (default: "
+        "every op)")
     add("--all", action="store_true", help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
     add("--quick", action="store_true", help="with --all: small sizes, no torch.compile, one seed: minutes, to try it")
     add("--minutes", type=float, metavar="N", help="begin no further part after so long; what is done is kept")

@@ -11,11 +11,12 @@ from pathlib import Path
 from minillm.progress import Progress
 from minillm.registry import OPS, Dims
 
-from . import attention_lengths, decode, dedup, demo, machine, report, speculative, step, tokenizer
+from . import attention_lengths, decode, dedup, demo, machine, report, serve, speculative, step, tokenizer
 from .ops import GPT2, op_rows
 
 SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows, "tokenizer": tokenizer.rows,
-           "dedup": dedup.rows, "speculative": speculative.rows, "attention_lengths": attention_lengths.rows}
+           "dedup": dedup.rows, "speculative": speculative.rows, "attention_lengths": attention_lengths.rows,
+           "serve": serve.rows}
 # What --all runs, and with which settings: the most wanted first. The others want files or a model of their own.
 ALL = [*((op, {}) for op in OPS),
        ("step", {"batch": 4, "tokens": 256, "compile": True}), ("demo", {}), ("attention_lengths", {}), ("decode", {}),

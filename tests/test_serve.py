@@ -593,7 +593,7 @@ def test_the_command_refuses_what_cannot_work(run, capsys):
     sock = app.listening_socket("127.0.0.1", 0)
     port = str(sock.getsockname()[1])
     for options, words in ((["--port", port], "cannot listen"), (["--rows", "0"], "--rows"),
-                           (["--queue", "-1"], "--queue")):
+                           (["--queue", "-1"], "--queue"), (["--port", "65536"], "--port")):
         assert main(["serve", str(run), *options]) == 1
         assert words in capsys.readouterr().err
     assert main(["serve", str(run / "nowhere")]) == 1

@@ -36,7 +36,10 @@ def load_engine(args):
     for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
         if not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
-    return Engine(model, tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens, new_text=text_maker(args))
+    if not 0 <= args.port < 65536:
+        raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
+    return Engine(model, tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens,
+                  new_text=text_maker(args))
 
 
 def add(commands):
