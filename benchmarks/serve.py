@@ -44,7 +44,8 @@ def rows(options, peaks, progress=None):
             if progress:
                 progress(done + 1, rounds)
     dims = f"{options.size} {TOKENS} tokens a client"
-    return [row(dims, name, seconds, times[1]) for name, seconds in times.items()], {"server": wrong} if wrong else {}, {}
+    found = [row(dims, name, seconds, times[1]) for name, seconds in times.items()]
+    return found, {"server": wrong} if wrong else {}, {}
 
 
 def row(dims, name, seconds, one):

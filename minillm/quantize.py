@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checkpoint import (CONFIG, MODEL, PREFIX, differences, hugging_face_config, parse_config, read_json, read_tensors,
-                         strip_names, write_json)
+from .checkpoint import (CONFIG, MODEL, PREFIX, check_layers, differences, hugging_face_config, parse_config, read_json,
+                         read_tensors, strip_names, write_json)
 from .model import GPT
 from .params import Params, gpt_shapes
 from .safetensors import write_safetensors
@@ -200,6 +200,7 @@ def load_quantized(directory, ops=None):
     settings = read_json(directory / CONFIG)
     config = parse_config({key: value for key, value in settings.items() if key != METHOD}, directory / CONFIG)
     tensors = strip_names(read_tensors(directory), directory)
+    check_layers(tensors, config, directory)
     shapes = gpt_shapes(config)
     found = {name: array.shape for name, array in tensors.items() if not name.endswith(SCALES)}
     if found != shapes:

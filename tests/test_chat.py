@@ -65,11 +65,13 @@ def test_settings_left_alone_are_not_sent():
                     "top_logprobs": 3, "messages": turns}
     full = plain | {"mode": "text", "top_p": "0.9", "top_k": "5", "seed": "0", "stop": "\n", "max_tokens": "7"}
     body = node(f"page.requestBody({json.dumps(full)}, [], 'Once')")
-    assert body.items() >= {"prompt": "Once", "top_p": 0.9, "top_k": 5, "seed": 0, "stop": "\n", "max_tokens": 7}.items()
+    sent = {"prompt": "Once", "top_p": 0.9, "top_k": 5, "seed": 0, "stop": "\n", "max_tokens": 7}
+    assert body.items() >= sent.items()
 
 
 def test_tokens_that_make_one_character_are_one_piece():
-    tokens = [{"bytes": [97], "logprob": -0.5, "top": []}, *({"bytes": [b], "logprob": -1, "top": []} for b in "☃".encode())]
+    tokens = [{"bytes": [97], "logprob": -0.5, "top": []}]
+    tokens += [{"bytes": [byte], "logprob": -1, "top": []} for byte in "☃".encode()]
     pieces = node(f"(p => {json.dumps(tokens)}.map(t => p.push(t)))(new page.Pieces())")
     assert [piece and (piece["text"], piece["logprob"]) for piece in pieces] == [("a", -0.5), None, None, ("☃", -3)]
     assert node(r'["a☃", "bytes:\\xe2\\x98", "bytes:"].map(page.bytesOf)') == [
@@ -159,7 +161,8 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
     assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
     assert re.search(r"\d+ \+ 30 tokens · first after .* guesses accepted", page.locator("small").last.inner_text())
     page.locator("[name=colour]").uncheck()
-    assert page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor") == "rgba(0, 0, 0, 0)"
+    colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
+    assert colour == "rgba(0, 0, 0, 0)"
     page.locator("[name=colour]").check()
     picture = page.screenshot(path=tmp_path / "chat.png")
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
@@ -181,7 +184,7 @@ def test_a_text_is_continued_and_stopped_in_the_browser(page):
 
 
 def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
-    """A conversation that outgrows the context goes on; a message that alone is too long is an error, and given back."""
+    """A conversation that outgrows the context goes on; a message too long by itself is an error, and given back."""
     refused = []
     page.on("response", lambda response: refused.append(response.status) if response.status != 200 else None)
     fill(page, temperature=0, max_tokens=20)

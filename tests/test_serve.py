@@ -343,7 +343,7 @@ def test_answers_do_not_depend_on_rows_or_chunks(model, tokenizer, n_rows, chunk
 
 
 def guessing(model, tokenizer, kind):
-    """An engine with a draft: the text itself, or a model that is near enough to the target to be right now and then."""
+    """An engine with a draft: the text itself, or a model near enough to the target to be right now and then."""
     if kind == "lookup":
         return Engine(model, tokenizer, 4, 64, draft=Lookup(model.config.vocab_size))
     draft = GPT(model.config, params=model.params.astype(np.float32))
@@ -524,9 +524,11 @@ def test_rubbish_on_the_wire(model, tokenizer):
     """Bytes that are no HTTP, requests that stop half way, bodies shorter than they say: the server goes on."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     rng = np.random.default_rng(0)
-    wire = [b"", b"\0" * 50, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/" * 100_000, head, head + b"content-length: 50\r\n\r\n{",
+    wire = [b"", b"\0" * 50, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"/" * 100_000, head,
+            head + b"content-length: 50\r\n\r\n{",
             head + b"content-length: -1\r\n\r\n", head + b"content-length: 1e9\r\n\r\n",
-            head + b"content-length: 99999999999999999999\r\n\r\n{}", head + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+            head + b"content-length: 99999999999999999999\r\n\r\n{}",
+            head + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
             head + b"transfer-encoding: chunked\r\n\r\n5\r\n{\r\n0\r\n\r\n", *(rng.bytes(300) for _ in range(20))]
     with running(model, tokenizer) as server:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))

@@ -8,7 +8,7 @@ from . import add_common, command
 from .serve import add_drafts
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
-HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens ("none": off)
+HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens ("none": off)
 /again            another answer to the last message
 /clear            forget the conversation
 /quit             leave (or Ctrl-D); Ctrl-C stops an answer"""
@@ -155,7 +155,7 @@ def add(commands):
     p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
     p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
     p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
-    p.add_argument("--min-p", type=float, help="keep tokens with at least this share of the likeliest one's probability")
+    p.add_argument("--min-p", type=float, help="keep tokens at least this share as likely as the likeliest")
     p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen become less likely")
     for option, value in (("--colour", True), ("--no-colour", False)):
         p.add_argument(option, dest="colour", action="store_const", const=value,

@@ -207,7 +207,7 @@ class Engine:
             self.guess_ahead(self.writers[0])
 
     def guess_ahead(self, writer):
-        """Let speculative decoding write this answer, if it is at its beginning and its tokens may be found that way."""
+        """Let speculative decoding write this answer, if it has not begun and its tokens may be found that way."""
         job = writer.job
         begun = writer.fed or writer.guessed
         spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no guess may draw

@@ -16,7 +16,7 @@ VOICES = {"developer": "system"}        # OpenAI's newer name for it
 
 
 def chat_prompt(tokenizer, messages):
-    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows the ids and ends at a stop."""
+    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop."""
     messages = [{"role": VOICES.get(m["role"], m["role"]), "content": m["content"]} for m in messages]
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), {tokenizer.special_tokens[END]}
