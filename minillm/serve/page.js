@@ -198,7 +198,7 @@ async function show(response, settings, started) {
         const piece = pieces.push(token);
         if (piece) addPiece(turn, piece);
       }
-      if (!chunk.choices[0]?.logprobs && read.text) turn.append(read.text);       // a server that filters its output gives no tokens
+      if (!chunk.choices[0]?.logprobs && read.text) turn.append(read.text);   // a server that filters gives no tokens
       text += read.text;
       finish = read.finish ?? finish;
       usage = read.usage ?? usage;
