@@ -8,7 +8,7 @@ def run(args):
     from ..evaluate.run import evaluate, page
     models = [args.model] + [args.against] * bool(args.against)
     results = evaluate(models, [task.strip() for task in args.tasks.split(",") if task.strip()], args.data, args.backend,
-                       args.seed)
+                       args.seed, args.harness_path)
     print(json.dumps(results, indent=1) if args.json else page(results))
 
 
@@ -73,7 +73,9 @@ def add_eval(commands):
     p.add_argument("--against", metavar="DIR", help="another model, measured on the same items and compared pair by pair")
     p.add_argument("--tasks", default="ppl,bpb", help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, "
                    "answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, diversity); "
-                   "memory (overlap of samples with --data) (default: %(default)s)")
+                   "memory (overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra harness) "
+                   "(default: %(default)s)")
+    p.add_argument("--harness-path", metavar="DIR", help="a folder with task files of your own (YAML) for harness:TASK")
     p.add_argument("--data", nargs="+", metavar="PATH", help="folders and files with text")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")

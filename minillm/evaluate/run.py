@@ -7,16 +7,17 @@ from ..model import GPT
 from ..progress import Progress
 from ..registry import select
 from ..tokenizer import Tokenizer
-from . import choice, perplexity, samples, statistics
+from . import choice, harness, perplexity, samples, statistics
 
-TASKS = "ppl, bpb, mc:FILE.jsonl, gen:FILE.jsonl, samples, memory"
+TASKS = "ppl, bpb, mc:FILE.jsonl, gen:FILE.jsonl, samples, memory, harness:TASK"
 SAMPLES, SAMPLE_TOKENS = 8, 128
 
 
-def evaluate(directories, tasks, data=None, backend="auto", seed=0):
+def evaluate(directories, tasks, data=None, backend="auto", seed=0, harness_path=None):
     """Rows {task, model, value, low, high, items} for each model, and comparisons if there are two.
 
-    directories: one or two. tasks: list of names as in TASKS; ppl, bpb and memory read `data` (files and folders).
+    directories: one or two. tasks: list of names as in TASKS; ppl, bpb and memory read `data` (files and folders), harness
+    runs a task of lm-evaluation-harness, its own or one in `harness_path`.
     Raises ValueError for an unknown task or one without data, FileNotFoundError.
     """
     texts = documents(tasks, data)
@@ -30,6 +31,8 @@ def evaluate(directories, tasks, data=None, backend="auto", seed=0):
         for task in tasks:
             found |= run_task(task, model, tokenizer, texts, seed)
         rows += [{"task": name, "model": str(directory), **row} for name, (row, _) in found.items()]
+        if outside := [task.removeprefix("harness:") for task in tasks if task.startswith("harness:")]:
+            rows += [{"model": str(directory), **row} for row in harness.run(directory, outside, harness_path, backend)]
         measured.append({name: items for name, (_, items) in found.items() if items})
     return {"rows": rows, "comparisons": compared(*measured, seed=seed) if len(measured) == 2 else []}
 
@@ -45,8 +48,8 @@ def documents(tasks, data):
 def run_task(task, model, tokenizer, texts, seed):
     """{name of a row: (row, items)}; items (numerators, denominators) are what another model is compared on."""
     kind, _, path = task.partition(":")
-    if task in ("ppl", "bpb"):
-        return {}                                            # both by one reading of the text, above
+    if task in ("ppl", "bpb") or kind == "harness" and path:
+        return {}                                            # done above
     if kind == "mc" and path:
         right = choice.answer_all(model, tokenizer, choice.read_questions(path), Progress("choices", "question"))
         return {f"mc {Path(path).stem} ({score})": accuracy(values) for score, values in right.items()}

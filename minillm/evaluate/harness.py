@@ -1,0 +1,86 @@
+"""Our models inside EleutherAI's lm-evaluation-harness (Gao et al. 2021): its tasks, its scoring, our forward pass.
+
+    from lm_eval import simple_evaluate
+    simple_evaluate(model=harness.adapter("runs/mine"), tasks=["my_task"], task_manager=TaskManager(include_path="tasks/"))
+
+or `minillm eval runs/mine --tasks harness:TASK --harness-path tasks/`. The harness asks a model three things: the
+log-probability of a continuation and whether it is the greedy one; that of a whole text; and a text up to a stop. Needs
+`pip install 'minillm[harness]'`.
+"""
+import numpy as np
+
+from ..generate import TextStream, stream
+from ..model import GPT
+from ..registry import select
+from ..tokenizer import Tokenizer
+from .perplexity import token_losses
+
+
+def scored(model, before, after):
+    """(log p(after | before) in nats, whether each token of `after` is the likeliest). Lists of ids; `before` not empty."""
+    ids = np.array((before + after)[-model.config.block_size - 1:])
+    logits = model.forward(ids[None, :-1])[0][0, -len(after):].astype(np.float64)          # (len(after), V)
+    top = logits.max(1)
+    logsum = np.log(np.exp(logits - top[:, None]).sum(1)) + top
+    wanted = ids[-len(after):]
+    return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
+
+
+def adapter(directory, backend="auto", dtype=np.float32):
+    """An object that lm_eval takes as its model. Raises ImportError without the extra `harness`."""
+    try:
+        from lm_eval.api.model import TemplateLM
+    except ImportError:
+        raise ImportError("the adapter needs lm-eval: pip install 'minillm[harness]'") from None
+    model, tokenizer = GPT.from_pretrained(directory, select(backend), dtype), Tokenizer.from_pretrained(directory)
+
+    class Adapter(TemplateLM):
+        """lm_eval's interface, each method in terms of this package."""
+
+        eot_token_id = tokenizer.eot_token
+        tokenizer_name = str(directory)
+        max_length, max_gen_toks = model.config.block_size, 256
+
+        def tok_encode(self, string, add_special_tokens=None, **kwargs):
+            return tokenizer.encode_ordinary(string)
+
+        def _loglikelihood_tokens(self, requests, **kwargs):
+            return [scored(model, before, after) for _, before, after in requests]
+
+        def loglikelihood_rolling(self, requests, disable_tqdm=False):
+            texts = [request.args[0] for request in requests]
+            return [-float(token_losses(model, [self.eot_token_id, *tokenizer.encode_ordinary(text)]).sum()) for text in texts]
+
+        def generate_until(self, requests, disable_tqdm=False):
+            return [continued(model, tokenizer, *request.args) for request in requests]
+
+    return Adapter()
+
+
+def continued(model, tokenizer, context, settings):
+    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to one of "until"."""
+    until = settings.get("until") or []
+    text = TextStream(tokenizer, [until] if isinstance(until, str) else until)
+    ids = tokenizer.encode_ordinary(context) or [tokenizer.eot_token]
+    temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
+    parts = []
+    for token in stream(model, ids, settings.get("max_gen_toks", 256), temperature, stop=tokenizer.eot_token):
+        if token == tokenizer.eot_token or text.stopped is not None:
+            break
+        parts.append(text.push(token))
+    return "".join(parts) + text.finish()
+
+
+def run(directory, tasks, path=None, backend="auto", limit=None):
+    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML)."""
+    model = adapter(directory, backend)
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+    found = simple_evaluate(model=model, tasks=tasks, task_manager=TaskManager(include_path=path), limit=limit,
+                            bootstrap_iters=0, verbosity="ERROR")
+    rows = []
+    for task, values in found["results"].items():
+        items = found["n-samples"][task]["effective"]
+        rows += [{"task": f"{task} {name.partition(',')[0]}", "value": value, "low": None, "high": None, "items": items}
+                 for name, value in values.items() if isinstance(value, float) and "stderr" not in name]
+    return rows
