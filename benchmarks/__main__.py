@@ -38,7 +38,7 @@ def parser():
     group = parser.add_argument_group("step and decode")
     group.add_argument("--size", default="124M", metavar="124M|tiny", help="the model (default: 124M)")
     group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
-    group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 512 in decode)")
+    group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 128 before decode)")
     group.add_argument("--compile", action="store_true", help="torch.compile, too (slow; skipped without a compiler)")
     group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
     group = parser.add_argument_group("demo and attention_lengths")

@@ -1,47 +1,128 @@
-"""Generation, one token at a time, minillm against PyTorch: batch 1, a cache full of context, one more token.
+"""Generation, one token at a time: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
 
-Every weight is read once for each token and used in two operations, so the limit is the memory: 4 bytes a parameter at
-float32, 2 at bfloat16, over the measured bandwidth. (wpe is not read, but for one row.)
+A token reads every weight once, and the keys and values of its context. So its floor is the time that a plain read of as
+many bytes takes, and that read takes turns with the candidates. Three races: steps of one sequence; steps of eight
+sequences at once, for which the same pass over the weights serves all; and a prompt, read at once, whose floor is
+arithmetic. All start from the same random weights, and their logits must agree before anything is timed.
 """
 import numpy as np
 
 from minillm.params import gpt_shapes
 
 from .machine import meminfo
-from .step import TOLERANCE, by_name, candidates, chosen, job_for, memory, row, sizes
+from .step import by_name, entrant, job_for, row, sizes
 from .workers import fitting, race
 
-ROUNDS = 30             # tokens per candidate, at least
-BYTES = {"float32": 4, "bfloat16": 2}
+ROUNDS, STEPS = 12, 8        # runs of a candidate, tokens in a run
+BATCH, CONTEXT, PROMPT = 8, 128, 512
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 6e-2}      # of the largest logit
 
 
 def rows(options, peaks, progress=None):
     """Run the benchmark; returns rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
-    config, B, T = sizes(options.size, 1, options.tokens or min(512, sizes(options.size, 1, 1)[0].block_size))
-    everybody = candidates()
-    del everybody["minillm bf16"]           # a way to train: here it would round every weight for every token
-    entrants = chosen(everybody, options.only)
+    context = options.tokens or CONTEXT
+    races = (("decode", 1, context + STEPS, STEPS), ("decode", BATCH, context + STEPS, STEPS), ("prefill", 1, PROMPT, 1))
+    found, wrong, skipped = [], {}, {}
+    for task, B, T, steps in races:
+        results = one_race(options, peaks, task, B, min(T, longest(options)), steps, progress)
+        for all_of, part in zip((found, wrong, skipped), results):
+            all_of.extend(part) if isinstance(part, list) else all_of.update(part)
+    return with_ratios(found), wrong, skipped
+
+
+def longest(options):
+    return sizes(options.size, 1, 1)[0].block_size
+
+
+def one_race(options, peaks, task, B, T, steps, progress):
+    """One task for all who can do it."""
+    config, B, T = sizes(options.size, B, T)
+    entrants = chosen(candidates(config, task, B, T), options.only)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (B, T)).tolist()
-    together = fitting(memory(config, B, T), meminfo().get("MemAvailable", 0))
-    with job_for(config, options.threads, tokens=tokens) as job:
-        rounds = max(ROUNDS, options.repeat or 0)
-        results, wrong, skipped = race(entrants, "decode", job, same_logits, together, rounds, progress)
+    together = fitting(24 * parameters(config), meminfo().get("MemAvailable", 0))
+    with job_for(config, options.threads, tokens=tokens, steps=steps) as job:
+        results, wrong, skipped = race(entrants, task, job, same_logits, together, options.repeat or ROUNDS, progress)
     dims = f"{options.size} B={B} T={T}"
-    found = [decode_row(dims, config, by_name(entrants, r["candidate"]), r, peaks) for r in results]
+    found = [one_row(task, dims, config, by_name(entrants, r["candidate"]), r, peaks, (B, T, steps)) for r in results]
     return found, wrong, skipped
 
 
-def decode_row(dims, config, candidate, result, peaks):
-    read = sum(int(np.prod(shape)) for name, shape in gpt_shapes(config).items() if name != "wpe.weight")
-    work = {"gflops": 2 * read, "gbs": BYTES[candidate["options"]["dtype"]] * read, "tokens": 1}
-    return row("decode", dims, candidate, result, work, peaks)
+def candidates(config, task, B, T):
+    """Who takes part in a task, as dicts for `workers`; the first is what the others' logits are compared with."""
+    found = {}
+    for dtype in BYTES:
+        backend = "auto/bf16" if dtype == "bfloat16" else "auto"
+        if task == "decode" or dtype != "int8":
+            found[f"minillm {SHORT[dtype]}"] = entrant(f"minillm {SHORT[dtype]}", "gpt_minillm", dtype=dtype, backend=backend)
+    for dtype in ("float32", "bfloat16"):
+        name = f"transformers {SHORT[dtype]}"
+        found[name] = entrant(name, "gpt_transformers", dtype=dtype) | {"optional": True}
+    for dtype in BYTES if task == "decode" else ():
+        name = f"plain read {SHORT[dtype]}"
+        found[name] = entrant(name, "plain_read", dtype=dtype, bytes=bytes_of_step(config, dtype, B, T))
+    return found
+
+
+def chosen(everybody, only):
+    """The candidates that --only names, or all; those that are not in this race are left out of it."""
+    if not only:
+        return list(everybody.values())
+    picked = [everybody[name.strip()] for name in only.split(",") if name.strip() in everybody]
+    if not picked:
+        raise ValueError(f"--only: expected some of {', '.join(everybody)}: got {only}")
+    return picked
+
+
+def parameters(config):
+    """Numbers that a step reads: all but the position embeddings."""
+    return sum(int(np.prod(shape)) for name, shape in gpt_shapes(config).items() if name != "wpe.weight")
+
+
+def bytes_of_step(config, dtype, B, T):
+    """Weights once, and the float32 keys and values of every sequence."""
+    return BYTES[dtype] * parameters(config) + 8 * config.n_layer * config.n_embd * B * T
+
+
+def one_row(task, dims, config, candidate, result, peaks, shape):
+    """A row of the report; times are of one step."""
+    (B, T, steps), dtype = shape, candidate["options"]["dtype"]
+    result = result | {"timing": divided(result["timing"], steps), "against": divided(result["against"], steps)}
+    tokens = B * (T if task == "prefill" else 1)
+    work = {"gflops": 2 * parameters(config) * tokens, "tokens": tokens}
+    if task == "prefill":                        # of the prompt's last token only
+        work["gflops"] -= 2 * config.vocab_size * config.n_embd * (tokens - 1)
+    else:
+        work["gbs"] = bytes_of_step(config, dtype, B, T)
+    if candidate["name"].startswith("plain"):
+        del work["gflops"]
+    return row(task, dims, candidate, result, work, peaks)
+
+
+def divided(timing, steps):
+    return timing and type(timing)(timing.median / steps, timing.low / steps, timing.high / steps, timing.samples)
+
+
+def with_ratios(found):
+    """Adds what the issue is about: % of the floor of the same race and precision, x transformers at float32."""
+    for one in found:
+        same = [other for other in found if (other["op"], other["dims"]) == (one["op"], one["dims"])]
+        times = {other["candidate"]: other["median_ms"] for other in same}
+        floor, peer = times.get(f"plain read {SHORT[one['dtype']]}"), times.get("transformers fp32")
+        one["floor_percent"] = floor and 100 * floor / one["median_ms"]
+        one["x_transformers"] = peer and peer / one["median_ms"]
+    return found
 
 
 def same_logits(candidate, values, first):
     """What is wrong with a candidate's first logits, or an empty string; errors count relative to the largest."""
+    if candidate["module"] == "plain_read":
+        return ""
     got, right = np.array(values[0]), np.array(first[0])
     error, allowed = np.abs(got - right).max() / np.abs(right).max(), TOLERANCE[candidate["options"]["dtype"]]
     if not error <= allowed:
-        i = int(np.abs(got - right).argmax())
-        return f"logit {i} is {got[i]:.6g}, expected {right[i]:.6g}: relative error {error:.1e}, allowed {allowed:.0e}"
+        i = np.unravel_index(np.abs(got - right).argmax(), got.shape)
+        return (f"logit {[int(j) for j in i]} is {got[i]:.6g}, expected {right[i]:.6g}: relative error {error:.1e}, "
+                f"allowed {allowed:.0e}")
     return ""

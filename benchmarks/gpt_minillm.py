@@ -5,6 +5,7 @@ from minillm.config import GPTConfig, TrainConfig
 from minillm.model import GPT
 from minillm.optim import AdamW
 from minillm.params import Params, gpt_shapes
+from minillm.quantize import quantize
 from minillm.registry import select
 from minillm.train import one_step
 
@@ -35,14 +36,24 @@ def step(job):
 
 
 def decode(job):
-    """() -> the first logits of one more token, after the job's context."""
-    model, tokens = model_of(job), np.array(job["tokens"])
-    cache = model.new_cache(len(tokens))
-    model.decode(tokens[:, :-1], cache)
-    context = cache.length
+    """() -> first logits of each of the job's steps, one token a sequence each, after its context."""
+    model, tokens, steps = stored_model(job), np.array(job["tokens"]), job["steps"]
+    cache, context = model.new_cache(len(tokens)), tokens.shape[1] - steps
+    model.decode(tokens[:, :context], cache, last=True)
 
     def run():
         cache.truncate(context)
-        return model.decode(tokens[:, -1:], cache)[0, 0, :64].tolist()
+        return [model.decode(tokens[:, t:t + 1], cache)[0, 0, :64].tolist() for t in range(context, context + steps)]
 
     return run
+
+
+def prefill(job):
+    """() -> first logits after the job's prompt, read at once into a new cache."""
+    model, tokens = stored_model(job), np.array(job["tokens"])
+    return lambda: [model.decode(tokens, model.new_cache(len(tokens)), last=True)[0, 0, :64].tolist()]
+
+
+def stored_model(job):
+    """The model with its matrices in the job's dtype."""
+    return quantize(model_of(job), job["dtype"])

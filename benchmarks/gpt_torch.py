@@ -1,7 +1,7 @@
 """PyTorch's side of the whole-model benchmarks: GPT-2 in PyTorch's own functions, as its users write it.
 
 Linear weights are kept (out, in), PyTorch's layout; attention is scaled_dot_product_attention; the optimizer is the
-fused AdamW; bfloat16 is autocast in training and converted weights in decoding. It does not import minillm.
+fused AdamW; bfloat16 is autocast. It does not import minillm.
 """
 from contextlib import nullcontext
 
@@ -77,29 +77,3 @@ def optimizer_for(parameters, job):
     groups = [{"params": [x for x in parameters if x.ndim >= 2], "weight_decay": job["weight_decay"]},
               {"params": [x for x in parameters if x.ndim < 2], "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=job["lr"], betas=(0.9, 0.95), eps=1e-8, fused=True)
-
-
-def decode(job):
-    """() -> the first logits of one more token, after the job's context."""
-    p, config, tokens = parameters_of(job), job["config"], torch.tensor(job["tokens"])
-    dtype = getattr(torch, job["dtype"])
-    p = {name: value.to(dtype) for name, value in p.items()}
-    B, T = tokens.shape
-    kept = torch.zeros(config["n_layer"], 2, B, config["n_head"], T, config["n_embd"] // config["n_head"], dtype=dtype)
-
-    def fill(layer, q, k, v):
-        kept[layer, 0, :, :, :-1], kept[layer, 1, :, :, :-1] = k, v
-        return causal(layer, q, k, v)
-
-    def attend(layer, q, k, v):
-        kept[layer, 0, :, :, -1:], kept[layer, 1, :, :, -1:] = k, v
-        return F.scaled_dot_product_attention(q, *kept[layer])
-
-    @torch.inference_mode()
-    def run():
-        logits = F.linear(hidden(p, config, tokens[:, -1:], attend, T - 1), p["wte.weight"])
-        return logits[0, 0, :64].tolist()
-
-    with torch.inference_mode():
-        hidden(p, config, tokens[:, :-1], fill)
-    return run

@@ -12,8 +12,8 @@ COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
     "candidate": ("candidate", "{}"), "median_ms": ("median ms", "{:,.3f}"), "spread": ("quartiles", "{}"),
     "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
-    "bound": ("of", "{}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
-    "x_minillm": ("x minillm", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
+    "bound": ("of", "{}"), "floor_percent": ("% of floor", "{:.0f}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
+    "x_minillm": ("x minillm", "{:.2f}"), "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
     "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}"),
@@ -193,8 +193,8 @@ def length_table(rows):
 
 
 def model_table(rows):
-    keys = ["candidate", "direction", "median_ms", "tokens_per_second", "mbs", "gflops", "gbs", "peak_percent", "peak_rss_mb", "val_loss",
-            "x_minillm"]
+    keys = ["candidate", "direction", "median_ms", "tokens_per_second", "mbs", "gflops", "gbs", "peak_percent",
+            "floor_percent", "peak_rss_mb", "val_loss", "x_minillm", "x_transformers"]
     keys = [key for key in keys if any(row.get(key) for row in rows)]
     return pipes([[COLUMNS[key][0] for key in keys]] + [[cell(row, key) for key in keys] for row in rows], left=2)
 
