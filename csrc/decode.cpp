@@ -97,13 +97,14 @@ void embed_rows(const Decoder& d) {
         embed_row(d.x + m * d.n.C, d, d.tokens[m], d.starts[m / d.n.T] + m % d.n.T);
 }
 
-// Rows first, first + step, ... of x, normalised, become rows 0, 1, ... of a.
-void normalise(const Decoder& d, const float* weight, const float* bias, int64_t first = 0, int64_t step = 1) {
-    int64_t C = d.n.C;
+// The last `count` tokens of each row of x, normalised, become the rows of a.
+void normalise(const Decoder& d, const float* weight, const float* bias, int64_t count) {
+    int64_t C = d.n.C, T = d.n.T;
 #pragma omp for
-    for (int64_t m = first; m < d.n.M(); m += step) {
+    for (int64_t i = 0; i < d.n.R * count; i++) {
+        int64_t m = i / count * T + T - count + i % count;
         float mean, rstd;
-        layernorm_row<float>(d.a + (m - first) / step * C, &mean, &rstd, d.x + m * C, weight, bias, d.eps, C);
+        layernorm_row<float>(d.a + i * C, &mean, &rstd, d.x + m * C, weight, bias, d.eps, C);
     }
 }
 
@@ -127,29 +128,32 @@ void attend_cached(const Decoder& d, ForwardHead<float>& head, int64_t layer) {
 
 void decode_block(const Decoder& d, const Block& b, ForwardHead<float>& head, int64_t layer) {
     int64_t M = d.n.M(), C = d.n.C;
-    normalise(d, b.ln_1_weight, b.ln_1_bias);
+    normalise(d, b.ln_1_weight, b.ln_1_bias, d.n.T);
     stored_product(M, d.a, b.qkv, d.qkv, AddBias<float>{b.qkv_bias});
     attend_cached(d, head, layer);
     stored_product(M, d.attended, b.proj, d.sums, AddToStream{{b.proj_bias}, d.x, C});
-    normalise(d, b.ln_2_weight, b.ln_2_bias);
+    normalise(d, b.ln_2_weight, b.ln_2_bias, d.n.T);
     stored_product(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
     stored_product(M, d.h, b.out, d.sums, AddToStream{{b.out_bias}, d.x, C});
 }
 
-// logits (R, T, V), or (R, 1, V) with `last`.
-void decode_model(const Decoder& d, float* logits, bool last) {
+// logits (R, count, V): of the last `count` tokens of each row.
+void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t R = d.n.R, T = d.n.T, C = d.n.C, V = d.n.V;
-    int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = last ? R : R * T;
+    int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = R * count;
     bool many = C * C * int64_t(d.blocks.size()) + C * V > 1 << 18;
 #pragma omp parallel if (many)
     {
         ForwardHead<float> head(T, longest, d.n.HS);
         embed_rows(d);
         for (size_t layer = 0; layer < d.blocks.size(); layer++) decode_block(d, d.blocks[layer], head, layer);
-        normalise(d, d.ln_f_weight, d.ln_f_bias, last ? T - 1 : 0, last ? T : 1);
-        if (d.wte.form == 'f')
+        normalise(d, d.ln_f_weight, d.ln_f_bias, count);
+        if (M == 0) {
+        } else if (d.wte.form == 'f') {
             few_rows_turned<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false, Keep());
-        else stored_product(M, d.a, d.wte, logits, Keep());
+        } else {
+            stored_product(M, d.a, d.wte, logits, Keep());
+        }
     }
 }
 
@@ -213,7 +217,7 @@ void check_positions(const Decoder& d, int64_t block_size) {
 }
 
 py::array decode_step(py::array tokens, py::array starts, py::array rows, py::list weights, py::array keys,
-                      py::array values, double eps, bool last) {
+                      py::array values, double eps, int64_t count) {
     check_shape("tokens", tokens, {ANY, ANY});
     check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
     Decoder d;
@@ -221,6 +225,7 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
     d.n = {R, T, NH * HS, NH, HS, keys.shape(3), keys.shape(1), 0};
     int64_t C = d.n.C, M = R * T;
     if (M < 1 || M > FEW) fail("tokens must be 1 to " + std::to_string(FEW) + ": got " + shape_text(tokens));
+    if (count < 0 || count > T) fail("count must be 0 to " + std::to_string(T) + ": got " + std::to_string(count));
     d.keys = in_place<float>("keys", keys, shape_of(keys)), d.values = in_place<float>("values", values, shape_of(keys));
     d.starts = input<int64_t>("starts", starts, {R}), d.rows = input<int64_t>("rows", rows, {R});
     WeightReader reader{weights};
@@ -233,7 +238,7 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
     auto checked = ids("tokens", tokens, {R, T}, d.n.V);
     d.tokens = checked.data(), d.eps = float(eps);
     check_positions(d, d.n.S);
-    auto logits = fresh<float>({R, last ? 1 : T, d.n.V});
+    auto logits = fresh<float>({R, count, d.n.V});
     float* po = logits.mutable_data();
     {
         py::gil_scoped_release nogil;
@@ -241,7 +246,7 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
         d.x = scratch.at_least(M * 11 * C);
         d.a = d.x + M * C, d.attended = d.a + M * C, d.sums = d.attended + M * C, d.qkv = d.sums + M * C;
         d.h = d.qkv + M * 3 * C;
-        decode_model(d, po, last);
+        decode_model(d, po, count);
     }
     return logits;
 }
@@ -249,5 +254,5 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
 void bind_decode(py::module_& m) {
     m.attr("FEW_TOKENS") = FEW;
     m.def("decode_step", &decode_step, py::arg("tokens"), py::arg("starts"), py::arg("rows"), py::arg("weights"),
-          py::arg("keys"), py::arg("values"), py::arg("eps"), py::arg("last"));
+          py::arg("keys"), py::arg("values"), py::arg("eps"), py::arg("count"));
 }

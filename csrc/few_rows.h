@@ -83,45 +83,43 @@ struct Int8Rows {
 
 // ---- the product ----
 
-// sums (M, n), rows `wide` apart, += A (M, D) @ the first D rows of B, columns column ... column + n - 1.
-template <int VECTORS, int64_t D, class T, class Rows>
-inline int64_t add_columns(T* sums, int64_t wide, const T (*a)[D], int64_t M, const Rows& B, int64_t column,
-                           int64_t j, int64_t n) {
-    constexpr int64_t W = WIDTH<T>;
-    for (; j + (VECTORS - 1) * W < n; j += VECTORS * W) {
-        Vec<T> b[D][VECTORS];
+// sums (M, VECTORS), rows `wide` apart, += A (M, D) @ VECTORS vectors of the first D rows of B. The last may be a part.
+template <int VECTORS, bool PART, int64_t D, class T, class Rows>
+inline void add_vectors(T* sums, int64_t wide, const T (*a)[D], int64_t M, const Rows& B, int64_t column, int64_t n) {
+    Vec<T> b[D][VECTORS];
 #pragma GCC unroll 8
-        for (int64_t d = 0; d < D; d++) {
-            B.prefetch(d, column + j);
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++) {
-                int64_t at = j + v * W;
-                b[d][v] = at + W <= n ? B.at(d, column + at) : B.part(d, column + at, n - at);
-            }
-        }
-        for (int64_t m = 0; m < M; m++) {
-            T* s = sums + m * wide + j;
-            Vec<T> total[VECTORS];
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++) total[v] = load(s + v * W);
-#pragma GCC unroll 8
-            for (int64_t d = 0; d < D; d++)
-#pragma GCC unroll 2
-                for (int v = 0; v < VECTORS; v++) total[v] += a[m][d] * b[d][v];
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; v++) store(s + v * W, total[v]);
-        }
+    for (int64_t d = 0; d < D; d++) {
+        B.prefetch(d, column);
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            b[d][v] = PART ? B.part(d, column + v * WIDTH<T>, n) : B.at(d, column + v * WIDTH<T>);
     }
-    return j;
+    for (int64_t m = 0; m < M; m++) {
+        Vec<T> total[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) total[v] = load(sums + m * wide + v * WIDTH<T>);
+#pragma GCC unroll 8
+        for (int64_t d = 0; d < D; d++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) total[v] += a[m][d] * b[d][v];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) store(sums + m * wide + v * WIDTH<T>, total[v]);
+    }
 }
 
+// sums (M, n) += A (M, D) @ rows k ... k + D - 1 of B, columns column ... column + n - 1.
 template <int64_t D, class T, class Rows>
-void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& B, int64_t k, int64_t column, int64_t n) {
+void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& all_of_b, int64_t k, int64_t column, int64_t n) {
+    constexpr int64_t W = WIDTH<T>;
+    constexpr int V = VECTOR_BYTES == 64 ? 2 : 1;              // of 32 registers, 16 hold B; of 16, 8
     T a[FEW][D];
     for (int64_t m = 0; m < M; m++)
         for (int64_t d = 0; d < D; d++) a[m][d] = *A.from(m, k + d).data;
-    int64_t j = VECTOR_BYTES == 64 ? add_columns<2, D>(sums, wide, a, M, B.from(k), column, 0, n) : 0;
-    add_columns<1, D>(sums, wide, a, M, B.from(k), column, j, n);
+    const Rows B = all_of_b.from(k);
+    int64_t j = 0;
+    for (; j + V * W <= n; j += V * W) add_vectors<V, false, D>(sums + j, wide, a, M, B, column + j, W);
+    for (; j + W <= n; j += W) add_vectors<1, false, D>(sums + j, wide, a, M, B, column + j, W);
+    if (j < n) add_vectors<1, true, D>(sums + j, wide, a, M, B, column + j, n - j);
 }
 
 // Columns at a time: some pieces for each thread, long enough rows of B for the memory, sums that stay in the cache.
@@ -182,7 +180,7 @@ void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, 
                      const Finish& finish) {
     constexpr int64_t LANES = TILE_VECTORS * WIDTH<T>, SQUARE = 4 * WIDTH<T>;
     static_assert(KC<T> % SQUARE == 0, "a panel must not reach over the end of a block");
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, 16)
     for (int64_t column = 0; column < N; column += LANES) {
         alignas(64) T panel[SQUARE * LANES], sums[FEW * LANES];
         int64_t n = std::min(LANES, N - column);

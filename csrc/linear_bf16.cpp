@@ -5,27 +5,36 @@
 #include "gemm_bf16.h"
 #include "linear.h"
 
+// A weight in float, or, for generating only, already in bfloat16, by its bits: calls f with the pointer.
+template <class F>
+auto by_weight(const char* name, const py::array& weight, const Shape& shape, F f) {
+    if (py::isinstance<py::array_t<uint16_t>>(weight)) return f((const bf16*)input<uint16_t>(name, weight, shape));
+    return f(input<float>(name, weight, shape));
+}
+
 py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
     int64_t I = last("x", x), N = rows_of(x);
-    const float *px = input<float>("x", x, shape_of(x)), *pw = input<float>("weight", weight, {I, ANY});
+    const float* px = input<float>("x", x, shape_of(x));
+    check_shape("weight", weight, {I, ANY});
     int64_t J = weight.shape(1);
     const float* pb = input<float>("bias", bias, {J});
     auto out = fresh<float>(with_last(x, J));
     auto rounded_x = fresh<uint16_t>(shape_of(x));
     float* po = out.mutable_data();
     bf16* pr = (bf16*)rounded_x.mutable_data();
-    {
+    by_weight("weight", weight, {I, J}, [&](auto* pw) {
+        typedef std::remove_const_t<std::remove_pointer_t<decltype(pw)>> S;
         py::gil_scoped_release nogil;
         round_array(pr, px, N * I);
-        multiply_bf16(N, J, I, Matrix<bf16>{pr, I}, Matrix<float>{pw, J}, po, J, false, AddBias<float>{pb});
-    }
+        multiply_bf16(N, J, I, Matrix<bf16>{pr, I}, Matrix<S>{pw, J}, po, J, false, AddBias<float>{pb});
+    });
     return py::make_tuple(out, py::make_tuple(rounded_x, weight));
 }
 
 py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1];
     int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
-    const float *pd = input<float>("dout", dout, with_last(x, J)), *pw = (const float*)weight.data();
+    const float *pd = input<float>("dout", dout, with_last(x, J)), *pw = input<float>("weight", weight, {I, J});
     auto* px = (const bf16*)x.data();
     auto dx = fresh<float>(shape_of(x));
     auto d = added_to_all<float>(into, {{I, J}, {J}});                             // dweight, dbias

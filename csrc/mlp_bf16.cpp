@@ -29,7 +29,8 @@ struct SlopeAtHBf16 {
     }
 };
 
-void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const float* w1, const float* b1, const float* w2,
+template <class S>
+void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const S* w1, const float* b1, const S* w2,
                              const float* b2, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<bf16> scratch;
     thread_local Scratch<float> parts;
@@ -37,9 +38,9 @@ void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const float* w1
     bf16* a = scratch.at_least(most * F);                                          // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {
         int64_t rows = std::min(MLP_ROWS, N - row);
-        multiply_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, Matrix<float>{w1, F}, parts.at_least(most * F), F,
+        multiply_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, Matrix<S>{w1, F}, parts.at_least(most * F), F,
                       false, GeluOfHBf16{{b1}, h + row * F, a, F});
-        multiply_bf16(rows, D, F, Matrix<bf16>{a, F}, Matrix<float>{w2, D}, out + row * D, D, false,
+        multiply_bf16(rows, D, F, Matrix<bf16>{a, F}, Matrix<S>{w2, D}, out + row * D, D, false,
                       AddBias<float>{b2});
     }
 }
@@ -69,28 +70,33 @@ void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const flo
 py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, py::array proj_weight,
                            py::array proj_bias) {
     int64_t C = last("x", x), N = rows_of(x);
-    const float *px = input<float>("x", x, shape_of(x)), *w1 = input<float>("fc_weight", fc_weight, {C, ANY});
+    const float* px = input<float>("x", x, shape_of(x));
+    check_shape("fc_weight", fc_weight, {C, ANY});
     int64_t F = fc_weight.shape(1);
-    const float *b1 = input<float>("fc_bias", fc_bias, {F}), *w2 = input<float>("proj_weight", proj_weight, {F, ANY});
+    const float* b1 = input<float>("fc_bias", fc_bias, {F});
+    check_shape("proj_weight", proj_weight, {F, ANY});
     int64_t D = proj_weight.shape(1);
     const float* b2 = input<float>("proj_bias", proj_bias, {D});
     auto out = fresh<float>(with_last(x, D));
     auto rounded_x = fresh<uint16_t>(shape_of(x)), h = fresh<uint16_t>({N, F});
     float* po = out.mutable_data();
     bf16 *pr = (bf16*)rounded_x.mutable_data(), *ph = (bf16*)h.mutable_data();
-    {
+    by_weight("fc_weight", fc_weight, {C, F}, [&](auto* w1) {
+        typedef std::remove_const_t<std::remove_pointer_t<decltype(w1)>> S;
+        auto* w2 = (const S*)input<std::conditional_t<std::is_same_v<S, bf16>, uint16_t, float>>("proj_weight", proj_weight,
+                                                                                                {F, D});
         py::gil_scoped_release nogil;
         round_array(pr, px, N * C);
-        mlp_forward_bf16_kernel(po, ph, pr, w1, b1, w2, b2, N, C, F, D);
-    }
+        mlp_forward_bf16_kernel<S>(po, ph, pr, w1, b1, w2, b2, N, C, F, D);
+    });
     return py::make_tuple(out, py::make_tuple(rounded_x, fc_weight, proj_weight, h));
 }
 
 py::tuple mlp_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
     int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
-    const float *pd = input<float>("dout", dout, with_last(x, D)), *w1 = (const float*)fc_weight.data(),
-                *w2 = (const float*)proj_weight.data();
+    const float *pd = input<float>("dout", dout, with_last(x, D)), *w1 = input<float>("fc_weight", fc_weight, {C, F}),
+                *w2 = input<float>("proj_weight", proj_weight, {F, D});
     auto *px = (const bf16*)x.data(), *ph = (const bf16*)h.data();
     auto dx = fresh<float>(shape_of(x));
     auto dw = added_to_all<float>(into, {{C, F}, {F}, {F, D}, {D}});

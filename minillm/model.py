@@ -37,6 +37,7 @@ class GPT:
             ops = select("auto")
         self.config, self.ops = config, ops
         self.params = params if params is not None else initialise(config, seed, dtype)
+        self.prompts_in_pieces = False          # quantize.py: reading a prompt by the compiled step is cheaper
 
     @classmethod
     def from_pretrained(cls, directory, ops=None, dtype=np.float32, weights=None):
@@ -45,12 +46,12 @@ class GPT:
         weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantize.py);
         default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
         """
-        from .quantize import is_quantized, load_quantized, quantize
+        from .quantize import default_ops, is_quantized, load_quantized, quantize
         if is_quantized(directory):
             model = load_quantized(directory, ops)
             return model if weights in (None, "int8") else quantize(model, weights)
         if weights is not None:
-            return quantize(cls.from_pretrained(directory, ops), weights)
+            return quantize(cls.from_pretrained(directory, ops or default_ops(weights)), weights)
         from .checkpoint import load_model
         config, params = load_model(directory, dtype)
         return cls(config, ops=ops, params=params)
@@ -180,16 +181,14 @@ class GPT:
         (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row
         and for a row that would outgrow block_size; the cache is then as it was.
 
-        What stands below is the definition. A few tokens take the same steps in one compiled call, with the same bits.
+        What stands below is the definition. A few tokens take the same steps in compiled calls, with the same bits.
         """
         check_tokens(tokens)
         rows = cache.check_rows(rows, len(tokens))
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
-        if ops.decode_step and tokens.size <= FEW_TOKENS and cache.keys.dtype == np.float32:
-            weights = [p[name] for name in names(self.config)]
-            logits = ops.decode_step(tokens, cache.lengths[rows], rows, weights, cache.keys, cache.values, eps, last)
-            cache.lengths[rows] += tokens.shape[1]
-            return logits
+        few = tokens.size <= FEW_TOKENS or tokens.shape[1] == 1 or self.prompts_in_pieces
+        if few and ops.decode_step and cache.keys.dtype == np.float32:
+            return self.decode_few(tokens, cache, rows, last)
         x = embed(ops, p, tokens, cache.lengths[rows])                                          # (B, T, C)
         for i in range(self.config.n_layer):
             h = f"h.{i}."
@@ -207,6 +206,23 @@ class GPT:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
         return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
+
+
+    def decode_few(self, tokens, cache, rows, last):
+        """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
+        (B, T), starts = tokens.shape, cache.lengths[rows]
+        weights, width = [self.params[name] for name in names(self.config)], min(T, FEW_TOKENS)
+        found = []
+        for some in pieces(B, FEW_TOKENS // width):
+            parts = []
+            for part in pieces(T, width):
+                piece = tokens[some, part]
+                count = piece.shape[1] if not last else int(part.stop == T)     # logits of so many of its last tokens
+                parts.append(self.ops.decode_step(piece, starts[some] + part.start, rows[some], weights, cache.keys,
+                                                  cache.values, self.config.layer_norm_epsilon, count))
+            found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
+        cache.lengths[rows] += T
+        return joined(found, axis=0)
 
 
 class KVCache:
@@ -257,13 +273,22 @@ class KVCache:
             keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
             keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
             out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
-        return out[0] if len(out) == 1 else np.concatenate(out)
+        return joined(out, axis=0)
 
 
 @cache
 def names(config):
     """Every parameter in reading order, as the compiled step expects them."""
     return tuple(gpt_shapes(config))
+
+
+def pieces(n, size):
+    """Slices that cut range(n) into pieces of `size`."""
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
+
+
+def joined(arrays, axis):
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
 
 
 def spans(rows, ends):

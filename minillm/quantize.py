@@ -52,7 +52,22 @@ def quantize(model, weights="int8", group=0):
     store = partial(to_int8, group=group) if weights == "int8" else to_bfloat16
     params = {name: store(as_product(name, array)) if is_stored(name, array) else array
               for name, array in model.params.items()}
-    return GPT(model.config, ops=stored_ops(model.ops), params=params)
+    return stored_model(model.config, model.ops, params)
+
+
+def stored_model(config, ops, params):
+    """The GPT with these Stored parameters. Unless its ops multiply in bfloat16 as stored, it makes no floats of whole
+    matrices to read a prompt, which would cost more than the prompt: the compiled step reads it in pieces."""
+    model = GPT(config, ops=ops, params=params)
+    backend, model.ops = model.ops.backends["linear"], stored_ops(model.ops)
+    model.prompts_in_pieces = not taken_as_bits(backend, params[WTE])
+    return model
+
+
+def default_ops(weights):
+    """What a model loaded in this form runs on: for bfloat16, prompts may be read in bfloat16 products, too."""
+    from .registry import choices, select
+    return select("cpu/bf16" if weights == "bfloat16" and "cpu/bf16" in choices("linear") else "auto")
 
 
 def is_stored(name, array):
@@ -112,10 +127,11 @@ def stored_ops(ops):
         return ops.embedding_forward(places, rows, wpe, start)
 
     def linear_forward(x, weight, bias):
-        return ops.linear_forward(x, dense(weight), bias)
+        return ops.linear_forward(x, taken(ops.backends["linear"], weight), bias)
 
     def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
-        return ops.mlp_forward(x, dense(fc_weight), fc_bias, dense(proj_weight), proj_bias)
+        fc_weight, proj_weight = (taken(ops.backends["mlp"], weight) for weight in (fc_weight, proj_weight))
+        return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
 
     def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1):
         return ops.linear_cross_entropy_forward(x, turned(wte), targets, ignore_index)
@@ -126,6 +142,15 @@ def stored_ops(ops):
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
                         decode_step=ops.decode_step)
+
+
+def taken(backend, weight):
+    """A weight as the op of this backend takes it: kernels that multiply in bfloat16 take its bits, the others floats."""
+    return weight.values if taken_as_bits(backend, weight) else dense(weight)
+
+
+def taken_as_bits(backend, weight):
+    return backend == "cpu/bf16" and isinstance(weight, Stored) and weight.scales is None
 
 
 def turned(wte):
@@ -207,9 +232,7 @@ def load_quantized(directory, ops=None):
         raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(shapes, found))
     params = {name: load_stored(directory, name, tensors) if is_stored(name, tensors[name]) else
               checked(directory, name, tensors[name], np.float32) for name in shapes}
-    model = GPT(config, ops=ops, params=params)
-    model.ops = stored_ops(model.ops)
-    return model
+    return stored_model(config, ops, params)
 
 
 def load_stored(directory, name, tensors):

@@ -147,6 +147,12 @@ def test_a_row_is_the_same_in_every_batch_and_thread_count(threads):
 
 
 @compiled_step
+def test_more_rows_than_one_step_takes():
+    model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(37, 3, WIDE)
+    assert in_pieces(model, tokens, [1] * 3).tobytes() == model.forward(tokens)[0].tobytes()
+
+
+@compiled_step
 def test_an_op_that_is_replaced_is_not_passed_over():
     """LoRA, tracing and the like put their own functions into the namespace: the shortcut must go."""
     model, tokens = rough_model("cpu", "float32"), some_tokens(1, 1)
@@ -169,7 +175,8 @@ def test_a_planted_fault_is_seen():
 @pytest.mark.parametrize("change, words", [
     ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"), ({"rows": np.array([2])}, "rows must be rows"),
     ({"starts": np.array([12])}, "block_size 12"), ({"starts": np.array([-1])}, "block_size 12"),
-    ({"weights": []}, "weights must hold"), ({"tokens": np.array([[37]])}, r"tokens must be in \[0, 37\)"),
+    ({"weights": []}, "weights must hold"), ({"count": 2}, "count must be 0 to 1"),
+    ({"tokens": np.array([[37]])}, r"tokens must be in \[0, 37\)"),
     ({"values": np.zeros((2, 1, 3, 12, 6), "float32")}, "values must have shape"),
     ({"keys": np.zeros((2, 1, 3, 12, 7))}, "keys must have dtype float32"),
     ({"weights": [1.0] * 28}, "must be an array"), ({"weights": [np.zeros((37, 20), "float32")] * 28}, "wte.weight"),
@@ -179,7 +186,7 @@ def test_bad_arguments_of_the_compiled_step_are_named(change, words):
     cache = model.new_cache(1)
     good = {"tokens": np.zeros((1, 1), int), "starts": cache.lengths, "rows": np.arange(1), "keys": cache.keys,
             "weights": [model.params[name] for name in gpt_shapes(CONFIG)], "values": cache.values, "eps": 1e-5,
-            "last": False}
+            "count": 1}
     model.ops.decode_step(**good)
     with pytest.raises(ValueError, match=words):
         model.ops.decode_step(**good | change)

@@ -94,6 +94,19 @@ def test_every_road_gives_the_same_bits(backend, weights, group):
 
 
 @every_form
+def test_a_long_prompt_in_pieces(weights, group):
+    """Only the last logits, none of the pieces before; a prompt that does not fit leaves the cache as it was."""
+    model, tokens = quantize(rough_model(), weights, group), some_tokens(3, 50)
+    cache, whole = model.new_cache(3), in_pieces(model, tokens, [50])
+    with pytest.raises(ValueError, match="block_size 90"):
+        model.decode(some_tokens(3, 91), cache)
+    assert cache.length == 0
+    last = model.decode(tokens, cache, last=True)
+    assert last.tobytes() == np.ascontiguousarray(whole[:, -1:]).tobytes() or model.ops.decode_step is None
+    assert cache.lengths.tolist() == [50] * 3
+
+
+@every_form
 def test_a_row_does_not_depend_on_the_others(weights, group):
     model, tokens = quantize(rough_model(), weights, group), some_tokens(8, 5)
     want = in_pieces(model, tokens, [1] * 5)
