@@ -73,9 +73,14 @@ def probability(target, text, sampling):
     """Of a continuation, by the chain rule."""
     seen, p = list(PROMPT), 1.0
     for token in text:
-        p *= distribution(target.table[seen[-2], seen[-1]], sampling, seen)[token]
+        p *= distribution(next_logits(target, seen), sampling, seen)[token]
         seen.append(token)
     return p
+
+
+def next_logits(target, seen):
+    """(V,), without a cache."""
+    return target.table[seen[-2], seen[-1]] if isinstance(target, Table) else target.forward(np.array([seen]))[0][0, -1]
 
 
 def quantile(df, z=3.09):
@@ -89,6 +94,16 @@ def quantile(df, z=3.09):
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_every_continuation_has_the_targets_probability(sampling, k):
     found, limit = chi_square(DRAFT, sampling, k, 1500)
+    assert found < limit
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_p=0.9)], ids=str)
+def test_a_real_model_with_its_caches_and_to_the_end_of_its_context(sampling):
+    """Two GPTs of 5 tokens of context: prompt and text fill it, the draft's is shorter still."""
+    shape = {"n_head": 1, "n_embd": 6, "vocab_size": V}
+    target = rough_model(config=GPTConfig(n_layer=1, block_size=5, **shape), seed=4, size=0.3)
+    draft = rough_model(config=GPTConfig(n_layer=1, block_size=4, **shape), seed=5, size=0.3)
+    found, limit = chi_square(draft, sampling, 2, 900, target=target)
     assert found < limit
 
 
@@ -153,10 +168,10 @@ CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=9, vocab_size=37)
 SMALL = GPTConfig(n_layer=1, n_head=1, n_embd=6, block_size=5, vocab_size=37)
 
 
-def rough_model(backend="numpy", config=CONFIG, seed=1):
+def rough_model(backend="numpy", config=CONFIG, seed=1, size=0.2):
     """Far from its initialisation, so that the likeliest token is far from the second."""
     model = GPT(config, dtype="float64", ops=select(backend))
-    model.params.flat[:] += 0.2 * np.random.default_rng(seed).standard_normal(model.params.flat.size)
+    model.params.flat[:] += size * np.random.default_rng(seed).standard_normal(model.params.flat.size)
     return model
 
 

@@ -63,13 +63,18 @@ def distill(target, out, data=None, n_layer=2, n_embd=192, temperature=1.0, weig
     shards = shards_of(target, out, data, tokenizer)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
-    config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=max(1, n_embd // 64), dropout=0.0)
+    config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
     student = GPT(config, seed, ops=teacher.ops)
     step = distill_step(teacher, temperature, weight)
     best = fit("draft", student, shards, out, tokenizer, step, minutes, steps, seed, backend, say)
     report = measure(GPT.from_pretrained(target), GPT.from_pretrained(out), prompts_from(shards.val), k)
     say(page(report, target, out))
     return {"draft": best, "speculation": report}
+
+
+def heads(n_embd):
+    """As many as divide the width and are at least 64 wide."""
+    return next(n for n in range(max(1, n_embd // 64), 0, -1) if n_embd % n == 0)
 
 
 def shards_of(target, out, data, tokenizer):
