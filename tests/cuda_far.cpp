@@ -1,5 +1,5 @@
-// The last of 2^31 - 1 sequences, alone: its blocks are run, and its arrays lie where they would lie if all were there, far
-// beyond what 32 bits can index. test_cuda_far.py compares with the same numbers as the only sequence.
+// The last of 2^31 - 1 sequences, alone: its blocks are run, and its arrays lie where they would lie if all were there,
+// far beyond what 32 bits can index. test_cuda_far.py compares with the same numbers as the only sequence.
 #define SMALL
 #include "launch.cu"
 #include "launch_wgmma.cu"
@@ -30,16 +30,16 @@ void run_one(int rung, const Problem<E>& p, int64_t B, int T, int HS) {
     const Sizes n = {B, 1, T, HS, 1 / std::sqrt(double(HS)), true};
     const int64_t before = (B - 1) * T;                                 // rows of the sequences that are not there
     const auto part = [&](auto* data, int which, int parts) {
-        return View<std::remove_pointer_t<decltype(data)>>{data + (which - before * parts) * HS, int64_t(T) * parts * HS, HS,
-                                                           int64_t(parts) * HS};
+        using Number = std::remove_pointer_t<decltype(data)>;
+        return View<Number>{data + (which - before * parts) * HS, int64_t(T) * parts * HS, HS, int64_t(parts) * HS};
     };
     emu::first_x = unsigned(B - 1);
-    run_rung(rung, Forward<E>{part(p.qkv, 0, 3), part(p.qkv, 1, 3), part(p.qkv, 2, 3), part(p.out, 0, 1), p.lse - before}, n);
+    const auto q = part(p.qkv, 0, 3), k = part(p.qkv, 1, 3), v = part(p.qkv, 2, 3);
+    run_rung(rung, Forward<E>{q, k, v, part(p.out, 0, 1), p.lse - before}, n);
     const View<const E> out = part(const_cast<const E*>(p.out), 0, 1);
     if (rung < 4)
-        run_rung(rung, Backward<E>{part(p.qkv, 0, 3), part(p.qkv, 1, 3), part(p.qkv, 2, 3), out, part(p.dout, 0, 1),
-                                   p.lse - before, p.delta - before, part(p.dqkv, 0, 3), part(p.dqkv, 1, 3),
-                                   part(p.dqkv, 2, 3)}, n);
+        run_rung(rung, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before,
+                                   part(p.dqkv, 0, 3), part(p.dqkv, 1, 3), part(p.dqkv, 2, 3)}, n);
     emu::first_x = 0;
 }
 
@@ -66,8 +66,8 @@ void run(int rung, int64_t B, const float* qkv, const float* dout, float* out, f
 }
 }  // namespace
 
-extern "C" const char* attention(int rung, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv, int T,
-                                 int HS) {
+extern "C" const char* attention(int rung, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv,
+                                 int T, int HS) {
     message = "";
     try {
         rung < 3 ? run<float>(rung, B, qkv, dout, out, dqkv, T, HS) : run<bf16>(rung, B, qkv, dout, out, dqkv, T, HS);

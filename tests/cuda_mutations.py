@@ -173,7 +173,7 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("no quarantine", WGMMA, "if (n.causal) quarantine_values", "if (false) quarantine_values", 0),
     ("zeros are not published", WGMMA, "    fence_for_async();\n", "", 0),
     ("quarantine without its barrier", WGMMA, "    named_barrier(BARRIER, Tile::CONSUMERS);\n", "", 0),
-    ("quarantine looks at the wrong chunk", WGMMA, "(d % Tile::PANEL ^ c % 8 * 8)", "d % Tile::PANEL", 0),
+    ("quarantine looks at the wrong chunk", WGMMA, "(d % PANEL ^ r % 8 * 8)", "d % PANEL", 0),
     ("barriers are not published", WGMMA, "        fence_barrier_init();\n", "", 0),
     ("no meeting after the barriers are made", WGMMA, "    __syncthreads();\n    if (threadIdx.x < 128) {",
      "    if (threadIdx.x < 128) {", 0),

@@ -62,9 +62,9 @@ struct Float16 {
 namespace gpu {
 using Stream = void*;
 
-// T: float (all rungs; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma). wgmma
-// is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before the GPU
-// is done, and raise std::runtime_error.
+// T: float (all rungs; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma).
+// wgmma is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before
+// the GPU is done, and raise std::runtime_error.
 template <class T>
 void forward(Rung rung, const Forward<T>& arrays, const Sizes& n, Stream stream);
 template <class T>

@@ -2,12 +2,12 @@
 // backward and larger heads are rung 3's. The algorithm is rung 3's; new is who does what (Shah et al. 2024, arXiv
 // 2407.08608).
 //
-//   warpgroup 0, the producer:      one of its threads asks the copy engine for tile after tile of K and V, each into one
-//                                   of STAGES places, as soon as that place is empty.
+//   warpgroup 0, the producer:      one of its threads asks the copy engine for tile after tile of K and V, each into
+//                                   one of STAGES places, as soon as that place is empty.
 //   warpgroups 1 and 2, consumers:  64 query rows each. A product is begun and goes on while its warps do other things.
 //
-// Each place has two barriers. `full`: the producer expects so many bytes, the copy engine counts them. `empty`: all warps
-// of the consumers have read it. The n-th use of a place waits for phase n of its barriers, which alternate 0, 1, 0, ...
+// Each place has two barriers. `full`: the producer expects so many bytes, the copy engine counts them. `empty`: all
+// warps of the consumers have read it. The n-th use of a place waits for phase n of its barriers, 0, 1, 0, ... in turn.
 //
 // A tile of 128 x 128 keeps the tensor cores busy for 16 D cycles (2 products of 128 * 128 * D, 2048 a cycle), and its
 // exponentials take 1024 (16 a cycle): for D = 64 as long, for D = 128 half as long. So both must overlap, in two ways:
@@ -18,8 +18,8 @@
 //       tile      j:   S_j   P_(j-1) V    softmax(S_j)    out *= shrink    P_j = S_j as 16-bit numbers
 //       tensor cores:  ===== =========================
 //
-// Blocks own ROWS rows that begin at a multiple of ROWS = COLUMNS. So only the last tile of a block has columns that not
-// all rows see, and masks and the quarantine of rung 3 stand there only.
+// Blocks own ROWS rows that begin at a multiple of ROWS = COLUMNS. So only the last tile of a block has columns that
+// not all rows see, and masks and the quarantine of rung 3 stand there only.
 #pragma once
 
 #include "attention_3_mma.cuh"
@@ -29,11 +29,14 @@ template <class E, int D>
 struct WgmmaTile {
     static constexpr int CONSUMERS = 256, THREADS = 128 + CONSUMERS;
     static constexpr int ROWS = 128, COLUMNS = 128, STAGES = 2, PANEL = 64;  // PANEL: numbers a row, 128 bytes
-    static constexpr int TILE = COLUMNS * D;                                  // also of Q
+    static constexpr int TILE = COLUMNS * D;                                 // also of Q
 
-    E q[TILE], k[STAGES][TILE], v[STAGES][TILE];                              // panel after panel; at the start, for 1024
+    E q[TILE], k[STAGES][TILE], v[STAGES][TILE];  // panel after panel; first, since they begin at multiples of 1024
     uint64_t q_full, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
-    int edge[D];                                                              // room for the quarantine
+    int edge[D];                                  // room for the quarantine
+
+    // Where number d of row r lies in a tile.
+    static DEVICE int place(int r, int d) { return d / PANEL * PANEL * COLUMNS + r * PANEL + (d % PANEL ^ r % 8 * 8); }
 };
 
 struct TensorMaps {
@@ -130,7 +133,8 @@ DEVICE void pack_scores(uint32_t (&p)[8][4], const float (&s)[16][4]) {
 template <class E>
 struct Exponent {
     static constexpr bool EIGHT_BITS = std::is_same<E, bf16>::value;
-    static constexpr uint32_t BITS = EIGHT_BITS ? 0x7f807f80 : 0x7c007c00, LOWEST = EIGHT_BITS ? 0x00800080 : 0x04000400;
+    static constexpr uint32_t BITS = EIGHT_BITS ? 0x7f807f80 : 0x7c007c00;
+    static constexpr uint32_t LOWEST = EIGHT_BITS ? 0x00800080 : 0x04000400;
 };
 template <class E>
 DEVICE bool any_broken(const E* eight) {
@@ -140,8 +144,8 @@ DEVICE bool any_broken(const E* eight) {
     return carries & 0x80008000;
 }
 
-// Rung 3's quarantine, of the tile that only some rows see whole: NaN into the sums that see a broken number of V, and 0
-// in its place. The zeros are stored by threads and read by the tensor cores: hence the fence.
+// Rung 3's quarantine, of the tile that only some rows see whole: NaN into the sums that see a broken number of V, and
+// 0 in its place. The zeros are stored by threads and read by the tensor cores: hence the fence.
 template <class E, int D>
 DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, int first_row) {
     using Tile = WgmmaTile<E, D>;
@@ -153,10 +157,10 @@ DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, i
     for (int d = thread; d < D; d += Tile::CONSUMERS) {
         edge[d] = 0x7fffffff;
         for (int c = 0; c < Tile::COLUMNS; c++) {
-            const int at = d / Tile::PANEL * Tile::PANEL * Tile::COLUMNS + c * Tile::PANEL + (d % Tile::PANEL ^ c % 8 * 8);
-            if (isfinite(float(v[at]))) continue;
+            E& x = v[Tile::place(c, d)];
+            if (isfinite(float(x))) continue;
             edge[d] = min(edge[d], c0 + c);
-            v[at] = E(0.0f);
+            x = E(0.0f);
         }
     }
     fence_for_async();
@@ -168,8 +172,8 @@ DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, i
             if (first_row + lane_row(e) >= edge[8 * c + lane_column(e)]) out[c][e] = NAN;
 }
 
-// Without this the compiler moves the softmax, which does not need the product under way, behind the wait for that product.
-// What this store depends on it must have by now; x is not negative, so nothing is stored.
+// Without this the compiler moves the softmax, which does not need the product under way, behind the wait for that
+// product. What this store depends on it must have by now; x is not negative, so nothing is stored.
 DEVICE void settle(float x, int* place) {
     if (x < 0) *place = 0;
 }
@@ -182,7 +186,8 @@ template <class E, int D>
 DEVICE void wgmma_consume(WgmmaTile<E, D>& shared, const Forward<E>& a, const Sizes& n, int64_t bh, int r0, int tiles) {
     using Tile = WgmmaTile<E, D>;
     constexpr int STAGES = Tile::STAGES, COLUMNS = Tile::COLUMNS;
-    const int consumer = threadIdx.x / 128 - 1, first_row = r0 + 64 * consumer + threadIdx.x % 128 / 32 * 16;  // of this warp
+    const int consumer = threadIdx.x / 128 - 1;
+    const int first_row = r0 + 64 * consumer + threadIdx.x % 128 / 32 * 16;    // of this warp
     const E* q = shared.q + 64 * consumer * Tile::PANEL;
     const float scale2 = float(n.scale) * LOG2E;
     const int last = tiles - 1, c_last = last * COLUMNS;
@@ -249,7 +254,8 @@ wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
     SHARED(Tile, shared);
     const int64_t bh = blockIdx.x;
     const int r0 = (gridDim.y - 1 - blockIdx.y) * Tile::ROWS;          // the last rows see most: they start first
-    const int end = n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS : n.T, tiles = (end + Tile::COLUMNS - 1) / Tile::COLUMNS;
+    const int end = n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS : n.T;
+    const int tiles = (end + Tile::COLUMNS - 1) / Tile::COLUMNS;
     if (threadIdx.x == 0) {
         barrier_init(&shared->q_full, 1);
         for (int i = 0; i < Tile::STAGES; i++) {

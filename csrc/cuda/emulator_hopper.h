@@ -80,7 +80,7 @@ inline void sooner_or_later(std::function<void()> piece) {
     else block->beside.push_back(std::move(piece));
 }
 
-// ---- barriers in shared memory -----------------------------------------------------------------------------------
+// ---- barriers in shared memory ------------------------------------------------------------------------------------
 
 // The 64 bits of a barrier. NaN-filled memory is none.
 struct Phase {
@@ -145,18 +145,22 @@ inline bool named_barrier_or(int id, int threads, bool x, emu::Place here = {}) 
     return emu::block->meet_or(emu::units().named[id], threads, here, x);
 }
 
-// ---- the copy engine ---------------------------------------------------------------------------------------------
+// ---- the copy engine ----------------------------------------------------------------------------------------------
 
 namespace emu {
 // Rows [from, to) of a box land: row by row, 16 bytes by 16 bytes, zeros outside the tensor.
 inline void land_rows(const TensorMap& map, unsigned char* target, const int64_t (&at)[4], int from, int to) {
     for (int r = from; r < to; r++)
         for (uint32_t i = 0; i < map.box[0]; i++) {
-            const uint64_t d = at[0] + i, t = at[1] + r;        // negative numbers become huge: outside
+            const uint64_t index[4] = {uint64_t(at[0] + i), uint64_t(at[1] + r), uint64_t(at[2]), uint64_t(at[3])};
+            bool inside = true;                                 // below zero is huge, and outside
+            uint64_t offset = index[0] * HALF;
+            for (int axis = 0; axis < 4; axis++) {
+                inside &= index[axis] < map.sizes[axis];
+                if (axis) offset += index[axis] * map.strides[axis - 1];
+            }
             uint16_t x = 0;
-            if (d < map.sizes[0] && t < map.sizes[1] && uint64_t(at[2]) < map.sizes[2] && uint64_t(at[3]) < map.sizes[3])
-                std::memcpy(&x, map.data + d * HALF + t * map.strides[0] + at[2] * map.strides[1] + at[3] * map.strides[2],
-                            HALF);
+            if (inside) std::memcpy(&x, map.data + offset, HALF);
             const uint32_t address = swizzled(shared_address(target) + (r * map.box[0] + i) * HALF);
             std::memcpy(block->shared + address, &x, HALF);
             std::memcpy(units().shared.data() + address, &x, HALF);
@@ -164,7 +168,8 @@ inline void land_rows(const TensorMap& map, unsigned char* target, const int64_t
 }
 }  // namespace emu
 
-inline void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, int t, int h, int b, emu::Place here = {}) {
+inline void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, int t, int h, int b,
+                     emu::Place here = {}) {
     emu::check_aligned(to, 128, "tma_load to", here);
     emu::check_aligned(&map, 64, "tma_load's tensor map", here);
     if (!emu::phase_of(barrier, here).published)
@@ -190,7 +195,7 @@ inline void fence_for_async() {
     std::memcpy(seen.data(), emu::block->shared, seen.size());
 }
 
-// ---- the tensor cores --------------------------------------------------------------------------------------------
+// ---- the tensor cores ---------------------------------------------------------------------------------------------
 
 namespace emu {
 inline uint16_t seen_by_units(uint32_t address) {
@@ -213,7 +218,7 @@ inline uint32_t decode(uint64_t descriptor, int row, int k, bool rows_along_k) {
 
 inline void load_a(float (&a)[16][16], const Product& p) {
     for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < 8 && p.a_in_registers; i++)             // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
+        for (int i = 0; i < 8 && p.a_in_registers; i++)         // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
             a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] = p.number(p.registers[lane][i / 2], i % 2);
     for (int row = 0; row < 16 && !p.a_in_registers; row++)
         for (int k = 0; k < 16; k++)
@@ -225,7 +230,8 @@ inline void compute(const Product& p, Sums& sums) {
     float a[16][16], b[16];
     load_a(a, p);
     for (int lane = 0; lane < 32 && p.a_in_registers; lane++)
-        if (std::memcmp(p.a_then[lane], p.registers[lane], 16)) block->fail("registers of a product under way were written");
+        if (std::memcmp(p.a_then[lane], p.registers[lane], 16))
+            block->fail("registers of a product under way were written");
     for (int column = 0; column < p.columns; column++) {
         for (int k = 0; k < 16; k++) b[k] = p.number(seen_by_units(decode(p.b, column, k, !p.a_in_registers)), 0);
         for (int row = 0; row < 16; row++) {
@@ -343,11 +349,11 @@ void wgmma_rs(float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, bool add, e
 
 namespace emu {
 inline void set_registers(int n, bool give, const Place& place) {
-    const Slot* slots = block->exchange({}, place);
-    (void)slots;
+    block->exchange({}, place);
     WarpUnit& unit = units().warps[warp_number()];
     if (n % 8 || n < 24 || n > 256 || (give ? n > unit.registers : n < unit.registers))
-        block->fail("registers at " + place.text() + ": from " + std::to_string(unit.registers) + " to " + std::to_string(n));
+        block->fail("registers at " + place.text() + ": from " + std::to_string(unit.registers) + " to " +
+                    std::to_string(n));
     if (block->lane() == 0) {
         block->wait([&unit, n] { return units().free_registers >= n - unit.registers; }, place);
         units().free_registers -= n - unit.registers;
@@ -361,7 +367,7 @@ void keep_registers(emu::Place here = {}) { emu::set_registers(N, true, here); }
 template <int N>
 void take_registers(emu::Place here = {}) { emu::set_registers(N, false, here); }
 
-// ---- the host's side ---------------------------------------------------------------------------------------------
+// ---- the host's side ----------------------------------------------------------------------------------------------
 
 // Refuses what cuTensorMapEncodeTiled refuses.
 inline TensorMap tensor_map(const void* data, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],

@@ -3,9 +3,9 @@
 //
 //   the copy engine (TMA)   tma_load: a box of a tensor in device memory -> shared memory, swizzled on the way; zeros
 //                           outside the tensor. One thread asks for a whole tile.
-//   the tensor cores        wgmma_ss, wgmma_rs: 64 x N += 64 x 16 @ 16 x N for the 128 threads of a warpgroup; B is read
-//                           straight from shared memory, where a `descriptor` says how it lies there. Products are
-//                           begun between wgmma_fence and wgmma_commit; until wgmma_wait nobody may touch their registers.
+//   the tensor cores        wgmma_ss, wgmma_rs: 64 x N += 64 x 16 @ 16 x N for the 128 threads of a warpgroup; B is
+//                           read straight from shared memory, where a `descriptor` says how it lies. Products are begun
+//                           between wgmma_fence and wgmma_commit; until wgmma_wait nobody may touch their registers.
 //   barriers in memory      barrier_init, barrier_arrive, barrier_expect, barrier_wait: a barrier counts arrivals and
 //                           bytes; when both have come its phase (0, 1, 0, ...) is over, and whoever waited goes on.
 //

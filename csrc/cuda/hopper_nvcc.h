@@ -7,7 +7,7 @@
 
 using TensorMap = CUtensorMap;
 
-// ---- barriers in shared memory ---------------------------------------------------------------------------------------
+// ---- barriers in shared memory ------------------------------------------------------------------------------------
 
 DEVICE void barrier_init(uint64_t* barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(shared_address(barrier)), "r"(arrivals) : "memory");
@@ -38,32 +38,34 @@ DEVICE void named_barrier_pass(int id, int threads) {
 }
 DEVICE bool named_barrier_or(int id, int threads, bool x) {         // is x true for any of them?
     uint32_t any;
-    asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %3, 0; barrier.cta.red.or.pred q, %1, %2, p; selp.u32 %0, 1, 0, q; }"
+    asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %3, 0; barrier.cta.red.or.pred q, %1, %2, p; selp.u32 %0, 1, 0, q;}"
                  : "=r"(any) : "r"(id), "r"(threads), "r"(uint32_t(x)) : "memory");
     return any;
 }
 
-// ---- the copy engine -------------------------------------------------------------------------------------------------
+// ---- the copy engine ----------------------------------------------------------------------------------------------
 
 DEVICE void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, int t, int h, int b) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-                 "[%2];" :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(d), "r"(t), "r"(h),
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6}], [%2];" :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(d), "r"(t), "r"(h),
                  "r"(b) : "memory");
 }
 DEVICE void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// ---- the tensor cores ------------------------------------------------------------------------------------------------
+// ---- the tensor cores ---------------------------------------------------------------------------------------------
 
 // nvcc does not know that a product goes on after its instruction: it must believe that these are written here.
 template <int N>
 DEVICE void pin(float (&d)[N][4]) {
 #pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3]) :: "memory");
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3]) :: "memory");
 }
 template <int N>
 DEVICE void pin(uint32_t (&a)[N][4]) {
 #pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]) :: "memory");
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]) :: "memory");
 }
 // Before products: the registers named are as the products shall find them.
 template <class... Registers>
@@ -82,13 +84,15 @@ DEVICE void wgmma_wait(Registers&... done) {
 // Operands %0 .. %31 and %32 .. %63 are the sums, what follows are a, b and whether to add.
 #define FOUR(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
 #define SUMS_32(i) FOUR(i), FOUR(i + 1), FOUR(i + 2), FOUR(i + 3), FOUR(i + 4), FOUR(i + 5), FOUR(i + 6), FOUR(i + 7)
-#define NAMES_32 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"  \
-                 "%28,%29,%30,%31"
-#define NAMES_64 NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54," \
-                          "%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define WGMMA(N, TYPE, NAMES, A, B, ADD, LAYOUT)                                                        \
-    "{ .reg .pred p; setp.ne.b32 p, " ADD ", 0; wgmma.mma_async.sync.aligned.m64n" N "k16.f32." TYPE "." TYPE " {" NAMES \
-    "}, " A ", " B ", p, 1, 1, " LAYOUT "; }"
+#define NAMES_32                                                                     \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21," \
+    "%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES_64                                                                                \
+    NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51," \
+             "%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA(N, TYPE, NAMES, A, B, ADD, LAYOUT)                                                            \
+    "{ .reg .pred p; setp.ne.b32 p, " ADD ", 0; wgmma.mma_async.sync.aligned.m64n" N "k16.f32." TYPE "." TYPE \
+    " {" NAMES "}, " A ", " B ", p, 1, 1, " LAYOUT "; }"
 #define SS_128(TYPE)                                                                                    \
     asm volatile(WGMMA("128", TYPE, NAMES_64, "%64", "%65", "%66", "0, 0") : SUMS_32(0), SUMS_32(8) \
                  : "l"(a), "l"(b), "r"(int(add)))
@@ -130,10 +134,10 @@ DEVICE void keep_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;
 template <int N>
 DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
 
-// ---- the host's side -------------------------------------------------------------------------------------------------
+// ---- the host's side ----------------------------------------------------------------------------------------------
 
 // Describes a tensor of 16-bit numbers to the copy engine: sizes of its axes, innermost first; bytes from one to the
-// next along axes 1 to 3; and the box that one copy takes. libcuda has this; it is looked up, so that nothing links to it.
+// next along axes 1 to 3; and the box that one copy takes. libcuda has this; it is looked up, so nothing links to it.
 inline TensorMap tensor_map(const void* data, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],
                             const uint32_t (&box)[4]) {
     void* found = nullptr;
@@ -144,7 +148,8 @@ inline TensorMap tensor_map(const void* data, const uint64_t (&sizes)[4], const 
 #else
     check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &how), "cuTensorMapEncodeTiled");
 #endif
-    if (how != cudaDriverEntryPointSuccess) throw std::runtime_error("this NVIDIA driver has no cuTensorMapEncodeTiled");
+    if (how != cudaDriverEntryPointSuccess)
+        throw std::runtime_error("this NVIDIA driver has no cuTensorMapEncodeTiled");
     TensorMap map;
     const uint32_t one[4] = {1, 1, 1, 1};
     const CUresult result = reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found)(

@@ -80,7 +80,7 @@ bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
 // Its instructions are one generation's alone.
 void check_hopper() {
     if (capability() != 90)
-        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this one has " +
+        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this has " +
                                  std::to_string(capability() / 10) + "." + std::to_string(capability() % 10));
 }
 

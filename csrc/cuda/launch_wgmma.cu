@@ -8,7 +8,7 @@ namespace {
 // What the copy engine must know of an array: axes HS, T, NH, B; a box is a panel of 64 numbers of a tile's rows.
 template <class E>
 TensorMap map_of(const View<const E>& a, const Sizes& n, int rows) {
-    const auto bytes = [](int64_t stride, int64_t length) {             // of an axis of length 1 the stride says nothing
+    const auto bytes = [](int64_t stride, int64_t length) {         // of an axis of length 1 the stride says nothing
         return length > 1 ? uint64_t(stride) * sizeof(E) : uint64_t(16);
     };
     return tensor_map(a.data, {uint64_t(n.HS), uint64_t(n.T), uint64_t(n.NH), uint64_t(n.B)},
@@ -40,7 +40,8 @@ void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
     copy_in(d_in, in, in_bytes, nullptr);
     copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
     const TensorMap map = tensor_map(d_in, {64, HOPPER_ROWS, 1, 1}, {128, 16, 16}, {64, 64, 1, 1});
-    launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in, d_out);
+    launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in,
+           d_out);
     copy_out(out, d_out, out_bytes, nullptr);
     synchronize(nullptr);
     release(d_in, nullptr);
