@@ -301,7 +301,7 @@ def damaged(data, edits, reach):
     return bytes(data)
 
 
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, deadline=None, max_examples=250)
 @given(which=st.integers(0, 3), edits=EDITS)
 def test_fuzzed_files_load_equal_or_raise(original, which, edits):
     """Edits of the headers, the index and the configuration; nothing but ValueError or a missing shard comes out."""

@@ -248,7 +248,7 @@ def make_job(ask, ids, choice, block_size, queue, index):
 
     settings = protocol.sampling_of(ask, choice)
     return Job(ids, ask.max_tokens or block_size - len(ids), put if ask.stream else at_once(put), settings, ask.stop,
-               ask.stop_ids, ask.top or 0, repeatable=ask.seeded)
+               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
 
 
 def at_once(put):
@@ -300,15 +300,22 @@ async def receive_pieces(engine, jobs, queue, receive):
 
 
 async def whole_answer(ask, tokenizer, jobs, pieces):
-    texts, steps, last = [echo(ask, tokenizer, i) for i in range(len(jobs))], [[] for _ in jobs], [None] * len(jobs)
-    async for index, piece in pieces:
-        texts[index] += piece.text
-        steps[index] += piece.steps
+    last = [None] * len(jobs)
+    async for index, piece in pieces:               # one for each job: see at_once
         last[index] = piece
-    choices = [protocol.whole_choice(ask, i, text, protocol.logprobs(ask, tokenizer, steps[i]), last[i].finish_reason)
-               for i, text in enumerate(texts)]
+    choices = [whole_choice(ask, tokenizer, jobs[index], index, piece) for index, piece in enumerate(last)]
     return protocol.envelope(ask, protocol.new_id(ask.chat)) | {
         "choices": choices, "usage": protocol.usage(ask, jobs, last)}
+
+
+def whole_choice(ask, tokenizer, job, index, piece):
+    """One of the answers, its prompt before it if that was asked for."""
+    echoed = echo(ask, tokenizer, index)
+    logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
+    if ask.echo and logprobs:
+        prompt = protocol.prompt_logprobs(ask, tokenizer, job)
+        logprobs = {key: prompt[key] + logprobs[key] for key in prompt}
+    return protocol.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
 
 
 def echo(ask, tokenizer, index):
@@ -324,11 +331,12 @@ async def stream_chunks(ask, tokenizer, jobs, pieces):
     last = [None] * len(jobs)
     async with contextlib.aclosing(pieces):
         async for index, piece in pieces:
+            echoed = echo(ask, tokenizer, index)
             if last[index] is None:
-                for choice in protocol.opening(ask, index, echo(ask, tokenizer, index)):
+                for choice in protocol.opening(ask, tokenizer, jobs[index], index, echoed):
                     yield head | {"choices": [choice]}
             last[index] = piece
-            logprobs = protocol.logprobs(ask, tokenizer, piece.steps)
+            logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
             yield head | {"choices": [protocol.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
     if ask.include_usage:
         yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}

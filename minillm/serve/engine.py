@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..generate import Step, TextStream
-from ..sampling import Sampling, sample, top_logprobs
+from ..sampling import Sampling, log_probability, sample, top_logprobs
 from ..speculative import Counts
 from ..speculative import steps as speculative_steps
 from .metrics import Counter, Histogram, gauge
@@ -49,9 +49,11 @@ class Job:
     stop: tuple = ()                # strings that end the answer and are not part of it
     stop_ids: frozenset = frozenset()
     top: int = 0                    # how many of the likeliest tokens to report beside each one written
+    score: bool = False             # whether to report the prompt's tokens as well, in prompt_steps
     repeatable: bool = True         # whether the same seed must give the same tokens, however they are found
     cancelled: bool = False
     counts: Counts | None = None    # of the guesses, where a draft made some
+    prompt_steps: list = field(default_factory=list)    # a Step for each token of the prompt but the first
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -209,7 +211,7 @@ class Engine:
     def guess_ahead(self, writer):
         """Let speculative decoding write this answer, if it has not begun and its tokens may be found that way."""
         job = writer.job
-        begun = writer.fed or writer.guessed
+        begun = writer.fed or writer.guessed or job.score
         spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no guess may draw
         if begun or spare or (job.repeatable and job.sampling.temperature > 0):
             return
@@ -225,10 +227,18 @@ class Engine:
             if len(part) > budget:
                 return
             budget -= len(part)
-            logits = self.model.decode(np.array([part]), self.cache, rows=np.array([writer.row]), last=True)
+            logits = self.model.decode(np.array([part]), self.cache, rows=np.array([writer.row]),
+                                       last=not writer.job.score)[0]            # (1 or T, V)
             writer.fed += len(part)
+            if writer.job.score:
+                self.score(writer.job, writer.fed - len(part), logits)
             if not writer.reading:
-                self.write(writer, logits[0, -1])                              # (1, 1, V) -> (V,)
+                self.write(writer, logits[-1])
+
+    def score(self, job, start, logits):
+        """How likely each token of the prompt was where it stood: logits (T, V) follow its tokens from `start` on."""
+        for row, token in zip(logits[:, :self.tokenizer.vocab_size], job.ids[start + 1:]):
+            job.prompt_steps.append(Step(token, log_probability(row, token), top_logprobs(row, job.top)))
 
     def decode(self):
         """One token more for every row that has read its prompt."""

@@ -8,9 +8,12 @@ import hashlib
 import json
 import secrets
 import time
+from codecs import getincrementaldecoder
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
+from ..generate import Step
 from ..sampling import Sampling
 from .template import chat_prompt
 
@@ -74,8 +77,6 @@ def parse(raw, chat, model, tokenizer, block_size):
               sampling=sampling(body), seeded=body.get("seed") is not None,
               top=chat_logprobs(body) if chat else number(body, "logprobs", int, 0, MAX_TOP, None),
               stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=not chat and flag(body, "echo"))
-    if ask.echo and ask.top is not None:
-        raise ApiError(400, "logprobs of an echoed prompt are not supported.", "echo", "unsupported_parameter")
     if body.get("best_of") not in (None, ask.n):
         raise ApiError(400, "best_of is not supported: leave it out, or give it the value of n.", "best_of")
     check_lengths(ask, block_size)
@@ -321,16 +322,19 @@ def chunk_choice(ask, index, text, logprobs, reason):
     return choice | ({"delta": {"content": text} if text or logprobs else {}} if ask.chat else {"text": text})
 
 
-def opening(ask, index, echoed):
+def opening(ask, tokenizer, job, index, echoed):
     """What a stream sends first for each answer: a chat names the voice, a completion may repeat the prompt."""
     if ask.chat:
         delta = {"role": "assistant", "content": ""}
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
-    return [chunk_choice(ask, index, echoed, None, None)] if echoed else []
+    return [chunk_choice(ask, index, echoed, prompt_logprobs(ask, tokenizer, job), None)] if ask.echo else []
 
 
-def logprobs(ask, tokenizer, steps):
-    """The log-probabilities of a piece's steps, [(place, Step)], in the form of the endpoint; None if not asked for."""
+def logprobs(ask, tokenizer, steps, offset=0):
+    """The log-probabilities of a piece's steps, [(place, Step)], in the form of the endpoint; None if not asked for.
+
+    offset: characters that stand before the answer, an echoed prompt.
+    """
     if ask.top is None:
         return None
     if ask.chat:
@@ -338,7 +342,18 @@ def logprobs(ask, tokenizer, steps):
     return {"tokens": [name(tokenizer, step.token) for _, step in steps],
             "token_logprobs": [step.logprob for _, step in steps],
             "top_logprobs": [{name(tokenizer, token): p for token, p in step.top} for _, step in steps],
-            "text_offset": [place for place, _ in steps]}
+            "text_offset": [offset + place for place, _ in steps]}
+
+
+def prompt_logprobs(ask, tokenizer, job):
+    """Those of an echoed prompt; nothing stands before its first token, which has none."""
+    if ask.top is None:
+        return None
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    lengths = [len(decoder.decode(tokenizer.token_bytes(id))) for id in job.ids]
+    places = accumulate(lengths[:-1], initial=0)
+    found = logprobs(ask, tokenizer, [*zip(places, [Step(job.ids[0], None, []), *job.prompt_steps])])
+    return found | {"top_logprobs": [None, *found["top_logprobs"][1:]]}
 
 
 def chat_entry(tokenizer, step):
