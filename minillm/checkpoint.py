@@ -75,7 +75,7 @@ def load_model(directory, dtype=np.float32):
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
     for name, array in params.items():
-        with np.errstate(over="ignore", invalid="ignore"):   # what does not fit in `dtype` becomes infinite: found below
+        with np.errstate(over="ignore", invalid="ignore"):   # what does not fit becomes infinite: found below
             array[:] = tensors[name]
         if not np.isfinite(array).all():
             raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity in {params.flat.dtype}")

@@ -187,7 +187,8 @@ def test_openai_echo_scores_the_prompt(client, model, tokenizer):
             c.logprobs.tokens, c.logprobs.token_logprobs, c.logprobs.top_logprobs, c.logprobs.text_offset)]
         assert text.startswith("Naïve ☃ brown fox") and len(found) == len(ids) + 2
         assert found[0][1:] == (None, None, 0)
-        np.testing.assert_allclose([p for _, p, _, _ in found[1:len(ids)]], right[np.arange(len(ids) - 1), ids[1:]], rtol=1e-4)
+        scores = [p for _, p, _, _ in found[1:len(ids)]]
+        np.testing.assert_allclose(scores, right[np.arange(len(ids) - 1), ids[1:]], rtol=1e-4)
         for (_, _, top, _), row in zip(found[1:len(ids)], right):
             assert abs(max(top.values()) - row.max()) < 1e-3 and len(top) == 2
         for token, _, _, at in found:

@@ -5,10 +5,11 @@ import sys
 from dataclasses import replace
 
 from . import add_common, command
+from .generate import add_filter, filtered, text_maker
 from .serve import add_drafts
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
-HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens ("none": off)
+HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens
 /again            another answer to the last message
 /clear            forget the conversation
 /quit             leave (or Ctrl-D); Ctrl-C stops an answer"""
@@ -23,7 +24,8 @@ def chat(args):
     sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.seed)
     writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
-    talk = Talk(writer, sampling, args.max_new_tokens, colour, args.system)
+    colour = colour and not filtered(args)              # a sentence at a time has no probability to show
+    talk = Talk(writer, sampling, args.max_new_tokens, colour, args.system, text_maker(args))
     if sys.stdin.isatty():
         print(f"{args.model}: {writer.model.config.block_size} tokens of context. /help lists what else you can say.")
     while (line := read_line()) is not None:
@@ -42,8 +44,9 @@ def read_line():
 class Talk:
     """A conversation: the messages so far, and how the next is written."""
 
-    def __init__(self, writer, sampling, max_new_tokens, colour, system):
-        self.writer, self.sampling, self.max_new_tokens, self.colour = writer, sampling, max_new_tokens, colour
+    def __init__(self, writer, sampling, max_new_tokens, colour, system, new_text):
+        self.writer, self.sampling, self.max_new_tokens = writer, sampling, max_new_tokens
+        self.colour, self.new_text = colour, new_text
         self.opening = [{"role": "system", "content": system}] if system else []
         self.messages = []
 
@@ -113,10 +116,9 @@ class Talk:
 
     def write(self, ids, stop, stop_ids, answer):
         """Print the answer as it comes, and append its pieces to `answer`."""
-        from ..generate import TextStream
         from ..workflow import token_steps
         tokenizer = self.writer.tokenizer
-        text, ends = TextStream(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
+        text, ends = self.new_text(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
         self.writer.counts = type(self.writer.counts)()
 
         def say(piece, logprob):
@@ -130,7 +132,7 @@ class Talk:
             logprob = step.logprob
             say(text.push(step.token), logprob)
             if text.stopped is not None:
-                return
+                break
         say(text.finish(), logprob)
 
     def guesses(self):
@@ -161,4 +163,5 @@ def add(commands):
         p.add_argument(option, dest="colour", action="store_const", const=value,
                        help="colour by probability (default: on a terminal)" if value else "plain text")
     add_drafts(p)
+    add_filter(p)
     add_common(p)

@@ -70,17 +70,18 @@ function percent(logprob) {
 }
 
 function describe(piece) {
-  const others = piece.tops.length === 1 ? piece.tops[0].map(([text, p]) => `${percent(p)}  ${JSON.stringify(text)}`) : [];
-  return [`${percent(piece.logprob)}  ${JSON.stringify(piece.text)}`, ...(others.length ? ["likeliest:", ...others] : [])].join("\n");
+  const line = ([text, logprob]) => `${percent(logprob)}  ${JSON.stringify(text)}`;
+  const others = piece.tops.length === 1 ? piece.tops[0].map(line) : [];
+  return [line([piece.text, piece.logprob]), ...(others.length ? ["likeliest:", ...others] : [])].join("\n");
 }
 
 // The line under an answer. times: milliseconds to the first token and to the last.
 function summary(usage, finish, first, last) {
   const written = usage.completion_tokens;
   const rate = last > first ? ((written - 1) / (last - first) * 1000).toPrecision(3) + " tokens/s" : "";
-  const guessed = usage.completion_tokens_details;
-  const guesses = guessed ? guessed.accepted_prediction_tokens + guessed.rejected_prediction_tokens : 0;
-  const accepted = guesses ? `${Math.round(100 * guessed.accepted_prediction_tokens / guesses)}% of ${guesses} guesses accepted` : "";
+  const {accepted_prediction_tokens: hits = 0, rejected_prediction_tokens: misses = 0} = usage.completion_tokens_details ?? {};
+  const guesses = hits + misses;
+  const accepted = guesses ? `${Math.round(100 * hits / guesses)}% of ${guesses} guesses accepted` : "";
   return [`${usage.prompt_tokens} + ${written} tokens`, `first after ${Math.round(first)} ms`, rate, accepted,
           finish === "length" ? "cut at its longest" : ""].filter(Boolean).join(" · ");
 }
@@ -237,7 +238,8 @@ function refresh() {
     slider.parentElement.querySelector("output").textContent = slider.value;
   const settings = settingsNow();
   document.body.classList.toggle("text", settings.mode === "text");
-  for (const turn of document.querySelectorAll(".assistant")) turn.classList.toggle("coloured", Boolean(settings.colour));
+  for (const turn of document.querySelectorAll(".assistant"))
+    turn.classList.toggle("coloured", Boolean(settings.colour));
 }
 
 async function connect() {
