@@ -19,7 +19,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 

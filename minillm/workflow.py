@@ -211,11 +211,11 @@ def gradcheck_page(rows):
     return "\n".join(lines)
 
 
-def train_tokenizer(paths, vocab_size, out, pattern, stop_early=False):
-    """`minillm tokenizer train`; returns a line that says what came out."""
+def train_tokenizer(paths, vocab_size, out, **options):
+    """`minillm tokenizer train`, options as of Tokenizer.train; returns a line that says what came out."""
     report, progress = Report(), Progress("tokenizer", "merge")
-    tokenizer = Tokenizer.train((text for _, text in read_documents(paths, report)), vocab_size, pattern=pattern,
-                                progress=progress, stop_early=stop_early)
+    tokenizer = Tokenizer.train((text for _, text in read_documents(paths, report)), vocab_size,
+                                progress=progress, **options)
     progress.close()
     Path(out).mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)

@@ -29,6 +29,21 @@ def run(capsys, *args):
     return capsys.readouterr().out
 
 
+def test_train(saved, capsys, tmp_path):
+    prose = saved / "prose.txt"
+    run(capsys, "train", "--data", prose, "--vocab-size", 270, "--out", tmp_path / "a", "--ties", "bytes", "--special", "<a>",
+        "--special", "<b>")
+    tok = Tokenizer.from_pretrained(tmp_path / "a")
+    assert tok.special_tokens == {"<a>": 268, "<b>": 269}
+    assert tok.merges == Tokenizer.train(prose.read_text(encoding="utf-8"), 268, [], ties="bytes").merges
+    assert main(["tokenizer", "train", "--data", str(prose), "--out", str(tmp_path / "b")]) == 1
+    error = capsys.readouterr().err
+    most = int(error.partition("at most ")[2].split()[0])
+    run(capsys, "train", "--data", prose, "--vocab-size", most, "--out", tmp_path / "b")
+    run(capsys, "train", "--data", prose, "--out", tmp_path / "c", "--stop-early")
+    assert Tokenizer.from_pretrained(tmp_path / "c").vocab_size == most == Tokenizer.from_pretrained(tmp_path / "b").vocab_size
+
+
 def test_encode_and_decode(saved, capsys, monkeypatch):
     ids = run(capsys, "encode", saved / "large", TEXT + "<|endoftext|>").split()
     assert list(map(int, ids)) == Tokenizer.from_pretrained(saved / "large").encode_ordinary(TEXT + "<|endoftext|>")

@@ -1,8 +1,8 @@
 // word -> ids of the words seen so far. Most words have been seen before, so encoding is mostly looking up here.
 //
-// An entry is 32 bytes with the ids inside it, and a pair of entries is one cache line: `guess` looks at that line alone,
-// `find` a little further. Words of more than 15 bytes are rare and have a table of their own. All of it is bounded, and
-// a table at most half full: fuller ones save memory, but looking further costs more than a larger table does.
+// An entry is 32 bytes with the ids inside it, and a pair of entries is one cache line: `guess` looks at that line
+// alone, `find` a little further. Words of more than 15 bytes are rare and have a table of their own. All of it is
+// bounded. A table is at most half full: a fuller one saves memory, but to look further costs more than a larger table.
 #pragma once
 
 #include <cstdint>
@@ -135,7 +135,8 @@ public:
         arena.insert(arena.end(), ids, ids + count);
         size_t step = 0;
         while (step < NEAR - 1 && long_table.data[(hash + step) & (LONG_ENTRIES - 1)].length) step++;
-        long_table.data[(hash + step) & (LONG_ENTRIES - 1)] = {hash, uint32_t(place), uint32_t(length), uint32_t(count)};
+        LongEntry& e = long_table.data[(hash + step) & (LONG_ENTRIES - 1)];
+        e = {hash, uint32_t(place), uint32_t(length), uint32_t(count)};
     }
 
     void clear() {

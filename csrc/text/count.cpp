@@ -73,7 +73,7 @@ public:
     }
 
     void merge(WordCounts& other) {
-        other.each([&](const char* word, size_t length, uint64_t count) { add_word(std::string(word, length), count); });
+        other.each([&](const char* word, size_t n, uint64_t count) { add_word(std::string(word, n), count); });
     }
 
     template <class F>
@@ -82,7 +82,10 @@ public:
             const Key& key = table.data[i].key;
             if (!key) continue;
             char bytes[16];
-            for (int b = 0; b < 16; b++) bytes[b] = char((b < 8 ? key.low >> (8 * b) : key.high >> (8 * (b - 8))) & 255);
+            for (int b = 0; b < 8; b++) {
+                bytes[b] = char(key.low >> (8 * b) & 255);
+                bytes[8 + b] = char(key.high >> (8 * b) & 255);
+            }
             use(bytes, key.high >> 56, table.data[i].count);
         }
         for (auto& [word, count] : long_words) use(word.data(), word.size(), count);

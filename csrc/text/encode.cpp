@@ -1,8 +1,8 @@
 // Byte-level BPE encoding. The readable version, with the definition: minillm/tokenizer/bpe.py and merge.py.
 //
-// A text is cut into words (pretokenize.cpp), and each word is looked up in a cache (cache.cpp); one that is not there is
-// merged (merge.cpp). The cache lines of the next words are fetched while this one is looked up. Ids go to a buffer that
-// becomes the NumPy array (memory.h).
+// A text is cut into words (pretokenize.cpp), and each word is looked up in a cache (cache.cpp); one that is not there
+// is merged (merge.cpp). The cache lines of the next words are fetched while this one is looked up. Ids go to a buffer
+// that becomes the NumPy array (memory.h).
 //
 // T is the type of an id: uint16_t where all ids fit, else uint32_t. The narrow one halves what is written, and twice
 // as many ids fit into a cache entry.
@@ -74,7 +74,7 @@ public:
     void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {
             if (n == 1) return encode_one(base, starts[1], sink);
-            T* out = sink.room(starts[n] + Entry<T>::INSIDE);     // an id a byte at most, and what memcpy writes too much
+            T* out = sink.room(starts[n] + Entry<T>::INSIDE);     // an id a byte at most, and what memcpy overshoots
             T* begin = out;
             for (size_t i = 0; i < n; i += BATCH) out = encode_words(base, starts + i, std::min(BATCH, n - i), out);
             sink.count += out - begin;

@@ -54,14 +54,14 @@ class Encoder {
                       [&](uint32_t id) { sink.append(&id, 1); });
     }
 
-    void encode_all(State<T>& state, const std::vector<size_t>& allowed, const char* text, size_t length, Sink<T>& sink) {
-        if (allowed.empty()) {
+    void encode_all(State<T>& state, const std::vector<size_t>& allowed, const char* p, size_t n, Sink<T>& sink) {
+        if (allowed.empty()) {                    // the common case, without making the table of specials
             py::gil_scoped_release release;
-            return state.encode(text, length, sink);
+            return state.encode(p, n, sink);
         }
         Specials special = allowed_of(allowed);
         py::gil_scoped_release release;
-        encode(state, special, text, length, sink);
+        encode(state, special, p, n, sink);
     }
 
 public:

@@ -1,11 +1,11 @@
 // The extension minillm._cpp.text: pre-tokenizer, encoder and trainer for Python (minillm/tokenizer/fast.py).
 //
-// To read it in order: patterns.cpp and pretokenize.cpp cut text into words; merge.cpp, cache.cpp and encode.cpp make ids
-// of them; count.cpp and train.cpp learn a vocabulary. encoder.cpp and counter.cpp are the classes that Python sees.
+// To read it in order: patterns.cpp and pretokenize.cpp cut text into words; merge.cpp, cache.cpp and encode.cpp make
+// ids of them; count.cpp and train.cpp learn a vocabulary. encoder.cpp and counter.cpp are what Python sees.
 //
 // It is built once, unlike the kernels: text is bytes, branches and cache lines, and SSE2, which every x86-64 has, does
 // all the vector work there is (measured: classifying bytes takes about 5% of encoding, and only Chunk::cut gains from
-// newer instructions). So it needs no copy for each instruction set, and a change here does not compile the kernels again.
+// newer instructions). So it needs no copy for each instruction set, and a change here compiles no kernel again.
 #include "counter.cpp"
 #include "encoder.cpp"
 

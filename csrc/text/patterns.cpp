@@ -59,7 +59,10 @@ inline const char* run(const char* p, const char* end, uint8_t flag, int most = 
 // Length of 's 't 're 've 'm 'll 'd at p, or 0. In any case also 'S and so on; U+017F is a lower case of S, too.
 inline int contraction(const char* p, const char* end, bool any_case) {
     if (p >= end || *p != '\'' || end - p < 2) return 0;
-    auto at = [&](int i) { return end - p > i ? char(any_case && p[i] >= 'A' && p[i] <= 'Z' ? p[i] | 32 : p[i]) : '\0'; };
+    auto at = [&](int i) {
+        char c = end - p > i ? p[i] : '\0';
+        return any_case && c >= 'A' && c <= 'Z' ? char(c | 32) : c;
+    };
     char a = at(1), b = at(2);
     if (a == 's' || a == 'd' || a == 'm' || a == 't') return 2;
     if ((a == 'l' && b == 'l') || (a == 'v' && b == 'e') || (a == 'r' && b == 'e')) return 3;

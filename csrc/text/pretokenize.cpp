@@ -1,8 +1,8 @@
 // Cutting UTF-8 text into words, as the patterns of minillm/tokenizer/pretokenize.py do.
 //
 //   patterns.cpp   all patterns, one word at a time.
-//   Chunk          gpt2 only, 64 bytes at a time without a branch per word. Classes of bytes become bit masks, and a few
-//                  shifts and ANDs say where words begin (the idea of Langdale and Lemire's simdjson). About 3x faster.
+//   Chunk          gpt2 only, 64 bytes at a time without a branch per word. Classes of bytes become bit masks, and a
+//                  few shifts and ANDs say where words begin (the idea of Langdale and Lemire's simdjson). 3x faster.
 //   Cutter         a whole text, chunk by chunk.
 //
 // No pattern looks behind, so cutting may begin again at any place where a word begins. That is how a long text is
@@ -60,7 +60,8 @@ inline Masks classify(const char* p) {
 
 inline int lowest_bit(uint64_t mask) { return __builtin_ctzll(mask); }
 
-// Counting and finding bits are instructions since Haswell; Chunk::cut is compiled with them too and chosen at run time.
+// Counting and finding bits are instructions since Haswell: Chunk::cut is compiled with them, too, and run if they are
+// there.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define TARGET_HASWELL __attribute__((target("avx2,bmi,bmi2,popcnt")))
 inline const bool HASWELL = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&

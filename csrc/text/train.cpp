@@ -1,7 +1,7 @@
 // Learning the merges from counted words. The readable version, with the idea: minillm/tokenizer/train.py.
 //
-// All distinct words lie one behind the other in flat arrays, one place a byte, a closing place a word. A token is written
-// at its first and its last place, so its neighbours are found by adding and subtracting lengths:
+// All distinct words lie one behind the other in flat arrays, one place a byte, a closing place a word. A token is
+// written at its first and its last place, so its neighbours are found by adding and subtracting lengths:
 //
 //   pair_at[place]   which pair begins with the token here, so a count goes down without any look-up by ids
 //   places of a pair    a stretch of one array, in order; out-of-date ones are known by pair_at
@@ -30,7 +30,7 @@ class Trainer {
     std::vector<int64_t> weight;
     std::vector<PairInfo> pairs;
     std::vector<std::string> text;            // by token, for the textbook's rule
-    std::vector<uint32_t> with_left, with_right;                          // pairs (t, new) and (new, t) of this merge, by t
+    std::vector<uint32_t> with_left, with_right;      // pairs (t, new) and (new, t) of this merge, by t
     std::vector<std::pair<uint32_t, uint32_t>> fresh;                     // (pair, place) of this merge
     bool textbook;
 
@@ -68,7 +68,7 @@ class Trainer {
     void lay_out(const WordCounts& counts, const uint32_t* byte_id) {
         size_t total = 1;
         counts.each([&](const char*, size_t n, uint64_t) { total += n + 1; });
-        if (total >= END) throw std::length_error("the distinct words of the corpus must be shorter than 4 GiB together");
+        if (total >= END) throw std::length_error("the distinct words of the corpus must fit into 4 GiB together");
         token.reserve(total), word_at.reserve(total);
         weight.reserve(counts.size());
         token.push_back(END), word_at.push_back(0);

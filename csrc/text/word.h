@@ -1,4 +1,4 @@
-// Words of at most 15 bytes as two integers, and hashes: tables compare and find a short word without touching its text.
+// Words of at most 15 bytes as two integers, and hashes: tables find and compare a short word without its text.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@ constexpr size_t SHORT_WORD = 15;
 
 struct Key {
     uint64_t low, high;                       // the bytes, and the length in the topmost one; 0, 0 for none
-    bool operator==(const Key& other) const { return !((low ^ other.low) | (high ^ other.high)); }    // one branch, not two
+    bool operator==(const Key& other) const { return !((low ^ other.low) | (high ^ other.high)); }    // one branch
     explicit operator bool() const { return high != 0; }
 };
 

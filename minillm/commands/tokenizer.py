@@ -12,7 +12,8 @@ EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_t
 
 def tokenizer_train(args):
     from ..workflow import train_tokenizer
-    print(train_tokenizer(args.data, args.vocab_size, args.out, args.pattern, args.stop_early))
+    print(train_tokenizer(args.data, args.vocab_size, args.out, pattern=args.pattern, ties=args.ties,
+                          special_tokens=args.special or ["<|endoftext|>"], stop_early=args.stop_early))
 
 
 def tokenizer_compare(args):
@@ -60,6 +61,11 @@ def add(commands):
     p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included (default: %(default)s)")
     p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
     p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
+    p.add_argument("--ties", choices=["ids", "values", "bytes"], default="ids",
+                   help="of pairs equally frequent, first comes: the smaller ids, as at Hugging Face; the smaller ids "
+                        "with bytes by value; the greater bytes, as in textbooks (default: %(default)s)")
+    p.add_argument("--special", action="append", metavar="TEXT",
+                   help="a special token; repeatable (default: <|endoftext|>)")
     p.add_argument("--out", required=True, help="directory for tokenizer.json")
     add_tokenizer_tools(actions)
 

@@ -1,0 +1,77 @@
+"""What makes a vocabulary sound, and what its arguments must be: each function returns what it found, or raises ValueError.
+
+A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
+ids for some texts, silently.
+"""
+from collections.abc import Iterable
+
+import numpy as np
+
+from minillm.tokenizer.formats import chars_to_bytes
+from minillm.tokenizer.pretokenize import special_matcher
+
+
+def ordinary_ids(tokens: list[bytes], special_tokens: dict[str, int]) -> dict[bytes, int]:
+    """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes or a byte lacks."""
+    special_ids = set(special_tokens.values())
+    ids = {}
+    for i, token in enumerate(tokens):
+        if token is not None and i not in special_ids and ids.setdefault(token, i) != i:
+            raise ValueError(f"tokens {ids[token]} and {i} are both {token!r}")
+    for byte in range(256):
+        if bytes([byte]) not in ids:
+            raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
+    for text in special_tokens:
+        if chars_to_bytes(text) in ids:
+            raise ValueError(f"special token {text!r} is written like an ordinary token")
+    return ids
+
+
+def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tuple[dict, list[int]]:
+    """(id, id) -> rank, and rank -> id made. Raises ValueError unless parts are made before they are used.
+
+    (Every merge that makes a token must stand before the first that uses it: replaying in order depends on it.)
+    """
+    ranks, made, known, used = {}, [], {bytes([byte]) for byte in range(256)}, set()
+    for rank, (first, second) in enumerate(merges):
+        token = first + second
+        if token not in ids or first not in known or second not in known or token in used:
+            raise ValueError(f"merge {rank} of {first!r} and {second!r}: the result must be a token, "
+                             "its parts made by earlier merges, and only later merges may use it")
+        known.add(token)
+        used.update((first, second))
+        made.append(ids[token])
+        if ranks.setdefault((ids[first], ids[second]), rank) != rank:
+            raise ValueError(f"merge {rank} of {first!r} and {second!r} is there twice")
+    return ranks, made
+
+
+def check_specials(special_tokens: Iterable[str]) -> list[str]:
+    """The special tokens as a list. Raises ValueError unless they are distinct non-empty texts."""
+    if isinstance(special_tokens, str):
+        raise ValueError(f"special_tokens must be a list of str: got the str {special_tokens!r}")
+    specials = list(special_tokens)
+    for text in specials:
+        if not isinstance(text, str) or not text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise ValueError(f"special_tokens must be non-empty texts without surrogates: got {text!r}")
+    if len(set(specials)) < len(specials):
+        raise ValueError(f"special_tokens must be distinct: got {specials}")
+    return specials
+
+
+def check_vocab_size(vocab_size: int, n_special: int) -> int:
+    """The number of merges that fit. Raises ValueError naming vocab_size if the bytes and specials do not."""
+    least = 256 + n_special
+    if isinstance(vocab_size, bool) or not isinstance(vocab_size, (int, np.integer)) or vocab_size < least:
+        raise ValueError(f"vocab_size must be an integer of at least {least} "
+                         f"(256 bytes and {n_special} special tokens): got {vocab_size!r}")
+    return int(vocab_size) - least
+
+
+def check_text(text: str, disallowed: frozenset[str]) -> None:
+    """Raises ValueError if `text` is no str, or holds one of the disallowed special tokens."""
+    if not isinstance(text, str):
+        raise ValueError(f"text must be str: got {type(text).__name__}")
+    if disallowed and (found := special_matcher(disallowed).search(text)):
+        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, or "
+                         "pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
