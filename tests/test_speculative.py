@@ -168,17 +168,17 @@ CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=9, vocab_size=37)
 SMALL = GPTConfig(n_layer=1, n_head=1, n_embd=6, block_size=5, vocab_size=37)
 
 
-def rough_model(backend="numpy", config=CONFIG, seed=1, size=0.2):
+def rough_model(backend="numpy", config=CONFIG, seed=1, size=0.2, dtype="float64"):
     """Far from its initialisation, so that the likeliest token is far from the second."""
-    model = GPT(config, dtype="float64", ops=select(backend))
+    model = GPT(config, dtype=dtype, ops=select(backend))
     model.params.flat[:] += size * np.random.default_rng(seed).standard_normal(model.params.flat.size)
     return model
 
 
-def nearly(model):
+def nearly(model, noise=0.04):
     """A draft that is often right."""
     other = GPT(model.config, ops=model.ops, params=model.params.astype("float64"))
-    other.params.flat[:] += 0.04 * np.random.default_rng(7).standard_normal(other.params.flat.size)
+    other.params.flat[:] += noise * np.random.default_rng(7).standard_normal(other.params.flat.size)
     return other
 
 
@@ -198,6 +198,19 @@ def test_greedy_is_the_targets_text(backend, draft):
             sampling = Sampling(0, repetition_penalty=penalty, seed=k)
             assert plain == [s.token for s in steps(target, chosen, prompt, 25, sampling, k=k, counts=counts)]
     assert counts.accepted > 0 and (draft == "itself" or counts.acceptance < 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_greedy_through_the_compiled_step(backend):
+    """float32, where one call decodes a few tokens and another many: the bits, and so the text, must not differ."""
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=60, vocab_size=97)
+    target = rough_model(backend, config, size=0.1, dtype="float32")
+    draft = GPT(config, ops=target.ops, params=nearly(target, 0.02).params.astype("float32"))
+    for prompt, k in itertools.product(([3, 1, 4], list(range(40))), (1, 5, 20)):
+        plain, counts = generate(target, prompt, 50, temperature=0)[len(prompt):], Counts()
+        for guesser in (draft, target, Lookup(97)):
+            assert plain == [s.token for s in steps(target, guesser, prompt, 50, Sampling(0), k=k, counts=counts)]
+        assert 0 < counts.acceptance < 1
 
 
 def test_no_rollback_fails_the_same_test(monkeypatch):
