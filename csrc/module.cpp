@@ -2,6 +2,7 @@
 // module's name is the only thing that differs between builds (setup.py defines MODULE).
 #include "adamw.cpp"
 #include "attention.cpp"
+#include "attention_bf16.cpp"
 #include "cross_entropy.cpp"
 #include "dropout.cpp"
 #include "embedding.cpp"
@@ -22,6 +23,7 @@ PYBIND11_MODULE(MODULE, m) {
     m.doc() = "minillm's kernels for one instruction set";
     bind_adamw(m);
     bind_attention(m);
+    bind_attention_bf16(m);
     bind_cross_entropy(m);
     bind_decode(m);
     bind_dropout(m);

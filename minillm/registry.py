@@ -292,6 +292,7 @@ KERNELS = (
     Kernel("attention", "cpu", "1_naive"),
     Kernel("attention", "cpu", "2_blocked"),
     Kernel("attention", "cpu", "3_simd"),
+    Kernel("attention", "cpu", "bf16", ("float32",)),                # float32 arrays, what it keeps is bfloat16
     *(Kernel("attention", backend, variant) for backend in ("cuda", "cudasim") for variant in ("1_naive", "2_flash")),
     # float32 arrays, products in bfloat16, as "bf16" below
     *(Kernel("attention", backend, variant, ("float32", "float16", "bfloat16"))

@@ -69,7 +69,7 @@ def test_attention_is_its_definition(op, backend, dtype):
     for b, head, t in np.ndindex(2, 3, 6):
         weights = np.exp(k[b, head, :t + 1] @ q[b, head, t] / 2)                         # sqrt(4) = 2
         want[b, t, 4 * head:4 * head + 4] = weights @ v[b, head, :t + 1] / weights.sum()
-    assert_close("out", pair(op, backend)[0](**args)[0], want, f"reference {dtype}")
+    assert_close("out", pair(op, backend)[0](**args)[0], want, f"reference {precision(backend, dtype)}")
 
 
 @every_attention
@@ -86,7 +86,7 @@ def test_huge_scores_stay_finite(op, backend, dtype):
 def test_first_token_attends_to_itself_alone(op, backend, dtype):
     args = sample(op, dtype)
     out, _ = pair(op, backend)[0](**args)
-    assert_close("out[:, 0]", out[:, 0], args["qkv"][:, 0, -out.shape[-1]:], f"regrouped {dtype}")
+    assert_close("out[:, 0]", out[:, 0], args["qkv"][:, 0, -out.shape[-1]:], f"regrouped {precision(backend, dtype)}")
 
 
 @every_attention
@@ -95,7 +95,7 @@ def test_attention_of_equal_keys_is_a_running_mean(op, backend, dtype):
     qkv[..., 8:16] = 0                                          # all keys zero: every score is equal
     out, _ = pair(op, backend)[0](qkv, 2)
     mean = np.cumsum(qkv[..., 16:], axis=1) / np.arange(1, 7)[:, None]
-    assert_close("out", out, mean, f"regrouped {dtype}")
+    assert_close("out", out, mean, f"regrouped {precision(backend, dtype)}")
 
 
 @pytest.mark.parametrize("op, backend, dtype", cases_of("attention_decode"))
