@@ -1,8 +1,8 @@
-"""Speculative decoding of a trained pair (`minillm distill`): the target alone against the target with a draft, in turns.
+"""Speculative decoding of a trained pair (`minillm distill`): the target alone and with a draft, in turns.
 
-Checked first: the greedy text must be the target's own, token for token. Then for greedy and sampled text and several k:
-time a token, the draft's acceptance rate, tokens a pass, and the speed-up beside the theory's, which counts a pass over
-k + 1 tokens as one over a single token; the row of the costs says what it really is.
+Checked first: the greedy text must be the target's own, token for token. Then for greedy and sampled text and several
+k: time a token, the draft's acceptance rate, tokens a pass, and the speed-up beside the theory's, which counts a pass
+over k + 1 tokens as one over a single token (`pass_cost` in the JSON says what it really is, `draft_cost` is c).
 """
 import statistics
 

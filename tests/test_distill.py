@@ -50,7 +50,7 @@ def test_its_ends_are_cross_entropy_and_nothing():
 
 
 def test_temperature_keeps_the_size_of_the_gradient():
-    """That is what T^2 is for: at high temperatures the gradient no longer changes with T (Hinton et al., section 2.1)."""
+    """That is what T^2 is for: at high T the gradient no longer changes with it (Hinton et al., section 2.1)."""
     args = OPS["distillation_loss"].sample(np.random.default_rng(2), "float64", Dims(V=9)) | {"weight": 1.0}
 
     def gradient(temperature):

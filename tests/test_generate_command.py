@@ -16,7 +16,7 @@ def save_model(directory, vocab_size, block_size=48, seed=0, noise=0.3):
     tokenizer = Tokenizer.train(TEXTS, vocab_size, special_tokens=["<|endoftext|>"])
     config = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=block_size, vocab_size=tokenizer.vocab_size)
     model = GPT(config, seed)
-    model.params.flat[:] += noise * np.random.default_rng(seed).standard_normal(model.params.flat.size).astype("float32")
+    model.params.flat[:] += noise * np.random.default_rng(seed).standard_normal(model.params.flat.size)
     model.save_pretrained(directory)
     tokenizer.save(directory)
     return str(directory)
@@ -81,7 +81,8 @@ def test_greedy_text_is_the_same_with_any_draft(models, capsys, length):
 def test_logprobs(models, capsys):
     arguments = models["target"], "-p", "The", "-n", 5, "--logprobs", 2
     for token in as_json(capsys, *arguments)["samples"][0]["tokens"]:
-        assert len(token["top"]) == 2 and token["top"][0]["logprob"] >= token["top"][1]["logprob"] and token["logprob"] <= 0
+        first, second = token["top"]
+        assert first["logprob"] >= second["logprob"] and first["logprob"] >= token["logprob"] and token["logprob"] <= 0
     assert len(run(capsys, *arguments).out.splitlines()) >= 5
 
 

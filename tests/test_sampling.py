@@ -169,6 +169,8 @@ def test_a_broken_model_is_an_error(bad):
 
 def test_a_wrong_nucleus_fails_the_test_by_hand(monkeypatch):
     """Planted: the token that crosses top_p is left out."""
-    monkeypatch.setattr(sampling, "nucleus_size", lambda p, top_p: max(1, int((np.sort(p)[::-1].cumsum() < top_p).sum())))
+    def nucleus_size(p, top_p):
+        return max(1, int((np.sort(p)[::-1].cumsum() < top_p).sum()))
+    monkeypatch.setattr(sampling, "nucleus_size", nucleus_size)
     with pytest.raises(AssertionError):
         test_distribution_by_hand({"top_p": 0.41}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0])

@@ -31,11 +31,11 @@ def check(args):
 
 
 def add(commands):
-    p = command(commands, "distill", distill, "train a small model to guess what a large one will say; without TARGET, "
-                "train both on the bundled corpus. Reports acceptance, tokens a pass, and the speed-up beside the theory",
+    p = command(commands, "distill", distill, "train a small model to guess what a large one will say (without TARGET, "
+                "both, on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside the theory",
                 EXAMPLE)
-    p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one of "
-                   "30M parameters into OUT/target, its draft into OUT/draft)")
+    p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one "
+                   "of 30M parameters into OUT/target, its draft into OUT/draft)")
     p.add_argument("--out", required=True, help="run directory of the draft, or of both")
     p.add_argument("--data", nargs="+", metavar="PATH", help="what to learn on (default: what the target learned on)")
     p.add_argument("--corpus", choices=["docs", "stories"], default="stories",

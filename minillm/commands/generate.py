@@ -34,7 +34,8 @@ def one_sample(args, writer, number):
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
     say(args.prompt)
-    sample = write_text(writer, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say, text_maker(args))
+    sample = write_text(writer, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say,
+                        text_maker(args))
     say("\n")
     if args.logprobs is not None and not args.json:
         say("".join(map(line, sample["tokens"])))
@@ -85,9 +86,9 @@ def silent(text):
 def add(commands):
     p = command(commands, "generate", generate, "continue a prompt", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
-    p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt longer "
-                   "than the model's context the last tokens that fit are read; a text that outgrows it goes on from its "
-                   "second half")
+    p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
+                   "longer than the model's context the last tokens that fit are read; a text that outgrows it goes on "
+                   "from its second half")
     p.add_argument("-n", "--max-new-tokens", type=int, default=200, help="(default: %(default)s)")
     p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
     p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")

@@ -175,9 +175,10 @@ def page(report, target, out):
     """The report for people."""
     lines = ["", "draft    temperature  k  accepted  tokens/pass  plain ms  with draft ms  speed-up  in theory"]
     lines += [f"{r['draft']:<8} {r['temperature']:>11} {r['k']:>2}  {r['acceptance']:>8.1%}"
-              f"  {r['tokens_per_pass']:>11.2f}  {r['plain_ms']:>8.2f}  {r['speculative_ms']:>13.2f}  {r['speedup']:>7.2f}x"
-              + (f"  {r['theory']:>8.2f}x" if "theory" in r else "") for r in report]
+              f"  {r['tokens_per_pass']:>11.2f}  {r['plain_ms']:>8.2f}  {r['speculative_ms']:>13.2f}"
+              f"  {r['speedup']:>7.2f}x" + (f"  {r['theory']:>8.2f}x" if "theory" in r else "") for r in report]
     c, verification = report[0]["c"], report[0]["pass"]
-    lines += ["", f"a draft's token costs {c:.2f} of the target's, a pass over {report[0]['k'] + 1} tokens {verification:.2f} "
-              "(the theory counts it as 1)", f"next: minillm generate {target} --draft {out} -p \"...\""]
+    lines += ["", f"a draft's token costs {c:.2f} of the target's, a pass over {report[0]['k'] + 1} tokens "
+              f"{verification:.2f} (the theory counts it as 1)",
+              f"next: minillm generate {target} --draft {out} -p \"...\""]
     return "\n".join(lines)
