@@ -99,6 +99,21 @@ def test_products_run_beside_the_softmax():
         assert words[one + 1:until].count("MUFU.EX2") >= 64 and "HGMMA" not in words[one:until], name
 
 
+def test_the_module_has_every_rung_for_every_gpu():
+    """Code for sm_80 and sm_90, PTX for what comes after, and Hopper's own."""
+    module = registry.cuda("cuda")
+    if module is None:
+        pytest.skip("minillm._cuda is not built: no nvcc at install time, or MINILLM_CUDA=0")
+    for kernel in registry.KERNELS:
+        if kernel.backend == "cuda":
+            assert hasattr(module, f"attention_forward_{kernel.variant}".rstrip("_")), f"{kernel}: build again"
+    if os.environ.get("MINILLM_CUDA_ARCHS"):
+        pytest.skip("MINILLM_CUDA_ARCHS asks for others")
+    listed = [subprocess.run([tool("cuobjdump"), flag, module.__file__], capture_output=True, text=True, check=True).stdout
+              for flag in ("-lelf", "-lptx")]
+    assert {"sm_80", "sm_90", "sm_90a"} <= set(re.findall(r"sm_\w+", listed[0])) and "sm_90.ptx" in listed[1]
+
+
 def test_info_says_whether_it_can_run():
     """Built or not, with or without a driver: importing it never fails."""
     state = info.cuda_state("cuda")
