@@ -1,7 +1,7 @@
 """Generation, one token at a time: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
 
-A token reads every weight once, and the keys and values of its context. So its floor is the time that a plain read of as
-many bytes takes, and that read takes turns with the candidates. Three races: steps of one sequence; steps of eight
+A token reads every weight once, and the keys and values of its context. So its floor is the time that a plain read of
+as many bytes takes, and that read takes turns with the candidates. Three races: steps of one sequence; steps of eight
 sequences at once, for which the same pass over the weights serves all; and a prompt, read at once, whose floor is
 arithmetic. All start from the same random weights, and their logits must agree before anything is timed.
 """
@@ -23,7 +23,8 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 6e-2}      # of the larg
 def rows(options, peaks, progress=None):
     """Run the benchmark; returns rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
     context = options.tokens or CONTEXT
-    races = (("decode", 1, context + STEPS, STEPS), ("decode", BATCH, context + STEPS, STEPS), ("prefill", 1, PROMPT, 1))
+    races = (("decode", 1, context + STEPS, STEPS), ("decode", BATCH, context + STEPS, STEPS),
+             ("prefill", 1, PROMPT, 1))
     found, wrong, skipped = [], {}, {}
     for task, B, T, steps in races:
         results = one_race(options, peaks, task, B, min(T, longest(options)), steps, progress)
@@ -55,7 +56,8 @@ def candidates(config, task, B, T):
     for dtype in BYTES:
         backend = "auto/bf16" if dtype == "bfloat16" else "auto"
         if task == "decode" or dtype != "int8":
-            found[f"minillm {SHORT[dtype]}"] = entrant(f"minillm {SHORT[dtype]}", "gpt_minillm", dtype=dtype, backend=backend)
+            name = f"minillm {SHORT[dtype]}"
+            found[name] = entrant(name, "gpt_minillm", dtype=dtype, backend=backend)
     for dtype in ("float32", "bfloat16"):
         name = f"transformers {SHORT[dtype]}"
         found[name] = entrant(name, "gpt_transformers", dtype=dtype) | {"optional": True}

@@ -1,15 +1,15 @@
-// A step of cached decoding, the whole model in one call: GPT.decode of minillm/model.py, line for line, for few tokens.
+// A step of cached decoding, the whole model in one call: GPT.decode of minillm/model.py, line for line, for a few.
 //
 //   x = wte[tokens] + wpe[positions]
 //   for each block:  x += proj(attention(qkv(ln_1(x)), cache))      x += out(gelu(fc(ln_2(x))))
 //   logits = head(ln_f(x))
 //
 // Why it exists: a step reads every weight once and does little else. At int8 GPT-2 124M has 124 MB of them, some 3 ms;
-// sixty calls from Python, each of which wakes the threads again, would add a millisecond. Here the threads start once a
-// step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
+// sixty calls from Python, each of which wakes the threads again, would add a millisecond. Here the threads start once
+// a step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
 // the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
 //
-// Weights are float32, or bfloat16, or int8 with scales, each as few_rows.h reads it; activations and the cache are float.
+// Weights are float32, or bfloat16, or int8 with scales, as few_rows.h reads them; activations and the cache are float.
 #include "few_rows.h"
 #include "ids.h"
 
@@ -46,7 +46,7 @@ struct Decoder {
     const float *ln_f_weight, *ln_f_bias;
     float *keys, *values;                          // (L, B, NH, S, HS)
     float eps;
-    float *x, *a, *qkv, *attended, *h, *sums;      // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C): sums of parts of K
+    float *x, *a, *qkv, *attended, *h, *sums;      // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
 };
 
 // x += v + bias: the residual connection.
@@ -71,9 +71,10 @@ struct GeluWithBias {
 template <class Finish>
 void stored_product(int64_t M, const float* a, const Weight& w, float* c, const Finish& finish) {
     Matrix<float> A{a, w.K};
-    if (w.form == 'f') few_rows<float>(M, w.N, w.K, A, PlainRows<float>{(const float*)w.data, w.N}, c, w.N, false, finish);
-    else if (w.form == 'b') few_rows<float>(M, w.N, w.K, A, Bf16Rows{(const bf16*)w.data, w.N}, c, w.N, false, finish);
-    else few_rows<float>(M, w.N, w.K, A, Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group}, c, w.N, false, finish);
+    auto with = [&](const auto& rows) { few_rows<float>(M, w.N, w.K, A, rows, c, w.N, false, finish); };
+    if (w.form == 'f') with(PlainRows<float>{(const float*)w.data, w.N});
+    else if (w.form == 'b') with(Bf16Rows{(const bf16*)w.data, w.N});
+    else with(Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group});
 }
 
 // One number of a stored matrix.
@@ -190,8 +191,8 @@ struct WeightReader {
         auto* s = input<float>("scales", scales, {ANY, values.shape(1)});
         int64_t K = shape[0], G = scales.shape(0), group = G ? K / G : 0;
         if (G < 1 || group * G != K || (G > 1 && group % DEPTH))
-            fail(string(name) + " must have groups of rows of equal size, a multiple of " + std::to_string(DEPTH) + ": got " +
-                 std::to_string(G) + " for " + std::to_string(K) + " rows");
+            fail(string(name) + " must have groups of rows of equal size, a multiple of " + std::to_string(DEPTH) +
+                 ": got " + std::to_string(G) + " for " + std::to_string(K) + " rows");
         return {data, s, K, values.shape(1), group, 'i'};
     }
 
@@ -209,15 +210,16 @@ struct WeightReader {
 
 void check_positions(const Decoder& d, int64_t block_size) {
     for (int64_t r = 0; r < d.n.R; r++) {
-        if (d.rows[r] < 0 || d.rows[r] >= d.n.B) fail("rows must be rows of the cache: got " + std::to_string(d.rows[r]));
+        if (d.rows[r] < 0 || d.rows[r] >= d.n.B)
+            fail("rows must be rows of the cache: got " + std::to_string(d.rows[r]));
         if (d.starts[r] < 0 || d.starts[r] > block_size - d.n.T)
             fail("tokens must fit into block_size " + std::to_string(block_size) + ": got " + std::to_string(d.n.T) +
                  " tokens from position " + std::to_string(d.starts[r]));
     }
 }
 
-py::array decode_step(py::array tokens, py::array starts, py::array rows, py::list weights, py::array keys,
-                      py::array values, double eps, int64_t count) {
+py::array decode_few(py::array tokens, py::array starts, py::array rows, py::list weights, py::array keys,
+                     py::array values, double eps, int64_t count) {
     check_shape("tokens", tokens, {ANY, ANY});
     check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
     Decoder d;
@@ -226,7 +228,8 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
     int64_t C = d.n.C, M = R * T;
     if (M < 1 || M > FEW) fail("tokens must be 1 to " + std::to_string(FEW) + ": got " + shape_text(tokens));
     if (count < 0 || count > T) fail("count must be 0 to " + std::to_string(T) + ": got " + std::to_string(count));
-    d.keys = in_place<float>("keys", keys, shape_of(keys)), d.values = in_place<float>("values", values, shape_of(keys));
+    d.keys = in_place<float>("keys", keys, shape_of(keys));
+    d.values = in_place<float>("values", values, shape_of(keys));
     d.starts = input<int64_t>("starts", starts, {R}), d.rows = input<int64_t>("rows", rows, {R});
     WeightReader reader{weights};
     bool turned = weights.size() && py::isinstance<py::tuple>(weights[0]);
@@ -253,6 +256,6 @@ py::array decode_step(py::array tokens, py::array starts, py::array rows, py::li
 
 void bind_decode(py::module_& m) {
     m.attr("FEW_TOKENS") = FEW;
-    m.def("decode_step", &decode_step, py::arg("tokens"), py::arg("starts"), py::arg("rows"), py::arg("weights"),
+    m.def("decode_few", &decode_few, py::arg("tokens"), py::arg("starts"), py::arg("rows"), py::arg("weights"),
           py::arg("keys"), py::arg("values"), py::arg("eps"), py::arg("count"));
 }

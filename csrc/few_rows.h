@@ -1,13 +1,13 @@
-// Products with few rows: decoding a token. Each weight is used once or a few times, so memory sets the pace: the weights
-// stream by once, in the form in which they are stored, whatever the number of rows, and nothing is packed.
+// Products with few rows: decoding a token. Each weight is used once or a few times, so memory sets the pace: the
+// weights stream by once, in the form in which they are stored, whatever the number of rows, and nothing is packed.
 //
-//   C[m, n] (+)= sum over k of A[m, k] * B[k, n]       M <= FEW; B (K, N) is float, double, bfloat16 or int8 with scales
+//   C[m, n] (+)= sum over k of A[m, k] * B[k, n]       M <= FEW; B (K, N): float, double, bfloat16, int8 with scales
 //
 // Loop order: pieces of columns (parallel) > blocks of KC in K > DEPTH rows of B > vectors of columns > rows of A > k.
 // DEPTH numbers of B become floats once and meet every row of A; the sums of a piece stay in the first cache.
 //
-// Determinism: each element is summed as in gemm.h, by blocks of KC in order of k, one chain of multiply-adds a block: the
-// same bits as there, in whatever batch. A bfloat16 or int8 weight counts as the float that `dequantize` makes of it.
+// Determinism: each element is summed as in gemm.h, by blocks of KC in order of k, one chain of multiply-adds a block:
+// the same bits as there, in whatever batch. A bfloat16 or int8 weight counts as the float that `dequantize` makes of it.
 #pragma once
 
 #if defined(__AVX2__)
@@ -23,8 +23,8 @@ constexpr int64_t FEW = 16, FEW_SUMS = 8192;               // rows at most; sums
 constexpr int64_t DEPTH = 8;                               // rows of B at a time: streams the memory can follow
 constexpr int64_t AHEAD = 16;                              // rows of B between a prefetch and its use
 
-// ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)` are
-// the rows from k on; DEPTH of them have the same scales ----
+// ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)`
+// are the rows from k on; DEPTH of them have the same scales ----
 
 template <class T>
 struct PlainRows {
@@ -109,7 +109,8 @@ inline void add_vectors(T* sums, int64_t wide, const T (*a)[D], int64_t M, const
 
 // sums (M, n) += A (M, D) @ rows k ... k + D - 1 of B, columns column ... column + n - 1.
 template <int64_t D, class T, class Rows>
-void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& all_of_b, int64_t k, int64_t column, int64_t n) {
+void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& all_of_b, int64_t k, int64_t column,
+              int64_t n) {
     constexpr int64_t W = WIDTH<T>;
     constexpr int V = VECTOR_BYTES == 64 ? 2 : 1;              // of 32 registers, 16 hold B; of 16, 8
     T a[FEW][D];
@@ -173,8 +174,8 @@ void turn(T* panel, int64_t lanes, Matrix<T> B, int64_t lines, int64_t depth) {
         }
 }
 
-// LANES columns of C at a time, SQUARE numbers of k at a time: that square of B is turned into a panel in the first cache,
-// while the memory already fetches the same part of the next LANES rows of B.
+// LANES columns of C at a time, SQUARE numbers of k at a time: that square of B is turned into a panel in the first
+// cache, while the memory already fetches the same part of the next LANES rows of B.
 template <class T, class Finish>
 void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
                      const Finish& finish) {
@@ -195,15 +196,15 @@ void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, 
                 turn(panel, LANES, {B.data + column * B.stride + k, B.stride}, n, depth);
                 int64_t m = 0;
                 for (; m + TILE_ROWS <= M; m += TILE_ROWS)
-                    tile_product<T, TILE_ROWS, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data, A.stride,
-                                                                    panel, LANES, 0, depth, true);
+                    tile_product<T, TILE_ROWS, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data,
+                                                                    A.stride, panel, LANES, 0, depth, true);
                 for (; m < M; m++)
                     tile_product<T, 1, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data, A.stride, panel,
                                                             LANES, 0, depth, true);
             }
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * LANES, n, {!accumulate && block == 0, end == K}, finish, m,
-                          column);
+                write_row(C + m * stride + column, sums + m * LANES, n, {!accumulate && block == 0, end == K}, finish,
+                          m, column);
         }
     }
 }

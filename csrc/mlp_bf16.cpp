@@ -83,8 +83,8 @@ py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, 
     bf16 *pr = (bf16*)rounded_x.mutable_data(), *ph = (bf16*)h.mutable_data();
     by_weight("fc_weight", fc_weight, {C, F}, [&](auto* w1) {
         typedef std::remove_const_t<std::remove_pointer_t<decltype(w1)>> S;
-        auto* w2 = (const S*)input<std::conditional_t<std::is_same_v<S, bf16>, uint16_t, float>>("proj_weight", proj_weight,
-                                                                                                {F, D});
+        typedef std::conditional_t<std::is_same_v<S, bf16>, uint16_t, float> Bits;
+        auto* w2 = (const S*)input<Bits>("proj_weight", proj_weight, {F, D});
         py::gil_scoped_release nogil;
         round_array(pr, px, N * C);
         mlp_forward_bf16_kernel<S>(po, ph, pr, w1, b1, w2, b2, N, C, F, D);

@@ -10,7 +10,7 @@ float32 decoding (bitwise the same by every road) holds. A stored matrix is (K, 
 embedding, (V, C) as a parameter, is turned to (C, V), since it is the head that reads all of it.
 
 On disk: safetensors with I8 tensors and their scales (G, N) as F32 beside them, name + ".scales", or BF16 tensors,
-which every reader of GPT-2 takes. Sources: Dettmers et al. 2022 (arXiv 2208.07339), section 2, for the scheme by channels.
+which every reader of GPT-2 takes. Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
 import shutil
 from functools import partial
@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 def quantize(model, weights="int8", group=0):
-    """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate and evaluate.
+    """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
 
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
     of 8 that divides every matrix's inputs. Backward has no meaning for such a model.
@@ -145,7 +145,7 @@ def stored_ops(ops):
 
 
 def taken(backend, weight):
-    """A weight as the op of this backend takes it: kernels that multiply in bfloat16 take its bits, the others floats."""
+    """A weight as the op of this backend takes it: kernels that multiply in bfloat16 take its bits, others floats."""
     return weight.values if taken_as_bits(backend, weight) else dense(weight)
 
 
@@ -262,7 +262,7 @@ def checked(directory, name, array, dtype):
 # ---- `minillm quantize` -------------------------------------------------------------------------------------------
 
 def quantize_directory(directory, out, weights="int8", group=0, data=None, backend="auto", progress=None):
-    """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns what it costs in a dict.
+    """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
 
     data: files and folders with text to measure bits per byte on (default: the run's own validation split, if it has
     one; at most TEXT bytes). Raises ValueError, FileNotFoundError.

@@ -370,7 +370,7 @@ def decode_step(sources):
     """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
-    return compiled(_cpp, "decode_step") if compiled_ones else None
+    return compiled(_cpp, "decode_few") if compiled_ones else None
 
 
 def variant_where_there_is(backend):
