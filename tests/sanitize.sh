@@ -11,7 +11,7 @@ trap 'rm -rf "$copy"' EXIT
 cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md "$copy"
 cd "$copy"
 find minillm -name '*.so' -delete
-MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa,data "$python" setup.py -q build_ext --inplace
+MINILLM_CUDA=0 MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa,data "$python" setup.py -q build_ext --inplace
 case $kind in
     address) library=libasan.so; options="detect_leaks=0:detect_stack_use_after_return=0" ;;   # Python itself leaks
     thread) library=libtsan.so; options="report_bugs=1:ignore_noninstrumented_modules=1" ;;
