@@ -1,6 +1,7 @@
 """What the generated tests of test_ops.py cannot know about the compiled kernels: bits, memory and limits."""
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -153,6 +154,23 @@ def test_bits_do_not_depend_on_threads(op, dtype, threads):
         results.append(outputs(op, "cpu", args))
     for name, first in results[0].items():
         assert all(same_bits(first, other[name]) for other in results[1:]), name
+
+
+def test_many_threads_may_call_at_once():
+    """Kernels release the GIL, and share the pool of memory: four Python threads get what one gets. Under the thread
+    sanitizer (tests/sanitize.sh thread) this is the test that would show a race."""
+    calls = [(op, sample(op, "float32", Dims(2, 96, 96, 3, 333))) for op in COMPILED]
+    want = [outputs(op, "cpu", args) for op, args in calls]
+
+    def work(offset):
+        for i in range(3 * len(calls)):
+            number = (i + offset) % len(calls)
+            op, args = calls[number]
+            got = outputs(op, "cpu", args)
+            assert all(same_bits(got[name], want[number][name]) for name in got), op
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(0, 4 * len(calls) // 3, len(calls) // 3)))
 
 
 # --- attention ------------------------------------------------------------------------------------------------------
