@@ -5,8 +5,8 @@
                      x = x + mlp(ln_2(x))
     loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
 
-Every addition to the stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or ln_f) after the
-MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
+Every addition to the stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or ln_f) after
+the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
 
 Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
 embedding and on what each half-block adds to the stream. The ops arrive from outside (`registry.select`), so the
@@ -129,9 +129,10 @@ class GPT:
         return a, caches
 
     def backward(self, dlosses, caches, grads=None):
-        """dlosses (B*T,) -> grads: `losses` walked back, line for line, each op adding to the gradients of its parameters.
+        """dlosses (B*T,) -> grads: `losses` walked back, line for line.
 
-        That they add is why tied weights work. The caches are used up: each is free once its op is passed.
+        Each op adds to the gradients of its parameters, which is why tied weights work. The caches are used up: each is
+        free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
         da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
@@ -143,7 +144,8 @@ class GPT:
         for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
             dx, dm, *_ = ops.residual_layernorm_backward((dx, da), caches.pop(), into=layer(g, next_norm))
             dm = self.undrop(dm, caches.pop())
-            dm, *_ = ops.mlp_backward(dm, caches.pop(), into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
+            dm, *_ = ops.mlp_backward(dm, caches.pop(),
+                                      into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
             dx, da, *_ = ops.residual_layernorm_backward((dx, dm), caches.pop(), into=layer(g, f"h.{i}.ln_2"))
             da = self.undrop(da, caches.pop())
             da, *_ = ops.linear_backward(da, caches.pop(), into=layer(g, f"h.{i}.attn.c_proj"))

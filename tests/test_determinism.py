@@ -1,7 +1,7 @@
 """The same bits: whatever the number of threads, the other rows of the batch, the length of the sequence, and the day.
 
-Single products have more of this in test_gemm.py and test_bf16.py, decoding in test_decode.py. What holds of every compiled op
-of the table is here, and what follows for whole steps of training.
+Single products have more of this in test_gemm.py and test_bf16.py, decoding in test_decode.py. What holds of every
+compiled op of the table is here, and what follows for whole steps of training.
 """
 import numpy as np
 import pytest

@@ -265,7 +265,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_attention_memory_is_linear():
-    """Forward and backward: twice the length takes twice the memory. At T = 8192 the scores of one head alone would be 268 MB."""
+    """Forward and backward: twice the length takes twice the memory. One head's scores at T = 8192 would be 268 MB."""
     grown = {T: float(subprocess.run([sys.executable, "-c", MEMORY, str(T)], capture_output=True, text=True,
                                      check=True).stdout) for T in (2048, 4096, 8192)}
     assert grown[4096] < 2 * grown[2048] + 2 and grown[8192] < 2 * grown[4096] + 2 and grown[8192] < 24, grown
