@@ -1,8 +1,8 @@
 // Memory for results, used again and again. A training step makes arrays of the same sizes each time; malloc would hand
 // large ones back to the system and fault them in anew, page by page, which costs a memory-bound op as much as its work.
 //
-// But not all is kept: what a forward leaves for the backward is freed while the backward fills the gradients, and the pages
-// of the one are then the room of the other. So blocks beyond KEPT bytes go back, and huge pages make their return cheap.
+// But not all is kept: what a forward leaves for the backward is freed while the backward fills the gradients, and the
+// pages of the one are then the room of the other. So blocks beyond KEPT bytes go back; huge pages make that cheap.
 #pragma once
 
 #include <sys/mman.h>

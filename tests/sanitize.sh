@@ -21,6 +21,6 @@ esac
 echo "sanitize: $kind, $isa"
 tests=(-k "cpu or kernel or gemm or bf16 or cpp or core" tests/test_ops.py tests/test_kernels.py tests/test_gemm.py tests/test_bf16.py
        tests/test_minhash.py)
-if [ "$kind" = thread ]; then tests=(-k "many_threads" tests/test_kernels.py); fi
+if [ "$kind" = thread ]; then tests=(-s -k "many_threads" tests/test_kernels.py); fi
 MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
     "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
