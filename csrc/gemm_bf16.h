@@ -70,7 +70,8 @@ template <bool INSTRUCTION>
 inline Bits side_by_side(const float* low, const float* high, int64_t n) {
     bool whole = n == WIDTH<float>;
     Vec<float> a = whole ? load(low) : load_part(low, n), b = whole ? load(high) : load_part(high, n);
-    if constexpr (INSTRUCTION) return interleaved(rounded_halves<true>(a, b), std::make_index_sequence<2 * WIDTH<float>>());
+    if constexpr (INSTRUCTION)
+        return interleaved(rounded_halves<true>(a, b), std::make_index_sequence<2 * WIDTH<float>>());
     return rounded(a) >> 16 | (rounded(b) & 0xffff0000);
 }
 template <bool INSTRUCTION>
