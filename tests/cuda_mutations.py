@@ -203,7 +203,7 @@ def build(folder, rung, mutant=None):
         (source / file).write_text(text.join(parts[:which + 1]) + replacement + text.join(parts[which + 1:]))
     library = folder / "mutant.so"
     which = ["-DHOPPER"] if rung == 4 else []
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-shared", *which, f"-I{source}",
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which, f"-I{source}",
                     str(HERE / "cuda_mutants.cpp"), "-o", str(library)], check=True)
     return library
 

@@ -18,7 +18,7 @@ if not shutil.which("g++") or not CUDA.exists():
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory):
     library = tmp_path_factory.mktemp("far") / "far.so"
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-shared", f"-I{CUDA}",
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", f"-I{CUDA}",
                     str(HERE / "cuda_far.cpp"), "-o", str(library)], check=True)
     function = ctypes.CDLL(str(library)).attention
     function.restype = ctypes.c_char_p
