@@ -6,9 +6,11 @@ import signal
 import pytest
 from test_dedup import corpus, write_jsonl
 
+from minillm import Tokenizer
 from minillm.__main__ import main
-from minillm.data import cluster, dedup
+from minillm.data import clean, cluster, dedup
 from minillm.data.minhash import Lsh
+from minillm.data.tokenize import tokenize
 
 distributed = pytest.importorskip("distributed")
 OPTIONS = dedup.Options(Lsh(16, 4, ngram=3), threshold=0.7, lines=3, line_characters=10)
@@ -78,3 +80,26 @@ def test_without_the_extra(tmp_path, inputs, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert main(["data", "dedup", str(inputs), "-o", str(tmp_path / "out.jsonl"), "--scheduler", "local"]) == 1
     assert "pip install 'minillm[dask]'" in capsys.readouterr().err
+
+
+def test_cleaning_and_tokenizing_give_what_one_process_gives(tmp_path, inputs, workers, monkeypatch):
+    """With a worker killed while it tokenizes."""
+    monkeypatch.setattr(clean, "BATCH_BYTES", 3000)
+    for name, scheduler in (("one", None), ("many", workers.scheduler_address)):
+        clean.clean([inputs], tmp_path / f"{name}.jsonl", clean.Options((), processes=1, scheduler=scheduler))
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "many.jsonl").read_bytes()
+    assert (tmp_path / "one.report.json").read_bytes() == (tmp_path / "many.report.json").read_bytes()
+
+    victims = [worker.pid for worker in workers.workers.values()]
+
+    def progress(done, total, text):
+        if victims:
+            os.kill(victims.pop(), signal.SIGKILL)
+            victims.clear()
+    tokenizer = Tokenizer.train(["some words and more words"], 260)
+    for name, scheduler in (("a", None), ("b", workers.scheduler_address)):
+        tokenize([([tmp_path / "one.jsonl"], 1.0)], tokenizer, tmp_path / name, val_fraction=0.3, chunk_bytes=2000,
+                 scheduler=scheduler, progress=progress if scheduler else None)
+    assert not victims
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} and len(files) > 6

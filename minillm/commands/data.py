@@ -26,7 +26,7 @@ def clean_options(args):
     return clean.Options(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
                          args.language_probability, args.tokenizer, args.max_tokens_per_word,
                          dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
-                         args.field)
+                         args.field, args.scheduler)
 
 
 def parse_bound(text):
@@ -66,7 +66,8 @@ def data_tokenize(args):
     from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
     meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
-                    args.val_fraction, args.seed, args.llmc, args.threads, args.field, progress=progress)
+                    args.val_fraction, args.seed, args.llmc, args.threads, args.field, scheduler=args.scheduler,
+                    progress=progress)
     progress.close()
     for name, split in meta["splits"].items():
         printer(args.json)(f"{name:<8}{split['documents']:>12,} documents {split['bytes'] / 1e6:>12,.2f} MB "
@@ -153,6 +154,7 @@ def add_clean(actions):
     p.add_argument("--toxicity", type=float, metavar="P", help="drop above this probability (English; extra toxicity)")
     p.add_argument("--keep-pii", action="store_true", help="do not mask e-mail, phone, IP, card and account numbers, keys")
     p.add_argument("--processes", type=int, metavar="N", help="default: one a core; the result is the same")
+    add_scheduler(p)
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
@@ -176,6 +178,7 @@ def add_tokenize(actions):
     p.add_argument("--tokenizer", required=True, metavar="DIR", help="with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of the documents (default: %(default)s)")
     p.add_argument("--llmc", action="store_true", help="begin each file with the header that llm.c expects")
+    add_scheduler(p)
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
@@ -210,7 +213,11 @@ def add_dedup(actions):
     p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
-    p.add_argument("--scheduler", metavar="ADDRESS",
-                   help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")
+    add_scheduler(p)
     p.add_argument("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
+
+
+def add_scheduler(p):
+    p.add_argument("--scheduler", metavar="ADDRESS",
+                   help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

@@ -13,13 +13,13 @@ the sweep says what another bound would drop.
 """
 import hashlib
 import heapq
-import itertools
 import json
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,8 @@ class Options:
     repair: None repairs where ftfy is installed. languages: ISO codes to keep (needs the extra `data`), with at least
     `language_probability`. tokenizer: directory, for tokens_per_word <= max_tokens_per_word. classifiers: {directory:
     (low, high)}. toxicity: highest probability (needs the extra `toxicity`). mask: personal data. processes: None for
-    one a core. field: of a .jsonl record with the text.
+    one a core. field: of a .jsonl record with the text. scheduler: of Dask, an address or "local" (see cluster.py), None
+    for processes of our own.
     """
     families: tuple = ("gopher", "repetition")
     bounds: dict = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Options:
     mask: bool = True
     processes: int | None = None
     field: str = "text"
+    scheduler: str | None = None
 
     def __post_init__(self):
         for family in self.families:
@@ -206,24 +208,42 @@ def check_output(inputs, output):
 
 def cleaned(records, options):
     """Results in the order of the records. At most a few batches are on their way at once."""
-    processes = options.processes or len(os.sched_getaffinity(0))
-    if processes == 1:
-        for batch in batches(records):
-            yield from clean_batch(batch, options)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        waiting, source = [], batches(records)
+    with workers(options) as (pool, width):
+        waiting = deque()
         try:
-            for batch in itertools.chain(source, itertools.repeat(None, 2 * processes)):
-                if batch is not None:
-                    waiting.append(pool.submit(clean_batch, batch, options))
-                if waiting and (batch is None or len(waiting) > 2 * processes):
-                    yield from waiting.pop(0).result()
-            for future in waiting:
-                yield from future.result()
+            for batch in batches(records):
+                waiting.append(pool.submit(clean_batch, batch, options))
+                if len(waiting) > 2 * width:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def workers(options):
+    """(an executor, how many work at once)."""
+    processes = options.processes or len(os.sched_getaffinity(0))
+    if options.scheduler:
+        from .cluster import executor
+        with executor(options.scheduler, options.processes) as found:
+            yield found
+    elif processes == 1:
+        yield Here(), 1
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            yield pool, processes
+
+
+class Here(Executor):
+    """An executor that does the work at once, in this process."""
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
 
 
 def batches(records):
@@ -272,7 +292,7 @@ class Tally:
                 "dropped": {reason: dict(count) for reason, count in
                             sorted(self.reasons.items(), key=lambda item: -item[1]["documents"])},
                 "excerpts": self.excerpts, "masked": dict(self.masked), "lines_removed": self.lines_removed,
-                "options": {k: v for k, v in asdict(options).items() if k != "processes"},
+                "options": {k: v for k, v in asdict(options).items() if k not in ("processes", "scheduler")},
                 "scores": {name: distribution(values, *bounds[name]) for name, values in scores.items() if values}}
 
 

@@ -1,7 +1,7 @@
-"""Deduplication on more than one machine: the stages of duplicates.py as tasks of Dask (extra `dask`).
+"""The data stages on more than one machine, as tasks of Dask (extra `dask`).
 
-A part is a file of the input. Every task is a pure function of its parts, so when a worker dies Dask runs what was lost
-again, elsewhere, and the result is the same, byte for byte, as that of `dedup.dedup` in one process.
+Cleaning and tokenizing are one function on batches of documents that know nothing of each other: `executor` hands the batches
+to the cluster instead of to processes here. Deduplication compares documents, so its stages (duplicates.py) are these tasks:
 
     sign      part -> its rows of the table; its band keys, cut into buckets by their upper bits
     bucket    the same bucket of every part (the shuffle) -> pairs of documents
@@ -9,7 +9,9 @@ again, elsewhere, and the result is the same, byte for byte, as that of `dedup.d
     lines     part -> its lines' hashes, cut into buckets;  frequent  bucket -> hashes of the repeated ones
     outcome   part -> its lines of the output
 
-All workers must see the input under the same paths. The caller alone writes, part after part; it holds the table
+A part is a file of the input. Every task is a pure function of its parts, so when a worker dies Dask runs what was lost
+again, elsewhere, and the result is the same, byte for byte, as that of one process. All workers must see the input (and the
+shards' directory) under the same paths. The caller alone writes, part after part; it holds the table
 (32 bytes a document) and the pairs.
 """
 import os
@@ -38,7 +40,7 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
     Raises ImportError without the extra, OSError if there is no scheduler at the address, and what `dedup.dedup` raises.
     """
     inputs, output = dedup.check_paths(inputs, output)
-    with connected(scheduler, options) as client:
+    with connected(scheduler, options.threads) as client:
         job = Job(client, inputs, options, progress)
         table = job.sign()
         parents, state = np.arange(len(table)), np.zeros(len(table), np.uint8)
@@ -53,8 +55,8 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
 
 
 @contextmanager
-def connected(scheduler: str, options: Options):
-    """A client; of a cluster of one worker a thread, or of the one at the address."""
+def connected(scheduler: str, threads: int | None = None):
+    """A client; of a cluster here of `threads` workers (None: one a core), or of the one at the address."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -63,9 +65,16 @@ def connected(scheduler: str, options: Options):
         with Client(scheduler) as client:
             yield client
         return
-    workers = count_threads(options.threads)
+    workers = count_threads(threads)
     with (LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client):
         yield client
+
+
+@contextmanager
+def executor(scheduler: str, threads: int | None = None):
+    """(an executor as of concurrent.futures, the number of threads behind it). A task whose worker dies runs again."""
+    with connected(scheduler, threads) as client:
+        yield client.get_executor(retries=3), max(1, sum(client.nthreads().values()))
 
 
 class Job:

@@ -13,22 +13,27 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..files import atomic_write
+from ..tokenizer import Tokenizer
 from . import extract, llmc, shards
+from .clean import Here
 
 CHUNK_BYTES = 2 ** 26
 
 
 def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=False, threads=None, field="text",
-             chunk_bytes=CHUNK_BYTES, progress=None) -> dict:
+             chunk_bytes=CHUNK_BYTES, scheduler=None, progress=None) -> dict:
     """Write the documents of `sources` into shards; returns what shards.json holds (see shards.write_shards).
 
     sources: list of (paths, weight). header: begin each file as llm.c's do (llmc.py). threads: for encoding, None for
-    one a core. progress(done, total, text) counts bytes of text; total is that of the input files.
+    one a core. scheduler: of Dask, an address or "local" (see cluster.py), which then works on several chunks at once; all its
+    workers must see `directory`. progress(done, total, text) counts bytes of text; total is that of the input files.
     Raises ValueError for bad weights, or if a side gets no document; FileNotFoundError.
     """
     directory, report = Path(directory), extract.Report()
@@ -38,14 +43,19 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
     directory.mkdir(parents=True, exist_ok=True)
     (directory / shards.SIDECAR).unlink(missing_ok=True)
     tokenizer.save(directory)
+    load_tokenizer.cache_clear()
     settings = [shards.fingerprint(tokenizer), val_fraction, seed, header]
     notes, read = [], 0
-    for number, chunk in enumerate(chunks(documents(sources, report, field), chunk_bytes)):
-        read += sum(len(text.encode()) for text, _ in chunk)
-        notes.append(done_before(directory, number, digest_of(chunk, settings))
-                     or write_chunk(directory, number, chunk, tokenizer, val_fraction, seed, header, threads, settings))
-        if progress:
-            progress(read, read, f"{sum(n['train']['tokens'] for n in notes):,} tokens")
+    with workers(scheduler) as (pool, width):
+        for number, chunk in enumerate(chunks(documents(sources, report, field), chunk_bytes)):
+            read += sum(len(text.encode()) for text, _ in chunk)
+            done = done_before(directory, number, digest_of(chunk, settings))
+            notes.append(done or pool.submit(write_chunk, directory, number, chunk, threads, settings))
+            if len(notes) > 2 * width:
+                notes[-1 - 2 * width] = finished(notes[-1 - 2 * width])
+            if progress:
+                progress(read, read, f"{len(notes)} chunks")
+        notes = list(map(finished, notes))
     meta = sidecar(notes, tokenizer, val_fraction, seed, header) | {"source": vars(report)}
     remove_leftovers(directory, len(notes))
     with atomic_write(directory / shards.SIDECAR) as file:
@@ -53,6 +63,22 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
     for number in range(len(notes)):
         note_path(directory, number).unlink()
     return meta
+
+
+@contextmanager
+def workers(scheduler):
+    """(an executor, how many work at once)."""
+    if scheduler is None:
+        yield Here(), 1
+        return
+    from .cluster import executor
+    with executor(scheduler) as found:
+        yield found
+
+
+def finished(note):
+    """The note of a chunk, or that of the future that writes it."""
+    return note if isinstance(note, dict) else note.result()
 
 
 def documents(sources, report, field) -> Iterable[tuple[str, float]]:
@@ -100,8 +126,9 @@ def done_before(directory, number, digest):
         return None
 
 
-def write_chunk(directory, number, chunk, tokenizer, val_fraction, seed, header, threads, settings):
-    """Tokenize a chunk, write its files and then its note, which is returned."""
+def write_chunk(directory, number, chunk, threads, settings):
+    """Tokenize a chunk, write its files and then its note, which is returned. The tokenizer is that of `directory`."""
+    tokenizer, (_, val_fraction, seed, header) = load_tokenizer(str(directory)), settings
     note = {"digest": digest_of(chunk, settings)}
     sides = {side: [] for side in shards.SPLITS}
     for text, weight in chunk:
@@ -112,6 +139,11 @@ def write_chunk(directory, number, chunk, tokenizer, val_fraction, seed, header,
     with atomic_write(note_path(directory, number)) as file:
         json.dump(note, file)
     return note
+
+
+@lru_cache(1)
+def load_tokenizer(directory):
+    return Tokenizer.from_pretrained(directory)
 
 
 def times(text, weight, seed):
