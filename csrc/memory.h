@@ -2,7 +2,8 @@
 // large ones back to the system and fault them in anew, page by page, which costs a memory-bound op as much as its work.
 //
 // But not all is kept: what a forward leaves for the backward is freed while the backward fills the gradients, and the
-// pages of the one are then the room of the other. So blocks beyond KEPT bytes go back; huge pages make that cheap.
+// pages of the one are then the room of the other. So only KEPT bytes wait here, those given back last: older ones are
+// of sizes that are not asked for any more, and would keep the others out. Huge pages make giving back cheap.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <new>
@@ -19,8 +21,12 @@
 class Pool {
     static constexpr int64_t HEADER = 64, HUGE_PAGE = 1 << 21;   // before each block stands its size, a cache line long
     static constexpr int64_t KEPT = 32 << 20;
-    std::map<int64_t, std::vector<char*>> blocks;
-    int64_t kept = 0, used = 0, most = 0;                        // bytes: waiting here, out in arrays, most ever out
+    struct Waiting {
+        char* block;
+        int64_t since;                                           // a count of all that were ever given back
+    };
+    std::map<int64_t, std::deque<Waiting>> blocks;               // by size, the oldest in front
+    int64_t kept = 0, used = 0, most = 0, given = 0;             // bytes: waiting here, out in arrays, most ever out
     std::mutex lock;
 
     // Sizes in steps of an eighth, so that arrays of nearly equal size share blocks and at most 1/8 is wasted.
@@ -50,9 +56,10 @@ public:
         {
             std::lock_guard<std::mutex> guard(lock);
             auto found = blocks.find(size);
-            if (found != blocks.end() && !found->second.empty()) {
-                block = found->second.back();
+            if (found != blocks.end()) {
+                block = found->second.back().block;
                 found->second.pop_back();
+                if (found->second.empty()) blocks.erase(found);
                 kept -= size;
             }
             used += size;
@@ -66,16 +73,33 @@ public:
     void give(void* data) {
         char* block = static_cast<char*>(data) - HEADER;
         int64_t size = *reinterpret_cast<int64_t*>(block);
+        std::vector<char*> gone;
         {
             std::lock_guard<std::mutex> guard(lock);
             used -= size;
-            if (kept + size <= KEPT && kept + size + used <= most) {  // never holds more than the arrays once did
-                blocks[size].push_back(block);
+            int64_t room = std::min(KEPT, most - used);              // never holds more than the arrays once did
+            if (size <= room) {
+                while (kept && kept + size > room) gone.push_back(forget_oldest());
+                blocks[size].push_back({block, given++});
                 kept += size;
-                return;
+            } else {
+                gone.push_back(block);
             }
         }
-        munmap(block, size);
+        for (char* old : gone) munmap(old, *reinterpret_cast<int64_t*>(old));
+    }
+
+private:
+    // Takes the block that has waited longest out of the pool. There are some dozen sizes to look at.
+    char* forget_oldest() {
+        auto oldest = std::min_element(blocks.begin(), blocks.end(), [](const auto& a, const auto& b) {
+            return a.second.front().since < b.second.front().since;
+        });
+        char* block = oldest->second.front().block;
+        kept -= oldest->first;
+        oldest->second.pop_front();
+        if (oldest->second.empty()) blocks.erase(oldest);
+        return block;
     }
 };
 

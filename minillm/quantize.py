@@ -137,7 +137,9 @@ def stored_ops(ops):
         return ops.linear_cross_entropy_forward(x, turned(wte), targets, ignore_index)
 
     def head(x, wte):
-        return ops.head(x, turned(wte))
+        if not isinstance(wte, Stored):
+            return ops.head(x, wte)
+        return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
 
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
