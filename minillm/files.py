@@ -1,4 +1,5 @@
 """Writing files so that a crash, a full disk or a kill never leaves half a file behind."""
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -37,3 +38,9 @@ def sync_directory(path):
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_jsonl(path, records):
+    """One JSON object a line, replaced in one step."""
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

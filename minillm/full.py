@@ -24,7 +24,7 @@ from .data.shards import open_shards
 from .data.stories import stories
 from .data.tokenize import tokenize
 from .evaluate import perplexity, samples
-from .files import atomic_write
+from .files import atomic_write, write_jsonl
 from .generate import steps as plain_steps
 from .model import GPT
 from .posttrain import chat, dpo
@@ -127,11 +127,6 @@ def prepare_data(story):
 # Documentation of code has braces, tables and short pages: what Gopher's rules mean for the web is too strict for it.
 CODE_BOUNDS = {"words": (20, 100_000), "alphabetic_words": (0.6, 1), "stop_words": (1, float("inf")),
                "bullet_lines": (0, 1), "mean_word_length": (3, 12)}
-
-
-def write_jsonl(path, records):
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def held_out_texts(tokenizer, shards):

@@ -8,7 +8,6 @@
 A refusal is recognised by its words, toxicity by a classifier of English words: both miss and both cry wolf. The numbers are
 for comparing two models on the same prompts, not for a promise that either is safe.
 """
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,10 +173,3 @@ def page(rows, differences=()):
         kind = "harmful" if d["harmful"] else "harmless"
         lines.append(f"{d['measure']} on {kind} prompts: {d['before']:.0%} before, {d['after']:.0%} now (p = {d['p']:.3g})")
     return "\n".join(lines)
-
-
-def save(path, found):
-    """Every answer, for people to read."""
-    from .files import atomic_write
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in found)

@@ -14,12 +14,13 @@ def run(args):
 
 def run_safety(args):
     from .. import safety
+    from ..files import write_jsonl
     from ..progress import Progress
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt")))
     if args.out:
-        safety.save(args.out, found[0])
+        write_jsonl(args.out, found[0])
     rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
     print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json else safety.page(rows, differences))
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from ..files import atomic_write
 from . import extract, filters, pii
 from .filters import INFINITY
+from .stage import batched, check_paths
 
 SAMPLE = 50_000             # documents whose scores are kept for the report, chosen by hash
 EXCERPTS, EXCERPT = 3, 200  # for each reason; characters of each
@@ -172,8 +173,7 @@ def clean(inputs, output, options: Options = Options(), progress: Callable | Non
     to report.json and report.html beside the output (`report_paths`). Both appear when they are whole.
     Raises FileNotFoundError for a missing input, ValueError when nothing is usable, ImportError for a missing extra.
     """
-    output = Path(output)
-    check_output(inputs, output)
+    inputs, output = check_paths(inputs, output)
     cached_checks(json.dumps(asdict(options), default=str), options)          # a missing extra or model is told at once
     read, tally = extract.Report(), Tally()
     with atomic_write(output) as file:
@@ -198,20 +198,12 @@ def report_paths(output):
     return Path(output).with_suffix(".report.json"), Path(output).with_suffix(".report.html")
 
 
-def check_output(inputs, output):
-    if output.suffix != ".jsonl":
-        raise ValueError(f"the output must be a .jsonl file: got {output}")
-    for path in map(Path, inputs):
-        if path.resolve() == output.resolve() or path.is_dir() and output.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"the output {output} is among the inputs ({path}), and would be read as one the next time")
-
-
 def cleaned(records, options):
     """Results in the order of the records. At most a few batches are on their way at once."""
     with workers(options) as (pool, width):
         waiting = deque()
         try:
-            for batch in batches(records):
+            for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES):
                 waiting.append(pool.submit(clean_batch, batch, options))
                 if len(waiting) > 2 * width:
                     yield from waiting.popleft().result()
@@ -244,18 +236,6 @@ class Here(Executor):
         future = Future()
         future.set_result(function(*arguments))
         return future
-
-
-def batches(records):
-    batch, size = [], 0
-    for record in records:
-        batch.append(record)
-        size += len(record[1])
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 class Tally:

@@ -178,7 +178,7 @@ def batches_of(part: tuple[str, str], options: Options, report: extract.Report) 
     """(number of the first in the part, batch) of a part: the path that names are to show, and the one to open."""
     shown, path = part
     first = 0
-    for batch in dedup.batched(shown_as(shown, path, extract.read_file(Path(path), report, options.field))):
+    for batch in dedup.batches(shown_as(shown, path, extract.read_file(Path(path), report, options.field))):
         yield first, batch
         first += len(batch)
 

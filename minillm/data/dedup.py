@@ -32,6 +32,7 @@ from ..tokenizer.fast import count_threads
 from . import duplicates, extract, minhash
 from .duplicates import EXACT, KEPT, LINES, TABLE, Options, Written
 from .external import ExternalSort
+from .stage import batched, check_paths
 
 BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of text that is handed to the threads together
 PAIRS = 2**16               # verified together
@@ -69,19 +70,6 @@ def finish(report: dict, output: Path, options: Options, read: extract.Report, l
 
 def report_path(output: str | os.PathLike) -> Path:
     return Path(output).with_suffix(".report.json")
-
-
-def check_paths(inputs: Iterable[str | os.PathLike], output: str | os.PathLike) -> tuple[list[Path], Path]:
-    """All as Path. Raises ValueError and FileNotFoundError."""
-    inputs, output = [Path(path) for path in inputs], Path(output)
-    if output.suffix != ".jsonl":
-        raise ValueError(f"the output must be a .jsonl file: got {output}")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {output.parent}")
-    for path in inputs:
-        if path.resolve() == output.resolve() or path.is_dir() and output.resolve().is_relative_to(path.resolve()):
-            raise ValueError(f"the output {output} is among the inputs ({path}), and would be read as one the next time")
-    return inputs, output
 
 
 @contextmanager
@@ -137,7 +125,7 @@ class Stages:
         """Yield (number of the first, [(name, text, record)]); from the second time on compared with the table."""
         records = extract.read_records(self.inputs, self.report if table is None else extract.Report(), self.options.field)
         first = 0
-        for batch in batched(records):
+        for batch in batches(records):
             sizes = [extract.utf8_length(text) for _, text, _ in batch]
             if table is not None and table["bytes"][first:first + len(batch)].tolist() != sizes:
                 raise ValueError("the input changed while it was read")
@@ -150,16 +138,9 @@ class Stages:
             raise ValueError("the input changed while it was read")
 
 
-def batched(records: Iterable[tuple[str, str, dict]]) -> Iterator[list[tuple[str, str, dict]]]:
-    batch, size = [], 0
-    for record in records:
-        batch.append(record)
-        size += len(record[1])
-        if size >= BATCH_BYTES or len(batch) >= BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def batches(records: Iterable[tuple[str, str, dict]]) -> Iterator[list[tuple[str, str, dict]]]:
+    """Records that are worked on together."""
+    return batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS)
 
 
 def file_bytes(path: Path) -> int:

@@ -23,6 +23,7 @@ from ..files import atomic_write
 from ..tokenizer import Tokenizer
 from . import extract, llmc, shards
 from .clean import Here
+from .stage import batched
 
 CHUNK_BYTES = 2 ** 26
 
@@ -47,8 +48,8 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
     settings = [shards.fingerprint(tokenizer), val_fraction, seed, header]
     notes, read = [], 0
     with workers(scheduler) as (pool, width):
-        for number, chunk in enumerate(chunks(documents(sources, report, field), chunk_bytes)):
-            read += sum(len(text.encode()) for text, _ in chunk)
+        for number, chunk in enumerate(batched(documents(sources, report, field), text_bytes, chunk_bytes)):
+            read += sum(map(text_bytes, chunk))
             done = done_before(directory, number, digest_of(chunk, settings))
             notes.append(done or pool.submit(write_chunk, directory, number, chunk, threads, settings))
             if len(notes) > 2 * width:
@@ -76,6 +77,11 @@ def workers(scheduler):
         yield found
 
 
+def text_bytes(document):
+    """UTF-8 bytes of a (text, weight). Where chunks are cut depends on the texts alone."""
+    return len(document[0].encode())
+
+
 def finished(note):
     """The note of a chunk, or that of the future that writes it."""
     return note if isinstance(note, dict) else note.result()
@@ -86,19 +92,6 @@ def documents(sources, report, field) -> Iterable[tuple[str, float]]:
     for paths, weight in sources:
         for _, text in extract.read_documents(paths, report, field):
             yield text, weight
-
-
-def chunks(found, chunk_bytes):
-    """Lists of (text, weight) of about chunk_bytes of text; where they are cut depends on the texts alone."""
-    chunk, size = [], 0
-    for text, weight in found:
-        chunk.append((text, weight))
-        size += len(text.encode())
-        if size >= chunk_bytes:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def digest_of(chunk, settings):
