@@ -4,6 +4,7 @@ After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting")
 as text; a record that is not there is said to be missing.
 """
 import json
+import math
 from pathlib import Path
 
 from .files import atomic_write
@@ -38,7 +39,7 @@ def read(path):
 def model_part(run):
     from .checkpoint import parse_config
     config = parse_config(read(run / "config.json"), run / "config.json")
-    size = sum(_product(shape) for shape in gpt_shapes(config).values())
+    size = sum(map(math.prod, gpt_shapes(config).values()))
     rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
     rows += [f"- {name}: {getattr(config, name)}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
     if (run / "adapter_config.json").exists():
@@ -46,13 +47,6 @@ def model_part(run):
         rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
                     f"{adapter['base_model_name_or_path'] or 'not recorded'}")
     return "\n".join(rows)
-
-
-def _product(shape):
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def training_part(run):

@@ -145,7 +145,7 @@ def pretrain(story, tokenizer, shards):
     config = planned(model, data, PRETRAIN, story.minutes * SHARES["pretrain"], None)
     story.say(f"model       {describe_model(model)}; {config.steps:,} steps")
     started = time.monotonic()
-    state = story.train("pretrain", model, data, replace(config, eval_every=config.eval_every), tokenizer.eot_token)
+    state = story.train("pretrain", model, data, config, tokenizer.eot_token)
     tokenizer.save(story.out / "pretrain")
     return GPT.from_pretrained(story.out / "pretrain", story.ops), state["step"] / (time.monotonic() - started)
 

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from ..sampling import Sampling, distribution, draw
 from ..train import COLUMNS, keep_best, update
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
@@ -44,12 +45,12 @@ class RewardData:
 
 def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.0):
     """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
-    cache = model.new_cache(count)
+    cache, sampling = model.new_cache(count), Sampling(temperature)
     logits = model.decode(np.tile(np.array(prompt), (count, 1)), cache)[:, -1]              # (G, V)
     answers = [[] for _ in range(count)]
     for position in range(max_new_tokens):
-        draws = np.random.default_rng((*key, position)).random(count)
-        tokens = [draw(row, u, temperature) for row, u in zip(logits, draws)]
+        rng = np.random.default_rng((*key, position))
+        tokens = [draw(distribution(row, sampling), rng) for row in logits]
         for answer, token in zip(answers, tokens):
             if stop not in answer[-1:]:
                 answer.append(token)
@@ -57,14 +58,6 @@ def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.
             break
         logits = model.decode(np.array(tokens)[:, None], cache)[:, -1]
     return answers
-
-
-def draw(logits, u, temperature):
-    """The token at which the distribution's cumulative sum passes u in [0, 1); temperature 0 takes the likeliest."""
-    if temperature == 0:
-        return int(logits.argmax())
-    p = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    return int(np.searchsorted(p.cumsum(), u * p.sum(), side="right").clip(max=len(p) - 1))
 
 
 def advantages_of(rewards):
