@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STRETCH = 256           # probabilities that a draw adds up one by one
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -52,58 +54,105 @@ def sample(logits, sampling, position, seen_ids=()):
     seen_ids: the text so far, for the repetition penalty. Returns (token, its log-probability under the model's own
     softmax, before any reshaping). Raises ValueError for logits that are NaN or infinite at their largest.
     """
-    rng = np.random.default_rng((sampling.seed, position))
-    token = draw(distribution(logits, sampling, seen_ids), rng)
+    if sampling.temperature == 0:
+        z = penalised(logits, sampling.repetition_penalty, seen_ids)
+        token = int(z.argmax())
+        check_top(z[token])
+    else:
+        token = draw(distribution(logits, sampling, seen_ids), np.random.default_rng((sampling.seed, position)))
     return token, log_probability(logits, token)
 
 
 def distribution(logits, sampling, seen_ids=()):
     """The probabilities (V,), float64, that `sample` draws from. logits (V,) of any float dtype, left as they are."""
-    z = penalised(logits.astype(np.float64), sampling.repetition_penalty, seen_ids)
-    top = z.max()
-    if not np.isfinite(top):
-        raise ValueError(f"logits must be numbers, the largest of them finite: it is {top}")
+    z = penalised(logits, sampling.repetition_penalty, seen_ids)
+    check_top(top := z.max())
     if sampling.temperature == 0:
         return (np.arange(len(z)) == z.argmax()).astype(np.float64)
-    p = np.exp((z - top) / sampling.temperature)        # at most 0, so a tiny temperature cannot overflow
-    if sampling.top_k is not None and sampling.top_k < len(p):
-        p[~likeliest(z, sampling.top_k)] = 0
-    p /= p.sum()
+    if sampling.top_k is not None and sampling.top_k < len(z):
+        np.putmask(z, ~likeliest(z, sampling.top_k), -np.inf)
+    w = weights(z, top, sampling.temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
-        p[~likeliest(p, nucleus_size(p, sampling.top_p))] = 0
+        w *= nucleus(w, sampling.top_p)
     if sampling.min_p is not None:
-        p[p < sampling.min_p * p.max()] = 0
-    return p / p.sum()
+        w *= w >= sampling.min_p
+    w /= w.sum()
+    return w
 
 
-def penalised(z, penalty, seen_ids):
-    """z (V,) with the logits of the tokens seen moved down, in place."""
+def check_top(top):
+    if not np.isfinite(top):
+        raise ValueError(f"logits must be numbers, the largest of them finite: it is {top}")
+
+
+def penalised(logits, penalty, seen_ids):
+    """A copy of logits (V,) in float64, those of the tokens seen moved down."""
+    z = logits.astype(np.float64)
     if penalty != 1 and len(seen_ids):
-        seen = np.unique(seen_ids)
-        z[seen] = np.where(z[seen] > 0, z[seen] / penalty, z[seen] * penalty)
+        seen = np.asarray(seen_ids)                         # a token may be seen twice: the same is written twice
+        with np.errstate(over="ignore"):
+            z[seen] = np.where(z[seen] > 0, z[seen] / penalty, z[seen] * penalty)
     return z
+
+
+def weights(z, top, temperature):
+    """What the tokens weigh against the likeliest: exp((z - top) / temperature), written over z (V,).
+
+    In place, since a fresh array of a large vocabulary's size costs more in page faults than all that is computed.
+    """
+    z -= top
+    with np.errstate(over="ignore"):                        # at a tiny temperature: to -inf, which weighs nothing
+        z /= temperature
+    return np.exp(z, out=z)
 
 
 def likeliest(values, count):
     """Mask (V,) of the `count` largest; of equal ones at the edge, the first."""
-    edge = np.partition(values, -count)[-count]
+    return cut(values, np.partition(values, -count)[-count], count)
+
+
+def nucleus(w, top_p):
+    """Mask (V,) of the fewest and largest weights that reach top_p of the sum of all; of equal ones, the first.
+
+    The light ones stay out of the sort, which takes the time: each has at most half of its share of what may be left
+    out, so they cannot be needed but for rounding, and then all are sorted. Either way the sums are those of a full
+    sort, bit for bit.
+    """
+    mean = w.mean()
+    goal = top_p * mean * len(w)
+    for light in ((1 - top_p) / 2 * mean, 0):
+        heavy = w[np.flatnonzero(w > light)]
+        heavy.sort()
+        sums = heavy[::-1].cumsum()
+        if sums[-1] >= goal:
+            break
+    size = min(int(np.searchsorted(sums, goal)) + 1, len(sums))        # the sums that fall short, and one more
+    return cut(w, heavy[-size], size)
+
+
+def cut(values, edge, count):
+    """Mask (V,) of the `count` largest values, the least of which is `edge`; of those equal to it, the first."""
     kept = values > edge
-    kept[np.flatnonzero(values == edge)[:count - kept.sum()]] = True
+    kept[np.flatnonzero(values == edge)[:count - np.count_nonzero(kept)]] = True
     return kept
 
 
-def nucleus_size(p, top_p):
-    """How many of the likeliest tokens it takes to reach top_p; at least 1."""
-    ordered = np.sort(p)[::-1]
-    before = ordered.cumsum() - ordered                 # probability of everything likelier
-    return int((before < top_p).sum())
-
-
 def draw(p, rng):
-    """An index drawn from probabilities p (V,): where a uniform number falls on the line of them laid end to end."""
-    edges = p.cumsum()
-    chosen = np.searchsorted(edges, rng.random() * edges[-1], side="right")
-    return int(min(chosen, np.flatnonzero(p)[-1]))      # rounding may reach the last edge itself
+    """An index drawn from probabilities p (V,): where a uniform number falls on the line of them laid end to end.
+
+    First in which stretch of the line, then where in it: adding up 50,000 numbers one by one is slow.
+    """
+    sums = np.add.reduceat(p, np.arange(0, len(p), STRETCH))
+    stretch, rest = find(sums, rng.random() * sums.sum())
+    start = stretch * STRETCH
+    return start + find(p[start:start + STRETCH], rest)[0]
+
+
+def find(lengths, x):
+    """(which of the intervals laid end to end holds x, how far into it x is); never one of length 0."""
+    edges = lengths.cumsum()
+    i = int(min(np.searchsorted(edges, x, side="right"), np.flatnonzero(lengths)[-1]))  # rounding may reach the end
+    return i, x - (edges[i - 1] if i else 0)
 
 
 def log_probability(logits, token):
@@ -116,9 +165,9 @@ def top_logprobs(logits, n):
     n = min(n, len(logits))
     if n < 1:
         return []
-    best = np.flatnonzero(likeliest(logits, n))
+    best, total = np.flatnonzero(likeliest(logits, n)), log_sum_exp(logits)
     best = best[np.argsort(-logits[best], kind="stable")]
-    return [(int(token), float(logits[token] - log_sum_exp(logits))) for token in best]
+    return [(int(token), float(logits[token] - total)) for token in best]
 
 
 def log_sum_exp(logits):

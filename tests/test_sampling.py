@@ -67,6 +67,9 @@ def test_equal_logits_are_cut_by_order():
 def test_huge_logits():
     assert distribution(np.array([1e4, 0.0, -1e4]), Sampling()).tolist() == [1, 0, 0]
     assert distribution(np.array([1e4, 1e4, -np.inf]), Sampling(1e-3)).tolist() == [0.5, 0.5, 0]
+    assert distribution(np.array([2.0, 2.0, 1.0]), Sampling(1e-320)).tolist() == [0.5, 0.5, 0]
+    assert distribution(np.array([1.0, 3.0, 2.0]), Sampling(1e300, top_k=2)).tolist() == [0, 0.5, 0.5]
+    assert distribution(np.array([1e300, 1.0]), Sampling(repetition_penalty=1e300), [0]).tolist() == [0.5, 0.5]
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -81,6 +84,38 @@ def test_every_setting_at_once(logits, temperature, top_k, top_p, min_p, penalty
     kept = p > 0
     assert p[z.argmax()] > 0 and (top_k is None or kept.sum() <= top_k)
     assert all(p[i] >= p[j] for i in np.flatnonzero(kept) for j in np.flatnonzero(kept) if z[i] > z[j])
+
+
+def plain_nucleus(w, top_p):
+    """The definition: all tokens in order, the likelier and then the earlier first, up to the one that reaches top_p."""
+    goal, reached, kept = top_p * w.mean() * len(w), 0.0, np.zeros(len(w), bool)
+    for token in sorted(range(len(w)), key=lambda token: (-w[token], token)):
+        kept[token] = w[token] > 0
+        reached += w[token]
+        if reached >= goal:
+            break
+    return kept
+
+
+WEIGHTS = st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.2, 0.3, 0.5]) | st.floats(0, 1)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300, database=None)
+@given(w=st.lists(WEIGHTS, max_size=40), copies=st.integers(1, 3),
+       top_p=st.sampled_from([1e-9, 0.1, 0.3, 0.5, 0.9, 1 - 1e-12, 1 - 2 ** -53]) | st.floats(1e-6, 1, exclude_max=True))
+def test_a_nucleus_is_that_of_a_plain_sort(w, copies, top_p):
+    """Also where it ends among equals, is all there is, or is reached only by rounding."""
+    w = np.array([*w, 1.0] * copies)
+    assert sampling.nucleus(w, top_p).tolist() == plain_nucleus(w, top_p).tolist()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 1.0, 4.0, 30.0])
+def test_a_nucleus_in_a_large_vocabulary(spread):
+    """With ties by the thousand: logits are rounded to steps of a thousandth of their spread."""
+    z = spread * np.round(np.random.default_rng(1).standard_normal(20_000), 3)
+    for top_p in (0.05, 0.5, 0.95, 1 - 1e-12):
+        w = np.exp(z - z.max())
+        assert np.array_equal(sampling.nucleus(w, top_p), plain_nucleus(w, top_p))
 
 
 # ---- draws --------------------------------------------------------------------------------------------------------
@@ -111,6 +146,23 @@ def test_a_draw_depends_on_seed_and_position_alone():
     first = [sample(SEVEN, Sampling(seed=3), t) for t in range(20)]
     again = [sample(SEVEN, Sampling(seed=3), t) for t in reversed(range(20))][::-1]
     assert first == again and first != [sample(SEVEN, Sampling(seed=4), t) for t in range(20)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100, database=None)
+@given(counts=st.lists(st.integers(0, 3), min_size=1, max_size=30), u=st.floats(0, 1, exclude_max=True))
+def test_a_draw_by_stretches_is_one_along_the_line(counts, u):
+    """Whole numbers, so that no sum is rounded; a stretch of 4 tokens makes many of 30."""
+    p = np.array([*counts, 1], dtype=float)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "STRETCH", 4)
+        assert draw(p, Fixed(u)) == np.searchsorted(p.cumsum(), u * p.sum(), side="right")
+
+
+def test_greedy_is_the_distributions_likeliest():
+    for seed in range(20):
+        logits, greedy = np.random.default_rng(seed).integers(-3, 3, 30) / 2, Sampling(0, repetition_penalty=1.5)
+        seen = [3, 3, 17, seed]
+        assert sample(logits, greedy, 0, seen)[0] == distribution(logits, greedy, seen).argmax()
 
 
 class Fixed:
@@ -169,8 +221,8 @@ def test_a_broken_model_is_an_error(bad):
 
 def test_a_wrong_nucleus_fails_the_test_by_hand(monkeypatch):
     """Planted: the token that crosses top_p is left out."""
-    def nucleus_size(p, top_p):
-        return max(1, int((np.sort(p)[::-1].cumsum() < top_p).sum()))
-    monkeypatch.setattr(sampling, "nucleus_size", nucleus_size)
+    def nucleus(w, top_p):
+        return sampling.likeliest(w, max(1, int((np.sort(w)[::-1].cumsum() < top_p * w.sum()).sum())))
+    monkeypatch.setattr(sampling, "nucleus", nucleus)
     with pytest.raises(AssertionError):
         test_distribution_by_hand({"top_p": 0.41}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0])
