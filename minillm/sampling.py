@@ -69,7 +69,7 @@ def distribution(logits, sampling, seen_ids=()):
     check_top(top := z.max())
     if sampling.temperature == 0:
         return (np.arange(len(z)) == z.argmax()).astype(np.float64)
-    if sampling.top_k is not None and sampling.top_k < len(z):
+    if sampling.top_k is not None and sampling.top_k < len(z):          # no temperature changes the order
         np.putmask(z, ~likeliest(z, sampling.top_k), -np.inf)
     w = weights(z, top, sampling.temperature)
     if sampling.top_p is not None and sampling.top_p < 1:

@@ -109,6 +109,13 @@ def test_a_nucleus_is_that_of_a_plain_sort(w, copies, top_p):
     assert sampling.nucleus(w, top_p).tolist() == plain_nucleus(w, top_p).tolist()
 
 
+@pytest.mark.parametrize("n", range(2, 40))
+def test_a_nucleus_that_only_the_lightest_reach(n):
+    """Where the sum of n equal tokens is rounded down, even 1e-300 more is needed to reach all but 1e-16 of it."""
+    w = np.array([1.0, *[0.7] * n, 1e-300])
+    assert sampling.nucleus(w, 1 - 2 ** -53).tolist() == plain_nucleus(w, 1 - 2 ** -53).tolist()
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.01, 1.0, 4.0, 30.0])
 def test_a_nucleus_in_a_large_vocabulary(spread):
     """With ties by the thousand: logits are rounded to steps of a thousandth of their spread."""
