@@ -13,6 +13,7 @@ from .data.prepare import TrainingData, prepare
 from .data.shards import SIDECAR, open_shards
 from .generate import TextStream, steps
 from .gradcheck import as_dict, check_model, gradcheck
+from .load import load
 from .model import GPT
 from .plot import plot_losses
 from .progress import Progress
@@ -94,13 +95,15 @@ class Writer:
 
 def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
     """A Writer from a model directory, and that of a draft. Raises ValueError for a draft with another tokenizer."""
-    tokenizer, ops = Tokenizer.from_pretrained(directory), select(backend)
-    model = GPT.from_pretrained(directory, ops)
+    model, tokenizer = load(directory, backend)
     if lookup:
         return Writer(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
-    if draft and token_list(Tokenizer.from_pretrained(draft)) != token_list(tokenizer):
+    if draft is None:
+        return Writer(model, tokenizer)
+    small, other = load(draft, backend)
+    if token_list(other) != token_list(tokenizer):
         raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")
-    return Writer(model, tokenizer, GPT.from_pretrained(draft, ops) if draft else None, k)
+    return Writer(model, tokenizer, small, k)
 
 
 def token_list(tokenizer):
@@ -111,8 +114,8 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
-    after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish": "stop" or "length", "seed", "tokens": [{"id", "text", "logprob",
-    "top"}]}.
+    after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish":
+    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}.
     """
     tokenizer, text = writer.tokenizer, new_text(writer.tokenizer, stop)
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]

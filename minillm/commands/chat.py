@@ -5,8 +5,7 @@ import sys
 from dataclasses import replace
 
 from . import add_common, command
-from .generate import add_filter, filtered, text_maker
-from .serve import add_drafts
+from .writing import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
 HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens
@@ -17,11 +16,10 @@ RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of termina
 
 
 def chat(args):
-    from ..sampling import Sampling
     from ..workflow import load_writer
     if args.max_new_tokens < 1 or args.draft_tokens < 1:
         raise ValueError("--max-new-tokens and --draft-tokens must be at least 1")
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, args.seed)
+    sampling = sampling_of(args, args.seed)
     writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
@@ -153,12 +151,7 @@ def add(commands):
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")
-    p.add_argument("-n", "--max-new-tokens", type=int, default=200, help="longest answer (default: %(default)s)")
-    p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
-    p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
-    p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
-    p.add_argument("--min-p", type=float, help="keep tokens at least this share as likely as the likeliest")
-    p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: tokens seen become less likely")
+    add_sampling(p, "longest answer (default: %(default)s)")
     for option, value in (("--colour", True), ("--no-colour", False)):
         p.add_argument(option, dest="colour", action="store_const", const=value,
                        help="colour by probability (default: on a terminal)" if value else "plain text")

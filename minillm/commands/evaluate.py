@@ -15,6 +15,7 @@ def run(args):
 def run_safety(args):
     from .. import safety
     from ..files import write_jsonl
+    from ..load import load
     from ..progress import Progress
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
@@ -23,13 +24,6 @@ def run_safety(args):
         write_jsonl(args.out, found[0])
     rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
     print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json else safety.page(rows, differences))
-
-
-def load(directory, backend):
-    from ..model import GPT
-    from ..registry import select
-    from ..tokenizer import Tokenizer
-    return GPT.from_pretrained(directory, select(backend)), Tokenizer.from_pretrained(directory)
 
 
 def run_card(args):

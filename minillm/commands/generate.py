@@ -1,9 +1,9 @@
 """`minillm generate`: continue a prompt, streamed as text, or whole as JSON."""
 import json
 import sys
-from functools import partial
 
 from . import add_common, command
+from .writing import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-p 0.95 --samples 3'
 
@@ -26,10 +26,8 @@ def generate(args):
 
 def one_sample(args, writer, number):
     """Write one text, with the seed after the last one's; on the terminal while it comes."""
-    from ..sampling import Sampling
     from ..workflow import write_text
-    sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty,
-                        args.seed + number)
+    sampling = sampling_of(args, args.seed + number)
     say = silent if args.json else aloud
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
@@ -40,26 +38,6 @@ def one_sample(args, writer, number):
     if args.logprobs is not None and not args.json:
         say("".join(map(line, sample["tokens"])))
     return {k: v for k, v in sample.items() if k != "tokens" or not filtered(args)}
-
-
-def text_maker(args):
-    """What turns tokens into text: with --filter, whole sentences that have passed it."""
-    from ..generate import TextStream
-    if not filtered(args):
-        return TextStream
-    from ..safety import FilteredText, OutputFilter
-    return partial(FilteredText, check=OutputFilter(True, args.max_toxicity))
-
-
-def filtered(args):
-    return args.filter or args.max_toxicity is not None
-
-
-def add_filter(p):
-    p.add_argument("--filter", action="store_true", help="mask personal data and keys; text comes by whole sentences, and "
-                   "log-probabilities, which would tell it all, are not given")
-    p.add_argument("--max-toxicity", type=float, metavar="P", help="also remove sentences above this probability "
-                   "(English; needs pip install 'minillm[toxicity]')")
 
 
 def speculation(writer):
@@ -89,20 +67,11 @@ def add(commands):
     p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
                    "longer than the model's context the last tokens that fit are read; a text that outgrows it goes on "
                    "from its second half")
-    p.add_argument("-n", "--max-new-tokens", type=int, default=200, help="(default: %(default)s)")
-    p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
-    p.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
-    p.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
-    p.add_argument("--min-p", type=float, help="keep tokens at least this share as likely as the likeliest")
-    p.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 makes tokens seen before less likely")
+    add_sampling(p)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
     p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to write, with seeds SEED, SEED + 1, ...")
     p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N likeliest")
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
     add_filter(p)
-    drafts = p.add_mutually_exclusive_group()
-    drafts.add_argument("--draft", metavar="DIR", help="a smaller model of the same tokenizer that guesses ahead: the "
-                        "same distribution, sooner (`minillm distill` makes one)")
-    drafts.add_argument("--lookup", action="store_true", help="guess ahead by looking the last words up in the text")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass (default: %(default)s)")
+    add_drafts(p)
     add_common(p)

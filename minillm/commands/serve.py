@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from . import command
-from .generate import add_filter, text_maker
+from .writing import add_drafts, add_filter, text_maker
 
 EXAMPLE = "minillm serve runs/mine --port 8000"
 KEY = "MINILLM_API_KEY"
@@ -28,17 +28,13 @@ def load_engine(args):
     """The engine with its model and tokenizer, not started."""
     from ..serve.engine import Engine
     from ..workflow import load_writer
-    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
-    model, tokenizer = writer.model, writer.tokenizer
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{args.model}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
-                         f"{model.config.vocab_size}")
     for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
         if not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
-    return Engine(model, tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens,
+    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    return Engine(writer.model, writer.tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens,
                   new_text=text_maker(args))
 
 
@@ -53,14 +49,6 @@ def add(commands):
     p.add_argument("--api-key", help=f"demand this key (better: the variable {KEY}, which ps does not show)")
     p.add_argument("--grace", type=float, default=10.0,
                    help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
-    add_drafts(p)
+    add_drafts(p, " for a request that comes alone")
     add_filter(p)
     p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
-
-
-def add_drafts(p):
-    drafts = p.add_mutually_exclusive_group()
-    drafts.add_argument("--draft", metavar="DIR", help="a smaller model of the same tokenizer that guesses ahead for a "
-                        "request that comes alone: sooner, and the same distribution")
-    drafts.add_argument("--lookup", action="store_true", help="guess ahead by looking the last words up in the text")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass (default: %(default)s)")

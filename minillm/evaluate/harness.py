@@ -10,9 +10,7 @@ log-probability of a continuation and whether it is the greedy one; that of a wh
 import numpy as np
 
 from ..generate import TextStream, stream
-from ..model import GPT
-from ..registry import select
-from ..tokenizer import Tokenizer
+from ..load import load
 from .perplexity import token_losses
 
 
@@ -32,7 +30,7 @@ def adapter(directory, backend="auto", dtype=np.float32):
         from lm_eval.api.model import TemplateLM
     except ImportError:
         raise ImportError("the adapter needs lm-eval: pip install 'minillm[harness]'") from None
-    model, tokenizer = GPT.from_pretrained(directory, select(backend), dtype), Tokenizer.from_pretrained(directory)
+    model, tokenizer = load(directory, backend, dtype)
 
     class Adapter(TemplateLM):
         """lm_eval's interface, each method in terms of this package."""

@@ -3,10 +3,8 @@ import math
 from pathlib import Path
 
 from ..data.extract import read_documents
-from ..model import GPT
+from ..load import load
 from ..progress import Progress
-from ..registry import select
-from ..tokenizer import Tokenizer
 from . import choice, harness, perplexity, samples, statistics
 
 TASKS = "ppl, bpb, mc:FILE.jsonl, gen:FILE.jsonl, samples, memory, harness:TASK"
@@ -23,7 +21,7 @@ def evaluate(directories, tasks, data=None, backend="auto", seed=0, harness_path
     texts = documents(tasks, data)
     rows, measured = [], []
     for directory in directories:
-        model, tokenizer = GPT.from_pretrained(directory, select(backend)), Tokenizer.from_pretrained(directory)
+        model, tokenizer = load(directory, backend)
         found = {}
         if on_text := [task for task in tasks if task in ("ppl", "bpb")]:
             surprises = perplexity.surprises(model, tokenizer, texts, Progress("text", "document"))

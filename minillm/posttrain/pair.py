@@ -18,13 +18,13 @@ from ..data.extract import read_documents
 from ..data.prepare import TrainingData, prepare
 from ..data.shards import open_shards
 from ..generate import steps as plain_steps
+from ..load import load
 from ..model import GPT
 from ..plot import plot_losses
 from ..progress import Progress
 from ..quickstart import describe_model, gather, planned, tokens
 from ..registry import select
 from ..sampling import Sampling
-from ..tokenizer import Tokenizer
 from ..train import one_step, train
 from .distill import distill_step
 
@@ -59,7 +59,7 @@ def distill(target, out, data=None, n_layer=2, n_embd=192, temperature=1.0, weig
     shape. temperature, weight: of the loss (ops/distillation_loss.py). Raises FileNotFoundError where there is nothing
     to learn on.
     """
-    teacher, tokenizer = GPT.from_pretrained(target, select(backend)), Tokenizer.from_pretrained(target)
+    teacher, tokenizer = load(target, backend)
     shards = shards_of(target, out, data, tokenizer)
     Path(out).mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)

@@ -1,11 +1,9 @@
 """`minillm sft`, `dpo` and `grpo`: load a model, make the data, run the training loop, say what it brought."""
 from pathlib import Path
 
-from ..model import GPT
+from ..load import load
 from ..plot import plot_losses
 from ..progress import Progress
-from ..registry import select
-from ..tokenizer import Tokenizer
 from ..train import train
 from . import chat, dpo, grpo
 from .lora import Adapted
@@ -18,7 +16,8 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
 
     lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
-    tokenizer, model = chat.with_marks(*load(base, config))
+    model, tokenizer = load(base, config.backend)
+    tokenizer, model = chat.with_marks(tokenizer, model)
     examples = chat.read_examples(data, tokenizer)
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate)
@@ -37,7 +36,8 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
 def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, lora=None,
            resume="auto", say=print):
     """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
-    tokenizer, model = chat.with_marks(*load(base, config))
+    model, tokenizer = load(base, config.backend)
+    tokenizer, model = chat.with_marks(tokenizer, model)
     records = dpo.PreferenceData(chat.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
@@ -56,8 +56,8 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
 def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=0.2, beta=0.04, resume="auto",
            say=print):
     """Group-relative policy optimisation on a task with checkable answers (tasks.py)."""
-    tokenizer, model = load(base, config)
-    _, reference = load(base, config)
+    model, tokenizer = load(base, config.backend)
+    reference, _ = load(base, config.backend)
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}: got {task!r}")
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
@@ -79,10 +79,6 @@ def adapters(model, base, settings, config, say):
     adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are")
     return adapter
-
-
-def load(base, config):
-    return Tokenizer.from_pretrained(base), GPT.from_pretrained(base, select(config.backend))
 
 
 def save_tokenizer(tokenizer, out):

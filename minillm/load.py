@@ -1,0 +1,19 @@
+"""A model and its tokenizer from one directory, for everything that turns text into numbers and back."""
+import numpy as np
+
+from .model import GPT
+from .registry import select
+from .tokenizer import Tokenizer
+
+
+def load(directory, backend="auto", dtype=np.float32):
+    """(GPT, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
+
+    Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
+    """
+    tokenizer = Tokenizer.from_pretrained(directory)
+    model = GPT.from_pretrained(directory, select(backend), dtype)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+                         f"{model.config.vocab_size}")
+    return model, tokenizer
