@@ -13,7 +13,7 @@ from dataclasses import replace
 from minillm import GPT, Tokenizer
 from minillm.generate import TextStream, steps
 from minillm.sampling import Sampling
-from minillm.serve import app
+from minillm.serve import listen
 from minillm.serve.engine import Engine
 from minillm.tokenizer.formats import BYTE_ORDER
 
@@ -83,8 +83,8 @@ class running:
         self.engine, self.ready = engine, threading.Event()
 
     def __enter__(self):
-        sock = app.listening_socket("127.0.0.1", 0)
-        self.server = app.make_server(self.engine, "bench", ready=lambda address: self.ready.set())
+        sock = listen.listening_socket("127.0.0.1", 0)
+        self.server = listen.make_server(self.engine, "bench", ready=lambda address: self.ready.set())
         self.thread = threading.Thread(target=self.server.run, args=([sock],))
         self.engine.start()
         self.thread.start()

@@ -90,7 +90,7 @@ def served(run):
     """`minillm serve` with guesses by lookup, so that the page has an acceptance to show."""
     for package in ("starlette", "uvicorn", "httpx"):
         pytest.importorskip(package)
-    from test_serve import command
+    from serving import command
     with command(run, "--lookup") as (_, url):
         yield url
 

@@ -12,16 +12,16 @@ KEY = "MINILLM_API_KEY"
 
 
 def serve(args):
-    from ..serve import app
-    app.need_starlette(), app.need_uvicorn()            # before a large model is read
+    from ..serve import app, listen
+    app.need_starlette(), listen.need_uvicorn()         # before a large model is read
     engine = load_engine(args)
     name = args.name or Path(args.model).resolve().name
     key = args.api_key or os.environ.get(KEY) or None
     if args.host not in app.LOOPBACK and key is None:
         print(f"minillm serve: anyone who reaches {args.host} may use this server: consider --api-key", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it again after it has stopped: a clean exit
-    app.serve(engine, name, args.host, args.port, key, args.grace,
-              ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True))
+    listen.serve(engine, name, args.host, args.port, key, args.grace,
+                 ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True))
 
 
 def load_engine(args):

@@ -1,0 +1,216 @@
+"""From a request's body to its answer: jobs for the engine, and their pieces as one JSON object or as a stream.
+
+Streams are server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+import asyncio
+import contextlib
+import json
+from dataclasses import replace
+
+from ..generate import TextStream
+from . import protocol
+from .engine import Job, Piece, QueueFull, ShuttingDown
+from .protocol import ApiError
+
+MAX_BODY = 1 << 20          # bytes
+DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
+                            # the connection closes never sees the answer
+BODY_SECONDS = 30           # for a body to arrive
+
+
+class Disconnected(Exception):
+    """The client went away; nobody hears the rest."""
+
+
+async def answer(engine, model_name, max_body, chat, request):
+    """A request from its body to its answer, whole or as a stream."""
+    raw = await read_body(request, max_body)
+    block_size = engine.model.config.block_size
+    ask = protocol.parse(raw, chat, model_name, engine.tokenizer, block_size)
+    if engine.new_text is not TextStream:               # filtered: the tokens would tell what the text does not
+        ask = replace(ask, top=None)
+    queue = asyncio.Queue()                     # holds at most the tokens of the answers: they have an end
+    jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
+            for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]
+    submit(engine, jobs)
+    pieces = receive_pieces(engine, jobs, queue, request.receive)
+    if ask.stream:
+        return await stream_response(stream_chunks(ask, engine.tokenizer, jobs, pieces))
+    async with contextlib.aclosing(pieces):
+        return json_response(await whole_answer(ask, engine.tokenizer, jobs, pieces))
+
+
+def json_response(value, status=200, headers=None):
+    """JSON in ASCII: a lone surrogate in somebody's text has no other form."""
+    from starlette.responses import Response
+    return Response(json.dumps(value), status, headers, "application/json")
+
+
+async def read_body(request, limit):
+    """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "The Content-Type must be application/json.", headers={"connection": "close"})
+    if int_or_zero(request.headers.get("content-length")) > DRAIN * limit:
+        raise too_large(limit)
+    raw, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > DRAIN * limit:
+                    break
+                if size <= limit:
+                    raw += part
+    except TimeoutError:
+        raise ApiError(408, "The body did not arrive in time.", headers={"connection": "close"}) from None
+    if size > limit:
+        raise too_large(limit)
+    return bytes(raw)
+
+
+def int_or_zero(text):
+    return int(text) if text and text.isdecimal() else 0
+
+
+def too_large(limit):
+    return ApiError(413, f"The body is larger than {limit} bytes.", headers={"connection": "close"})
+
+
+def make_job(ask, ids, choice, block_size, queue, index):
+    """One answer's job, whose pieces go to `queue` as (index, piece), from the engine's thread into this loop."""
+    loop = asyncio.get_running_loop()
+
+    def put(piece):
+        with contextlib.suppress(RuntimeError):         # the loop is closed: the server has stopped
+            loop.call_soon_threadsafe(queue.put_nowait, (index, piece))
+
+    settings = protocol.sampling_of(ask, choice)
+    return Job(ids, ask.max_tokens or block_size - len(ids), put if ask.stream else at_once(put), settings, ask.stop,
+               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
+
+
+def at_once(put):
+    """A `put` that keeps the pieces until the last and sends them as one: nobody reads them before, and waking the
+    event loop for each token takes longer than a small model's step."""
+    kept = []
+
+    def keep(piece):
+        if isinstance(piece, Exception):
+            return put(piece)
+        kept.append(piece)
+        if piece.finish_reason:
+            put(Piece("".join(p.text for p in kept), [step for p in kept for step in p.steps], piece.n_tokens,
+                      piece.finish_reason))
+    return keep
+
+
+def submit(engine, jobs):
+    try:
+        engine.submit(jobs)
+    except QueueFull as error:
+        raise ApiError(429, f"The server is busy: {error}.", None, "queue_full", {"retry-after": "1"}) from None
+    except ShuttingDown as error:
+        raise ApiError(503, f"{error}.", headers={"retry-after": "5"}) from None
+
+
+async def receive_pieces(engine, jobs, queue, receive):
+    """Yield (index, piece) until every job has ended. A client that goes away cancels them all."""
+    async def listen():
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        queue.put_nowait((0, Disconnected()))
+
+    listener, left = asyncio.create_task(listen()), len(jobs)
+    try:
+        while left:
+            index, piece = await queue.get()
+            if isinstance(piece, ShuttingDown):
+                raise ApiError(503, f"{piece}.", headers={"retry-after": "5"})
+            if isinstance(piece, Disconnected):
+                raise piece
+            if isinstance(piece, Exception):
+                raise ApiError(500, "The model failed on this request; the server's log says more.")
+            yield index, piece
+            left -= piece.finish_reason is not None
+    finally:
+        listener.cancel()
+        engine.cancel(jobs)
+
+
+async def whole_answer(ask, tokenizer, jobs, pieces):
+    last = [None] * len(jobs)
+    async for index, piece in pieces:               # one for each job: see at_once
+        last[index] = piece
+    choices = [whole_choice(ask, tokenizer, jobs[index], index, piece) for index, piece in enumerate(last)]
+    return protocol.envelope(ask, protocol.new_id(ask.chat)) | {
+        "choices": choices, "usage": protocol.usage(ask, jobs, last)}
+
+
+def whole_choice(ask, tokenizer, job, index, piece):
+    """One of the answers, its prompt before it if that was asked for."""
+    echoed = echo(ask, tokenizer, index)
+    logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
+    if ask.echo and logprobs:
+        prompt = protocol.prompt_logprobs(ask, tokenizer, job)
+        logprobs = {key: prompt[key] + logprobs[key] for key in prompt}
+    return protocol.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
+
+
+def echo(ask, tokenizer, index):
+    """What an answer's text begins with: its prompt, if that was asked for."""
+    return tokenizer.decode(ask.prompts[index // ask.n]) if ask.echo else ""
+
+
+async def stream_chunks(ask, tokenizer, jobs, pieces):
+    """Yield the chunks of a streamed answer as dicts."""
+    head = protocol.envelope(ask, protocol.new_id(ask.chat), chunk=True)
+    if ask.include_usage:
+        head |= {"usage": None}
+    last = [None] * len(jobs)
+    async with contextlib.aclosing(pieces):
+        async for index, piece in pieces:
+            echoed = echo(ask, tokenizer, index)
+            if last[index] is None:
+                for choice in protocol.opening(ask, tokenizer, jobs[index], index, echoed):
+                    yield head | {"choices": [choice]}
+            last[index] = piece
+            logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
+            yield head | {"choices": [protocol.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
+    if ask.include_usage:
+        yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}
+
+
+async def stream_response(chunks):
+    """An ASGI response of server-sent events. Its status waits for the first chunk: errors before it are plain."""
+    try:
+        first = await anext(chunks)
+    except BaseException:
+        await chunks.aclose()
+        raise
+
+    async def respond(scope, receive, send):
+        async with contextlib.aclosing(chunks):
+            await send({"type": "http.response.start", "status": 200, "headers": [
+                (b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"),
+                (b"x-accel-buffering", b"no")]})
+            with contextlib.suppress(Disconnected, OSError):
+                await send_event(send, first)
+                await send_events(send, chunks)
+                await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+    return respond
+
+
+async def send_events(send, chunks):
+    """The rest of the chunks; an error among them is the last event."""
+    try:
+        async for chunk in chunks:
+            await send_event(send, chunk)
+    except (Disconnected, OSError):
+        raise
+    except ApiError as error:
+        await send_event(send, error.body())
+
+
+async def send_event(send, value):
+    await send({"type": "http.response.body", "body": b"data: " + json.dumps(value).encode() + b"\n\n",
+                "more_body": True})

@@ -1,0 +1,64 @@
+"""How the server starts, listens and stops; uvicorn (https://www.uvicorn.org) speaks HTTP."""
+import socket
+
+from .app import LOOPBACK, create_app
+
+
+def serve(engine, model_name, host="127.0.0.1", port=8000, api_key=None, grace=10.0, ready=None):
+    """Serve until SIGTERM or SIGINT; then no request is taken any more and what runs has `grace` seconds to finish.
+
+    ready: called with the address once the server listens. Raises OSError if the port is taken.
+    """
+    server = make_server(engine, model_name, host, port, api_key, grace, ready)
+    engine.start()
+    try:
+        with listening_socket(host, port) as sock:
+            server.run([sock])
+    finally:
+        engine.close()
+        engine.thread.join(timeout=5)
+
+
+def make_server(engine, model_name, host="127.0.0.1", port=8000, api_key=None, grace=10.0, ready=None):
+    """The uvicorn.Server that `serve` runs."""
+    uvicorn = need_uvicorn()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets)
+            if ready:
+                ready(f"http://{host}:{sockets[0].getsockname()[1] if sockets else port}")
+
+        async def shutdown(self, sockets=None):
+            engine.close(grace)                     # before the wait for open connections, which it brings to an end
+            await super().shutdown(sockets)
+
+    app = create_app(engine, model_name, api_key, hosts=LOOPBACK if host in LOOPBACK and api_key is None else None)
+    return Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False,
+                                 limit_concurrency=1024, timeout_keep_alive=30,
+                                 timeout_graceful_shutdown=int(grace) + 5))
+
+
+def listening_socket(host, port):
+    """Bound before the server starts, so that a port that is taken is a plain OSError.
+
+    Made by hand because asyncio sends at once (TCP_NODELAY) only on sockets that say they are TCP; others wait 40 ms
+    before the second packet of every answer.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(2048)
+        return sock
+    except OSError as error:
+        sock.close()
+        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+
+
+def need_uvicorn():
+    try:
+        import uvicorn
+    except ImportError:
+        raise ImportError("the server needs starlette and uvicorn: pip install 'minillm[serve]'") from None
+    return uvicorn

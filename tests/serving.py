@@ -1,0 +1,95 @@
+"""What the tests of the server share: a small model, a server that runs, and what an answer should be."""
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from minillm import GPT, GPTConfig, Tokenizer
+from minillm.generate import TextStream, steps
+from minillm.serve.engine import Engine
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+httpx = pytest.importorskip("httpx")
+
+from minillm.serve import listen
+
+NAME, BLOCK = "tiny", 128
+PROMPTS = ["the quick", "Naïve ☃ ", "漢字", "over the lazy dog. the", "x" * 40, "brown fox jumps!"]
+
+
+def make_tokenizer():
+    return Tokenizer.train(["the quick brown fox jumps over the lazy dog. Naïve ☃ 漢字! " * 30], 300, stop_early=True)
+
+
+def make_model(tokenizer):
+    """Far from its initialisation: answers that differ much between prompts and between seeds."""
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=BLOCK, vocab_size=tokenizer.vocab_size), seed=0)
+    model.params.flat[:] += 0.1 * np.random.default_rng(2).standard_normal(model.params.flat.size)
+    return model
+
+
+@contextlib.contextmanager
+def running(model, tokenizer, engine_options=None, **options):
+    """A real server on a free port, in a thread; gives its address and its engine."""
+    engine, address = Engine(model, tokenizer, **(engine_options or {})), []
+    server = listen.make_server(engine, NAME, ready=address.append, grace=1, **options)
+    engine.start()
+    sock = listen.listening_socket("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([sock],))
+    thread.start()
+    try:
+        wait_until(lambda: address)
+        yield SimpleNamespace(url=address[0], engine=engine, client=httpx.Client(base_url=address[0], timeout=60))
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        engine.thread.join(30)
+    assert not thread.is_alive() and not engine.thread.is_alive()
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def idle(engine):
+    return not engine.writers and not engine.waiting and len(engine.free) == engine.n_rows
+
+
+def alone(model, tokenizer, prompt, max_tokens, sampling, stop=()):
+    """The answer without any server: (text, finish_reason, tokens written)."""
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    stream, text, count = TextStream(tokenizer, stop), "", 0
+    for step in steps(model, ids, max_tokens, sampling, stop=tokenizer.eot_token):
+        count += 1
+        if step.token == tokenizer.eot_token:
+            return text + stream.finish(), "stop", count
+        text += stream.push(step.token)
+        if stream.stopped is not None:
+            return text, "stop", count
+    return text + stream.finish(), "length", count
+
+
+@contextlib.contextmanager
+def command(run, *options):
+    """`minillm serve` as a user starts it; gives the process and its address."""
+    process = subprocess.Popen([sys.executable, "-m", "minillm", "serve", str(run), "--port", "0", *options],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        line = process.stdout.readline()
+        assert "is served at" in line, line + process.stderr.read()
+        yield process, re.search(r"at (http://\S+)", line)[1]
+    finally:
+        process.kill()
+        process.communicate()
