@@ -21,7 +21,7 @@ from minillm.data.loader import Loader, sequential
 from minillm.model import GPT, initialise
 from minillm.optim import AdamW, cosine_schedule
 from minillm.registry import select
-from minillm.train import evaluate, one_step
+from minillm.train import evaluate, one_step, rounded_weights
 
 from .workers import environment
 
@@ -91,8 +91,9 @@ def minillm_side(config, settings, loader, validation, threads, backend):
     optimizer = AdamW(model.params, settings.lr, (settings.beta1, settings.beta2), settings.eps, settings.weight_decay,
                       model.ops)
     started = time.perf_counter()
-    for step in range(settings.steps):
-        one_step(model, optimizer, loader, settings, {"step": step})
+    with rounded_weights(model, optimizer):
+        for step in range(settings.steps):
+            one_step(model, optimizer, loader, settings, {"step": step})
     seconds = time.perf_counter() - started
     nats, count = evaluate(model, validation)
     return seconds, nats / count

@@ -20,13 +20,18 @@ def model_of(job):
 
 
 def step(job):
-    """() -> loss of one training step on the job's batch: forward, backward, clip, AdamW."""
+    """() -> loss of one training step on the job's batch: forward, backward, clip, AdamW.
+
+    copy: whether AdamW leaves the weights in bfloat16, too, as `train` lets it wherever the products are in that type.
+    """
     model, (tokens, targets) = model_of(job), np.array(job["batch"])
     lr = job["lr"]
     config = TrainConfig(steps=10 ** 6, batch_size=len(tokens), lr=lr, min_lr=lr, warmup=0, clip=job["clip"],
                          weight_decay=job["weight_decay"])
     optimizer = AdamW(model.params, lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0}
+    if job.get("copy"):
+        optimizer.keep_bits()
 
     class Data:
         def batch(self, step, micro):

@@ -26,13 +26,17 @@ from .workers import fitting, race
 SIZES = {"124M": {}, "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64, "vocab_size": 257}}
 TUNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "MALLOC_MMAP_THRESHOLD_": "8589934592",
          "MALLOC_TRIM_THRESHOLD_": "137438953472", "MALLOC_TOP_PAD_": "268435456"}
+UNASKED = ("minillm numpy", "minillm bf16 (no copy)")           # take part only where --only names them
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}     # relative, on the first loss; ten times that after two updates
 
 
 def candidates(compiled=False, installed=None):
     """Everybody who can run here, as dicts for `workers`; the first is what the others are compared with."""
     everybody = {"minillm": entrant("minillm", "gpt_minillm", backend="auto"),
-                 "minillm bf16": entrant("minillm bf16", "gpt_minillm", dtype="bfloat16", backend="cpu/bf16"),
+                 "minillm bf16": entrant("minillm bf16", "gpt_minillm", dtype="bfloat16", backend="cpu/bf16",
+                                         copy=True),
+                 "minillm bf16 (no copy)": entrant("minillm bf16 (no copy)", "gpt_minillm", dtype="bfloat16",
+                                                   backend="cpu/bf16", copy=False),
                  "minillm numpy": entrant("minillm numpy", "gpt_minillm", backend="numpy")}
     if find_spec("torch") if installed is None else installed:
         for mode in ("eager", "compile") if compiled else ("eager",):
@@ -50,9 +54,9 @@ def entrant(name, module, env=None, dtype="float32", **options):
 
 
 def chosen(everybody, only):
-    """The candidates that --only names, or all but plain NumPy. Raises ValueError for a name that does not exist."""
+    """The candidates that --only names, or all but UNASKED. Raises ValueError for a name that does not exist."""
     if not only:
-        return [candidate for name, candidate in everybody.items() if name != "minillm numpy"]
+        return [candidate for name, candidate in everybody.items() if name not in UNASKED]
     names = [name.strip() for name in only.split(",")]
     for name in names:
         if name not in everybody:

@@ -4,7 +4,9 @@
 //   w  = w * decay - rate * m / (sqrt(v) * inv_sqrt_c2 + eps)
 //
 // One pass: 4 reads and 3 writes a parameter (28 bytes in float32), which is all this op costs: it is bound by memory.
-// Element by element, so parallel without any order to keep.
+// Element by element, so parallel without any order to keep. With `bits`, each block of w is rounded to bfloat16 as
+// soon as it is written, while it is in the nearest caches: 2 bytes more to write, none to read.
+#include "bfloat16.h"
 #include "common.h"
 
 template <class T>
@@ -23,8 +25,9 @@ void adamw_range(T* w, const T* grad, T* m, T* v, const AdamWStep<T>& s, T decay
     }
 }
 
+// bits: null, or where w goes rounded (of floats only).
 template <class T>
-void adamw_kernel(T* w, const T* grad, T* m, T* v, const AdamWStep<T>& s, int64_t n_decayed, int64_t n) {
+void adamw_kernel(T* w, const T* grad, T* m, T* v, bf16* bits, const AdamWStep<T>& s, int64_t n_decayed, int64_t n) {
     constexpr int64_t BLOCK = 1 << 14;
 #pragma omp parallel for schedule(static) if (n > BLOCK)
     for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++) {
@@ -32,11 +35,23 @@ void adamw_kernel(T* w, const T* grad, T* m, T* v, const AdamWStep<T>& s, int64_
         int64_t middle = std::clamp(n_decayed, begin, end);          // decayed before it, not after it
         adamw_range(w, grad, m, v, s, s.decay, {begin, middle});
         adamw_range(w, grad, m, v, s, T(1), {middle, end});
+        if constexpr (std::is_same_v<T, float>)
+            if (bits) round_range(bits, w, {begin, end});
     }
 }
 
+// The buffer for w in bfloat16, checked, or null for None.
+template <class T>
+bf16* rounded_into(const py::object& bits, int64_t n) {
+    if (bits.is_none()) return nullptr;
+    if (!std::is_same_v<T, float>) fail("bits are of a float32 w: got a w of float64");
+    if (!py::isinstance<py::array>(bits)) fail("bits must be None or an array of uint16");
+    py::array array = py::reinterpret_borrow<py::array>(bits);
+    return (bf16*)in_place<uint16_t>("bits", array, {n});
+}
+
 void adamw_update(py::array w, py::array grad, py::array m, py::array v, int64_t step, double lr, double beta1,
-                  double beta2, double eps, double weight_decay, int64_t n_decayed, double scale) {
+                  double beta2, double eps, double weight_decay, int64_t n_decayed, double scale, py::object bits) {
     by_dtype("w", w, [&](auto zero) {
         using T = decltype(zero);
         int64_t n = w.size();
@@ -45,15 +60,17 @@ void adamw_update(py::array w, py::array grad, py::array m, py::array v, int64_t
         if (step < 1 || n_decayed < 0 || n_decayed > n)
             fail("step must be at least 1 and n_decayed in [0, " + std::to_string(n) + "]: got " +
                  std::to_string(step) + ", " + std::to_string(n_decayed));
+        bf16* pb = rounded_into<T>(bits, n);
         AdamWStep<T> s{T(1 - beta1), T(1 - beta2), T(1 - lr * weight_decay), T(lr / (1 - std::pow(beta1, step))),
                        T(1 / std::sqrt(1 - std::pow(beta2, step))), T(eps), T(scale)};
         py::gil_scoped_release nogil;
-        adamw_kernel<T>(pw, pg, pm, pv, s, n_decayed, n);
+        adamw_kernel<T>(pw, pg, pm, pv, pb, s, n_decayed, n);
     });
 }
 
 void bind_adamw(py::module_& m) {
     m.def("adamw_update", &adamw_update, py::arg("w"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("step"),
           py::arg("lr"), py::arg("beta1") = 0.9, py::arg("beta2") = 0.999, py::arg("eps") = 1e-8,
-          py::arg("weight_decay") = 0.0, py::arg("n_decayed") = 0, py::arg("scale") = 1.0);
+          py::arg("weight_decay") = 0.0, py::arg("n_decayed") = 0, py::arg("scale") = 1.0,
+          py::arg("bits") = py::none());
 }

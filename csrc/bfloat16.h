@@ -47,13 +47,18 @@ inline void store_part(bf16* p, Halves h, int64_t n) {
     else std::memcpy(p, &h, n * sizeof(bf16));
 }
 
+// out = x, rounded, in the range.
+inline void round_range(bf16* out, const float* x, Range range) {
+    constexpr int64_t W = WIDTH<float>;
+    int64_t i = range.begin;
+    for (; i + W <= range.end; i += W) store_part(out + i, to_bf16(load(x + i)), W);
+    if (i < range.end) store_part(out + i, to_bf16(load_part(x + i, range.end - i)), range.end - i);
+}
+
 // out = x, rounded. Parallel over blocks.
 inline void round_array(bf16* out, const float* x, int64_t n) {
-    constexpr int64_t BLOCK = 1 << 13, W = WIDTH<float>;
+    constexpr int64_t BLOCK = 1 << 13;
 #pragma omp parallel for schedule(static) if (n > BLOCK)
-    for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++) {
-        int64_t i = block * BLOCK, end = std::min(n, i + BLOCK);
-        for (; i + W <= end; i += W) store_part(out + i, to_bf16(load(x + i)), W);
-        if (i < end) store_part(out + i, to_bf16(load_part(x + i, end - i)), end - i);
-    }
+    for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++)
+        round_range(out, x, {block * BLOCK, std::min(n, (block + 1) * BLOCK)});
 }

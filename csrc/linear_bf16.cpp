@@ -1,16 +1,28 @@
 // The linear layer with products in bfloat16. Formulas: minillm/ops/linear.py; the products: gemm_bf16.h.
 //
 // x, weight and dout arrive in float and are rounded on their way into the products; sums, biases and results are
-// float. The backward needs x only for a product, so the cache keeps it rounded: half the memory.
+// float. The backward needs x only for a product, so the cache keeps it rounded: half the memory. A weight may arrive
+// rounded, too, as the optimizer leaves it (adamw.cpp): half the bytes to read, and the same numbers.
 #include "gemm_bf16.h"
 #include "linear.h"
 
-// A weight in float, or, for generating only, already in bfloat16, by its bits: calls f with the pointer.
-template <class F>
-auto by_weight(const char* name, const py::array& weight, const Shape& shape, F f) {
-    if (py::isinstance<py::array_t<uint16_t>>(weight)) return f((const bf16*)input<uint16_t>(name, weight, shape));
-    return f(input<float>(name, weight, shape));
+// The Matrix of a weight (rows, columns) that must arrive as another one does: in float, or in bf16 by its bits.
+template <class S>
+Matrix<S> weight_like(Matrix<S>, const char* name, const py::array& weight, int64_t rows, int64_t columns) {
+    typedef std::conditional_t<std::is_same_v<S, bf16>, uint16_t, S> Bits;
+    return {(const S*)input<Bits>(name, weight, {rows, columns}), columns};
 }
+
+// Calls f with the Matrix of a weight, as it arrives.
+template <class F>
+auto by_weight(const char* name, const py::array& weight, int64_t rows, int64_t columns, F f) {
+    if (py::isinstance<py::array_t<uint16_t>>(weight))
+        return f(weight_like(Matrix<bf16>{}, name, weight, rows, columns));
+    return f(weight_like(Matrix<float>{}, name, weight, rows, columns));
+}
+
+template <class S>
+Matrix<S> turned(Matrix<S> m) { return {m.data, m.stride, !m.transposed}; }
 
 py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
     int64_t I = last("x", x), N = rows_of(x);
@@ -22,11 +34,10 @@ py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
     auto rounded_x = fresh<uint16_t>(shape_of(x));
     float* po = out.mutable_data();
     bf16* pr = (bf16*)rounded_x.mutable_data();
-    by_weight("weight", weight, {I, J}, [&](auto* pw) {
-        typedef std::remove_const_t<std::remove_pointer_t<decltype(pw)>> S;
+    by_weight("weight", weight, I, J, [&](auto w) {
         py::gil_scoped_release nogil;
         round_array(pr, px, N * I);
-        multiply_bf16(N, J, I, Matrix<bf16>{pr, I}, Matrix<S>{pw, J}, po, J, false, AddBias<float>{pb});
+        multiply_bf16(N, J, I, Matrix<bf16>{pr, I}, w, po, J, false, AddBias<float>{pb});
     });
     return py::make_tuple(out, py::make_tuple(rounded_x, weight));
 }
@@ -34,21 +45,21 @@ py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
 py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], weight = cache[1];
     int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
-    const float *pd = input<float>("dout", dout, with_last(x, J)), *pw = input<float>("weight", weight, {I, J});
+    const float* pd = input<float>("dout", dout, with_last(x, J));
     auto* px = (const bf16*)x.data();
     auto dx = fresh<float>(shape_of(x));
     auto d = added_to_all<float>(into, {{I, J}, {J}});                             // dweight, dbias
     float *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
     bool add = !into.is_none();
-    {
+    by_weight("weight", weight, I, J, [&](auto w) {
         py::gil_scoped_release nogil;
         thread_local Scratch<bf16> scratch;
         bf16* rounded_dout = scratch.at_least(N * J);
         round_array(rounded_dout, pd, N * J);
-        multiply_bf16(N, I, J, Matrix<bf16>{rounded_dout, J}, Matrix<float>{pw, J, true}, pdx, I);
+        multiply_bf16(N, I, J, Matrix<bf16>{rounded_dout, J}, turned(w), pdx, I);
         multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<bf16>{rounded_dout, J}, pdw, J, add);
         column_sums(pdb, pd, N, J, add);
-    }
+    });
     return py::make_tuple(dx, d[0], d[1]);
 }
 

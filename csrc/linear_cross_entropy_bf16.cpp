@@ -1,7 +1,8 @@
 // The tied head and the loss with products in bfloat16. Formulas and plan: linear_cross_entropy.cpp, the twin of this.
 //
-// Logits, their maximum and their sums are float; x and wte are rounded on their way into the product. What the backward
-// needs of a tile of logits is kept, as far as KEPT_BYTES_BF16 reach, in two bytes each, as
+// Logits, their maximum and their sums are float; x and wte are rounded on their way into the product, wte unless it is
+// bfloat16 already. What the backward needs of a tile of logits is kept, as far as KEPT_BYTES_BF16 reach, in two bytes
+// each, as
 //
 //   e = exp(z - top), rounded        top: the row's largest logit when the tile was met, one float for a row and tile
 //
@@ -15,9 +16,10 @@
 
 constexpr int64_t HEAD_COLUMNS_BF16 = 1024, KEPT_BYTES_BF16 = 128 << 20;
 
+template <class S>
 struct HeadBf16 {
     const bf16* x;                    // (N, C)
-    const float* wte;                 // (V, C)
+    Matrix<S> wte;                    // (V, C), of float or bf16
     const int64_t* targets;           // (N,)
     int64_t ignore_index, N, V, C;
 
@@ -32,10 +34,12 @@ struct HeadBf16 {
     // The product of rows [row, row + rows) and columns [column, column + columns) of the logits.
     template <class Finish>
     void logits(float* z, int64_t row, int64_t rows, int64_t column, int64_t columns, const Finish& finish) const {
-        multiply_bf16(rows, columns, C, Matrix<bf16>{x + row * C, C}, Matrix<float>{wte + column * C, C, true}, z,
-                      columns, false, finish);
+        multiply_bf16(rows, columns, C, Matrix<bf16>{x + row * C, C}, turned(wte.from(column, 0)), z, columns, false,
+                      finish);
     }
 };
+template <class S>
+HeadBf16(const bf16*, Matrix<S>, const int64_t*, int64_t, int64_t, int64_t, int64_t) -> HeadBf16<S>;
 
 // What the forward leaves for the backward.
 struct HeadCache {
@@ -75,7 +79,8 @@ void add_tile(OnlineSoftmax<float>& row, const float* z, bf16* e, int64_t column
     if (target >= 0) row.right = z[target];
 }
 
-void head_forward_rows(const HeadCache& out, const HeadBf16& head, float* z, int64_t row, int64_t rows) {
+template <class S>
+void head_forward_rows(const HeadCache& out, const HeadBf16<S>& head, float* z, int64_t row, int64_t rows) {
     std::vector<OnlineSoftmax<float>> softmax(rows);
     for (int64_t tile = 0, column = 0; column < head.V; tile++, column += HEAD_COLUMNS_BF16) {
         int64_t columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
@@ -94,7 +99,8 @@ void head_forward_rows(const HeadCache& out, const HeadBf16& head, float* z, int
     }
 }
 
-void head_forward_bf16_kernel(const HeadCache& out, const HeadBf16& head) {
+template <class S>
+void head_forward_bf16_kernel(const HeadCache& out, const HeadBf16<S>& head) {
     thread_local Scratch<float> scratch;
     float* z = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
@@ -130,7 +136,8 @@ struct SoftmaxBf16 {
 };
 
 // dz of one tile, into dz (rows, columns).
-void head_dlogits_bf16(bf16* dz, const HeadCache& cache, const HeadBf16& head, const float* dout, int64_t row,
+template <class S>
+void head_dlogits_bf16(bf16* dz, const HeadCache& cache, const HeadBf16<S>& head, const float* dout, int64_t row,
                        int64_t rows, int64_t column, int64_t columns) {
     thread_local Scratch<float> parts;
     std::vector<float> numbers(3 * rows);
@@ -149,8 +156,9 @@ void head_dlogits_bf16(bf16* dz, const HeadCache& cache, const HeadBf16& head, c
     else head.logits(parts.at_least(rows * columns), row, rows, column, columns, softmax);
 }
 
+template <class S>
 void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, const HeadCache& cache,
-                               const HeadBf16& head) {
+                               const HeadBf16<S>& head) {
     thread_local Scratch<bf16> scratch;
     int64_t C = head.C;
     bf16* dz = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
@@ -160,8 +168,8 @@ void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* do
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
             head_dlogits_bf16(dz, cache, head, dout, row, rows, column, columns);
-            multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, Matrix<float>{head.wte + column * C, C},
-                          dx + row * C, C, column > 0);
+            multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, head.wte.from(column, 0), dx + row * C, C,
+                          column > 0);
             multiply_bf16(columns, C, rows, Matrix<bf16>{dz, columns, true}, Matrix<bf16>{head.x + row * C, C},
                           dwte + column * C, C, add || row > 0);
         }
@@ -170,20 +178,20 @@ void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* do
 py::tuple linear_cross_entropy_forward_bf16(py::array x, py::array wte, py::array targets, int64_t ignore_index) {
     const float* px = input<float>("x", x, {ANY, ANY});
     int64_t N = x.shape(0), C = x.shape(1);
-    const float* pw = input<float>("wte", wte, {ANY, C});
+    check_shape("wte", wte, {ANY, C});
     int64_t V = wte.shape(0), kept_rows = rows_kept(N, V);
     auto checked = ids("targets", targets, {N}, V, &ignore_index);
     auto rounded_x = fresh<uint16_t>({N, C}), kept = fresh<uint16_t>({kept_rows, V});
-    HeadBf16 head{(bf16*)rounded_x.mutable_data(), pw, checked.data(), ignore_index, N, V, C};
     auto losses = fresh<float>({N}), top = fresh<float>({N}), logsum = fresh<float>({N}),
-         tops = fresh<float>({N, head.tiles()});
+         tops = fresh<float>({N, ceil_div(V, HEAD_COLUMNS_BF16)});
     HeadCache cache{losses.mutable_data(), {top.mutable_data(), logsum.mutable_data()}, tops.mutable_data(),
                     (bf16*)kept.mutable_data(), kept_rows};
-    {
+    bf16* pr = (bf16*)rounded_x.mutable_data();
+    by_weight("wte", wte, V, C, [&](auto w) {
         py::gil_scoped_release nogil;
-        round_array((bf16*)head.x, px, N * C);
-        head_forward_bf16_kernel(cache, head);
-    }
+        round_array(pr, px, N * C);
+        head_forward_bf16_kernel(cache, HeadBf16{pr, w, checked.data(), ignore_index, N, V, C});
+    });
     return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, losses, top, logsum, tops, kept));
 }
 
@@ -192,17 +200,18 @@ py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py
               tops = cache[7], kept = cache[8];
     int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
     const float* pd = input<float>("dout", dout, {N});
-    HeadBf16 head{(const bf16*)x.data(), (const float*)wte.data(), (const int64_t*)targets.data(),
-                  cache[3].cast<int64_t>(), N, V, C};
+    auto* px = (const bf16*)x.data();
+    auto* pt = (const int64_t*)targets.data();
+    int64_t ignore_index = cache[3].cast<int64_t>();
     HeadCache left{(float*)losses.data(), {(float*)top.data(), (float*)logsum.data()}, (float*)tops.data(),
                    (bf16*)kept.data(), kept.shape(0)};                                // read only
     auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
     bool add = !into.is_none();
     float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
-    {
+    by_weight("wte", wte, V, C, [&](auto w) {
         py::gil_scoped_release nogil;
-        head_backward_bf16_kernel(pdx, pdw, add, pd, left, head);
-    }
+        head_backward_bf16_kernel(pdx, pdw, add, pd, left, HeadBf16{px, w, pt, ignore_index, N, V, C});
+    });
     return py::make_tuple(dx, dwte);
 }
 

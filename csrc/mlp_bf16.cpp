@@ -30,7 +30,7 @@ struct SlopeAtHBf16 {
 };
 
 template <class S>
-void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const S* w1, const float* b1, const S* w2,
+void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, Matrix<S> w1, const float* b1, Matrix<S> w2,
                              const float* b2, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<bf16> scratch;
     thread_local Scratch<float> parts;
@@ -38,15 +38,15 @@ void mlp_forward_bf16_kernel(float* out, bf16* h, const bf16* x, const S* w1, co
     bf16* a = scratch.at_least(most * F);                                          // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {
         int64_t rows = std::min(MLP_ROWS, N - row);
-        multiply_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, Matrix<S>{w1, F}, parts.at_least(most * F), F,
-                      false, GeluOfHBf16{{b1}, h + row * F, a, F});
-        multiply_bf16(rows, D, F, Matrix<bf16>{a, F}, Matrix<S>{w2, D}, out + row * D, D, false,
-                      AddBias<float>{b2});
+        multiply_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, w1, parts.at_least(most * F), F, false,
+                      GeluOfHBf16{{b1}, h + row * F, a, F});
+        multiply_bf16(rows, D, F, Matrix<bf16>{a, F}, w2, out + row * D, D, false, AddBias<float>{b2});
     }
 }
 
-void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const float* dout, const bf16* x, const float* w1,
-                              const float* w2, const bf16* h, int64_t N, int64_t C, int64_t F, int64_t D) {
+template <class S>
+void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const float* dout, const bf16* x, Matrix<S> w1,
+                              Matrix<S> w2, const bf16* h, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<bf16> scratch_a, scratch_dh, scratch_dout;
     thread_local Scratch<float> parts;
     int64_t most = std::min(N, MLP_ROWS);
@@ -57,10 +57,10 @@ void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const flo
         Matrix<bf16> doutr{rounded_dout, D};
         round_array(rounded_dout, dout + row * D, rows * D);
         bool add = into || row > 0;
-        multiply_bf16(rows, F, D, doutr, Matrix<float>{w2, D, true}, parts.at_least(most * F), F, false,
+        multiply_bf16(rows, F, D, doutr, turned(w2), parts.at_least(most * F), F, false,
                       SlopeAtHBf16{h + row * F, a, dh, F});
         multiply_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
-        multiply_bf16(rows, C, F, Matrix<bf16>{dh, F}, Matrix<float>{w1, F, true}, d.x + row * C, C);
+        multiply_bf16(rows, C, F, Matrix<bf16>{dh, F}, turned(w1), d.x + row * C, C);
         multiply_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);
         column_sums(d.b1, dh, rows, F, add);
         column_sums(d.b2, dout + row * D, rows, D, add);
@@ -81,13 +81,11 @@ py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, 
     auto rounded_x = fresh<uint16_t>(shape_of(x)), h = fresh<uint16_t>({N, F});
     float* po = out.mutable_data();
     bf16 *pr = (bf16*)rounded_x.mutable_data(), *ph = (bf16*)h.mutable_data();
-    by_weight("fc_weight", fc_weight, {C, F}, [&](auto* w1) {
-        typedef std::remove_const_t<std::remove_pointer_t<decltype(w1)>> S;
-        typedef std::conditional_t<std::is_same_v<S, bf16>, uint16_t, float> Bits;
-        auto* w2 = (const S*)input<Bits>("proj_weight", proj_weight, {F, D});
+    by_weight("fc_weight", fc_weight, C, F, [&](auto w1) {
+        auto w2 = weight_like(w1, "proj_weight", proj_weight, F, D);
         py::gil_scoped_release nogil;
         round_array(pr, px, N * C);
-        mlp_forward_bf16_kernel<S>(po, ph, pr, w1, b1, w2, b2, N, C, F, D);
+        mlp_forward_bf16_kernel(po, ph, pr, w1, b1, w2, b2, N, C, F, D);
     });
     return py::make_tuple(out, py::make_tuple(rounded_x, fc_weight, proj_weight, h));
 }
@@ -95,18 +93,18 @@ py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, 
 py::tuple mlp_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
     int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
-    const float *pd = input<float>("dout", dout, with_last(x, D)), *w1 = input<float>("fc_weight", fc_weight, {C, F}),
-                *w2 = input<float>("proj_weight", proj_weight, {F, D});
+    const float* pd = input<float>("dout", dout, with_last(x, D));
     auto *px = (const bf16*)x.data(), *ph = (const bf16*)h.data();
     auto dx = fresh<float>(shape_of(x));
     auto dw = added_to_all<float>(into, {{C, F}, {F}, {F, D}, {D}});
     MlpGradients<float> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),
                           dw[3].mutable_data()};
     bool add = !into.is_none();
-    {
+    by_weight("fc_weight", fc_weight, C, F, [&](auto w1) {
+        auto w2 = weight_like(w1, "proj_weight", proj_weight, F, D);
         py::gil_scoped_release nogil;
         mlp_backward_bf16_kernel(d, add, pd, px, w1, w2, ph, N, C, F, D);
-    }
+    });
     return py::make_tuple(dx, dw[0], dw[1], dw[2], dw[3]);
 }
 

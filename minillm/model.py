@@ -102,7 +102,7 @@ class GPT:
         x, caches = self.hidden(tokens, key, lengths)
         rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
         losses, head = self.ops.linear_cross_entropy_forward(
-            rows, self.params["wte.weight"], targets.reshape(-1), ignore_index)
+            rows, matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
         caches += [x.shape, head]
         return losses, caches
 
@@ -117,12 +117,12 @@ class GPT:
         a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), eps)
         caches = [ops, embedding, embedding_drop, ln_1]                         # a stack: last in, first out
         for i, next_norm in enumerate(self.norms_after_blocks()):
-            a, qkv = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_attn"))                     # (B, T, 3C)
+            a, qkv = ops.linear_forward(a, *product(p, f"h.{i}.attn.c_attn"))                   # (B, T, 3C)
             a, attention = ops.attention_forward(a, n_head)                                     # (B, T, C)
-            a, proj = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_proj"))
+            a, proj = ops.linear_forward(a, *product(p, f"h.{i}.attn.c_proj"))
             a, attention_drop = drop(a, 2 * i + 1)
             (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
-            m, mlp = ops.mlp_forward(m, *layer(p, f"h.{i}.mlp.c_fc"), *layer(p, f"h.{i}.mlp.c_proj"))
+            m, mlp = ops.mlp_forward(m, *product(p, f"h.{i}.mlp.c_fc"), *product(p, f"h.{i}.mlp.c_proj"))
             m, mlp_drop = drop(m, 2 * i + 2)
             (x, a), ln = ops.residual_layernorm_forward(x, m, *layer(p, next_norm), eps)
             caches += [qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln]
@@ -312,6 +312,17 @@ def embed(ops, p, tokens, starts):
 def layer(params, name):
     """(weight, bias) of one layer; or their gradients, if params hold gradients."""
     return params[f"{name}.weight"], params[f"{name}.bias"]
+
+
+def product(params, name):
+    """(weight, bias) of a layer that multiplies."""
+    return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
+
+
+def matrix(params, name):
+    """A weight as products read it: in bfloat16, by its bits, while training keeps them (AdamW.keep_bits)."""
+    bits = getattr(params, "bits", None)                # quantize.py's parameters are a plain dict
+    return params[name] if bits is None else bits[name]
 
 
 def initialise(config, seed, dtype):

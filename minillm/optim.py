@@ -1,7 +1,10 @@
 """The optimizer: AdamW over one flat buffer, global-norm clipping, and the warm-up + cosine schedule."""
 import math
 
+import numpy as np
+
 from .ops.adamw import adamw_update
+from .ops.bfloat16 import bfloat16_bits
 from .ops.sum_squares import sum_squares
 
 
@@ -11,6 +14,7 @@ class AdamW:
     def __init__(self, params, lr=6e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, ops=None):
         """params: Params, updated in place. `ops` (from registry.select) may bring a compiled update."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
+        self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
         self.grads = params.zeros_like()        # one buffer for all steps: a fresh one would be faulted in page by page
         self.update = ops.adamw_update if ops else adamw_update
@@ -23,8 +27,31 @@ class AdamW:
     def step(self, grads, lr=None, scale=1.0):
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
         self.steps += 1
-        self.update(self.params.flat, grads.flat, self.m.flat, self.v.flat, self.steps, self.lr if lr is None else lr,
-                    *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale)
+        bits = None if self.params.bits is None else self.params.bits.flat
+        self.update(self.flat, grads.flat, self.m.flat, self.v.flat, self.steps, self.lr if lr is None else lr,
+                    *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale, bits)
+
+    def keep_bits(self):
+        """Keep `params.bits`, the parameters rounded to bfloat16, from now on: `step` writes them in the same pass.
+
+        For ops that multiply in bfloat16 ("cpu/bf16"): GPT's products then read 2 bytes a weight, not 4 that each call
+        would round again, forward and backward and once for every micro-batch, to the same results. It costs 2 bytes of
+        memory a parameter, and 2 to write in each step. A stale copy would train on old weights in silence. So
+        meanwhile `step` alone may write: the parameters are read-only, and NumPy raises ValueError for any other write
+        through params (a view taken before is not seen). To load others: `drop_bits`, load, and `keep_bits` again.
+        Raises ValueError unless the parameters are float32.
+        """
+        if self.flat.dtype != np.float32:
+            raise ValueError(f"params must be float32 to be kept in bfloat16: got {self.flat.dtype}")
+        self.params.bits = self.params.zeros_like(np.uint16)
+        for name, view in self.params.items():                  # one by one: rounding makes copies
+            self.params.bits[name][...] = bfloat16_bits(view)
+        self.params.freeze()
+
+    def drop_bits(self):
+        """End what `keep_bits` began: no copy, and parameters that anybody may write."""
+        self.params.bits = None
+        self.params.freeze(False)
 
 
 def global_norm(grads, ops=None):

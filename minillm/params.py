@@ -5,7 +5,8 @@ The optimizer, clipping and checkpoints are then one pass over one array, while 
 (matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
 
 Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
-`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer.
+`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer; and, while a
+model trains in bfloat16, `bits`, the same parameters rounded (AdamW.keep_bits).
 """
 import math
 
@@ -39,6 +40,7 @@ class Params:
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
         self.flat, self.clear = zeros(sum(sizes), dtype)
+        self.bits = None                    # Params of uint16, or None
         ends = np.cumsum(sizes)
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
@@ -52,6 +54,11 @@ class Params:
         copy = self.zeros_like(dtype)
         copy.flat[:] = self.flat
         return copy
+
+    def freeze(self, frozen=True):
+        """Make the buffer and its named views read-only, or writeable again."""
+        for array in (self.flat, *self.views.values()):
+            array.flags.writeable = not frozen
 
     def locate(self, index):
         """Name of the parameter that holds `flat[index]`, and the index inside it."""

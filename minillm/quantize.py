@@ -22,6 +22,7 @@ import numpy as np
 from .checkpoint import (CONFIG, MODEL, PREFIX, check_layers, differences, hugging_face_config, parse_config, read_json,
                          read_tensors, strip_names, write_json)
 from .model import GPT
+from .ops.bfloat16 import bfloat16_bits
 from .params import Params, gpt_shapes
 from .safetensors import write_safetensors
 
@@ -90,9 +91,8 @@ def to_int8(matrix, group=0):
 
 
 def to_bfloat16(matrix):
-    """matrix (K, N) float32 -> Stored bfloat16: rounded to nearest, ties to even, by carrying into the upper half."""
-    bits = matrix.view(np.uint32)
-    return Stored((bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16), None)
+    """matrix (K, N) float32 -> Stored bfloat16."""
+    return Stored(bfloat16_bits(matrix), None)
 
 
 def dense(matrix, columns=slice(None)):

@@ -24,7 +24,7 @@ def find_nonfinite(model, batches, key):
 
 def watch(ops, params):
     """The same namespace, in which every pair checks its results and knows the layer it works for."""
-    names = {id(view): name for name, view in params.items()}
+    names = {id(view): name for kept in (params, params.bits) if kept for name, view in kept.items()}
     place = {"layer": "the embedding"}             # what the last op that had parameters belonged to
     labels = {}                                    # id of a cache -> where it was made; the backward looks it up
     wrapped = {}

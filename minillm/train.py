@@ -18,6 +18,7 @@ import numpy as np
 
 from . import checkpoint
 from .files import atomic_write
+from .model import GPT
 from .optim import AdamW, clip_scale, cosine_schedule, global_norm
 from .trace import NonFiniteError, find_nonfinite
 
@@ -45,7 +46,8 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None, 
         state = restore(run, model, optimizer, state)
     trim_log(run, state["step"])
     saved = state["step"]
-    with stop_signals() as stopped, np.errstate(all="ignore"):       # what is not finite is found and named below
+    quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
+    with stop_signals() as stopped, rounded_weights(model, optimizer), quiet:
         while state["step"] < config.steps and not stopped:
             row = step(model, optimizer, data, config, state)
             state["step"] += 1
@@ -65,6 +67,20 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None, 
         if saved != state["step"]:                       # stopped by a signal
             save(run, model, optimizer, state, eot_token)
     return state
+
+
+@contextmanager
+def rounded_weights(model, optimizer):
+    """Meanwhile the weights are kept in bfloat16, too, if all of the model's products are in that type."""
+    products = {model.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")}
+    if products != {"cpu/bf16"} or not isinstance(model, GPT):          # LoRA's base does not change: no copy
+        yield
+        return
+    optimizer.keep_bits()
+    try:
+        yield
+    finally:
+        optimizer.drop_bits()
 
 
 def due(every, state):

@@ -107,3 +107,82 @@ def test_nothing_is_written_beyond_the_arrays(op, backend, dtype, size):
     assert not np.array_equal(inside["w"], np.full(size, 7, dtype))
     for name, array in guarded.items():
         assert (array[:32] == 7).all() and (array[-32:] == 7).all(), name
+
+
+# ---- the copy of w in bfloat16 ----
+
+every_float32 = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("update",), dtypes=("float32",)))
+SPECIAL = np.array([0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x00008000, 0x00018000, 0x007FFFFF, 0x807F8000,
+                    0x007F7FFF, 0x00800000, 0x3F808000, 0x3F818000, 0xBF808001, 0x3F807FFF, 0x3FFFFFFF, 0x7F7FFFFF,
+                    0xFF7FFFFF, 0x7F7F7FFF, 0xFF7F8000, 0x7F800000, 0xFF800000], "uint32").view("float32")
+
+
+def nearest_bits(x):
+    """The bfloat16 next to each float32, found by comparing distances in float64; of two, the even one.
+
+    Of the two neighbours one has the float's upper half as its bits, the other is one further from zero; beyond the
+    largest number stands 2^128, which counts as infinity.
+    """
+    size = np.abs(x[np.isfinite(x)]).astype("float64")
+    low = (np.abs(x[np.isfinite(x)]).view("uint32") >> 16).astype("uint16")
+    below, above = (np.where(bits == 0x7F80, 2.0 ** 128, as_floats(bits).astype("float64")) for bits in (low, low + 1))
+    up = (above - size < size - below) | ((above - size == size - below) & (low % 2 == 1))
+    bits = (x.view("uint32") >> 16).astype("uint16")
+    bits[np.isfinite(x)] += up
+    return bits
+
+
+def as_floats(bits):
+    return (bits.astype("uint32") << 16).view("float32")
+
+
+def random_floats(size):
+    """Every exponent and sign: random bits, but no NaN."""
+    floats = np.random.default_rng(0).integers(0, 2 ** 32, size, "uint32").view("float32")
+    return np.where(np.isnan(floats), 1, floats).astype("float32")
+
+
+@pytest.mark.parametrize("w", [SPECIAL, random_floats(1), random_floats(33), random_floats(40_003)], ids=len)
+@every_float32
+def test_bits_are_w_rounded_to_nearest_even(op, backend, dtype, w):
+    """With no gradient, moments and decay, w stays as it is: tiny, huge, infinite, negative. Two guards around bits."""
+    w, guarded = w.copy(), np.full(len(w) + 64, 7, "uint16")
+    before = w.tobytes()
+    pair(op, backend)[0](w, *np.zeros((3, len(w)), dtype), 1, 0.1, bits=guarded[32:-32])
+    assert w.tobytes() == before and guarded[32:-32].tobytes() == nearest_bits(w).tobytes()
+    assert (guarded[:32] == 7).all() and (guarded[-32:] == 7).all()
+
+
+@pytest.mark.parametrize("dims", EVERY_SIZE, ids=lambda d: f"C={d.C}")
+@every_float32
+def test_bits_are_of_the_updated_w_and_change_nothing(op, backend, dtype, dims):
+    with_bits, without = (sample(op, dtype, dims) for _ in range(2))
+    with_bits["grad"][-1] = without["grad"][-1] = np.nan
+    bits = np.zeros(len(without["w"]), "uint16")
+    pair(op, backend)[0](**with_bits, bits=bits)
+    pair(op, backend)[0](**without)
+    assert all(with_bits[name].tobytes() == without[name].tobytes() for name in ("w", "m", "v"))
+    assert bits[:-1].tobytes() == nearest_bits(with_bits["w"][:-1]).tobytes()
+    assert np.isnan(as_floats(bits[-1:]))
+
+
+@pytest.mark.parametrize("bits, words", [
+    (np.zeros(768, "int16"), "bits must have dtype uint16: got int16"), (np.zeros(767, "uint16"), "bits must have shape"),
+    (np.zeros((768, 1), "uint16"), "bits must have shape"), ([0] * 768, "bits must be None or an array of uint16"),
+    (np.zeros(768, "float32"), "bits must have dtype uint16")],
+    ids=["int16", "shorter", "two axes", "a list", "floats"])
+@every_float32
+def test_wrong_bits_are_named_before_anything_is_written(op, backend, dtype, bits, words):
+    args, untouched = sample(op, dtype), sample(op, dtype)
+    with pytest.raises(ValueError, match=words):
+        pair(op, backend)[0](**args, bits=bits)
+    assert all(args[name].tobytes() == untouched[name].tobytes() for name in ("w", "m", "v"))
+
+
+@every_update
+def test_bits_of_float64_are_refused(op, backend, dtype):
+    args = sample(op, dtype)
+    if dtype == "float64":
+        with pytest.raises(ValueError, match="bits are of a float32 w: got a w of float64"):
+            pair(op, backend)[0](**args, bits=np.zeros(args["w"].size, "uint16"))
+    pair(op, backend)[0](**args, bits=None)

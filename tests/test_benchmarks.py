@@ -196,6 +196,16 @@ def test_step_on_a_tiny_model(tmp_path):
     assert row["losses"][2] < row["losses"][0] == pytest.approx(np.log(257), rel=0.02)
 
 
+@pytest.mark.skipif("cpu/bf16" not in registry.choices("linear"), reason="kernels are not built")
+def test_steps_with_and_without_the_copy_of_weights_race(tmp_path):
+    """The one without takes part only where it is named; both compute the same."""
+    names = ["minillm bf16", "minillm bf16 (no copy)"]
+    code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only", ",".join(names))
+    one, other = document["rows"]
+    assert code == 0 and [one["candidate"], other["candidate"]] == names and one["losses"] == other["losses"]
+    assert names[1] not in [candidate["name"] for candidate in step.chosen(step.candidates(), None)]
+
+
 def test_a_wrong_step_and_a_broken_worker_are_caught():
     config, B, T = step.sizes("tiny", 1, 4)
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, B, T)).tolist()
