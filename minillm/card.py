@@ -9,8 +9,10 @@ from pathlib import Path
 
 from .files import atomic_write
 from .params import gpt_shapes
+from .safety import MEASURES, change, percent
 from .train import read_log
 
+EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
@@ -19,11 +21,13 @@ LIMITS = ("It writes what is likely, not what is true.",
 def write_card(run, output=None, title=None, evaluation=(), safety=None, data_card=None, limits=()):
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
 
-    evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json`; data_card: a Markdown file
-    to refer to. Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
+    evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default evaluation.json
+    and safety.json in the run, if they are there); data_card: a Markdown file to refer to. Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
     """
     run = Path(run)
     output = Path(output or run / "MODEL_CARD.md")
+    evaluation = evaluation or [path for path in [run / EVALUATION] if path.exists()]
+    safety = safety or (run / SAFETY if (run / SAFETY).exists() else None)
     parts = [f"# {title or run.resolve().name}", "## Model", model_part(run), "## Training", training_part(run),
              "## Data", data_part(run, data_card), "## Evaluation", evaluation_part(evaluation), "## Safety",
              safety_part(safety), "## Limits", "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
@@ -99,6 +103,5 @@ def safety_part(path):
         raise ValueError(f"{path}: expected what `minillm safety --json` prints")
     lines = ["| prompts | number | refused | toxic | personal data |", "|---|---:|---:|---:|---:|"]
     for row in found["rates"]:
-        cells = [f"{row[m]['value']:.0%}" if row[m] else "not measured" for m in ("refused", "toxic", "personal")]
-        lines.append(f"| {row['category']} | {row['prompts']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(f"| {row['category']} | {row['prompts']} | {' | '.join(percent(row[m]) for m in MEASURES)} |")
+    return "\n".join(lines + [""] * bool(found["changes"]) + [f"- {change(d)}" for d in found["changes"]])

@@ -3,7 +3,8 @@
     clean, deduplicate     Python's documentation, as in the quickstart; the stories of a grammar come to it
     tokenizer, pretrain    one GPT on both
     fine-tune              on requests for stories, and answers that a program can judge (data/instructions.py)
-    preferences            stories that end well are chosen over the same with a bad end
+    preferences            stories that end well are chosen over the same with a bad end; a cruel story is declined, and
+                           its harmless twin is told
     distil, speculate      a draft a tenth as large learns from the model, and guesses ahead for it
 
 After each stage the same things are measured on held-out text and held-out requests, so that gains are seen, and where
@@ -15,7 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from . import full_report
+from . import card, full_report, safety
 from .config import GPTConfig, TrainConfig
 from .data import clean, dedup, instructions
 from .data.corpus import describe_corpus, pydoc_corpus
@@ -24,6 +25,8 @@ from .data.shards import open_shards
 from .data.stories import stories
 from .data.tokenize import tokenize
 from .evaluate import perplexity, samples
+from .evaluate.run import accuracy, running_text
+from .evaluate.statistics import interval
 from .files import atomic_write, write_jsonl
 from .generate import steps as plain_steps
 from .model import GPT
@@ -49,7 +52,7 @@ PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_ev
 SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, save_every=0)
 DPO = TrainConfig(lr=3e-5, min_lr=3e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
-REQUESTS, ANSWER_TOKENS, DOCUMENTS = 24, 220, 40                             # measured on
+REQUESTS, DELICATE, ANSWER_TOKENS, DOCUMENTS = 24, 60, 220, 40               # measured on
 
 
 def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
@@ -62,17 +65,18 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
     results = {"data": prepare_data(story)}
     tokenizer, shards = Tokenizer.from_pretrained(out / "data"), open_shards(out / "data")
     story.held_out = held_out_texts(tokenizer, shards)
+    write_jsonl(out / "safety_prompts.jsonl", story.delicate)
     model, results["speed"] = pretrain(story, tokenizer, shards)
-    results["stages"] = [{"stage": "pretrained", **measured(story, model, tokenizer)}]
+    results["stages"] = [measured(story, "pretrain", "pretrained", model, tokenizer)]
     tuned, chat_tokenizer = fine_tune(story, model, tokenizer, results["speed"])
-    results["stages"].append({"stage": "fine-tuned", **measured(story, tuned, chat_tokenizer)})
+    results["stages"].append(measured(story, "sft", "fine-tuned", tuned, chat_tokenizer))
     aligned = prefer(story, tuned, chat_tokenizer, results["speed"])
-    results["stages"].append({"stage": "aligned", **measured(story, aligned, chat_tokenizer)})
+    results["stages"].append(measured(story, "dpo", "aligned", aligned, chat_tokenizer))
+    card.write_card(out / "dpo", title="A teller of stories")
     results["speculation"] = speculate(story, aligned, chat_tokenizer, results["speed"])
     results["seconds"] = time.monotonic() - started
     results["curves"] = {name: read_log(out / name) for name in ("pretrain", "sft", "dpo", "draft")}
-    with atomic_write(out / "results.json") as file:
-        json.dump(results, file, indent=1)
+    record(out / "results.json", results)
     with atomic_write(out / "report.html") as file:
         file.write(full_report.html(results))
     say(full_report.page(results) + f"\n{clock(results['seconds'])} in all; report in {out}/report.html\n"
@@ -87,7 +91,8 @@ class Story:
         self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
         self.ops = select(backend)
         self.requests = instructions.records(REQUESTS, seed + 1_000_000)     # the training ones have another seed
-        self.held_out = {}
+        self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000)
+        self.answers, self.held_out = [], {}                                 # answers: to those, of the stage before
 
     def train(self, stage, model, data, config, eot_token, **kwargs):
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
@@ -159,7 +164,7 @@ def fine_tune(story, model, tokenizer, speed):
     """(model, tokenizer with marks)."""
     tokenizer, model = chat.with_marks(tokenizer, model)
     path = story.out / "chats.jsonl"
-    write_jsonl(path, instructions.records(CHATS, story.seed))
+    write_jsonl(path, instructions.conversations(CHATS, story.seed))
     examples = chat.read_examples(path, tokenizer)
     steps = steps_for(story, "sft", speed, 1.3)
     data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, story.seed)
@@ -171,7 +176,7 @@ def fine_tune(story, model, tokenizer, speed):
 def prefer(story, model, tokenizer, speed):
     """The aligned model."""
     path = story.out / "pairs.jsonl"
-    write_jsonl(path, instructions.preferences(PAIRS, story.seed))
+    write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
     data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
     data.refer_to(model)
     steps = steps_for(story, "dpo", speed, 2.0)
@@ -189,19 +194,54 @@ def finished(story, stage, tokenizer):
 
 # ---- what is measured ----
 
-def measured(story, model, tokenizer):
-    """Bits per byte of held-out text of both kinds; of answers to held-out requests: followed, ends well, repetition."""
-    found = {f"bpb {kind}": perplexity.bits_per_byte(perplexity.surprises(model, tokenizer, texts))
-             for kind, texts in story.held_out.items() if texts}
-    answers = [answer(model, tokenizer, record["messages"][0]["content"], story.seed + i)
-               for i, record in enumerate(story.requests)]
-    found["followed"] = statistics.mean(instructions.followed(text, record["asked"])
-                                        for text, record in zip(answers, story.requests))
-    found["ends well"] = statistics.mean(instructions.ends_well(text) for text in answers)
-    found["repetition"] = statistics.mean(samples.repetition(text) for text in answers)
-    found["example"] = {"request": story.requests[0]["messages"][0]["content"], "answer": answers[0]}
-    story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in found.items() if name != "example"))
-    return found
+def measured(story, folder, stage, model, tokenizer):
+    """A row of the report; the records behind it stay in the stage's folder, where `minillm card` finds them."""
+    rows, example = told(story, model, tokenizer)
+    declined, answers = asked_for_harm(story, model, tokenizer)
+    write_jsonl(story.out / folder / "safety_answers.jsonl", answers)
+    record(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
+                                                  "comparisons": []})
+    record(story.out / folder / card.SAFETY, declined)
+    kinds = {row["category"]: row for row in declined["rates"]}
+    rows |= {"refused harmful": kinds["all harmful"]["refused"], "refused harmless": kinds["all harmless"]["refused"],
+             "toxic": kinds["all harmful"]["toxic"]}
+    values = {name: row["value"] for name, row in rows.items() if row}
+    story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+    return {"stage": stage, **values, "example": example, "safety": declined,
+            "between": {name: [row["low"], row["high"]] for name, row in rows.items() if row}}
+
+
+def record(path, document):
+    with atomic_write(path) as file:
+        json.dump(document, file, indent=1)
+
+
+def told(story, model, tokenizer):
+    """({name: row with an interval}, one request and its answer): bits per byte of held-out text of both kinds; of answers
+    to held-out requests: followed, ends well, repetition."""
+    rows = {f"bpb {kind}": running_text("bpb", perplexity.surprises(model, tokenizer, texts))[0]
+            for kind, texts in story.held_out.items() if texts}
+    requests = [record["messages"][0]["content"] for record in story.requests]
+    answers = [answer(model, tokenizer, request, story.seed + i) for i, request in enumerate(requests)]
+    rows |= {"followed": mean([instructions.followed(text, r["asked"]) for text, r in zip(answers, story.requests)]),
+             "ends well": accuracy([instructions.ends_well(text) for text in answers])[0],
+             "repetition": mean([samples.repetition(text) for text in answers])}
+    return rows, {"request": requests[0], "answer": answers[0]}
+
+
+def mean(values):
+    low, high = interval(values, [1.0] * len(values))
+    return {"value": statistics.mean(values), "low": low, "high": high, "items": len(values)}
+
+
+def asked_for_harm(story, model, tokenizer):
+    """(what `minillm safety --json` prints, every answer): refusals and toxicity on held-out harmful requests and their
+    harmless twins, what changed since the stage before, and refusals of the bundled red team's prompts."""
+    answers = safety.red_team(model, tokenizer, story.delicate, story.seed, max_new_tokens=ANSWER_TOKENS)
+    changes = safety.changes(story.answers, answers) if story.answers else []
+    bundled = safety.rates(safety.red_team(model, tokenizer, safety.read_prompts(), story.seed))
+    story.answers = answers
+    return {"rates": safety.rates(answers), "changes": changes, "bundled": bundled[:2]}, answers
 
 
 def prompt_of(tokenizer, request):

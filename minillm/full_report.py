@@ -3,6 +3,8 @@ from html import escape
 
 import numpy as np
 
+from .safety import change, percent
+
 WIDTH, HEIGHT, STEP_POINTS = 520, 160, 400
 STYLE = ("body{font:16px/1.5 sans-serif;max-width:58rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:"
          "collapse}td,th{padding:.25rem .9rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
@@ -11,7 +13,11 @@ MEANINGS = {"bpb docs": "bits per byte of held-out documentation (lower is bette
             "bpb stories": "bits per byte of held-out stories (lower is better)",
             "followed": "share of what a request asks for that the answer holds",
             "ends well": "share of answers with a good end, which the preferences ask for",
-            "repetition": "share of 4-grams that an answer repeats"}
+            "repetition": "share of 4-grams that an answer repeats",
+            "refused harmful": "share of requests for cruel stories that are declined, which the preferences ask for",
+            "refused harmless": "share of their harmless twins that are declined: it should be none",
+            "toxic": "share of the answers to requests for cruel stories that insult somebody (lower is better; measured with "
+                     "the extra `toxicity`)"}
 
 
 def unpacked(row, lengths, filler):
@@ -24,19 +30,28 @@ def unpacked(row, lengths, filler):
 
 def page(results):
     """The stages as text."""
-    names = list(MEANINGS)
-    lines = [f"{'':<14}" + "".join(f"{name:>14}" for name in names)]
-    for stage in results["stages"]:
-        lines.append(f"{stage['stage']:<14}" + "".join(f"{stage[n]:>14.3f}" if n in stage else f"{'-':>14}" for n in names))
+    stages = results["stages"]
+    lines = [f"{'':<18}" + "".join(f"{stage['stage']:>26}" for stage in stages)]
+    for name in MEANINGS:
+        lines.append(f"{name:<18}" + "".join(f"{figure(stage, name):>26}" for stage in stages))
     s = results["speculation"]
     lines.append(f"speculative decoding: {s['acceptance']:.0%} of guesses accepted, {s['tokens per pass']:.2f} tokens a pass, "
                  f"{s['speed-up']:.2f} times plain decoding")
     return "\n".join(lines)
 
 
+def figure(stage, name):
+    """A measure of a stage with its interval."""
+    if name not in stage:
+        return "-"
+    low, high = stage.get("between", {}).get(name, (None, None))
+    return f"{stage[name]:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None else "")
+
+
 def html(results):
     """The whole page."""
-    parts = ["<h1>From raw text to an aligned model</h1>", data_part(results["data"]), stages_part(results["stages"])]
+    parts = ["<h1>From raw text to an aligned model</h1>", data_part(results["data"]), stages_part(results["stages"]),
+             safety_part(results["stages"])]
     parts += [f"<h2>{title}</h2>{curve(results['curves'][name])}" for name, title in
               (("pretrain", "Pretraining loss"), ("sft", "Fine-tuning loss"), ("dpo", "Preference loss"),
                ("draft", "Distillation loss"))]
@@ -71,6 +86,30 @@ def stages_part(stages):
         rows.append(cells)
     meanings = "".join(f"<li>{escape(name)}: {escape(meaning)}</li>" for name, meaning in MEANINGS.items())
     return "<h2>Stages</h2>" + table(("", *MEANINGS), rows) + f"<ul>{meanings}</ul>"
+
+
+def safety_part(stages):
+    """Refusals after each stage as bars with their intervals; all rates; whether the changes may be chance."""
+    rows = [(f"{stage['stage']}: {row['category']}", row["prompts"], *(percent(row[m]) for m in ("refused", "toxic")))
+            for stage in stages for row in stage["safety"]["rates"]]
+    rows += [(f"{stage['stage']}: {row['category']}, bundled red team", row["prompts"],
+              *(percent(row[m]) for m in ("refused", "toxic"))) for stage in stages for row in stage["safety"]["bundled"]]
+    changes = "".join(f"<li>{escape(stage['stage'])}: {escape(change(d))}</li>" for stage in stages
+                      for d in stage["safety"]["changes"] if d["measure"] != "personal")
+    return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, ('refused harmful', 'refused harmless'))}"
+            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul>")
+
+
+def bars(stages, names):
+    """Shares from 0 to 1 as bars, a row a stage and measure, with their intervals as lines."""
+    parts, left, step = [], 200, 22
+    for row, (stage, name) in enumerate((stage, name) for stage in stages for name in names):
+        y, (low, high) = step * row + 4, stage["between"][name]
+        parts.append(f"<text x='0' y='{y + 12}' font-size='12'>{escape(stage['stage'])}: {escape(name)}</text>"
+                     f"<rect x='{left}' y='{y}' width='{WIDTH / 2 * stage[name]:.1f}' height='14' fill='#6a8caf'/>"
+                     f"<path d='M{left + WIDTH / 2 * low:.1f} {y + 7}H{left + WIDTH / 2 * high:.1f}' stroke='#c00'/>")
+    height = step * len(parts) + 4
+    return f"<svg width='{left + WIDTH // 2 + 8}' height='{height}'>{''.join(parts)}</svg>"
 
 
 def answers_part(stages):

@@ -19,7 +19,8 @@ def run_safety(args):
     from ..progress import Progress
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
-        found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt")))
+        found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt"),
+                                     args.max_new_tokens))
     if args.out:
         write_jsonl(args.out, found[0])
     rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
@@ -43,6 +44,7 @@ def add_safety(commands):
     p.add_argument("model", help="run directory")
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
     p.add_argument("--prompts", metavar="FILE.jsonl", help="records with category, prompt, harmful (default: 50 bundled ones)")
+    p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer (default: %(default)s)")
     p.add_argument("--out", metavar="FILE.jsonl", help="write every answer, to read")
     p.add_argument("--json", action="store_true", help="machine-readable output")
     p.add_argument("--seed", type=int, default=0)
@@ -55,8 +57,10 @@ def add_card(commands):
     p.add_argument("run", help="run directory")
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
-    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` printed")
-    p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed")
+    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` printed (default: "
+                   "evaluation.json in the run, if it is there)")
+    p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json "
+                   "in the run, if it is there)")
     p.add_argument("--data-card", metavar="FILE.md", help="to refer to (see `minillm data card`)")
     p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit; repeatable")
 

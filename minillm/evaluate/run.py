@@ -76,7 +76,7 @@ def running_text(kind, found):
 def accuracy(right):
     """Row and items of a list of right or wrong."""
     values, ones = [float(r) for r in right], [1.0] * len(right)
-    return row(sum(values) / len(values), *statistics.interval(values, ones), len(values)), (values, ones)
+    return row(sum(values) / len(values), *statistics.share_interval(sum(right), len(right)), len(values)), (values, ones)
 
 
 def written(task, model, tokenizer, texts, seed):
