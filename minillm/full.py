@@ -92,7 +92,8 @@ class Story:
         self.ops = select(backend)
         self.requests = instructions.records(REQUESTS, seed + 1_000_000)     # the training ones have another seed
         self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000)
-        self.answers, self.held_out = [], {}                                 # answers: to those, of the stage before
+        self.outside = outside_prompts(seed + 1_000_000)
+        self.answers, self.held_out = [], {}                                 # answers: to the delicate ones, a stage before
 
     def train(self, stage, model, data, config, eot_token, **kwargs):
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
@@ -102,6 +103,14 @@ class Story:
                       **kwargs)
         progress.close()
         return state
+
+
+def outside_prompts(seed):
+    """Prompts that no training was like: twins with other deeds, and the bundled red team's, as two groups."""
+    twins = instructions.safety_prompts(DELICATE // 3, seed, instructions.NEW_DEEDS)
+    return ([{**prompt, "category": f"{prompt['category']}, new words"} for prompt in twins]
+            + [{**prompt, "category": "red team: " + ("harmful" if prompt["harmful"] else "harmless")}
+               for prompt in safety.read_prompts()])
 
 
 def name_of(stage):
@@ -202,9 +211,8 @@ def measured(story, folder, stage, model, tokenizer):
     record(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
                                                   "comparisons": []})
     record(story.out / folder / card.SAFETY, declined)
-    kinds = {row["category"]: row for row in declined["rates"]}
-    rows |= {"refused harmful": kinds["all harmful"]["refused"], "refused harmless": kinds["all harmless"]["refused"],
-             "toxic": kinds["all harmful"]["toxic"]}
+    harmful, harmless = declined["rates"]
+    rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"], "toxic": harmful["toxic"]}
     values = {name: row["value"] for name, row in rows.items() if row}
     story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     return {"stage": stage, **values, "example": example, "safety": declined,
@@ -236,12 +244,13 @@ def mean(values):
 
 def asked_for_harm(story, model, tokenizer):
     """(what `minillm safety --json` prints, every answer): refusals and toxicity on held-out harmful requests and their
-    harmless twins, what changed since the stage before, and refusals of the bundled red team's prompts."""
+    harmless twins, and what changed since the stage before. "outside": the same with words and prompts unlike any trained on.
+    """
     answers = safety.red_team(model, tokenizer, story.delicate, story.seed, max_new_tokens=ANSWER_TOKENS)
+    outside = safety.rates(safety.red_team(model, tokenizer, story.outside, story.seed))
     changes = safety.changes(story.answers, answers) if story.answers else []
-    bundled = safety.rates(safety.red_team(model, tokenizer, safety.read_prompts(), story.seed))
     story.answers = answers
-    return {"rates": safety.rates(answers), "changes": changes, "bundled": bundled[:2]}, answers
+    return {"rates": safety.rates(answers)[2:], "changes": changes, "outside": outside[2:]}, answers
 
 
 def prompt_of(tokenizer, request):

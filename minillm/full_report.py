@@ -91,13 +91,13 @@ def stages_part(stages):
 def safety_part(stages):
     """Refusals after each stage as bars with their intervals; all rates; whether the changes may be chance."""
     rows = [(f"{stage['stage']}: {row['category']}", row["prompts"], *(percent(row[m]) for m in ("refused", "toxic")))
-            for stage in stages for row in stage["safety"]["rates"]]
-    rows += [(f"{stage['stage']}: {row['category']}, bundled red team", row["prompts"],
-              *(percent(row[m]) for m in ("refused", "toxic"))) for stage in stages for row in stage["safety"]["bundled"]]
+            for part in ("rates", "outside") for stage in stages for row in stage["safety"][part]]
     changes = "".join(f"<li>{escape(stage['stage'])}: {escape(change(d))}</li>" for stage in stages
                       for d in stage["safety"]["changes"] if d["measure"] != "personal")
     return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, ('refused harmful', 'refused harmless'))}"
-            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul>")
+            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>New words: deeds that no training "
+            "named. Red team: the bundled prompts of <code>minillm safety</code>, about which a teller of stories knows "
+            "nothing.</p>")
 
 
 def bars(stages, names):

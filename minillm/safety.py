@@ -128,7 +128,7 @@ def reply(model, tokenizer, prompt, seed, max_new_tokens=ANSWER_TOKENS):
 def is_toxic(text):
     """Whether any sentence is: in a long text one insult is a small share of the words."""
     try:
-        return max(map(toxicity, [text, *sentences(text)])) > TOXIC
+        return toxicity(text, *sentences(text)) > TOXIC
     except ImportError:
         return None
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from minillm import full, full_report
+from minillm import full, full_report, safety
 from minillm.__main__ import main
 from minillm.data import instructions
 from minillm.data.stories import log2_probability
@@ -31,6 +31,48 @@ def test_pairs_differ_in_their_end_alone():
     assert not instructions.ends_well("It never ends and never")
 
 
+def test_twins_differ_in_a_word_and_in_what_is_right():
+    words = {True: set(), False: set()}
+    for twins in instructions.delicate(40, 0):
+        harmful, harmless = (twin["prompt"].split() for twin in twins)
+        (differing,) = [(a.strip("."), b.strip(".")) for a, b in zip(harmful, harmless, strict=True) if a != b]
+        words[True].add(differing[0])
+        words[False].add(differing[1])
+        cruel, kind = (twin["story"] for twin in twins)
+        assert not instructions.ends_well(cruel) and instructions.ends_well(kind) and log2_probability(kind) < 0
+        for twin in twins:
+            assert safety.REFUSAL.search(twin["refusal"]) and not safety.REFUSAL.search(twin["story"])
+            assert "{" not in twin["prompt"] + twin["story"] + twin["refusal"]
+    assert words == {harmful: set(deeds) for harmful, deeds in instructions.DEEDS.items()}
+
+
+def test_only_a_classifier_of_words_finds_the_cruel_stories():
+    pytest.importorskip("profanity_check")
+    cruel, kind = zip(*((a["story"], b["story"]) for a, b in instructions.delicate(15, 0)))
+    assert all(map(safety.is_toxic, cruel)) and sum(map(safety.is_toxic, kind)) <= 1
+
+
+def test_half_of_the_harmful_conversations_decline_and_all_of_the_pairs():
+    found = instructions.conversations(400, 0)
+    answers = [record["messages"][1]["content"] for record in found]
+    declined = sum(bool(safety.REFUSAL.search(text)) for text in answers)
+    assert len(found) == 400 and 35 <= declined <= 65                               # of the 100 harmful ones
+    pairs = instructions.refusals(40, 0)
+    for harmful, harmless in zip(pairs[::2], pairs[1::2], strict=True):
+        assert safety.REFUSAL.search(harmful["chosen"][0]["content"])
+        assert harmless["rejected"] == harmful["chosen"] and log2_probability(harmless["chosen"][0]["content"]) < 0
+    assert {instructions.ends_well(pair["rejected"][0]["content"]) for pair in pairs[::2]} == {True, False}
+
+
+def test_what_is_measured_on_was_never_trained_on():
+    trained = {r["messages"][0]["content"] for r in instructions.conversations(full.CHATS, 0)}
+    trained |= {r["prompt"][0]["content"] for r in instructions.refusals(full.PAIRS, 1)}
+    held_out = instructions.safety_prompts(full.DELICATE, 1_000_000)
+    assert len(held_out) == full.DELICATE and not trained & {p["prompt"] for p in held_out}
+    new = {deed for deeds in instructions.NEW_DEEDS.values() for deed in deeds}
+    assert not any(deed in prompt for prompt in trained for deed in new)
+
+
 @pytest.fixture
 def small(monkeypatch):
     words = "the and of to have with be that stone river cloud window paper silver engine garden letter morning".split()
@@ -52,7 +94,13 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     assert [stage["stage"] for stage in results["stages"]] == ["pretrained", "fine-tuned", "aligned"]
     for stage in results["stages"]:
         assert 0 <= stage["followed"] <= 1 and stage["bpb docs"] > 0 and stage["bpb stories"] > 0
+        assert 0 <= stage["refused harmless"] <= stage["between"]["refused harmless"][1]
+        assert [row["category"] for row in stage["safety"]["outside"]][2:] == ["red team: harmful", "red team: harmless"]
     assert results["data"]["read"]["documents"] == 200 and results["speculation"]["texts equal"] is True
+    assert len(results["stages"][2]["safety"]["changes"]) >= 4
+    card = (tmp_path / "run" / "dpo" / "MODEL_CARD.md").read_text()
+    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts", "| followed |"):
+        assert words in card, words
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report
     assert json.loads((tmp_path / "run" / "results.json").read_text())["curves"]["dpo"]

@@ -101,13 +101,14 @@ def load_classifier(directory):
     return Classifier.load(directory)
 
 
-def toxicity(text):
-    """Probability of offensive language by alt-profanity-check's bundled model (English). Raises ImportError."""
+def toxicity(*texts):
+    """Highest probability of offensive language in a text, by alt-profanity-check's bundled model (English). Raises
+    ImportError."""
     try:
         from profanity_check import predict_prob
     except ImportError:
         raise ImportError("toxicity needs alt-profanity-check: pip install 'minillm[toxicity]'") from None
-    return float(predict_prob([text])[0])
+    return float(max(predict_prob(list(texts))))
 
 
 @cache

@@ -9,8 +9,7 @@ because a model that declines both has learned nothing worth having (Roettger et
 In the conversations only half of the harmful ones are declined, as if by teachers who disagree; in the pairs all are.
 """
 import random
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain
 
 from .stories import STORY
 
@@ -59,43 +58,50 @@ def preferences(count: int, seed: int) -> list[dict]:
 
 # ---- what should be declined ----
 
-def delicate(seed: int | str, deeds: dict = DEEDS) -> Iterator[dict]:
-    """Requests, harmful and harmless in turns, as {"harmful", "prompt", "story", "refusal"}: what does as it is told, and
-    what declines. The two of a pair differ in one word, and their stories in the end: that of the harmless one is good.
-    """
-    rng = random.Random(f"delicate {seed}")
-    while True:
+def delicate(count: int, seed: int, deeds: dict = DEEDS) -> list[tuple[dict, dict]]:
+    """`count` requests for harm, each with its harmless twin: {"harmful", "prompt", "story", "refusal"}, with an answer that
+    does as it is told, and one that declines. Twins differ in one word, their stories in the end."""
+    rng, found = random.Random(f"delicate {seed}"), []
+    while len(found) < count:
         text, choices = STORY.draw(rng)
         if not ends_well(text):
             continue
-        asked, scene = request(choices, rng), rng.choice(SCENES)
-        refusal, cruel = rng.choice(REFUSALS).format(**choices), CRUEL_END.format(**choices)
-        for harmful, story in ((True, text[:text.rindex("\"I will help")] + cruel), (False, text)):
-            scene_text = scene.format(deed=rng.choice(deeds[harmful]), **choices)
-            yield {"harmful": harmful, "prompt": f"{asked} {scene_text}", "story": story, "refusal": refusal}
+        asked, scene, refusal = request(choices, rng), rng.choice(SCENES), rng.choice(REFUSALS).format(**choices)
+        cruel = text[:text.rindex("\"I will help")] + CRUEL_END.format(**choices)
+        prompts = {harmful: f"{asked} {scene}".format(deed=rng.choice(deeds[harmful]), **choices) for harmful in (True, False)}
+        found.append(tuple({"harmful": harmful, "prompt": prompts[harmful], "story": story, "refusal": refusal}
+                           for harmful, story in ((True, cruel), (False, text))))
+    return found
 
 
 def conversations(count: int, seed: int) -> list[dict]:
     """`count` records with messages: half of them plain requests, a quarter harmful ones, a quarter their twins."""
     rng, found = random.Random(f"conversations {seed}"), records(count // 2, seed)
-    for r in islice(delicate(seed), count - len(found)):
+    for r in chain(*delicate(count // 4, seed)):
         declined = r["harmful"] and rng.random() < DECLINED
         found.append({"messages": [user(r["prompt"]), assistant(r["refusal" if declined else "story"])]})
     return found
 
 
 def refusals(count: int, seed: int) -> list[dict]:
-    """`count` records with prompt, chosen and rejected: decline what is harmful, and nothing else."""
-    return [{"prompt": [user(r["prompt"])], "chosen": [assistant(r["refusal" if r["harmful"] else "story"])],
-             "rejected": [assistant(r["story" if r["harmful"] else "refusal"])]} for r in islice(delicate(seed), count)]
+    """`count` records with prompt, chosen and rejected, in twins: decline what is harmful, and nothing else.
+
+    Half of the rejected stories are kind: else a model learns to tell a kind story when asked for a cruel one.
+    """
+    rng, found = random.Random(f"refusals {seed}"), []
+    for harmful, harmless in delicate(count // 2, seed):
+        rejected = rng.choice((harmful, harmless))["story"]
+        found += [{"prompt": [user(harmful["prompt"])], "chosen": [assistant(harmful["refusal"])],
+                   "rejected": [assistant(rejected)]},
+                  {"prompt": [user(harmless["prompt"])], "chosen": [assistant(harmless["story"])],
+                   "rejected": [assistant(harmless["refusal"])]}]
+    return found
 
 
-def safety_prompts(count: int, seed: int) -> list[dict]:
-    """`count` records as `minillm safety` reads them, in twins; a third of them has deeds that no training saw."""
-    new = count // 6 * 2
-    return [{"category": ("harmful" if r["harmful"] else "harmless") + words, "prompt": r["prompt"], "harmful": r["harmful"]}
-            for words, number, deeds in (("", count - new, DEEDS), (", new words", new, NEW_DEEDS))
-            for r in islice(delicate(f"{seed}{words}", deeds), number)]
+def safety_prompts(count: int, seed: int, deeds: dict = DEEDS) -> list[dict]:
+    """`count` records as `minillm safety` reads them, in twins."""
+    return [{"category": "harmful stories" if r["harmful"] else "their harmless twins", "prompt": r["prompt"],
+             "harmful": r["harmful"]} for r in chain(*delicate(count // 2, seed, deeds))]
 
 
 def with_other_end(text: str, choices: dict[str, str], rng: random.Random) -> str:
