@@ -250,8 +250,9 @@ OPS = {spec.name: spec for spec in (
     OpSpec("head", head_sample, (), wrong("wte", narrower, other_dtype, flatter),
            lambda d: (2 * d.B * d.T * d.C * d.V, 0), kind="decode"),
     OpSpec("mlp", mlp_sample, ("x", "fc_weight", "fc_bias", "proj_weight", "proj_bias"),
-           (("fc_weight other_dtype", "fc_weight", other_dtype, "weight"),
-            ("proj_weight narrower", "proj_weight", narrower, "bias")),
+           wrong("fc_weight", flatter, shorter, other_dtype) + wrong("fc_bias", narrower, other_dtype)
+           + wrong("proj_weight", flatter, shorter, other_dtype) + wrong("proj_bias", narrower, other_dtype)
+           + (("x narrower", "x", narrower, "fc_weight"),),
            lambda d: (16 * d.B * d.T * d.C ** 2, 32 * d.B * d.T * d.C ** 2), composite=True),
     OpSpec("residual_layernorm", residual_layernorm_sample, ("x", "y", "weight", "bias"),
            wrong("y", narrower, other_dtype) + wrong("weight", narrower, other_dtype) + wrong("bias", narrower, other_dtype),

@@ -43,7 +43,7 @@ def attention_backward(dout, cache):
     check_dout(dout, (B, T, C3 // 3), qkv.dtype)
     q, k, v = split_heads(qkv, n_head)
     scale = 1 / math.sqrt(q.shape[-1])
-    dout = dout.reshape(B, T, n_head, -1).swapaxes(1, 2)             # (B, T, C) -> (B, NH, T, HS)
+    dout = dout.reshape(B, T, n_head, q.shape[-1]).swapaxes(1, 2)    # (B, T, C) -> (B, NH, T, HS)
     dv = P.swapaxes(-1, -2) @ dout                                   # (B, NH, T, HS)
     dP = dout @ v.swapaxes(-1, -2)                                   # (B, NH, T, T)
     dS = P * (dP - (dP * P).sum(axis=-1, keepdims=True))             # zero above the diagonal, since P is
@@ -63,6 +63,8 @@ def attention_decode(q, k, v):
     check_shape("v", v, k.shape)
     for name, array in (("k", k), ("v", v)):
         check_dtype(name, array, q.dtype)
+    if not q.shape[3]:
+        raise ValueError(f"q must have at least one number a head: got {q.shape}")
     if q.shape[2] > k.shape[2]:
         raise ValueError(f"q must not be longer than k: got {q.shape[2]} queries for {k.shape[2]} keys")
     scale = 1 / math.sqrt(q.shape[-1])
@@ -74,7 +76,8 @@ def causal_softmax(S):
     T, columns = S.shape[-2:]
     hidden = ~np.tri(T, columns, k=columns - T, dtype=bool)          # True where the column is in the future
     S = np.where(hidden, -math.inf, S)                               # exp(-inf) is exactly 0
-    P = np.exp(S - S.real.max(axis=-1, keepdims=True))               # by real part, so that complex step works
+    top = S.real.max(axis=-1, keepdims=True, initial=-math.inf)      # by real part, so that complex step works
+    P = np.exp(S - top)
     return P / P.sum(axis=-1, keepdims=True)
 
 
@@ -92,5 +95,5 @@ def merge_heads(x):
 
 
 def check_heads(width, n_head):
-    if n_head < 1 or width % (3 * n_head):
+    if n_head < 1 or not width or width % (3 * n_head):
         raise ValueError(f"qkv must have a last axis of 3 * n_head * HS: got {width} with n_head={n_head}")

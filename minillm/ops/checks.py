@@ -1,10 +1,14 @@
 """Checks of an op's inputs: one clear ValueError that names the argument, what was expected and what came."""
+import math
+
 import numpy as np
 
 
 def check_shape(name, array, expected):
     """expected: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
-    shape = np.shape(array)
+    if not hasattr(array, "shape"):
+        raise ValueError(f"{name} must be an array: got {type(array).__name__}")
+    shape = array.shape
     if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape)):
         wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ")"
         raise ValueError(f"{name} must have shape {wanted}: got {shape}")
@@ -47,6 +51,13 @@ def check_float(name, array):
         raise ValueError(f"{name} must be an array of floats: got {getattr(array, 'dtype', type(array).__name__)}")
 
 
+def check_rows(name, array):
+    """The same for an op that treats its last axis as a row."""
+    check_float(name, array)
+    if not array.ndim:
+        raise ValueError(f"{name} must have at least one axis: got a single number")
+
+
 def check_ids(name, ids, size, ignore_index=None):
     """Integers in [0, size), or equal to ignore_index."""
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
@@ -61,4 +72,4 @@ def check_ids(name, ids, size, ignore_index=None):
 
 def rows(x):
     """(..., C) -> (N, C): the view in which every leading axis is just 'more rows'."""
-    return x.reshape(-1, x.shape[-1])
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])           # not -1, which an empty array leaves open

@@ -23,6 +23,8 @@ def cross_entropy_forward(logits, targets, ignore_index=-1):
     """logits (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache."""
     check_float("logits", logits)
     check_shape("logits", logits, (None, None))
+    if not logits.shape[1]:
+        raise ValueError(f"logits must have at least one column: got {logits.shape}")
     check_shape("targets", targets, (len(logits),))
     check_ids("targets", targets, logits.shape[1], ignore_index)
     top = logits.real.max(axis=1)                                        # (N,)

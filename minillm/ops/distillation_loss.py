@@ -26,6 +26,8 @@ def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=
     """
     check_float("logits", logits)
     check_shape("logits", logits, (None, None))
+    if not logits.shape[1]:
+        raise ValueError(f"logits must have at least one column: got {logits.shape}")
     check_shape("teacher", teacher, logits.shape)
     check_dtype("teacher", teacher, logits.dtype)
     check_shape("targets", targets, (len(logits),))

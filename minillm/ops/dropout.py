@@ -22,10 +22,7 @@ from .checks import check_dout, check_float
 def dropout_forward(x, p, key):
     """x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart."""
     check_float("x", x)
-    if not 0 <= p < 1:
-        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
-    if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):
-        raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
+    check_mask(p, key)
     return scaled(x, p, key), (p, key, x.shape, x.dtype)
 
 
@@ -34,6 +31,14 @@ def dropout_backward(dout, cache):
     p, key, shape, dtype = cache
     check_dout(dout, shape, dtype)
     return scaled(dout, p, key)
+
+
+def check_mask(p, key):
+    """What a mask is made of."""
+    if not 0 <= p < 1:
+        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
+    if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):
+        raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
 
 
 def scaled(x, p, key):

@@ -20,12 +20,14 @@ For dx let g = dout * weight be the gradient at xhat. x reaches the loss along t
 So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
-from .checks import added, check_dout, check_dtype, check_float, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
     """x (..., C), weight (C), bias (C), eps > 0 -> out (..., C), cache. ValueError for shapes or dtypes that differ."""
-    check_float("x", x)
+    check_rows("x", x)
+    if not x.shape[-1]:
+        raise ValueError(f"x must have at least one number a row: got {x.shape}")
     for name, array in (("weight", weight), ("bias", bias)):
         check_shape(name, array, (x.shape[-1],))
         check_dtype(name, array, x.dtype)

@@ -13,19 +13,19 @@ Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the t
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
-from .checks import added, check_dout, check_dtype, check_float, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
 
 
 def linear_forward(x, weight, bias):
     """x (..., I), weight (I, J), bias (J) -> out (..., J), cache. Raises ValueError for shapes or dtypes that differ."""
-    check_float("x", x)
+    check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
     check_shape("bias", bias, (weight.shape[1],))
     check_dtype("weight", weight, x.dtype)
     check_dtype("bias", bias, x.dtype)
     out = rows(x) @ weight                        # (N, I) @ (I, J) -> (N, J)
     out += bias
-    return out.reshape(*x.shape[:-1], -1), (x, weight)
+    return out.reshape(*x.shape[:-1], weight.shape[1]), (x, weight)
 
 
 def linear_backward(dout, cache, into=None):

@@ -30,6 +30,8 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
     check_shape("x", x, (None, None))
     check_shape("wte", wte, (None, x.shape[1]))
     check_dtype("wte", wte, x.dtype)
+    if not len(wte):
+        raise ValueError(f"wte must have at least one row: got {wte.shape}")
     check_shape("targets", targets, (len(x),))
     losses = np.empty(len(x), x.dtype)
     for chunk in chunks(len(x)):

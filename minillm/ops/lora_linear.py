@@ -11,31 +11,30 @@ I J. With b = 0 at the start the layer is the frozen one. dout reaches x on both
 
 Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
-from .checks import added, check_dout, check_dtype, check_float, check_shape, rows
-from .dropout import scaled
+from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .dropout import check_mask, scaled
 
 
 def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
     """x (..., I), weight (I, J), bias (J), a (I, r), b (r, J) -> out (..., J), cache.
 
     scale: alpha / r. p, key: dropout on the way to `a`, as in ops/dropout.py. Raises ValueError for shapes or dtypes that
-    do not fit, and for p outside [0, 1).
+    do not fit, for p outside [0, 1) and for a key that is not three words.
     """
-    check_float("x", x)
+    check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
     check_shape("bias", bias, (weight.shape[1],))
     check_shape("a", a, (x.shape[-1], None))
     check_shape("b", b, (a.shape[1], weight.shape[1]))
     for name, array in (("weight", weight), ("bias", bias), ("a", a), ("b", b)):
         check_dtype(name, array, x.dtype)
-    if not 0 <= p < 1:
-        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
+    check_mask(p, key)
     dropped = rows(scaled(x, p, key) if p else x)                         # (N, I)
     h = dropped @ a                                                       # (N, I) @ (I, r) -> (N, r)
     out = rows(x) @ weight                                                # (N, I) @ (I, J) -> (N, J)
     out += bias
     out += (scale * h) @ b                                                # (N, r) @ (r, J) -> (N, J)
-    return out.reshape(*x.shape[:-1], -1), (x, dropped, h, weight, a, b, scale, p, key)
+    return out.reshape(*x.shape[:-1], weight.shape[1]), (x, dropped, h, weight, a, b, scale, p, key)
 
 
 def lora_linear_backward(dout, cache, into=None):

@@ -16,12 +16,21 @@ taken from, so the same page serves every backend.
 from types import SimpleNamespace
 
 from . import gelu, linear
+from .checks import check_dtype, check_rows, check_shape
 
 REFERENCE = SimpleNamespace(**{**vars(linear), **vars(gelu)})
 
 
 def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
     """x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out (..., C), cache."""
+    check_rows("x", x)
+    check_shape("fc_weight", fc_weight, (x.shape[-1], None))
+    check_shape("fc_bias", fc_bias, (fc_weight.shape[1],))
+    check_shape("proj_weight", proj_weight, (fc_weight.shape[1], None))
+    check_shape("proj_bias", proj_bias, (proj_weight.shape[1],))
+    for name, array in (("fc_weight", fc_weight), ("fc_bias", fc_bias), ("proj_weight", proj_weight),
+                        ("proj_bias", proj_bias)):
+        check_dtype(name, array, x.dtype)
     h, fc_cache = ops.linear_forward(x, fc_weight, fc_bias)              # (..., F)
     a, gelu_cache = ops.gelu_forward(h)                                  # (..., F)
     out, proj_cache = ops.linear_forward(a, proj_weight, proj_bias)      # (..., C)

@@ -13,13 +13,13 @@ Nothing else is new; LayerNorm's part is derived in layernorm.py. Done apart, th
 read again, and the sum of gradients likewise: a compiled op does each in one pass. `s` is a fresh array: `x += y`
 would overwrite what an earlier op may still hold in its cache.
 """
-from .checks import check_dout, check_dtype, check_float, check_shape
+from .checks import check_dout, check_dtype, check_rows, check_shape
 from .layernorm import layernorm_backward, layernorm_forward
 
 
 def residual_layernorm_forward(x, y, weight, bias, eps=1e-5):
     """x (..., C), y (..., C), weight (C), bias (C), eps > 0 -> (s (..., C), out (..., C)), cache."""
-    check_float("x", x)
+    check_rows("x", x)
     check_shape("y", y, x.shape)
     check_dtype("y", y, x.dtype)
     s = x + y

@@ -18,5 +18,7 @@ def sum_squares(x):
     """x (P,) -> float. NaN or infinity in x gives NaN or infinity."""
     check_float("x", x)
     check_shape("x", x, (None,))
+    if x.dtype.kind == "c":
+        raise ValueError(f"x must be an array of real numbers: got {x.dtype}")
     pieces = (x[start:start + PIECE].astype(np.float64) for start in range(0, x.size, PIECE))
     return math.fsum(float(np.square(piece, out=piece).sum()) for piece in pieces)
