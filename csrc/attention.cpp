@@ -339,7 +339,7 @@ struct AttentionSimd {
 AttentionSizes attention_sizes(const py::array& qkv, int64_t n_head) {
     check_shape("qkv", qkv, {ANY, ANY, ANY});
     int64_t width = qkv.shape(2);
-    if (n_head < 1 || width % (3 * n_head) || width == 0)
+    if (n_head < 1 || n_head > width / 3 || width % (3 * n_head))
         fail("qkv must have a last axis of 3 * n_head * HS: got " + std::to_string(width) + " with n_head=" +
              std::to_string(n_head));
     return {qkv.shape(0), qkv.shape(1), n_head, width / (3 * n_head)};
@@ -364,13 +364,13 @@ py::tuple attention_forward(py::array qkv, int64_t n_head) {
 
 template <class Rung>
 py::array attention_backward(py::array dout, py::tuple cache) {
-    py::array qkv = cache[0], out = cache[2], logsumexp = cache[3];
+    py::array qkv = cached(cache, 0), out = cached(cache, 2), logsumexp = cached(cache, 3);
     return by_dtype("qkv", qkv, [&](auto zero) -> py::array {
         using T = decltype(zero);
         AttentionSizes n = attention_sizes(qkv, cache[1].cast<int64_t>());
         const T *pd = input<T>("dout", dout, {n.B, n.T, n.C()}), *px = input<T>("qkv", qkv, shape_of(qkv)),
-                *po = input<T>("out", out, {n.B, n.T, n.C()}),
-                *pl = input<T>("logsumexp", logsumexp, {n.B, n.NH, n.T});
+                *po = input<T>("cached out", out, {n.B, n.T, n.C()}),
+                *pl = input<T>("cached logsumexp", logsumexp, {n.B, n.NH, n.T});
         auto dqkv = fresh<T>(shape_of(qkv));
         T* pdx = dqkv.mutable_data();
         {
@@ -391,7 +391,7 @@ struct HeadsView {
         if (!py::isinstance<py::array_t<T>>(a))
             fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
                  string(py::str(a.dtype())));
-        if (a.strides(3) != sizeof(T) && a.shape(3) > 1) fail(string(name) + " must have a contiguous last axis");
+        if (a.strides(3) != sizeof(T) && a.shape(3) > 1 && a.size()) fail(string(name) + " must have a contiguous last axis");
         if (a.strides(2) % int64_t(sizeof(T))) fail(string(name) + " must have rows a whole number of elements apart");
         data = static_cast<const char*>(a.data());
         batch = a.strides(0), head = a.strides(1), row = a.strides(2) / int64_t(sizeof(T));
@@ -420,6 +420,7 @@ py::array attention_decode(py::array q, py::array k, py::array v) {
     return by_dtype("q", q, [&](auto zero) -> py::array {
         using T = decltype(zero);
         check_shape("q", q, {ANY, ANY, ANY, ANY});
+        if (q.shape(3) == 0) fail("q must have at least one number a head: got " + shape_text(q));
         AttentionSizes n{q.shape(0), q.shape(2), q.shape(1), q.shape(3)};
         HeadsView<T> qs("q", q, shape_of(q)), ks("k", k, {n.B, n.NH, ANY, n.HS});
         int64_t S = k.shape(2);

@@ -96,11 +96,12 @@ py::tuple attention_forward_bf16(py::array qkv, int64_t n_head) {
 }
 
 py::array attention_backward_bf16(py::array dout, py::tuple cache) {
-    py::array qkv = cache[0], out = cache[2], logsumexp = cache[3];
+    py::array qkv = cached(cache, 0), out = cached(cache, 2), logsumexp = cached(cache, 3);
     AttentionSizes n = attention_sizes(qkv, cache[1].cast<int64_t>());
     const float* pd = input<float>("dout", dout, {n.B, n.T, n.C()});
-    auto *px = (const bf16*)qkv.data(), *po = (const bf16*)out.data();
-    auto* pl = (const float*)logsumexp.data();
+    auto* px = (const bf16*)input<uint16_t>("cached qkv", qkv, shape_of(qkv));
+    auto* po = (const bf16*)input<uint16_t>("cached out", out, {n.B, n.T, n.C()});
+    const float* pl = input<float>("cached logsumexp", logsumexp, {n.B, n.NH, n.T});
     auto dqkv = fresh<float>(shape_of(qkv));
     float* pdx = dqkv.mutable_data();
     {

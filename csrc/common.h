@@ -61,6 +61,14 @@ const T* input(const char* name, const py::array& a, const Shape& shape) {
     return static_cast<const T*>(a.data());
 }
 
+// An array that the forward left for the backward. Its dtype and shape are checked by `input` like an argument's: a cache
+// may come from another backend's forward, whose numbers are of another kind.
+inline py::array cached(const py::tuple& cache, size_t i) {
+    if (i >= cache.size() || !py::isinstance<py::array>(cache[i]))
+        fail("cache must be what this op's forward returned: it has no array at " + std::to_string(i));
+    return py::reinterpret_borrow<py::array>(cache[i]);
+}
+
 template <class T>
 T* in_place(const char* name, py::array& a, const Shape& shape) {
     input<T>(name, a, shape);

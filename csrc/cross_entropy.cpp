@@ -91,13 +91,14 @@ py::tuple cross_entropy_forward(py::array logits, py::array targets, int64_t ign
 }
 
 py::array cross_entropy_backward(py::array dout, py::tuple cache) {
-    py::array logits = cache[0], targets = cache[1], top = cache[2], logsum = cache[3];
+    py::array logits = cached(cache, 0), targets = cached(cache, 1), top = cached(cache, 2), logsum = cached(cache, 3);
+    check_shape("logits", logits, {ANY, ANY});
     auto ignore_index = cache[4].cast<int64_t>();
     return by_dtype("logits", logits, [&](auto zero) -> py::array {
         using T = decltype(zero);
         int64_t N = logits.shape(0), V = logits.shape(1);
         const T *pd = input<T>("dout", dout, {N}), *pz = input<T>("logits", logits, {N, V}),
-                *pm = input<T>("top", top, {N}), *ps = input<T>("logsum", logsum, {N});
+                *pm = input<T>("cached top", top, {N}), *ps = input<T>("cached logsum", logsum, {N});
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         auto dlogits = fresh<T>({N, V});
         T* pdz = dlogits.mutable_data();

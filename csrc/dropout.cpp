@@ -73,9 +73,11 @@ PhiloxKey philox_key(const py::tuple& key) {
     fail("key must be (seed, step, site), three integers in [0, 2^64): got " + string(py::str(key)));
 }
 
+constexpr int64_t mask_bytes(int64_t n) { return (n + 7) / 8 + 1; }      // and a byte that `kept` may look at
+
 py::array_t<uint8_t> keep_mask(int64_t n, double p, const py::tuple& key) {
     PhiloxKey words = philox_key(key);
-    auto keep = fresh<uint8_t>({(n + 7) / 8 + 1});        // and a byte that `kept` may look at
+    auto keep = fresh<uint8_t>({mask_bytes(n)});
     uint8_t* pk = keep.mutable_data();
     py::gil_scoped_release nogil;
     dropout_mask_kernel(pk, n, p, words);
@@ -87,7 +89,7 @@ py::array_t<T> dropped(const char* name, const py::array& x, const Shape& shape,
     const T* px = input<T>(name, x, shape);
     auto out = fresh<T>(shape);
     T* po = out.mutable_data();
-    auto* pk = static_cast<const uint8_t*>(keep.data());
+    const uint8_t* pk = input<uint8_t>("cached keep", keep, {mask_bytes(out.size())});
     py::gil_scoped_release nogil;
     dropout_kernel<T>(po, px, pk, out.size(), p);
     return out;
@@ -106,7 +108,7 @@ py::tuple dropout_forward(py::array x, double p, py::tuple key) {
 py::array dropout_backward(py::array dout, py::tuple cache) {
     auto shape = cache[2].cast<Shape>();
     return by_dtype("x", py::array(cache[3].cast<py::dtype>(), Shape{0}), [&](auto zero) -> py::array {
-        return dropped<decltype(zero)>("dout", dout, shape, cache[1].cast<double>(), cache[0].cast<py::array>());
+        return dropped<decltype(zero)>("dout", dout, shape, cache[1].cast<double>(), cached(cache, 0));
     });
 }
 

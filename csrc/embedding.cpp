@@ -45,6 +45,12 @@ py::array_t<T> zeros(const Shape& shape) {
     return py::module_::import("numpy").attr("zeros")(shape, py::dtype::of<T>());
 }
 
+void check_fits(int64_t S, int64_t start, const py::array& wpe) {
+    if (start < 0 || start > wpe.shape(0) - S)
+        fail("tokens must fit into block_size " + std::to_string(wpe.shape(0)) + ": got " + std::to_string(S) +
+             " tokens from position " + std::to_string(start));
+}
+
 py::tuple embedding_forward(py::array tokens, py::array wte, py::array wpe, int64_t start) {
     return by_dtype("wte", wte, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
@@ -53,9 +59,7 @@ py::tuple embedding_forward(py::array tokens, py::array wte, py::array wpe, int6
         const T* ppe = input<T>("wpe", wpe, {ANY, C});
         auto checked = ids("tokens", tokens, {ANY, ANY}, V);
         int64_t B = checked.shape(0), S = checked.shape(1);
-        if (start < 0 || start > wpe.shape(0) - S)
-            fail("tokens must fit into block_size " + std::to_string(wpe.shape(0)) + ": got " + std::to_string(S) +
-                 " tokens from position " + std::to_string(start));
+        check_fits(S, start, wpe);
         auto out = fresh<T>({B, S, C});
         T* po = out.mutable_data();
         const int64_t* pt = checked.data();
@@ -68,11 +72,14 @@ py::tuple embedding_forward(py::array tokens, py::array wte, py::array wpe, int6
 }
 
 py::tuple embedding_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array tokens = cache[0], wte = cache[1], wpe = cache[2];
+    py::array tokens = cached(cache, 0), wte = cached(cache, 1), wpe = cached(cache, 2);
+    check_shape("tokens", tokens, {ANY, ANY}), check_shape("wte", wte, {ANY, ANY});
+    check_shape("wpe", wpe, {ANY, wte.shape(1)});
     auto start = cache[3].cast<int64_t>();
     return by_dtype("wte", wte, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
         int64_t B = tokens.shape(0), S = tokens.shape(1), C = wte.shape(1);
+        check_fits(S, start, wpe);
         const T* pd = input<T>("dout", dout, {B, S, C});
         auto checked = ids("tokens", tokens, {B, S}, wte.shape(0));      // again: the caller's array may have changed
         auto d = added_to_all<T>(into, {shape_of(wte), shape_of(wpe)}, &zeros<T>);         // dwte, dwpe

@@ -32,7 +32,7 @@ py::tuple gelu_forward(py::array x) {
 }
 
 py::array gelu_backward(py::array dout, py::tuple cache) {
-    py::array x = cache[0];
+    py::array x = cached(cache, 0);
     return by_dtype("x", x, [&](auto zero) -> py::array {
         using T = decltype(zero);
         const T *pd = input<T>("dout", dout, shape_of(x)), *px = input<T>("x", x, shape_of(x));

@@ -142,14 +142,14 @@ py::tuple residual_layernorm_forward(py::array x, py::array y, py::array weight,
 
 // (dx, dweight, dbias), with dsum, an array or None, added to dx.
 py::tuple layernorm_gradients(py::object dsum, py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], weight = cache[1], mean = cache[2], rstd = cache[3];
+    py::array x = cached(cache, 0), weight = cached(cache, 1), mean = cached(cache, 2), rstd = cached(cache, 3);
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = mean.size();
+        int64_t C = last("x", x), N = C ? x.size() / C : 0;
+        const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {C}),
+                *pm = input<T>("cached mean", mean, {N}), *pr = input<T>("cached rstd", rstd, {N});
         const T* pd = input<T>("dout", dout, shape_of(x));
         const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", dsum.cast<py::array>(), shape_of(x));
-        auto *px = (const T*)x.data(), *pw = (const T*)weight.data(), *pm = (const T*)mean.data(),
-             *pr = (const T*)rstd.data();
         auto dx = fresh<T>(shape_of(x));
         auto d = added_to_all<T>(into, {{C}, {C}});                                // dweight, dbias
         T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();

@@ -74,12 +74,13 @@ py::tuple linear_forward(py::array x, py::array weight, py::array bias) {
 
 template <template <class> class Layer, bool FLOAT_ONLY>
 py::tuple linear_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], weight = cache[1];
+    py::array x = cached(cache, 0), weight = cached(cache, 1);
     return by_float<FLOAT_ONLY>("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
-        int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
+        int64_t I = last("x", x), N = rows_of(x);
+        const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {I, ANY});
+        int64_t J = weight.shape(1);
         const T* pd = input<T>("dout", dout, with_last(x, J));
-        auto *px = (const T*)x.data(), *pw = (const T*)weight.data();
         auto dx = fresh<T>(shape_of(x));
         auto d = added_to_all<T>(into, {{I, J}, {J}});                             // dweight, dbias
         T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();

@@ -43,10 +43,12 @@ py::tuple linear_forward_bf16(py::array x, py::array weight, py::array bias) {
 }
 
 py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], weight = cache[1];
-    int64_t N = rows_of(x), I = weight.shape(0), J = weight.shape(1);
+    py::array x = cached(cache, 0), weight = cached(cache, 1);
+    int64_t I = last("x", x), N = rows_of(x);
+    auto* px = (const bf16*)input<uint16_t>("cached x", x, shape_of(x));
+    check_shape("weight", weight, {I, ANY});
+    int64_t J = weight.shape(1);
     const float* pd = input<float>("dout", dout, with_last(x, J));
-    auto* px = (const bf16*)x.data();
     auto dx = fresh<float>(shape_of(x));
     auto d = added_to_all<float>(into, {{I, J}, {J}});                             // dweight, dbias
     float *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();

@@ -165,15 +165,19 @@ py::tuple linear_cross_entropy_forward(py::array x, py::array wte, py::array tar
 }
 
 py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], wte = cache[1], targets = cache[2], top = cache[4], logsum = cache[5], logits = cache[6];
+    py::array x = cached(cache, 0), wte = cached(cache, 1), targets = cached(cache, 2), top = cached(cache, 4),
+              logsum = cached(cache, 5), logits = cached(cache, 6);
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
-        int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
-        const T* pd = input<T>("dout", dout, {N});
-        Head<T> head{(const T*)x.data(), (const T*)wte.data(), (const int64_t*)targets.data(), cache[3].cast<int64_t>(),
-                     N, V, C};
-        RowSums<T> sums{(T*)top.data(), (T*)logsum.data()};                        // read only
-        auto* kept = logits.shape(0) ? (const T*)logits.data() : nullptr;
+        const T* px = input<T>("x", x, {ANY, ANY});
+        int64_t N = x.shape(0), C = x.shape(1);
+        const T* pw = input<T>("wte", wte, {ANY, C});
+        int64_t V = wte.shape(0);
+        const T *pd = input<T>("dout", dout, {N}), *pm = input<T>("cached top", top, {N}),
+                *ps = input<T>("cached logsum", logsum, {N}),
+                *kept = logits.size() ? input<T>("cached logits", logits, {N, V}) : nullptr;
+        Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cache[3].cast<int64_t>(), N, V, C};
+        RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};                   // read only
         auto dx = fresh<T>({N, C}), dwte = added_to<T>(into, {V, C}, [&] { return fresh<T>({V, C}); });
         T *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
         bool add = !into.is_none();

@@ -195,16 +195,27 @@ py::tuple linear_cross_entropy_forward_bf16(py::array x, py::array wte, py::arra
     return py::make_tuple(losses, py::make_tuple(rounded_x, wte, checked, ignore_index, losses, top, logsum, tops, kept));
 }
 
+// What the forward left, checked; read only, though its type says nothing of that.
+HeadCache cache_left(const py::tuple& cache, int64_t N, int64_t V) {
+    auto floats = [&](const char* name, size_t i, const Shape& shape) {
+        return const_cast<float*>(input<float>(name, cached(cache, i), shape));
+    };
+    return {floats("cached losses", 4, {N}),
+            {floats("cached top", 5, {N}), floats("cached logsum", 6, {N})},
+            floats("cached tops", 7, {N, ceil_div(V, HEAD_COLUMNS_BF16)}),
+            (bf16*)input<uint16_t>("cached kept", cached(cache, 8), {rows_kept(N, V), V}),
+            rows_kept(N, V)};
+}
+
 py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], wte = cache[1], targets = cache[2], losses = cache[4], top = cache[5], logsum = cache[6],
-              tops = cache[7], kept = cache[8];
-    int64_t N = x.shape(0), C = x.shape(1), V = wte.shape(0);
+    py::array x = cached(cache, 0), wte = cached(cache, 1), targets = cached(cache, 2);
+    auto* px = (const bf16*)input<uint16_t>("cached x", x, {ANY, ANY});
+    int64_t N = x.shape(0), C = x.shape(1);
+    check_shape("wte", wte, {ANY, C});
+    int64_t V = wte.shape(0);
     const float* pd = input<float>("dout", dout, {N});
-    auto* px = (const bf16*)x.data();
-    auto* pt = (const int64_t*)targets.data();
-    int64_t ignore_index = cache[3].cast<int64_t>();
-    HeadCache left{(float*)losses.data(), {(float*)top.data(), (float*)logsum.data()}, (float*)tops.data(),
-                   (bf16*)kept.data(), kept.shape(0)};                                // read only
+    const int64_t *pt = input<int64_t>("cached targets", targets, {N}), ignore_index = cache[3].cast<int64_t>();
+    HeadCache left = cache_left(cache, N, V);
     auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
     bool add = !into.is_none();
     float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();

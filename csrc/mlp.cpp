@@ -94,13 +94,15 @@ py::tuple mlp_forward(py::array x, py::array fc_weight, py::array fc_bias, py::a
 }
 
 py::tuple mlp_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
+    py::array x = cached(cache, 0), fc_weight = cached(cache, 1), proj_weight = cached(cache, 2), h = cached(cache, 3);
     return by_dtype("x", x, [&](auto zero) -> py::tuple {
         using T = decltype(zero);
-        int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
+        int64_t C = last("x", x), N = rows_of(x);
+        const T *px = input<T>("x", x, shape_of(x)), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
+        int64_t F = fc_weight.shape(1);
+        const T *w2 = input<T>("proj_weight", proj_weight, {F, ANY}), *ph = input<T>("cached h", h, {N, F});
+        int64_t D = proj_weight.shape(1);
         const T* pd = input<T>("dout", dout, with_last(x, D));
-        auto *px = (const T*)x.data(), *w1 = (const T*)fc_weight.data(), *w2 = (const T*)proj_weight.data(),
-             *ph = (const T*)h.data();
         auto dx = fresh<T>(shape_of(x));
         auto dw = added_to_all<T>(into, {{C, F}, {F}, {F, D}, {D}});
         MlpGradients<T> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),

@@ -91,10 +91,15 @@ py::tuple mlp_forward_bf16(py::array x, py::array fc_weight, py::array fc_bias, 
 }
 
 py::tuple mlp_backward_bf16(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cache[0], fc_weight = cache[1], proj_weight = cache[2], h = cache[3];
-    int64_t N = rows_of(x), C = fc_weight.shape(0), F = fc_weight.shape(1), D = proj_weight.shape(1);
+    py::array x = cached(cache, 0), fc_weight = cached(cache, 1), proj_weight = cached(cache, 2), h = cached(cache, 3);
+    int64_t C = last("x", x), N = rows_of(x);
+    auto* px = (const bf16*)input<uint16_t>("cached x", x, shape_of(x));
+    check_shape("fc_weight", fc_weight, {C, ANY});
+    int64_t F = fc_weight.shape(1);
+    auto* ph = (const bf16*)input<uint16_t>("cached h", h, {N, F});
+    check_shape("proj_weight", proj_weight, {F, ANY});
+    int64_t D = proj_weight.shape(1);
     const float* pd = input<float>("dout", dout, with_last(x, D));
-    auto *px = (const bf16*)x.data(), *ph = (const bf16*)h.data();
     auto dx = fresh<float>(shape_of(x));
     auto dw = added_to_all<float>(into, {{C, F}, {F}, {F, D}, {D}});
     MlpGradients<float> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),

@@ -23,7 +23,7 @@ constexpr int ANY_RUNG = 0;
 Sizes sizes_of(const py::array& qkv, int64_t n_head, bool causal) {
     check_shape("qkv", qkv, {ANY, ANY, ANY});
     const int64_t T = qkv.shape(1), width = qkv.shape(2);
-    if (n_head < 1 || width % (3 * n_head))
+    if (n_head < 1 || n_head > width / 3 || width % (3 * n_head))
         fail("qkv must have a last axis of 3 * n_head * HS: got " + std::to_string(width) +
              " with n_head=" + std::to_string(n_head));
     const int64_t HS = width / (3 * n_head);
