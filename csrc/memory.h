@@ -26,7 +26,7 @@ class Pool {
         int64_t since;                                           // a count of all that were ever given back
     };
     std::map<int64_t, std::deque<Waiting>> blocks;               // by size, the oldest in front
-    int64_t kept = 0, used = 0, most = 0, given = 0;             // bytes: waiting here, out in arrays, most ever out
+    int64_t kept = 0, given = 0;                                 // bytes waiting here; a count of all ever given back
     std::mutex lock;
 
     // Sizes in steps of an eighth, so that arrays of nearly equal size share blocks and at most 1/8 is wasted.
@@ -62,8 +62,6 @@ public:
                 if (found->second.empty()) blocks.erase(found);
                 kept -= size;
             }
-            used += size;
-            most = std::max(most, used);
         }
         if (!block) block = from_system(size);
         *reinterpret_cast<int64_t*>(block) = size;
@@ -76,10 +74,8 @@ public:
         std::vector<char*> gone;
         {
             std::lock_guard<std::mutex> guard(lock);
-            used -= size;
-            int64_t room = std::min(KEPT, most - used);              // never holds more than the arrays once did
-            if (size <= room) {
-                while (kept && kept + size > room) gone.push_back(forget_oldest());
+            if (size <= KEPT) {
+                while (kept + size > KEPT) gone.push_back(forget_oldest());
                 blocks[size].push_back({block, given++});
                 kept += size;
             } else {
