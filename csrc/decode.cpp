@@ -143,8 +143,10 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t R = d.n.R, T = d.n.T, C = d.n.C, V = d.n.V;
     int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = R * count;
     bool many = C * C * int64_t(d.blocks.size()) + C * V > 1 << 18;
+    Team team;
 #pragma omp parallel if (many)
     {
+        KeptApart apart(team);
         ForwardHead<float> head(T, longest, d.n.HS);
         embed_rows(d);
         for (size_t layer = 0; layer < d.blocks.size(); layer++) decode_block(d, d.blocks[layer], head, layer);

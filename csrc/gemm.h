@@ -291,8 +291,10 @@ void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B
     Element* packed_a =
         scratch_a.at_least(std::min(ceil_div(M, R) * R, ROWS_OF_A) * Engine::elements(std::min(K, PART)));
     bool many = M * N * K > 1 << 17;
+    Team team;
 #pragma omp parallel if (many)
     {
+        KeptApart apart(team);
         int64_t threads = omp_get_num_threads();
         Element* packed_b =
             scratch_b.at_least(STRIP * Engine::COLUMNS * Engine::elements(std::min(K, Engine::DEPTH)));

@@ -287,8 +287,10 @@ void multiply_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B
     auto left = [&](int64_t i, int64_t k, int64_t) {
         return RowsOfA(A.data + i * A.stride + k, A.stride, M - i);
     };
+    Team team;
 #pragma omp parallel if (M * N * K > 1 << 17)
     {
+        KeptApart apart(team);
         Grid grid = Grid::of<Engine>(M, N, omp_get_num_threads());
         Pair* packed_b = scratch.at_least(grid.strip * Engine::elements(std::min(K, Engine::DEPTH)));
 #pragma omp for schedule(dynamic)
