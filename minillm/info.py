@@ -2,6 +2,7 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from . import _cpp, registry
 from .version import __version__
 
+FEATURES = sorted(set().union(*_cpp.NEEDS.values()))       # of the CPU, those that kernels are built for
+OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without
 OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": "oracle tests, benchmark columns",
             "transformers": "oracle tests", "tiktoken": "oracle tests"}
 
@@ -17,7 +20,9 @@ def gather():
     """Everything as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "cpu_features": [name for name in FEATURES if name in _cpp.cpu_flags()],
             "instruction_sets": _cpp.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
+            "other_modules": {name: find_spec(f"{_cpp.__name__}.{name}") is not None for name in OTHER},
             "cuda": {backend: cuda_state(backend) for backend in ("cuda", "cudasim")},
             "ops": dict(registry.select("auto").backends), "optional": optional()}
 
@@ -25,13 +30,16 @@ def gather():
 def page(facts):
     """The same for people."""
     lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
-             f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores", "", "C++ kernels"]
+             f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
+             f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "", "C++ kernels"]
     for isa, why_not in facts["instruction_sets"].items():
         state = "in use" if isa == facts["in_use"] else why_not or "built, can be chosen with MINILLM_CPU=" + isa
         lines.append(f"    {isa:<10}{state}")
     if not facts["in_use"]:
         lines.append(f"    none in use: everything runs on NumPy. To build them: {registry.BUILD}")
     lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
+    lines += [f"    {name:<10}{'built' if built else 'not built'}: {OTHER[name]}{'' if built else ' runs in Python'}"
+              for name, built in facts["other_modules"].items()]
     lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]

@@ -158,10 +158,16 @@ def first_token(tokenizer):
 
 
 def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="float64"):
-    """Check the ops (default: all) on the backends (default: all that are built), or a whole model; returns dicts."""
+    """Check the ops (default: all) on the backends (default: all that are built), or a whole model; returns dicts.
+
+    Raises ValueError for an op that has no gradient, and for a backend that does not take the dtype the method needs.
+    """
     check_ops(ops or [])
+    for op in ops or []:
+        if OPS[op].kind != "pair":
+            raise ValueError(f"--op {op}: it has no backward, so there is no gradient to check")
     if model:
-        return check_whole_model(backend or "auto", method or "central")
+        return check_whole_model(backend or ("numpy" if method == "complex" else "auto"), method or "central")
     rows = []
     for spec in OPS.values():
         if spec.kind != "pair" or (ops and spec.name not in ops):
@@ -176,17 +182,30 @@ def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="flo
 def check_op(spec, choice, method):
     """One op on one backend by one method, on its sample inputs."""
     namespace = select({spec.name: choice})
+    source = namespace.backends[spec.name]
+    check_dtype_taken(spec.name, source, method)
     forward, backward = (getattr(namespace, name) for name in functions(spec))
     args = spec.sample(np.random.default_rng(0), "float64", Dims(B=2, T=7, C=12, NH=3, V=19))
     rows = gradcheck(forward, backward, args, method=method, raise_exception=False, wrt=spec.differentiable, **TOLERANCE[method])
-    source = namespace.backends[spec.name]
     return [{"op": spec.name, "backend": source, "method": method, **as_dict(row)} for row in rows]
+
+
+def check_dtype_taken(op, source, method):
+    """Raise ValueError where an implementation lacks the dtype in which the method measures."""
+    if method == "complex" and source != "numpy":
+        raise ValueError(f"--method complex needs complex128, which only numpy takes: got --backend {source}")
+    if source not in choices(op, "float64"):
+        raise ValueError(f"--backend {source}: {op} takes no float64 there, which finite differences need "
+                         "(tests/test_ops.py compares it with the reference instead)")
 
 
 def check_whole_model(backend, method):
     """Every parameter tensor of a small GPT, with dropout on, by elements and along random directions."""
+    ops = select(backend)
+    for op in ("embedding", "linear", "layernorm", "attention", "mlp", "linear_cross_entropy"):
+        check_dtype_taken(op, ops.backends[op], method)
     rng = np.random.default_rng(0)
-    model = GPT(CHECKED_MODEL, dtype=np.float64, ops=select("numpy" if method == "complex" else backend))
+    model = GPT(CHECKED_MODEL, dtype=np.float64, ops=ops)
     model.params.flat += 0.1 * rng.standard_normal(model.params.flat.size)
     tokens, targets = rng.integers(0, CHECKED_MODEL.vocab_size, (2, 2, 8))       # (B, T) each
     targets[0, 3] = -1

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from minillm.__main__ import EXAMPLES, main, parser
+from minillm.registry import choices
 
 TINY = ["--set", "model.n_layer=1", "--set", "model.n_head=2", "--set", "model.n_embd=16", "--set", "model.block_size=16",
         "--set", "train.steps=12", "--set", "train.batch_size=2", "--set", "eval_every=6", "--vocab-size", "300"]
@@ -85,6 +86,11 @@ def test_generate(run, capsys):
     assert main(["generate", str(run), "-n", "5"]) == 0
 
 
+def with_kernels(*values):
+    """A case that only an installation with compiled kernels has."""
+    return pytest.param(*values, marks=pytest.mark.skipif("cpu" not in choices("linear"), reason="no kernels are built"))
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["train", "--data", "/nowhere", "--out", "{tmp}"], "/nowhere"),
     (["train", "--data", "{empty}", "--out", "{tmp}"], "no usable"),
@@ -94,7 +100,11 @@ def test_generate(run, capsys):
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "train.backend=tpu"], "tpu"),
     (["generate", "{empty}", "-p", "x"], "tokenizer.json"),
     (["gradcheck", "--op", "softmux"], "softmux"),
-    (["gradcheck", "--op", "linear", "--backend", "cpu/99_magic"], "99_magic"),
+    with_kernels(["gradcheck", "--op", "linear", "--backend", "cpu/99_magic"], "99_magic"),
+    (["gradcheck", "--op", "gelu", "--op", "adamw"], "--op adamw: it has no backward"),
+    with_kernels(["gradcheck", "--op", "linear", "--backend", "cpu/bf16"], "takes no float64"),
+    with_kernels(["gradcheck", "--op", "linear", "--backend", "cpu", "--method", "complex"], "only numpy"),
+    with_kernels(["gradcheck", "--model", "--backend", "cpu", "--method", "complex"], "only numpy"),
 ])
 def test_mistakes_get_one_line(arguments, words, texts, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
@@ -123,6 +133,7 @@ def test_gradcheck_fails_loudly(capsys, monkeypatch):
 def test_info(capsys):
     assert main(["info"]) == 0
     page = capsys.readouterr().out
+    assert "CPU features: " in page and ": tokenizer" in page and ": deduplication" in page
     for word in ("minillm", "NumPy", "layernorm", "scalar", "cuda"):
         assert word in page
     assert main(["info", "--json"]) == 0
