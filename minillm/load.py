@@ -1,4 +1,6 @@
 """A model and its tokenizer from one directory, for everything that turns text into numbers and back."""
+from pathlib import Path
+
 import numpy as np
 
 from .model import GPT
@@ -11,6 +13,9 @@ def load(directory, backend="auto", dtype=np.float32):
 
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
+    if not Path(directory).is_dir():
+        raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
+                                "model.safetensors and tokenizer.json")
     tokenizer = Tokenizer.from_pretrained(directory)
     model = GPT.from_pretrained(directory, select(backend), dtype)
     if tokenizer.vocab_size > model.config.vocab_size:

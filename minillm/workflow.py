@@ -115,7 +115,7 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
 
     The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
     after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish":
-    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}.
+    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
     tokenizer, text = writer.tokenizer, new_text(writer.tokenizer, stop)
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
@@ -132,7 +132,11 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
             finish = "stop"
             break
     write(text.finish())
-    return {"text": "".join(pieces), "finish": finish, "seed": sampling.seed, "tokens": tokens}
+    written = "".join(pieces)
+    if text.stopped is not None:
+        while tokens and len(tokenizer.decode([token["id"] for token in tokens[:-1]])) >= len(written):
+            tokens.pop()                                    # of the stop string and what came with it
+    return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
 
 
 def token_steps(writer, ids, max_new_tokens, sampling, top):

@@ -37,10 +37,10 @@ def make_model(tokenizer):
 
 
 @contextlib.contextmanager
-def running(model, tokenizer, engine_options=None, **options):
+def running(model, tokenizer, engine_options=None, name=NAME, **options):
     """A real server on a free port, in a thread; gives its address and its engine."""
     engine, address = Engine(model, tokenizer, **(engine_options or {})), []
-    server = listen.make_server(engine, NAME, ready=address.append, grace=1, **options)
+    server = listen.make_server(engine, name, ready=address.append, grace=1, **options)
     engine.start()
     sock = listen.listening_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([sock],))

@@ -238,6 +238,18 @@ def test_colours_and_guesses_in_the_terminal(run, monkeypatch, capsys):
     assert re.search(r"\(\d+% of the guesses accepted, \d\.\d\d tokens a pass\)", plain)
 
 
+def test_numbers_are_set_as_they_are_written(run, monkeypatch, capsys):
+    lines = [f"/set {line}" for line in ("temperature 1e-3", "temperature .5", "seed 7", "top_k none", "seed 1.5",
+                                         "temperature nan", "top_p -1", "temperature x")]
+    said = talk(monkeypatch, capsys, run, lines).splitlines()
+    assert [line[1:].split()[0] for line in said] == ["seed", "temperature", "top_p", "temperature"]
+
+
+def test_a_message_longer_than_the_context_is_told(run, monkeypatch, capsys):
+    said = talk(monkeypatch, capsys, run, ["the lazy dog " * 400, "hello"])
+    assert said.count("fit into the context") == 1 and "only the last 256" in said
+
+
 def test_a_long_talk_forgets_its_oldest_turns(run, monkeypatch, capsys):
     said = talk(monkeypatch, capsys, run, ["the lazy dog and the quick fox " * 3] * 8, "--temperature", "0")
     assert "context" not in said

@@ -67,6 +67,21 @@ def test_stop_strings_end_the_text_and_do_not_show(models, capsys):
     assert run(capsys, *arguments, "--stop", stop).out == "The" + cut["text"] + "\n"
 
 
+def test_the_tokens_of_a_stop_string_are_not_told(models, capsys):
+    """Of those that are, the last begins in the text, if it does not end there."""
+    arguments = models["target"], "-p", "The", "-n", 40, "--temperature", 1.5
+    decode, told = Tokenizer.from_pretrained(models["target"]).decode, 0
+    for seed in range(8):
+        whole = as_json(capsys, *arguments, "--seed", seed)["samples"][0]
+        stop = whole["text"][10:13]
+        cut = as_json(capsys, *arguments, "--seed", seed, "--stop", stop)["samples"][0]
+        ids = [token["id"] for token in cut["tokens"]]
+        assert ids == [token["id"] for token in whole["tokens"][:len(ids)]] and decode(ids).startswith(cut["text"])
+        assert not ids or len(decode(ids[:-1])) < len(cut["text"]) < len(whole["text"])
+        told += len(ids)
+    assert told > 20
+
+
 @pytest.mark.parametrize("length", [10, 60])                       # 60: past the end of the context
 def test_greedy_text_is_the_same_with_any_draft(models, capsys, length):
     arguments = models["target"], "-p", "The quick brown fox", "-n", length, "--temperature", 0, "--backend", "numpy"
@@ -98,13 +113,13 @@ def test_long_prompts_and_empty_ones(models, capsys):
     (["--top-k", "0"], "top_k must"), (["--top-p", "1.5"], "top_p must"), (["--min-p", "-1"], "min_p must"),
     (["--repetition-penalty", "0"], "repetition_penalty must"), (["--seed", "-1"], "seed must"),
     (["--stop", ""], "stop must"), (["--samples", "0"], "--samples must"), (["--logprobs", "-1"], "--logprobs must"),
-    (["--lookup", "--draft-tokens", "0"], "--draft-tokens must"), (["-n", "-1"], "max_new_tokens must"),
+    (["--lookup", "--draft-tokens", "0"], "--draft-tokens must"), (["-n", "-1"], "--max-new-tokens must"),
     (["--draft", "{stranger}"], "its tokenizer is not that of"), (["--draft", "/nowhere"], "/nowhere"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else None)
 def test_mistakes_get_one_line(models, capsys, arguments, words):
     assert main(["generate", models["target"], "-p", "x", *(argument.format(**models) for argument in arguments)]) == 1
-    error = capsys.readouterr().err
-    assert words in error and error.count("\n") == 1 and error.startswith("minillm generate: ")
+    out, error = capsys.readouterr()
+    assert words in error and not out and error.count("\n") == 1 and error.startswith("minillm generate: ")
 
 
 def test_help_has_an_example(capsys):

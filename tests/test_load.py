@@ -26,6 +26,12 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(run):
         load(run)
 
 
+def test_a_directory_that_is_none_is_said(run):
+    for path in (run / "nowhere", run / "config.json"):
+        with pytest.raises(FileNotFoundError, match="there is no such directory"):
+            load(path)
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors"])
 def test_a_missing_file_is_named(run, name):
     (run / name).unlink()

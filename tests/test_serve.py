@@ -224,6 +224,34 @@ def test_limits_of_the_body_and_other_refusals(server):
     assert lone.status_code == 200 and lone.json()["choices"][0]["text"].startswith("x\ufffd")
 
 
+def test_answers_that_could_never_be_held_are_no_reason_to_try_again(server):
+    """8 rows and 64 places to wait: 80 answers are refused for good, not with 429."""
+    answer = server.client.post("/v1/completions", json={"prompt": ["x"] * 5, "n": 16})
+    assert answer.status_code == 400 and "72 at most" in answer.json()["error"]["message"]
+
+
+def test_a_default_length_is_no_reason_to_refuse(server):
+    """16 tokens where none are asked for, or as many as there is room for."""
+    def ask(length, **more):
+        return server.client.post("/v1/completions", json={"prompt": [65] * length, "temperature": 0, **more})
+
+    for length, room in ((BLOCK - 17, 16), (BLOCK - 3, 3), (BLOCK - 1, 1)):
+        answer = ask(length).json()
+        assert answer["choices"][0]["finish_reason"] == "stop" or answer["usage"]["completion_tokens"] == room
+    assert ask(BLOCK - 3, max_tokens=4).json()["error"]["param"] == "max_tokens"
+    assert ask(BLOCK).json()["error"]["param"] == "prompt"
+
+
+def test_names_with_a_slash_and_paths_with_one_too_many(model, tokenizer):
+    with running(model, tokenizer, name="org/tiny") as server:
+        get = server.client.get
+        assert get("/v1/models/org/tiny").json() == get("/v1/models/org%2Ftiny").json() == get("/v1/models").json()["data"][0]
+        assert get("/health/").status_code == 404 and "message" in get("/health/").json()["error"]
+        assert get("/health", headers={"host": "LocalHost:80"}).status_code == 200
+        long = server.client.post("/v1/completions", json={"model": "x" * 5000, "prompt": "x"})
+        assert long.status_code == 404 and len(long.text) < 400
+
+
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
                       | st.sampled_from(["user", "text", "x", 1, [], {}, 10**20]),
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
@@ -268,3 +296,14 @@ def test_health_and_metrics(server):
     assert float(samples['minillm_http_requests_total{route="/v1/completions",status="200"}']) >= 1
     buckets = [float(v) for name, v in samples.items() if name.startswith("minillm_queue_seconds_bucket")]
     assert buckets == sorted(buckets) and buckets[-1] == float(samples["minillm_queue_seconds_count"])
+
+
+def test_metrics_are_read_by_prometheus(server):
+    """By its own parser; a counter's family is called without its _total."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    server.client.post("/v1/completions", json={"prompt": "x", "max_tokens": 3})
+    families = {f.name: f for f in parser.text_string_to_metric_families(server.client.get("/metrics").text)}
+    assert {f.type for f in families.values()} == {"gauge", "counter", "histogram"}
+    assert families["minillm_generated_tokens"].samples[0].value >= 3
+    buckets = [sample.value for sample in families["minillm_step_seconds"].samples if "le" in sample.labels]
+    assert buckets == sorted(buckets) and len(buckets) == 16

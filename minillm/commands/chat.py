@@ -74,7 +74,7 @@ class Talk:
 
     def set(self, name, text):
         try:
-            value = None if text == "none" else float(text) if "." in text else int(text)
+            value = None if text == "none" else int(text) if text.lstrip("+-").isdecimal() else float(text)
         except ValueError:
             raise ValueError(f"{name} must be a number or none: got {text!r}") from None
         if name == "max_new_tokens":
@@ -92,6 +92,8 @@ class Talk:
             return True
         self.messages.append({"role": "user", "content": text})
         ids, stop, stop_ids = self.prompt()
+        if len(ids) > (block_size := self.writer.model.config.block_size):
+            print(f"(that is {len(ids)} tokens; only the last {block_size} fit into the context)")
         answer = []
         try:
             self.write(ids, stop, stop_ids, answer)

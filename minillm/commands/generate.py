@@ -9,12 +9,14 @@ EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature
 
 
 def generate(args):
+    from ..generate import check_stop
     from ..workflow import load_writer
-    for name, least in (("samples", 1), ("logprobs", 0), ("draft_tokens", 1)):
+    for name, least in (("samples", 1), ("logprobs", 0), ("draft_tokens", 1), ("max_new_tokens", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
     if args.logprobs is not None and filtered(args):
         raise ValueError("--logprobs shows every token: it does not go with --filter")
+    check_stop(args.stop), sampling_of(args, args.seed)         # before a large model is read
     writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
     samples = [one_sample(args, writer, number) for number in range(args.samples)]
     if args.json:

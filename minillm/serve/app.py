@@ -42,6 +42,7 @@ def create_app(engine, model_name, api_key=None, max_body=MAX_BODY, hosts=None):
                 for (method, path), function in routes.items()],
         exception_handlers={ApiError: on_api_error, Disconnected: on_disconnected, Exception: on_bug,
                             starlette.exceptions.HTTPException: on_http_error})
+    app.router.redirect_slashes = False                 # /health/ is a 404 that says so
     return counted(known_hosts(app, hosts), requests, [path for _, path in routes])
 
 
@@ -104,7 +105,7 @@ def known_hosts(app, hosts):
         if scope["type"] == "http":
             given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             name = given.partition("]")[0][1:] if given.startswith("[") else given.partition(":")[0]
-            if name not in hosts:
+            if name.lower() not in hosts:
                 error = ApiError(403, "This server does not answer to the name in the Host header.")
                 return await error_response(error)(scope, receive, send)
         await app(scope, receive, send)

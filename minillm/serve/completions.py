@@ -32,6 +32,9 @@ async def answer(engine, model_name, max_body, chat, request):
     queue = asyncio.Queue()                     # holds at most the tokens of the answers: they have an end
     jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]
+    if len(jobs) > engine.n_rows + engine.n_waiting:
+        raise ApiError(400, f"These are {len(jobs)} answers; the server holds {engine.n_rows + engine.n_waiting} at most.",
+                       "n" if ask.n > 1 else "prompt")
     submit(engine, jobs)
     pieces = receive_pieces(engine, jobs, queue, request.receive)
     if ask.stream:
@@ -85,7 +88,8 @@ def make_job(ask, ids, choice, block_size, queue, index):
             loop.call_soon_threadsafe(queue.put_nowait, (index, piece))
 
     settings = protocol.sampling_of(ask, choice)
-    return Job(ids, ask.max_tokens or block_size - len(ids), put if ask.stream else at_once(put), settings, ask.stop,
+    room = block_size - len(ids)
+    return Job(ids, min(ask.max_tokens or room, room), put if ask.stream else at_once(put), settings, ask.stop,
                ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
 
 

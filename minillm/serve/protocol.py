@@ -18,6 +18,7 @@ from ..sampling import Sampling
 from .template import chat_prompt
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
+COMPLETION_TOKENS = 16      # where a completion does not say how many
 IGNORED = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {     # known, not done, harmless at these values
     "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "suffix": ("",), "tools": ([],),
@@ -51,7 +52,7 @@ class Ask:
     model: str
     prompts: list               # of lists of ids
     n: int
-    max_tokens: int | None      # None: up to the end of the context
+    max_tokens: int | None      # None: up to the end of the context, where every answer ends
     sampling: Sampling
     seeded: bool                # whether the seed was the client's
     stop: tuple
@@ -69,17 +70,18 @@ def parse(raw, chat, model, tokenizer, block_size):
     body = parse_body(raw)
     check_known(body, CHAT if chat else COMPLETION)
     if body.get("model", model) != model:
-        raise ApiError(404, f"The model {body['model']!r} does not exist; this server has {model!r}.", "model",
+        raise ApiError(404, f"The model {brief(body['model'])} does not exist; this server has {model!r}.", "model",
                        "model_not_found")
     prompts, stop, stop_ids = conversation(body, tokenizer, block_size) if chat else texts(body, tokenizer, block_size)
+    limit = token_limit(body, block_size)
     ask = Ask(chat=chat, model=model, prompts=prompts, stop=stop + stops(body), stop_ids=frozenset(stop_ids),
-              n=number(body, "n", int, 1, MAX_N, 1), max_tokens=token_limit(body, chat, block_size),
+              n=number(body, "n", int, 1, MAX_N, 1), max_tokens=limit or (None if chat else COMPLETION_TOKENS),
               sampling=sampling(body), seeded=body.get("seed") is not None,
               top=chat_logprobs(body) if chat else number(body, "logprobs", int, 0, MAX_TOP, None),
               stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=not chat and flag(body, "echo"))
     if body.get("best_of") not in (None, ask.n):
         raise ApiError(400, "best_of is not supported: leave it out, or give it the value of n.", "best_of")
-    check_lengths(ask, block_size)
+    check_lengths(ask, limit or 1, block_size)
     return ask
 
 
@@ -147,9 +149,10 @@ def stops(body):
     return tuple(value)
 
 
-def token_limit(body, chat, block_size):
+def token_limit(body, block_size):
+    """How many tokens an answer may have, or None where that is not said."""
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    return number(body, name, int, 1, block_size, None if chat else 16)
+    return number(body, name, int, 1, block_size, None)
 
 
 def chat_logprobs(body):
@@ -258,14 +261,14 @@ def eot(tokenizer):
     return set() if tokenizer.eot_token is None else {tokenizer.eot_token}
 
 
-def check_lengths(ask, block_size):
-    """Every prompt and its answer must fit into the context."""
+def check_lengths(ask, limit, block_size):
+    """Every prompt, and an answer of `limit` tokens, must fit into the context."""
     param = "messages" if ask.chat else "prompt"
     for ids in ask.prompts:
         if len(ids) + 1 > block_size:
             raise too_long(len(ids), block_size, param)
-        if ask.max_tokens is not None and len(ids) + ask.max_tokens > block_size:
-            raise too_long(f"{len(ids)} and {ask.max_tokens} for the answer", block_size, "max_tokens")
+        if len(ids) + limit > block_size:
+            raise too_long(f"{len(ids)} and {limit} for the answer", block_size, "max_tokens")
 
 
 def too_long(tokens, block_size, param):
