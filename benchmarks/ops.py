@@ -50,7 +50,12 @@ def ours(spec, choice, args, dout):
     calls = [getattr(ops, name) for name in functions(spec)]
     build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
     return Candidate(choice, *build(spec, calls, args, dout),
-                     tolerance=TOLERANCE["bfloat16"] if choice.endswith(("/bf16", "amx", "mma")) else None)
+                     tolerance=TOLERANCE["bfloat16"] if in_bfloat16(choice) else None)
+
+
+def in_bfloat16(choice):
+    """Does this implementation multiply in bfloat16, whatever its arrays are?"""
+    return choice.endswith(("/bf16", "amx", "mma"))
 
 
 def pair(spec, calls, args, dout):
@@ -128,9 +133,10 @@ def row(spec, dims, dtype, direction, name, timings, cost, peaks):
     """One line of the report: see report.COLUMNS for the units."""
     timing, (flops, size) = timings[name], cost
     rates = {"gflops": flops / timing.median / 1e9, "gbs": size / timing.median / 1e9}
+    arithmetic = "bfloat16" if in_bfloat16(name) and "bfloat16" in (peaks or {}) else dtype
     return {"op": spec.name, "dims": " ".join(f"{k}={v}" for k, v in dims._asdict().items()), "dtype": dtype,
             "direction": direction, "candidate": name, "median_ms": 1e3 * timing.median, "low_ms": 1e3 * timing.low,
-            "high_ms": 1e3 * timing.high, "samples": timing.samples, **rates, **share(rates, dtype, peaks),
+            "high_ms": 1e3 * timing.high, "samples": timing.samples, **rates, **share(rates, arithmetic, peaks),
             "x_numpy": ratio("numpy", timing, timings), "x_torch": ratio("torch", timing, timings)}
 
 

@@ -86,7 +86,7 @@ def new_document(options, parts):
 def measure(document, parts, options):
     """Fill the document, part by part, and write it after each."""
     started, before = time.monotonic(), machine.usage()
-    dtypes = [options.dtype] + (["bfloat16"] if any(name in SPECIAL for name, _ in parts) else [])
+    dtypes = [options.dtype] + (["bfloat16"] if options.ladder or any(name in SPECIAL for name, _ in parts) else [])
     document["peaks"] = machine.peaks(options.threads, dict.fromkeys(dtypes))
     progress = Progress("benchmarks", unit="part")
     for number, (name, own) in enumerate(parts):

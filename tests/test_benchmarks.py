@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))                  # benchmarks is not installed with the package
 
 from benchmarks import __main__ as cli  # noqa: E402
-from benchmarks import machine, measure, report, step, suite, workers  # noqa: E402
+from benchmarks import machine, measure, ops, report, step, suite, workers  # noqa: E402
 from minillm import ops as reference  # noqa: E402
 from minillm import registry  # noqa: E402
 
@@ -130,6 +130,15 @@ def test_json_has_the_fields_and_the_arithmetic_is_right(tmp_path, capsys):
     assert first["candidate"] == "numpy" and first["x_numpy"] == 1
     assert first["gflops"] * first["median_ms"] == pytest.approx(8 * 8 * 16 ** 2 / 1e6)
     assert first["peak_percent"] == pytest.approx(max(first["gflops"], first["gbs"] / 10 * 100))
+
+
+@pytest.mark.parametrize("candidate, limit", [("cpu", 100), ("cpu/3_simd", 100), ("cpu/bf16", 400), ("cpu/4_amx", 400)])
+def test_a_share_of_peak_is_of_the_arithmetic_that_is_used(candidate, limit):
+    """Rungs that multiply in bfloat16 are held against the limit of bfloat16, though their arrays are float32."""
+    peaks = {"memory": {"gbs": 1e9}, "float32": {"gflops": 100}, "bfloat16": {"gflops": 400}}
+    timings = {candidate: measure.Timing(1.0, 1.0, 1.0, 5)}
+    row = ops.row(registry.OPS["linear"], registry.Dims(), "float32", "forward", candidate, timings, (50e9, 1), peaks)
+    assert row["peak_percent"] == pytest.approx(100 * 50 / limit) and row["bound"] == "compute"
 
 
 def test_no_paths_or_host_names_in_the_description():
