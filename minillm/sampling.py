@@ -55,7 +55,7 @@ def sample(logits, sampling, position, seen_ids=()):
     softmax, before any reshaping). Raises ValueError for logits that are NaN or infinite at their largest.
     """
     if sampling.temperature == 0:
-        z = penalised(logits, sampling.repetition_penalty, seen_ids)
+        z = logits if sampling.repetition_penalty == 1 else penalised(logits, sampling.repetition_penalty, seen_ids)
         token = int(z.argmax())
         check_top(z[token])
     else:
