@@ -82,14 +82,20 @@ constexpr bool SANITIZED = true;       // memory used again would hide reads bey
 constexpr bool SANITIZED = false;
 #endif
 
-// The array that a backward is asked to add to, checked; or a new one, if `into` is None, which `make` fills or not.
-template <class T, class F>
-py::array_t<T> added_to(const py::object& into, const Shape& shape, F make) {
-    if (into.is_none()) return make();
-    if (!py::isinstance<py::array>(into)) fail("into must be an array to add to");
+// The gradient of a parameter: what is returned, and where to write it; None and null if nobody wants it.
+template <class T>
+struct Gradient {
+    py::object array;
+    T* data;
+};
+
+// A gradient in the array that a backward is asked to add to, checked.
+template <class T>
+Gradient<T> added_to(const py::object& into, const Shape& shape) {
+    if (into.is_none()) return {into, nullptr};
+    if (!py::isinstance<py::array>(into)) fail("into must hold arrays to add to, or None");
     py::array array = py::reinterpret_borrow<py::array>(into);
-    in_place<T>("into", array, shape);
-    return py::reinterpret_borrow<py::array_t<T>>(array);
+    return {array, in_place<T>("into", array, shape)};
 }
 
 // A new array for a result, its contents undefined. Large ones live in memory that earlier results have left.
@@ -102,17 +108,21 @@ py::array_t<T> fresh(const Shape& shape) {
     return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { pool().give(p); }));
 }
 
-// The arrays of gradients of parameters: those of `into`, a tuple, to add to; or new ones, if it is None.
+// The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
 template <class T>
-std::vector<py::array_t<T>> added_to_all(const py::object& into, const std::vector<Shape>& shapes,
+std::vector<Gradient<T>> added_to_all(const py::object& into, const std::vector<Shape>& shapes,
                                          py::array_t<T> (*make)(const Shape&) = &fresh<T>) {
     if (!into.is_none() && (!py::isinstance<py::tuple>(into) || py::len(into) != shapes.size()))
         fail("into must be a tuple of " + std::to_string(shapes.size()) + " arrays");
-    std::vector<py::array_t<T>> arrays;
-    for (size_t i = 0; i < shapes.size(); i++)
-        arrays.push_back(added_to<T>(into.is_none() ? into : py::object(into[py::int_(i)]), shapes[i],
-                                     [&] { return make(shapes[i]); }));
-    return arrays;
+    std::vector<Gradient<T>> gradients;
+    for (size_t i = 0; i < shapes.size(); i++) {
+        if (!into.is_none()) gradients.push_back(added_to<T>(into[py::int_(i)], shapes[i]));
+        else {
+            auto array = make(shapes[i]);
+            gradients.push_back({array, array.mutable_data()});
+        }
+    }
+    return gradients;
 }
 
 inline int64_t last(const char* name, const py::array& a) {

@@ -20,6 +20,15 @@ void embedding_forward_kernel(T* out, const int64_t* tokens, const T* wte, const
     }
 }
 
+// to[place...] += d, unless nobody wants it.
+template <class T>
+void add_row(T* to, int64_t place, const T* d, int64_t width) {
+    if (!to) return;
+    T* row = to + place;
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) row[i] += d[i];
+}
+
 template <class T>
 void embedding_backward_kernel(T* dwte, T* dwpe, const T* dout, const int64_t* tokens, int64_t start, int64_t B,
                                int64_t S, int64_t C) {
@@ -29,12 +38,8 @@ void embedding_backward_kernel(T* dwte, T* dwpe, const T* dout, const int64_t* t
         int64_t begin = strip * STRIP, width = std::min(STRIP, C - begin);
         for (int64_t n = 0; n < B * S; n++) {
             const T* d = dout + n * C + begin;
-            T *te = dwte + tokens[n] * C + begin, *pe = dwpe + (start + n % S) * C + begin;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                te[i] += d[i];
-                pe[i] += d[i];
-            }
+            add_row(dwte, tokens[n] * C + begin, d, width);
+            add_row(dwpe, (start + n % S) * C + begin, d, width);
         }
     }
 }
@@ -83,13 +88,13 @@ py::tuple embedding_backward(py::array dout, py::tuple cache, py::object into) {
         const T* pd = input<T>("dout", dout, {B, S, C});
         auto checked = ids("tokens", tokens, {B, S}, wte.shape(0));      // again: the caller's array may have changed
         auto d = added_to_all<T>(into, {shape_of(wte), shape_of(wpe)}, &zeros<T>);         // dwte, dwpe
-        T *pte = d[0].mutable_data(), *ppe = d[1].mutable_data();
+        T *pte = d[0].data, *ppe = d[1].data;
         const int64_t* pt = checked.data();
         {
             py::gil_scoped_release nogil;
             embedding_backward_kernel<T>(pte, ppe, pd, pt, start, B, S, C);
         }
-        return py::make_tuple(d[0], d[1]);
+        return py::make_tuple(d[0].array, d[1].array);
     });
 }
 

@@ -85,7 +85,7 @@ void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T*
     for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];        // the row is still in the nearest cache
 }
 
-// dsum may be null. add: dweight and dbias are added to.
+// dsum may be null. add: dweight and dbias are added to; either may be null (their sums over a chunk cost little).
 template <class T>
 void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const T* dout, const T* x,
                                const T* weight, const T* mean, const T* rstd, int64_t N, int64_t C) {
@@ -98,12 +98,11 @@ void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* d
             layernorm_backward_row(dx + n * C, pw, pw + C, dsum ? dsum + n * C : nullptr, dout + n * C, x + n * C, weight,
                                    mean[n], rstd[n], C);
     }
-    for (int64_t i = 0; i < C && !add; i++) dweight[i] = dbias[i] = 0;
-    for (int64_t chunk = 0; chunk < CHUNKS; chunk++)
-        for (int64_t i = 0; i < C; i++) {
-            dweight[i] += partial[2 * chunk * C + i];
-            dbias[i] += partial[(2 * chunk + 1) * C + i];
-        }
+    for (T* sums : {dweight, dbias}) {
+        if (sums && !add) std::fill_n(sums, C, T(0));
+        for (int64_t chunk = 0; sums && chunk < CHUNKS; chunk++)
+            for (int64_t i = 0; i < C; i++) sums[i] += partial[(2 * chunk + (sums == dbias)) * C + i];
+    }
 }
 
 py::tuple layernorm_forward(py::array x, py::array weight, py::array bias, double eps) {
@@ -152,13 +151,13 @@ py::tuple layernorm_gradients(py::object dsum, py::array dout, py::tuple cache, 
         const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", dsum.cast<py::array>(), shape_of(x));
         auto dx = fresh<T>(shape_of(x));
         auto d = added_to_all<T>(into, {{C}, {C}});                                // dweight, dbias
-        T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+        T *pdx = dx.mutable_data(), *pdw = d[0].data, *pdb = d[1].data;
         bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
             layernorm_backward_kernel<T>(pdx, pdw, pdb, add, pds, pd, px, pw, pm, pr, N, C);
         }
-        return py::make_tuple(dx, d[0], d[1]);
+        return py::make_tuple(dx, d[0].array, d[1].array);
     });
 }
 

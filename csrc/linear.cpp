@@ -13,11 +13,11 @@ struct Linear {
         multiply<T>(N, J, I, {x, I}, {weight, J}, out, J, false, AddBias<T>{bias});
     }
 
-    // add: dweight and dbias are added to.
+    // add: dweight and dbias are added to. Either may be null.
     static void backward(T* dx, T* dweight, T* dbias, bool add, const T* dout, const T* x, const T* weight, int64_t N,
                          int64_t I, int64_t J) {
         multiply<T>(N, I, J, {dout, J}, {weight, J, true}, dx, I);
-        multiply<T>(I, J, N, {x, I, true}, {dout, J}, dweight, J, add);
+        if (dweight) multiply<T>(I, J, N, {x, I, true}, {dout, J}, dweight, J, add);
         column_sums(dbias, dout, N, J, add);
     }
 };

@@ -12,9 +12,11 @@ struct AddBias {
     Vec<T> operator()(Vec<T> v, int64_t, int64_t column, int64_t n) const { return v + load_part(bias + column, n); }
 };
 
-// sums[j] (+)= sum over rows of x[row, j]: CHUNKS pieces, each summed in order, then the pieces in order.
+// sums[j] (+)= sum over rows of x[row, j]: CHUNKS pieces, each summed in order, then the pieces in order. Nothing if
+// sums is null.
 template <class T, class S>
 void column_sums(T* sums, const S* x, int64_t rows, int64_t columns, bool accumulate = false) {
+    if (!sums) return;
     thread_local Scratch<T> scratch;
     T* partial = scratch.at_least(CHUNKS * columns);              // (CHUNKS, columns)
 #pragma omp parallel for schedule(dynamic) if (rows * columns > 16384)
@@ -83,13 +85,13 @@ py::tuple linear_backward(py::array dout, py::tuple cache, py::object into) {
         const T* pd = input<T>("dout", dout, with_last(x, J));
         auto dx = fresh<T>(shape_of(x));
         auto d = added_to_all<T>(into, {{I, J}, {J}});                             // dweight, dbias
-        T *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+        T *pdx = dx.mutable_data(), *pdw = d[0].data, *pdb = d[1].data;
         bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
             Layer<T>::backward(pdx, pdw, pdb, add, pd, px, pw, N, I, J);
         }
-        return py::make_tuple(dx, d[0], d[1]);
+        return py::make_tuple(dx, d[0].array, d[1].array);
     });
 }
 

@@ -51,7 +51,7 @@ py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into)
     const float* pd = input<float>("dout", dout, with_last(x, J));
     auto dx = fresh<float>(shape_of(x));
     auto d = added_to_all<float>(into, {{I, J}, {J}});                             // dweight, dbias
-    float *pdx = dx.mutable_data(), *pdw = d[0].mutable_data(), *pdb = d[1].mutable_data();
+    float *pdx = dx.mutable_data(), *pdw = d[0].data, *pdb = d[1].data;
     bool add = !into.is_none();
     by_weight("weight", weight, I, J, [&](auto w) {
         py::gil_scoped_release nogil;
@@ -59,10 +59,10 @@ py::tuple linear_backward_bf16(py::array dout, py::tuple cache, py::object into)
         bf16* rounded_dout = scratch.at_least(N * J);
         round_array(rounded_dout, pd, N * J);
         multiply_bf16(N, I, J, Matrix<bf16>{rounded_dout, J}, turned(w), pdx, I);
-        multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<bf16>{rounded_dout, J}, pdw, J, add);
+        if (pdw) multiply_bf16(I, J, N, Matrix<bf16>{px, I, true}, Matrix<bf16>{rounded_dout, J}, pdw, J, add);
         column_sums(pdb, pd, N, J, add);
     });
-    return py::make_tuple(dx, d[0], d[1]);
+    return py::make_tuple(dx, d[0].array, d[1].array);
 }
 
 // A product alone, for tests: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".

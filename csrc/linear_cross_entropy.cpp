@@ -125,19 +125,21 @@ void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, Ro
     }
 }
 
+// dwte may be null: then one of the three products falls away.
 template <class T>
 void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, RowSums<T> sums, const T* kept, const Head<T>& head) {
     int64_t C = head.C;
     std::vector<T> scale(head.N);
     for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? T(0) : dout[n];
     if (head.V == 0) std::fill_n(dx, head.N * C, T(0));
-    if (head.N == 0 && !add) std::fill_n(dwte, head.V * C, T(0));
+    if (dwte && head.N == 0 && !add) std::fill_n(dwte, head.V * C, T(0));
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
             auto dz = LogitTile<T>::at(head, nullptr, row, column);
             head_dlogits(dz, head, kept, sums, scale.data());
             multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
                         column > 0);
+            if (!dwte) continue;
             multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
                         add || row > 0);
         }
@@ -178,14 +180,15 @@ py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache, py::obj
                 *kept = logits.size() ? input<T>("cached logits", logits, {N, V}) : nullptr;
         Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cache[3].cast<int64_t>(), N, V, C};
         RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};                   // read only
-        auto dx = fresh<T>({N, C}), dwte = added_to<T>(into, {V, C}, [&] { return fresh<T>({V, C}); });
-        T *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
+        auto dx = fresh<T>({N, C});
+        auto dwte = added_to_all<T>(into, {{V, C}})[0];
+        T *pdx = dx.mutable_data(), *pdw = dwte.data;
         bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
             head_backward_kernel<T>(pdx, pdw, add, pd, sums, kept, head);
         }
-        return py::make_tuple(dx, dwte);
+        return py::make_tuple(dx, dwte.array);
     });
 }
 

@@ -156,6 +156,7 @@ void head_dlogits_bf16(bf16* dz, const HeadCache& cache, const HeadBf16<S>& head
     else head.logits(parts.at_least(rows * columns), row, rows, column, columns, softmax);
 }
 
+// dwte may be null.
 template <class S>
 void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* dout, const HeadCache& cache,
                                const HeadBf16<S>& head) {
@@ -163,13 +164,14 @@ void head_backward_bf16_kernel(float* dx, float* dwte, bool add, const float* do
     int64_t C = head.C;
     bf16* dz = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS_BF16, head.V));
     if (head.V == 0) std::fill_n(dx, head.N * C, 0.0f);
-    if (head.N == 0 && !add) std::fill_n(dwte, head.V * C, 0.0f);
+    if (dwte && head.N == 0 && !add) std::fill_n(dwte, head.V * C, 0.0f);
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS_BF16) {
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS_BF16, head.V - column);
             head_dlogits_bf16(dz, cache, head, dout, row, rows, column, columns);
             multiply_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, head.wte.from(column, 0), dx + row * C, C,
                           column > 0);
+            if (!dwte) continue;
             multiply_bf16(columns, C, rows, Matrix<bf16>{dz, columns, true}, Matrix<bf16>{head.x + row * C, C},
                           dwte + column * C, C, add || row > 0);
         }
@@ -216,14 +218,15 @@ py::tuple linear_cross_entropy_backward_bf16(py::array dout, py::tuple cache, py
     const float* pd = input<float>("dout", dout, {N});
     const int64_t *pt = input<int64_t>("cached targets", targets, {N}), ignore_index = cache[3].cast<int64_t>();
     HeadCache left = cache_left(cache, N, V);
-    auto dx = fresh<float>({N, C}), dwte = added_to<float>(into, {V, C}, [&] { return fresh<float>({V, C}); });
+    auto dx = fresh<float>({N, C});
+    auto dwte = added_to_all<float>(into, {{V, C}})[0];
     bool add = !into.is_none();
-    float *pdx = dx.mutable_data(), *pdw = dwte.mutable_data();
+    float *pdx = dx.mutable_data(), *pdw = dwte.data;
     by_weight("wte", wte, V, C, [&](auto w) {
         py::gil_scoped_release nogil;
         head_backward_bf16_kernel(pdx, pdw, add, pd, left, HeadBf16{px, w, pt, ignore_index, N, V, C});
     });
-    return py::make_tuple(dx, dwte);
+    return py::make_tuple(dx, dwte.array);
 }
 
 void bind_linear_cross_entropy_bf16(py::module_& m) {

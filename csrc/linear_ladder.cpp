@@ -169,11 +169,12 @@ struct RungLayer {
 
     static void backward(T* dx, T* dweight, T* dbias, bool add, const T* dout, const T* x, const T* weight, int64_t N,
                          int64_t I, int64_t J) {
-        std::vector<T> before(dweight, dweight + (add ? I * J : 0));             // a rung knows no other way to add
         Rung::template product<T>(dx, {dout, J}, {weight, J, true}, N, I, J);
+        column_sums(dbias, dout, N, J, add);
+        if (!dweight) return;
+        std::vector<T> before(dweight, dweight + (add ? I * J : 0));             // a rung knows no other way to add
         Rung::template product<T>(dweight, {x, I, true}, {dout, J}, I, J, N);
         for (size_t i = 0; i < before.size(); i++) dweight[i] += before[i];
-        column_sums(dbias, dout, N, J, add);
     }
 };
 

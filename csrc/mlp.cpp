@@ -50,6 +50,7 @@ void mlp_forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, cons
     }
 }
 
+// All but x may be null.
 template <class T>
 struct MlpGradients {
     T *x, *w1, *b1, *w2, *b2;
@@ -66,9 +67,9 @@ void mlp_backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, con
         const T *xr = x + row * C, *doutr = dout + row * D;
         bool add = into || row > 0;
         multiply<T>(rows, F, D, {doutr, D}, {w2, D, true}, dh, F, false, SlopeAtH<T>{h + row * F, a, F});
-        multiply<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
+        if (d.w2) multiply<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
         multiply<T>(rows, C, F, {dh, F}, {w1, F, true}, d.x + row * C, C);
-        multiply<T>(C, F, rows, {xr, C, true}, {dh, F}, d.w1, F, add);
+        if (d.w1) multiply<T>(C, F, rows, {xr, C, true}, {dh, F}, d.w1, F, add);
         column_sums(d.b1, dh, rows, F, add);
         column_sums(d.b2, doutr, rows, D, add);
     }
@@ -105,14 +106,13 @@ py::tuple mlp_backward(py::array dout, py::tuple cache, py::object into) {
         const T* pd = input<T>("dout", dout, with_last(x, D));
         auto dx = fresh<T>(shape_of(x));
         auto dw = added_to_all<T>(into, {{C, F}, {F}, {F, D}, {D}});
-        MlpGradients<T> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),
-                          dw[3].mutable_data()};
+        MlpGradients<T> d{dx.mutable_data(), dw[0].data, dw[1].data, dw[2].data, dw[3].data};
         bool add = !into.is_none();
         {
             py::gil_scoped_release nogil;
             mlp_backward_kernel<T>(d, add, pd, px, w1, w2, ph, N, C, F, D);
         }
-        return py::make_tuple(dx, dw[0], dw[1], dw[2], dw[3]);
+        return py::make_tuple(dx, dw[0].array, dw[1].array, dw[2].array, dw[3].array);
     });
 }
 

@@ -59,9 +59,9 @@ void mlp_backward_bf16_kernel(const MlpGradients<float>& d, bool into, const flo
         bool add = into || row > 0;
         multiply_bf16(rows, F, D, doutr, turned(w2), parts.at_least(most * F), F, false,
                       SlopeAtHBf16{h + row * F, a, dh, F});
-        multiply_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
+        if (d.w2) multiply_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
         multiply_bf16(rows, C, F, Matrix<bf16>{dh, F}, turned(w1), d.x + row * C, C);
-        multiply_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);
+        if (d.w1) multiply_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);
         column_sums(d.b1, dh, rows, F, add);
         column_sums(d.b2, dout + row * D, rows, D, add);
     }
@@ -102,15 +102,14 @@ py::tuple mlp_backward_bf16(py::array dout, py::tuple cache, py::object into) {
     const float* pd = input<float>("dout", dout, with_last(x, D));
     auto dx = fresh<float>(shape_of(x));
     auto dw = added_to_all<float>(into, {{C, F}, {F}, {F, D}, {D}});
-    MlpGradients<float> d{dx.mutable_data(), dw[0].mutable_data(), dw[1].mutable_data(), dw[2].mutable_data(),
-                          dw[3].mutable_data()};
+    MlpGradients<float> d{dx.mutable_data(), dw[0].data, dw[1].data, dw[2].data, dw[3].data};
     bool add = !into.is_none();
     by_weight("fc_weight", fc_weight, C, F, [&](auto w1) {
         auto w2 = weight_like(w1, "proj_weight", proj_weight, F, D);
         py::gil_scoped_release nogil;
         mlp_backward_bf16_kernel(d, add, pd, px, w1, w2, ph, N, C, F, D);
     });
-    return py::make_tuple(dx, dw[0], dw[1], dw[2], dw[3]);
+    return py::make_tuple(dx, dw[0].array, dw[1].array, dw[2].array, dw[3].array);
 }
 
 void bind_mlp_bf16(py::module_& m) {

@@ -135,7 +135,7 @@ class GPT:
         free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
-        da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=g["wte.weight"])
+        da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
         return self.hidden_backward(da.reshape(caches.pop()), caches, g)        # (B*T, C) -> (B, T, C)
 
     def hidden_backward(self, da, caches, g):

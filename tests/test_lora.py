@@ -6,9 +6,9 @@ import pytest
 from test_posttrain import CHAT, chat_data, small_model, talk, write
 from tolerances import assert_close
 
-from minillm import GPT, TrainConfig
+from minillm import GPT, TrainConfig, select
 from minillm.__main__ import main
-from minillm.posttrain.lora import TARGETS, Adapted, load_adapter
+from minillm.posttrain.lora import TARGETS, Adapted, Routed, load_adapter
 from minillm.train import train
 
 TOKENS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
@@ -52,6 +52,44 @@ def test_gradients_of_the_adapters_by_central_differences(key):
                 ends.append(made.losses(TOKENS, TOKENS, key=key)[0].mean())
             view[place] = kept
             assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(grads[name][place], rel=1e-5, abs=1e-8), (name, place)
+
+
+class Everywhere(Routed):
+    """As before: gradients of everything frozen fall into arrays that nobody reads."""
+
+    def __init__(self, grads, frozen):
+        super().__init__(grads)
+        self.frozen = frozen
+
+    def __getitem__(self, name):
+        place = super().__getitem__(name)
+        return self.frozen[name] if place is None else place
+
+
+@pytest.mark.parametrize("targets", [TARGETS, ("attn.c_attn",), ("mlp.c_fc",)], ids=",".join)
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_gradients_that_nobody_wants_are_not_computed_and_the_others_keep_every_bit(targets, backend):
+    made = adapter(np.float32, targets=targets)
+    made.base.ops = made.ops = select(backend)
+    losses, caches = made.losses(TOKENS, TOKENS)
+    wanted, frozen = made.params.zeros_like(), made.base.params.zeros_like()
+    GPT.backward(made.base, np.ones_like(losses), caches, Everywhere(wanted, frozen))
+    assert wanted.flat.any() and frozen["wte.weight"].any() and frozen["ln_f.weight"].any()
+
+    calls = []
+    spied = {name: spy(getattr(made.ops, name), calls) for name in ("linear_backward", "linear_cross_entropy_backward")}
+    made.base.ops = made.ops._replace(**spied)
+    losses, caches = made.losses(TOKENS, TOKENS)
+    assert made.backward(np.ones_like(losses), caches).flat.tobytes() == wanted.flat.tobytes()
+    assert calls and all(grads[1:] == (None,) * (len(grads) - 1) for grads in calls)
+
+
+def spy(function, calls):
+    def call(dout, cache, into=None):
+        grads = function(dout, cache, into)
+        calls.append(grads)
+        return grads
+    return call
 
 
 def test_dropout_differs_by_step_and_layer_and_repeats():

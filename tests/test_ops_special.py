@@ -303,8 +303,7 @@ def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
     dout = each(lambda array: normal_like(array, rng), out)
     fresh = named_grads(op, backward(dout, cache))
     into = tuple(np.full_like(grad, 0.5) for name, grad in fresh.items() if name[1:] not in DATA)
-    alone = op == "linear_cross_entropy"            # its one parameter comes without a tuple
-    got = named_grads(op, backward(dout, cache, into=into[0] if alone else into))
+    got = named_grads(op, backward(dout, cache, into=into))
     for name, grad in got.items():
         if name[1:] in DATA:
             assert grad.tobytes() == fresh[name].tobytes(), name
@@ -312,11 +311,26 @@ def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
             assert any(grad is array for array in into), name
             assert_close(name, grad, fresh[name] + 0.5, f"regrouped {precision(backend, dtype)}")
     with pytest.raises(ValueError, match="into"):
-        short = tuple(np.ascontiguousarray(array[:-1]) for array in into)
-        backward(dout, cache, into=short[0] if alone else short)
-    if not alone:
-        with pytest.raises(ValueError, match="into"):
-            backward(dout, cache, into=into[:-1])
+        backward(dout, cache, into=tuple(np.ascontiguousarray(array[:-1]) for array in into))
+    with pytest.raises(ValueError, match="into"):
+        backward(dout, cache, into=into[:-1])
+
+
+@pytest.mark.parametrize("op, backend, dtype", [case for op in WITH_PARAMETERS for case in cases_of(op)])
+def test_what_nobody_wants_is_not_there_and_changes_nothing(op, backend, dtype):
+    """None in place of one gradient, or of all: the others keep every bit."""
+    forward, backward = pair(op, backend)
+    out, cache = forward(**sample(op, dtype))
+    rng = np.random.default_rng(3)
+    dout = each(lambda array: normal_like(array, rng), out)
+    parameters = {name: grad for name, grad in named_grads(op, backward(dout, cache)).items() if name[1:] not in DATA}
+
+    def into(unwanted):
+        return tuple(None if name in unwanted else np.full_like(grad, 0.5) for name, grad in parameters.items())
+    whole = named_grads(op, backward(dout, cache, into=into([])))
+    for names in [*([name] for name in parameters), list(parameters)]:
+        for name, grad in named_grads(op, backward(dout, cache, into=into(names))).items():
+            assert grad is None if name in names else grad.tobytes() == whole[name].tobytes(), name
 
 
 # ---- the stream and its LayerNorm ---------------------------------------------------------------------------------

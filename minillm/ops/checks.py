@@ -27,12 +27,13 @@ def check_dout(dout, shape, dtype, name="dout"):
 
 
 def check_into(name, arrays, shapes, dtype):
-    """Arrays that a backward is asked to add to, a tuple."""
+    """Arrays that a backward is asked to add to, a tuple; None in it where nobody wants a gradient."""
     if not isinstance(arrays, tuple) or len(arrays) != len(shapes):
         raise ValueError(f"{name} must be a tuple of {len(shapes)} arrays: got {type(arrays).__name__}")
     for array, shape in zip(arrays, shapes):
-        check_shape(name, array, shape)
-        check_dtype(name, array, dtype)
+        if array is not None:
+            check_shape(name, array, shape)
+            check_dtype(name, array, dtype)
 
 
 def added(into, *grads):
@@ -41,7 +42,8 @@ def added(into, *grads):
         return grads
     check_into("into", into, [grad.shape for grad in grads], grads[0].dtype)
     for array, grad in zip(into, grads):
-        array += grad
+        if array is not None:
+            array += grad
     return into
 
 

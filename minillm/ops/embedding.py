@@ -48,6 +48,8 @@ def embedding_backward(dout, cache, into=None):
     into = into or (np.zeros(wte_shape, dout.dtype), np.zeros(wpe_shape, dout.dtype))
     check_into("into", into, (wte_shape, wpe_shape), dtype)
     dwte, dwpe = into
-    np.add.at(dwte, tokens, dout)                 # repeated tokens add up
-    dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
+    if dwte is not None:
+        np.add.at(dwte, tokens, dout)             # repeated tokens add up
+    if dwpe is not None:
+        dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
     return dwte, dwpe

@@ -41,17 +41,19 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
 
 
 def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
-    """dout (N,) -> dx (N, C), dwte (V, C). into: such an array to add dwte to instead of fresh zeros."""
+    """dout (N,) -> dx (N, C), dwte (V, C). into: (dwte,) to add to instead of fresh zeros."""
     x, wte, targets, ignore_index = cache
     check_dout(dout, targets.shape, x.dtype)
-    dx, dwte = np.empty_like(x), np.zeros_like(wte) if into is None else into
-    check_into("into", (dwte,), (wte.shape,), x.dtype)
+    into = (np.zeros_like(wte),) if into is None else into
+    check_into("into", into, (wte.shape,), x.dtype)
+    dx, (dwte,) = np.empty_like(x), into
     for chunk in chunks(len(x)):
         logits = x[chunk] @ wte.T                                        # (n, V), made again
         _, cache = ops.cross_entropy_forward(logits, targets[chunk], ignore_index)
         dlogits = ops.cross_entropy_backward(dout[chunk], cache)         # (n, V)
         dx[chunk] = dlogits @ wte
-        dwte += dlogits.T @ x[chunk]
+        if dwte is not None:
+            dwte += dlogits.T @ x[chunk]
     return dx, dwte
 
 

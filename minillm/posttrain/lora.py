@@ -35,7 +35,6 @@ class Adapted:
         check(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
         self.name, self.config, self.ops = name, base.config, base.ops
-        self.frozen = base.params.zeros_like()               # where gradients of frozen weights fall; nobody reads it
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
@@ -48,7 +47,7 @@ class Adapted:
     def backward(self, dlosses, caches, grads=None):
         """As GPT.backward; grads: Params of the adapters."""
         grads = grads if grads is not None else self.params.zeros_like()
-        GPT.backward(self.base, dlosses, caches, Routed(grads, self.frozen))
+        GPT.backward(self.base, dlosses, caches, Routed(grads))
         return grads
 
     def new_cache(self, batch_size):
@@ -142,15 +141,15 @@ def adapted(adapter, key=None):
 
 
 class Routed:
-    """Where the model's backward adds what: an adapted weight's place is its adapter's pair (da, db); gradients of
-    everything frozen fall into arrays that nobody reads."""
+    """Where the model's backward adds what: an adapted weight's place is its adapter's pair (da, db); of everything frozen
+    no gradient is wanted, so it is not computed."""
 
-    def __init__(self, grads, frozen):
-        self.grads, self.frozen = grads, frozen
+    def __init__(self, grads):
+        self.grads = grads
 
     def __getitem__(self, name):
         key = name.removesuffix(".weight")
-        return (self.grads[f"{key}.a"], self.grads[f"{key}.b"]) if f"{key}.a" in self.grads.views else self.frozen[name]
+        return (self.grads[f"{key}.a"], self.grads[f"{key}.b"]) if f"{key}.a" in self.grads.views else None
 
 
 # ---- PEFT's files ----
