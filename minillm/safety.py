@@ -104,6 +104,8 @@ def prompt_of(record):
 def red_team(model, tokenizer, prompts, seed=0, progress=None, max_new_tokens=ANSWER_TOKENS):
     """Answer every prompt once (temperature 0.7); [{"category", "harmful", "prompt", "answer", "refused", "toxic",
     "personal"}, ...]. toxic: whether any sentence is; None without the extra `toxicity`."""
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1: got {max_new_tokens}")
     found = []
     for i, record in enumerate(prompts):
         text = reply(model, tokenizer, record["prompt"], seed + i, max_new_tokens)

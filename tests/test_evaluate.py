@@ -179,3 +179,29 @@ def test_the_command_measures_and_compares(tmp_path, capsys):
     for tasks, words in (("chess", "unknown task 'chess'"), ("ppl", "--data: the task ppl needs")):
         assert main(["eval", str(tmp_path / "a"), "--tasks", tasks]) == 1
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count, total, low, high", [(0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0), (10, 20, 0.2993, 0.7007)])
+def test_intervals_of_shares_by_wilson(count, total, low, high):
+    """Values from the formula by hand; resampling would make [0, 0] and [1, 1] of the first two."""
+    assert statistics.share_interval(count, total) == pytest.approx((low, high), abs=1e-4)
+    with pytest.raises(ValueError, match="0 <= count <= total"):
+        statistics.share_interval(21, 20)
+
+
+def test_a_few_documents_prove_nothing():
+    """All of them better by the same: with 3 that is a chance of 1 in 4, with 20 of 1 in half a million."""
+    few, many = (statistics.compare([1.0] * n, [2.0] * n, [1.0] * n)["p"] for n in (3, 20))
+    assert few == 0.25 and many == 1 / statistics.RESAMPLES
+
+
+def test_one_document_has_no_interval_and_no_task_is_an_error(tmp_path, capsys):
+    model().save_pretrained(tmp_path / "run")
+    TOK.save(tmp_path / "run")
+    (tmp_path / "text.txt").write_text("the hen says cluck")
+    command = ["eval", str(tmp_path / "run"), "--data", str(tmp_path / "text.txt"), "--tasks"]
+    assert main([*command, "ppl,bpb", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["low"], row["high"], row["items"]) for row in rows] == [(None, None, 1)] * 2
+    assert main([*command, " , "]) == 1
+    assert "nothing to measure" in capsys.readouterr().err

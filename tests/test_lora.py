@@ -163,3 +163,9 @@ def test_the_command_trains_adapters(tmp_path, capsys):
     assert config["r"] == 2 and config["lora_alpha"] == 4 and config["base_model_name_or_path"] == f"{tmp_path}/base"
     assert main([*command[:-1], "train.steps=3", "--lora-targets", "wte", "--resume", "never"]) == 1
     assert "targets must be some of" in capsys.readouterr().err
+    for setting in (["--lora-alpha", "0"], ["--lora-dropout", "0.1"], ["--lora-targets", "mlp.c_fc"]):
+        without = [part for part in command if part not in ("--lora-rank", "2")]
+        assert main([*without, *setting]) == 1
+        assert "need --lora-rank" in capsys.readouterr().err
+    assert main([*command, "--lora-alpha", "0"]) == 1
+    assert "alpha must be above 0" in capsys.readouterr().err

@@ -120,6 +120,23 @@ def test_malformed_records_are_named_by_line(tmp_path, line, words):
         chat.read_examples(path, CHAT)
 
 
+@pytest.mark.parametrize("record, words", [
+    ({"prompt": [], "chosen": [], "rejected": talk("a")[1:]}, "chosen holds no message of the assistant"),
+    ({"prompt": talk("a")[:1], "chosen": talk("a")[1:], "rejected": talk("b")[:1]}, "rejected holds no message"),
+], ids=["empty", "user"])
+def test_pairs_with_nothing_to_compare_are_named_by_line(tmp_path, record, words):
+    path = write(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}, record])
+    with pytest.raises(ValueError, match=f"p.jsonl:2: {words}"):
+        chat.read_preferences(path, CHAT)
+
+
+def test_a_line_that_is_no_utf8_is_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"prompt": "a", "completion": "b"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(ValueError, match="a.jsonl:2: .*utf-8"):
+        chat.read_examples(path, CHAT)
+
+
 def test_many_malformed_records_are_counted(tmp_path):
     path = write(tmp_path / "a.jsonl", ["[]"] * 12)
     with pytest.raises(ValueError, match="a.jsonl:5: .*\n... and 7 more lines"):

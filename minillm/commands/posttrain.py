@@ -6,6 +6,7 @@ from . import command, printer
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
             "grpo": {"steps": 200, "lr": 2e-4, "min_lr": 2e-5, "warmup": 5, "eval_every": 25, "weight_decay": 0.0}}
+LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
 def sft(args):
@@ -47,8 +48,10 @@ def config_of(args):
 def lora_of(args):
     """Settings of posttrain.lora.Adapted, or None without --lora-rank."""
     if args.lora_rank is None:
+        if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
+            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights learn")
         return None
-    return {"rank": args.lora_rank, "alpha": args.lora_alpha or 2.0 * args.lora_rank, "dropout": args.lora_dropout,
+    return {"rank": args.lora_rank, "alpha": 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha, "dropout": args.lora_dropout,
             "targets": args.lora_targets.split(",")}
 
 
@@ -92,5 +95,5 @@ def add_lora(p):
     p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
     p.add_argument("--lora-alpha", type=float, help="adapters count alpha / rank times (default: twice the rank)")
     p.add_argument("--lora-dropout", type=float, default=0.0, help="on the way into adapters (default: %(default)s)")
-    p.add_argument("--lora-targets", default="attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj", metavar="NAMES",
+    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES",
                    help="by commas (default: %(default)s)")

@@ -18,6 +18,8 @@ def evaluate(directories, tasks, data=None, backend="auto", seed=0, harness_path
     runs a task of lm-evaluation-harness, its own or one in `harness_path`.
     Raises ValueError for an unknown task or one without data, FileNotFoundError.
     """
+    if not tasks:
+        raise ValueError(f"--tasks: nothing to measure: expected some of {TASKS}")
     texts = documents(tasks, data)
     rows, measured = [], []
     for directory in directories:
@@ -70,6 +72,8 @@ def running_text(kind, found):
         sizes = [s.tokens for s in found]
         value = perplexity.perplexity(found)
         low, high = (math.exp(min(700, x)) for x in statistics.interval(nats, sizes))
+    if len(found) < 2:
+        low = high = None                                    # one document says nothing of how much documents differ
     return row(value, low, high, len(found)), (nats, sizes)
 
 

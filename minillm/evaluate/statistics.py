@@ -35,7 +35,8 @@ def share_interval(count, total):
 def compare(first, second, denominators, seed=0):
     """Is sum(first) / sum(denominators) different from sum(second) / ...? {difference, low, high, p}, paired.
 
-    p: the share of resamples in which the difference has the other sign, twice (two-sided), at least 1 / resamples.
+    p: the share of resamples in which the difference has the other sign, twice (two-sided), at least 1 / resamples; and at
+    least 2 / 2^items, the chance that so many coins all fall the same way: three documents prove nothing.
     """
     first, second, denominators = (np.asarray(a, np.float64) for a in (first, second, denominators))
     if not len(first) == len(second) == len(denominators):
@@ -44,7 +45,7 @@ def compare(first, second, denominators, seed=0):
     low, high = quantiles(difference)
     other = min((difference <= 0).mean(), (difference >= 0).mean())
     return {"difference": float((second - first).sum() / denominators.sum()), "low": low, "high": high,
-            "p": float(min(1.0, max(2 * other, 1 / RESAMPLES)))}
+            "p": float(min(1.0, max(2 * other, 1 / RESAMPLES, 2.0 ** (1 - len(first)))))}
 
 
 def draws(count, seed):

@@ -115,12 +115,12 @@ def read_preferences(path, tokenizer):
 def read_records(path, convert):
     """convert(record) of every line. All lines are read before the first few that are malformed are reported."""
     converted, problems = [], []
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:                       # a line that is no UTF-8 is one of the malformed
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                converted.append(convert(json.loads(line)))
+                converted.append(convert(json.loads(line.decode())))
             except (ValueError, RecursionError) as error:
                 problems.append(f"{path}:{number}: {error}")
     if problems:
@@ -151,7 +151,12 @@ def preference_of(record, tokenizer):
     prompt, chosen, rejected = split_prompt(record)
     if chosen == rejected:
         raise ValueError("chosen and rejected are equal")
-    return Preference(answer_to(tokenizer, prompt, chosen, "chosen"), answer_to(tokenizer, prompt, rejected, "rejected"))
+    pair = Preference(*(answer_to(tokenizer, prompt, answer, name)
+                        for name, answer in (("chosen", chosen), ("rejected", rejected))))
+    for name, example in zip(Preference._fields, pair):
+        if not any(example.learned[1:]):
+            raise ValueError(f"{name} holds no message of the assistant: there is nothing to compare")
+    return pair
 
 
 def split_prompt(record):
