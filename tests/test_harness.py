@@ -66,6 +66,13 @@ def test_the_same_scores_as_transformers(run, capsys):
     assert ours["rolling bits_per_byte"] == pytest.approx(theirs["rolling"]["bits_per_byte,none"], rel=1e-6)
 
 
+def test_a_task_that_is_not_there_is_an_error_in_a_line(run, capsys):
+    pytest.importorskip("lm_eval")
+    assert main(["eval", str(run), "--tasks", "harness:no_such_task"]) == 1
+    error = capsys.readouterr().err
+    assert "no task 'no_such_task'" in error and "Traceback" not in error
+
+
 def test_scored_says_whether_the_greedy_text_is_meant():
     made = model(block_size=32)
     greedy = TOK.encode_ordinary(samples.continuation(made, TOK, "the hen", 3))

@@ -348,3 +348,16 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     assert "--task must be one of addition" in capsys.readouterr().err
     assert main(["sft", str(base), "--out", str(tmp_path / "x"), "--data", str(pairs)]) == 1
     assert "pairs.jsonl:1: expected messages, or prompt and completion" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"prompts": 0}, "prompts must be at least 1"), ({"group": 1}, "group must be at least 2"),
+    ({"max_new_tokens": 0}, "max_new_tokens must be at least 1")])
+def test_rewards_that_could_teach_nothing_are_errors(settings, words):
+    with pytest.raises(ValueError, match=words):
+        grpo.RewardData(Addition(), CHAT, **{"prompts": 1, "group": 2, "max_new_tokens": 1, **settings})
+
+
+def test_a_step_needs_a_pair():
+    with pytest.raises(ValueError, match="pairs must be at least 1: got 0"):
+        dpo.PreferenceData([], SMALL["block_size"], 0)

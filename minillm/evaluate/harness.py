@@ -74,8 +74,10 @@ def run(directory, tasks, path=None, backend="auto", limit=None):
     model = adapter(directory, backend)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
-    found = simple_evaluate(model=model, tasks=tasks, task_manager=TaskManager(include_path=path), limit=limit,
-                            bootstrap_iters=0, verbosity="ERROR")
+    manager = TaskManager(include_path=path)
+    if unknown := [task for task in tasks if not manager.match_tasks([task])]:
+        raise ValueError(f"lm-evaluation-harness has no task {unknown[0]!r}, nor has --harness-path")
+    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0, verbosity="ERROR")
     rows = []
     for task, values in found["results"].items():
         items = found["n-samples"][task]["effective"]

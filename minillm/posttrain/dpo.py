@@ -19,7 +19,11 @@ class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
     def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
-        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a batch."""
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a batch.
+
+        Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
+        if pairs < 1:
+            raise ValueError(f"pairs must be at least 1: got {pairs}")
         whole = [p for p in preferences if all(len(example.ids) <= block_size + 1 for example in p)]
         self.dropped = len(preferences) - len(whole)
         self.preferences, self.held_out = split(whole, share, seed)

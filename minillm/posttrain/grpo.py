@@ -24,7 +24,12 @@ class RewardData:
 
     def __init__(self, task, tokenizer, prompts, group, max_new_tokens, seed=0):
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
-        that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each."""
+        that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
+
+        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is neither better nor worse."""
+        for name, value, least in (("prompts", prompts, 1), ("group", group, 2), ("max_new_tokens", max_new_tokens, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}: got {value}")
         self.task, self.tokenizer, self.seed = task, tokenizer, seed
         self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
         self.stop = tokenizer.eot_token
