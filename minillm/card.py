@@ -21,8 +21,9 @@ LIMITS = ("It writes what is likely, not what is true.",
 def write_card(run, output=None, title=None, evaluation=(), safety=None, data_card=None, limits=()):
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
 
-    evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default evaluation.json
-    and safety.json in the run, if they are there); data_card: a Markdown file to refer to. Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
+    evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
+    evaluation.json and safety.json in the run, if they are there); data_card: a Markdown file to refer to.
+    Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
     """
     run = Path(run)
     output = Path(output or run / "MODEL_CARD.md")
