@@ -392,7 +392,9 @@ struct HeadsView {
             fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
                  string(py::str(a.dtype())));
         if (a.strides(3) != sizeof(T) && a.shape(3) > 1 && a.size()) fail(string(name) + " must have a contiguous last axis");
-        if (a.strides(2) % int64_t(sizeof(T))) fail(string(name) + " must have rows a whole number of elements apart");
+        check_aligned(name, a);
+        if ((a.strides(0) | a.strides(1) | a.strides(2)) % int64_t(sizeof(T)))
+            fail(string(name) + " must have rows a whole number of elements apart");
         data = static_cast<const char*>(a.data());
         batch = a.strides(0), head = a.strides(1), row = a.strides(2) / int64_t(sizeof(T));
     }

@@ -50,6 +50,12 @@ inline void check_contiguous(const char* name, const py::array& a) {
         fail(string(name) + " must be C-contiguous: pass np.ascontiguousarray(" + name + ")");
 }
 
+// A number between addresses, as np.frombuffer makes them: the compiler may take it for granted that there are none.
+inline void check_aligned(const char* name, const py::array& a) {
+    if (reinterpret_cast<uintptr_t>(a.data()) % a.itemsize())
+        fail(string(name) + " must be aligned, each number at a multiple of its size: pass a copy");
+}
+
 // The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
 template <class T>
 const T* input(const char* name, const py::array& a, const Shape& shape) {
@@ -58,6 +64,7 @@ const T* input(const char* name, const py::array& a, const Shape& shape) {
         fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
              string(py::str(a.dtype())));
     check_contiguous(name, a);
+    check_aligned(name, a);
     return static_cast<const T*>(a.data());
 }
 

@@ -10,7 +10,8 @@ inline py::array_t<int64_t> ids(const char* name, const py::array& a, const Shap
     check_shape(name, a, shape);
     if (a.dtype().kind() != 'i' && a.dtype().kind() != 'u')
         fail(string(name) + " must be an array of integers: got " + string(py::str(a.dtype())));
-    auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(a);
+    constexpr int ALIGNED = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast | ALIGNED>(a);
     const int64_t* p = wide.data();
     for (int64_t i = 0; i < wide.size(); i++)
         if ((p[i] < 0 || p[i] >= size) && !(ignore_index && p[i] == *ignore_index))

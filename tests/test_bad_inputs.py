@@ -103,6 +103,17 @@ def test_the_cache_of_another_precision_is_refused(op):
 
 
 @cpu_only
+def test_numbers_between_addresses():
+    """Refused for floats; ids are copied, as those of another integer dtype are. The sanitizer says who reads them as is."""
+    between, args = CHANGES["between addresses"], sample("linear", "float32")
+    with pytest.raises(ValueError, match="weight must be aligned"):
+        pair("linear", "cpu")[0](**args | {"weight": between(args["weight"])})
+    forward, args = pair("embedding", "cpu")[0], sample("embedding", "float32")
+    out, _ = forward(**args | {"tokens": between(args["tokens"])})
+    assert out.tobytes() == forward(**args)[0].tobytes()
+
+
+@cpu_only
 def test_positions_of_the_cache_are_checked():
     forward, backward = pair("embedding", "cpu")
     out, cache = forward(**sample("embedding", "float32"))
