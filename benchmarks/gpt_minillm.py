@@ -22,7 +22,7 @@ def model_of(job):
 def step(job):
     """() -> loss of one training step on the job's batch: forward, backward, clip, AdamW.
 
-    copy: whether AdamW leaves the weights in bfloat16, too, as `train` lets it wherever the products are in that type.
+    copy: whether AdamW leaves the weights in bfloat16, too, as `train` lets it where that pays.
     """
     model, (tokens, targets) = model_of(job), np.array(job["batch"])
     lr = job["lr"]

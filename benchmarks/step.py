@@ -19,6 +19,7 @@ from minillm.config import GPTConfig
 from minillm.model import initialise
 from minillm.params import gpt_shapes
 from minillm.registry import OPS, Dims
+from minillm.train import copy_pays
 
 from .machine import meminfo
 from .workers import fitting, race
@@ -26,7 +27,7 @@ from .workers import fitting, race
 SIZES = {"124M": {}, "tiny": {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64, "vocab_size": 257}}
 TUNED = {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "MALLOC_MMAP_THRESHOLD_": "8589934592",
          "MALLOC_TRIM_THRESHOLD_": "137438953472", "MALLOC_TOP_PAD_": "268435456"}
-UNASKED = ("minillm numpy", "minillm bf16 (no copy)")           # take part only where --only names them
+UNASKED = ("minillm numpy", "minillm bf16 (copy)")           # take part only where --only names them
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}     # relative, on the first loss; ten times that after two updates
 
 
@@ -34,9 +35,9 @@ def candidates(compiled=False, installed=None):
     """Everybody who can run here, as dicts for `workers`; the first is what the others are compared with."""
     everybody = {"minillm": entrant("minillm", "gpt_minillm", backend="auto"),
                  "minillm bf16": entrant("minillm bf16", "gpt_minillm", dtype="bfloat16", backend="cpu/bf16",
-                                         copy=True),
-                 "minillm bf16 (no copy)": entrant("minillm bf16 (no copy)", "gpt_minillm", dtype="bfloat16",
-                                                   backend="cpu/bf16", copy=False),
+                                         copy=copy_pays()),
+                 "minillm bf16 (copy)": entrant("minillm bf16 (copy)", "gpt_minillm", dtype="bfloat16",
+                                                backend="cpu/bf16", copy=True),
                  "minillm numpy": entrant("minillm numpy", "gpt_minillm", backend="numpy")}
     if find_spec("torch") if installed is None else installed:
         for mode in ("eager", "compile") if compiled else ("eager",):

@@ -447,3 +447,8 @@ def traffic(spec, args):
     written = sum(arrays[name].nbytes for name in spec.differentiable)
     unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
     return read + out, (read + written + out - unseen if written else 0)
+
+
+def multiplies_by_tiles():
+    """Do the kernels in use multiply in bfloat16 by AMX?"""
+    return _cpp is not None and _cpp.__name__.endswith(".amx")

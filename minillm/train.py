@@ -20,6 +20,7 @@ from . import checkpoint
 from .files import atomic_write
 from .model import GPT
 from .optim import AdamW, clip_scale, cosine_schedule, global_norm
+from .registry import multiplies_by_tiles
 from .trace import NonFiniteError, find_nonfinite
 
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
@@ -69,11 +70,17 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None, 
     return state
 
 
+def copy_pays():
+    """Where AMX multiplies, reading the weights is a large part of a product. Without it the copy was measured to save
+    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter."""
+    return multiplies_by_tiles()
+
+
 @contextmanager
 def rounded_weights(model, optimizer):
-    """Meanwhile the weights are kept in bfloat16, too, if all of the model's products are in that type."""
+    """Meanwhile the weights are kept in bfloat16, too, if all of the model's products are in that type and it pays."""
     products = {model.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")}
-    if products != {"cpu/bf16"} or not isinstance(model, GPT):          # LoRA's base does not change: no copy
+    if products != {"cpu/bf16"} or not isinstance(model, GPT) or not copy_pays():    # LoRA's base does not change: no copy
         yield
         return
     optimizer.keep_bits()

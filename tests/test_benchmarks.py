@@ -207,8 +207,8 @@ def test_step_on_a_tiny_model(tmp_path):
 
 @pytest.mark.skipif("cpu/bf16" not in registry.choices("linear"), reason="kernels are not built")
 def test_steps_with_and_without_the_copy_of_weights_race(tmp_path):
-    """The one without takes part only where it is named; both compute the same."""
-    names = ["minillm bf16", "minillm bf16 (no copy)"]
+    """The one with it takes part only where it is named; both compute the same."""
+    names = ["minillm bf16", "minillm bf16 (copy)"]
     code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only", ",".join(names))
     one, other = document["rows"]
     assert code == 0 and [one["candidate"], other["candidate"]] == names and one["losses"] == other["losses"]

@@ -3,6 +3,8 @@
 Single products have more of this in test_gemm.py and test_bf16.py, decoding in test_decode.py. What holds of every
 compiled op of the table is here, and what follows for whole steps of training.
 """
+import os
+
 import numpy as np
 import pytest
 from cases import each, named_grads, named_outs, normal_like, pair, sample, supported
@@ -106,3 +108,28 @@ def test_losses_of_a_sequence_do_not_depend_on_its_neighbours_or_its_end(backend
 def test_numpy_backend_repeats_bit_by_bit():
     """There a BLAS multiplies, whose bits may depend on threads and shapes; but not from one run to the next."""
     assert train("numpy", steps=2, B=2) == train("numpy", steps=2, B=2)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds threads to cores")
+def test_threads_are_bound_for_the_time_of_a_product_only():
+    """A large product keeps its threads on cores of their own; afterwards all of them may go anywhere again, and a
+    process that has one core for two threads works, too, with the same bits."""
+    def product():
+        return ops.linear_forward(x, weight, bias)[0].tobytes()
+
+    def allowed():
+        return [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+
+    ops, rng = select("cpu"), np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((512, 256), (256, 512), (512,)))
+    registry._cpp.set_threads(2)
+    before = os.sched_getaffinity(0)
+    out = product()
+    assert all(cores == before for cores in allowed())
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), {min(before)})
+        assert product() == out and all(cores == {min(before)} for cores in allowed())
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), before)

@@ -19,6 +19,12 @@ from minillm.train import one_step, rounded_weights
 SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301, dropout=0.1)      # V: odd
 
 
+@pytest.fixture(autouse=True)
+def it_pays(monkeypatch):
+    """As on a machine with AMX: elsewhere `train` keeps no copy."""
+    monkeypatch.setattr(training, "copy_pays", lambda: True)
+
+
 def normal(*shape):
     return np.random.default_rng(len(shape)).standard_normal(shape).astype("float32")
 
@@ -155,6 +161,13 @@ def test_only_models_whose_products_are_all_bfloat16_keep_a_copy(backend):
         assert adapter.params.bits is None and adapter.base.params.bits is None
     with pytest.raises(ValueError, match="params must be float32"):
         AdamW(GPT(SMALL, dtype=np.float64).params).keep_bits()
+
+
+def test_no_copy_where_it_does_not_pay(monkeypatch):
+    monkeypatch.setattr(training, "copy_pays", lambda: False)
+    model = GPT(SMALL, ops=select(BF16))
+    with rounded_weights(model, AdamW(model.params, ops=model.ops)):
+        assert model.params.bits is None
 
 
 def test_generation_and_logits_do_not_see_the_copy():
