@@ -57,6 +57,8 @@ void adamw_update(py::array w, py::array grad, py::array m, py::array v, int64_t
         int64_t n = w.size();
         T *pw = in_place<T>("w", w, {n}), *pm = in_place<T>("m", m, {n}), *pv = in_place<T>("v", v, {n});
         const T* pg = input<T>("grad", grad, {n});
+        if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1))
+            fail("beta1 and beta2 must be in [0, 1): got " + std::to_string(beta1) + ", " + std::to_string(beta2));
         if (step < 1 || n_decayed < 0 || n_decayed > n)
             fail("step must be at least 1 and n_decayed in [0, " + std::to_string(n) + "]: got " +
                  std::to_string(step) + ", " + std::to_string(n_decayed));

@@ -25,15 +25,16 @@ T row_max(const T* z, int64_t V) {
     return best;
 }
 
+// Sum of exp((z - top) * scale).
 template <class T>
-T row_exp_sum(const T* z, T top, int64_t V) {
+T row_exp_sum(const T* z, T top, int64_t V, T scale = 1) {
     constexpr int64_t SUM_BLOCK = 1024;
     T total = 0;
     for (int64_t begin = 0; begin < V; begin += SUM_BLOCK) {
         int64_t i = begin, end = std::min(V, begin + SUM_BLOCK);
         Vec<T> piece{};
-        for (; i + WIDTH<T> <= end; i += WIDTH<T>) piece += vexp<T>(load(z + i) - top);
-        if (i < end) piece += vexp<T>(load_part(z + i, end - i, T(-INFINITY)) - top);
+        for (; i + WIDTH<T> <= end; i += WIDTH<T>) piece += vexp<T>((load(z + i) - top) * scale);
+        if (i < end) piece += vexp<T>((load_part(z + i, end - i, T(-INFINITY)) - top) * scale);
         total += sum<T>(piece);
     }
     return total;

@@ -4,6 +4,7 @@
 #include "attention.cpp"
 #include "attention_bf16.cpp"
 #include "cross_entropy.cpp"
+#include "distillation_loss.cpp"
 #include "dropout.cpp"
 #include "embedding.cpp"
 #include "gelu.cpp"
@@ -26,6 +27,7 @@ PYBIND11_MODULE(MODULE, m) {
     bind_attention_bf16(m);
     bind_cross_entropy(m);
     bind_decode(m);
+    bind_distillation_loss(m);
     bind_dropout(m);
     bind_embedding(m);
     bind_gelu(m);

@@ -50,7 +50,8 @@ SHARES = {"pretrain": 0.5, "sft": 0.2, "dpo": 0.12, "distil": 0.1}          # of
 STORIES, CHATS, PAIRS = 8_000, 3_000, 600
 PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_every=0)
 SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, save_every=0)
-DPO = TrainConfig(lr=3e-5, min_lr=3e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
+DPO = TrainConfig(lr=1e-5, min_lr=1e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
+BETA = 0.5                         # of DPO: at 0.1 a few hundred pairs drive the model too far from what it could do
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
 REQUESTS, DELICATE, ANSWER_TOKENS, DOCUMENTS = 24, 60, 220, 40               # measured on
 
@@ -190,7 +191,7 @@ def prefer(story, model, tokenizer, speed):
     data.refer_to(model)
     steps = steps_for(story, "dpo", speed, 2.0)
     story.train("dpo", model, data, replace(DPO, steps=steps, eval_every=max(10, steps // 3)),
-                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(), validate=dpo.validate_dpo(), columns=dpo.DPO_COLUMNS)
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(BETA), validate=dpo.validate_dpo(BETA), columns=dpo.DPO_COLUMNS)
     return finished(story, "dpo", tokenizer)
 
 

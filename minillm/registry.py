@@ -282,7 +282,8 @@ OPS = {spec.name: spec for spec in (
            lambda d: (12 * d.B * d.T, 5 * d.B * d.T)),
     OpSpec("adamw", adamw_sample, (),
            wrong("grad", narrower, other_dtype) + wrong("m", narrower) + wrong("v", other_dtype)
-           + wrong("step", constant(0)) + wrong("n_decayed", constant(10 ** 9)),
+           + wrong("step", constant(0)) + wrong("n_decayed", constant(10 ** 9)) + wrong("beta1", constant(1.0))
+           + wrong("beta2", constant(-0.1)),
            lambda d: (12 * 12 * d.C ** 2, 0), kind="update"),
     OpSpec("sum_squares", sum_squares_sample, (), wrong("x", integers),
            lambda d: (2 * 12 * d.C ** 2, 0), kind="reduce"),
@@ -304,6 +305,7 @@ KERNELS = (
     Kernel("gelu", "cpu"),
     Kernel("dropout", "cpu"),
     Kernel("cross_entropy", "cpu"),
+    Kernel("distillation_loss", "cpu"),
     Kernel("head", "cpu"),
     Kernel("linear", "cpu"),
     Kernel("linear", "cpu", "1_naive"),

@@ -32,6 +32,8 @@ def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weig
         check_dtype(name, array, w.dtype)
     if bits is not None:
         check_bits(bits, w)
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"beta1 and beta2 must be in [0, 1): got {beta1}, {beta2}")
     if step < 1 or not 0 <= n_decayed <= w.size:
         raise ValueError(f"step must be at least 1 and n_decayed in [0, {w.size}]: got {step}, {n_decayed}")
     g = grad * scale
