@@ -191,7 +191,8 @@ def prefer(story, model, tokenizer, speed):
     data.refer_to(model)
     steps = steps_for(story, "dpo", speed, 2.0)
     story.train("dpo", model, data, replace(DPO, steps=steps, eval_every=max(10, steps // 3)),
-                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(BETA), validate=dpo.validate_dpo(BETA), columns=dpo.DPO_COLUMNS)
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(BETA), validate=dpo.validate_dpo(BETA),
+                columns=dpo.DPO_COLUMNS)
     return finished(story, "dpo", tokenizer)
 
 
