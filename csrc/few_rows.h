@@ -128,7 +128,8 @@ template <class T, class Rows>
 int64_t piece_of(int64_t M, int64_t N, int64_t threads) {
     constexpr int64_t STEP = 2 * WIDTH<T>;
     int64_t longest = 2048 / int64_t(sizeof *Rows::data), wide = std::min(longest, FEW_SUMS / M);
-    wide = std::min(wide, ceil_div(N, threads));
+    int64_t pieces = ceil_div(ceil_div(N, wide), threads) * threads;           // as many for each thread
+    wide = ceil_div(N, pieces);
     return ceil_div(wide, STEP) * STEP;
 }
 
