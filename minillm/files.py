@@ -40,6 +40,12 @@ def sync_directory(path):
         os.close(fd)
 
 
+def write_json(path, document, **layout):
+    """A document as JSON, replaced in one step. layout: of json.dump."""
+    with atomic_write(path) as file:
+        json.dump(document, file, **layout)
+
+
 def write_jsonl(path, records):
     """One JSON object a line, replaced in one step."""
     with atomic_write(path) as file:

@@ -27,7 +27,7 @@ from .data.tokenize import tokenize
 from .evaluate import perplexity, samples
 from .evaluate.run import accuracy, running_text
 from .evaluate.statistics import interval
-from .files import atomic_write, write_jsonl
+from .files import atomic_write, write_json, write_jsonl
 from .generate import steps as plain_steps
 from .model import GPT
 from .posttrain import chat, dpo
@@ -77,7 +77,7 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
     results["speculation"] = speculate(story, aligned, chat_tokenizer, results["speed"])
     results["seconds"] = time.monotonic() - started
     results["curves"] = {name: read_log(out / name) for name in ("pretrain", "sft", "dpo", "draft")}
-    record(out / "results.json", results)
+    write_json(out / "results.json", results, indent=1)
     with atomic_write(out / "report.html") as file:
         file.write(full_report.html(results))
     say(full_report.page(results) + f"\n{clock(results['seconds'])} in all; report in {out}/report.html\n"
@@ -210,20 +210,15 @@ def measured(story, folder, stage, model, tokenizer):
     rows, example = told(story, model, tokenizer)
     declined, answers = asked_for_harm(story, model, tokenizer)
     write_jsonl(story.out / folder / "safety_answers.jsonl", answers)
-    record(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
-                                                  "comparisons": []})
-    record(story.out / folder / card.SAFETY, declined)
+    write_json(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
+                                                      "comparisons": []}, indent=1)
+    write_json(story.out / folder / card.SAFETY, declined, indent=1)
     harmful, harmless = declined["rates"]
     rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"], "toxic": harmful["toxic"]}
     values = {name: row["value"] for name, row in rows.items() if row}
     story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     return {"stage": stage, **values, "example": example, "safety": declined,
             "between": {name: [row["low"], row["high"]] for name, row in rows.items() if row}}
-
-
-def record(path, document):
-    with atomic_write(path) as file:
-        json.dump(document, file, indent=1)
 
 
 def told(story, model, tokenizer):

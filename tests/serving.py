@@ -25,15 +25,17 @@ NAME, BLOCK = "tiny", 128
 PROMPTS = ["the quick", "Naïve ☃ ", "漢字", "over the lazy dog. the", "x" * 40, "brown fox jumps!"]
 
 
-def make_tokenizer():
+@pytest.fixture(scope="module")
+def tokenizer():
     return Tokenizer.train(["the quick brown fox jumps over the lazy dog. Naïve ☃ 漢字! " * 30], 300, stop_early=True)
 
 
-def make_model(tokenizer):
+@pytest.fixture(scope="module")
+def model(tokenizer):
     """Far from its initialisation: answers that differ much between prompts and between seeds."""
-    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=BLOCK, vocab_size=tokenizer.vocab_size), seed=0)
-    model.params.flat[:] += 0.1 * np.random.default_rng(2).standard_normal(model.params.flat.size)
-    return model
+    found = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=BLOCK, vocab_size=tokenizer.vocab_size), seed=0)
+    found.params.flat[:] += 0.1 * np.random.default_rng(2).standard_normal(found.params.flat.size)
+    return found
 
 
 @contextlib.contextmanager

@@ -294,14 +294,19 @@ WITH_PARAMETERS = [op for op, spec in OPS.items() if spec.kind == "pair"
                    and "into" in signature(getattr(reference, f"{op}_backward")).parameters]
 
 
-@pytest.mark.parametrize("op, backend, dtype", [case for op in WITH_PARAMETERS for case in cases_of(op)])
-def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
-    """Gradients of parameters can be added to the caller's buffer; the sum is the same, and the others are."""
+def run(op, backend, dtype):
+    """(backward, dout, cache, {gradient's name: array}) of a sample of the op."""
     forward, backward = pair(op, backend)
     out, cache = forward(**sample(op, dtype))
     rng = np.random.default_rng(3)
     dout = each(lambda array: normal_like(array, rng), out)
-    fresh = named_grads(op, backward(dout, cache))
+    return backward, dout, cache, named_grads(op, backward(dout, cache))
+
+
+@pytest.mark.parametrize("op, backend, dtype", [case for op in WITH_PARAMETERS for case in cases_of(op)])
+def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
+    """Gradients of parameters can be added to the caller's buffer; the sum is the same, and the others are."""
+    backward, dout, cache, fresh = run(op, backend, dtype)
     into = tuple(np.full_like(grad, 0.5) for name, grad in fresh.items() if name[1:] not in DATA)
     got = named_grads(op, backward(dout, cache, into=into))
     for name, grad in got.items():
@@ -319,11 +324,8 @@ def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
 @pytest.mark.parametrize("op, backend, dtype", [case for op in WITH_PARAMETERS for case in cases_of(op)])
 def test_what_nobody_wants_is_not_there_and_changes_nothing(op, backend, dtype):
     """None in place of one gradient, or of all: the others keep every bit."""
-    forward, backward = pair(op, backend)
-    out, cache = forward(**sample(op, dtype))
-    rng = np.random.default_rng(3)
-    dout = each(lambda array: normal_like(array, rng), out)
-    parameters = {name: grad for name, grad in named_grads(op, backward(dout, cache)).items() if name[1:] not in DATA}
+    backward, dout, cache, grads = run(op, backend, dtype)
+    parameters = {name: grad for name, grad in grads.items() if name[1:] not in DATA}
 
     def into(unwanted):
         return tuple(None if name in unwanted else np.full_like(grad, 0.5) for name, grad in parameters.items())

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import BLOCK, NAME, PROMPTS, alone, idle, make_model, make_tokenizer, running
+from serving import BLOCK, NAME, PROMPTS, alone, idle, model, running, tokenizer  # noqa: F401  (two are fixtures)
 
 from minillm.sampling import Sampling
 from minillm.serve import completions, protocol
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    return make_model(tokenizer)
 
 
 @pytest.fixture(scope="module")

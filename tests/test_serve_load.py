@@ -12,22 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving import PROMPTS, alone, command, httpx, idle, make_model, make_tokenizer, running, wait_until
+from serving import PROMPTS, alone, command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
 
 from minillm import GPT, GPTConfig
 from minillm.sampling import Sampling
 from minillm.serve import completions, listen
 from minillm.serve.engine import Engine, Job
 from minillm.speculative import Lookup
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return make_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer):
-    return make_model(tokenizer)
 
 
 # The engine

@@ -17,7 +17,6 @@ Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 
 and 8 for each distinct shingle of the documents in pairs.
 """
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_write
+from ..files import atomic_write, write_json
 from ..tokenizer.fast import count_threads
 from . import duplicates, extract, minhash
 from .duplicates import EXACT, KEPT, LINES, TABLE, Options, Written
@@ -63,8 +62,7 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
 def finish(report: dict, output: Path, options: Options, read: extract.Report, looked_at: dict) -> dict:
     """Complete the report and write it."""
     report |= {"options": duplicates.described(options), "input": asdict(read), "pairs": looked_at}
-    with atomic_write(report_path(output)) as file:
-        json.dump(report, file, indent=1, ensure_ascii=False)
+    write_json(report_path(output), report, indent=1, ensure_ascii=False)
     return report
 
 

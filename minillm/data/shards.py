@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_write
+from ..files import atomic_write, write_json
 
 SIDECAR = "shards.json"
 FORMAT = "minillm shards 1"
@@ -60,8 +60,7 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     meta = {"format": FORMAT, "dtype": _dtype(tokenizer.vocab_size).str, "vocab_size": int(tokenizer.vocab_size),
             "eot_token": tokenizer.eot_token, "tokenizer": fingerprint(tokenizer), "seed": seed,
             "val_fraction": val_fraction, "splits": {split: writer.finish() for split, writer in writers.items()}}
-    with atomic_write(directory / SIDECAR) as file:
-        json.dump(meta, file, indent=1)
+    write_json(directory / SIDECAR, meta, indent=1)
     return meta
 
 

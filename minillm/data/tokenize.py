@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_write
+from ..files import atomic_write, write_json
 from ..tokenizer import Tokenizer
 from . import extract, llmc, shards
 from .clean import Here
@@ -59,8 +59,7 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
         notes = list(map(finished, notes))
     meta = sidecar(notes, tokenizer, val_fraction, seed, header) | {"source": vars(report)}
     remove_leftovers(directory, len(notes))
-    with atomic_write(directory / shards.SIDECAR) as file:
-        json.dump(meta, file, indent=1)
+    write_json(directory / shards.SIDECAR, meta, indent=1)
     for number in range(len(notes)):
         note_path(directory, number).unlink()
     return meta
@@ -129,8 +128,7 @@ def write_chunk(directory, number, chunk, threads, settings):
         sides[side] += [text] * (times(text, weight, seed) if side == "train" else 1)
     for side, texts in sides.items():
         note[side] = write_side(directory, side, number, texts, tokenizer, header, threads)
-    with atomic_write(note_path(directory, number)) as file:
-        json.dump(note, file)
+    write_json(note_path(directory, number), note)
     return note
 
 

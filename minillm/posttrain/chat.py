@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..files import atomic_write
+from ..files import write_json
 from ..model import GPT
 from ..params import gpt_shapes
 
@@ -96,8 +96,7 @@ def with_marks(tokenizer, model):
 def save_template(directory):
     """tokenizer_config.json, from which transformers' apply_chat_template makes the same ids."""
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
-    with atomic_write(Path(directory) / "tokenizer_config.json") as file:
-        json.dump(document, file, indent=2)
+    write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
 
 
 # ---- records ----

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..files import atomic_write
+from ..files import write_json
 from ..model import GPT
 from ..ops import mlp
 from ..params import Params
@@ -172,8 +172,7 @@ def save_adapter(adapter, directory):
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.name, "r": adapter.rank,
               "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout, "target_modules": list(adapter.targets),
               "fan_in_fan_out": True, "bias": "none", "inference_mode": True}
-    with atomic_write(directory / CONFIG) as file:
-        json.dump(config, file, indent=2)
+    write_json(directory / CONFIG, config, indent=2)
 
 
 def load_adapter(base, directory):
