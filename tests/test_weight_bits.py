@@ -90,7 +90,7 @@ def steps(copy, accumulate=1, count=4, ops=None, check=True):
         for step in range(count):
             losses.append(one_step(model, optimizer, Batches(), config, {"step": step})["train_loss"])
             if copy and check:
-                assert model.params.bits.flat.tobytes() == upper_halves(rounded(model.params.flat)).tobytes()
+                assert np.array_equal(model.params.bits.flat, upper_halves(rounded(model.params.flat)))
     assert model.params.bits is None
     return losses, [part.flat.tobytes() for part in (model.params, optimizer.m, optimizer.v)]
 
