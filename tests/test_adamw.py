@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from cases import cases, pair, sample
-from tolerances import assert_close
+from tolerances import assert_close, assert_same_bits
 
 from minillm.optim import AdamW
 from minillm.params import Params
@@ -56,7 +56,7 @@ def test_gradient_is_untouched_and_update_repeats(op, backend, dtype):
     first["grad"].flags.writeable = False
     for args in (first, second):
         pair(op, backend)[0](**args)
-    assert all(first[name].tobytes() == second[name].tobytes() for name in ("w", "grad", "m", "v"))
+    assert_same_bits(first, second)
 
 
 @every_update
@@ -65,7 +65,8 @@ def test_scale_is_a_scaled_gradient(op, backend, dtype):
     clipped["grad"] *= 0.5
     pair(op, backend)[0](**scaled | {"scale": 0.5})
     pair(op, backend)[0](**clipped | {"scale": 1.0})
-    assert all(scaled[name].tobytes() == clipped[name].tobytes() for name in ("w", "m", "v"))
+    for name in ("w", "m", "v"):
+        assert_same_bits(scaled[name], clipped[name], name)
 
 
 @every_update
@@ -146,10 +147,9 @@ def random_floats(size):
 @every_float32
 def test_bits_are_w_rounded_to_nearest_even(op, backend, dtype, w):
     """With no gradient, moments and decay, w stays as it is: tiny, huge, infinite, negative. Two guards around bits."""
-    w, guarded = w.copy(), np.full(len(w) + 64, 7, "uint16")
-    before = w.tobytes()
+    before, w, guarded = w, w.copy(), np.full(len(w) + 64, 7, "uint16")
     pair(op, backend)[0](w, *np.zeros((3, len(w)), dtype), 1, 0.1, bits=guarded[32:-32])
-    assert w.tobytes() == before and guarded[32:-32].tobytes() == nearest_bits(w).tobytes()
+    assert_same_bits([w, guarded[32:-32]], [before, nearest_bits(w)])
     assert (guarded[:32] == 7).all() and (guarded[-32:] == 7).all()
 
 
@@ -161,8 +161,8 @@ def test_bits_are_of_the_updated_w_and_change_nothing(op, backend, dtype, dims):
     bits = np.zeros(len(without["w"]), "uint16")
     pair(op, backend)[0](**with_bits, bits=bits)
     pair(op, backend)[0](**without)
-    assert all(with_bits[name].tobytes() == without[name].tobytes() for name in ("w", "m", "v"))
-    assert bits[:-1].tobytes() == nearest_bits(with_bits["w"][:-1]).tobytes()
+    assert_same_bits(with_bits, without)
+    assert_same_bits(bits[:-1], nearest_bits(with_bits["w"][:-1]))
     assert np.isnan(as_floats(bits[-1:]))
 
 
@@ -176,7 +176,7 @@ def test_wrong_bits_are_named_before_anything_is_written(op, backend, dtype, bit
     args, untouched = sample(op, dtype), sample(op, dtype)
     with pytest.raises(ValueError, match=words):
         pair(op, backend)[0](**args, bits=bits)
-    assert all(args[name].tobytes() == untouched[name].tobytes() for name in ("w", "m", "v"))
+    assert_same_bits(args, untouched)
 
 
 @every_update

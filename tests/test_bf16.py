@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 from test_gemm import arrays, head, head_arrays, linear, mlp, threads  # noqa: F401  (threads is a fixture)
+from tolerances import assert_same_bits
 
 from minillm import registry
 from minillm.config import GPTConfig
@@ -57,9 +58,9 @@ def test_product_of_rounded_operands(shape, engine):
     first = product(a, b, engine)
     assert np.abs(first - want).max() <= 4 * 2.0 ** -24 * np.sqrt(max(shape)) * max(1, np.abs(want).max())
     for a_transposed, b_transposed in ((False, True), (True, False), (True, True)):
-        assert product(a, b, engine, a_transposed, b_transposed).tobytes() == first.tobytes()
+        assert_same_bits(product(a, b, engine, a_transposed, b_transposed), first)
         halves = product(upper_halves(rounded(a)), upper_halves(rounded(b)), engine, a_transposed, b_transposed)
-        assert halves.tobytes() == first.tobytes()
+        assert_same_bits(halves, first)
 
 
 @pytest.mark.parametrize("one, other", [("dot", "pairs"), ("amx", "amx_emulated")])
@@ -67,7 +68,7 @@ def test_instructions_do_what_the_plain_code_does(one, other):
     if one not in ENGINES:
         pytest.skip(f"this machine or build lacks {one}")
     for shape in SIZES:
-        assert product(*factors(*shape), one).tobytes() == product(*factors(*shape), other).tobytes()
+        assert_same_bits(product(*factors(*shape), one), product(*factors(*shape), other))
 
 
 def test_emulated_tiles_follow_the_manual():
@@ -84,7 +85,7 @@ def test_emulated_tiles_follow_the_manual():
             even = (even + np.outer(x[:, k], y[k])).astype("float32")
             odd = (odd + np.outer(x[:, k + 1], y[k + 1])).astype("float32")
         c = c + (even + odd)
-    assert product(a, b, "amx_emulated").tobytes() == c.tobytes()
+    assert_same_bits(product(a, b, "amx_emulated"), c)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -109,20 +110,20 @@ def test_linear_is_the_same_in_every_batch_and_thread_count(shape):
     x, weight, bias, dout = arrays(shape, "float32")
     whole = linear(x, weight, bias, dout, BF16)
     KERNELS.set_threads(1)
-    assert [a.tobytes() for a in linear(x, weight, bias, dout, BF16)] == [a.tobytes() for a in whole]
+    assert_same_bits(linear(x, weight, bias, dout, BF16), whole)
     part = slice(1, 2), slice(0, shape[0] - 1)
     for rows in part:
         out, dx, *_ = linear(x[rows], weight, bias, dout[rows], BF16)
-        assert out.tobytes() == whole[0][rows].tobytes() and dx.tobytes() == whole[1][rows].tobytes()
+        assert_same_bits([out, dx], [whole[0][rows], whole[1][rows]], rows)
 
 
 def test_mlp_is_the_same_in_every_batch_and_thread_count():
     whole = mlp("float32", slice(None), BF16)
     for rows in (slice(3, 4), slice(1000, 1040)):
         out, dx, *_ = mlp("float32", rows, BF16)
-        assert out.tobytes() == whole[0][rows].tobytes() and dx.tobytes() == whole[1][rows].tobytes()
+        assert_same_bits([out, dx], [whole[0][rows], whole[1][rows]], rows)
     KERNELS.set_threads(1)
-    assert [a.tobytes() for a in mlp("float32", slice(None), BF16)] == [a.tobytes() for a in whole]
+    assert_same_bits(mlp("float32", slice(None), BF16), whole)
 
 
 def test_head_is_the_same_in_every_batch_and_thread_count():
@@ -131,9 +132,9 @@ def test_head_is_the_same_in_every_batch_and_thread_count():
     losses, dx, dwte = head(x, wte, targets, dout, BF16)
     rows = slice(1010, 1040)
     part, dpart, _ = head(x[rows], wte, targets[rows], dout[rows], BF16)
-    assert part.tobytes() == losses[rows].tobytes() and dpart.tobytes() == dx[rows].tobytes()
+    assert_same_bits([part, dpart], [losses[rows], dx[rows]])
     KERNELS.set_threads(1)
-    assert [a.tobytes() for a in head(x, wte, targets, dout, BF16)] == [a.tobytes() for a in (losses, dx, dwte)]
+    assert_same_bits(head(x, wte, targets, dout, BF16), (losses, dx, dwte))
 
 
 @pytest.mark.parametrize("name, call, shape", [

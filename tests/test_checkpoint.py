@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from tolerances import assert_same_bits, same_bits
 
 from minillm import checkpoint
 from minillm.checkpoint import (load_model, load_training, recover_directory, replace_directory, save_model,
@@ -35,18 +36,14 @@ def sample_tensors():
     return tensors | {"scalar": np.array(2.5), "empty": np.zeros((0, 3), np.float32), "ünï ☃": np.arange(7.0)}
 
 
-def same(a, b):
-    return a.keys() == b.keys() and all(
-        a[n].dtype == b[n].dtype and a[n].shape == b[n].shape and a[n].tobytes() == b[n].tobytes() for n in a)
-
-
 # The file format
 
 def test_round_trip_is_exact(tmp_path):
     path = tmp_path / "x.safetensors"
     write_safetensors(path, sample_tensors(), {"format": "pt", "note": "naïve"})
     tensors, metadata = read_safetensors(path)
-    assert same(tensors, sample_tensors()) and metadata == {"format": "pt", "note": "naïve"}
+    assert_same_bits(tensors, sample_tensors())
+    assert metadata == {"format": "pt", "note": "naïve"}
     assert all(not array.flags.writeable and array.flags.aligned for array in tensors.values())
     assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 
@@ -59,14 +56,14 @@ def test_round_trip_of_any_names_and_shapes(tmp_path_factory, kinds):
     tensors = {name: np.arange(math.prod(shape)).reshape(shape).astype(dtype)
                for name, (dtype, shape) in kinds.items()}
     write_safetensors(path, tensors)
-    assert same(read_safetensors(path)[0], tensors)
+    assert_same_bits(read_safetensors(path)[0], tensors)
 
 
 def test_strided_and_big_endian_arrays(tmp_path):
     grid = np.arange(24.0).reshape(4, 6)
     write_safetensors(tmp_path / "x", {"t": grid.T, "step": grid[::2, ::3], "big": grid.astype(">f8")})
     tensors, _ = read_safetensors(tmp_path / "x")
-    assert same(tensors, {"t": grid.T.copy(), "step": grid[::2, ::3].copy(), "big": grid})
+    assert_same_bits(tensors, {"t": grid.T.copy(), "step": grid[::2, ::3].copy(), "big": grid})
 
 
 def test_writing_makes_no_second_copy(tmp_path):
@@ -176,7 +173,7 @@ def test_flipped_data_bytes_change_only_values(tmp_path_factory, sample_bytes, p
     path = tmp_path_factory.getbasetemp() / "flipped"
     path.write_bytes(damaged)
     tensors, expected = read_safetensors(path)[0], sample_tensors()
-    changed = [n for n in expected if tensors[n].tobytes() != expected[n].tobytes()]
+    changed = [n for n in expected if not same_bits(tensors[n], expected[n])]
     assert len(changed) == 1 and {n: (a.shape, a.dtype) for n, a in tensors.items()} == {
         n: (a.shape, a.dtype) for n, a in expected.items()}
 
@@ -184,10 +181,11 @@ def test_flipped_data_bytes_change_only_values(tmp_path_factory, sample_bytes, p
 def test_safetensors_library_both_ways(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     write_safetensors(tmp_path / "ours", sample_tensors(), {"format": "pt"})
-    assert same(library.load_file(tmp_path / "ours"), sample_tensors())
+    assert_same_bits(library.load_file(tmp_path / "ours"), sample_tensors())
     library.save_file(sample_tensors(), tmp_path / "theirs", {"format": "pt"})
     tensors, metadata = read_safetensors(tmp_path / "theirs")
-    assert same(tensors, sample_tensors()) and metadata == {"format": "pt"}
+    assert_same_bits(tensors, sample_tensors())
+    assert metadata == {"format": "pt"}
 
 
 def test_bfloat16_is_widened_as_torch_does(tmp_path):
@@ -195,7 +193,7 @@ def test_bfloat16_is_widened_as_torch_does(tmp_path):
     values = torch.tensor([0.0, -0.0, 1.0, -3.14159, 1e-40, 3e38, float("inf"), float("-inf")]).bfloat16().reshape(2, 4)
     library.save_file({"x": values}, tmp_path / "x")
     array = read_safetensors(tmp_path / "x")[0]["x"]
-    assert array.dtype == np.float32 and array.tobytes() == values.float().numpy().tobytes()
+    assert_same_bits(array, values.float().numpy())
     assert not array.flags.writeable
 
 
@@ -206,7 +204,8 @@ def test_model_round_trip_is_exact(tmp_path, dtype):
     params = random_params(dtype=dtype)
     save_model(tmp_path / "deep" / "run", CONFIG, params, eot_token=3)
     config, loaded = load_model(tmp_path / "deep" / "run", dtype)
-    assert config == CONFIG and loaded.flat.tobytes() == params.flat.tobytes() and loaded.flat.flags.writeable
+    assert config == CONFIG and loaded.flat.flags.writeable
+    assert_same_bits(loaded.flat, params.flat)
     assert json.loads((tmp_path / "deep" / "run" / "config.json").read_text())["eos_token_id"] == 3
     assert load_model(tmp_path / "deep" / "run")[1].flat.dtype == np.float32
 
@@ -238,7 +237,7 @@ def test_buffers_prefixes_and_tied_heads_are_read(saved):
         tensors["h.0.attn.bias"] = np.tril(np.ones((1, 1, 5, 5), bool))
         tensors["h.1.attn.masked_bias"] = np.array(-1e4, np.float32)
     rewrite(saved, change)
-    assert load_model(saved)[1].flat.tobytes() == random_params().flat.tobytes()
+    assert_same_bits(load_model(saved)[1].flat, random_params().flat)
 
 
 def test_shards_are_joined(saved):
@@ -249,7 +248,7 @@ def test_shards_are_joined(saved):
     (saved / "model.safetensors").unlink()
     index = {"weight_map": {tensor: name for name, shard in shards.items() for tensor in shard}}
     (saved / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert load_model(saved)[1].flat.tobytes() == random_params().flat.tobytes()
+    assert_same_bits(load_model(saved)[1].flat, random_params().flat)
     index["weight_map"][tensors[0][0]] = "model-2.safetensors"
     (saved / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=f"model-2.safetensors.*{tensors[0][0]}"):
@@ -376,8 +375,7 @@ def save_run(directory, step=7, seed=0):
 def test_training_state_round_trip_is_exact(tmp_path):
     save_run(tmp_path)
     m, v, state = load_training(tmp_path)
-    assert m.flat.tobytes() == random_params(seed=1).flat.tobytes()
-    assert v.flat.tobytes() == random_params(seed=2).flat.tobytes()
+    assert_same_bits([m.flat, v.flat], [random_params(seed=seed).flat for seed in (1, 2)])
     assert list(m) == list(v) == list(random_params()) and m.shapes == v.shapes == random_params().shapes
     assert state == {"step": 7, "best": float("inf"), "lr": 0.1 + 0.2, "nested": {"betas": [0.9, 0.95]}, "no": None}
 

@@ -1,6 +1,7 @@
 """The matrix product under the kernels: the same bits whatever the threads, the batch and the path; odd sizes."""
 import numpy as np
 import pytest
+from tolerances import assert_same_bits
 
 from minillm import registry
 from minillm.registry import choices, select
@@ -60,8 +61,8 @@ def test_threads_do_not_change_a_bit(shape, dtype, backend):
     args, results = arrays(shape, dtype), []
     for n in (1, 2, 3):
         KERNELS.set_threads(n)
-        results.append([a.tobytes() for a in linear(*args, backend)])
-    assert results[0] == results[1] == results[2]
+        results.append(linear(*args, backend))
+        assert_same_bits(results[-1], results[0])
 
 
 @every_kernel
@@ -71,8 +72,7 @@ def test_a_row_is_the_same_in_every_batch(dtype, backend):
     out, dx, *_ = linear(x, weight, bias, dout, backend)
     for start, stop in [(0, 1), (5, 7), (9, 12), (100, 104), (200, 205), (1, 9), (17, 300), (1029, 1030)]:
         part, dpart, *_ = linear(x[start:stop], weight, bias, dout[start:stop], backend)
-        assert part.tobytes() == out[start:stop].tobytes()
-        assert dpart.tobytes() == dx[start:stop].tobytes()
+        assert_same_bits([part, dpart], [out[start:stop], dx[start:stop]], f"rows {start} to {stop}")
 
 
 @pytest.mark.parametrize("backend", choices("linear"))
@@ -145,9 +145,9 @@ def test_head_is_the_same_in_every_batch_and_thread_count(dtype):
     x, wte, targets, dout = head_arrays(1100, 16_400, 5, dtype)
     losses, dx, dwte = head(x, wte, targets, dout)
     part, dpart, _ = head(x[1000:1040], wte, targets[1000:1040], dout[1000:1040])
-    assert part.tobytes() == losses[1000:1040].tobytes() and dpart.tobytes() == dx[1000:1040].tobytes()
+    assert_same_bits([part, dpart], [losses[1000:1040], dx[1000:1040]])
     KERNELS.set_threads(1)
-    assert [a.tobytes() for a in head(x, wte, targets, dout)] == [a.tobytes() for a in (losses, dx, dwte)]
+    assert_same_bits(head(x, wte, targets, dout), (losses, dx, dwte))
 
 
 def mlp(dtype, rows, backend="cpu"):
@@ -171,6 +171,6 @@ def test_mlp_is_the_same_in_every_batch_and_thread_count(dtype):
     all_rows = mlp(dtype, slice(None))
     for part in (slice(3, 4), slice(1000, 1040), slice(0, 3)):
         out, dx, *_ = mlp(dtype, part)
-        assert out.tobytes() == all_rows[0][part].tobytes() and dx.tobytes() == all_rows[1][part].tobytes()
+        assert_same_bits([out, dx], [all_rows[0][part], all_rows[1][part]], part)
     KERNELS.set_threads(1)
-    assert [a.tobytes() for a in mlp(dtype, slice(None))] == [a.tobytes() for a in all_rows]
+    assert_same_bits(mlp(dtype, slice(None)), all_rows)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cases import outputs, sample
+from tolerances import assert_same_bits
 from minillm import registry
 from minillm.ops import attention_forward as reference_attention
 from minillm.ops import dropout_forward as reference_dropout
@@ -22,10 +23,6 @@ COMPILED = [op for op, spec in OPS.items() if "cpu" in choices(op) and spec.kind
 
 def normal(dtype, *shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def same_bits(a, b):
-    return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 # --- exp, through the softmax of a row of two; gelu -----------------------------------------------------------------
@@ -73,7 +70,7 @@ def test_bits_do_not_depend_on_the_place(dtype):
     for start in range(40):
         part = x[start:].copy()
         got, cache = cpu.gelu_forward(part)
-        assert same_bits(got, out[start:]) and same_bits(cpu.gelu_backward(part, cache), slope[start:])
+        assert_same_bits([got, cpu.gelu_backward(part, cache)], [out[start:], slope[start:]])
 
 
 # --- dropout, embedding, cross-entropy ------------------------------------------------------------------------------
@@ -84,7 +81,7 @@ def test_dropout_draws_the_reference_mask(dtype, size):
     x = normal(dtype, size)
     for p in (0.0, 0.1, 0.5, 0.999999, 1 - 2.0 ** -40):
         for key in ((0, 0, 0), (2 ** 64 - 1, 2 ** 63, 5), (1234, 7, 2 ** 33)):
-            assert same_bits(cpu.dropout_forward(x, p, key)[0], reference_dropout(x, p, key)[0])
+            assert_same_bits(cpu.dropout_forward(x, p, key)[0], reference_dropout(x, p, key)[0])
 
 
 @pytest.mark.parametrize("key", [(1, 2), (-1, 0, 0), (0, 2 ** 64, 0), (0.5, 1, 2)])
@@ -101,8 +98,8 @@ def test_embedding_adds_repeated_tokens_in_order():
     dwte, dwpe = cpu.embedding_backward(dout, cache)
     want = np.zeros((5, 200), "float32")
     np.add.at(want, tokens, dout)
-    assert same_bits(dwte, want)
-    assert same_bits(dwpe[1:], ((dout[0] + dout[1]) + dout[2]) + dout[3]) and not dwpe[0].any()
+    assert_same_bits([dwte, dwpe[1:]], [want, ((dout[0] + dout[1]) + dout[2]) + dout[3]])
+    assert not dwpe[0].any()
 
 
 def test_embedding_backward_does_not_trust_the_cache():
@@ -152,8 +149,7 @@ def test_bits_do_not_depend_on_threads(op, dtype, threads):
     for n in (1, 2, 3):
         threads(n)
         results.append(outputs(op, "cpu", args))
-    for name, first in results[0].items():
-        assert all(same_bits(first, other[name]) for other in results[1:]), name
+        assert_same_bits(results[-1], results[0], f"with {n} threads")
 
 
 def test_many_threads_may_call_at_once():
@@ -166,8 +162,7 @@ def test_many_threads_may_call_at_once():
         for i in range(3 * len(calls)):
             number = (i + offset) % len(calls)
             op, args = calls[number]
-            got = outputs(op, "cpu", args)
-            assert all(same_bits(got[name], want[number][name]) for name in got), op
+            assert_same_bits(outputs(op, "cpu", args), want[number], op)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(0, 4 * len(calls) // 3, len(calls) // 3)))
@@ -198,7 +193,7 @@ def test_later_tokens_leave_no_trace(dtype, bad, T, t):
     broken[:, t:] = bad
     for rung in ["", *(f"_{rung}" for rung in RUNGS)]:
         forward = getattr(cpu, f"attention_forward{rung}")
-        assert same_bits(forward(qkv, 2)[0][:, :t], forward(broken, 2)[0][:, :t])
+        assert_same_bits(forward(qkv, 2)[0][:, :t], forward(broken, 2)[0][:, :t])
 
 
 @FLOATS
@@ -206,7 +201,7 @@ def test_attention_rows_do_not_depend_on_length_or_batch(dtype):
     qkv = normal(dtype, 3, 200, 3 * 2 * 24)
     whole = cpu.attention_forward(qkv, 2)[0]
     for T in (1, 2, 63, 64, 65, 129):
-        assert same_bits(cpu.attention_forward(qkv[1:2, :T].copy(), 2)[0], whole[1:2, :T])
+        assert_same_bits(cpu.attention_forward(qkv[1:2, :T].copy(), 2)[0], whole[1:2, :T])
 
 
 def head_cache(qkv, n_head, room):
@@ -227,7 +222,7 @@ def test_decoding_repeats_the_bits_of_the_forward(dtype, HS):
     q, keys, values = head_cache(qkv, 2, 160)
     for begin, end in [(t, t + 1) for t in range(0, 150, 7)] + [(0, 150), (60, 70), (1, 150), (63, 130), (3, 5)]:
         got = cpu.attention_decode(q[:, :, begin:end], keys[:, :, :end], values[:, :, :end])
-        assert same_bits(got, whole[:, begin:end].copy()), (begin, end)
+        assert_same_bits(got, whole[:, begin:end], f"tokens {begin} to {end}")
 
 
 def test_decoding_wants_whole_rows():

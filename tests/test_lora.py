@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from test_posttrain import CHAT, chat_data, small_model, talk, write
-from tolerances import assert_close
+from tolerances import assert_close, assert_same_bits
 
 from minillm import GPT, TrainConfig, select
 from minillm.__main__ import main
@@ -80,7 +80,7 @@ def test_gradients_that_nobody_wants_are_not_computed_and_the_others_keep_every_
     spied = {name: spy(getattr(made.ops, name), calls) for name in ("linear_backward", "linear_cross_entropy_backward")}
     made.base.ops = made.ops._replace(**spied)
     losses, caches = made.losses(TOKENS, TOKENS)
-    assert made.backward(np.ones_like(losses), caches).flat.tobytes() == wanted.flat.tobytes()
+    assert_same_bits(made.backward(np.ones_like(losses), caches).flat, wanted.flat)
     assert calls and all(grads[1:] == (None,) * (len(grads) - 1) for grads in calls)
 
 
@@ -102,19 +102,19 @@ def test_dropout_differs_by_step_and_layer_and_repeats():
 def test_training_moves_the_adapters_only_and_resumes(tmp_path):
     config = TrainConfig(steps=6, lr=1e-2, warmup=1, eval_every=3, save_every=2, log_every=1)
     made, parts = (adapter(np.float32, learned=False, dropout=0.1) for _ in range(2))
-    before = made.base.params.flat.tobytes()
+    before = made.base.params.flat.copy()
     state = train(made, chat_data(), config, tmp_path / "whole")
-    assert made.base.params.flat.tobytes() == before                        # not a bit of the base
+    assert_same_bits(made.base.params.flat, before)                        # not a bit of the base
     assert made.params["h.0.attn.c_attn.b"].any() and state["best"]["step"] == 6
     train(parts, chat_data(), config, tmp_path / "parts", deadline=0.0)
     again = adapter(np.float32, learned=False, dropout=0.1)
     train(again, chat_data(), config, tmp_path / "parts")
-    assert again.params.flat.tobytes() == made.params.flat.tobytes()
+    assert_same_bits(again.params.flat, made.params.flat)
     loaded = load_adapter(made.base, tmp_path / "whole")
-    assert loaded.params.flat.tobytes() == made.params.flat.tobytes()
+    assert_same_bits(loaded.params.flat, made.params.flat)
     assert (loaded.rank, loaded.alpha, loaded.dropout) == (3, 6.0, 0.1)
     merged = GPT.from_pretrained(tmp_path / "whole")                        # every other command opens the run, too
-    assert merged.params.flat.tobytes() == made.merged().params.flat.tobytes()
+    assert_same_bits(merged.params.flat, made.merged().params.flat)
 
 
 def test_peft_computes_the_same(tmp_path):
@@ -129,7 +129,7 @@ def test_peft_computes_the_same(tmp_path):
         logits = theirs(torch.from_numpy(TOKENS)).logits.numpy()
     assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
     theirs.save_pretrained(tmp_path / "again")
-    assert load_adapter(made.base, tmp_path / "again").params.flat.tobytes() == made.params.flat.tobytes()
+    assert_same_bits(load_adapter(made.base, tmp_path / "again").params.flat, made.params.flat)
 
 
 @pytest.mark.parametrize("settings, words", [

@@ -9,7 +9,7 @@ from cases import (USUAL, arrays, cases, each, float_names, freeze, named_grads,
                    pair, precision, sample, strided, supported, unchanged)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tolerances import TOLERANCES, assert_close
+from tolerances import TOLERANCES, assert_close, assert_same_bits
 
 from minillm.gradcheck import gradcheck
 from minillm.registry import OPS, Dims
@@ -182,12 +182,12 @@ def test_repeats_bit_by_bit(op, backend, dtype):
     """Also the backward alone, twice on one cache."""
     args = sample(op, dtype, Dims(3, 17, 21, 3, 33))
     first, second = outputs(op, backend, args), outputs(op, backend, args)
-    assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+    assert_same_bits(first, second)
     if OPS[op].kind == "pair":
         forward, backward = pair(op, backend)
         out, cache = forward(**args)
         one, two = (arrays(backward(out, cache)) or [backward(out, cache)] for _ in range(2))
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(one, two, strict=True))
+        assert_same_bits(one, two)
 
 
 @every_output

@@ -1,4 +1,4 @@
-"""Every tolerance of the tests, in one table, each with the reason for its size.
+"""Every tolerance of the tests, in one table, each with the reason for its size; and none: `assert_same_bits`.
 
 A number passes when |got - want| <= atol * max(1, largest |want| of the tensor) + rtol * |want|. The first term is
 scaled by the tensor because rounding in a sum is proportional to its largest terms, not to what is left of them.
@@ -68,3 +68,37 @@ def assert_close(name, got, want, tolerance):
     index = tuple(map(int, worst))
     assert excess[worst] <= 0, (f"{name}{list(index)}: got {got[worst]!r}, expected {want[worst]!r}, "
                                 f"error {error[worst]:.2e} ({tolerance})")
+
+
+def same_bits(one, other):
+    """Two arrays, or numbers, of one dtype, shape and bytes: 0.0 is not -0.0, and a NaN is the NaN of the same bits."""
+    one, other = np.asarray(one), np.asarray(other)
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def assert_same_bits(got, want, name="array"):
+    """The same of all arrays and numbers in lists, tuples and dicts; the message names the first element that differs.
+
+    Compare arrays by this, not by `assert a.tobytes() == b.tobytes()`: there pytest spells out, where CI is set, how
+    megabytes differ, and the test ends by its timeout.
+    """
+    if isinstance(want, (list, tuple, dict)):
+        keys, wanted = (tree.keys() if isinstance(tree, dict) else range(len(tree)) for tree in (got, want))
+        assert keys == wanted, f"{name}: parts {list(keys)}, expected {list(wanted)}"
+        for key in keys:
+            assert_same_bits(got[key], want[key], f"{name}[{key!r}]")
+        return
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.dtype == want.dtype and got.shape == want.shape, (
+        f"{name}: {got.dtype} {got.shape}, expected {want.dtype} {want.shape}")
+    if not same_bits(got, want):
+        raise AssertionError(first_difference(got, want, name))
+
+
+def first_difference(got, want, name):
+    """Where, how many, and both values with their bits, for two arrays of one dtype and shape that differ."""
+    bits = [np.frombuffer(array.tobytes(), "uint8").reshape(-1, array.itemsize) for array in (got, want)]
+    places = np.flatnonzero((bits[0] != bits[1]).any(axis=1))
+    index = tuple(map(int, np.unravel_index(places[0], want.shape)))
+    seen = [f"{array[index]!r} (bits {raw[places[0]][::-1].tobytes().hex()})" for array, raw in zip((got, want), bits)]
+    return f"{name}{list(index)}: got {seen[0]}, expected {seen[1]}; {len(places)} of {want.size} differ"
