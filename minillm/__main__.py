@@ -8,6 +8,7 @@ import sys
 
 from .commands import add_common, chat, data, distill, evaluate, generate, posttrain, printer, quantize, serve, tokenizer
 from .commands import command as new_command
+from .registry import check_kernels
 
 EXAMPLES = {
     "quickstart": "minillm quickstart --minutes 2",
@@ -128,6 +129,7 @@ def main(argv=None):
     """Run one command; returns its exit code. Errors that a user can mend are one line, not a traceback."""
     args = parser().parse_args(argv)
     try:
+        check_kernels()
         return args.function(args) or 0
     except KeyboardInterrupt:
         print("\nstopped; what was finished is saved", file=sys.stderr)

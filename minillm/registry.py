@@ -17,7 +17,10 @@ import numpy as np
 from . import ops as reference
 from ._cpp import load as load_kernels
 
-_cpp = load_kernels()      # the compiled kernels, or None
+try:
+    _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
+except ImportError as error:                       # MINILLM_CPU is wrong, or an extension broken: `check_kernels` says so
+    _cpp, _problem = None, error
 
 BUILD = "pip install . (with g++ installed)"
 CPU = ("auto", "numpy", "cpu")
@@ -352,8 +355,9 @@ def select(backend="auto"):
     A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
     Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
     that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
-    by name and is not built or cannot run here.
+    by name and is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
     """
+    check_kernels()
     if isinstance(backend, str):
         choice = variant_where_there_is(backend)
     else:
@@ -367,6 +371,13 @@ def select(backend="auto"):
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
     return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
+
+
+def check_kernels():
+    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in a
+    line, but nothing passes over it."""
+    if _problem:
+        raise ImportError(str(_problem)) from _problem
 
 
 def decode_step(sources):
@@ -431,6 +442,7 @@ def check_ops(names):
 def choices(op, dtype=None):
     """Every implementation of an op that can run here (and takes this dtype), as `select` names them: ["numpy", "cpu",
     "cpu/1_naive", ...]."""
+    check_kernels()
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
     built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from minillm import GPT, GPTConfig, registry
 from minillm.__main__ import EXAMPLES, main, parser
 from minillm.registry import choices
 
@@ -182,7 +183,6 @@ def test_every_command_has_help_with_an_example(name, capsys):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler: NumPy only is right here")
 def test_kernels_are_built_where_there_is_a_compiler():
-    from minillm import registry
     assert registry._cpp is not None or os.environ.get("MINILLM_CPU") == "none", "pip install -e . must have built them"
 
 
@@ -194,8 +194,25 @@ def run_python(code, **environment):
 def test_forced_instruction_set():
     scalar = run_python("from minillm import registry; print(registry._cpp)", MINILLM_CPU="scalar")
     assert "scalar" in scalar.stdout or "not built" in scalar.stderr
-    wrong = run_python("import minillm", MINILLM_CPU="z80")
+    wrong = run_python("import minillm; minillm.select('numpy')", MINILLM_CPU="z80")
     assert wrong.returncode and "MINILLM_CPU must be one of" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "data dedup nowhere --out x", "gradcheck --op gelu"])
+def test_a_wrong_instruction_set_is_one_line(command):
+    """In commands that run kernels and in those that do not; checked before anything else is done."""
+    done = subprocess.run([sys.executable, "-m", "minillm", *command.split()], capture_output=True, text=True,
+                          env={**os.environ, "MINILLM_CPU": "z80"}, timeout=60)
+    said = f"minillm {command.split()[0]}: MINILLM_CPU must be one of amx, avx512, avx2, scalar, none: got 'z80'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_a_broken_extension_is_one_line_in_a_command_and_raises_elsewhere(monkeypatch, capsys):
+    monkeypatch.setattr(registry, "_problem", ImportError("undefined symbol"))
+    assert main(["info"]) == 1 and capsys.readouterr().err == "minillm info: undefined symbol\n"
+    for use in (lambda: registry.select("numpy"), lambda: choices("gelu"), lambda: GPT(GPTConfig())):
+        with pytest.raises(ImportError, match="undefined symbol"):
+            use()
 
 
 def test_without_kernels_numpy_does_everything():
