@@ -66,7 +66,9 @@ def test_settings_left_alone_are_not_sent():
     full = plain | {"mode": "text", "top_p": "0.9", "top_k": "5", "seed": "0", "stop": "\n", "max_tokens": "7"}
     body = node(f"page.requestBody({json.dumps(full)}, [], 'Once')")
     sent = {"prompt": "Once", "top_p": 0.9, "top_k": 5, "seed": 0, "stop": "\n", "max_tokens": 7}
-    assert body.items() >= sent.items()
+    assert body.items() >= (sent | {"logprobs": 3}).items()
+    for settings in (plain, full):
+        assert node(f"Object.keys(page.requestBody({json.dumps(settings)}, [], '', true))").count("logprobs") == 0
 
 
 def test_tokens_that_make_one_character_are_one_piece():
@@ -138,6 +140,22 @@ def fill(page, **values):
 
 def wait_for_answers(page, count):
     wait_for(page, f"document.querySelectorAll('.assistant small').length === {count}")
+
+
+def test_a_server_that_filters_is_not_asked_for_tokens(run, browser):
+    """It would refuse: the answers come as plain text."""
+    pytest.importorskip("uvicorn")
+    from serving import command
+    with command(run, "--filter") as (_, url):
+        page = browser.new_page()
+        page.goto(url)
+        wait_for(page, "document.getElementById('model').textContent.includes('talker')")
+        fill(page, max_tokens=8)
+        page.locator("#prompt").fill("the quick fox")
+        page.locator("#prompt").press("Enter")
+        wait_for_answers(page, 1)
+        assert page.locator(".error").count() == page.locator(".assistant span").count() == 0
+        page.close()
 
 
 def test_a_conversation_in_the_browser(page, served, tmp_path):

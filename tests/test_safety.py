@@ -112,7 +112,8 @@ def test_the_commands_and_the_card(tmp_path, capsys):
     assert "does not go with --filter" in capsys.readouterr().err
 
 
-def test_the_server_filters_and_gives_no_tokens_away():
+def test_the_server_filters_and_refuses_to_give_tokens_away():
+    """Whoever asks for logprobs hears that they do not go with the filter, as in `minillm generate`."""
     pytest.importorskip("starlette")
     testclient = pytest.importorskip("starlette.testclient")
     from minillm.serve import app
@@ -121,8 +122,15 @@ def test_the_server_filters_and_gives_no_tokens_away():
     engine.start()
     try:
         client = testclient.TestClient(app.create_app(engine, "small"), base_url="http://localhost")
-        body = {"model": "small", "prompt": "the hen", "max_tokens": 12, "logprobs": 2, "seed": 1}
-        answer = client.post("/v1/completions", json=body).json()
-        assert answer["choices"][0]["text"] == answer["choices"][0]["text"].upper() and answer["choices"][0]["logprobs"] is None
+        body = {"model": "small", "prompt": "the hen", "max_tokens": 12, "seed": 1}
+        choice = client.post("/v1/completions", json=body).json()["choices"][0]
+        assert choice["text"] == choice["text"].upper() and choice["text"].strip() and choice["logprobs"] is None
+        assert client.get("/v1/models").json()["data"][0]["filtered"]
+        for extra in ({"logprobs": 2}, {"logprobs": 0}, {"logprobs": 0, "echo": True, "stream": True}):
+            answer = client.post("/v1/completions", json=body | extra)
+            assert answer.status_code == 400 and "this server filters" in answer.json()["error"]["message"]
+            assert answer.json()["error"]["param"] == "logprobs"
+        body = {"messages": [{"role": "user", "content": "hen"}], "logprobs": True}
+        assert client.post("/v1/chat/completions", json=body).status_code == 400
     finally:
         engine.close()

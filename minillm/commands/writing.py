@@ -29,7 +29,7 @@ def add_drafts(p, when=""):
 
 def add_filter(p):
     p.add_argument("--filter", action="store_true", help="mask personal data and keys; text comes by whole sentences, and "
-                   "log-probabilities, which would tell it all, are not given")
+                   "log-probabilities, which would tell it all, are refused")
     p.add_argument("--max-toxicity", type=float, metavar="P", help="also remove sentences above this probability "
                    "(English; needs pip install 'minillm[toxicity]')")
 

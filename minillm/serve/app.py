@@ -147,7 +147,8 @@ async def show_model(engine, model_name, request):
 
 def model_card(engine, model_name):
     return {"id": model_name, "object": "model", "created": engine.created, "owned_by": "minillm",
-            "context_length": engine.model.config.block_size, "speculative": engine.draft is not None}
+            "context_length": engine.model.config.block_size, "speculative": engine.draft is not None,
+            "filtered": engine.filtered}
 
 
 async def health(engine, request):

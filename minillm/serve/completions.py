@@ -5,9 +5,7 @@ Streams are server-sent events: https://html.spec.whatwg.org/multipage/server-se
 import asyncio
 import contextlib
 import json
-from dataclasses import replace
 
-from ..generate import TextStream
 from . import protocol
 from .engine import Job, Piece, QueueFull, ShuttingDown
 from .protocol import ApiError
@@ -27,8 +25,9 @@ async def answer(engine, model_name, max_body, chat, request):
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
     ask = protocol.parse(raw, chat, model_name, engine.tokenizer, block_size)
-    if engine.new_text is not TextStream:               # filtered: the tokens would tell what the text does not
-        ask = replace(ask, top=None)
+    if engine.filtered and ask.top is not None:
+        raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
+                       "logprobs", "unsupported_parameter")
     queue = asyncio.Queue()                     # holds at most the tokens of the answers: they have an end
     jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]

@@ -127,7 +127,7 @@ class Engine:
         draft: a GPT with the model's vocabulary, or a speculative.Lookup, that makes up to k guesses at a time.
         new_text: what makes text of tokens, such as safety.FilteredText.
         """
-        self.new_text = new_text
+        self.new_text, self.filtered = new_text, new_text is not TextStream
         self.model, self.tokenizer, self.chunk, self.draft, self.k = model, tokenizer, chunk, draft, k
         self.n_rows, self.n_waiting = n_rows, n_waiting
         self.cache = model.new_cache(n_rows)

@@ -12,7 +12,8 @@ function splitEvents(text) {
 }
 
 // The body of a request: settings that were left alone are left out, so that the server's own defaults hold.
-function requestBody(settings, turns, prompt) {
+// A server that filters its answers refuses log-probabilities.
+function requestBody(settings, turns, prompt, filtered = false) {
   const body = {stream: true, stream_options: {include_usage: true}, temperature: Number(settings.temperature)};
   const neutral = {top_p: 1, min_p: 0, repetition_penalty: 1};
   for (const [name, value] of Object.entries(neutral))
@@ -20,9 +21,11 @@ function requestBody(settings, turns, prompt) {
   for (const name of ["top_k", "max_tokens", "seed"])
     if (settings[name] !== "") body[name] = Number(settings[name]);
   if (settings.stop) body.stop = settings.stop;
-  if (settings.mode === "text") return {...body, prompt, logprobs: 3, max_tokens: body.max_tokens ?? 100};
+  const chat = settings.mode === "chat";
+  if (!filtered) Object.assign(body, chat ? {logprobs: true, top_logprobs: 3} : {logprobs: 3});
+  if (!chat) return {...body, prompt, max_tokens: body.max_tokens ?? 100};
   const system = settings.system ? [{role: "system", content: settings.system}] : [];
-  return {...body, messages: [...system, ...turns], logprobs: true, top_logprobs: 3};
+  return {...body, messages: [...system, ...turns]};
 }
 
 // A chunk of either endpoint as {text, tokens: [{bytes, logprob, top: [[text, logprob]]}], finish, usage}.
@@ -88,7 +91,7 @@ function summary(usage, finish, first, last) {
 
 // ---- the page ----
 
-const page = {turns: [], running: null};
+const page = {turns: [], running: null, filtered: false};
 
 function element(id) {
   return document.getElementById(id);
@@ -169,8 +172,8 @@ async function answer(settings, prompt) {
   const path = settings.mode === "chat" ? "v1/chat/completions" : "v1/completions";
   for (;;) {
     const started = performance.now();
-    const response = await fetch(path, {method: "POST", headers: headers(), signal: page.running.signal,
-                                        body: JSON.stringify(requestBody(settings, page.turns, prompt))});
+    const body = JSON.stringify(requestBody(settings, page.turns, prompt, page.filtered));
+    const response = await fetch(path, {method: "POST", headers: headers(), signal: page.running.signal, body});
     if (response.ok) return await show(response, settings, started);
     const {error} = await response.json().catch(() => ({error: {message: `the server answered ${response.status}`}}));
     if (error.code !== "context_length_exceeded" || settings.mode === "text" || page.turns.length < 3) {
@@ -194,12 +197,12 @@ async function show(response, settings, started) {
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
       const read = readChunk(chunk);
-      if (read.tokens.length) first ??= performance.now() - started;
+      if (read.tokens.length || read.text) first ??= performance.now() - started;
       for (const token of read.tokens) {
         const piece = pieces.push(token);
         if (piece) addPiece(turn, piece);
       }
-      if (!chunk.choices[0]?.logprobs && read.text) turn.append(read.text);   // a server that filters gives no tokens
+      if (!chunk.choices[0]?.logprobs && read.text) turn.append(read.text);   // a server that filters shows no tokens
       text += read.text;
       finish = read.finish ?? finish;
       usage = read.usage ?? usage;
@@ -246,6 +249,7 @@ async function connect() {
   const response = await fetch("v1/models", {headers: headers()});
   const answer = await response.json();
   const model = answer.data?.[0];
+  page.filtered = Boolean(model?.filtered);
   element("model").textContent = !model ? answer.error.message
     : `${model.id} · context ${model.context_length} tokens` + (model.speculative ? " · guesses ahead" : "");
 }
