@@ -24,7 +24,7 @@ from .ops.documents import apart
 from .params import Params, gpt_shapes
 
 
-FEW_TOKENS = 16         # that `decode` hands to the compiled step; more are a product like those of training
+FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are a product as in training
 
 
 class GPT:
@@ -208,7 +208,6 @@ class GPT:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
         return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
-
 
     def decode_few(self, tokens, cache, rows, last):
         """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""

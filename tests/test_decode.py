@@ -6,7 +6,7 @@ from tolerances import assert_close, assert_same_bits, same_bits
 
 from minillm import registry
 from minillm.config import GPTConfig
-from minillm.model import GPT
+from minillm.model import FEW_TOKENS, GPT
 from minillm.params import gpt_shapes
 from minillm.registry import select
 
@@ -148,6 +148,7 @@ def test_a_row_is_the_same_in_every_batch_and_thread_count(threads):
 
 @compiled_step
 def test_more_rows_than_one_step_takes():
+    assert FEW_TOKENS == registry._cpp.FEW_TOKENS              # without the kernels the model must know it, too
     model, tokens = rough_model("cpu", "float32", WIDE), some_tokens(37, 3, WIDE)
     assert_same_bits(in_pieces(model, tokens, [1] * 3), model.forward(tokens)[0])
 
