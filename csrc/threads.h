@@ -16,9 +16,7 @@ struct Range {
     int64_t begin, end;
 };
 
-inline Range chunk_of(int64_t n, int64_t chunk, int64_t chunks = CHUNKS) {
-    return {n * chunk / chunks, n * (chunk + 1) / chunks};
-}
+inline Range chunk_of(int64_t n, int64_t chunk) { return {n * chunk / CHUNKS, n * (chunk + 1) / CHUNKS}; }
 
 // Threads that sleep and wake many times in a millisecond may end up on one core, and the system can take many milliseconds
 // to notice; meanwhile all takes twice as long. So for the time of a region, each thread stays on a core of its own:
