@@ -169,7 +169,7 @@ void turn(T* panel, int64_t lanes, Matrix<T> B, int64_t lines, int64_t depth) {
                 const T* p = B.data + (line + i) * B.stride + k;
                 v[i] = line + i >= lines ? Vec<T>{} : n == W ? load(p) : load_part(p, n);
             }
-            transpose<T>(v, std::make_index_sequence<W>());
+            transpose<T>(v);
 #pragma GCC unroll 16
             for (int64_t i = 0; i < W; i++) store(panel + (k + i) * lanes + line, v[i]);
         }

@@ -76,26 +76,6 @@ struct Matrix {
 
 // ---- packing: `lines` rows of A, or columns of B, go to panels of R lines, panel[k][line], padded with zeros ----
 
-// Transpose WIDTH vectors: each round interleaves the first half of them with the second; log2(WIDTH) rounds do it.
-template <class T, size_t... I>
-inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
-    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
-    typedef Int IntVec __attribute__((vector_size(VECTOR_BYTES)));
-    constexpr int W = WIDTH<T>;
-    constexpr IntVec low = {Int(I / 2 + I % 2 * W)...}, high = {Int(W / 2 + I / 2 + I % 2 * W)...};
-#pragma GCC unroll 4
-    for (int round = 1; round < W; round *= 2) {
-        Vec<T> next[W];
-#pragma GCC unroll 8
-        for (int i = 0; i < W / 2; i++) {
-            next[2 * i] = __builtin_shuffle(v[i], v[i + W / 2], low);
-            next[2 * i + 1] = __builtin_shuffle(v[i], v[i + W / 2], high);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++) v[i] = next[i];
-    }
-}
-
 // Lines are rows in memory: a block of WIDTH x WIDTH is read along k and transposed in registers.
 template <class T, int64_t R>
 void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t depth) {
@@ -110,7 +90,7 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
                 const T* p = src + (line + i) * stride + k;
                 v[i] = line + i >= lines ? Vec<T>{} : width == W ? load(p) : load_part(p, width);
             }
-            transpose<T>(v, std::make_index_sequence<W>());
+            transpose<T>(v);
             for (int64_t g = line; g < std::min(padded, line + W); g += G) {
                 T* to = panels + g / R * R * depth + k * R + g % R;
                 for (int64_t i = 0; i < width; i++)

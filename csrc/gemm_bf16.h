@@ -132,7 +132,7 @@ inline void read_block(Bits* v, const From& from, int64_t line, int64_t p, bool 
 #pragma GCC unroll 16
         for (int64_t i = 0; i < W; i++) v[i] = from.of_lines(line, p + i);
     }
-    if (from.along_k == lines_in_lanes) transpose<Pair>(v, std::make_index_sequence<W>());
+    if (from.along_k == lines_in_lanes) transpose<Pair>(v);
 }
 
 // Panels of R lines, `elements` pairs deep.

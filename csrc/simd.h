@@ -30,6 +30,10 @@ struct LaneInt<float> {
     typedef int32_t type;
 };
 template <>
+struct LaneInt<uint32_t> {
+    typedef int32_t type;
+};
+template <>
 struct LaneInt<double> {
     typedef int64_t type;
 };
@@ -87,13 +91,25 @@ inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) {
     return __builtin_shuffle(v, Lanes<T>{typename LaneInt<T>::type(I ^ HALF)...});
 }
 
-// The first halves of a and b, their lanes in turn; and the second halves.
+// Transposes a square, WIDTH vectors. Each round interleaves the first half of them with the second (a perfect shuffle of
+// all numbers); log2(WIDTH) rounds make a transposition.
 template <class T, size_t... I>
-inline Vec<T> interleave_low(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-    return __builtin_shuffle(a, b, Lanes<T>{typename LaneInt<T>::type(I / 2 + I % 2 * WIDTH<T>)...});
+inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
+    constexpr int W = WIDTH<T>;
+    typedef typename LaneInt<T>::type Int;
+    constexpr Lanes<T> low = {Int(I / 2 + I % 2 * W)...}, high = {Int(W / 2 + I / 2 + I % 2 * W)...};
+#pragma GCC unroll 4
+    for (int round = 1; round < W; round *= 2) {
+        Vec<T> next[W];
+#pragma GCC unroll 8
+        for (int i = 0; i < W / 2; i++) {
+            next[2 * i] = __builtin_shuffle(v[i], v[i + W / 2], low);
+            next[2 * i + 1] = __builtin_shuffle(v[i], v[i + W / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < W; i++) v[i] = next[i];
+    }
 }
 
-template <class T, size_t... I>
-inline Vec<T> interleave_high(Vec<T> a, Vec<T> b, std::index_sequence<I...>) {
-    return __builtin_shuffle(a, b, Lanes<T>{typename LaneInt<T>::type(WIDTH<T> / 2 + I / 2 + I % 2 * WIDTH<T>)...});
-}
+template <class T>
+inline void transpose(Vec<T>* v) { transpose<T>(v, std::make_index_sequence<WIDTH<T>>()); }

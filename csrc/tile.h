@@ -68,25 +68,14 @@ void product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb
     }
 }
 
-// to[j, i] = from[i, j] for a square of WIDTH x WIDTH numbers. Interleaving the first half of the rows with the second
-// (a perfect shuffle of all numbers) log2(WIDTH) times is a transposition.
+// to[j, i] = from[i, j] for a square of WIDTH x WIDTH numbers.
 template <class T>
 inline void transpose_square(T* to, int64_t ldt, const T* from, int64_t ldf) {
     constexpr int W = WIDTH<T>;
-    constexpr auto lanes = std::make_index_sequence<W>();
-    Vec<T> rows[W], mixed[W];
+    Vec<T> rows[W];
 #pragma GCC unroll 16
     for (int i = 0; i < W; i++) rows[i] = load(from + i * ldf);
-#pragma GCC unroll 4
-    for (int stage = 1; stage < W; stage *= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < W / 2; i++) {
-            mixed[2 * i] = interleave_low<T>(rows[i], rows[i + W / 2], lanes);
-            mixed[2 * i + 1] = interleave_high<T>(rows[i], rows[i + W / 2], lanes);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < W; i++) rows[i] = mixed[i];
-    }
+    transpose<T>(rows);
 #pragma GCC unroll 16
     for (int i = 0; i < W; i++) store(to + i * ldt, rows[i]);
 }
