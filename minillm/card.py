@@ -13,6 +13,7 @@ from .safety import MEASURES, change, percent
 from .train import read_log
 
 EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
+ADAPTER = Path("adapter/adapter_config.json")
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
@@ -47,8 +48,8 @@ def model_part(run):
     size = sum(map(math.prod, gpt_shapes(config).values()))
     rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
     rows += [f"- {name}: {getattr(config, name)}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
-    if (run / "adapter_config.json").exists():
-        adapter = read(run / "adapter_config.json")
+    if (run / ADAPTER).exists():
+        adapter = read(run / ADAPTER)
         rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
                     f"{adapter['base_model_name_or_path'] or 'not recorded'}")
     return "\n".join(rows)

@@ -53,7 +53,7 @@ SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, s
 DPO = TrainConfig(lr=1e-5, min_lr=1e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
 BETA = 0.5                         # of DPO: at 0.1 a few hundred pairs drive the model too far from what it could do
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
-REQUESTS, DELICATE, ANSWER_TOKENS, DOCUMENTS = 24, 60, 220, 40               # measured on
+REQUESTS, DELICATE, UNSEEN, ANSWER_TOKENS, DOCUMENTS = 24, 60, 40, 220, 40    # measured on
 
 
 def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
@@ -86,14 +86,14 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
 
 
 class Story:
-    """What every stage needs."""
+    """What every stage needs. half: of the held-out requests and prompts, the one that is measured on (data/instructions.py)."""
 
-    def __init__(self, out, minutes, seed, backend, say):
+    def __init__(self, out, minutes, seed, backend, say, half="test"):
         self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
         self.ops = select(backend)
-        self.requests = instructions.records(REQUESTS, seed + 1_000_000)     # the training ones have another seed
-        self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000)
-        self.outside = outside_prompts(seed + 1_000_000)
+        self.requests = instructions.records(REQUESTS, seed + 1_000_000, half)    # training has another seed
+        self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000, half)
+        self.outside = outside_prompts(seed + 1_000_000, half)
         self.answers, self.held_out = [], {}                                 # answers: to the delicate ones, a stage before
 
     def train(self, stage, model, data, config, eot_token, **kwargs):
@@ -106,10 +106,9 @@ class Story:
         return state
 
 
-def outside_prompts(seed):
-    """Prompts that no training was like: twins with other deeds, and the bundled red team's, as two groups."""
-    twins = instructions.safety_prompts(DELICATE // 3, seed, instructions.NEW_DEEDS)
-    return ([{**prompt, "category": f"{prompt['category']}, new words"} for prompt in twins]
+def outside_prompts(seed, half):
+    """Prompts that no training was like: twins with unseen deeds, and the bundled red team's, as two groups."""
+    return (instructions.safety_prompts(UNSEEN, seed, half, unseen=True)
             + [{**prompt, "category": "red team: " + ("harmful" if prompt["harmful"] else "harmless")}
                for prompt in safety.read_prompts()])
 
@@ -183,15 +182,15 @@ def fine_tune(story, model, tokenizer, speed):
     return finished(story, "sft", tokenizer), tokenizer
 
 
-def prefer(story, model, tokenizer, speed):
-    """The aligned model."""
+def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA):
+    """The aligned model. config, beta: chosen on the development half (`python -m benchmarks.alignment`)."""
     path = story.out / "pairs.jsonl"
     write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
     data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
     data.refer_to(model)
     steps = steps_for(story, "dpo", speed, 2.0)
-    story.train("dpo", model, data, replace(DPO, steps=steps, eval_every=max(10, steps // 3)),
-                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(BETA), validate=dpo.validate_dpo(BETA),
+    story.train("dpo", model, data, replace(config, steps=steps, eval_every=max(10, steps // 3)),
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(beta), validate=dpo.validate_dpo(beta),
                 columns=dpo.DPO_COLUMNS)
     return finished(story, "dpo", tokenizer)
 

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from test_posttrain import CHAT, chat_data, small_model, talk, write
+from test_posttrain import CHAT, TOK, chat_data, small_model, talk, write
 from tolerances import assert_close, assert_same_bits
 
 from minillm import GPT, TrainConfig, select
@@ -110,7 +110,7 @@ def test_training_moves_the_adapters_only_and_resumes(tmp_path):
     again = adapter(np.float32, learned=False, dropout=0.1)
     train(again, chat_data(), config, tmp_path / "parts")
     assert_same_bits(again.params.flat, made.params.flat)
-    loaded = load_adapter(made.base, tmp_path / "whole")
+    loaded = load_adapter(made.base, tmp_path / "whole" / "adapter")
     assert_same_bits(loaded.params.flat, made.params.flat)
     assert (loaded.rank, loaded.alpha, loaded.dropout) == (3, 6.0, 0.1)
     merged = GPT.from_pretrained(tmp_path / "whole")                        # every other command opens the run, too
@@ -124,10 +124,12 @@ def test_peft_computes_the_same(tmp_path):
     made.base.save_pretrained(tmp_path / "base")
     made.save_pretrained(tmp_path / "adapter")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
-    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
-    with torch.no_grad():
-        logits = theirs(torch.from_numpy(TOKENS)).logits.numpy()
-    assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter" / "adapter").eval()
+    merged = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "adapter").eval()       # not with the adapter once more
+    for model in (theirs, merged):
+        with torch.no_grad():
+            logits = model(torch.from_numpy(TOKENS)).logits.numpy()
+        assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
     theirs.save_pretrained(tmp_path / "again")
     assert_same_bits(load_adapter(made.base, tmp_path / "again").params.flat, made.params.flat)
 
@@ -146,10 +148,22 @@ def test_an_adapter_for_another_model_is_refused(tmp_path):
     made.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="different adapter"):
         adapter(rank=2).load_weights(tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
     with pytest.raises(ValueError, match="peft_type must be 'LORA'"):
-        load_adapter(made.base, tmp_path)
+        load_adapter(made.base, tmp_path / "adapter")
+
+
+def test_a_base_without_marks_gets_them_in_a_folder_that_the_adapter_names(tmp_path):
+    small_model(TOK, np.float32).save_pretrained(tmp_path / "base")
+    TOK.save(tmp_path / "base")
+    data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
+    assert main(f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()) == 0
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    base = GPT.from_pretrained(config["base_model_name_or_path"])
+    assert base.config.vocab_size == CHAT.vocab_size                         # PEFT finds the rows of the marks there
+    made = load_adapter(base, tmp_path / "out" / "adapter")
+    assert_same_bits(made.merged().params.flat, GPT.from_pretrained(tmp_path / "out").params.flat)
 
 
 def test_the_command_trains_adapters(tmp_path, capsys):
@@ -159,7 +173,7 @@ def test_the_command_trains_adapters(tmp_path, capsys):
     command = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()
     assert main(command) == 0
     assert "numbers learn" in capsys.readouterr().out
-    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert config["r"] == 2 and config["lora_alpha"] == 4 and config["base_model_name_or_path"] == f"{tmp_path}/base"
     assert main([*command[:-1], "train.steps=3", "--lora-targets", "wte", "--resume", "never"]) == 1
     assert "targets must be some of" in capsys.readouterr().err

@@ -5,7 +5,8 @@ weight has an adapter, and if so runs ops/lora_linear.py instead. `Adapted` has 
 (params, losses, backward, save_pretrained, load_weights), but its params are the adapters alone: so the optimizer
 has no moments for the rest, and the base's weights cannot change by a single bit.
 
-Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts.
+Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They lie in
+the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 import json
@@ -21,7 +22,7 @@ from ..params import Params
 from ..safetensors import read_safetensors, write_safetensors
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
 PEFT = "base_model.model.transformer."            # what PEFT puts before a name
 
 
@@ -71,12 +72,16 @@ class Adapted:
         return GPT(self.config, ops=self.ops, params=params)
 
     def save_pretrained(self, directory, eot_token=None):
-        """Write the adapter in PEFT's form, and the merged model beside it."""
+        """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
-        save_adapter(self, directory)
+        save_adapter(self, Path(directory) / FOLDER)
 
     def load_weights(self, directory):
-        """Take the adapter of a directory, in place. Raises ValueError if it is of another shape."""
+        """Take the adapter that save_pretrained wrote, in place. Raises ValueError if it is of another shape."""
+        self.take(Path(directory) / FOLDER)
+
+    def take(self, directory):
+        """The same for a folder with nothing but an adapter."""
         tensors, _ = read_safetensors(Path(directory) / WEIGHTS)
         wanted = peft_tensors(self)
         if {n: a.shape for n, a in tensors.items()} != {n: a.shape for n, a in wanted.items()}:
@@ -184,5 +189,5 @@ def load_adapter(base, directory):
             raise ValueError(f"{directory}/{CONFIG}: {key} must be {wanted!r}: got {config.get(key)!r}")
     adapter = Adapted(base, config["r"], config["lora_alpha"], config["target_modules"], config.get("lora_dropout", 0.0),
                       name=config.get("base_model_name_or_path", ""))
-    adapter.load_weights(directory)
+    adapter.take(directory)
     return adapter

@@ -4,6 +4,7 @@ from pathlib import Path
 from ..load import load
 from ..plot import plot_losses
 from ..progress import Progress
+from ..tokenizer import Tokenizer
 from ..train import train
 from . import chat, dpo, grpo
 from .lora import Adapted
@@ -24,7 +25,7 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
     save_tokenizer(tokenizer, out)
-    model = adapters(model, base, lora, config, say)
+    model = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
@@ -43,7 +44,7 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     save_tokenizer(tokenizer, out)
-    model = adapters(model, base, lora, config, say)
+    model = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing),
                            validate=dpo.validate_dpo(beta, label_smoothing), columns=dpo.DPO_COLUMNS), config, out, say)
@@ -72,12 +73,17 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
     return {"steps": state["step"], "before": before, **best}
 
 
-def adapters(model, base, settings, config, say):
-    """The model itself, or its adapters if there are settings for some."""
+def adapters(model, tokenizer, base, out, settings, config, say):
+    """The model itself, or its adapters if there are settings for some. A base that had no rows for the marks is written to
+    out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
+    if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
+        base = Path(out) / "base"
+        model.save_pretrained(base, tokenizer.eot_token)
+        save_tokenizer(tokenizer, base)
     adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
-    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are")
+    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
     return adapter
 
 
