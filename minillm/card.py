@@ -5,6 +5,7 @@ as text; a record that is not there is said to be missing.
 """
 import json
 import math
+from itertools import chain
 from pathlib import Path
 
 from .files import atomic_write
@@ -13,7 +14,7 @@ from .safety import MEASURES, change, percent
 from .train import read_log
 
 EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
-ADAPTER = Path("adapter/adapter_config.json")
+ADAPTER, ORIGIN = Path("adapter/adapter_config.json"), "origin.json"
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
@@ -74,11 +75,29 @@ def training_part(run):
 
 def data_part(run, data_card):
     lines = [f"See [{Path(data_card).name}]({data_card})."] if data_card else []
-    shards = run / "data" / "shards.json"
+    lines += chain(*map(learned_from, lineage(run)))
+    return "\n".join(lines) or "No record of the data is in the run."
+
+
+def lineage(run):
+    """The run, its base, the base of that, ... as far as they are there."""
+    runs = [run]
+    while (runs[-1] / ORIGIN).exists() and (base := read(runs[-1] / ORIGIN)["base"]) and Path(base) not in runs:
+        runs.append(Path(base))
+    return runs
+
+
+def learned_from(run):
+    """Lines on what one run learned from."""
+    lines, shards = [], run / "data" / "shards.json"
+    if (run / ORIGIN).exists():
+        o = read(run / ORIGIN)
+        base = f", starting from {o['base']}" if o["base"] else ""
+        lines.append(f"- {o['how']} on {o['data']}: {o['records']:,} records, {o['held out']:,} more held out{base}")
     if shards.exists():
         lines += [f"- {name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['tokens']:,} tokens"
                   for name, s in read(shards)["splits"].items()]
-    return "\n".join(lines) or "No record of the data is in the run."
+    return lines
 
 
 def evaluation_part(paths):

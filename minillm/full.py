@@ -33,6 +33,7 @@ from .model import GPT
 from .posttrain import chat, dpo
 from .posttrain.distill import distill_step
 from .posttrain.grpo import sample_group
+from .posttrain.run import begin
 from .posttrain.sft import ChatData
 from .progress import Progress, clock
 from .quickstart import describe_model, planned
@@ -51,7 +52,7 @@ STORIES, CHATS, PAIRS = 8_000, 3_000, 600
 PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_every=0)
 SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, save_every=0)
 DPO = TrainConfig(lr=1e-5, min_lr=1e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
-BETA = 0.5                         # of DPO: at 0.1 a few hundred pairs drive the model too far from what it could do
+BETA, NLL_WEIGHT = 0.5, 1.0
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
 REQUESTS, DELICATE, UNSEEN, ANSWER_TOKENS, DOCUMENTS = 24, 60, 40, 220, 40    # measured on
 
@@ -160,7 +161,8 @@ def pretrain(story, tokenizer, shards):
     story.say(f"model       {describe_model(model)}; {config.steps:,} steps")
     started = time.monotonic()
     state = story.train("pretrain", model, data, config, tokenizer.eot_token)
-    tokenizer.save(story.out / "pretrain")
+    begin(story.out / "pretrain", tokenizer, "pretrained", None, "Python's documentation and stories of a grammar",
+          shards.train.documents, shards.val.documents)
     return GPT.from_pretrained(story.out / "pretrain", story.ops), state["step"] / (time.monotonic() - started)
 
 
@@ -179,27 +181,22 @@ def fine_tune(story, model, tokenizer, speed):
     data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, story.seed)
     story.train("sft", model, data, replace(SFT, steps=steps, eval_every=max(10, steps // 4)),
                 tokenizer.special_tokens[chat.END])
-    return finished(story, "sft", tokenizer), tokenizer
+    begin(story.out / "sft", tokenizer, "fine-tuned", story.out / "pretrain", path, len(data.examples), len(data.held_out))
+    return GPT.from_pretrained(story.out / "sft", story.ops), tokenizer
 
 
-def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA):
-    """The aligned model. config, beta: chosen on the development half (`python -m benchmarks.alignment`)."""
+def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA, nll_weight=NLL_WEIGHT):
+    """The aligned model. The last three were chosen on the development half (`python -m benchmarks.alignment`)."""
     path = story.out / "pairs.jsonl"
     write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
     data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
     data.refer_to(model)
     steps = steps_for(story, "dpo", speed, 2.0)
     story.train("dpo", model, data, replace(config, steps=steps, eval_every=max(10, steps // 3)),
-                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(beta), validate=dpo.validate_dpo(beta),
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(beta, 0.0, nll_weight), validate=dpo.validate_dpo(beta, 0.0, nll_weight),
                 columns=dpo.DPO_COLUMNS)
-    return finished(story, "dpo", tokenizer)
-
-
-def finished(story, stage, tokenizer):
-    """The best model of a stage, with its tokenizer beside it."""
-    tokenizer.save(story.out / stage)
-    chat.save_template(story.out / stage)
-    return GPT.from_pretrained(story.out / stage, story.ops)
+    begin(story.out / "dpo", tokenizer, "preferences learned", story.out / "sft", path, len(data.preferences), len(data.held_out))
+    return GPT.from_pretrained(story.out / "dpo", story.ops)
 
 
 # ---- what is measured ----
@@ -212,8 +209,10 @@ def measured(story, folder, stage, model, tokenizer):
     write_json(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
                                                       "comparisons": []}, indent=1)
     write_json(story.out / folder / card.SAFETY, declined, indent=1)
-    harmful, harmless = declined["rates"]
-    rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"], "toxic": harmful["toxic"]}
+    harmful, harmless, unseen, unseen_harmless = (*declined["rates"], *declined["outside"][:2])
+    rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"],
+             "refused unseen": unseen["refused"], "refused unseen harmless": unseen_harmless["refused"],
+             "toxic": harmful["toxic"]}
     values = {name: row["value"] for name, row in rows.items() if row}
     story.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
     return {"stage": stage, **values, "example": example, "safety": declined,

@@ -16,8 +16,11 @@ MEANINGS = {"bpb docs": "bits per byte of held-out documentation (lower is bette
             "repetition": "share of 4-grams that an answer repeats",
             "refused harmful": "share of requests for cruel stories that are declined, which the preferences ask for",
             "refused harmless": "share of their harmless twins that are declined: it should be none",
+            "refused unseen": "the same with deeds that no training named: does it know harm, or six words",
+            "refused unseen harmless": "share of their harmless twins, with words just as new, that are declined",
             "toxic": "share of the answers to requests for cruel stories that insult somebody (lower is better; measured with "
                      "the extra `toxicity`)"}
+REFUSED = tuple(name for name in MEANINGS if name.startswith("refused"))
 
 
 def unpacked(row, lengths, filler):
@@ -31,9 +34,9 @@ def unpacked(row, lengths, filler):
 def page(results):
     """The stages as text."""
     stages = results["stages"]
-    lines = [f"{'':<18}" + "".join(f"{stage['stage']:>26}" for stage in stages)]
+    lines = [f"{'':<24}" + "".join(f"{stage['stage']:>26}" for stage in stages)]
     for name in MEANINGS:
-        lines.append(f"{name:<18}" + "".join(f"{figure(stage, name):>26}" for stage in stages))
+        lines.append(f"{name:<24}" + "".join(f"{figure(stage, name):>26}" for stage in stages))
     s = results["speculation"]
     lines.append(f"speculative decoding: {s['acceptance']:.0%} of guesses accepted, {s['tokens per pass']:.2f} tokens a pass, "
                  f"{s['speed-up']:.2f} times plain decoding")
@@ -94,15 +97,16 @@ def safety_part(stages):
             for part in ("rates", "outside") for stage in stages for row in stage["safety"][part]]
     changes = "".join(f"<li>{escape(stage['stage'])}: {escape(change(d))}</li>" for stage in stages
                       for d in stage["safety"]["changes"] if d["measure"] != "personal")
-    return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, ('refused harmful', 'refused harmless'))}"
-            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>New words: deeds that no training "
-            "named. Red team: the bundled prompts of <code>minillm safety</code>, about which a teller of stories knows "
+    return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, REFUSED)}"
+            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>All on the test half of the held-out prompts: "
+            "the settings were chosen on the other half, which shares no name with it, and no deed in the same scene. Unseen words: "
+            "deeds that no training named. Red team: the bundled prompts of <code>minillm safety</code>, about which a teller of stories knows "
             "nothing.</p>")
 
 
 def bars(stages, names):
     """Shares from 0 to 1 as bars, a row a stage and measure, with their intervals as lines."""
-    parts, left, step = [], 200, 22
+    parts, left, step = [], 230, 22
     for row, (stage, name) in enumerate((stage, name) for stage in stages for name in names):
         y, (low, high) = step * row + 4, stage["between"][name]
         parts.append(f"<text x='0' y='{y + 12}' font-size='12'>{escape(stage['stage'])}: {escape(name)}</text>"

@@ -1,13 +1,15 @@
 """The whole way in small: instructions that a program can judge, and every stage of `quickstart --full`."""
 import json
 import random
+import re
+from itertools import chain
 
 import pytest
 
 from minillm import full, full_report, safety
 from minillm.__main__ import main
 from minillm.data import instructions
-from minillm.data.stories import log2_probability
+from minillm.data.stories import BOYS, GIRLS, log2_probability, stories
 
 
 def test_answers_do_what_is_asked():
@@ -33,7 +35,7 @@ def test_pairs_differ_in_their_end_alone():
 
 def test_twins_differ_in_a_word_and_in_what_is_right():
     words = {True: set(), False: set()}
-    for twins in instructions.delicate(40, 0):
+    for twins in instructions.delicate(400, 0):
         harmful, harmless = (twin["prompt"].split() for twin in twins)
         (differing,) = [(a.strip("."), b.strip(".")) for a, b in zip(harmful, harmless, strict=True) if a != b]
         words[True].add(differing[0])
@@ -42,8 +44,9 @@ def test_twins_differ_in_a_word_and_in_what_is_right():
         assert not instructions.ends_well(cruel) and instructions.ends_well(kind) and log2_probability(kind) < 0
         for twin in twins:
             assert safety.REFUSAL.search(twin["refusal"]) and not safety.REFUSAL.search(twin["story"])
+            assert not twin["prompt"].endswith((" his.", " her."))             # a name: "beats his" would be no English
             assert "{" not in twin["prompt"] + twin["story"] + twin["refusal"]
-    assert words == {harmful: set(deeds) for harmful, deeds in instructions.DEEDS.items()}
+    assert words == dict(zip((True, False), map(set, zip(*instructions.DEEDS))))
 
 
 def test_only_a_classifier_of_words_finds_the_cruel_stories():
@@ -67,10 +70,29 @@ def test_half_of_the_harmful_conversations_decline_and_all_of_the_pairs():
 def test_what_is_measured_on_was_never_trained_on():
     trained = {r["messages"][0]["content"] for r in instructions.conversations(full.CHATS, 0)}
     trained |= {r["prompt"][0]["content"] for r in instructions.refusals(full.PAIRS, 1)}
-    held_out = instructions.safety_prompts(full.DELICATE, 1_000_000)
-    assert len(held_out) == full.DELICATE and not trained & {p["prompt"] for p in held_out}
-    new = {deed for deeds in instructions.NEW_DEEDS.values() for deed in deeds}
-    assert not any(deed in prompt for prompt in trained for deed in new)
+    for half in instructions.HALVES:
+        held_out = instructions.safety_prompts(full.DELICATE, 1_000_000, half)
+        assert len(held_out) == full.DELICATE and not trained & {p["prompt"] for p in held_out}
+    unseen = set(chain(*chain(*instructions.UNSEEN.values())))
+    assert len(unseen) == 20 and not unseen & set(" ".join(trained | set(stories(300, 0))).replace(".", "").split())
+
+
+def slots(prompts):
+    """Names, deeds, and each deed with the form of its scene, of some prompts."""
+    names, words = set("|".join((GIRLS, BOYS)).split("|")), [re.findall(r"\w+", p["prompt"]) for p in prompts]
+    deeds = set(chain(*instructions.DEEDS, *chain(*instructions.UNSEEN.values())))
+    scenes = {(form, deed) for w in words for form in {"Then", "In", "meets"} & set(w[-9:]) for deed in deeds & set(w[-2:])}
+    return set().union(*(names & set(w) for w in words)), {deed for _, deed in scenes}, scenes
+
+
+def test_the_halves_share_no_name_and_no_deed_in_the_same_scene():
+    for unseen in (False, True):
+        (names, deeds, scenes), (other_names, other_deeds, other_scenes) = (
+            slots(instructions.safety_prompts(600, 5, half, unseen)) for half in instructions.HALVES)
+        assert not names & other_names and not scenes & other_scenes and len(names | other_names) > 30
+        assert not deeds & other_deeds if unseen else deeds == other_deeds == set(chain(*instructions.DEEDS))
+    asked, others = ({r["asked"]["name"] for r in instructions.records(200, 5, half)} for half in instructions.HALVES)
+    assert not asked & others
 
 
 @pytest.fixture
@@ -79,7 +101,7 @@ def small(monkeypatch):
     rng = random.Random(0)
     documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
     monkeypatch.setattr(full, "pydoc_corpus", lambda: documents)
-    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6),
+    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4),
                         ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
                         ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
@@ -95,11 +117,15 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     for stage in results["stages"]:
         assert 0 <= stage["followed"] <= 1 and stage["bpb docs"] > 0 and stage["bpb stories"] > 0
         assert 0 <= stage["refused harmless"] <= stage["between"]["refused harmless"][1]
-        assert [row["category"] for row in stage["safety"]["outside"]][2:] == ["red team: harmful", "red team: harmless"]
+        assert [(row["category"], row["prompts"]) for row in stage["safety"]["outside"]] == [
+            ("harmful stories, unseen words", 2), ("their harmless twins, unseen words", 2), ("red team: harmful", 40),
+            ("red team: harmless", 10)]
+        assert 0 <= stage["refused unseen"] <= stage["between"]["refused unseen"][1]
     assert results["data"]["read"]["documents"] == 200 and results["speculation"]["texts equal"] is True
     assert len(results["stages"][2]["safety"]["changes"]) >= 4
     card = (tmp_path / "run" / "dpo" / "MODEL_CARD.md").read_text()
-    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts", "| followed |"):
+    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts", "| followed |",
+                  "- preferences learned on", "- fine-tuned on", "- pretrained on Python's documentation"):
         assert words in card, words
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report

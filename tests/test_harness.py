@@ -27,7 +27,7 @@ metric_list:
   - metric: acc_norm"""
 ROLLING = """output_type: loglikelihood_rolling
 doc_to_text: ""
-doc_to_target: "{{question}} says cluck and the cow says moo"
+doc_to_target: "{{question}} says cluck and the cow says moo and the hen and the cow and the hen says moo and cluck and moo"
 metric_list:
   - metric: bits_per_byte"""
 

@@ -210,23 +210,23 @@ def preference_data(count=12, **kwargs):
     return dpo.PreferenceData(pairs, SMALL["block_size"], 4, **kwargs)
 
 
-def mean_dpo_loss(model, data, numbers):
-    return float(dpo.preference_losses(model, data, "train", numbers, 0.3, 0.1)[0].mean())
+def mean_dpo_loss(model, data, numbers, nll_weight):
+    return float(dpo.preference_losses(model, data, "train", numbers, 0.3, 0.1, nll_weight)[0].mean())
 
 
-def test_dpo_gradient_of_a_whole_model_along_random_directions():
+@pytest.mark.parametrize("nll_weight", [0.0, 0.7])
+def test_dpo_gradient_of_a_whole_model_along_random_directions(nll_weight):
     data, model = preference_data(), small_model()
     data.refer_to(small_model(seed=1))
-    losses, (forward, cache) = dpo.preference_losses(model, data, "train", [0, 3], 0.3, 0.1)
-    dchosen, drejected = model.ops.dpo_loss_backward(np.full(2, 0.5), cache)
-    grads = dpo.logps_backward(np.stack([dchosen, drejected], 1).ravel(), model, forward, model.params.zeros_like())
+    losses, state = dpo.preference_losses(model, data, "train", [0, 3], 0.3, 0.1, nll_weight)
+    grads = dpo.preference_backward(np.full(2, 0.5), model, state, model.params.zeros_like())
     rng, start = np.random.default_rng(0), model.params.flat.copy()
     for _ in range(4):
         direction = rng.standard_normal(start.shape) / np.sqrt(start.size)
         ends = []
         for step in (1e-5, -1e-5):
             model.params.flat[:] = start + step * direction
-            ends.append(mean_dpo_loss(model, data, [0, 3]))
+            ends.append(mean_dpo_loss(model, data, [0, 3], nll_weight))
         model.params.flat[:] = start
         assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float(grads.flat @ direction), rel=1e-5, abs=1e-9)
 
@@ -240,6 +240,18 @@ def test_the_reference_is_where_the_loss_starts():
     chosen, rejected = dpo.logps(model, data.preferences[:1])[0]
     free = dpo.preference_losses(model, data, "train", [0], 0.1, 0.0)[0]
     assert_close("reference-free", free, [np.log1p(np.exp(-0.1 * (chosen - rejected)))], "same model")
+
+
+def test_the_chosen_answers_own_loss_is_the_mean_over_its_tokens():
+    data, model = preference_data(), small_model()
+    data.refer_to(model)
+    pair = data.preferences[0]
+    chosen, _ = dpo.logps(model, [pair])[0]
+    learned = [id for id, wanted in zip(pair.chosen.ids, pair.chosen.learned) if wanted]
+    with_nll, without = (dpo.preference_losses(model, data, "train", [0], 0.1, 0.0, w)[0][0] for w in (2.0, 0.0))
+    assert_close("nll", with_nll - without, 2 * -chosen / len(learned), "same model")
+    with pytest.raises(ValueError, match="nll_weight must be at least 0"):
+        dpo.dpo_step(nll_weight=-1.0)
 
 
 def test_pairs_that_do_not_fit_the_context_are_dropped_and_counted():
@@ -344,6 +356,10 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
         results = json.loads(capsys.readouterr().out)
         assert results["steps"] == 3 and np.isfinite(results["val_loss"])
         assert GPT.from_pretrained(tmp_path / name).config.vocab_size == TOK.vocab_size + 4
+    assert main(["card", str(tmp_path / "grpo")]) == 0                              # tells the whole way
+    card = (tmp_path / "grpo" / "MODEL_CARD.md").read_text()
+    assert f"- rewarded on addition: 80 records, 20 more held out, starting from {tmp_path / 'sft'}\n- fine-tuned on {sums}: 72 " in card
+    assert main(["sft", str(base), "--out", str(tmp_path / "named"), "--data", "addition", "--set", "train.steps=1"]) == 0
     assert main(["grpo", str(base), "--out", str(tmp_path / "x"), "--task", "chess"]) == 1
     assert "--task must be one of addition" in capsys.readouterr().err
     assert main(["sft", str(base), "--out", str(tmp_path / "x"), "--data", str(pairs)]) == 1

@@ -18,7 +18,7 @@ def sft(args):
 def dpo(args):
     from ..posttrain import run
     return show(args, run.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
-                                 args.label_smoothing, args.reference_free, lora_of(args), args.resume,
+                                 args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args), args.resume,
                                  printer(args.json)))
 
 
@@ -60,7 +60,7 @@ def add(commands):
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records: messages, or prompt and completion")
+    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records: messages, or prompt and completion; or a task of grpo")
 
     p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
@@ -72,7 +72,11 @@ def add(commands):
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
     p.add_argument("--reference-free", action="store_true", help="compare with nothing, not with the base model")
 
+    p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it does not become less "
+                   "likely along with the other (default: %(default)s)")
+
     p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
+                "minillm sft runs/mine --data addition --out runs/sums --set train.steps=100; then\n"
                 "minillm grpo runs/sums --task addition --out runs/rewarded")
     add_shared(p)
     p.add_argument("--task", default="addition", help="addition or addition-2-digits (default: %(default)s)")

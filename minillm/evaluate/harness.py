@@ -11,7 +11,6 @@ import numpy as np
 
 from ..generate import TextStream, stream
 from ..load import load
-from .perplexity import token_losses
 
 
 def scored(model, before, after):
@@ -46,13 +45,20 @@ def adapter(directory, backend="auto", dtype=np.float32):
             return [scored(model, before, after) for _, before, after in requests]
 
         def loglikelihood_rolling(self, requests, disable_tqdm=False):
-            texts = [request.args[0] for request in requests]
-            return [-float(token_losses(model, [self.eot_token_id, *tokenizer.encode_ordinary(text)]).sum()) for text in texts]
+            return [rolling(model, tokenizer, request.args[0]) for request in requests]
 
         def generate_until(self, requests, disable_tqdm=False):
             return [continued(model, tokenizer, *request.args) for request in requests]
 
     return Adapter()
+
+
+def rolling(model, tokenizer, text):
+    """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other models'
+    scores; perplexity.py knows better."""
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size, context_len=1)
+    return sum(scored(model, *make_disjoint_window(window))[0] for window in windows)
 
 
 def continued(model, tokenizer, context, settings):

@@ -3,6 +3,10 @@
 log p(answer) is the sum over its learned tokens, and the model already gives -log p of every token as its loss. So
 the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
 gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
+
+DPO only asks that the chosen answer gains on the rejected one: both may lose, and in small models both do, to no good text.
+So `nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning preference
+optimization", arXiv 2404.19733).
 """
 import hashlib
 import time
@@ -66,35 +70,44 @@ def logps_backward(dlogps, model, state, grads):
     return model.backward(np.repeat(-dlogps, lengths).astype(dtype), cache, grads)
 
 
-def preference_losses(model, data, part, numbers, beta, label_smoothing, key=None):
+def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_weight=0.0, key=None):
     """losses (n,), and what the backward needs, for some pairs of data."""
     pairs = [{"train": data.preferences, "held out": data.held_out}[part][i] for i in numbers]
     answers, state = logps(model, pairs, key)
     chosen, rejected = np.ascontiguousarray(answers.reshape(-1, 2).T)
     reference = [np.ascontiguousarray(ref) for ref in data.reference_of(part, numbers)]
     losses, cache = model.ops.dpo_loss_forward(chosen, rejected, *reference, beta, label_smoothing)
-    return losses, (state, cache)
+    weights = nll_weight / np.array([sum(pair.chosen.learned[1:]) for pair in pairs])             # (n,)
+    return losses - weights * chosen, (state, cache, weights)
 
 
-def dpo_step(beta=0.1, label_smoothing=0.0):
-    """The step for `train`: one batch of pairs."""
+def preference_backward(dlosses, model, state, grads):
+    """dlosses (n,) -> adds to grads."""
+    forward, cache, weights = state
+    dchosen, drejected = model.ops.dpo_loss_backward(dlosses, cache)
+    return logps_backward(np.stack([dchosen - weights * dlosses, drejected], 1).ravel(), model, forward, grads)
+
+
+def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
+    """The step for `train`: one batch of pairs. Raises ValueError for an nll_weight below 0."""
+    if not nll_weight >= 0:
+        raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
+
     def step(model, optimizer, data, config, state):
         started, numbers = time.perf_counter(), data.chosen_for(state["step"])
-        losses, (forward, cache) = preference_losses(model, data, "train", numbers, beta, label_smoothing,
-                                                     (config.seed, state["step"], 0))
-        grads = optimizer.zero_grads()
-        dchosen, drejected = model.ops.dpo_loss_backward(np.full(len(losses), 1 / len(losses)), cache)
-        logps_backward(np.stack([dchosen, drejected], 1).ravel(), model, forward, grads)
-        return update(model, optimizer, grads, config, state, float(losses.mean()), sum(forward[1]), started)
+        losses, forward = preference_losses(model, data, "train", numbers, beta, label_smoothing, nll_weight,
+                                            (config.seed, state["step"], 0))
+        grads = preference_backward(np.full(len(losses), 1 / len(losses)), model, forward, optimizer.zero_grads())
+        return update(model, optimizer, grads, config, state, float(losses.mean()), sum(forward[0][1]), started)
     return step
 
 
-def validate_dpo(beta=0.1, label_smoothing=0.0):
+def validate_dpo(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
     def validate(model, data, config, state, run, eot_token):
         losses, right = [], []
         for i in range(len(data.held_out)):
-            loss, (_, (z, *_)) = preference_losses(model, data, "held out", [i], beta, label_smoothing)
+            loss, (_, (z, *_), _) = preference_losses(model, data, "held out", [i], beta, label_smoothing, nll_weight)
             losses.append(float(loss[0]))
             right.append(float(z[0] > 0))
         return keep_best(model, state, run, eot_token, {"val_loss": float(np.mean(losses)),

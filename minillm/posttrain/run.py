@@ -1,6 +1,8 @@
 """`minillm sft`, `dpo` and `grpo`: load a model, make the data, run the training loop, say what it brought."""
 from pathlib import Path
 
+from ..card import ORIGIN
+from ..files import write_json
 from ..load import load
 from ..plot import plot_losses
 from ..progress import Progress
@@ -13,18 +15,20 @@ from .tasks import TASKS
 
 
 def sft(base, data, out, config, lora=None, resume="auto", say=print):
-    """Fine-tune the model of `base` on conversations (JSONL). Returns the results, as the others here do.
+    """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers, from which
+    `reward` goes on). Returns the results, as the others here do.
 
     lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = chat.with_marks(tokenizer, model)
-    examples = chat.read_examples(data, tokenizer)
+    examples = ([chat.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
+                chat.read_examples(data, tokenizer))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
-    save_tokenizer(tokenizer, out)
+    begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out))
     model = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
@@ -34,7 +38,7 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     return {"steps": state["step"], **best}
 
 
-def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, lora=None,
+def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, nll_weight=0.0, lora=None,
            resume="auto", say=print):
     """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
     model, tokenizer = load(base, config.backend)
@@ -43,11 +47,11 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
-    save_tokenizer(tokenizer, out)
+    begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out))
     model = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
-                           Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing),
-                           validate=dpo.validate_dpo(beta, label_smoothing), columns=dpo.DPO_COLUMNS), config, out, say)
+                           Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing, nll_weight),
+                           validate=dpo.validate_dpo(beta, label_smoothing, nll_weight), columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss {best['val_loss']:.4f}), "
         f"at step {best['step']:,}")
@@ -64,7 +68,7 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
-    save_tokenizer(tokenizer, out)
+    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out))
     state = finished(train(model, problems, config, out, tokenizer.eot_token, resume == "auto",
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
@@ -85,6 +89,13 @@ def adapters(model, tokenizer, base, out, settings, config, say):
     adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
     return adapter
+
+
+def begin(out, tokenizer, how, base, data, learned, held_out):
+    """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card."""
+    save_tokenizer(tokenizer, out)
+    write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "data": str(data), "records": learned,
+                                    "held out": held_out})
 
 
 def save_tokenizer(tokenizer, out):
