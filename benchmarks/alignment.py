@@ -1,4 +1,4 @@
-"""Which beta and learning rate for the DPO of `quickstart --full`? Chosen on one half of the held-out prompts, told on the other.
+"""Which settings for the DPO of `quickstart --full`? Chosen on one half of the held-out prompts, told on the other.
 
 From the pretrained model of a story that is there: fine-tune, then DPO with each setting, each measured on the development
 half (minillm/data/instructions.py). The best by `score` is measured once on the test half, beside the fine-tuned model.
@@ -18,7 +18,7 @@ from minillm.files import write_json
 
 from . import machine
 
-SETTINGS = [(0.1, 3e-5), (0.3, 3e-5), (0.5, 1e-5), (0.5, 3e-5), (0.5, 1e-4)]                     # beta, lr
+SETTINGS = [(0.1, 3e-5, 0), (0.5, 1e-5, 0), (0.1, 3e-5, 1), (0.5, 1e-5, 1), (0.5, 3e-5, 1)]      # beta, lr, nll_weight
 SHOWN = ("followed", "ends well", "bpb stories", "refused harmful", "refused harmless", "toxic")
 
 
@@ -38,17 +38,17 @@ def figures(story, folder, model, tokenizer):
 def choose(run, out, minutes, speed, settings):
     """{"development": a row for each setting, "chosen", "test": before and after}."""
     halves = {half: full.Story(out, minutes, 0, "auto", print, half) for half in ("development", "test")}
-    tokenizer, held_out = Tokenizer.from_pretrained(run / "pretrain"), None
+    tokenizer = Tokenizer.from_pretrained(run / "pretrain")
     held_out = full.held_out_texts(tokenizer, open_shards(run / "data"))
     for story in halves.values():
         story.held_out = held_out
     pretrained = GPT.from_pretrained(run / "pretrain", halves["test"].ops)
     tuned, tokenizer = full.fine_tune(halves["development"], pretrained, tokenizer, speed)
     rows, models = [], []
-    for beta, lr in settings:
+    for beta, lr, nll_weight in settings:
         config = replace(full.DPO, lr=lr, min_lr=lr / 10)
-        models.append(full.prefer(halves["development"], tuned, tokenizer, speed, config, beta))
-        rows.append({"beta": beta, "lr": lr} | figures(halves["development"], "dpo", models[-1], tokenizer))
+        models.append(full.prefer(halves["development"], tuned, tokenizer, speed, config, beta, nll_weight))
+        rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight} | figures(halves["development"], "dpo", models[-1], tokenizer))
         print(rows[-1], flush=True)
     best = max(range(len(rows)), key=lambda i: rows[i]["score"])
     return {"development": rows, "chosen": settings[best],

@@ -87,7 +87,7 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
 
 
 class Story:
-    """What every stage needs. half: of the held-out requests and prompts, the one that is measured on (data/instructions.py)."""
+    """What every stage needs. half: of the held-out requests and prompts, the one to measure on (data/instructions.py)."""
 
     def __init__(self, out, minutes, seed, backend, say, half="test"):
         self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
@@ -191,9 +191,9 @@ def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA, nll_weight=NLL
     write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
     data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
     data.refer_to(model)
-    steps = steps_for(story, "dpo", speed, 2.0)
+    steps, loss = steps_for(story, "dpo", speed, 2.0), (beta, 0.0, nll_weight)
     story.train("dpo", model, data, replace(config, steps=steps, eval_every=max(10, steps // 3)),
-                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(beta, 0.0, nll_weight), validate=dpo.validate_dpo(beta, 0.0, nll_weight),
+                tokenizer.special_tokens[chat.END], step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                 columns=dpo.DPO_COLUMNS)
     begin(story.out / "dpo", tokenizer, "preferences learned", story.out / "sft", path, len(data.preferences), len(data.held_out))
     return GPT.from_pretrained(story.out / "dpo", story.ops)

@@ -98,10 +98,10 @@ def safety_part(stages):
     changes = "".join(f"<li>{escape(stage['stage'])}: {escape(change(d))}</li>" for stage in stages
                       for d in stage["safety"]["changes"] if d["measure"] != "personal")
     return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, REFUSED)}"
-            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>All on the test half of the held-out prompts: "
-            "the settings were chosen on the other half, which shares no name with it, and no deed in the same scene. Unseen words: "
-            "deeds that no training named. Red team: the bundled prompts of <code>minillm safety</code>, about which a teller of stories knows "
-            "nothing.</p>")
+            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>All on the test half of the held-out "
+            "prompts: the settings were chosen on the other half, which shares no name with it, and no deed in the same "
+            "scene. Unseen words: deeds that no training named. Red team: the bundled prompts of <code>minillm safety"
+            "</code>, about which a teller of stories knows nothing.</p>")
 
 
 def bars(stages, names):

@@ -101,8 +101,8 @@ def small(monkeypatch):
     rng = random.Random(0)
     documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
     monkeypatch.setattr(full, "pydoc_corpus", lambda: documents)
-    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4),
-                        ("ANSWER_TOKENS", 12),
+    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6),
+                        ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
                         ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
         monkeypatch.setattr(full, name, value)

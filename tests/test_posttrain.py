@@ -358,7 +358,8 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
         assert GPT.from_pretrained(tmp_path / name).config.vocab_size == TOK.vocab_size + 4
     assert main(["card", str(tmp_path / "grpo")]) == 0                              # tells the whole way
     card = (tmp_path / "grpo" / "MODEL_CARD.md").read_text()
-    assert f"- rewarded on addition: 80 records, 20 more held out, starting from {tmp_path / 'sft'}\n- fine-tuned on {sums}: 72 " in card
+    assert f"- rewarded on addition: 80 records, 20 more held out, starting from {tmp_path / 'sft'}\n" in card
+    assert f"- fine-tuned on {sums}: 72 records" in card
     assert main(["sft", str(base), "--out", str(tmp_path / "named"), "--data", "addition", "--set", "train.steps=1"]) == 0
     assert main(["grpo", str(base), "--out", str(tmp_path / "x"), "--task", "chess"]) == 1
     assert "--task must be one of addition" in capsys.readouterr().err

@@ -60,7 +60,8 @@ def add(commands):
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records: messages, or prompt and completion; or a task of grpo")
+    p.add_argument("--data", required=True, metavar="FILE.jsonl",
+                   help="records: messages, or prompt and completion; or a task of grpo, such as addition")
 
     p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
@@ -72,8 +73,8 @@ def add(commands):
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
     p.add_argument("--reference-free", action="store_true", help="compare with nothing, not with the base model")
 
-    p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it does not become less "
-                   "likely along with the other (default: %(default)s)")
+    p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it "
+                   "does not become less likely along with the other (default: %(default)s)")
 
     p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
                 "minillm sft runs/mine --data addition --out runs/sums --set train.steps=100; then\n"

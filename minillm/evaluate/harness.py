@@ -57,7 +57,7 @@ def rolling(model, tokenizer, text):
     """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other models'
     scores; perplexity.py knows better."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size, context_len=1)
+    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size, 1)
     return sum(scored(model, *make_disjoint_window(window))[0] for window in windows)
 
 

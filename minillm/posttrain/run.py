@@ -48,10 +48,10 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out))
-    model = adapters(model, tokenizer, base, out, lora, config, say)
+    model, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
-                           Progress("preferences", "step"), step=dpo.dpo_step(beta, label_smoothing, nll_weight),
-                           validate=dpo.validate_dpo(beta, label_smoothing, nll_weight), columns=dpo.DPO_COLUMNS), config, out, say)
+                           Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
+                           columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss {best['val_loss']:.4f}), "
         f"at step {best['step']:,}")
