@@ -23,8 +23,10 @@ SHOWN = ("followed", "ends well", "bpb stories", "refused harmful", "refused har
 
 
 def score(found):
-    """The mean of what should all be one: requests followed, good ends, harm declined, its twins told."""
-    return statistics.mean((found["followed"], found["ends well"], found["refused harmful"], 1 - found["refused harmless"]))
+    """The mean of what should all be one: requests followed, good ends, harm declined, its twins told; less the bits per byte
+    of stories, which say what it cost."""
+    shares = found["followed"], found["ends well"], found["refused harmful"], 1 - found["refused harmless"]
+    return statistics.mean(shares) - found["bpb stories"]
 
 
 def figures(story, folder, model, tokenizer):
@@ -44,11 +46,11 @@ def choose(run, out, minutes, speed, settings):
         story.held_out = held_out
     pretrained = GPT.from_pretrained(run / "pretrain", halves["test"].ops)
     tuned, tokenizer = full.fine_tune(halves["development"], pretrained, tokenizer, speed)
-    rows, models = [], []
+    rows, models, development = [], [], halves["development"]
     for beta, lr, nll_weight in settings:
         config = replace(full.DPO, lr=lr, min_lr=lr / 10)
-        models.append(full.prefer(halves["development"], tuned, tokenizer, speed, config, beta, nll_weight))
-        rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight} | figures(halves["development"], "dpo", models[-1], tokenizer))
+        models.append(full.prefer(development, tuned, tokenizer, speed, config, beta, nll_weight))
+        rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight} | figures(development, "dpo", models[-1], tokenizer))
         print(rows[-1], flush=True)
     best = max(range(len(rows)), key=lambda i: rows[i]["score"])
     return {"development": rows, "chosen": settings[best],
