@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-from minillm.files import atomic_write
+from minillm.files import atomic_write, write_json
 
 RESULTS = Path(__file__).parent / "results"
 MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
@@ -73,12 +73,10 @@ def about(document):
             f"limits measured in this run: {', '.join(limits) or 'none'}\n")
 
 
-def write_json(document, path):
+def save(document, path):
     """Write the results; the directory is made if need be."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.write("\n")
+    write_json(path, document, end="\n", indent=1)
 
 
 def newest():

@@ -128,7 +128,7 @@ def save(document, options):
         return None
     what = ("all" if options.all else "-".join(options.names) or "ops") + "-quick" * options.quick
     path = options.out or report.RESULTS / f"{document['date']}-{what}.json"
-    report.write_json(document, path)
+    report.save(document, path)
     return path
 
 

@@ -9,7 +9,6 @@ it durable, and swaps. At every instant the old or the new directory is whole, a
 """
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from .config import GPTConfig
-from .files import atomic_write, sync_directory
+from .files import dump_json, sync_directory, write_json
 from .params import Params, gpt_shapes
 from .safetensors import parse_json_object, read_safetensors, write_safetensors
 
 CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
 INDEX = "model.safetensors.index.json"
+LAYOUT = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
@@ -55,7 +55,7 @@ def save_model(directory, config, params, eot_token=None):
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {PREFIX + name: array for name, array in params.items()}   # no lm_head.weight: it is wte
     write_safetensors(directory / MODEL, tensors, {"format": "pt"})
-    write_json(directory / CONFIG, hugging_face_config(config, params.flat.dtype, eot_token))
+    write_json(directory / CONFIG, hugging_face_config(config, params.flat.dtype, eot_token), **LAYOUT)
 
 
 def load_model(directory, dtype=np.float32):
@@ -93,7 +93,7 @@ def save_training(directory, m, v, state):
     moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
     write_safetensors(directory / OPTIMIZER, moments)
     checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
-    write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}})
+    write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
 
 
 def load_training(directory):
@@ -299,23 +299,11 @@ def differences(expected, found, limit=10):
 
 # JSON and checksums
 
-def write_json(path, value):
-    with atomic_write(path) as file:
-        file.write(dump_json(value, path, indent=2) + "\n")
-
-
 def read_json(path):
     """A JSON object from a file. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: expected a checkpoint directory that holds it")
     return parse_json_object(path.read_bytes(), path)
-
-
-def dump_json(value, what, indent=None):
-    try:
-        return json.dumps(value, indent=indent)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: cannot be written as JSON: {error}") from None
 
 
 def file_checksum(path):

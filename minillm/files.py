@@ -40,10 +40,18 @@ def sync_directory(path):
         os.close(fd)
 
 
-def write_json(path, document, **layout):
-    """A document as JSON, replaced in one step. layout: of json.dump."""
+def write_json(path, document, end="", **layout):
+    """A document as JSON, and `end`, replaced in one step. layout: of json.dumps. Raises ValueError naming the file."""
     with atomic_write(path) as file:
-        json.dump(document, file, **layout)
+        file.write(dump_json(document, path, **layout) + end)
+
+
+def dump_json(value, what, **layout):
+    """json.dumps; what has no JSON is a ValueError that begins with `what`."""
+    try:
+        return json.dumps(value, **layout)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: cannot be written as JSON: {error}") from None
 
 
 def write_jsonl(path, records):

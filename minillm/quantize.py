@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checkpoint import (CONFIG, MODEL, PREFIX, check_layers, differences, hugging_face_config, parse_config, read_json,
-                         read_tensors, strip_names, write_json)
+from .checkpoint import (CONFIG, LAYOUT, MODEL, PREFIX, check_layers, differences, hugging_face_config, parse_config,
+                         read_json, read_tensors, strip_names)
+from .files import write_json
 from .model import GPT
 from .ops.bfloat16 import bfloat16_bits
 from .params import Params, gpt_shapes
@@ -210,7 +211,7 @@ def save_quantized(directory, model, eot_token=None):
     write_safetensors(directory / MODEL, tensors, {"format": "pt"})
     settings = hugging_face_config(model.config, np.float32, eot_token)
     method = {METHOD: {"quant_method": "minillm", "bits": 8}} if groups else {"dtype": "bfloat16"}
-    write_json(directory / CONFIG, settings | method)
+    write_json(directory / CONFIG, settings | method, **LAYOUT)
 
 
 def is_quantized(directory):

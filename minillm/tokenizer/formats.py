@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from minillm.files import atomic_write
+from minillm.files import atomic_write, write_json
 from minillm.tokenizer.merge import merge_long, merge_short
 from minillm.tokenizer.pretokenize import PATTERNS
 
@@ -56,13 +56,15 @@ def write_tokenizer_json(directory, tokens, merges, special_tokens, pattern) -> 
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
                 "pre_tokenizer": pre_tokenizer(pattern), "post_processor": None,
                 "decoder": BYTE_LEVEL | {"use_regex": True}, "model": model}
-    write_json(Path(directory) / "tokenizer.json", document, indent=1)
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    write_json(Path(directory) / "tokenizer.json", document, ensure_ascii=False, indent=1)
 
 
 def write_vocab_merges(directory, tokens, merges, special_tokens) -> None:
     """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
     directory = Path(directory)
-    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens))
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens), ensure_ascii=False)
     with atomic_write(directory / "merges.txt", newline="\n") as file:
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
@@ -77,12 +79,6 @@ def write_tiktoken(path, tokens, merges, special_tokens) -> None:
     lines = [f"{base64.b64encode(token).decode()} {id}\n" for token, id in ids.items() if token is not None]
     with atomic_write(Path(path), newline="\n") as file:
         file.writelines(lines)
-
-
-def write_json(path: Path, document, indent=None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        json.dump(document, file, ensure_ascii=False, indent=indent)
 
 
 def vocabulary(tokens, special_tokens) -> dict[str, int]:
