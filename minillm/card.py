@@ -40,7 +40,11 @@ def write_card(run, output=None, title=None, evaluation=(), safety=None, data_ca
 
 
 def read(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The JSON of a file. Raises ValueError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON: {error}") from None
 
 
 def model_part(run):

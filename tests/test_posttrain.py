@@ -104,7 +104,7 @@ def test_the_shared_start_of_two_answers_is_the_prompt(tmp_path):
 
 
 @pytest.mark.parametrize("line, words", [
-    ("{broken", "Expecting property name"),
+    ("{broken", "no JSON: Expecting property name enclosed in double quotes at column 2"),
     ("[1]", "expected a JSON object: got list"),
     ({"text": "x"}, "expected messages, or prompt and completion: got the keys text"),
     ({"messages": "hello"}, "messages must be a list"),
@@ -361,6 +361,13 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     assert f"- rewarded on addition: 80 records, 20 more held out, starting from {tmp_path / 'sft'}\n" in card
     assert f"- fine-tuned on {sums}: 72 records" in card
     assert main(["sft", str(base), "--out", str(tmp_path / "named"), "--data", "addition", "--set", "train.steps=1"]) == 0
+    other = Tokenizer.train(["an other text"], 260)
+    small_model(other, np.float32).save_pretrained(tmp_path / "other")
+    other.save(tmp_path / "other")
+    kept = [(tmp_path / "sft" / name).read_bytes() for name in ("tokenizer.json", "origin.json")]
+    assert main(["sft", str(tmp_path / "other"), "--out", str(tmp_path / "sft"), "--data", str(sums)]) == 1        # refused
+    assert kept == [(tmp_path / "sft" / name).read_bytes() for name in ("tokenizer.json", "origin.json")]    # untouched
+    assert "--resume never" in capsys.readouterr().err
     assert main(["grpo", str(base), "--out", str(tmp_path / "x"), "--task", "chess"]) == 1
     assert "--task must be one of addition" in capsys.readouterr().err
     assert main(["sft", str(base), "--out", str(tmp_path / "x"), "--data", str(pairs)]) == 1

@@ -119,7 +119,9 @@ def read_records(path, convert):
             if not line.strip():
                 continue
             try:
-                converted.append(convert(json.loads(line.decode())))
+                converted.append(convert(json.loads(line.decode().rstrip("\r\n"))))
+            except json.JSONDecodeError as error:                     # its own "line 1" would contradict ours
+                problems.append(f"{path}:{number}: no JSON: {error.msg} at column {error.colno}")
             except (ValueError, RecursionError) as error:
                 problems.append(f"{path}:{number}: {error}")
     if problems:

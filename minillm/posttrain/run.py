@@ -7,7 +7,7 @@ from ..load import load
 from ..plot import plot_losses
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train import train
+from ..train import checkpoint_exists, train
 from . import chat, dpo, grpo
 from .lora import Adapted
 from .sft import ChatData
@@ -28,7 +28,7 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
                        config.seed, config.accumulate)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
-    begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out))
+    begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     model = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
@@ -47,7 +47,7 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
-    begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out))
+    begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     model, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
@@ -68,7 +68,8 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
-    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out))
+    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
+          resume)
     state = finished(train(model, problems, config, out, tokenizer.eot_token, resume == "auto",
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
@@ -91,8 +92,13 @@ def adapters(model, tokenizer, base, out, settings, config, say):
     return adapter
 
 
-def begin(out, tokenizer, how, base, data, learned, held_out):
-    """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card."""
+def begin(out, tokenizer, how, base, data, learned, held_out, resume="never"):
+    """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card.
+
+    A run that is resumed has both; were they written, a run that is another's would lose its own before `train` refuses.
+    """
+    if resume == "auto" and checkpoint_exists(Path(out)):
+        return
     save_tokenizer(tokenizer, out)
     write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "data": str(data), "records": learned,
                                     "held out": held_out})
