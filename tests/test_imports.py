@@ -17,7 +17,8 @@ NEVER = {"torch", "transformers", "tensorflow", "jax", "tests", "benchmarks", "p
 ALLOWED = {
     "params": {"memory"}, "memory": set(), "config": set(), "gradcheck": set(), "files": set(),
     "ops": {"ops"},
-    "registry": {"ops", "_cpp"},
+    "op_table": set(),
+    "registry": {"op_table", "ops", "_cpp"},
     "model": {"config", "params", "ops", "registry?", "checkpoint?", "quantize?"},
     "optim": {"params", "ops"},
     "sampling": set(),

@@ -1,6 +1,6 @@
 """Tests generated from the op table: every op, in every built backend and dtype, keeps the contract of the op pair.
 
-A new op or kernel is tested by being listed in registry.py; nothing here names one, but for two kinds: "decode" ops
+A new op or kernel is tested by being listed in op_table.py; nothing here names one, but for two kinds: "decode" ops
 have a forward only, and "update" ops (adamw) write in place and have their own file.
 """
 import numpy as np
