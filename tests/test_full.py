@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 
+from benchmarks import alignment
 from minillm import full, full_report, safety
 from minillm.__main__ import main
 from minillm.data import instructions
@@ -131,6 +132,13 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report
     assert json.loads((tmp_path / "run" / "results.json").read_text())["curves"]["dpo"]
     assert main(["generate", str(tmp_path / "run" / "dpo"), "-p", "The", "-n", "3"]) == 0
+    (tmp_path / "again").mkdir()
+    found = alignment.choose(tmp_path / "run", tmp_path / "again", 1.0, 5.0, [(0.1, 1e-3, 0.0), (0.5, 1e-2, 1.0)])
+    scores = [row["score"] for row in found["development"]]
+    best = found["development"][scores.index(max(scores))]
+    assert found["chosen"] == (best["beta"], best["lr"], best["nll_weight"]) and scores[0] != scores[1]
+    assert set(found["test"]) == {"fine-tuned", "aligned"}
+    assert found["test"]["aligned"]["bpb stories"] == best["bpb stories"]           # the model that was chosen
 
 
 def test_changes_are_shown_beside_the_figures():
