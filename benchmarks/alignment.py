@@ -45,16 +45,20 @@ def choose(run, out, minutes, speed, settings):
     for story in halves.values():
         story.held_out = held_out
     pretrained = GPT.from_pretrained(run / "pretrain", halves["test"].ops)
-    tuned, tokenizer = full.fine_tune(halves["development"], pretrained, tokenizer, speed)
     rows, models, development = [], [], halves["development"]
+    _, tokenizer = full.fine_tune(development, pretrained, tokenizer, speed)
+
+    def tuned():                                             # afresh: training changes a model in place
+        return GPT.from_pretrained(out / "sft", development.ops)
+
     for beta, lr, nll_weight in settings:
         config = replace(full.DPO, lr=lr, min_lr=lr / 10)
-        models.append(full.prefer(development, tuned, tokenizer, speed, config, beta, nll_weight))
+        models.append(full.prefer(development, tuned(), tokenizer, speed, config, beta, nll_weight))
         rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight} | figures(development, "dpo", models[-1], tokenizer))
         print(rows[-1], flush=True)
     best = max(range(len(rows)), key=lambda i: rows[i]["score"])
     return {"development": rows, "chosen": settings[best],
-            "test": {"fine-tuned": figures(halves["test"], "sft", tuned, tokenizer),
+            "test": {"fine-tuned": figures(halves["test"], "sft", tuned(), tokenizer),
                      "aligned": figures(halves["test"], "dpo", models[best], tokenizer)}}
 
 

@@ -133,7 +133,9 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["curves"]["dpo"]
     assert main(["generate", str(tmp_path / "run" / "dpo"), "-p", "The", "-n", "3"]) == 0
     (tmp_path / "again").mkdir()
-    found = alignment.choose(tmp_path / "run", tmp_path / "again", 1.0, 5.0, [(0.1, 1e-3, 0.0), (0.5, 1e-2, 1.0)])
+    found = alignment.choose(tmp_path / "run", tmp_path / "again", 1.0, 5.0, [(0.1, 1e-3, 0.0), (0.5, 1e-2, 1.0),
+                                                                                 (0.1, 1e-3, 0.0)])
+    assert found["development"][0] == found["development"][2]                        # each from the same fine-tuned model
     scores = [row["score"] for row in found["development"]]
     best = found["development"][scores.index(max(scores))]
     assert found["chosen"] == (best["beta"], best["lr"], best["nll_weight"]) and scores[0] != scores[1]

@@ -4,9 +4,9 @@ log p(answer) is the sum over its learned tokens, and the model already gives -l
 the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
 gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
 
-DPO only asks that the chosen answer gains on the rejected one: both may lose, and in small models both do, to no good text.
-So `nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning preference
-optimization", arXiv 2404.19733).
+DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something else.
+`nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
+preference optimization", arXiv 2404.19733).
 """
 import hashlib
 import time
