@@ -6,6 +6,6 @@ from .model import GPT
 from .optim import AdamW
 from .registry import select
 from .tokenizer import Tokenizer
-
 from .version import __version__
+
 __all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate"]

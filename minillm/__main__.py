@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from .commands import add_common, chat, data, distill, evaluate, generate, posttrain, printer, quantize, serve, tokenizer
+from .commands import (add_common, chat, data, distill, evaluate, generate, posttrain, printer, quantize, serve,
+                       tokenizer)
 from .commands import command as new_command
 from .registry import check_kernels
 

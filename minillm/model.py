@@ -23,7 +23,6 @@ from .ops.checks import check_shape
 from .ops.documents import apart
 from .params import Params, gpt_shapes
 
-
 FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are a product as in training
 
 

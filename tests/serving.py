@@ -19,7 +19,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
-from minillm.serve import listen
+from minillm.serve import listen  # noqa: E402
 
 NAME, BLOCK = "tiny", 128
 PROMPTS = ["the quick", "Naïve ☃ ", "漢字", "over the lazy dog. the", "x" * 40, "brown fox jumps!"]

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-
 from cases import outputs, sample
 from tolerances import assert_same_bits
+
 from minillm import registry
 from minillm.ops import attention_forward as reference_attention
 from minillm.ops import dropout_forward as reference_dropout

@@ -5,8 +5,8 @@ have a forward only, and "update" ops (adamw) write in place and have their own 
 """
 import numpy as np
 import pytest
-from cases import (USUAL, arrays, cases, each, float_names, freeze, named_grads, named_outs, normal_like, one_changed, outputs,
-                   pair, precision, sample, strided, supported, unchanged)
+from cases import (USUAL, arrays, cases, each, float_names, freeze, named_grads, named_outs, normal_like, one_changed,
+                   outputs, pair, precision, sample, strided, supported, unchanged)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCES, assert_close, assert_same_bits

@@ -20,7 +20,6 @@ from minillm.serve import completions, listen
 from minillm.serve.engine import Engine, Job
 from minillm.speculative import Lookup
 
-
 # The engine
 
 def collect(engine, jobs):

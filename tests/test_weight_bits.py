@@ -11,8 +11,8 @@ from tolerances import assert_same_bits, same_bits
 
 from minillm import GPT, GPTConfig, TrainConfig, select
 from minillm import train as training
-from minillm.optim import AdamW
 from minillm.ops.bfloat16 import bfloat16_bits
+from minillm.optim import AdamW
 from minillm.posttrain.lora import Adapted
 from minillm.trace import NonFiniteError, find_nonfinite
 from minillm.train import one_step, rounded_weights
@@ -208,7 +208,7 @@ def in_bfloat16(monkeypatch):
     monkeypatch.setitem(run_training.__globals__, "GPT", lambda config, seed: GPT(config, seed, ops=select(BF16)))
 
 
-def test_resume_repeats_bitwise_and_the_copy_changes_nothing(in_bfloat16, prepared, tmp_path, monkeypatch):  # noqa: F811
+def test_resume_repeats_bitwise_and_the_copy_changes_nothing(in_bfloat16, prepared, tmp_path, monkeypatch):
     """20 steps at once; 9, then 11 of a new process's objects; and 20 without the copy."""
     config = dataclasses.replace(CONFIG, steps=20)
     model, _ = run_training(prepared, tmp_path / "whole", config)
