@@ -64,8 +64,8 @@ def cudasim():
     return Extension("minillm._cudasim", ["csrc/cuda/cudasim.cpp"], language="c++", optional=True,
                      depends=sorted(str(path) for path in Path("csrc/cuda").glob("*.*")),
                      include_dirs=[pybind11.get_include()],
-                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi",
-                                         "-g0"])
+                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",
+                                         "-Wno-psabi", "-g0"])
 
 
 def cuda():
@@ -78,7 +78,8 @@ def cuda():
     if not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/launch_wgmma.cu", "csrc/cuda/cuda.cpp"], language="c++", optional=wanted == "auto",
+    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/launch_wgmma.cu", "csrc/cuda/cuda.cpp"],
+                      language="c++", optional=wanted == "auto",
                       depends=sorted(str(path) for path in [*Path("csrc/cuda").glob("*.*"), Path("csrc/common.h")]))]
 
 

@@ -12,8 +12,9 @@ COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
     "candidate": ("candidate", "{}"), "median_ms": ("median ms", "{:,.3f}"), "spread": ("quartiles", "{}"),
     "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
-    "bound": ("of", "{}"), "floor_percent": ("% of floor", "{:.0f}"), "x_numpy": ("x numpy", "{:.2f}"), "x_torch": ("x torch", "{:.2f}"),
-    "x_minillm": ("x minillm", "{:.2f}"), "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
+    "bound": ("of", "{}"), "floor_percent": ("% of floor", "{:.0f}"), "x_numpy": ("x numpy", "{:.2f}"),
+    "x_torch": ("x torch", "{:.2f}"), "x_minillm": ("x minillm", "{:.2f}"),
+    "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
     "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}"),
@@ -126,14 +127,16 @@ def markdown(document):
         parts.append(f"What each idea buys, `{op}`, {dims}:\n")
         parts.append(ladder_table([row for row in ladders if (row["op"], row["dims"]) == (op, dims)]))
     if lengths:
-        parts.append("Attention forward and backward as T grows (one sequence, 4 heads of 64, float32). MB: what the process grew by:\n")
+        parts.append("Attention forward and backward as T grows (one sequence, 4 heads of 64, float32). "
+                     "MB: what the process grew by:\n")
         parts.append(length_table(lengths))
     return "\n".join(parts)
 
 
 def tokenizer_markdown(document):
     """The README's part about tokenizers: encoding, training, and the stream."""
-    rows = {kind: [row for row in document["rows"] if row["op"] == f"tokenizer {kind}"] for kind in ("encode", "train", "stream")}
+    rows = {kind: [row for row in document["rows"] if row["op"] == f"tokenizer {kind}"]
+            for kind in ("encode", "train", "stream")}
     parts = ["\n".join(line + "  " for line in about(document).splitlines()[:-1]) + "\n"]
     if rows["encode"]:
         parts.append("Encoding, MB/s:\n")
@@ -142,8 +145,8 @@ def tokenizer_markdown(document):
         parts.append("Training on the mixed text, one thread, seconds (peak MB):\n")
         parts.append(pivot(rows["train"], lambda row: f"{int(row['dims'].split()[0]) // 1000}k tokens",
                            lambda row: f"{row['median_ms'] / 1e3:.2f} ({row['peak_rss_mb']:,.0f})"))
-    parts += [f"A stream of {row['dims'].split(' 1 thread')[0]} through `encode_iterable`, an id at a time: {row['mbs']:,.0f} MB/s, "
-              f"{row['peak_rss_mb']:,.0f} MB at most.\n" for row in rows["stream"]]
+    parts += [f"A stream of {row['dims'].split(' 1 thread')[0]} through `encode_iterable`, an id at a time: "
+              f"{row['mbs']:,.0f} MB/s, {row['peak_rss_mb']:,.0f} MB at most.\n" for row in rows["stream"]]
     return "\n".join(parts)
 
 

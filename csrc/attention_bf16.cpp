@@ -1,4 +1,4 @@
-// Causal attention whose cache is bfloat16: qkv and out in half the bytes. Formulas and order of sums: attention_3_simd.h.
+// Causal attention whose cache is bfloat16: qkv and out in half the bytes. Formulas, order of sums: attention_3_simd.h.
 //
 // qkv is rounded, and everything is computed from the rounded numbers, forward and back, so that the probabilities made
 // again going back are those of the forward. A thread widens one head at a time into memory of its own, which stays in

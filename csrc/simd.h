@@ -91,8 +91,8 @@ inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) {
     return __builtin_shuffle(v, Lanes<T>{typename LaneInt<T>::type(I ^ HALF)...});
 }
 
-// Transposes a square, WIDTH vectors. Each round interleaves the first half of them with the second (a perfect shuffle of
-// all numbers); log2(WIDTH) rounds make a transposition.
+// Transposes a square, WIDTH vectors. Each round interleaves the first half of them with the second (a perfect shuffle
+// of all numbers); log2(WIDTH) rounds make a transposition.
 template <class T, size_t... I>
 inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
     constexpr int W = WIDTH<T>;

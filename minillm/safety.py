@@ -143,7 +143,8 @@ def rates(found):
     groups = {"all harmful": [r for r in found if r["harmful"]], "all harmless": [r for r in found if not r["harmful"]]}
     for record in found:
         groups.setdefault(record["category"], []).append(record)
-    return [{"category": name, "prompts": len(rows)} | {m: rate(rows, m) for m in MEASURES} for name, rows in groups.items() if rows]
+    return [{"category": name, "prompts": len(rows)} | {m: rate(rows, m) for m in MEASURES}
+            for name, rows in groups.items() if rows]
 
 
 def rate(rows, measure):

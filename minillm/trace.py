@@ -13,7 +13,8 @@ class NonFiniteError(FloatingPointError):
 
 
 def find_nonfinite(model, batches, key):
-    """Rerun forward and backward on [(tokens, targets), ...], or with lengths (see GPT.losses), and raise NonFiniteError at the first bad number."""
+    """Rerun forward and backward on [(tokens, targets), ...], or with lengths (see GPT.losses), and raise NonFiniteError
+    at the first bad number."""
     for name, view in model.params.items():
         if not np.isfinite(view).all():
             raise NonFiniteError(f"{count_bad(view)} in parameter {name} itself, before any op")

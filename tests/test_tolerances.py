@@ -22,7 +22,8 @@ def test_equal(got, want):
 @pytest.mark.parametrize("got, want, words", [
     (X.reshape(3, 2), X, r"array: float64 \(3, 2\), expected float64 \(2, 3\)"),
     (X.astype("float32"), X, r"array: float32 \(2, 3\), expected float64"),
-    (X.astype("int64").view("float64"), X, r"array\[0, 1\]: got .*5e-324.* \(bits 0{15}1\), expected .*1\.0.*; 5 of 6 differ"),
+    (X.astype("int64").view("float64"), X,
+     r"array\[0, 1\]: got .*5e-324.* \(bits 0{15}1\), expected .*1\.0.*; 5 of 6 differ"),
     (np.float32(-0.0), np.float32(0), r"array\[\]: got .*-0.0.* \(bits 80000000\), expected .*0.0"),
     (OTHER_NAN, NAN, r"\(bits 7fc00001\), expected .*\(bits 7fc00000\); 1 of 1"),
     ([X, X], [X], r"parts \[0, 1\], expected \[0\]"), ({"a": X}, {"b": X}, r"parts \['a'\], expected \['b'\]"),
@@ -49,7 +50,7 @@ def test_a_failure_on_four_megabytes_is_quick_where_ci_is_set(tmp_path):
     """As bytes compared by ==, pytest would need minutes to spell out the difference."""
     (tmp_path / "test_failing.py").write_text(FAILING)
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=20", "--durations=1", "test_failing.py"],
-                         cwd=tmp_path, env=os.environ | {"CI": "true", "PYTHONPATH": paths}, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=20", "test_failing.py"], cwd=tmp_path,
+                         env=os.environ | {"CI": "true", "PYTHONPATH": paths}, capture_output=True, text=True)
     assert run.returncode == 1, run.stdout + run.stderr
     assert "array[1]: got " in run.stdout and "999999 of 1000000 differ" in run.stdout and len(run.stdout) < 10_000

@@ -144,7 +144,8 @@ def add_clean(actions):
     p.add_argument("--bound", action="append", default=[], metavar="SCORE=LOW:HIGH",
                    help="other bounds for a score, such as words=20: ; repeatable")
     p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence (hard on headings)")
-    p.add_argument("--repair", action=argparse.BooleanOptionalAction, help="mend wrongly decoded text (default: if ftfy is there)")
+    p.add_argument("--repair", action=argparse.BooleanOptionalAction,
+                   help="mend wrongly decoded text (default: if ftfy is there)")
     p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep only this, such as en; repeatable")
     p.add_argument("--language-probability", type=float, default=0.5, metavar="P", help="at least (default: %(default)s)")
     p.add_argument("--tokenizer", metavar="DIR", help="drop what it cuts into too many tokens a word")

@@ -51,8 +51,8 @@ def lora_of(args):
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
             raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights learn")
         return None
-    return {"rank": args.lora_rank, "alpha": 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha, "dropout": args.lora_dropout,
-            "targets": args.lora_targets.split(",")}
+    alpha = 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha
+    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout, "targets": args.lora_targets.split(",")}
 
 
 def add(commands):

@@ -52,7 +52,8 @@ def section(kind, path, report):
 
 def clean_section(path, report):
     lines = [f"### Cleaning (`{path.name}`)", kept(report), "", "| reason | documents | MB |", "|---|---:|---:|"]
-    lines += [f"| {reason} | {count['documents']:,} | {count['bytes'] / 1e6:,.2f} |" for reason, count in report["dropped"].items()]
+    lines += [f"| {reason} | {count['documents']:,} | {count['bytes'] / 1e6:,.2f} |"
+              for reason, count in report["dropped"].items()]
     options = ", ".join(f"{key} {value}" for key, value in report["options"].items() if value not in ((), [], {}, None))
     masked = ", ".join(f"{count:,} {kind}" for kind, count in report["masked"].items()) or "nothing"
     return "\n".join([*lines, "", f"Masked: {masked}.", f"Settings: {options}."])
@@ -62,14 +63,16 @@ def dedup_section(path, report):
     lines = [f"### Deduplication (`{path.name}`)", kept(report), ""]
     lines += [f"- {reason}: {size['documents']:,} documents, {size['bytes'] / 1e6:,.2f} MB"
               for reason, size in report["dropped"].items()]
-    return "\n".join(lines + [f"- Jaccard similarity from which documents are near-duplicates: {report['options']['threshold']}"])
+    threshold = report["options"]["threshold"]
+    return "\n".join([*lines, f"- Jaccard similarity from which documents are near-duplicates: {threshold}"])
 
 
 def shards_section(path, report):
     lines = [f"### Tokens (`{path.name}`)", "", "| split | documents | MB | tokens |", "|---|---:|---:|---:|"]
-    lines += [f"| {name} | {s['documents']:,} | {s['bytes'] / 1e6:,.2f} | {s['tokens']:,} |" for name, s in report["splits"].items()]
-    return "\n".join([*lines, "", f"Vocabulary {report['vocab_size']:,}, tokenizer {report['tokenizer']}; the split is by a hash "
-                                  f"of each text (fraction {report['val_fraction']}, seed {report['seed']})."])
+    lines += [f"| {name} | {s['documents']:,} | {s['bytes'] / 1e6:,.2f} | {s['tokens']:,} |"
+              for name, s in report["splits"].items()]
+    return "\n".join([*lines, "", f"Vocabulary {report['vocab_size']:,}, tokenizer {report['tokenizer']}; the split is by "
+                                  f"a hash of each text (fraction {report['val_fraction']}, seed {report['seed']})."])
 
 
 def kept(report):

@@ -161,7 +161,8 @@ class Job:
         waiting, most = deque(), WINDOW * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
         for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes):
             here = {number for number in quoted if start <= number < end}
-            waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes, self.options))
+            waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes,
+                                       self.options))
             if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:

@@ -244,7 +244,8 @@ def repeated_lines(stages: Stages, table: np.ndarray, state: np.ndarray) -> np.n
     for first, batch in stages.batches("lines", table):
         hashes = duplicates.line_hashes(batch, state[first:first + len(batch)] == KEPT, stages.options)
         lines.add(hashes, np.zeros(len(hashes), np.uint64))
-    return np.concatenate([np.empty(0, np.uint64), *(duplicates.frequent(hashes, stages.options) for hashes, _ in lines.ranges())])
+    repeated = (duplicates.frequent(hashes, stages.options) for hashes, _ in lines.ranges())
+    return np.concatenate([np.empty(0, np.uint64), *repeated])
 
 
 def write(stages: Stages, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,

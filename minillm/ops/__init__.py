@@ -31,4 +31,5 @@ from .mlp import mlp_backward, mlp_forward
 from .residual_layernorm import residual_layernorm_backward, residual_layernorm_forward
 from .sum_squares import sum_squares
 
-__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update", "_decode")) or name in ("head", "sum_squares")]
+__all__ = [name for name in dir()
+           if name.endswith(("_forward", "_backward", "_update", "_decode")) or name in ("head", "sum_squares")]
