@@ -19,7 +19,7 @@ from .plot import plot_losses
 from .progress import Progress
 from .registry import OPS, Dims, check_ops, choices, functions, select
 from .tokenizer import Tokenizer
-from .train import train
+from .train import checkpoint_exists, train
 
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 CHECKED_MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23, dropout=0.1)
@@ -29,7 +29,8 @@ TOLERANCE = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12,
 def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab_size=8192, resume="auto", say=print):
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
     report = Report()
-    tok, shards = ready_shards(paths, out) or tokenized(paths, out, tokenizer, vocab_size, report)
+    again = resume == "auto" and checkpoint_exists(Path(out))
+    tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
     for name, split in (("training", shards.train), ("validation", shards.val)):
         say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens")
@@ -51,20 +52,24 @@ def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
 
 
-def ready_shards(paths, out):
-    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`."""
+def ready_shards(paths, out, again):
+    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`, but
+    not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
     tokenizer = Tokenizer.from_pretrained(paths[0])
     Path(out).mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
+    if not again:
+        tokenizer.save(out)
     return tokenizer, open_shards(paths[0])
 
 
-def tokenized(paths, out, tokenizer, vocab_size, report):
-    """(tokenizer, shards) of files, kept in `out`."""
+def tokenized(paths, out, tokenizer, vocab_size, report, again):
+    """(tokenizer, shards) of files, kept in `out`. Raises ValueError if a run there is to go on with other files."""
     known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
-    source = describe_source(paths, tokenizer or f"vocab_size {vocab_size}")
+    source, note = describe_source(paths, tokenizer or f"vocab_size {vocab_size}"), Path(out) / "data" / "source.txt"
+    if again and note.exists() and note.read_text(encoding="utf-8") not in ("", source):
+        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, or --resume never")
     return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
                    progress=lambda label: Progress(label, ""))
 

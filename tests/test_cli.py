@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from minillm import GPT, GPTConfig, registry
+from minillm import GPT, GPTConfig, Tokenizer, registry
 from minillm.__main__ import EXAMPLES, main, parser
 from minillm.registry import choices
 
@@ -60,10 +60,17 @@ def test_train_again_resumes_and_goes_on(run, texts, capsys):
     assert steps == sorted(set(steps)) and steps[-1] == 14
 
 
-def test_changed_data_is_noticed(run, texts, capsys):
+def test_changed_data_is_noticed_and_the_run_stays_as_it_is(run, texts, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (texts / "new.txt").write_text("A new file appears. " * 20)
     assert main(["train", "--data", str(texts), "--out", str(run), *TINY]) == 1
-    assert "another data" in capsys.readouterr().err
+    assert "was trained on other files" in capsys.readouterr().err
+    small, ready = run.parent / "tokenizer", run.parent / "ready"                   # shards of another tokenizer
+    Tokenizer.train(["a fox, another fox"], 260).save(small)
+    assert main(["data", "tokenize", str(texts), "--tokenizer", str(small), "-o", str(ready), "--val-fraction", "0.3"]) == 0
+    assert main(["train", "--data", str(ready), "--out", str(run), *TINY]) == 1
+    assert "use another --out" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (texts / "new.txt").unlink()
 
 
