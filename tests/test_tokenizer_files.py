@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_tokenizer import MIXED, SPECIALS, seldom, tok  # noqa: F401  (tok is a fixture)
+from tolerances import assert_same_bits
 
 from minillm.tokenizer import Tokenizer
 from minillm.tokenizer.formats import BYTE_ORDER
@@ -22,7 +23,7 @@ def test_saved_and_loaded_are_the_same(tok, tmp_path):
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["tokenizer.json"]
     before = (tmp_path / "new" / "folder" / "tokenizer.json").read_bytes()
     Tokenizer.from_pretrained(tmp_path / "new" / "folder").save(tmp_path)
-    assert (tmp_path / "tokenizer.json").read_bytes() == before
+    assert_same_bits((tmp_path / "tokenizer.json").read_bytes(), before)
 
 
 def test_vocab_and_merges_files(tok, tmp_path):

@@ -14,7 +14,7 @@ NAN, OTHER_NAN = np.array([0x7FC00000, 0x7FC00001], "uint32").view("float32")
 
 @pytest.mark.parametrize("got, want", [
     (X, X.T.copy().T), (X[:, :0], X[:, :0]), (NAN, NAN), ([X, (1, 2.5)], [X.copy(), (1, 2.5)]),
-    ({"a": X, "b": X}, {"b": X, "a": X})], ids=["order", "empty", "NaN", "nested", "dict"])
+    ({"a": X, "b": X}, {"b": X, "a": X}), (b"ab\0", b"ab\0")], ids=["order", "empty", "NaN", "nested", "dict", "bytes"])
 def test_equal(got, want):
     assert_same_bits(got, want)
 
@@ -26,9 +26,10 @@ def test_equal(got, want):
      r"array\[0, 1\]: got .*5e-324.* \(bits 0{15}1\), expected .*1\.0.*; 5 of 6 differ"),
     (np.float32(-0.0), np.float32(0), r"array\[\]: got .*-0.0.* \(bits 80000000\), expected .*0.0"),
     (OTHER_NAN, NAN, r"\(bits 7fc00001\), expected .*\(bits 7fc00000\); 1 of 1"),
+    (b"abc", b"axc", r"array\[1\]: got .*98.*, expected .*120"), (b"ab", b"ab\0", r"uint8 \(2,\), expected uint8 \(3,\)"),
     ([X, X], [X], r"parts \[0, 1\], expected \[0\]"), ({"a": X}, {"b": X}, r"parts \['a'\], expected \['b'\]"),
     ({"a": [X, X]}, {"a": [X, X + 1]}, r"array\['a'\]\[1\]\[0, 0\]: got")],
-    ids=["shape", "dtype", "values", "zero", "NaN", "length", "names", "nested"])
+    ids=["shape", "dtype", "values", "zero", "NaN", "bytes", "more bytes", "length", "names", "nested"])
 def test_what_differs_is_named(got, want, words):
     with pytest.raises(AssertionError, match=words):
         assert_same_bits(got, want)

@@ -72,14 +72,15 @@ def assert_close(name, got, want, tolerance):
 
 def same_bits(one, other):
     """Two arrays, or numbers, of one dtype, shape and bytes: 0.0 is not -0.0, and a NaN is the NaN of the same bits."""
-    one, other = np.asarray(one), np.asarray(other)
+    one, other = map(as_array, (one, other))
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def assert_same_bits(got, want, name="array"):
-    """The same of all arrays and numbers in lists, tuples and dicts; the message names the first element that differs.
+    """The same of all arrays, numbers and files' bytes in lists, tuples and dicts; the message names the first element
+    that differs.
 
-    Compare arrays by this, not by `assert a.tobytes() == b.tobytes()`: there pytest spells out, where CI is set, how
+    Compare what is large by this, not by `assert a.tobytes() == b.tobytes()`: there pytest spells out, where CI is set, how
     megabytes differ, and the test ends by its timeout.
     """
     if isinstance(want, (list, tuple, dict)):
@@ -88,11 +89,15 @@ def assert_same_bits(got, want, name="array"):
         for key in keys:
             assert_same_bits(got[key], want[key], f"{name}[{key!r}]")
         return
-    got, want = np.asarray(got), np.asarray(want)
+    got, want = map(as_array, (got, want))
     assert got.dtype == want.dtype and got.shape == want.shape, (
         f"{name}: {got.dtype} {got.shape}, expected {want.dtype} {want.shape}")
     if not same_bits(got, want):
         raise AssertionError(first_difference(got, want, name))
+
+
+def as_array(value):
+    return np.frombuffer(value, "uint8") if isinstance(value, bytes) else np.asarray(value)
 
 
 def first_difference(got, want, name):
