@@ -84,8 +84,9 @@ void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const H
         ForwardHead<T> head(n.T, S, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-            int64_t b = bh / n.NH, h = bh % n.NH;
-            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S);
+            int64_t b = bh / n.NH, h = bh % n.NH, then = std::min<int64_t>(bh + omp_get_num_threads(), n.B * n.NH - 1);
+            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S,
+                        k.rows(then / n.NH, then % n.NH).data);
         }
     }
 }

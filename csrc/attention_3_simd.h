@@ -40,12 +40,16 @@ void pack_rows(T* to, int64_t width, Rows<const T> from, int64_t begin, int64_t 
     std::fill_n(to, (rows - (end - begin)) * width, T(0));
 }
 
-// to (HS, BLOCK): the same rows, transposed.
+// to (HS, BLOCK): the same rows, transposed, and zeros where they have ended.
 template <class T>
 void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int64_t HS) {
-    int64_t rows = std::min(BLOCK, end - begin);
-    transpose(to, BLOCK, from[begin], from.stride, rows, HS);
-    for (int64_t i = 0; i < HS; i++) std::fill(to + i * BLOCK + rows, to + (i + 1) * BLOCK, T(0));
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = 0; t < BLOCK; t += W)
+        for (int64_t d = 0; d < HS; d += W) {
+            Vec<T> v[W];
+            turn<T>(v, from[begin + t] + d, from.stride, end - begin - t, HS - d);
+            for (int64_t i = 0; i < std::min(W, HS - d); i++) store(to + (d + i) * BLOCK + t, v[i]);
+        }
 }
 
 template <class T, int HALF = WIDTH<T> / 2>
@@ -99,6 +103,28 @@ void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal,
     for (int64_t r = 0; r < rows; r += R)
         product<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
                       vectors_for<T>(visible(diagonal + r + R - 1)), false);
+}
+
+// The same for one query, rows [begin, end) of k, which nobody needs again: turned in registers, not packed. Memory sets
+// the pace, so it already fetches what comes next: the same rows of v; and the next block of k or, where that ends, `next`.
+template <class T>
+void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64_t begin, int64_t end, int64_t HS,
+                   const T* next) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = begin; t < std::min(end, begin + BLOCK); t += W) {
+        Vec<T> total{};
+        for (int64_t d = 0; d < HS; d += W) {
+            Vec<T> turned[W];
+            for (int64_t i = t; i < std::min(t + W, end); i++) {
+                __builtin_prefetch(v[i] + d);
+                int64_t ahead = i + BLOCK;
+                __builtin_prefetch((ahead < end ? k[ahead] : next + (ahead - end) * k.stride) + d);
+            }
+            turn<T>(turned, k[t] + d, k.stride, end - t, HS - d);
+            for (int64_t i = 0; i < std::min(W, HS - d); i++) total += block.q[d + i] * turned[i];
+        }
+        store(block.S + t - begin, total);
+    }
 }
 
 // S becomes P; every row's top, sums and shrink are brought up to date.
@@ -165,21 +191,13 @@ struct ForwardHead {
           memory(slots * BLOCK * (HS + width)), keys(memory.data()), values(keys + slots * BLOCK * HS), block(width) {}
 };
 
-// Folds one block of keys and values into the block of queries.
-template <class T, int R>
-void attend_block(QueryBlock<T>& block, const T* keys, Rows<const T> values, int64_t rows, int64_t diagonal,
-                  int64_t HS) {
-    scores<T, R>(block, keys, rows, diagonal, HS);
-    running_softmax(block, rows, diagonal);
-    add_values<T, R>(block, values, rows, diagonal);
-}
-
 // One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
+// next: the keys that this thread will probably need then.
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key) {
+            int64_t n_query, int64_t n_key, const T* next = nullptr) {
     auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
-    const bool in_place = R == 1 && HS == width;                           // one query reads values once: no packing
+    const bool in_place = R == 1 && HS == width;                           // one query reads them once: no packing
     int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
     for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
         int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
@@ -188,12 +206,15 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
         for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
             T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
             if (j == n_packed) {
-                pack_transposed(keys, k, j * BLOCK, n_key, HS);
+                if (R > 1) pack_transposed(keys, k, j * BLOCK, n_key, HS);
                 if (!in_place) pack_rows(values, width, v, j * BLOCK, std::min((j + 1) * BLOCK, n_key), BLOCK, HS);
                 n_packed++;
             }
             Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
-            attend_block<T, R>(block, keys, in_place ? there : packed, rows, first - j * BLOCK, HS);
+            if (R == 1) scores_of_one(block, k, v, j * BLOCK, n_key, HS, next);
+            else scores<T, R>(block, keys, rows, first - j * BLOCK, HS);
+            running_softmax(block, rows, first - j * BLOCK);
+            add_values<T, R>(block, in_place ? there : packed, rows, first - j * BLOCK);
         }
         for (int64_t t = begin; t < end; t++) {
             T total = sum<T>(load(block.sums + (t - begin) * WIDTH<T>));

@@ -72,7 +72,7 @@ template <class Finish>
 void stored_product(int64_t M, const float* a, const Weight& w, float* c, const Finish& finish) {
     Matrix<float> A{a, w.K};
     auto with = [&](const auto& rows) { few_rows<float>(M, w.N, w.K, A, rows, c, w.N, false, finish); };
-    if (w.form == 'f') with(PlainRows<float>{(const float*)w.data, w.N});
+    if (w.form == 'f') with(Matrix<float>{(const float*)w.data, w.N});
     else if (w.form == 'b') with(Bf16Rows{(const bf16*)w.data, w.N});
     else with(Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group});
 }
@@ -111,19 +111,20 @@ void normalise(const Decoder& d, const float* weight, const float* bias, int64_t
 
 // The new keys and values go to the cache; then each query attends to all that its row has.
 void attend_cached(const Decoder& d, ForwardHead<float>& head, int64_t layer) {
-    int64_t T = d.n.T, C = d.n.C, NH = d.n.NH, HS = d.n.HS;
+    int64_t T = d.n.T, C = d.n.C, NH = d.n.NH, HS = d.n.HS, threads = omp_get_num_threads();
     auto attend_head = T == 1 ? attend<float, 1> : attend<float, TILE_ROWS>;
+    auto at = [&](int64_t item) { return ((layer * d.n.B + d.rows[item / NH]) * NH + item % NH) * d.n.S * HS; };
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < d.n.R * NH; item++) {
-        int64_t r = item / NH, h = item % NH, start = d.starts[r];
-        int64_t at = ((layer * d.n.B + d.rows[r]) * NH + h) * d.n.S * HS;
-        float *k = d.keys + at, *v = d.values + at;
+        int64_t r = item / NH, h = item % NH, start = d.starts[r], then = std::min(item + threads, d.n.R * NH - 1);
+        float *k = d.keys + at(item), *v = d.values + at(item);
         const float* qkv = d.qkv + r * T * 3 * C + h * HS;
         for (int64_t t = 0; t < T; t++) {
             std::copy_n(qkv + t * 3 * C + C, HS, k + (start + t) * HS);
             std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
         }
-        attend_head(head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, {k, HS}, {v, HS}, T, start + T);
+        attend_head(head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, {k, HS}, {v, HS}, T, start + T,
+                    d.keys + at(then));
     }
 }
 

@@ -26,7 +26,7 @@ constexpr int64_t AHEAD = 16;                              // rows of B between 
 // ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)`
 // are the rows from k on; DEPTH of them have the same scales ----
 
-template <class T>
+template <class T, bool FETCH>
 struct PlainRows {
     typedef T Number;
     const T* data;
@@ -34,7 +34,10 @@ struct PlainRows {
     PlainRows from(int64_t k) const { return {data + k * stride, stride}; }
     Vec<T> at(int64_t k, int64_t j) const { return load(data + k * stride + j); }
     Vec<T> part(int64_t k, int64_t j, int64_t n) const { return load_part(data + k * stride + j, n); }
-    void prefetch(int64_t, int64_t) const {}               // the machine's own prefetching keeps up
+    void prefetch(int64_t k, int64_t j) const {
+        if constexpr (!FETCH) return;                      // then the machine's own prefetching keeps up
+        for (int64_t i = 0; i < 2 * WIDTH<T>; i += 64 / sizeof(T)) __builtin_prefetch(data + (k + DEPTH) * stride + j + i);
+    }
 };
 
 struct Bf16Rows {
@@ -154,58 +157,51 @@ void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, const Rows& B, T* C,
     }
 }
 
-// ---- the same with B transposed in memory, (N, K): the head, whose weight is the token embedding ----
-
-// panel (DEPTH, lanes) = rows line ... of B, columns k ..., transposed; zeros where B has ended.
-template <class T>
-void turn(T* panel, int64_t lanes, Matrix<T> B, int64_t lines, int64_t depth) {
-    constexpr int64_t W = WIDTH<T>;
-    for (int64_t line = 0; line < lanes; line += W)
-        for (int64_t k = 0; k < depth; k += W) {
-            Vec<T> v[W];
-            int64_t n = std::min(W, depth - k);
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < W; i++) {
-                const T* p = B.data + (line + i) * B.stride + k;
-                v[i] = line + i >= lines ? Vec<T>{} : n == W ? load(p) : load_part(p, n);
-            }
-            transpose<T>(v);
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < W; i++) store(panel + (k + i) * lanes + line, v[i]);
-        }
+// The same for plain numbers. Several rows of A keep the core busy while the next numbers of B should be on their way.
+template <class T, class Finish>
+void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+              const Finish& finish) {
+    auto with = [&](const auto& rows) { few_rows<T>(M, N, K, A, rows, C, stride, accumulate, finish); };
+    if (M > 2) with(PlainRows<T, true>{B.data, B.stride});
+    else with(PlainRows<T, false>{B.data, B.stride});
 }
 
-// LANES columns of C at a time, SQUARE numbers of k at a time: that square of B is turned into a panel in the first
-// cache, while the memory already fetches the same part of the next LANES rows of B.
+// ---- the same with B transposed in memory, (N, K): the head, whose weight is the token embedding ----
+
+// WIDTH columns of C at a time: a square of WIDTH rows of B is turned in registers and meets every row of A, while the
+// memory already fetches a piece of the next WIDTH rows, which follow in memory.
 template <class T, class Finish>
 void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
                      const Finish& finish) {
-    constexpr int64_t LANES = TILE_VECTORS * WIDTH<T>, SQUARE = 4 * WIDTH<T>;
-    static_assert(KC<T> % SQUARE == 0, "a panel must not reach over the end of a block");
-#pragma omp for schedule(dynamic, 16)
-    for (int64_t column = 0; column < N; column += LANES) {
-        alignas(64) T panel[SQUARE * LANES], sums[FEW * LANES];
-        int64_t n = std::min(LANES, N - column);
+    constexpr int64_t W = WIDTH<T>;
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t column = 0; column < N; column += W) {
+        alignas(64) T sums[FEW * W];
+        int64_t n = std::min(W, N - column);
         for (int64_t block = 0; block < K || block == 0; block += KC<T>) {
             int64_t end = std::min(K, block + KC<T>);
-            std::fill_n(sums, M * LANES, T(0));
-            for (int64_t k = block; k < end; k += SQUARE) {
-                int64_t depth = std::min(SQUARE, end - k);
-                const char* next = (const char*)(B.data + (column + LANES) * B.stride + k * LANES);
-                if (column + 2 * LANES <= N)
-                    for (int64_t i = 0; i < int64_t(sizeof panel); i += 64) __builtin_prefetch(next + i);
-                turn(panel, LANES, {B.data + column * B.stride + k, B.stride}, n, depth);
-                int64_t m = 0;
-                for (; m + TILE_ROWS <= M; m += TILE_ROWS)
-                    tile_product<T, TILE_ROWS, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data,
-                                                                    A.stride, panel, LANES, 0, depth, true);
-                for (; m < M; m++)
-                    tile_product<T, 1, TILE_VECTORS, false>(sums + m * LANES, LANES, A.from(m, k).data, A.stride, panel,
-                                                            LANES, 0, depth, true);
+            std::fill_n(sums, M * W, T(0));
+            for (int64_t k = block; k < end; k += W) {
+                Vec<T> v[W];
+                const char* next = (const char*)(B.data + (column + W) * B.stride + k * W);
+                if (column + 2 * W <= N)
+                    for (int64_t i = 0; i < int64_t(sizeof v); i += 64) __builtin_prefetch(next + i);
+                int64_t depth = std::min(W, end - k);
+                turn<T>(v, B.data + column * B.stride + k, B.stride, n, depth);
+                for (int64_t m = 0; m < M; m++) {
+                    const T* a = A.from(m, k).data;
+                    Vec<T> total = load(sums + m * W);
+                    if (depth == W)
+#pragma GCC unroll 16
+                        for (int64_t i = 0; i < W; i++) total += a[i] * v[i];
+                    else
+                        for (int64_t i = 0; i < depth; i++) total += a[i] * v[i];
+                    store(sums + m * W, total);
+                }
             }
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * LANES, n, {!accumulate && block == 0, end == K}, finish,
-                          m, column);
+                write_row(C + m * stride + column, sums + m * W, n, {!accumulate && block == 0, end == K}, finish, m,
+                          column);
         }
     }
 }

@@ -27,6 +27,7 @@
 
 #include "simd.h"
 #include "threads.h"
+#include "tile.h"
 
 // Sizes of the tile and of the blocks. 16 registers hold 4 x 3 vectors of C (3 more for B, 1 for A); without fused
 // multiply-add one is needed for each product, so 4 x 2; AVX-512's 32 registers hold 8 x 3.
@@ -85,12 +86,7 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
         for (int64_t k = 0; k < depth; k += W) {
             Vec<T> v[W];
             int64_t width = std::min(W, depth - k);
-#pragma GCC unroll 16
-            for (int64_t i = 0; i < W; i++) {
-                const T* p = src + (line + i) * stride + k;
-                v[i] = line + i >= lines ? Vec<T>{} : width == W ? load(p) : load_part(p, width);
-            }
-            transpose<T>(v);
+            turn<T>(v, src + line * stride + k, stride, lines - line, width);
             for (int64_t g = line; g < std::min(padded, line + W); g += G) {
                 T* to = panels + g / R * R * depth + k * R + g % R;
                 for (int64_t i = 0; i < width; i++)
@@ -310,6 +306,6 @@ void multiply(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, i
 #pragma omp parallel if (N * K > 1 << 15)
     {
         if (B.transposed) few_rows_turned<T>(M, N, K, A, B, C, stride, accumulate, finish);
-        else few_rows<T>(M, N, K, A, PlainRows<T>{B.data, B.stride}, C, stride, accumulate, finish);
+        else few_rows<T>(M, N, K, A, B, C, stride, accumulate, finish);
     }
 }

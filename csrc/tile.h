@@ -68,27 +68,14 @@ void product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb
     }
 }
 
-// to[j, i] = from[i, j] for a square of WIDTH x WIDTH numbers.
+// v[j], lane i = from[i, j]: `depth` numbers of each of `lines` rows, zeros for what is missing of WIDTH x WIDTH.
 template <class T>
-inline void transpose_square(T* to, int64_t ldt, const T* from, int64_t ldf) {
-    constexpr int W = WIDTH<T>;
-    Vec<T> rows[W];
-#pragma GCC unroll 16
-    for (int i = 0; i < W; i++) rows[i] = load(from + i * ldf);
-    transpose<T>(rows);
-#pragma GCC unroll 16
-    for (int i = 0; i < W; i++) store(to + i * ldt, rows[i]);
-}
-
-// to[j, i] = from[i, j] for any number of rows and columns.
-template <class T>
-void transpose(T* to, int64_t ldt, const T* from, int64_t ldf, int64_t rows, int64_t columns) {
+inline void turn(Vec<T>* v, const T* from, int64_t stride, int64_t lines, int64_t depth) {
     constexpr int64_t W = WIDTH<T>;
-    int64_t full = columns / W * W;
-    for (int64_t i = 0; i < rows; i += W) {
-        int64_t count = std::min(W, rows - i), squares = count == W ? full : 0;
-        for (int64_t j = 0; j < squares; j += W) transpose_square(to + j * ldt + i, ldt, from + i * ldf + j, ldf);
-        for (int64_t j = squares; j < columns; j++)
-            for (int64_t r = i; r < i + count; r++) to[j * ldt + r] = from[r * ldf + j];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < W; i++) {
+        const T* p = from + i * stride;
+        v[i] = i >= lines ? Vec<T>{} : depth >= W ? load(p) : load_part(p, depth);
     }
+    transpose<T>(v);
 }
