@@ -6,7 +6,8 @@
 //               cache many times before it is dropped
 //   3_simd      a tile of C in vector registers, so that a number loaded is used for several multiply-adds
 //   4_amx       a register that is itself a tile, of bfloat16: one instruction does 8,192 multiply-adds (amx.h)
-//   (default)   rung 3 again: a larger tile, both operands packed in the order it reads them, block sizes that fit the caches: gemm.h
+//   (default)   rung 3 again: a larger tile, both operands packed in the order it reads them, block sizes that fit the
+//               caches: gemm.h
 #include "gemm_bf16.h"
 #include "linear.h"
 

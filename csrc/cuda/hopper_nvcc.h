@@ -47,8 +47,9 @@ DEVICE bool named_barrier_or(int id, int threads, bool x) {         // is x true
 
 DEVICE void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, int t, int h, int b) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5, %6}], [%2];" :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(d), "r"(t), "r"(h),
-                 "r"(b) : "memory");
+                 "[%0], [%1, {%3, %4, %5, %6}], [%2];"
+                 :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(barrier)), "r"(d), "r"(t), "r"(h), "r"(b)
+                 : "memory");
 }
 DEVICE void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
