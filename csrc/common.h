@@ -111,8 +111,8 @@ py::array_t<T> fresh(const Shape& shape) {
     int64_t bytes = sizeof(T);
     for (int64_t size : shape) bytes *= size;
     if (bytes < (1 << 16) || SANITIZED) return py::array_t<T>(shape);
-    T* data = static_cast<T*>(pool().take(bytes));
-    return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { pool().give(p); }));
+    T* data = static_cast<T*>(arena().take(bytes));
+    return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { arena().give(p); }));
 }
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.

@@ -15,6 +15,7 @@
 #include "linear_cross_entropy.cpp"
 #include "linear_cross_entropy_bf16.cpp"
 #include "linear_ladder.cpp"
+#include "memory.cpp"
 #include "mlp.cpp"
 #include "mlp_bf16.cpp"
 #include "sum_squares.cpp"
@@ -38,6 +39,7 @@ PYBIND11_MODULE(MODULE, m) {
     bind_linear_cross_entropy(m);
     bind_linear_cross_entropy_bf16(m);
     bind_linear_ladder(m);
+    bind_memory(m);
     bind_mlp(m);
     bind_mlp_bf16(m);
     bind_sum_squares(m);

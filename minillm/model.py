@@ -134,6 +134,7 @@ class GPT:
         free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
+        g.expect("wte.weight", "wpe.weight")
         da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
         return self.hidden_backward(da.reshape(caches.pop()), caches, g)        # (B*T, C) -> (B, T, C)
 
@@ -141,6 +142,7 @@ class GPT:
         """da (B, T, C), the gradient of what `hidden` returned -> g, with the gradients added."""
         ops, dx = caches[0], None
         for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
+            g.expect(f"h.{i}.attn.c_attn.weight", f"h.{i}.mlp.c_proj.weight")
             dx, dm, *_ = ops.residual_layernorm_backward((dx, da), caches.pop(), into=layer(g, next_norm))
             dm = self.undrop(dm, caches.pop())
             dm, *_ = ops.mlp_backward(dm, caches.pop(),

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .memory import zeros
+from .memory import Zeros
 
 
 def gpt_shapes(config):
@@ -39,11 +39,17 @@ class Params:
         self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
-        self.flat, self.clear = zeros(sum(sizes), dtype)
+        self.buffer = Zeros(sum(sizes), dtype)
+        self.flat, self.clear = self.buffer.flat, self.buffer.clear
         self.bits = None                    # Params of uint16, or None
-        ends = np.cumsum(sizes)
+        ends = [int(end) for end in np.cumsum(sizes)]
+        self.ends = dict(zip(self.shapes, ends))
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
+
+    def expect(self, first, last):
+        """All from the parameter `first` to `last`, as they stand in the buffer, will be written now (memory.py)."""
+        self.buffer.expect(self.ends[first] - self.views[first].size, self.ends[last])
 
     def zeros_like(self, dtype=None):
         """A fresh set of the same shapes, all zero: for gradients and moments."""
