@@ -51,8 +51,8 @@ SHARES = {"pretrain": 0.5, "sft": 0.2, "dpo": 0.12, "distil": 0.1}          # of
 STORIES, CHATS, PAIRS = 8_000, 3_000, 600
 PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_every=0)
 SFT = TrainConfig(batch_size=8, lr=5e-4, min_lr=5e-5, warmup=10, eval_every=0, save_every=0)
-DPO = TrainConfig(lr=1e-5, min_lr=1e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
-BETA, NLL_WEIGHT = 0.5, 1.0
+DPO = TrainConfig(lr=3e-5, min_lr=3e-6, warmup=5, eval_every=0, save_every=0, weight_decay=0.0)
+BETA, NLL_WEIGHT = 0.5, 1.0        # of DPO; these two and its rate were chosen on the development half
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
 REQUESTS, DELICATE, UNSEEN, ANSWER_TOKENS, DOCUMENTS = 24, 60, 40, 220, 40    # measured on
 
@@ -186,7 +186,7 @@ def fine_tune(story, model, tokenizer, speed):
 
 
 def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA, nll_weight=NLL_WEIGHT):
-    """The aligned model. The last three were chosen on the development half (`python -m benchmarks.alignment`)."""
+    """The aligned model. Other settings than the story's are tried by `python -m benchmarks.alignment`."""
     path = story.out / "pairs.jsonl"
     write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
     data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
