@@ -17,14 +17,16 @@ public:
         begin = reinterpret_cast<char*>((first + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
         end = std::max(begin, reinterpret_cast<char*>((first + buffer.nbytes()) / HUGE_PAGE * HUGE_PAGE));
         missing.resize((end - begin) / HUGE_PAGE, true);
+        arena().expect_loans(end - begin);
     }
+    ~LentBuffer() { arena().expect_loans(begin - end); }
+    LentBuffer(const LentBuffer&) = delete;
 
     void clear() {
         char* first = static_cast<char*>(array.mutable_data());
         if (begin == end) return void(std::memset(first, 0, array.nbytes()));
         std::memset(first, 0, begin - first);
         std::memset(end, 0, first + array.nbytes() - end);
-        arena().may_keep(end - begin);
         for (size_t i = 0; i < missing.size(); i++)
             if (in_memory(i)) arena().lend(begin + i * HUGE_PAGE);
         missing.assign(missing.size(), true);

@@ -32,13 +32,13 @@ constexpr int64_t HUGE_PAGE = 1 << 21;
 
 class Arena {
     static constexpr int64_t HEADER = 64;                  // before each array stands its size, a cache line long
-    static constexpr int64_t KEPT = 32 << 20;              // bytes of idle pages, beside those that buffers have lent
+    static constexpr int64_t KEPT = 32 << 20;              // bytes of idle pages, beside as many as buffers may lend
     char* base = nullptr;
     std::map<int64_t, int64_t> holes;                      // begin -> end of what no array uses; neighbours are merged
     std::vector<int32_t> users;                            // of each page: the arrays that lie on it
     std::vector<bool> filled;                              // of each page: has memory, or will at its first use
     std::set<int64_t> idle;                                // pages filled and without users
-    int64_t lent = 0;
+    int64_t lent = 0;                                      // bytes of the buffers that lend
     std::mutex lock;
 
     char* page(int64_t i) const { return base + i * HUGE_PAGE; }
@@ -74,11 +74,7 @@ public:
         for (int64_t i = begin / HUGE_PAGE; i * HUGE_PAGE < end; i++)
             if (--users[i] == 0) idle.insert(i);
         add_hole(begin, end);
-        while (int64_t(idle.size()) * HUGE_PAGE > KEPT + lent) {
-            int64_t last = *idle.rbegin();
-            madvise(page(last), HUGE_PAGE, MADV_DONTNEED);
-            idle.erase(last), filled[last] = false;
-        }
+        give_back();
     }
 
     // A page of a buffer, on a page's boundary, becomes zeros that need no memory; an idle page here has it now.
@@ -90,9 +86,11 @@ public:
         else madvise(from, HUGE_PAGE, MADV_DONTNEED);
     }
 
-    void may_keep(int64_t bytes) {
+    // A buffer of so many bytes comes, or goes (bytes below 0).
+    void expect_loans(int64_t bytes) {
         std::lock_guard<std::mutex> guard(lock);
-        lent = std::max(lent, bytes);
+        lent += bytes;
+        give_back();
     }
 
     // Pages of a buffer without memory get that of idle pages here, as long as there are any, set to zero.
@@ -128,6 +126,14 @@ private:
         }
         filled[i] = true;
         idle.erase(i);
+    }
+
+    void give_back() {
+        while (int64_t(idle.size()) * HUGE_PAGE > KEPT + lent) {
+            int64_t last = *idle.rbegin();
+            madvise(page(last), HUGE_PAGE, MADV_DONTNEED);
+            idle.erase(last), filled[last] = false;
+        }
     }
 
     void add_hole(int64_t begin, int64_t end) {
