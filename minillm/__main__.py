@@ -58,12 +58,15 @@ def gradcheck(args):
 
 def settings(args):
     """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
-    from .config import GPTConfig, TrainConfig, load_toml, parse_setting
+    from .config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
     from .workflow import SMALL_MODEL
     model, trained = load_toml(args.config) if args.config else ({}, {})
+    for key in model:
+        check_heeded("train", "model", key, f"{args.config}: ")
     model = SMALL_MODEL | model if not args.config else model
     for setting in args.set:
         table, key, value = parse_setting(setting)
+        check_heeded("train", table, key, f"--set {setting}: ")
         (model if table == "model" else trained)[key] = value
     return GPTConfig(**model), TrainConfig(**trained)
 

@@ -115,4 +115,19 @@ def names(config):
     return [field.name for field in dataclasses.fields(config)]
 
 
+def check_heeded(command, table, key, where=""):
+    """Raise ValueError for a setting that a command would not heed, saying what to use instead."""
+    if instead := INSTEAD.get((command, f"{table}.{key}")):
+        raise ValueError(f"{where}{command} does not read {table}.{key}: use {instead}")
+
+
 SECTIONS = {"model": GPTConfig, "train": TrainConfig}
+EVALUATED = "train.eval_every, for a validation always reads all that is held out"
+INSTEAD = {                  # the settings that a command does not read, and what does their work; it reads all others
+    ("train", "model.vocab_size"): "--vocab-size, or a --tokenizer, whose size it is",
+    ("dpo", "train.batch_size"): "--pairs",
+    ("dpo", "train.eval_batches"): EVALUATED,
+    ("grpo", "train.batch_size"): "--prompts and --group",
+    ("grpo", "train.accumulate"): "--prompts and --group: all their answers make one step",
+    ("grpo", "train.eval_batches"): EVALUATED,
+}

@@ -82,6 +82,9 @@ def test_toml_file(texts, tmp_path, capsys):
     config.write_text("[model]\nn_layers = 1\n")
     assert main(arguments) == 1
     assert "n_layers" in capsys.readouterr().err
+    config.write_text("[model]\nvocab_size = 300\n")
+    assert main(arguments) == 1
+    assert "config.toml: train does not read model.vocab_size: use --vocab-size" in capsys.readouterr().err
 
 
 def test_generate(run, capsys):
@@ -106,6 +109,7 @@ def with_kernels(*values):
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "n_head=5"], "n_head"),
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "depth=5"], "depth"),
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "train.backend=tpu"], "tpu"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "model.vocab_size=300"], "train does not read model.vocab_size"),
     (["generate", "{empty}", "-p", "x"], "tokenizer.json"),
     (["gradcheck", "--op", "softmux"], "softmux"),
     with_kernels(["gradcheck", "--op", "linear", "--backend", "cpu/99_magic"], "99_magic"),

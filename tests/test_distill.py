@@ -145,10 +145,12 @@ def test_the_recipe_trains_both(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quickstart, "STORIES", 150)
     monkeypatch.setattr(pair, "TARGET", {"n_layer": 1, "n_head": 1, "n_embd": 16})
     monkeypatch.setattr(pair, "BLOCK", {"stories": 32})
-    assert main(["distill", "--out", str(tmp_path), "--steps", "3", "--json"]) == 0
+    assert main(["distill", "--out", str(tmp_path), "--steps", "3", "--layers", "1", "--width", "8", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert results["target"]["steps"] == results["draft"]["steps"] == 3 and len(results["speculation"]) == 4
     assert (tmp_path / "target" / "model.safetensors").exists() and (tmp_path / "draft" / "tokenizer.json").exists()
+    draft = GPT.from_pretrained(tmp_path / "draft").config                     # the shape that was asked for
+    assert (draft.n_layer, draft.n_embd) == (1, 8)
 
 
 def test_the_recipes_target_has_30m_parameters():
@@ -163,6 +165,7 @@ def test_the_recipes_target_has_30m_parameters():
 @pytest.mark.parametrize("arguments, words", [
     (["--minutes", "0"], "--minutes"), (["--steps", "-1"], "--steps"), (["--layers", "0"], "--layers"),
     (["--temperature", "0"], "temperature"), (["--weight", "2"], "weight"), (["--draft-tokens", "0"], "--draft-tokens"),
+    (["--corpus", "docs"], "--corpus is for a pair"),
 ], ids=lambda value: value[0] if isinstance(value, list) else None)
 def test_mistakes_get_one_line(target, tmp_path, capsys, arguments, words):
     assert main(["distill", str(target), "--out", str(tmp_path), "--steps", "1", *arguments]) == 1

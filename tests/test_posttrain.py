@@ -7,10 +7,13 @@ from tolerances import assert_close, assert_same_bits
 
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
 from minillm.__main__ import main
-from minillm.posttrain import chat, dpo, grpo
+from minillm.config import INSTEAD, names
+from minillm.optim import AdamW
+from minillm.posttrain import chat, dpo, grpo, run
 from minillm.posttrain.sft import ChatData, packed, rows
 from minillm.posttrain.tasks import FORM, Addition
 from minillm.train import read_log, train
+from minillm.workflow import train_on_files
 
 TOK = Tokenizer.train(["hello there, what is a hen? a hen says cluck. 0123456789+="], 265)
 CHAT = TOK.with_special_tokens(chat.MARKS)
@@ -204,10 +207,10 @@ def test_fine_tuning_repeats_and_resumes_bit_by_bit(tmp_path):
 
 # ---- preferences ----
 
-def preference_data(count=12, **kwargs):
-    pairs = [chat.Preference(chat.encode_messages(CHAT, talk(f"{i}?", "cluck")),
+def preference_data(count=12, pairs=4, **kwargs):
+    known = [chat.Preference(chat.encode_messages(CHAT, talk(f"{i}?", "cluck")),
                              chat.encode_messages(CHAT, talk(f"{i}?", "a hen"))) for i in range(count)]
-    return dpo.PreferenceData(pairs, SMALL["block_size"], 4, **kwargs)
+    return dpo.PreferenceData(known, SMALL["block_size"], pairs, **kwargs)
 
 
 def mean_dpo_loss(model, data, numbers, nll_weight):
@@ -267,6 +270,22 @@ def test_dpo_learns_what_is_preferred(tmp_path):
     config = TrainConfig(steps=15, lr=3e-3, warmup=1, eval_every=5, weight_decay=0.0, log_every=5)
     state = train(model, data, config, tmp_path, step=dpo.dpo_step(), validate=dpo.validate_dpo(), columns=dpo.DPO_COLUMNS)
     assert state["best"]["val_accuracy"] == 1 and state["best"]["val_loss"] < 0.5
+
+
+@pytest.mark.parametrize("pairs, accumulate", [(2, 4), (1, 8)])
+def test_dpo_over_small_batches_takes_the_step_of_the_big_one(pairs, accumulate):
+    rows, models = [], []
+    for size, parts in ((8, 1), (pairs, accumulate)):
+        data, model = preference_data(pairs=size), small_model()
+        data.refer_to(small_model(seed=1))
+        optimizer = AdamW(model.params, lr=1e-3, ops=model.ops)
+        for step in range(3):
+            rows.append(dpo.dpo_step(0.3, 0.1, 0.7)(model, optimizer, data, TrainConfig(accumulate=parts, warmup=0),
+                                                    {"step": step}))
+        models.append(model)
+    assert_close("weights", models[1].params.flat, models[0].params.flat, "same model")
+    for whole, parts in zip(rows[:3], rows[3:]):
+        assert whole["count"] == parts["count"] and whole["train_loss"] == pytest.approx(parts["train_loss"], rel=1e-12)
 
 
 @pytest.mark.parametrize("loss", ["dpo_loss", "grpo_loss"])
@@ -372,6 +391,51 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     assert "--task must be one of addition" in capsys.readouterr().err
     assert main(["sft", str(base), "--out", str(tmp_path / "x"), "--data", str(pairs)]) == 1
     assert "pairs.jsonl:1: expected messages, or prompt and completion" in capsys.readouterr().err
+
+
+class Watched:
+    """A TrainConfig that notes what is read of it."""
+
+    def __init__(self, **settings):
+        self.config, self.read = TrainConfig(steps=2, warmup=1, **settings), set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self.config, name)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A model that knows the marks of a chat."""
+    directory = tmp_path_factory.mktemp("base")
+    small_model(CHAT, np.float32).save_pretrained(directory)
+    CHAT.save(directory)
+    return directory
+
+
+@pytest.mark.parametrize("stage", ["train", "sft", "dpo", "grpo"])
+def test_a_stage_reads_every_setting_but_those_it_refuses(stage, base, tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": f"{i}", "chosen": "cluck", "rejected": "a hen"} for i in range(8)])
+    text, config, out = write(tmp_path / "text.txt", ["a hen says cluck. " * 200]), Watched(batch_size=2), tmp_path / "out"
+    shape = GPTConfig(vocab_size=300, **SMALL)
+    {"train": lambda: train_on_files([text], out, shape, config, base),
+     "sft": lambda: run.sft(base, "addition", out, config),
+     "dpo": lambda: run.prefer(base, pairs, out, config),
+     "grpo": lambda: run.reward(base, "addition", out, config, 1, 2, 2)}[stage]()
+    refused = {key for command, key in INSTEAD if command == stage}
+    assert {f"train.{key}" for key in set(names(TrainConfig)) - config.read} == refused - {"model.vocab_size"}
+
+
+@pytest.mark.parametrize("command, setting, words", [
+    ("dpo", "train.batch_size=4", "dpo does not read train.batch_size: use --pairs"),
+    ("dpo", "train.eval_batches=4", "dpo does not read train.eval_batches: use train.eval_every"),
+    ("grpo", "batch_size=4", "grpo does not read train.batch_size: use --prompts and --group"),
+    ("grpo", "train.accumulate=4", "grpo does not read train.accumulate: use --prompts and --group"),
+    ("grpo", "train.eval_batches=4", "grpo does not read train.eval_batches: use train.eval_every")])
+def test_what_a_stage_does_not_read_is_refused_in_one_line(base, tmp_path, capsys, command, setting, words):
+    more = ["--data", "pairs.jsonl"] if command == "dpo" else []
+    assert main([command, str(base), "--out", str(tmp_path / "out"), "--set", setting, *more]) == 1
+    assert f"--set {setting}: {words}" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("settings, words", [

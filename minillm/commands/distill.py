@@ -11,8 +11,9 @@ def distill(args):
     say = printer(args.json)
     check(args)
     if args.target is None:
-        results = pair.make_pair(args.corpus, args.out, args.minutes or 15.0, args.steps, args.draft_tokens, args.seed,
-                                 args.backend, say)
+        results = pair.make_pair(args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens,
+                                 args.seed, args.backend, say, n_layer=args.layers, n_embd=args.width,
+                                 temperature=args.temperature, weight=args.weight)
     else:
         results = pair.distill(args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
                                args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
@@ -28,6 +29,8 @@ def check(args):
             raise ValueError(f"--{name.replace('_', '-')} must be above 0: got {value}")
     if args.target is None and args.data:
         raise ValueError("--data needs a TARGET: without one both models learn the bundled corpus")
+    if args.target is not None and args.corpus:
+        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET learns on")
 
 
 def add(commands):
@@ -38,8 +41,7 @@ def add(commands):
                    "of 30M parameters into OUT/target, its draft into OUT/draft)")
     p.add_argument("--out", required=True, help="run directory of the draft, or of both")
     p.add_argument("--data", nargs="+", metavar="PATH", help="what to learn on (default: what the target learned on)")
-    p.add_argument("--corpus", choices=["docs", "stories"], default="stories",
-                   help="without TARGET (default: %(default)s)")
+    p.add_argument("--corpus", choices=["docs", "stories"], help="without TARGET (default: stories)")
     p.add_argument("--minutes", type=float,
                    help="of training (default: 5; without TARGET 15, two thirds of them the target's)")
     p.add_argument("--steps", type=int, help="a fixed number of steps instead of a time")

@@ -35,12 +35,13 @@ def show(args, results):
 
 def config_of(args):
     """TrainConfig: this command's defaults, then --set."""
-    from ..config import TrainConfig, parse_setting
+    from ..config import TrainConfig, check_heeded, parse_setting
     settings = dict(DEFAULTS[args.command])
     for setting in args.set:
         table, key, value = parse_setting(setting)
         if table != "train":
             raise ValueError(f"--set {setting}: the model's shape is that of the base; only train.* can be set")
+        check_heeded(args.command, table, key, f"--set {setting}: ")
         settings[key] = value
     return TrainConfig(**settings)
 
@@ -68,7 +69,8 @@ def add(commands):
     add_shared(p)
     add_lora(p)
     p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
-    p.add_argument("--pairs", type=int, default=8, help="pairs in a step (default: %(default)s)")
+    p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a "
+                   "step (default: %(default)s)")
     p.add_argument("--beta", type=float, default=0.1, help="price of leaving the reference (default: %(default)s)")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
     p.add_argument("--reference-free", action="store_true", help="compare with nothing, not with the base model")

@@ -23,7 +23,7 @@ class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
     def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
-        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a batch.
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a micro-batch.
 
         Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
         if pairs < 1:
@@ -40,9 +40,9 @@ class PreferenceData:
         self.reference = model and {name: np.concatenate([logps(model, pairs[i:i + 1])[0] for i in range(len(pairs))])
                                     for name, pairs in everything.items()}
 
-    def chosen_for(self, step):
-        """The numbers of the pairs of a step: every pair once an epoch, in a random order."""
-        first = step * self.pairs
+    def chosen_for(self, batch):
+        """The numbers of the pairs of a batch, counted over all steps: every pair once an epoch, in a random order."""
+        first = batch * self.pairs
         return [int(self.order(i // len(self.preferences))[i % len(self.preferences)])
                 for i in range(first, first + self.pairs)]
 
@@ -89,16 +89,21 @@ def preference_backward(dlosses, model, state, grads):
 
 
 def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
-    """The step for `train`: one batch of pairs. Raises ValueError for an nll_weight below 0."""
+    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError for an nll_weight below 0."""
     if not nll_weight >= 0:
         raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
 
     def step(model, optimizer, data, config, state):
-        started, numbers = time.perf_counter(), data.chosen_for(state["step"])
-        losses, forward = preference_losses(model, data, "train", numbers, beta, label_smoothing, nll_weight,
-                                            (config.seed, state["step"], 0))
-        grads = preference_backward(np.full(len(losses), 1 / len(losses)), model, forward, optimizer.zero_grads())
-        return update(model, optimizer, grads, config, state, float(losses.mean()), sum(forward[0][1]), started)
+        started, loss, tokens, grads = time.perf_counter(), 0.0, 0, optimizer.zero_grads()
+        for micro in range(config.accumulate):
+            numbers = data.chosen_for(state["step"] * config.accumulate + micro)
+            losses, forward = preference_losses(model, data, "train", numbers, beta, label_smoothing, nll_weight,
+                                                (config.seed, state["step"], micro))
+            share = np.full(len(losses), 1 / (len(losses) * config.accumulate))        # batches are all of one size
+            grads = preference_backward(share, model, forward, grads)
+            loss += float(losses.mean()) / config.accumulate
+            tokens += sum(forward[0][1])
+        return update(model, optimizer, grads, config, state, loss, tokens, started)
     return step
 
 

@@ -35,11 +35,11 @@ RATES = {"target": 1e-3, "draft": 3e-3}
 PROMPTS, PROMPT, LENGTH = 6, 12, 96                             # texts to measure on, tokens given and tokens written
 
 
-def make_pair(corpus, out, minutes=15.0, steps=None, k=4, seed=0, backend="auto", say=print):
+def make_pair(corpus, out, minutes=15.0, steps=None, k=4, seed=0, backend="auto", say=print, **draft):
     """Train a target on the bundled corpus, distil a draft, measure them; returns the results as a dict.
 
     out: gets the run directories target/ and draft/. minutes: of training, two thirds of them the target's. steps: a
-    fixed number for each instead.
+    fixed number for each instead. draft: n_layer, n_embd, temperature and weight, as of `distill`.
     """
     target = Path(out) / "target"
     tokenizer, shards = tokens(gather(corpus, seed, say), target, corpus, seed, say)
@@ -47,7 +47,7 @@ def make_pair(corpus, out, minutes=15.0, steps=None, k=4, seed=0, backend="auto"
     model = GPT(config, seed, ops=select(backend))
     best = fit("target", model, shards, target, tokenizer, one_step, minutes * 2 / 3, steps, seed, backend, say)
     results = distill(target, Path(out) / "draft", None, minutes=minutes / 3, steps=steps, k=k, seed=seed,
-                      backend=backend, say=say)
+                      backend=backend, say=say, **draft)
     return {"target": best, **results}
 
 
