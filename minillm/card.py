@@ -96,7 +96,7 @@ def learned_from(run):
     lines, shards = [], run / "data" / "shards.json"
     if (run / ORIGIN).exists():
         o = read(run / ORIGIN)
-        base = f", starting from {o['base']}" if o["base"] else ""
+        base = f", {o.get('role', 'starting from')} {o['base']}" if o["base"] else ""
         lines.append(f"- {o['how']} on {o['data']}: {o['records']:,} records, {o['held out']:,} more held out{base}")
     if shards.exists():
         lines += [f"- {name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['tokens']:,} tokens"

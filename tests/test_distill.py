@@ -125,6 +125,12 @@ def test_distill_makes_a_draft_and_reports(target, tmp_path, capsys):
         assert ("theory" in row) == (row["draft"] == "draft")
     assert "in theory" in said.err
     assert main(["generate", str(target), "--draft", str(tmp_path / "draft"), "-n", "5"]) == 0
+    assert main(["card", str(tmp_path / "draft")]) == 0                             # tells of whom and of what it learned
+    card = (tmp_path / "draft" / "MODEL_CARD.md").read_text()
+    splits = json.loads((target / "data" / "shards.json").read_text())["splits"]
+    documents = {name: split["documents"] for name, split in splits.items()}
+    assert (f"- distilled on {target / 'data'}: {documents['train']} records, {documents['val']} more held out, "
+            f"taught by {target}\n- train: {documents['train']} documents") in card
 
 
 def test_distill_on_other_text_and_without_any(target, tmp_path, capsys):
@@ -132,6 +138,8 @@ def test_distill_on_other_text_and_without_any(target, tmp_path, capsys):
     text.write_text("Another text about foxes and dogs, lazy and quick. " * 40)
     arguments = ["distill", target, "--out", tmp_path / "draft", "--steps", 2, "--width", 8, "--data", text]
     assert main(list(map(str, arguments))) == 0
+    origin = json.loads((tmp_path / "draft" / "origin.json").read_text())
+    assert (origin["how"], origin["base"], origin["data"]) == ("distilled", str(target), str(text))
     (tmp_path / "bare").mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (tmp_path / "bare" / name).write_bytes((target / name).read_bytes())

@@ -27,6 +27,7 @@ from ..registry import select
 from ..sampling import Sampling
 from ..train import one_step, train
 from .distill import distill_step
+from .run import begin
 
 TARGET = {"n_layer": 6, "n_head": 10, "n_embd": 640}            # 29.5M parameters and the vocabulary
 BLOCK = {"docs": 128, "stories": 256}
@@ -61,8 +62,8 @@ def distill(target, out, data=None, n_layer=2, n_embd=192, temperature=1.0, weig
     """
     teacher, tokenizer = load(target, backend)
     shards = shards_of(target, out, data, tokenizer)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
+    learned = ", ".join(map(str, data)) if data else Path(target) / "data"
+    begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")
     config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
     student = GPT(config, seed, ops=teacher.ops)
     step = distill_step(teacher, temperature, weight)
