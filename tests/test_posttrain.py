@@ -11,7 +11,7 @@ from minillm.config import INSTEAD, names
 from minillm.optim import AdamW
 from minillm.posttrain import chat, dpo, grpo, run
 from minillm.posttrain.sft import ChatData, packed, rows
-from minillm.posttrain.tasks import FORM, Addition
+from minillm.posttrain.tasks import FORM, TASKS, Addition
 from minillm.train import read_log, train
 from minillm.workflow import train_on_files
 
@@ -356,6 +356,7 @@ def test_additions_reward():
     assert not set(task.held_out) & set(task.training) and len(task.held_out) + len(task.training) == 100
     right = sum(r["completion"] == task.answer(i) for i, r in zip(task.training * 5, task.records(0.5, copies=5)))
     assert 0.45 < right / (5 * len(task.training)) < 0.65
+    assert TASKS["addition-careless"].records() == task.records(0.5, copies=20) and repr(TASKS["addition-careless"]) == repr(task)
 
 
 # ---- the commands ----
@@ -436,6 +437,21 @@ def test_what_a_stage_does_not_read_is_refused_in_one_line(base, tmp_path, capsy
     more = ["--data", "pairs.jsonl"] if command == "dpo" else []
     assert main([command, str(base), "--out", str(tmp_path / "out"), "--set", setting, *more]) == 1
     assert f"--set {setting}: {words}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_documented_example_raises_the_reward(tmp_path, capsys, monkeypatch):
+    """The commands of `minillm grpo --help`, shorter: what is tried gets better, and so is what it reports."""
+    from minillm.commands.posttrain import GRPO_EXAMPLE
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("any text at all. " * 100)
+    lines = [line.partition("#")[0] for line in GRPO_EXAMPLE.replace("\\\n", "").splitlines() if line.startswith("minillm ")]
+    fewer = {"train": [], "sft": ["--set", "train.steps=250"], "grpo": ["--set", "train.steps=100", "--set", "log_every=1"]}
+    for name, *arguments in (line.split()[1:] for line in lines):
+        assert main([name, *arguments, *fewer[name], "--json"]) == 0
+        results = json.loads(capsys.readouterr().out)
+    rewards = [row["reward"] for row in read_log("runs/rewarded")]
+    assert (results["tried_first"], results["tried_last"]) == pytest.approx((np.mean(rewards[:20]), np.mean(rewards[-20:])))
+    assert 0.2 < results["tried_first"] < results["tried_last"] - 0.04
 
 
 @pytest.mark.parametrize("settings, words", [

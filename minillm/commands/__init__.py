@@ -1,5 +1,6 @@
 """The command line's larger rooms, one file each with `add(commands)`; here is what all of them use."""
 import sys
+from argparse import HelpFormatter, RawDescriptionHelpFormatter
 
 
 def printer(as_json):
@@ -8,8 +9,10 @@ def printer(as_json):
 
 
 def command(commands, name, function, summary, example):
-    """Add a command (or an action of one); `example` ends its --help. A function of None has actions below it."""
-    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}")
+    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None has
+    actions below it."""
+    form = RawDescriptionHelpFormatter if "\n" in example else HelpFormatter
+    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}", formatter_class=form)
     p.set_defaults(function=function)
     return p
 

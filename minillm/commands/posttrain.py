@@ -6,6 +6,14 @@ from . import command, printer
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
             "grpo": {"steps": 200, "lr": 2e-4, "min_lr": 2e-5, "warmup": 5, "eval_every": 25, "weight_decay": 0.0}}
+GRPO_EXAMPLE = """\
+minillm train --data README.md --out runs/blank --vocab-size 257 --set n_layer=2 --set n_head=2 \\
+  --set n_embd=64 --set block_size=16 --set train.steps=1        # a small model that knows nothing
+minillm sft runs/blank --data addition-careless --out runs/sums --set train.steps=400 --set train.lr=2e-3 \\
+  --set train.batch_size=32                                      # its teacher gets half of the sums wrong
+minillm grpo runs/sums --task addition --out runs/rewarded -n 4 --set train.lr=5e-4
+(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or never,
+has groups of answers that are all alike.)"""
 LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
@@ -62,7 +70,8 @@ def add(commands):
     add_shared(p)
     add_lora(p)
     p.add_argument("--data", required=True, metavar="FILE.jsonl",
-                   help="records: messages, or prompt and completion; or a task of grpo, such as addition")
+                   help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
+                   "answers are right, or addition-careless, of whose half are random")
 
     p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
@@ -79,10 +88,9 @@ def add(commands):
                    "does not become less likely along with the other (default: %(default)s)")
 
     p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
-                "minillm sft runs/mine --data addition --out runs/sums --set train.steps=100; then\n"
-                "minillm grpo runs/sums --task addition --out runs/rewarded")
+                GRPO_EXAMPLE)
     add_shared(p)
-    p.add_argument("--task", default="addition", help="addition or addition-2-digits (default: %(default)s)")
+    p.add_argument("--task", default="addition", help="addition, or addition-2-digits (default: %(default)s)")
     p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
     p.add_argument("--group", type=int, default=8, help="answers to each problem (default: %(default)s)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")

@@ -7,7 +7,7 @@ from ..load import load
 from ..plot import plot_losses
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train import checkpoint_exists, train
+from ..train import checkpoint_exists, read_log, train
 from . import chat, dpo, grpo
 from .lora import Adapted
 from .sft import ChatData
@@ -74,8 +74,17 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
     best = state["best"]
-    say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}")
-    return {"steps": state["step"], "before": before, **best}
+    first, last = tried(out)
+    say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"
+        f"answers tried in training: mean reward {first:.3f} in the first fifth of the log, {last:.3f} in the last")
+    return {"steps": state["step"], "before": before, "tried_first": first, "tried_last": last, **best}
+
+
+def tried(out):
+    """Mean reward of the answers sampled in the first and in the last fifth of the rows of the log."""
+    rewards = [row["reward"] for row in read_log(out)]
+    part = max(1, len(rewards) // 5)
+    return sum(rewards[:part]) / part, sum(rewards[-part:]) / part
 
 
 def adapters(model, tokenizer, base, out, settings, config, say):

@@ -3,7 +3,7 @@
 A task numbers its problems, so that "the problems held out" is a list of numbers. Rewards are in [0, 1]: most of it for
 the right answer, a little for an answer of the right form, so that a model that answers nonsense has a way up.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class Addition:
 
     limit: int = 10
     every: int = 5           # one problem in `every` is held out
+    wrong: float = field(default=0.0, repr=False)       # share of the records whose answer is random
+    copies: int = field(default=1, repr=False)          # records of a problem
 
     @property
     def held_out(self):
@@ -40,8 +42,9 @@ class Addition:
             return 1.0
         return FORM if text.isascii() and text.isdigit() and len(text) <= 3 else 0.0
 
-    def records(self, wrong=0.0, copies=1, seed=0):
+    def records(self, wrong=None, copies=None, seed=0):
         """prompt/completion records of the training problems; a share of the answers is wrong, as a teacher may be."""
+        wrong, copies = self.wrong if wrong is None else wrong, self.copies if copies is None else copies
         rng = np.random.default_rng(seed)
         found = []
         for number in self.training * copies:
@@ -52,4 +55,5 @@ class Addition:
         return found
 
 
-TASKS = {"addition": Addition(), "addition-2-digits": Addition(limit=100, every=50)}
+TASKS = {"addition": Addition(), "addition-careless": Addition(wrong=0.5, copies=20),
+         "addition-2-digits": Addition(limit=100, every=50)}
