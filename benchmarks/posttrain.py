@@ -18,13 +18,13 @@ from minillm.files import atomic_write
 from minillm.posttrain.chat import example_of
 from minillm.posttrain.grpo import GRPO_COLUMNS, RewardData, grpo_step, mean_reward, validate_reward
 from minillm.posttrain.sft import ChatData
-from minillm.posttrain.tasks import Addition
+from minillm.posttrain.tasks import TASKS
 from minillm.train import read_log, train
 
 from . import machine
 
 SEEDS = (0, 1, 2)
-WRONG, STEPS = 0.5, 200
+STEPS = 200
 MODEL = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 16}
 TEACH = {"steps": 400, "lr": 2e-3, "min_lr": 2e-4, "warmup": 20, "eval_every": 0, "save_every": 0}
 REWARD = {"steps": STEPS, "lr": 5e-4, "min_lr": 5e-5, "warmup": 5, "eval_every": 25, "save_every": 0, "log_every": 1,
@@ -33,9 +33,9 @@ REWARD = {"steps": STEPS, "lr": 5e-4, "min_lr": 5e-5, "warmup": 5, "eval_every":
 
 def one_seed(seed, directory):
     """Teach carelessly, then reward; returns the figures of one seed."""
-    task, tokenizer = Addition(), Tokenizer.train(["0123456789+=" * 3], 257)
+    task, tokenizer = TASKS["addition-careless"], Tokenizer.train(["0123456789+=" * 3], 257)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), seed)
-    examples = [example_of(record, tokenizer) for record in task.records(WRONG, copies=20, seed=seed)]
+    examples = [example_of(record, tokenizer) for record in task.records(seed)]
     train(model, ChatData(examples, tokenizer, MODEL["block_size"], 512, seed), TrainConfig(**TEACH, seed=seed),
           directory / "taught")
     taught, model = (GPT.from_pretrained(directory / "taught") for _ in range(2))

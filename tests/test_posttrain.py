@@ -354,9 +354,9 @@ def test_additions_reward():
     assert task.prompt(number) == "7+5=" and task.reward(number, "12") == 1 and task.reward(number, "13") == FORM
     assert task.reward(number, " 12") == task.reward(number, "٣") == task.reward(number, "") == 0
     assert not set(task.held_out) & set(task.training) and len(task.held_out) + len(task.training) == 100
-    right = sum(r["completion"] == task.answer(i) for i, r in zip(task.training * 5, task.records(0.5, copies=5)))
+    right = sum(r["completion"] == task.answer(i) for i, r in zip(task.training * 5, Addition(wrong=0.5, copies=5).records()))
     assert 0.45 < right / (5 * len(task.training)) < 0.65
-    assert TASKS["addition-careless"].records() == task.records(0.5, copies=20) and repr(TASKS["addition-careless"]) == repr(task)
+    assert TASKS["addition-careless"].records() == Addition(wrong=0.5, copies=20).records() and repr(TASKS["addition-careless"]) == repr(task)
 
 
 # ---- the commands ----
@@ -366,7 +366,7 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     model = small_model(TOK, np.float32)
     model.save_pretrained(base)
     TOK.save(base)
-    sums = write(tmp_path / "sums.jsonl", Addition().records(0.3))
+    sums = write(tmp_path / "sums.jsonl", Addition(wrong=0.3).records())
     pairs = write(tmp_path / "pairs.jsonl", [{"prompt": talk(f"{i}?")[:1], "chosen": talk(answer="cluck")[1:],
                                               "rejected": talk(answer="a hen")[1:]} for i in range(8)])
     few = ["--set", "train.steps=3", "--json"]

@@ -42,14 +42,13 @@ class Addition:
             return 1.0
         return FORM if text.isascii() and text.isdigit() and len(text) <= 3 else 0.0
 
-    def records(self, wrong=None, copies=None, seed=0):
+    def records(self, seed=0):
         """prompt/completion records of the training problems; a share of the answers is wrong, as a teacher may be."""
-        wrong, copies = self.wrong if wrong is None else wrong, self.copies if copies is None else copies
         rng = np.random.default_rng(seed)
         found = []
-        for number in self.training * copies:
+        for number in self.training * self.copies:
             answer = self.answer(number)
-            if rng.random() < wrong:
+            if rng.random() < self.wrong:
                 answer = str(rng.integers(0, 2 * self.limit - 1))
             found.append({"prompt": self.prompt(number), "completion": answer})
         return found
