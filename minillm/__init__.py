@@ -1,10 +1,10 @@
 """minillm: a language model from scratch, every derivative by hand, in NumPy and C++."""
 from .config import GPTConfig, TrainConfig
-from .generate import generate
+from .generation.decode import generate
 from .gradcheck import gradcheck
-from .model import GPT
-from .optim import AdamW
-from .registry import select
+from .models.gpt2 import GPT
+from .train.optim import AdamW
+from .kernels.select import select
 from .tokenizer import Tokenizer
 from .version import __version__
 

@@ -9,7 +9,7 @@ import sys
 from .commands import (add_common, chat, data, distill, evaluate, generate, posttrain, printer, quantize, serve,
                        tokenizer)
 from .commands import command as new_command
-from .registry import check_kernels
+from .kernels.select import check_kernels
 
 EXAMPLES = {
     "quickstart": "minillm quickstart --minutes 2",
@@ -21,10 +21,10 @@ EXAMPLES = {
 
 def quickstart(args):
     if args.full:
-        from .full import full
+        from .recipes.story import full
         results = full(args.out or "runs/full", args.minutes or 12.0, args.seed, args.backend, say=printer(args.json))
     else:
-        from .quickstart import quickstart as run
+        from .recipes.quickstart import quickstart as run
         results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed, args.backend,
                       say=printer(args.json))
     if args.json:
@@ -32,12 +32,12 @@ def quickstart(args):
 
 
 def info(args):
-    from .info import gather, page
+    from .kernels.info import gather, page
     print(json.dumps(gather(), indent=1) if args.json else page(gather()))
 
 
 def train(args):
-    from .workflow import train_on_files
+    from .recipes.train_on_files import train_on_files
     results = train_on_files(args.data, args.out, *settings(args), tokenizer=args.tokenizer, vocab_size=args.vocab_size,
                              resume=args.resume, say=printer(args.json))
     if args.json:
@@ -45,13 +45,13 @@ def train(args):
 
 
 def gradcheck(args):
-    from .workflow import gradcheck_table
+    from .recipes.train_on_files import gradcheck_table
     rows = gradcheck_table(args.op, args.backend, args.model, args.method, args.dtype)
     failed = [row for row in rows if not row["passed"]]
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        from .workflow import gradcheck_page
+        from .recipes.train_on_files import gradcheck_page
         print(gradcheck_page(rows))
     return 1 if failed else 0
 
@@ -59,7 +59,7 @@ def gradcheck(args):
 def settings(args):
     """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
     from .config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
-    from .workflow import SMALL_MODEL
+    from .recipes.train_on_files import SMALL_MODEL
     model, trained = load_toml(args.config) if args.config else ({}, {})
     for key in model:
         check_heeded("train", "model", key, f"{args.config}: ")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT, GPTConfig, Tokenizer
-from minillm.generate import TextStream, steps
+from minillm.generation.decode import TextStream, steps
 from minillm.serve.engine import Engine
 
 pytest.importorskip("starlette")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.__main__ import main
-from minillm.data import dedup, duplicates, external, minhash
-from minillm.data.duplicates import Options
+from minillm.data.dedup import dedup, stages as duplicates, external_sort as external, minhash
+from minillm.data.dedup.stages import Options
 
 WORDS = [f"{a}{b}{c}" for a, b, c in itertools.product("bdfgklmn", "aeiou", ["r", "st", "nd", "x", ""])]
 EVERY_PAIR = minhash.Lsh(bands=64, rows=1, ngram=3)         # finds nearly all pairs above a similarity of 0.1

@@ -8,12 +8,13 @@ from tolerances import assert_close, assert_same_bits
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
 from minillm.__main__ import main
 from minillm.config import INSTEAD, names
-from minillm.optim import AdamW
-from minillm.posttrain import chat, dpo, grpo, run
+from minillm.train.optim import AdamW
+from minillm.tokenizer import chat_template as chat
+from minillm.posttrain import dpo, grpo, finetune as run
 from minillm.posttrain.sft import ChatData, packed, rows
 from minillm.posttrain.tasks import FORM, TASKS, Addition
-from minillm.train import read_log, train
-from minillm.workflow import train_on_files
+from minillm.train.loop import read_log, train
+from minillm.recipes.train_on_files import train_on_files
 
 TOK = Tokenizer.train(["hello there, what is a hen? a hen says cluck. 0123456789+="], 265)
 CHAT = TOK.with_special_tokens(chat.MARKS)
@@ -292,7 +293,7 @@ def test_dpo_over_small_batches_takes_the_step_of_the_big_one(pairs, accumulate)
 def test_losses_equal_autograds_in_float64(loss):
     torch = pytest.importorskip("torch")
     from benchmarks import oracle_torch
-    from minillm.registry import OPS, Dims, functions, select
+    from minillm.kernels.select import OPS, Dims, functions, select
     spec = OPS[loss]
     args = spec.sample(np.random.default_rng(5), "float64", Dims(B=4, T=50))
     dout = np.random.default_rng(6).standard_normal(200)

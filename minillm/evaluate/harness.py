@@ -9,8 +9,8 @@ log-probability of a continuation and whether it is the greedy one; that of a wh
 """
 import numpy as np
 
-from ..generate import TextStream, stream
-from ..load import load
+from ..generation.decode import TextStream, stream
+from ..models.load import load
 
 
 def scored(model, before, after):

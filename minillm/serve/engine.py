@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..generate import Step, TextStream
-from ..sampling import Sampling, log_probability, sample, top_logprobs
-from ..speculative import Counts
-from ..speculative import steps as speculative_steps
+from ..generation.decode import Step, TextStream
+from ..generation.sampling import Sampling, log_probability, sample, top_logprobs
+from ..generation.speculative import Counts
+from ..generation.speculative import steps as speculative_steps
 from .metrics import Counter, Histogram, gauge
 
 log = logging.getLogger(__name__)

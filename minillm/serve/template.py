@@ -10,7 +10,7 @@ gets plain text, which a model of the web has seen often enough to go on with:
 Only the template writes marks; the same characters inside a message are ordinary text, so nobody can speak in
 another's name.
 """
-from ..posttrain.chat import END, MARKS, encode_prompt
+from ..tokenizer.chat_template import END, MARKS, encode_prompt
 
 VOICES = {"developer": "system"}        # OpenAI's newer name for it
 
