@@ -10,23 +10,24 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def data_clean(args):
-    from ..data.cleaning import clean
+    from ..data.cleaning.pipeline import clean
+    from ..data.cleaning.report import clean_page
     from ..progress import Progress
     progress = Progress("cleaning", unit="document")
-    report = clean.clean(args.inputs, args.output, clean_options(args), progress)
+    report = clean(args.inputs, args.output, clean_options(args), progress)
     progress.close()
-    printer(args.json)(clean.page(report, args.output))
+    printer(args.json)(clean_page(report, args.output))
     if args.json:
         print(json.dumps(report))
 
 
 def clean_options(args):
-    from ..data.cleaning import clean
+    from ..data.cleaning.document import CleanOptions
     families = tuple(filter(None, args.rules.split(",")))
-    return clean.Options(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
-                         args.language_probability, args.tokenizer, args.max_tokens_per_word,
-                         dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
-                         args.field, args.scheduler)
+    return CleanOptions(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
+                        args.language_probability, args.tokenizer, args.max_tokens_per_word,
+                        dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
+                        args.field, args.scheduler)
 
 
 def parse_bound(text):
@@ -42,8 +43,8 @@ def parse_bound(text):
 
 
 def data_train_classifier(args):
-    from ..data.cleaning.classify import Classifier, quality_of
-    from ..data.sources.documents import read_documents
+    from ..data.cleaning.classifier import Classifier, quality_of
+    from ..data.sources.files import read_documents
     from ..progress import Progress
     groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
@@ -90,31 +91,33 @@ def data_card(args):
 
 
 def data_dedup(args):
-    from ..data.dedup import dedup
+    from ..data.dedup.pipeline import dedup
+    from ..data.dedup.report import dedup_page
     from ..progress import Progress
     progress = Progress("dedup", unit="B")
     options = dedup_options(args)
     if args.scheduler:
-        from ..data.cluster import dedup_on_dask
+        from ..data.dedup.on_dask import dedup_on_dask
         report = dedup_on_dask(args.inputs, args.output, options, args.scheduler, progress)
     else:
-        report = dedup.dedup(args.inputs, args.output, options, progress)
+        report = dedup(args.inputs, args.output, options, progress)
     progress.close()
-    printer(args.json)(dedup.page(report, args.output))
+    printer(args.json)(dedup_page(report, args.output))
     if args.json:
         print(json.dumps(report))
 
 
 def dedup_options(args):
-    from ..data.dedup import dedup, minhash
+    from ..data.dedup import minhash
+    from ..data.dedup.table import DedupOptions
     if (args.bands is None) != (args.rows is None):
         raise ValueError("--bands and --rows belong together")
     cut = {"ngram": args.ngram or (5 if args.unit == "words" else 20), "unit": args.unit, "seed": args.seed}
     weight = 0.5 if args.no_verify else minhash.MISS_WEIGHT
     lsh = minhash.Lsh(args.bands, args.rows, **cut) if args.bands is not None else minhash.choose(
         args.threshold, args.permutations, weight, **cut)
-    return dedup.Options(None if args.exact_only else lsh, args.threshold, not args.no_verify, args.lines,
-                         args.line_characters, memory_size(args.memory), args.threads, args.field)
+    return DedupOptions(None if args.exact_only else lsh, args.threshold, not args.no_verify, args.lines,
+                        args.line_characters, memory_size(args.memory), args.threads, args.field)
 
 
 def memory_size(text):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..text import pii
-from ..data.cleaning.clean import toxicity
+from ..text.toxicity import toxicity
 from . import statistics
 from ..generation.decode import TextStream, stream
 from ..tokenizer import chat_template as chat

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..generation import speculative
 from ..config import GPTConfig, TrainConfig
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.shards.format import open_shards
 from ..generation.decode import steps as plain_steps

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..generation import speculative
 from ..config import GPTConfig
-from ..data.sources.documents import Report, read_documents
+from ..data.sources.files import read_documents
+from ..data.sources.report import Report
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.shards.format import SIDECAR, open_shards
 from ..generation.decode import TextStream, steps

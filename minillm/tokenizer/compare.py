@@ -21,7 +21,6 @@ KINDS = ("prose", "code", "other scripts")
 CODE = (".py", ".c", ".h", ".cpp", ".cu", ".js", ".ts", ".rs", ".go", ".java", ".sh", ".json", ".toml", ".html", ".css")
 LATIN_SHARE = 0.7           # of the letters; below it a text counts as another script
 SAMPLE = 20_000             # characters looked at to decide that
-EXAMPLE_BYTES = 2_000_000   # of each kind, where no files are given
 
 
 def kind_of(name: str, text: str) -> str:
@@ -31,19 +30,6 @@ def kind_of(name: str, text: str) -> str:
     letters = [char for char in text[:SAMPLE] if char.isalpha()]
     latin = sum(char.isascii() or "LATIN" in unicodedata.name(char, "") for char in letters)
     return "prose" if latin >= LATIN_SHARE * len(letters) else "other scripts"
-
-
-def example_texts() -> list[tuple[str, str]]:
-    """(name, text) of English and of Python, which every installation has: Python's language reference, our sources."""
-    from ..data.sources import pydocs as corpus
-    sources = sorted(Path(corpus.__file__).resolve().parents[1].rglob("*.py"))
-    code = [(str(path), path.read_text(encoding="utf-8")) for path in sources]
-    return first_bytes(sorted(corpus.language_reference().items())) + first_bytes(code)
-
-
-def first_bytes(texts: list[tuple[str, str]], most: int = EXAMPLE_BYTES) -> list[tuple[str, str]]:
-    sizes = np.cumsum([len(text.encode("utf-8")) for _, text in texts])
-    return texts[:max(1, int(np.searchsorted(sizes, most)))]
 
 
 def compare(tokenizers: dict[str, Tokenizer], texts: Iterable[tuple[str, str]], n_layer: int = 12, n_embd: int = 768
@@ -74,7 +60,7 @@ def measure(name: str, tok: Tokenizer, by_kind: dict[str, list[str]], n_layer: i
             "embedding_parameters": tok.vocab_size * n_embd, "flops_per_byte": flops / ratio["all"]}
 
 
-def page(rows: list[dict]) -> str:
+def compare_page(rows: list[dict]) -> str:
     """The rows as a table, one column a tokenizer."""
     kinds = list(rows[0]["bytes_per_token"])
     lines = [["", *(row["tokenizer"] for row in rows)],

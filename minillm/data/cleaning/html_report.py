@@ -1,4 +1,4 @@
-"""The cleaning report as one HTML page: no script, no network; each score's distribution with its bounds drawn."""
+"""The cleaning report as one HTML page without scripts: each score's histogram with its bounds drawn."""
 from html import escape
 
 WIDTH, HEIGHT = 420, 90
@@ -8,8 +8,8 @@ STYLE = ("body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding
          "svg{background:#fafafa}h3{margin-bottom:.2rem}")
 
 
-def html(report):
-    """A whole page from what clean.clean returns."""
+def html_page(report: dict) -> str:
+    """A whole HTML page from what pipeline.clean returns."""
     kept, read = report["kept"], report["read"]
     body = [f"<h1>Cleaning report</h1><p>Kept {kept['documents']:,} of {read['documents']:,} documents, "
             f"{kept['bytes'] / 1e6:,.2f} of {read['bytes'] / 1e6:,.2f} MB.</p>", reasons(report), masked(report)]

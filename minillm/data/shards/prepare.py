@@ -1,4 +1,4 @@
-"""From documents to batches in one call: tokenizer (given, or trained on a sample), shards, and what training asks of them.
+"""From documents to training batches in one call: tokenizer (given, or trained on a sample), shards, batches.
 
 The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
 """
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...storage.atomic import atomic_write
 from ...tokenizer import Tokenizer
+from .format import open_shards
 from .loader import Loader, sequential
-from .format import open_shards, write_shards
+from .write import write_shards
 
 SAMPLE_BYTES = 8_000_000      # text that a tokenizer is trained on when none is given
 

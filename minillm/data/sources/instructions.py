@@ -1,4 +1,4 @@
-"""Requests and answers made from the grammar of stories: a small instruction set whose answers a program can judge.
+"""An instruction-tuning set made from the grammar of stories: requests, and answers that a program can grade.
 
 A request names five of the choices behind a story: who, what kind, what was lost. The answer is the story. Whether a model
 does what it is asked can then be counted (`followed`), and so can a preference: of two answers to one request, the
