@@ -48,6 +48,6 @@ def connected(scheduler: str, processes: int | None = None):
         with Client(scheduler) as client:
             yield client
         return
-    count = count_threads(processes)
-    with (LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client):
-        yield client
+    with LocalCluster(n_workers=count_threads(processes), threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            yield client

@@ -1,8 +1,8 @@
-"""Toxicity of English text: the probability of offensive language, by alt-profanity-check's bundled linear classifier."""
+"""Toxicity of English text: the probability of offensive language, by alt-profanity-check's bundled classifier."""
 
 
 def toxicity(*texts: str) -> float:
-    """The highest probability of offensive language in a text of several. Raises ImportError without the extra `toxicity`."""
+    """The highest probability of offensive language in any of the texts. Raises ImportError without the extra."""
     try:
         from profanity_check import predict_prob
     except ImportError:

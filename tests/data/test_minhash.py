@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from minillm.data.dedup import minhash
 from minillm.data.dedup.minhash import Lsh
 
-CORE = minhash.load()
+CORE = minhash.load_core()
 needs_core = pytest.mark.skipif(CORE is None, reason="minillm._cpp.data is not built")
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 ODD = ["", "!!!", "one", "one two", "Café — “naïve” ＡＢ 你好，世界 x²", "x" * 63 + " y", "a" * 64, "a" * 128 + "b", "A1 " * 40,

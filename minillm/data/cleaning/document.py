@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ...text import pii
 from ...text.toxicity import toxicity
 from ...tokenizer import Tokenizer
+from ..batches import Records
 from . import filters
 from .classifier import Classifier
 from .language import language_of
@@ -68,7 +69,7 @@ class Cleaned(NamedTuple):
     lines_removed: int
 
 
-def clean_batch(batch: list[tuple[str, str, dict]], options: CleanOptions) -> list[tuple[str, str, dict, Cleaned]]:
+def clean_batch(batch: Records, options: CleanOptions) -> list[tuple[str, str, dict, Cleaned]]:
     """Clean [(name, text, record), ...], as a worker does; the texts in the result are the original ones."""
     rules = cached_rules(options)
     return [(name, text, record, clean_document(text, options, rules)) for name, text, record in batch]
@@ -83,7 +84,7 @@ def clean_document(text: str, options: CleanOptions, rules: dict) -> Cleaned:
     for name, (function, low, high) in rules.items():
         scores[name] = function(parts)
         if not low <= scores[name] <= high:
-            reason = reason or f"{name} {'below ' + format(low, 'g') if scores[name] < low else 'above ' + format(high, 'g')}"
+            reason = reason or f"{name} " + (f"below {low:g}" if scores[name] < low else f"above {high:g}")
     if options.languages:
         reason = reason or wrong_language(text, options)
     if reason or not text.strip():
@@ -121,7 +122,7 @@ def cached_rules(options: CleanOptions) -> dict:
 
 @cache
 def text_repair(wanted: bool | None):
-    """ftfy's repair of wrongly decoded text, or a function that changes nothing. Raises ImportError if it is `wanted`."""
+    """ftfy's repair of wrongly decoded text, or the identity. Raises ImportError if it is `wanted` and missing."""
     try:
         from ftfy import fix_text
     except ImportError:

@@ -26,7 +26,8 @@ def table(head, rows):
 
 def reasons(report):
     """Why documents were dropped, with excerpts."""
-    rows = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:,.2f}") for reason, count in report["dropped"].items()]
+    rows = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:,.2f}")
+            for reason, count in report["dropped"].items()]
     rows += [(f"not read: {reason}", f"{count:,}", "") for reason, count in report["input"]["skipped"].items()]
     parts = ["<h2>Dropped</h2>", table(("reason", "documents", "MB"), rows)]
     for reason, examples in report["excerpts"].items():

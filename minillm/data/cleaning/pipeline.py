@@ -24,8 +24,8 @@ BATCH_BYTES = 2 ** 20
 def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Callable | None = None) -> dict:
     """Write the kept documents of `inputs` (as files.read_records reads them) to `output`, a .jsonl file.
 
-    A kept record is the original with its text replaced and with "scores" and "masked". Returns the report, also written
-    to report.json and report.html beside the output (`report_paths`). Both appear when they are whole.
+    A kept record is the original with its text replaced and with "scores" and "masked". Returns the report, also
+    written to report.json and report.html beside the output (`report_paths`). Both appear when they are whole.
     Raises FileNotFoundError for a missing input, ValueError when nothing is usable, ImportError for a missing extra.
     """
     inputs, output = check_paths(inputs, output)

@@ -11,6 +11,7 @@ from .filters import INFINITY
 SAMPLE = 50_000             # documents whose scores are kept for the report, chosen by hash
 EXCERPTS, EXCERPT = 3, 200  # for each reason; characters of each
 BINS = 40
+QUANTILES = 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99
 
 
 class Tally:
@@ -55,16 +56,16 @@ class Tally:
 def distribution(values: list[float], low: float, high: float) -> dict:
     """Histogram, bounds, quantiles, and the sweep: {bound: share dropped} for the score's own quantiles as bounds."""
     values = sorted(values)
-    quantiles = {q: values[min(len(values) - 1, int(q * len(values)))] for q in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)}
+    quantiles = {q: values[min(len(values) - 1, int(q * len(values)))] for q in QUANTILES}
     bottom, top = values[0], max(quantiles[0.99], min(high, values[-1]))        # a few outliers do not flatten the rest
     width = (top - bottom) / BINS or 1.0
     counts = Counter(min(BINS - 1, int((value - bottom) / width)) for value in values)
     return {"low": low, "high": None if high == INFINITY else high, "from": bottom, "to": bottom + BINS * width,
             "counts": [counts[i] for i in range(BINS)], "quantiles": {str(q): v for q, v in quantiles.items()},
             "dropped": share_outside(values, low, high),
-            "sweep": [{"low": b, "dropped": share_outside(values, b, INFINITY)} for b in dict.fromkeys(quantiles.values())]
-            if high == INFINITY else
-            [{"high": b, "dropped": share_outside(values, -INFINITY, b)} for b in dict.fromkeys(quantiles.values())]}
+            "sweep": [{"low": bound, "dropped": share_outside(values, bound, INFINITY)} if high == INFINITY else
+                      {"high": bound, "dropped": share_outside(values, -INFINITY, bound)}
+                      for bound in dict.fromkeys(quantiles.values())]}
 
 
 def share_outside(values: list[float], low: float, high: float) -> float:

@@ -5,14 +5,15 @@ into memory on the disk, on_dask.py on many machines.
 """
 import numpy as np
 
+from ..batches import Records
 from . import minhash
 from .table import KEPT, NEAR, DedupOptions, by_rank
 
 NEIGHBOURS = 8              # in a large bucket each document is compared with this many, and with the best
 
 
-def sign_batch(batch: list[tuple[str, str, dict]], options: DedupOptions, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """(entries,) uint64 band keys and (entries,) int64 places in the batch; a text without a word is like no other."""
+def sign_batch(batch: Records, options: DedupOptions, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """(entries,) uint64 band keys and (entries,) int64 places in the batch; a text without a word has none."""
     keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, threads)
     some = np.flatnonzero(counts)
     return keys[some].ravel(), np.repeat(some, options.lsh.bands)
@@ -30,8 +31,8 @@ def bucket_pairs(keys: np.ndarray, documents: np.ndarray, rows: np.ndarray) -> n
     """(pairs, 2) int64, the lesser number first: in each bucket, everyone with the NEIGHBOURS before and with the best.
 
     keys (n,) in ascending order, documents (n,) and their rows of the table (n,).
-    In the order of rank, by length, so that neighbours have the best chance to be alike, and a bucket of m gives at most
-    (NEIGHBOURS + 1) m pairs; up to NEIGHBOURS + 1 documents that is every pair.
+    In the order of rank, by length, so that neighbours have the best chance to be similar, and a bucket of m gives at
+    most (NEIGHBOURS + 1) m pairs; up to NEIGHBOURS + 1 documents that is every pair.
     """
     alone = np.insert(keys[1:] != keys[:-1], 0, True) & np.append(keys[1:] != keys[:-1], True)
     keys, documents, rows = keys[~alone], documents[~alone], rows[~alone]

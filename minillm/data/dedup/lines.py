@@ -3,10 +3,11 @@ import hashlib
 
 import numpy as np
 
+from ..batches import Records
 from .table import DedupOptions
 
 
-def line_hashes(batch: list[tuple[str, str, dict]], chosen: np.ndarray, options: DedupOptions) -> np.ndarray:
+def line_hashes(batch: Records, chosen: np.ndarray, options: DedupOptions) -> np.ndarray:
     """(lines,) uint64 of the chosen documents; chosen: (documents,) bool."""
     return np.array([line_hash(line) for (_, text, _), wanted in zip(batch, chosen) if wanted
                      for line in countable_lines(text, options.line_characters)], np.uint64)

@@ -7,8 +7,8 @@
     outcome   part -> its lines of the output
 
 A part is a file of the input. Every task is a pure function of its parts, so when a worker dies Dask runs what was lost
-again, elsewhere, and the result is the same, byte for byte, as that of one process. All workers must see the input under
-the same paths. The caller alone writes, part after part; it holds the table (32 bytes a document) and the pairs.
+again, elsewhere, and the result is the same, byte for byte, as that of one process. All workers must see the input
+under the same paths. The caller alone writes, part after part; it holds the table (32 bytes a document) and the pairs.
 """
 import os
 from collections import deque
@@ -35,11 +35,12 @@ MOST_BUCKETS = 64
 WINDOW = 2                  # finished parts a worker may wait for the writer with
 
 
-def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, options: DedupOptions = DedupOptions(),
-                  scheduler: str = "local", progress: Callable[[int, int, str], None] | None = None) -> dict:
+def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike,
+                  options: DedupOptions = DedupOptions(), scheduler: str = "local",
+                  progress: Callable[[int, int, str], None] | None = None) -> dict:
     """As `pipeline.dedup`, on the cluster whose Dask scheduler is at this address; "local" starts workers here.
 
-    Raises ImportError without the extra, OSError if there is no scheduler at the address, and what `pipeline.dedup` raises.
+    Raises ImportError without the extra, OSError if no scheduler is at the address, and what `pipeline.dedup` raises.
     """
     inputs, output = check_paths(inputs, output)
     with connected(scheduler, options.threads) as client:
@@ -99,7 +100,8 @@ class Job:
     def near(self, table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
         """As pipeline.mark_near."""
         everyone = self.submit(identity, state)          # a task's result, unlike scattered data, can be made again
-        found = [self.submit(pairs_of_bucket, pieces, self.offsets, everyone) for pieces in self.buckets_of(self.signed)]
+        found = [self.submit(pairs_of_bucket, pieces, self.offsets, everyone)
+                 for pieces in self.buckets_of(self.signed)]
         del self.signed
         pairs = np.concatenate([np.empty((0, 2), np.int64), *self.results(found, "buckets")])
         pairs = np.unique(pairs, axis=0)
@@ -112,8 +114,8 @@ class Job:
         """(pairs, 2) those of them that are similar enough."""
         part_of = np.searchsorted(self.offsets, pairs, side="right") - 1      # (pairs, 2)
         wanted = [np.unique(pairs[part_of == part]) for part in range(len(self.parts))]
-        sets = {part: self.submit(sets_of_part, self.parts[part], documents - self.offsets[part], self.sizes[part], self.options)
-                for part, documents in enumerate(wanted) if len(documents)}
+        sets = {part: self.submit(sets_of_part, self.parts[part], documents - self.offsets[part], self.sizes[part],
+                                  self.options) for part, documents in enumerate(wanted) if len(documents)}
         order = np.lexsort((part_of[:, 1], part_of[:, 0]))
         pairs, part_of = pairs[order], part_of[order]
         bounds = [0, *(np.flatnonzero((part_of[1:] != part_of[:-1]).any(axis=1)) + 1).tolist(), len(pairs)]
@@ -261,7 +263,8 @@ def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeate
 
 def rename(report: Report, shown: str, path: str) -> None:
     """The examples of files by the path that names are to show."""
-    report.examples = {reason: [shown + name.removeprefix(path) for name in names] for reason, names in report.examples.items()}
+    report.examples = {reason: [shown + name.removeprefix(path) for name in names]
+                       for reason, names in report.examples.items()}
 
 
 def add_report(total: Report, more: Report) -> None:

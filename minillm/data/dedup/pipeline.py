@@ -4,17 +4,16 @@ The input is read three times, and no text is kept in between:
 
     1. sign     a digest of every text, and the keys of its bands (minhash.py)      -> table, sorted keys on the disk
        exact    equal digests are one text; the best copy stands for it
-       bucket   of the others, those that share a key are pairs to look at          -> sorted pairs on the disk
+       bucket   of the others, those that share a key are candidate pairs           -> sorted pairs on the disk
     2. verify   the shingles of the documents in pairs; their exact similarity      -> clusters, by union-find
        lines    (asked for) lines that stand in many of the documents to be kept
     3. write    the records that are kept, and the report
 
-Each stage is a pure function of the documents' contents, never of their order or of the number of threads, so the same
-documents are kept whichever way they come. Of a cluster (documents joined by a chain of similar pairs) the longest is
-kept, in UTF-8 bytes; of equally long ones the one whose hash of all its record is least.
+Each stage is a pure function of the documents' contents, never of their order or of the number of threads. Of a cluster
+(documents joined by a chain of similar pairs) the one that table.by_rank puts first is kept.
 
-Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 bytes a document and band, 32 a document,
-and 8 for each distinct shingle of the documents in pairs.
+Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 bytes a document and band, 32 a
+document, and 8 for each distinct shingle of the documents in pairs.
 """
 import errno
 import os
@@ -26,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from ...tokenizer.fast import count_threads
-from ..batches import batched, check_paths
+from ..batches import Records, batched, check_paths
 from ..sources.files import SUFFIXES, read_records
 from ..sources.plain_text import utf8_length
 from ..sources.report import Report
@@ -36,7 +35,7 @@ from .lines import frequent_lines, line_hashes
 from .report import complete_report, example_clusters, outcome, report_path, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
 
-BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of text that is handed to the threads together
+BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of a batch
 PAIRS = 2**16               # verified together
 
 
@@ -72,8 +71,8 @@ def workspace(output: Path):
         yield folder
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, f"the disk is full: {folder.parent} has no room for the sorted keys or the output; "
-                          "nothing was written") from error
+            raise OSError(error.errno, f"the disk is full: {folder.parent} has no room for the sorted keys or the "
+                          "output; nothing was written") from error
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,6 +91,7 @@ def remove_leftovers(output: Path) -> None:
 
 
 def alive(pid: str) -> bool:
+    """Whether a process of this number runs."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):
@@ -102,7 +102,7 @@ def alive(pid: str) -> bool:
 
 
 class Passes:
-    """What every pass over the input needs: inputs, options, the folder for spills, the reader's report, the progress."""
+    """What each pass over the input needs: inputs, options, the folder for spills, the reader's report, progress."""
 
     def __init__(self, inputs, options, folder, progress):
         self.inputs, self.options, self.folder, self.progress = inputs, options, folder, progress
@@ -111,7 +111,7 @@ class Passes:
         self.passes = 2 + bool(options.lsh and options.verify) + bool(options.lines)
         self.done, self.total = 0, self.passes * sum(map(file_bytes, inputs))
 
-    def batches(self, stage: str, table: np.ndarray | None = None) -> Iterator[tuple[int, list[tuple[str, str, dict]]]]:
+    def batches(self, stage: str, table: np.ndarray | None = None) -> Iterator[tuple[int, Records]]:
         """Yield (number of the first, [(name, text, record)]); from the second time on compared with the table."""
         records = read_records(self.inputs, self.report if table is None else Report(), self.options.field)
         first = 0
@@ -128,8 +128,8 @@ class Passes:
             raise ValueError("the input changed while it was read")
 
 
-def document_batches(records: Iterable[tuple[str, str, dict]]) -> Iterator[list[tuple[str, str, dict]]]:
-    """Records that are worked on together."""
+def document_batches(records: Iterable[tuple[str, str, dict]]) -> Iterator[Records]:
+    """Records that are handed to the threads together."""
     return batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS)
 
 
@@ -177,7 +177,7 @@ def of_repeated_keys(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def mark_near(passes: Passes, table: np.ndarray, state: np.ndarray, parents: np.ndarray, keys: ExternalSort) -> dict:
-    """Marks all but the best of each cluster as NEAR, joins them in `parents`; returns how many pairs were looked at."""
+    """Mark all but the best of each cluster as NEAR, join them in `parents`; returns how many pairs were compared."""
     pairs, wanted = candidate_pairs(passes, table, state, keys)
     similarity = exact_similarity(passes, table, wanted) if passes.options.verify and wanted.any() else None
     counts = {"candidates": 0, "similar": 0}
@@ -241,7 +241,7 @@ def repeated_lines(passes: Passes, table: np.ndarray, state: np.ndarray) -> np.n
 
 
 def write_kept(passes: Passes, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
-          repeated: np.ndarray | None) -> dict:
+               repeated: np.ndarray | None) -> dict:
     """Write the kept records; returns the report's counts, clusters and examples."""
     examples = example_clusters(table, parents)
     quoted = {number for cluster in examples for number in cluster["members"]}

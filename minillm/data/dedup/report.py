@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...storage.atomic import atomic_write, write_json
+from ..batches import Records
 from ..sources.plain_text import encodable
 from ..sources.report import Report
 from .lines import without_lines
@@ -27,9 +28,9 @@ class Written:
     quotes: dict[int, dict] = field(default_factory=dict)
 
 
-def outcome(batch: list[tuple[str, str, dict]], first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
+def outcome(batch: Records, first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
             options: DedupOptions) -> Written:
-    """first: number of the batch's first document; kept: (documents,) bool."""
+    """What to write of a batch. first: number of its first document; kept: (documents,) bool; repeated: line hashes."""
     found = Written()
     for number, (name, text, record) in enumerate(batch, first):
         if number in quoted:
@@ -64,7 +65,7 @@ def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
 
 
 def example_clusters(table: np.ndarray, parents: np.ndarray) -> list[dict]:
-    """The largest clusters and, by hash, some of the others: {"documents": size, "members": numbers, the kept first}."""
+    """The largest clusters and, by hash, some others: {"documents": size, "members": numbers, the kept one first}."""
     sizes = np.bincount(parents, minlength=len(parents))
     roots = np.flatnonzero(sizes > 1)
     by_size = roots[np.lexsort((table["tie"][roots], -sizes[roots]))]
@@ -86,7 +87,7 @@ def described(options: DedupOptions) -> dict:
 
 def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
                    examples: list[dict]) -> dict:
-    """Write what they hold, in their order; returns the report's counts, clusters and examples."""
+    """Write the kept lines, in their order; returns the report's counts, clusters and examples."""
     cut, quotes = 0, {}
     with atomic_write(output) as file:
         for found in outcomes:
@@ -118,7 +119,8 @@ def dedup_page(report: dict, output: str | os.PathLike) -> str:
     lines = [head] + [f"    {reason + 's':<22}{size['documents']:>12,} documents {size['bytes'] / 1e6:>12,.2f} MB"
                       for reason, size in report["dropped"].items() if size["documents"]]
     if report["pairs"]:
-        lines.append(f"    {report['pairs']['candidates']:,} pairs shared a band, {report['pairs']['similar']:,} were similar")
+        candidates, similar = report["pairs"]["candidates"], report["pairs"]["similar"]
+        lines.append(f"    {candidates:,} pairs shared a band, {similar:,} were similar")
     skipped = sum(report["input"]["skipped"].values())
     lines += [f"    {skipped} inputs skipped: {report['input']['skipped']}"] * bool(skipped)
     return "\n".join([*lines, f"report in {report_path(output)}"])

@@ -1,7 +1,7 @@
 """The table of documents that deduplication works on: a row a document, which decides by itself who is kept.
 
-A row holds a digest of the text, its length and a hash of the whole record. Of equal or similar documents the longest is
-kept, of equally long ones that of the least hash: a function of the contents alone, whatever the order of the input.
+A row holds a digest of the text, its length and a hash of the whole record. Of equal or similar documents the longest
+is kept, of equally long ones that of the least hash: a function of the contents alone, not of the order of the input.
 """
 import hashlib
 import json
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...tokenizer.fast import count_threads
+from ..batches import Records
 from .minhash import Lsh
 
 TABLE = np.dtype([("digest", "<u8", 2), ("bytes", "<i8"), ("tie", "<u8")])      # a document
@@ -42,8 +43,8 @@ class DedupOptions:
         count_threads(self.threads)
 
 
-def table_rows(batch: list[tuple[str, str, dict]], field: str) -> np.ndarray:
-    """(documents,) of TABLE. Digest: of the text with every stretch of white space as one space; tie: of the record."""
+def table_rows(batch: Records, field: str) -> np.ndarray:
+    """(documents,) of TABLE. digest: of the text with every run of white space as one space; tie: of the record."""
     digests, ties, sizes = [], [], []
     for _, text, record in batch:
         data = text.encode()

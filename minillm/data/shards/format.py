@@ -1,6 +1,6 @@
 """The format of token shards: flat files of uint16 (uint32 for a large vocabulary), memory-mapped for training.
 
-    train_00000.bin train_00001.bin ... val_00000.bin     little-endian token ids, nothing else (or behind llm.c's header)
+    train_00000.bin train_00001.bin ... val_00000.bin     little-endian token ids, perhaps behind llm.c's header
     shards.json                                            what they are, how many, from how many bytes; written last
 
 The sidecar says that the rest is whole: a writer that is killed leaves none, and `open_shards` refuses the folder. It
@@ -24,7 +24,7 @@ CHECK_TOKENS = 2**22        # tokens looked at together by Shards.check
 
 @dataclass(frozen=True)
 class Split:
-    """One side of the split: `arrays` are read-only memory maps, in order; `bytes` is the UTF-8 length of their text."""
+    """One side: `arrays` are read-only memory maps, (tokens,) each; `bytes` is the UTF-8 length of their text."""
     arrays: list[np.ndarray]
     tokens: int
     documents: int

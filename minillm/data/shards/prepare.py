@@ -41,7 +41,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
     trains one on SAMPLE_BYTES of evenly spaced documents: of vocab_size, or of what little text yields.
     progress(label) -> progress(done, total).
-    source: a text that says what the documents and the tokenizer are; finished shards of the same source are used again.
+    source: says what the documents and the tokenizer are; finished shards of the same source are used again.
     """
     directory = Path(directory)
     note = directory / "data" / "source.txt"
@@ -60,7 +60,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
 
 
 def sample(documents, limit):
-    """Texts of about `limit` bytes in all: of a stream too long, every second document, then every fourth, and so on."""
+    """Texts of about `limit` bytes in all: of a longer stream every second document, then every fourth, and so on."""
     kept, size, stride = [], 0, 1
     for index, (_, text) in enumerate(documents):
         if index % stride:

@@ -21,7 +21,8 @@ def split_of(text: str, val_fraction: float, seed: int) -> str:
     return "val" if int.from_bytes(digest, "little") < val_fraction * 2**64 else "train"
 
 
-def assign_sides(documents: Iterable[tuple[str, float]], val_fraction: float, seed: int) -> Iterator[tuple[str, str, float]]:
+def assign_sides(documents: Iterable[tuple[str, float]], val_fraction: float,
+                 seed: int) -> Iterator[tuple[str, str, float]]:
     """(side, text, weight) of each (text, weight), held back until both sides have one, so that neither stays empty.
 
     Raises ValueError for a fraction outside (0, 1); while drawing, for no text at all, or too little for two sides.

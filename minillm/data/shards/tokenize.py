@@ -1,12 +1,12 @@
 """Documents to shards, for corpora that take hours: parallel, and a run that is killed is resumed.
 
 The stream of documents is cut into chunks of about CHUNK_BYTES, always at the same places. A chunk becomes at most two
-files, its training and its validation tokens, and then a note with its counts and a digest of its documents; what has a note
-is done. So a run that starts again reads, but does not tokenize, what the last one finished, and no document is lost or
-written twice; an input that changed in between is noticed by the digest, and its chunk made anew.
+files, its training and its validation tokens, and then a note with its counts and a digest of its documents; what has a
+note is done. So a run that starts again reads, but does not tokenize, what the last one finished, and no document is
+lost or written twice; an input that changed in between is noticed by the digest, and its chunk made anew.
 
-A source may have a weight, the number of times its training documents are read: 2 repeats each, 0.5 takes every second one
-(by hash). Validation documents count once. The side of a document is decided by its text (split.py): run
+A source may have a weight, the number of times its training documents are read: 2 repeats each, 0.5 takes every second
+one (by hash). Validation documents count once. The side of a document is decided by its text (split.py): run
 `minillm data dedup` before, then no near-duplicate stands on the other side.
 """
 import hashlib
@@ -33,8 +33,8 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
     """Write the documents of `sources` into shards; returns what shards.json holds.
 
     sources: list of (paths, weight). header: begin each file as llm.c's do (llmc.py). threads: for encoding, None for
-    one a core. scheduler: of Dask, an address or "local" (executors.py), which then works on several chunks at once; all its
-    workers must see `directory`. progress(done, total, text) counts bytes of text; total is that of the input files.
+    one a core. scheduler: of Dask, an address or "local", which then works on several chunks at once; all its workers
+    must see `directory`. progress(done, total, text) counts bytes of text; total is that of the input files.
     Raises ValueError for bad weights, too little text, or weights that leave a side no document; FileNotFoundError.
     """
     directory, report = Path(directory), Report()

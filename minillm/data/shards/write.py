@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...storage.atomic import atomic_write, write_json
+from ..sources.plain_text import encodable
 from . import llmc
 from .format import FORMAT, SIDECAR, SIDES, blake2b, fingerprint, token_dtype
 from .split import assign_sides
@@ -49,18 +50,19 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     return write_sidecar(directory, tokenizer, sides, val_fraction, seed)
 
 
-def write_sidecar(directory: Path, tokenizer, sides: dict[str, dict], val_fraction: float, seed: int, header: bool = False,
-                  **more) -> dict:
-    """Write shards.json, the last file of a set, and return what it holds. sides: of SideWriter.finish; more: more keys.
+def write_sidecar(directory: Path, tokenizer, sides: dict[str, dict], val_fraction: float, seed: int,
+                  header: bool = False, **more) -> dict:
+    """Write shards.json, the last file of a set, and return it. sides: of SideWriter.finish; more: further keys.
 
     Raises ValueError if a side has no document.
     """
     for side in SIDES:
         if not sides[side]["documents"]:
             raise ValueError(f"no document was drawn for {side}: too few, a low weight, or val_fraction {val_fraction}")
-    meta = {"format": FORMAT, "dtype": token_dtype(tokenizer.vocab_size).str, "header_bytes": llmc.BYTES if header else 0,
-            "vocab_size": int(tokenizer.vocab_size), "eot_token": tokenizer.eot_token, "tokenizer": fingerprint(tokenizer),
-            "seed": seed, "val_fraction": val_fraction, "splits": sides, **more}
+    meta = {"format": FORMAT, "dtype": token_dtype(tokenizer.vocab_size).str,
+            "header_bytes": llmc.BYTES if header else 0, "vocab_size": int(tokenizer.vocab_size),
+            "eot_token": tokenizer.eot_token, "tokenizer": fingerprint(tokenizer), "seed": seed,
+            "val_fraction": val_fraction, "splits": sides, **more}
     write_json(directory / SIDECAR, meta, indent=1)
     return meta
 
@@ -76,9 +78,9 @@ def remove_shards(directory: Path, keep: Iterable[str] = ()) -> None:
 class SideWriter:
     """Gathers the tokens of one side and writes a file whenever `shard_tokens` of them are there."""
 
-    def __init__(self, directory: Path, side: str, tokenizer, shard_tokens: float = inf, first: int = 0, header: bool = False,
-                 threads: int | None = 1):
-        """first: number of the first file. header: begin each file as llm.c's do. threads: for encoding, None for all."""
+    def __init__(self, directory: Path, side: str, tokenizer, shard_tokens: float = inf, first: int = 0,
+                 header: bool = False, threads: int | None = 1):
+        """first: number of the first file. header: begin files as llm.c's do. threads: for encoding, None for all."""
         self.directory, self.side, self.tokenizer, self.shard_tokens = directory, side, tokenizer, shard_tokens
         self.first, self.header, self.threads = first, header, threads
         self.dtype = token_dtype(tokenizer.vocab_size)
@@ -125,7 +127,7 @@ class SideWriter:
 
 
 def encode_documents(texts: list[str], tokenizer, threads: int | None) -> np.ndarray:
-    """(tokens,) ids of the texts one after the other, the end-of-text token behind each; special tokens are just text."""
+    """(tokens,) ids of all texts, the end-of-text token behind each; special tokens' texts are just text."""
     if hasattr(tokenizer, "encode_batch_array"):
         ids, ends = tokenizer.encode_batch_array(texts, (), (), threads)
     else:
@@ -137,8 +139,6 @@ def encode_documents(texts: list[str], tokenizer, threads: int | None) -> np.nda
 
 def _checked_text(document: tuple[str, str] | str) -> str:
     name, text = (document[:40], document) if isinstance(document, str) else document
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"document {name!r} holds half a surrogate pair and is no valid Unicode text") from None
+    if not encodable(text):
+        raise ValueError(f"document {name!r} holds half a surrogate pair and is no valid Unicode text")
     return text

@@ -89,7 +89,7 @@ def zstd(path):
 
 
 class Expanding(io.RawIOBase):
-    """A raw file object that raises Unusable when it expands to far more bytes than its compressed file has (a bomb)."""
+    """A raw file object that raises Unusable for a bomb: far more bytes than its compressed file has."""
 
     def __init__(self, file, compressed, damaged=()):
         self.file, self.left, self.damaged = file, max(LEAST, RATIO * compressed), damaged

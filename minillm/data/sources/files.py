@@ -15,8 +15,8 @@ from . import containers
 from .plain_text import json_lines, text_pieces, utf8_length
 from .report import Report, Unusable
 
-SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz", ".txt.zst", ".md.zst", ".jsonl.zst", ".html",
-            ".htm", ".parquet", ".warc", ".warc.gz")
+SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz", ".txt.zst", ".md.zst", ".jsonl.zst",
+            ".html", ".htm", ".parquet", ".warc", ".warc.gz")
 READ_ERRORS = (OSError, EOFError, zlib.error)                # the last two: a damaged .gz
 
 

@@ -53,7 +53,7 @@ def describe_corpus(documents: list[tuple[str, str]]) -> str:
 
 
 def english_and_python() -> list[tuple[str, str]]:
-    """(name, text) of English and of Python code that every installation has: the language reference, our own sources."""
+    """(name, text) of English and of Python that every installation has: the language reference, our own sources."""
     sources = sorted(Path(__file__).resolve().parents[2].rglob("*.py"))
     code = [(str(path), path.read_text(encoding="utf-8")) for path in sources]
     return first_bytes(sorted(language_reference().items())) + first_bytes(code)

@@ -1,4 +1,4 @@
-"""Small stories from a seeded grammar whose entropy is known exactly: the lower bound of a language model's loss on them.
+"""Small stories from a seeded grammar whose entropy is known exactly: a lower bound of the loss of any model.
 
 A language model's loss cannot fall below the entropy of its text, and for real text nobody knows that number. Here
 it is computed. A story is a chain of choices c1, c2, ... from weighted tables, and by the chain rule (Shannon 1948,
@@ -52,7 +52,7 @@ def table_given(parent: str, choices: dict[str, str]) -> Table:
 
 
 class Grammar:
-    """A probabilistic grammar: tables by name, the text they start from; it samples, parses, and has an exact entropy."""
+    """A probabilistic grammar, tables by name and a start text, that samples and parses, with its exact entropy."""
 
     def __init__(self, start: str, tables: dict[str, Table]):
         self.start, self.tables = start, tables
