@@ -6,6 +6,7 @@ import pydoc_data.topics
 import pytest
 
 from minillm.__main__ import main
+from minillm.data.sources.pydocs import english_and_python
 from minillm.tokenizer import Tokenizer, compare, show
 
 TEXT = "the cat sat on the mat. " * 40 + "中文中文 123\n"
@@ -90,7 +91,7 @@ def test_compare_prints_a_table_and_draws(saved, capsys, tmp_path):
 def test_kinds_and_examples():
     assert [compare.kind_of(*pair) for pair in (("a.py", "x"), ("a.txt", "naïve café"), ("a.txt", "кот"), ("a", "123"))] == \
         ["code", "prose", "other scripts", "prose"]
-    kinds = {compare.kind_of(name, text) for name, text in compare.example_texts()}
+    kinds = {compare.kind_of(name, text) for name, text in english_and_python()}
     assert kinds == {"prose", "code"}
 
 
