@@ -17,7 +17,7 @@ def write_card(output, reports, title="Data card", licences=None, limits=()) -> 
     """Write a Markdown card from report files; returns a line that says so. Raises ValueError for another file."""
     found = [(Path(path), read_report(path)) for path in reports]
     parts = [f"# {title}", "## Sources", sources(found, licences or {}), "## Steps",
-             *(section(kind, path, report) for path, (kind, report) in found),
+             *(SECTIONS[kind](path, report) for path, (kind, report) in found),
              "## Known limits", "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
     with atomic_write(output) as file:
         file.write("\n\n".join(parts) + "\n")
@@ -44,10 +44,6 @@ def sources(found, licences):
     lines += [f"- not read: {count:,} {reason}" for reason, count in skipped.items()]
     lines += [f"- licence of {source}: {licence}" for source, licence in licences.items()]
     return "\n".join(lines + ["- licence: unknown (none was given)"] * (not licences))
-
-
-def section(kind, path, report):
-    return {"clean": clean_section, "dedup": dedup_section, "shards": shards_section}[kind](path, report)
 
 
 def clean_section(path, report):
@@ -80,3 +76,6 @@ def kept(report):
     read, left = report["read"], report["kept"]
     return (f"Kept {left['documents']:,} of {read['documents']:,} documents, {left['bytes'] / 1e6:,.2f} of "
             f"{read['bytes'] / 1e6:,.2f} MB.")
+
+
+SECTIONS = {"clean": clean_section, "dedup": dedup_section, "shards": shards_section}

@@ -14,9 +14,8 @@ The permutations are h -> a h + b modulo 2^32, a odd, of a well mixed 32-bit has
 so two sets agree just when they share the least element, and a multiplication, an addition and a minimum do 16 of them
 at once in AVX-512. For sets of random h this family is min-wise independent up to a vanishing error (Bohman, Cooper,
 Frieze, "Min-wise independent linear permutations", 2000); the tests measure it. One-permutation hashing with
-densification (Shrivastava 2017) and fast similarity sketching (Dahlgaard et al. 2017) need one function a shingle
-instead of K, but their values are not independent of each other, and short documents, the usual case, cost them an
-extra pass; with vectors K = 128 permutations cost less than finding the words.
+densification (Shrivastava 2017) needs one function a shingle instead of K, but its values are not independent, and
+short documents cost an extra pass; with vectors K = 128 permutations cost less than finding the words.
 
 Everything here is the readable definition, and what calls the C++ (csrc/data), which gives the same integers.
 """
@@ -110,7 +109,7 @@ def shingles(text: str, ngram: int = 5, unit: str = "words") -> np.ndarray:
     """(shingles,) uint64 hashes in their order, with repeats; one of all items if they are fewer, none of none."""
     words = WORD.findall(fold(text).lower())
     items = [item_hash(word.encode()) for word in words] if unit == "words" else [
-        point_hash(ord(character)) for character in " ".join(words)]
+        fold_in(BASE, ord(character)) for character in " ".join(words)]
     if not items:
         return np.empty(0, np.uint64)
     n = min(ngram, len(items))
@@ -126,10 +125,6 @@ def item_hash(word: bytes) -> int:
     for start in range(0, len(word), 8):
         value = fold_in(value, int.from_bytes(word[start:start + 8], "little"))
     return value
-
-
-def point_hash(point: int) -> int:
-    return fold_in(BASE, point)
 
 
 def fold_in(value: int, more: int) -> int:

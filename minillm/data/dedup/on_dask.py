@@ -19,14 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..batches import check_paths
+from ..batches import Records, check_paths
 from ..executors import connected
 from ..sources.files import find_files, read_file
-from ..sources.plain_text import utf8_length
 from ..sources.report import EXAMPLES, Report
 from . import clusters, minhash
 from .lines import frequent_lines, line_hashes
-from .pipeline import document_batches
+from .pipeline import numbered_batches
 from .report import Written, complete_report, example_clusters, outcome, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
 
@@ -98,7 +97,7 @@ class Job:
         return self.table
 
     def near(self, table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
-        """As pipeline.mark_near."""
+        """As pipeline.mark_near_duplicates."""
         everyone = self.submit(identity, state)          # a task's result, unlike scattered data, can be made again
         found = [self.submit(pairs_of_bucket, pieces, self.offsets, everyone)
                  for pieces in self.buckets_of(self.signed)]
@@ -156,13 +155,15 @@ def identity(value):
     return value
 
 
-def batches_of(part: tuple[str, str], options: DedupOptions, report: Report) -> Iterator[tuple[int, list]]:
-    """(number of the first in the part, batch) of a part: the path that names are to show, and the one to open."""
+def batches_of(part: tuple[str, str], options: DedupOptions, report: Report,
+               sizes: np.ndarray | None = None) -> Iterator[tuple[int, Records]]:
+    """(number of the first in the part, batch) of a part: the path that names are to show, and the one to open.
+
+    sizes: (documents,) bytes of the documents when they were signed, which they must still have.
+    """
     shown, path = part
-    first = 0
-    for batch in document_batches(shown_as(shown, path, read_file(Path(path), report, options.field))):
+    for first, batch, _ in numbered_batches(shown_as(shown, path, read_file(Path(path), report, options.field)), sizes):
         yield first, batch
-        first += len(batch)
 
 
 def shown_as(shown: str, path: str, records: Iterator) -> Iterator[tuple[str, str, dict]]:
@@ -171,18 +172,6 @@ def shown_as(shown: str, path: str, records: Iterator) -> Iterator[tuple[str, st
         if record.get("source") == name_here:                   # a text file's
             record["source"] = name
         yield name, text, record
-
-
-def same_batches_of(part: tuple[str, str], options: DedupOptions, sizes: np.ndarray) -> Iterator[tuple[int, list]]:
-    """The same, compared with the bytes of the documents (documents,) when they were signed."""
-    count = 0
-    for first, batch in batches_of(part, options, Report()):
-        count += len(batch)
-        if sizes[first:count].tolist() != [utf8_length(text) for _, text, _ in batch]:
-            raise ValueError("the input changed while it was read")
-        yield first, batch
-    if count != len(sizes):
-        raise ValueError("the input changed while it was read")
 
 
 def cut(entries: np.ndarray, keys: np.ndarray, buckets: int) -> list[np.ndarray]:
@@ -223,7 +212,7 @@ def sets_of_part(part: tuple[str, str], wanted: np.ndarray, sizes: np.ndarray, o
     """The shingle sets of the wanted documents (numbers in the part, ascending), as minhash.shingle_sets gives them."""
     chosen = np.isin(np.arange(len(sizes)), wanted)
     hashes, lengths = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
-    for first, batch in same_batches_of(part, options, sizes):
+    for first, batch in batches_of(part, options, Report(), sizes):
         texts = [text for (_, text, _), take in zip(batch, chosen[first:]) if take]
         found, offsets = minhash.shingle_sets(texts, options.lsh)
         hashes.append(found)
@@ -240,7 +229,7 @@ def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> 
 
 def lines_of_part(part: tuple[str, str], chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions, buckets: int):
     hashes = [line_hashes(batch, chosen[first:first + len(batch)], options)
-              for first, batch in same_batches_of(part, options, sizes)]
+              for first, batch in batches_of(part, options, Report(), sizes)]
     hashes = np.concatenate([np.empty(0, np.uint64), *hashes])
     return None, cut(hashes, hashes, buckets)
 
@@ -252,7 +241,7 @@ def frequent_of_bucket(pieces: list[np.ndarray], options: DedupOptions) -> np.nd
 def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
                     sizes: np.ndarray, options: DedupOptions) -> Written:
     whole = Written()
-    for first, batch in same_batches_of(part, options, sizes):
+    for first, batch in batches_of(part, options, Report(), sizes):
         found = outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
         whole.lines += found.lines
         whole.emptied += found.emptied

@@ -54,8 +54,8 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
         passes = Passes(inputs, options, folder, progress)
         table, found = sign_documents(passes)
         parents = np.arange(len(table))
-        state = mark_exact(table, passes, parents)
-        looked_at = mark_near(passes, table, state, parents, found) if options.lsh else {}
+        state = mark_exact_duplicates(table, passes, parents)
+        looked_at = mark_near_duplicates(passes, table, state, parents, found) if options.lsh else {}
         repeated = repeated_lines(passes, table, state) if options.lines else None
         report = write_kept(passes, output, table, state, parents, repeated)
     return complete_report(report, output, options, passes.report, looked_at)
@@ -114,23 +114,28 @@ class Passes:
     def batches(self, stage: str, table: np.ndarray | None = None) -> Iterator[tuple[int, Records]]:
         """Yield (number of the first, [(name, text, record)]); from the second time on compared with the table."""
         records = read_records(self.inputs, self.report if table is None else Report(), self.options.field)
-        first = 0
-        for batch in document_batches(records):
-            sizes = [utf8_length(text) for _, text, _ in batch]
-            if table is not None and table["bytes"][first:first + len(batch)].tolist() != sizes:
-                raise ValueError("the input changed while it was read")
-            self.done += sum(sizes)
+        for first, batch, size in numbered_batches(records, None if table is None else table["bytes"]):
+            self.done += size
             if self.progress:
                 self.progress(self.done, max(self.total, self.done), stage)
             yield first, batch
-            first += len(batch)
-        if table is not None and first != len(table):
+
+
+def numbered_batches(records: Iterable[tuple[str, str, dict]],
+                     expected: np.ndarray | None = None) -> Iterator[tuple[int, Records, int]]:
+    """Yield (number of the first, records that are handed to the threads together, bytes of their texts).
+
+    expected: (documents,) UTF-8 lengths of the texts when they were signed. Raises ValueError if they have changed.
+    """
+    first = 0
+    for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS):
+        sizes = [utf8_length(text) for _, text, _ in batch]
+        if expected is not None and expected[first:first + len(batch)].tolist() != sizes:
             raise ValueError("the input changed while it was read")
-
-
-def document_batches(records: Iterable[tuple[str, str, dict]]) -> Iterator[Records]:
-    """Records that are handed to the threads together."""
-    return batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS)
+        yield first, batch, sum(sizes)
+        first += len(batch)
+    if expected is not None and first != len(expected):
+        raise ValueError("the input changed while it was read")
 
 
 def file_bytes(path: Path) -> int:
@@ -155,7 +160,7 @@ def sign_documents(passes: Passes) -> tuple[np.ndarray, ExternalSort]:
     return np.memmap(path, TABLE, "r"), keys
 
 
-def mark_exact(table: np.ndarray, passes: Passes, parents: np.ndarray) -> np.ndarray:
+def mark_exact_duplicates(table: np.ndarray, passes: Passes, parents: np.ndarray) -> np.ndarray:
     """(documents,) uint8: KEPT or EXACT; copies are joined to the best of them in `parents`."""
     digests = ExternalSort(passes.folder, "digests", passes.options.memory // 2)
     for start in range(0, len(table), PAIRS):
@@ -176,7 +181,8 @@ def of_repeated_keys(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values[np.append(same, False) | np.insert(same, 0, False)]
 
 
-def mark_near(passes: Passes, table: np.ndarray, state: np.ndarray, parents: np.ndarray, keys: ExternalSort) -> dict:
+def mark_near_duplicates(passes: Passes, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
+                         keys: ExternalSort) -> dict:
     """Mark all but the best of each cluster as NEAR, join them in `parents`; returns how many pairs were compared."""
     pairs, wanted = candidate_pairs(passes, table, state, keys)
     similarity = exact_similarity(passes, table, wanted) if passes.options.verify and wanted.any() else None

@@ -77,14 +77,6 @@ def example_clusters(table: np.ndarray, parents: np.ndarray) -> list[dict]:
             for root in chosen]
 
 
-def described(options: DedupOptions) -> dict:
-    """The options, and what they promise: how likely a pair of some similarity is to be looked at."""
-    facts = {name: value for name, value in asdict(options).items() if name != "threads"}
-    if options.lsh:
-        facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
-    return facts
-
-
 def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
                    examples: list[dict]) -> dict:
     """Write the kept lines, in their order; returns the report's counts, clusters and examples."""
@@ -101,8 +93,11 @@ def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray,
 
 
 def complete_report(report: dict, output: Path, options: DedupOptions, read: Report, looked_at: dict) -> dict:
-    """Complete the report and write it."""
-    report |= {"options": described(options), "input": asdict(read), "pairs": looked_at}
+    """Add the options, how likely they find pairs of some similarities, and the input; write the report."""
+    facts = {name: value for name, value in asdict(options).items() if name != "threads"}
+    if options.lsh:
+        facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
+    report |= {"options": facts, "input": asdict(read), "pairs": looked_at}
     write_json(report_path(output), report, indent=1, ensure_ascii=False)
     return report
 

@@ -11,7 +11,6 @@ one (by hash). Validation documents count once. The side of a document is decide
 """
 import hashlib
 import json
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,7 +40,8 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
     for _, weight in sources:
         if not 0 < weight < float("inf"):
             raise ValueError(f"a weight must be above 0: got {weight}")
-    assigned = assign_sides(weighted_documents(sources, report, field), val_fraction, seed)
+    texts = ((text, weight) for paths, weight in sources for _, text in read_documents(paths, report, field))
+    assigned = assign_sides(texts, val_fraction, seed)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SIDECAR).unlink(missing_ok=True)
     tokenizer.save(directory)
@@ -74,13 +74,6 @@ def text_bytes(document):
 def finished(note):
     """The note of a chunk, or that of the future that writes it."""
     return note if isinstance(note, dict) else note.result()
-
-
-def weighted_documents(sources, report, field) -> Iterable[tuple[str, float]]:
-    """(text, weight) of every document of every source."""
-    for paths, weight in sources:
-        for _, text in read_documents(paths, report, field):
-            yield text, weight
 
 
 def digest_of(chunk, settings):
@@ -127,7 +120,7 @@ def load_tokenizer(directory):
 
 
 def repeats(text, weight, seed):
-    """How often a document is read: the whole part of the weight, and once more with the chance of the rest."""
+    """How often a document is read: the whole part of the weight, and once more with the probability of the rest."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=b"weight %d" % seed).digest()
     return int(weight) + (int.from_bytes(digest, "little") < (weight - int(weight)) * 2 ** 64)
 

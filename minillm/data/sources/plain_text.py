@@ -18,21 +18,24 @@ CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")   # but not white spa
 
 def text_pieces(file: io.BufferedReader, name: str) -> Iterator[tuple[str, str]]:
     """A text file as (name, text) of about PIECE_CHARACTERS each; the second is named "NAME#2"."""
-    number, rest = 0, ""
-    text_file = io.TextIOWrapper(file, encoding=_encoding(file), errors="strict")
+    number = 0
+    for piece in _cut(io.TextIOWrapper(file, encoding=_encoding(file), errors="strict")):
+        if piece.strip():
+            number += 1
+            yield (name if number == 1 else f"{name}#{number}"), piece
+    if number == 0:
+        raise Unusable("empty")
+
+
+def _cut(text_file: io.TextIOWrapper) -> Iterator[str]:
+    rest = ""
     while fresh := text_file.read(PIECE_CHARACTERS):
         _check_is_text(fresh)
         pending = rest + fresh
         cut = last_break(pending) if len(fresh) == PIECE_CHARACTERS else len(pending)
-        piece, rest = pending[:cut], pending[cut:]
-        if piece.strip():
-            number += 1
-            yield (name if number == 1 else f"{name}#{number}"), piece
-    if rest.strip():
-        number += 1
-        yield (name if number == 1 else f"{name}#{number}"), rest
-    if number == 0:
-        raise Unusable("empty")
+        yield pending[:cut]
+        rest = pending[cut:]
+    yield rest
 
 
 def last_break(text: str) -> int:
@@ -55,7 +58,8 @@ def json_lines(file: io.BufferedReader, name: str, report: Report, field: str) -
         filled += bool(line.strip())
         try:
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                _skip_line(file)
+                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                    pass
                 raise Unusable("line too long")
             if line.strip():
                 yield f"{name}:{number}", *text_and_record(line, field)
@@ -112,8 +116,3 @@ def _check_is_text(text: str) -> None:
     """A NUL, or more than one control character in a hundred, marks a binary file."""
     if "\0" in text or len(CONTROL.findall(text)) > len(text) / 100:
         raise Unusable("binary")
-
-
-def _skip_line(file: io.BufferedReader) -> None:
-    while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-        pass

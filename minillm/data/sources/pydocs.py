@@ -42,7 +42,8 @@ def pydoc_corpus(stdlib: str | os.PathLike | None = None) -> list[tuple[str, str
         text = "\n\n".join(_first_seen(module_pieces(path), pieces_seen))
         if text:
             documents.append((f"module {_module_name(path.relative_to(root))}", text))
-    return sorted(_distinct(documents))
+    first_of_text = {text: name for name, text in reversed(documents)}
+    return sorted((name, text) for text, name in first_of_text.items())
 
 
 def describe_corpus(documents: list[tuple[str, str]]) -> str:
@@ -171,10 +172,3 @@ def _first_seen(pieces: list[str], seen: set[str]) -> Iterator[str]:
         if piece not in seen:
             seen.add(piece)
             yield piece
-
-
-def _distinct(documents: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    by_text: dict[str, str] = {}
-    for name, text in documents:
-        by_text.setdefault(text, name)
-    return [(name, text) for text, name in by_text.items()]
