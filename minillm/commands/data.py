@@ -150,7 +150,7 @@ def add_clean(actions):
                    help="other bounds for a score, such as words=20: ; repeatable")
     p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence, no headings")
     p.add_argument("--repair", action=argparse.BooleanOptionalAction,
-                   help="mend wrongly decoded text (default: if ftfy is there)")
+                   help="repair wrongly decoded text (default: if ftfy is there)")
     p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep this, such as en; repeatable")
     p.add_argument("--language-probability", type=float, default=0.5, metavar="P",
                    help="at least (default: %(default)s)")

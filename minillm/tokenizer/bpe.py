@@ -61,8 +61,8 @@ class Tokenizer:
               threads: int | None = None, stop_early: bool = False) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
-        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which
-        of two equally frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
+        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`:
+        which of two equally frequent pairs comes first (train.py). `threads` count words (default: one a core; C++ only).
         stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
         Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
         no text, unknown pattern, not UTF-8.
@@ -72,8 +72,8 @@ class Tokenizer:
         learned = learn(files_or_texts, pattern, frozenset(specials), n_merges, progress, ties, backend, threads)
         if len(learned) < n_merges and not stop_early:
             most = 256 + len(learned) + len(specials)
-            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, {len(learned)} "
-                             f"merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
+            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, "
+                             f"{len(learned)} merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
         for first, second in learned:
@@ -91,7 +91,7 @@ class Tokenizer:
                             somebody else's can smuggle one in, nor pass for one. `()`: it is ordinary text.
 
         Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text
-        decodes to itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
+        decodes to itself. Raises ValueError if text is no str, an allowed token is unknown, or a disallowed one occurs.
         """
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
@@ -225,7 +225,7 @@ class Tokenizer:
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
     def save_tiktoken(self, path) -> None:
-        """Write tiktoken's rank file: a line per ordinary token, base64 and id. It has no special tokens and no pattern.
+        """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens, no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
         """

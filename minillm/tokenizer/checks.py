@@ -1,4 +1,4 @@
-"""What makes a vocabulary sound, and what its arguments must be: each function returns what it found, or raises ValueError.
+"""Checks of a vocabulary and of a tokenizer's arguments: each returns what it found, or raises ValueError.
 
 A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
 ids for some texts, silently.
@@ -73,5 +73,5 @@ def check_text(text: str, disallowed: frozenset[str]) -> None:
     if not isinstance(text, str):
         raise ValueError(f"text must be str: got {type(text).__name__}")
     if disallowed and (found := special_matcher(disallowed).search(text)):
-        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, or "
-                         "pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
+        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
+                         "or pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")

@@ -23,7 +23,7 @@ MOST_THREADS = 64
 
 
 def load(backend: str = "auto", name: str = "text"):
-    """The extension minillm._cpp.NAME, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had.
+    """The extension minillm._cpp.NAME, or None for Python. Raises ValueError; ImportError if "cpp" is not to be had.
 
     An extension that is there but broken raises its own ImportError: it is never passed over in silence.
     """

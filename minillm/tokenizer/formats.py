@@ -1,9 +1,8 @@
-"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's
-rank file.
+"""A tokenizer's files: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's rank file.
 
 tiktoken's lines are a token's bytes in base64 and its id. The others are text, so they write each byte as one printable
-character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100, U+0101,
-... in order. A space is thus 'Ġ'. The order of these characters is also the order of the first 256 ids, here as in GPT-2.
+character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100,
+U+0101, ... in order. A space is thus 'Ġ'. The order of these characters is also that of the first 256 ids, as in GPT-2.
 
 Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
 anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.

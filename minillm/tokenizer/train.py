@@ -1,4 +1,4 @@
-"""Learning the merges (Sennrich, Haddow, Birch 2016, on bytes).
+"""Train BPE: learn the merges of a corpus (Sennrich, Haddow, Birch 2016, on bytes).
 
 Start from 256 one-byte tokens. Again and again take the pair of neighbouring tokens that occurs most often, make it
 one new token, and replace it everywhere. Three ideas make this quick:
@@ -12,8 +12,8 @@ one new token, and replace it everywhere. Three ideas make this quick:
 Ties, of pairs with equal counts:
     ids     the one with the smaller ids (first part, then second part), as in Hugging Face's BpeTrainer and gigatoken;
             ids are given in the order of GPT-2's byte table, then of creation
-    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters, while
-            in GPT-2's table it is 220. About one merge in a thousand trades places for it
+    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters,
+            while in GPT-2's table it is 220. About one merge in a thousand trades places for it
     bytes   the one whose bytes are greater (first part, then second part), the rule of most textbooks
 Pairs seen once are merged too if the vocabulary has room.
 

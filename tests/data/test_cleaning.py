@@ -9,19 +9,22 @@ from minillm.__main__ import main
 from minillm.data.cleaning import pipeline
 from minillm.data.cleaning.document import CleanOptions
 from minillm.data.cleaning.pipeline import clean
+from minillm.storage.atomic import write_jsonl
 
 PROSE = ("The old mill stood by the river, and the people of the village came to it with their corn. They had to wait "
          "until the miller was done with his breakfast. Nobody minded, because the garden behind the house was full of "
-         "apple trees. In autumn the children were allowed to have as many as they could carry. That is how it was then.")
+         "apple trees. In autumn the children were allowed to have as many as they could carry. That is how it was "
+         "then.")
 
 
 def write(path, texts):
-    path.write_text("".join(json.dumps({"text": text, "id": i}) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
+    write_jsonl(path, [{"text": text, "id": i} for i, text in enumerate(texts)])
     return path
 
 
 def test_documents_are_kept_or_have_a_reason(tmp_path):
-    texts = [PROSE, "too short", PROSE + "\n" + "same line here\n" * 40, PROSE.replace("miller", "miller (x@mill.example)"),
+    texts = [PROSE, "too short", PROSE + "\n" + "same line here\n" * 40,
+             PROSE.replace("miller", "miller (x@mill.example)"),
              " ".join(f"{i}" for i in range(100))]
     source = write(tmp_path / "in.jsonl", texts)
     report = clean([source], tmp_path / "out.jsonl")
@@ -83,15 +86,19 @@ def test_the_commands(tmp_path, capsys):
         (tmp_path / "good" / f"{i}.txt").write_text(PROSE[i:])
         (tmp_path / "bad" / f"{i}.txt").write_text("buy cheap pills now click here " * (i + 1))
     out = str(tmp_path / "spam")
-    assert main(["data", "train-classifier", "--positive", str(tmp_path / "good"), "--negative", str(tmp_path / "bad"), "--out",
+    assert main(["data", "train-classifier", "--positive", str(tmp_path / "good"),
+                 "--negative", str(tmp_path / "bad"), "--out",
                  out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["auc"] == 1
-    command = ["data", "clean", str(tmp_path / "good"), str(tmp_path / "bad"), "-o", str(tmp_path / "out.jsonl"), "--rules", "",
+    command = ["data", "clean", str(tmp_path / "good"), str(tmp_path / "bad"), "-o", str(tmp_path / "out.jsonl"),
+               "--rules", "",
                "--classifier", f"{out}=0.5:", "--processes", "1"]
     assert main(command) == 0
     assert "kept 8 of 16 documents" in capsys.readouterr().out
-    for more, words in ((["--bound", "words"], "expected NAME=LOW:HIGH"), (["--rules", "magic"], "families must be some of"),
-                        (["--bound", "wrods=1:"], "unknown score 'wrods'"), (["--processes", "0"], "processes must be")):
+    for more, words in ((["--bound", "words"], "expected NAME=LOW:HIGH"),
+                        (["--rules", "magic"], "families must be some of"),
+                        (["--bound", "wrods=1:"], "unknown score 'wrods'"),
+                        (["--processes", "0"], "processes must be")):
         assert main([*command, *more]) == 1
         assert words in capsys.readouterr().err
     assert main(["data", "clean", str(tmp_path), "-o", str(tmp_path / "out.jsonl")]) == 1

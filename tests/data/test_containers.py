@@ -19,7 +19,8 @@ def read(path):
 def test_web_pages_become_their_text(tmp_path):
     pytest.importorskip("resiliparse")
     page = tmp_path / "page.html"
-    page.write_bytes("<html><head><meta charset='latin-1'><script>x()</script></head><body><nav>Home</nav><main><h1>Käse</h1>"
+    page.write_bytes("<html><head><meta charset='latin-1'><script>x()</script></head>"
+                     "<body><nav>Home</nav><main><h1>Käse</h1>"
                      "<p>Ein Satz über Käse.</p></main></body></html>".encode("latin-1"))
     (text,) = read(page)[0].values()
     assert "Ein Satz über Käse." in text and "x()" not in text and "Home" not in text
@@ -38,7 +39,8 @@ def test_parquet_zstd_and_warc(tmp_path):
         writer = warcio.WARCWriter(file)
         for kind, body in (("text/html", b"<p>five is a text</p>"), ("image/png", b"\x89PNG")):
             headers = StatusAndHeaders("200 OK", [("Content-Type", kind)], protocol="HTTP/1.0")
-            writer.write_record(writer.create_warc_record("http://x.example/", "response", BytesIO(body), http_headers=headers))
+            record = writer.create_warc_record("http://x.example/", "response", BytesIO(body), http_headers=headers)
+            writer.write_record(record)
     found, report = read(tmp_path)
     assert sorted(found.values()) == ["five is a text", "four", "one", "three", "two"]
     assert report.skipped == {"empty": 1} or report.documents == 5

@@ -54,7 +54,8 @@ def both(tmp_path, inputs, options, run):
 
 def test_the_command_with_an_address(tmp_path, inputs, workers, capsys):
     def run(out):
-        assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2", "--ngram", "3",
+        assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2",
+                     "--ngram", "3",
                      "--scheduler", workers.scheduler_address]) == 0
     one, many = both(tmp_path, inputs, DedupOptions(Lsh(20, 2, ngram=3), verify=False), run)
     assert one == many and "kept" in capsys.readouterr().out

@@ -87,7 +87,8 @@ def test_recall_and_precision(tmp_path):
 
 
 def test_the_default_is_derived():
-    assert DedupOptions().lsh == minhash.choose(0.8, miss_weight=minhash.MISS_WEIGHT) and DedupOptions().threshold == 0.8
+    assert DedupOptions().lsh == minhash.choose(0.8, miss_weight=minhash.MISS_WEIGHT)
+    assert DedupOptions().threshold == 0.8
 
 
 def test_a_large_bucket_stays_cheap_and_whole(tmp_path):
@@ -108,7 +109,8 @@ def test_lines_that_stand_everywhere(tmp_path):
     kept, report = run(tmp_path, records, lines=5)
     assert sorted(kept) == [0, 1, 2, 3, 4, 5] and report["dropped"]["only repeated lines"]["documents"] == 1
     for record in records[:6]:
-        assert kept[record["id"]]["text"] == record["text"].replace(menu + "\n", "") and kept[record["id"]]["url"] == record["id"]
+        found = kept[record["id"]]
+        assert found["text"] == record["text"].replace(menu + "\n", "") and found["url"] == record["id"]
     assert len(run(tmp_path, records, lines=7)[0]) == 7                                # not in more than 7 documents
     copies = [{"id": n, "text": menu + " and more"} for n in range(9)]
     assert len(run(tmp_path, copies, lines=5)[0]) == 1                                 # copies are one document

@@ -17,9 +17,11 @@ from minillm.data.dedup.pipeline import dedup
 @pytest.mark.parametrize("arguments, message", [
     (["missing", "-o", "out.jsonl"], "missing"), (["in", "-o", "nowhere/out.jsonl"], "nowhere"),
     (["in", "-o", "out.txt"], "jsonl"), (["in", "-o", "in/out.jsonl"], "among the inputs"),
-    (["in/part0.jsonl", "-o", "in/part0.jsonl"], "among the inputs"), (["in", "-o", "out.jsonl", "--memory", "lots"], "--memory"),
+    (["in/part0.jsonl", "-o", "in/part0.jsonl"], "among the inputs"),
+    (["in", "-o", "out.jsonl", "--memory", "lots"], "--memory"),
     (["in", "-o", "out.jsonl", "--memory", "1M"], "64 MiB"), (["in", "-o", "out.jsonl", "--bands", "3"], "--rows"),
-    (["in", "-o", "out.jsonl", "--threshold", "1.5"], "threshold"), (["in", "-o", "out.jsonl", "--field", "body"], "body"),
+    (["in", "-o", "out.jsonl", "--threshold", "1.5"], "threshold"),
+    (["in", "-o", "out.jsonl", "--field", "body"], "body"),
     (["in", "-o", "out.jsonl", "--lines", "0"], "lines"), (["empty", "-o", "out.jsonl"], "no usable text")])
 def test_bad_requests_get_one_clear_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
@@ -36,7 +38,8 @@ def test_the_command(tmp_path, capsys):
     write_jsonl(tmp_path / "in", corpus())
     (tmp_path / "in" / "binary.txt").write_bytes(b"\0\1\2")
     (tmp_path / "in" / "broken.jsonl").write_text('{"text": 3}\n{"text": "one that is fine"}\nno json\n')
-    assert main(["data", "dedup", str(tmp_path / "in"), "-o", str(tmp_path / "out.jsonl"), "--json", "--memory", "64M"]) == 0
+    assert main(["data", "dedup", str(tmp_path / "in"), "-o",
+                 str(tmp_path / "out.jsonl"), "--json", "--memory", "64M"]) == 0
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert "kept" in captured.err and report["input"]["skipped"] == {
@@ -91,7 +94,8 @@ def test_a_file_that_may_not_grow_is_one_error(tmp_path):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-    command = [sys.executable, "-B", "-m", "minillm", "data", "dedup", str(tmp_path / "in"), "-o", str(tmp_path / "out.jsonl")]
+    command = [sys.executable, "-B", "-m", "minillm", "data", "dedup",
+               str(tmp_path / "in"), "-o", str(tmp_path / "out.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "too large" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -150,7 +150,8 @@ def test_the_commands_from_raw_text_to_a_trained_model_and_a_card(tmp_path, caps
     for arguments in commands:
         assert main(["data", *map(str, arguments)]) == 0, capsys.readouterr().err
     card = (tmp_path / "CARD.md").read_text()
-    for words in ("400 documents", "licence of a.jsonl: CC0", "### Cleaning", "### Deduplication", "### Tokens", "It is made up."):
+    for words in ("400 documents", "licence of a.jsonl: CC0", "### Cleaning", "### Deduplication", "### Tokens",
+                  "It is made up."):
         assert words in card
     shape = [f"--set=model.{k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 16}.items()]
     assert main(["train", "--data", str(out), "--out", str(tmp_path / "run"), "--set=train.steps=2", *shape]) == 0

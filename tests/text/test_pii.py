@@ -4,10 +4,13 @@ import pytest
 from minillm.text import pii
 
 FOUND = {"EMAIL": ["jane.doe+x@mail.example.org"], "IP": ["192.168.17.4", "2001:db8::1:2"],
-         "CARD": ["4111 1111 1111 1111", "5500005555555559"], "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432"],
+         "CARD": ["4111 1111 1111 1111", "5500005555555559"],
+         "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432"],
          "PHONE": ["+49 30 1234567", "(030) 1234 567", "555-123-4567"],
-         "KEY": ["AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1" * 18, "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----"]}
-LEFT = ["4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01", "999.1.2.3", "1.2.3.4.5", "2024-05-06", "12:30:45", "a[::2]",
+         "KEY": ["AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1" * 18,
+                 "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----"]}
+LEFT = ["4111 1111 1111 1112", "DE89 3704 0044 0532 0130 01", "999.1.2.3", "1.2.3.4.5", "2024-05-06", "12:30:45",
+        "a[::2]",
         "3.14159265", "10 000 items", "user@localhost", "version 3.11.2", "0000000000000000", "pages 12-15", "x@y.z1"]
 
 

@@ -88,7 +88,8 @@ def test_a_pattern_of_ones_own_goes_through_regex():
         pretokenize.register_pattern("pairs", r".")
     with pytest.raises(ValueError, match="regular expression"):
         pretokenize.register_pattern("broken", r"(")
-    both = [Tokenizer.train("abcabdabxab\n" * 9, 260, pattern="pairs", backend=backend) for backend in ("cpp", "python")]
+    both = [Tokenizer.train("abcabdabxab\n" * 9, 260, pattern="pairs", backend=backend)
+            for backend in ("cpp", "python")]
     assert both[0].merges == both[1].merges
     text = "abcab\nd<|endoftext|>😀ab"
     assert both[0].encode(text, "all") == both[1].encode(text, "all")

@@ -100,7 +100,8 @@ def test_wrong_contents_give_one_clear_error(tmp_path, change):
 @seldom
 @given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                           lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)),
-       place=st.sampled_from([("model",), ("model", "vocab"), ("model", "merges"), ("pre_tokenizer",), ("added_tokens",),
+       place=st.sampled_from([("model",), ("model", "vocab"), ("model", "merges"), ("pre_tokenizer",),
+                              ("added_tokens",),
                               ("model", "merges", 0), ("model", "vocab", "a"), ("added_tokens", 0),
                               ("added_tokens", 0, "content"), ("added_tokens", 0, "id"), ("model", "type")]))
 def test_hostile_contents_give_a_tokenizer_or_a_value_error(tmp_path_factory, value, place):
@@ -163,7 +164,8 @@ def test_hostile_tokenizer_json_gives_one_clear_error(sound_json, tmp_path_facto
     raw = bytearray(sound_json)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
-        raw[at:at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3) | st.sampled_from([b"null", b"-1", b"1e9", b"[[", b'"']))
+        new = st.binary(max_size=3) | st.sampled_from([b"null", b"-1", b"1e9", b"[[", b'"'])
+        raw[at:at + data.draw(st.integers(0, 3))] = data.draw(new)
     path.write_bytes(raw)
     try:
         both = [Tokenizer.from_pretrained(path, backend=backend) for backend in ("cpp", "python")]

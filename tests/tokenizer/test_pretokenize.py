@@ -29,7 +29,8 @@ def test_pattern_samples():
     assert compile_pattern("cl100k").findall("I'LL 1234.\n\nb") == ["I", "'LL", " ", "123", "4", ".\n\n", "b"]
 
 
-pieces_of_text = st.lists(fussy | characters | st.sampled_from([*SPECIALS, "<|", "|>", "\ud83d", "\ude00"]), max_size=40)
+pieces_of_text = st.lists(fussy | characters | st.sampled_from([*SPECIALS, "<|", "|>", "\ud83d", "\ude00"]),
+                          max_size=40)
 
 
 @pytest.mark.parametrize("allowed", [frozenset(), frozenset(SPECIALS)], ids=["plain", "specials"])

@@ -33,7 +33,8 @@ def test_a_rank_file_comes_back(pair, rank_file):
 def test_tiktoken_reads_what_we_write(pair, rank_file):
     tiktoken = pytest.importorskip("tiktoken")
     from tiktoken.load import load_tiktoken_bpe
-    theirs = tiktoken.Encoding("ours", pat_str=PATTERNS[pair[0].pattern], mergeable_ranks=load_tiktoken_bpe(str(rank_file)),
+    theirs = tiktoken.Encoding("ours", pat_str=PATTERNS[pair[0].pattern],
+                               mergeable_ranks=load_tiktoken_bpe(str(rank_file)),
                                special_tokens=pair[0].special_tokens)
     text = MIXED * 2 + ENGLISH[:100_000] + "<|user|><|again|><|endoftext|>"
     assert theirs.encode(text, allowed_special="all") == pair[0].encode(text, "all")
@@ -52,7 +53,8 @@ def test_a_vocabulary_out_of_order_has_no_rank_file(tmp_path):
 
 
 hostile_lines = st.lists(st.binary(max_size=30) | st.sampled_from(
-    [b"YWI= 300", b"YWI= 256", b"YWJj 257", b"!!!! 3", b"YQ== 99999999999", b"YQ== -1", b" 5", b"YQ==", b"\xff 1", b"YWI= \xd9\xa3"]),
+    [b"YWI= 300", b"YWI= 256", b"YWJj 257", b"!!!! 3", b"YQ== 99999999999", b"YQ== -1", b" 5", b"YQ==",
+     b"\xff 1", b"YWI= \xd9\xa3"]),
     max_size=5)
 
 

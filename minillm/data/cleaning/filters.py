@@ -81,7 +81,7 @@ def stop_words(d):
 # ---- Gopher: repetition ----
 
 def duplicates(items):
-    """Those that stood there before."""
+    """The repeats: each item that occurred before."""
     counts = Counter(items)
     return [item for item, count in counts.items() for _ in range(count - 1)]
 
@@ -109,7 +109,7 @@ def top_ngram_characters(d, n):
 
 
 def duplicate_ngram_characters(d, n):
-    """Share of the characters in n-grams that stood there before; a word in two of them counts once."""
+    """Share of the characters in n-grams that occurred before; a word in two of them counts once."""
     seen, covered = set(), bytearray(len(d.words))
     for i, gram in enumerate(zip(*(d.words[i:] for i in range(n)))):
         if gram in seen:

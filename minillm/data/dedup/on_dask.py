@@ -69,7 +69,7 @@ class Job:
         return self.client.submit(function, *arguments, pure=False)
 
     def results(self, futures: list, stage: str) -> Iterator:
-        """Their results in order, each given up when it has been drawn."""
+        """Their results in order; a future is released when its result has been yielded."""
         for done in range(len(futures)):
             result, futures[done] = futures[done].result(), None
             if self.progress:

@@ -19,7 +19,7 @@ SIDECAR = "shards.json"
 FORMAT = "minillm shards 1"
 SIDES = ("train", "val")
 PROBE = "The quick brown fox: naïve 12,345 tokens\n\tdef f(x): return x"   # for tokenizers without fingerprint
-CHECK_TOKENS = 2**22        # tokens looked at together by Shards.check
+CHECK_TOKENS = 2**22        # tokens that Shards.check reads at a time
 
 
 @dataclass(frozen=True)

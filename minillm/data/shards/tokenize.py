@@ -3,11 +3,11 @@
 The stream of documents is cut into chunks of about CHUNK_BYTES, always at the same places. A chunk becomes at most two
 files, its training and its validation tokens, and then a note with its counts and a digest of its documents; what has a
 note is done. So a run that starts again reads, but does not tokenize, what the last one finished, and no document is
-lost or written twice; an input that changed in between is noticed by the digest, and its chunk made anew.
+lost or written twice; an input that changed in between is noticed by the digest, and its chunk is written again.
 
 A source may have a weight, the number of times its training documents are read: 2 repeats each, 0.5 takes every second
 one (by hash). Validation documents count once. The side of a document is decided by its text (split.py): run
-`minillm data dedup` before, then no near-duplicate stands on the other side.
+`minillm data dedup` before, then no near-duplicate is on the other side.
 """
 import hashlib
 import json

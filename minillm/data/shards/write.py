@@ -1,4 +1,4 @@
-"""Writing token shards: one writer for a side's tokens and for the sidecar, whoever draws the documents.
+"""Write token shards: one writer of a side's tokens and of the sidecar, for every source of documents.
 
 `write_shards` takes a stream of documents in this process; tokenize.py does a large corpus in parallel, and resumes.
 """

@@ -6,7 +6,7 @@ at the prose: each .py file is parsed with `ast`, so no module's side effects ru
 One module gives one document, its docstrings and its blocks of comment in source order.
 
 The result depends on the Python installation only (version and which modules the distribution packages), so two runs
-on one machine train on identical bytes. A docstring or comment that stands in several places is kept once.
+on one machine train on identical bytes. A docstring or comment that occurs in several places is kept once.
 """
 import ast
 import inspect
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
-# Tests and other people's packages are not the library's prose; `encodings` is tables, lib2to3 a parser's fixtures.
+# Tests and third-party packages are not the library's prose; `encodings` is tables, lib2to3 a parser's fixtures.
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "lib-dynload",
                    "encodings", "pydoc_data", "__pycache__"}
 SMALLEST_PIECE = 30        # characters; shorter docstrings ("Abstract base.") teach nothing
