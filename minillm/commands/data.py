@@ -162,8 +162,7 @@ def add_clean(actions):
     p.add_argument("--keep-pii", action="store_true",
                    help="do not mask e-mail, phone, IP, card and account numbers, keys")
     p.add_argument("--processes", type=int, metavar="N", help="default: one a core; the result is the same")
-    add_scheduler(p)
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    add_reading(p)
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
@@ -188,9 +187,8 @@ def add_tokenize(actions):
                    help="with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of documents (default: %(default)s)")
     p.add_argument("--llmc", action="store_true", help="begin each file with the header that llm.c expects")
-    add_scheduler(p)
+    add_reading(p)
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print what shards.json holds")
 
@@ -227,12 +225,12 @@ def add_dedup(actions):
                    help="shorter lines stay (default: %(default)s)")
     p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
-    add_scheduler(p)
+    add_reading(p)
     p.add_argument("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
-def add_scheduler(p):
+def add_reading(p):
+    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--scheduler", metavar="ADDRESS",
                    help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

@@ -62,7 +62,7 @@ class Tokenizer:
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
         Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`:
-        which of two equally frequent pairs comes first (train.py). `threads` count words (default: one a core; C++ only).
+        which of two equally frequent pairs comes first (train.py). `threads` count words (None: one a core; C++ only).
         stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
         Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
         no text, unknown pattern, not UTF-8.
@@ -73,7 +73,8 @@ class Tokenizer:
         if len(learned) < n_merges and not stop_early:
             most = 256 + len(learned) + len(specials)
             raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, "
-                             f"{len(learned)} merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
+                             f"{len(learned)} merges, {len(specials)} special): got {vocab_size}; ask for less, "
+                             "or to stop early")
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
         for first, second in learned:

@@ -31,8 +31,8 @@ PATTERNS = {
 # blank that is no newline never continues a word: so what is not white space ends its word before one, and the right
 # half begins a word. In gpt2 and cl100k a letter or digit also ends its word unless another letter or digit follows (in
 # o200k a mark or a contraction may). Elsewhere a cut may change the words: two newlines before a dash are two words,
-# but one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so nothing
-# is decided before one. A pattern that is not listed is never cut.
+# but one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so
+# nothing is decided before one. A pattern that is not listed is never cut.
 AFTER_LETTER = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
 BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
 SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK}

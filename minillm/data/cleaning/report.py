@@ -69,6 +69,7 @@ def distribution(values: list[float], low: float, high: float) -> dict:
 
 
 def share_outside(values: list[float], low: float, high: float) -> float:
+    """The share of documents that the bounds drop."""
     return sum(not low <= value <= high for value in values) / len(values)
 
 

@@ -22,7 +22,7 @@ Everything here is the readable definition, and what calls the C++ (csrc/data), 
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
@@ -186,9 +186,7 @@ def united(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 # ---- many documents at once, in C++ where it is built
 
-def load_core(backend: str = "auto"):
-    """The extension, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had."""
-    return fast.load(backend, "data")
+load_core = partial(fast.load, name="data")             # (backend) -> the extension, or None for Python
 
 
 def signatures_of(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "auto",
