@@ -10,9 +10,9 @@ from ..tokenizer.fast import count_threads
 class Here(Executor):
     """An executor that does the work at once, in this process."""
 
-    def submit(self, function: Callable, /, *arguments) -> Future:
-        future = Future()
-        future.set_result(function(*arguments))
+    def submit(self, function: Callable, /, *arguments, **keywords) -> Future:
+        future: Future = Future()
+        future.set_result(function(*arguments, **keywords))
         return future
 
 

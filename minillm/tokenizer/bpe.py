@@ -9,7 +9,7 @@ This module is the specification of the fast tokenizer (fast.py, csrc/text), whi
 both give identical ids.
 """
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, 
 from .merge import WordCache, encode_word
 from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
 
-NO_SPECIALS = frozenset()
+NO_SPECIALS: frozenset[str] = frozenset()
 
 
 class Tokenizer:
@@ -34,7 +34,7 @@ class Tokenizer:
     backend          "cpp" or "python": who encodes; the ids are the same
     """
 
-    def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
+    def __init__(self, tokens: Sequence[bytes | None], merges: list[tuple[bytes, bytes]],
                  special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
 
@@ -254,7 +254,8 @@ class Tokenizer:
                 return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path), backend)
+            tokens, merges, special_tokens, pattern = formats.read_tokenizer_json(path)
+            return cls(tokens, merges, special_tokens, pattern, backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json, merges_txt, special_tokens: Iterable[str] = ("<|endoftext|>",),

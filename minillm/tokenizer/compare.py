@@ -36,7 +36,7 @@ def compare(tokenizers: dict[str, Tokenizer], texts: Iterable[tuple[str, str]], 
             ) -> list[dict]:
     """A row per tokenizer: vocab_size, bytes_per_token {kind: figure, "all": figure}, vocabulary_used (share),
     embedding_parameters, flops_per_byte. texts: (name, text) pairs. Raises ValueError if they hold nothing."""
-    by_kind = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for name, text in texts:
         if text:
             by_kind[kind_of(name, text)].append(text)

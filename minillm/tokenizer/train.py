@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from .formats import BYTE_ORDER
 from .merge import Pair, merge_pair
@@ -36,7 +37,7 @@ BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Counter[str]:
     """Count the distinct words of the corpus; memory grows with those only. Special tokens' texts are left out."""
     find_words = compile_pattern(pattern).findall
-    counts = Counter()
+    counts = Counter[str]()
     for chunks in documents(files_or_texts):
         for piece in safe_pieces(chunks, specials, pattern):
             for segment, is_special in split_special(piece, specials):
@@ -79,7 +80,7 @@ def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | Non
     pair_counts, words_with = index_pairs(words, word_counts)
     heap = [(-count, key_of(pair), pair) for pair, count in pair_counts.items()]
     heapify(heap)
-    merges = []
+    merges: list[Pair] = []
     while len(merges) < n_merges and (pair := pop_most_frequent(heap, pair_counts)):
         new = 256 + len(merges)
         merges.append(pair)
@@ -102,7 +103,7 @@ class TieOrder:
     def __init__(self, ties: str):
         if ties not in TIES:
             raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
-        self.ties, self.keys = ties, list(range(256))                   # by id
+        self.ties, self.keys = ties, list[Any](range(256))              # by id
         if ties == "values":
             self.keys = list(BYTE_ORDER)
         if ties == "bytes":
@@ -119,7 +120,7 @@ class TieOrder:
 
 def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pair, int], dict[Pair, set[int]]]:
     """How often each pair occurs, and the indices of the words it occurs in."""
-    pair_counts, words_with = defaultdict(int), defaultdict(set)
+    pair_counts, words_with = defaultdict[Pair, int](int), defaultdict[Pair, set[int]](set)
     for i, word in enumerate(words):
         for pair in pairwise(word):
             pair_counts[pair] += word_counts[i]

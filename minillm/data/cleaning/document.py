@@ -109,7 +109,7 @@ def rules_of(options: CleanOptions) -> dict:
     return found
 
 
-RULES = {}
+RULES: dict[str, dict] = {}
 
 
 def cached_rules(options: CleanOptions) -> dict:

@@ -52,7 +52,7 @@ def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Call
 def cleaned_records(records: Iterable, options: CleanOptions) -> Iterator[tuple]:
     """What `clean_batch` makes of each, in the order of the records. At most a few batches are in flight at once."""
     with workers(options.processes, options.scheduler) as (pool, width):
-        waiting = deque()
+        waiting: deque = deque()
         try:
             for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES):
                 waiting.append(pool.submit(clean_batch, batch, options))

@@ -7,16 +7,16 @@ import numpy as np
 
 from ..batches import Records
 from . import minhash
-from .table import KEPT, NEAR, DedupOptions, by_rank
+from .table import KEPT, NEAR, by_rank
 
 NEIGHBOURS = 8              # in a large bucket each document is compared with this many, and with the best
 
 
-def sign_batch(batch: Records, options: DedupOptions, threads: int) -> tuple[np.ndarray, np.ndarray]:
+def sign_batch(batch: Records, lsh: minhash.Lsh, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """(entries,) uint64 band keys and (entries,) int64 places in the batch; a text without a word has none."""
-    keys, counts = minhash.band_keys_of([text for _, text, _ in batch], options.lsh, threads)
+    keys, counts = minhash.band_keys_of([text for _, text, _ in batch], lsh, threads)
     some = np.flatnonzero(counts)
-    return keys[some].ravel(), np.repeat(some, options.lsh.bands)
+    return keys[some].ravel(), np.repeat(some, lsh.bands)
 
 
 def copies_of(documents: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -75,8 +75,9 @@ class _Run:
         """The pairs from here on with keys up to `bound`, read and not mapped."""
         start = self.at
         self.at = int(np.searchsorted(self.keys, bound, side="right"))
-        return tuple(np.fromfile(self.path, np.uint64, self.at - start, offset=8 * place)
-                     for place in (start, self.count + start))
+        keys, values = (np.fromfile(self.path, np.uint64, self.at - start, offset=8 * place)
+                        for place in (start, self.count + start))
+        return keys, values
 
 
 def _sorted(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

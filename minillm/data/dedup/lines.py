@@ -13,10 +13,10 @@ def line_hashes(batch: Records, chosen: np.ndarray, options: DedupOptions) -> np
                      for line in countable_lines(text, options.line_characters)], np.uint64)
 
 
-def frequent_lines(hashes: np.ndarray, options: DedupOptions) -> np.ndarray:
-    """The distinct hashes that stand more than options.lines times in (lines,) uint64, in ascending order."""
+def frequent_lines(hashes: np.ndarray, most: int) -> np.ndarray:
+    """The distinct hashes that stand more than `most` times in (lines,) uint64, in ascending order."""
     distinct, counts = np.unique(hashes, return_counts=True)
-    return distinct[counts > options.lines]
+    return distinct[counts > most]
 
 
 def countable_lines(text: str, characters: int) -> set[str]:

@@ -13,6 +13,7 @@ under the same paths. The caller alone writes, part after part; it holds the tab
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -131,14 +132,14 @@ class Job:
     def repeated_lines(self, state: np.ndarray) -> np.ndarray:
         futures = [self.submit(lines_of_part, part, state[start:end] == KEPT, sizes, self.options, self.buckets)
                    for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets), self.sizes)]
-        found = [self.submit(frequent_of_bucket, pieces, self.options) for pieces in self.buckets_of(futures)]
+        found = [self.submit(frequent_of_bucket, pieces, self.options.lines) for pieces in self.buckets_of(futures)]
         return np.sort(np.concatenate([np.empty(0, np.uint64), *self.results(found, "lines")]))
 
     def outcomes(self, state: np.ndarray, repeated: set[int] | None, examples: list[dict]) -> Iterator[Written]:
         """Part after part, of which only a few are there at a time."""
         repeated = self.submit(identity, repeated)
         quoted = {number for cluster in examples for number in cluster["members"]}
-        waiting, most = deque(), WINDOW * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        waiting, most = deque[Future](), WINDOW * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
         for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes):
             here = {number for number in quoted if start <= number < end}
             waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes,
@@ -187,14 +188,14 @@ def sign_part(part: tuple[str, str], options: DedupOptions, buckets: int):
         fresh = table_rows(batch, options.field)
         rows.append(fresh)
         if options.lsh:
-            keys, places = clusters.sign_batch(batch, options, 1)
+            keys, places = clusters.sign_batch(batch, options.lsh, 1)
             entry = np.empty(len(keys), ENTRY)
             entry["key"], entry["document"] = keys, first + places
             entry["bytes"], entry["tie"] = fresh["bytes"][places], fresh["tie"][places]
             entries.append(entry)
     rename(report, *part)
-    entries = np.concatenate(entries)
-    return (np.concatenate(rows), report), cut(entries, entries["key"], buckets)
+    together = np.concatenate(entries)
+    return (np.concatenate(rows), report), cut(together, together["key"], buckets)
 
 
 def pairs_of_bucket(pieces: list[np.ndarray], offsets: np.ndarray, state: np.ndarray) -> np.ndarray:
@@ -208,8 +209,9 @@ def pairs_of_bucket(pieces: list[np.ndarray], offsets: np.ndarray, state: np.nda
     return np.unique(found[found[:, 0] != found[:, 1]], axis=0)
 
 
-def sets_of_part(part: tuple[str, str], wanted: np.ndarray, sizes: np.ndarray, options: DedupOptions):
+def sets_of_part(part: tuple[str, str], wanted: np.ndarray, sizes: np.ndarray, options: DedupOptions) -> tuple:
     """The shingle sets of the wanted documents (numbers in the part, ascending), as minhash.shingle_sets gives them."""
+    assert options.lsh
     chosen = np.isin(np.arange(len(sizes)), wanted)
     hashes, lengths = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
     for first, batch in batches_of(part, options, Report(), sizes):
@@ -228,14 +230,14 @@ def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> 
 
 
 def lines_of_part(part: tuple[str, str], chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions, buckets: int):
-    hashes = [line_hashes(batch, chosen[first:first + len(batch)], options)
-              for first, batch in batches_of(part, options, Report(), sizes)]
-    hashes = np.concatenate([np.empty(0, np.uint64), *hashes])
+    found = [line_hashes(batch, chosen[first:first + len(batch)], options)
+             for first, batch in batches_of(part, options, Report(), sizes)]
+    hashes = np.concatenate([np.empty(0, np.uint64), *found])
     return None, cut(hashes, hashes, buckets)
 
 
-def frequent_of_bucket(pieces: list[np.ndarray], options: DedupOptions) -> np.ndarray:
-    return frequent_lines(np.concatenate(pieces), options)
+def frequent_of_bucket(pieces: list[np.ndarray], most: int) -> np.ndarray:
+    return frequent_lines(np.concatenate(pieces), most)
 
 
 def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],

@@ -155,7 +155,7 @@ def sign_documents(passes: Passes) -> tuple[np.ndarray, ExternalSort]:
         for first, batch in passes.batches("signing"):
             file.write(table_rows(batch, passes.options.field).data)
             if passes.options.lsh:
-                band_keys, documents = clusters.sign_batch(batch, passes.options, passes.threads)
+                band_keys, documents = clusters.sign_batch(batch, passes.options.lsh, passes.threads)
                 keys.add(band_keys, first + documents)
     return np.memmap(path, TABLE, "r"), keys
 
@@ -242,7 +242,7 @@ def repeated_lines(passes: Passes, table: np.ndarray, state: np.ndarray) -> np.n
     for first, batch in passes.batches("lines", table):
         hashes = line_hashes(batch, state[first:first + len(batch)] == KEPT, passes.options)
         lines.add(hashes, np.zeros(len(hashes), np.uint64))
-    repeated = (frequent_lines(hashes, passes.options) for hashes, _ in lines.ranges())
+    repeated = (frequent_lines(hashes, passes.options.lines) for hashes, _ in lines.ranges())
     return np.concatenate([np.empty(0, np.uint64), *repeated])
 
 
@@ -251,9 +251,9 @@ def write_kept(passes: Passes, output: Path, table: np.ndarray, state: np.ndarra
     """Write the kept records; returns the report's counts, clusters and examples."""
     examples = example_clusters(table, parents)
     quoted = {number for cluster in examples for number in cluster["members"]}
-    repeated = None if repeated is None else set(repeated.tolist())
+    lines = None if repeated is None else set(repeated.tolist())
 
     def outcomes():
         for first, batch in passes.batches("writing", table):
-            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, passes.options)
+            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, lines, quoted, passes.options)
     return write_outcomes(outcomes(), output, table, state, parents, examples)

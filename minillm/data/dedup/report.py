@@ -80,7 +80,7 @@ def example_clusters(table: np.ndarray, parents: np.ndarray) -> list[dict]:
 def write_outcomes(outcomes: Iterable[Written], output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
                    examples: list[dict]) -> dict:
     """Write the kept lines, in their order; returns the report's counts, clusters and examples."""
-    cut, quotes = 0, {}
+    cut, quotes = 0, dict[int, dict]()
     with atomic_write(output) as file:
         for found in outcomes:
             file.writelines(found.lines)

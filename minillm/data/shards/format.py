@@ -10,6 +10,7 @@ write.py writes shards, split.py decides which side a document is on.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ CHECK_TOKENS = 2**22        # tokens that Shards.check reads at a time
 @dataclass(frozen=True)
 class Split:
     """One side: `arrays` are read-only memory maps, (tokens,) each; `bytes` is the UTF-8 length of their text."""
-    arrays: list[np.ndarray]
+    arrays: Sequence[np.ndarray]
     tokens: int
     documents: int
     bytes: int

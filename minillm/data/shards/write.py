@@ -4,7 +4,7 @@
 """
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from math import inf
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     (directory / SIDECAR).unlink(missing_ok=True)
     remove_shards(directory)
     writers = {side: SideWriter(directory, side, tokenizer, shard_tokens) for side in SIDES}
-    total = len(documents) if hasattr(documents, "__len__") else None
+    total = len(documents) if isinstance(documents, Sized) else None
     for done, (side, text, _) in enumerate(assigned, start=1):
         writers[side].add([text])
         if progress and (done % 64 == 0 or done == total):

@@ -39,11 +39,11 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
 def read_records(paths: str | os.PathLike | Iterable[str | os.PathLike], report: Report | None = None,
                  field: str = "text") -> Iterator[tuple[str, str, dict]]:
     """As `read_documents`, but (name, text, record): the .jsonl line's object, or {field: text, "source": name}."""
-    paths = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
-    for path in paths:
+    found = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    for path in found:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-    return _read_all(paths, Report() if report is None else report, field)
+    return _read_all(found, Report() if report is None else report, field)
 
 
 def _read_all(paths: list[Path], report: Report, field: str) -> Iterator[tuple[str, str, dict]]:

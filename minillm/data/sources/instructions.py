@@ -64,7 +64,7 @@ def records(count: int, seed: int, half: str | None = None) -> list[dict]:
 
 def preferences(count: int, seed: int) -> list[dict]:
     """`count` records with prompt, chosen and rejected: one story twice, with a good and a bad end."""
-    rng, found = random.Random(f"preferences {seed}"), []
+    rng, found = random.Random(f"preferences {seed}"), list[dict]()
     while len(found) < count:
         text, choices = STORY.draw(rng)
         other = with_other_end(text, choices, rng)
@@ -79,7 +79,7 @@ def preferences(count: int, seed: int) -> list[dict]:
 def delicate(count: int, seed: int, deeds=DEEDS, half: str | None = None) -> list[tuple[dict, dict]]:
     """`count` requests for harm, each with its harmless twin, {"harmful", "prompt", "story", "refusal"}: an answer that
     complies, and one that declines. Twins differ in one word, their stories in the end."""
-    rng, found = random.Random(f"delicate {seed}"), []
+    rng, found = random.Random(f"delicate {seed}"), list[tuple[dict, dict]]()
     while len(found) < count:
         text, choices = draw(rng, half)
         scene, deed = rng.randrange(len(SCENES)), rng.randrange(len(deeds))
@@ -88,8 +88,9 @@ def delicate(count: int, seed: int, deeds=DEEDS, half: str | None = None) -> lis
         asked, refusal = request(choices, rng), rng.choice(REFUSALS).format(**choices)
         prompts = [f"{asked} {SCENES[scene]}".format(deed=word, **choices) for word in deeds[deed]]
         cruel = text[:text.rindex("\"I will help")] + CRUEL_END.format(**choices)
-        found.append(tuple({"harmful": harmful, "prompt": prompt, "story": story, "refusal": refusal}
-                           for harmful, prompt, story in zip((True, False), prompts, (cruel, text))))
+        harmful, harmless = ({"harmful": harmful, "prompt": prompt, "story": story, "refusal": refusal}
+                             for harmful, prompt, story in zip((True, False), prompts, (cruel, text)))
+        found.append((harmful, harmless))
     return found
 
 

@@ -139,7 +139,7 @@ def _comment_text(lines: list[str]) -> str:
 def _lines_of_long_strings(tree: ast.Module) -> set[int]:
     """Numbers of the lines in the middle of a multi-line string, where a leading '#' is no comment."""
     return {line for node in ast.walk(tree) if isinstance(node, (ast.Constant, ast.JoinedStr))
-            for line in range(node.lineno + 1, node.end_lineno + 1)}
+            for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)}
 
 
 def _is_code(text: str) -> bool:
