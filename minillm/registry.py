@@ -1,6 +1,6 @@
 """Which implementation each op of the table takes: `select(backend)` gives the frozen namespace that a model runs on.
 
-The table itself is in op_table.py; this is the only file that knows the extensions.
+The table itself is ops/table.py; this is the only file that knows the extensions.
 """
 from collections import namedtuple
 from functools import cache, partial
@@ -8,14 +8,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
 
-import numpy as np
-
 from . import ops as reference
 from ._cpp import load as load_kernels
-from .op_table import KERNELS, OPS, Dims, Kernel, OpSpec, functions
+from .ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
 
-__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "OpSpec", "Ops", "check_kernels", "check_ops", "choices", "functions",
-           "multiplies_by_tiles", "select", "traffic"]
+__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
+           "multiplies_by_tiles", "select"]
 
 try:
     _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
@@ -136,21 +134,6 @@ def choices(op, dtype=None):
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
     built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
-
-
-def traffic(spec, args):
-    """Bytes an op must move at least, (forward, backward): each array in once and out once."""
-    arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
-    total = sum(array.nbytes for array in arrays.values())
-    if spec.kind == "update":
-        return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
-    out = getattr(reference, functions(spec)[0])(**args)
-    out = out[0] if spec.kind == "pair" else out
-    out = sum(array.nbytes for array in out) if isinstance(out, tuple) else np.asarray(out).nbytes
-    read = sum(min(a.nbytes, out) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
-    written = sum(arrays[name].nbytes for name in spec.differentiable)
-    unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
-    return read + out, (read + written + out - unseen if written else 0)
 
 
 def multiplies_by_tiles():

@@ -9,7 +9,7 @@ from cases import BACKENDS, outputs, sample
 from tolerances import assert_close
 
 from minillm import registry
-from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, traffic
+from minillm.registry import KERNELS, OPS, Dims, choices, functions, select
 
 
 @pytest.mark.parametrize("backend", ["auto", "numpy", *BACKENDS[1:]])

@@ -1,4 +1,4 @@
-"""Reference operations: one file per op, each a derivation, a forward and a backward, in NumPy only.
+"""Reference operations: one file per op, each a derivation, a forward, a backward and its SPEC, in NumPy only.
 
 Every pair keeps one contract:
 
@@ -13,23 +13,7 @@ that nobody wants this gradient (its layer is frozen), and the compiled ops do n
 (so formulas here use no abs, no conj, and compare by real part). Constants are Python floats, because one NumPy
 float64 scalar would silently promote a whole float32 model.
 """
-from .adamw import adamw_update
-from .attention import attention_backward, attention_decode, attention_forward
-from .cross_entropy import cross_entropy_backward, cross_entropy_forward
-from .distillation_loss import distillation_loss_backward, distillation_loss_forward
-from .dpo_loss import dpo_loss_backward, dpo_loss_forward
-from .dropout import dropout_backward, dropout_forward
-from .embedding import embedding_backward, embedding_forward
-from .gelu import gelu_backward, gelu_forward
-from .grpo_loss import grpo_loss_backward, grpo_loss_forward
-from .head import head
-from .layernorm import layernorm_backward, layernorm_forward
-from .linear import linear_backward, linear_forward
-from .linear_cross_entropy import linear_cross_entropy_backward, linear_cross_entropy_forward
-from .lora_linear import lora_linear_backward, lora_linear_forward
-from .mlp import mlp_backward, mlp_forward
-from .residual_layernorm import residual_layernorm_backward, residual_layernorm_forward
-from .sum_squares import sum_squares
+from .table import REFERENCE
 
-__all__ = [name for name in dir()
-           if name.endswith(("_forward", "_backward", "_update", "_decode")) or name in ("head", "sum_squares")]
+globals().update(REFERENCE)         # layernorm_forward and so on: every function that a SPEC stands for
+__all__ = list(REFERENCE)

@@ -17,6 +17,7 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float
+from .spec import CPU, Spec, normals, wrong
 
 
 def dropout_forward(x, p, key):
@@ -56,3 +57,11 @@ def random_bits(size, key):
     # NumPy's generator adds one to the counter before its first block: block 0 of ours is counter word 1 of Philox.
     generator = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=np.array([0, step, site, 0], np.uint64))
     return generator.random_raw(-(-size // 2)).astype("<u8").view("<u4")[:size]
+
+
+SPEC = Spec(
+    "dropout", differentiable=("x",), bad=wrong("p", 1.0, -0.1), kernels=CPU,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C)) | {"p": 0.25, "key": (3, 2 ** 40 + 1, 7)},
+    flops=lambda d: (d.B * d.T * d.C, d.B * d.T * d.C),
+    c=("out[N] <- x[N] key[3]:uint64; N p", "dx[N] <- dout[N] key[3]:uint64; N p"),
+    torch=lambda torch, x, p, key: torch.nn.functional.dropout(x, p))

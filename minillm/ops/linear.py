@@ -14,6 +14,7 @@ so a backward is two forwards. Leading axes of x, say (B, T), are just more rows
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
 def linear_forward(x, weight, bias):
@@ -36,3 +37,20 @@ def linear_backward(dout, cache, into=None):
     dweight = rows(x).T @ rows(dout)              # (I, N) @ (N, J) -> (I, J)
     dbias = rows(dout).sum(axis=0)                # (N, J) -> (J)
     return dx.reshape(x.shape), *added(into, dweight, dbias)
+
+
+def sample(rng, dtype, d):
+    return normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C, 4 * d.C), bias=(4 * d.C,))
+
+
+SPEC = Spec(
+    "linear", sample, differentiable=("x", "weight", "bias"),
+    bad=wrong("weight", "flatter", "other_dtype", "shorter") + wrong("bias", "narrower", "other_dtype")
+    + wrong("x", "narrower", error="weight"),
+    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 16 * d.B * d.T * d.C ** 2),
+    c=("out[B,T,OC] <- x[B,T,C] weight[C,OC] bias[OC]; B T C OC",
+       "dx[B,T,C] dweight[C,OC]+= dbias[OC]+= <- dout[B,T,OC] x[B,T,C] weight[C,OC]; B T C OC"),
+    # float32 arrays, matmuls in bfloat16: 4_amx is emulated where the CPU has no AMX
+    kernels=dict.fromkeys(("cpu", "cpu/1_naive", "cpu/2_blocked", "cpu/3_simd"), REAL)
+    | dict.fromkeys(("cpu/4_amx", "cpu/bf16"), FLOAT32),
+    torch=lambda torch, x, weight, bias: torch.nn.functional.linear(x, weight, bias), transposed=("weight",))

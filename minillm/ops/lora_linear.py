@@ -11,8 +11,10 @@ I J. With b = 0 at the start the layer is the frozen one. dout reaches x on both
 
 Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
+from . import linear
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
 from .dropout import check_mask, scaled
+from .spec import Spec, normals, wrong
 
 
 def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
@@ -46,3 +48,21 @@ def lora_linear_backward(dout, cache, into=None):
     dx = scaled(dx, p, key) if p else dx
     dx += (rows(dout) @ weight.T).reshape(x.shape)                        # (N, J) @ (J, I) -> (N, I)
     return dx, *added(into, dropped.T @ dh, scale * (h.T @ rows(dout)))
+
+
+def sample(rng, dtype, d):
+    return linear.sample(rng, dtype, d) | normals(rng, dtype, a=(d.C, 3), b=(3, 4 * d.C)) | {
+        "scale": 0.7, "p": 0.25, "key": (3, 1, 4)}
+
+
+SPEC = Spec(
+    "lora_linear", sample, differentiable=("x", "a", "b"),
+    bad=wrong("weight", "flatter", "other_dtype") + wrong("bias", "narrower") + wrong("a", "shorter", "other_dtype")
+    + wrong("b", "narrower", "other_dtype") + wrong("p", 1.0) + wrong("x", "narrower", error="weight"),
+    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 8 * d.B * d.T * d.C ** 2),            # and r / C of it for the update
+    c=("out[B,T,OC] h[B,T,R] <- x[B,T,C] weight[C,OC] bias[OC] a[C,R] b[R,OC] key[3]:uint64; B T C OC R scale p",
+       "dx[B,T,C] da[C,R]+= db[R,OC]+= <- dout[B,T,OC] x[B,T,C] h[B,T,R] weight[C,OC] a[C,R] b[R,OC] key[3]:uint64; "
+       "B T C OC R scale p"),
+    torch=lambda torch, x, weight, bias, a, b, scale, p, key: (
+        torch.nn.functional.linear(x, weight, bias) + scale * (torch.nn.functional.dropout(x, p) @ a) @ b),
+    transposed=("weight",))

@@ -15,6 +15,7 @@ would overwrite what an earlier op may still hold in its cache.
 """
 from .checks import check_dout, check_dtype, check_rows, check_shape
 from .layernorm import layernorm_backward, layernorm_forward
+from .spec import CPU, Spec, normals, wrong
 
 
 def residual_layernorm_forward(x, y, weight, bias, eps=1e-5):
@@ -39,3 +40,20 @@ def residual_layernorm_backward(douts, cache, into=None):
         check_dout(dsum, ds.shape, ds.dtype, "dsum")
         ds += dsum
     return ds, ds, dweight, dbias
+
+
+def torch_residual_layernorm(torch, x, y, weight, bias, eps):
+    s = x + y
+    return s, torch.nn.functional.layer_norm(s, weight.shape, weight, bias, eps)
+
+
+SPEC = Spec(
+    "residual_layernorm", differentiable=("x", "y", "weight", "bias"), shared_gradient=("y",), kernels=CPU,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), y=(d.B, d.T, d.C), weight=(d.C,), bias=(d.C,)) | {
+        "eps": 1e-5},
+    bad=wrong("y", "narrower", "other_dtype") + wrong("weight", "narrower", "other_dtype")
+    + wrong("bias", "narrower", "other_dtype"),
+    flops=lambda d: (9 * d.B * d.T * d.C, 13 * d.B * d.T * d.C),
+    c=("s[B,T,C] out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] y[B,T,C] weight[C] bias[C]; B T C",
+       "dx[B,T,C] dweight[C]+= dbias[C]+= <- dsum[B,T,C] dout[B,T,C] s[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    torch=torch_residual_layernorm)

@@ -16,7 +16,8 @@ Cached: logits, and of each row m and log(sum) apart: next to a large m their su
 """
 import numpy as np
 
-from .checks import check_dout, check_float, check_ids, check_shape
+from ..checks import check_dout, check_float, check_ids, check_shape
+from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
 def cross_entropy_forward(logits, targets, ignore_index=-1):
@@ -43,3 +44,15 @@ def cross_entropy_backward(dout, cache):
     dlogits[np.flatnonzero(valid), targets[valid]] -= 1
     dlogits *= np.where(valid, dout, 0).astype(dout.dtype)[:, None]
     return dlogits
+
+
+SPEC = Spec(
+    "cross_entropy", differentiable=("logits",), kernels=CPU,
+    sample=lambda rng, dtype, d: {"logits": 3 * normals(rng, dtype, logits=(d.B * d.T, d.V))["logits"],
+                                  "targets": random_targets(rng, d), "ignore_index": -1},
+    bad=wrong("logits", "flatter") + wrong("targets", "too_big", "negative", "floats", "narrower"),
+    flops=lambda d: (4 * d.B * d.T * d.V, 3 * d.B * d.T * d.V),
+    c=("out[N] top[N] logsum[N] <- logits[N,V] targets[N]:int; N V ignore_index",
+       "dlogits[N,V] <- dout[N] logits[N,V] targets[N]:int top[N] logsum[N]; N V ignore_index"),
+    torch=lambda torch, logits, targets, ignore_index: torch.nn.functional.cross_entropy(
+        logits, targets, ignore_index=ignore_index, reduction="none"))

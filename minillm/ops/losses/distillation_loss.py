@@ -16,7 +16,8 @@ Dean 2015, arXiv 1503.02531, section 2. Rows whose target is ignore_index have l
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_ids, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_ids, check_shape
+from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
 def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=0.9, ignore_index=-1):
@@ -63,3 +64,28 @@ def log_softmax(z):
     """z (N, V) -> z - logsumexp(z), row by row; the largest is subtracted first, by its real part."""
     z = z - z.real.max(axis=1, keepdims=True)
     return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+def sample(rng, dtype, d):
+    logits = normals(rng, dtype, logits=(d.B * d.T, d.V), teacher=(d.B * d.T, d.V))
+    return {name: 3 * value for name, value in logits.items()} | {
+        "targets": random_targets(rng, d), "temperature": 2.0, "weight": 0.7, "ignore_index": -1}
+
+
+def torch_distillation_loss(torch, logits, teacher, targets, temperature, weight, ignore_index):
+    F = torch.nn.functional
+    soft = F.kl_div(F.log_softmax(logits / temperature, -1), F.log_softmax(teacher / temperature, -1), reduction="none",
+                    log_target=True).sum(-1)
+    hard = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="none")
+    return (1 - weight) * hard + weight * temperature ** 2 * soft * (targets != ignore_index)
+
+
+SPEC = Spec(
+    "distillation_loss", sample, differentiable=("logits",), kernels=CPU,
+    bad=wrong("logits", "flatter") + wrong("teacher", "narrower", "shorter", "other_dtype")
+    + wrong("targets", "too_big", "negative", "floats", "narrower") + wrong("temperature", 0.0, -1.0)
+    + wrong("weight", -0.1, 1.1),
+    flops=lambda d: (15 * d.B * d.T * d.V, 8 * d.B * d.T * d.V),
+    c=("out[N] <- logits[N,V] teacher[N,V] targets[N]:int; N V temperature weight ignore_index",
+       "dlogits[N,V] <- dout[N] logits[N,V] teacher[N,V] targets[N]:int; N V temperature weight ignore_index"),
+    torch=torch_distillation_loss)

@@ -15,7 +15,8 @@ d log s(z) / dz = s(-z), and s(z) + s(-z) = 1:
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..spec import Spec, normals, wrong
 
 
 def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0):
@@ -49,3 +50,20 @@ def log_sigmoid(z):
     """log(1 / (1 + exp(-z))) without overflow: the exponential is only taken of numbers below 0."""
     small = np.where(z.real < 0, z, -z)                  # -|z|
     return np.where(z.real < 0, z, 0).astype(z.dtype) - np.log1p(np.exp(small))
+
+
+def torch_dpo_loss(torch, chosen, rejected, ref_chosen, ref_rejected, beta, label_smoothing):
+    z, logsigmoid = beta * ((chosen - ref_chosen) - (rejected - ref_rejected)), torch.nn.functional.logsigmoid
+    return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)
+
+
+SPEC = Spec(
+    "dpo_loss", differentiable=("chosen", "rejected"),
+    sample=lambda rng, dtype, d: normals(rng, dtype, **dict.fromkeys(
+        ("chosen", "rejected", "ref_chosen", "ref_rejected"), d.B * d.T)) | {"beta": 0.3, "label_smoothing": 0.1},
+    bad=wrong("chosen", "integers") + wrong("rejected", "narrower", "other_dtype") + wrong("ref_chosen", "narrower")
+    + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0) + wrong("label_smoothing", 0.5, -0.1),
+    flops=lambda d: (12 * d.B * d.T, 8 * d.B * d.T),
+    c=("out[N] <- chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing",
+       "dchosen[N] drejected[N] <- dout[N] chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing"),
+    torch=torch_dpo_loss)

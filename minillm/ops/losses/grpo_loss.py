@@ -16,7 +16,8 @@ equation 7). kl estimates the divergence from the reference without bias and is 
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..spec import Spec, normals, wrong
 
 
 def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04):
@@ -51,3 +52,28 @@ def grpo_loss_backward(dout, cache):
 def clipped(x, low, high):
     """x held in [low, high], by its real part."""
     return np.where(x.real < low, low, np.where(x.real > high, high, x)).astype(x.dtype)
+
+
+def sample(rng, dtype, d):
+    """Ratios between 0.6 and 1.7, so that about half are clipped, none within the width of a finite difference."""
+    old = normals(rng, dtype, old=d.B * d.T)["old"]
+    steps = rng.choice([-0.5, -0.3, -0.1, 0.1, 0.3, 0.5], d.B * d.T).astype(dtype)
+    drawn = normals(rng, dtype, back=d.B * d.T, advantages=d.B * d.T)
+    return {"logp": old + steps, "old_logp": old, "ref_logp": old + drawn["back"] / 4,
+            "advantages": drawn["advantages"], "clip": 0.2, "beta": 0.04}
+
+
+def torch_grpo_loss(torch, logp, old_logp, ref_logp, advantages, clip, beta):
+    ratio, back = torch.exp(logp - old_logp), ref_logp - logp
+    gain = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    return -gain + beta * (torch.exp(back) - back - 1)
+
+
+SPEC = Spec(
+    "grpo_loss", sample, differentiable=("logp",),
+    bad=wrong("logp", "integers") + wrong("old_logp", "narrower", "other_dtype") + wrong("ref_logp", "narrower")
+    + wrong("advantages", "other_dtype") + wrong("clip", 0.0, 1.0) + wrong("beta", -0.1),
+    flops=lambda d: (12 * d.B * d.T, 5 * d.B * d.T),
+    c=("out[N] <- logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta",
+       "dlogp[N] <- dout[N] logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta"),
+    torch=torch_grpo_loss)

@@ -18,7 +18,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import cross_entropy
-from .checks import check_dout, check_dtype, check_float, check_into, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_into, check_shape
+from ..spec import CPU, FLOAT32, Spec, normals, random_targets, wrong
 
 REFERENCE = SimpleNamespace(**vars(cross_entropy))
 CHUNK = 256     # rows of logits alive at a time
@@ -59,3 +60,16 @@ def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
 
 def chunks(n):
     return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+
+
+SPEC = Spec(
+    "linear_cross_entropy", differentiable=("x", "wte"), composite=True, kernels=CPU | {"cpu/bf16": FLOAT32},
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B * d.T, d.C), wte=(d.V, d.C)) | {
+        "targets": random_targets(rng, d), "ignore_index": -1},
+    bad=wrong("wte", "narrower", "other_dtype") + wrong("targets", "too_big", "negative", "floats", "narrower")
+    + wrong("x", "flatter"),
+    flops=lambda d: (2 * d.B * d.T * d.C * d.V, 6 * d.B * d.T * d.C * d.V),
+    c=("out[N] <- x[N,C] wte[V,C] targets[N]:int; N C V ignore_index",
+       "dx[N,C] dwte[V,C]+= <- dout[N] x[N,C] wte[V,C] targets[N]:int; N C V ignore_index"),
+    torch=lambda torch, x, wte, targets, ignore_index: cross_entropy.SPEC.torch(
+        torch, torch.nn.functional.linear(x, wte), targets, ignore_index))

@@ -16,8 +16,9 @@ import math
 
 import numpy as np
 
-from .bfloat16 import bfloat16_bits
-from .checks import check_dtype, check_float, check_shape
+from ..bfloat16 import bfloat16_bits
+from ..checks import check_dtype, check_float, check_shape
+from ..spec import CPU, Spec, normals, wrong
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0,
@@ -52,3 +53,43 @@ def check_bits(bits, w):
         raise ValueError(f"bits must be None or an array of uint16: got {type(bits).__name__}")
     check_shape("bits", bits, (w.size,))
     check_dtype("bits", bits, np.dtype(np.uint16))
+
+
+def sample(rng, dtype, d):
+    size = 12 * d.C * d.C
+    args = normals(rng, dtype, w=size, grad=size, m=size, v=size)
+    return args | {"v": args["v"] ** 2, "step": 3, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
+                   "weight_decay": 0.1, "n_decayed": size // 2, "scale": 0.5}
+
+
+def torch_adamw(torch, w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay, n_decayed, scale):
+    """torch.optim.AdamW(fused=True) on two parameters, the decayed numbers and the rest. The gradient is scaled before:
+    clipping is no part of its pass."""
+    groups, states = [], []
+    for part, decay in ((slice(0, n_decayed), weight_decay), (slice(n_decayed, None), 0.0)):
+        parameter = w[part].clone().requires_grad_()
+        parameter.grad = grad[part] * scale
+        groups.append({"params": [parameter], "weight_decay": decay})
+        states.append({"step": torch.tensor(float(step - 1)), "exp_avg": m[part].clone(), "exp_avg_sq": v[part].clone()})
+    parameters = [group["params"][0] for group in groups]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=True)
+    optimizer.state.update(zip(parameters, states))
+
+    def update():
+        optimizer.step()
+        return parameters
+
+    def result():
+        found = {"w": parameters, "m": [s["exp_avg"] for s in states], "v": [s["exp_avg_sq"] for s in states]}
+        return {name: torch.cat([part.detach() for part in parts]) for name, parts in found.items()}
+
+    return update, result
+
+
+SPEC = Spec(
+    "adamw", sample, kind="update", differentiable=(), kernels=CPU,
+    bad=wrong("grad", "narrower", "other_dtype") + wrong("m", "narrower") + wrong("v", "other_dtype") + wrong("step", 0)
+    + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0) + wrong("beta2", -0.1),
+    flops=lambda d: (12 * 12 * d.C ** 2, 0),
+    c=("w[N]+= m[N]+= v[N]+= <- grad[N]; N step lr beta1 beta2 eps weight_decay n_decayed scale",),
+    torch=torch_adamw)

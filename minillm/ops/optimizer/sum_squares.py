@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from .checks import check_float, check_shape
+from ..checks import check_float, check_shape
+from ..spec import CPU, Spec, normals, wrong
 
 PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in the cache
 
@@ -22,3 +23,9 @@ def sum_squares(x):
         raise ValueError(f"x must be an array of real numbers: got {x.dtype}")
     pieces = (x[start:start + PIECE].astype(np.float64) for start in range(0, x.size, PIECE))
     return math.fsum(float(np.square(piece, out=piece).sum()) for piece in pieces)
+
+
+SPEC = Spec(
+    "sum_squares", kind="reduce", differentiable=(), bad=wrong("x", "integers"), kernels=CPU,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=12 * d.C * d.C), flops=lambda d: (2 * 12 * d.C ** 2, 0),
+    c=("out[1]:double <- x[N]; N",))
