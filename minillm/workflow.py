@@ -205,7 +205,7 @@ def check_dtype_taken(op, source, method):
         raise ValueError(f"--method complex needs complex128, which only numpy takes: got --backend {source}")
     if source not in choices(op, "float64"):
         raise ValueError(f"--backend {source}: {op} takes no float64 there, which finite differences need "
-                         "(tests/test_ops.py compares it with the reference instead)")
+                         "(tests/ops compares it with the reference instead)")
 
 
 def check_whole_model(backend, method):

@@ -1,10 +1,10 @@
-"""The cases the op tests are generated from: registry.OPS x built implementations x dtype, and small tools for them."""
+"""The cases that op tests are generated from: the table's ops x built implementations x dtype, and small tools for them."""
 import numpy as np
 import pytest
 from tolerances import same_bits
 
-from minillm import registry
-from minillm.registry import OPS, Dims, choices, functions, select
+from minillm.ops.table import OPS, Dims, functions
+from minillm.registry import choices, select
 
 USUAL = Dims()
 DTYPES = ("float32", "float64")
@@ -19,11 +19,14 @@ def cases(kinds=("pair",), dtypes=DTYPES, compiled_only=False):
             for dtype in dtypes if dtype in supported(op, backend)]
 
 
+def every(op):
+    """The same for one op, as a decorator of its tests."""
+    return pytest.mark.parametrize("op, backend, dtype", [c for c in cases(("pair", "decode")) if c.values[0] == op])
+
+
 def supported(op, backend):
     """The dtypes of an implementation."""
-    name, _, variant = backend.partition("/")
-    kernels = [k for k in registry.KERNELS if (k.op, k.backend, k.variant) == (op, name, variant)]
-    return kernels[0].dtypes if kernels else DTYPES
+    return OPS[op].kernels.get(backend, DTYPES)
 
 
 def precision(backend, dtype):

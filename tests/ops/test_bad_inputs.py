@@ -1,6 +1,6 @@
 """Whatever is handed to an op of the table: a result, or one error that names an argument; never a crash.
 
-test_ops.py has each op's own list of wrong inputs. Here every array argument of every op in every backend is changed in
+test_contract.py has each op's own list of wrong inputs. Here every array argument of every op in every backend is changed in
 every way of CHANGES, most of them not foreseen by anybody; so are the arrays that a backward finds in its cache.
 """
 import re
@@ -10,7 +10,8 @@ import pytest
 from cases import cases, each, pair, sample, strided
 from tolerances import assert_same_bits
 
-from minillm.registry import Dims, choices
+from minillm.ops.table import Dims
+from minillm.registry import choices
 
 CHANGES = {
     "a list": lambda a: a.tolist(), "None": lambda a: None, "a number": lambda a: 3.5,

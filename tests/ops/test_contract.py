@@ -1,18 +1,35 @@
 """Tests generated from the op table: every op, in every built backend and dtype, keeps the contract of the op pair.
 
-A new op or kernel is tested by being listed in op_table.py; nothing here names one, but for two kinds: "decode" ops
-have a forward only, and "update" ops (adamw) write in place and have their own file.
+A new op or kernel is tested because its file has a SPEC; nothing here names one, but for two kinds: "decode" ops have a
+forward only, and "update" ops (adamw) write in place and have their own file.
 """
 import numpy as np
 import pytest
-from cases import (USUAL, arrays, cases, each, float_names, freeze, named_grads, named_outs, normal_like, one_changed,
-                   outputs, pair, precision, sample, strided, supported, unchanged)
+from cases import (
+    USUAL,
+    arrays,
+    cases,
+    each,
+    float_names,
+    freeze,
+    named_grads,
+    named_outs,
+    normal_like,
+    one_changed,
+    outputs,
+    pair,
+    precision,
+    sample,
+    strided,
+    supported,
+    unchanged,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tolerances import TOLERANCES, assert_close, assert_same_bits
 
 from minillm.gradcheck import gradcheck
-from minillm.registry import OPS, Dims
+from minillm.ops.table import OPS, Dims
 
 SMALL = settings(derandomize=True, deadline=None, max_examples=12, database=None)
 DIMS = st.builds(lambda B, T, NH, HS, V: Dims(B, T, NH * HS, NH, V), st.integers(1, 3), st.integers(1, 17),

@@ -17,9 +17,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from . import cross_entropy
 from ..checks import check_dout, check_dtype, check_float, check_into, check_shape
 from ..spec import CPU, FLOAT32, Spec, normals, random_targets, wrong
+from . import cross_entropy
 
 REFERENCE = SimpleNamespace(**vars(cross_entropy))
 CHUNK = 256     # rows of logits alive at a time
