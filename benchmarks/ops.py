@@ -37,8 +37,8 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
 
 
 def choices_of(spec, dtype, ladder):
-    """An op's implementations that take this dtype; a composite without a kernel gets its parts by auto. The CUDA emulator
-    is there to test, not to time."""
+    """An op's implementations that take this dtype; a composite without a kernel gets its parts by auto. The CUDA
+    emulator is there to test, not to time."""
     found = [choice for choice in choices(spec.name, dtype) if not choice.startswith("cudasim")]
     if spec.composite and found == ["numpy"]:
         found.append("auto")
@@ -55,7 +55,7 @@ def ours(spec, choice, args, dout):
 
 
 def in_bfloat16(choice):
-    """Does this implementation multiply in bfloat16, whatever its arrays are?"""
+    """Are the matmuls of this implementation in bfloat16, whatever its arrays are?"""
     return choice.endswith(("/bf16", "amx", "mma"))
 
 

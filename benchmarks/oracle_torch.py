@@ -1,7 +1,8 @@
 """PyTorch's counterpart of an op, as its SPEC has it: the same inputs, forward and backward timed apart.
 
 The forward builds its graph, as in training; the backward is autograd on that graph, kept for the next call. Weights
-are stored the way PyTorch likes them, (out, in), where ours are (in, out); gradients are transposed back to be compared.
+are stored the way PyTorch likes them, (out, in), where ours are (in, out); gradients are transposed back to be
+compared.
 """
 from functools import partial
 

@@ -137,5 +137,5 @@ def choices(op, dtype=None):
 
 
 def multiplies_by_tiles():
-    """Do the kernels in use multiply in bfloat16 by AMX?"""
+    """Are the matmuls of the kernels in use done in bfloat16 by AMX?"""
     return _cpp is not None and _cpp.__name__.endswith(".amx")

@@ -1,4 +1,4 @@
-"""The cases that op tests are generated from: the table's ops x built implementations x dtype, and small tools for them."""
+"""The cases that op tests are generated from: ops of the table x built implementations x dtype, and small tools."""
 import numpy as np
 import pytest
 from tolerances import same_bits
@@ -30,7 +30,7 @@ def supported(op, backend):
 
 
 def precision(backend, dtype):
-    """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels that multiply in that."""
+    """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels whose matmuls are in that."""
     return "bfloat16" if backend.endswith(("/bf16", "amx", "mma")) else dtype
 
 
@@ -75,7 +75,7 @@ def each(f, *outs):
 
 
 def one_changed(out, change):
-    """The output with `change` made to it; or, for a tuple, tuples in which one of them is changed, one after the other."""
+    """The output with `change` made to it; for a tuple, tuples in which one of them is changed, one after the other."""
     if not isinstance(out, tuple):
         return [change(out)]
     return [(*out[:i], change(part), *out[i + 1:]) for i, part in enumerate(out)]

@@ -1,7 +1,7 @@
 """Causal multi-head self-attention, between GPT-2's c_attn and c_proj (which are `linear`).
 
 qkv holds queries, keys and values side by side, (B, T, 3C); each splits into NH heads of HS = C / NH numbers.
-Per sequence and head, with t the row (who looks) and s the column (who is looked at), s <= t only:
+Per sequence and head, with t the position of a query and s that of a key, s <= t only:
 
     S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :t+1])
     out[t]  = sum over s of P[t, s] * v[s]
@@ -27,7 +27,11 @@ from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
 def attention_forward(qkv, n_head):
-    """qkv (B, T, 3C), n_head int dividing C -> out (B, T, C), cache."""
+    """Attend from each token to itself and those before it, in every head (Vaswani et al. 2017, eq. 1).
+
+    qkv (B, T, 3C), n_head int dividing C -> out (B, T, C), cache. Raises ValueError for another number of axes, or a
+    width that is not 3 * n_head * HS.
+    """
     check_float("qkv", qkv)
     check_shape("qkv", qkv, (None, None, None))
     check_heads(qkv.shape[2], n_head)
@@ -38,7 +42,7 @@ def attention_forward(qkv, n_head):
 
 
 def attention_backward(dout, cache):
-    """dout (B, T, C) -> dqkv (B, T, 3C)."""
+    """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
     qkv, n_head, P = cache
     B, T, C3 = qkv.shape
     check_dout(dout, (B, T, C3 // 3), qkv.dtype)

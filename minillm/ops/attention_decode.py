@@ -13,9 +13,10 @@ from .spec import CPU, Spec, normals, wrong
 
 
 def attention_decode(q, k, v):
-    """q (B, NH, T, HS), k and v (B, NH, S, HS) with S >= T -> out (B, T, NH*HS). Query t stands at position S - T + t.
+    """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t.
 
-    Raises ValueError for shapes or dtypes that do not fit, for HS = 0 and for more queries than keys.
+    q (B, NH, T, HS), k and v (B, NH, S, HS) with S >= T -> out (B, T, NH*HS). Raises ValueError for shapes or dtypes
+    that differ, for HS = 0 and for more queries than keys.
     """
     check_float("q", q)
     check_shape("q", q, (None, None, None, None))

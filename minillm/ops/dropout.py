@@ -21,21 +21,25 @@ from .spec import CPU, Spec, normals, wrong
 
 
 def dropout_forward(x, p, key):
-    """x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart."""
+    """Zero each number with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart. Raises
+    ValueError for another p, and for a key that is not three words of 64 bits.
+    """
     check_float("x", x)
     check_mask(p, key)
     return scaled(x, p, key), (p, key, x.shape, x.dtype)
 
 
 def dropout_backward(dout, cache):
-    """dout (...) -> dx (...)."""
+    """The gradient of dropout_forward, by the same mask: dout (...), cache -> dx (...)."""
     p, key, shape, dtype = cache
     check_dout(dout, shape, dtype)
     return scaled(dout, p, key)
 
 
 def check_mask(p, key):
-    """What a mask is made of."""
+    """Raise unless p and key can make a mask."""
     if not 0 <= p < 1:
         raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
     if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):

@@ -1,4 +1,4 @@
-"""Token and position embedding: a row lookup, plus another.
+"""Token and position embedding: a row of one table for each token, plus a row of another for its position.
 
     out[b, t] = wte[tokens[b, t]] + wpe[start + t]
 
@@ -22,8 +22,9 @@ from .spec import CPU, Spec, normals, wrong
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
-    """tokens (B, T) int, wte (V, C), wpe (block_size, C), start int -> out (B, T, C), cache.
+    """Look up each token's embedding and add that of its position (Radford et al. 2018).
 
+    tokens (B, T) int, wte (V, C), wpe (block_size, C), start int -> out (B, T, C), cache.
     Raises ValueError for a token outside [0, V), for start + T > block_size, for wrong shapes or dtypes.
     """
     check_float("wte", wte)
@@ -40,7 +41,7 @@ def embedding_forward(tokens, wte, wpe, start=0):
 
 
 def embedding_backward(dout, cache, into=None):
-    """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C).
+    """The gradients of embedding_forward, a scatter-add: dout (B, T, C), cache -> dwte (V, C), dwpe (block_size, C).
 
     into: a pair of such arrays to add to instead of fresh zeros (a batch names few rows of a large wte).
     """

@@ -1,4 +1,4 @@
-"""GELU, the tanh form: a smooth gate. Each number is kept in proportion to how likely a Gaussian falls below it.
+"""GELU, the tanh form: x times the normal CDF at x, element by element.
 
     gelu(x) = x * Phi(x),  and Phi(x) is close to  (1 + t) / 2  with
 
@@ -27,14 +27,14 @@ A = 0.044715
 
 
 def gelu_forward(x):
-    """x (...) -> out (...), cache."""
+    """GELU (tanh form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, section 2)."""
     check_float("x", x)
     t = np.tanh(K * (x + A * x * x * x))
     return 0.5 * x * (1 + t), (x,)
 
 
 def gelu_backward(dout, cache):
-    """dout (...) -> dx (...)."""
+    """The gradient of gelu_forward: dout (...), cache -> dx (...)."""
     (x,) = cache
     check_dout(dout, x.shape, x.dtype)
     t = np.tanh(K * (x + A * x * x * x))

@@ -25,7 +25,11 @@ from .spec import CPU, Spec, normals, wrong
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
-    """x (..., C), weight (C), bias (C), eps > 0 -> out (..., C), cache. ValueError for shapes or dtypes that differ."""
+    """Normalise each row, then scale and shift it (Ba et al. 2016).
+
+    x (..., C), weight (C), bias (C) -> out (..., C), cache. Raises ValueError for shapes or dtypes that differ, for
+    rows of no numbers and unless eps > 0.
+    """
     check_rows("x", x)
     if not x.shape[-1]:
         raise ValueError(f"x must have at least one number a row: got {x.shape}")
@@ -42,7 +46,10 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
 
 
 def layernorm_backward(dout, cache, into=None):
-    """dout (..., C) -> dx (..., C), dweight (C), dbias (C). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of layernorm_forward: dout (..., C), cache -> dx (..., C), dweight (C), dbias (C).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, weight, mean, rstd = cache
     check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)

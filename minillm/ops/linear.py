@@ -1,4 +1,4 @@
-"""Linear layer: every row of x times one matrix, plus one vector.
+"""Linear layer: a matmul of the rows of x with a weight, plus a bias.
 
     out[n, j] = sum over i of x[n, i] * weight[i, j]  +  bias[j]        x (N, I), weight (I, J), bias (J)
 
@@ -9,7 +9,7 @@ moves by x[n, i]. Nudge bias[j]: every row's out[n, j] moves by 1. The chain rul
     dweight[i, j] = sum over n of x[n, i] * dout[n, j]          ->  dweight = x.T @ dout
     dbias[j]      = sum over n of dout[n, j]                    ->  dbias   = dout.sum(0)
 
-Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the three products costs 2*N*I*J FLOPs,
+Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the three matmuls costs 2*N*I*J FLOPs,
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
@@ -18,7 +18,10 @@ from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
 def linear_forward(x, weight, bias):
-    """x (..., I), weight (I, J), bias (J) -> out (..., J), cache. Raises ValueError for shapes or dtypes that differ."""
+    """x @ weight + bias: x (..., I), weight (I, J), bias (J) -> out (..., J), cache.
+
+    Raises ValueError for shapes or dtypes that differ.
+    """
     check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
     check_shape("bias", bias, (weight.shape[1],))
@@ -30,7 +33,10 @@ def linear_forward(x, weight, bias):
 
 
 def linear_backward(dout, cache, into=None):
-    """dout (..., J) -> dx (..., I), dweight (I, J), dbias (J). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of linear_forward: dout (..., J), cache -> dx (..., I), dweight (I, J), dbias (J).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, weight = cache
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dx = rows(dout) @ weight.T                    # (N, J) @ (J, I) -> (N, I)

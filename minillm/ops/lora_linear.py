@@ -1,9 +1,9 @@
-"""A linear layer that stays as it is, with a small one beside it that learns: low-rank adaptation.
+"""Low-rank adaptation (LoRA): a frozen linear layer plus a trainable low-rank update.
 
     out = x @ weight + bias + scale * h @ b,    h = drop(x) @ a        x (N, I), a (I, r), b (r, J), r small
 
 weight and bias are frozen, so they have no gradient, no moments and no update: only r (I + J) numbers learn instead of
-I J. With b = 0 at the start the layer is the frozen one. dout reaches x on both roads:
+I J. With b = 0 at the start the layer is the frozen one. dout reaches x through both branches:
 
     dh = scale * dout @ b.T                     (N, r)
     da = drop(x).T @ dh,   db = scale * h.T @ dout
@@ -18,10 +18,11 @@ from .spec import Spec, normals, wrong
 
 
 def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
-    """x (..., I), weight (I, J), bias (J), a (I, r), b (r, J) -> out (..., J), cache.
+    """A frozen linear layer plus scale * drop(x) @ a @ b (Hu et al. 2021, section 4.1).
 
-    scale: alpha / r. p, key: dropout on the way to `a`, as in ops/dropout.py. Raises ValueError for shapes or dtypes that
-    do not fit, for p outside [0, 1) and for a key that is not three words.
+    x (..., I), weight (I, J), bias (J), a (I, r), b (r, J) -> out (..., J), cache. scale: alpha / r. p, key: dropout on
+    the way to `a`, as in ops/dropout.py. Raises ValueError for shapes or dtypes that do not fit, for p outside [0, 1)
+    and for a key that is not three words.
     """
     check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
@@ -40,7 +41,10 @@ def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
 
 
 def lora_linear_backward(dout, cache, into=None):
-    """dout (..., J) -> dx (..., I), da (I, r), db (r, J). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of lora_linear_forward: dout (..., J), cache -> dx (..., I), da (I, r), db (r, J).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, dropped, h, weight, a, b, scale, p, key = cache
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dh = scale * (rows(dout) @ b.T)                                       # (N, J) @ (J, r) -> (N, r)

@@ -1,4 +1,4 @@
-"""The MLP of a transformer block: widen to 4C, gate, come back. Each token by itself.
+"""The MLP of a transformer block: expand to 4C, GELU, project back to C, for each token by itself.
 
     h = x @ fc_weight + fc_bias            (N, C)  -> (N, 4C)     `linear`
     a = gelu(h)                            (N, 4C) -> (N, 4C)     `gelu`
@@ -23,7 +23,10 @@ REFERENCE = SimpleNamespace(**{**vars(linear), **vars(gelu)})
 
 
 def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
-    """x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out (..., C), cache."""
+    """linear, GELU, linear: x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out, cache.
+
+    out has the shape of x. Raises ValueError for shapes or dtypes that differ. ops: the namespace of the smaller ops.
+    """
     check_rows("x", x)
     check_shape("fc_weight", fc_weight, (x.shape[-1], None))
     check_shape("fc_bias", fc_bias, (fc_weight.shape[1],))
@@ -39,7 +42,10 @@ def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
 
 
 def mlp_backward(dout, cache, into=None, ops=REFERENCE):
-    """dout (..., C) -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias. into: the last four, to add to."""
+    """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias.
+
+    into: the last four, to add to instead of fresh arrays.
+    """
     fc_cache, gelu_cache, proj_cache = cache
     da, dproj_weight, dproj_bias = ops.linear_backward(dout, proj_cache, into=into and into[2:])
     dh = ops.gelu_backward(da, gelu_cache)

@@ -1,7 +1,8 @@
 """What the row of an op is made of: each op's file ends with a `SPEC`, and table.py collects them.
 
-To add an op, write minillm/ops/NAME.py (copy gelu.py: a derivation, forward, backward, SPEC) and, for a compiled kernel,
-csrc/cpu/NAME.cpp; a test follows this very recipe. Gradient checks, tests, benchmarks and `minillm info` find it there.
+To add an op, write minillm/ops/NAME.py (copy gelu.py: a derivation, forward, backward, SPEC) and, for a compiled
+kernel, csrc/cpu/NAME.cpp; a test follows this very recipe. Gradient checks, tests, benchmarks and `minillm info` find
+it there.
 """
 import re
 from collections.abc import Callable
@@ -63,11 +64,11 @@ class Signature(NamedTuple):
 class Spec:
     """One op. `sample(rng, dtype, dims)` gives {argument: value} in the order of the signature.
 
-    c: what a C kernel of the op is called with, forward and backward: "results <- inputs; scalars". Sizes are letters (B T
-    C N NH HS OC V, N rows); a scalar is a size or an argument of the op, and one that is left out has its sample's value.
+    c: what a C kernel of the op is called with, forward and backward: "results <- inputs; scalars". Sizes are letters
+    (B T C NH HS OC V, N rows); a scalar is a size or an argument of the op, and one left out has its sample's value.
     kernels: the compiled ones that exist, {"cpu" or "cpu/variant": dtypes}.
-    torch: the same op by PyTorch, called as torch(the module, **arguments), differentiated by autograd; for an update it
-    returns two functions: one step, and what the arrays hold then.
+    torch: the same op by PyTorch, called as torch(the module, **arguments), differentiated by autograd; for an update
+    it returns two functions: one step, and what the arrays hold then.
     """
 
     name: str
@@ -90,7 +91,8 @@ class Spec:
         return [Signature.read(text) for text in self.c]
 
     def traffic(self, args, out):
-        """Bytes that must move at least, (forward, backward), for arguments and output: each array in once, out once."""
+        """Bytes that must move at least, (forward, backward), for arguments and output: each array in once, out
+        once."""
         arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
         if self.kind == "update":
             total = sum(array.nbytes for array in arrays.values())
@@ -143,8 +145,8 @@ CHANGES = {     # what can be wrong with an array, by name
 
 
 def wrong(argument, *changes, error=None):
-    """Rows of an op's `bad`: changes by their names in CHANGES, or values to put in the argument's place. The op must raise
-    a ValueError that holds `error` (default: the argument's name)."""
+    """Rows of an op's `bad`: changes by their names in CHANGES, or values to put in the argument's place. The op must
+    raise a ValueError that holds `error` (default: the argument's name)."""
     return tuple((f"{argument} {change}", argument, CHANGES[change], error or argument) if isinstance(change, str) else
                  (f"{argument} = {change}", argument, lambda _, value=change: value, error or argument)
                  for change in changes)

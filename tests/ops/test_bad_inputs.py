@@ -1,7 +1,8 @@
 """Whatever is handed to an op of the table: a result, or one error that names an argument; never a crash.
 
-test_contract.py has each op's own list of wrong inputs. Here every array argument of every op in every backend is changed in
-every way of CHANGES, most of them not foreseen by anybody; so are the arrays that a backward finds in its cache.
+test_contract.py has each op's own list of wrong inputs. Here every array argument of every op in every backend is
+changed in every way of CHANGES, most of them not foreseen by anybody; so are the arrays that a backward finds in its
+cache.
 """
 import re
 
@@ -26,7 +27,8 @@ CHANGES = {
     "between addresses": lambda a: np.frombuffer(bytearray(1) + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
     "other bytes first": lambda a: a.astype(a.dtype.newbyteorder()),
     **{dtype: lambda a, dtype=dtype: a.astype(dtype) for dtype in (
-        "float16", "float32", "float64", "longdouble", "complex64", "int8", "int64", "uint16", "bool", "object", "str")},
+        "float16", "float32", "float64", "longdouble", "complex64", "int8", "int64", "uint16", "bool", "object",
+        "str")},
     "huge": lambda a: np.full_like(a, np.finfo(a.dtype).max if a.dtype.kind == "f" else np.iinfo(a.dtype).max),
     "lowest": lambda a: np.full_like(a, -np.inf if a.dtype.kind == "f" else np.iinfo(a.dtype).min),
 }
@@ -86,7 +88,7 @@ def test_any_cache(op, backend, dtype):
     for i in [i for i, item in enumerate(cache) if isinstance(item, np.ndarray)]:
         for label in ("None", "no axis", "columns", "float64"):
             changed = (*cache[:i], CHANGES[label](cache[i]), *cache[i + 1:])
-            if (op, label) == ("embedding", "float64"):                         # of wte and wpe only the shapes are read
+            if (op, label) == ("embedding", "float64"):             # of wte and wpe only the shapes are read
                 continue
             with pytest.raises(ValueError):
                 backward(dout, changed)
@@ -106,7 +108,7 @@ def test_the_cache_of_another_precision_is_refused(op):
 
 @cpu_only
 def test_numbers_between_addresses():
-    """Refused for floats; ids are copied, as those of another integer dtype are. The sanitizer says who reads them as is."""
+    """Refused for floats; ids are copied, as are those of another integer dtype. The sanitizer says who reads them."""
     between, args = CHANGES["between addresses"], sample("linear", "float32")
     with pytest.raises(ValueError, match="weight must be aligned"):
         pair("linear", "cpu")[0](**args | {"weight": between(args["weight"])})

@@ -158,8 +158,8 @@ def test_inputs_and_cache_are_untouched(op, backend, dtype):
 
 @every_output
 def test_results_are_fresh(op, backend, dtype):
-    """No result shares memory with an input; no gradient with dout, the cache or another gradient, unless it is that very
-    array twice: residual_layernorm's two inputs have one and the same gradient."""
+    """No result shares memory with an input; no gradient with dout, the cache or another gradient, unless it is that
+    very array twice: residual_layernorm's two inputs have one and the same gradient."""
     args = sample(op, dtype)
     forward, *backward = pair(op, backend)
     result = forward(**args)

@@ -78,7 +78,7 @@ def cross_entropy_forgets_ignored(dout, cache):
     return dlogits * dout[:, None]
 
 
-def stream_forgets_the_identity(douts, cache):
+def residual_forgets_the_identity(douts, cache):
     """Only LayerNorm's way back."""
     return ops.residual_layernorm_backward((None, douts[1]), cache)
 
@@ -114,7 +114,7 @@ def grpo_ignores_the_clip(dout, cache):
     return ops.grpo_loss_backward(dout, (gain, np.ones_like(free), back, beta))
 
 
-def lora_forgets_the_second_road(dout, cache):
+def lora_forgets_the_low_rank_branch(dout, cache):
     _, da, db = ops.lora_linear_backward(dout, cache)
     return ops.linear_backward(dout, (cache[0], cache[3]))[0], da, db
 
@@ -127,9 +127,9 @@ PLANTED = [   # op, wrong backward, the gradients that are wrong
     ("attention", attention_without_scale, ["qkv"]),
     ("gelu", gelu_wrong_constant, ["x"]),
     ("cross_entropy", cross_entropy_forgets_ignored, ["logits"]),
-    ("residual_layernorm", stream_forgets_the_identity, ["x", "y"]),
+    ("residual_layernorm", residual_forgets_the_identity, ["x", "y"]),
     ("dropout", dropout_forgets_the_scale, ["x"]),
-    ("lora_linear", lora_forgets_the_second_road, ["x"]),
+    ("lora_linear", lora_forgets_the_low_rank_branch, ["x"]),
     ("distillation_loss", distillation_squares_no_temperature, ["logits"]),
     ("distillation_loss", distillation_forgets_ignored, ["logits"]),
     ("dpo_loss", dpo_without_smoothing, ["chosen", "rejected"]),

@@ -20,7 +20,7 @@ def test_every_forward_belongs_to_a_spec_of_its_file():
              if isinstance(node, ast.FunctionDef) and node.name.endswith(("_forward", "_backward", "_update"))
              and not node.name.startswith("torch_")}
     assert found == {name: op for op, spec in OPS.items() for name in functions(spec) if name != op}
-    assert set(minillm.ops.__all__) == set(REFERENCE) and all(getattr(minillm.ops, name) is f for name, f in REFERENCE.items())
+    assert {name: getattr(minillm.ops, name) for name in minillm.ops.__all__} == REFERENCE
 
 
 def test_an_op_its_file_and_its_spec_share_a_name():
@@ -58,22 +58,24 @@ def test_costs_are_positive_and_grow(op):
 
 
 def test_traffic_by_hand():
-    """At B=2, T=5, C=8 in float32. LayerNorm: x, weight and bias in and out, x out; back dout in, dx, dweight, dbias out. Of a
-    gathered table only the rows that were looked up count; the gradient that two arguments share is written once."""
-    x, row = 4 * 80, 4 * 8
-    expected = {"layernorm": (2 * x + 2 * row, 3 * x + 4 * row), "residual_layernorm": (4 * x + 2 * row, 4 * x + 4 * row),
-                "embedding": (8 * 10 + x + 4 * 64 + x, 8 * 10 + x + 4 * 64 + 4 * 88 + 4 * 64 + x)}
+    """At B=2, T=5, C=8, V=11 in float32: inputs and output; then inputs, dout and gradients. Of a gathered table only as
+    many rows count as there are tokens; of two arguments with one gradient, one is read and one gradient written."""
+    x, row, wte, wpe, tokens = 4 * 2 * 5 * 8, 4 * 8, 4 * 11 * 8, 4 * 8 * 8, 8 * 2 * 5
+    expected = {"layernorm": (x + 2 * row + x, x + 2 * row + x + x + 2 * row),
+                "residual_layernorm": (2 * x + 2 * row + 2 * x, x + 2 * row + 2 * x + x + 2 * row),
+                "embedding": (tokens + x + wpe + x, tokens + x + wpe + x + wte + wpe)}
     for op, moved in expected.items():
         assert OPS[op].traffic(sample(op, "float32"), output(OPS[op], sample(op, "float32"))) == moved
 
 
 def sizes(arguments, values):
-    """The sizes that letters stand for, from arrays: x[B,T,3C] of shape (2, 5, 24) is B=2, T=5, C=8. A shape of one letter takes
-    an array of any shape as a row."""
+    """The sizes that letters stand for, from arrays: x[B,T,3C] of shape (2, 5, 24) is B=2, T=5, C=8. A shape of one
+    letter takes an array of any shape as a row."""
     found = {}
     for argument in arguments:
         value = np.asarray(values[argument.name])
-        for size, letters in zip(value.shape if len(argument.shape) > 1 else (value.size,), argument.shape, strict=True):
+        shape = value.shape if len(argument.shape) > 1 else (value.size,)
+        for size, letters in zip(shape, argument.shape, strict=True):
             factor, letter = int("".join(filter(str.isdigit, letters)) or 1), letters.lstrip("0123456789")
             assert size == factor * (found.setdefault(letter, size // factor) if letter else 1), argument
     return found
@@ -81,13 +83,15 @@ def sizes(arguments, values):
 
 @pytest.mark.parametrize("op", OPS)
 def test_the_forwards_c_signature_fits(op):
-    """It takes every array of the op, in the shapes of the samples, and gives the output; every size is among its scalars."""
+    """It takes every array of the op, in the samples' shapes, and gives the output; its scalars hold every size."""
     spec, args = OPS[op], sample(op, "float32")
     forward = spec.signatures()[0]
     out = None if spec.kind == "update" else output(spec, args)
-    outs = dict(zip([a.name for a in forward.results], out if isinstance(out, tuple) else (out,)))      # what it caches follows
-    values = args | (outs if out is not None else {}) | ({"wpe": args["wpe"][:5]} if op == "embedding" else {})          # a position for each token
-    assert "out" in outs or spec.kind == "update"
+    outs = out if isinstance(out, tuple) else () if out is None else (out,)
+    values = args | dict(zip([a.name for a in forward.results], outs))                  # what it caches comes after
+    if op == "embedding":
+        values["wpe"] = values["wpe"][:args["tokens"].shape[1]]                         # from the first position on
+    assert "out" in values or spec.kind == "update"
     found = sizes([a for a in (*forward.results, *forward.inputs) if a.name in values], values)
     assert set(found) <= set(forward.scalars) <= set(args) | {"B", "T", "S", "C", "NH", "HS", "OC", "R", "V", "N"}
     arrays = {name for name, value in args.items() if isinstance(value, (np.ndarray, tuple))}
@@ -96,8 +100,8 @@ def test_the_forwards_c_signature_fits(op):
 
 @pytest.mark.parametrize("op", [op for op, spec in OPS.items() if spec.kind == "pair"])
 def test_the_backwards_c_signature_fits(op):
-    """It is given dout, inputs and results of the forward; it returns a gradient for each differentiable argument, in order,
-    and adds to those of parameters, as `into` does."""
+    """It is given dout, inputs and results of the forward; it returns a gradient for each differentiable argument, in
+    order, and adds to those of parameters, as `into` does."""
     spec, (forward, backward) = OPS[op], OPS[op].signatures()
     assert [a.name for a in backward.results] == [f"d{name}" for name in spec.differentiable
                                                   if name not in spec.shared_gradient]
@@ -112,7 +116,8 @@ def test_the_backwards_c_signature_fits(op):
 def test_a_c_signature_is_read():
     read = minillm.ops.spec.Signature.read("dwte[V,C]+= <- dout[B,T,3C] tokens[B,T]:int; B T C V start")
     assert [tuple(a) for a in read.results] == [("dwte", ("V", "C"), "real", True)]
-    assert [tuple(a) for a in read.inputs] == [("dout", ("B", "T", "3C"), "real", False), ("tokens", ("B", "T"), "int", False)]
+    assert [tuple(a) for a in read.inputs] == [("dout", ("B", "T", "3C"), "real", False),
+                                               ("tokens", ("B", "T"), "int", False)]
     assert read.scalars == ("B", "T", "C", "V", "start")
 
 

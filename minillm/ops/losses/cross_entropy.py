@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy in one op: how surprised is the model by the right token, row by row.
+"""Softmax and cross-entropy in one op: the negative log-probability of the right token, row by row.
 
 For one row of logits z over V tokens, and the right token y:
 
@@ -21,7 +21,11 @@ from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
 def cross_entropy_forward(logits, targets, ignore_index=-1):
-    """logits (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache."""
+    """-log softmax(logits)[target] of each row; 0 where the target is ignore_index.
+
+    logits (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache. Raises ValueError
+    otherwise.
+    """
     check_float("logits", logits)
     check_shape("logits", logits, (None, None))
     if not logits.shape[1]:
@@ -37,7 +41,7 @@ def cross_entropy_forward(logits, targets, ignore_index=-1):
 
 
 def cross_entropy_backward(dout, cache):
-    """dout (N,) -> dlogits (N, V)."""
+    """The gradient of cross_entropy_forward: dout (N,), cache -> dlogits (N, V)."""
     logits, targets, valid, top, logsum = cache
     check_dout(dout, targets.shape, logits.dtype)
     dlogits = np.exp(logits - top[:, None] - logsum[:, None])            # p, (N, V)

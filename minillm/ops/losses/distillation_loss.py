@@ -1,4 +1,4 @@
-"""Distillation: learn what a teacher thinks of every token, not only which one came.
+"""Distillation loss: cross-entropy with the targets, mixed with the KL divergence from a teacher's softened softmax.
 
 For one row: the student's logits z, the teacher's u over V tokens, the right token y, a temperature T and a weight w:
 
@@ -21,8 +21,9 @@ from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
 def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=0.9, ignore_index=-1):
-    """logits, teacher (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache.
+    """(1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student) of each row (Hinton et al. 2015).
 
+    logits, teacher (N, V), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache.
     Raises ValueError for other shapes or dtypes, temperature <= 0, or weight outside [0, 1].
     """
     check_float("logits", logits)
@@ -49,7 +50,7 @@ def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=
 
 
 def distillation_loss_backward(dout, cache):
-    """dout (N,) -> dlogits (N, V)."""
+    """The gradient of distillation_loss_forward, with the teacher a constant: dout (N,), cache -> dlogits (N, V)."""
     logs, soft_logs, p, targets, valid, temperature, weight = cache
     check_dout(dout, targets.shape, logs.dtype)
     dlogits = np.exp(logs)                                               # softmax(z), (N, V)

@@ -20,8 +20,9 @@ from ..spec import Spec, normals, wrong
 
 
 def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label_smoothing=0.0):
-    """chosen, rejected, ref_chosen, ref_rejected (N,): log-probabilities of answers in nats -> losses (N,), cache.
+    """The DPO loss of pairs of answers (Rafailov et al. 2023, eq. 7).
 
+    chosen, rejected, ref_chosen, ref_rejected (N,): log-probabilities of answers in nats -> losses (N,), cache.
     Raises ValueError for other shapes or dtypes, beta <= 0, or label_smoothing outside [0, 0.5).
     """
     check_float("chosen", chosen)
@@ -39,7 +40,7 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
 
 
 def dpo_loss_backward(dout, cache):
-    """dout (N,) -> dchosen (N,), drejected (N,)."""
+    """The gradients of dpo_loss_forward: dout (N,), cache -> dchosen (N,), drejected (N,)."""
     z, beta, label_smoothing = cache
     check_dout(dout, z.shape, z.dtype)
     dchosen = dout * beta * (np.exp(log_sigmoid(z)) - (1 - label_smoothing))
@@ -65,5 +66,6 @@ SPEC = Spec(
     + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0) + wrong("label_smoothing", 0.5, -0.1),
     flops=lambda d: (12 * d.B * d.T, 8 * d.B * d.T),
     c=("out[N] <- chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing",
-       "dchosen[N] drejected[N] <- dout[N] chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing"),
+       "dchosen[N] drejected[N] <- dout[N] chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; "
+       "N beta label_smoothing"),
     torch=torch_dpo_loss)

@@ -8,9 +8,10 @@ model that sampled it, and ref_logp under a fixed reference:
     kl   = exp(ref_logp - logp) - (ref_logp - logp) - 1
     loss = -min(r A, clip(r, 1 - e, 1 + e) A) + beta kl
 
-The minimum takes away the reason to move r further than e in the direction of A (Schulman et al. 2017, arXiv 1707.06347,
-equation 7). kl estimates the divergence from the reference without bias and is never negative. Source: Shao et al. 2024
-(arXiv 2402.03300), equations 3 and 4. Where the minimum is the clipped side the loss does not depend on logp, so
+The minimum takes away the reason to move r further than e in the direction of A (Schulman et al. 2017, arXiv
+1707.06347, equation 7). kl estimates the divergence from the reference without bias and is never negative. Source: Shao
+et al. 2024 (arXiv 2402.03300), equations 3 and 4. Where the minimum is the clipped side the loss does not depend on
+logp, so
 
     dloss/dlogp = -r A [r A <= clip(r) A] + beta (1 - exp(ref_logp - logp))
 """
@@ -21,8 +22,9 @@ from ..spec import Spec, normals, wrong
 
 
 def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04):
-    """logp, old_logp, ref_logp, advantages (N,), one row a token, in nats -> losses (N,), cache.
+    """The clipped policy gradient of each token with a KL penalty, beta (Shao et al. 2024, eqs. 3 and 4).
 
+    logp, old_logp, ref_logp, advantages (N,), one row a token, in nats -> losses (N,), cache.
     Raises ValueError for other shapes or dtypes, clip outside (0, 1), or beta < 0.
     """
     check_float("logp", logp)
@@ -43,7 +45,7 @@ def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04)
 
 
 def grpo_loss_backward(dout, cache):
-    """dout (N,) -> dlogp (N,)."""
+    """The gradient of grpo_loss_forward: dout (N,), cache -> dlogp (N,)."""
     gain, free, back, beta = cache
     check_dout(dout, gain.shape, gain.dtype)
     return dout * (-np.where(free, gain, 0).astype(gain.dtype) + beta * (1 - np.exp(back)))

@@ -1,4 +1,4 @@
-"""The tied head and the loss as one op, chunk by chunk: the B*T x V logits are never all in memory.
+"""The tied output head and cross-entropy as one op, chunk by chunk: the B*T x V logits are never all in memory.
 
     logits = x @ wte.T            (N, C) @ (C, V) -> (N, V)      then  losses = cross_entropy(logits, targets)
 
@@ -9,7 +9,7 @@ independent: 256 of them at a time need 51 MB, which is used and dropped. Going 
     dx      = dlogits @ wte                        (n, V) @ (V, C) -> (n, C)
     dwte   += dlogits.T @ x                        (V, n) @ (n, C) -> (V, C)     summed over chunks
 
-the forward's logits are gone, so the backward makes them again: one more product (2*N*C*V FLOPs) is the price of the
+the forward's logits are gone, so the backward recomputes them: one more matmul (2*N*C*V FLOPs) is the price of the
 memory. The weight is wte itself, (V, C): GPT-2 ties the head to the token embedding (Press & Wolf 2017, arXiv
 1608.05859), so wte's whole gradient is this dwte plus the embedding's.
 """
@@ -26,7 +26,11 @@ CHUNK = 256     # rows of logits alive at a time
 
 
 def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE):
-    """x (N, C), wte (V, C), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache."""
+    """cross_entropy of the logits x @ wte.T, which are never all in memory.
+
+    x (N, C), wte (V, C), targets (N,) int in [0, V) or ignore_index -> losses (N,) in nats, cache. Raises ValueError
+    for shapes or dtypes that differ, and other targets. ops: the namespace that cross_entropy is taken from.
+    """
     check_float("x", x)
     check_shape("x", x, (None, None))
     check_shape("wte", wte, (None, x.shape[1]))
@@ -42,14 +46,17 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
 
 
 def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
-    """dout (N,) -> dx (N, C), dwte (V, C). into: (dwte,) to add to instead of fresh zeros."""
+    """The gradients of linear_cross_entropy_forward: dout (N,), cache -> dx (N, C), dwte (V, C).
+
+    into: (dwte,) to add to instead of fresh zeros.
+    """
     x, wte, targets, ignore_index = cache
     check_dout(dout, targets.shape, x.dtype)
     into = (np.zeros_like(wte),) if into is None else into
     check_into("into", into, (wte.shape,), x.dtype)
     dx, (dwte,) = np.empty_like(x), into
     for chunk in chunks(len(x)):
-        logits = x[chunk] @ wte.T                                        # (n, V), made again
+        logits = x[chunk] @ wte.T                                        # (n, V), recomputed
         _, cache = ops.cross_entropy_forward(logits, targets[chunk], ignore_index)
         dlogits = ops.cross_entropy_backward(dout[chunk], cache)         # (n, V)
         dx[chunk] = dlogits @ wte

@@ -7,10 +7,10 @@ With gradient g, first moment m, second moment v (both start at 0) and step numb
     w = w - lr * weight_decay * w                   (decoupled decay, for the first n_decayed numbers only)
     w = w - lr * mhat / (sqrt(vhat) + eps)
 
-mhat and vhat undo the bias towards the zero start: after one step mhat = g exactly. Decay acts on w itself and does
-not pass through the moments, which is the W in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
-`scale` multiplies g first: that is gradient clipping in the same pass over memory. So is `bits`, a copy of w rounded to
-bfloat16 for products in that type (AdamW.keep_bits says what for).
+mhat and vhat undo the bias towards the zero start: after one step mhat = g exactly. Decay acts on w itself and does not
+pass through the moments, which is the W in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2). `scale`
+multiplies g first: that is gradient clipping in the same pass over memory. So is `bits`, the bf16 weight copy for
+matmuls in that type, of which w is the master (AdamW.keep_bits says what for).
 """
 import math
 
@@ -23,9 +23,10 @@ from ..spec import CPU, Spec, normals, wrong
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0,
                  bits=None):
-    """Update w, m, v in place. w, grad, m, v: (P,) of one dtype; step counts from 1; n_decayed in [0, P].
+    """One step of AdamW, in place on w, m and v (Loshchilov & Hutter 2019, algorithm 2).
 
-    bits: None, or (P,) uint16 that receives the new w rounded to bfloat16 (to nearest even), w being float32.
+    w, grad, m, v: (P,) of one dtype; step counts from 1; n_decayed in [0, P]. bits: None, or (P,) uint16 that receives
+    the new w rounded to bfloat16 (to nearest even), w being float32. Raises ValueError for anything else.
     """
     check_float("w", w)
     for name, array in (("w", w), ("grad", grad), ("m", m), ("v", v)):
@@ -70,7 +71,8 @@ def torch_adamw(torch, w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay,
         parameter = w[part].clone().requires_grad_()
         parameter.grad = grad[part] * scale
         groups.append({"params": [parameter], "weight_decay": decay})
-        states.append({"step": torch.tensor(float(step - 1)), "exp_avg": m[part].clone(), "exp_avg_sq": v[part].clone()})
+        states.append({"step": torch.tensor(float(step - 1)),
+                       "exp_avg": m[part].clone(), "exp_avg_sq": v[part].clone()})
     parameters = [group["params"][0] for group in groups]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, fused=True)
     optimizer.state.update(zip(parameters, states))

@@ -2,8 +2,9 @@
 
     sum over i of x[i]^2
 
-float32 would not do: its squares overflow from 1.8e19 on, and a sum over 124 million of them loses its last digits. Summed in
-fixed pieces, and the pieces in order, so that the result does not depend on the number of threads. Not differentiable.
+float32 would not do: its squares overflow from 1.8e19 on, and a sum over 124 million of them loses its last digits.
+Summed in fixed pieces, and the pieces in order, so that the result does not depend on the number of threads. Not
+differentiable.
 """
 import math
 
@@ -12,11 +13,11 @@ import numpy as np
 from ..checks import check_float, check_shape
 from ..spec import CPU, Spec, normals, wrong
 
-PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in the cache
+PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in L2
 
 
 def sum_squares(x):
-    """x (P,) -> float. NaN or infinity in x gives NaN or infinity."""
+    """The sum of x[i]^2: x (P,) of real floats -> float; NaN or infinity in x gives NaN or infinity."""
     check_float("x", x)
     check_shape("x", x, (None,))
     if x.dtype.kind == "c":
