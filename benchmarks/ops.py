@@ -3,8 +3,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from minillm.kernels.select import choices, select
 from minillm.ops.table import OPS, REFERENCE, Dims, functions
-from minillm.registry import choices, select
 
 from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from tolerances import same_bits
 
+from minillm.kernels.select import choices, select
 from minillm.ops.table import OPS, Dims, functions
-from minillm.registry import choices, select
 
 USUAL = Dims()
 DTYPES = ("float32", "float64")

@@ -7,8 +7,8 @@ import pytest
 from cases import BACKENDS, outputs, sample
 from tolerances import assert_close
 
-from minillm import registry
-from minillm.registry import OPS, choices, functions, select
+from minillm.kernels import select as registry
+from minillm.kernels.select import OPS, choices, functions, select
 
 
 @pytest.mark.parametrize("backend", ["auto", "numpy", *BACKENDS[1:]])

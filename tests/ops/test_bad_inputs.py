@@ -11,8 +11,8 @@ import pytest
 from cases import cases, each, pair, sample, strided
 from tolerances import assert_same_bits
 
+from minillm.kernels.select import choices
 from minillm.ops.table import Dims
-from minillm.registry import choices
 
 CHANGES = {
     "a list": lambda a: a.tolist(), "None": lambda a: None, "a number": lambda a: 3.5,

@@ -8,8 +8,8 @@ from cases import every, pair, precision, sample
 from tolerances import assert_close
 
 from minillm import ops as reference
+from minillm.kernels.select import choices
 from minillm.ops.table import Dims
-from minillm.registry import choices
 
 
 @every("cross_entropy")

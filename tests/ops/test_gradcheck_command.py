@@ -1,8 +1,8 @@
 """`minillm gradcheck` as README has it: the whole table, every op in every backend. (test_cli.py has its options.)"""
 import json
 
-from minillm import registry
 from minillm.__main__ import main
+from minillm.kernels import select as registry
 from minillm.ops.table import OPS
 
 
