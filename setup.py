@@ -64,7 +64,7 @@ def wanted():
     if not said:
         for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ      # pip's is for this machine
         said = ("all" if for_others else "best,text,data") + ",cuda" * (cuda == "auto" and has_driver())
-    best = runpy.run_path("minillm/_cpp/__init__.py")["best"]()
+    best = runpy.run_path("minillm/kernels/load.py")["best"]()
     names = said.replace("all", ",".join(set(PARTS) - {"cuda"})).replace("best", best).replace("none", "").split(",")
     if unknown := set(names) - {*PARTS, ""}:
         raise SystemExit(f"MINILLM_BUILD: no part {', '.join(unknown)}: expected all, none, best, {', '.join(PARTS)}")

@@ -12,9 +12,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from minillm import GPT, Tokenizer, full
-from minillm.data.shards import open_shards
-from minillm.files import write_json
+from minillm import GPT, Tokenizer
+from minillm.recipes import story as full
+from minillm.data.shards.format import open_shards
+from minillm.storage.atomic import write_json
 
 from . import machine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.registry import OPS, Dims
+from minillm.kernels.select import OPS, Dims
 
 from .step import entrant, row
 from .workers import peak_rss, race
@@ -91,7 +91,7 @@ def resident():
 
 
 def minillm_side(threads):
-    from minillm.registry import select
+    from minillm.kernels.select import select
     ops = select("auto")
 
     def run(qkv, dout):

@@ -7,7 +7,7 @@ arithmetic. All start from the same random weights, and their logits must agree 
 """
 import numpy as np
 
-from minillm.params import gpt_shapes
+from minillm.models.params import gpt_shapes
 
 from .machine import meminfo
 from .step import by_name, entrant, job_for, row, sizes

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.data import minhash
-from minillm.data.minhash import WORD, Lsh, fold
+from minillm.data.dedup import minhash
+from minillm.data.dedup.minhash import WORD, Lsh, fold
 
 from .tokenizer import standard_library
 from .workers import environment, peak_rss
@@ -231,7 +231,7 @@ def functions(name, threads):
 
 
 def time_command(folder):
-    from minillm.data import dedup
+    from minillm.data.dedup import dedup
     path = Path(folder) / "big.jsonl"
     started = time.process_time()
     report = dedup.dedup([path], Path(folder) / "kept.jsonl", dedup.Options(memory=2**28, threads=1))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm import registry
-from minillm.files import atomic_write
+from minillm.kernels import select as registry
+from minillm.storage.atomic import atomic_write
 
 from . import gpu_check, gpu_time
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm import registry
+from minillm.kernels import select as registry
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 PRODUCT = 2048              # n of the n x n x n product

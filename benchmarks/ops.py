@@ -3,7 +3,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, traffic
+from minillm.kernels.select import KERNELS, OPS, Dims, choices, functions, select, traffic
 
 from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
 

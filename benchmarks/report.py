@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-from minillm.files import atomic_write, write_json
+from minillm.storage.atomic import atomic_write, write_json
 
 RESULTS = Path(__file__).parent / "results"
 MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"

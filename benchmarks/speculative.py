@@ -8,11 +8,12 @@ import statistics
 
 import numpy as np
 
-from minillm import GPT, speculative
-from minillm.data.shards import open_shards
-from minillm.generate import steps
-from minillm.posttrain.pair import prompts_from, race, relative_costs
-from minillm.sampling import Sampling
+from minillm import GPT
+from minillm.generation import speculative
+from minillm.data.shards.format import open_shards
+from minillm.generation.decode import steps
+from minillm.recipes.draft_pair import prompts_from, race, relative_costs
+from minillm.generation.sampling import Sampling
 
 KS, TEMPERATURES = (3, 5, 8), (0.0, 0.8)
 PROMPTS, LENGTH = 8, 96

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from minillm.config import GPTConfig
-from minillm.model import initialise
-from minillm.params import gpt_shapes
-from minillm.registry import OPS, Dims
-from minillm.train import copy_pays
+from minillm.models.gpt2 import initialise
+from minillm.models.params import gpt_shapes
+from minillm.kernels.select import OPS, Dims
+from minillm.train.loop import copy_pays
 
 from .machine import meminfo
 from .workers import fitting, race

@@ -9,7 +9,7 @@ from inspect import isgenerator
 from pathlib import Path
 
 from minillm.progress import Progress
-from minillm.registry import OPS, Dims
+from minillm.kernels.select import OPS, Dims
 
 from . import attention_lengths, decode, dedup, demo, machine, report, serve, speculative, step, tokenizer
 from .ops import GPT2, op_rows

@@ -22,7 +22,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from minillm.data.corpus import pydoc_corpus
+from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.tokenizer import Tokenizer
 
 from .workers import environment

@@ -1,11 +1,14 @@
 """minillm: a language model from scratch, every derivative by hand, in NumPy and C++."""
+from . import ops, optim
 from .config import GPTConfig, TrainConfig
 from .generate import generate
 from .gradcheck import gradcheck
-from .model import GPT
+from .kernels.select import select
+from .models.gpt2 import GPT
+from .models.load import load_model
 from .optim import AdamW
-from .registry import select
 from .tokenizer import Tokenizer
 from .version import __version__
 
-__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate"]
+__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate", "load_model", "ops",
+           "optim", "__version__"]

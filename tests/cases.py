@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from tolerances import same_bits
 
-from minillm import registry
-from minillm.registry import OPS, Dims, choices, functions, select
+from minillm.kernels import select as registry
+from minillm.kernels.select import OPS, Dims, choices, functions, select
 
 USUAL = Dims()
 DTYPES = ("float32", "float64")

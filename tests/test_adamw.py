@@ -6,9 +6,9 @@ import pytest
 from cases import cases, pair, sample
 from tolerances import assert_close, assert_same_bits
 
-from minillm.optim import AdamW
-from minillm.params import Params
-from minillm.registry import Dims, select
+from minillm.train.optim import AdamW
+from minillm.models.params import Params
+from minillm.kernels.select import Dims, select
 
 every_update = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("update",)))
 EVERY_SIZE = [Dims(C=1), Dims(C=7), Dims(C=40)]         # 12 * C * C numbers: below, between and above SIMD widths

@@ -10,7 +10,7 @@ import pytest
 from cases import cases, each, pair, sample, strided
 from tolerances import assert_same_bits
 
-from minillm.registry import Dims, choices
+from minillm.kernels.select import Dims, choices
 
 CHANGES = {
     "a list": lambda a: a.tolist(), "None": lambda a: None, "a number": lambda a: 3.5,

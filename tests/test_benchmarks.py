@@ -14,7 +14,7 @@ sys.path.append(str(ROOT))                  # benchmarks is not installed with t
 from benchmarks import __main__ as cli  # noqa: E402
 from benchmarks import machine, measure, ops, report, step, suite, workers  # noqa: E402
 from minillm import ops as reference  # noqa: E402
-from minillm import registry  # noqa: E402
+from minillm.kernels import select as registry  # noqa: E402
 
 SMALL = ["--dims", "B=1,T=8,C=16,V=31", "--threads", "1"]
 PEAKS = {"memory": {"gbs": 10.0, "by": "copy"}, "float32": {"gflops": 100.0, "by": "numpy"}}
@@ -365,7 +365,7 @@ def test_readme_without_markers_is_left_alone(tmp_path, text):
 def test_speculative_measures_a_pair(tmp_path, capsys):
     """A pair of tiny models: every draft, k and temperature has a row beside plain decoding."""
     from minillm import GPT, GPTConfig
-    from minillm.data.shards import write_shards
+    from minillm.data.shards.format import write_shards
     from minillm.tokenizer import Tokenizer
     tokenizer = Tokenizer.train(["some text about a fox " * 20], 270, special_tokens=["<|endoftext|>"])
     for name, width in (("target", 16), ("draft", 8)):

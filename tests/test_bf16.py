@@ -4,11 +4,11 @@ import pytest
 from test_gemm import arrays, head, head_arrays, linear, mlp, threads  # noqa: F401  (threads is a fixture)
 from tolerances import assert_same_bits
 
-from minillm import registry
+from minillm.kernels import select as registry
 from minillm.config import GPTConfig
-from minillm.model import GPT
-from minillm.optim import AdamW, clip_grad_norm, cosine_schedule
-from minillm.registry import OPS, choices, select
+from minillm.models.gpt2 import GPT
+from minillm.train.optim import AdamW, clip_grad_norm, cosine_schedule
+from minillm.kernels.select import OPS, choices, select
 
 KERNELS = registry._cpp
 if "cpu/bf16" not in choices("linear"):
@@ -214,7 +214,7 @@ def torch_autocast(torch, model, tokens, targets):
 
 def test_training_ends_where_float32_does():
     """Bytes of a grammar's stories, 300 steps of the usual recipe: the validation losses differ by less than 1%."""
-    from minillm.data.stories import stories
+    from minillm.data.sources.stories import stories
     text = np.frombuffer("\n".join(stories(600, 0)).encode(), "uint8").astype(int)
     final = {backend: validation_loss(select(backend), text) for backend in ("cpu", BF16)}
     assert final["cpu"] < 2.2 and abs(final[BF16] / final["cpu"] - 1) < 0.01, final

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import assert_same_bits
 
-from minillm import checkpoint
-from minillm.checkpoint import (load_model, load_training, recover_directory, replace_directory, save_model,
-                                save_training)
+from minillm.models import pretrained as checkpoint
+from minillm.models.pretrained import (load_model, load_training, recover_directory, replace_directory, save_model,
+                                       save_training)
 from minillm.config import GPTConfig
-from minillm.params import Params, gpt_shapes
-from minillm.safetensors import read_safetensors, write_safetensors
+from minillm.models.params import Params, gpt_shapes
+from minillm.storage.safetensors import read_safetensors, write_safetensors
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=8, block_size=5, vocab_size=11, dropout=0.25, layer_norm_epsilon=1e-6)
 

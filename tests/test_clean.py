@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tolerances import assert_same_bits
 
 from minillm.__main__ import main
-from minillm.data import clean, filters, pii
-from minillm.data.classify import Classifier, features, quality_of
-from minillm.data.extract import Report, read_documents
+from minillm.data.cleaning import clean, filters
+from minillm.text import pii
+from minillm.data.cleaning.classify import Classifier, features, quality_of
+from minillm.data.sources.documents import Report, read_documents
 
 PROSE = ("The old mill stood by the river, and the people of the village came to it with their corn. They had to wait "
          "until the miller was done with his breakfast. Nobody minded, because the garden behind the house was full of "
@@ -169,7 +170,7 @@ def test_damaged_containers_are_skipped_and_counted(tmp_path):
 
 
 def test_a_bomb_is_skipped_before_it_fills_the_memory(tmp_path, monkeypatch):
-    from minillm.data import readers
+    from minillm.data.sources import readers
     monkeypatch.setattr(readers, "LEAST", 2 ** 20)
     (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"words and more words\n" * 400_000))
     (tmp_path / "fine.txt.gz").write_bytes(gzip.compress(PROSE.encode()))

@@ -9,9 +9,11 @@ from tolerances import assert_same_bits
 
 from minillm import Tokenizer
 from minillm.__main__ import main
-from minillm.data import clean, cluster, dedup
-from minillm.data.minhash import Lsh
-from minillm.data.tokenize import tokenize
+from minillm.data.cleaning import clean
+from minillm.data import cluster
+from minillm.data.dedup import dedup
+from minillm.data.dedup.minhash import Lsh
+from minillm.data.shards.tokenize import tokenize
 
 distributed = pytest.importorskip("distributed")
 OPTIONS = dedup.Options(Lsh(16, 4, ngram=3), threshold=0.7, lines=3, line_characters=10)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm import info, registry
+from minillm.kernels import info, select as registry
 
 CUDA = Path(__file__).parent.parent / "csrc" / "cuda"
 MMA = """#include "attention_3_mma_backward.cuh"

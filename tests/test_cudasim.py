@@ -9,11 +9,11 @@ import pytest
 from tolerances import assert_close, assert_same_bits
 
 from minillm import ops as reference
-from minillm import registry
+from minillm.kernels import select as registry
 from minillm.config import GPTConfig
-from minillm.model import GPT
-from minillm.optim import AdamW
-from minillm.registry import select
+from minillm.models.gpt2 import GPT
+from minillm.train.optim import AdamW
+from minillm.kernels.select import select
 
 sim = registry.cuda("cudasim")
 if sim is None:

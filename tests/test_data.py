@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import corpus, extract, stories
+from minillm.data.sources import pydocs as corpus, documents as extract, stories
 
 quick = settings(derandomize=True, deadline=None, max_examples=40)
 

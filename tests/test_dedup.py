@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.__main__ import main
-from minillm.data import dedup, duplicates, external, minhash
-from minillm.data.duplicates import Options
+from minillm.data.dedup import dedup, stages as duplicates, external_sort as external, minhash
+from minillm.data.dedup.stages import Options
 
 WORDS = [f"{a}{b}{c}" for a, b, c in itertools.product("bdfgklmn", "aeiou", ["r", "st", "nd", "x", ""])]
 EVERY_PAIR = minhash.Lsh(bands=64, rows=1, ngram=3)         # finds nearly all pairs above a similarity of 0.1
@@ -251,7 +251,7 @@ def test_stopped_anywhere_the_old_output_stays(tmp_path, monkeypatch, stage):
 
 def test_killed_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     write_jsonl(tmp_path / "in", corpus())
-    program = ("import sys, time; from minillm.data import dedup, duplicates; "
+    program = ("import sys, time; from minillm.data.dedup import dedup, stages as duplicates; "
                "duplicates.summary = lambda *_: (print('there', flush=True), time.sleep(60)); "
                f"dedup.dedup([{str(tmp_path / 'in')!r}], {str(tmp_path / 'out.jsonl')!r})")
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

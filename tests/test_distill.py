@@ -8,10 +8,10 @@ import pytest
 from minillm.__main__ import main
 from minillm.config import GPTConfig, TrainConfig
 from minillm.gradcheck import check_model
-from minillm.model import GPT
+from minillm.kernels.select import OPS, Dims, functions, select
+from minillm.models.gpt2 import GPT
 from minillm.ops import cross_entropy_forward, distillation_loss_backward, distillation_loss_forward
 from minillm.posttrain.distill import distill_step, distillation_grads
-from minillm.registry import OPS, Dims, functions, select
 
 TEACHER = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23)
 STUDENT = GPTConfig(n_layer=1, n_head=1, n_embd=6, block_size=8, vocab_size=23, dropout=0.1)
@@ -92,7 +92,7 @@ class RandomTokens:
 
 
 def train_for(steps, teacher, data, config, backend):
-    from minillm.optim import AdamW
+    from minillm.train.optim import AdamW
     student = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=23), 5, ops=select(backend))
     optimizer, step = AdamW(student.params, ops=student.ops), distill_step(teacher, 1.0, 1.0)
     return [step(student, optimizer, data, config, {"step": i})["train_loss"] for i in range(steps)]
@@ -148,8 +148,8 @@ def test_distill_on_other_text_and_without_any(target, tmp_path, capsys):
 
 
 def test_the_recipe_trains_both(tmp_path, capsys, monkeypatch):
-    from minillm import quickstart
-    from minillm.posttrain import pair
+    from minillm.recipes import draft_pair as pair
+    from minillm.recipes import quickstart
     monkeypatch.setattr(quickstart, "STORIES", 150)
     monkeypatch.setattr(pair, "TARGET", {"n_layer": 1, "n_head": 1, "n_embd": 16})
     monkeypatch.setattr(pair, "BLOCK", {"stories": 32})
@@ -162,9 +162,9 @@ def test_the_recipe_trains_both(tmp_path, capsys, monkeypatch):
 
 
 def test_the_recipes_target_has_30m_parameters():
-    from minillm.params import gpt_shapes
-    from minillm.posttrain.pair import BLOCK, TARGET
-    from minillm.quickstart import VOCAB
+    from minillm.models.params import gpt_shapes
+    from minillm.recipes.draft_pair import BLOCK, TARGET
+    from minillm.recipes.quickstart import VOCAB
     for corpus, block in BLOCK.items():
         shapes = gpt_shapes(GPTConfig(vocab_size=VOCAB[corpus], block_size=block, **TARGET))
         assert sum(math.prod(shape) for shape in shapes.values()) >= 30e6

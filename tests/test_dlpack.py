@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from minillm import registry
+from minillm.kernels import select as registry
 
 torch = pytest.importorskip("torch")
 sim = registry.cuda("cudasim")

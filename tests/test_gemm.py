@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from tolerances import assert_same_bits
 
-from minillm import registry
-from minillm.registry import choices, select
+from minillm.kernels import select as registry
+from minillm.kernels.select import choices, select
 
 KERNELS = registry._cpp
 if "cpu" not in choices("linear"):

@@ -6,7 +6,7 @@ import pytest
 
 from minillm.__main__ import main, parser
 from minillm.config import GPTConfig
-from minillm.model import GPT
+from minillm.models.gpt2 import GPT
 from minillm.tokenizer import Tokenizer
 
 TEXTS = ["The quick brown fox jumps over the lazy dog. " * 20, "Größe und Übermut € 🙂\n" * 10]

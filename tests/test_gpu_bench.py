@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu, gpu_check
-from minillm import registry
+from minillm.kernels import select as registry
 
 sim = registry.cuda("cudasim")
 if sim is None:

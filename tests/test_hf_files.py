@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import GPT, GPTConfig, Tokenizer
-from minillm.quantize import quantize, save_quantized
-from minillm.safetensors import read_safetensors, write_safetensors
+from minillm.models.quantized import quantize, save_quantized
+from minillm.storage.safetensors import read_safetensors, write_safetensors
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=8, block_size=6, vocab_size=300)
 TOKENS = np.array([[5, 0, 299, 17, 4, 4], [1, 2, 3, 250, 80, 66]])

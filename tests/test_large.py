@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from minillm import registry
+from minillm.kernels import select as registry
 
 pytestmark = pytest.mark.skipif(registry._cpp is None, reason="no kernels are built")
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from minillm import GPT, GPTConfig, Tokenizer
-from minillm.load import load
+from minillm.models.load import load
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from tolerances import assert_close, assert_same_bits
 
 from minillm import GPT, TrainConfig, select
 from minillm.__main__ import main
-from minillm.posttrain.lora import TARGETS, Adapted, Routed, load_adapter
-from minillm.train import train
+from minillm.models.adapted import TARGETS, Adapted, Routed, load_adapter
+from minillm.train.loop import train
 
 TOKENS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from minillm import memory, registry
+from minillm.kernels import arrays as memory, select as registry
 
 KERNELS = registry._cpp
 compiled = pytest.mark.skipif(KERNELS is None, reason="the kernels are not built")

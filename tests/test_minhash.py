@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import minhash
-from minillm.data.minhash import Lsh
+from minillm.data.dedup import minhash
+from minillm.data.dedup.minhash import Lsh
 
 CORE = minhash.load()
 needs_core = pytest.mark.skipif(CORE is None, reason="minillm._cpp.data is not built")

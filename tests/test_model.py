@@ -8,10 +8,10 @@ from tolerances import TOLERANCES, assert_close, assert_same_bits
 
 from minillm.config import GPTConfig
 from minillm.gradcheck import check_model
-from minillm.model import GPT
-from minillm.optim import AdamW
-from minillm.params import gpt_shapes
-from minillm.registry import select
+from minillm.models.gpt2 import GPT
+from minillm.train.optim import AdamW
+from minillm.models.params import gpt_shapes
+from minillm.kernels.select import select
 
 ODD = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=9, vocab_size=37, dropout=0.1)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tolerances import TOLERANCES, assert_close, assert_same_bits
 
 from minillm.gradcheck import gradcheck
-from minillm.registry import OPS, Dims
+from minillm.kernels.select import OPS, Dims
 
 SMALL = settings(derandomize=True, deadline=None, max_examples=12, database=None)
 DIMS = st.builds(lambda B, T, NH, HS, V: Dims(B, T, NH * HS, NH, V), st.integers(1, 3), st.integers(1, 17),

@@ -10,7 +10,7 @@ from tolerances import assert_close, assert_same_bits, same_bits
 
 from minillm import ops as reference
 from minillm.ops.dropout import keep_mask, random_bits
-from minillm.registry import OPS, Dims, choices
+from minillm.kernels.select import OPS, Dims, choices
 
 
 def cases_of(op):

@@ -7,8 +7,8 @@ import pytest
 from tolerances import assert_close
 
 from minillm.config import GPTConfig, TrainConfig, load_toml, parse_setting
-from minillm.optim import AdamW, clip_grad_norm, clip_scale, cosine_schedule, global_norm
-from minillm.params import Params, gpt_shapes
+from minillm.train.optim import AdamW, clip_grad_norm, clip_scale, cosine_schedule, global_norm
+from minillm.models.params import Params, gpt_shapes
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=6, block_size=5, vocab_size=11)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from minillm.config import GPTConfig
-from minillm.model import GPT
+from minillm.models.gpt2 import GPT
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

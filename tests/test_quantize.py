@@ -12,11 +12,12 @@ from tolerances import assert_same_bits
 from minillm import ops as reference
 from minillm.__main__ import main
 from minillm.config import GPTConfig
-from minillm.model import GPT
-from minillm.optim import AdamW
-from minillm.quantize import Stored, dense, dense_model, errors, quantize, save_quantized, to_bfloat16, to_int8
-from minillm.registry import select
-from minillm.safetensors import read_safetensors, write_safetensors
+from minillm.models.gpt2 import GPT
+from minillm.train.optim import AdamW
+from minillm.models.quantized import (Stored, dense, dense_model, errors, quantize, save_quantized, to_bfloat16,
+                                      to_int8)
+from minillm.kernels.select import select
+from minillm.storage.safetensors import read_safetensors, write_safetensors
 from minillm.tokenizer import Tokenizer
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=48, block_size=90, vocab_size=203)

@@ -8,8 +8,8 @@ import pytest
 from cases import BACKENDS, outputs, sample
 from tolerances import assert_close
 
-from minillm import registry
-from minillm.registry import KERNELS, OPS, Dims, choices, functions, select, traffic
+from minillm.kernels import select as registry
+from minillm.kernels.select import KERNELS, OPS, Dims, choices, functions, select, traffic
 
 
 @pytest.mark.parametrize("backend", ["auto", "numpy", *BACKENDS[1:]])

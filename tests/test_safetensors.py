@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import assert_same_bits, same_bits
 
-from minillm.safetensors import read_safetensors, write_safetensors
+from minillm.storage.safetensors import read_safetensors, write_safetensors
 
 DTYPES = ["float64", "float32", "float16", "int64", "int32", "uint8", "bool"]
 

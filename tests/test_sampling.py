@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import assert_close
 
-from minillm import sampling
-from minillm.sampling import Sampling, distribution, draw, log_probability, sample, top_logprobs
+from minillm.generation import sampling
+from minillm.generation.sampling import Sampling, distribution, draw, log_probability, sample, top_logprobs
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.25, 0.05]))
 SEVEN = np.array([0.3, -1.0, 1.2, 0.0, 0.9, -0.2, 0.5])

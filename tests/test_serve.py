@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import BLOCK, NAME, PROMPTS, alone, idle, model, running, tokenizer  # noqa: F401  (two are fixtures)
 
-from minillm.sampling import Sampling
+from minillm.generation.sampling import Sampling
 from minillm.serve import completions, protocol
 
 

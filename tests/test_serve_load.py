@@ -15,10 +15,10 @@ import pytest
 from serving import PROMPTS, alone, command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
 
 from minillm import GPT, GPTConfig
-from minillm.sampling import Sampling
+from minillm.generation.sampling import Sampling
+from minillm.generation.speculative import Lookup
 from minillm.serve import completions, listen
 from minillm.serve.engine import Engine, Job
-from minillm.speculative import Lookup
 
 # The engine
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.data import loader, shards
+from minillm.data.shards import loader, format as shards
 
 quick = settings(derandomize=True, deadline=None, max_examples=40)
 

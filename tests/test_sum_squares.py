@@ -7,7 +7,8 @@ from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm import registry, select
+from minillm.kernels import select as registry
+from minillm import select
 
 every_reduce = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("reduce",)))
 

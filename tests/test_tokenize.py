@@ -7,9 +7,9 @@ from tolerances import assert_same_bits
 
 from minillm import Tokenizer
 from minillm.__main__ import main
-from minillm.data import llmc
-from minillm.data import tokenize as stage
-from minillm.data.shards import open_shards, split_of
+from minillm.data.shards import llmc
+from minillm.data.shards import tokenize as stage
+from minillm.data.shards.format import open_shards, split_of
 
 TOK = Tokenizer.train(["some words to learn, some words to read"], 264)
 

@@ -12,10 +12,10 @@ import pytest
 from tolerances import assert_same_bits
 
 from minillm import GPT, GPTConfig, TrainConfig, select
-from minillm import train as training
-from minillm.checkpoint import load_model, load_training
-from minillm.data.prepare import TrainingData, prepare
-from minillm.trace import NonFiniteError
+from minillm.train import loop as training
+from minillm.models.pretrained import load_model, load_training
+from minillm.data.shards.prepare import TrainingData, prepare
+from minillm.train.nonfinite import NonFiniteError
 
 MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=16, vocab_size=280, dropout=0.1)
 CONFIG = TrainConfig(steps=40, batch_size=3, accumulate=2, lr=3e-3, warmup=5, eval_every=10, save_every=3, log_every=1)

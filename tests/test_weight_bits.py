@@ -10,12 +10,12 @@ from test_train import CONFIG, MODEL, final_state, prepared, run_training  # noq
 from tolerances import assert_same_bits, same_bits
 
 from minillm import GPT, GPTConfig, TrainConfig, select
-from minillm import train as training
+from minillm.train import loop as training
 from minillm.ops.bfloat16 import bfloat16_bits
-from minillm.optim import AdamW
-from minillm.posttrain.lora import Adapted
-from minillm.trace import NonFiniteError, find_nonfinite
-from minillm.train import one_step, rounded_weights
+from minillm.train.optim import AdamW
+from minillm.models.adapted import Adapted
+from minillm.train.nonfinite import NonFiniteError, find_nonfinite
+from minillm.train.loop import one_step, rounded_weights
 
 SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301, dropout=0.1)      # V: odd
 

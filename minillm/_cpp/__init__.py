@@ -1,99 +1,14 @@
-"""The compiled kernels: one module per instruction set, of which `load` picks the best that this CPU can run.
+"""Where the build puts the compiled modules: kernels by instruction set, tokenizer, deduplication, CUDA.
 
-The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be used.
-MINILLM_CPU=none leaves all of them out, and NumPy does everything.
-A module that is there but broken raises its own ImportError: it is never passed over in silence.
-
-Where nothing is built beside this file, as in a fresh checkout, the modules of an installed minillm of the same version are
-used, if there is one: `borrow`. setup.py runs this file, too, to know what suits a CPU; so it imports nothing of ours.
+Where nothing is built, as in a fresh checkout, they are those of an installed minillm of the same version, if there is one:
+else `python -m minillm` beside it would silently be NumPy alone.
 """
 import json
-import os
 import sys
-import warnings
-from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.util import find_spec
 from pathlib import Path
 
-NEEDS = {   # instruction set -> the CPU flags it needs, as Linux names them; the best comes first
-    "amx": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "amx_tile", "amx_bf16"},
-    "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
-    "avx2": {"avx2", "fma"},
-    "scalar": set(),
-}
-HERE = Path(__file__).parent
-
-
-def cpu_flags():
-    """The CPU's features by Linux's names; empty where they cannot be read (then only `scalar` is safe)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
-
-
-def best():
-    """The instruction set that suits this CPU, built or not."""
-    return next(isa for isa, needs in NEEDS.items() if needs <= cpu_flags())
-
-
-def status():
-    """{instruction set: "" if it can be used here, else why not}, the best first."""
-    flags = cpu_flags()
-    return {isa: why_not(isa) or lacking(needs - flags) for isa, needs in NEEDS.items()}
-
-
-def lacking(missing):
-    return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
-
-
-def why_not(name):
-    """Why there is no minillm._cpp.NAME, and the command line that builds it; "" if there is."""
-    if find_spec(f"{__name__}.{name}"):
-        return ""
-    return f"not built: {failures().get(name) or how(name)}"
-
-
-def how(name):
-    """The command line that builds minillm._cpp.NAME, in a checkout."""
-    install = f"pip install {'-e ' * (HERE.parents[1] / 'setup.py').exists()}."
-    if name == "cuda":
-        return f"MINILLM_CUDA=1 {install} (with nvcc installed)"
-    return f"{install} (with g++ installed)" if name in (best(), "text", "data") else f"MINILLM_BUILD=all {install}"
-
-
-def failures():
-    """{module: what setup.py says of a compiler that failed}."""
-    try:
-        return json.loads((HERE / "failed.json").read_text())
-    except OSError:
-        return {}
-
-
-def load():
-    """The module to use: MINILLM_CPU's, or the best usable one; None for NumPy alone."""
-    states, forced = status(), os.environ.get("MINILLM_CPU")
-    if forced == "none":
-        return None
-    if forced and forced not in NEEDS:
-        raise ImportError(f"MINILLM_CPU must be one of {', '.join(NEEDS)}, none: got {forced!r}")
-    if forced and states[forced]:
-        raise ImportError(f"MINILLM_CPU={forced} cannot be used: {states[forced]}")
-    usable = [isa for isa, why_not in states.items() if not why_not]
-    if not usable and failures():
-        warnings.warn(f"everything runs on NumPy, which is slow, since the kernels are {why_not(best())}", stacklevel=2)
-    # OpenMP's threads wait for each other by spinning. On a machine with other work to do that wastes whole time slices
-    # (measured: 10 times slower), so let them spin for microseconds only and then sleep. Read when the library loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    return import_module(f"{__name__}.{forced or usable[0]}") if usable else None
-
-
-def require():
-    """Raise ImportError where NumPy would do everything, though nobody asked for that: for benchmarks."""
-    if os.environ.get("MINILLM_CPU") != "none" and all(status().values()):
-        raise ImportError(f"the kernels are {why_not(best())}; or set MINILLM_CPU=none to measure NumPy alone")
+HERE = Path(__file__).resolve().parent
 
 
 def borrow():
@@ -102,7 +17,7 @@ def borrow():
         return None
     for root in [*sys.path, *editable_installs()]:
         there = Path(root, "minillm", "_cpp").resolve()
-        if there != HERE.resolve() and built(there) and version_of(there) == version_of(HERE):
+        if there != HERE and built(there) and version_of(there) == version_of(HERE):
             return there
     return None
 
@@ -124,6 +39,6 @@ def editable_installs():
     return [unquote(record["url"].removeprefix("file://")) for record in records if "dir_info" in record]
 
 
-BORROWED = borrow() if __name__ == "minillm._cpp" else None
+BORROWED = borrow()
 if BORROWED:
     __path__.append(str(BORROWED))

@@ -10,7 +10,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def data_clean(args):
-    from ..data import clean
+    from ..data.cleaning import clean
     from ..progress import Progress
     progress = Progress("cleaning", unit="document")
     report = clean.clean(args.inputs, args.output, clean_options(args), progress)
@@ -21,7 +21,7 @@ def data_clean(args):
 
 
 def clean_options(args):
-    from ..data import clean
+    from ..data.cleaning import clean
     families = tuple(filter(None, args.rules.split(",")))
     return clean.Options(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
                          args.language_probability, args.tokenizer, args.max_tokens_per_word,
@@ -42,8 +42,8 @@ def parse_bound(text):
 
 
 def data_train_classifier(args):
-    from ..data.classify import Classifier, quality_of
-    from ..data.extract import read_documents
+    from ..data.cleaning.classify import Classifier, quality_of
+    from ..data.sources.documents import read_documents
     from ..progress import Progress
     groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
@@ -61,7 +61,7 @@ def data_train_classifier(args):
 
 
 def data_tokenize(args):
-    from ..data.tokenize import tokenize
+    from ..data.shards.tokenize import tokenize
     from ..progress import Progress
     from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
@@ -90,7 +90,7 @@ def data_card(args):
 
 
 def data_dedup(args):
-    from ..data import dedup
+    from ..data.dedup import dedup
     from ..progress import Progress
     progress = Progress("dedup", unit="B")
     options = dedup_options(args)
@@ -106,7 +106,7 @@ def data_dedup(args):
 
 
 def dedup_options(args):
-    from ..data import dedup, minhash
+    from ..data.dedup import dedup, minhash
     if (args.bands is None) != (args.rows is None):
         raise ValueError("--bands and --rows belong together")
     cut = {"ngram": args.ngram or (5 if args.unit == "words" else 20), "unit": args.unit, "seed": args.seed}

@@ -7,7 +7,7 @@ EXAMPLE = "minillm distill --out runs/pair; or, for a model that is there: minil
 
 
 def distill(args):
-    from ..posttrain import pair
+    from ..recipes import draft_pair as pair
     say = printer(args.json)
     check(args)
     if args.target is None:

@@ -5,7 +5,7 @@ from . import command
 
 
 def run(args):
-    from ..evaluate.run import evaluate, page
+    from ..evaluate.measure import evaluate, page
     models = [args.model] + [args.against] * bool(args.against)
     results = evaluate(models, [task.strip() for task in args.tasks.split(",") if task.strip()], args.data, args.backend,
                        args.seed, args.harness_path)
@@ -13,10 +13,10 @@ def run(args):
 
 
 def run_safety(args):
-    from .. import safety
-    from ..files import write_jsonl
-    from ..load import load
+    from ..evaluate import safety
+    from ..models.load import load
     from ..progress import Progress
+    from ..storage.atomic import write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt"),
@@ -28,7 +28,7 @@ def run_safety(args):
 
 
 def run_card(args):
-    from ..card import write_card
+    from ..evaluate.card import write_card
     print(write_card(args.run, args.output, args.title, args.evaluation, args.safety, args.data_card, args.limit))
 
 

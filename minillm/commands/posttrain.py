@@ -18,20 +18,20 @@ LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
 def sft(args):
-    from ..posttrain import run
+    from ..posttrain import finetune as run
     return show(args, run.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
                               printer(args.json)))
 
 
 def dpo(args):
-    from ..posttrain import run
+    from ..posttrain import finetune as run
     return show(args, run.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
                                  args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args), args.resume,
                                  printer(args.json)))
 
 
 def grpo(args):
-    from ..posttrain import run
+    from ..posttrain import finetune as run
     return show(args, run.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
                                  args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
 

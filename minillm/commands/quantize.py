@@ -6,7 +6,7 @@ from . import command
 
 
 def run(args):
-    from ..quantize import page, quantize_directory
+    from ..models.quantized import page, quantize_directory
     results = quantize_directory(args.model, args.out, args.weights, args.group, args.data, args.backend,
                                  Progress("bits per byte", "document"))
     print(json.dumps(results, indent=1) if args.json else page(results))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from . import command
-from .writing import add_drafts, add_filter, text_maker
+from .options import add_drafts, add_filter, text_maker
 
 EXAMPLE = "minillm serve runs/mine --port 8000"
 KEY = "MINILLM_API_KEY"
@@ -26,8 +26,8 @@ def serve(args):
 
 def load_engine(args):
     """The engine with its model and tokenizer, not started."""
+    from ..generation.text import load_writer
     from ..serve.engine import Engine
-    from ..workflow import load_writer
     for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
         if not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")

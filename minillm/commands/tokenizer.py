@@ -11,13 +11,13 @@ EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_t
 
 
 def tokenizer_train(args):
-    from ..workflow import train_tokenizer
+    from ..recipes.train_on_files import train_tokenizer
     print(train_tokenizer(args.data, args.vocab_size, args.out, pattern=args.pattern, ties=args.ties,
                           special_tokens=args.special or ["<|endoftext|>"], stop_early=args.stop_early))
 
 
 def tokenizer_compare(args):
-    from ..data.extract import read_documents
+    from ..data.sources.documents import read_documents
     from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
                            read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)

@@ -6,7 +6,7 @@ know, such as licences, is said to be unknown unless given.
 import json
 from pathlib import Path
 
-from ..files import atomic_write
+from ..storage.atomic import atomic_write
 
 LIMITS = ("Filters are rules about form: they do not know whether a text is true.",
           "Personal data is masked by patterns; what has no pattern, such as names, stays.",

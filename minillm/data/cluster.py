@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from ..tokenizer.fast import count_threads
-from . import dedup, duplicates, extract, minhash
-from .duplicates import EXACT, KEPT, TABLE, Options, Written
+from .dedup import dedup, stages as duplicates, minhash
+from .sources import documents as extract
+from .dedup.stages import EXACT, KEPT, TABLE, Options, Written
 
 ENTRY = np.dtype([("key", "<u8"), ("document", "<i8"), ("bytes", "<i8"), ("tie", "<u8")])
 MOST_BUCKETS = 64

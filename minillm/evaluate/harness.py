@@ -9,8 +9,9 @@ log-probability of a continuation and whether it is the greedy one; that of a wh
 """
 import numpy as np
 
-from ..generate import TextStream, stream
-from ..load import load
+from ..generation.decode import stream
+from ..generation.text import TextStream
+from ..models.load import load
 
 
 def scored(model, before, after):

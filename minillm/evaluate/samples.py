@@ -8,8 +8,8 @@
 """
 from typing import NamedTuple
 
-from ..generate import stream
-from ..posttrain.chat import check_object, read_records
+from ..data.sources.conversations import check_object, read_records
+from ..generation.decode import stream
 
 
 class Problem(NamedTuple):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from ..ops.linear_cross_entropy import chunks
-from ..train import update
+from ..train.loop import update
 
 
 def distillation_grads(student, teacher, tokens, targets, temperature, weight, key, grads, count):

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from ..train import COLUMNS, keep_best, update
+from ..train.loop import COLUMNS, keep_best, update
 from .sft import SHARE, packed, split
 
 DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from ..sampling import Sampling, distribution, draw
-from ..train import COLUMNS, keep_best, update
+from ..generation.sampling import Sampling, distribution, draw
+from ..train.loop import COLUMNS, keep_best, update
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
 SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .chat import Example
+from ..tokenizer.chat_template import Example
 
 SHARE = 0.1           # of the records, held out for validation
 

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..generate import Step, TextStream
-from ..sampling import Sampling, log_probability, sample, top_logprobs
-from ..speculative import Counts
-from ..speculative import steps as speculative_steps
+from ..generation.decode import Step
+from ..generation.sampling import Sampling, log_probability, sample, top_logprobs
+from ..generation.speculative import Counts
+from ..generation.speculative import steps as speculative_steps
+from ..generation.text import TextStream
 from .metrics import Counter, Histogram, gauge
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
-from ..generate import Step
-from ..sampling import Sampling
-from .template import chat_prompt
+from ..generation.decode import Step
+from ..generation.sampling import Sampling
+from ..tokenizer.chat_template import chat_prompt
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many

@@ -1,4 +1,4 @@
 """Text to token ids and back: byte-level byte-pair encoding, trained and applied in readable Python."""
-from minillm.tokenizer.bpe import Tokenizer
+from .bpe import Tokenizer
 
 __all__ = ["Tokenizer"]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.tokenizer import fast, formats, train
-from minillm.tokenizer.checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
-from minillm.tokenizer.merge import WordCache, encode_word
-from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from . import fast, formats, train
+from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .merge import WordCache, encode_word
+from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
 
 NO_SPECIALS = frozenset()
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minillm.tokenizer.formats import chars_to_bytes
-from minillm.tokenizer.pretokenize import special_matcher
+from .formats import chars_to_bytes
+from .pretokenize import special_matcher
 
 
 def ordinary_ids(tokens: list[bytes], special_tokens: dict[str, int]) -> dict[bytes, int]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minillm.files import atomic_write
-from minillm.tokenizer.bpe import Tokenizer
+from ..storage.atomic import atomic_write
+from .bpe import Tokenizer
 
 KINDS = ("prose", "code", "other scripts")
 CODE = (".py", ".c", ".h", ".cpp", ".cu", ".js", ".ts", ".rs", ".go", ".java", ".sh", ".json", ".toml", ".html", ".css")
@@ -35,7 +35,7 @@ def kind_of(name: str, text: str) -> str:
 
 def example_texts() -> list[tuple[str, str]]:
     """(name, text) of English and of Python, which every installation has: Python's language reference, our sources."""
-    from minillm.data import corpus
+    from ..data.sources import pydocs as corpus
     sources = sorted(Path(corpus.__file__).resolve().parents[1].rglob("*.py"))
     code = [(str(path), path.read_text(encoding="utf-8")) for path in sources]
     return first_bytes(sorted(corpus.language_reference().items())) + first_bytes(code)

@@ -12,9 +12,9 @@ from itertools import chain
 
 import numpy as np
 
-from minillm.tokenizer.formats import BYTE_ORDER
-from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special, well_formed
-from minillm.tokenizer.train import TIES, count_words, documents
+from .formats import BYTE_ORDER
+from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from .train import TIES, count_words, documents
 
 BACKENDS = ("auto", "python", "cpp")
 BUILD = "pip install -e . (with a C++ compiler)"

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from minillm.files import atomic_write, write_json
-from minillm.tokenizer.merge import merge_long, merge_short
-from minillm.tokenizer.pretokenize import PATTERNS
+from ..storage.atomic import atomic_write, write_json
+from .merge import merge_long, merge_short
+from .pretokenize import PATTERNS
 
 MOST_BYTES = 1 << 28        # of a file: several times the largest vocabulary there is
 MOST_IDS_LEFT_OUT = 4096    # ids that may stand for nothing, as some of tiktoken's do

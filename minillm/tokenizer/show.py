@@ -1,7 +1,7 @@
 """How a text splits into tokens, for people to look at: in colours on a terminal, with bars elsewhere."""
 from collections.abc import Collection
 
-from minillm.tokenizer.bpe import Tokenizer
+from .bpe import Tokenizer
 
 COLOURS = (153, 223, 157, 217, 189, 229)        # light backgrounds of the 256-colour palette, in turns
 RESET = "\x1b[0m"

@@ -25,9 +25,9 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 from pathlib import Path
 
-from minillm.tokenizer.formats import BYTE_ORDER
-from minillm.tokenizer.merge import Pair, merge_pair
-from minillm.tokenizer.pretokenize import PIECE, compile_pattern, safe_pieces, split_special
+from .formats import BYTE_ORDER
+from .merge import Pair, merge_pair
+from .pretokenize import PIECE, compile_pattern, safe_pieces, split_special
 
 TIES = ("ids", "values", "bytes")
 BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}

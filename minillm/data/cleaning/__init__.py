@@ -1,0 +1,1 @@
+"""Quality filters, language identification, personal data; and the report on what they dropped."""

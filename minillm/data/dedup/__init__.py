@@ -1,0 +1,1 @@
+"""Exact and near-duplicate removal: MinHash, locality-sensitive hashing, external sorting."""

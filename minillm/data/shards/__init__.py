@@ -1,0 +1,1 @@
+"""Token shards: writing, reading, and batches as a pure function of (seed, step)."""

@@ -1,0 +1,72 @@
+"""From documents to batches in one call: tokenizer (given, or trained on a sample), shards, and what training asks of them.
+
+The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
+"""
+import hashlib
+from pathlib import Path
+
+from ...storage.atomic import atomic_write
+from ...tokenizer import Tokenizer
+from .loader import Loader, sequential
+from .format import open_shards, write_shards
+
+SAMPLE_BYTES = 8_000_000      # text that a tokenizer is trained on when none is given
+
+
+class TrainingData:
+    """What `train` needs: batches as a function of (step, micro), a validation pass, sizes, and a fingerprint."""
+
+    def __init__(self, shards, block_size, batch_size, seed=0, accumulate=1):
+        """Raises ValueError when a split is too small for one block."""
+        self.shards, self.block_size, self.batch_size = shards, block_size, batch_size
+        self.loader = Loader(shards.train, block_size, batch_size, seed, accumulate)
+        self.validation_bytes = shards.val.bytes
+        self.validation_tokens = shards.val.tokens - 1                   # the first token is not predicted
+        checksums = "".join(shards.train.checksums + shards.val.checksums)
+        self.fingerprint = hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
+
+    def batch(self, step, micro=0):
+        """tokens, targets: both (batch_size, block_size) int64."""
+        return self.loader.batch(step, micro)
+
+    def validation(self):
+        """Iterator of (tokens, targets) over the whole validation split, once."""
+        return sequential(self.shards.val.arrays, self.block_size, self.batch_size)
+
+
+def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", progress=None):
+    """Tokenize documents [(name, text), ...] into directory/data; returns (tokenizer, shards).
+
+    documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
+    trains one on SAMPLE_BYTES of evenly spaced documents: of vocab_size, or of what little text yields.
+    progress(label) -> progress(done, total).
+    source: a text that says what the documents and the tokenizer are; finished shards of the same source are used again.
+    """
+    directory = Path(directory)
+    note = directory / "data" / "source.txt"
+    if source and note.exists() and note.read_text(encoding="utf-8") == source:
+        return Tokenizer.from_pretrained(directory), open_shards(directory / "data")
+    note.unlink(missing_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    if tokenizer is None:
+        tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
+                                    progress=progress and progress("tokenizer"))
+    tokenizer.save(directory)
+    write_shards(documents(), tokenizer, directory / "data", progress=progress and progress("tokenizing"))
+    with atomic_write(note) as file:
+        file.write(source)
+    return tokenizer, open_shards(directory / "data")
+
+
+def sample(documents, limit):
+    """Texts of about `limit` bytes in all: of a stream too long, every second document, then every fourth, and so on."""
+    kept, size, stride = [], 0, 1
+    for index, (_, text) in enumerate(documents):
+        if index % stride:
+            continue
+        kept.append(text)
+        size += len(text)
+        while size > 2 * limit and len(kept) > 1:
+            kept, stride = kept[::2], 2 * stride
+            size = sum(map(len, kept))
+    return [text[:limit] for text in kept]

@@ -1,0 +1,133 @@
+"""A model card written from a run's own records: what it is, what it learned from, how good it is, what it is not for.
+
+After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is given
+as text; a record that is not there is said to be missing.
+"""
+import json
+import math
+from itertools import chain
+from pathlib import Path
+
+from ..models.params import gpt_shapes
+from ..models.pretrained import parse_config
+from ..storage.atomic import atomic_write
+from ..train.loop import read_log
+from ..train.origin import ORIGIN
+from .safety import MEASURES, change, percent
+
+EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
+ADAPTER = Path("adapter/adapter_config.json")
+LIMITS = ("It writes what is likely, not what is true.",
+          "It learned from the texts named above, with their mistakes and prejudices.",
+          "It is small: a model for learning how such models work, not for advice on anything that matters.")
+
+
+def write_card(run, output=None, title=None, evaluation=(), safety=None, data_card=None, limits=()):
+    """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
+
+    evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
+    evaluation.json and safety.json in the run, if they are there); data_card: a Markdown file to refer to.
+    Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
+    """
+    run = Path(run)
+    output = Path(output or run / "MODEL_CARD.md")
+    evaluation = evaluation or [path for path in [run / EVALUATION] if path.exists()]
+    safety = safety or (run / SAFETY if (run / SAFETY).exists() else None)
+    parts = [f"# {title or run.resolve().name}", "## Model", model_part(run), "## Training", training_part(run),
+             "## Data", data_part(run, data_card), "## Evaluation", evaluation_part(evaluation), "## Safety",
+             safety_part(safety), "## Limits", "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
+    with atomic_write(output) as file:
+        file.write("\n\n".join(parts) + "\n")
+    return output
+
+
+def read(path):
+    """The JSON of a file. Raises ValueError that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON: {error}") from None
+
+
+def model_part(run):
+    config = parse_config(read(run / "config.json"), run / "config.json")
+    size = sum(map(math.prod, gpt_shapes(config).values()))
+    rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
+    rows += [f"- {name}: {getattr(config, name)}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
+    if (run / ADAPTER).exists():
+        adapter = read(run / ADAPTER)
+        rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
+                    f"{adapter['base_model_name_or_path'] or 'not recorded'}")
+    return "\n".join(rows)
+
+
+def training_part(run):
+    rows = read_log(run)
+    if not rows:
+        return "No log of the training is there."
+    last, validated = rows[-1], [row for row in rows if "val_loss" in row]
+    lines = [f"- {int(last['step']):,} steps, {int(last['tokens']):,} tokens learned from",
+             f"- last training loss {last['train_loss']:.4f}" if "train_loss" in last else "- no training loss recorded"]
+    if validated:
+        best = min(validated, key=lambda row: row["val_loss"])
+        lines.append("- best validation at step {:,}: {}".format(int(best["step"]), ", ".join(
+            f"{name.removeprefix('val_')} {best[name]:.4f}" for name in best if name.startswith("val_"))))
+    state = run / "last" / "state.json"
+    if state.exists():
+        lines.append(f"- seed {read(state).get('seed')}, data fingerprint {read(state).get('data')}")
+    return "\n".join(lines)
+
+
+def data_part(run, data_card):
+    lines = [f"See [{Path(data_card).name}]({data_card})."] if data_card else []
+    lines += chain(*map(learned_from, lineage(run)))
+    return "\n".join(lines) or "No record of the data is in the run."
+
+
+def lineage(run):
+    """The run, its base, the base of that, ... as far as they are there."""
+    runs = [run]
+    while (runs[-1] / ORIGIN).exists() and (base := read(runs[-1] / ORIGIN)["base"]) and Path(base) not in runs:
+        runs.append(Path(base))
+    return runs
+
+
+def learned_from(run):
+    """Lines on what one run learned from."""
+    lines, shards = [], run / "data" / "shards.json"
+    if (run / ORIGIN).exists():
+        o = read(run / ORIGIN)
+        base = f", {o.get('role', 'starting from')} {o['base']}" if o["base"] else ""
+        lines.append(f"- {o['how']} on {o['data']}: {o['records']:,} records, {o['held out']:,} more held out{base}")
+    if shards.exists():
+        lines += [f"- {name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['tokens']:,} tokens"
+                  for name, s in read(shards)["splits"].items()]
+    return lines
+
+
+def evaluation_part(paths):
+    rows = []
+    for path in paths:
+        found = read(path)
+        if not isinstance(found, dict) or "rows" not in found or "comparisons" not in found:
+            raise ValueError(f"{path}: expected what `minillm eval --json` prints")
+        rows += found["rows"]
+    if not rows:
+        return "Not evaluated."
+    lines = ["| task | value | 95% interval | items |", "|---|---:|---|---:|"]
+    for r in rows:
+        between = f"{r['low']:.4f} to {r['high']:.4f}" if r["low"] is not None else ""
+        lines.append(f"| {r['task']} | {r['value']:.4f} | {between} | {r['items']:,} |")
+    return "\n".join(lines)
+
+
+def safety_part(path):
+    if not path:
+        return "Not measured."
+    found = read(path)
+    if not isinstance(found, dict) or "rates" not in found:
+        raise ValueError(f"{path}: expected what `minillm safety --json` prints")
+    lines = ["| prompts | number | refused | toxic | personal data |", "|---|---:|---:|---:|---:|"]
+    for row in found["rates"]:
+        lines.append(f"| {row['category']} | {row['prompts']} | {' | '.join(percent(row[m]) for m in MEASURES)} |")
+    return "\n".join(lines + [""] * bool(found["changes"]) + [f"- {change(d)}" for d in found["changes"]])

@@ -1,0 +1,1 @@
+"""Autoregressive decoding: sampling, speculative decoding, text in whole characters, the output filter."""

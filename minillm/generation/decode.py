@@ -1,0 +1,112 @@
+"""Writing a text: one token at a time, each drawn as `sampling` says, and shown as soon as its characters are sure.
+
+The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
+the context its oldest half is dropped and the rest is read again from position 0.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from .sampling import Sampling, sample, top_logprobs
+
+
+def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
+             min_p=None, repetition_penalty=1.0):
+    """Continue `ids` by up to max_new_tokens tokens; returns the list of all ids, prompt included.
+
+    ids: a non-empty sequence of ints. stop: an id that ends the text (it is included). The settings are those of
+    `sampling.Sampling`. Raises ValueError naming what is out of range.
+    """
+    return list(ids) + list(stream(model, ids, max_new_tokens, temperature, top_k, top_p, seed, use_cache, stop, min_p,
+                                   repetition_penalty))
+
+
+def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
+           min_p=None, repetition_penalty=1.0):
+    """Like `generate`, but yields each new id as soon as it is drawn."""
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    for step in steps(model, ids, max_new_tokens, sampling, stop, use_cache=use_cache):
+        yield step.token
+
+
+class Step(NamedTuple):
+    """One token written."""
+
+    token: int
+    logprob: float          # of the token under the model's own softmax, whatever the sampling
+    top: list               # [(token, log-probability)] of the likeliest, as many as were asked for
+
+
+def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use_cache=True):
+    """Yield a Step for each new token. top: how many of the likeliest tokens to report with it."""
+    ids = check_request(ids, max_new_tokens)
+    context = Context(model, ids, use_cache)
+    for position in range(max_new_tokens):
+        logits = context.logits()[-1]
+        token, logprob = sample(logits, sampling, position, ids)
+        yield Step(token, logprob, top_logprobs(logits, top))
+        if token == stop:
+            return
+        ids.append(token)
+        context.extend([token])
+
+
+def check_request(ids, max_new_tokens):
+    """The prompt as a fresh list of ints. Raises ValueError for an empty one and for a negative length."""
+    ids = [int(i) for i in ids]
+    if not ids:
+        raise ValueError("ids must hold at least one token: start from the end-of-text token for an empty prompt")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be at least 0: got {max_new_tokens}")
+    return ids
+
+
+class Context:
+    """What a model has before its eyes: a window of at most block_size tokens, and the cache of those it has read.
+
+    Tokens may also be proposed: they are read after the window, and forgotten again unless `extend` confirms them.
+    """
+
+    def __init__(self, model, ids, use_cache=True):
+        self.model, self.limit = model, model.config.block_size
+        self.window, self.proposed = list(ids[-self.limit:]), []
+        self.cache = model.new_cache(1) if use_cache else None
+
+    @property
+    def room(self):
+        """How many tokens may be proposed."""
+        return self.limit - len(self.window)
+
+    def logits(self, proposed=()):
+        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
+
+        A call may repeat the proposals of the one before and add to them: the cache then reads only the new ones, and
+        only their rows are returned.
+        """
+        self.proposed = list(proposed)
+        text, wanted = self.window + self.proposed, 1 + len(self.proposed)
+        if self.cache is None:
+            return self.model.forward(np.array([text]))[0][0, -wanted:]
+        fresh = text[self.cache.length:]
+        return self.model.decode(np.array([fresh]), self.cache, last=wanted == 1)[0, -wanted:]
+
+    def extend(self, tokens):
+        """These tokens follow the window. What was proposed and is not among them is rolled back."""
+        read = len(self.window) + agreement(tokens[:-1], self.proposed)        # the last one is read with the next call
+        if self.cache is not None:
+            self.cache.truncate(min(self.cache.length, read))
+        self.window, self.proposed = self.window + tokens, []
+        if len(self.window) > self.limit:
+            self.window = self.window[-(self.limit // 2 or 1):]
+            if self.cache is not None:
+                self.cache.truncate(0)
+
+
+def agreement(a, b):
+    """How many tokens two lists have in common at their start."""
+    count = 0
+    for x, y in zip(a, b):
+        if x != y:
+            break
+        count += 1
+    return count

@@ -1,0 +1,79 @@
+"""What this installation is: versions, the CPU, which kernels are built, which are not, and why."""
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from . import load as kernels
+from . import select as registry
+from .._cpp import BORROWED
+from ..version import __version__
+
+FEATURES = sorted(set().union(*kernels.NEEDS.values()))       # of the CPU, those that kernels are built for
+OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without
+OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": "oracle tests, benchmark columns",
+            "transformers": "oracle tests", "tiktoken": "oracle tests"}
+
+
+def gather():
+    """Everything as a dict, for --json."""
+    return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
+            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "cpu_features": [name for name in FEATURES if name in kernels.cpu_flags()],
+            "instruction_sets": kernels.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
+            "other_modules": {name: find_spec(f"{kernels.EXTENSIONS}.{name}") is not None for name in OTHER},
+            "cuda": {backend: cuda_state(backend) for backend in ("cuda", "cudasim")},
+            "ops": dict(registry.select("auto").backends), "optional": optional()}
+
+
+def page(facts):
+    """The same for people."""
+    lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
+             f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
+             f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "",
+             f"C++ kernels (nothing is built in this checkout: those of {BORROWED})" if BORROWED else "C++ kernels"]
+    for isa, why_not in facts["instruction_sets"].items():
+        state = "in use" if isa == facts["in_use"] else why_not or "built, can be chosen with MINILLM_CPU=" + isa
+        lines.append(f"    {isa:<10}{state}")
+    if not facts["in_use"]:
+        lines.append(f"    none in use: everything runs on NumPy. To build them: {kernels.how(kernels.best())}")
+    lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
+    lines += [f"    {name:<10}{f'built: {OTHER[name]}' if built else f'{OTHER[name]} runs in Python: {kernels.why_not(name)}'}"
+              for name, built in facts["other_modules"].items()]
+    lines += ["", "ops (backend of `auto`)"]
+    lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
+    lines += ["", "optional packages"]
+    return "\n".join(lines + [f"    {name:<14}{text}" for name, text in facts["optional"].items()])
+
+
+def cuda_state(backend):
+    """One line on the CUDA kernels ("cuda"), or on the emulator that runs them on any CPU ("cudasim")."""
+    module = registry.cuda(backend)
+    if module is None:
+        return kernels.why_not(backend)
+    return f"built, {module.driver_problem() or 'can be chosen with select'}"
+
+
+def blas():
+    return np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown BLAS")
+
+
+def cpu_name():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def optional():
+    found = {}
+    for name, use in OPTIONAL.items():
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = f"not installed (for {use})"
+    return found

@@ -1,0 +1,157 @@
+"""Which implementation each op of the table takes: `select(backend)` gives the frozen namespace that a model runs on.
+
+The table itself is in op_table.py; this is the only file that knows the extensions.
+"""
+from collections import namedtuple
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from types import MappingProxyType
+
+import numpy as np
+
+from .. import ops as reference
+from .load import best, how, load as load_kernels
+from ..op_table import KERNELS, OPS, Dims, Kernel, OpSpec, functions
+
+__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "OpSpec", "Ops", "check_kernels", "check_ops", "choices", "functions",
+           "multiplies_by_tiles", "select", "traffic"]
+
+try:
+    _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
+except ImportError as error:                       # a wrong MINILLM_CPU or a broken extension: `check_kernels` says so
+    _cpp, _problem = None, error
+
+CPU = ("auto", "numpy", "cpu")
+
+
+class Ops(namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["decode_step", "backends"])):
+    """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
+
+    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
+    """
+
+    __slots__ = ()
+
+    def _replace(self, **changed):
+        """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
+        return super()._replace(**{"decode_step": None} | changed)
+
+
+def select(backend="auto"):
+    """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
+
+    A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
+    Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
+    that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
+    by name and is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
+    """
+    check_kernels()
+    if isinstance(backend, str):
+        choice = variant_where_there_is(backend)
+    else:
+        check_ops(backend)
+        choice = {op: backend.get(op, "auto") for op in OPS}
+    picked, sources = {}, {}
+    for spec in sorted(OPS.values(), key=lambda spec: spec.composite):       # composites last: they use the others
+        found, sources[spec.name] = implementation(spec, choice[spec.name])
+        if spec.composite and sources[spec.name] == "numpy":
+            parts = namedtuple("Parts", picked)(**picked)
+            found = [partial(function, ops=parts) for function in found]
+        picked |= zip(functions(spec), found)
+    return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
+
+
+def check_kernels():
+    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in a
+    line, but nothing passes over it."""
+    if _problem:
+        raise ImportError(str(_problem)) from _problem
+
+
+def decode_step(sources):
+    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
+    used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
+    compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
+    return compiled(_cpp, "decode_few") if compiled_ones else None
+
+
+def variant_where_there_is(backend):
+    """{op: backend} for a string such as "cpu/bf16": without the variant for ops that lack it; one must have it."""
+    plain, _, variant = backend.partition("/")
+    having = {k.op for k in KERNELS if (k.backend, k.variant) == ("cpu" if plain == "auto" else plain, variant)}
+    if variant and not having:
+        known = sorted({f"{k.backend}/{k.variant}" for k in KERNELS if k.variant})
+        raise ValueError(f"no op has a variant {backend!r}: there is {', '.join(known)}")
+    return {op: backend if op in having else plain for op in OPS}
+
+
+def implementation(spec, choice):
+    """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
+    backend, _, variant = choice.partition("/")
+    if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
+        raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
+    module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
+    if backend not in ("auto", "numpy") and module is None:
+        raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
+    if backend == "cuda" and module.driver_problem():
+        raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
+    wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
+    for kernel in KERNELS:
+        if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
+            tail = f"_{variant}" if variant else ""
+            return [compiled(module, name + tail) for name in functions(spec)], choice.replace("auto", "cpu")
+    if variant:
+        known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
+        raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
+    return [getattr(reference, name) for name in functions(spec)], "numpy"
+
+
+@cache
+def cuda(backend):
+    """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
+    name = f"minillm._{backend}"
+    return import_module(name) if find_spec(name) else None
+
+
+def compiled(module, name):
+    """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
+    if not hasattr(module, name):
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {how(best())}")
+    return getattr(module, name)
+
+
+def check_ops(names):
+    """Raise ValueError unless every name is an op of the table."""
+    for name in names:
+        if name not in OPS:
+            raise ValueError(f"unknown op {name!r}: expected one of {', '.join(OPS)}")
+
+
+def choices(op, dtype=None):
+    """Every implementation of an op that can run here (and takes this dtype), as `select` names them: ["numpy", "cpu",
+    "cpu/1_naive", ...]."""
+    check_kernels()
+    usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
+    built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
+    return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
+
+
+def traffic(spec, args):
+    """Bytes an op must move at least, (forward, backward): each array in once and out once."""
+    arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
+    total = sum(array.nbytes for array in arrays.values())
+    if spec.kind == "update":
+        return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
+    out = getattr(reference, functions(spec)[0])(**args)
+    out = out[0] if spec.kind == "pair" else out
+    out = sum(array.nbytes for array in out) if isinstance(out, tuple) else np.asarray(out).nbytes
+    read = sum(min(a.nbytes, out) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
+    written = sum(arrays[name].nbytes for name in spec.differentiable)
+    unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
+    return read + out, (read + written + out - unseen if written else 0)
+
+
+def multiplies_by_tiles():
+    """Do the kernels in use multiply in bfloat16 by AMX?"""
+    return _cpp is not None and _cpp.__name__.endswith(".amx")

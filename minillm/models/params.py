@@ -1,0 +1,91 @@
+"""All parameters of a GPT in one flat buffer, with named views into it.
+
+The optimizer, clipping and checkpoints are then one pass over one array, while the model still reads
+`params["h.0.attn.c_attn.weight"]`. Matrices come first and vectors after, so the parameters that are decayed
+(matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
+
+Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
+`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer; and, while a
+model trains in bfloat16, `bits`, the same parameters rounded (AdamW.keep_bits).
+"""
+import math
+
+import numpy as np
+
+from ..kernels.arrays import Zeros
+
+
+def gpt_shapes(config):
+    """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
+    C = config.n_embd
+    shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
+    for i in range(config.n_layer):
+        shapes |= {
+            f"h.{i}.ln_1.weight": (C,), f"h.{i}.ln_1.bias": (C,),
+            f"h.{i}.attn.c_attn.weight": (C, 3 * C), f"h.{i}.attn.c_attn.bias": (3 * C,),
+            f"h.{i}.attn.c_proj.weight": (C, C), f"h.{i}.attn.c_proj.bias": (C,),
+            f"h.{i}.ln_2.weight": (C,), f"h.{i}.ln_2.bias": (C,),
+            f"h.{i}.mlp.c_fc.weight": (C, 4 * C), f"h.{i}.mlp.c_fc.bias": (4 * C,),
+            f"h.{i}.mlp.c_proj.weight": (4 * C, C), f"h.{i}.mlp.c_proj.bias": (C,),
+        }
+    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+class Params:
+    """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
+
+    def __init__(self, shapes, dtype=np.float32):
+        """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again."""
+        self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
+        self.buffer = Zeros(sum(sizes), dtype)
+        self.flat, self.clear = self.buffer.flat, self.buffer.clear
+        self.bits = None                    # Params of uint16, or None
+        ends = [int(end) for end in np.cumsum(sizes)]
+        self.ends = dict(zip(self.shapes, ends))
+        self.views = {name: self.flat[end - size:end].reshape(shape)
+                      for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
+
+    def expect(self, first, last):
+        """All from the parameter `first` to `last`, as they stand in the buffer, will be written now (memory.py)."""
+        self.buffer.expect(self.ends[first] - self.views[first].size, self.ends[last])
+
+    def zeros_like(self, dtype=None):
+        """A fresh set of the same shapes, all zero: for gradients and moments."""
+        return Params(self.shapes, dtype or self.flat.dtype)
+
+    def astype(self, dtype):
+        """A copy in another dtype."""
+        copy = self.zeros_like(dtype)
+        copy.flat[:] = self.flat
+        return copy
+
+    def freeze(self, frozen=True):
+        """Make the buffer and its named views read-only, or writeable again."""
+        for array in (self.flat, *self.views.values()):
+            array.flags.writeable = not frozen
+
+    def locate(self, index):
+        """Name of the parameter that holds `flat[index]`, and the index inside it."""
+        wanted = index
+        for name, view in self.views.items():
+            if index < view.size:
+                return name, tuple(int(i) for i in np.unravel_index(index, view.shape))
+            index -= view.size
+        raise IndexError(f"index {wanted} is beyond the last parameter")
+
+    def __getitem__(self, name):
+        return self.views[name]
+
+    def __iter__(self):
+        return iter(self.views)
+
+    def __len__(self):
+        return len(self.views)
+
+    def keys(self):
+        return self.views.keys()
+
+    def items(self):
+        return self.views.items()

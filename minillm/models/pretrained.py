@@ -1,0 +1,316 @@
+"""Checkpoints: directories that the rest of the world can read, and that survive a kill at any moment.
+
+A model is `config.json` and `model.safetensors` with the names and layouts of transformers' GPT-2, so
+`GPT2LMHeadModel.from_pretrained(directory)` opens ours and we open theirs. To resume training, two more files stand
+beside them: `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seeds, configurations, checksums).
+
+Four files cannot be renamed in one step, but their directory can: `replace_directory` fills a hidden sibling, makes
+it durable, and swaps. At every instant the old or the new directory is whole, and `recover_directory` finds it.
+"""
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ..config import GPTConfig
+from ..storage.atomic import dump_json, sync_directory, write_json
+from .params import Params, gpt_shapes
+from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
+
+CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
+INDEX = "model.safetensors.index.json"
+LAYOUT = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
+PREFIX, HEAD = "transformer.", "lm_head.weight"
+M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
+BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
+TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
+                   "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
+OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
+SUPPORTED = {   # key: the values whose meaning we compute; the first is what an absent key means
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),   # one formula, two names
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+
+def save_model(directory, config, params, eot_token=None):
+    """Write `config.json` and `model.safetensors` as transformers does. The directory is made if need be.
+
+    params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos.
+    Each file is replaced in one step; use `replace_directory` where both must change together.
+    Raises ValueError if the parameters are not those of `config`, OSError as the file system does.
+    """
+    if params.shapes != gpt_shapes(config):
+        raise ValueError("params do not have the names and shapes that config asks for:\n"
+                         + differences(gpt_shapes(config), params.shapes))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {PREFIX + name: array for name, array in params.items()}   # no lm_head.weight: it is wte
+    write_safetensors(directory / MODEL, tensors, {"format": "pt"})
+    write_json(directory / CONFIG, hugging_face_config(config, params.flat.dtype, eot_token), **LAYOUT)
+
+
+def load_model(directory, dtype=np.float32):
+    """Read a directory of ours or of transformers' `save_pretrained`; returns (GPTConfig, Params of `dtype`).
+
+    Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
+    three dropout rates, we have one: it becomes their resid_pdrop (embd_pdrop and attn_pdrop are not read).
+    Raises FileNotFoundError for a missing file; ValueError for a damaged one, for a configuration that this model
+    does not compute (the key is named), for an untied head, for missing, unexpected or misshaped tensors, and for a
+    weight that is NaN or infinite (in `dtype`).
+    """
+    directory = Path(directory)
+    settings = read_json(directory / CONFIG)
+    config = parse_config(settings, directory / CONFIG)
+    tensors = strip_names(read_tensors(directory), directory)
+    check_head(tensors, settings, directory)
+    check_tensors(tensors, config, directory)
+    params = Params(gpt_shapes(config), dtype)
+    for name, array in params.items():
+        with np.errstate(over="ignore", invalid="ignore"):   # what does not fit becomes infinite: found below
+            array[:] = tensors[name]
+        if not np.isfinite(array).all():
+            raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity in {params.flat.dtype}")
+    return config, params
+
+
+def save_training(directory, m, v, state):
+    """Write the two moments (Params) and `state` (a dict that JSON can hold) beside a model saved there before.
+
+    `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
+    """
+    if "checksums" in state:
+        raise ValueError("state: the key 'checksums' is taken by the checkpoint itself")
+    directory = Path(directory)
+    moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
+    write_safetensors(directory / OPTIMIZER, moments)
+    checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
+    write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
+
+
+def load_training(directory):
+    """Read what `save_training` wrote; returns (m, v, state), the moments in the dtype they were saved in.
+
+    Raises FileNotFoundError for a missing file; ValueError naming the file if one is damaged: a byte of the weights,
+    the moments or the state that changed since they were saved is found by its checksum.
+    """
+    directory = Path(directory)
+    state = read_json(directory / STATE)
+    checksums = state.pop("checksums", None)
+    if not isinstance(checksums, dict):
+        raise ValueError(f"{directory / STATE}: no checksums: not a state that was saved for resuming")
+    actual = {STATE: json_checksum(state)} | {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
+    for name, checksum in actual.items():
+        if checksums.get("state" if name == STATE else name) != checksum:
+            raise ValueError(f"{directory / name}: damaged, or not from this checkpoint: its checksum is not the one "
+                             f"recorded in {STATE}")
+    tensors, _ = read_safetensors(directory / OPTIMIZER)
+    return moment(tensors, M, directory), moment(tensors, V, directory), state
+
+
+def moment(tensors, prefix, directory):
+    """The tensors whose names start with `prefix`, as Params."""
+    found = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    if not found:
+        raise ValueError(f"{directory / OPTIMIZER}: no tensor named {prefix}...")
+    params = Params({name: array.shape for name, array in found.items()}, next(iter(found.values())).dtype)
+    for name, array in params.items():
+        array[:] = found[name]
+    return params
+
+
+# Directories that change in one step
+
+def replace_directory(path, fill):
+    """Replace the directory `path`, as a whole, by what `fill(directory)` writes into an empty one.
+
+    A kill or a crash at any moment leaves the old or the new directory, complete and on the disk; call
+    `recover_directory` before reading. If `fill` raises (a full disk, say) the old directory stays and the error
+    goes on. The half-built and the outgoing directory are hidden siblings: `.NAME.tmp` and `.NAME.old`.
+    """
+    path, temporary, old = siblings(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: expected a directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recover_directory(path)
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        sync_tree(temporary)
+        if path.exists():
+            path.rename(old)   # from here to the next rename there is no `path`: the case recover_directory mends
+        temporary.rename(path)
+        sync_directory(path.parent)
+        remove(old)   # only now: the new one is durable
+    except BaseException:
+        recover_directory(path)
+        raise
+
+
+def recover_directory(path):
+    """Undo an interrupted `replace_directory`: afterwards `path` is whole, or absent if it was never completed."""
+    path, temporary, old = siblings(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
+        sync_directory(path.parent)
+    remove(old)
+    remove(temporary)
+
+
+def siblings(path):
+    """The directory itself (a link is followed), its half-built successor and its predecessor."""
+    path = Path(path).resolve()
+    return path, path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
+
+
+def remove(directory):
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def sync_tree(directory):
+    """Force every file and directory below `directory`, and itself, to the disk."""
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            with open(Path(folder, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(folder)
+
+
+# config.json
+
+def hugging_face_config(config, dtype, eot_token):
+    """The dict that transformers' GPT2Config is read from."""
+    settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
+    return settings | {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
+        "n_ctx": config.block_size, "n_inner": None, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
+        "tie_word_embeddings": True, "bos_token_id": eot_token, "eos_token_id": eot_token,
+        "dtype": np.dtype(dtype).name,
+    }
+
+
+def parse_config(settings, path):
+    """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
+    for key, allowed in SUPPORTED.items():
+        if settings.get(key, allowed[0]) not in allowed:
+            raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
+    values = OPTIONAL | settings
+    missing = [key for key in TO_HUGGING_FACE.values() if key not in values]
+    if missing:
+        raise ValueError(f"{path}: missing {', '.join(missing)}")
+    try:
+        config = GPTConfig(**{name: values[key] for name, key in TO_HUGGING_FACE.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} (block_size is called n_positions there, dropout resid_pdrop)") from None
+    if settings.get("n_inner") not in (None, 4 * config.n_embd):
+        raise ValueError(f"{path}: n_inner = {settings['n_inner']!r} is not supported: expected null or 4 * n_embd = "
+                         f"{4 * config.n_embd}")
+    return config
+
+
+# model.safetensors
+
+def read_tensors(directory):
+    """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
+    if (directory / MODEL).exists():
+        return read_safetensors(directory / MODEL)[0]
+    if not (directory / INDEX).exists():
+        raise FileNotFoundError(f"{directory / MODEL}: no such file, nor {INDEX}" + pickled(directory))
+    weight_map = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(is_file_name(shard) for shard in weight_map.values()):
+        raise ValueError(f"{directory / INDEX}: weight_map must map tensors to names of files beside it")
+    for shard in sorted(set(weight_map.values())):
+        if not (directory / shard).is_file():
+            raise FileNotFoundError(f"{directory / shard}: no such file, but {INDEX} names it")
+    shards = {shard: read_safetensors(directory / shard)[0] for shard in set(weight_map.values())}
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise ValueError(f"{directory / shard}: tensor {name!r} is missing, {INDEX} says it is here")
+    return {name: shards[shard][name] for name, shard in weight_map.items()}
+
+
+def is_file_name(name):
+    """One step and no more: neither ../x, /x, C:\\x nor x/y leads out of the directory."""
+    return (isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) < 256
+            and name.isprintable() and not set(name) & set("/\\:"))
+
+
+def pickled(directory):
+    """The end of an error where the weights are there, but in a form that can run code when it is opened."""
+    if not (directory / "pytorch_model.bin").exists():
+        return ""
+    return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
+
+
+def strip_names(tensors, directory):
+    """Names without "transformer.", masks left out."""
+    stripped = {}
+    for name, array in tensors.items():
+        short = name.removeprefix(PREFIX)
+        if short in stripped:
+            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
+        if not BUFFERS.fullmatch(short):
+            stripped[short] = array
+    return stripped
+
+
+def check_head(tensors, settings, directory):
+    """The output head must be the token embedding. Takes it out of `tensors`."""
+    head = tensors.pop(HEAD, None)
+    if head is None and settings.get("tie_word_embeddings", True) is not True:
+        raise ValueError(f"{directory / CONFIG}: tie_word_embeddings is not true: untied heads are not supported")
+    if head is not None and not np.array_equal(head, tensors.get("wte.weight"), equal_nan=True):
+        raise ValueError(f"{directory}: {HEAD} differs from wte.weight: untied heads are not supported")
+
+
+def check_tensors(tensors, config, directory):
+    """Exactly the parameters that `config` asks for, in their shapes, of floating point."""
+    check_layers(tensors, config, directory)
+    found = {name: array.shape for name, array in tensors.items()}
+    if found != gpt_shapes(config):
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n"
+                         + differences(gpt_shapes(config), found))
+    for name, array in tensors.items():
+        if array.dtype.kind != "f":
+            raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected floating point")
+
+
+def check_layers(tensors, config, directory):
+    """Before a list of names is made for a mistyped billion of layers."""
+    if config.n_layer > len(tensors):
+        raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
+
+
+def differences(expected, found, limit=10):
+    """The lines of an error: each name whose shape differs, with both shapes."""
+    lines = [f"  {name}: expected {expected.get(name, 'nothing of that name')}, found {found.get(name, 'none')}"
+             for name in expected | found if expected.get(name) != found.get(name)]
+    return "\n".join(lines[:limit] + [f"  and {len(lines) - limit} more"] * (len(lines) > limit))
+
+
+# JSON and checksums
+
+def read_json(path):
+    """A JSON object from a file. Raises FileNotFoundError, or ValueError naming the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file: expected a checkpoint directory that holds it")
+    return parse_json_object(path.read_bytes(), path)
+
+
+def file_checksum(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def json_checksum(value):
+    """Of the text as json writes it: a value read back writes the same text."""
+    return hashlib.blake2b(dump_json(value, STATE).encode(), digest_size=16).hexdigest()

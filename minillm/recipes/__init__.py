@@ -1,0 +1,1 @@
+"""Whole jobs from start to end: what the large commands run."""

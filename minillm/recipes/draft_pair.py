@@ -1,0 +1,185 @@
+"""Two models for speculative decoding: a target of 30M parameters and a draft distilled from it, and what they bring.
+
+`distill` makes a draft for a model that is there; `make_pair` trains both on the bundled corpus; `measure` writes texts
+with and without the draft, in turns, and puts the speed-up beside what the theory promises (Leviathan et al. 2023,
+theorem 3.8): (1 - a^(k+1)) / ((1 - a)(k c + 1)), a the acceptance rate, c the time of a draft's token in the target's.
+"""
+import math
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import GPTConfig, TrainConfig
+from ..data.shards.format import open_shards
+from ..data.shards.prepare import TrainingData, prepare
+from ..data.sources.documents import read_documents
+from ..generation import speculative
+from ..generation.decode import steps as plain_steps
+from ..generation.sampling import Sampling
+from ..kernels.select import select
+from ..models.gpt2 import GPT
+from ..models.load import load
+from ..posttrain.distill import distill_step
+from ..progress import Progress
+from ..train.loop import one_step, train
+from ..train.origin import begin
+from ..train.plot import plot_losses
+from .quickstart import describe_model, gather, planned, tokens
+
+TARGET = {"n_layer": 6, "n_head": 10, "n_embd": 640}            # 29.5M parameters and the vocabulary
+BLOCK = {"docs": 128, "stories": 256}
+SETTINGS = TrainConfig(batch_size=4, min_lr=5e-5, weight_decay=0.1, eval_batches=25, save_every=0, log_every=10)
+RATES = {"target": 1e-3, "draft": 3e-3}
+PROMPTS, PROMPT, LENGTH = 6, 12, 96                             # texts to measure on, tokens given and tokens written
+
+
+def make_pair(corpus, out, minutes=15.0, steps=None, k=4, seed=0, backend="auto", say=print, **draft):
+    """Train a target on the bundled corpus, distil a draft, measure them; returns the results as a dict.
+
+    out: gets the run directories target/ and draft/. minutes: of training, two thirds of them the target's. steps: a
+    fixed number for each instead. draft: n_layer, n_embd, temperature and weight, as of `distill`.
+    """
+    target = Path(out) / "target"
+    tokenizer, shards = tokens(gather(corpus, seed, say), target, corpus, seed, say)
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=BLOCK[corpus], **TARGET)
+    model = GPT(config, seed, ops=select(backend))
+    best = fit("target", model, shards, target, tokenizer, one_step, minutes * 2 / 3, steps, seed, backend, say)
+    results = distill(target, Path(out) / "draft", None, minutes=minutes / 3, steps=steps, k=k, seed=seed,
+                      backend=backend, say=say, **draft)
+    return {"target": best, **results}
+
+
+def distill(target, out, data=None, n_layer=2, n_embd=192, temperature=1.0, weight=0.9, minutes=5.0, steps=None, k=4,
+            seed=0, backend="auto", say=print):
+    """Train a draft for the model in directory `target` and measure the two; returns the results as a dict.
+
+    data: files and folders to learn on (None: the shards that the target was trained on). n_layer, n_embd: the draft's
+    shape. temperature, weight: of the loss (ops/distillation_loss.py). Raises FileNotFoundError where there is nothing
+    to learn on.
+    """
+    teacher, tokenizer = load(target, backend)
+    shards = shards_of(target, out, data, tokenizer)
+    learned = ", ".join(map(str, data)) if data else Path(target) / "data"
+    begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")
+    config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
+    student = GPT(config, seed, ops=teacher.ops)
+    step = distill_step(teacher, temperature, weight)
+    best = fit("draft", student, shards, out, tokenizer, step, minutes, steps, seed, backend, say)
+    report = measure(GPT.from_pretrained(target), GPT.from_pretrained(out), prompts_from(shards.val), k)
+    say(page(report, target, out))
+    return {"draft": best, "speculation": report}
+
+
+def heads(n_embd):
+    """As many as divide the width and are at least 64 wide."""
+    return next(n for n in range(max(1, n_embd // 64), 0, -1) if n_embd % n == 0)
+
+
+def shards_of(target, out, data, tokenizer):
+    """What to learn on: files that are given, or the shards that `train` and `quickstart` leave beside a model."""
+    if data:
+        return prepare(lambda: read_documents(data), out, tokenizer, progress=lambda label: Progress(label, ""))[1]
+    if not (Path(target) / "data").exists():
+        raise FileNotFoundError(f"{target}/data: the target's training data is not there; give some with --data")
+    return open_shards(Path(target) / "data")
+
+
+def fit(name, model, shards, run, tokenizer, step, minutes, steps, seed, backend, say):
+    """Train one of the two for so many minutes (or steps); returns the best validation figures."""
+    config = replace(SETTINGS, lr=RATES[name], seed=seed, backend=backend)
+    data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
+    config = planned(model, data, config, minutes, steps, step)
+    say(f"{name:<11} {describe_model(model)}; {config.steps:,} steps of {config.batch_size * data.block_size:,} tokens")
+    deadline = math.inf if steps else time.monotonic() + 1.25 * 60 * minutes
+    progress = Progress(name, "step")
+    state = train(model, data, config, run, tokenizer.eot_token, False, progress, deadline, step)
+    progress.close()
+    plot_losses(run)
+    if state["step"] < config.steps and time.monotonic() < deadline:
+        raise KeyboardInterrupt
+    return {"parameters": model.params.flat.size, "steps": state["step"], "tokens": state["tokens"], **state["best"]}
+
+
+def prompts_from(split, count=PROMPTS, length=PROMPT):
+    """The beginnings of `count` documents spread over a split, as lists of ids."""
+    ids = np.concatenate(split.arrays)
+    starts = np.linspace(0, len(ids) - length, count).astype(int)
+    return [ids[start:start + length].tolist() for start in starts]
+
+
+def measure(target, draft, prompts, k=4, temperatures=(0.0, 0.8), length=LENGTH):
+    """Texts with and without a draft, in turns: a list of dicts, one a draft (the model; lookup) and temperature.
+
+    The speed-up is the median over the prompts of plain over speculative time per token.
+    """
+    length = min(length, target.config.block_size - max(map(len, prompts)))
+    costs, rows = relative_costs(target, draft, k), []
+    for temperature in temperatures:
+        found = summary(k, *race(target, draft, prompts, k, temperature, length)) | costs
+        found["theory"] = speculative.theoretical_speedup(found["acceptance"], k, costs["c"])
+        rows.append({"draft": "draft", "temperature": temperature} | found)
+        lookup = speculative.Lookup(target.config.vocab_size)                      # often no guess: no theory for that
+        found = summary(k, *race(target, lookup, prompts, k, temperature, length))
+        rows.append({"draft": "lookup", "temperature": temperature} | found)
+    return rows
+
+
+def race(target, draft, prompts, k, temperature, length):
+    """One draft against none, in turns, prompt by prompt: (Counts, plain seconds a token, seconds with the draft)."""
+    counts, plain, guessed = speculative.Counts(), [], []
+    for seed, prompt in enumerate(prompts):
+        sampling = Sampling(temperature, seed=seed)
+        plain.append(seconds(plain_steps(target, prompt, length, sampling)) / length)
+        guessed.append(seconds(speculative.steps(target, draft, prompt, length, sampling, k=k, counts=counts)) / length)
+    return counts, plain, guessed
+
+
+def summary(k, counts, plain, guessed):
+    """A row of `measure`."""
+    return {"k": k, "acceptance": counts.acceptance, "tokens_per_pass": counts.tokens_per_pass,
+            "speedup": statistics.median(p / g for p, g in zip(plain, guessed)),
+            "plain_ms": 1e3 * statistics.median(plain), "speculative_ms": 1e3 * statistics.median(guessed)}
+
+
+def relative_costs(target, draft, k, rounds=15):
+    """{"c": a draft's token, "pass": the target's pass over k + 1 tokens}, both in times of one token of the target."""
+    runs = {"one": (target, 1), "pass": (target, k + 1), "c": (draft, 1)}
+    caches = {name: model.new_cache(1) for name, (model, _) in runs.items()}
+    text = np.arange(64)[None] % target.config.vocab_size
+    half = min(64, target.config.block_size // 2)
+    times = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, (model, count) in runs.items():
+            caches[name].truncate(half)
+            if turn == 0:
+                model.decode(text[:, :half], caches[name])                  # a context of half a block, and warm
+                continue
+            started = time.perf_counter()
+            model.decode(text[:, :count], caches[name])
+            times[name].append(time.perf_counter() - started)
+    one, whole, guess = (statistics.median(times[name]) for name in ("one", "pass", "c"))
+    return {"c": guess / one, "pass": whole / one}
+
+
+def seconds(steps):
+    """How long it takes to write a text."""
+    started = time.perf_counter()
+    for _ in steps:
+        pass
+    return time.perf_counter() - started
+
+
+def page(report, target, out):
+    """The report for people."""
+    lines = ["", "draft    temperature  k  accepted  tokens/pass  plain ms  with draft ms  speed-up  in theory"]
+    lines += [f"{r['draft']:<8} {r['temperature']:>11} {r['k']:>2}  {r['acceptance']:>8.1%}"
+              f"  {r['tokens_per_pass']:>11.2f}  {r['plain_ms']:>8.2f}  {r['speculative_ms']:>13.2f}"
+              f"  {r['speedup']:>7.2f}x" + (f"  {r['theory']:>8.2f}x" if "theory" in r else "") for r in report]
+    c, verification = report[0]["c"], report[0]["pass"]
+    lines += ["", f"a draft's token costs {c:.2f} of the target's, a pass over {report[0]['k'] + 1} tokens "
+              f"{verification:.2f} (the theory counts it as 1)",
+              f"next: minillm generate {target} --draft {out} -p \"...\""]
+    return "\n".join(lines)

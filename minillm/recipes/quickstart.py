@@ -1,0 +1,178 @@
+"""The main job, start to end, on a corpus that needs no download: text -> tokenizer -> GPT -> bits per byte -> samples.
+
+`docs` is the language reference and the docstrings of the Python that runs this: some megabytes of real English. `stories`
+comes from a seeded grammar whose entropy is known exactly, so the loss can be seen to approach a floor.
+"""
+import gzip
+import lzma
+import math
+import platform
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import GPTConfig, TrainConfig
+from ..data.shards.prepare import TrainingData, prepare
+from ..data.sources.pydocs import describe_corpus, pydoc_corpus
+from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
+from ..generation.decode import generate
+from ..kernels.select import select
+from ..models.gpt2 import GPT
+from ..progress import Progress, clock
+from ..train.loop import one_step, train
+from ..train.optim import AdamW
+from ..train.plot import plot_losses
+
+VOCAB = {"docs": 4096, "stories": 1024}
+MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},
+          "stories": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
+PROMPTS = {"docs": "The following example shows how to", "stories": "Once upon a time"}
+STORIES = 20_000
+SETTINGS = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, weight_decay=0.1, eval_every=0, save_every=200, log_every=10)
+TIMED_STEPS, LONGEST = 15, 3000      # steps to measure the machine by; no corpus here profits from more than LONGEST
+
+
+def quickstart(corpus="docs", out="runs/quickstart", minutes=3.5, steps=None, seed=0, backend="auto", say=print):
+    """Run the whole job into directory `out`; returns the results as a dict. `steps` overrides `minutes`.
+
+    minutes: how long pretraining should take; the number of steps is chosen from the speed of the first few. If the
+    machine turns out slower than that, training ends early, a quarter of the time later.
+    """
+    started, out = time.monotonic(), Path(out)
+    documents = gather(corpus, seed, say)
+    tokenizer, shards = tokens(documents, out, corpus, seed, say)
+    held_out = split_documents(shards.val, tokenizer)
+    results = {"corpus": corpus, "baselines": baselines(held_out, split_documents(shards.train, tokenizer))}
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODELS[corpus]), seed, ops=select(backend))
+    config = replace(SETTINGS, seed=seed, backend=backend)
+    data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
+    config = planned(model, data, config, minutes, steps)
+    say(f"model       {describe_model(model)}\nplan        {describe_plan(config, data)}\n")
+    say(f"before training:\n{quote(sample(model, tokenizer, PROMPTS[corpus], seed))}\n")
+    deadline = math.inf if steps else time.monotonic() + 1.25 * 60 * minutes
+    results |= pretrain(model, data, config, out, tokenizer, deadline)
+    if corpus == "stories":
+        results |= floor(held_out, shards.val.tokens)
+    plot_losses(out, results.get("floor_nats_per_token"))
+    best = GPT.from_pretrained(out, model.ops)
+    say(f"after training:\n{quote(sample(best, tokenizer, PROMPTS[corpus], seed))}\n")
+    results["seconds"] = time.monotonic() - started
+    say(closing_page(results, out))
+    return results
+
+
+def gather(corpus, seed, say):
+    """The documents as [(name, text)], and a line that says what they are."""
+    if corpus == "docs":
+        documents = pydoc_corpus()
+        say(f"corpus      {describe_corpus(documents)}")
+    else:
+        documents = [(f"story {i}", text) for i, text in enumerate(stories(STORIES, seed))]
+        say(f"corpus      {STORIES:,} stories from a seeded grammar: {entropy_bits():.1f} bits and "
+            f"{expected_bytes():.0f} bytes each, so {entropy_bits() / expected_bytes():.3f} bits per byte at best")
+    return documents
+
+
+def tokens(documents, out, corpus, seed, say):
+    """Tokenizer and shards in `out`."""
+    def progress(label):
+        return Progress(label, "")
+    tokenizer, shards = prepare(lambda: documents, out, vocab_size=VOCAB[corpus],
+                                source=f"quickstart {corpus}, Python {platform.python_version()}, seed {seed}",
+                                progress=progress)
+    for name, split in (("training", shards.train), ("validation", shards.val)):
+        say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens "
+            f"({split.bytes / split.tokens:.2f} bytes each)")
+    return tokenizer, shards
+
+
+def split_documents(split, tokenizer):
+    """The documents of a split as bytes, back from their tokens."""
+    ids = np.concatenate(split.arrays)
+    ends = np.flatnonzero(ids == tokenizer.eot_token)
+    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
+
+
+def baselines(held_out, training):
+    """Bits per byte of general compressors on the validation split; the last one may read the training split first."""
+    text, training_text = b"".join(held_out), b"".join(training)
+
+    def bits(compressed):
+        return 8 * compressed / len(text)
+    return {"gzip": bits(len(gzip.compress(text, 9))), "lzma": bits(len(lzma.compress(text, preset=9))),
+            "lzma after the training split":
+                bits(len(lzma.compress(training_text + text, preset=9)) - len(lzma.compress(training_text, preset=9)))}
+
+
+def planned(model, data, config, minutes, steps, step=one_step):
+    """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps.
+
+    step: what `train` will be asked to do in each.
+    """
+    if steps is None:
+        trial = GPT(model.config, config.seed, ops=model.ops)
+        optimizer, times = AdamW(trial.params, ops=model.ops), []
+        for number in range(TIMED_STEPS):
+            started = time.perf_counter()
+            step(trial, optimizer, data, config, {"step": number})
+            times.append(time.perf_counter() - started)
+        steps = int(minutes * 60 / (1.1 * statistics.median(times)))      # a tenth for validation and checkpoints
+        steps = max(50, min(LONGEST, steps // 50 * 50))
+    return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
+
+
+def pretrain(model, data, config, out, tokenizer, deadline):
+    """Train; returns the best validation figures."""
+    progress = Progress("training", "step")
+    state = train(model, data, config, out, tokenizer.eot_token, resume=False, progress=progress, deadline=deadline)
+    progress.close()
+    if state["step"] < config.steps and time.monotonic() < deadline:
+        raise KeyboardInterrupt
+    return {"steps": state["step"], "planned_steps": config.steps, "tokens": state["tokens"], **state["best"]}
+
+
+def floor(held_out, tokens):
+    """The exact information in these very stories, as bits per byte and nats per token."""
+    bits = -sum(log2_probability(story.decode()) for story in held_out)
+    return {"floor_bpb": bits / sum(map(len, held_out)), "floor_nats_per_token": bits * math.log(2) / tokens}
+
+
+def describe_model(model):
+    c = model.config
+    return (f"GPT, {model.params.flat.size / 1e6:.1f}M parameters: n_layer {c.n_layer}, n_head {c.n_head}, "
+            f"n_embd {c.n_embd}, block_size {c.block_size}, vocab_size {c.vocab_size}")
+
+
+def describe_plan(config, data):
+    tokens_per_step = config.batch_size * data.block_size * config.accumulate
+    return (f"{config.steps:,} steps of {tokens_per_step:,} tokens, "
+            f"{config.steps * tokens_per_step / data.shards.train.tokens:.1f} times through the training split")
+
+
+def sample(model, tokenizer, prompt, seed):
+    """Sixty tokens after a prompt."""
+    ids = generate(model, tokenizer.encode(prompt), 60, temperature=0.8, top_k=50, seed=seed, stop=tokenizer.eot_token)
+    return tokenizer.decode([i for i in ids if i != tokenizer.eot_token])
+
+
+def quote(text):
+    return "\n".join("    | " + line for line in text.splitlines())
+
+
+def closing_page(results, out):
+    """What came out, what it is worth, and what to do next."""
+    rows = [("minillm", results["val_bpb"])] + list(results["baselines"].items())
+    if "floor_bpb" in results:
+        rows.append(("the text's own entropy", results["floor_bpb"]))
+    table = "\n".join(f"    {name:<32}{value:6.3f}" for name, value in rows)
+    return (f"validation, bits per byte (lower is better):\n{table}\n\n"
+            f"{results['steps']:,} steps, {results['tokens']:,} tokens; everything together took "
+            f"{clock(results['seconds'])}. The model, log.csv and loss.png are in {out}/\n\n"
+            f"What next:\n"
+            f"    minillm generate {out} -p \"The list of\"          more samples\n"
+            f"    minillm train --data FOLDER --out runs/mine     the same on your own text (.txt .md .py .jsonl)\n"
+            f"    minillm gradcheck                               check every derivative that was just used\n"
+            f"    python -m benchmarks                            how fast this machine runs each of them")

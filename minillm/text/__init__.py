@@ -1,0 +1,1 @@
+"""What a piece of text holds: personal data, toxicity."""

@@ -1,0 +1,1 @@
+"""The training loop, the optimizer, schedules, checkpoints and the log."""

@@ -1,0 +1,86 @@
+"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the warm-up + cosine schedule."""
+import math
+
+import numpy as np
+
+from ..ops.adamw import adamw_update
+from ..ops.bfloat16 import bfloat16_bits
+from ..ops.sum_squares import sum_squares
+
+
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019) on Params: weight decay on matrices only, by one slice of the flat buffer."""
+
+    def __init__(self, params, lr=6e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, ops=None):
+        """params: Params, updated in place. `ops` (from registry.select) may bring a compiled update."""
+        self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
+        self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
+        self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
+        self.grads = params.zeros_like()        # one buffer for all steps: a fresh one would be faulted in page by page
+        self.update = ops.adamw_update if ops else adamw_update
+
+    def zero_grads(self):
+        """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
+        self.grads.clear()
+        return self.grads
+
+    def step(self, grads, lr=None, scale=1.0):
+        """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
+        self.steps += 1
+        bits = None if self.params.bits is None else self.params.bits.flat
+        self.update(self.flat, grads.flat, self.m.flat, self.v.flat, self.steps, self.lr if lr is None else lr,
+                    *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale, bits)
+
+    def keep_bits(self):
+        """Keep `params.bits`, the parameters rounded to bfloat16, from now on: `step` writes them in the same pass.
+
+        For ops that multiply in bfloat16 ("cpu/bf16"): GPT's products then read 2 bytes a weight, not 4 that each call
+        would round again, forward and backward and once for every micro-batch, to the same results. It costs 2 bytes of
+        memory a parameter, and 2 to write in each step. A stale copy would train on old weights in silence. So
+        meanwhile `step` alone may write: the parameters are read-only, and NumPy raises ValueError for any other write
+        through params (a view taken before is not seen). To load others: `drop_bits`, load, and `keep_bits` again.
+        Raises ValueError unless the parameters are float32.
+        """
+        if self.flat.dtype != np.float32:
+            raise ValueError(f"params must be float32 to be kept in bfloat16: got {self.flat.dtype}")
+        self.params.bits = self.params.zeros_like(np.uint16)
+        for name, view in self.params.items():                  # one by one: rounding makes copies
+            self.params.bits[name][...] = bfloat16_bits(view)
+        self.params.freeze()
+
+    def drop_bits(self):
+        """End what `keep_bits` began: no copy, and parameters that anybody may write."""
+        self.params.bits = None
+        self.params.freeze(False)
+
+
+def global_norm(grads, ops=None):
+    """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run."""
+    return math.sqrt((ops.sum_squares if ops else sum_squares)(grads.flat))
+
+
+def clip_scale(norm, max_norm):
+    """The factor that brings a gradient of this norm down to max_norm; 1 where it is short enough or max_norm is 0."""
+    return max_norm / norm if max_norm and norm > max_norm else 1.0
+
+
+def clip_grad_norm(grads, max_norm):
+    """Scale grads in place so that their global norm is at most max_norm; returns the norm before.
+
+    Raises ValueError for a norm that is not finite or a negative max_norm. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    """
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm must be at least 0: got {max_norm}")
+    norm = global_norm(grads)
+    if not math.isfinite(norm):
+        raise ValueError(f"grads must be finite: their global norm is {norm}")
+    grads.flat *= clip_scale(norm, max_norm)
+    return norm
+
+
+def cosine_schedule(step, warmup, steps, lr, min_lr):
+    """Learning rate of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
