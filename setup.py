@@ -44,17 +44,19 @@ def extensions():
 
 
 def text():
-    """The tokenizer: one build for all (csrc/text/module.cpp says why), and none again when a kernel changes."""
-    return Extension("minillm._cpp.text", ["csrc/text/module.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in Path("csrc/text").glob("*.*")),
+    """The tokenizer: one build for all (csrc/python/text.cpp says why), and none again when a kernel changes."""
+    return Extension("minillm._cpp.text", ["csrc/python/text.cpp", "csrc/text/encoder.cpp", "csrc/text/counter.cpp"],
+                     language="c++", optional=True,
+                     depends=sorted(str(path) for path in [*Path("csrc/text").glob("*.*"), Path("csrc/python/texts.h")]),
                      include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
                      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
 
 
 def data():
-    """Deduplication: one build, which chooses its instruction set at run time (csrc/data/module.cpp)."""
-    return Extension("minillm._cpp.data", ["csrc/data/module.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in [*Path("csrc/data").glob("*.*"), Path("csrc/text/parallel.h")]),
+    """Deduplication: one build, which chooses its instruction set at run time (csrc/python/data.cpp)."""
+    return Extension("minillm._cpp.data", ["csrc/python/data.cpp", "csrc/data/minhash.cpp"], language="c++", optional=True,
+                     depends=sorted(str(path) for folder in ("data", "text", "python") for path in
+                                    Path("csrc", folder).glob("*.h")),
                      include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
                      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
 

@@ -1,0 +1,132 @@
+// Encoding with a vocabulary: which thread encodes which text with which state.
+#include "encoder.h"
+
+#include "encode.h"
+
+namespace minillm::text {
+namespace {
+
+template <class T>
+void encode_with(State<T>& state, const Specials& allowed, std::string_view text, Sink<T>& ids) {
+    allowed.split(text.data(), text.size(), [&](const char* p, size_t n) { state.encode(p, n, ids); },
+                  [&](uint32_t id) { ids.append(&id, 1); });
+}
+
+// Bounds of parts of about equal bytes, some for each thread.
+std::vector<size_t> cut_evenly(const Texts& texts, size_t threads) {
+    size_t total = 0, parts = threads > 1 ? 8 * threads : 1, seen = 0;
+    for (std::string_view text : texts) total += text.size();
+    std::vector<size_t> bounds{0};
+    for (size_t i = 0; i < texts.size(); i++) {
+        seen += texts[i].size();
+        if (seen * parts >= total * bounds.size() && i + 1 < texts.size()) bounds.push_back(i + 1);
+    }
+    bounds.push_back(texts.size());
+    return bounds;
+}
+
+// The parts' ids one after the other; offsets counted from where a part begins now count from the start.
+template <class T>
+void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t* offsets, Sink<T>& all) {
+    offsets[0] = 0;
+    if (sinks.size() == 1) return all.swap(sinks[0]);
+    size_t total = 0;
+    for (Sink<T>& sink : sinks) total += sink.count;
+    all.reserve(total);
+    for (size_t part = 0; part < sinks.size(); part++) {
+        for (size_t i = parts[part]; i < parts[part + 1]; i++) offsets[i + 1] += int64_t(all.count);
+        all.append(sinks[part].data, sinks[part].count);
+    }
+}
+
+}  // namespace
+
+template <class T>
+Encoder<T>::Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
+                    std::vector<std::pair<std::string, uint32_t>> specials, Pattern pattern)
+    : tokens(std::move(tokens)), specials(std::move(specials)), merges(std::move(merges)), pattern(pattern) {
+    if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
+    give_back(borrow());
+}
+
+template <class T>
+Encoder<T>::~Encoder() = default;
+
+// A state that starts with the vocabulary in its cache: most words of most texts are tokens.
+template <class T>
+std::unique_ptr<State<T>> Encoder<T>::borrow() {
+    {
+        std::lock_guard lock(guard);
+        if (!idle.empty()) {
+            auto state = std::move(idle.back());
+            idle.pop_back();
+            return state;
+        }
+    }
+    auto state = std::make_unique<State<T>>(merges, pattern, tokens.size());
+    Sink<T> nowhere;
+    for (auto& token : tokens)
+        if (token && token->size() <= SHORT_WORD) state->encode_one(token->data(), token->size(), nowhere);
+    return state;
+}
+
+template <class T>
+void Encoder<T>::give_back(std::unique_ptr<State<T>> state) {
+    std::lock_guard lock(guard);
+    idle.push_back(std::move(state));
+}
+
+template <class T>
+Specials Encoder<T>::allowed_of(const std::vector<size_t>& allowed) const {
+    Specials found;
+    for (size_t i : allowed) found.add(specials.at(i).first, specials[i].second);
+    found.finish();
+    return found;
+}
+
+template <class T>
+void Encoder<T>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
+    auto state = borrow();
+    if (allowed.empty()) state->encode(text.data(), text.size(), ids);       // often, and without a table of specials
+    else encode_with(*state, allowed_of(allowed), text, ids);
+    give_back(std::move(state));
+}
+
+template <class T>
+void Encoder<T>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
+                              int64_t* offsets) {
+    const Specials special = allowed_of(allowed);
+    std::vector<size_t> parts = cut_evenly(texts, threads);
+    std::vector<Sink<T>> sinks(parts.size() - 1);
+    std::vector<std::unique_ptr<State<T>>> states(threads);
+    parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
+        if (!states[thread]) states[thread] = borrow();
+        for (size_t i = parts[part]; i < parts[part + 1]; i++) {
+            encode_with(*states[thread], special, texts[i], sinks[part]);
+            offsets[i + 1] = int64_t(sinks[part].count);
+        }
+    });
+    for (auto& state : states)
+        if (state) give_back(std::move(state));
+    join(sinks, parts, offsets, ids);
+}
+
+template <class T>
+void Encoder<T>::encode_words(const Texts& words, Sink<T>& ids) {
+    auto state = borrow();
+    for (std::string_view word : words) state->encode_one(word.data(), word.size(), ids);
+    give_back(std::move(state));
+}
+
+template <class T>
+size_t Encoder<T>::cache_bytes() {
+    std::lock_guard lock(guard);
+    size_t total = 0;
+    for (auto& state : idle) total += state->cache.bytes();
+    return total;
+}
+
+template class Encoder<uint16_t>;
+template class Encoder<uint32_t>;
+
+}  // namespace minillm::text
