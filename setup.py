@@ -7,7 +7,7 @@ keeps pybind11 today. What in minillm/_cpp is not up to date and not asked for i
 
 MINILLM_BUILD     names of PARTS; best: the instruction set that suits this CPU; all; none. Where it is not set:
                   best,text,data, and all for a wheel that others get (by `python -m build`)
-MINILLM_CUDA      1: build the GPU's kernels or fail; 0: do not; auto: where there is a driver, and nvcc
+MINILLM_CUDA      1: build the GPU's kernels or fail; 0: do not; auto (the default): where there is a driver, and nvcc
 MINILLM_NVCC      its path, if it is not in CUDA_HOME, PATH, /usr/local/cuda or the pip wheels
 MINILLM_CUDA_ARCHS=80,90   the GPUs that get code of their own (newer ones compile the last one's PTX when they load it;
                   the Hopper kernel is always for 90a)
@@ -41,12 +41,13 @@ AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mpre
 INSTRUCTION_SETS = {"scalar": []} | {
     "avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 } if platform.machine() in ("x86_64", "AMD64") else {"scalar": []}
-PARTS = {       # extension minillm._cpp.NAME: its sources and flags, those that take longest first
-    "cuda": (["csrc/cuda/*.cu", "csrc/cuda/cuda.cpp"], []),
-    "cudasim": (["csrc/cuda/cudasim.cpp"], ["-O2", "-Wno-unknown-pragmas", "-Wno-psabi"]),
-    "text": (["csrc/text/module.cpp"], []),
-    "data": (["csrc/data/module.cpp"], []),
-} | {isa: (["csrc/module.cpp"], FLOATS + flags) for isa, flags in INSTRUCTION_SETS.items()}
+PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
+    "cuda": (["csrc/cuda/attention/*.cu", "csrc/python/cuda.cpp"], []),
+    "cudasim": (["csrc/cuda/emulator/*.cpp", "csrc/python/cuda.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
+    "text": (["csrc/text/*.cpp", "csrc/python/text.cpp"], []),
+    "data": (["csrc/data/*.cpp", "csrc/python/data.cpp"], []),
+} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", "csrc/python/bindings.cpp", "csrc/module.cpp"], FLOATS + flags)
+     for isa, flags in INSTRUCTION_SETS.items()}
 
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
 BUILD = Path("build", "minillm" + ENDING.removesuffix(".so"))       # relative: no result names the folder it was made in
@@ -60,12 +61,11 @@ os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")            # of the fil
 
 def wanted():
     """The names of the parts to build."""
+    for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ           # pip's is for this machine
     said, cuda = os.environ.get("MINILLM_BUILD"), os.environ.get("MINILLM_CUDA", "auto")
-    if not said:
-        for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ      # pip's is for this machine
-        said = ("all" if for_others else "best,text,data") + ",cuda" * (cuda == "auto" and has_driver())
+    names = said or ("all" if for_others else "best,text,data")
     best = runpy.run_path("minillm/kernels/load.py")["best"]()
-    names = said.replace("all", ",".join(set(PARTS) - {"cuda"})).replace("best", best).replace("none", "").split(",")
+    names = names.replace("all", ",".join(set(PARTS) - {"cuda"})).replace("best", best).replace("none", "").split(",")
     if unknown := set(names) - {*PARTS, ""}:
         raise SystemExit(f"MINILLM_BUILD: no part {', '.join(unknown)}: expected all, none, best, {', '.join(PARTS)}")
     if cuda not in ("auto", "0", "1"):
@@ -73,7 +73,8 @@ def wanted():
     if cuda == "1" and not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    with_cuda = cuda == "1" or cuda == "auto" and "cuda" in names and find_nvcc()
+    gpu = "cuda" in names or said in (None, "all") and has_driver()
+    with_cuda = cuda == "1" or cuda == "auto" and gpu and find_nvcc()
     return [name for name in PARTS if (with_cuda if name == "cuda" else name in names)]
 
 
