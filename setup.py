@@ -143,10 +143,10 @@ def version(*program):
     return run([*program, "--version"])
 
 
-def run(command):
+def run(command, by=()):
     """What the program said."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run([*by, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     except OSError as error:
         raise CompileError(f"{command[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
@@ -187,7 +187,8 @@ def make(failed, name, made, command, inputs=None):
     try:
         Path(made).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{made}.stamp").unlink(missing_ok=True)
-        print(run(["ccache"] * (not inputs and bool(shutil.which("ccache"))) + command), end="")
+        version(command[0])                                         # is there such a compiler? ccache does not say it well
+        print(run(command, ["ccache"] if not inputs and shutil.which("ccache") else []), end="")
         Path(f"{made}.stamp").write_text(stamp(made, command, inputs))
     except CompileError as error:
         failed[name] = str(error)
