@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
+from .load import best, how
 from .load import load as load_kernels
 
 __all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
@@ -20,7 +21,6 @@ try:
 except ImportError as error:                       # a wrong MINILLM_CPU or a broken extension: `check_kernels` says so
     _cpp, _problem = None, error
 
-BUILD = "pip install . (with g++ installed)"
 CPU = ("auto", "numpy", "cpu")
 
 
@@ -92,7 +92,7 @@ def implementation(spec, choice):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
     module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
     if backend not in ("auto", "numpy") and module is None:
-        raise ImportError(f"the {backend} backend is not built: {BUILD}{' and nvcc' * (backend == 'cuda')}")
+        raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():
         raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
     wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
@@ -116,7 +116,7 @@ def cuda(backend):
 def compiled(module, name):
     """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
     if not hasattr(module, name):
-        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {BUILD}")
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {how(best())}")
     return getattr(module, name)
 
 

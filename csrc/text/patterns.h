@@ -5,11 +5,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "unicode_tables.h"
 
+namespace minillm::text {
+
 enum class Pattern { gpt2, cl100k, o200k };
+
+inline Pattern pattern_named(const std::string& name) {
+    if (name == "gpt2") return Pattern::gpt2;
+    if (name == "cl100k") return Pattern::cl100k;
+    if (name == "o200k") return Pattern::o200k;
+    throw std::invalid_argument("no pattern called '" + name + "' is built in");
+}
 
 // ---- characters
 
@@ -156,3 +167,5 @@ inline const char* match(Pattern pattern, const char* p, const char* end) {
         default: return match_o200k(p, end);
     }
 }
+
+}  // namespace minillm::text

@@ -9,14 +9,15 @@
 // A merge visits the places of its pair once. Every pair that it creates holds the new token, so the pairs that are new
 // in this merge are kept in two arrays by neighbour, and no hash table is needed at all.
 #pragma once
-#pragma once
 
 #include <algorithm>
 #include <stdexcept>
 #include <vector>
 
-#include "count.cpp"
-#include "merge.cpp"
+#include "count.h"
+#include "merge.h"
+
+namespace minillm::text {
 
 struct PairInfo {
     uint32_t left, right;
@@ -187,3 +188,5 @@ public:
         return true;
     }
 };
+
+}  // namespace minillm::text

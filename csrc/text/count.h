@@ -5,8 +5,10 @@
 #include <string>
 #include <unordered_map>
 
-#include "memory.h"
+#include "pool.h"
 #include "word.h"
+
+namespace minillm::text {
 
 constexpr size_t COUNTED_TOGETHER = 256;      // words whose places in the table are fetched ahead
 
@@ -93,3 +95,5 @@ public:
 
     size_t size() const { return used + long_words.size(); }
 };
+
+}  // namespace minillm::text

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+namespace minillm::text {
+
 class Specials {
     std::vector<std::pair<std::string, uint32_t>> by_first[256];
     std::vector<uint8_t> firsts;
@@ -56,3 +58,5 @@ public:
         }
     }
 };
+
+}  // namespace minillm::text

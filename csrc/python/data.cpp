@@ -2,41 +2,20 @@
 //
 // It is built once, for all CPUs: only the minima of a signature gain from wide vectors, and they choose at run time.
 // Texts are shared among threads document by document, so results do not depend on how many there are.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "../data/minhash.h"
+#include "../data/sets.h"
+#include "texts.h"
 
-#include <algorithm>
-#include <numeric>
-#include <string>
+namespace minillm::data {
+namespace {
 
-#include "../text/parallel.h"
-#include "minhash.h"
-
-namespace py = pybind11;
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-using Texts = std::vector<std::pair<const char*, size_t>>;
-
-// Each str's UTF-8, which lives as long as the str. Raises UnicodeEncodeError for surrogates, TypeError for no str.
-static Texts utf8_of_all(const py::list& texts) {
-    Texts found;
-    for (py::handle text : texts) {
-        Py_ssize_t length;
-        const char* p = PyUnicode_AsUTF8AndSize(text.ptr(), &length);
-        if (!p) throw py::error_already_set();
-        found.push_back({p, size_t(length)});
-    }
-    return found;
-}
-
-static Minima minima_named(const std::string& isa) {
+Minima minima_named(const std::string& isa) {
     for (auto& [name, function] : minima_here())
         if (isa == "auto" || isa == name) return function;
     throw py::value_error("this CPU or build has no instruction set '" + isa + "'");
 }
 
-static Permutations checked(const Array<uint32_t>& a, const Array<uint32_t>& b, size_t n) {
+Permutations checked(const Array<uint32_t>& a, const Array<uint32_t>& b, size_t n) {
     if (a.ndim() != 1 || b.ndim() != 1 || a.size() != b.size() || a.size() < 1)
         throw py::value_error("a and b must be vectors of one length, at least 1: got " + std::to_string(a.size()) +
                               " and " + std::to_string(b.size()));
@@ -44,75 +23,52 @@ static Permutations checked(const Array<uint32_t>& a, const Array<uint32_t>& b, 
     return Permutations(a.data(), b.data(), size_t(a.size()));
 }
 
-// For each text: use(i, shingles, signature), by several threads at once.
-template <class F>
-static void sign_each(const Texts& texts, size_t n, bool characters, const Permutations& permutations, Minima minima,
-                      size_t threads, F use) {
-    struct State {
-        Shingler shingler;
-        std::vector<uint64_t> shingles;
-        std::vector<uint32_t> signature;
-    };
-    std::vector<State> states(threads);
-    parallel(texts.size(), threads, [&](size_t thread, size_t i) {
-        State& state = states[thread];
-        state.shingles.clear();
-        state.shingler(texts[i].first, texts[i].second, n, characters, state.shingles);
-        permutations.signature(minima, state.shingles, state.signature);
-        use(i, state.shingles, state.signature);
-    });
-}
-
-// (texts, K) uint32 signatures and (texts,) int64 numbers of shingles.
-static py::tuple signatures(const py::list& list, size_t n, bool characters, const Array<uint32_t>& a,
-                            const Array<uint32_t>& b, size_t threads, const std::string& isa) {
+// What `write` makes of each text's signature, (texts, width), and (texts,) int64 numbers of shingles.
+template <class T, class F>
+py::tuple each_signature(const py::list& list, size_t n, bool characters, const Permutations& permutations, size_t width,
+                         size_t threads, const std::string& isa, F write) {
     Texts texts = utf8_of_all(list);
-    Permutations permutations = checked(a, b, n);
     Minima minima = minima_named(isa);
-    size_t K = permutations.count;
-    Array<uint32_t> found({texts.size(), K});
-    Array<int64_t> counts(py::ssize_t(texts.size()));
-    uint32_t* rows = found.mutable_data();
+    Array<T> found({texts.size(), width});
+    Array<int64_t> counts(texts.size());
+    T* rows = found.mutable_data();
     int64_t* count = counts.mutable_data();
     {
         py::gil_scoped_release release;
         sign_each(texts, n, characters, permutations, minima, std::max<size_t>(1, threads),
                   [&](size_t i, const std::vector<uint64_t>& shingles, const std::vector<uint32_t>& signature) {
-                      std::copy(signature.begin(), signature.begin() + ptrdiff_t(K), rows + i * K);
+                      write(signature.data(), rows + i * width);
                       count[i] = int64_t(shingles.size());
                   });
     }
     return py::make_tuple(found, counts);
 }
 
-// (texts, bands) uint64 keys and (texts,) int64 numbers of shingles: the signatures are not kept.
-static py::tuple keys_of_bands(const py::list& list, size_t n, bool characters, const Array<uint32_t>& a,
-                               const Array<uint32_t>& b, size_t bands, size_t rows, size_t threads, const std::string& isa) {
-    Texts texts = utf8_of_all(list);
+// (texts, K) uint32 signatures.
+py::tuple signatures(const py::list& texts, size_t n, bool characters, const Array<uint32_t>& a,
+                     const Array<uint32_t>& b, size_t threads, const std::string& isa) {
     Permutations permutations = checked(a, b, n);
-    Minima minima = minima_named(isa);
+    const size_t K = permutations.count;
+    return each_signature<uint32_t>(texts, n, characters, permutations, K, threads, isa,
+                                    [K](const uint32_t* signature, uint32_t* row) { std::copy_n(signature, K, row); });
+}
+
+// (texts, bands) uint64 keys: the signatures are not kept.
+py::tuple keys_of_bands(const py::list& texts, size_t n, bool characters, const Array<uint32_t>& a,
+                        const Array<uint32_t>& b, size_t bands, size_t rows, size_t threads, const std::string& isa) {
+    Permutations permutations = checked(a, b, n);
     if (bands < 1 || rows < 1 || bands * rows > permutations.count)
         throw py::value_error("bands x rows must be from 1 to the number of permutations");
-    Array<uint64_t> found({texts.size(), bands});
-    Array<int64_t> counts(py::ssize_t(texts.size()));
-    uint64_t* keys = found.mutable_data();
-    int64_t* count = counts.mutable_data();
-    {
-        py::gil_scoped_release release;
-        sign_each(texts, n, characters, permutations, minima, std::max<size_t>(1, threads),
-                  [&](size_t i, const std::vector<uint64_t>& shingles, const std::vector<uint32_t>& signature) {
-                      band_keys(signature.data(), bands, rows, keys + i * bands);
-                      count[i] = int64_t(shingles.size());
-                  });
-    }
-    return py::make_tuple(found, counts);
+    return each_signature<uint64_t>(
+        texts, n, characters, permutations, bands, threads, isa,
+        [=](const uint32_t* signature, uint64_t* keys) { band_keys(signature, bands, rows, keys); });
 }
 
 // Every text's distinct shingles, sorted, one text after the other, and where each begins: (total,), (texts + 1,).
-static py::tuple shingle_sets(const py::list& list, size_t n, bool characters, size_t threads) {
+py::tuple shingle_sets(const py::list& list, size_t n, bool characters, size_t threads) {
     Texts texts = utf8_of_all(list);
     if (n < 1) throw py::value_error("n must be at least 1");
-    Array<int64_t> offsets(py::ssize_t(texts.size() + 1));
+    Array<int64_t> offsets(texts.size() + 1);
     int64_t* offset = offsets.mutable_data();
     std::vector<std::vector<uint64_t>> sets(texts.size());
     offset[0] = 0;
@@ -120,32 +76,20 @@ static py::tuple shingle_sets(const py::list& list, size_t n, bool characters, s
         py::gil_scoped_release release;
         std::vector<Shingler> shinglers(std::max<size_t>(1, threads));
         parallel(texts.size(), shinglers.size(), [&](size_t thread, size_t i) {
-            shinglers[thread](texts[i].first, texts[i].second, n, characters, sets[i]);
+            shinglers[thread](texts[i].data(), texts[i].size(), n, characters, sets[i]);
             std::sort(sets[i].begin(), sets[i].end());
             sets[i].erase(std::unique(sets[i].begin(), sets[i].end()), sets[i].end());
         });
         for (size_t i = 0; i < sets.size(); i++) offset[i + 1] = offset[i] + int64_t(sets[i].size());
     }
-    Array<uint64_t> all(py::ssize_t(offset[sets.size()]));
+    Array<uint64_t> all(offset[sets.size()]);
     for (size_t i = 0; i < sets.size(); i++) std::copy(sets[i].begin(), sets[i].end(), all.mutable_data() + offset[i]);
     return py::make_tuple(all, offsets);
 }
 
-// |A and B| / |A or B| of sorted sets; 0 for two empty ones.
-static double jaccard_of(const uint64_t* a, const uint64_t* a_end, const uint64_t* b, const uint64_t* b_end) {
-    size_t total = size_t(a_end - a) + size_t(b_end - b), both = 0;
-    while (a < a_end && b < b_end) {
-        uint64_t x = *a, y = *b;
-        both += x == y;
-        a += x <= y;
-        b += y <= x;
-    }
-    return total == 0 ? 0.0 : double(both) / double(total - both);
-}
-
 // (pairs,) float64 similarities of sets as `shingle_sets` gives them.
-static Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offsets, const Array<int64_t>& pairs,
-                             size_t threads) {
+Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offsets, const Array<int64_t>& pairs,
+                      size_t threads) {
     if (hashes.ndim() != 1 || offsets.ndim() != 1 || offsets.size() < 1)
         throw py::value_error("hashes and offsets must be vectors, offsets with at least one element");
     if (pairs.ndim() != 2 || pairs.shape(1) != 2) throw py::value_error("pairs must be of shape (pairs, 2)");
@@ -158,7 +102,7 @@ static Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>
         if (pair[i] < 0 || pair[i] >= sets)
             throw py::value_error("pairs: " + std::to_string(pair[i]) + " is not one of " + std::to_string(sets) + " sets");
     size_t count = size_t(pairs.shape(0));
-    Array<double> found{py::ssize_t(count)};
+    Array<double> found(count);
     const uint64_t* all = hashes.data();
     double* out = found.mutable_data();
     {
@@ -172,7 +116,7 @@ static Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>
 }
 
 // Joins the trees of each pair in `parents` (n,), in place: afterwards a root is the least member of its tree.
-static void unite(Array<int64_t> parents, const Array<int64_t>& pairs) {
+void unite_pairs(Array<int64_t> parents, const Array<int64_t>& pairs) {
     if (parents.ndim() != 1 || pairs.ndim() != 2 || pairs.shape(1) != 2)
         throw py::value_error("parents must be a vector and pairs of shape (pairs, 2)");
     int64_t n = parents.size(), *parent = parents.mutable_data();
@@ -182,19 +126,16 @@ static void unite(Array<int64_t> parents, const Array<int64_t>& pairs) {
     for (py::ssize_t i = 0; i < pairs.size(); i++)
         if (pair[i] < 0 || pair[i] >= n)
             throw py::value_error("pairs: " + std::to_string(pair[i]) + " is not one of " + std::to_string(n) + " documents");
-    auto root = [&](int64_t i) {
-        while (parent[i] != i) i = parent[i] = parent[parent[i]];           // path halving
-        return i;
-    };
     py::gil_scoped_release release;
-    for (py::ssize_t i = 0; i < pairs.shape(0); i++) {
-        int64_t a = root(pair[2 * i]), b = root(pair[2 * i + 1]);
-        parent[std::max(a, b)] = std::min(a, b);
-    }
-    for (int64_t i = 0; i < n; i++) parent[i] = parent[parent[i]];          // parents come first, so this is the root
+    unite(parent, n, pair, pairs.shape(0));
 }
 
+}  // namespace
+}  // namespace minillm::data
+
 PYBIND11_MODULE(data, m) {
+    namespace py = pybind11;
+    using namespace minillm::data;
     m.doc() = "Shingles, MinHash signatures, LSH bands, Jaccard similarity and union-find";
     std::vector<std::string> sets;
     for (auto& [name, function] : minima_here()) sets.push_back(name);
@@ -206,5 +147,5 @@ PYBIND11_MODULE(data, m) {
     m.def("shingle_sets", &shingle_sets, py::arg("texts"), py::arg("n"), py::arg("characters"), py::arg("threads"));
     m.def("jaccard", &jaccard, py::arg("hashes").noconvert(), py::arg("offsets").noconvert(),
           py::arg("pairs").noconvert(), py::arg("threads"));
-    m.def("unite", &unite, py::arg("parents").noconvert(), py::arg("pairs").noconvert());
+    m.def("unite", &unite_pairs, py::arg("parents").noconvert(), py::arg("pairs").noconvert());
 }

@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "memory.h"
+#include "pool.h"
 #include "word.h"
+
+namespace minillm::text {
 
 template <class T>
 struct Entry {
@@ -148,3 +150,5 @@ public:
         return table.size * sizeof(Entry<T>) + long_table.size * sizeof(LongEntry) + arena.capacity() * sizeof(T);
     }
 };
+
+}  // namespace minillm::text

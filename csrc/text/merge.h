@@ -10,6 +10,8 @@
 #include <functional>
 #include <vector>
 
+namespace minillm::text {
+
 constexpr uint32_t NONE = UINT32_MAX;
 
 constexpr int ID_BITS = 21, RANK_BITS = 22;           // a pair and its rank are one integer
@@ -127,3 +129,5 @@ public:
         return n <= SHORT_MERGE ? merge_short(p, n, out) : merge_long(p, n, out);
     }
 };
+
+}  // namespace minillm::text

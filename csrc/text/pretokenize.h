@@ -1,6 +1,6 @@
 // Cutting UTF-8 text into words, as the patterns of minillm/tokenizer/pretokenize.py do.
 //
-//   patterns.cpp   all patterns, one word at a time.
+//   patterns.h   all patterns, one word at a time.
 //   Chunk          gpt2 only, 64 bytes at a time without a branch per word. Classes of bytes become bit masks, and a
 //                  few shifts and ANDs say where words begin (the idea of Langdale and Lemire's simdjson). 3x faster.
 //   Cutter         a whole text, chunk by chunk.
@@ -15,7 +15,9 @@
 #include <emmintrin.h>
 #endif
 
-#include "patterns.cpp"
+#include "patterns.h"
+
+namespace minillm::text {
 
 // ---- 64 bytes at a time
 
@@ -72,7 +74,7 @@ constexpr bool HASWELL = false;
 #endif
 #define INLINED __attribute__((always_inline)) inline
 
-constexpr size_t CHUNK = 1 << 14;             // bytes cut at a time; the masks of a chunk stay in the nearest cache
+constexpr size_t CHUNK = 1 << 14;             // bytes cut at a time; the masks of a chunk stay in L1
 constexpr size_t PAD = 64;                    // readable bytes that must follow a chunk
 constexpr size_t SIGHT = 8;                   // a start this far before the chunk's end depends on nothing behind it
 
@@ -249,3 +251,5 @@ private:
         use(tail.data(), ends, 1);
     }
 };
+
+}  // namespace minillm::text

@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #endif
 
+namespace minillm::text {
+
 // A table is touched all over at random, so it is worth huge pages where the system has them.
 inline void ask_for_huge_pages([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
@@ -50,6 +52,9 @@ public:
         other.data = nullptr, other.count = other.capacity = 0;
     }
     ~Sink() { std::free(data); }
+    void swap(Sink& other) {
+        std::swap(data, other.data), std::swap(count, other.count), std::swap(capacity, other.capacity);
+    }
 
     void reserve(size_t n) {
         if (n <= capacity) return;
@@ -79,3 +84,5 @@ public:
         return result;
     }
 };
+
+}  // namespace minillm::text

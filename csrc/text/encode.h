@@ -1,8 +1,8 @@
 // Byte-level BPE encoding. The readable version, with the definition: minillm/tokenizer/bpe.py and merge.py.
 //
-// A text is cut into words (pretokenize.cpp), and each word is looked up in a cache (cache.cpp); one that is not there
-// is merged (merge.cpp). The cache lines of the next words are fetched while this one is looked up. Ids go to a buffer
-// that becomes the NumPy array (memory.h).
+// A text is cut into words (pretokenize.h), and each word is looked up in a cache (cache.h); one that is not there
+// is merged (merge.h). The cache lines of the next words are fetched while this one is looked up. Ids go to a buffer
+// that becomes the NumPy array (pool.h).
 //
 // T is the type of an id: uint16_t where all ids fit, else uint32_t. The narrow one halves what is written, and twice
 // as many ids fit into a cache entry.
@@ -10,9 +10,11 @@
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
 
-#include "cache.cpp"
-#include "merge.cpp"
-#include "pretokenize.cpp"
+#include "cache.h"
+#include "merge.h"
+#include "pretokenize.h"
+
+namespace minillm::text {
 
 constexpr size_t BATCH = 256;                 // words whose cache lines are fetched ahead
 
@@ -67,7 +69,6 @@ class State {
 
 public:
     Cache<T> cache;
-    Sink<T> scratch;
 
     State(const Merges& merges, Pattern pattern, size_t words) : cutter(pattern), merger(merges), cache(words) {}
 
@@ -91,3 +92,5 @@ public:
         sink.count += look_further(word, length, key, hash_of(key), out) - out;
     }
 };
+
+}  // namespace minillm::text
