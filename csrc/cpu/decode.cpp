@@ -1,4 +1,4 @@
-// A step of cached decoding, the whole model in one call: GPT.decode of minillm/model.py, line for line, for a few.
+// A step of autoregressive decoding with a KV cache, the whole model in one call: GPT.decode, line for line, for few tokens.
 //
 //   x = wte[tokens] + wpe[positions]
 //   for each block:  x += proj(attention(qkv(ln_1(x)), cache))      x += out(gelu(fc(ln_2(x))))
@@ -10,8 +10,14 @@
 // the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
 //
 // Weights are float32, or bfloat16, or int8 with scales, as few_rows.h reads them; activations and the cache are float.
-#include "few_rows.h"
-#include "ids.h"
+#include "cpu/attention/3_simd.h"
+#include "cpu/gemm/few_rows.h"
+#include "cpu/layernorm.h"
+#include "cpu/simd/math.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 struct Weight {                                    // a matrix (K, N) as it is stored
     const void* data;
@@ -49,8 +55,8 @@ struct Decoder {
     float *x, *a, *qkv, *attended, *h, *sums;      // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
 };
 
-// x += v + bias: the residual connection.
-struct AddToStream {
+// x += v + bias: the residual connection, as an epilogue.
+struct AddToResidual {
     AddBias<float> add_bias;
     float* x;
     int64_t C;
@@ -68,10 +74,10 @@ struct GeluWithBias {
 };
 
 // C (M, N) = A (M, K) @ W by the threads of the region, W in its stored form.
-template <class Finish>
-void stored_product(int64_t M, const float* a, const Weight& w, float* c, const Finish& finish) {
+template <class Epilogue>
+void stored_matmul(int64_t M, const float* a, const Weight& w, float* c, const Epilogue& epilogue) {
     Matrix<float> A{a, w.K};
-    auto with = [&](const auto& rows) { few_rows<float>(M, w.N, w.K, A, rows, c, w.N, false, finish); };
+    auto with = [&](const auto& rows) { few_rows<float>(M, w.N, w.K, A, rows, c, w.N, false, epilogue); };
     if (w.form == 'f') with(Matrix<float>{(const float*)w.data, w.N});
     else if (w.form == 'b') with(Bf16Rows{(const bf16*)w.data, w.N});
     else with(Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group});
@@ -105,14 +111,14 @@ void normalise(const Decoder& d, const float* weight, const float* bias, int64_t
     for (int64_t i = 0; i < d.n.R * count; i++) {
         int64_t m = i / count * T + T - count + i % count;
         float mean, rstd;
-        layernorm_row<float>(d.a + i * C, &mean, &rstd, d.x + m * C, weight, bias, d.eps, C);
+        layernorm::forward_row<float>(d.a + i * C, &mean, &rstd, d.x + m * C, weight, bias, d.eps, C);
     }
 }
 
 // The new keys and values go to the cache; then each query attends to all that its row has.
-void attend_cached(const Decoder& d, ForwardHead<float>& head, int64_t layer) {
+void attend_cached(const Decoder& d, attention::ForwardHead<float>& head, int64_t layer) {
     int64_t T = d.n.T, C = d.n.C, NH = d.n.NH, HS = d.n.HS, threads = omp_get_num_threads();
-    auto attend_head = T == 1 ? attend<float, 1> : attend<float, TILE_ROWS>;
+    auto attend_head = T == 1 ? attention::attend<float, 1> : attention::attend<float, TILE_ROWS>;
     auto at = [&](int64_t item) { return ((layer * d.n.B + d.rows[item / NH]) * NH + item % NH) * d.n.S * HS; };
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < d.n.R * NH; item++) {
@@ -128,15 +134,15 @@ void attend_cached(const Decoder& d, ForwardHead<float>& head, int64_t layer) {
     }
 }
 
-void decode_block(const Decoder& d, const Block& b, ForwardHead<float>& head, int64_t layer) {
+void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float>& head, int64_t layer) {
     int64_t M = d.n.M(), C = d.n.C;
     normalise(d, b.ln_1_weight, b.ln_1_bias, d.n.T);
-    stored_product(M, d.a, b.qkv, d.qkv, AddBias<float>{b.qkv_bias});
+    stored_matmul(M, d.a, b.qkv, d.qkv, AddBias<float>{b.qkv_bias});
     attend_cached(d, head, layer);
-    stored_product(M, d.attended, b.proj, d.sums, AddToStream{{b.proj_bias}, d.x, C});
+    stored_matmul(M, d.attended, b.proj, d.sums, AddToResidual{{b.proj_bias}, d.x, C});
     normalise(d, b.ln_2_weight, b.ln_2_bias, d.n.T);
-    stored_product(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
-    stored_product(M, d.h, b.out, d.sums, AddToStream{{b.out_bias}, d.x, C});
+    stored_matmul(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
+    stored_matmul(M, d.h, b.out, d.sums, AddToResidual{{b.out_bias}, d.x, C});
 }
 
 // logits (R, count, V): of the last `count` tokens of each row.
@@ -148,15 +154,15 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
 #pragma omp parallel if (many)
     {
         KeptApart apart(team);
-        ForwardHead<float> head(T, longest, d.n.HS);
+        attention::ForwardHead<float> head(T, longest, d.n.HS);
         embed_rows(d);
         for (size_t layer = 0; layer < d.blocks.size(); layer++) decode_block(d, d.blocks[layer], head, layer);
         normalise(d, d.ln_f_weight, d.ln_f_bias, count);
         if (M == 0) {
         } else if (d.wte.form == 'f') {
-            few_rows_turned<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false, Keep());
+            few_rows_transposed<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false, NoEpilogue());
         } else {
-            stored_product(M, d.a, d.wte, logits, Keep());
+            stored_matmul(M, d.a, d.wte, logits, NoEpilogue());
         }
     }
 }
@@ -164,39 +170,40 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
 // ---- from Python: a list of float32 arrays, or pairs (values, scales): int8, or bfloat16's bits with None ----
 
 struct WeightReader {
-    py::list list;
-    size_t next = 0;
+    List list;
+    int64_t next = 0;
 
-    py::array array() {
-        if (next == list.size()) fail("weights must hold wte, wpe, 12 tensors a layer, and ln_f's two: got " +
-                                      std::to_string(list.size()));
-        if (!py::isinstance<py::array>(list[next])) fail("weights[" + std::to_string(next) + "] must be an array");
-        return py::reinterpret_borrow<py::array>(list[next++]);
+    Array array() {
+        if (next == list.size())
+            fail("weights must hold wte, wpe, 12 tensors a layer, and ln_f's two: got ", list.size());
+        auto one = to<Array>(list[next]);
+        if (!one) fail("weights[", next, "] must be an array");
+        return next++, *one;
     }
     const float* vector(const char* name, int64_t n) { return input<float>(name, array(), {n}); }
 
     Weight matrix(const char* name, int64_t K, int64_t N) {
-        if (next < list.size() && py::isinstance<py::tuple>(list[next])) return stored(name, list[next++], {K, N});
-        py::array a = array();
+        auto pair = next < list.size() ? to<Tuple>(list[next]) : std::nullopt;
+        if (pair) return next++, stored(name, *pair, {K, N});
+        Array a = array();
         const float* data = input<float>(name, a, {K, N});
-        return {data, nullptr, a.shape(0), a.shape(1), 1, 'f'};
+        return {data, nullptr, a.shape[0], a.shape[1], 1, 'f'};
     }
 
-    static Weight stored(const char* name, py::tuple pair, const Shape& shape) {
-        if (pair.size() != 2) fail(string(name) + " must be a pair (values, scales)");
-        py::array values = pair[0];
+    static Weight stored(const char* name, const Tuple& pair, const Shape& shape) {
+        if (pair.size() != 2) fail(name, " must be a pair (values, scales)");
+        auto values = argument<Array>(pair[0], name);
         if (pair[1].is_none()) {
             auto* data = input<uint16_t>(name, values, shape);
-            return {data, nullptr, shape[0], values.shape(1), shape[0], 'b'};
+            return {data, nullptr, shape[0], values.shape[1], shape[0], 'b'};
         }
         auto* data = input<int8_t>(name, values, shape);
-        py::array scales = pair[1];
-        auto* s = input<float>("scales", scales, {ANY, values.shape(1)});
-        int64_t K = shape[0], G = scales.shape(0), group = G ? K / G : 0;
+        auto scales = argument<Array>(pair[1], "scales");
+        auto* s = input<float>("scales", scales, {ANY, values.shape[1]});
+        int64_t K = shape[0], G = scales.shape[0], group = G ? K / G : 0;
         if (G < 1 || group * G != K || (G > 1 && group % DEPTH))
-            fail(string(name) + " must have groups of rows of equal size, a multiple of " + std::to_string(DEPTH) +
-                 ": got " + std::to_string(G) + " for " + std::to_string(K) + " rows");
-        return {data, s, K, values.shape(1), group, 'i'};
+            fail(name, " must have groups of rows of equal size, a multiple of ", DEPTH, ": got ", G, " for ", K, " rows");
+        return {data, s, K, values.shape[1], group, 'i'};
     }
 
     Block block(int64_t C) {
@@ -213,52 +220,48 @@ struct WeightReader {
 
 void check_positions(const Decoder& d, int64_t block_size) {
     for (int64_t r = 0; r < d.n.R; r++) {
-        if (d.rows[r] < 0 || d.rows[r] >= d.n.B)
-            fail("rows must be rows of the cache: got " + std::to_string(d.rows[r]));
+        if (d.rows[r] < 0 || d.rows[r] >= d.n.B) fail("rows must be rows of the cache: got ", d.rows[r]);
         if (d.starts[r] < 0 || d.starts[r] > block_size - d.n.T)
-            fail("tokens must fit into block_size " + std::to_string(block_size) + ": got " + std::to_string(d.n.T) +
-                 " tokens from position " + std::to_string(d.starts[r]));
+            fail("tokens must fit into block_size ", block_size, ": got ", d.n.T, " tokens from position ", d.starts[r]);
     }
 }
 
-py::array decode_few(py::array tokens, py::array starts, py::array rows, py::list weights, py::array keys,
-                     py::array values, double eps, int64_t count) {
+Object decode_few(const Array& tokens, const Array& starts, const Array& rows, const List& weights, const Array& keys,
+                  const Array& values, double eps, int64_t count) {
     check_shape("tokens", tokens, {ANY, ANY});
     check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
     Decoder d;
-    int64_t R = tokens.shape(0), T = tokens.shape(1), L = keys.shape(0), NH = keys.shape(2), HS = keys.shape(4);
-    d.n = {R, T, NH * HS, NH, HS, keys.shape(3), keys.shape(1), 0};
+    int64_t R = tokens.shape[0], T = tokens.shape[1], L = keys.shape[0], NH = keys.shape[2], HS = keys.shape[4];
+    d.n = {R, T, NH * HS, NH, HS, keys.shape[3], keys.shape[1], 0};
     int64_t C = d.n.C, M = R * T;
-    if (M < 1 || M > FEW) fail("tokens must be 1 to " + std::to_string(FEW) + ": got " + shape_text(tokens));
-    if (count < 0 || count > T) fail("count must be 0 to " + std::to_string(T) + ": got " + std::to_string(count));
-    d.keys = in_place<float>("keys", keys, shape_of(keys));
-    d.values = in_place<float>("values", values, shape_of(keys));
+    if (M < 1 || M > FEW) fail("tokens must be 1 to ", FEW, ": got ", tokens.shape);
+    if (count < 0 || count > T) fail("count must be 0 to ", T, ": got ", count);
+    d.keys = in_place<float>("keys", keys, keys.shape);
+    d.values = in_place<float>("values", values, keys.shape);
     d.starts = input<int64_t>("starts", starts, {R}), d.rows = input<int64_t>("rows", rows, {R});
     WeightReader reader{weights};
-    bool turned = weights.size() && py::isinstance<py::tuple>(weights[0]);
-    d.wte = reader.matrix("wte.weight", turned ? C : ANY, turned ? ANY : C);
-    d.n.V = turned ? d.wte.N : d.wte.K;
+    bool transposed = weights.size() && to<Tuple>(weights[0]);
+    d.wte = reader.matrix("wte.weight", transposed ? C : ANY, transposed ? ANY : C);
+    d.n.V = transposed ? d.wte.N : d.wte.K;
     d.wpe = input<float>("wpe.weight", reader.array(), {d.n.S, C});
     for (int64_t layer = 0; layer < L; layer++) d.blocks.push_back(reader.block(C));
     d.ln_f_weight = reader.vector("ln_f.weight", C), d.ln_f_bias = reader.vector("ln_f.bias", C);
     auto checked = ids("tokens", tokens, {R, T}, d.n.V);
-    d.tokens = checked.data(), d.eps = float(eps);
+    d.tokens = checked, d.eps = float(eps);
     check_positions(d, d.n.S);
     auto logits = fresh<float>({R, count, d.n.V});
-    float* po = logits.mutable_data();
-    {
-        py::gil_scoped_release nogil;
+    without_gil([&] {
         thread_local Scratch<float> scratch;
         d.x = scratch.at_least(M * 11 * C);
         d.a = d.x + M * C, d.attended = d.a + M * C, d.sums = d.attended + M * C, d.qkv = d.sums + M * C;
         d.h = d.qkv + M * 3 * C;
-        decode_model(d, po, count);
-    }
+        decode_model(d, logits, count);
+    });
     return logits;
 }
 
-void bind_decode(py::module_& m) {
-    m.attr("FEW_TOKENS") = FEW;
-    m.def("decode_few", &decode_few, py::arg("tokens"), py::arg("starts"), py::arg("rows"), py::arg("weights"),
-          py::arg("keys"), py::arg("values"), py::arg("eps"), py::arg("count"));
-}
+const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count)", &decode_few},
+                               {"FEW_TOKENS", FEW}};
+
+}  // namespace
+}  // namespace minillm

@@ -7,10 +7,13 @@
 // A softmax of a row is two numbers, its largest logit and the log of a sum: log softmax(z / T)[v] = (z[v] - top) / T - logsum.
 // Forward finds them for all three and adds up the divergence; the two rows stay in the core's cache over these passes.
 // Backward is one pass, which makes the probabilities again: keeping them would be three times the logits. Parallel
-// over rows. row_max and row_exp_sum are cross_entropy.cpp's: all kernels are one translation unit.
-#include "common.h"
-#include "ids.h"
-#include "vecmath.h"
+// over rows.
+#include "cpu/isa/threads.h"
+#include "cpu/simd/softmax.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 // log softmax(z / T) of one row, as a function of z.
 template <class T>
@@ -71,7 +74,7 @@ struct Distillation {
 };
 
 template <class T>
-void distillation_forward_kernel(T* losses, T* kept, const Distillation<T>& d) {
+void forward_kernel(T* losses, T* kept, const Distillation<T>& d) {
 #pragma omp parallel for if (d.N * d.V > 4096)
     for (int64_t n = 0; n < d.N; n++) {
         const T *z = d.logits + n * d.V, *u = d.teacher + n * d.V;
@@ -85,8 +88,8 @@ void distillation_forward_kernel(T* losses, T* kept, const Distillation<T>& d) {
 }
 
 template <class T>
-void distillation_backward_row(T* dz, const T* z, const T* u, int64_t target, const ThreeSoftmaxes<T>& of, T dout, T hard,
-                               T soft, int64_t V) {
+void backward_row(T* dz, const T* z, const T* u, int64_t target, const ThreeSoftmaxes<T>& of, T dout, T hard, T soft,
+                  int64_t V) {
     T right = vexp<T>(splat<T>(of.hard(z[target])))[0];
     for (int64_t i = 0; i < V; i += WIDTH<T>) {
         int64_t n = std::min(WIDTH<T>, V - i);
@@ -99,74 +102,66 @@ void distillation_backward_row(T* dz, const T* z, const T* u, int64_t target, co
 }
 
 template <class T>
-void distillation_backward_kernel(T* dlogits, const T* dout, const T* kept, const Distillation<T>& d) {
+void backward_kernel(T* dlogits, const T* dout, const T* kept, const Distillation<T>& d) {
 #pragma omp parallel for if (d.N * d.V > 4096)
     for (int64_t n = 0; n < d.N; n++) {
         if (d.targets[n] == d.ignore_index)
             std::fill_n(dlogits + n * d.V, d.V, T(0));
         else
-            distillation_backward_row(dlogits + n * d.V, d.logits + n * d.V, d.teacher + n * d.V, d.targets[n],
-                                      ThreeSoftmaxes<T>(kept, d.temperature, n, d.N), dout[n], 1 - d.weight,
-                                      d.weight * d.temperature, d.V);
+            backward_row(dlogits + n * d.V, d.logits + n * d.V, d.teacher + n * d.V, d.targets[n],
+                         ThreeSoftmaxes<T>(kept, d.temperature, n, d.N), dout[n], 1 - d.weight,
+                         d.weight * d.temperature, d.V);
     }
 }
 
 // The arrays and numbers of both directions, checked. `targets` are already.
 template <class T>
-Distillation<T> distillation(const py::array& logits, const py::array& teacher, const py::array_t<int64_t>& targets,
-                             double temperature, double weight, int64_t ignore_index) {
+Distillation<T> distillation(const Array& logits, const Array& teacher, const int64_t* targets, double temperature,
+                             double weight, int64_t ignore_index) {
     const T* pz = input<T>("logits", logits, {ANY, ANY});
-    int64_t N = logits.shape(0), V = logits.shape(1);
-    if (!V) fail("logits must have at least one column: got " + shape_text(logits));
+    int64_t N = logits.shape[0], V = logits.shape[1];
+    if (!V) fail("logits must have at least one column: got ", logits.shape);
     const T* pu = input<T>("teacher", teacher, {N, V});
-    if (!(temperature > 0 && std::isfinite(temperature)))
-        fail("temperature must be a number above 0: got " + std::to_string(temperature));
-    if (!(weight >= 0 && weight <= 1)) fail("weight must be in [0, 1]: got " + std::to_string(weight));
-    return {pz, pu, targets.data(), T(temperature), T(weight), ignore_index, N, V};
+    if (!(temperature > 0 && std::isfinite(temperature))) fail("temperature must be a number above 0: got ", temperature);
+    if (!(weight >= 0 && weight <= 1)) fail("weight must be in [0, 1]: got ", weight);
+    return {pz, pu, targets, T(temperature), T(weight), ignore_index, N, V};
 }
 
-py::tuple distillation_loss_forward(py::array logits, py::array teacher, py::array targets, double temperature,
-                                    double weight, int64_t ignore_index) {
-    return by_dtype("logits", logits, [&](auto zero) -> py::tuple {
+Tuple distillation_loss_forward(const Array& logits, const Array& teacher, const Array& targets, double temperature,
+                                double weight, int64_t ignore_index) {
+    return by_dtype("logits", logits, [&](auto zero) {
         using T = decltype(zero);
         check_shape("logits", logits, {ANY, ANY});
-        int64_t N = logits.shape(0);
-        auto checked = ids("targets", targets, {N}, logits.shape(1), &ignore_index);
+        int64_t N = logits.shape[0];
+        auto checked = ids("targets", targets, {N}, logits.shape[1], &ignore_index);
         auto d = distillation<T>(logits, teacher, checked, temperature, weight, ignore_index);
         auto losses = fresh<T>({N}), kept = fresh<T>({5, N});
-        T *pl = losses.mutable_data(), *pk = kept.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            distillation_forward_kernel<T>(pl, pk, d);
-        }
-        return py::make_tuple(losses,
-                              py::make_tuple(logits, teacher, checked, kept, temperature, weight, ignore_index));
+        without_gil([&] { forward_kernel<T>(losses, kept, d); });
+        return tuple_of({losses, tuple_of({logits, teacher, checked, kept, temperature, weight, ignore_index})});
     });
 }
 
-py::array distillation_loss_backward(py::array dout, py::tuple cache) {
-    py::array logits = cached(cache, 0), teacher = cached(cache, 1), targets = cached(cache, 2), kept = cached(cache, 3);
+Object distillation_loss_backward(const Array& dout, const Tuple& cache) {
+    Array logits = cached(cache, 0), teacher = cached(cache, 1), targets = cached(cache, 2), kept = cached(cache, 3);
     check_shape("logits", logits, {ANY, ANY});
-    auto temperature = cache[4].cast<double>(), weight = cache[5].cast<double>();
-    auto ignore_index = cache[6].cast<int64_t>();
-    return by_dtype("logits", logits, [&](auto zero) -> py::array {
+    auto temperature = cached<double>(cache, 4), weight = cached<double>(cache, 5);
+    auto ignore_index = cached<int64_t>(cache, 6);
+    return by_dtype("logits", logits, [&](auto zero) -> Object {
         using T = decltype(zero);
-        int64_t N = logits.shape(0), V = logits.shape(1);
+        int64_t N = logits.shape[0], V = logits.shape[1];
         const T *pd = input<T>("dout", dout, {N}), *pk = input<T>("cached sums", kept, {5, N});
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         auto d = distillation<T>(logits, teacher, checked, temperature, weight, ignore_index);
         auto dlogits = fresh<T>({N, V});
-        T* pdz = dlogits.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            distillation_backward_kernel<T>(pdz, pd, pk, d);
-        }
+        without_gil([&] { backward_kernel<T>(dlogits, pd, pk, d); });
         return dlogits;
     });
 }
 
-void bind_distillation_loss(py::module_& m) {
-    m.def("distillation_loss_forward", &distillation_loss_forward, py::arg("logits"), py::arg("teacher"),
-          py::arg("targets"), py::arg("temperature") = 1.0, py::arg("weight") = 0.9, py::arg("ignore_index") = -1);
-    m.def("distillation_loss_backward", &distillation_loss_backward, py::arg("dout"), py::arg("cache"));
-}
+const Register registered[] = {
+    {"distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=0.9, ignore_index=-1)",
+     &distillation_loss_forward},
+    {"distillation_loss_backward(dout, cache)", &distillation_loss_backward}};
+
+}  // namespace
+}  // namespace minillm

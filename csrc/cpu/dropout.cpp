@@ -6,13 +6,20 @@
 // rounds of two 64 x 64 -> 128 bit products; one call of it serves eight elements. That is dear beside one
 // multiplication, so forward caches keep, a bit an element (1/32 of x), and backward draws nothing. Parallel over
 // groups of elements, since any of them can be drawn by itself.
-#include "common.h"
+#include <cmath>
+
+#include "cpu/isa/threads.h"
+#include "cpu/simd/vec.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 struct PhiloxKey {
     uint64_t seed, step, site;
 };
 
-inline void philox_round(uint64_t c[4], uint64_t k0, uint64_t k1) {
+void philox_round(uint64_t c[4], uint64_t k0, uint64_t k1) {
     typedef unsigned __int128 Wide;
     Wide a = Wide(0xD2E7470EE14C6C93u) * c[0], b = Wide(0xCA5A826395121157u) * c[2];
     c[0] = uint64_t(b >> 64) ^ c[1] ^ k0;
@@ -23,7 +30,7 @@ inline void philox_round(uint64_t c[4], uint64_t k0, uint64_t k1) {
 
 // keep of the elements 8 * block ... 8 * block + 7, one bit each, the first lowest. Each of the four words gives 32
 // bits to two of them, the low half first. Counter word 0 starts at 1, as in NumPy.
-inline uint8_t keep_block(uint64_t block, const PhiloxKey& key, uint64_t complement) {
+uint8_t keep_block(uint64_t block, const PhiloxKey& key, uint64_t complement) {
     uint64_t c[4] = {block + 1, key.step, key.site, 0};
 #pragma GCC unroll 10
     for (uint64_t round = 0; round < 10; round++)
@@ -36,13 +43,13 @@ inline uint8_t keep_block(uint64_t block, const PhiloxKey& key, uint64_t complem
     return uint8_t(keep);
 }
 
-constexpr int64_t DROPOUT_GROUP = 1024;                              // elements, a multiple of 8
+constexpr int64_t GROUP = 1024;                              // elements, a multiple of 8
 
-inline void dropout_mask_kernel(uint8_t* keep, int64_t n, double p, const PhiloxKey& key) {
+void mask_kernel(uint8_t* keep, int64_t n, double p, const PhiloxKey& key) {
     const uint64_t complement = (uint64_t(1) << 32) - uint64_t(std::ceil(p * 4294967296.0));
-#pragma omp parallel for schedule(static) if (n > DROPOUT_GROUP)
-    for (int64_t group = 0; group < (n + DROPOUT_GROUP - 1) / DROPOUT_GROUP; group++)
-        for (int64_t i = group * DROPOUT_GROUP; i < std::min(n, (group + 1) * DROPOUT_GROUP); i += 8)
+#pragma omp parallel for schedule(static) if (n > GROUP)
+    for (int64_t group = 0; group < (n + GROUP - 1) / GROUP; group++)
+        for (int64_t i = group * GROUP; i < std::min(n, (group + 1) * GROUP); i += 8)
             keep[i / 8] = keep_block(uint64_t(i) / 8, key, complement);
 }
 
@@ -57,62 +64,52 @@ Vec<T> kept(Vec<T> v, const uint8_t* keep, int64_t i) {
 template <class T>
 void dropout_kernel(T* out, const T* x, const uint8_t* keep, int64_t n, double p) {
     const T scale = T(1 / (1 - p));
-#pragma omp parallel for schedule(static) if (n > DROPOUT_GROUP)
-    for (int64_t group = 0; group < (n + DROPOUT_GROUP - 1) / DROPOUT_GROUP; group++) {
-        int64_t i = group * DROPOUT_GROUP, end = std::min(n, i + DROPOUT_GROUP);
+#pragma omp parallel for schedule(static) if (n > GROUP)
+    for (int64_t group = 0; group < (n + GROUP - 1) / GROUP; group++) {
+        int64_t i = group * GROUP, end = std::min(n, i + GROUP);
         for (; i + WIDTH<T> <= end; i += WIDTH<T>) store(out + i, kept<T>(load(x + i) * scale, keep, i));
         if (i < end) store_part(out + i, kept<T>(load_part(x + i, end - i) * scale, keep, i), end - i);
     }
 }
 
-PhiloxKey philox_key(const py::tuple& key) {
-    try {
-        if (key.size() == 3) return {key[0].cast<uint64_t>(), key[1].cast<uint64_t>(), key[2].cast<uint64_t>()};
-    } catch (const py::cast_error&) {
-    }
-    fail("key must be (seed, step, site), three integers in [0, 2^64): got " + string(py::str(key)));
+PhiloxKey philox_key(const Tuple& key) {
+    auto word = [&](int64_t i) { return i < key.size() ? to<uint64_t>(key[i]) : std::nullopt; };
+    auto seed = word(0), step = word(1), site = word(2);
+    if (key.size() == 3 && seed && step && site) return {*seed, *step, *site};
+    fail("key must be (seed, step, site), three integers in [0, 2^64): got ", text(key));
 }
 
 constexpr int64_t mask_bytes(int64_t n) { return (n + 7) / 8 + 1; }      // and a byte that `kept` may look at
 
-py::array_t<uint8_t> keep_mask(int64_t n, double p, const py::tuple& key) {
-    PhiloxKey words = philox_key(key);
-    auto keep = fresh<uint8_t>({mask_bytes(n)});
-    uint8_t* pk = keep.mutable_data();
-    py::gil_scoped_release nogil;
-    dropout_mask_kernel(pk, n, p, words);
-    return keep;
-}
-
 template <class T>
-py::array_t<T> dropped(const char* name, const py::array& x, const Shape& shape, double p, const py::array& keep) {
+Result<T> dropped(const char* name, const Array& x, const Shape& shape, double p, const Array& keep) {
     const T* px = input<T>(name, x, shape);
+    const uint8_t* pk = input<uint8_t>("cached keep", keep, {mask_bytes(x.size())});
     auto out = fresh<T>(shape);
-    T* po = out.mutable_data();
-    const uint8_t* pk = input<uint8_t>("cached keep", keep, {mask_bytes(out.size())});
-    py::gil_scoped_release nogil;
-    dropout_kernel<T>(po, px, pk, out.size(), p);
+    without_gil([&] { dropout_kernel<T>(out, px, pk, x.size(), p); });
     return out;
 }
 
-py::tuple dropout_forward(py::array x, double p, py::tuple key) {
-    if (!(p >= 0 && p < 1)) fail("p must be a number with 0 <= p < 1: got " + std::to_string(p));
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
-        input<decltype(zero)>("x", x, shape_of(x));
-        py::array keep = keep_mask(x.size(), p, key);
-        auto out = dropped<decltype(zero)>("x", x, shape_of(x), p, keep);
-        return py::make_tuple(out, py::make_tuple(keep, p, py::cast(shape_of(x)), x.dtype()));
+Tuple dropout_forward(const Array& x, double p, const Tuple& key) {
+    if (!(p >= 0 && p < 1)) fail("p must be a number with 0 <= p < 1: got ", p);
+    return by_dtype("x", x, [&](auto zero) {
+        using T = decltype(zero);
+        input<T>("x", x, x.shape);
+        PhiloxKey words = philox_key(key);
+        auto keep = fresh<uint8_t>({mask_bytes(x.size())});
+        without_gil([&] { mask_kernel(keep, x.size(), p, words); });
+        return tuple_of({dropped<T>("x", x, x.shape, p, *to<Array>(keep)), tuple_of({keep, p, x.shape, x.dtype})});
     });
 }
 
-py::array dropout_backward(py::array dout, py::tuple cache) {
-    auto shape = cache[2].cast<Shape>();
-    return by_dtype("x", py::array(cache[3].cast<py::dtype>(), Shape{0}), [&](auto zero) -> py::array {
-        return dropped<decltype(zero)>("dout", dout, shape, cache[1].cast<double>(), cached(cache, 0));
+Object dropout_backward(const Array& dout, const Tuple& cache) {
+    return by_dtype("x", cached<string>(cache, 3), [&](auto zero) -> Object {
+        return dropped<decltype(zero)>("dout", dout, cached<Shape>(cache, 2), cached<double>(cache, 1), cached(cache, 0));
     });
 }
 
-void bind_dropout(py::module_& m) {
-    m.def("dropout_forward", &dropout_forward, py::arg("x"), py::arg("p"), py::arg("key"));
-    m.def("dropout_backward", &dropout_backward, py::arg("dout"), py::arg("cache"));
-}
+const Register registered[] = {{"dropout_forward(x, p, key)", &dropout_forward},
+                               {"dropout_backward(dout, cache)", &dropout_backward}};
+
+}  // namespace
+}  // namespace minillm

@@ -1,52 +1,47 @@
-// GELU, the tanh form. Formulas: minillm/ops/gelu.py; how a vector of them is computed: vecmath.h.
+// GELU, the tanh form. Formulas: minillm/ops/gelu.py; how a vector of them is computed: simd/math.h.
 //
 //   out = gelu(x)          dx = dout * gelu'(x)
 //
 // One pass; nothing but x is cached, since gelu' costs less to compute than to read. Parallel over blocks of elements.
-#include "common.h"
-#include "elementwise.h"
-#include "vecmath.h"
+#include "cpu/simd/elementwise.h"
+#include "cpu/simd/math.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 template <class T>
-void gelu_forward_kernel(T* out, const T* x, int64_t n) {
+void forward_kernel(T* out, const T* x, int64_t n) {
     elementwise(n, out, [](Vec<T> v) { return gelu<T>(v); }, x);
 }
 
 template <class T>
-void gelu_backward_kernel(T* dx, const T* dout, const T* x, int64_t n) {
+void backward_kernel(T* dx, const T* dout, const T* x, int64_t n) {
     elementwise(n, dx, [](Vec<T> d, Vec<T> v) { return d * gelu_slope<T>(v); }, dout, x);
 }
 
-py::tuple gelu_forward(py::array x) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+Tuple gelu_forward(const Array& x) {
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
-        const T* px = input<T>("x", x, shape_of(x));
-        auto out = fresh<T>(shape_of(x));
-        T* po = out.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            gelu_forward_kernel<T>(po, px, out.size());
-        }
-        return py::make_tuple(out, py::make_tuple(x));
+        const T* px = input<T>("x", x, x.shape);
+        auto out = fresh<T>(x.shape);
+        without_gil([&] { forward_kernel<T>(out, px, x.size()); });
+        return tuple_of({out, tuple_of({x})});
     });
 }
 
-py::array gelu_backward(py::array dout, py::tuple cache) {
-    py::array x = cached(cache, 0);
-    return by_dtype("x", x, [&](auto zero) -> py::array {
+Object gelu_backward(const Array& dout, const Tuple& cache) {
+    Array x = cached(cache, 0);
+    return by_dtype("x", x, [&](auto zero) -> Object {
         using T = decltype(zero);
-        const T *pd = input<T>("dout", dout, shape_of(x)), *px = input<T>("x", x, shape_of(x));
-        auto dx = fresh<T>(shape_of(x));
-        T* pdx = dx.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            gelu_backward_kernel<T>(pdx, pd, px, dx.size());
-        }
+        const T *pd = input<T>("dout", dout, x.shape), *px = input<T>("x", x, x.shape);
+        auto dx = fresh<T>(x.shape);
+        without_gil([&] { backward_kernel<T>(dx, pd, px, x.size()); });
         return dx;
     });
 }
 
-void bind_gelu(py::module_& m) {
-    m.def("gelu_forward", &gelu_forward, py::arg("x"));
-    m.def("gelu_backward", &gelu_backward, py::arg("dout"), py::arg("cache"));
-}
+const Register registered[] = {{"gelu_forward(x)", &gelu_forward}, {"gelu_backward(dout, cache)", &gelu_backward}};
+
+}  // namespace
+}  // namespace minillm

@@ -2,23 +2,26 @@
 //
 //   logits = x @ wte.T         x (N, C), wte (V, C)
 //
-// One product by gemm.h, or, for the few rows of a decoding step, by few_rows.h: the same sums in the same order.
-#include "linear.h"
+// One GEMM, or, for the few rows of a decoding step, few_rows.h: the same sums in the same order.
+#include "cpu/gemm/matmul.h"
+#include "python/register.h"
 
-py::array head(py::array x, py::array wte) {
-    return by_dtype("x", x, [&](auto zero) -> py::array {
+namespace minillm {
+namespace {
+
+Object head(const Array& x, const Array& wte) {
+    return by_dtype("x", x, [&](auto zero) -> Object {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = rows_of(x);
-        const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("wte", wte, {ANY, C});
-        int64_t V = wte.shape(0);
-        auto logits = fresh<T>(with_last(x, V));
-        T* po = logits.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            multiply<T>(N, V, C, {px, C}, {pw, C, true}, po, V);
-        }
+        int64_t C = last("x", x), N = x.rows();
+        const T *px = input<T>("x", x, x.shape), *pw = input<T>("wte", wte, {ANY, C});
+        int64_t V = wte.shape[0];
+        auto logits = fresh<T>(x.with_last(V));
+        without_gil([&] { matmul<T>(N, V, C, {px, C}, {pw, C, true}, logits, V); });
         return logits;
     });
 }
 
-void bind_head(py::module_& m) { m.def("head", &head, py::arg("x"), py::arg("wte")); }
+const Register registered("head(x, wte)", &head);
+
+}  // namespace
+}  // namespace minillm

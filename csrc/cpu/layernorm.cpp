@@ -1,13 +1,19 @@
-// LayerNorm, alone and with the addition to the stream before it. Formulas and derivations: minillm/ops/layernorm.py and
-// residual_layernorm.py.
+// LayerNorm over the last axis. Formulas and derivation: minillm/ops/layernorm.py.
 //
-//   out = (x - mean) * rstd * weight + bias                              x, or s = x + y, which is an output, too
+//   out = (x - mean) * rstd * weight + bias
 //   dx  = rstd * (g - mean(g) - xhat * mean(g * xhat)),   g = dout * weight,   xhat = (x - mean) * rstd
-//   ds  = dsum + dx
 //
-// Loop order: one row at a time; a row of C floats stays in the nearest cache over its two or three passes, so each array
-// crosses memory once. Parallel over rows; dweight and dbias are summed over rows in CHUNKS fixed pieces.
-#include "common.h"
+// Memory-bandwidth bound. Loop order: one row at a time; a row of C floats stays in L1 over its two or three passes, so
+// each array crosses memory once. Parallel over rows; dweight and dbias are summed over rows in CHUNKS fixed pieces.
+#include "cpu/layernorm.h"
+
+#include <cmath>
+
+#include "cpu/isa/threads.h"
+#include "cpu/simd/vec.h"
+#include "python/register.h"
+
+namespace minillm::layernorm {
 
 template <class T>
 T row_sum(const T* x, int64_t C) {
@@ -33,7 +39,7 @@ T row_variance_sum(const T* x, T mean, int64_t C) {
 }
 
 template <class T>
-void layernorm_row(T* out, T* mean, T* rstd, const T* x, const T* weight, const T* bias, T eps, int64_t C) {
+void forward_row(T* out, T* mean, T* rstd, const T* x, const T* weight, const T* bias, T eps, int64_t C) {
     T m = row_sum(x, C) / C;
     T r = 1 / std::sqrt(row_variance_sum(x, m, C) / C + eps);
     for (int64_t i = 0; i < C; i++) out[i] = (x[i] - m) * r * weight[i] + bias[i];
@@ -41,10 +47,9 @@ void layernorm_row(T* out, T* mean, T* rstd, const T* x, const T* weight, const 
     *rstd = r;
 }
 
-// With y, x + y goes to s and is normalised; without, s is not used.
 template <class T>
-void layernorm_forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias,
-                              T eps, int64_t N, int64_t C) {
+void forward(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias, T eps, int64_t N,
+             int64_t C) {
 #pragma omp parallel for if (N * C > 16384)
     for (int64_t n = 0; n < N; n++) {
         const T* xn = x + n * C;
@@ -52,14 +57,14 @@ void layernorm_forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const 
             for (int64_t i = 0; i < C; i++) s[n * C + i] = xn[i] + y[n * C + i];
             xn = s + n * C;
         }
-        layernorm_row(out + n * C, mean + n, rstd + n, xn, weight, bias, eps, C);
+        forward_row(out + n * C, mean + n, rstd + n, xn, weight, bias, eps, C);
     }
 }
 
 // One row: writes dx, plus dsum if there is one, and adds to the chunk's dweight and dbias.
 template <class T>
-void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T* dout, const T* x, const T* weight, T mean,
-                            T rstd, int64_t C) {
+void backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T* dout, const T* x, const T* weight, T mean,
+                  T rstd, int64_t C) {
     Vec<T> vg{}, vgx{};                               // sums of g and of g * xhat
     T g_sum = 0, gx_sum = 0;
     int64_t i = 0;
@@ -82,20 +87,20 @@ void layernorm_backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T*
         T xhat = (x[j] - mean) * rstd;
         dx[j] = (dout[j] * weight[j] - g_mean - xhat * gx_mean) * rstd;
     }
-    for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];        // the row is still in the nearest cache
+    for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];        // the row is still in L1
 }
 
 // dsum may be null. add: dweight and dbias are added to; either may be null (their sums over a chunk cost little).
 template <class T>
-void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const T* dout, const T* x,
-                               const T* weight, const T* mean, const T* rstd, int64_t N, int64_t C) {
+void backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const T* dout, const T* x, const T* weight,
+                     const T* mean, const T* rstd, int64_t N, int64_t C) {
     std::vector<T> partial(2 * CHUNKS * C, T(0));     // (CHUNKS, dweight | dbias, C)
 #pragma omp parallel for schedule(static, 1) if (N * C > 16384)
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++) {
         T* pw = partial.data() + 2 * chunk * C;
         Range rows = chunk_of(N, chunk);
         for (int64_t n = rows.begin; n < rows.end; n++)
-            layernorm_backward_row(dx + n * C, pw, pw + C, dsum ? dsum + n * C : nullptr, dout + n * C, x + n * C, weight,
+            backward_row(dx + n * C, pw, pw + C, dsum ? dsum + n * C : nullptr, dout + n * C, x + n * C, weight,
                                    mean[n], rstd[n], C);
     }
     for (T* sums : {dweight, dbias}) {
@@ -105,78 +110,48 @@ void layernorm_backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* d
     }
 }
 
-py::tuple layernorm_forward(py::array x, py::array weight, py::array bias, double eps) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+template void forward_row(float*, float*, float*, const float*, const float*, const float*, float, int64_t);
+template void forward(float*, float*, float*, float*, const float*, const float*, const float*, const float*, float,
+                      int64_t, int64_t);
+template void forward(double*, double*, double*, double*, const double*, const double*, const double*, const double*,
+                      double, int64_t, int64_t);
+
+Tuple backward(const Object& dsum, const Array& dout, const Tuple& cache, const Object& into) {
+    Array x = cached(cache, 0), weight = cached(cache, 1), mean = cached(cache, 2), rstd = cached(cache, 3);
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = C ? x.size() / C : 0;
-        const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {C}),
-                *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got " + std::to_string(eps));
-        auto out = fresh<T>(shape_of(x)), mean = fresh<T>({N}), rstd = fresh<T>({N});
-        T *po = out.mutable_data(), *pm = mean.mutable_data(), *pr = rstd.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            layernorm_forward_kernel<T>(po, pm, pr, nullptr, px, nullptr, pw, pb, T(eps), N, C);
-        }
-        return py::make_tuple(out, py::make_tuple(x, weight, mean, rstd));
+        int64_t C = last("x", x), N = C ? x.rows() : 0;
+        const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}),
+                *pm = input<T>("cached mean", mean, {N}), *pr = input<T>("cached rstd", rstd, {N}),
+                *pd = input<T>("dout", dout, x.shape);
+        const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", argument<Array>(dsum, "dsum"), x.shape);
+        auto dx = fresh<T>(x.shape);
+        auto d = gradients<T>(into, {{C}, {C}});                                   // dweight, dbias
+        without_gil([&] { backward_kernel<T>(dx, d[0], d[1], !into.is_none(), pds, pd, px, pw, pm, pr, N, C); });
+        return tuple_of({dx, d[0], d[1]});
     });
 }
 
-py::tuple residual_layernorm_forward(py::array x, py::array y, py::array weight, py::array bias, double eps) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+namespace {
+
+Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, double eps) {
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = C ? x.size() / C : 0;
-        const T *px = input<T>("x", x, shape_of(x)), *py_ = input<T>("y", y, shape_of(x)),
-                *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got " + std::to_string(eps));
-        auto s = fresh<T>(shape_of(x)), out = fresh<T>(shape_of(x)), mean = fresh<T>({N}), rstd = fresh<T>({N});
-        T *ps = s.mutable_data(), *po = out.mutable_data(), *pm = mean.mutable_data(), *pr = rstd.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            layernorm_forward_kernel<T>(po, pm, pr, ps, px, py_, pw, pb, T(eps), N, C);
-        }
-        return py::make_tuple(py::make_tuple(s, out), py::make_tuple(s, weight, mean, rstd));
+        int64_t C = last("x", x), N = C ? x.rows() : 0;
+        const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
+        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
+        auto out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
+        without_gil([&] { forward<T>(out, mean, rstd, nullptr, px, nullptr, pw, pb, T(eps), N, C); });
+        return tuple_of({out, tuple_of({x, weight, mean, rstd})});
     });
 }
 
-// (dx, dweight, dbias), with dsum, an array or None, added to dx.
-py::tuple layernorm_gradients(py::object dsum, py::array dout, py::tuple cache, py::object into) {
-    py::array x = cached(cache, 0), weight = cached(cache, 1), mean = cached(cache, 2), rstd = cached(cache, 3);
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
-        using T = decltype(zero);
-        int64_t C = last("x", x), N = C ? x.size() / C : 0;
-        const T *px = input<T>("x", x, shape_of(x)), *pw = input<T>("weight", weight, {C}),
-                *pm = input<T>("cached mean", mean, {N}), *pr = input<T>("cached rstd", rstd, {N});
-        const T* pd = input<T>("dout", dout, shape_of(x));
-        const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", dsum.cast<py::array>(), shape_of(x));
-        auto dx = fresh<T>(shape_of(x));
-        auto d = added_to_all<T>(into, {{C}, {C}});                                // dweight, dbias
-        T *pdx = dx.mutable_data(), *pdw = d[0].data, *pdb = d[1].data;
-        bool add = !into.is_none();
-        {
-            py::gil_scoped_release nogil;
-            layernorm_backward_kernel<T>(pdx, pdw, pdb, add, pds, pd, px, pw, pm, pr, N, C);
-        }
-        return py::make_tuple(dx, d[0].array, d[1].array);
-    });
+Tuple layernorm_backward(const Array& dout, const Tuple& cache, const Object& into) {
+    return backward(Object(), dout, cache, into);
 }
 
-py::tuple layernorm_backward(py::array dout, py::tuple cache, py::object into) {
-    return layernorm_gradients(py::none(), dout, cache, into);
-}
+const Register registered[] = {{"layernorm_forward(x, weight, bias, eps=1e-5)", &layernorm_forward},
+                               {"layernorm_backward(dout, cache, into=None)", &layernorm_backward}};
 
-py::tuple residual_layernorm_backward(py::tuple douts, py::tuple cache, py::object into) {
-    if (py::len(douts) != 2) fail("douts must be (dsum, dout)");
-    auto d = layernorm_gradients(douts[0], douts[1], cache, into);
-    return py::make_tuple(d[0], d[0], d[1], d[2]);
-}
-
-void bind_layernorm(py::module_& m) {
-    m.def("layernorm_forward", &layernorm_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
-          py::arg("eps") = 1e-5);
-    m.def("layernorm_backward", &layernorm_backward, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
-    m.def("residual_layernorm_forward", &residual_layernorm_forward, py::arg("x"), py::arg("y"), py::arg("weight"),
-          py::arg("bias"), py::arg("eps") = 1e-5);
-    m.def("residual_layernorm_backward", &residual_layernorm_backward, py::arg("douts"), py::arg("cache"),
-          py::arg("into") = py::none());
-}
+}  // namespace
+}  // namespace minillm::layernorm

@@ -3,23 +3,30 @@
 //   out = x @ weight + bias        x (N, I), weight (I, J)
 //   dx  = dout @ weight.T          dweight = x.T @ dout          dbias = sum of dout over rows
 //
-// Three products by gemm.h, where loop order and parallelism are explained; the bias is added while the tile of `out`
-// is still near. Slower ways to the same numbers, each a step of the road there: linear_ladder.cpp.
-#include "linear.h"
+// Three GEMMs; gemm/gemm.h explains loop order and parallelism. The bias is the epilogue of the first: added while the tile
+// of `out` is still in L1. Slower ways to the same numbers, each a step of the ladder to this one, are in linear/.
+#include "cpu/gemm/matmul.h"
+#include "cpu/linear/layer.h"
+
+namespace minillm::linear {
+namespace {
 
 template <class T>
 struct Linear {
     static void forward(T* out, const T* x, const T* weight, const T* bias, int64_t N, int64_t I, int64_t J) {
-        multiply<T>(N, J, I, {x, I}, {weight, J}, out, J, false, AddBias<T>{bias});
+        matmul<T>(N, J, I, {x, I}, {weight, J}, out, J, false, AddBias<T>{bias});
     }
 
     // add: dweight and dbias are added to. Either may be null.
     static void backward(T* dx, T* dweight, T* dbias, bool add, const T* dout, const T* x, const T* weight, int64_t N,
                          int64_t I, int64_t J) {
-        multiply<T>(N, I, J, {dout, J}, {weight, J, true}, dx, I);
-        if (dweight) multiply<T>(I, J, N, {x, I, true}, {dout, J}, dweight, J, add);
+        matmul<T>(N, I, J, {dout, J}, {weight, J, true}, dx, I);
+        if (dweight) matmul<T>(I, J, N, {x, I, true}, {dout, J}, dweight, J, add);
         column_sums(dbias, dout, N, J, add);
     }
 };
 
-void bind_linear(py::module_& m) { bind_linear_pair<Linear>(m, ""); }
+const Variant<Linear> registered("");
+
+}  // namespace
+}  // namespace minillm::linear

@@ -5,17 +5,19 @@
 //
 // Of each row, top (the maximum) and logsum (of exp(z - top)) stay two numbers: next to logits of 1e4 their sum would lose
 // the digits of the second.
-// The logits exist only as tiles of HEAD_ROWS x HEAD_COLUMNS (3 MB in float), which stay in the last cache between the
-// product that makes them and the ones that use them. Forward: each row keeps its maximum so far and its sum of
+// The logits exist only as tiles of HEAD_ROWS x HEAD_COLUMNS (3 MB in float), which stay in L2 or L3 between the GEMM that
+// makes them and the ones that use them. Forward: each row keeps its maximum so far and its sum of
 // exponentials so far, rescaled when a tile brings a larger maximum (the online softmax: Milakov & Gimelshein 2018,
-// arXiv 1805.02867). Backward: the product makes a tile again and turns it into dz on its way to memory.
-// Loop order: blocks of rows > tiles of the vocabulary > the products of gemm.h, or rows of the tile (parallel).
+// arXiv 1805.02867). Backward: the GEMM makes a tile again, and its epilogue makes that dz on its way to memory.
+// Loop order: blocks of rows > tiles of the vocabulary > GEMMs, or rows of the tile (parallel).
 //
-// Small problems, whose logits fit in KEPT_BYTES, keep z in the cache instead: that saves one product of four.
-// row_max and row_exp_sum come from cross_entropy.cpp: all kernels are one translation unit.
-#include "ids.h"
-#include "linear.h"
-#include "vecmath.h"
+// Small problems, whose logits fit in KEPT_BYTES, keep z in the cache instead: that saves one GEMM of four.
+#include "cpu/gemm/matmul.h"
+#include "cpu/simd/softmax.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 constexpr int64_t HEAD_ROWS = ROWS_OF_A, KEPT_BYTES = 64 << 20;
 template <class T>
@@ -48,40 +50,15 @@ struct LogitTile {
         return head.targets[row + i] != head.ignore_index && 0 <= y && y < columns ? y : -1;
     }
 
-    template <class Finish = Keep>
-    void fill(const Head<T>& head, const Finish& finish = Finish()) const {
-        multiply<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true},
-                    z, stride, false, finish);
+    template <class Epilogue = NoEpilogue>
+    void fill(const Head<T>& head, const Epilogue& epilogue = Epilogue()) const {
+        matmul<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true},
+                  z, stride, false, epilogue);
     }
 };
 
-// What a row knows after some tiles: the largest logit, the sum of exp(z - top), the target's logit.
 template <class T>
-struct OnlineSoftmax {
-    T top = -INFINITY, total = 0, right = 0;
-
-    void add(const T* z, int64_t n, int64_t target) {
-        T larger = std::max(top, row_max(z, n));
-        total = total * std::exp(top - larger) + row_exp_sum(z, larger, n);
-        top = larger;
-        if (target >= 0) right = z[target];
-    }
-};
-
-// What the backward needs to know of each row, (N,) each.
-template <class T>
-struct RowSums {
-    T *top, *logsum;
-
-    void set(int64_t row, const OnlineSoftmax<T>& softmax) const {
-        top[row] = softmax.top;
-        logsum[row] = std::log(softmax.total);
-    }
-    T loss(int64_t row, const OnlineSoftmax<T>& softmax) const { return logsum[row] + (top[row] - softmax.right); }
-};
-
-template <class T>
-void head_forward_kernel(T* losses, RowSums<T> sums, T* kept, const Head<T>& head) {
+void forward_kernel(T* losses, RowSums<T> sums, T* kept, const Head<T>& head) {
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS) {
         std::vector<OnlineSoftmax<T>> rows(std::min(HEAD_ROWS, head.N - row));
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
@@ -108,9 +85,9 @@ struct Softmax {
     }
 };
 
-// dz of one tile: made again by the product, or from the kept logits.
+// dz of one tile: made again by the GEMM, or from the kept logits.
 template <class T>
-void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, RowSums<T> sums, const T* scale) {
+void make_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, RowSums<T> sums, const T* scale) {
     constexpr int64_t W = WIDTH<T>;
     Softmax<T> softmax{sums.top + dz.row, sums.logsum + dz.row, scale + dz.row};
     if (!kept) dz.fill(head, softmax);
@@ -125,9 +102,9 @@ void head_dlogits(const LogitTile<T>& dz, const Head<T>& head, const T* kept, Ro
     }
 }
 
-// dwte may be null: then one of the three products falls away.
+// dwte may be null: then one of the three GEMMs falls away.
 template <class T>
-void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, RowSums<T> sums, const T* kept, const Head<T>& head) {
+void backward_kernel(T* dx, T* dwte, bool add, const T* dout, RowSums<T> sums, const T* kept, const Head<T>& head) {
     int64_t C = head.C;
     std::vector<T> scale(head.N);
     for (int64_t n = 0; n < head.N; n++) scale[n] = head.targets[n] == head.ignore_index ? T(0) : dout[n];
@@ -136,65 +113,55 @@ void head_backward_kernel(T* dx, T* dwte, bool add, const T* dout, RowSums<T> su
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
         for (int64_t column = 0; column < head.V; column += HEAD_COLUMNS<T>) {
             auto dz = LogitTile<T>::at(head, nullptr, row, column);
-            head_dlogits(dz, head, kept, sums, scale.data());
-            multiply<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
-                        column > 0);
+            make_dlogits(dz, head, kept, sums, scale.data());
+            matmul<T>(dz.rows, C, dz.columns, {dz.z, dz.stride}, {head.wte + column * C, C}, dx + row * C, C,
+                      column > 0);
             if (!dwte) continue;
-            multiply<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
-                        add || row > 0);
+            matmul<T>(dz.columns, C, dz.rows, {dz.z, dz.stride, true}, {head.x + row * C, C}, dwte + column * C, C,
+                      add || row > 0);
         }
 }
 
-py::tuple linear_cross_entropy_forward(py::array x, py::array wte, py::array targets, int64_t ignore_index) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+Tuple linear_cross_entropy_forward(const Array& x, const Array& wte, const Array& targets, int64_t ignore_index) {
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
         const T* px = input<T>("x", x, {ANY, ANY});
-        int64_t N = x.shape(0), C = x.shape(1);
+        int64_t N = x.shape[0], C = x.shape[1];
         const T* pw = input<T>("wte", wte, {ANY, C});
-        int64_t V = wte.shape(0);
+        int64_t V = wte.shape[0];
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         bool keep = N * V <= KEPT_BYTES / int64_t(sizeof(T));
         auto losses = fresh<T>({N}), top = fresh<T>({N}), logsum = fresh<T>({N}), logits = fresh<T>({keep ? N : 0, V});
-        Head<T> head{px, pw, checked.data(), ignore_index, N, V, C};
-        RowSums<T> sums{top.mutable_data(), logsum.mutable_data()};
-        T *pl = losses.mutable_data(), *kept = keep ? logits.mutable_data() : nullptr;
-        {
-            py::gil_scoped_release nogil;
-            head_forward_kernel<T>(pl, sums, kept, head);
-        }
-        return py::make_tuple(losses, py::make_tuple(x, wte, checked, ignore_index, top, logsum, logits));
+        Head<T> head{px, pw, checked, ignore_index, N, V, C};
+        without_gil([&] { forward_kernel<T>(losses, {top, logsum}, keep ? logits.data : nullptr, head); });
+        return tuple_of({losses, tuple_of({x, wte, checked, ignore_index, top, logsum, logits})});
     });
 }
 
-py::tuple linear_cross_entropy_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cached(cache, 0), wte = cached(cache, 1), targets = cached(cache, 2), top = cached(cache, 4),
-              logsum = cached(cache, 5), logits = cached(cache, 6);
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+Tuple linear_cross_entropy_backward(const Array& dout, const Tuple& cache, const Object& into) {
+    Array x = cached(cache, 0), wte = cached(cache, 1), targets = cached(cache, 2), top = cached(cache, 4),
+          logsum = cached(cache, 5), logits = cached(cache, 6);
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
         const T* px = input<T>("x", x, {ANY, ANY});
-        int64_t N = x.shape(0), C = x.shape(1);
+        int64_t N = x.shape[0], C = x.shape[1];
         const T* pw = input<T>("wte", wte, {ANY, C});
-        int64_t V = wte.shape(0);
+        int64_t V = wte.shape[0];
         const T *pd = input<T>("dout", dout, {N}), *pm = input<T>("cached top", top, {N}),
                 *ps = input<T>("cached logsum", logsum, {N}),
                 *kept = logits.size() ? input<T>("cached logits", logits, {N, V}) : nullptr;
-        Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cache[3].cast<int64_t>(), N, V, C};
+        Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cached<int64_t>(cache, 3), N, V, C};
         RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};                   // read only
         auto dx = fresh<T>({N, C});
-        auto dwte = added_to_all<T>(into, {{V, C}})[0];
-        T *pdx = dx.mutable_data(), *pdw = dwte.data;
-        bool add = !into.is_none();
-        {
-            py::gil_scoped_release nogil;
-            head_backward_kernel<T>(pdx, pdw, add, pd, sums, kept, head);
-        }
-        return py::make_tuple(dx, dwte.array);
+        auto dwte = gradients<T>(into, {{V, C}})[0];
+        without_gil([&] { backward_kernel<T>(dx, dwte, !into.is_none(), pd, sums, kept, head); });
+        return tuple_of({dx, dwte});
     });
 }
 
-void bind_linear_cross_entropy(py::module_& m) {
-    m.def("linear_cross_entropy_forward", &linear_cross_entropy_forward, py::arg("x"), py::arg("wte"),
-          py::arg("targets"), py::arg("ignore_index") = -1);
-    m.def("linear_cross_entropy_backward", &linear_cross_entropy_backward, py::arg("dout"), py::arg("cache"),
-          py::arg("into") = py::none());
-}
+const Register registered[] = {
+    {"linear_cross_entropy_forward(x, wte, targets, ignore_index=-1)", &linear_cross_entropy_forward},
+    {"linear_cross_entropy_backward(dout, cache, into=None)", &linear_cross_entropy_backward}};
+
+}  // namespace
+}  // namespace minillm

@@ -3,16 +3,21 @@
 //   h = x @ W1 + b1 (N, F)      a = gelu(h) (N, F)      out = a @ W2 + b2
 //   dh = (dout @ W2.T) * gelu'(h)      dW2 = a.T @ dout      dx = dh @ W1.T      dW1 = x.T @ dh
 //
-// GELU costs no pass over memory of its own: forward, each tile of h becomes a tile of a as soon as it is summed; back,
-// each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only
+// GELU is the epilogue of the GEMM before it, not a pass over memory: forward, each tile of h becomes a tile of a as soon as
+// it is summed; back, each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only
 // h is cached; a and dh live in scratch, for MLP_ROWS rows at a time, and da is never stored at all.
-// Loop order: pieces of MLP_ROWS rows > the products of gemm.h. Gradients of weights add up over pieces, in order.
-#include "linear.h"
-#include "vecmath.h"
+// Loop order: pieces of MLP_ROWS rows > GEMMs. Gradients of weights add up over pieces, in order.
+#include "cpu/gemm/matmul.h"
+#include "cpu/linear/column_sums.h"
+#include "cpu/mlp.h"
+#include "cpu/simd/math.h"
+#include "python/register.h"
 
-constexpr int64_t MLP_ROWS = ROWS_OF_A;
+namespace minillm {
+namespace {
 
-// h goes to memory, a = gelu(h) is what the product stores.
+
+// h goes to memory, a = gelu(h) is what the GEMM stores.
 template <class T>
 struct GeluOfH {
     AddBias<T> add_bias;
@@ -25,7 +30,7 @@ struct GeluOfH {
     }
 };
 
-// a = gelu(h) goes to memory, and dh = da * slope is what the product stores.
+// a = gelu(h) goes to memory, and dh = da * slope is what the GEMM stores.
 template <class T>
 struct SlopeAtH {
     const T* h;
@@ -39,26 +44,20 @@ struct SlopeAtH {
 };
 
 template <class T>
-void mlp_forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N,
-                        int64_t C, int64_t F, int64_t D) {
+void forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N, int64_t C,
+                    int64_t F, int64_t D) {
     thread_local Scratch<T> scratch;
     T* a = scratch.at_least(std::min(N, MLP_ROWS) * F);                            // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {
         int64_t rows = std::min(MLP_ROWS, N - row);
-        multiply<T>(rows, F, C, {x + row * C, C}, {w1, F}, a, F, false, GeluOfH<T>{{b1}, h + row * F, F});
-        multiply<T>(rows, D, F, {a, F}, {w2, D}, out + row * D, D, false, AddBias<T>{b2});
+        matmul<T>(rows, F, C, {x + row * C, C}, {w1, F}, a, F, false, GeluOfH<T>{{b1}, h + row * F, F});
+        matmul<T>(rows, D, F, {a, F}, {w2, D}, out + row * D, D, false, AddBias<T>{b2});
     }
 }
 
-// All but x may be null.
 template <class T>
-struct MlpGradients {
-    T *x, *w1, *b1, *w2, *b2;
-};
-
-template <class T>
-void mlp_backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, const T* x, const T* w1, const T* w2,
-                         const T* h, int64_t N, int64_t C, int64_t F, int64_t D) {
+void backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, const T* x, const T* w1, const T* w2,
+                     const T* h, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<T> scratch_a, scratch_dh;
     int64_t most = std::min(N, MLP_ROWS);
     T *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);      // (rows, F)
@@ -66,58 +65,51 @@ void mlp_backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, con
         int64_t rows = std::min(MLP_ROWS, N - row);
         const T *xr = x + row * C, *doutr = dout + row * D;
         bool add = into || row > 0;
-        multiply<T>(rows, F, D, {doutr, D}, {w2, D, true}, dh, F, false, SlopeAtH<T>{h + row * F, a, F});
-        if (d.w2) multiply<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
-        multiply<T>(rows, C, F, {dh, F}, {w1, F, true}, d.x + row * C, C);
-        if (d.w1) multiply<T>(C, F, rows, {xr, C, true}, {dh, F}, d.w1, F, add);
+        matmul<T>(rows, F, D, {doutr, D}, {w2, D, true}, dh, F, false, SlopeAtH<T>{h + row * F, a, F});
+        if (d.w2) matmul<T>(F, D, rows, {a, F, true}, {doutr, D}, d.w2, D, add);
+        matmul<T>(rows, C, F, {dh, F}, {w1, F, true}, d.x + row * C, C);
+        if (d.w1) matmul<T>(C, F, rows, {xr, C, true}, {dh, F}, d.w1, F, add);
         column_sums(d.b1, dh, rows, F, add);
         column_sums(d.b2, doutr, rows, D, add);
     }
 }
 
-py::tuple mlp_forward(py::array x, py::array fc_weight, py::array fc_bias, py::array proj_weight, py::array proj_bias) {
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+Tuple mlp_forward(const Array& x, const Array& fc_weight, const Array& fc_bias, const Array& proj_weight,
+                  const Array& proj_bias) {
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = rows_of(x);
-        const T *px = input<T>("x", x, shape_of(x)), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
-        int64_t F = fc_weight.shape(1);
+        int64_t C = last("x", x), N = x.rows();
+        const T *px = input<T>("x", x, x.shape), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
+        int64_t F = fc_weight.shape[1];
         const T *b1 = input<T>("fc_bias", fc_bias, {F}), *w2 = input<T>("proj_weight", proj_weight, {F, ANY});
-        int64_t D = proj_weight.shape(1);
+        int64_t D = proj_weight.shape[1];
         const T* b2 = input<T>("proj_bias", proj_bias, {D});
-        auto out = fresh<T>(with_last(x, D)), h = fresh<T>({N, F});
-        T *po = out.mutable_data(), *ph = h.mutable_data();
-        {
-            py::gil_scoped_release nogil;
-            mlp_forward_kernel<T>(po, ph, px, w1, b1, w2, b2, N, C, F, D);
-        }
-        return py::make_tuple(out, py::make_tuple(x, fc_weight, proj_weight, h));
+        auto out = fresh<T>(x.with_last(D)), h = fresh<T>({N, F});
+        without_gil([&] { forward_kernel<T>(out, h, px, w1, b1, w2, b2, N, C, F, D); });
+        return tuple_of({out, tuple_of({x, fc_weight, proj_weight, h})});
     });
 }
 
-py::tuple mlp_backward(py::array dout, py::tuple cache, py::object into) {
-    py::array x = cached(cache, 0), fc_weight = cached(cache, 1), proj_weight = cached(cache, 2), h = cached(cache, 3);
-    return by_dtype("x", x, [&](auto zero) -> py::tuple {
+Tuple mlp_backward(const Array& dout, const Tuple& cache, const Object& into) {
+    Array x = cached(cache, 0), fc_weight = cached(cache, 1), proj_weight = cached(cache, 2), h = cached(cache, 3);
+    return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
-        int64_t C = last("x", x), N = rows_of(x);
-        const T *px = input<T>("x", x, shape_of(x)), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
-        int64_t F = fc_weight.shape(1);
+        int64_t C = last("x", x), N = x.rows();
+        const T *px = input<T>("x", x, x.shape), *w1 = input<T>("fc_weight", fc_weight, {C, ANY});
+        int64_t F = fc_weight.shape[1];
         const T *w2 = input<T>("proj_weight", proj_weight, {F, ANY}), *ph = input<T>("cached h", h, {N, F});
-        int64_t D = proj_weight.shape(1);
-        const T* pd = input<T>("dout", dout, with_last(x, D));
-        auto dx = fresh<T>(shape_of(x));
-        auto dw = added_to_all<T>(into, {{C, F}, {F}, {F, D}, {D}});
-        MlpGradients<T> d{dx.mutable_data(), dw[0].data, dw[1].data, dw[2].data, dw[3].data};
-        bool add = !into.is_none();
-        {
-            py::gil_scoped_release nogil;
-            mlp_backward_kernel<T>(d, add, pd, px, w1, w2, ph, N, C, F, D);
-        }
-        return py::make_tuple(dx, dw[0].array, dw[1].array, dw[2].array, dw[3].array);
+        int64_t D = proj_weight.shape[1];
+        const T* pd = input<T>("dout", dout, x.with_last(D));
+        auto dx = fresh<T>(x.shape);
+        auto d = gradients<T>(into, {{C, F}, {F}, {F, D}, {D}});
+        MlpGradients<T> to{dx, d[0], d[1], d[2], d[3]};
+        without_gil([&] { backward_kernel<T>(to, !into.is_none(), pd, px, w1, w2, ph, N, C, F, D); });
+        return tuple_of({dx, d[0], d[1], d[2], d[3]});
     });
 }
 
-void bind_mlp(py::module_& m) {
-    m.def("mlp_forward", &mlp_forward, py::arg("x"), py::arg("fc_weight"), py::arg("fc_bias"), py::arg("proj_weight"),
-          py::arg("proj_bias"));
-    m.def("mlp_backward", &mlp_backward, py::arg("dout"), py::arg("cache"), py::arg("into") = py::none());
-}
+const Register registered[] = {{"mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)", &mlp_forward},
+                               {"mlp_backward(dout, cache, into=None)", &mlp_backward}};
+
+}  // namespace
+}  // namespace minillm

@@ -2,9 +2,16 @@
 //
 //   sum over i of x[i]^2
 //
-// One pass, one read a number: bound by memory. Parallel over pieces of fixed size whose sums are added in order, so the
+// One pass, one read a number: memory-bandwidth bound. Parallel over pieces of fixed size whose sums are added in order, so the
 // result does not depend on the number of threads.
-#include "common.h"
+#include <vector>
+
+#include "cpu/isa/threads.h"
+#include "cpu/simd/vec.h"
+#include "python/register.h"
+
+namespace minillm {
+namespace {
 
 // Half a vector of floats becomes a whole one of doubles.
 template <class T>
@@ -35,13 +42,14 @@ double sum_squares_kernel(const T* x, int64_t n) {
     return total;
 }
 
-double sum_squares(py::array x) {
-    return by_dtype("x", x, [&](auto zero) -> double {
-        using T = decltype(zero);
-        const T* px = input<T>("x", x, {ANY});
-        py::gil_scoped_release nogil;
-        return sum_squares_kernel(px, x.size());
+double sum_squares(const Array& x) {
+    return by_dtype("x", x, [&](auto zero) {
+        const auto* px = input<decltype(zero)>("x", x, {ANY});
+        return without_gil([&] { return sum_squares_kernel(px, x.size()); });
     });
 }
 
-void bind_sum_squares(py::module_& m) { m.def("sum_squares", &sum_squares, py::arg("x")); }
+const Register registered("sum_squares(x)", &sum_squares);
+
+}  // namespace
+}  // namespace minillm

@@ -1,146 +1,214 @@
-// What every kernel file shares: the instruction set's name, argument checks, fresh arrays.
+// Python's objects and NumPy's arrays, as bindings see them, and the checks of arguments, written once for all backends.
 //
-// The same sources are compiled once per instruction set (see setup.py), each into its own module, so that nothing
-// compiled for AVX-512 can be linked into the module that an older CPU loads. Python picks the module at import.
+// A binding checks dtype, shape, layout and range, names the argument that is wrong, and hands raw pointers to a kernel.
+// pybind11 is not in here: parsing it takes longer than most kernels, so only bindings.cpp, which implements this, does.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <cmath>
 #include <cstdint>
-#include <cstring>
+#include <initializer_list>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "memory.h"
-#include "simd.h"
-#include "threads.h"
+struct _object;                                            // a PyObject of Python's C interface
 
-namespace py = pybind11;
+namespace minillm {
+
 using std::string;
-
-inline string shape_text(const py::array& a) {
-    string text = "(";
-    for (py::ssize_t i = 0; i < a.ndim(); i++) text += (i ? ", " : "") + std::to_string(a.shape(i));
-    return text + (a.ndim() == 1 ? ",)" : ")");
-}
-
-[[noreturn]] inline void fail(const string& message) { throw py::value_error(message); }
-
-// A wanted shape; ANY stands for any size.
-constexpr int64_t ANY = -1;
 using Shape = std::vector<int64_t>;
+constexpr int64_t ANY = -1;                                // in the shape that is wanted: any size
 
-inline Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + a.ndim()); }
+inline string text(const string& part) { return part; }
+inline string text(int64_t number) { return std::to_string(number); }
+inline string text(double number) { return std::to_string(number); }
+string text(const Shape& shape);                           // as Python prints a tuple; ANY as "any"
 
-inline void check_shape(const char* name, const py::array& a, const Shape& wanted) {
-    bool same = a.ndim() == int64_t(wanted.size());
-    for (size_t i = 0; same && i < wanted.size(); i++) same = wanted[i] == ANY || wanted[i] == a.shape(i);
-    if (same) return;
-    string text;
-    for (int64_t size : wanted) text += (text.empty() ? "" : ", ") + (size == ANY ? string("any") : std::to_string(size));
-    fail(string(name) + " must have shape (" + text + "): got " + shape_text(a));
-}
+// Python's ValueError, its message in parts.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) { throw std::invalid_argument((text(parts) + ...)); }
 
-inline void check_contiguous(const char* name, const py::array& a) {
-    if (!(a.flags() & py::array::c_style))
-        fail(string(name) + " must be C-contiguous: pass np.ascontiguousarray(" + name + ")");
-}
+// A reference to a Python object: copies share it, and the last one lets it go.
+class Object {
+    _object* object;
 
-// A number between addresses, as np.frombuffer makes them: the compiler may take it for granted that there are none.
-inline void check_aligned(const char* name, const py::array& a) {
-    if (reinterpret_cast<uintptr_t>(a.data()) % a.itemsize())
-        fail(string(name) + " must be aligned, each number at a multiple of its size: pass a copy");
-}
+public:
+    Object();                                              // None
+    explicit Object(_object* owned) : object(owned) {}
+    Object(int64_t);
+    Object(double);
+    Object(const string&);
+    Object(const Shape&);
+    Object(const Object&);
+    Object(Object&& other) noexcept : object(std::exchange(other.object, nullptr)) {}
+    Object& operator=(Object other) noexcept { return std::swap(object, other.object), *this; }
+    ~Object();
+    _object* get() const { return object; }
+    _object* release() { return std::exchange(object, nullptr); }
+    bool is_none() const;
+};
+
+string text(const Object& object);                         // str(object)
+
+struct Tuple : Object {
+    explicit Tuple(const Object& tuple) : Object(tuple) {}
+    int64_t size() const;
+    Object operator[](int64_t i) const;                    // a ValueError if there is none
+};
+Tuple tuple_of(std::initializer_list<Object> items);
+
+struct List : Object {
+    explicit List(const Object& list) : Object(list) {}
+    int64_t size() const;
+    Object operator[](int64_t i) const;
+};
+
+struct Array : Object {
+    Shape shape, strides;                                  // strides in bytes
+    string dtype;                                          // its name, as NumPy prints it: "float32", "bfloat16", ">f4"
+    int64_t itemsize;
+    void* data;
+    bool contiguous, writeable;
+
+    int64_t ndim() const { return shape.size(); }
+    int64_t size() const;                                  // how many numbers
+    int64_t rows() const;                                  // the product of all axes but the last
+    Shape with_last(int64_t size) const;                   // the shape with another last axis
+};
+
+// The object as a T: Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string or Shape; or nothing if it is none.
+template <class T>
+std::optional<T> to(const Object& object);
+
+// A new array, or one to add to, and where to write it: null if nobody wants it.
+template <class T>
+struct Result : Object {
+    T* data;
+    Result(Object array, T* data) : Object(std::move(array)), data(data) {}
+    operator T*() const { return data; }
+};
+
+// NumPy's name of T. A backend with types of its own adds a line for each.
+template <class T>
+inline constexpr const char* DTYPE = nullptr;
+template <>
+inline constexpr const char* DTYPE<float> = "float32";
+template <>
+inline constexpr const char* DTYPE<double> = "float64";
+template <>
+inline constexpr const char* DTYPE<int8_t> = "int8";
+template <>
+inline constexpr const char* DTYPE<uint8_t> = "uint8";
+template <>
+inline constexpr const char* DTYPE<uint16_t> = "uint16";
+template <>
+inline constexpr const char* DTYPE<uint32_t> = "uint32";
+template <>
+inline constexpr const char* DTYPE<int64_t> = "int64";
+
+// ---- arguments ----
+
+void check_shape(const char* name, const Array& a, const Shape& wanted);
+void check_dtype(const char* name, const Array& a, const string& wanted);
+void check_contiguous(const char* name, const Array& a);
+void check_aligned(const char* name, const Array& a);     // compilers take it for granted
 
 // The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
 template <class T>
-const T* input(const char* name, const py::array& a, const Shape& shape) {
+const T* input(const char* name, const Array& a, const Shape& shape) {
     check_shape(name, a, shape);
-    if (!py::isinstance<py::array_t<T>>(a))
-        fail(string(name) + " must have dtype " + string(py::str(py::dtype::of<T>())) + ": got " +
-             string(py::str(a.dtype())));
+    check_dtype(name, a, DTYPE<T>);
     check_contiguous(name, a);
     check_aligned(name, a);
-    return static_cast<const T*>(a.data());
+    return static_cast<const T*>(a.data);
 }
 
-// An array that the forward left for the backward. Its dtype and shape are checked by `input` like an argument's: a cache
-// may come from another backend's forward, whose numbers are of another kind.
-inline py::array cached(const py::tuple& cache, size_t i) {
-    if (i >= cache.size() || !py::isinstance<py::array>(cache[i]))
-        fail("cache must be what this op's forward returned: it has no array at " + std::to_string(i));
-    return py::reinterpret_borrow<py::array>(cache[i]);
-}
-
+// The same to write to.
 template <class T>
-T* in_place(const char* name, py::array& a, const Shape& shape) {
+T* in_place(const char* name, const Array& a, const Shape& shape) {
     input<T>(name, a, shape);
-    if (!a.writeable()) fail(string(name) + " must be writeable");
-    return static_cast<T*>(a.mutable_data());
+    if (!a.writeable) fail(name, " must be writeable");
+    return static_cast<T*>(a.data);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool SANITIZED = true;       // memory used again would hide reads beyond the end and after the end of life
-#else
-constexpr bool SANITIZED = false;
-#endif
-
-// The gradient of a parameter: what is returned, and where to write it; None and null if nobody wants it.
-template <class T>
-struct Gradient {
-    py::object array;
-    T* data;
-};
-
-// A gradient in the array that a backward is asked to add to, checked.
-template <class T>
-Gradient<T> added_to(const py::object& into, const Shape& shape) {
-    if (into.is_none()) return {into, nullptr};
-    if (!py::isinstance<py::array>(into)) fail("into must hold arrays to add to, or None");
-    py::array array = py::reinterpret_borrow<py::array>(into);
-    return {array, in_place<T>("into", array, shape)};
+// Item i of what the forward left for the backward. An array's dtype and shape are checked by `input` like an argument's: a
+// cache may come from another backend's forward, whose numbers are of another kind.
+template <class T = Array>
+T cached(const Tuple& cache, int64_t i) {
+    auto item = i < cache.size() ? to<T>(cache[i]) : std::nullopt;
+    const char* kind = std::is_same_v<T, Array> ? "array" : "such number";
+    if (!item) fail("cache must be what this op's forward returned: it has no ", kind, " at ", i);
+    return *item;
 }
 
-// A new array for a result, its contents undefined. Large ones live in memory that earlier results have left.
+// Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
+// are few beside the numbers that they select, so a converted copy costs nothing.
+Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
+                          const int64_t* ignore_index = nullptr);
+
+int64_t last(const char* name, const Array& a);            // the size of the last axis
+
+// Calls f with a zero of the type that a dtype names.
+template <class F>
+auto by_dtype(const char* name, const string& dtype, F f) {
+    if (dtype == "float32") return f(float());
+    if (dtype == "float64") return f(double());
+    fail(name, " must be float32 or float64: got ", dtype);
+}
+template <class F>
+auto by_dtype(const char* name, const Array& a, F f) { return by_dtype(name, a.dtype, f); }
+
+// ---- results ----
+
+Array fresh_array(const string& dtype, int64_t itemsize, const Shape& shape);
+Array zero_array(const string& dtype, const Shape& shape);
+
+// A new array, its contents undefined. Large ones live in memory that earlier results have left (memory/arena.h).
 template <class T>
-py::array_t<T> fresh(const Shape& shape) {
-    int64_t bytes = sizeof(T);
-    for (int64_t size : shape) bytes *= size;
-    if (bytes < (1 << 16) || SANITIZED) return py::array_t<T>(shape);
-    T* data = static_cast<T*>(arena().take(bytes));
-    return py::array_t<T>(shape, data, py::capsule(data, [](void* p) { arena().give(p); }));
+Result<T> fresh(const Shape& shape) {
+    Array a = fresh_array(DTYPE<T>, sizeof(T), shape);
+    return {a, static_cast<T*>(a.data)};
+}
+
+// Zeros on pages of the system that nobody has touched: for what is written in a few places.
+template <class T>
+Result<T> zeros(const Shape& shape) {
+    Array a = zero_array(DTYPE<T>, shape);
+    return {a, static_cast<T*>(a.data)};
 }
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
 template <class T>
-std::vector<Gradient<T>> added_to_all(const py::object& into, const std::vector<Shape>& shapes,
-                                         py::array_t<T> (*make)(const Shape&) = &fresh<T>) {
-    if (!into.is_none() && (!py::isinstance<py::tuple>(into) || py::len(into) != shapes.size()))
-        fail("into must be a tuple of " + std::to_string(shapes.size()) + " arrays");
-    std::vector<Gradient<T>> gradients;
+std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& shapes,
+                                 Result<T> (*make)(const Shape&) = &fresh<T>) {
+    std::vector<Result<T>> results;
+    auto arrays = into.is_none() ? std::nullopt : to<Tuple>(into);
+    if (!into.is_none() && (!arrays || arrays->size() != int64_t(shapes.size())))
+        fail("into must be a tuple of ", int64_t(shapes.size()), " arrays");
     for (size_t i = 0; i < shapes.size(); i++) {
-        if (!into.is_none()) gradients.push_back(added_to<T>(into[py::int_(i)], shapes[i]));
-        else {
-            auto array = make(shapes[i]);
-            gradients.push_back({array, array.mutable_data()});
-        }
+        Object wanted = arrays ? (*arrays)[i] : Object();
+        auto array = to<Array>(wanted);
+        if (!wanted.is_none() && !array) fail("into must hold arrays to add to, or None");
+        if (!arrays) results.push_back(make(shapes[i]));
+        else results.push_back({wanted, array ? in_place<T>("into", *array, shapes[i]) : nullptr});
     }
-    return gradients;
+    return results;
 }
 
-inline int64_t last(const char* name, const py::array& a) {
-    if (a.ndim() < 1) fail(string(name) + " must have at least one axis");
-    return a.shape(a.ndim() - 1);
-}
+// Runs f, which touches no Python object, while other threads may run Python.
+class WithoutGil {
+    void* state;
 
-// Call f with a float or a double, as the dtype of the array that decides says.
+public:
+    WithoutGil();
+    ~WithoutGil();
+    WithoutGil(const WithoutGil&) = delete;
+};
 template <class F>
-auto by_dtype(const char* name, const py::array& a, F f) {
-    if (py::isinstance<py::array_t<float>>(a)) return f(float());
-    if (py::isinstance<py::array_t<double>>(a)) return f(double());
-    fail(string(name) + " must be float32 or float64: got " + string(py::str(a.dtype())));
+auto without_gil(F f) {
+    WithoutGil released;
+    return f();
 }
+
+}  // namespace minillm

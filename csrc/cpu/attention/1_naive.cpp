@@ -1,19 +1,16 @@
-// Rung 1: the definition, row by row. Formulas: minillm/ops/attention.py.
+// Variant 1: the definition, row by row. Formulas: minillm/ops/attention.py.
 //
 // Three loops a row: scores, softmax, weighted sum of values; one row of T scores is all that is kept. Every key and
-// value is fetched from memory again for every query, and each product is one chain of additions: the reader's version.
-#pragma once
+// value is fetched from memory again for every query, and each dot product is one chain of additions: the reader's version.
+#include <algorithm>
+#include <cmath>
 
-#include "attention.h"
+#include "cpu/attention/pair.h"
 
-struct AttentionNaive {
-    template <class T>
-    static T dot(const T* a, const T* b, int64_t n) {
-        T total = 0;
-        for (int64_t i = 0; i < n; i++) total += a[i] * b[i];
-        return total;
-    }
+namespace minillm::attention {
+namespace {
 
+struct Naive {
     template <class T>
     static void forward_row(T* out, T* logsumexp, const T* q, Rows<const T> k, Rows<const T> v, T* p, int64_t t,
                             int64_t HS) {
@@ -35,7 +32,7 @@ struct AttentionNaive {
     }
 
     template <class T>
-    static void forward(T* out, T* logsumexp, const T* qkv, const AttentionSizes& n) {
+    static void forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
             int64_t b = bh / n.NH, h = bh % n.NH;
@@ -65,7 +62,7 @@ struct AttentionNaive {
 
     template <class T>
     static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const AttentionSizes& n) {
+                         const Sizes& n) {
         std::fill_n(dqkv, n.B * n.T * 3 * n.C(), T(0));
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
@@ -78,3 +75,8 @@ struct AttentionNaive {
         }
     }
 };
+
+const Variant<Naive> registered("_1_naive");
+
+}  // namespace
+}  // namespace minillm::attention

@@ -1,15 +1,19 @@
-// Rung 2: the same sums in tiles of BLOCK queries by BLOCK keys (Dao et al. 2022, arXiv 2205.14135), in plain loops.
+// Variant 2: the same sums in tiles of BLOCK queries by BLOCK keys (Dao et al. 2022, arXiv 2205.14135), in plain loops.
 //
-// A tile of keys and values stays in the nearest cache while BLOCK queries use it. A row's softmax is not known before
+// A tile of keys and values stays in L1 while BLOCK queries use it. A row's softmax is not known before
 // its last tile, so it is kept running: top is the largest score so far, and when it grows by a new tile, the sum and
-// the output so far are both multiplied by exp(old top - new top). What this rung buys over rung 1 is fewer trips to
+// the output so far are both multiplied by exp(old top - new top). What this step buys over step 1 is fewer trips to
 // memory; the arithmetic is still one number at a time wherever the compiler finds no vector in it.
-#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
 
-#include "attention.h"
-#include "attention_1_naive.h"
+#include "cpu/attention/pair.h"
 
-struct AttentionBlocked {
+namespace minillm::attention {
+namespace {
+
+struct Blocked {
     static constexpr int64_t BLOCK = 64;
 
     // One query against keys [first, last): folds their scores into the running top, total and out.
@@ -19,7 +23,7 @@ struct AttentionBlocked {
         const T scale = 1 / std::sqrt(T(HS));
         T p[BLOCK], old = top;
         for (int64_t s = first; s < last; s++) {
-            p[s - first] = scale * AttentionNaive::dot(q, k[s], HS);
+            p[s - first] = scale * dot(q, k[s], HS);
             top = std::max(top, p[s - first]);
         }
         T shrink = std::exp(old - top);
@@ -53,7 +57,7 @@ struct AttentionBlocked {
     }
 
     template <class T>
-    static void forward(T* out, T* logsumexp, const T* qkv, const AttentionSizes& n) {
+    static void forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
             int64_t b = bh / n.NH, h = bh % n.NH;
@@ -64,14 +68,14 @@ struct AttentionBlocked {
         }
     }
 
-    // Query t against keys [first, last): as rung 1, of a tile.
+    // Query t against keys [first, last): as in step 1, of a tile.
     template <class T>
     static void backward_tile_row(T* dq, Rows<T> dk, Rows<T> dv, const T* dout, T D, T logsumexp, const T* q,
                                   Rows<const T> k, Rows<const T> v, int64_t first, int64_t last, int64_t HS) {
         const T scale = 1 / std::sqrt(T(HS));
         for (int64_t s = first; s < last; s++) {
-            T p = std::exp(scale * AttentionNaive::dot(q, k[s], HS) - logsumexp);
-            T dS = scale * p * (AttentionNaive::dot(dout, v[s], HS) - D);
+            T p = std::exp(scale * dot(q, k[s], HS) - logsumexp);
+            T dS = scale * p * (dot(dout, v[s], HS) - D);
             for (int64_t i = 0; i < HS; i++) dv[s][i] += p * dout[i];
             for (int64_t i = 0; i < HS; i++) dq[i] += dS * k[s][i];
             for (int64_t i = 0; i < HS; i++) dk[s][i] += dS * q[i];
@@ -80,13 +84,13 @@ struct AttentionBlocked {
 
     template <class T>
     static void backward_head(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                              const AttentionSizes& n, int64_t b, int64_t h) {
+                              const Sizes& n, int64_t b, int64_t h) {
         auto q = qkv_rows(qkv, n, b, h, 0), k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
         auto dq = qkv_rows(dqkv, n, b, h, 0), dk = qkv_rows(dqkv, n, b, h, 1), dv = qkv_rows(dqkv, n, b, h, 2);
         auto o = out_rows(out, n, b, h), d = out_rows(dout, n, b, h);
         std::vector<T> D(n.T);
-        for (int64_t t = 0; t < n.T; t++) D[t] = AttentionNaive::dot(d[t], o[t], n.HS);
-        for (int64_t first = 0; first < n.T; first += BLOCK)             // keys and values of a tile stay near
+        for (int64_t t = 0; t < n.T; t++) D[t] = dot(d[t], o[t], n.HS);
+        for (int64_t first = 0; first < n.T; first += BLOCK)             // keys and values of a tile stay in L1
             for (int64_t t = first; t < n.T; t++)
                 backward_tile_row(dq[t], dk, dv, d[t], D[t], logsumexp[t], q[t], k, v, first,
                                   std::min(first + BLOCK, t + 1), n.HS);
@@ -94,10 +98,15 @@ struct AttentionBlocked {
 
     template <class T>
     static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const AttentionSizes& n) {
+                         const Sizes& n) {
         std::fill_n(dqkv, n.B * n.T * 3 * n.C(), T(0));
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++)
             backward_head(dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
     }
 };
+
+const Variant<Blocked> registered("_2_blocked");
+
+}  // namespace
+}  // namespace minillm::attention

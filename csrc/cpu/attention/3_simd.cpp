@@ -1,4 +1,4 @@
-// Rung 3: the running softmax of attention_2_blocked.h on packed tiles, in vectors.
+// Variant 3: the running softmax of attention_2_blocked.h on packed tiles, in vectors.
 //
 // Forward, for one head: for each block of BLOCK queries, for each block of BLOCK keys up to the diagonal,
 //     S = Q K^T (keys across lanes, so K is packed transposed)     P = exp(S - top), running top and sum of each row
@@ -14,18 +14,16 @@
 // tile that computes it (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats
 // the forward's bits. The mask is structural: scores after the diagonal are replaced, not added to, before anything
 // reads them, and values after it are not multiplied at all: a later NaN cannot reach an earlier row.
-#pragma once
+#include "cpu/attention/3_simd.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
-#include "attention.h"
-#include "attention_1_naive.h"
-#include "tile.h"
-#include "vecmath.h"
+#include "cpu/attention/pair.h"
+#include "cpu/simd/math.h"
 
-constexpr int64_t BLOCK = 64;
-
-inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+namespace minillm::attention {
 
 // Copies rows [begin, end), times `scale`, and pads them with zeros to `width` columns and `rows` rows.
 template <class T>
@@ -47,7 +45,7 @@ void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int6
     for (int64_t t = 0; t < BLOCK; t += W)
         for (int64_t d = 0; d < HS; d += W) {
             Vec<T> v[W];
-            turn<T>(v, from[begin + t] + d, from.stride, end - begin - t, HS - d);
+            load_transposed<T>(v, from[begin + t] + d, from.stride, end - begin - t, HS - d);
             for (int64_t i = 0; i < std::min(W, HS - d); i++) store(to + (d + i) * BLOCK + t, v[i]);
         }
 }
@@ -66,30 +64,13 @@ Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
     return lane_numbers<T>() <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
 }
 
-// The block of queries in work: packed queries, scores, output so far, and each row's running softmax.
 template <class T>
-struct QueryBlock {
-    TileMemory<T> memory;
-    int64_t width;                       // HS rounded up to whole vectors
-    T *q, *S, *O;                        // (BLOCK, width), (BLOCK, BLOCK), (BLOCK, width)
-    T *sums, *top, *shrink;              // (BLOCK, WIDTH): the sum by lanes; (BLOCK); (BLOCK): exp(old top - top)
-
-    explicit QueryBlock(int64_t width) : memory(BLOCK * (2 * width + BLOCK + WIDTH<T> + 2)), width(width) {
-        q = memory.data();
-        S = q + BLOCK * width;
-        O = S + BLOCK * BLOCK;
-        sums = O + BLOCK * width;
-        top = sums + BLOCK * WIDTH<T>;
-        shrink = top + BLOCK;
-    }
-
-    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
-        pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
-        std::fill_n(O, rows * width, T(0));
-        std::fill_n(sums, rows * WIDTH<T>, T(0));
-        std::fill_n(top, rows, std::numeric_limits<T>::lowest());
-    }
-};
+void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
+    pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
+    std::fill_n(O, rows * width, T(0));
+    std::fill_n(sums, rows * WIDTH<T>, T(0));
+    std::fill_n(top, rows, std::numeric_limits<T>::lowest());
+}
 
 // How many of a block's columns a row sees whose last visible column is `last`, counted from the block's first.
 inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, BLOCK); }
@@ -101,12 +82,12 @@ int64_t vectors_for(int64_t columns) { return (columns + WIDTH<T> - 1) / WIDTH<T
 template <class T, int R>
 void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal, int64_t HS) {
     for (int64_t r = 0; r < rows; r += R)
-        product<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
+        tile_matmul<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
                       vectors_for<T>(visible(diagonal + r + R - 1)), false);
 }
 
-// The same for one query, rows [begin, end) of k, which nobody needs again: turned in registers, not packed. Memory sets
-// the pace, so it already fetches what comes next: the same rows of v; and the next block of k or, where that ends, `next`.
+// The same for one query, rows [begin, end) of k, which nobody needs again: transposed in registers, not packed. It is
+// memory-bandwidth bound, so it already fetches what comes next: the same rows of v; and the next block of k or, where that ends, `next`.
 template <class T>
 void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64_t begin, int64_t end, int64_t HS,
                    const T* next) {
@@ -114,14 +95,14 @@ void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64
     for (int64_t t = begin; t < std::min(end, begin + BLOCK); t += W) {
         Vec<T> total{};
         for (int64_t d = 0; d < HS; d += W) {
-            Vec<T> turned[W];
+            Vec<T> columns[W];
             for (int64_t i = t; i < std::min(t + W, end); i++) {
                 __builtin_prefetch(v[i] + d);
                 int64_t ahead = i + BLOCK;
                 __builtin_prefetch((ahead < end ? k[ahead] : next + (ahead - end) * k.stride) + d);
             }
-            turn<T>(turned, k[t] + d, k.stride, end - t, HS - d);
-            for (int64_t i = 0; i < std::min(W, HS - d); i++) total += block.q[d + i] * turned[i];
+            load_transposed<T>(columns, k[t] + d, k.stride, end - t, HS - d);
+            for (int64_t i = 0; i < std::min(W, HS - d); i++) total += block.q[d + i] * columns[i];
         }
         store(block.S + t - begin, total);
     }
@@ -167,7 +148,7 @@ void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_
             store(block.O + r * width + i, load(block.O + r * width + i) * block.shrink[r]);
     for (int64_t r = 0; r < rows; r += R) {
         int64_t common = visible(diagonal + r);
-        product<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values.data, values.stride, 0, common,
+        tile_matmul<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values.data, values.stride, 0, common,
                       width / W, true);
         for (int64_t row = r + 1; row < r + R; row++)
             for (int64_t s = common; s < visible(diagonal + row); s++)
@@ -177,25 +158,9 @@ void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_
     }
 }
 
-// A thread's memory for one head at a time: packed keys (slots, HS, BLOCK), values (slots, BLOCK, width). A slot for
-// each block of keys; but one slot for all if there is one block of queries, which meets each block of keys once.
-template <class T>
-struct ForwardHead {
-    int64_t HS, width, slots;
-    TileMemory<T> memory;
-    T *keys, *values;
-    QueryBlock<T> block;
-
-    ForwardHead(int64_t n_query, int64_t n_key, int64_t HS)
-        : HS(HS), width(round_up(HS, WIDTH<T>)), slots(n_query <= BLOCK ? 1 : (n_key + BLOCK - 1) / BLOCK),
-          memory(slots * BLOCK * (HS + width)), keys(memory.data()), values(keys + slots * BLOCK * HS), block(width) {}
-};
-
-// One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
-// next: the keys that this thread will probably need then.
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key, const T* next = nullptr) {
+            int64_t n_query, int64_t n_key, const T* next) {
     auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
     const bool in_place = R == 1 && HS == width;                           // one query reads them once: no packing
     int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
@@ -224,37 +189,13 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
     }
 }
 
-// A head's arrays for backward: everything of the queries packed once, keys and values block by block.
-template <class T>
-struct BackwardHead {
-    int64_t T_, HS, width, padded;                 // padded: T rounded up to whole blocks
-    TileMemory<T> memory;
-    T *q, *dout, *dq;                              // (padded, width)
-    T *D, *logsumexp;                              // (padded); logsumexp is infinite after T, so that P is 0 there
-    T *k, *dk, *dv;                                // (BLOCK, width)
-    T *keys, *values;                              // (HS, BLOCK): transposed
-    T *P, *dS;                                     // (BLOCK, BLOCK)
-
-    BackwardHead(int64_t T_, int64_t HS)
-        : T_(T_), HS(HS), width(round_up(HS, WIDTH<T>)), padded(round_up(T_, BLOCK)),
-          memory(padded * (3 * width + 2) + BLOCK * (3 * width + 2 * HS + 2 * BLOCK)) {
-        T* next = memory.data();
-        auto take = [&](int64_t n) { return std::exchange(next, next + n); };
-        q = take(padded * width), dout = take(padded * width), dq = take(padded * width);
-        D = take(padded), logsumexp = take(padded);
-        k = take(BLOCK * width), dk = take(BLOCK * width), dv = take(BLOCK * width);
-        keys = take(HS * BLOCK), values = take(HS * BLOCK);
-        P = take(BLOCK * BLOCK), dS = take(BLOCK * BLOCK);
-    }
-};
-
 template <class T>
 void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, Rows<const T> out, const T* logsumexp) {
     pack_rows(head.q, head.width, q, 0, head.T_, head.padded, head.HS, 1 / std::sqrt(T(head.HS)));
     pack_rows(head.dout, head.width, dout, 0, head.T_, head.padded, head.HS);
     std::fill_n(head.dq, head.padded * head.width, T(0));
     for (int64_t t = 0; t < head.padded; t++) {
-        head.D[t] = t < head.T_ ? AttentionNaive::dot(dout[t], out[t], head.HS) : 0;
+        head.D[t] = t < head.T_ ? dot(dout[t], out[t], head.HS) : 0;
         head.logsumexp[t] = t < head.T_ ? logsumexp[t] : INFINITY;
     }
 }
@@ -266,9 +207,9 @@ void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
     const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
         int64_t vectors = vectors_for<T>(visible(t + r + TILE_ROWS - 1 - s));
-        product<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0, head.HS,
+        tile_matmul<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0, head.HS,
                               vectors, false);
-        product<T, TILE_ROWS>(head.dS + r * BLOCK, BLOCK, dout + r * head.width, head.width, head.values, BLOCK, 0,
+        tile_matmul<T, TILE_ROWS>(head.dS + r * BLOCK, BLOCK, dout + r * head.width, head.width, head.values, BLOCK, 0,
                               head.HS, vectors, false);
     }
     for (int64_t r = 0; r < BLOCK; r++) {
@@ -292,11 +233,11 @@ void add_gradients(BackwardHead<T>& head, int64_t t, int64_t s) {
     const int64_t width = head.width, vectors = width / WIDTH<T>;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
         int64_t first = std::max<int64_t>(0, s + r - t);                 // the first query that sees key r
-        product<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width, first,
+        tile_matmul<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width, first,
                                     BLOCK, vectors, true);
-        product<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width, first,
+        tile_matmul<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width, first,
                                     BLOCK, vectors, true);
-        product<T, TILE_ROWS>(head.dq + (t + r) * width, width, head.dS + r * BLOCK, BLOCK, head.k, width, 0,
+        tile_matmul<T, TILE_ROWS>(head.dq + (t + r) * width, width, head.dS + r * BLOCK, BLOCK, head.k, width, 0,
                               visible(t + r + TILE_ROWS - 1 - s), vectors, true);
     }
 }
@@ -307,52 +248,67 @@ void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_
         for (int64_t i = 0; i < HS; i++) to[t][i] = from[(t - begin) * width + i] * scale;
 }
 
-struct AttentionSimd {
-    template <class T>
-    static void forward(T* out, T* logsumexp, const T* qkv, const AttentionSizes& n) {
+template <class T>
+void Simd::forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
 #pragma omp parallel
-        {
-            ForwardHead<T> head(n.T, n.T, n.HS);
+    {
+        ForwardHead<T> head(n.T, n.T, n.HS);
 #pragma omp for schedule(dynamic)
-            for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-                int64_t b = bh / n.NH, h = bh % n.NH;
-                attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
-                                     qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
-            }
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH;
+            attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
+                                 qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
         }
     }
+}
 
-    template <class T>
-    static void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
-                              const T* logsumexp, const AttentionSizes& n, int64_t b, int64_t h) {
-        auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
-        start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
-        for (int64_t s = 0; s < n.T; s += BLOCK) {
-            int64_t end = std::min(s + BLOCK, n.T);
-            pack_rows(head.k, head.width, k, s, end, BLOCK, n.HS);
-            pack_transposed(head.keys, k, s, n.T, n.HS);
-            pack_transposed(head.values, v, s, n.T, n.HS);
-            std::fill_n(head.dk, BLOCK * head.width, T(0));
-            std::fill_n(head.dv, BLOCK * head.width, T(0));
-            for (int64_t t = s; t < n.T; t += BLOCK) {
-                probabilities(head, t, s);
-                add_gradients(head, t, s);
-            }
-            unpack_rows(qkv_rows(dqkv, n, b, h, 1), head.dk, head.width, s, end, n.HS);
-            unpack_rows(qkv_rows(dqkv, n, b, h, 2), head.dv, head.width, s, end, n.HS);
+template <class T>
+void Simd::backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
+                          const T* logsumexp, const Sizes& n, int64_t b, int64_t h) {
+    auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
+    start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
+    for (int64_t s = 0; s < n.T; s += BLOCK) {
+        int64_t end = std::min(s + BLOCK, n.T);
+        pack_rows(head.k, head.width, k, s, end, BLOCK, n.HS);
+        pack_transposed(head.keys, k, s, n.T, n.HS);
+        pack_transposed(head.values, v, s, n.T, n.HS);
+        std::fill_n(head.dk, BLOCK * head.width, T(0));
+        std::fill_n(head.dv, BLOCK * head.width, T(0));
+        for (int64_t t = s; t < n.T; t += BLOCK) {
+            probabilities(head, t, s);
+            add_gradients(head, t, s);
         }
-        unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
+        unpack_rows(qkv_rows(dqkv, n, b, h, 1), head.dk, head.width, s, end, n.HS);
+        unpack_rows(qkv_rows(dqkv, n, b, h, 2), head.dv, head.width, s, end, n.HS);
     }
+    unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
+}
 
-    template <class T>
-    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const AttentionSizes& n) {
+template <class T>
+void Simd::backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                    const Sizes& n) {
 #pragma omp parallel
-        {
-            BackwardHead<T> head(n.T, n.HS);
+    {
+        BackwardHead<T> head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
-            for (int64_t bh = 0; bh < n.B * n.NH; bh++)
-                backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
-        }
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++)
+            backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
     }
-};
+}
+
+#define INSTANTIATE(T)                                                                                                    \
+    template void QueryBlock<T>::start(Rows<const T>, int64_t, int64_t, int64_t, int64_t);                               \
+    template void attend<T, 1>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t,       \
+                               int64_t, const T*);                                                                       \
+    template void attend<T, TILE_ROWS>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>,        \
+                                       int64_t, int64_t, const T*);                                                      \
+    template void Simd::forward(T*, T*, const T*, const Sizes&);                                                         \
+    template void Simd::backward_head(BackwardHead<T>&, T*, const T*, const T*, const T*, const T*, const Sizes&,        \
+                                      int64_t, int64_t);                                                                 \
+    template void Simd::backward(T*, const T*, const T*, const T*, const T*, const Sizes&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+static const Variant<Simd> registered("_3_simd");
+
+}  // namespace minillm::attention

@@ -1,27 +1,30 @@
-// Causal attention whose cache is bfloat16: qkv and out in half the bytes. Formulas, order of sums: attention_3_simd.h.
+// Causal attention whose cache is bfloat16: qkv and out in half the bytes. Formulas, order of sums: 3_simd.cpp.
 //
 // qkv is rounded, and everything is computed from the rounded numbers, forward and back, so that the probabilities made
 // again going back are those of the forward. A thread widens one head at a time into memory of its own, which stays in
-// its caches, and runs the float kernels there; products of two such numbers are exact in float, sums are float.
+// its L2, and runs the float kernels there; products of two such numbers are exact in float, sums are float.
 // Parallel over (sequence, head).
-#include "attention.h"
-#include "bfloat16.h"
-#include "gemm.h"
+#include "cpu/attention/3_simd.h"
+#include "cpu/attention/pair.h"
+#include "cpu/simd/bfloat16.h"
+
+namespace minillm::attention {
+namespace {
 
 // One head in float: qkv (T, 3 HS) and out (T, HS), seen by the float kernels as a batch of one with one head.
 struct WideHead {
-    AttentionSizes alone;
+    Sizes alone;
     float *qkv, *out;
 
-    WideHead(const AttentionSizes& n, Scratch<float>& memory) : alone{1, n.T, 1, n.HS} {
+    WideHead(const Sizes& n, Scratch<float>& memory) : alone{1, n.T, 1, n.HS} {
         qkv = memory.at_least(4 * n.T * n.HS);
         out = qkv + 3 * n.T * n.HS;
     }
-    void read_qkv(const bf16* from, const AttentionSizes& n, int64_t b, int64_t h) const {
+    void read_qkv(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
         for (int64_t which = 0; which < 3; which++)
             widen(qkv_rows(qkv, alone, 0, 0, which), qkv_rows(from, n, b, h, which));
     }
-    void read_out(const bf16* from, const AttentionSizes& n, int64_t b, int64_t h) const {
+    void read_out(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
         widen(out_rows(out, alone, 0, 0), out_rows(from, n, b, h));
     }
     void widen(Rows<float> to, Rows<const bf16> from) const {
@@ -34,7 +37,7 @@ struct WideHead {
     }
 };
 
-void attention_forward_bf16_kernel(float* out, float* logsumexp, const bf16* qkv, const AttentionSizes& n) {
+void forward_kernel(float* out, float* logsumexp, const bf16* qkv, const Sizes& n) {
 #pragma omp parallel
     {
         thread_local Scratch<float> memory;
@@ -52,15 +55,15 @@ void attention_forward_bf16_kernel(float* out, float* logsumexp, const bf16* qkv
 }
 
 // dqkv (T, 3 HS) of one head goes to its places in dqkv (B, T, 3C).
-void place_head(float* dqkv, const float* alone, const AttentionSizes& n, int64_t b, int64_t h) {
+void place_head(float* dqkv, const float* alone, const Sizes& n, int64_t b, int64_t h) {
     for (int64_t which = 0; which < 3; which++) {
         auto to = qkv_rows(dqkv, n, b, h, which);
         for (int64_t t = 0; t < n.T; t++) std::copy_n(alone + (3 * t + which) * n.HS, n.HS, to[t]);
     }
 }
 
-void attention_backward_bf16_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16* out,
-                                    const float* logsumexp, const AttentionSizes& n) {
+void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16* out,
+                     const float* logsumexp, const Sizes& n) {
 #pragma omp parallel
     {
         thread_local Scratch<float> memory, gradients;
@@ -73,45 +76,40 @@ void attention_backward_bf16_kernel(float* dqkv, const float* dout, const bf16* 
             wide.read_qkv(qkv, n, b, h);
             wide.read_out(out, n, b, h);
             for (int64_t t = 0; t < n.T; t++) std::copy_n(out_rows(dout, n, b, h)[t], n.HS, dhead + t * n.HS);
-            AttentionSimd::backward_head<float>(head, d, dhead, wide.qkv, wide.out, logsumexp + bh * n.T, wide.alone, 0, 0);
+            Simd::backward_head<float>(head, d, dhead, wide.qkv, wide.out, logsumexp + bh * n.T, wide.alone, 0, 0);
             place_head(dqkv, d, n, b, h);
         }
     }
 }
 
-py::tuple attention_forward_bf16(py::array qkv, int64_t n_head) {
-    AttentionSizes n = attention_sizes(qkv, n_head);
-    const float* px = input<float>("qkv", qkv, shape_of(qkv));
+Tuple attention_forward_bf16(const Array& qkv, int64_t n_head) {
+    Sizes n = sizes_of(qkv, n_head);
+    const float* px = input<float>("qkv", qkv, qkv.shape);
     auto out = fresh<float>({n.B, n.T, n.C()}), logsumexp = fresh<float>({n.B, n.NH, n.T});
-    auto rounded_qkv = fresh<uint16_t>(shape_of(qkv)), rounded_out = fresh<uint16_t>({n.B, n.T, n.C()});
-    float *po = out.mutable_data(), *pl = logsumexp.mutable_data();
-    bf16 *pr = (bf16*)rounded_qkv.mutable_data(), *pro = (bf16*)rounded_out.mutable_data();
-    {
-        py::gil_scoped_release nogil;
+    auto rounded_qkv = fresh<uint16_t>(qkv.shape), rounded_out = fresh<uint16_t>({n.B, n.T, n.C()});
+    bf16 *pr = (bf16*)rounded_qkv.data, *pro = (bf16*)rounded_out.data;
+    without_gil([&] {
         round_array(pr, px, n.B * n.T * 3 * n.C());
-        attention_forward_bf16_kernel(po, pl, pr, n);
-        round_array(pro, po, n.B * n.T * n.C());
-    }
-    return py::make_tuple(out, py::make_tuple(rounded_qkv, n_head, rounded_out, logsumexp));
+        forward_kernel(out, logsumexp, pr, n);
+        round_array(pro, out, n.B * n.T * n.C());
+    });
+    return tuple_of({out, tuple_of({rounded_qkv, n_head, rounded_out, logsumexp})});
 }
 
-py::array attention_backward_bf16(py::array dout, py::tuple cache) {
-    py::array qkv = cached(cache, 0), out = cached(cache, 2), logsumexp = cached(cache, 3);
-    AttentionSizes n = attention_sizes(qkv, cache[1].cast<int64_t>());
+Object attention_backward_bf16(const Array& dout, const Tuple& cache) {
+    Array qkv = cached(cache, 0), out = cached(cache, 2), logsumexp = cached(cache, 3);
+    Sizes n = sizes_of(qkv, cached<int64_t>(cache, 1));
     const float* pd = input<float>("dout", dout, {n.B, n.T, n.C()});
-    auto* px = (const bf16*)input<uint16_t>("cached qkv", qkv, shape_of(qkv));
+    auto* px = (const bf16*)input<uint16_t>("cached qkv", qkv, qkv.shape);
     auto* po = (const bf16*)input<uint16_t>("cached out", out, {n.B, n.T, n.C()});
     const float* pl = input<float>("cached logsumexp", logsumexp, {n.B, n.NH, n.T});
-    auto dqkv = fresh<float>(shape_of(qkv));
-    float* pdx = dqkv.mutable_data();
-    {
-        py::gil_scoped_release nogil;
-        attention_backward_bf16_kernel(pdx, pd, px, po, pl, n);
-    }
+    auto dqkv = fresh<float>(qkv.shape);
+    without_gil([&] { backward_kernel(dqkv, pd, px, po, pl, n); });
     return dqkv;
 }
 
-void bind_attention_bf16(py::module_& m) {
-    m.def("attention_forward_bf16", &attention_forward_bf16, py::arg("qkv"), py::arg("n_head"));
-    m.def("attention_backward_bf16", &attention_backward_bf16, py::arg("dout"), py::arg("cache"));
-}
+const Register registered[] = {{"attention_forward_bf16(qkv, n_head)", &attention_forward_bf16},
+                               {"attention_backward_bf16(dout, cache)", &attention_backward_bf16}};
+
+}  // namespace
+}  // namespace minillm::attention

@@ -1,4 +1,4 @@
-// The matrix product in bfloat16: operands rounded to 8 bits as they are packed, sums in float. Blocks: gemm.h.
+// GEMM in bfloat16: operands rounded to 8 bits as they are packed, sums in float. Blocks: gemm.h.
 //
 // The unit of work is a pair: two neighbours in k, side by side in 32 bits. One instruction multiplies and adds 16
 // pairs (VDPBF16PS), twice the arithmetic of a float multiply-add, and panels have half the bytes. Where the machine
@@ -15,10 +15,10 @@
 #include <immintrin.h>
 #endif
 
-#include "bfloat16.h"
-#include "gemm.h"
+#include "cpu/gemm/gemm.h"
+#include "cpu/simd/bfloat16.h"
 
-typedef uint32_t Pair;
+namespace minillm {
 
 // ---- reading pairs: `count` lines (rows of A or columns of B) of `depth` numbers, each float or bf16 ----
 
@@ -63,7 +63,7 @@ inline TwoHalves neighbours(const bf16* p, int64_t n) {
 template <size_t... I>
 inline Bits interleaved(TwoHalves v, std::index_sequence<I...>) {
     constexpr int W = WIDTH<float>;
-    return (Bits)__builtin_shuffle(v, TwoHalves{uint16_t(I / 2 + I % 2 * W)...});
+    return (Bits)shuffle<int(I / 2 + I % 2 * W)...>(v, v);
 }
 
 template <bool INSTRUCTION>
@@ -160,7 +160,7 @@ void pack_pairs(Pair* panels, const From& from, int64_t elements) {
         }
 }
 
-// ---- the tile: as multiply_panels of gemm.h, with a pair where that has a number ----
+// ---- the micro-kernel: as in gemm.h, with a pair where that has a number ----
 
 inline Vec<float> upper(Bits pairs) { return (Vec<float>)(pairs & 0xffff0000); }
 inline Vec<float> lower(Bits pairs) { return (Vec<float>)(pairs << 16); }
@@ -184,7 +184,7 @@ struct RowsOfA {
 };
 
 template <int VECTORS, class Left>
-void multiply_pairs(float* tile, const Left a, const Pair* b, int64_t elements) {
+void pair_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
     Vec<float> sum[MR][VECTORS] = {};
     for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         Bits row[VECTORS];
@@ -207,7 +207,7 @@ void multiply_pairs(float* tile, const Left a, const Pair* b, int64_t elements) 
 
 #if defined(__AVX512F__)
 template <int VECTORS, class Left>
-__attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* tile, const Left a, const Pair* b,
+__attribute__((target("avx512bf16"))) void vdpbf16ps_kernel(float* tile, const Left a, const Pair* b,
                                                                          int64_t elements) {
     __m512 sum[MR][VECTORS];
 #pragma GCC unroll 8
@@ -231,7 +231,7 @@ __attribute__((target("avx512bf16"))) void multiply_pairs_by_instruction(float* 
 }
 #else
 template <int VECTORS, class Left>
-void multiply_pairs_by_instruction(float*, const Left&, const Pair*, int64_t) {}       // never called
+void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}       // never called
 #endif
 
 // Has this CPU VDPBF16PS, in a build that may use it?
@@ -244,7 +244,7 @@ inline bool has_dot_instruction() {
 #endif
 }
 
-// The engine (see gemm.h) of vector products of pairs.
+// The engine (see gemm.h) of vectors of pairs.
 template <bool INSTRUCTION>
 struct Dot {
     typedef Pair Element;
@@ -262,26 +262,26 @@ struct Dot {
         pack_pairs<COLUMNS>(panels, columns_of_b<INSTRUCTION>(B, columns, depth), elements(depth));
     }
 
-    static void multiply(Session& s, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t columns) {
-        multiply(s, tile, PanelOfA{a}, b, depth, columns);
+    static void tile(Session& s, float* c, const Pair* a, const Pair* b, int64_t depth, int64_t columns) {
+        tile(s, c, PanelOfA{a}, b, depth, columns);
     }
     template <class Left>
-    static void multiply(Session&, float* tile, const Left& a, const Pair* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<float>) vectors<1>(tile, a, b, elements(depth));
-        else if (columns <= 2 * WIDTH<float>) vectors<2>(tile, a, b, elements(depth));
-        else vectors<NV>(tile, a, b, elements(depth));
+    static void tile(Session&, float* c, const Left& a, const Pair* b, int64_t depth, int64_t columns) {
+        if (columns <= WIDTH<float>) vectors<1>(c, a, b, elements(depth));
+        else if (columns <= 2 * WIDTH<float>) vectors<2>(c, a, b, elements(depth));
+        else vectors<NV>(c, a, b, elements(depth));
     }
     template <int N, class Left>
     static void vectors(float* tile, const Left& a, const Pair* b, int64_t elements) {
-        if (INSTRUCTION) multiply_pairs_by_instruction<N>(tile, a, b, elements);
-        else multiply_pairs<N>(tile, a, b, elements);
+        if (INSTRUCTION) vdpbf16ps_kernel<N>(tile, a, b, elements);
+        else pair_kernel<N>(tile, a, b, elements);
     }
 };
 
-// The product where the rows of A are bf16 and hold whole pairs: they are read in place, and only B is packed.
-template <bool INSTRUCTION, class SB, class Finish>
-void multiply_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B, float* C, int64_t stride,
-                   bool accumulate, const Finish& finish) {
+// GEMM where the rows of A are bf16 and hold whole pairs: they are read in place, and only B is packed.
+template <bool INSTRUCTION, class SB, class Epilogue>
+void gemm_of_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B, float* C, int64_t stride,
+                   bool accumulate, const Epilogue& epilogue) {
     typedef Dot<INSTRUCTION> Engine;
     thread_local Scratch<Pair> scratch;
     auto left = [&](int64_t i, int64_t k, int64_t) {
@@ -296,29 +296,19 @@ void multiply_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B
 #pragma omp for schedule(dynamic)
         for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
             int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-            multiply_strip<Engine>(B, C, stride, left, packed_b, {row, std::min(M, row + grid.block)},
-                                   {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, finish, 0);
+            strip_gemm<Engine>(B, C, stride, left, packed_b, {row, std::min(M, row + grid.block)},
+                                   {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, epilogue, 0);
         }
     }
 }
 
-template <bool INSTRUCTION, class SA, class SB, class Finish>
-void multiply_dot(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
-                  bool accumulate, const Finish& finish) {
+template <bool INSTRUCTION, class SA, class SB, class Epilogue>
+void dot_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
+                  bool accumulate, const Epilogue& epilogue) {
     if constexpr (std::is_same_v<SA, bf16>)
         if (!A.transposed && K % 2 == 0 && M && N && K)
-            return multiply_rows<INSTRUCTION>(M, N, K, A, B, C, stride, accumulate, finish);
-    multiply_packed<Dot<INSTRUCTION>>(M, N, K, A, B, C, stride, accumulate, finish);
+            return gemm_of_rows<INSTRUCTION>(M, N, K, A, B, C, stride, accumulate, epilogue);
+    packed_gemm<Dot<INSTRUCTION>>(M, N, K, A, B, C, stride, accumulate, epilogue);
 }
 
-#include "amx.h"
-
-// C (M, N) = A (M, K) @ B (K, N) in bfloat16, or C += with `accumulate`: the best way this machine has. A and B are
-// float, and rounded here, or bf16. finish: see Stage.
-template <class SA, class SB, class Finish = Keep>
-void multiply_bf16(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
-                   bool accumulate = false, const Finish& finish = Finish()) {
-    if (has_amx()) return multiply_packed<AmxTiles>(M, N, K, A, B, C, stride, accumulate, finish);
-    if (has_dot_instruction()) return multiply_dot<true>(M, N, K, A, B, C, stride, accumulate, finish);
-    multiply_dot<false>(M, N, K, A, B, C, stride, accumulate, finish);
-}
+}  // namespace minillm

@@ -1,5 +1,5 @@
-// Products with few rows: decoding a token. Each weight is used once or a few times, so memory sets the pace: the
-// weights stream by once, in the form in which they are stored, whatever the number of rows, and nothing is packed.
+// GEMM with few rows (GEMV for one): decoding a token. Each weight is used once or a few times, an arithmetic intensity at
+// which memory bandwidth is the bound: the weights are read once, as they are stored, and nothing is packed.
 //
 //   C[m, n] (+)= sum over k of A[m, k] * B[k, n]       M <= FEW; B (K, N): float, double, bfloat16, int8 with scales
 //
@@ -14,13 +14,13 @@
 #include <immintrin.h>
 #endif
 
-#include "bfloat16.h"
-#include "simd.h"
-#include "threads.h"
-#include "tile.h"
+#include "cpu/gemm/gemm.h"
+#include "cpu/simd/bfloat16.h"
+
+namespace minillm {
 
 constexpr int64_t FEW = 16, FEW_SUMS = 8192;               // rows at most; sums of a piece, 32 KB in float
-constexpr int64_t DEPTH = 8;                               // rows of B at a time: streams the memory can follow
+constexpr int64_t DEPTH = 8;                               // rows of B at a time: as many streams as prefetchers follow
 constexpr int64_t AHEAD = 16;                              // rows of B between a prefetch and its use
 
 // ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)`
@@ -84,7 +84,7 @@ struct Int8Rows {
     void prefetch(int64_t k, int64_t j) const { __builtin_prefetch(data + (k + AHEAD) * stride + j); }
 };
 
-// ---- the product ----
+// ---- the micro-kernel and its loops ----
 
 // sums (M, VECTORS), rows `wide` apart, += A (M, D) @ VECTORS vectors of the first D rows of B. The last may be a part.
 template <int VECTORS, bool PART, int64_t D, class T, class Rows>
@@ -137,9 +137,9 @@ int64_t piece_of(int64_t M, int64_t N, int64_t threads) {
 }
 
 // The threads of a parallel region share the pieces; all are done when it returns. C holds the sums of earlier blocks.
-template <class T, class Rows, class Finish>
+template <class T, class Rows, class Epilogue>
 void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, const Rows& B, T* C, int64_t stride, bool accumulate,
-              const Finish& finish) {
+              const Epilogue& epilogue) {
     int64_t wide = piece_of<T, Rows>(M, N, omp_get_num_threads());
 #pragma omp for schedule(dynamic)
     for (int64_t column = 0; column < N; column += wide) {
@@ -151,28 +151,28 @@ void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, const Rows& B, T* C,
             for (; k + DEPTH <= end; k += DEPTH) add_rows<DEPTH>(sums, wide, A, M, B, k, column, n);
             for (; k < end; k++) add_rows<1>(sums, wide, A, M, B, k, column, n);
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * wide, n, {!accumulate && block == 0, end == K}, finish, m,
+                write_row(C + m * stride + column, sums + m * wide, n, {!accumulate && block == 0, end == K}, epilogue, m,
                           column);
         }
     }
 }
 
 // The same for plain numbers. Several rows of A keep the core busy while the next numbers of B should be on their way.
-template <class T, class Finish>
+template <class T, class Epilogue>
 void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
-              const Finish& finish) {
-    auto with = [&](const auto& rows) { few_rows<T>(M, N, K, A, rows, C, stride, accumulate, finish); };
+              const Epilogue& epilogue) {
+    auto with = [&](const auto& rows) { few_rows<T>(M, N, K, A, rows, C, stride, accumulate, epilogue); };
     if (M > 2) with(PlainRows<T, true>{B.data, B.stride});
     else with(PlainRows<T, false>{B.data, B.stride});
 }
 
 // ---- the same with B transposed in memory, (N, K): the head, whose weight is the token embedding ----
 
-// WIDTH columns of C at a time: a square of WIDTH rows of B is turned in registers and meets every row of A, while the
+// WIDTH columns of C at a time: a square of WIDTH rows of B is transposed in registers and meets every row of A, while the
 // memory already fetches a piece of the next WIDTH rows, which follow in memory.
-template <class T, class Finish>
-void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
-                     const Finish& finish) {
+template <class T, class Epilogue>
+void few_rows_transposed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
+                     const Epilogue& epilogue) {
     constexpr int64_t W = WIDTH<T>;
 #pragma omp for schedule(dynamic, 64)
     for (int64_t column = 0; column < N; column += W) {
@@ -187,7 +187,7 @@ void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, 
                 if (column + 2 * W <= N)
                     for (int64_t i = 0; i < int64_t(sizeof v); i += 64) __builtin_prefetch(next + i);
                 int64_t depth = std::min(W, end - k);
-                turn<T>(v, B.data + column * B.stride + k, B.stride, n, depth);
+                load_transposed<T>(v, B.data + column * B.stride + k, B.stride, n, depth);
                 for (int64_t m = 0; m < M; m++) {
                     const T* a = A.from(m, k).data;
                     Vec<T> total = load(sums + m * W);
@@ -200,8 +200,10 @@ void few_rows_turned(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, 
                 }
             }
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * W, n, {!accumulate && block == 0, end == K}, finish, m,
+                write_row(C + m * stride + column, sums + m * W, n, {!accumulate && block == 0, end == K}, epilogue, m,
                           column);
         }
     }
 }
+
+}  // namespace minillm

@@ -1,33 +1,30 @@
-// The matrix product, C = op(A) op(B): the one loop in which a transformer spends nine tenths of its time.
+// GEMM, the general matrix product C = op(A) op(B): the loop in which a transformer spends nine tenths of its time.
 //
 //   C[m, n] (+)= sum over k of A[m, k] * B[k, n]         A is (M, K), B is (K, N); either may be stored transposed
 //
-// Three ideas make it run near the peak of the arithmetic units (Goto & van de Geijn 2008, "Anatomy of High-Performance
-// Matrix Multiplication"; the BLIS papers):
-//   tile    MR x NR numbers of C stay in registers while k runs: MR + NR numbers are loaded for MR * NR multiply-adds;
+// Three ideas bring it close to the roofline's flat part, the peak of the arithmetic units (Goto & van de Geijn 2008,
+// "Anatomy of High-Performance Matrix Multiplication"; the BLIS papers), by raising the arithmetic intensity:
+//   tile    the micro-kernel keeps MR x NR numbers of C in registers while k runs: it loads MR + NR numbers for MR * NR
+//           multiply-adds;
 //   pack    A and B are first copied into panels in the order in which the tile reads them, so that loads are
 //           sequential whatever the transposition, and edges are padded with zeros;
-//   block   a strip of B, KC x (some NR), is small enough for the second-level cache, a panel of A, MR x KC, for the
-//           first.
+//   block   a strip of B, KC x (some NR), is small enough for L2, a panel of A, MR x KC, for L1.
 //
-// Loop order: strips of columns (parallel) > blocks of KC in K > panels of A > panels of B > k > tile.
+// Loop order: strips of columns (parallel) > blocks of KC in K > panels of A > panels of B > micro-kernel (k > tile).
 // Every thread packs the strips of B it works on; A is packed once, by all, and shared.
 //
 // Determinism: each element of C is the sum, in order, of blocks of KC products, each block summed in order of k from
-// zero. No other size, no edge and no thread count has a say in that, so a row of C has the same bits in a batch of one
-// or of a thousand.
+// zero. That depends on no other size, no edge and no thread count, so a row of C has the same bits in a batch of one or
+// of a thousand.
 #pragma once
 
-#include <sys/mman.h>
-
-#include <cstdlib>
-#include <new>
 #include <type_traits>
-#include <utility>
 
-#include "simd.h"
-#include "threads.h"
-#include "tile.h"
+#include "cpu/gemm/tile.h"
+#include "cpu/isa/threads.h"
+#include "cpu/memory/scratch.h"
+
+namespace minillm {
 
 // Sizes of the tile and of the blocks. 16 registers hold 4 x 3 vectors of C (3 more for B, 1 for A); without fused
 // multiply-add one is needed for each product, so 4 x 2; AVX-512's 32 registers hold 8 x 3.
@@ -40,30 +37,7 @@ constexpr int64_t KC = 1536 / sizeof(T);               // 384 floats
 constexpr int64_t STRIP = 4;                           // panels of B in a strip, at most
 constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 2;   // A is packed in pieces of 1024 x 2 KC: 3 MB
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Memory that outlives a call, so that its pages are not faulted in again each time. Grows, never shrinks.
-template <class T>
-struct Scratch {
-    T* data = nullptr;
-    int64_t size = 0;
-
-    T* at_least(int64_t n) {
-        if (n <= size) return data;
-        constexpr size_t PAGE = 1 << 21;                                  // a huge page: fewer misses of the TLB
-        size_t bytes = n * sizeof(T), alignment = bytes < PAGE ? 64 : PAGE;
-        std::free(data);
-        size = 0;
-        data = static_cast<T*>(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
-        if (!data) throw std::bad_alloc();
-        if (alignment == PAGE) madvise(data, bytes, MADV_HUGEPAGE);
-        size = n;
-        return data;
-    }
-    ~Scratch() { std::free(data); }
-};
-
-// A matrix as the product sees it: element (i, j) is data[i * stride + j], or data[j * stride + i] if transposed.
+// A matrix as GEMM sees it: element (i, j) is data[i * stride + j], or data[j * stride + i] if transposed.
 template <class T>
 struct Matrix {
     const T* data;
@@ -73,6 +47,7 @@ struct Matrix {
     Matrix from(int64_t i, int64_t j) const {
         return {data + (transposed ? j * stride + i : i * stride + j), stride, transposed};
     }
+    Matrix transpose() const { return {data, stride, !transposed}; }
 };
 
 // ---- packing: `lines` rows of A, or columns of B, go to panels of R lines, panel[k][line], padded with zeros ----
@@ -86,7 +61,7 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
         for (int64_t k = 0; k < depth; k += W) {
             Vec<T> v[W];
             int64_t width = std::min(W, depth - k);
-            turn<T>(v, src + line * stride + k, stride, lines - line, width);
+            load_transposed<T>(v, src + line * stride + k, stride, lines - line, width);
             for (int64_t g = line; g < std::min(padded, line + W); g += G) {
                 T* to = panels + g / R * R * depth + k * R + g % R;
                 for (int64_t i = 0; i < width; i++)
@@ -119,11 +94,11 @@ void pack(T* panels, const T* src, int64_t stride, bool lines_are_rows, int64_t 
     else pack_along<T, R>(panels, src, stride, lines, depth);
 }
 
-// ---- the tile ----
+// ---- the micro-kernel ----
 
 // tile (MR, VECTORS * WIDTH) = panel of A (depth, MR) transposed @ panel of B (depth, NR), its first columns.
 template <class T, int VECTORS>
-void multiply_panels(T* tile, const T* a, const T* b, int64_t depth) {
+void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
     Vec<T> sum[MR][VECTORS] = {};                            // all of it in registers
     for (int64_t k = 0; k < depth; k++, a += MR, b += NR<T>) {
         Vec<T> row[VECTORS];
@@ -140,10 +115,10 @@ void multiply_panels(T* tile, const T* a, const T* b, int64_t depth) {
         for (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
 }
 
-// An engine is a way to pack operands and to multiply panels; the blocks below are the same for all. Elements are what
+// An engine is a way to pack operands and a micro-kernel for their panels; the blocks below are the same for all. Elements are what
 // panels are made of, COLUMNS and ROWS the tile, DEPTH the block of K; a Session lasts for some tiles of one thread.
 template <class T>
-struct Fma {                                             // one multiply-add for each product
+struct Fma {                                             // one fused multiply-add a term
     typedef T Element, Number;
     struct Session {};
     static constexpr int64_t ROWS = MR, COLUMNS = NR<T>, DEPTH = KC<T>;
@@ -155,63 +130,70 @@ struct Fma {                                             // one multiply-add for
     static void pack_b(T* panels, Matrix<T> B, int64_t columns, int64_t depth) {
         pack<T, COLUMNS>(panels, B.data, B.stride, B.transposed, columns, depth);
     }
-    static void multiply(Session&, T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<T>) multiply_panels<T, 1>(tile, a, b, depth);
-        else if (columns <= 2 * WIDTH<T>) multiply_panels<T, 2>(tile, a, b, depth);
-        else multiply_panels<T, NV>(tile, a, b, depth);
+    static void tile(Session&, T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
+        if (columns <= WIDTH<T>) micro_kernel<T, 1>(tile, a, b, depth);
+        else if (columns <= 2 * WIDTH<T>) micro_kernel<T, 2>(tile, a, b, depth);
+        else micro_kernel<T, NV>(tile, a, b, depth);
     }
 };
 
-// What happens to the numbers of C on their way to memory. `first`: nothing is in C yet. `last`: the sum is complete
-// and goes through finish(v, row, column, n), which sees n neighbours of a row of C and returns what is stored, or
-// nothing if it has stored it elsewhere.
+// What happens to the numbers of C on their way to memory. `first`: nothing is in C yet. `last`: the sum is complete and
+// goes through the epilogue, a function (v, row, column, n) that is fused into the GEMM: it sees n neighbours of a row of
+// C and returns what is stored, or nothing if it has stored it elsewhere.
 struct Stage {
     bool first, last;
 };
 
-struct Keep {
+struct NoEpilogue {
     template <class V>
     V operator()(V v, int64_t, int64_t, int64_t) const { return v; }
 };
 
-template <class T, class Finish>
-inline void write_part(T* c, Vec<T> v, int64_t n, Stage stage, const Finish& finish, int64_t row, int64_t column) {
+// The epilogue of a GEMM whose rows share a bias.
+template <class T>
+struct AddBias {
+    const T* bias;
+    Vec<T> operator()(Vec<T> v, int64_t, int64_t column, int64_t n) const { return v + load_part(bias + column, n); }
+};
+
+template <class T, class Epilogue>
+inline void write_part(T* c, Vec<T> v, int64_t n, Stage stage, const Epilogue& epilogue, int64_t row, int64_t column) {
     if (!stage.first) v = load_part(c, n) + v;
-    if constexpr (std::is_void_v<decltype(finish(v, row, column, n))>) {
-        if (stage.last) finish(v, row, column, n);
+    if constexpr (std::is_void_v<decltype(epilogue(v, row, column, n))>) {
+        if (stage.last) epilogue(v, row, column, n);
         else store_part(c, v, n);
     } else {
-        store_part(c, stage.last ? finish(v, row, column, n) : v, n);
+        store_part(c, stage.last ? epilogue(v, row, column, n) : v, n);
     }
 }
 
-template <class T, class Finish>
-inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const Finish& finish, int64_t row,
+template <class T, class Epilogue>
+inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const Epilogue& epilogue, int64_t row,
                       int64_t column) {
     constexpr int64_t W = WIDTH<T>;
     int64_t j = 0;
-    for (; j + W <= columns; j += W) write_part(c + j, load(sums + j), W, stage, finish, row, column + j);
-    if (j < columns) write_part(c + j, load_part(sums + j, columns - j), columns - j, stage, finish, row, column + j);
+    for (; j + W <= columns; j += W) write_part(c + j, load(sums + j), W, stage, epilogue, row, column + j);
+    if (j < columns) write_part(c + j, load_part(sums + j, columns - j), columns - j, stage, epilogue, row, column + j);
 }
 
-template <class Engine, class T, class Left, class Finish>
-void multiply_tile(typename Engine::Session& session, T* c, int64_t stride, const Left& a,
+template <class Engine, class T, class Left, class Epilogue>
+void tile_gemm(typename Engine::Session& session, T* c, int64_t stride, const Left& a,
                    const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
-                   const Finish& finish, int64_t row, int64_t column) {
+                   const Epilogue& epilogue, int64_t row, int64_t column) {
     alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < Engine::COLUMNS; j += 64 / sizeof(T)) __builtin_prefetch(c + i * stride + j, 1);
-    Engine::multiply(session, tile, a, b, depth, columns);
+    Engine::tile(session, tile, a, b, depth, columns);
     for (int64_t i = 0; i < rows; i++)
-        write_row(c + i * stride, tile + i * Engine::COLUMNS, columns, stage, finish, row + i, column);
+        write_row(c + i * stride, tile + i * Engine::COLUMNS, columns, stage, epilogue, row + i, column);
 }
 
 // ---- the blocks ----
 
 // One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
-template <class Engine, class SB, class T, class Left, class Finish>
-void multiply_strip(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b,
-                    Range rows, Range columns, Range ks, int64_t K, bool first, const Finish& finish, int64_t row0) {
+template <class Engine, class SB, class T, class Left, class Epilogue>
+void strip_gemm(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b,
+                    Range rows, Range columns, Range ks, int64_t K, bool first, const Epilogue& epilogue, int64_t row0) {
     constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
@@ -220,9 +202,9 @@ void multiply_strip(Matrix<SB> B, T* C, int64_t stride, const Left& left, typena
         Stage stage{first && k == ks.begin, k + depth == K};
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
-                multiply_tile<Engine>(session, C + (row0 + i) * stride + j, stride, left(i, k, line),
+                tile_gemm<Engine>(session, C + (row0 + i) * stride + j, stride, left(i, k, line),
                                       packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
-                                      std::min(COLUMNS, columns.end - j), stage, finish, row0 + i, j);
+                                      std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
         if (!depth) break;                                   // K = 0: C is all zeros, once
     }
 }
@@ -257,9 +239,9 @@ struct Grid {
     }
 };
 
-template <class Engine, class SA, class SB, class T, class Finish>
-void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T* C, int64_t stride, bool accumulate,
-                     const Finish& finish) {
+template <class Engine, class SA, class SB, class T, class Epilogue>
+void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T* C, int64_t stride, bool accumulate,
+                     const Epilogue& epilogue) {
     typedef typename Engine::Element Element;
     thread_local Scratch<Element> scratch_a, scratch_b;
     constexpr int64_t PART = BLOCKS_OF_K * Engine::DEPTH, R = Engine::ROWS;
@@ -286,26 +268,12 @@ void multiply_packed(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B
 #pragma omp for schedule(dynamic)
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-                    multiply_strip<Engine>(B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
+                    strip_gemm<Engine>(B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
                                            {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
-                                           finish, row0);
+                                           epilogue, row0);
                 }
             }
     }
 }
 
-#include "few_rows.h"
-
-// C (M, N) = A (M, K) @ B (K, N), or C += with `accumulate`; rows of C are `stride` apart. finish: see Stage.
-template <class T, class Finish = Keep>
-void multiply(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate = false,
-              const Finish& finish = Finish()) {
-    if (M == 0 || N == 0) return;
-    if (M > FEW || (A.transposed && B.transposed))
-        return multiply_packed<Fma<T>>(M, N, K, A, B, C, stride, accumulate, finish);
-#pragma omp parallel if (N * K > 1 << 15)
-    {
-        if (B.transposed) few_rows_turned<T>(M, N, K, A, B, C, stride, accumulate, finish);
-        else few_rows<T>(M, N, K, A, B, C, stride, accumulate, finish);
-    }
-}
+}  // namespace minillm

@@ -1,22 +1,10 @@
-// Small products whose operands lie packed in the nearest cache: the inner loops of attention.
+// Micro-kernels for small matmuls whose operands lie packed in L1: the inner loops of attention.
 #pragma once
 
-#include <vector>
+#include "cpu/memory/scratch.h"
+#include "cpu/simd/vec.h"
 
-#include "simd.h"
-
-// Memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
-template <class T>
-class TileMemory {
-    struct alignas(64) Line {
-        char bytes[64];
-    };
-    std::vector<Line> lines;
-
-public:
-    explicit TileMemory(int64_t n) : lines((n * sizeof(T) + 63) / 64) {}
-    T* data() { return reinterpret_cast<T*>(lines.data()); }
-};
+namespace minillm {
 
 constexpr int TILE_ROWS = 4;                                         // accumulators: TILE_ROWS x TILE_VECTORS
 constexpr int TILE_VECTORS = VECTOR_BYTES == 64 ? 4 : 2;             // of 32 under AVX-512, of 16 elsewhere
@@ -26,7 +14,7 @@ constexpr int TILE_VECTORS = VECTOR_BYTES == 64 ? 4 : 2;             // of 32 un
 // bits do not depend on R and N. The R x N accumulators live in registers: N loads and R broadcasts feed R * N
 // multiply-adds.
 template <class T, int R, int N, bool TRANSPOSED>
-inline void tile_product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin,
+inline void tile_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin,
                          int64_t end, bool add) {
     Vec<T> total[R][N];
 #pragma GCC unroll 8
@@ -52,15 +40,15 @@ inline void tile_product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b,
 
 // The same for any number of vectors, cut as evenly as TILE_VECTORS allows.
 template <class T, int R, bool TRANSPOSED = false>
-void product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin, int64_t end,
+void tile_matmul(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin, int64_t end,
              int64_t vectors, bool add) {
     for (int64_t pieces = (vectors + TILE_VECTORS - 1) / TILE_VECTORS; pieces > 0; pieces--) {
         int64_t n = vectors / pieces;
         switch (n) {
-        case 1: tile_product<T, R, 1, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        case 2: tile_product<T, R, 2, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        case 3: tile_product<T, R, 3, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        default: tile_product<T, R, 4, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add);
+        case 1: tile_kernel<T, R, 1, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+        case 2: tile_kernel<T, R, 2, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+        case 3: tile_kernel<T, R, 3, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+        default: tile_kernel<T, R, 4, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add);
         }
         vectors -= n;
         b += n * WIDTH<T>;
@@ -70,7 +58,7 @@ void product(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb
 
 // v[j], lane i = from[i, j]: `depth` numbers of each of `lines` rows, zeros for what is missing of WIDTH x WIDTH.
 template <class T>
-inline void turn(Vec<T>* v, const T* from, int64_t stride, int64_t lines, int64_t depth) {
+inline void load_transposed(Vec<T>* v, const T* from, int64_t stride, int64_t lines, int64_t depth) {
     constexpr int64_t W = WIDTH<T>;
 #pragma GCC unroll 16
     for (int64_t i = 0; i < W; i++) {
@@ -79,3 +67,5 @@ inline void turn(Vec<T>* v, const T* from, int64_t stride, int64_t lines, int64_
     }
     transpose<T>(v);
 }
+
+}  // namespace minillm

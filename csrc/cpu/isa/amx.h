@@ -1,21 +1,23 @@
-// AMX: a register is a tile of 16 rows x 64 bytes, and one instruction multiplies two of them (TDPBF16PS).
+// AMX: a register is a tile of 16 rows x 64 bytes, and one instruction is a matmul of two of them (TDPBF16PS). The engine
+// that uses it is gemm/amx.h.
 //
 //   C (16, 16 floats) += A (16, 16 pairs) @ B (16 pairs deep, 16 columns)        16 * 16 * 32 multiply-adds
-//
-// Eight registers: 2 x 2 tiles of C stay in four of them while k runs, two tiles of A and two of B are loaded for four
-// products. B is packed as for vectors; of A, a tile's rows are its own, so its pairs lie side by side:
-//
-//   panel of A: [block of 16 pairs][32 rows][16 pairs]        panel of B: [pair][32 columns]
 //
 // The registers are far larger than others, so Linux wants to be asked (arch_prctl) before a process may use them.
 // Emulated<...> below does in plain C++ what the instruction does, to the bit, so that packing and loops are tested on
 // machines without AMX. This file has run on the emulation only, not yet on such a machine.
 #pragma once
 
+#include <cmath>
+
+#include "cpu/simd/bfloat16.h"
+
 #if defined(__AMX_BF16__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+
+namespace minillm {
 
 // ---- eight registers, in hardware ----
 
@@ -47,7 +49,7 @@ struct AmxRegisters {
         asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(R) : "memory");
     }
     template <int C, int A, int B>
-    void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+    void multiply_add() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
 };
 
 // Asked once; a kernel that refuses leaves us with vectors.
@@ -77,10 +79,10 @@ struct EmulatedRegisters {
         for (int row = 0; row < 16; row++) std::memcpy((char*)p + row * stride, tile[R][row], 64);
     }
 
-    // TDPBF16PS: the products of even and of odd k are summed apart, in order, each from zero with one rounding a
-    // product; then one sum is added to the other and both to C. Numbers under 2^-126, in or out, are zeros.
+    // TDPBF16PS: the terms of even and of odd k are summed apart, in order, each from zero with one rounding a
+    // term; then one sum is added to the other and both to C. Numbers under 2^-126, in or out, are zeros.
     template <int C, int A, int B>
-    void multiply() {
+    void multiply_add() {
         for (int m = 0; m < 16; m++) {
             float even[16] = {}, odd[16] = {};
             for (int p = 0; p < 16; p++)
@@ -106,49 +108,4 @@ struct EmulatedRegisters {
     }
 };
 
-// ---- the engine (see gemm.h) ----
-
-template <class Registers>
-struct Tiles {
-    typedef Pair Element;
-    typedef float Number;
-    typedef Registers Session;
-    static constexpr int64_t ROWS = 32, COLUMNS = 32, DEPTH = 1024;
-    static constexpr int64_t elements(int64_t depth) { return ceil_div(depth, 32) * 16; }
-
-    template <class S>
-    static void pack_a(Pair* panels, Matrix<S> A, int64_t rows, int64_t depth) {
-        constexpr int64_t W = WIDTH<float>;
-        auto from = rows_of_a<Registers::ROUNDS>(A, rows, depth);
-        for (int64_t row = 0; row < ceil_div(rows, ROWS) * ROWS; row += W)
-            for (int64_t p = 0; p < elements(depth); p += W) {
-                Bits v[W];                                                      // W rows of W pairs
-                read_block(v, from, row, p, false);
-                Pair* to = panels + row / ROWS * ROWS * elements(depth) + p / 16 * 16 * ROWS + row % ROWS * 16 + p % 16;
-                for (int64_t i = 0; i < W; i++) ::store(to + i * 16, v[i]);
-            }
-    }
-    template <class S>
-    static void pack_b(Pair* panels, Matrix<S> B, int64_t columns, int64_t depth) {
-        pack_pairs<COLUMNS>(panels, columns_of_b<Registers::ROUNDS>(B, columns, depth), elements(depth));
-    }
-
-    static void multiply(Registers& r, float* tile, const Pair* a, const Pair* b, int64_t depth, int64_t) {
-        r.template zero<0>(), r.template zero<1>(), r.template zero<2>(), r.template zero<3>();
-        for (int64_t p = 0; p < elements(depth); p += 16, a += 16 * ROWS, b += 16 * COLUMNS) {
-            r.template load<4>(a, 64), r.template load<5>(a + 16 * 16, 64);
-            r.template load<6>(b, 4 * COLUMNS), r.template load<7>(b + 16, 4 * COLUMNS);
-            r.template multiply<0, 4, 6>(), r.template multiply<1, 4, 7>();
-            r.template multiply<2, 5, 6>(), r.template multiply<3, 5, 7>();
-        }
-        float* second = tile + 16 * COLUMNS;
-        r.template store<0>(tile, 4 * COLUMNS), r.template store<1>(tile + 16, 4 * COLUMNS);
-        r.template store<2>(second, 4 * COLUMNS), r.template store<3>(second + 16, 4 * COLUMNS);
-    }
-};
-
-#if defined(__AMX_BF16__)
-typedef Tiles<AmxRegisters> AmxTiles;
-#else
-typedef Dot<false> AmxTiles;                    // never used: has_amx() is false
-#endif
+}  // namespace minillm

@@ -2,13 +2,15 @@
 // chunks has one order and results do not depend on how many threads there are.
 #pragma once
 
-#include <omp.h>
+#include "cpu/isa/openmp.h"
 #if defined(__linux__)
 #include <sched.h>
 #endif
 
 #include <algorithm>
 #include <cstdint>
+
+namespace minillm {
 
 constexpr int64_t CHUNKS = 16;      // pieces of a reduction over rows
 
@@ -78,3 +80,5 @@ public:
     explicit KeptApart(Team&) {}
 #endif
 };
+
+}  // namespace minillm

@@ -24,6 +24,8 @@
 #include <set>
 #include <vector>
 
+namespace minillm {
+
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4             // Linux 5.7; an older system refuses it, and pages are given back to it instead
 #endif
@@ -158,3 +160,5 @@ inline Arena& arena() {
     static Arena* the_arena = new Arena;
     return *the_arena;
 }
+
+}  // namespace minillm

@@ -1,11 +1,13 @@
 // bfloat16: the upper half of a float. Its range, with 8 bits of precision in place of 24.
 //
-// Half the memory, and products of two such numbers are exact in float, so machines multiply pairs of them at once: the
-// products of gemm_bf16.h. Rounding is to nearest, ties to even, in arithmetic on integers that every machine has.
+// Half the memory, and products of two such numbers are exact in float, so machines multiply pairs of them at once: see
+// gemm/bf16.h. Rounding is to nearest, ties to even, in arithmetic on integers that every machine has.
 #pragma once
 
-#include "simd.h"
-#include "threads.h"
+#include "cpu/isa/threads.h"
+#include "cpu/simd/vec.h"
+
+namespace minillm {
 
 struct bf16 {
     uint16_t bits;
@@ -13,6 +15,7 @@ struct bf16 {
 
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));      // WIDTH<float> of them
 typedef Vec<uint32_t> Bits;
+typedef uint32_t Pair;                                                       // two bfloat16, neighbours in k of a matmul
 
 // Each float rounded to bfloat16, in the upper half of its lane; the lower half is left over. Adding just under half of
 // the last kept bit, and a whole half if that bit is odd, carries into it exactly when it must. A NaN stays one.
@@ -62,3 +65,5 @@ inline void round_array(bf16* out, const float* x, int64_t n) {
     for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++)
         round_range(out, x, {block * BLOCK, std::min(n, (block + 1) * BLOCK)});
 }
+
+}  // namespace minillm

@@ -1,8 +1,10 @@
 // One loop for every op that treats each number by itself.
 #pragma once
 
-#include "simd.h"
-#include "threads.h"
+#include "cpu/isa/threads.h"
+#include "cpu/simd/vec.h"
+
+namespace minillm {
 
 // out[i] = f(in[i]...) for i < n, f on whole vectors. Parallel over blocks; the last vector is padded, so all elements
 // go through the same code, and their bits do not depend on where they stand.
@@ -16,3 +18,5 @@ void elementwise(int64_t n, T* out, F f, const In*... in) {
         if (i < end) store_part(out + i, f(load_part(in + i, end - i)...), end - i);
     }
 }
+
+}  // namespace minillm

@@ -11,7 +11,9 @@
 // result depend on its input only, not on its place in the array.
 #pragma once
 
-#include "simd.h"
+#include "cpu/simd/vec.h"
+
+namespace minillm {
 
 template <class T>
 struct ExpConstants;
@@ -87,3 +89,5 @@ inline Vec<T> gelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     slope = s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
     return whole * s;
 }
+
+}  // namespace minillm

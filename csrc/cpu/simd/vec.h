@@ -1,12 +1,15 @@
-// Vectors of floats that read like scalars: GCC's vector extension, as wide as the instruction set of this build.
+// SIMD vectors that read like scalars: the vector extension of GCC and Clang, as wide as the instruction set of this build.
 //
 // Vec<float> holds 16 numbers under AVX-512, 8 under AVX2, 4 in the baseline build; `a * b + c` is one fused
-// multiply-add where the machine has it. Nothing here is x86-only: the baseline build runs on any CPU.
+// multiply-add where the machine has it. Nothing here is x86-only: the baseline build is SSE2 or NEON, whatever the CPU has.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
+
+namespace minillm {
 
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
@@ -40,6 +43,9 @@ struct LaneInt<double> {
 
 template <class T>
 constexpr int64_t WIDTH = VECTOR_BYTES / sizeof(T);
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
 
 template <class T>
 inline Vec<T> load(const T* p) {      // unaligned
@@ -85,26 +91,35 @@ inline Lanes<T> lane_numbers(std::index_sequence<I...>) { return Lanes<T>{typena
 template <class T>
 inline Lanes<T> lane_numbers() { return lane_numbers<T>(std::make_index_sequence<WIDTH<T>>()); }      // 0, 1, 2, ...
 
+// Lanes I... of a and b, counted through both.
+template <int... I, class V>
+inline V shuffle(V a, V b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, I...);
+#else
+    typedef std::remove_reference_t<decltype(a[0])> T;
+    typedef std::conditional_t<sizeof(T) == 2, uint16_t, typename LaneInt<std::conditional_t<sizeof(T) == 2, float, T>>::type> Int;
+    typedef Int Mask __attribute__((vector_size(sizeof(V))));
+    return __builtin_shuffle(a, b, Mask{Int(I)...});
+#endif
+}
+
 // Lane i of the result is lane i ^ HALF of v.
 template <class T, int HALF, size_t... I>
-inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) {
-    return __builtin_shuffle(v, Lanes<T>{typename LaneInt<T>::type(I ^ HALF)...});
-}
+inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) { return shuffle<int(I ^ HALF)...>(v, v); }
 
 // Transposes a square, WIDTH vectors. Each round interleaves the first half of them with the second (a perfect shuffle
 // of all numbers); log2(WIDTH) rounds make a transposition.
 template <class T, size_t... I>
 inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
     constexpr int W = WIDTH<T>;
-    typedef typename LaneInt<T>::type Int;
-    constexpr Lanes<T> low = {Int(I / 2 + I % 2 * W)...}, high = {Int(W / 2 + I / 2 + I % 2 * W)...};
 #pragma GCC unroll 4
     for (int round = 1; round < W; round *= 2) {
         Vec<T> next[W];
 #pragma GCC unroll 8
         for (int i = 0; i < W / 2; i++) {
-            next[2 * i] = __builtin_shuffle(v[i], v[i + W / 2], low);
-            next[2 * i + 1] = __builtin_shuffle(v[i], v[i + W / 2], high);
+            next[2 * i] = shuffle<int(I / 2 + I % 2 * W)...>(v[i], v[i + W / 2]);
+            next[2 * i + 1] = shuffle<int(W / 2 + I / 2 + I % 2 * W)...>(v[i], v[i + W / 2]);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < W; i++) v[i] = next[i];
@@ -113,3 +128,5 @@ inline void transpose(Vec<T>* v, std::index_sequence<I...>) {
 
 template <class T>
 inline void transpose(Vec<T>* v) { transpose<T>(v, std::make_index_sequence<WIDTH<T>>()); }
+
+}  // namespace minillm
