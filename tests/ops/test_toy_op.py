@@ -1,4 +1,4 @@
-"""An op is one Python file and one C++ file: a toy, put into a copy of the tree, is built, checked, timed and listed."""
+"""An op is one Python file and one C++ file: a toy in a copy of the tree is built, checked, benchmarked and listed."""
 import json
 import os
 import shutil
@@ -12,8 +12,8 @@ from minillm.kernels import select
 
 ROOT, TOY = Path(__file__).resolve().parents[2], Path(__file__).parent / "toy"
 ISA = getattr(select._cpp, "__name__", "").rpartition(".")[2]
-pytestmark = [pytest.mark.skipif(not ISA or not shutil.which("g++"), reason="no kernels, or nothing to build them with"),
-              pytest.mark.timeout(900)]                 # of a machine that is busy and has no objects: 60 s of CPU time
+pytestmark = [pytest.mark.skipif(not ISA or not shutil.which("g++"), reason="no kernels, or no compiler"),
+              pytest.mark.timeout(900)]                 # where all objects must be made, 60 s of CPU time
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +35,22 @@ def tree(tmp_path_factory):
 
 
 def run(tree, *command):
-    """What python says to the command in the tree, with this instruction set alone."""
+    """What Python prints in the tree, with this instruction set alone."""
     settings = {"MINILLM_BUILD": ISA, "MINILLM_CUDA": "0", "MINILLM_CPU": ISA, "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, *command], cwd=tree, env=os.environ | settings, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run([sys.executable, *command], cwd=tree, env=os.environ | settings, check=False,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_its_gradient_is_checked(tree):
     rows = json.loads(run(tree, "-m", "minillm", "gradcheck", "--op", "cube", "--json"))
-    assert [(row["backend"], row["method"]) for row in rows] == [("numpy", "central"), ("numpy", "complex"), ("cpu", "central")]
+    assert [(row["backend"], row["method"]) for row in rows] == [
+        ("numpy", "central"), ("numpy", "complex"), ("cpu", "central")]
 
 
 def test_the_generated_tests_take_it(tree):
-    files = [f"tests/ops/test_{name}.py" for name in ("contract", "table", "bad_inputs")]
+    files = [f"tests/ops/test_{name}.py" for name in ("contract", "gradients", "bad_inputs", "table")]
     said = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cube", *files)
     assert " passed" in said and "failed" not in said
 
