@@ -48,7 +48,7 @@ def text():
     return Extension("minillm._cpp.text", ["csrc/python/text.cpp", "csrc/text/encoder.cpp", "csrc/text/counter.cpp"],
                      language="c++", optional=True,
                      depends=sorted(str(path) for path in [*Path("csrc/text").glob("*.*"), Path("csrc/python/texts.h")]),
-                     include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
+                     include_dirs=["csrc", pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
                      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
 
 
@@ -57,17 +57,16 @@ def data():
     return Extension("minillm._cpp.data", ["csrc/python/data.cpp", "csrc/data/minhash.cpp"], language="c++", optional=True,
                      depends=sorted(str(path) for folder in ("data", "text", "python") for path in
                                     Path("csrc", folder).glob("*.h")),
-                     include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
+                     include_dirs=["csrc", pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
                      extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
 
 
 def cudasim():
-    """The CUDA kernels on the emulator (csrc/cuda/emulator.h): slow, and the way to test them without a GPU."""
-    return Extension("minillm._cudasim", ["csrc/cuda/cudasim.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in Path("csrc/cuda").glob("*.*")),
-                     include_dirs=[pybind11.get_include()],
-                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",
-                                         "-Wno-psabi", "-g0"])
+    """The CUDA kernels on the emulator (csrc/cuda/emulator): slow, and the way to test them without a GPU."""
+    return Extension("minillm._cpp.cudasim", ["csrc/cuda/emulator/kernels.cpp", "csrc/python/cuda.cpp"], language="c++",
+                     optional=True, depends=sorted(str(path) for path in Path("csrc").rglob("*.*")),
+                     include_dirs=["csrc", pybind11.get_include()], define_macros=[("EMULATOR", None)],
+                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-g0"])
 
 
 def cuda():
@@ -80,9 +79,9 @@ def cuda():
     if not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/launch_wgmma.cu", "csrc/cuda/cuda.cpp"],
-                      language="c++", optional=wanted == "auto",
-                      depends=sorted(str(path) for path in [*Path("csrc/cuda").glob("*.*"), Path("csrc/common.h")]))]
+    return [Extension("minillm._cpp.cuda", ["csrc/cuda/attention/launch.cu", "csrc/cuda/attention/launch_wgmma.cu",
+                                            "csrc/python/cuda.cpp"], language="c++", optional=wanted == "auto",
+                      depends=sorted(str(path) for path in Path("csrc").rglob("*.*")))]
 
 
 def find_nvcc():
@@ -104,18 +103,18 @@ def nvcc_commands(target, build):
     wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []          # pip's are side by side
     includes = [sysconfig.get_paths()["include"], pybind11.get_include(), *map(str, wheels)]
     libraries = [str(root / name) for name in ("lib64", "lib") if (root / name).is_dir()]
-    common = [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
+    common = [nvcc, "-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
     hopper = str(Path(build) / "launch_wgmma.o")
-    return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/launch_wgmma.cu", "-o", hopper],
+    return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/attention/launch_wgmma.cu", "-o", hopper],
             [*common, "-shared", "-cudart=static", "--threads=0", *codes, *(f"-L{path}" for path in libraries),
-             "csrc/cuda/launch.cu", "csrc/cuda/cuda.cpp", hopper, "-o", target]]
+             "csrc/cuda/attention/launch.cu", "csrc/python/cuda.cpp", hopper, "-o", target]]
 
 
 class BuildExtension(build_ext):
-    """setuptools' own, but minillm._cuda is made by nvcc."""
+    """setuptools' own, but minillm._cpp.cuda is made by nvcc."""
 
     def build_extension(self, ext):
-        if ext.name != "minillm._cuda":
+        if ext.name != "minillm._cpp.cuda":
             return super().build_extension(ext)
         target = self.get_ext_fullpath(ext.name)
         if not (self.force or newer_group([*ext.sources, *ext.depends], target, "newer")):

@@ -111,7 +111,7 @@ def implementation(spec, choice):
 @cache
 def cuda(backend):
     """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
-    name = f"{__package__}._{backend}"
+    name = f"{__package__}._cpp.{backend}"
     return import_module(name) if find_spec(name) else None
 
 
