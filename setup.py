@@ -35,10 +35,11 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 def extensions():
     wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "text", "data", "cudasim"])).split(",")
-    headers = sorted(str(path) for path in Path("csrc").glob("*.*"))
-    return [Extension(f"minillm._cpp.{isa}", [f"csrc/isa_{isa}.cpp"], language="c++", optional=True, depends=headers,
-                      include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags + SANITIZE,
-                      extra_link_args=["-fopenmp"] + SANITIZE)
+    sources = sorted(str(path) for room in ("cpu", "python") for path in Path("csrc", room).rglob("*.cpp"))
+    headers = sorted(str(path) for room in ("cpu", "python") for path in Path("csrc", room).rglob("*.h"))
+    return [Extension(f"minillm._cpp.{isa}", sources, language="c++", optional=True, depends=headers,
+                      include_dirs=["csrc", pybind11.get_include()], extra_link_args=["-fopenmp"] + SANITIZE,
+                      extra_compile_args=[*FLAGS, *flags, f"-DMODULE={isa}", *SANITIZE])
             for isa, flags in INSTRUCTION_SETS.items() if isa in wanted] + [cudasim()] * ("cudasim" in wanted) + [
                 text()] * ("text" in wanted) + [data()] * ("data" in wanted)
 
