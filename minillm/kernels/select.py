@@ -11,7 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from .. import ops as reference
-from .load import best, how, load as load_kernels
+from .load import EXTENSIONS, best, how
+from .load import load as load_kernels
 from ..op_table import KERNELS, OPS, Dims, Kernel, OpSpec, functions
 
 __all__ = ["KERNELS", "OPS", "Dims", "Kernel", "OpSpec", "Ops", "check_kernels", "check_ops", "choices", "functions",
@@ -110,7 +111,7 @@ def implementation(spec, choice):
 @cache
 def cuda(backend):
     """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
-    name = f"minillm._{backend}"
+    name = f"{EXTENSIONS}.{backend}"
     return import_module(name) if find_spec(name) else None
 
 
