@@ -24,7 +24,7 @@ def tree(tmp_path_factory):
     copy, leave_out = tmp_path_factory.mktemp("toy") / "tree", shutil.ignore_patterns("*.so", "__pycache__", "results")
     for folder in ("minillm", "csrc", "benchmarks", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=leave_out)
-    for file in ("setup.py", "pyproject.toml", "README.md"):
+    for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
     for made in [path for part in (ISA, "pybind11-*") for path in ROOT.glob(f"build/minillm.*/{part}")]:
         shutil.copytree(made, copy / made.relative_to(ROOT))
