@@ -26,8 +26,8 @@ def tree(tmp_path_factory):
         shutil.copytree(ROOT / folder, copy / folder, ignore=leave_out)
     for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
-    for made in [path for part in (ISA, "pybind11-*") for path in ROOT.glob(f"build/minillm.*/{part}")]:
-        shutil.copytree(made, copy / made.relative_to(ROOT))
+    for objects in ROOT.glob("build/minillm.*"):
+        shutil.copytree(objects, copy / "build" / objects.name)
     shutil.copy(TOY / "cube.py", copy / "minillm" / "ops")
     shutil.copy(TOY / "cube.cpp", copy / "csrc" / "cpu")
     run(copy, "setup.py", "-q", "build_ext", "--inplace")

@@ -6,8 +6,7 @@
 #include "cpu/simd/elementwise.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::cube {
 
 template <class T>
 void forward_kernel(T* out, const T* x, int64_t n) {
@@ -42,5 +41,4 @@ Object cube_backward(const Array& dout, const Tuple& cache) {
 
 const Register registered[] = {{"cube_forward(x)", &cube_forward}, {"cube_backward(dout, cache)", &cube_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::cube
