@@ -11,7 +11,7 @@ from pathlib import Path
 from ..storage.atomic import atomic_write
 from ..models.params import gpt_shapes
 from .safety import MEASURES, change, percent
-from ..train.loop import read_log
+from ..train.log import read_log
 
 EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
 ADAPTER, ORIGIN = Path("adapter/adapter_config.json"), "origin.json"

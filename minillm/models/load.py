@@ -1,15 +1,27 @@
-"""A model and its tokenizer from one directory, for everything that turns text into numbers and back."""
+"""Loading: a model of whatever family from its directory, alone or with its tokenizer."""
 from pathlib import Path
 
 import numpy as np
 
-from .gpt2 import GPT
 from ..kernels.select import select
 from ..tokenizer import Tokenizer
+from .gpt2 import GPT
+from .pretrained import CONFIG, read_json
+
+FAMILIES = {"gpt2": GPT}                # model_type of config.json -> class
+
+
+def load_model(directory, ops=None, dtype=np.float32, weights=None):
+    """The model of a directory, ours or of transformers, by the model_type in its config.json; see GPT.from_pretrained."""
+    model_type = str(read_json(Path(directory) / CONFIG).get("model_type", "gpt2"))
+    if model_type not in FAMILIES:
+        raise ValueError(f"{Path(directory) / CONFIG}: model_type = {model_type!r} is not supported: expected one of "
+                         f"{', '.join(map(repr, FAMILIES))}")
+    return FAMILIES[model_type].from_pretrained(directory, ops, dtype, weights)
 
 
 def load(directory, backend="auto", dtype=np.float32):
-    """(GPT, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
+    """(model, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
 
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
@@ -17,7 +29,7 @@ def load(directory, backend="auto", dtype=np.float32):
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
                                 "model.safetensors and tokenizer.json")
     tokenizer = Tokenizer.from_pretrained(directory)
-    model = GPT.from_pretrained(directory, select(backend), dtype)
+    model = load_model(directory, select(backend), dtype)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                          f"{model.config.vocab_size}")

@@ -5,8 +5,8 @@ The optimizer, clipping and checkpoints are then one pass over one array, while 
 (matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
 
 Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
-`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer; and, while a
-model trains in bfloat16, `bits`, the same parameters rounded (AdamW.keep_bits).
+`x @ weight + bias` with no transpose. The same class holds both moments of the optimizer, with `Gradients` the gradients;
+and, while a model trains in bfloat16, `bits`, a copy of the master weights in that type (AdamW.keep_bits).
 """
 import math
 
@@ -47,10 +47,6 @@ class Params:
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
 
-    def expect(self, first, last):
-        """All from the parameter `first` to `last`, as they stand in the buffer, will be written now (memory.py)."""
-        self.buffer.expect(self.ends[first] - self.views[first].size, self.ends[last])
-
     def zeros_like(self, dtype=None):
         """A fresh set of the same shapes, all zero: for gradients and moments."""
         return Params(self.shapes, dtype or self.flat.dtype)
@@ -89,3 +85,28 @@ class Params:
 
     def items(self):
         return self.views.items()
+
+
+class Gradients(Params):
+    """A buffer of gradients. One that is asked for by name will be written: its pages are claimed (kernels/arrays.py)."""
+
+    def __getitem__(self, name):
+        view, end = self.views[name], self.ends[name]
+        self.buffer.expect(end - view.size, end)
+        return view
+
+
+def layer(params, name):
+    """(weight, bias) of a layer; or their gradients, if params hold gradients."""
+    return params[f"{name}.weight"], params[f"{name}.bias"]
+
+
+def linear(params, name):
+    """(weight, bias) of a linear layer, for the GEMMs of training."""
+    return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
+
+
+def matrix(params, name):
+    """A weight as the GEMMs of training read it: the bits of its bfloat16 copy where there is one (AdamW.keep_bits)."""
+    bits = getattr(params, "bits", None)                # parameters of other types are a plain dict
+    return params[name] if bits is None else bits[name]

@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from ..train.loop import COLUMNS, keep_best, update
+from ..train.log import COLUMNS
+from ..train.loop import keep_best, update
 from .sft import SHARE, packed, split
 
 DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
@@ -58,16 +59,16 @@ class PreferenceData:
 
 def logps(model, preferences, key=None):
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
-    tokens, targets, lengths = packed([example for pair in preferences for example in pair])
-    losses, cache = model.losses(tokens, targets, -1, key, lengths)
-    starts = np.cumsum([0, *lengths[:-1]])
-    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, lengths, cache)
+    batch = packed([example for pair in preferences for example in pair])
+    losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
+    starts = np.cumsum([0, *batch.lengths[:-1]])
+    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
 def logps_backward(dlogps, model, state, grads):
     """dlogps (2n,) -> adds to grads: every token of an answer has the slope -dlogps of its answer."""
-    dtype, lengths, cache = state
-    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), cache, grads)
+    dtype, lengths, caches = state
+    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), caches, grads)
 
 
 def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_weight=0.0, key=None):

@@ -7,10 +7,12 @@ from ..models.load import load
 from ..train.plot import plot_losses
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, read_log, train
+from ..train.checkpoint import checkpoint_exists
+from ..train.log import read_log
+from ..train.loop import train
 from ..tokenizer import chat_template as chat
 from . import dpo, grpo
-from ..models.adapted import Adapted
+from ..models.adapted import LoraModel
 from .sft import ChatData
 from .tasks import TASKS
 
@@ -19,7 +21,7 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers, from which
     `reward` goes on). Returns the results, as the others here do.
 
-    lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = chat.with_marks(tokenizer, model)
@@ -97,7 +99,7 @@ def adapters(model, tokenizer, base, out, settings, config, say):
         base = Path(out) / "base"
         model.save_pretrained(base, tokenizer.eot_token)
         save_tokenizer(tokenizer, base)
-    adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
+    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
     return adapter
 

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: pretraining's loop and loss on conversations, with a loss on the assistant's tokens only.
 
 Conversations are short and of many lengths. Instead of padding, several are packed into one row; they do not see each
-other (ops/documents.py). The mean is over the learned tokens of all micro-batches together, so that a row with few of
+other (models/packing.py). The mean is over the learned tokens of all micro-batches together, so that a row with few of
 them weighs little: the gradient is that of one big batch, however it was packed.
 """
 import hashlib
@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..models.packing import Batch
 from ..tokenizer.chat_template import Example
 
 SHARE = 0.1           # of the records, held out for validation
@@ -34,7 +35,7 @@ class ChatData:
         self.ends = [0]                                  # rows in all epochs before epoch e
 
     def batch(self, step, micro=0):
-        """tokens (1, N), targets (1, N), lengths: the conversations of one packed row."""
+        """The conversations of one packed row, a Batch."""
         index = step * self.accumulate + micro
         while index >= self.ends[-1]:
             self.ends.append(self.ends[-1] + len(self.rows_of_epoch(len(self.ends) - 1)))
@@ -82,6 +83,6 @@ def rows(order, lengths, limit):
 
 
 def packed(examples):
-    """tokens (1, N), targets (1, N), lengths of several examples side by side."""
+    """Several examples side by side in one row, a Batch."""
     tokens, targets = zip(*(e.arrays() for e in examples))
-    return np.concatenate(tokens)[None], np.concatenate(targets)[None], [len(part) for part in tokens]
+    return Batch(np.concatenate(tokens)[None], np.concatenate(targets)[None], [len(part) for part in tokens])

@@ -46,7 +46,8 @@ from ..generation.sampling import Sampling
 from ..generation.speculative import Counts
 from ..generation.speculative import steps as speculative_steps
 from ..tokenizer import Tokenizer
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 
 VOCAB = 4096
 MODEL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}

@@ -19,7 +19,8 @@ from ..train.plot import plot_losses
 from ..progress import Progress
 from ..kernels.select import OPS, Dims, check_ops, choices, functions, select
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, train
+from ..train.checkpoint import checkpoint_exists
+from ..train.loop import train
 
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 CHECKED_MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23, dropout=0.1)

@@ -273,3 +273,10 @@ def _dtype(vocab_size: int) -> np.dtype:
 
 def _blake2b(data=b""):
     return hashlib.blake2b(data, digest_size=16)
+
+
+def split_documents(split, tokenizer):
+    """The documents of a split as bytes, back from their tokens."""
+    ids = np.concatenate(split.arrays)
+    ends = np.flatnonzero(ids == tokenizer.eot_token)
+    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
