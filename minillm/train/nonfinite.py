@@ -36,7 +36,8 @@ def find_nonfinite(model, batches, key):
     base = getattr(model, "base", model)                        # adapters run on the layers of their base
     watched = model.on(watch(model.ops), {name: named(name, view) for name, view in base.params.items()})
     for micro, batch in enumerate(batches):
-        watched.loss_and_grads(batch.tokens, batch.targets, key=(*key, micro) if key else None, lengths=batch.lengths)
+        watched.loss_and_grads(batch.tokens, batch.targets, key=(*key, micro) if key else None,
+                               grads=model.params.zeros_like(), lengths=batch.lengths)
 
 
 def named(name, view):
