@@ -9,8 +9,7 @@ from ..data.sources.documents import read_documents
 from ..kernels.select import select
 from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
-from ..models.quantized import (Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized,
-                                size_of)
+from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
 from ..tokenizer import Tokenizer
 from .perplexity import bits_per_byte, surprises
 
@@ -52,6 +51,12 @@ def errors(model, quantized):
             found[name] = {"error": float(np.sqrt(squares.sum() / (size.sum() or 1))),
                            "worst": float(channels.max()), "channel": int(channels.argmax())}
     return found
+
+
+def size_of(model):
+    """Bytes of all parameters as they are stored."""
+    parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 def change_in_bits(directory, data, model, quantized, progress=None):

@@ -89,22 +89,12 @@ class LoraModel:
 
     def model(self, key=None):
         """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
-        return self.base.on(self.base.ops, dict(self.base.params.items()) | self.weights(key))
-
-    def weights(self, key=None):
-        """{name: Adapted} of the weights that have an adapter."""
-        names = adapted_names(self.base, self.targets)
-        return {f"{name}.weight": Adapted(self.base.params[f"{name}.weight"], self.params[f"{name}.a"],
-                                          self.params[f"{name}.b"], self.alpha / self.rank,
-                                          *self.dropout_at(key, number, len(names)))
-                for number, name in enumerate(names)}
-
-    def dropout_at(self, key, number, count):
-        """(probability, key) of the dropout of one of `count` adapters; sites from 2^32 on are no others'."""
-        if not key:
-            return 0.0, (0, 0, 0)
-        seed, step, micro = key
-        return self.dropout, (seed, step, 2 ** 32 + micro * count + number)
+        params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
+        for number, name in enumerate(names):
+            a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
+            drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
+            params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
+        return self.base.on(self.base.ops, params)
 
     def merged(self):
         """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""

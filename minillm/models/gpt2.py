@@ -13,13 +13,12 @@ embedding and on each sublayer's output. The ops arrive from outside (kernels/se
 or on compiled kernels, in float32 or float64, and weights may be of any type that weights.py knows.
 """
 import math
-from functools import cache
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
 from ..config import GPTConfig
-from ..kernels.select import Ops, select
+from ..kernels.select import select
 from ..ops.checks import check_shape
 from .kv_cache import KVCache, joined
 from .packing import apart
@@ -31,28 +30,10 @@ from .weights import ops_for, read_dequantized
 FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs as in training
 
 
-class Block(NamedTuple):
-    """The activations of a block: the cache of each op, in forward order."""
-
-    qkv: tuple
-    attention: tuple
-    proj: tuple
-    attention_drop: tuple | None
-    ln_2: tuple
-    mlp: tuple
-    mlp_drop: tuple | None
-    next_norm: tuple                        # the LayerNorm after the block
-
-
-class Activations(NamedTuple):
-    """What `hidden` keeps for its backward, and the ops that it ran on."""
-
-    ops: Ops
-    shape: tuple                            # of the result, (B, T, C)
-    embedding: tuple
-    embedding_drop: tuple | None
-    ln_1: tuple                             # of the first block
-    blocks: list[Block]                     # emptied from its end
+# The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
+Block = namedtuple("Block", "qkv attention proj attention_drop ln_2 mlp mlp_drop next_norm")
+# What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; blocks is emptied on the way.
+Activations = namedtuple("Activations", "ops shape embedding embedding_drop ln_1 blocks")
 
 
 class GPT:
@@ -60,7 +41,7 @@ class GPT:
 
     def __init__(self, config=GPTConfig(), seed=0, dtype=np.float32, ops=None, params=None):
         """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
-        self.config = config
+        self.config, self.names = config, tuple(gpt_shapes(config))        # in reading order
         self.params = params if params is not None else initialise(config, seed, dtype)
         self.ops = ops_for(self.params, ops or select("auto"))
         self.chunked_prefill = read_dequantized(self.ops, self.params["wte.weight"])
@@ -240,7 +221,7 @@ class GPT:
     def decode_few(self, tokens, cache, rows, last):
         """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
         (B, T), starts = tokens.shape, cache.lengths[rows]
-        weights, width = [self.params[name] for name in names(self.config)], min(T, FEW_TOKENS)
+        weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
         found = []
         for some in pieces(B, FEW_TOKENS // width):
             parts = []
@@ -252,12 +233,6 @@ class GPT:
             found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
         cache.lengths[rows] += T
         return joined(found, axis=0)
-
-
-@cache
-def names(config):
-    """Every parameter in reading order, as the compiled step expects them."""
-    return tuple(gpt_shapes(config))
 
 
 def pieces(n, size):

@@ -9,6 +9,7 @@ Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out
 and, while a model trains in bfloat16, `bits`, a copy of the master weights in that type (AdamW.keep_bits).
 """
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def gpt_shapes(config):
     return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
 
 
-class Params:
+class Params(Mapping):
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
     def __init__(self, shapes, dtype=np.float32):
@@ -79,12 +80,6 @@ class Params:
 
     def __len__(self):
         return len(self.views)
-
-    def keys(self):
-        return self.views.keys()
-
-    def items(self):
-        return self.views.items()
 
 
 class Gradients(Params):

@@ -161,20 +161,19 @@ def check_head(tensors, settings, directory):
 
 def check_tensors(tensors, config, directory):
     """Exactly the parameters that `config` asks for, in their shapes, of floating point."""
-    check_layers(tensors, config, directory)
-    found = {name: array.shape for name, array in tensors.items()}
-    if found != gpt_shapes(config):
-        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n"
-                         + differences(gpt_shapes(config), found))
+    check_shapes(tensors, config, directory)
     for name, array in tensors.items():
         if array.dtype.kind != "f":
             raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected floating point")
 
 
-def check_layers(tensors, config, directory):
-    """Before a list of names is made for a mistyped billion of layers."""
+def check_shapes(tensors, config, directory):
+    """The layers are counted before a list of names is made for a mistyped billion of them."""
     if config.n_layer > len(tensors):
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
+    found, expected = {name: array.shape for name, array in tensors.items()}, gpt_shapes(config)
+    if found != expected:
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
 
 
 def differences(expected, found, limit=10):

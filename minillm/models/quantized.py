@@ -23,8 +23,8 @@ from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import write_json
 from ..storage.safetensors import write_safetensors
 from .params import Params, gpt_shapes
-from .pretrained import (CONFIG, LAYOUT, MODEL, PREFIX, check_layers, differences, hugging_face_config, parse_config,
-                         read_json, read_tensors, strip_names)
+from .pretrained import (CONFIG, LAYOUT, MODEL, PREFIX, check_shapes, hugging_face_config, parse_config, read_json,
+                         read_tensors, strip_names)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -104,11 +104,6 @@ def dequantized_model(model):
     return model.on(model.ops, params)
 
 
-def transposed(wte):
-    """The token embedding (V, C) as float32."""
-    return np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte
-
-
 def gathered(wte, tokens):
     """The rows (U, C) of the embedding that tokens name, and tokens as places among them."""
     V = wte.values.shape[1]
@@ -118,12 +113,6 @@ def gathered(wte, tokens):
         raise ValueError(f"tokens must be in [0, {V}): got {tokens.min()} to {tokens.max()}")
     used, places = np.unique(tokens, return_inverse=True)
     return np.ascontiguousarray(dequantized(wte, used).T), places.reshape(tokens.shape)
-
-
-def size_of(model):
-    """Bytes of all parameters as they are stored."""
-    parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
-    return sum(part.nbytes for part in parts if part is not None)
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -158,13 +147,9 @@ def read_quantized(directory):
     settings = read_json(directory / CONFIG)
     config = parse_config({key: value for key, value in settings.items() if key != METHOD}, directory / CONFIG)
     tensors = strip_names(read_tensors(directory), directory)
-    check_layers(tensors, config, directory)
-    shapes = gpt_shapes(config)
-    found = {name: array.shape for name, array in tensors.items() if not name.endswith(SCALES)}
-    if found != shapes:
-        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(shapes, found))
+    check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
-                    checked(directory, name, tensors[name], np.float32) for name in shapes}
+                    checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
 
 
 def read_matrix(directory, name, tensors):

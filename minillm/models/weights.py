@@ -12,12 +12,12 @@ import numpy as np
 
 from ..ops import mlp
 from .adapted import Adapted
-from .quantized import Quantized, dequantized, gathered, transposed
+from .quantized import Quantized, dequantized, gathered
 
 
 def ops_for(params, ops):
     """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them."""
-    types = {type(weight) for _, weight in params.items()}
+    types = set(map(type, params.values()))
     ops = for_quantized(ops) if Quantized in types else ops
     return for_adapted(ops) if Adapted in types else ops
 
@@ -38,7 +38,8 @@ def for_quantized(ops):
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
 
     def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1):
-        return ops.linear_cross_entropy_forward(x, transposed(wte), targets, ignore_index)
+        wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte            # (V, C)
+        return ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
 
     def head(x, wte):
         if not isinstance(wte, Quantized):
