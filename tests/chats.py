@@ -1,4 +1,4 @@
-"""A tokenizer that knows the marks of a chat, a tiny model for it, and conversations: for the tests of post-training."""
+"""A tokenizer that knows the marks of a chat, a tiny model for it, and conversations."""
 import json
 
 import numpy as np

@@ -1,11 +1,11 @@
 """A gradient buffer whose pages return to the arena: cleared without a write, and its memory lent meanwhile.
 
-The gradients of a step are needed from its backward to its update. Filling their buffer with zeros would keep its memory
-through the next forward, just when the activations need as much. So a cleared buffer has no memory: its pages go to the
-arena that the kernels' results come from (csrc/memory.h), and come back from there piece by piece, as the backward
-drops activations and asks for the gradients that it will add to (models/params.py calls `expect`). The same pages serve
-both in turn, and the system has nothing to do with it. Without compiled kernels they go back to the system, which has
-zeros for whoever writes next.
+The gradients of a step are needed from its backward to its update. Filling their buffer with zeros would keep its
+memory through the next forward, just when the activations need as much. So a cleared buffer has no memory: its pages go
+to the arena that the kernels' results come from (csrc/memory.h), and come back from there piece by piece, as the
+backward drops activations and asks for the gradients that it will add to (Gradients of models/params.py). The same
+pages serve both in turn, and the system has nothing to do with it. Without compiled kernels they go back to the system,
+which has zeros for whoever writes next.
 
 A small buffer is filled with zeros after all: there is little to lend.
 """

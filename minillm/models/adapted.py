@@ -1,12 +1,13 @@
 """Low-rank adaptation (LoRA): the model is frozen, and some of its weights get a trainable low-rank update.
 
 The model's code does not change: an adapted weight is of the type `Adapted`, by which the ops know it (weights.py).
-`LoraModel` has what the training loop asks of a model (params, losses, backward, save_pretrained, load_weights), but its
-params are the adapters alone: so the optimizer has no moments for the rest, and the base's weights cannot change by a
-single bit.
+`LoraModel` has what the training loop asks of a model (params, losses, backward, save_pretrained, load_weights), but
+its params are the adapters alone: so the optimizer has no moments for the rest, and the base's weights cannot change
+by a single bit.
 
-Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They lie in
-the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top once more.
+Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They
+lie in the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top
+once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 import json
@@ -35,13 +36,8 @@ class Adapted(NamedTuple):
     dropout: float
     key: tuple                              # of the dropout's mask
 
-    @property
-    def shape(self):
-        return self.frozen.shape
-
-    @property
-    def dtype(self):
-        return self.frozen.dtype
+    shape = property(lambda self: self.frozen.shape)
+    dtype = property(lambda self: self.frozen.dtype)
 
 
 class LoraModel:
@@ -184,13 +180,13 @@ def save_adapter(adapter, directory):
 
 
 def load_adapter(base, directory):
-    """The adapter of a directory on `base` (GPT). Raises ValueError for one that PEFT made in a way we do not compute."""
+    """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
     with open(Path(directory) / CONFIG, encoding="utf-8") as file:
         config = json.load(file)
     for key, wanted in (("peft_type", "LORA"), ("bias", "none")):
         if config.get(key) != wanted:
             raise ValueError(f"{directory}/{CONFIG}: {key} must be {wanted!r}: got {config.get(key)!r}")
-    adapter = LoraModel(base, config["r"], config["lora_alpha"], config["target_modules"], config.get("lora_dropout", 0.0),
-                      name=config.get("base_model_name_or_path", ""))
+    adapter = LoraModel(base, config["r"], config["lora_alpha"], config["target_modules"],
+                        config.get("lora_dropout", 0.0), name=config.get("base_model_name_or_path", ""))
     adapter.take(directory)
     return adapter

@@ -5,12 +5,12 @@
                      x = x + mlp(ln_2(x))
     loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
 
-Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or ln_f)
-after the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
+Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or
+ln_f) after the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
 
 Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
-embedding and on each sublayer's output. The ops arrive from outside (kernels/select.py), so the same model runs on NumPy
-or on compiled kernels, in float32 or float64, and weights may be of any type that weights.py knows.
+embedding and on each sublayer's output. The ops arrive from outside (kernels/select.py), so the same model runs on
+NumPy or on compiled kernels, in float32 or float64, and weights may be of any type that weights.py knows.
 """
 import math
 from collections import namedtuple
@@ -27,12 +27,12 @@ from .pretrained import read_model, write_model
 from .quantized import default_ops, is_quantized, quantize, read_quantized
 from .weights import ops_for, read_dequantized
 
-FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs as in training
+FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs of training
 
 
 # The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
 Block = namedtuple("Block", "qkv attention proj attention_drop ln_2 mlp mlp_drop next_norm")
-# What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; blocks is emptied on the way.
+# What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
 Activations = namedtuple("Activations", "ops shape embedding embedding_drop ln_1 blocks")
 
 

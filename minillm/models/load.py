@@ -12,9 +12,9 @@ FAMILIES = {"gpt2": GPT}                # model_type of config.json -> class
 
 
 def load_model(directory, ops=None, dtype=np.float32, weights=None):
-    """The model of a directory, ours or of transformers, by the model_type in its config.json; see GPT.from_pretrained."""
+    """The model of a directory, ours or of transformers, by its config.json's model_type; see GPT.from_pretrained."""
     model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
-    return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT says what is not supported
+    return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
 
 
 def load(directory, backend="auto", dtype=np.float32):

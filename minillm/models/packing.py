@@ -44,7 +44,8 @@ def apart(ops, lengths):
         return each(ops.attention_forward, spans, qkv, n_head)
 
     def attention_backward(dout, caches):
-        return np.concatenate([ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)], 1)
+        grads = [ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)]
+        return np.concatenate(grads, 1)
 
     return ops._replace(embedding_forward=embedding_forward, embedding_backward=embedding_backward,
                         attention_forward=attention_forward, attention_backward=attention_backward)

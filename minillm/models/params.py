@@ -5,8 +5,8 @@ The optimizer, clipping and checkpoints are then one pass over one array, while 
 (matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
 
 Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
-`x @ weight + bias` with no transpose. The same class holds both moments of the optimizer, with `Gradients` the gradients;
-and, while a model trains in bfloat16, `bits`, a copy of the master weights in that type (AdamW.keep_bits).
+`x @ weight + bias` with no transpose. The same class holds both moments of the optimizer, `Gradients` the gradients;
+and, while a model trains in bfloat16, `bits` is a copy of the master weights in that type (AdamW.keep_bits).
 """
 import math
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ class Params(Mapping):
 
 
 class Gradients(Params):
-    """A buffer of gradients. One that is asked for by name will be written: its pages are claimed (kernels/arrays.py)."""
+    """Gradients. Asked for by name, one will be written to: its pages are claimed first (kernels/arrays.py)."""
 
     def __getitem__(self, name):
         view, end = self.views[name], self.ends[name]

@@ -5,9 +5,9 @@
                of a channel's inputs: scale = largest |w| / 127
 
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
-activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is said
-of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs; the token
-embedding, (V, C) as a parameter, is transposed to (C, V), since it is the head that reads all of it.
+activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
+said of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs;
+the token embedding, (V, C) as a parameter, is transposed to (C, V), since it is the head that reads all of it.
 
 On disk: safetensors with I8 tensors and their scales (G, N) as F32 beside them, name + ".scales", or BF16 tensors,
 which every reader of GPT-2 takes. Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
@@ -23,8 +23,18 @@ from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import write_json
 from ..storage.safetensors import write_safetensors
 from .params import Params, gpt_shapes
-from .pretrained import (CONFIG, LAYOUT, MODEL, PREFIX, check_shapes, hugging_face_config, parse_config, read_json,
-                         read_tensors, strip_names)
+from .pretrained import (
+    CONFIG,
+    LAYOUT,
+    MODEL,
+    PREFIX,
+    check_shapes,
+    hugging_face_config,
+    parse_config,
+    read_json,
+    read_tensors,
+    strip_names,
+)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time

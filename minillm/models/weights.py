@@ -6,7 +6,7 @@
 
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def for_quantized(ops):
 
 
 def operand(ops, op, weight):
-    """A weight as an op of this namespace takes it: the bits of bfloat16 where it multiplies in that type, else float32."""
+    """A weight as an op of this namespace takes it: by its bits where that multiplies in bfloat16, else float32."""
     return weight.values if read_as_bits(ops, op, weight) else dequantized(weight)
 
 
@@ -61,20 +61,17 @@ def read_as_bits(ops, op, weight):
 
 
 def read_dequantized(ops, weight):
-    """Would a GEMM dequantize this weight? That costs more than a prompt: the compiled step reads the prompt in chunks."""
+    """Would a GEMM dequantize this weight? That costs more than most prompts: a chunked prefill is cheaper."""
     return isinstance(weight, Quantized) and not read_as_bits(ops, "linear", weight)
 
 
 # ---- Adapted ----
 
-class AdaptedCache(NamedTuple):
-    """The cache of an op that ran on an Adapted weight. The backward knows it by its type."""
-
-    cache: tuple
+AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran on an Adapted weight: its type tells
 
 
 def for_adapted(ops):
-    """The namespace `ops`, with `linear` (and `mlp`, made of two of it) on the low-rank update where the weight has one."""
+    """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
     def linear_forward(x, weight, bias):
         if not isinstance(weight, Adapted):
             return ops.linear_forward(x, weight, bias)

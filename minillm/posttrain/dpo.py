@@ -4,8 +4,8 @@ log p(answer) is the sum over its learned tokens, and the model already gives -l
 the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
 gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
 
-DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something else.
-`nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
+DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something
+else. `nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
 preference optimization", arXiv 2404.19733).
 """
 import hashlib
@@ -24,7 +24,8 @@ class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
     def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
-        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a micro-batch.
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context window. pairs: in
+        a micro-batch.
 
         Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
         if pairs < 1:
@@ -90,7 +91,7 @@ def preference_backward(dlosses, model, state, grads):
 
 
 def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
-    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError for an nll_weight below 0."""
+    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError: nll_weight below 0."""
     if not nll_weight >= 0:
         raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
 

@@ -28,7 +28,7 @@ class RewardData:
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
         that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
 
-        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is neither better nor worse."""
+        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is not better or worse."""
         for name, value, least in (("prompts", prompts, 1), ("group", group, 2), ("max_new_tokens", max_new_tokens, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}: got {value}")

@@ -20,7 +20,7 @@ class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
     def __init__(self, examples, tokenizer, block_size, row_tokens, seed=0, accumulate=1, share=SHARE):
-        """examples: list of Example; those longer than the context lose their end. row_tokens: of a packed row, at most.
+        """examples: list of Example; those longer than the context window lose their end. row_tokens: a row's limit.
 
         Raises ValueError when too few examples are left to train and to validate.
         """
@@ -64,7 +64,8 @@ def fit(examples, block_size):
 def split(records, share, seed):
     """(to train on, to validate on): at least one of each."""
     if len(records) < 2:
-        raise ValueError(f"at least 2 records that fit the context are needed, to train and to validate: got {len(records)}")
+        raise ValueError("at least 2 records that fit the context are needed, to train and to validate: "
+                         f"got {len(records)}")
     order = np.random.default_rng((seed, 2 ** 31)).permutation(len(records))
     held_out = min(len(records) - 1, max(1, round(share * len(records))))
     return [records[i] for i in sorted(order[held_out:])], [records[i] for i in sorted(order[:held_out])]

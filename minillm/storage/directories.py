@@ -1,7 +1,7 @@
 """Directories replaced as a whole: a kill at any moment leaves the old or the new one, complete.
 
-Several files cannot be renamed in one step, but their directory can: `replace_directory` fills a hidden sibling, makes it
-durable, and swaps. At every instant the old or the new directory is whole, and `recover_directory` finds it.
+Several files cannot be renamed in one step, but their directory can: `replace_directory` fills a hidden sibling, makes
+it durable, and swaps. At every instant the old or the new directory is whole, and `recover_directory` finds it.
 """
 import os
 import shutil

@@ -1,7 +1,7 @@
 """Checkpoints to resume from: a model's directory with the optimizer's moments and the step beside it.
 
-To the model's files come `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seed, fingerprint of the
-data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
+To the model's files come `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seed, fingerprint of
+the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
 """
 import hashlib
 from pathlib import Path

@@ -1,8 +1,8 @@
 """The training loop: batches in, AdamW steps, validation, log, checkpoints; and a resume that changes no bit.
 
 A step is a pure function of the parameters, the two moments and the step number: batches come from (seed, step), the
-dropout masks from (seed, step, site), the learning rate from the step. So a run that is killed at any moment and resumed
-from its last checkpoint ends with the very bytes of the run that was never killed.
+dropout masks from (seed, step, site), the learning rate from the step. So a run that is killed at any moment and
+resumed from its last checkpoint ends with the very bytes of the run that was never killed.
 
 A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, loss.png and
 `last/`, the same model files plus the optimizer and the step: where to resume.

@@ -1,10 +1,10 @@
 """Where did the NaN come from? Run one batch again with every op watched, and name the first that gave one.
 
 The ops a model runs on are a plain namespace, so watching them needs no hooks: wrap each function, check what it
-returns, and raise at the first number that is not finite. The parameters an op is given know their names, which say what
-layer it is; the backward learns it from the cache.
+returns, and raise at the first number that is not finite. The parameters an op is given know their names, which say
+what layer it is; the backward learns it from the cache.
 """
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
@@ -15,17 +15,16 @@ class NonFiniteError(FloatingPointError):
     """A NaN or infinity appeared; the message says in which op, which of its results, and where in the model."""
 
 
+Located = namedtuple("Located", "where cache")        # the cache of an op, and the layer that the op worked for
+
+
 class Named(np.ndarray):
     """A view of a parameter that knows its name."""
 
-    name = ""
-
-
-class Located(NamedTuple):
-    """The cache of an op, and the layer that the op worked for."""
-
-    where: str
-    cache: tuple
+    def __new__(cls, name, array):
+        view = array.view(cls)
+        view.name = name
+        return view
 
 
 def find_nonfinite(model, batches, key):
@@ -34,16 +33,10 @@ def find_nonfinite(model, batches, key):
         if not np.isfinite(view).all():
             raise NonFiniteError(f"{count_bad(view)} in parameter {name} itself, before any op")
     base = getattr(model, "base", model)                        # adapters run on the layers of their base
-    watched = model.on(watch(model.ops), {name: named(name, view) for name, view in base.params.items()})
+    watched = model.on(watch(model.ops), {name: Named(name, view) for name, view in base.params.items()})
     for micro, batch in enumerate(batches):
         watched.loss_and_grads(batch.tokens, batch.targets, key=(*key, micro) if key else None,
                                grads=model.params.zeros_like(), lengths=batch.lengths)
-
-
-def named(name, view):
-    view = view.view(Named)
-    view.name = name
-    return view
 
 
 def watch(ops):

@@ -19,7 +19,7 @@ class AdamW:
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
-        self.grads = Gradients(params.shapes, params.flat.dtype)    # for all steps: a fresh one would be faulted in anew
+        self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
         self.update = ops.adamw_update if ops else adamw_update
 
     def zero_grads(self):
@@ -89,7 +89,7 @@ def clip_scale(norm, max_norm):
 def clip_grad_norm(grads, max_norm):
     """Scale grads in place so that their global norm is at most max_norm; returns the norm before.
 
-    Raises ValueError for a norm that is not finite or a negative max_norm. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    Raises ValueError for a norm not finite or a max_norm below 0. Source: Pascanu et al. 2013, arXiv 1211.5063.
     """
     if not max_norm >= 0:
         raise ValueError(f"max_norm must be at least 0: got {max_norm}")

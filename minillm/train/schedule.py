@@ -3,7 +3,7 @@ import math
 
 
 def cosine_schedule(step, warmup, steps, lr, min_lr):
-    """Learning rate of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
+    """Of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))

@@ -1,4 +1,4 @@
-"""The gradient buffer and the arena (csrc/memory.h, kernels/arrays.py): nothing is lost, faulted in anew or kept twice."""
+"""The gradient buffer and the arena (csrc/memory.h, arrays.py): nothing is lost, faulted in anew or kept twice."""
 import resource
 import subprocess
 import sys
@@ -122,8 +122,10 @@ def test_limited_addresses():
     script = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
               "from tests.kernels.test_arrays import *; a = activation(3, MB); b = activation(4, MB); del a; "
               "assert (b == 4).all() and (activation(5, MB) == 5).all(); buffer = memory.Zeros(COUNT, 'float32'); "
-              "buffer.clear(); buffer.flat[:] = 1; buffer.clear(); buffer.expect(0, COUNT); assert not buffer.flat.any()")
-    subprocess.run([sys.executable, "-c", script], check=True, env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"})
+              "buffer.clear(); buffer.flat[:] = 1; buffer.clear(); buffer.expect(0, COUNT); "
+              "assert not buffer.flat.any()")
+    threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=threads)
 
 
 def test_without_kernels(monkeypatch):

@@ -124,7 +124,7 @@ def test_peft_computes_the_same(tmp_path):
     made.save_pretrained(tmp_path / "adapter")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter" / "adapter").eval()
-    merged = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "adapter").eval()       # not with the adapter once more
+    merged = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "adapter").eval()  # not with the adapter again
     for model in (theirs, merged):
         with torch.no_grad():
             logits = model(torch.from_numpy(TOKENS)).logits.numpy()

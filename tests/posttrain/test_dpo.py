@@ -72,7 +72,8 @@ def test_dpo_learns_what_is_preferred(tmp_path):
     data, model = preference_data(), small_model(dtype=np.float32)
     data.refer_to(model)
     config = TrainConfig(steps=15, lr=3e-3, warmup=1, eval_every=5, weight_decay=0.0, log_every=5)
-    state = train(model, data, config, tmp_path, step=dpo.dpo_step(), validate=dpo.validate_dpo(), columns=dpo.DPO_COLUMNS)
+    state = train(model, data, config, tmp_path, step=dpo.dpo_step(), validate=dpo.validate_dpo(),
+                  columns=dpo.DPO_COLUMNS)
     assert state["best"]["val_accuracy"] == 1 and state["best"]["val_loss"] < 0.5
 
 

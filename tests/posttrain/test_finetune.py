@@ -23,7 +23,8 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     pairs = write(tmp_path / "pairs.jsonl", [{"prompt": talk(f"{i}?")[:1], "chosen": talk(answer="cluck")[1:],
                                               "rejected": talk(answer="a hen")[1:]} for i in range(8)])
     few = ["--set", "train.steps=3", "--json"]
-    for name, source, more in (("sft", base, ["--data", sums]), ("dpo", tmp_path / "sft", ["--data", pairs, "--pairs", 2]),
+    for name, source, more in (("sft", base, ["--data", sums]),
+                               ("dpo", tmp_path / "sft", ["--data", pairs, "--pairs", 2]),
                                ("grpo", tmp_path / "sft", ["--prompts", 2, "--group", 2, "-n", 3])):
         assert main(list(map(str, [name, source, "--out", tmp_path / name, *more, *few]))) == 0
         results = json.loads(capsys.readouterr().out)
@@ -33,12 +34,12 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     card = (tmp_path / "grpo" / "MODEL_CARD.md").read_text()
     assert f"- rewarded on addition: 80 records, 20 more held out, starting from {tmp_path / 'sft'}\n" in card
     assert f"- fine-tuned on {sums}: 72 records" in card
-    assert main(["sft", str(base), "--out", str(tmp_path / "named"), "--data", "addition", "--set", "train.steps=1"]) == 0
+    assert main(f"sft {base} --out {tmp_path}/named --data addition --set train.steps=1".split()) == 0
     other = Tokenizer.train(["an other text"], 260)
     small_model(other, np.float32).save_pretrained(tmp_path / "other")
     other.save(tmp_path / "other")
     kept = [(tmp_path / "sft" / name).read_bytes() for name in ("tokenizer.json", "origin.json")]
-    assert main(["sft", str(tmp_path / "other"), "--out", str(tmp_path / "sft"), "--data", str(sums)]) == 1        # refused
+    assert main(f"sft {tmp_path}/other --out {tmp_path}/sft --data {sums}".split()) == 1                     # refused
     assert kept == [(tmp_path / "sft" / name).read_bytes() for name in ("tokenizer.json", "origin.json")]    # untouched
     assert "--resume never" in capsys.readouterr().err
     assert main(["grpo", str(base), "--out", str(tmp_path / "x"), "--task", "chess"]) == 1
@@ -69,9 +70,9 @@ def base(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", ["train", "sft", "dpo", "grpo"])
 def test_a_stage_reads_every_setting_but_those_it_refuses(stage, base, tmp_path):
-    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": f"{i}", "chosen": "cluck", "rejected": "a hen"} for i in range(8)])
-    text, config, out = write(tmp_path / "text.txt", ["a hen says cluck. " * 200]), Watched(batch_size=2), tmp_path / "out"
-    shape = GPTConfig(vocab_size=300, **SMALL)
+    records = [{"prompt": f"{i}", "chosen": "cluck", "rejected": "a hen"} for i in range(8)]
+    pairs, text = write(tmp_path / "pairs.jsonl", records), write(tmp_path / "text.txt", ["a hen says cluck. " * 200])
+    shape, config, out = GPTConfig(vocab_size=300, **SMALL), Watched(batch_size=2), tmp_path / "out"
     {"train": lambda: train_on_files([text], out, shape, config, base),
      "sft": lambda: run.sft(base, "addition", out, config),
      "dpo": lambda: run.prefer(base, pairs, out, config),
@@ -97,11 +98,14 @@ def test_the_documented_example_raises_the_reward(tmp_path, capsys, monkeypatch)
     from minillm.commands.posttrain import GRPO_EXAMPLE
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text("any text at all. " * 100)
-    lines = [line.partition("#")[0] for line in GRPO_EXAMPLE.replace("\\\n", "").splitlines() if line.startswith("minillm ")]
-    fewer = {"train": [], "sft": ["--set", "train.steps=250"], "grpo": ["--set", "train.steps=100", "--set", "log_every=1"]}
+    lines = [line.partition("#")[0] for line in GRPO_EXAMPLE.replace("\\\n", "").splitlines()
+             if line.startswith("minillm ")]
+    fewer = {"train": [], "sft": ["--set", "train.steps=250"],
+             "grpo": ["--set", "train.steps=100", "--set", "log_every=1"]}
     for name, *arguments in (line.split()[1:] for line in lines):
         assert main([name, *arguments, *fewer[name], "--json"]) == 0
         results = json.loads(capsys.readouterr().out)
     rewards = [row["reward"] for row in read_log("runs/rewarded")]
-    assert (results["tried_first"], results["tried_last"]) == pytest.approx((np.mean(rewards[:20]), np.mean(rewards[-20:])))
-    assert 0.2 < results["tried_first"] < results["tried_last"] - 0.04
+    first, last = results["tried_first"], results["tried_last"]
+    assert (first, last) == pytest.approx((np.mean(rewards[:20]), np.mean(rewards[-20:])))
+    assert 0.2 < first < last - 0.04

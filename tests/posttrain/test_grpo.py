@@ -55,9 +55,11 @@ def test_additions_reward():
     assert task.prompt(number) == "7+5=" and task.reward(number, "12") == 1 and task.reward(number, "13") == FORM
     assert task.reward(number, " 12") == task.reward(number, "٣") == task.reward(number, "") == 0
     assert not set(task.held_out) & set(task.training) and len(task.held_out) + len(task.training) == 100
-    right = sum(r["completion"] == task.answer(i) for i, r in zip(task.training * 5, Addition(wrong=0.5, copies=5).records()))
+    records = Addition(wrong=0.5, copies=5).records()
+    right = sum(r["completion"] == task.answer(i) for i, r in zip(task.training * 5, records))
     assert 0.45 < right / (5 * len(task.training)) < 0.65
-    assert TASKS["addition-careless"].records() == Addition(wrong=0.5, copies=20).records() and repr(TASKS["addition-careless"]) == repr(task)
+    careless = TASKS["addition-careless"]
+    assert careless.records() == Addition(wrong=0.5, copies=20).records() and repr(careless) == repr(task)
 
 
 @pytest.mark.parametrize("settings, words", [

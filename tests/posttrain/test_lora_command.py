@@ -14,7 +14,8 @@ def test_a_base_without_marks_gets_them_in_a_folder_that_the_adapter_names(tmp_p
     small_model(TOK, np.float32).save_pretrained(tmp_path / "base")
     TOK.save(tmp_path / "base")
     data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
-    assert main(f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()) == 0
+    command = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2"
+    assert main(command.split()) == 0
     config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     base = GPT.from_pretrained(config["base_model_name_or_path"])
     assert base.config.vocab_size == CHAT.vocab_size                         # PEFT finds the rows of the marks there

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tolerances import assert_same_bits
-from training import CONFIG, MODEL, final_state, prepared, run_training, training_data  # noqa: F401  (prepared: a fixture)
+from training import CONFIG, MODEL, final_state, prepared, run_training, training_data  # noqa: F401  (a fixture)
 
 from minillm import GPT, select
 from minillm.train import checkpoint
