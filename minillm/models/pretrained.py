@@ -41,11 +41,15 @@ def write_model(directory, config, params, eot_token=None):
     if params.shapes != gpt_shapes(config):
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(gpt_shapes(config), params.shapes))
+    write_directory(directory, params, hugging_face_config(config, params.flat.dtype, eot_token))
+
+
+def write_directory(directory, tensors, settings):
+    """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {PREFIX + name: array for name, array in params.items()}   # no lm_head.weight: it is wte
-    write_safetensors(directory / MODEL, tensors, {"format": "pt"})
-    write_json(directory / CONFIG, hugging_face_config(config, params.flat.dtype, eot_token), **LAYOUT)
+    write_safetensors(directory / MODEL, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
+    write_json(directory / CONFIG, settings, **LAYOUT)
 
 
 def read_model(directory, dtype=np.float32):

@@ -20,21 +20,9 @@ import numpy as np
 
 from ..kernels.select import choices, select
 from ..ops.bfloat16 import bfloat16_bits
-from ..storage.atomic import write_json
-from ..storage.safetensors import write_safetensors
 from .params import Params, gpt_shapes
-from .pretrained import (
-    CONFIG,
-    LAYOUT,
-    MODEL,
-    PREFIX,
-    check_shapes,
-    hugging_face_config,
-    parse_config,
-    read_json,
-    read_tensors,
-    strip_names,
-)
+from .pretrained import (CONFIG, check_shapes, hugging_face_config, parse_config, read_json, read_tensors, strip_names,
+                         write_directory)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -129,18 +117,13 @@ def gathered(wte, tokens):
 
 def save_quantized(directory, model, eot_token=None):
     """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors, groups = {}, {}
+    tensors, int8 = {}, False
     for name, value in model.params.items():
-        tensors[PREFIX + name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
+        tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
-            tensors[PREFIX + name + SCALES] = value.scales
-            groups[name] = len(value.scales)
-    write_safetensors(directory / MODEL, tensors, {"format": "pt"})
-    settings = hugging_face_config(model.config, np.float32, eot_token)
-    method = {METHOD: {"quant_method": "minillm", "bits": 8}} if groups else {"dtype": "bfloat16"}
-    write_json(directory / CONFIG, settings | method, **LAYOUT)
+            tensors[name + SCALES], int8 = value.scales, True
+    method = {METHOD: {"quant_method": "minillm", "bits": 8}} if int8 else {"dtype": "bfloat16"}
+    write_directory(directory, tensors, hugging_face_config(model.config, np.float32, eot_token) | method)
 
 
 def is_quantized(directory):
