@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minillm.config import GPTConfig
-from minillm.models.params import Params, gpt_shapes
+from minillm.models.params import Gradients, Params, gpt_shapes
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=6, block_size=5, vocab_size=11)
 
@@ -68,3 +68,15 @@ def test_a_cleared_buffer_is_zeros_again(size):
     assert not params["a"].any()
     params.flat[:] = 2
     assert params.flat.sum() == 2 * size
+
+
+def test_a_gradient_asked_for_by_name_is_announced(monkeypatch):
+    """Its place in the buffer, and only once the buffer lends its memory: after `clear`."""
+    grads, announced = Gradients(gpt_shapes(CONFIG), "float64"), []
+    monkeypatch.setattr(grads.buffer, "expect", lambda *span: announced.append(slice(*span)))
+    assert not grads["ln_f.bias"].any() and announced == []
+    grads.buffer.lender = True
+    for name in ("wte.weight", "h.1.mlp.c_fc.weight", "ln_f.bias"):
+        grads[name][:] = 1
+        assert grads.flat[announced[-1]].all() and grads.flat.sum() == grads[name].size
+        grads.flat[:] = 0
