@@ -5,6 +5,7 @@ from chats import CHAT, SMALL, small_model, talk
 from tolerances import assert_close
 
 from minillm import TrainConfig
+from minillm.data.sources import conversations
 from minillm.posttrain import dpo
 from minillm.tokenizer import chat_template as chat
 from minillm.train.loop import train
@@ -12,8 +13,8 @@ from minillm.train.optim import AdamW
 
 
 def preference_data(count=12, pairs=4, **kwargs):
-    known = [chat.Preference(chat.encode_messages(CHAT, talk(f"{i}?", "cluck")),
-                             chat.encode_messages(CHAT, talk(f"{i}?", "a hen"))) for i in range(count)]
+    known = [conversations.Preference(*(chat.encode_messages(CHAT, talk(f"{i}?", answer))
+                                        for answer in ("cluck", "a hen"))) for i in range(count)]
     return dpo.PreferenceData(known, SMALL["block_size"], pairs, **kwargs)
 
 
@@ -64,7 +65,7 @@ def test_the_chosen_answers_own_loss_is_the_mean_over_its_tokens():
 def test_pairs_that_do_not_fit_the_context_are_dropped_and_counted():
     long = chat.encode_messages(CHAT, talk("what is it? " * 9, "cluck"))
     pairs = preference_data().preferences
-    data = dpo.PreferenceData([*pairs, chat.Preference(long, pairs[0].rejected)], SMALL["block_size"], 4)
+    data = dpo.PreferenceData([*pairs, conversations.Preference(long, pairs[0].rejected)], SMALL["block_size"], 4)
     assert data.dropped == 1 and len(data.preferences) + len(data.held_out) == len(pairs)
 
 
