@@ -17,11 +17,12 @@ def tokenizer_train(args):
 
 
 def tokenizer_compare(args):
-    from ..data.sources.documents import read_documents
+    from ..data.sources.files import read_documents
+    from ..data.sources.pydocs import english_and_python
     from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
-                           read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)
-    print(json.dumps(rows, indent=1) if args.json else compare.page(rows))
+                           read_documents(args.text) if args.text else english_and_python(), args.n_layer, args.n_embd)
+    print(json.dumps(rows, indent=1) if args.json else compare.compare_page(rows))
     if args.plot and not compare.plot(rows, args.plot):
         raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
 
@@ -83,7 +84,8 @@ def add_tokenizer_tools(actions):
     p.add_argument("--json", action="store_true", help="machine-readable output")
     for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
                                     ("encode", tokenizer_encode, "the ids of a text")):
-        p = actions.add_parser(name, help=summary, epilog=f'example: minillm tokenizer {name} my_tokenizer "Hello there"')
+        p = actions.add_parser(name, help=summary,
+                               epilog=f'example: minillm tokenizer {name} my_tokenizer "Hello there"')
         p.set_defaults(function=function)
         p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
         p.add_argument("text", nargs="?", help="the text (default: stdin)")
@@ -93,7 +95,8 @@ def add_tokenizer_tools(actions):
             p.add_argument("--colour", action=argparse.BooleanOptionalAction, help="default: on a terminal")
         else:
             p.add_argument("--special", action="store_true", help="special tokens in the text become their ids")
-    p = actions.add_parser("decode", help="the text of ids", epilog="example: minillm tokenizer decode my_tokenizer 464 318")
+    p = actions.add_parser("decode", help="the text of ids",
+                           epilog="example: minillm tokenizer decode my_tokenizer 464 318")
     p.set_defaults(function=tokenizer_decode)
     p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("ids", nargs="*", help="the ids (default: stdin)")

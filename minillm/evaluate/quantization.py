@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.shards.format import open_shards, split_documents
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..kernels.select import select
 from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
