@@ -12,6 +12,7 @@ A small buffer is filled with zeros after all: there is little to lend.
 import mmap
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import select as kernels
 
@@ -22,7 +23,7 @@ SMALL = 64 << 20               # bytes
 class Zeros:
     """`flat`: an array of `count` zeros to write into; `clear()` makes them zeros again."""
 
-    def __init__(self, count, dtype):
+    def __init__(self, count: int, dtype: DTypeLike):
         size = count * np.dtype(dtype).itemsize
         self.pages = self.lender = None
         if CAN_DROP and size >= SMALL:
@@ -30,9 +31,10 @@ class Zeros:
             self.pages.madvise(mmap.MADV_HUGEPAGE)                                 # faulted in by 2 MB at a time
         self.flat = np.zeros(count, dtype) if self.pages is None else np.frombuffer(self.pages, dtype)
 
-    def clear(self):
+    def clear(self) -> None:
         if self.pages is None:
-            return self.flat.fill(0)
+            self.flat.fill(0)
+            return
         if self.lender is None:
             self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
         if self.lender:
@@ -40,7 +42,7 @@ class Zeros:
         else:
             self.pages.madvise(mmap.MADV_DONTNEED)
 
-    def expect(self, begin, end):
+    def expect(self, begin: int, end: int) -> None:
         """flat[begin:end] will be written now. Not to say so costs new pages from the system, nothing else."""
         if self.lender:
             self.lender.expect(begin * self.flat.itemsize, end * self.flat.itemsize)

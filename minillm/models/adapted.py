@@ -19,7 +19,7 @@ import numpy as np
 
 from ..storage.atomic import write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
-from .params import Params
+from .params import Params, Shapes
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
@@ -35,9 +35,6 @@ class Adapted(NamedTuple):
     scale: float
     dropout: float
     key: tuple                              # of the dropout's mask
-
-    shape = property(lambda self: self.frozen.shape)
-    dtype = property(lambda self: self.frozen.dtype)
 
 
 class LoraModel:
@@ -137,7 +134,7 @@ def adapted_names(base, targets):
 
 def adapter_shapes(base, rank, targets):
     """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}"""
-    shapes = {}
+    shapes: Shapes = {}
     for name in adapted_names(base, targets):
         inputs, outputs = base.params[f"{name}.weight"].shape
         shapes |= {f"{name}.a": (inputs, rank), f"{name}.b": (rank, outputs)}

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.select import Ops
+
 
 class Batch(NamedTuple):
     """What a model learns from at once."""
@@ -17,12 +19,12 @@ class Batch(NamedTuple):
     lengths: list[int] | None = None        # of the documents in a packed row; B is 1 then
 
     @property
-    def learned(self):
+    def learned(self) -> int:
         """How many targets count."""
         return int((self.targets != -1).sum())
 
 
-def apart(ops, lengths):
+def apart(ops: Ops, lengths: list[int]) -> Ops:
     """The namespace `ops` for tokens (1, N) that hold documents of these `lengths`, N in all.
 
     Raises ValueError (at the embedding) unless the lengths are positive and their sum is N.
@@ -57,6 +59,6 @@ def each(forward, spans, row, *rest):
     return np.concatenate(outs, 1), list(caches)
 
 
-def part(row, span):
+def part(row: np.ndarray, span: slice) -> np.ndarray:
     """A document of the row, (1, T, ...), contiguous as kernels want it (a slice of a single row is)."""
     return np.ascontiguousarray(row[:, span])

@@ -4,23 +4,26 @@ So `GPT2LMHeadModel.from_pretrained(directory)` opens ours, and we open theirs.
 """
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..config import GPTConfig
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
 from .params import Params, gpt_shapes
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-LAYOUT = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
+LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
                    "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
 OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
-SUPPORTED = {   # key: the values whose meaning we compute; the first is what an absent key means
+SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),   # one formula, two names
     "scale_attn_weights": (True,),
@@ -31,7 +34,7 @@ SUPPORTED = {   # key: the values whose meaning we compute; the first is what an
 }
 
 
-def write_model(directory, config, params, eot_token=None):
+def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token: int | None = None) -> None:
     """Write `config.json` and `model.safetensors` as transformers does. The directory is made if need be.
 
     params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos.
@@ -44,7 +47,7 @@ def write_model(directory, config, params, eot_token=None):
     write_directory(directory, params, hugging_face_config(config, params.flat.dtype, eot_token))
 
 
-def write_directory(directory, tensors, settings):
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict) -> None:
     """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ def write_directory(directory, tensors, settings):
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 
-def read_model(directory, dtype=np.float32):
+def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig, Params]:
     """Read a directory of ours or of transformers' `save_pretrained`; returns (GPTConfig, Params of `dtype`).
 
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
@@ -78,7 +81,7 @@ def read_model(directory, dtype=np.float32):
 
 # config.json
 
-def hugging_face_config(config, dtype, eot_token):
+def hugging_face_config(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
@@ -89,7 +92,7 @@ def hugging_face_config(config, dtype, eot_token):
     }
 
 
-def parse_config(settings, path):
+def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
     for key, allowed in SUPPORTED.items():
         if settings.get(key, allowed[0]) not in allowed:
@@ -110,7 +113,7 @@ def parse_config(settings, path):
 
 # model.safetensors
 
-def read_tensors(directory):
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
     if (directory / MODEL).exists():
         return read_safetensors(directory / MODEL)[0]
@@ -129,13 +132,13 @@ def read_tensors(directory):
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
-def is_file_name(name):
+def is_file_name(name: object) -> bool:
     """One step and no more: neither ../x, /x, C:\\x nor x/y leads out of the directory."""
     return (isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) < 256
             and name.isprintable() and not set(name) & set("/\\:"))
 
 
-def pickled(directory):
+def pickled(directory: Path) -> str:
     """The end of an error where the weights are there, but in a form that can run code when it is opened."""
     if not (directory / "pytorch_model.bin").exists():
         return ""
@@ -187,8 +190,8 @@ def differences(expected, found, limit=10):
     return "\n".join(lines[:limit] + [f"  and {len(lines) - limit} more"] * (len(lines) > limit))
 
 
-def read_json(path):
+def read_json(path: Path) -> dict:
     """A JSON object from a file. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: expected a checkpoint directory that holds it")
-    return parse_json_object(path.read_bytes(), path)
+    return parse_json_object(path.read_bytes(), str(path))

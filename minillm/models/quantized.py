@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels.select import choices, select
+from ..config import GPTConfig
+from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
+from ..storage.atomic import AnyPath
 from .params import Params, gpt_shapes
 from .pretrained import (CONFIG, check_shapes, hugging_face_config, parse_config, read_json, read_tensors, strip_names,
                          write_directory)
@@ -36,7 +38,7 @@ class Quantized(NamedTuple):
     scales: np.ndarray | None
 
 
-def quantize(model, weights="int8", group=0):
+def quantize(model, weights: str = "int8", group: int = 0):
     """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
 
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
@@ -52,22 +54,22 @@ def quantize(model, weights="int8", group=0):
     return model.on(model.ops, params)
 
 
-def default_ops(weights):
+def default_ops(weights: str | None) -> Ops:
     """What a model loaded in this form runs on: for bfloat16, the prefill's GEMMs may be in bfloat16, too."""
     return select("cpu/bf16" if weights == "bfloat16" and "cpu/bf16" in choices("linear") else "auto")
 
 
-def is_quantized_matrix(name, array):
+def is_quantized_matrix(name: str, array: np.ndarray) -> bool:
     """Matrices of GEMMs are; position embeddings are added, a row at a time."""
     return array.ndim == 2 and name != "wpe.weight"
 
 
-def gemm_layout(name, array):
+def gemm_layout(name: str, array: np.ndarray) -> np.ndarray:
     """A matrix as decoding's GEMMs read it, (K, N): the embedding (V, C) is transposed. And back."""
     return np.ascontiguousarray(array.T) if name == WTE else array
 
 
-def to_int8(matrix, group=0):
+def to_int8(matrix: np.ndarray, group: int = 0) -> Quantized:
     """matrix (K, N) float32 -> Quantized int8, by groups of `group` rows (0: all K)."""
     K, N = matrix.shape
     groups = matrix.reshape(-1, group or K, N)                          # (G, group, N)
@@ -76,12 +78,12 @@ def to_int8(matrix, group=0):
     return Quantized(np.clip(np.rint(groups / safe[:, None]), -127, 127).astype(np.int8).reshape(K, N), scales)
 
 
-def to_bfloat16(matrix):
+def to_bfloat16(matrix: np.ndarray) -> Quantized:
     """matrix (K, N) float32 -> Quantized bfloat16."""
     return Quantized(bfloat16_bits(matrix), None)
 
 
-def dequantized(matrix, columns=slice(None)):
+def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
     """The float32 matrix (K, N), or some columns of it, that a Quantized one stands for; a plain array is itself."""
     if not isinstance(matrix, Quantized):
         return matrix
@@ -102,7 +104,7 @@ def dequantized_model(model):
     return model.on(model.ops, params)
 
 
-def gathered(wte, tokens):
+def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows (U, C) of the embedding that tokens name, and tokens as places among them."""
     V = wte.values.shape[1]
     if tokens.dtype.kind not in "iu":
@@ -115,7 +117,7 @@ def gathered(wte, tokens):
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory, model, eot_token=None):
+def save_quantized(directory: AnyPath, model, eot_token: int | None = None) -> None:
     """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
@@ -126,12 +128,12 @@ def save_quantized(directory, model, eot_token=None):
     write_directory(directory, tensors, hugging_face_config(model.config, np.float32, eot_token) | method)
 
 
-def is_quantized(directory):
+def is_quantized(directory: AnyPath) -> bool:
     """Did `save_quantized` write int8 here?"""
     return (read_json(Path(directory) / CONFIG).get(METHOD) or {}) == {"quant_method": "minillm", "bits": 8}
 
 
-def read_quantized(directory):
+def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     """(GPTConfig, {name: Quantized or array}) of a directory with int8 weights.
 
     Raises FileNotFoundError, and ValueError naming the tensor that is wrong.
@@ -169,7 +171,7 @@ def checked(directory, name, array, dtype):
     return np.array(array)
 
 
-def check_form(weights, group, config):
+def check_form(weights: str, group: int, config: GPTConfig) -> None:
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
     if group and weights != "int8":

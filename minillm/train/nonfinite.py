@@ -21,6 +21,8 @@ Located = namedtuple("Located", "where cache")        # the cache of an op, and 
 class Named(np.ndarray):
     """A view of a parameter that knows its name."""
 
+    name: str
+
     def __new__(cls, name, array):
         view = array.view(cls)
         view.name = name
