@@ -44,7 +44,7 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
     if params.shapes != gpt_shapes(config):
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(gpt_shapes(config), params.shapes))
-    write_directory(directory, params, hugging_face_config(config, params.flat.dtype, eot_token))
+    write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
 
 
 def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict) -> None:
@@ -67,7 +67,7 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config(settings, directory / CONFIG)
-    tensors = strip_names(read_tensors(directory), directory)
+    tensors = read_tensors(directory)
     check_head(tensors, settings, directory)
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
@@ -81,7 +81,7 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
 
 # config.json
 
-def hugging_face_config(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
+def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
@@ -114,6 +114,18 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
 # model.safetensors
 
 def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a model, names without "transformer.", masks left out."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in read_shards(directory).items():
+        short = name.removeprefix(PREFIX)
+        if short in tensors:
+            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
+        if not BUFFERS.fullmatch(short):
+            tensors[short] = array
+    return tensors
+
+
+def read_shards(directory: Path) -> dict[str, np.ndarray]:
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
     if (directory / MODEL).exists():
         return read_safetensors(directory / MODEL)[0]
@@ -143,18 +155,6 @@ def pickled(directory: Path) -> str:
     if not (directory / "pytorch_model.bin").exists():
         return ""
     return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
-
-
-def strip_names(tensors, directory):
-    """Names without "transformer.", masks left out."""
-    stripped = {}
-    for name, array in tensors.items():
-        short = name.removeprefix(PREFIX)
-        if short in stripped:
-            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
-        if not BUFFERS.fullmatch(short):
-            stripped[short] = array
-    return stripped
 
 
 def check_head(tensors, settings, directory):

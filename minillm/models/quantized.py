@@ -23,8 +23,7 @@ from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
 from .params import Params, gpt_shapes
-from .pretrained import (CONFIG, check_shapes, hugging_face_config, parse_config, read_json, read_tensors, strip_names,
-                         write_directory)
+from .pretrained import CONFIG, check_shapes, parse_config, read_json, read_tensors, settings_of, write_directory
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -125,7 +124,7 @@ def save_quantized(directory: AnyPath, model, eot_token: int | None = None) -> N
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], int8 = value.scales, True
     method = {METHOD: {"quant_method": "minillm", "bits": 8}} if int8 else {"dtype": "bfloat16"}
-    write_directory(directory, tensors, hugging_face_config(model.config, np.float32, eot_token) | method)
+    write_directory(directory, tensors, settings_of(model.config, np.float32, eot_token) | method)
 
 
 def is_quantized(directory: AnyPath) -> bool:
@@ -141,7 +140,7 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config({key: value for key, value in settings.items() if key != METHOD}, directory / CONFIG)
-    tensors = strip_names(read_tensors(directory), directory)
+    tensors = read_tensors(directory)
     check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
                     checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
