@@ -7,6 +7,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
@@ -31,6 +32,8 @@ class Ops(namedtuple("Ops", [name for spec in OPS.values() for name in functions
     """
 
     __slots__ = ()
+    if TYPE_CHECKING:
+        def __getattr__(self, name: str) -> Any: ...            # its fields are those of the table
 
     def _replace(self, **changed):
         """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
