@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from test_evaluate import TOK, model
+from small_models import TOK, model
 
 from minillm import GPT
 from minillm.__main__ import main

@@ -10,12 +10,12 @@ import pytest
 from cases import each, named_grads, named_outs, normal_like, pair, sample, supported
 from tolerances import assert_same_bits
 
-from minillm.kernels import select as registry
 from minillm.config import GPTConfig, TrainConfig
-from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW
+from minillm.kernels import select as registry
 from minillm.kernels.select import OPS, Dims, choices, select
+from minillm.models.gpt2 import GPT
 from minillm.train.loop import one_step
+from minillm.train.optim import AdamW
 
 if not registry._cpp:
     pytest.skip("no kernels are built", allow_module_level=True)
