@@ -78,9 +78,9 @@ def test_scored_says_whether_the_greedy_text_is_meant():
     greedy = TOK.encode_ordinary(samples.continuation(made, TOK, "the hen", 3))
     logits = made.forward(np.array([TOK.encode("the hen")]))[0][0, -1]
     best = int(logits.argmax())
-    assert harness.scored(made, TOK.encode("the hen"), [best])[1]
-    assert not harness.scored(made, TOK.encode("the hen"), [(best + 1) % TOK.vocab_size])[1]
-    assert harness.scored(made, TOK.encode("the hen"), greedy or [best])[0] < 0
+    assert harness.continuation_score(made, TOK.encode("the hen"), [best])[1]
+    assert not harness.continuation_score(made, TOK.encode("the hen"), [(best + 1) % TOK.vocab_size])[1]
+    assert harness.continuation_score(made, TOK.encode("the hen"), greedy or [best])[0] < 0
 
 
 def test_generation_ends_before_a_stop():
