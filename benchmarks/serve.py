@@ -33,7 +33,7 @@ def rows(options, peaks, progress=None):
     model, tokenizer = GPT(config, seed=0), byte_tokenizer(config.vocab_size)
     rounds, wrong, times = options.repeat or ROUNDS, [], {name: [] for name in ("library", *CLIENTS)}
     expected = [alone(model, tokenizer, i)[0] for i in range(max(CLIENTS))]
-    with running(Engine(model, tokenizer, n_rows=max(CLIENTS))) as url:
+    with running(Engine(model, tokenizer, n_slots=max(CLIENTS))) as url:
         asyncio.run(crowd(httpx, url, max(CLIENTS)))                # warm-up
         for done in range(rounds):
             times["library"].append(alone(model, tokenizer, 0)[1])

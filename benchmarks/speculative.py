@@ -42,7 +42,7 @@ def rows(options, peaks, progress=None):
 def differences(target, draft, prompt, length):
     """What is wrong with the greedy text of a draft: nothing, or the first token that differs."""
     plain = [step.token for step in steps(target, prompt, length, Sampling(0))]
-    guessed = [step.token for step in speculative.steps(target, draft, prompt, length, Sampling(0))]
+    guessed = [step.token for step in speculative.speculative_steps(target, draft, prompt, length, Sampling(0))]
     return [f"token {i} is {b}, the target's is {a}" for i, (a, b) in enumerate(zip(plain, guessed)) if a != b][:1]
 
 

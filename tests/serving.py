@@ -72,7 +72,7 @@ def wait_until(condition, seconds=60):
 
 
 def idle(engine):
-    return not engine.writers and not engine.waiting and len(engine.free) == engine.n_rows
+    return not engine.active and not engine.waiting and len(engine.free_slots) == engine.n_slots
 
 
 def alone(model, tokenizer, prompt, max_tokens, sampling, stop=()):

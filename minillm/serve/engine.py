@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -237,7 +238,7 @@ class Engine:
             if sequence.job.score:
                 self.score(sequence.job, sequence.fed - len(part), logits)
             if not sequence.prefilling:
-                self.sample(sequence, logits[-1])
+                self.next_token(sequence, logits[-1])
 
     def score(self, job: Job, start: int, logits: np.ndarray) -> None:
         """Log-probabilities of the prompt's own tokens: logits (T, V) follow its tokens from `start` on."""
@@ -253,16 +254,16 @@ class Engine:
         tokens = np.array([[sequence.seen[-1]] for sequence in ready])                         # (B, 1)
         logits = self.model.decode(tokens, self.cache, rows=np.array([sequence.slot for sequence in ready]), last=True)
         for sequence, row in zip(ready, logits[:, -1]):                                        # (B, 1, V) -> (V,)
-            self.sample(sequence, row)
+            self.next_token(sequence, row)
         self.metrics["step_seconds"].observe(time.perf_counter() - start)
 
     def speculate(self) -> None:
         """The next token of a sequence that is decoded speculatively."""
         for sequence in self.active[:]:
             if steps := sequence.speculative:
-                self.push(sequence, lambda steps=steps: next(steps))
+                self.push(sequence, partial(next, steps))
 
-    def sample(self, sequence: ActiveSequence, logits: np.ndarray) -> None:
+    def next_token(self, sequence: ActiveSequence, logits: np.ndarray) -> None:
         """Sample a token from logits (V,)."""
         job, logits = sequence.job, logits[:self.tokenizer.vocab_size]      # a model's vocabulary may be padded
         self.push(sequence, lambda: Step(*sample(logits, job.sampling, sequence.n_tokens, sequence.seen),

@@ -38,11 +38,11 @@ def test_the_terminal_says_what_the_model_says(talker, monkeypatch, capsys):
     assert f")\n{expected[2]}\n\n/set NAME VALUE" in said and "not read" not in said
 
 
-def test_colours_and_guesses_in_the_terminal(talker, monkeypatch, capsys):
+def test_colours_and_acceptance_in_the_terminal(talker, monkeypatch, capsys):
     plain = talk(monkeypatch, capsys, talker, ["the the the the"], "--temperature", "0", "--lookup", "--no-colour")
     painted = talk(monkeypatch, capsys, talker, ["the the the the"], "--temperature", "0", "--lookup", "--colour")
     assert "\x1b" not in plain and re.sub(r"\x1b\[[\d;]*m", "", painted) == plain and "\x1b[38;5;" in painted
-    assert re.search(r"\(\d+% of the guesses accepted, \d\.\d\d tokens a pass\)", plain)
+    assert re.search(r"\(\d+% of the draft tokens accepted, \d\.\d\d tokens a pass\)", plain)
 
 
 def test_numbers_are_set_as_they_are_written(talker, monkeypatch, capsys):

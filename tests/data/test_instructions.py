@@ -7,7 +7,7 @@ import pytest
 from minillm.data.sources import instructions
 from minillm.data.sources.stories import BOYS, GIRLS, log2_probability, stories
 from minillm.evaluate import safety
-from minillm.recipes import story as full
+from minillm.recipes import story
 
 
 def test_answers_do_what_is_asked():
@@ -66,11 +66,11 @@ def test_half_of_the_harmful_conversations_decline_and_all_of_the_pairs():
 
 
 def test_what_is_measured_on_was_never_trained_on():
-    trained = {r["messages"][0]["content"] for r in instructions.conversations(full.CHATS, 0)}
-    trained |= {r["prompt"][0]["content"] for r in instructions.refusals(full.PAIRS, 1)}
+    trained = {r["messages"][0]["content"] for r in instructions.conversations(story.CHATS, 0)}
+    trained |= {r["prompt"][0]["content"] for r in instructions.refusals(story.PAIRS, 1)}
     for half in instructions.HALVES:
-        held_out = instructions.safety_prompts(full.DELICATE, 1_000_000, half)
-        assert len(held_out) == full.DELICATE and not trained & {p["prompt"] for p in held_out}
+        held_out = instructions.safety_prompts(story.DELICATE, 1_000_000, half)
+        assert len(held_out) == story.DELICATE and not trained & {p["prompt"] for p in held_out}
     unseen = set(chain(*chain(*instructions.UNSEEN.values())))
     assert len(unseen) == 20 and not unseen & set(" ".join(trained | set(stories(300, 0))).replace(".", "").split())
 

@@ -6,8 +6,7 @@ import pytest
 
 from benchmarks import alignment
 from minillm.__main__ import main
-from minillm.recipes import story as full
-from minillm.recipes import story_report as full_report
+from minillm.recipes import story, story_report
 
 
 @pytest.fixture
@@ -15,14 +14,14 @@ def small(monkeypatch):
     words = "the and of to have with be that stone river cloud window paper silver engine garden letter morning".split()
     rng = random.Random(0)
     documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
-    monkeypatch.setattr(full, "pydoc_corpus", lambda: documents)
+    monkeypatch.setattr(story, "pydoc_corpus", lambda: documents)
     for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6),
                         ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
                         ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
-        monkeypatch.setattr(full, name, value)
-    monkeypatch.setattr(full, "planned", lambda model, data, config, minutes, steps: full.replace(config, steps=8, eval_every=4))
-    monkeypatch.setattr(full, "steps_for", lambda *rest: 3)
+        monkeypatch.setattr(story, name, value)
+    monkeypatch.setattr(story, "planned", lambda model, data, config, minutes, steps: story.replace(config, steps=8, eval_every=4))
+    monkeypatch.setattr(story, "steps_for", lambda *rest: 3)
 
 
 def test_every_stage_of_the_story(tmp_path, small, capsys):
@@ -59,5 +58,5 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
 
 def test_changes_are_shown_beside_the_figures():
     stages = [{"stage": "a", "followed": 0.25, "bpb docs": 2.0}, {"stage": "b", "followed": 0.75, "bpb docs": 2.5}]
-    found = full_report.stages_part(stages)
+    found = story_report.stages_part(stages)
     assert "0.750 (+0.500)" in found and "2.500 (+0.500)" in found and "0.250<" in found

@@ -20,18 +20,18 @@ def collect(engine, jobs):
     for job, pieces in zip(jobs, out):
         job.put = pieces.append
     engine.submit(jobs)
-    while engine.writers or engine.waiting:
+    while engine.active or engine.waiting:
         engine.step()
     return [("".join(p.text for p in pieces), [s.token for p in pieces for _, s in p.steps], pieces[-1].finish_reason)
             for pieces in out]
 
 
-@pytest.mark.parametrize("n_rows, chunk", [(1, 256), (3, 7), (16, 32), (5, 1)])
-def test_answers_do_not_depend_on_rows_or_chunks(model, tokenizer, n_rows, chunk):
+@pytest.mark.parametrize("n_slots, chunk", [(1, 256), (3, 7), (16, 32), (5, 1)])
+def test_answers_do_not_depend_on_slots_or_chunks(model, tokenizer, n_slots, chunk):
     def jobs():
         return [Job(tokenizer.encode(PROMPTS[i % 6] * (1 + i % 3)), 5 + i % 9, None, Sampling(seed=i))
                 for i in range(20)]
-    crowd = collect(Engine(model, tokenizer, n_rows, 64, chunk), jobs())
+    crowd = collect(Engine(model, tokenizer, n_slots, 64, chunk), jobs())
     assert crowd == [collect(Engine(model, tokenizer, 1, 1, chunk), [job])[0] for job in jobs()]
     assert len({answer[0] for answer in crowd}) > 15
 
@@ -103,10 +103,10 @@ class Gate:
 
 def test_a_full_queue_is_429(model, tokenizer):
     gate = Gate(model)
-    with running(gate, tokenizer, {"n_rows": 1, "n_waiting": 2}) as server, ThreadPoolExecutor(8) as pool:
+    with running(gate, tokenizer, {"n_slots": 1, "n_waiting": 2}) as server, ThreadPoolExecutor(8) as pool:
         body = {"prompt": "the", "max_tokens": 3, "temperature": 0}
         first = [pool.submit(server.client.post, "/v1/completions", json=body)]
-        wait_until(lambda: server.engine.writers)
+        wait_until(lambda: server.engine.active)
         first += [pool.submit(server.client.post, "/v1/completions", json=body) for _ in range(2)]
         wait_until(lambda: len(server.engine.waiting) == 2)
         for more in (body, body | {"stream": True}, body | {"n": 3}):
@@ -122,7 +122,7 @@ def test_a_client_that_leaves_frees_its_row(model, tokenizer):
     """Waiting, reading or writing; whole or streamed: the row goes to the next at once."""
     gate = Gate(model)
     body = {"prompt": "the", "max_tokens": 100, "temperature": 0}
-    with running(gate, tokenizer, {"n_rows": 1, "n_waiting": 8}) as server:
+    with running(gate, tokenizer, {"n_slots": 1, "n_waiting": 8}) as server:
         for stream in (False, True):
             gate.open.clear()
             for wanted in (1, 2):               # the first gets the row, the second waits

@@ -60,7 +60,7 @@ def test_a_crowd_gets_its_own_answers_and_nothing_is_left(model, tokenizer):
         body = {"prompt": prompt, "max_tokens": limit, "seed": seed, "temperature": 1.2}
         expected.append((body, alone(model, tokenizer, prompt, limit, Sampling(temperature=1.2, seed=seed))))
     statuses = {"whole": 200, "stream": 200, "leave": 200, "malformed": 400, "oversized": 413, "impossible": 400}
-    with running(model, tokenizer, {"n_rows": 16, "n_waiting": 400}) as server:
+    with running(model, tokenizer, {"n_slots": 16, "n_waiting": 400}) as server:
         asyncio.run(crowd(server.url, 60, expected))           # everything is allocated that ever is
         before = resident()
         seen = asyncio.run(crowd(server.url, 300, expected, seed=1))
@@ -80,7 +80,7 @@ def test_refused_requests_in_a_crowd_are_429_and_the_rest_is_right(model, tokeni
         async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=200)) as client:
             return await asyncio.gather(*(client.post("/v1/completions", json=body) for _ in range(150)))
 
-    with running(model, tokenizer, {"n_rows": 2, "n_waiting": 10}) as server:
+    with running(model, tokenizer, {"n_slots": 2, "n_waiting": 10}) as server:
         answers = asyncio.run(many(server.url))
     assert {answer.status_code for answer in answers} == {200, 429}
     assert all(a.json()["choices"][0]["text"] == text for a in answers if a.status_code == 200)

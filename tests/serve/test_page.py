@@ -72,7 +72,7 @@ def test_colours_and_percents():
 
 @pytest.fixture(scope="module")
 def served(talker):
-    """`minillm serve` with guesses by lookup, so that the page has an acceptance to show."""
+    """`minillm serve` with prompt lookup, so that the page has an acceptance to show."""
     for package in ("starlette", "uvicorn", "httpx"):
         pytest.importorskip(package)
     from serving import command
@@ -142,7 +142,7 @@ def test_a_server_that_filters_is_not_asked_for_tokens(talker, browser):
 
 
 def test_a_conversation_in_the_browser(page, served, tmp_path):
-    """Two turns: the answers are the API's, every token has its colour and its alternatives, the guesses are told."""
+    """Two turns: the answers are the API's, every token has its colour and its alternatives, the acceptance is told."""
     import httpx
     fill(page, temperature=0, max_tokens=30)
     messages = []
@@ -160,7 +160,7 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
     spans = page.locator(".assistant span").evaluate_all(
         "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
     assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
-    assert re.search(r"\d+ \+ 30 tokens · first after .* guesses accepted", page.locator("small").last.inner_text())
+    assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted", page.locator("small").last.inner_text())
     page.locator("[name=colour]").uncheck()
     colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
     assert colour == "rgba(0, 0, 0, 0)"
