@@ -18,7 +18,7 @@ from minillm.tokenizer.bpe import learn
 from minillm.tokenizer.formats import BYTE_ORDER, parse_merge
 from minillm.tokenizer.pretokenize import PATTERNS, compile_pattern
 
-core = fast.load()
+core = fast.load_extension()
 needs_core = pytest.mark.skipif(core is None, reason="the C++ tokenizer is not built")
 pytestmark = needs_core
 BUILT_IN = ("gpt2", "cl100k", "o200k")
