@@ -13,7 +13,7 @@ import numpy as np
 MIN_ROUNDS, MAX_ROUNDS = 5, 7
 BUDGET = 0.3            # seconds of timed calls per candidate, at least
 PAUSE = 0.03            # seconds between candidates: OpenBLAS's threads spin for 2^26 cycles after their work
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: operands of products, sums are float32
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: GEMM operands; accumulation is float32
 
 
 @dataclass(frozen=True)

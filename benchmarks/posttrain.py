@@ -1,8 +1,8 @@
-"""Does a reward teach? GRPO on sums (minillm/posttrain/tasks.py), from a model that was taught by a careless teacher.
+"""What GRPO gains on sums with verifiable answers (minillm/posttrain/tasks.py), from a model fine-tuned on noisy labels.
 
-For each seed: a GPT of 0.1M parameters is fine-tuned on sums of which half have a random answer, so it is right about half of
-the time; then it is rewarded for right answers. Written down: mean reward of sampled answers in the first and in the
-last tenth of the steps, and of greedy answers to problems it never saw, before and after.
+For each seed: a GPT of 0.1M parameters is fine-tuned on sums of which half have a random answer, so it is right about
+half of the time; then it is rewarded for right answers. Reported: mean reward of sampled answers in the first and in
+the last tenth of the steps, and of greedy answers to held-out problems, before and after.
 
     python -m benchmarks.posttrain --out benchmarks/results/DATE-grpo.json
 """
@@ -32,7 +32,7 @@ REWARD = {"steps": STEPS, "lr": 5e-4, "min_lr": 5e-5, "warmup": 5, "eval_every":
 
 
 def one_seed(seed, directory):
-    """Teach carelessly, then reward; returns the figures of one seed."""
+    """Fine-tune on noisy labels, then reward; returns the figures of one seed."""
     task, tokenizer = TASKS["addition-careless"], Tokenizer.train(["0123456789+=" * 3], 257)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), seed)
     examples = [example_of(record, tokenizer) for record in task.records(seed)]

@@ -1,7 +1,7 @@
-"""The server under load: tokens per second through HTTP with more and more clients at once, beside the library alone.
+"""Throughput of the server: tokens per second through HTTP with more and more concurrent clients, beside the library.
 
 One step of the batched decode reads every weight once for all clients, so together they should get far more than one
-gets alone, while each waits little longer. The model has random weights of the size that was asked for and a vocabulary
+gets alone, at little more latency. The model has random weights of the size that was asked for and a vocabulary
 of GPT-2's size; every client sends its own prompt and seed, and all answers must be those that they get alone.
 """
 import asyncio

@@ -13,7 +13,7 @@ def test_no_paths_or_host_names_in_the_description():
 
 def test_machine_limits_are_positive_and_say_what_they_are(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(machine, "PRODUCT", 64)
+    monkeypatch.setattr(machine, "GEMM", 64)
     monkeypatch.setattr(machine, "SECONDS", 0.01)
     found = machine.peaks(2, ("float32", "float64"), stream=2 ** 20)
     assert set(found) == {"memory", "float32", "float64"}
