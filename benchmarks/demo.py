@@ -16,12 +16,12 @@ from importlib.util import find_spec
 import numpy as np
 
 from minillm.config import GPTConfig, TrainConfig
-from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.data.shards.loader import Loader, sequential
-from minillm.models.gpt2 import GPT, initialise
-from minillm.train.optim import AdamW, cosine_schedule
+from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.kernels.select import select
+from minillm.models.gpt2 import GPT, initialise
 from minillm.train.loop import evaluate, one_step, rounded_weights
+from minillm.train.optim import AdamW, cosine_schedule
 
 from .workers import environment
 

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
-from minillm.storage.atomic import atomic_write
 from minillm.data.sources.conversations import example_of
 from minillm.posttrain.grpo import GRPO_COLUMNS, RewardData, grpo_step, mean_reward, validate_reward
 from minillm.posttrain.sft import ChatData
 from minillm.posttrain.tasks import TASKS
+from minillm.storage.atomic import atomic_write
 from minillm.train.loop import read_log, train
 
 from . import machine

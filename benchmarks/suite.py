@@ -8,8 +8,8 @@ from datetime import date
 from inspect import isgenerator
 from pathlib import Path
 
-from minillm.progress import Progress
 from minillm.kernels.select import OPS, Dims
+from minillm.progress import Progress
 
 from . import attention_lengths, decode, dedup, demo, machine, report, serve, speculative, step, tokenizer
 from .ops import GPT2, op_rows

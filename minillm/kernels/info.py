@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..version import __version__
 from . import load as kernels
 from . import select as registry
-from ..version import __version__
 
 FEATURES = sorted(set().union(*kernels.NEEDS.values()))       # of the CPU, those that kernels are built for
 OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without

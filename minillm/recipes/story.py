@@ -13,7 +13,7 @@ there is none, or a loss, that is seen, too. The report is one HTML page.
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 

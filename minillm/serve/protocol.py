@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
