@@ -60,7 +60,7 @@ def same_sums(candidate, values, first):
 
 
 def attend(job):
-    """() -> [MB by which the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward (in a worker)."""
+    """In a worker: () -> [MB that the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward."""
     function = {"minillm": minillm_side, "torch": torch_side}[job["side"]](job["threads"])
     function(*inputs(64))                                # code and threads are in memory
     time.sleep(0.1)
@@ -69,7 +69,8 @@ def attend(job):
 
     def run():
         out, dqkv = function(qkv, dout)
-        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")), float(abs(dqkv).sum(dtype="float64"))]
+        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")),
+                float(abs(dqkv).sum(dtype="float64"))]
 
     return run
 

@@ -1,9 +1,10 @@
 """Autoregressive decoding: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
 
-Decoding is memory-bandwidth bound: a token reads every weight once, and the KV cache of its context. So its floor is the
-time that a plain read of as many bytes takes, and that read takes turns with the candidates. Three races: steps of one
-sequence; ours of eight sequences batched, for which one pass over the weights serves all; and the prefill of a prompt,
-which is compute bound. All start from the same random weights, and their logits must agree before anything is timed.
+Decoding is memory-bandwidth bound: a token reads every weight once, and the KV cache of its context. So its floor is
+the time that a plain read of as many bytes takes, and that read takes turns with the candidates. Three races: steps of
+one sequence; ours of eight sequences batched, for which one pass over the weights serves all; and the prefill of a
+prompt, which is compute bound. All start from the same random weights, and their logits must agree before anything is
+timed.
 """
 import numpy as np
 

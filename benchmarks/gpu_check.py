@@ -110,12 +110,12 @@ def cases(small, variants=VARIANTS):
 
 
 def check_case(module, variant, dtype, HS, T, causal):
-    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows; three runs give equal bits."""
+    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows; three runs: equal bits."""
     rng = np.random.default_rng(HS + T)
     B, NH = (1, 2) if T > 500 else (2, 3)
     qkv, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, 3 * NH * HS), (B, T, NH * HS)))
     precision = dtype
-    if variant in TENSOR_CORES and dtype == "float32":         # what it computes with; compare on numbers that it can hold
+    if variant in TENSOR_CORES and dtype == "float32":      # compare on numbers that its bf16 operands can hold
         qkv, dout = ((x.view("uint32") & 0xffff0000).view("float32") for x in (qkv, dout))
         precision = "bfloat16"
     forward, backward = (getattr(module, f"attention_{way}_{variant}") for way in ("forward", "backward"))
@@ -130,7 +130,7 @@ def check_case(module, variant, dtype, HS, T, causal):
 
 
 def gradient_is_fine(errors, precision, T):
-    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides, within the limit."""
+    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides."""
     return errors[0] < LIMITS[precision] and errors[1] < LIMITS[precision] * (3 if T == 1 else 1)
 
 

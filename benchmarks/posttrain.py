@@ -1,4 +1,4 @@
-"""What GRPO gains on sums with verifiable answers (minillm/posttrain/tasks.py), from a model fine-tuned on noisy labels.
+"""Gains of GRPO on sums with verifiable answers (minillm/posttrain/tasks.py), after fine-tuning on noisy labels.
 
 For each seed: a GPT of 0.1M parameters is fine-tuned on sums of which half have a random answer, so it is right about
 half of the time; then it is rewarded for right answers. Reported: mean reward of sampled answers in the first and in
@@ -44,9 +44,9 @@ def one_seed(seed, directory):
     train(model, data, TrainConfig(**REWARD, seed=seed), directory / "rewarded", step=grpo_step(taught),
           validate=validate_reward, columns=GRPO_COLUMNS)
     rewards = [row["reward"] for row in read_log(directory / "rewarded")]
-    return {"seed": seed, "first": statistics.mean(rewards[:STEPS // 10]), "last": statistics.mean(rewards[-STEPS // 10:]),
-            "held_out_before": before, "held_out_after": mean_reward(model, data),
-            "seconds": time.perf_counter() - started}
+    return {"seed": seed, "first": statistics.mean(rewards[:STEPS // 10]),
+            "last": statistics.mean(rewards[-STEPS // 10:]), "held_out_before": before,
+            "held_out_after": mean_reward(model, data), "seconds": time.perf_counter() - started}
 
 
 def main():

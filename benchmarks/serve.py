@@ -18,6 +18,7 @@ from minillm.serve import listen
 from minillm.serve.engine import Engine
 from minillm.tokenizer.formats import BYTE_ORDER
 
+from .measure import report_row
 from .step import sizes
 
 CLIENTS, ROUNDS, TOKENS, TEMPERATURE = (1, 2, 4, 8, 16), 5, 24, 0.7
@@ -52,11 +53,9 @@ def rows(options, peaks, progress=None):
 def row(dims, name, seconds, one):
     clients = 1 if name == "library" else name
     rate, first = (n * TOKENS / statistics.median(s) for n, s in ((clients, seconds), (1, one)))
-    return {"op": "serve", "dims": dims, "direction": "generate", "dtype": "float32",
-            "candidate": "library" if name == "library" else f"{clients} client{'s' * (clients > 1)}",
-            "median_ms": 1e3 * statistics.median(seconds), "low_ms": 1e3 * min(seconds), "high_ms": 1e3 * max(seconds),
-            "samples": len(seconds), "tokens_per_second": rate, "x_minillm": rate / first,
-            "gflops": None, "gbs": None, "peak_percent": None, "bound": None}
+    candidate = "library" if name == "library" else f"{clients} client{'s' * (clients > 1)}"
+    return report_row("serve", dims, "generate", candidate, "float32", seconds, tokens_per_second=rate,
+                      x_minillm=rate / first)
 
 
 def byte_tokenizer(vocab_size):

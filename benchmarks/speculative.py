@@ -15,6 +15,8 @@ from minillm.generation.decode import steps
 from minillm.generation.sampling import Sampling
 from minillm.recipes.draft_pair import prompts_from, race, relative_costs
 
+from .measure import report_row
+
 KS, TEMPERATURES = (3, 5, 8), (0.0, 0.8)
 PROMPTS, LENGTH = 8, 96
 
@@ -62,8 +64,7 @@ def measured(target, name, draft, prompts, k, length):
 
 
 def row(dims, candidate, seconds, figures):
-    """One line of the report; times are milliseconds a token."""
+    """One line of the report, with quartiles; times are milliseconds a token."""
     low, median, high = (1e3 * float(value) for value in np.quantile(seconds, (0.25, 0.5, 0.75)))
-    return {"op": "speculative", "dims": dims, "direction": "generate", "candidate": candidate, "dtype": "float32",
-            "median_ms": median, "low_ms": low, "high_ms": high, "samples": len(seconds), "gflops": None, "gbs": None,
-            "peak_percent": None, "bound": None, "tokens_per_second": 1e3 / median, **figures}
+    return report_row("speculative", dims, "generate", candidate, "float32", seconds, low_ms=low, high_ms=high,
+                      tokens_per_second=1e3 / median, **figures)

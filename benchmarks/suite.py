@@ -107,7 +107,7 @@ def run_parts(document, parts, options):
 
 
 def findings_of(name, own, peaks):
-    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part hands them on as it goes."""
+    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part yields them."""
     if name in SPECIAL:
         findings = SPECIAL[name](own, peaks, Progress(name, unit="round"))
         return findings if isgenerator(findings) else [findings]

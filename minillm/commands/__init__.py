@@ -14,8 +14,8 @@ def printer(as_json: bool) -> Callable[[str], None]:
 
 def command(commands: Commands, name: str, function: Callable[[Namespace], int | None] | None, summary: str,
             example: str) -> ArgumentParser:
-    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None has
-    actions below it."""
+    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None
+    has actions below it."""
     form = RawDescriptionHelpFormatter if "\n" in example else HelpFormatter
     p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}", formatter_class=form)
     p.set_defaults(function=function)

@@ -29,7 +29,7 @@ def chat(args: Namespace) -> None:
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
     talk = Talk(generator, sampling, args.max_new_tokens, colour, args.system, text_maker(args))
     if sys.stdin.isatty():
-        print(f"{args.model}: {generator.model.config.block_size} tokens of context. /help lists what else you can say.")
+        print(f"{args.model}: context length {generator.model.config.block_size}. /help lists what else you can say.")
     while (line := read_line()) is not None:
         if not talk.hear(line):
             return

@@ -13,8 +13,9 @@ def distill(args: Namespace) -> None:
     check_arguments(args)
     if args.target is None:
         results = draft_pair.make_pair(
-            args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens, args.seed, args.backend,
-            say, n_layer=args.layers, n_embd=args.width, temperature=args.temperature, weight=args.weight)
+            args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens, args.seed,
+            args.backend, say, n_layer=args.layers, n_embd=args.width, temperature=args.temperature,
+            weight=args.weight)
     else:
         results = draft_pair.make_draft(
             args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
@@ -32,13 +33,14 @@ def check_arguments(args: Namespace) -> None:
     if args.target is None and args.data:
         raise ValueError("--data needs a TARGET: without one both models learn the bundled corpus")
     if args.target is not None and args.corpus:
-        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET learns on")
+        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET "
+                         "learns on")
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "distill", distill, "distil a draft model for speculative decoding from a target (without TARGET, "
-                "train both on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside the theory",
-                EXAMPLE)
+    p = command(commands, "distill", distill, "distil a draft model for speculative decoding from a target (without "
+                "TARGET, train both on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside "
+                "the theory", EXAMPLE)
     p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one "
                    "of 30M parameters into OUT/target, its draft into OUT/draft)")
     p.add_argument("--out", required=True, help="run directory of the draft, or of both")
@@ -52,5 +54,6 @@ def add(commands: Commands) -> None:
     p.add_argument("--temperature", type=float, default=1.0, help="of the loss; above 1 improbable tokens count more")
     p.add_argument("--weight", type=float, default=0.9,
                    help="of the teacher's distribution against the text (default: %(default)s)")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="a pass, in the report (default: %(default)s)")
+    p.add_argument("--draft-tokens", type=int, default=4, metavar="K",
+                   help="a pass, in the report (default: %(default)s)")
     add_common(p, json=True)

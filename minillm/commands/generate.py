@@ -69,7 +69,8 @@ def add(commands: Commands) -> None:
                    "from its second half")
     add_sampling(p)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
-    p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to sample, with seeds SEED, SEED + 1, ...")
+    p.add_argument("--samples", type=int, default=1, metavar="N",
+                   help="texts to sample, with seeds SEED, SEED + 1, ...")
     p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N most probable")
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
     add_filter(p)

@@ -14,8 +14,8 @@ minillm train --data README.md --out runs/blank --vocab-size 257 --set n_layer=2
 minillm sft runs/blank --data addition-careless --out runs/sums --set train.steps=400 --set train.lr=2e-3 \\
   --set train.batch_size=32                                      # its teacher gets half of the sums wrong
 minillm grpo runs/sums --task addition --out runs/rewarded -n 4 --set train.lr=5e-4
-(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or never,
-has groups of answers that are all alike.)"""
+(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or
+never, has groups of answers that are all alike.)"""
 LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
@@ -83,21 +83,20 @@ def add(commands: Commands) -> None:
     p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a "
                    "step (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.1, help="KL penalty: strength of the pull to the reference (default: "
-                   "%(default)s)")
+    p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference (default: %(default)s)")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
     p.add_argument("--reference-free", action="store_true", help="no reference model (default: the base)")
     p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it "
                    "does not become less likely along with the other (default: %(default)s)")
 
-    p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program finds right",
-                GRPO_EXAMPLE)
+    p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
+                "finds right", GRPO_EXAMPLE)
     add_shared(p)
     p.add_argument("--task", default="addition", help="addition, or addition-2-digits (default: %(default)s)")
     p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
     p.add_argument("--group", type=int, default=8, help="answers sampled for each problem (default: %(default)s)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")
-    p.add_argument("--clip", type=float, default=0.2, help="of the probability ratio to 1 +- CLIP (default: %(default)s)")
+    p.add_argument("--clip", type=float, default=0.2, help="of probability ratios to 1 +- CLIP (default: %(default)s)")
     p.add_argument("--beta", type=float, default=0.04, help="KL penalty against the base (default: %(default)s)")
 
 

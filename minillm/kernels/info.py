@@ -21,7 +21,8 @@ OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": 
 def installation() -> dict[str, Any]:
     """Versions, the CPU, kernels and ops as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
-            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
             "cpu_features": [name for name in FEATURES if name in kernels.cpu_flags()],
             "instruction_sets": kernels.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
             "other_modules": {name: find_spec(f"{kernels.EXTENSIONS}.{name}") is not None for name in OTHER},

@@ -224,7 +224,8 @@ def content(message: dict, i: int) -> str:
     value = message.get("content")
     parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(
-            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts):
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in parts):
         raise ApiError(400, f"messages[{i}].content must be a string, or a list of parts of type text.",
                        f"messages[{i}].content", "invalid_type")
     return "".join(part["text"] for part in parts)

@@ -63,7 +63,7 @@ class Tokenizer:
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
         Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`:
-        which of two equally frequent pairs comes first (train.py). `threads` count words (default: one a core; C++ only).
+        which of two equally frequent pairs comes first (train.py). `threads` count words (C++ only; None: all cores).
         stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
         Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
         no text, unknown pattern, not UTF-8.

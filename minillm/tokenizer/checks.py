@@ -1,4 +1,4 @@
-"""Validation of vocabularies, merges, special tokens and texts: each function returns what it found or raises ValueError.
+"""Validation of vocabularies, merges, special tokens and texts; each function returns what it found or raises.
 
 A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
 ids for some texts, silently.

@@ -9,8 +9,10 @@ from benchmarks import report, suite
 
 
 def test_tokenizer_tables_have_a_line_a_candidate(tmp_path):
-    rows = [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250), tokenizer_row("train", "8000 1 thread", "train", "a", 9),
-            tokenizer_row("encode", "prose 1 thread", "warm", "minillm", 480), tokenizer_row("stream", "1 GB 1 thread", "stream", "a", 7),
+    rows = [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250),
+            tokenizer_row("train", "8000 1 thread", "train", "a", 9),
+            tokenizer_row("encode", "prose 1 thread", "warm", "minillm", 480),
+            tokenizer_row("stream", "1 GB 1 thread", "stream", "a", 7),
             tokenizer_row("encode", "prose 1 thread", "cold", "a", 15)]
     (tmp_path / "results.json").write_text(json.dumps(EMPTY | {"rows": rows}))
     (tmp_path / "README.md").write_text("\n".join(["<!-- benchmarks -->", *report.TOKENIZER_MARKERS]))
@@ -18,7 +20,8 @@ def test_tokenizer_tables_have_a_line_a_candidate(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("<!-- benchmarks -->\n<!-- benchmarks tokenizer -->\n")
     for line in ("|  | prose 1 thread cold | prose 1 thread warm |", "| minillm | 250 | 480 |", "| a | 15 | - |",
-                 "|  | 8k tokens |", "| a | 1.50 (99) |", "A stream of 1 GB through `encode_iterable`, an id at a time: 7 MB/s"):
+                 "|  | 8k tokens |", "| a | 1.50 (99) |",
+                 "A stream of 1 GB through `encode_iterable`, an id at a time: 7 MB/s"):
         assert line in text
 
 

@@ -12,7 +12,8 @@ def test_speculative_measures_a_pair(tmp_path, capsys):
     tokenizer = Tokenizer.train(["some text about a fox " * 20], 270, special_tokens=["<|endoftext|>"])
     for name, width in (("target", 16), ("draft", 8)):
         GPT(GPTConfig(1, 1, width, 32, tokenizer.vocab_size), 1).save_pretrained(tmp_path / name)
-    write_shards([(f"text {i}", "a fox about some text " * 9) for i in range(30)], tokenizer, tmp_path / "target" / "data")
+    write_shards([(f"text {i}", "a fox about some text " * 9) for i in range(30)], tokenizer,
+                 tmp_path / "target" / "data")
     where = ["--target", str(tmp_path / "target"), "--draft", str(tmp_path / "draft")]
     code, document = run_json(tmp_path, "speculative", *where)
     found = {row["candidate"] for row in document["rows"]}

@@ -20,7 +20,8 @@ def test_step_on_a_tiny_model(tmp_path):
 def test_steps_with_and_without_the_copy_of_weights_race(tmp_path):
     """The one with it takes part only where it is named; both compute the same."""
     names = ["minillm bf16", "minillm bf16 (copy)"]
-    code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only", ",".join(names))
+    code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only",
+                              ",".join(names))
     one, other = document["rows"]
     assert code == 0 and [one["candidate"], other["candidate"]] == names and one["losses"] == other["losses"]
     assert names[1] not in [candidate["name"] for candidate in step.chosen(step.candidates(), None)]

@@ -79,7 +79,8 @@ def slots(prompts):
     """Names, deeds, and each deed with the form of its scene, of some prompts."""
     names, words = set("|".join((GIRLS, BOYS)).split("|")), [re.findall(r"\w+", p["prompt"]) for p in prompts]
     deeds = set(chain(*instructions.DEEDS, *chain(*instructions.UNSEEN.values())))
-    scenes = {(form, deed) for w in words for form in {"Then", "In", "meets"} & set(w[-9:]) for deed in deeds & set(w[-2:])}
+    scenes = {(form, deed) for w in words for form in {"Then", "In", "meets"} & set(w[-9:])
+              for deed in deeds & set(w[-2:])}
     return set().union(*(names & set(w) for w in words)), {deed for _, deed in scenes}, scenes
 
 

@@ -12,7 +12,8 @@ def test_the_command_measures_and_compares(tmp_path, capsys):
         TOK.save(tmp_path / name)
     text = tmp_path / "text.txt"
     text.write_text("the hen says cluck and the cow says moo", encoding="utf-8")
-    questions = write_records(tmp_path / "q.jsonl", [{"prompt": "the hen", "choices": [" moo", " cluck"], "answer": 1}] * 3)
+    questions = write_records(tmp_path / "q.jsonl",
+                              [{"prompt": "the hen", "choices": [" moo", " cluck"], "answer": 1}] * 3)
     answers = write_records(tmp_path / "g.jsonl", [{"prompt": "the hen", "answer": "cluck"}])
     tasks = f"ppl,bpb,samples,memory,mc:{questions},gen:{answers}"
     command = ["eval", str(tmp_path / "a"), "--tasks", tasks, "--data", str(text)]

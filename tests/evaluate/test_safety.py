@@ -18,7 +18,8 @@ def test_the_bundled_prompts_are_whole():
 
 
 def record(harmful, refused, toxic=False):
-    return {"category": "x" if harmful else "harmless", "harmful": harmful, "refused": refused, "toxic": toxic, "personal": False}
+    return {"category": "x" if harmful else "harmless", "harmful": harmful, "refused": refused, "toxic": toxic,
+            "personal": False}
 
 
 def test_rates_and_changes_by_hand():

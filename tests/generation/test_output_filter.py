@@ -40,6 +40,7 @@ def test_sentences_join_to_the_text():
 def test_toxic_sentences_are_removed():
     pytest.importorskip("profanity_check")
     check = OutputFilter(toxicity=0.8)
-    assert check("The hen is here. You are a stupid fucking idiot! Good night.") == "The hen is here. [removed] Good night."
+    said = check("The hen is here. You are a stupid fucking idiot! Good night.")
+    assert said == "The hen is here. [removed] Good night."
     with pytest.raises(ValueError, match="toxicity must be a probability"):
         OutputFilter(toxicity=2.0)

@@ -197,7 +197,8 @@ def test_greedy_is_the_targets_text(backend, draft):
         for penalty in (1.0, 1.6):
             plain = generate(target, prompt, 25, temperature=0, repetition_penalty=penalty)[len(prompt):]
             sampling = Sampling(0, repetition_penalty=penalty, seed=k)
-            assert plain == [s.token for s in speculative_steps(target, chosen, prompt, 25, sampling, k=k, counts=counts)]
+            found = speculative_steps(target, chosen, prompt, 25, sampling, k=k, counts=counts)
+            assert plain == [s.token for s in found]
     assert counts.accepted > 0 and (draft == "itself" or counts.acceptance < 1)
 
 
@@ -210,7 +211,8 @@ def test_greedy_through_the_compiled_step(backend):
     for prompt, k in itertools.product(([3, 1, 4], list(range(40))), (1, 5, 20)):
         plain, counts = generate(target, prompt, 50, temperature=0)[len(prompt):], Counts()
         for guesser in (draft, target, Lookup(97)):
-            assert plain == [s.token for s in speculative_steps(target, guesser, prompt, 50, Sampling(0), k=k, counts=counts)]
+            found = speculative_steps(target, guesser, prompt, 50, Sampling(0), k=k, counts=counts)
+            assert plain == [s.token for s in found]
         assert 0 < counts.acceptance < 1
 
 
@@ -251,7 +253,8 @@ def test_stop_ends_the_text_inside_a_pass():
     target = rough_model()
     plain = generate(target, [3], 20, temperature=0)[1:]
     stop = plain[6]
-    assert plain[:plain.index(stop) + 1] == [s.token for s in speculative_steps(target, target, [3], 20, Sampling(0), stop)]
+    found = [s.token for s in speculative_steps(target, target, [3], 20, Sampling(0), stop)]
+    assert found == plain[:plain.index(stop) + 1]
 
 
 # ---- lookup, counts, errors ---------------------------------------------------------------------------------------
@@ -293,4 +296,5 @@ def test_theory():
 ], ids=["k", "lookup", "ids", "length", "draft"])
 def test_bad_requests_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        list(speculative_steps(**{"target": rough_model(), "draft": Lookup(37), "ids": [1], "max_new_tokens": 3} | changes))
+        list(speculative_steps(**{"target": rough_model(), "draft": Lookup(37), "ids": [1], "max_new_tokens": 3,
+                                  **changes}))

@@ -36,7 +36,7 @@ def test_answers_do_not_depend_on_slots_or_chunks(model, tokenizer, n_slots, chu
     assert len({answer[0] for answer in crowd}) > 15
 
 
-def guessing(model, tokenizer, kind):
+def speculating(model, tokenizer, kind):
     """An engine with a draft: the text itself, or a model near enough to the target to be right now and then."""
     if kind == "lookup":
         return Engine(model, tokenizer, 4, 64, draft=Lookup(model.config.vocab_size))
@@ -46,12 +46,12 @@ def guessing(model, tokenizer, kind):
 
 
 @pytest.mark.parametrize("kind", ["lookup", "model"])
-def test_guessing_ahead_changes_no_answer_that_must_repeat(model, tokenizer, kind):
-    """Greedy alone: guessed, and the same tokens. Seeded, or in a crowd: not guessed. Unseeded alone: guessed."""
+def test_speculation_changes_no_answer_that_must_repeat(model, tokenizer, kind):
+    """Greedy alone: speculative, the same tokens. Seeded, or in a crowd: plain. Unseeded alone: speculative."""
     def job(prompt, repeatable=True, **sampling):
         return Job(tokenizer.encode(prompt), 30, None, Sampling(**sampling), top=2, repeatable=repeatable)
 
-    engine, plain = guessing(model, tokenizer, kind), Engine(model, tokenizer, 4, 64)
+    engine, plain = speculating(model, tokenizer, kind), Engine(model, tokenizer, 4, 64)
     for prompt in PROMPTS:
         greedy = job(prompt, temperature=0)
         assert collect(engine, [greedy]) == collect(plain, [job(prompt, temperature=0)])
@@ -118,14 +118,14 @@ def test_a_full_queue_is_429(model, tokenizer):
         assert server.client.post("/v1/completions", json=body).status_code == 200
 
 
-def test_a_client_that_leaves_frees_its_row(model, tokenizer):
-    """Waiting, reading or writing; whole or streamed: the row goes to the next at once."""
+def test_a_client_that_leaves_frees_its_slot(model, tokenizer):
+    """Waiting, in prefill or decoding; whole or streamed: the slot goes to the next at once."""
     gate = Gate(model)
     body = {"prompt": "the", "max_tokens": 100, "temperature": 0}
     with running(gate, tokenizer, {"n_slots": 1, "n_waiting": 8}) as server:
         for stream in (False, True):
             gate.open.clear()
-            for wanted in (1, 2):               # the first gets the row, the second waits
+            for _ in range(2):                  # the first gets the slot, the second waits
                 with pytest.raises(httpx.ReadTimeout):
                     httpx.post(server.url + "/v1/completions", json=body | {"stream": stream}, timeout=0.3)
             gate.open.set()

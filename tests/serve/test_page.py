@@ -160,7 +160,8 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
     spans = page.locator(".assistant span").evaluate_all(
         "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
     assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
-    assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted", page.locator("small").last.inner_text())
+    assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted",
+                     page.locator("small").last.inner_text())
     page.locator("[name=colour]").uncheck()
     colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
     assert colour == "rgba(0, 0, 0, 0)"
