@@ -24,7 +24,7 @@ def parameters_of(job):
 
 
 def hidden(p, config, tokens, attend, start=0):
-    """tokens (B, T) at positions start... -> the last residual stream (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
+    """tokens (B, T) at positions start... -> residual stream (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
     B, T = tokens.shape
     C, NH, eps = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
     x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][start:start + T]

@@ -20,7 +20,7 @@ def small(monkeypatch):
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
                         ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
         monkeypatch.setattr(story, name, value)
-    monkeypatch.setattr(story, "planned", lambda model, data, config, *rest: story.replace(config, steps=8, eval_every=4))
+    monkeypatch.setattr(story, "planned", lambda model, data, config, *_: story.replace(config, steps=8, eval_every=4))
     monkeypatch.setattr(story, "steps_for", lambda *rest: 3)
 
 
