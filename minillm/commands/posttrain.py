@@ -68,6 +68,12 @@ def lora_of(args: Namespace) -> dict | None:
 
 
 def add(commands: Commands) -> None:
+    add_sft(commands)
+    add_dpo(commands)
+    add_grpo(commands)
+
+
+def add_sft(commands: Commands) -> None:
     p = command(commands, "sft", sft, "fine-tune a model on conversations",
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
@@ -76,6 +82,8 @@ def add(commands: Commands) -> None:
                    help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
                    "answers are right, or addition-careless, of whose half are random")
 
+
+def add_dpo(commands: Commands) -> None:
     p = command(commands, "dpo", dpo, "direct preference optimization: which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
@@ -89,6 +97,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it "
                    "does not become less likely along with the other (default: %(default)s)")
 
+
+def add_grpo(commands: Commands) -> None:
     p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
                 "finds right", GRPO_EXAMPLE)
     add_shared(p)

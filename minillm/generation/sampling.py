@@ -72,7 +72,7 @@ def distribution(logits: np.ndarray, sampling: Sampling, seen_ids: Sequence[int]
     if sampling.temperature == 0:
         return (np.arange(len(z)) == z.argmax()).astype(np.float64)
     if sampling.top_k is not None and sampling.top_k < len(z):          # no temperature changes the order
-        np.putmask(z, ~likeliest(z, sampling.top_k), -np.inf)
+        np.putmask(z, ~top_k_mask(z, sampling.top_k), -np.inf)
     w = weights(z, top, sampling.temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
         w *= nucleus(w, sampling.top_p)
@@ -109,7 +109,7 @@ def weights(z: np.ndarray, top: float, temperature: float) -> np.ndarray:
     return np.exp(z, out=z)
 
 
-def likeliest(values: np.ndarray, count: int) -> np.ndarray:
+def top_k_mask(values: np.ndarray, count: int) -> np.ndarray:
     """Mask (V,) of the `count` largest; of equal ones at the edge, the first."""
     return cut(values, np.partition(values, -count)[-count], count)
 
@@ -168,7 +168,7 @@ def top_logprobs(logits: np.ndarray, n: int) -> list[tuple[int, float]]:
     n = min(n, len(logits))
     if n < 1:
         return []
-    best, total = np.flatnonzero(likeliest(logits, n)), log_sum_exp(logits)
+    best, total = np.flatnonzero(top_k_mask(logits, n)), log_sum_exp(logits)
     best = best[np.argsort(-logits[best], kind="stable")]
     return [(int(token), float(logits[token] - total)) for token in best]
 

@@ -28,7 +28,7 @@ def rough_model(backend="numpy", config=CONFIG):
 @pytest.mark.parametrize("prompt", [[3], [3, 1, 4], list(range(9)), list(range(30))], ids=len)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_cache_changes_nothing(backend, prompt, settings):
-    """Also beyond block_size (9): both roads drop the same oldest half and read the rest again from position 0."""
+    """Also beyond block_size (9): both branches drop the same oldest half and read the rest again from position 0."""
     model = rough_model(backend)
     cached, plain = (generate(model, prompt, 25, use_cache=use, **settings) for use in (True, False))
     assert cached == plain and cached[:len(prompt)] == prompt and len(cached) == len(prompt) + 25
