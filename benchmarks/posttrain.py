@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
 from minillm.storage.atomic import atomic_write
-from minillm.tokenizer.chat_template import example_of
+from minillm.data.sources.conversations import example_of
 from minillm.posttrain.grpo import GRPO_COLUMNS, RewardData, grpo_step, mean_reward, validate_reward
 from minillm.posttrain.sft import ChatData
 from minillm.posttrain.tasks import TASKS

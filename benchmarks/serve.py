@@ -11,7 +11,8 @@ import time
 from dataclasses import replace
 
 from minillm import GPT, Tokenizer
-from minillm.generation.decode import TextStream, steps
+from minillm.generation.text import TextStream
+from minillm.generation.decode import steps
 from minillm.generation.sampling import Sampling
 from minillm.serve import listen
 from minillm.serve.engine import Engine

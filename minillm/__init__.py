@@ -1,11 +1,14 @@
 """minillm: a language model from scratch, every derivative by hand, in NumPy and C++."""
+from . import ops, optim
 from .config import GPTConfig, TrainConfig
-from .generation.decode import generate
+from .generate import generate
 from .gradcheck import gradcheck
-from .models.gpt2 import GPT
-from .train.optim import AdamW
 from .kernels.select import select
+from .models.gpt2 import GPT
+from .models.load import load_model
+from .optim import AdamW
 from .tokenizer import Tokenizer
 from .version import __version__
 
-__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate"]
+__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate", "load_model", "ops",
+           "optim", "__version__"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from minillm import GPT, GPTConfig, Tokenizer
-from minillm.generation.decode import TextStream, steps
+from minillm.generation.decode import steps
+from minillm.generation.text import TextStream
 from minillm.serve.engine import Engine
 
 pytest.importorskip("starlette")

@@ -231,8 +231,9 @@ def talk(monkeypatch, capsys, run, lines, *options):
 def test_the_terminal_says_what_the_model_says(run, monkeypatch, capsys):
     """The first answer is that of the library on the same template; /again changes the seed; settings that are wrong
     are told, and change nothing."""
-    from minillm.generation.decode import TextStream, steps
+    from minillm.generation.decode import steps
     from minillm.generation.sampling import Sampling
+    from minillm.generation.text import TextStream
     tokenizer, model = Tokenizer.from_pretrained(run), GPT.from_pretrained(run)
     said = talk(monkeypatch, capsys, run, ["hello", "/again", "/set top_k 0", "/set colour 1", "/set seed 0",
                                            "/clear", "hello", "", "/help", "/quit", "not read"], "--temperature", "1")

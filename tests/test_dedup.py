@@ -251,7 +251,7 @@ def test_stopped_anywhere_the_old_output_stays(tmp_path, monkeypatch, stage):
 
 def test_killed_leaves_no_output_and_the_next_run_cleans_up(tmp_path):
     write_jsonl(tmp_path / "in", corpus())
-    program = ("import sys, time; from minillm.data import dedup, duplicates; "
+    program = ("import sys, time; from minillm.data.dedup import dedup, stages as duplicates; "
                "duplicates.summary = lambda *_: (print('there', flush=True), time.sleep(60)); "
                f"dedup.dedup([{str(tmp_path / 'in')!r}], {str(tmp_path / 'out.jsonl')!r})")
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

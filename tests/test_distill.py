@@ -8,10 +8,10 @@ import pytest
 from minillm.__main__ import main
 from minillm.config import GPTConfig, TrainConfig
 from minillm.gradcheck import check_model
+from minillm.kernels.select import OPS, Dims, functions, select
 from minillm.models.gpt2 import GPT
 from minillm.ops import cross_entropy_forward, distillation_loss_backward, distillation_loss_forward
 from minillm.posttrain.distill import distill_step, distillation_grads
-from minillm.kernels.select import OPS, Dims, functions, select
 
 TEACHER = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23)
 STUDENT = GPTConfig(n_layer=1, n_head=1, n_embd=6, block_size=8, vocab_size=23, dropout=0.1)
@@ -148,8 +148,8 @@ def test_distill_on_other_text_and_without_any(target, tmp_path, capsys):
 
 
 def test_the_recipe_trains_both(tmp_path, capsys, monkeypatch):
-    from minillm.recipes import quickstart
     from minillm.recipes import draft_pair as pair
+    from minillm.recipes import quickstart
     monkeypatch.setattr(quickstart, "STORIES", 150)
     monkeypatch.setattr(pair, "TARGET", {"n_layer": 1, "n_head": 1, "n_embd": 16})
     monkeypatch.setattr(pair, "BLOCK", {"stories": 32})

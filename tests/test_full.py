@@ -7,11 +7,12 @@ from itertools import chain
 import pytest
 
 from benchmarks import alignment
-from minillm.recipes import story as full, story_report as full_report
-from minillm.evaluate import safety
 from minillm.__main__ import main
 from minillm.data.sources import instructions
 from minillm.data.sources.stories import BOYS, GIRLS, log2_probability, stories
+from minillm.evaluate import safety
+from minillm.recipes import story as full
+from minillm.recipes import story_report as full_report
 
 
 def test_answers_do_what_is_asked():

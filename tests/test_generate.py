@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tolerances import assert_close
 
 from minillm.config import GPTConfig
-from minillm.generation.decode import Context, TextStream, generate, steps, stream
-from minillm.models.gpt2 import GPT
-from minillm.kernels.select import select
+from minillm.generation.decode import Context, generate, steps, stream
 from minillm.generation.sampling import Sampling
+from minillm.generation.text import TextStream
+from minillm.kernels.select import select
+from minillm.models.gpt2 import GPT
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=9, vocab_size=37)
 PROMPT = [3, 1, 4]

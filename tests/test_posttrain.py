@@ -8,13 +8,16 @@ from tolerances import assert_close, assert_same_bits
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
 from minillm.__main__ import main
 from minillm.config import INSTEAD, names
-from minillm.train.optim import AdamW
-from minillm.tokenizer import chat_template as chat
-from minillm.posttrain import dpo, grpo, finetune as run
+from minillm.data.sources import conversations
+from minillm.posttrain import dpo, grpo
+from minillm.posttrain import finetune as run
+from minillm.posttrain.finetune import with_marks
 from minillm.posttrain.sft import ChatData, packed, rows
 from minillm.posttrain.tasks import FORM, TASKS, Addition
-from minillm.train.loop import read_log, train
 from minillm.recipes.train_on_files import train_on_files
+from minillm.tokenizer import chat_template as chat
+from minillm.train.loop import read_log, train
+from minillm.train.optim import AdamW
 
 TOK = Tokenizer.train(["hello there, what is a hen? a hen says cluck. 0123456789+="], 265)
 CHAT = TOK.with_special_tokens(chat.MARKS)
@@ -69,14 +72,14 @@ def test_transformers_makes_the_same_ids_from_what_we_save(tmp_path):
 
 def test_marks_are_added_to_a_model_that_has_none():
     model = small_model(TOK)
-    tokenizer, larger = chat.with_marks(TOK, model)
+    tokenizer, larger = with_marks(TOK, model)
     assert larger.config.vocab_size == tokenizer.vocab_size == TOK.vocab_size + 4
     tokens = np.array([[1, 2, 3]])
     before, after = model.forward(tokens)[0], larger.forward(tokens)[0]
     assert_close("old logits", after[..., :TOK.vocab_size], before, "same model")
     rows = larger.params["wte.weight"][TOK.vocab_size:]
     assert len({row.tobytes() for row in rows}) == 4                   # apart from each other
-    again = chat.with_marks(tokenizer, larger)
+    again = with_marks(tokenizer, larger)
     assert again[1] is larger and again[0].vocab_size == tokenizer.vocab_size
     with pytest.raises(ValueError, match="minillm sft"):
         chat.encode_messages(TOK, TALK)
@@ -94,7 +97,7 @@ FORMS = [
 
 @pytest.mark.parametrize("record", FORMS, ids=["messages", "prompt messages", "text", "no prompt"])
 def test_forms_of_trl(tmp_path, record):
-    (example,) = chat.read_examples(write(tmp_path / "a.jsonl", [record]), CHAT)
+    (example,) = conversations.read_examples(write(tmp_path / "a.jsonl", [record]), CHAT)
     learned = CHAT.decode([id for id, wanted in zip(example.ids, example.learned) if wanted])
     assert learned in ("a bird<|end|>", " a bird<|endoftext|>", "a hen<|endoftext|>")
     assert not example.learned[0]
@@ -103,7 +106,7 @@ def test_forms_of_trl(tmp_path, record):
 def test_the_shared_start_of_two_answers_is_the_prompt(tmp_path):
     record = {"chosen": talk(answer="a bird"), "rejected": talk(answer="a fish")}
     explicit = {"prompt": talk()[:1], "chosen": talk(answer="a bird")[1:], "rejected": talk(answer="a fish")[1:]}
-    first, second = chat.read_preferences(write(tmp_path / "a.jsonl", [record, explicit]), CHAT)
+    first, second = conversations.read_preferences(write(tmp_path / "a.jsonl", [record, explicit]), CHAT)
     assert first == second and first.chosen != first.rejected
 
 
@@ -121,7 +124,7 @@ def test_the_shared_start_of_two_answers_is_the_prompt(tmp_path):
 def test_malformed_records_are_named_by_line(tmp_path, line, words):
     path = write(tmp_path / "a.jsonl", [FORMS[0], "", line])
     with pytest.raises(ValueError, match=f"a.jsonl:3: .*{words}"):
-        chat.read_examples(path, CHAT)
+        conversations.read_examples(path, CHAT)
 
 
 @pytest.mark.parametrize("record, words", [
@@ -131,22 +134,22 @@ def test_malformed_records_are_named_by_line(tmp_path, line, words):
 def test_pairs_with_nothing_to_compare_are_named_by_line(tmp_path, record, words):
     path = write(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}, record])
     with pytest.raises(ValueError, match=f"p.jsonl:2: {words}"):
-        chat.read_preferences(path, CHAT)
+        conversations.read_preferences(path, CHAT)
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"prompt": "a", "completion": "b"}\n{"prompt": "\xff"}\n')
     with pytest.raises(ValueError, match="a.jsonl:2: .*utf-8"):
-        chat.read_examples(path, CHAT)
+        conversations.read_examples(path, CHAT)
 
 
 def test_many_malformed_records_are_counted(tmp_path):
     path = write(tmp_path / "a.jsonl", ["[]"] * 12)
     with pytest.raises(ValueError, match="a.jsonl:5: .*\n... and 7 more lines"):
-        chat.read_preferences(path, CHAT)
+        conversations.read_preferences(path, CHAT)
     with pytest.raises(ValueError, match="no records"):
-        chat.read_examples(write(tmp_path / "b.jsonl", [""]), CHAT)
+        conversations.read_examples(write(tmp_path / "b.jsonl", [""]), CHAT)
 
 
 # ---- batches ----
@@ -209,7 +212,7 @@ def test_fine_tuning_repeats_and_resumes_bit_by_bit(tmp_path):
 # ---- preferences ----
 
 def preference_data(count=12, pairs=4, **kwargs):
-    known = [chat.Preference(chat.encode_messages(CHAT, talk(f"{i}?", "cluck")),
+    known = [conversations.Preference(chat.encode_messages(CHAT, talk(f"{i}?", "cluck")),
                              chat.encode_messages(CHAT, talk(f"{i}?", "a hen"))) for i in range(count)]
     return dpo.PreferenceData(known, SMALL["block_size"], pairs, **kwargs)
 
@@ -261,7 +264,7 @@ def test_the_chosen_answers_own_loss_is_the_mean_over_its_tokens():
 def test_pairs_that_do_not_fit_the_context_are_dropped_and_counted():
     long = chat.encode_messages(CHAT, talk("what is it? " * 9, "cluck"))
     pairs = preference_data().preferences
-    data = dpo.PreferenceData([*pairs, chat.Preference(long, pairs[0].rejected)], SMALL["block_size"], 4)
+    data = dpo.PreferenceData([*pairs, conversations.Preference(long, pairs[0].rejected)], SMALL["block_size"], 4)
     assert data.dropped == 1 and len(data.preferences) + len(data.held_out) == len(pairs)
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluate import TOK, model
 
-from minillm.evaluate import safety
 from minillm.__main__ import main
-from minillm.generation.decode import TextStream
-from minillm.evaluate.safety import FilteredText, OutputFilter
+from minillm.evaluate import safety
+from minillm.generation.output_filter import FilteredText, OutputFilter
+from minillm.generation.text import TextStream
 
 
 def through(make, text, stop=()):

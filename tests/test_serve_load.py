@@ -16,9 +16,9 @@ from serving import PROMPTS, alone, command, httpx, idle, model, running, tokeni
 
 from minillm import GPT, GPTConfig
 from minillm.generation.sampling import Sampling
+from minillm.generation.speculative import Lookup
 from minillm.serve import completions, listen
 from minillm.serve.engine import Engine, Job
-from minillm.generation.speculative import Lookup
 
 # The engine
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import generate
-from minillm.generation import speculative
 from minillm.config import GPTConfig
-from minillm.models.gpt2 import GPT
-from minillm.kernels.select import select
+from minillm.generation import speculative
 from minillm.generation.sampling import Sampling, distribution
 from minillm.generation.speculative import Counts, Lookup, accept, residual, steps, theoretical_speedup
+from minillm.kernels.select import select
+from minillm.models.gpt2 import GPT
 
 V, PROMPT = 5, [1, 3, 1]
 SAMPLINGS = [Sampling(), Sampling(0.5), Sampling(1.5), Sampling(top_p=0.8), Sampling(0.7, top_p=0.9),

@@ -16,7 +16,7 @@ RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of termina
 
 
 def chat(args):
-    from ..recipes.train_on_files import load_writer
+    from ..generation.text import load_writer
     if args.max_new_tokens < 1 or args.draft_tokens < 1:
         raise ValueError("--max-new-tokens and --draft-tokens must be at least 1")
     sampling = sampling_of(args, args.seed)
@@ -105,7 +105,7 @@ class Talk:
 
     def prompt(self):
         """The conversation's ids; its oldest turns are forgotten when they leave no room for half an answer."""
-        from ..serve.template import chat_prompt
+        from ..tokenizer.chat_template import chat_prompt
         block_size = self.writer.model.config.block_size
         room = block_size - min(self.max_new_tokens, block_size) // 2
         while True:
@@ -116,7 +116,7 @@ class Talk:
 
     def write(self, ids, stop, stop_ids, answer):
         """Print the answer as it comes, and append its pieces to `answer`."""
-        from ..recipes.train_on_files import token_steps
+        from ..generation.text import token_steps
         tokenizer = self.writer.tokenizer
         text, ends = self.new_text(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
         self.writer.counts = type(self.writer.counts)()

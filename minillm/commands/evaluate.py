@@ -14,9 +14,9 @@ def run(args):
 
 def run_safety(args):
     from ..evaluate import safety
-    from ..storage.atomic import write_jsonl
     from ..models.load import load
     from ..progress import Progress
+    from ..storage.atomic import write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt"),

@@ -9,8 +9,7 @@ EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature
 
 
 def generate(args):
-    from ..generation.decode import check_stop
-    from ..recipes.train_on_files import load_writer
+    from ..generation.text import check_stop, load_writer
     for name, least in (("samples", 1), ("logprobs", 0), ("draft_tokens", 1), ("max_new_tokens", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
@@ -28,7 +27,7 @@ def generate(args):
 
 def one_sample(args, writer, number):
     """Write one text, with the seed after the last one's; on the terminal while it comes."""
-    from ..recipes.train_on_files import write_text
+    from ..generation.text import write_text
     sampling = sampling_of(args, args.seed + number)
     say = silent if args.json else aloud
     if args.samples > 1:

@@ -40,8 +40,8 @@ def filtered(args):
 
 def text_maker(args):
     """What turns tokens into text: with --filter, whole sentences that have passed it."""
-    from ..generation.decode import TextStream
+    from ..generation.text import TextStream
     if not filtered(args):
         return TextStream
-    from ..evaluate.safety import FilteredText, OutputFilter
+    from ..generation.output_filter import FilteredText, OutputFilter
     return partial(FilteredText, check=OutputFilter(True, args.max_toxicity))

@@ -26,8 +26,8 @@ def serve(args):
 
 def load_engine(args):
     """The engine with its model and tokenizer, not started."""
+    from ..generation.text import load_writer
     from ..serve.engine import Engine
-    from ..recipes.train_on_files import load_writer
     for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
         if not getattr(args, name) >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")

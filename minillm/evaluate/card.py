@@ -8,13 +8,15 @@ import math
 from itertools import chain
 from pathlib import Path
 
-from ..storage.atomic import atomic_write
 from ..models.params import gpt_shapes
-from .safety import MEASURES, change, percent
+from ..models.pretrained import parse_config
+from ..storage.atomic import atomic_write
 from ..train.loop import read_log
+from ..train.origin import ORIGIN
+from .safety import MEASURES, change, percent
 
 EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
-ADAPTER, ORIGIN = Path("adapter/adapter_config.json"), "origin.json"
+ADAPTER = Path("adapter/adapter_config.json")
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
@@ -48,7 +50,6 @@ def read(path):
 
 
 def model_part(run):
-    from ..models.pretrained import parse_config
     config = parse_config(read(run / "config.json"), run / "config.json")
     size = sum(map(math.prod, gpt_shapes(config).values()))
     rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..tokenizer.chat_template import check_object, read_records
+from ..data.sources.conversations import check_object, read_records
 
 SCORES = ("sum", "per token", "per byte")
 

@@ -9,7 +9,8 @@ log-probability of a continuation and whether it is the greedy one; that of a wh
 """
 import numpy as np
 
-from ..generation.decode import TextStream, stream
+from ..generation.decode import stream
+from ..generation.text import TextStream
 from ..models.load import load
 
 

@@ -8,8 +8,8 @@
 """
 from typing import NamedTuple
 
+from ..data.sources.conversations import check_object, read_records
 from ..generation.decode import stream
-from ..tokenizer.chat_template import check_object, read_records
 
 
 class Problem(NamedTuple):

@@ -3,7 +3,6 @@
 The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
 the context its oldest half is dropped and the rest is read again from position 0.
 """
-import codecs
 from typing import NamedTuple
 
 import numpy as np
@@ -111,53 +110,3 @@ def agreement(a, b):
             break
         count += 1
     return count
-
-
-class TextStream:
-    """Tokens in, text out: never half a character, and nothing of a stop string.
-
-    A token is bytes, and a character may need several of them; and the last characters may be the beginning of a stop
-    string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
-    """
-
-    def __init__(self, tokenizer, stop=()):
-        """stop: strings that end the text. Raises ValueError for one that is empty."""
-        self.stop, self.stopped = check_stop(stop), None
-        self.tokenizer, self.held = tokenizer, ""
-        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
-
-    def push(self, token):
-        """The text that is certain now that this token has come; "" once stopped."""
-        return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
-
-    def finish(self):
-        """What was held back when the text ends here."""
-        text, self.held = self.release(self.decoder.decode(b"", final=True)) + self.held, ""
-        return text
-
-    def release(self, text):
-        if self.stopped is not None:
-            return ""
-        self.held += text
-        found = [(self.held.find(stop), stop) for stop in self.stop if stop in self.held]
-        if found:
-            at, self.stopped = min(found)
-            text, self.held = self.held[:at], ""
-            return text
-        keep = max((unfinished(self.held, stop) for stop in self.stop), default=0)
-        text, self.held = self.held[:len(self.held) - keep], self.held[len(self.held) - keep:]
-        return text
-
-
-def check_stop(stop):
-    """Stop strings as a tuple; one string is one of them."""
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    for text in stop:
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"stop must be strings of at least one character: got {text!r}")
-    return stop
-
-
-def unfinished(text, stop):
-    """Length of the longest end of `text` that is a beginning of `stop` (and not all of it)."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .gpt2 import GPT
 from ..kernels.select import select
 from ..tokenizer import Tokenizer
+from .gpt2 import GPT
 
 
 def load(directory, backend="auto", dtype=np.float32):
@@ -22,3 +22,8 @@ def load(directory, backend="auto", dtype=np.float32):
         raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                          f"{model.config.vocab_size}")
     return model, tokenizer
+
+
+def load_model(directory, ops=None, dtype=np.float32, weights=None):
+    """The model of a directory, of the family that its config.json names (today: gpt2). Arguments: GPT.from_pretrained's."""
+    return GPT.from_pretrained(directory, ops, dtype, weights)

@@ -1,16 +1,20 @@
 """`minillm sft`, `dpo` and `grpo`: load a model, make the data, run the training loop, say what it brought."""
 from pathlib import Path
 
-from ..evaluate.card import ORIGIN
-from ..storage.atomic import write_json
+import numpy as np
+
+from ..data.sources import conversations
+from ..models.adapted import Adapted
+from ..models.gpt2 import GPT
 from ..models.load import load
-from ..train.plot import plot_losses
+from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, read_log, train
-from ..tokenizer import chat_template as chat
+from ..tokenizer.chat_template import END, MARKS, save_tokenizer
+from ..train.loop import read_log, train
+from ..train.origin import begin
+from ..train.plot import plot_losses
 from . import dpo, grpo
-from ..models.adapted import Adapted
 from .sft import ChatData
 from .tasks import TASKS
 
@@ -22,16 +26,16 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
     model, tokenizer = load(base, config.backend)
-    tokenizer, model = chat.with_marks(tokenizer, model)
-    examples = ([chat.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
-                chat.read_examples(data, tokenizer))
+    tokenizer, model = with_marks(tokenizer, model)
+    examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
+                conversations.read_examples(data, tokenizer))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     model = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
+    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
@@ -43,14 +47,14 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
            resume="auto", say=print):
     """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
     model, tokenizer = load(base, config.backend)
-    tokenizer, model = chat.with_marks(tokenizer, model)
-    records = dpo.PreferenceData(chat.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
+    tokenizer, model = with_marks(tokenizer, model)
+    records = dpo.PreferenceData(conversations.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     model, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[chat.END], resume == "auto",
+    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
@@ -88,6 +92,25 @@ def tried(out):
     return sum(rewards[:part]) / part, sum(rewards[-part:]) / part
 
 
+def with_marks(tokenizer, model):
+    """(tokenizer, model) that know the marks. New rows of wte are the mean of the old, nudged apart.
+
+    The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
+    """
+    tokenizer = tokenizer.with_special_tokens(MARKS)
+    old = model.config.vocab_size
+    if tokenizer.vocab_size <= old:
+        return tokenizer, model
+    config = type(model.config)(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
+    params = type(model.params)(gpt_shapes(config), model.params.flat.dtype)
+    for name, view in params.items():
+        view[:len(model.params[name])] = model.params[name]
+    wte = params["wte.weight"]
+    nudge = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
+    wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * nudge
+    return tokenizer, GPT(config, ops=model.ops, params=params)
+
+
 def adapters(model, tokenizer, base, out, settings, config, say):
     """The model itself, or its adapters if there are settings for some. A base that had no rows for the marks is written to
     out/base with them: it is what the adapters belong to."""
@@ -100,27 +123,6 @@ def adapters(model, tokenizer, base, out, settings, config, say):
     adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
     return adapter
-
-
-def begin(out, tokenizer, how, base, data, learned, held_out, resume="never", role="starting from"):
-    """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card.
-    role: what the base is to the model.
-
-    A run that is resumed has both; were they written, a run that is another's would lose its own before `train` refuses.
-    """
-    if resume == "auto" and checkpoint_exists(Path(out)):
-        return
-    save_tokenizer(tokenizer, out)
-    write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "role": role, "data": str(data),
-                                    "records": learned, "held out": held_out})
-
-
-def save_tokenizer(tokenizer, out):
-    """The tokenizer and, if it knows conversations, their template."""
-    Path(out).mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
-    if chat.END in tokenizer.special_tokens:
-        chat.save_template(out)
 
 
 def dropped(count, why):

@@ -12,22 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..generation import speculative
 from ..config import GPTConfig, TrainConfig
-from ..data.sources.documents import read_documents
-from ..data.shards.prepare import TrainingData, prepare
 from ..data.shards.format import open_shards
+from ..data.shards.prepare import TrainingData, prepare
+from ..data.sources.documents import read_documents
+from ..generation import speculative
 from ..generation.decode import steps as plain_steps
-from ..models.load import load
-from ..models.gpt2 import GPT
-from ..train.plot import plot_losses
-from ..progress import Progress
-from .quickstart import describe_model, gather, planned, tokens
-from ..kernels.select import select
 from ..generation.sampling import Sampling
-from ..train.loop import one_step, train
+from ..kernels.select import select
+from ..models.gpt2 import GPT
+from ..models.load import load
 from ..posttrain.distill import distill_step
-from ..posttrain.finetune import begin
+from ..progress import Progress
+from ..train.loop import one_step, train
+from ..train.origin import begin
+from ..train.plot import plot_losses
+from .quickstart import describe_model, gather, planned, tokens
 
 TARGET = {"n_layer": 6, "n_head": 10, "n_embd": 640}            # 29.5M parameters and the vocabulary
 BLOCK = {"docs": 128, "stories": 256}

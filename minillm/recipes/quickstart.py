@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from ..config import GPTConfig, TrainConfig
-from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.shards.prepare import TrainingData, prepare
+from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
 from ..generation.decode import generate
+from ..kernels.select import select
 from ..models.gpt2 import GPT
+from ..progress import Progress, clock
+from ..train.loop import one_step, train
 from ..train.optim import AdamW
 from ..train.plot import plot_losses
-from ..progress import Progress, clock
-from ..kernels.select import select
-from ..train.loop import one_step, train
 
 VOCAB = {"docs": 4096, "stories": 1024}
 MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},

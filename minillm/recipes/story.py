@@ -16,37 +16,37 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..evaluate import card, safety
-from . import story_report as full_report
 from ..config import GPTConfig, TrainConfig
 from ..data.cleaning import clean
 from ..data.dedup import dedup
-from ..data.sources import instructions
-from ..data.sources.pydocs import describe_corpus, pydoc_corpus
-from ..data.shards.prepare import TrainingData
 from ..data.shards.format import open_shards
-from ..data.sources.stories import stories
+from ..data.shards.prepare import TrainingData
 from ..data.shards.tokenize import tokenize
-from ..evaluate import perplexity, samples
+from ..data.sources import conversations, instructions
+from ..data.sources.pydocs import describe_corpus, pydoc_corpus
+from ..data.sources.stories import stories
+from ..evaluate import card, perplexity, safety, samples
 from ..evaluate.measure import accuracy, running_text
 from ..evaluate.statistics import interval
-from ..storage.atomic import atomic_write, write_json, write_jsonl
 from ..generation.decode import steps as plain_steps
-from ..models.gpt2 import GPT
-from ..tokenizer import chat_template as chat
-from ..posttrain import dpo
-from ..posttrain.distill import distill_step
-from ..posttrain.grpo import sample_group
-from ..posttrain.finetune import begin
-from ..posttrain.sft import ChatData
-from ..progress import Progress, clock
-from .quickstart import describe_model, planned
-from ..kernels.select import select
 from ..generation.sampling import Sampling
 from ..generation.speculative import Counts
 from ..generation.speculative import steps as speculative_steps
+from ..kernels.select import select
+from ..models.gpt2 import GPT
+from ..posttrain import dpo
+from ..posttrain.distill import distill_step
+from ..posttrain.finetune import with_marks
+from ..posttrain.grpo import sample_group
+from ..posttrain.sft import ChatData
+from ..progress import Progress, clock
+from ..storage.atomic import atomic_write, write_json, write_jsonl
 from ..tokenizer import Tokenizer
+from ..tokenizer import chat_template as chat
 from ..train.loop import read_log, train
+from ..train.origin import begin
+from . import story_report
+from .quickstart import describe_model, planned
 
 VOCAB = 4096
 MODEL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
@@ -84,8 +84,8 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
     results["curves"] = {name: read_log(out / name) for name in ("pretrain", "sft", "dpo", "draft")}
     write_json(out / "results.json", results, indent=1)
     with atomic_write(out / "report.html") as file:
-        file.write(full_report.html(results))
-    say(full_report.page(results) + f"\n{clock(results['seconds'])} in all; report in {out}/report.html\n"
+        file.write(story_report.html(results))
+    say(story_report.page(results) + f"\n{clock(results['seconds'])} in all; report in {out}/report.html\n"
         f"next: minillm chat {out}/dpo")
     return results
 
@@ -177,10 +177,10 @@ def steps_for(story, stage, speed, cost):
 
 def fine_tune(story, model, tokenizer, speed):
     """(model, tokenizer with marks)."""
-    tokenizer, model = chat.with_marks(tokenizer, model)
+    tokenizer, model = with_marks(tokenizer, model)
     path = story.out / "chats.jsonl"
     write_jsonl(path, instructions.conversations(CHATS, story.seed))
-    examples = chat.read_examples(path, tokenizer)
+    examples = conversations.read_examples(path, tokenizer)
     steps = steps_for(story, "sft", speed, 1.3)
     data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, story.seed)
     story.train("sft", model, data, replace(SFT, steps=steps, eval_every=max(10, steps // 4)),
@@ -193,7 +193,7 @@ def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA, nll_weight=NLL
     """The aligned model. Other settings than the story's are tried by `python -m benchmarks.alignment`."""
     path = story.out / "pairs.jsonl"
     write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
-    data = dpo.PreferenceData(chat.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
+    data = dpo.PreferenceData(conversations.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
     data.refer_to(model)
     steps, loss = steps_for(story, "dpo", speed, 2.0), (beta, 0.0, nll_weight)
     story.train("dpo", model, data, replace(config, steps=steps, eval_every=max(10, steps // 3)),
@@ -272,7 +272,7 @@ def answer(model, tokenizer, request, seed):
 def speculate(story, model, tokenizer, speed):
     """Distil a draft and time plain against speculative decoding, in turns; greedy texts must be equal."""
     draft = GPT(GPTConfig(vocab_size=model.config.vocab_size, **DRAFT), story.seed, ops=story.ops)
-    examples = chat.read_examples(story.out / "chats.jsonl", tokenizer)
+    examples = conversations.read_examples(story.out / "chats.jsonl", tokenizer)
     data = ChatData(examples, tokenizer, DRAFT["block_size"], DISTIL.batch_size * DRAFT["block_size"], story.seed)
     steps = steps_for(story, "distil", speed, 1.0)
     story.train("draft", draft, Padded(data), replace(DISTIL, steps=steps, eval_every=steps),
@@ -305,4 +305,4 @@ class Padded:
     def batch(self, step, micro=0):
         """tokens, targets (B, T)."""
         tokens, targets, lengths = self.data.batch(step, micro)
-        return full_report.unpacked(tokens, lengths, 0), full_report.unpacked(targets, lengths, -1)
+        return story_report.unpacked(tokens, lengths, 0), story_report.unpacked(targets, lengths, -1)

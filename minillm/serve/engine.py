@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..generation.decode import Step, TextStream
+from ..generation.decode import Step
 from ..generation.sampling import Sampling, log_probability, sample, top_logprobs
 from ..generation.speculative import Counts
 from ..generation.speculative import steps as speculative_steps
+from ..generation.text import TextStream
 from .metrics import Counter, Histogram, gauge
 
 log = logging.getLogger(__name__)

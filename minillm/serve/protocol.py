@@ -15,7 +15,7 @@ from itertools import accumulate
 
 from ..generation.decode import Step
 from ..generation.sampling import Sampling
-from .template import chat_prompt
+from ..tokenizer.chat_template import chat_prompt
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many

@@ -1,34 +1,31 @@
-"""Conversations as tokens: the template, and which tokens are learned.
+"""The chat template: a conversation as tokens, and which of them are learned.
 
     <|user|>What is six times seven?<|end|><|assistant|>Forty-two.<|end|>
                                                         ~~~~~~~~~~~~~~~~~ learned: the assistant's words and its end
 
 A role's mark and the end mark are special tokens. What people write between them is encoded as ordinary text, so nobody
 can forge a turn by typing a mark. Only the assistant's tokens have a loss: the model is to answer, not to imitate
-the questions. Records come as JSONL in the forms of TRL (huggingface.co/docs/trl, "Dataset formats"):
+the questions.
 
-    {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
-    {"prompt": ..., "completion": ...}
-    {"prompt": ..., "chosen": ..., "rejected": ...}         (the prompt may also be the shared start of the two)
+A model without marks in its vocabulary gets plain text, which one trained on web pages knows how to go on with:
 
-with each of prompt, completion, chosen and rejected a list of messages, or plain text, which stays without marks.
+    User: What is BPE?
+
+    Assistant:
 """
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..storage.atomic import write_json
-from ..models.gpt2 import GPT
-from ..models.params import gpt_shapes
 
 ROLES = ("system", "user", "assistant")
 END = "<|end|>"
+VOICES = {"developer": "system"}        # OpenAI's newer name for it
 MARKS = (*(f"<|{role}|>" for role in ROLES), END)
 JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
-SHOWN = 5                      # malformed records named in one error
 
 
 class Example(NamedTuple):
@@ -42,15 +39,6 @@ class Example(NamedTuple):
         ids, learned = np.array(self.ids, np.int64), np.array(self.learned)
         return ids[:-1], np.where(learned[1:], ids[1:], -1)
 
-
-class Preference(NamedTuple):
-    """Two answers to one prompt."""
-
-    chosen: Example
-    rejected: Example
-
-
-# ---- the template ----
 
 def encode_messages(tokenizer, messages):
     """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned."""
@@ -67,30 +55,20 @@ def encode_prompt(tokenizer, messages):
     return [*encode_messages(tokenizer, messages).ids, mark(tokenizer, "<|assistant|>")]
 
 
+def chat_prompt(tokenizer, messages):
+    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop."""
+    messages = [{"role": VOICES.get(m["role"], m["role"]), "content": m["content"]} for m in messages]
+    if all(mark in tokenizer.special_tokens for mark in MARKS):
+        return encode_prompt(tokenizer, messages), (), {tokenizer.special_tokens[END]}
+    text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
+    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), set()
+
+
 def mark(tokenizer, text):
     """The id of a mark. Raises ValueError if the tokenizer has none: it was never made for conversations."""
     if text not in tokenizer.special_tokens:
         raise ValueError(f"the tokenizer has no special token {text}: fine-tune the model with `minillm sft` first")
     return tokenizer.special_tokens[text]
-
-
-def with_marks(tokenizer, model):
-    """(tokenizer, model) that know the marks. New rows of wte are the mean of the old, nudged apart.
-
-    The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
-    """
-    tokenizer = tokenizer.with_special_tokens(MARKS)
-    old = model.config.vocab_size
-    if tokenizer.vocab_size <= old:
-        return tokenizer, model
-    config = type(model.config)(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
-    params = type(model.params)(gpt_shapes(config), model.params.flat.dtype)
-    for name, view in params.items():
-        view[:len(model.params[name])] = model.params[name]
-    wte = params["wte.weight"]
-    nudge = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
-    wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * nudge
-    return tokenizer, GPT(config, ops=model.ops, params=params)
 
 
 def save_template(directory):
@@ -99,105 +77,9 @@ def save_template(directory):
     write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
 
 
-# ---- records ----
-
-def read_examples(path, tokenizer):
-    """JSONL with messages or prompt/completion -> list of Example. Raises ValueError that names the malformed lines."""
-    return read_records(path, lambda record: example_of(record, tokenizer))
-
-
-def read_preferences(path, tokenizer):
-    """JSONL with prompt/chosen/rejected -> list of Preference. Raises ValueError that names the malformed lines."""
-    return read_records(path, lambda record: preference_of(record, tokenizer))
-
-
-def read_records(path, convert):
-    """convert(record) of every line. All lines are read before the first few that are malformed are reported."""
-    converted, problems = [], []
-    with open(path, "rb") as file:                       # a line that is no UTF-8 is one of the malformed
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                converted.append(convert(json.loads(line.decode().rstrip("\r\n"))))
-            except json.JSONDecodeError as error:                     # its own "line 1" would contradict ours
-                problems.append(f"{path}:{number}: no JSON: {error.msg} at column {error.colno}")
-            except (ValueError, RecursionError) as error:
-                problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = f"\n... and {len(problems) - SHOWN} more lines" if len(problems) > SHOWN else ""
-        raise ValueError("malformed records\n" + "\n".join(problems[:SHOWN]) + more)
-    if not converted:
-        raise ValueError(f"{path}: no records: expected one JSON object a line")
-    return converted
-
-
-def example_of(record, tokenizer):
-    check_object(record)
-    if "messages" in record:
-        example = encode_messages(tokenizer, check_messages(record["messages"], "messages"))
-    elif "prompt" in record and "completion" in record:
-        example = answer_to(tokenizer, record["prompt"], record["completion"], "completion")
-    else:
-        raise ValueError(f"expected messages, or prompt and completion: got the keys {', '.join(record) or 'none'}")
-    if not any(example.learned[1:]):
-        raise ValueError("no message of the assistant: there is nothing to learn")
-    return example
-
-
-def preference_of(record, tokenizer):
-    check_object(record)
-    if "chosen" not in record or "rejected" not in record:
-        raise ValueError(f"expected prompt, chosen and rejected: got the keys {', '.join(record) or 'none'}")
-    prompt, chosen, rejected = split_prompt(record)
-    if chosen == rejected:
-        raise ValueError("chosen and rejected are equal")
-    pair = Preference(*(answer_to(tokenizer, prompt, answer, name)
-                        for name, answer in (("chosen", chosen), ("rejected", rejected))))
-    for name, example in zip(Preference._fields, pair):
-        if not any(example.learned[1:]):
-            raise ValueError(f"{name} holds no message of the assistant: there is nothing to compare")
-    return pair
-
-
-def split_prompt(record):
-    """(prompt, chosen, rejected); without a prompt it is the messages with which the two answers begin alike."""
-    chosen, rejected = record["chosen"], record["rejected"]
-    if "prompt" in record:
-        return record["prompt"], chosen, rejected
-    if not (isinstance(chosen, list) and isinstance(rejected, list)):
-        raise ValueError("prompt is missing: only conversations may hold it in chosen and rejected")
-    same = 0
-    while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
-        same += 1
-    return chosen[:same], chosen[same:], rejected[same:]
-
-
-def answer_to(tokenizer, prompt, answer, name):
-    """Example of a prompt and an answer, both messages or both plain text (then the text's end is learned, too)."""
-    if isinstance(prompt, str) and isinstance(answer, str):
-        before, after = tokenizer.encode_ordinary(prompt), tokenizer.encode_ordinary(answer)
-        end = [tokenizer.eot_token] * (tokenizer.eot_token is not None)
-        start = end if not before else []                   # something must stand before the first learned token
-        return Example([*start, *before, *after, *end], [False] * len(start + before) + [True] * len(after + end))
-    if isinstance(prompt, str) or isinstance(answer, str):
-        raise ValueError(f"prompt and {name} must be both text or both lists of messages")
-    before = encode_messages(tokenizer, check_messages(prompt, "prompt"))
-    after = encode_messages(tokenizer, check_messages(answer, name))
-    return Example(before.ids + after.ids, [False] * len(before.ids) + after.learned)
-
-
-def check_object(record):
-    if not isinstance(record, dict):
-        raise ValueError(f"expected a JSON object: got {type(record).__name__}")
-
-
-def check_messages(messages, name):
-    if not isinstance(messages, list):
-        raise ValueError(f"{name} must be a list of messages: got {type(messages).__name__}")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise ValueError(f"{name}[{i}] must have a role of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise ValueError(f"{name}[{i}].content must be text")
-    return messages
+def save_tokenizer(tokenizer, directory):
+    """Write the tokenizer and, if it knows conversations, their template. The directory is made if need be."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    tokenizer.save(directory)
+    if END in tokenizer.special_tokens:
+        save_template(directory)

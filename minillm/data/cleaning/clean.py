@@ -25,11 +25,12 @@ from functools import cache
 from pathlib import Path
 
 from ...storage.atomic import atomic_write
+from ...text import pii
+from ...text.toxicity import toxicity
+from ..batches import batched, check_paths
 from ..sources import documents as extract
 from . import filters
-from ...text import pii
 from .filters import INFINITY
-from ..batches import batched, check_paths
 
 SAMPLE = 50_000             # documents whose scores are kept for the report, chosen by hash
 EXCERPTS, EXCERPT = 3, 200  # for each reason; characters of each
@@ -101,16 +102,6 @@ def load_tokenizer(directory):
 def load_classifier(directory):
     from .classify import Classifier
     return Classifier.load(directory)
-
-
-def toxicity(*texts):
-    """Highest probability of offensive language in a text, by alt-profanity-check's bundled model (English). Raises
-    ImportError."""
-    try:
-        from profanity_check import predict_prob
-    except ImportError:
-        raise ImportError("toxicity needs alt-profanity-check: pip install 'minillm[toxicity]'") from None
-    return float(max(predict_prob(list(texts))))
 
 
 @cache

@@ -1,0 +1,22 @@
+"""`minillm gradcheck`: every backward against finite differences."""
+import json
+
+from . import command
+
+
+def gradcheck(args):
+    from ..workbench.gradients import gradcheck_page, gradcheck_table
+    rows = gradcheck_table(args.op, args.backend, args.model, args.method, args.dtype)
+    print(json.dumps(rows, indent=1) if args.json else gradcheck_page(rows))
+    return int(not all(row["passed"] for row in rows))
+
+
+def add(commands):
+    p = command(commands, "gradcheck", gradcheck, "check every backward against finite differences",
+                "minillm gradcheck --op layernorm --backend cpu")
+    p.add_argument("--op", action="append", help="only this op; repeatable (default: all of the op table)")
+    p.add_argument("--backend", help="numpy, cpu, cpu/VARIANT, ... (default: everything that is built)")
+    p.add_argument("--model", action="store_true", help="check a whole small GPT, every parameter tensor")
+    p.add_argument("--method", choices=["central", "complex"], help="default: central; reference ops also complex")
+    p.add_argument("--dtype", choices=["float64"], default="float64", help="finite differences need float64")
+    p.add_argument("--json", action="store_true", help="machine-readable output")

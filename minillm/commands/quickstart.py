@@ -1,0 +1,29 @@
+"""`minillm quickstart`: the main job on a bundled corpus, or the whole way with --full."""
+import json
+
+from . import add_common, command, printer
+
+
+def quickstart(args):
+    if args.full:
+        from ..recipes.story import full
+        results = full(args.out or "runs/full", args.minutes or 12.0, args.seed, args.backend, say=printer(args.json))
+    else:
+        from ..recipes.quickstart import quickstart as run
+        results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed, args.backend,
+                      say=printer(args.json))
+    if args.json:
+        print(json.dumps(results))
+
+
+def add(commands):
+    p = command(commands, "quickstart", quickstart, "train a GPT on the bundled corpus, in minutes",
+                "minillm quickstart --minutes 2")
+    p.add_argument("--corpus", choices=["docs", "stories"], default="docs",
+                   help="docs: Python's own documentation; stories: a grammar of known entropy")
+    p.add_argument("--full", action="store_true", help="the whole way: clean, deduplicate, pretrain, fine-tune, align, "
+                   "evaluate, distil, speculate, with one report (up to 20 minutes)")
+    p.add_argument("--out", help="run directory (default: runs/quickstart, or runs/full)")
+    p.add_argument("--minutes", type=float, help="time for training (default: 3.5, or 12 with --full)")
+    p.add_argument("--steps", type=int, help="a fixed number of steps instead of a time")
+    add_common(p, json=True)

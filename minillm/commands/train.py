@@ -1,0 +1,40 @@
+"""`minillm train`: a GPT on one's own text."""
+import json
+
+from ..config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
+from . import command, printer
+
+
+def train(args):
+    from ..recipes.train_on_files import train_on_files
+    results = train_on_files(args.data, args.out, *settings(args), tokenizer=args.tokenizer, vocab_size=args.vocab_size,
+                             resume=args.resume, say=printer(args.json))
+    if args.json:
+        print(json.dumps(results))
+
+
+def settings(args):
+    """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
+    from ..recipes.train_on_files import SMALL_MODEL
+    model, trained = load_toml(args.config) if args.config else ({}, {})
+    for key in model:
+        check_heeded("train", "model", key, f"{args.config}: ")
+    model = SMALL_MODEL | model if not args.config else model
+    for setting in args.set:
+        table, key, value = parse_setting(setting)
+        check_heeded("train", table, key, f"--set {setting}: ")
+        (model if table == "model" else trained)[key] = value
+    return GPTConfig(**model), TrainConfig(**trained)
+
+
+def add(commands):
+    p = command(commands, "train", train, "train a GPT on your own text",
+                "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000")
+    p.add_argument("config", nargs="?", help="TOML file with tables [model] and [train]")
+    p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
+    p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
+    p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4; repeatable")
+    p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
+    p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")
+    p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")

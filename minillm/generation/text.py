@@ -1,0 +1,138 @@
+"""Text out of a model: whole characters as they become certain, until a stop string, an end of text or a limit."""
+import codecs
+from dataclasses import dataclass, field
+
+from ..models.gpt2 import GPT
+from ..models.load import load
+from ..tokenizer import Tokenizer
+from . import speculative
+from .decode import steps
+
+
+class TextStream:
+    """Tokens in, text out: never half a character, and nothing of a stop string.
+
+    A token is bytes, and a character may need several of them; and the last characters may be the beginning of a stop
+    string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
+    """
+
+    def __init__(self, tokenizer, stop=()):
+        """stop: strings that end the text. Raises ValueError for one that is empty."""
+        self.stop, self.stopped = check_stop(stop), None
+        self.tokenizer, self.held = tokenizer, ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
+
+    def push(self, token):
+        """The text that is certain now that this token has come; "" once stopped."""
+        return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
+
+    def finish(self):
+        """What was held back when the text ends here."""
+        text, self.held = self.release(self.decoder.decode(b"", final=True)) + self.held, ""
+        return text
+
+    def release(self, text):
+        if self.stopped is not None:
+            return ""
+        self.held += text
+        found = [(self.held.find(stop), stop) for stop in self.stop if stop in self.held]
+        if found:
+            at, self.stopped = min(found)
+            text, self.held = self.held[:at], ""
+            return text
+        keep = max((unfinished(self.held, stop) for stop in self.stop), default=0)
+        text, self.held = self.held[:len(self.held) - keep], self.held[len(self.held) - keep:]
+        return text
+
+
+def check_stop(stop):
+    """Stop strings as a tuple; one string is one of them."""
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    for text in stop:
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"stop must be strings of at least one character: got {text!r}")
+    return stop
+
+
+def unfinished(text, stop):
+    """Length of the longest end of `text` that is a beginning of `stop` (and not all of it)."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+@dataclass
+class Writer:
+    """What it takes to continue a text: a model, its tokenizer, perhaps a draft that makes k guesses a pass."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    draft: object = None            # a GPT, a speculative.Lookup, or None
+    k: int = 4
+    counts: speculative.Counts = field(default_factory=speculative.Counts)
+
+
+def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
+    """A Writer from a model directory, and that of a draft. Raises ValueError for a draft with another tokenizer."""
+    model, tokenizer = load(directory, backend)
+    if lookup:
+        return Writer(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
+    if draft is None:
+        return Writer(model, tokenizer)
+    small, other = load(draft, backend)
+    if token_list(other) != token_list(tokenizer):
+        raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")
+    return Writer(model, tokenizer, small, k)
+
+
+def token_list(tokenizer):
+    return [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+
+
+def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None, new_text=TextStream):
+    """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
+
+    The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
+    after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish":
+    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
+    """
+    tokenizer, text = writer.tokenizer, new_text(writer.tokenizer, stop)
+    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    pieces, tokens, finish = [], [], "length"
+
+    def write(piece):
+        pieces.append(piece)
+        say(piece)
+    for step in token_steps(writer, ids, max_new_tokens, sampling, top):
+        if step.token != tokenizer.eot_token:
+            tokens.append(described(step, tokenizer))
+            write(text.push(step.token))
+        if step.token == tokenizer.eot_token or text.stopped is not None:
+            finish = "stop"
+            break
+    write(text.finish())
+    written = "".join(pieces)
+    if text.stopped is not None:
+        while tokens and len(tokenizer.decode([token["id"] for token in tokens[:-1]])) >= len(written):
+            tokens.pop()                                    # of the stop string and what came with it
+    return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
+
+
+def token_steps(writer, ids, max_new_tokens, sampling, top):
+    """The Steps of a text, guessed ahead if there is a draft; the same distribution either way."""
+    settings = ids, max_new_tokens, sampling, writer.tokenizer.eot_token, top
+    if writer.draft is None:
+        return steps(writer.model, *settings)
+    return speculative.steps(writer.model, writer.draft, *settings, writer.k, writer.counts)
+
+
+def described(step, tokenizer):
+    """A Step as a dict for JSON."""
+    def one(token, logprob):
+        return {"id": token, "text": tokenizer.decode([token]), "logprob": logprob}
+    return one(step.token, step.logprob) | {"top": [one(*alternative) for alternative in step.top]}
+
+
+def first_token(tokenizer):
+    """What a fresh document follows: the end of another."""
+    if tokenizer.eot_token is None:
+        raise ValueError("--prompt must not be empty: this tokenizer has no <|endoftext|> to begin with")
+    return tokenizer.eot_token
