@@ -58,7 +58,8 @@ SHORTER = {             # what is written -> what is run instead
     "--port 8000": "--port 0",
     "python -m benchmarks --all": "python -m benchmarks --all --quick --minutes 0.001 --out results.json",
     "python -m benchmarks step --batch 4 --tokens 256": "python -m benchmarks step --size tiny --only minillm",
-    "linear --ladder": "linear --ladder --dims B=1,T=8,C=16",
+    "--ladder": "--ladder --dims B=1,T=8,C=16",
+    "--dims B=4,T=1024": "--dims B=1,T=8,C=16",
     "attention_lengths": "attention_lengths --lengths 64",
 }
 ELSEWHERE = {           # what is not run here, and what runs it
@@ -100,7 +101,8 @@ def cases():
     found = {name: commands for name, commands in help_pages().items()}
     found |= {command: [command] for command in commands_of(benchmarks.EXAMPLES)}
     for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
-        found |= {f"{name}: {command}": [command] for command in shown(name)}
+        known = sum(found.values(), [])
+        found |= {f"{name}: {command}": [command] for command in shown(name) if command not in known}
     return found
 
 
