@@ -57,8 +57,12 @@ def main(argv=None):
     if options.threads < 1:
         parser().error(f"--threads must be at least 1: got {options.threads}")
     os.environ.update(dict.fromkeys(THREADS, str(options.threads)))
+    from minillm.kernels.load import require
+
     from .suite import execute
     try:
+        if options.readme is None:
+            require()
         return execute(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """The CUDA kernels on the emulator: sizes, schedules, NaN, determinism, and a model that trains on them.
 
-The contract of the op pair is tested where all backends are (test_ops.py); this is what only GPU kernels have.
+The contract of the op pair is tested where all backends are (tests/ops); this is what only GPU kernels have.
 """
 import math
 

@@ -9,6 +9,7 @@
 // All arithmetic is modulo 2^64, so results are the same everywhere.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -16,6 +17,8 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+
+namespace minillm::data {
 
 constexpr uint64_t MULTIPLIER = 0x9E3779B97F4A7C15u, BASE = 0xD1B54A32D192ED03u;
 
@@ -144,3 +147,5 @@ public:
         roll(n, shingles);
     }
 };
+
+}  // namespace minillm::data
