@@ -1,8 +1,8 @@
 """What attention costs as sequences grow: time, which is quadratic in T, and memory, which must not be.
 
-Forward and backward of one causal attention, minillm against PyTorch's scaled_dot_product_attention, each length in fresh
-processes: what counts is by how much the peak of the process grows from before the inputs are made. The T x T scores of one
-head alone would be 268 MB at T = 8192.
+Forward and backward of one causal attention, minillm against PyTorch's scaled_dot_product_attention, each length in
+fresh processes: what counts is by how much the peak of the process grows from before the inputs are made. The T x T
+scores of one head alone would be 268 MB at T = 8192.
 """
 import time
 from pathlib import Path
@@ -61,7 +61,8 @@ def same_sums(candidate, values, first):
 
 
 def attend(job):
-    """() -> [MB by which the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward (in a worker)."""
+    """() -> [MB by which the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward
+    (in a worker)."""
     function = {"minillm": minillm_side, "torch": torch_side}[job["side"]](job["threads"])
     function(*inputs(64))                                # code and threads are in memory
     time.sleep(0.1)
@@ -70,7 +71,8 @@ def attend(job):
 
     def run():
         out, dqkv = function(qkv, dout)
-        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")), float(abs(dqkv).sum(dtype="float64"))]
+        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")),
+                float(abs(dqkv).sum(dtype="float64"))]
 
     return run
 

@@ -110,7 +110,8 @@ def cases(small, rungs=RUNGS):
 
 
 def check_case(module, rung, dtype, HS, T, causal):
-    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows; three runs give equal bits."""
+    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows;
+    three runs give equal bits."""
     rng = np.random.default_rng(HS + T)
     B, NH = (1, 2) if T > 500 else (2, 3)
     qkv, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, 3 * NH * HS), (B, T, NH * HS)))
@@ -130,7 +131,8 @@ def check_case(module, rung, dtype, HS, T, causal):
 
 
 def gradient_is_fine(errors, precision, T):
-    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides, within the limit."""
+    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides,
+    within the limit."""
     return errors[0] < LIMITS[precision] and errors[1] < LIMITS[precision] * (3 if T == 1 else 1)
 
 

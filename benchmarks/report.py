@@ -21,7 +21,8 @@ COLUMNS = {         # key of a row -> heading, format
     "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
-    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}"),
+    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"),
+           "peak_rss_mb": ("peak MB", "{:,.0f}"),
     "memory_mb": ("MB more", "{:,.1f}"), "val_loss": ("loss", "{:.4f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
@@ -124,17 +125,21 @@ def fill(path, name, text):
 
 
 def headlines(document):
-    """Ours against the fastest of the others, model by model and precision by precision; "" where nobody else was timed."""
+    """Ours against the fastest of the others, model by model and precision by precision;
+    "" where nobody else was timed."""
     lines = [["GPT-2", "", "minillm ms", "the fastest other", "ms", "speed-up"]]
     rows = [row for row in document["rows"] if is_model(row) and row["op"] != "attention_lengths"]
     for op, dims, half in dict.fromkeys((row["op"], row["dims"], "bf16" in row["candidate"]) for row in rows):
-        group = sorted((row for row in rows if (row["op"], row["dims"], "bf16" in row["candidate"]) == (op, dims, half)),
+        group = sorted((row for row in rows if (row["op"], row["dims"], "bf16" in row["candidate"]) == (op, dims,
+                                                                                                        half)),
                        key=lambda row: row["median_ms"])
-        ours, theirs = (next((row for row in group if row["candidate"].startswith(names) and "int8" not in row["candidate"]),
+        ours, theirs = (next((row for row in group if row["candidate"].startswith(names)
+                              and "int8" not in row["candidate"]),
                              None) for names in ("minillm", ("torch", "transformers")))
         if ours and theirs:
-            lines.append([f"{op}, {dims}", "bfloat16" if half else "float32", cell(ours, "median_ms"), theirs["candidate"],
-                          cell(theirs, "median_ms"), f"{theirs['median_ms'] / ours['median_ms']:.2f}x"])
+            lines.append([f"{op}, {dims}", "bfloat16" if half else "float32", cell(ours, "median_ms"),
+                          theirs["candidate"], cell(theirs, "median_ms"),
+                          f"{theirs['median_ms'] / ours['median_ms']:.2f}x"])
     where = f"{about(document).splitlines()[0]}, {document['date']}:\n\n"
     return where + pipes(lines, left=2) if len(lines) > 1 else ""
 
@@ -169,7 +174,8 @@ def tokenizer_markdown(document):
     parts = ["\n".join(line + "  " for line in about(document).splitlines()[:-1]) + "\n"]
     if rows["encode"]:
         parts.append("Encoding, MB/s:\n")
-        parts.append(pivot(rows["encode"], lambda row: f"{row['dims']} {row['direction']}", lambda row: f"{row['mbs']:,.0f}"))
+        parts.append(pivot(rows["encode"], lambda row: f"{row['dims']} {row['direction']}",
+                           lambda row: f"{row['mbs']:,.0f}"))
     if rows["train"]:
         parts.append("Training on the mixed text, one thread, seconds (peak MB):\n")
         parts.append(pivot(rows["train"], lambda row: f"{int(row['dims'].split()[0]) // 1000}k tokens",
@@ -184,7 +190,8 @@ def pivot(rows, column, value):
     columns = list(dict.fromkeys(map(column, rows)))
     found = {(row["candidate"], column(row)): value(row) for row in rows}
     names = dict.fromkeys(row["candidate"] for row in rows)
-    return pipes([["", *columns]] + [[name, *(found.get((name, key), "-") for key in columns)] for name in names], left=1)
+    return pipes([["", *columns]] + [[name, *(found.get((name, key), "-") for key in columns)] for name in names],
+                 left=1)
 
 
 def op_table(rows):

@@ -11,9 +11,9 @@ import time
 from dataclasses import replace
 
 from minillm import GPT, Tokenizer
-from minillm.generation.text import TextStream
 from minillm.generation.decode import steps
 from minillm.generation.sampling import Sampling
+from minillm.generation.text import TextStream
 from minillm.serve import listen
 from minillm.serve.engine import Engine
 from minillm.tokenizer.formats import BYTE_ORDER

@@ -9,11 +9,11 @@ import statistics
 import numpy as np
 
 from minillm import GPT
-from minillm.generation import speculative
 from minillm.data.shards.format import open_shards
+from minillm.generation import speculative
 from minillm.generation.decode import steps
-from minillm.recipes.draft_pair import prompts_from, race, relative_costs
 from minillm.generation.sampling import Sampling
+from minillm.recipes.draft_pair import prompts_from, race, relative_costs
 
 KS, TEMPERATURES = (3, 5, 8), (0.0, 0.8)
 PROMPTS, LENGTH = 8, 96

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from minillm.config import GPTConfig
+from minillm.kernels.select import OPS, Dims
 from minillm.models.gpt2 import initialise
 from minillm.models.params import gpt_shapes
-from minillm.kernels.select import OPS, Dims
 from minillm.train.loop import copy_pays
 
 from .machine import meminfo

@@ -7,8 +7,8 @@ from argparse import Namespace
 from datetime import date
 from inspect import isgenerator
 
-from minillm.progress import Progress
 from minillm.kernels.select import OPS, Dims
+from minillm.progress import Progress
 
 from . import attention_lengths, decode, dedup, demo, machine, report, serve, speculative, step, tokenizer
 from .ops import GPT2, op_rows
@@ -105,7 +105,8 @@ def measure(document, parts, options):
 
 
 def found(name, own, peaks):
-    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part hands them on as it goes."""
+    """The findings of one part, each (rows, wrong, skipped): one,
+    or several where a long part hands them on as it goes."""
     if name in SPECIAL:
         findings = SPECIAL[name](own, peaks, Progress(name, unit="round"))
         return findings if isgenerator(findings) else [findings]

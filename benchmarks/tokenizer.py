@@ -1,9 +1,9 @@
 """Tokenizers: MB/s encoded and seconds trained, minillm against whoever is installed, one process a measurement.
 
 Texts, document by document: `prose` is the bundled corpus, `mixed` the standard library's sources and then the prose.
-Cold is the first pass over a text in a fresh process, when caches are empty; warm is the median of later passes. Ids and
-merges of every candidate are compared with minillm's before its time counts. With one thread a process's own CPU time
-is taken, system calls included, which other work on the machine disturbs less; else the time on the wall.
+Cold is the first pass over a text in a fresh process, when caches are empty; warm is the median of later passes. Ids
+and merges of every candidate are compared with minillm's before its time counts. With one thread a process's own CPU
+time is taken, system calls included, which other work on the machine disturbs less; else the time on the wall.
 Last, a stream of a gigabyte goes through minillm's encode_iterable, for its speed and its peak memory.
 
 Five to eight minutes on two cores that are otherwise idle. What is measured is handed over task by task, so a run that
@@ -39,7 +39,8 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__"}
 
 
 def rows(options, peaks, progress=None):
-    """Run the benchmark; yields, task by task, rows for the report, {candidate: what is wrong}, {candidate: why skipped}."""
+    """Run the benchmark; yields, task by task, rows for the report, {candidate: what is wrong}, {candidate:
+    why skipped}."""
     yield [], {}, {name: "not installed" for name, package in CANDIDATES.items() if not find_spec(package)}
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))

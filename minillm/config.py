@@ -5,8 +5,10 @@ range, is an error that names the key. There is nothing else to configure, and n
 """
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class GPTConfig:
     dropout: float = 0.0        # probability of zeroing an activation in training
     layer_norm_epsilon: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
             check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         if self.n_embd % self.n_head:
@@ -52,7 +54,7 @@ class TrainConfig:
     seed: int = 0
     backend: str = "auto"       # see registry.select; "cpu/bf16" multiplies in bfloat16, weights stay float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every"):
             check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
@@ -66,14 +68,14 @@ class TrainConfig:
         check("backend", self.backend, str, bool, "the name of a backend")
 
 
-def check(name, value, kind, valid, expected):
+def check(name: str, value: Any, kind: type, valid: Callable[[Any], Any], expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
-def load_toml(path):
+def load_toml(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `[model]` and `[train]` of a TOML file; returns two dicts. Raises ValueError naming file and key."""
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -87,8 +89,9 @@ def load_toml(path):
     return tables.get("model", {}), tables.get("train", {})
 
 
-def parse_setting(setting):
-    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is looked up in both."""
+def parse_setting(setting: str) -> tuple[str, str, Any]:
+    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is looked up in
+    both."""
     name, equals, text = setting.partition("=")
     if not equals:
         raise ValueError(f"--set {setting}: expected NAME=VALUE, for example train.lr=3e-4")
@@ -101,7 +104,7 @@ def parse_setting(setting):
         raise ValueError(f"--set {setting}: {key} must be of type {field.type.__name__}") from None
 
 
-def field_of(table, key, where=""):
+def field_of(table: str, key: str, where: str = "") -> Any:
     """The dataclass field, or a ValueError that lists what there is."""
     if table not in SECTIONS:
         raise ValueError(f"{where}unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
@@ -111,11 +114,11 @@ def field_of(table, key, where=""):
     raise ValueError(f"{where}unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
 
 
-def names(config):
+def names(config: type) -> list[str]:
     return [field.name for field in dataclasses.fields(config)]
 
 
-def check_heeded(command, table, key, where=""):
+def check_heeded(command: str, table: str, key: str, where: str = "") -> None:
     """Raise ValueError for a setting that a command would not heed, saying what to use instead."""
     if instead := INSTEAD.get((command, f"{table}.{key}")):
         raise ValueError(f"{where}{command} does not read {table}.{key}: use {instead}")

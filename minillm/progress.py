@@ -1,21 +1,22 @@
 """One line that says how far long work has come, how fast it goes, and when it will be done."""
 import sys
 import time
+from typing import Any, TextIO
 
 
 class Progress:
     """Call it as progress(done, total, text): it redraws a line on a terminal, and prints now and then elsewhere."""
 
-    def __init__(self, label, unit="it", out=None, every=None):
+    def __init__(self, label: str, unit: str = "it", out: TextIO | None = None, every: float | None = None) -> None:
         """every: seconds between lines (default 0.2 on a terminal, 15 otherwise). Shorter work prints nothing."""
         self.label, self.unit, self.out = label, unit, out or sys.stderr
         self.terminal = self.out.isatty()
         self.every = every if every is not None else (0.2 if self.terminal else 15.0)
         self.started = self.shown = time.monotonic()
-        self.first = None                                 # `done` at the first call: a resumed run starts above 0
+        self.first: Any = None                            # `done` at the first call: a resumed run starts above 0
         self.drawn = False
 
-    def __call__(self, done, total, text=""):
+    def __call__(self, done: float, total: float, text: str = "") -> None:
         if self.first is None:
             self.first = done
         now = time.monotonic()
@@ -26,18 +27,18 @@ class Progress:
         self.out.write(f"\r{line:<100.100}" if self.terminal else line + "\n")
         self.out.flush()
 
-    def speed(self, done, total, now):
+    def speed(self, done: float, total: float, now: float) -> str:
         rate = (done - self.first) / max(1e-9, now - self.started)
         left = clock((total - done) / rate) if rate else "?"
         return f"{done:,}/{total:,}  {rate:,.1f} {self.unit}/s  {left} left"
 
-    def close(self):
+    def close(self) -> None:
         """End the line."""
         if self.terminal and self.drawn:
             self.out.write("\n")
 
 
-def clock(seconds):
+def clock(seconds: float) -> str:
     """75 -> '1:15'; 3700 -> '1:01:40'."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -18,7 +18,8 @@ OPS_HEAD = f'"""The reference ops. {WRITTEN}"""\nimport numpy as np\n\nArray = n
 KERNELS_HEAD = f'"""{{}}, called as the reference ops. {WRITTEN}"""\nfrom typing import Any\n\nfrom .. import ops\n\n'
 OTHERS = "\n\ndef __getattr__(name: str) -> Any: ...          # what is no op: the decoder's step, threads, buffers\n"
 SAME = '"""As scalar.pyi, compiled for another instruction set."""\nfrom .scalar import *\n'
-OF_BACKWARD = {"dout": "Array", "douts": "tuple[Array, ...]", "cache": "tuple", "into": "tuple[Array | None, ...] | None"}
+OF_BACKWARD = {"dout": "Array", "douts": "tuple[Array, ...]", "cache": "tuple",
+               "into": "tuple[Array | None, ...] | None"}
 
 
 def ops_stub():

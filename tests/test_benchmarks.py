@@ -209,7 +209,8 @@ def test_step_on_a_tiny_model(tmp_path):
 def test_steps_with_and_without_the_copy_of_weights_race(tmp_path):
     """The one with it takes part only where it is named; both compute the same."""
     names = ["minillm bf16", "minillm bf16 (copy)"]
-    code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only", ",".join(names))
+    code, document = run_json(tmp_path, "step", "--size", "tiny", "--batch", "2", "--tokens", "8", "--only",
+                              ",".join(names))
     one, other = document["rows"]
     assert code == 0 and [one["candidate"], other["candidate"]] == names and one["losses"] == other["losses"]
     assert names[1] not in [candidate["name"] for candidate in step.chosen(step.candidates(), None)]
@@ -255,8 +256,10 @@ def tokenizer_row(op, dims, direction, candidate, mbs):
 
 
 def test_tokenizer_tables_have_a_line_a_candidate(tmp_path):
-    rows = [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250), tokenizer_row("train", "8000 1 thread", "train", "a", 9),
-            tokenizer_row("encode", "prose 1 thread", "warm", "minillm", 480), tokenizer_row("stream", "1 GB 1 thread", "stream", "a", 7),
+    rows = [tokenizer_row("encode", "prose 1 thread", "cold", "minillm", 250),
+            tokenizer_row("train", "8000 1 thread", "train", "a", 9),
+            tokenizer_row("encode", "prose 1 thread", "warm", "minillm", 480),
+            tokenizer_row("stream", "1 GB 1 thread", "stream", "a", 7),
             tokenizer_row("encode", "prose 1 thread", "cold", "a", 15)]
     (tmp_path / "results.json").write_text(json.dumps(EMPTY | {"rows": rows}))
     (tmp_path / "README.md").write_text("<!-- benchmarks -->\n<!-- tokenizer -->\n<!-- /tokenizer -->\n")
@@ -264,7 +267,8 @@ def test_tokenizer_tables_have_a_line_a_candidate(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("<!-- benchmarks -->\n<!-- tokenizer -->\n")
     for line in ("|  | prose 1 thread cold | prose 1 thread warm |", "| minillm | 250 | 480 |", "| a | 15 | - |",
-                 "|  | 8k tokens |", "| a | 1.50 (99) |", "A stream of 1 GB through `encode_iterable`, an id at a time: 7 MB/s"):
+                 "|  | 8k tokens |", "| a | 1.50 (99) |",
+                 "A stream of 1 GB through `encode_iterable`, an id at a time: 7 MB/s"):
         assert line in text
 
 
@@ -312,7 +316,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, monkeypatch, capsys):
 
 def test_what_all_runs_exists():
     for part in (suite.ALL, suite.QUICK):
-        assert {name for name, _ in part} <= {*registry.OPS, *suite.SPECIAL} and set(registry.OPS) <= {name for name, _ in part}
+        assert {*registry.OPS} <= {name for name, _ in part} <= {*registry.OPS, *suite.SPECIAL}
         options = cli.parser().parse_args([])
         assert all(hasattr(options, setting) for _, changes in part for setting in changes)
 
@@ -365,11 +369,13 @@ def test_headlines_are_ours_against_the_fastest_other(tmp_path, readmes):
     def row(candidate, ms):
         return {"op": "step", "dims": "tiny B=1 T=8", "dtype": "float32", "direction": "step", "candidate": candidate,
                 "median_ms": ms, "low_ms": ms, "high_ms": ms, "x_minillm": 10 / ms}
-    rows = [row("minillm", 10.0), row("torch eager fp32", 30.0), row("torch eager fp32 tuned", 15.0), row("torch eager bf16", 8.0)]
+    rows = [row("minillm", 10.0), row("torch eager fp32", 30.0), row("torch eager fp32 tuned", 15.0),
+            row("torch eager bf16", 8.0)]
     (tmp_path / "results.json").write_text(json.dumps(EMPTY | {"rows": rows}))
     assert cli.main(["--readme", str(tmp_path / "results.json")]) == 0
-    assert "| step, tiny B=1 T=8 | float32 | 10.000 | torch eager fp32 tuned | 15.000 | 1.50x |" in readmes[1].read_text()
-    assert "bfloat16" not in readmes[1].read_text()
+    text = readmes[1].read_text()
+    assert "| step, tiny B=1 T=8 | float32 | 10.000 | torch eager fp32 tuned | 15.000 | 1.50x |" in text
+    assert "bfloat16" not in text
 
 
 @pytest.mark.parametrize("text", ["", "<!-- benchmarks -->", "<!-- /benchmarks --><!-- benchmarks -->"])
@@ -385,9 +391,11 @@ def test_the_newest_results_are_found_among_files_of_other_forms(tmp_path, monke
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     with pytest.raises(FileNotFoundError, match="no results yet"):
         report.newest()
-    for name, document in (("2026-01-01-all", EMPTY), ("2026-01-01-step", EMPTY), ("2027-01-01-other", {"date": "2027-01-01"})):
+    for name, document in (("2026-01-01-all", EMPTY), ("2026-01-01-step", EMPTY),
+                           ("2027-01-01-other", {"date": "2027-01-01"})):
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
-    assert report.newest().stem == "2026-01-01-all" and report.update_readmes.__defaults__ == (report.TABLES, report.FRONT)
+    assert report.newest().stem == "2026-01-01-all" and report.update_readmes.__defaults__ == (report.TABLES,
+                                                                                               report.FRONT)
 
 
 def test_speculative_measures_a_pair(tmp_path, capsys):
@@ -398,7 +406,8 @@ def test_speculative_measures_a_pair(tmp_path, capsys):
     tokenizer = Tokenizer.train(["some text about a fox " * 20], 270, special_tokens=["<|endoftext|>"])
     for name, width in (("target", 16), ("draft", 8)):
         GPT(GPTConfig(1, 1, width, 32, tokenizer.vocab_size), 1).save_pretrained(tmp_path / name)
-    write_shards([(f"text {i}", "a fox about some text " * 9) for i in range(30)], tokenizer, tmp_path / "target" / "data")
+    write_shards([(f"text {i}", "a fox about some text " * 9) for i in range(30)], tokenizer,
+                 tmp_path / "target" / "data")
     where = ["--target", str(tmp_path / "target"), "--draft", str(tmp_path / "draft")]
     code, document = run_json(tmp_path, "speculative", *where)
     found = {row["candidate"] for row in document["rows"]}

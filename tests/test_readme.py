@@ -38,7 +38,8 @@ def test_files_that_are_named_exist(name):
 
 
 def test_files_of_the_tree_exist():
-    """Each line of the file tree names a path below the last line without indentation, and more files of the same folder."""
+    """Each line of the file tree names a path below the last line without indentation,
+    and more files of the same folder."""
     tree = re.search(r"```\n(minillm/.*?)```", TEXT, re.S)[1]
     folder, checked = "", 0
     for line in tree.splitlines():
@@ -46,18 +47,22 @@ def test_files_of_the_tree_exist():
         if not line.startswith(" "):
             folder = path.split()[0]
         names = path.split() if line.startswith(" ") else [""]
-        names += [re.sub(r"^(?=[^/]*$)", str(Path(names[0]).parent) + "/", word) for word in re.findall(r"[\w/]+\.py\b", " ".join(words))]
+        names += [re.sub(r"^(?=[^/]*$)", str(Path(names[0]).parent) + "/", word)
+                  for word in re.findall(r"[\w/]+\.py\b", " ".join(words))]
         for name in names:
-            assert any((ROOT / folder / parent / name).exists() for parent in ("", Path(names[0]).parent)), (folder, name)
+            assert any((ROOT / folder / parent / name).exists()
+                       for parent in ("", Path(names[0]).parent)), (folder, name)
             checked += 1
     assert checked > 30
 
 
 def test_every_environment_variable_is_in_the_table():
-    tracked = subprocess.run(["git", "ls-files", "*.py", "*.h", "*.cpp", "*.cu*", "*.sh", ".ci"], cwd=ROOT, capture_output=True,
-                             text=True, check=False).stdout.split()
+    tracked = subprocess.run(["git", "ls-files", "*.py", "*.h", "*.cpp", "*.cu*", "*.sh", ".ci"], cwd=ROOT,
+                             capture_output=True, text=True, check=False).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
-    used = set().union(*(VARIABLE.findall((ROOT / path).read_text(encoding="utf-8")) for path in tracked if os.path.isfile(ROOT / path)))
-    told = set(VARIABLE.findall("\n".join(re.findall(r"^\| `.*$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M))))
+    used = set().union(*(VARIABLE.findall((ROOT / path).read_text(encoding="utf-8"))
+                         for path in tracked if os.path.isfile(ROOT / path)))
+    told = set(VARIABLE.findall("\n".join(re.findall(r"^\| `.*$",
+                                                     (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M))))
     assert used == told

@@ -8,7 +8,8 @@ from stubs import ROOT, stubs
 from minillm.kernels import select
 
 
-@pytest.mark.parametrize("path, text", [pytest.param(path, text, id=str(path.relative_to(ROOT))) for path, text in stubs().items()])
+@pytest.mark.parametrize("path, text", [pytest.param(path, text, id=str(path.relative_to(ROOT)))
+                                        for path, text in stubs().items()])
 def test_it_is_up_to_date(path, text):
     assert path.read_text(encoding="utf-8") == text, "run python tests/stubs.py"
 

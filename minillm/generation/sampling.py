@@ -12,10 +12,13 @@
 They act in this order, each on what the one before left; where equal tokens meet an edge, the first of them are kept.
 The draw for position t depends on (seed, t) alone, so neither speed, batch nor an interruption changes a text.
 """
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
 STRETCH = 256           # probabilities that a draw adds up one by one
 
 
@@ -30,7 +33,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check("temperature", self.temperature, lambda v: 0 <= v < float("inf"), "a number of at least 0")
         check("top_k", self.top_k, lambda v: v >= 1, "an integer of at least 1, or None", int, optional=True)
         check("top_p", self.top_p, lambda v: 0 < v <= 1, "in (0, 1], or None", optional=True)
@@ -39,7 +42,8 @@ class Sampling:
         check("seed", self.seed, lambda v: v >= 0, "an integer of at least 0", int)
 
 
-def check(name, value, valid, expected, kind=None, optional=False):
+def check(name: str, value: Any, valid: Callable[[Any], bool], expected: str, kind: type | None = None,
+          optional: bool = False) -> None:
     """Raise ValueError naming the setting unless its value passes (NaN passes nothing)."""
     if optional and value is None:
         return
@@ -48,7 +52,7 @@ def check(name, value, valid, expected, kind=None, optional=False):
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
-def sample(logits, sampling, position, seen_ids=()):
+def sample(logits: Array, sampling: Sampling, position: int, seen_ids: Sequence[int] = ()) -> tuple[int, float]:
     """Draw the token for `position` (0, 1, ... in the text that is written) from logits (V,).
 
     seen_ids: the text so far, for the repetition penalty. Returns (token, its log-probability under the model's own
@@ -63,7 +67,7 @@ def sample(logits, sampling, position, seen_ids=()):
     return token, log_probability(logits, token)
 
 
-def distribution(logits, sampling, seen_ids=()):
+def distribution(logits: Array, sampling: Sampling, seen_ids: Sequence[int] = ()) -> Array:
     """The probabilities (V,), float64, that `sample` draws from. logits (V,) of any float dtype, left as they are."""
     z = penalised(logits, sampling.repetition_penalty, seen_ids)
     check_top(top := z.max())
@@ -80,12 +84,12 @@ def distribution(logits, sampling, seen_ids=()):
     return w
 
 
-def check_top(top):
+def check_top(top: float) -> None:
     if not np.isfinite(top):
         raise ValueError(f"logits must be numbers, the largest of them finite: it is {top}")
 
 
-def penalised(logits, penalty, seen_ids):
+def penalised(logits: Array, penalty: float, seen_ids: Sequence[int]) -> Array:
     """A copy of logits (V,) in float64, those of the tokens seen moved down."""
     z = logits.astype(np.float64)
     if penalty != 1 and len(seen_ids):
@@ -95,7 +99,7 @@ def penalised(logits, penalty, seen_ids):
     return z
 
 
-def weights(z, top, temperature):
+def weights(z: Array, top: float, temperature: float) -> Array:
     """What the tokens weigh against the likeliest: exp((z - top) / temperature), written over z (V,).
 
     In place, since a fresh array of a large vocabulary's size costs more in page faults than all that is computed.
@@ -106,12 +110,12 @@ def weights(z, top, temperature):
     return np.exp(z, out=z)
 
 
-def likeliest(values, count):
+def likeliest(values: Array, count: int) -> Array:
     """Mask (V,) of the `count` largest; of equal ones at the edge, the first."""
     return cut(values, np.partition(values, -count)[-count], count)
 
 
-def nucleus(w, top_p):
+def nucleus(w: Array, top_p: float) -> Array:
     """Mask (V,) of the fewest and largest weights that reach top_p of the sum of all; of equal ones, the first.
 
     The light ones stay out of the sort, which takes the time: each has at most half of its share of what may be left
@@ -130,14 +134,14 @@ def nucleus(w, top_p):
     return cut(w, heavy[-size], size)
 
 
-def cut(values, edge, count):
+def cut(values: Array, edge: float, count: int) -> Array:
     """Mask (V,) of the `count` largest values, the least of which is `edge`; of those equal to it, the first."""
     kept = values > edge
     kept[np.flatnonzero(values == edge)[:count - np.count_nonzero(kept)]] = True
     return kept
 
 
-def draw(p, rng):
+def draw(p: Array, rng: np.random.Generator) -> int:
     """An index drawn from probabilities p (V,): where a uniform number falls on the line of them laid end to end.
 
     First in which stretch of the line, then where in it: adding up 50,000 numbers one by one is slow.
@@ -148,19 +152,19 @@ def draw(p, rng):
     return start + find(p[start:start + STRETCH], rest)[0]
 
 
-def find(lengths, x):
+def find(lengths: Array, x: float) -> tuple[int, float]:
     """(which of the intervals laid end to end holds x, how far into it x is); never one of length 0."""
     edges = lengths.cumsum()
     i = int(min(np.searchsorted(edges, x, side="right"), np.flatnonzero(lengths)[-1]))  # rounding may reach the end
     return i, x - (edges[i - 1] if i else 0)
 
 
-def log_probability(logits, token):
+def log_probability(logits: Array, token: int) -> float:
     """log softmax(logits)[token], a float."""
     return float(logits[token] - log_sum_exp(logits))
 
 
-def top_logprobs(logits, n):
+def top_logprobs(logits: Array, n: int) -> list[tuple[int, float]]:
     """The n likeliest tokens of the model's own softmax, likeliest first: [(token, log-probability), ...]."""
     n = min(n, len(logits))
     if n < 1:
@@ -170,6 +174,6 @@ def top_logprobs(logits, n):
     return [(int(token), float(logits[token] - total)) for token in best]
 
 
-def log_sum_exp(logits):
+def log_sum_exp(logits: Array) -> float:
     top = logits.max()
     return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))

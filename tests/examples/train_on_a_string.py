@@ -8,7 +8,8 @@ T = 16                                                              # the contex
 
 tokenizer = Tokenizer.train([TEXT], vocab_size=290, stop_early=True)
 ids = np.array(tokenizer.encode(TEXT * 3))
-starts = np.arange(0, len(ids) - T)                                 # every window of the text is a sequence of the batch
+# every window of the text is a sequence of the batch
+starts = np.arange(0, len(ids) - T)
 tokens = np.stack([ids[start:start + T] for start in starts])      # (B, T)
 targets = np.stack([ids[start + 1:start + T + 1] for start in starts])
 

@@ -34,9 +34,11 @@ def block_backward(dout, cache):
     return dh + dx, dw1, db1, dqkv_w, dqkv_b, dproj_w, dproj_b, dw2, db2, dfc_w, dfc_b, dout_w, dout_b
 
 
-shapes = {"x": (B, T, C), "w1": (C,), "b1": (C,), "qkv_w": (C, 3 * C), "qkv_b": (3 * C,), "proj_w": (C, C), "proj_b": (C,),
-          "w2": (C,), "b2": (C,), "fc_w": (C, 4 * C), "fc_b": (4 * C,), "out_w": (4 * C, C), "out_b": (C,)}
+shapes = {"x": (B, T, C), "w1": (C,), "b1": (C,), "qkv_w": (C, 3 * C), "qkv_b": (3 * C,), "proj_w": (C, C),
+          "proj_b": (C,), "w2": (C,), "b2": (C,), "fc_w": (C, 4 * C), "fc_b": (4 * C,), "out_w": (4 * C, C),
+          "out_b": (C,)}
 rng = np.random.default_rng(0)
-for row in gradcheck(block_forward, block_backward, {name: rng.standard_normal(shape) for name, shape in shapes.items()},
+for row in gradcheck(block_forward, block_backward,
+                     {name: rng.standard_normal(shape) for name, shape in shapes.items()},
                      samples=20, rtol=1e-5, atol=1e-6):
     print(row)
