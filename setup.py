@@ -41,12 +41,13 @@ AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mpre
 INSTRUCTION_SETS = {"scalar": []} | {
     "avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 } if platform.machine() in ("x86_64", "AMD64") else {"scalar": []}
+CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", "csrc/python/bindings.cpp"]
 PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
-    "cuda": (["csrc/cuda/attention/*.cu", "csrc/python/cuda.cpp"], []),
-    "cudasim": (["csrc/cuda/emulator/*.cpp", "csrc/python/cuda.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
+    "cuda": ([*CUDA, "csrc/cuda/**/*.cu"], []),
+    "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
     "text": (["csrc/text/*.cpp", "csrc/python/text.cpp"], []),
     "data": (["csrc/data/*.cpp", "csrc/python/data.cpp"], []),
-} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", "csrc/python/bindings.cpp", "csrc/module.cpp"], FLOATS + flags)
+} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", "csrc/python/bindings.cpp"], FLOATS + flags)
      for isa, flags in INSTRUCTION_SETS.items()}
 
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")

@@ -1,5 +1,5 @@
 // The minima of MinHash, once for each instruction set.
-#include "minhash.h"
+#include "data/minhash.h"
 
 #if defined(__x86_64__)
 #ifndef __clang__
@@ -19,7 +19,7 @@ void minima_scalar(const uint64_t* shingles, size_t count, const uint32_t* a, co
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2")))
+[[gnu::target("avx2")]]
 void minima_avx2(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least) {
     for (size_t k = 0; k < BLOCK; k += 32) {
         __m256i A[4], B[4], L[4];
@@ -37,7 +37,7 @@ void minima_avx2(const uint64_t* shingles, size_t count, const uint32_t* a, cons
     }
 }
 
-__attribute__((target("avx512f")))
+[[gnu::target("avx512f")]]
 void minima_avx512(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least) {
     __m512i A[4], B[4], L[4];
     for (int v = 0; v < 4; v++) {

@@ -10,8 +10,8 @@
 #include <string>
 #include <utility>
 
-#include "../text/parallel.h"
-#include "shingles.h"
+#include "data/shingles.h"
+#include "text/parallel.h"
 
 namespace minillm::data {
 

@@ -2,9 +2,9 @@
 //
 // It is built once, for all CPUs: only the minima of a signature gain from wide vectors, and they choose at run time.
 // Texts are shared among threads document by document, so results do not depend on how many there are.
-#include "../data/minhash.h"
-#include "../data/sets.h"
-#include "texts.h"
+#include "data/minhash.h"
+#include "data/sets.h"
+#include "python/texts.h"
 
 namespace minillm::data {
 namespace {

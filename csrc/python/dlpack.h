@@ -2,12 +2,17 @@
 // out. The structures are those of DLPack 0.8 (github.com/dmlc/dlpack), which every library still speaks.
 #pragma once
 
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
 #include <memory>
 
-#include "../common.h"
-#include "attention.h"
+#include "cuda/gpu/device.h"
+#include "python/array.h"
 
-namespace {
+namespace minillm {
+
+namespace py = pybind11;
 
 struct DLDevice {
     int32_t type, id;
@@ -67,11 +72,10 @@ inline Shape c_strides(const Shape& shape) {
 }
 
 inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stream) {
-    const auto device = x.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    const auto device = x.attr("__dlpack_device__")().cast<std::pair<int64_t, int64_t>>();
     if (device.first != OUR_DEVICE || (OUR_DEVICE == CUDA_DEVICE && device.second != gpu::current_device()))
-        fail(string(name) + " must be on " +
-             (OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device())) +
-             ": got DLPack device (" + std::to_string(device.first) + ", " + std::to_string(device.second) + ")");
+        fail(name, " must be on ", OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device()),
+             ": got DLPack device (", device.first, ", ", device.second, ")");
     py::object capsule = OUR_DEVICE == CUDA_DEVICE ? x.attr("__dlpack__")(py::arg("stream") = dlpack_stream(stream))
                                                    : x.attr("__dlpack__")();
     auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
@@ -101,7 +105,7 @@ inline Incoming from_cuda_array_interface(const char* name, const py::object& x)
     }
     if (face.contains("stream") && !face["stream"].is_none()) {
         const auto producer = face["stream"].cast<uint64_t>();
-        if (producer == 0) fail(string(name) + " must not name stream 0 in its __cuda_array_interface__");
+        if (producer == 0) fail(name, " must not name stream 0 in its __cuda_array_interface__");
         gpu::synchronize(stream_of(producer <= 2 ? 0 : producer));
     }
     return in;
@@ -111,13 +115,12 @@ inline Incoming from_cuda_array_interface(const char* name, const py::object& x)
 inline Incoming incoming(const char* name, const py::object& x, uint64_t stream) {
     const bool dlpack = py::hasattr(x, "__dlpack__");
     if (!dlpack && !(OUR_DEVICE == CUDA_DEVICE && py::hasattr(x, "__cuda_array_interface__")))
-        fail(string(name) + " must be an array with __dlpack__" +
-             (OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "") + ": got " +
-             string(py::str(py::type::of(x).attr("__name__"))));
+        fail(name, " must be an array with __dlpack__", OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "",
+             ": got ", string(py::str(py::type::of(x).attr("__name__"))));
     Incoming in = dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
     if (in.shape.size() != 4)
-        fail(string(name) + " must have shape (B, NH, T, HS): got " + std::to_string(in.shape.size()) + " axes");
-    if (in.strides[3] != 1 && in.shape[3] > 1) fail(string(name) + " must have a contiguous last axis");
+        fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
+    if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
     return in;
 }
 
@@ -184,4 +187,4 @@ inline void bind_device_tensor(py::module_& m) {
         .def_property_readonly("dtype", [](const DeviceTensor& t) { return name_of(t.dtype); });
 }
 
-}  // namespace
+}  // namespace minillm

@@ -1,15 +1,16 @@
 // The extension minillm._cpp.text: pre-tokenizer, encoder and trainer for Python (minillm/tokenizer/fast.py).
 //
-// To read it in order (csrc/text): patterns.h and pretokenize.h cut text into words; merge.h, cache.h and encode.h make
-// ids of them, encoder.h with several threads; count.h and train.h learn a vocabulary, counter.h with several threads.
+// To read it in order (csrc/text): patterns.h and pretokenize.h cut text into words; merge.h, cache.h and encode.h
+// make ids of them, encoder.h with several threads; count.h and train.h learn a vocabulary, counter.h with several
+// threads.
 //
-// It is built once, unlike the kernels: text is bytes, branches and cache lines, and SSE2, which every x86-64 has, does
-// all the vector work there is (measured: classifying bytes takes about 5% of encoding, and only Chunk::cut gains from
-// newer instructions). So it needs no copy for each instruction set, and a change here compiles no kernel again.
-#include "../text/counter.h"
-#include "../text/encoder.h"
-#include "../text/pretokenize.h"
-#include "texts.h"
+// It is built once, unlike the kernels: text is bytes, branches and cache lines, and SSE2, which every x86-64 has,
+// does all the vector work there is (measured: classifying bytes takes about 5% of encoding, and only Chunk::cut gains
+// from newer instructions). So it needs no copy for each instruction set, and a change here compiles no kernel again.
+#include "python/texts.h"
+#include "text/counter.h"
+#include "text/encoder.h"
+#include "text/pretokenize.h"
 
 namespace minillm::text {
 namespace {

@@ -5,8 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "../text/parallel.h"
-#include "../text/pool.h"
+#include "text/parallel.h"
+#include "text/pool.h"
 
 namespace minillm {
 

@@ -2,14 +2,15 @@
 //
 // An entry is 32 bytes with the ids inside it, and a pair of entries is one cache line: `guess` looks at that line
 // alone, `find` a little further. Words of more than 15 bytes are rare and have a table of their own. All of it is
-// bounded. A table is at most half full: a fuller one saves memory, but to look further costs more than a larger table.
+// bounded. A table is at most half full: a fuller one saves memory, but to look further costs more than a larger
+// table.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "pool.h"
-#include "word.h"
+#include "text/pool.h"
+#include "text/word.h"
 
 namespace minillm::text {
 
@@ -25,7 +26,10 @@ struct Entry {
 };
 static_assert(sizeof(Entry<uint16_t>) == 32 && sizeof(Entry<uint32_t>) == 32, "two entries a cache line");
 
-struct LongEntry { uint64_t hash; uint32_t place, length, count; };        // arena: the word's bytes, then its ids
+struct LongEntry {
+    uint64_t hash;
+    uint32_t place, length, count;                                         // arena: the word's bytes, then its ids
+};
 
 constexpr size_t FEWEST_ENTRIES = 1 << 14, MOST_ENTRIES = 1 << 20;         // 0.5 and 32 MB
 constexpr size_t LONG_ENTRIES = 1 << 15, LONGEST_CACHED = 256;

@@ -5,8 +5,8 @@
 #include <string>
 #include <unordered_map>
 
-#include "pool.h"
-#include "word.h"
+#include "text/pool.h"
+#include "text/word.h"
 
 namespace minillm::text {
 

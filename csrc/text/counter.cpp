@@ -1,7 +1,7 @@
-#include "counter.h"
+#include "text/counter.h"
 
-#include "pretokenize.h"
-#include "train.h"
+#include "text/pretokenize.h"
+#include "text/train.h"
 
 namespace minillm::text {
 

@@ -4,10 +4,10 @@
 #include <functional>
 #include <memory>
 
-#include "count.h"
-#include "parallel.h"
-#include "patterns.h"
-#include "specials.h"
+#include "text/count.h"
+#include "text/parallel.h"
+#include "text/patterns.h"
+#include "text/specials.h"
 
 namespace minillm::text {
 

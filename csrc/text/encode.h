@@ -10,9 +10,9 @@
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
 
-#include "cache.h"
-#include "merge.h"
-#include "pretokenize.h"
+#include "text/cache.h"
+#include "text/merge.h"
+#include "text/pretokenize.h"
 
 namespace minillm::text {
 

@@ -1,7 +1,7 @@
 // Encoding with a vocabulary: which thread encodes which text with which state.
-#include "encoder.h"
+#include "text/encoder.h"
 
-#include "encode.h"
+#include "text/encode.h"
 
 namespace minillm::text {
 namespace {

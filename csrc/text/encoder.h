@@ -8,11 +8,11 @@
 #include <stdexcept>
 #include <string>
 
-#include "merge.h"
-#include "parallel.h"
-#include "patterns.h"
-#include "pool.h"
-#include "specials.h"
+#include "text/merge.h"
+#include "text/parallel.h"
+#include "text/patterns.h"
+#include "text/pool.h"
+#include "text/specials.h"
 
 namespace minillm::text {
 

@@ -1,5 +1,5 @@
-// The patterns of minillm/tokenizer/pretokenize.py, one word at a time: match_NAME says where the word that begins at p
-// ends, alternative by alternative of the regular expression.
+// The patterns of minillm/tokenizer/pretokenize.py, one word at a time: match_NAME says where the word that begins at
+// p ends, alternative by alternative of the regular expression.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "unicode_tables.h"
+#include "text/unicode_tables.h"
 
 namespace minillm::text {
 
@@ -37,7 +37,7 @@ struct KindTable {
 };
 inline const KindTable KINDS;
 
-struct Char { uint8_t kind; uint8_t length; };       // length 0: the end of the text
+struct Char { uint8_t kind, length; };       // length 0: the end of the text
 
 inline bool continues(char byte) { return (uint8_t(byte) & 0xC0) == 0x80; }
 

@@ -15,7 +15,7 @@
 #include <emmintrin.h>
 #endif
 
-#include "patterns.h"
+#include "text/patterns.h"
 
 namespace minillm::text {
 

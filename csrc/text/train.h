@@ -6,16 +6,16 @@
 //   pair_at[place]   which pair begins with the token here, so a count goes down without any look-up by ids
 //   places of a pair    a stretch of one array, in order; out-of-date ones are known by pair_at
 //
-// A merge visits the places of its pair once. Every pair that it creates holds the new token, so the pairs that are new
-// in this merge are kept in two arrays by neighbour, and no hash table is needed at all.
+// A merge visits the places of its pair once. Every pair that it creates holds the new token, so the pairs that are
+// new in this merge are kept in two arrays by neighbour, and no hash table is needed at all.
 #pragma once
 
 #include <algorithm>
 #include <stdexcept>
 #include <vector>
 
-#include "count.h"
-#include "merge.h"
+#include "text/count.h"
+#include "text/merge.h"
 
 namespace minillm::text {
 
@@ -35,7 +35,10 @@ class Trainer {
     std::vector<std::pair<uint32_t, uint32_t>> fresh;                     // (pair, place) of this merge
     bool textbook;
 
-    struct Promise { int64_t count; uint32_t pair; };     // a pair's count when it was pushed; it has only fallen since
+    struct Promise {
+        int64_t count;                        // the pair's when it was pushed; it has only fallen since
+        uint32_t pair;
+    };
     std::vector<Promise> heap;
 
     // Which of two promises comes later. Equal counts: see minillm/tokenizer/train.py for the two rules.

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
-from .load import best, how
+from .load import EXTENSIONS, best, how
 from .load import load as load_kernels
 
 __all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
@@ -109,7 +109,7 @@ def implementation(spec, choice):
 @cache
 def cuda(backend):
     """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
-    name = f"minillm._{backend}"
+    name = f"{EXTENSIONS}.{backend}"
     return import_module(name) if find_spec(name) else None
 
 

@@ -1,18 +1,17 @@
 """Whatever is handed to an op of the table: a result, or one error that names an argument; never a crash.
 
-test_contract.py has each op's own list of wrong inputs. Here every array argument of every op in every backend is
-changed in every way of CHANGES, most of them not foreseen by anybody; so are the arrays that a backward finds in its
-cache.
+Each op has a list of wrong inputs of its own. Then every array argument of every op in every backend is changed in
+every way of CHANGES, most of them not foreseen by anybody; so are the arrays that a backward finds in its cache.
 """
 import re
 
 import numpy as np
 import pytest
-from cases import cases, each, pair, sample, strided
-from tolerances import assert_same_bits
+from cases import cases, each, float_names, one_changed, outputs, pair, sample, strided
+from tolerances import assert_close, assert_same_bits
 
 from minillm.kernels.select import choices
-from minillm.ops.table import Dims
+from minillm.ops.table import OPS, Dims
 
 CHANGES = {
     "a list": lambda a: a.tolist(), "None": lambda a: None, "a number": lambda a: 3.5,
@@ -34,9 +33,66 @@ CHANGES = {
 }
 NO_ARRAYS = ("a list", "None", "a number")
 EMPTY = [Dims(B=0), Dims(T=0), Dims(C=0), Dims(B=0, T=0, C=0, V=0)]
+bad_rows = [pytest.param(*case.values, row, id=f"{case.id}-{row[0]}")
+            for case in cases(kinds=("pair", "decode", "update")) for row in OPS[case.values[0]].bad]
+every_pair = pytest.mark.parametrize("op, backend, dtype", cases())
 every_op = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "decode", "reduce"), dtypes=["float32"]))
 compiled_pairs = pytest.mark.parametrize("op, backend, dtype", cases(dtypes=["float32"], compiled_only=True))
 cpu_only = pytest.mark.skipif("cpu" not in choices("attention"), reason="no kernels are built")
+
+
+@pytest.mark.parametrize("op, backend, dtype, row", bad_rows)
+def test_bad_input_is_named(op, backend, dtype, row):
+    _, argument, change, words = row
+    args = sample(op, dtype)
+    args[argument] = change(args[argument])
+    with pytest.raises(ValueError, match=words):
+        pair(op, backend)[0](**args)
+
+
+@every_pair
+def test_bad_dout_is_named(op, backend, dtype):
+    forward, backward = pair(op, backend)
+    out, cache = forward(**sample(op, dtype))
+    for change in (lambda a: a[:-1].copy(), lambda a: a[..., None].copy(), lambda a: a.reshape(-1)[:-1].copy()):
+        for dout in one_changed(out, change):
+            with pytest.raises(ValueError, match="d(out|sum) must have shape"):
+                backward(dout, cache)
+
+
+@every_pair
+def test_dout_of_another_dtype_is_refused(op, backend, dtype):
+    """Mixed dtypes raise: a float64 dout would silently promote a float32 backward."""
+    forward, backward = pair(op, backend)
+    out, cache = forward(**sample(op, dtype))
+    other = "float64" if dtype == "float32" else "float32"
+    for dout in one_changed(out, lambda a: a.astype(other)):
+        with pytest.raises(ValueError, match="dout|dsum"):
+            backward(dout, cache)
+
+
+@pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "update"), compiled_only=True))
+def test_kernel_refuses_gaps(op, backend, dtype):
+    """Compiled kernels take contiguous arrays only; decode ops are exempt, since they read views of the cache."""
+    args = sample(op, dtype)
+    functions = pair(op, backend)
+    for name in float_names(args):
+        with pytest.raises(ValueError, match=name):
+            functions[0](**{**args, name: strided(args[name])})
+    if OPS[op].kind == "pair":
+        out, cache = functions[0](**args)
+        for dout in one_changed(out, strided):
+            with pytest.raises(ValueError, match="dout|dsum"):
+                functions[1](dout, cache)
+
+
+@pytest.mark.parametrize("op, backend, dtype", [c for c in cases(kinds=("pair", "decode")) if c.values[1] == "numpy"])
+def test_reference_accepts_gaps(op, backend, dtype):
+    args = sample(op, dtype)
+    loose = {name: strided(value) if name in float_names(args) else value for name, value in args.items()}
+    want = outputs(op, backend, args)
+    for name, got in outputs(op, backend, loose).items():
+        assert_close(name, got, want[name], f"regrouped {dtype}")
 
 
 def run(functions, args):
@@ -66,7 +122,7 @@ def test_any_array(op, backend, dtype):
             also = (TypeError,) if compiled and label in NO_ARRAYS else ()      # the bindings' own
             changed = sample(op, dtype)
             changed[name] = change(changed[name])
-            error = refused([*args, "dout"], lambda: run(functions, changed), *also)
+            error = refused([*args, "dout"], lambda args=changed: run(functions, args), *also)
             assert error or label not in (*NO_ARRAYS, "object", "str"), (name, label)
 
 

@@ -53,7 +53,7 @@ def test_costs_are_positive_and_grow(op):
 
 
 def test_traffic_by_hand():
-    """At B=2, T=5, C=8, V=11 in float32: inputs and output; then inputs, dout and gradients. Of a gathered table only as
+    """At B=2, T=5, C=8, V=11 in float32: inputs and output; then inputs, dout, gradients. Of a gathered table only as
     many rows count as there are tokens; of two arguments with one gradient, one is read and one gradient written."""
     x, row, wte, wpe, tokens = 4 * 2 * 5 * 8, 4 * 8, 4 * 11 * 8, 4 * 8 * 8, 8 * 2 * 5
     expected = {"layernorm": (x + 2 * row + x, x + 2 * row + x + x + 2 * row),

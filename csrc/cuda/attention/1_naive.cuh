@@ -1,16 +1,18 @@
-// Rung 1, naive: one warp a row, nothing shared.
+// Variant 1, naive: attention with an online softmax, one warp a row, no shared memory.
 //
-// The warp of query row t walks over the columns s that it may see. Its 32 lanes split the HS numbers of a head (lane i
-// holds numbers i, i + 32, ...), so q . k[s] is one product a lane and a sum over lanes. The softmax is taken online:
-// with the largest score so far, `top`, out = sum exp(S[s] - top) v[s] and total = sum exp(S[s] - top); when a larger
-// score comes, both shrink by exp(old top - new top) (Milakov and Gimelshein 2018, arXiv 1805.02867). So memory is
-// O(T).
+// The warp of query row t walks over the columns s that it may see. Its 32 lanes split the HS numbers of a head (lane
+// i holds numbers i, i + 32, ...), so q . k[s] is one product a lane and a sum over lanes. The softmax is taken
+// online: with the largest score so far, `top`, out = sum exp(S[s] - top) v[s] and total = sum exp(S[s] - top); when a
+// larger score comes, both shrink by exp(old top - new top) (Milakov and Gimelshein 2018, arXiv 1805.02867). So memory
+// is O(T).
 //
 // What is wrong with it: every row reads all of K and V again from device memory, T * T * HS numbers a head instead of
-// T * HS, and five shuffles serve a single score. Rung 2 reads a tile once for 64 rows.
+// T * HS, and five shuffles serve a single score. Variant 2 reads a tile once for 64 rows.
 #pragma once
 
-#include "attention_common.cuh"
+#include "cuda/attention/common.cuh"
+
+namespace minillm::attention {
 
 constexpr int NAIVE_WARPS = 8;              // rows a block
 constexpr int PARTS = 8;                    // numbers a lane: HS up to 256
@@ -23,8 +25,7 @@ struct LaneRow {                            // one row of HS numbers, spread ove
 template <class T>
 DEVICE LaneRow<T> load_row(const T* row, int HS) {
     LaneRow<T> r;
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) {
+    UNROLL_FOR (int i = 0; i < PARTS; i++) {
         const int d = threadIdx.x % 32 + 32 * i;
         r.x[i] = d < HS ? row[d] : T(0);
     }
@@ -32,8 +33,7 @@ DEVICE LaneRow<T> load_row(const T* row, int HS) {
 }
 template <class T>
 DEVICE void store_row(T* row, const LaneRow<T>& r, T factor, int HS) {
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) {
+    UNROLL_FOR (int i = 0; i < PARTS; i++) {
         const int d = threadIdx.x % 32 + 32 * i;
         if (d < HS) row[d] = r.x[i] * factor;
     }
@@ -41,15 +41,13 @@ DEVICE void store_row(T* row, const LaneRow<T>& r, T factor, int HS) {
 template <class T>
 DEVICE T dot(const LaneRow<T>& a, const LaneRow<T>& b) {
     T sum = 0;
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) sum += a.x[i] * b.x[i];
+    UNROLL_FOR (int i = 0; i < PARTS; i++) sum += a.x[i] * b.x[i];
     return lanes_sum<32>(sum);
 }
 // a = a * shrink + b * factor
 template <class T>
 DEVICE void add(LaneRow<T>& a, T shrink, const LaneRow<T>& b, T factor) {
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) a.x[i] = a.x[i] * shrink + b.x[i] * factor;
+    UNROLL_FOR (int i = 0; i < PARTS; i++) a.x[i] = a.x[i] * shrink + b.x[i] * factor;
 }
 
 template <class T>
@@ -109,3 +107,5 @@ __global__ void naive_backward_keys(Backward<T> a, Sizes n) {
     store_row(rows_of(a.dk, bh, n)[s], dk, T(n.scale), n.HS);
     store_row(rows_of(a.dv, bh, n)[s], dv, T(1), n.HS);
 }
+
+}  // namespace minillm::attention

@@ -1,9 +1,10 @@
-// Rung 2, flash: tiles in shared memory (Dao et al. 2022, arXiv 2205.14135). float32 or float64.
+// Variant 2, flash: tiles in shared memory (Dao et al. 2022, arXiv 2205.14135). float32 or float64.
 //
 // A block of 256 threads owns `rows` query rows. K and V stream through shared memory, `columns` rows at a time, and
-// each is used by all rows of the block. The threads form a 16 x 16 grid: thread (ty, tx) holds rows ty*R .. ty*R + R-1
-// and columns tx, tx + 16, ... of every product, so a row is spread over 16 neighbouring lanes and its maximum and sum
-// are four shuffles away. The softmax is online, as in rung 1, but shrinks once a tile instead of once a column.
+// each is used by all rows of the block. The threads form a 16 x 16 grid: thread (ty, tx) holds rows ty*R .. ty*R +
+// R-1 and columns tx, tx + 16, ... of every matmul, so a row is spread over 16 neighbouring lanes and its maximum and
+// sum are four shuffles away. The softmax is online, as in variant 1, but shrinks once a tile instead of once a
+// column.
 //
 //   for each tile of keys:    S = Q K^T    mask    P = exp(S - top)    out = out * shrink + P V
 //
@@ -12,16 +13,19 @@
 // and gathers dQ over the keys. Both are one template: with (X, Y) the owned pair and (U, W) the streamed pair of
 // arrays,
 //
-//               owned X, Y    streamed U, W    product 1         product 2          gathers
+//               owned X, Y    streamed U, W    matmul 1          matmul 2          gathers
 //   KEYS        K, V          Q, dout          S^T  = X U^T      dP^T = Y W^T       dV += P^T W,  dK += dS^T U
 //   otherwise   Q, dout       K, V             S    = X U^T      dP   = Y W^T       dQ += dS U
 //
-// What is left to gain: the products run on the plain float units. Rung 3 gives them to the tensor cores.
+// What is left to gain: the matmuls run on the plain float units. Variant 3 runs them on the tensor cores.
 #pragma once
 
-#include "attention_common.cuh"
+#include "cuda/attention/common.cuh"
 
-// Sizes of the tiles for heads of D numbers: such that the backward's five tiles fit into the 163 KB of an sm_80 block.
+namespace minillm::attention {
+
+// Sizes of the tiles for heads of D numbers: such that the backward's five tiles fit into the 163 KB of an sm_80
+// block.
 template <class T, int D>
 struct FlashTile {
     static constexpr int BYTES = sizeof(T) * D;
@@ -62,16 +66,12 @@ DEVICE void load_tile(T* tile, Rows<const T> rows, int first, const Sizes& n) {
 // c[i][j] += sum_d A[ty*R + i][d] * B[tx + 16*j][d], rows of both PITCH apart
 template <int D, int PITCH, int R, int NJ, class T>
 DEVICE void matmul_nt(T (&c)[R][NJ], const T* A, const T* B, int ty, int tx) {
-#pragma unroll 4
-    for (int d = 0; d < D; d += 4) {
+    UNROLL_4_FOR (int d = 0; d < D; d += 4) {
         Vec4<T> a[R];
-#pragma unroll
-        for (int i = 0; i < R; i++) a[i] = load4(A + (ty * R + i) * PITCH + d);
-#pragma unroll
-        for (int j = 0; j < NJ; j++) {
+        UNROLL_FOR (int i = 0; i < R; i++) a[i] = load4(A + (ty * R + i) * PITCH + d);
+        UNROLL_FOR (int j = 0; j < NJ; j++) {
             const Vec4<T> b = load4(B + (tx + 16 * j) * PITCH + d);
-#pragma unroll
-            for (int i = 0; i < R; i++) c[i][j] += a[i].x * b.x + a[i].y * b.y + a[i].z * b.z + a[i].w * b.w;
+            UNROLL_FOR (int i = 0; i < R; i++) c[i][j] += a[i].x * b.x + a[i].y * b.y + a[i].z * b.z + a[i].w * b.w;
         }
     }
 }
@@ -82,13 +82,10 @@ template <int K, int P_PITCH, int PITCH, int R, int NJ, class T, class Seen>
 DEVICE void matmul_nn(T (&c)[R][NJ], const T* P, const T* B, int ty, int tx, Seen seen) {
     for (int k = 0; k < K; k += 4) {
         Vec4<T> p[R];
-#pragma unroll
-        for (int i = 0; i < R; i++) p[i] = load4(P + (ty * R + i) * P_PITCH + k);
-#pragma unroll
-        for (int j = 0; j < NJ; j++) {
+        UNROLL_FOR (int i = 0; i < R; i++) p[i] = load4(P + (ty * R + i) * P_PITCH + k);
+        UNROLL_FOR (int j = 0; j < NJ; j++) {
             const T* b = B + k * PITCH + tx + 16 * j;
-#pragma unroll
-            for (int i = 0; i < R; i++) {
+            UNROLL_FOR (int i = 0; i < R; i++) {
                 c[i][j] += p[i].x * (seen(i, k) ? b[0] : T(0)) + p[i].y * (seen(i, k + 1) ? b[PITCH] : T(0)) +
                            p[i].z * (seen(i, k + 2) ? b[2 * PITCH] : T(0)) +
                            p[i].w * (seen(i, k + 3) ? b[3 * PITCH] : T(0));
@@ -121,23 +118,20 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
 
         T s[R][COLUMNS / 16] = {};
         matmul_nt<D, PITCH>(s, Q, K, ty, tx);
-#pragma unroll
-        for (int i = 0; i < R; i++) {
+        UNROLL_FOR (int i = 0; i < R; i++) {
             const int row = r0 + ty * R + i;
             T new_top = top[i], sum = 0;
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 16; j++) {
+            UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
                 s[i][j] = is_seen(row, c0 + tx + 16 * j, n) ? s[i][j] * scale : T(-INFINITY);
                 new_top = max(new_top, s[i][j]);
             }
             new_top = lanes_max<16>(new_top);
             const T base = new_top == T(-INFINITY) ? T(0) : new_top, shrink = exp(top[i] - base);
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 16; j++) sum += S[(ty * R + i) * S_PITCH + tx + 16 * j] = exp(s[i][j] - base);
+            UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++)
+                sum += S[(ty * R + i) * S_PITCH + tx + 16 * j] = exp(s[i][j] - base);
             total[i] = total[i] * shrink + lanes_sum<16>(sum);
             top[i] = new_top;
-#pragma unroll
-            for (int j = 0; j < D / 16; j++) out[i][j] *= shrink;
+            UNROLL_FOR (int j = 0; j < D / 16; j++) out[i][j] *= shrink;
         }
         __syncwarp();                                                  // a row of S is written and read by one warp
         const bool whole = !n.causal || c0 + COLUMNS <= r0 + 1;        // every row sees every column
@@ -147,12 +141,10 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
                                                [&](int i, int s) { return c0 + s <= r0 + ty * R + i; });
     }
 
-#pragma unroll
-    for (int i = 0; i < R; i++) {
+    UNROLL_FOR (int i = 0; i < R; i++) {
         const int row = r0 + ty * R + i;
         if (row >= n.T) continue;
-#pragma unroll
-        for (int j = 0; j < D / 16; j++)
+        UNROLL_FOR (int j = 0; j < D / 16; j++)
             if (tx + 16 * j < n.HS) rows_of(a.out, bh, n)[row][tx + 16 * j] = out[i][j] / total[i];
         if (tx == 0) a.lse[bh * n.T + row] = top[i] + log(total[i]);
     }
@@ -189,10 +181,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         T s[R][COLUMNS / 16] = {}, ds[R][COLUMNS / 16] = {};
         matmul_nt<D, PITCH>(s, X, U, ty, tx);
         matmul_nt<D, PITCH>(ds, Y, W, ty, tx);                         // dP, for now
-#pragma unroll
-        for (int i = 0; i < R; i++)
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 16; j++) {
+        UNROLL_FOR (int i = 0; i < R; i++)
+            UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
                 const int c = c0 + tx + 16 * j, query = KEYS ? c : r0 + ty * R + i;
                 const bool use = seen(i, c);
                 const T p = use ? exp(s[i][j] * scale - lse[query]) : T(0);
@@ -204,21 +194,17 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         if (KEYS) {
             matmul_nn<COLUMNS, S_PITCH, PITCH>(dv, S, W, ty, tx, seen_here);
             __syncwarp();
-#pragma unroll
-            for (int i = 0; i < R; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS / 16; j++) S[(ty * R + i) * S_PITCH + tx + 16 * j] = ds[i][j];
+            UNROLL_FOR (int i = 0; i < R; i++)
+                UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) S[(ty * R + i) * S_PITCH + tx + 16 * j] = ds[i][j];
             __syncwarp();
         }
         matmul_nn<COLUMNS, S_PITCH, PITCH>(g, S, U, ty, tx, seen_here);
     }
 
-#pragma unroll
-    for (int i = 0; i < R; i++) {
+    UNROLL_FOR (int i = 0; i < R; i++) {
         const int row = r0 + ty * R + i;
         if (row >= n.T) continue;
-#pragma unroll
-        for (int j = 0; j < D / 16; j++) {
+        UNROLL_FOR (int j = 0; j < D / 16; j++) {
             const int d = tx + 16 * j;
             if (d >= n.HS) continue;
             rows_of(KEYS ? a.dk : a.dq, bh, n)[row][d] = g[i][j] * scale;
@@ -226,3 +212,5 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         }
     }
 }
+
+}  // namespace minillm::attention

@@ -1,13 +1,15 @@
-// Rung 3, mma: backward, on the tensor cores. The two kernels of rung 2 (see its table of X, Y, U, W) with the
-// products, copies and swizzle of rung 3's forward: no atomics, so equal bits in every run. The price of that order is
-// that S and dP are formed twice, 7 products where an unordered sum does with 5.
+// Variant 3, mma: backward, on the tensor cores. The two kernels of variant 2 (see its table of X, Y, U, W) with the
+// matmuls, copies and swizzle of variant 3's forward: no atomics, so equal bits in every run. Its cost: S and dP are
+// computed twice, 7 matmuls where atomics do with 5.
 //
-// Up to 64 numbers a head, a warp owns 32 rows, so that each ldmatrix of a streamed tile feeds four products. A head of
+// Up to head size 64 a warp owns 32 rows, so that each ldmatrix of a streamed tile feeds four `mma`s. A head size of
 // 256 has too many sums for the registers of a warp: there two warps share 16 rows, both form S and dP, and each
 // gathers half of the columns (SPLIT).
 #pragma once
 
-#include "attention_3_mma.cuh"
+#include "cuda/attention/3_mma.cuh"
+
+namespace minillm::attention {
 
 template <int D>
 struct MmaBackwardTile {
@@ -75,14 +77,11 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
         cp_async_commit();
 
         float s[M][COLUMNS / 8][4] = {}, ds[M][COLUMNS / 8][4] = {};
-        product_nt<E, D, M, COLUMNS>(s, X, w0, U_now);
-        product_nt<E, D, M, COLUMNS>(ds, Y, w0, W_now);                // dP, for now
-#pragma unroll
-        for (int i = 0; i < M; i++)
-#pragma unroll
-            for (int c = 0; c < COLUMNS / 8; c++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
+        mma_nt<E, D, M, COLUMNS>(s, X, w0, U_now);
+        mma_nt<E, D, M, COLUMNS>(ds, Y, w0, W_now);                // dP, for now
+        UNROLL_FOR (int i = 0; i < M; i++)
+            UNROLL_FOR (int c = 0; c < COLUMNS / 8; c++)
+                UNROLL_FOR (int e = 0; e < 4; e++) {
                     const int column = 8 * c + lane_column(e);
                     const float row_lse = KEYS ? now[column] : own[i][e / 2][0];
                     const float row_delta = KEYS ? now[COLUMNS + column] : own[i][e / 2][1];
@@ -92,12 +91,9 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
         const bool all_seen = c0 + COLUMNS <= n.T && first_row + 16 * M <= n.T &&
                               (!n.causal || (KEYS ? c0 >= first_row + 16 * M - 1 : c0 + COLUMNS <= first_row + 1));
         if (!all_seen) {
-#pragma unroll
-            for (int i = 0; i < M; i++)
-#pragma unroll
-                for (int c = 0; c < COLUMNS / 8; c++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) {
+            UNROLL_FOR (int i = 0; i < M; i++)
+                UNROLL_FOR (int c = 0; c < COLUMNS / 8; c++)
+                    UNROLL_FOR (int e = 0; e < 4; e++) {
                         const int owned = first_row + 16 * i + lane_row(e), column = c0 + 8 * c + lane_column(e);
                         if (!(KEYS ? is_seen(column, owned, n) : is_seen(owned, column, n)))
                             s[i][c][e] = ds[i][c][e] = 0;
@@ -106,19 +102,19 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
         const bool diagonal = n.causal && (KEYS ? c0 < r0 + ROWS - 1 : c0 + COLUMNS > r0 + 1);
         if constexpr (KEYS) {
             if (diagonal) quarantine<E, D, M, COLUMNS, WIDTH, THREADS, false>(dv, W_now, edge, c0, first_row, d0);
-            product_nn<E, D, M, COLUMNS, WIDTH>(dv, s, W_now, d0);     // dV += P^T dout
+            mma_nn<E, D, M, COLUMNS, WIDTH>(dv, s, W_now, d0);     // dV += P^T dout
         }
         if (diagonal) quarantine<E, D, M, COLUMNS, WIDTH, THREADS, !KEYS>(g, U_now, edge, c0, first_row, d0);
-        product_nn<E, D, M, COLUMNS, WIDTH>(g, ds, U_now, d0);         // dK += dS^T Q, or dQ += dS K
+        mma_nn<E, D, M, COLUMNS, WIDTH>(g, ds, U_now, d0);         // dK += dS^T Q, or dQ += dS K
     }
 
-#pragma unroll
-    for (int i = 0; i < M; i++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int i = 0; i < M; i++)
+        UNROLL_FOR (int h = 0; h < 2; h++) {
             const int row = first_row + 16 * i + lane_row(2 * h);
             if (row >= n.T) continue;
             store_pairs<E, WIDTH>(rows_of(KEYS ? a.dk : a.dq, bh, n), row, g[i], h, float(n.scale), d0, n);
             if constexpr (KEYS) store_pairs<E, WIDTH>(rows_of(a.dv, bh, n), row, dv[i], h, 1.0f, d0, n);
         }
 }
+
+}  // namespace minillm::attention

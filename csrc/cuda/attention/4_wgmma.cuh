@@ -1,29 +1,32 @@
-// Rung 4, wgmma: Hopper's tensor cores and copy engine (hopper.h). bfloat16 or float16, heads up to 128, forward; the
-// backward and larger heads are rung 3's. The algorithm is rung 3's; new is who does what (Shah et al. 2024, arXiv
-// 2407.08608).
+// Variant 4, wgmma: FlashAttention-3's forward (Shah et al. 2024, arXiv 2407.08608) on Hopper's tensor cores and TMA
+// (hopper.h), for bfloat16 or float16 and head sizes up to 128. The backward and larger heads are variant 3's, and so
+// is the algorithm; new is who does what:
 //
-//   warpgroup 0, the producer:      one of its threads asks the copy engine for tile after tile of K and V, each into
-//                                   one of STAGES places, as soon as that place is empty.
-//   warpgroups 1 and 2, consumers:  64 query rows each. A product is begun and goes on while its warps do other things.
+//   warpgroup 0, the producer:      one of its threads asks TMA for tile after tile of K and V, each into one of
+//                                   STAGES places, as soon as that place is empty.
+//   warpgroups 1 and 2, consumers:  64 query rows each. A matmul is begun and goes on while its warps do other things.
 //
-// Each place has two barriers. `full`: the producer expects so many bytes, the copy engine counts them. `empty`: all
-// warps of the consumers have read it. The n-th use of a place waits for phase n of its barriers, 0, 1, 0, ... in turn.
+// Each place has two barriers. `full`: the producer expects so many bytes, TMA counts them. `empty`: all warps of
+// the consumers have read it. The n-th use of a place waits for phase n of its barriers, 0, 1, 0, ... in turn.
 //
-// A tile of 128 x 128 keeps the tensor cores busy for 16 D cycles (2 products of 128 * 128 * D, 2048 a cycle), and its
-// exponentials take 1024 (16 a cycle): for D = 64 as long, for D = 128 half as long. So both must overlap, in two ways:
+// A tile of 128 x 128 keeps the tensor cores busy for 16 D cycles (2 matmuls of 128 * 128 * D, 2048 a cycle), and its
+// exponentials take 1024 (16 a cycle): for D = 64 as long, for D = 128 half as long. So both must overlap, in two
+// ways:
 //
 //   within a warpgroup:  S of tile j is begun before P V of tile j - 1, and the softmax of j runs beside that P V;
-//   between the two:     while one begins products, the other waits for its turn and takes exponentials; they swap.
+//   between the two:     while one begins matmuls, the other waits for its turn and takes exponentials; they swap.
 //
 //       tile      j:   S_j   P_(j-1) V    softmax(S_j)    out *= shrink    P_j = S_j as 16-bit numbers
 //       tensor cores:  ===== =========================
 //
 // Blocks own ROWS rows that begin at a multiple of ROWS = COLUMNS. So only the last tile of a block has columns that
-// not all rows see, and masks and the quarantine of rung 3 stand there only.
+// not all rows see, and masks and the quarantine of variant 3 stand there only.
 #pragma once
 
-#include "attention_3_mma.cuh"
-#include "hopper.h"
+#include "cuda/attention/3_mma.cuh"
+#include "cuda/gpu/hopper.h"
+
+namespace minillm::attention {
 
 template <class E, int D>
 struct WgmmaTile {
@@ -48,8 +51,7 @@ template <class E, int D>
 DEVICE void load_panels(E* tile, const TensorMap& map, uint64_t* full, int row, int h, int b) {
     using Tile = WgmmaTile<E, D>;
     barrier_expect(full, Tile::TILE * sizeof(E));
-#pragma unroll
-    for (int d = 0; d < D; d += Tile::PANEL) tma_load(tile + d * Tile::COLUMNS, map, full, d, row, h, b);
+    UNROLL_FOR (int d = 0; d < D; d += Tile::PANEL) tma_load(tile + d * Tile::COLUMNS, map, full, d, row, h, b);
 }
 
 // One thread fills the places; the first time around they are empty, and `wait` for phase 1 knows that.
@@ -70,8 +72,7 @@ DEVICE void wgmma_produce(WgmmaTile<E, D>& s, const TensorMaps& maps, int r0, in
 template <class E, int D>
 DEVICE void begin_scores(float (&s)[16][4], const E* q, const E* k) {
     using Tile = WgmmaTile<E, D>;
-#pragma unroll
-    for (int d = 0; d < D; d += 16) {
+    UNROLL_FOR (int d = 0; d < D; d += 16) {
         const int at = d / Tile::PANEL * Tile::PANEL * Tile::COLUMNS + d % Tile::PANEL;
         wgmma_ss<E>(s, descriptor(q + at, 0), descriptor(k + at, 0), d > 0);
     }
@@ -82,8 +83,7 @@ DEVICE void begin_scores(float (&s)[16][4], const E* q, const E* k) {
 template <class E, int D>
 DEVICE void begin_out(float (&out)[D / 8][4], const uint32_t (&p)[8][4], const E* v) {
     using Tile = WgmmaTile<E, D>;
-#pragma unroll
-    for (int c = 0; c < Tile::COLUMNS; c += 16)
+    UNROLL_FOR (int c = 0; c < Tile::COLUMNS; c += 16)
         wgmma_rs<E>(out, p[c / 16], descriptor(v + c * Tile::PANEL, Tile::COLUMNS * Tile::PANEL * sizeof(E)), true);
     wgmma_commit();
 }
@@ -94,27 +94,22 @@ DEVICE void release_place(uint64_t* empty) {
 }
 
 DEVICE void mask_scores(float (&s)[16][4], int first_row, int c0, const Sizes& n) {
-#pragma unroll
-    for (int c = 0; c < 16; c++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
+    UNROLL_FOR (int c = 0; c < 16; c++)
+        UNROLL_FOR (int e = 0; e < 4; e++)
             if (!is_seen(first_row + lane_row(e), c0 + 8 * c + lane_column(e), n)) s[c][e] = -INFINITY;
 }
 
-// S -> exp(S - top), of the two rows of this lane; top and total go on, and `shrink` is what their past must shrink by.
+// S -> exp(S - top), of the two rows of this lane; top and total go on, and `shrink` is what their past must shrink
+// by.
 DEVICE void online_softmax(float (&s)[16][4], float (&top)[2], float (&total)[2], float (&shrink)[2], float scale2) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         float new_top = top[h], sum = 0;
-#pragma unroll
-        for (int c = 0; c < 16; c++) new_top = max(new_top, max(s[c][2 * h], s[c][2 * h + 1]));
+        UNROLL_FOR (int c = 0; c < 16; c++) new_top = max(new_top, max(s[c][2 * h], s[c][2 * h + 1]));
         new_top = lanes_max<4>(new_top);
         const float base = new_top == -INFINITY ? 0.0f : new_top * scale2;
         shrink[h] = exp2_fast(top[h] * scale2 - base);
-#pragma unroll
-        for (int c = 0; c < 16; c++)
-#pragma unroll
-            for (int e = 2 * h; e < 2 * h + 2; e++) sum += s[c][e] = exp2_fast(s[c][e] * scale2 - base);
+        UNROLL_FOR (int c = 0; c < 16; c++)
+            UNROLL_FOR (int e = 2 * h; e < 2 * h + 2; e++) sum += s[c][e] = exp2_fast(s[c][e] * scale2 - base);
         total[h] = total[h] * shrink[h] + sum;                         // this lane's share; added up at the end
         top[h] = new_top;
     }
@@ -122,10 +117,9 @@ DEVICE void online_softmax(float (&s)[16][4], float (&top)[2], float (&total)[2]
 
 template <class E>
 DEVICE void pack_scores(uint32_t (&p)[8][4], const float (&s)[16][4]) {
-#pragma unroll
-    for (int c = 0; c < 8; c++)
-#pragma unroll
-        for (int r = 0; r < 4; r++) p[c][r] = pack<E>(s[2 * c + r / 2][r % 2 * 2], s[2 * c + r / 2][r % 2 * 2 + 1]);
+    UNROLL_FOR (int c = 0; c < 8; c++)
+        UNROLL_FOR (int r = 0; r < 4; r++)
+            p[c][r] = pack<E>(s[2 * c + r / 2][r % 2 * 2], s[2 * c + r / 2][r % 2 * 2 + 1]);
 }
 
 // The exponent's bits of two 16-bit numbers, and the lowest of them. In an infinity or NaN they are all ones, so that
@@ -144,8 +138,8 @@ DEVICE bool any_broken(const E* eight) {
     return carries & 0x80008000;
 }
 
-// Rung 3's quarantine, of the tile that only some rows see whole: NaN into the sums that see a broken number of V, and
-// 0 in its place. The zeros are stored by threads and read by the tensor cores: hence the fence.
+// Variant 3's quarantine, of the tile that only some rows see whole: NaN into the sums that see a broken number of V,
+// and 0 in its place. The zeros are stored by threads and read by the tensor cores: hence the fence.
 template <class E, int D>
 DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, int first_row) {
     using Tile = WgmmaTile<E, D>;
@@ -165,20 +159,18 @@ DEVICE void quarantine_values(float (&out)[D / 8][4], E* v, int* edge, int c0, i
     }
     fence_for_async();
     named_barrier(BARRIER, Tile::CONSUMERS);
-#pragma unroll
-    for (int c = 0; c < D / 8; c++)
-#pragma unroll
-        for (int e = 0; e < 4; e++)
+    UNROLL_FOR (int c = 0; c < D / 8; c++)
+        UNROLL_FOR (int e = 0; e < 4; e++)
             if (first_row + lane_row(e) >= edge[8 * c + lane_column(e)]) out[c][e] = NAN;
 }
 
-// Without this the compiler moves the softmax, which does not need the product under way, behind the wait for that
-// product. What this store depends on it must have by now; x is not negative, so nothing is stored.
+// Without this the compiler moves the softmax, which does not need the matmul under way, behind the wait for that
+// matmul. What this store depends on it must have by now; x is not negative, so nothing is stored.
 DEVICE void settle(float x, int* place) {
     if (x < 0) *place = 0;
 }
 
-// The two consumers begin their products in turns: named barriers 1 and 2 are their turns.
+// The two consumers begin their matmuls in turns: named barriers 1 and 2 are their turns.
 DEVICE void take_turn(int consumer) { named_barrier(1 + consumer, 256); }
 DEVICE void give_turn(int consumer) { named_barrier_pass(2 - consumer, 256); }
 
@@ -222,10 +214,8 @@ DEVICE void wgmma_consume(WgmmaTile<E, D>& shared, const Forward<E>& a, const Si
         settle(total[0] + total[1], shared.edge);
         wgmma_wait<0>(out, p);
         release_place(&shared.v_empty[v_place]);
-#pragma unroll
-        for (int c = 0; c < D / 8; c++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) out[c][e] *= shrink[e / 2];
+        UNROLL_FOR (int c = 0; c < D / 8; c++)
+            UNROLL_FOR (int e = 0; e < 4; e++) out[c][e] *= shrink[e / 2];
         pack_scores<E>(p, s);
     }
 
@@ -236,8 +226,7 @@ DEVICE void wgmma_consume(WgmmaTile<E, D>& shared, const Forward<E>& a, const Si
     begin_out<E, D>(out, p, v);
     wgmma_wait<0>(out);
 
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         const float sum = lanes_sum<4>(total[h]);
         const int row = first_row + lane_row(2 * h);
         if (row >= n.T) continue;
@@ -275,3 +264,5 @@ wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
         wgmma_consume<E, D>(*shared, a, n, bh, r0, tiles);
     }
 }
+
+}  // namespace minillm::attention

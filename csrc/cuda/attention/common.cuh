@@ -1,8 +1,10 @@
-// What all rungs share: the rows of a head, sums over lanes, and delta.
+// What all variants share: the rows of a head, sums over lanes, and delta.
 #pragma once
 
-#include "attention.h"
-#include "gpu.h"
+#include "cuda/attention/attention.h"
+#include "cuda/gpu/gpu.h"
+
+namespace minillm::attention {
 
 template <class T>
 struct Rows {
@@ -20,14 +22,12 @@ DEVICE Rows<T> rows_of(const View<T>& view, int64_t bh, const Sizes& n) {
 // Over LANES neighbouring lanes; every one of them gets the result, added in the same order.
 template <int LANES, class T>
 DEVICE T lanes_sum(T x) {
-#pragma unroll
-    for (int step = LANES / 2; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+    UNROLL_FOR (int step = LANES / 2; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
     return x;
 }
 template <int LANES, class T>
 DEVICE T lanes_max(T x) {
-#pragma unroll
-    for (int step = LANES / 2; step; step /= 2) x = max(x, __shfl_xor_sync(~0u, x, step));
+    UNROLL_FOR (int step = LANES / 2; step; step /= 2) x = max(x, __shfl_xor_sync(~0u, x, step));
     return x;
 }
 
@@ -48,3 +48,5 @@ __global__ void attention_delta(Backward<T> a, Sizes n) {
     sum = lanes_sum<32>(sum);
     if (threadIdx.x % 32 == 0) a.delta[bh * n.T + t] = sum;
 }
+
+}  // namespace minillm::attention

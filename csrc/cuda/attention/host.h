@@ -3,12 +3,12 @@
 
 #include <chrono>
 
-#include "attention.h"
+#include "cuda/attention/attention.h"
 
-namespace {
+namespace minillm::attention {
 
 // Seconds of the last call: copies to the device, kernels, copies back.
-struct Seconds {
+inline struct Seconds {
     double in = 0, kernels = 0, out = 0;
 } seconds;
 
@@ -46,25 +46,15 @@ View<T> part(T* data, const Sizes& n, int which, int parts) {
     return {data + which * C, n.T * parts * C, n.HS, parts * C};
 }
 template <class T>
-Forward<T> forward_views(const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
-    return {part(qkv, n, 0, 3), part(qkv, n, 1, 3), part(qkv, n, 2, 3), part(out, n, 0, 1), lse};
-}
-template <class T>
-Backward<T> backward_views(const T* qkv, const T* out, const T* dout, const Sum<T>* lse, Sum<T>* delta, T* dqkv,
-                           const Sizes& n) {
-    return {part(qkv, n, 0, 3),  part(qkv, n, 1, 3),  part(qkv, n, 2, 3), part(out, n, 0, 1), part(dout, n, 0, 1), lse,
-            delta,               part(dqkv, n, 0, 3), part(dqkv, n, 1, 3), part(dqkv, n, 2, 3)};
-}
-
-template <class T>
-void forward_on_host(Rung rung, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
+void forward_on_host(Variant variant, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
     DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
     DeviceArray<Sum<T>> d_lse(N);
     gpu::synchronize(nullptr);
     seconds.in = watch.lap();
-    gpu::forward(rung, forward_views<T>(d_qkv.data, d_out.data, d_lse.data, n), n, nullptr);
+    const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
+    forward(variant, Forward<T>{q(0), q(1), q(2), part(d_out.data, n, 0, 1), d_lse.data}, n, nullptr);
     gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_out.copy_out(out);
@@ -74,7 +64,7 @@ void forward_on_host(Rung rung, const T* qkv, T* out, Sum<T>* lse, const Sizes& 
 }
 
 template <class T>
-void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, const Sum<T>* lse, T* dqkv,
+void backward_on_host(Variant variant, const T* qkv, const T* out, const T* dout, const Sum<T>* lse, T* dqkv,
                       const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
@@ -82,9 +72,10 @@ void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, cons
     DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
     gpu::synchronize(nullptr);
     seconds.in = watch.lap();
-    gpu::backward(rung,
-                  backward_views<T>(d_qkv.data, d_out.data, d_dout.data, d_lse.data, d_delta.data, d_dqkv.data, n), n,
-                  nullptr);
+    const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
+    const auto dq = [&](int which) { return part(d_dqkv.data, n, which, 3); };
+    const View<const T> o = part<const T>(d_out.data, n, 0, 1), d = part<const T>(d_dout.data, n, 0, 1);
+    backward(variant, Backward<T>{q(0), q(1), q(2), o, d, d_lse.data, d_delta.data, dq(0), dq(1), dq(2)}, n, nullptr);
     gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_dqkv.copy_out(dqkv);
@@ -92,4 +83,4 @@ void backward_on_host(Rung rung, const T* qkv, const T* out, const T* dout, cons
     seconds.out = watch.lap();
 }
 
-}  // namespace
+}  // namespace minillm::attention

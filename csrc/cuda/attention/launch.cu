@@ -1,11 +1,11 @@
 // The launchers: how many blocks of which kernel. Compiled by nvcc for the GPU, by g++ for the emulator.
-#include "attention_1_naive.cuh"
-#include "attention_2_flash.cuh"
-#include "attention_3_mma_backward.cuh"
-#include "conformance.cuh"
-#include "launch.h"
-#include "repack.cuh"
+#include "cuda/attention/1_naive.cuh"
+#include "cuda/attention/2_flash.cuh"
+#include "cuda/attention/3_mma_backward.cuh"
+#include "cuda/attention/launch.h"
+#include "cuda/attention/repack.cuh"
 
+namespace minillm::attention {
 namespace {
 
 // Call f with the smallest supported head size, as a constant, that holds HS; the rest is padded with zeros.
@@ -55,7 +55,7 @@ void flash(const Backward<T>& a, const Sizes& n, stream_t stream) {
     });
 }
 
-// The kernels of this rung want 16-byte chunks; `packed` sees to that.
+// The kernels of this variant want 16-byte chunks; `packed` sees to that.
 template <class E>
 void mma_kernels(const Forward<E>& a, const Sizes& n, stream_t stream) {
     by_head_size(n.HS, [&](auto size) {
@@ -74,28 +74,21 @@ void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
     });
 }
 
-// Rung 4 goes as far as Hopper's registers do; rung 3 takes the rest.
+// Variant 4 goes as far as Hopper's registers do; variant 3 takes the rest.
 bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
 
-// Its instructions are one generation's alone.
-void check_hopper() {
-    if (capability() != 90)
-        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this has " +
-                                 std::to_string(capability() / 10) + "." + std::to_string(capability() % 10));
-}
-
 template <class E, class T>
-void tensor_cores(Rung rung, const Forward<T>& a, const Sizes& n, stream_t stream) {
+void tensor_cores(Variant variant, const Forward<T>& a, const Sizes& n, stream_t stream) {
     const Sizes padded = with_padding(n);
     Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream);
     Packed<E, T> out(a.out, n, stream);
     const Forward<E> packed = {q.view, k.view, v.view, out.view, a.lse};
-    if (rung == Rung::wgmma && is_for_wgmma(n)) launch_wgmma(packed, padded, stream);
+    if (variant == Variant::wgmma && is_for_wgmma(n)) launch_wgmma(packed, padded, stream);
     else mma_kernels(packed, padded, stream);
     out.write_back();
 }
 template <class E, class T>
-void tensor_cores(Rung, const Backward<T>& a, const Sizes& n, stream_t stream) {
+void tensor_cores(Variant, const Backward<T>& a, const Sizes& n, stream_t stream) {
     const Sizes padded = with_padding(n);
     Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream), out(a.out, n, stream),
         dout(a.dout, n, stream);
@@ -108,85 +101,52 @@ void tensor_cores(Rung, const Backward<T>& a, const Sizes& n, stream_t stream) {
 }
 
 template <class Arrays>
-void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, float) {
-    if (rung == Rung::naive) naive(a, n, stream);
-    else if (rung == Rung::flash) flash(a, n, stream);
-    else tensor_cores<bf16>(rung, a, n, stream);
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, float) {
+    if (variant == Variant::naive) naive(a, n, stream);
+    else if (variant == Variant::flash) flash(a, n, stream);
+    else tensor_cores<bf16>(variant, a, n, stream);
 }
 template <class Arrays>
-void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, double) {
-    if (rung >= Rung::mma) throw std::runtime_error("the tensor cores' rungs do not take float64");
-    rung == Rung::naive ? naive(a, n, stream) : flash(a, n, stream);
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, double) {
+    if (variant >= Variant::mma) throw std::runtime_error("the tensor-core variants do not take float64");
+    variant == Variant::naive ? naive(a, n, stream) : flash(a, n, stream);
 }
 template <class Arrays>
-void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
-    if (rung < Rung::mma) throw std::runtime_error("only the tensor cores' rungs take bfloat16");
-    tensor_cores<bf16>(rung, a, n, stream);
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
+    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take bfloat16");
+    tensor_cores<bf16>(variant, a, n, stream);
 }
 template <class Arrays>
-void run(Rung rung, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
-    if (rung < Rung::mma) throw std::runtime_error("only the tensor cores' rungs take float16");
-    tensor_cores<fp16>(rung, a, n, stream);
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
+    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take float16");
+    tensor_cores<fp16>(variant, a, n, stream);
 }
 
 }  // namespace
 
-namespace gpu {
 template <class T>
-void forward(Rung rung, const Forward<T>& a, const Sizes& n, Stream stream) {
-    if (rung == Rung::wgmma) check_hopper();
-    if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
+void forward(Variant variant, const Forward<T>& a, const Sizes& n, gpu::Stream stream) {
+    if (variant == Variant::wgmma) gpu::check_hopper();
+    if (n.heads() && n.T) run(variant, a, n, stream_t(stream), T());
 }
 template <class T>
-void backward(Rung rung, const Backward<T>& a, const Sizes& n, Stream stream) {
-    if (n.heads() && n.T) run(rung, a, n, stream_t(stream), T());
+void backward(Variant variant, const Backward<T>& a, const Sizes& n, gpu::Stream stream) {
+    if (n.heads() && n.T) run(variant, a, n, stream_t(stream), T());
 }
 
-Rung best_rung(int bytes, int HS) {
-    if (bytes > 2) return Rung::flash;
-    return HS > 32 && HS <= 128 && capability() == 90 ? Rung::wgmma : Rung::mma;
+Variant best_variant(int bytes, int HS) {
+    if (bytes > 2) return Variant::flash;
+    return HS > 32 && HS <= 128 && gpu::capability() == 90 ? Variant::wgmma : Variant::mma;
 }
-
-void* allocate(size_t bytes, Stream stream) { return ::allocate(bytes, stream_t(stream)); }
-void release(void* data, Stream stream) { ::release(data, stream_t(stream)); }
-void copy_in(void* device, const void* host, size_t bytes, Stream stream) {
-    ::copy_in(device, host, bytes, stream_t(stream));
-}
-void copy_out(void* host, const void* device, size_t bytes, Stream stream) {
-    ::copy_out(host, device, bytes, stream_t(stream));
-}
-void poison(void* device, size_t bytes, Stream stream) { ::poison(device, bytes, stream_t(stream)); }
-void synchronize(Stream stream) { ::synchronize(stream_t(stream)); }
-std::string driver_problem() { return ::driver_problem(); }
-int current_device() { return ::current_device(); }
-int64_t peak_bytes() { return ::peak_bytes(); }
-
-void conformance(int instruction, const uint32_t* in, uint32_t* out) {
-    const size_t in_bytes = 32 * 12 * 4, out_bytes = 32 * WORDS_OUT * 4;
-    auto* d_in = static_cast<uint32_t*>(::allocate(in_bytes, nullptr));
-    auto* d_out = static_cast<uint32_t*>(::allocate(out_bytes, nullptr));
-    ::copy_in(d_in, in, in_bytes, nullptr);
-    ::copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
-    launch(conformance_kernel, dim3(1), 32, 32 * 16, stream_t(nullptr), instruction, d_in, d_out);
-    ::copy_out(out, d_out, out_bytes, nullptr);
-    ::synchronize(nullptr);
-    ::release(d_in, nullptr);
-    ::release(d_out, nullptr);
-}
-
-void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
-    check_hopper();
-    ::hopper_conformance(instruction, in, out);
-}
-int capability() { return ::capability(); }
 
 #define INSTANTIATE(T)                                                       \
-    template void forward(Rung, const Forward<T>&, const Sizes&, Stream);    \
-    template void backward(Rung, const Backward<T>&, const Sizes&, Stream);
+    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream);    \
+    template void backward(Variant, const Backward<T>&, const Sizes&, gpu::Stream);
 INSTANTIATE(float)
 #ifndef SMALL                               // the mutation test compiles many variants, and only what it needs
 INSTANTIATE(double)
 INSTANTIATE(Bfloat16)
 INSTANTIATE(Float16)
 #endif
-}  // namespace gpu
+
+}  // namespace minillm::attention

@@ -1,8 +1,10 @@
 // What the launchers share: the grid, and the call of the kernels that are compiled apart, for Hopper.
 #pragma once
 
-#include "attention.h"
-#include "gpu.h"
+#include "cuda/attention/attention.h"
+#include "cuda/gpu/gpu.h"
+
+namespace minillm::attention {
 
 // Blocks of `rows` rows: heads along x, which may be 2^31 - 1 long; rows along y, which ends at 65,535.
 inline dim3 grid_of(const Sizes& n, int rows) {
@@ -15,9 +17,8 @@ inline dim3 grid_of(const Sizes& n, int rows) {
     return dim3(unsigned(n.heads()), unsigned(blocks));
 }
 
-// One of Hopper's instructions: host arrays (192, 32) and (128, 64), see conformance_hopper.cuh.
-void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out);
-
-// Rung 4 forward, for HS up to 128 in 16-byte chunks; defined in launch_wgmma.cu.
+// Variant 4 forward, for HS up to 128 in 16-byte chunks; defined in launch_wgmma.cu.
 template <class E>
 void launch_wgmma(const Forward<E>& a, const Sizes& n, stream_t stream);
+
+}  // namespace minillm::attention

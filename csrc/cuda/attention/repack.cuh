@@ -4,7 +4,9 @@
 
 #include <type_traits>
 
-#include "attention_common.cuh"
+#include "cuda/attention/common.cuh"
+
+namespace minillm::attention {
 
 // HS rounded up to a multiple of 8; the scale stays that of the real HS.
 inline Sizes with_padding(Sizes n) {
@@ -78,3 +80,5 @@ class Packed {
         return View<Number>{reinterpret_cast<Number*>(source.data), source.batch, source.head, source.row};
     }
 };
+
+}  // namespace minillm::attention

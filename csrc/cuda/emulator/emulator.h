@@ -1,10 +1,10 @@
 // The emulator, part 1: threads, barriers, shared and device memory of a GPU, on one CPU thread.
 //
-// Every CUDA thread of a block is a fiber (a stack of its own that gives way when it has to wait); blocks run one after
-// another. The emulator is *unkind*, because a GPU is: what a program may not rely on, it does not get.
+// Every CUDA thread of a block is a fiber (a stack of its own that gives way when it has to wait); blocks run one
+// after another. The emulator is *unkind*, because a GPU is: what a program may not rely on, it does not get.
 //   - Shared and device memory start as NaN, and guard zones around them are checked after each block and kernel.
-//   - A schedule (see `seed`) decides which thread goes on at each meeting; the orders are shuffled, or one warp runs
-//     ahead as far as the barriers let it.
+//   - A schedule (settings.h, `seed`) decides which thread goes on at each meeting: the orders are shuffled, or a warp
+//     runs ahead as far as the barriers let it.
 //   - A barrier that not all threads reach, or that they reach in different lines, is an error that names the lines.
 //   - Sizes beyond those of the hardware, and misaligned accesses, are errors that name the line.
 // What it cannot see: the memory model below barriers, occupancy, register spills, time.
@@ -18,14 +18,16 @@
 #include <random>
 #include <vector>
 
-#include "fiber.h"
+#include "cuda/emulator/fiber.h"
+#include "cuda/emulator/settings.h"
 
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define UNROLL_FOR for
+#define UNROLL_4_FOR for
 #define DEVICE inline
-#define HOST_DEVICE inline
 #define SHARED(T, name) T* name = reinterpret_cast<T*>(emu::block->shared)
 #define threadIdx (emu::block->self->id)
 #define blockIdx (emu::block->index)
@@ -42,14 +44,6 @@ using stream_t = void*;
 
 namespace emu {
 
-// 0: threads take turns in order. Else the orders are shuffled by this seed, and
-//   bit 0: the warp that runs goes on as far as it can;
-//   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that;
-//   bit 5: not the next thread in order goes on, but any.
-inline unsigned seed = 0;
-inline unsigned first_x = 0;                // blocks before it are left out: tests of the last of very many
-inline int capability = 90;                 // what the device says it is
-inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
 constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
 constexpr int FILL = 0xff;                  // makes every float type NaN
@@ -95,7 +89,7 @@ struct Thread {
     bool done = false;
     std::function<bool()> may_go;           // empty: yes
     Place place;                            // where it waits, or waited last
-    std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed yet
+    std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed
     std::vector<uint64_t*> made;            // barriers in shared memory that it has initialised
     Fiber fiber;
     bool ready() const { return !done && (!may_go || may_go()); }
@@ -137,7 +131,7 @@ struct Block {
     }
 
     // Hand over to a thread that can go on: the warp that runs first if the schedule says so, else the next in order.
-    // Only when none can, the units beside the threads (copies of the copy engine) get on with their work.
+    // Only when none can, the units beside the threads (TMA copies) get on with their work.
     void give_way() {
         const int n = int(threads.size()), me = rank[self->id.x], warp = me / 32 * 32;
         do {
@@ -282,7 +276,7 @@ inline void run_block(Block& b, size_t shared) {
     b.self = &b.threads[b.order[0]];
     switch_fiber(b.home, b.self->fiber);
     if (!b.error.empty()) throw std::runtime_error(b.error);
-    if (b.under_way) throw std::runtime_error("a block ended while copies or products that it began were under way");
+    if (b.under_way) throw std::runtime_error("a block ended while copies or matmuls that it began were under way");
     check_guard(b.shared - GUARD, "shared memory");
     check_guard(b.shared + shared, "shared memory");
 }
@@ -312,7 +306,7 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
 
 }  // namespace emu
 
-// ---- the host's side, as in gpu_nvcc.h -------------------------------------------------------------------------------
+// ---- the host's side, as in gpu_nvcc.h ----
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {

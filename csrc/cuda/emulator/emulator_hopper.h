@@ -1,17 +1,17 @@
-// The emulator, part 3: Hopper's copy engine, its barriers in memory, and the tensor cores that work for a warpgroup.
+// The emulator, part 3: Hopper's TMA, its barriers in memory, and the tensor cores that work for a warpgroup.
 //
 // Unkind again. A copy lands in two halves, and only when no thread can go on (or, by the schedule, at once, or by
-// coin). A product is computed when it is waited for, from what its operands hold *then*; until that its registers hold
-// NaN, and touching them is an error. The tensor cores see what the copy engine wrote and what a fence_for_async
-// published, not what threads have just stored. Layouts are decoded from the bits of the descriptor, at full addresses.
+// coin). A matmul is computed when it is waited for, from what its operands hold *then*; until that its registers hold
+// NaN, and touching them is an error. The tensor cores see what TMA wrote and what a fence_for_async published,
+// not what threads have just stored. Layouts are decoded from the bits of the descriptor, at full addresses.
 // What it cannot see: which of two threads' stores a fence covers; time.
 #pragma once
 
 #include <map>
 
-#include "emulator_ptx.h"
+#include "cuda/emulator/emulator_ptx.h"
 
-// A tensor as the copy engine knows it: axes from the innermost on, strides and box of one copy.
+// A tensor as TMA knows it: axes from the innermost on, strides and box of one copy.
 struct alignas(64) TensorMap {
     const unsigned char* data;
     uint64_t sizes[4], strides[3];
@@ -24,24 +24,24 @@ constexpr int CHUNK = 16, HALF = 2;                     // bytes of a unit of th
 // Byte address in shared memory -> where the 128-byte swizzle puts it: bits 4 to 6 take those of the row, 7 to 9.
 inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
-// One product of a warp: its 16 of the 64 rows.
-struct Product {
+// One matmul of a warp: its 16 of the 64 rows.
+struct Matmul {
     uint64_t a, b;
     int columns;
     bool add, a_in_registers;
     float (*number)(uint32_t, int);                     // half i of a word, as float
     float* sums[32];
     const uint32_t* registers[32];                      // of a, where they lie there
-    uint32_t a_then[32][4];                             // and what they held when the product was begun
+    uint32_t a_then[32][4];                             // and what they held when the matmul was begun
 };
-// The registers of all lanes that products under way add to, and their true values.
+// The registers of all lanes that matmuls under way add to, and their true values.
 struct Sums {
     std::vector<float> values[32];
     float* lanes[32];
-    int products = 0;
+    int matmuls = 0;
 };
 struct WarpUnit {
-    std::vector<std::vector<Product>> groups{1};        // the last is not committed yet
+    std::vector<std::vector<Matmul>> groups{1};        // the last is not committed yet
     std::map<const float*, Sums> sums;                  // by the address of lane 0's
     bool fenced = false;
     size_t begun = 0;
@@ -80,7 +80,7 @@ inline void sooner_or_later(std::function<void()> piece) {
     else block->beside.push_back(std::move(piece));
 }
 
-// ---- barriers in shared memory ------------------------------------------------------------------------------------
+// ---- barriers in shared memory ----
 
 // The 64 bits of a barrier. NaN-filled memory is none.
 struct Phase {
@@ -145,7 +145,7 @@ inline bool named_barrier_or(int id, int threads, bool x, emu::Place here = {}) 
     return emu::block->meet_or(emu::units().named[id], threads, here, x);
 }
 
-// ---- the copy engine ----------------------------------------------------------------------------------------------
+// ---- TMA ----
 
 namespace emu {
 // Rows [from, to) of a box land: row by row, 16 bytes by 16 bytes, zeros outside the tensor.
@@ -173,7 +173,7 @@ inline void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, i
     emu::check_aligned(to, 128, "tma_load to", here);
     emu::check_aligned(&map, 64, "tma_load's tensor map", here);
     if (!emu::phase_of(barrier, here).published)
-        emu::block->fail("tma_load at " + here.text() + ": the copy engine cannot see this barrier before a fence");
+        emu::block->fail("tma_load at " + here.text() + ": TMA cannot see this barrier before a fence");
     const int rows = map.box[1], row_bytes = map.box[0] * emu::HALF;
     auto* target = static_cast<unsigned char*>(to);
     if (target < emu::block->shared || target + rows * row_bytes > emu::block->shared + emu::block->shared_bytes)
@@ -195,12 +195,12 @@ inline void fence_for_async() {
     std::memcpy(seen.data(), emu::block->shared, seen.size());
 }
 
-// ---- the tensor cores ---------------------------------------------------------------------------------------------
+// ---- the tensor cores ----
 
 namespace emu {
 inline uint16_t seen_by_units(uint32_t address) {
     const std::vector<unsigned char>& shared = units().shared;
-    if (address + HALF > shared.size()) block->fail("a product reads outside shared memory");
+    if (address + HALF > shared.size()) block->fail("a matmul reads outside shared memory");
     uint16_t x;
     std::memcpy(&x, shared.data() + address, HALF);
     return x;
@@ -211,12 +211,12 @@ inline uint32_t decode(uint64_t descriptor, int row, int k, bool rows_along_k) {
     const uint32_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
                    stride = (descriptor >> 32 & 0x3fff) << 4;
     if (descriptor >> 62 != 1 || (descriptor >> 49 & 7))
-        block->fail("a product's descriptor must say 128-byte swizzle and base offset 0");
+        block->fail("a matmul's descriptor must say 128-byte swizzle and base offset 0");
     return swizzled(start + (rows_along_k ? row % 8 * 128 + row / 8 * stride + k * HALF
                                           : row % 64 * HALF + row / 64 * leading + k % 8 * 128 + k / 8 * stride));
 }
 
-inline void load_a(float (&a)[16][16], const Product& p) {
+inline void load_a(float (&a)[16][16], const Matmul& p) {
     for (int lane = 0; lane < 32; lane++)
         for (int i = 0; i < 8 && p.a_in_registers; i++)         // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
             a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] = p.number(p.registers[lane][i / 2], i % 2);
@@ -225,13 +225,13 @@ inline void load_a(float (&a)[16][16], const Product& p) {
             a[row][k] = p.number(seen_by_units(decode(p.a, warp_number() % 4 * 16 + row, k, true)), 0);
 }
 
-// Add one product to the true values of its sums, for all lanes of this warp.
-inline void compute(const Product& p, Sums& sums) {
+// Add one matmul to the true values of its sums, for all lanes of this warp.
+inline void compute(const Matmul& p, Sums& sums) {
     float a[16][16], b[16];
     load_a(a, p);
     for (int lane = 0; lane < 32 && p.a_in_registers; lane++)
         if (std::memcmp(p.a_then[lane], p.registers[lane], 16))
-            block->fail("registers of a product under way were written");
+            block->fail("registers of a matmul under way were written");
     for (int column = 0; column < p.columns; column++) {
         for (int k = 0; k < 16; k++) b[k] = p.number(seen_by_units(decode(p.b, column, k, !p.a_in_registers)), 0);
         for (int row = 0; row < 16; row++) {
@@ -243,18 +243,18 @@ inline void compute(const Product& p, Sums& sums) {
     }
 }
 
-// All products of the oldest groups, until `left` groups are under way (-1: and the one that is not committed).
-inline void finish_products(WarpUnit& unit, int left) {
+// All matmuls of the oldest groups, until `left` groups are under way (-1: and the one that is not committed).
+inline void finish_matmuls(WarpUnit& unit, int left) {
     while (int(unit.groups.size()) - 1 > left && !unit.groups.empty()) {
-        for (const Product& p : unit.groups.front()) {
+        for (const Matmul& p : unit.groups.front()) {
             Sums& sums = unit.sums.at(p.sums[0]);
             compute(p, sums);
             block->under_way--;
-            if (--sums.products) continue;
+            if (--sums.matmuls) continue;
             for (int lane = 0; lane < 32; lane++) {
                 const auto* bytes = reinterpret_cast<const unsigned char*>(sums.lanes[lane]);
                 for (size_t i = 0; i < 4 * sums.values[lane].size(); i++)
-                    if (bytes[i] != FILL) block->fail("the sums of a product under way were touched");
+                    if (bytes[i] != FILL) block->fail("the sums of a matmul under way were touched");
                 std::copy(sums.values[lane].begin(), sums.values[lane].end(), sums.lanes[lane]);
             }
             unit.sums.erase(p.sums[0]);
@@ -265,25 +265,25 @@ inline void finish_products(WarpUnit& unit, int left) {
 }
 
 // Keep the values of fresh sums, and put NaN in their place.
-inline void take_over(Sums& sums, const Product& p) {
+inline void take_over(Sums& sums, const Matmul& p) {
     const size_t n = p.columns / 2;
-    for (int lane = 0; lane < 32 && !sums.products; lane++) {
+    for (int lane = 0; lane < 32 && !sums.matmuls; lane++) {
         sums.lanes[lane] = p.sums[lane];
         sums.values[lane].assign(p.sums[lane], p.sums[lane] + n);
         std::memset(static_cast<void*>(p.sums[lane]), FILL, 4 * n);
     }
-    sums.products++;
+    sums.matmuls++;
 }
 
-// Lane 0 begins the product of its warp, when all lanes have shown their registers.
-inline void begin(Product p, const Slot* slots, const Place& place) {
+// Lane 0 begins the matmul of its warp, when all lanes have shown their registers.
+inline void begin(Matmul p, const Slot* slots, const Place& place) {
     WarpUnit& unit = units().warps[warp_number()];
     std::vector<Begun>& begun = units().begun[warp_number() / 4];
-    if (!unit.fenced) block->fail("product at " + place.text() + ": no wgmma_fence since the start or the last wait");
+    if (!unit.fenced) block->fail("matmul at " + place.text() + ": no wgmma_fence since the start or the last wait");
     if (unit.begun == begun.size()) begun.push_back({p.a, p.b, place});
     const Begun& first = begun[unit.begun++];
     if (first.place != place || first.a != p.a || first.b != p.b)
-        block->fail("product at " + place.text() + ": the four warps of a warpgroup differ, see " + first.place.text());
+        block->fail("matmul at " + place.text() + ": the four warps of a warpgroup differ, see " + first.place.text());
     for (int lane = 0; lane < 32; lane++) {
         p.sums[lane] = slots[lane].sums;
         p.registers[lane] = static_cast<const uint32_t*>(slots[lane].row);
@@ -293,11 +293,11 @@ inline void begin(Product p, const Slot* slots, const Place& place) {
     unit.groups.back().push_back(p);
     block->under_way++;
     const bool at_once = seed & 4 ? block->random() & 1 : seed & 2;
-    if (at_once) finish_products(unit, -1);
+    if (at_once) finish_matmuls(unit, -1);
 }
 
 template <class E>
-void wgmma(Product p, float* sums, const uint32_t* registers, const Place& place) {
+void wgmma(Matmul p, float* sums, const uint32_t* registers, const Place& place) {
     Slot mine;
     mine.sums = sums;
     mine.row = registers;
@@ -321,16 +321,16 @@ void wgmma_wait(Registers&... done) {
     const emu::Place here;
     emu::WarpUnit& unit = emu::units().warps[emu::warp_number()];
     emu::block->exchange({}, here);
-    if (emu::block->lane() == 0) emu::finish_products(unit, LATER);
+    if (emu::block->lane() == 0) emu::finish_matmuls(unit, LATER);
     unit.fenced = false;
     emu::block->exchange({}, here);
     const bool early = (unit.sums.count(reinterpret_cast<const float*>(&done)) + ... + 0);
-    if (early) emu::block->fail("wgmma_wait: a product that adds to its registers is still under way");
+    if (early) emu::block->fail("wgmma_wait: a matmul that adds to its registers is still under way");
 }
 
 template <class E>
 void wgmma_ss(float (&d)[16][4], uint64_t a, uint64_t b, bool add, emu::Place here = {}) {
-    emu::Product p = {};
+    emu::Matmul p = {};
     p.a = a;
     p.b = b;
     p.columns = 128;
@@ -340,7 +340,7 @@ void wgmma_ss(float (&d)[16][4], uint64_t a, uint64_t b, bool add, emu::Place he
 template <class E, int N8>
 void wgmma_rs(float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, bool add, emu::Place here = {}) {
     static_assert(N8 == 8 || N8 == 16, "64 or 128 columns");
-    emu::Product p = {};
+    emu::Matmul p = {};
     p.b = b;
     p.columns = 8 * N8;
     p.add = add;
@@ -367,7 +367,7 @@ void keep_registers(emu::Place here = {}) { emu::set_registers(N, true, here); }
 template <int N>
 void take_registers(emu::Place here = {}) { emu::set_registers(N, false, here); }
 
-// ---- the host's side ----------------------------------------------------------------------------------------------
+// ---- the host's side ----
 
 // Refuses what cuTensorMapEncodeTiled refuses.
 inline TensorMap tensor_map(const void* data, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],

@@ -2,7 +2,7 @@
 // Layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and "ldmatrix"; a `g = lane / 4`, `t = lane % 4` there.
 #pragma once
 
-#include "emulator.h"
+#include "cuda/emulator/emulator.h"
 
 // As CUDA's: the number wins over NaN.
 inline float max(float a, float b) { return fmaxf(a, b); }
@@ -156,8 +156,8 @@ inline void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed, const P
 inline void ldmatrix(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, false, here); }
 inline void ldmatrix_t(uint32_t (&r)[4], const void* row, emu::Place here = {}) { emu::ldmatrix(r, row, true, here); }
 
-// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16. Of c, lane (g, t) holds (g, 2t), (g, 2t+1), (g+8,
-// 2t), (g+8, 2t+1).
+// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16. Of c, lane (g, t) holds (g, 2t), (g, 2t+1),
+// (g+8, 2t), (g+8, 2t+1).
 template <class E>
 void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, emu::Place here = {}) {
     emu::Slot mine;

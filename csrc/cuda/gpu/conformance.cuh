@@ -2,7 +2,7 @@
 // The GPU's answers are recorded once by `python -m benchmarks.gpu` and checked against the emulator ever after.
 #pragma once
 
-#include "attention_common.cuh"
+#include "cuda/gpu/gpu.h"
 
 constexpr int WORDS_IN = 10, WORDS_OUT = 4;                 // a lane
 

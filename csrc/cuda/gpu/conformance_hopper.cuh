@@ -1,10 +1,10 @@
 // As conformance.cuh, for Hopper's units: one warpgroup, 192 rows of 64 16-bit numbers in, 64 words a thread out.
 //
-// The copy engine brings rows 0 to 63 as A and the others as B, swizzled; so right products prove the swizzle, the bits
+// TMA brings rows 0 to 63 as A and the others as B, swizzled; so right matmuls prove the swizzle, the bits
 // of the descriptors, the barriers and the layouts of the registers at once.
 #pragma once
 
-#include "hopper.h"
+#include "cuda/gpu/hopper.h"
 
 constexpr int HOPPER_ROWS = 192, HOPPER_OUT = 64;          // words: 32 a row; 64 a thread
 
@@ -36,7 +36,7 @@ DEVICE void run_wgmma_rs(float (&d)[N8][4], HopperTiles& s, const uint32_t* in) 
 }
 
 template <class E, bool IN_REGISTERS, int N8>
-DEVICE void run_product(HopperTiles& s, const uint32_t* in, float* out) {
+DEVICE void run_matmul(HopperTiles& s, const uint32_t* in, float* out) {
     float d[N8][4];
     for (int i = 0; i < N8; i++)
         for (int e = 0; e < 4; e++) d[i][e] = float(threadIdx.x);
@@ -65,10 +65,10 @@ __global__ void __launch_bounds__(128) hopper_conformance_kernel(const __grid_co
         case 0:                                             // a and b, as they lie there: 48 words a thread
             for (int i = 0; i < 48; i++) memcpy(out + i, s->a + threadIdx.x * 48 + i, 4);
             return;
-        case 1: return run_product<bf16, false, 16>(*s, in, out);
-        case 2: return run_product<fp16, false, 16>(*s, in, out);
-        case 3: return run_product<bf16, true, 16>(*s, in, out);
-        case 4: return run_product<fp16, true, 16>(*s, in, out);
-        case 5: return run_product<bf16, true, 8>(*s, in, out);
+        case 1: return run_matmul<bf16, false, 16>(*s, in, out);
+        case 2: return run_matmul<fp16, false, 16>(*s, in, out);
+        case 3: return run_matmul<bf16, true, 16>(*s, in, out);
+        case 4: return run_matmul<fp16, true, 16>(*s, in, out);
+        case 5: return run_matmul<bf16, true, 8>(*s, in, out);
     }
 }

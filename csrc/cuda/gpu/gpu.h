@@ -8,6 +8,7 @@
 //   Where am I        threadIdx.x, blockIdx.x/.y, gridDim.y             Meeting     __syncthreads, __syncwarp
 //   Shared memory     SHARED(T, name)                                   Warp-wide   __shfl_xor_sync, mma, ldmatrix
 //   Copies            cp_async<bytes>, cp_async_commit, cp_async_wait   Host        launch, allocate, release, copy
+//   Loops             UNROLL_FOR (...), unrolled by nvcc
 #pragma once
 
 #include <math.h>
@@ -26,8 +27,8 @@ struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Vec4 {
 };
 
 #ifdef __CUDACC__
-#include "gpu_nvcc.h"
+#include "cuda/gpu/gpu_nvcc.h"
 #else
-#include "emulator.h"
-#include "emulator_ptx.h"
+#include "cuda/emulator/emulator.h"
+#include "cuda/emulator/emulator_ptx.h"
 #endif

@@ -11,12 +11,15 @@ using bf16 = __nv_bfloat16;
 using fp16 = __half;
 using stream_t = cudaStream_t;
 #define DEVICE __device__ __forceinline__
-#define HOST_DEVICE __host__ __device__ __forceinline__
+#define UNROLL_FOR _Pragma("unroll") for
+#define UNROLL_4_FOR _Pragma("unroll 4") for
 #define SHARED(T, name)                                          \
     extern __shared__ __align__(1024) unsigned char shared_raw[]; \
     T* name = reinterpret_cast<T*>(shared_raw)
 
-// ---- the device's side -----------------------------------------------------------------------------------------------
+// ---- the device's side ----
+
+// clang-format off: PTX in columns
 
 template <class T>
 DEVICE Vec4<T> load4(const T* from) { return *reinterpret_cast<const Vec4<T>*>(from); }
@@ -77,7 +80,8 @@ DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 }
 #undef MMA
 
-// ---- the host's side -------------------------------------------------------------------------------------------------
+// clang-format on
+// ---- the host's side ----
 
 inline void check(cudaError_t error, const std::string& what) {
     if (error == cudaSuccess) return;
@@ -118,7 +122,8 @@ void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_
     check(cudaGetLastError(), "kernel launch");
 }
 
-// The pool that allocations come from. It keeps what is freed: returning memory at each synchronisation costs far more.
+// The pool that allocations come from. It keeps what is freed: returning memory at each synchronisation costs far
+// more.
 inline cudaMemPool_t pool() {
     cudaMemPool_t pool;
     check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "memory pool");

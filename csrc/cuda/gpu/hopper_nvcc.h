@@ -3,16 +3,18 @@
 
 #include <cudaTypedefs.h>
 
-#include "gpu_nvcc.h"
+#include "cuda/gpu/gpu_nvcc.h"
 
 using TensorMap = CUtensorMap;
 
-// ---- barriers in shared memory ------------------------------------------------------------------------------------
+// ---- barriers in shared memory ----
+
+// clang-format off: PTX in columns
 
 DEVICE void barrier_init(uint64_t* barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
-// The copy engine may use the barriers that this thread has made.
+// TMA may use the barriers that this thread has made.
 DEVICE void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 DEVICE void barrier_arrive(uint64_t* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(shared_address(barrier)) : "memory");
@@ -43,7 +45,7 @@ DEVICE bool named_barrier_or(int id, int threads, bool x) {         // is x true
     return any;
 }
 
-// ---- the copy engine ----------------------------------------------------------------------------------------------
+// ---- TMA ----
 
 DEVICE void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, int t, int h, int b) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
@@ -53,22 +55,20 @@ DEVICE void tma_load(void* to, const TensorMap& map, uint64_t* barrier, int d, i
 }
 DEVICE void fence_for_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// ---- the tensor cores ---------------------------------------------------------------------------------------------
+// ---- the tensor cores ----
 
-// nvcc does not know that a product goes on after its instruction: it must believe that these are written here.
+// nvcc does not know that a matmul goes on after its instruction: it must believe that these are written here.
 template <int N>
 DEVICE void pin(float (&d)[N][4]) {
-#pragma unroll
-    for (int i = 0; i < N; i++)
+    UNROLL_FOR (int i = 0; i < N; i++)
         asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3]) :: "memory");
 }
 template <int N>
 DEVICE void pin(uint32_t (&a)[N][4]) {
-#pragma unroll
-    for (int i = 0; i < N; i++)
+    UNROLL_FOR (int i = 0; i < N; i++)
         asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3]) :: "memory");
 }
-// Before products: the registers named are as the products shall find them.
+// Before matmuls: the registers named are as the matmuls shall find them.
 template <class... Registers>
 DEVICE void wgmma_fence(Registers&... used) {
     (pin(used), ...);
@@ -135,9 +135,10 @@ DEVICE void keep_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;
 template <int N>
 DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }
 
-// ---- the host's side ----------------------------------------------------------------------------------------------
+// clang-format on
+// ---- the host's side ----
 
-// Describes a tensor of 16-bit numbers to the copy engine: sizes of its axes, innermost first; bytes from one to the
+// Describes a tensor of 16-bit numbers to TMA: sizes of its axes, innermost first; bytes from one to the
 // next along axes 1 to 3; and the box that one copy takes. libcuda has this; it is looked up, so nothing links to it.
 inline TensorMap tensor_map(const void* data, const uint64_t (&sizes)[4], const uint64_t (&strides)[3],
                             const uint32_t (&box)[4]) {
