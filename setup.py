@@ -1,86 +1,90 @@
-"""Builds the C++ kernels: the same sources once per instruction set, each an extension of its own.
+"""Builds the C++ and CUDA parts of minillm: every source file an object of its own, on all cores, and none twice.
 
-Kernels are optional. Without a compiler the install goes on with a warning, and minillm runs on NumPy alone
-(`minillm info` says so). MINILLM_BUILD=avx512 (or a list, by commas) builds only some; MINILLM_BUILD=none builds nothing.
-MINILLM_CUDA=0 leaves the GPU's kernels out, 1 insists on them, auto (the default) builds them where there is an nvcc:
-MINILLM_NVCC, or that of CUDA_HOME, PATH, /usr/local/cuda or the pip wheels. MINILLM_CUDA_ARCHS=80,90 names the GPUs that
-get code of their own (newer ones compile the last one's PTX when they load it; the Hopper kernel is always for 90a).
-MINILLM_SANITIZE=address (with undefined) or thread builds for the sanitizers; tests/sanitize.sh uses it.
+A part that cannot be compiled is left out with a warning, and NumPy or Python does its work; `minillm info` says what is
+built, what is not and why. Objects stay in build/, each with a stamp: a digest of the command, the compiler's version and
+the content of all files that the compiler read. So nothing is ever stale, and times of files do not matter, nor where pip
+keeps pybind11 today. What in minillm/_cpp is not up to date and not asked for is removed. The environment says more:
+
+MINILLM_BUILD     names of PARTS; best: the instruction set that suits this CPU; all; none. Where it is not set:
+                  best,text,data, and all for a wheel that others get (by `python -m build`)
+MINILLM_CUDA      1: build the GPU's kernels or fail; 0: do not; auto (the default): where there is a driver, and nvcc
+MINILLM_NVCC      its path, if it is not in CUDA_HOME, PATH, /usr/local/cuda or the pip wheels
+MINILLM_CUDA_ARCHS=80,90   the GPUs that get code of their own (newer ones compile the last one's PTX when they load it;
+                  the Hopper kernel is always for 90a)
+CXX or CC, CXXFLAGS, LDFLAGS; and ccache is used where it is installed
 """
+import ctypes
+import fcntl
+import hashlib
+import json
 import os
 import platform
+import re
+import runpy
+import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
 from pathlib import Path
 
 import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
-from setuptools.modified import newer_group
 
-FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fvisibility=hidden",
-         "-fopenmp", "-Wall", "-g0"]
-SANITIZE = {"address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-O1", "-g"],
-            "thread": ["-fsanitize=thread", "-O1", "-g"], "": []}[os.environ.get("MINILLM_SANITIZE", "")]
-INSTRUCTION_SETS = {"scalar": []}
-if platform.machine() in ("x86_64", "AMD64"):
-    INSTRUCTION_SETS |= {
-        "avx2": ["-mavx2", "-mfma"],
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
-    }
-    INSTRUCTION_SETS["amx"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-pthread", "-DNDEBUG", "-Wall", "-g0"]
+FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp"]
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
+INSTRUCTION_SETS = {"scalar": []} | {
+    "avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+} if platform.machine() in ("x86_64", "AMD64") else {"scalar": []}
+CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", "csrc/python/bindings.cpp"]
+PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
+    "cuda": ([*CUDA, "csrc/cuda/**/*.cu"], []),
+    "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
+    "text": (["csrc/text/*.cpp", "csrc/python/text.cpp"], []),
+    "data": (["csrc/data/*.cpp", "csrc/python/data.cpp"], []),
+} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", "csrc/python/bindings.cpp"], FLOATS + flags)
+     for isa, flags in INSTRUCTION_SETS.items()}
 
-
-def extensions():
-    wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "text", "data", "cudasim"])).split(",")
-    headers = sorted(str(path) for path in Path("csrc").glob("*.*"))
-    return [Extension(f"minillm._cpp.{isa}", [f"csrc/isa_{isa}.cpp"], language="c++", optional=True, depends=headers,
-                      include_dirs=[pybind11.get_include()], extra_compile_args=FLAGS + flags + SANITIZE,
-                      extra_link_args=["-fopenmp"] + SANITIZE)
-            for isa, flags in INSTRUCTION_SETS.items() if isa in wanted] + [cudasim()] * ("cudasim" in wanted) + [
-                text()] * ("text" in wanted) + [data()] * ("data" in wanted)
-
-
-def text():
-    """The tokenizer: one build for all (csrc/text/module.cpp says why), and none again when a kernel changes."""
-    return Extension("minillm._cpp.text", ["csrc/text/module.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in Path("csrc/text").glob("*.*")),
-                     include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
-                     extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
+ENDING = sysconfig.get_config_var("EXT_SUFFIX")
+BUILD = Path("build", "minillm" + ENDING.removesuffix(".so"))       # relative: no result names the folder it was made in
+PYBIND11 = BUILD / f"pybind11-{pybind11.__version__}"
+CC = re.sub(r"clang|gcc|\bcc\b", lambda found: {"clang": "clang++"}.get(found[0], "g++"), os.environ.get("CC", ""))
+CXX = shlex.split(os.environ.get("CXX") or CC or "g++")
+SOURCES = {str(path): path.read_bytes() for path in Path("csrc").rglob("*") if path.is_file()}   # before a compiler reads
+IN_PLACE = "editable_wheel" in sys.argv or "--inplace" in sys.argv
+os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")            # of the files in a wheel, which is always the same
 
 
-def data():
-    """Deduplication: one build, which chooses its instruction set at run time (csrc/data/module.cpp)."""
-    return Extension("minillm._cpp.data", ["csrc/data/module.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in [*Path("csrc/data").glob("*.*"), Path("csrc/text/parallel.h")]),
-                     include_dirs=[pybind11.get_include()], extra_link_args=["-pthread"] + SANITIZE,
-                     extra_compile_args=["-O3", "-std=c++17", "-fvisibility=hidden", "-pthread", "-Wall", "-g0"] + SANITIZE)
-
-
-def cudasim():
-    """The CUDA kernels on the emulator (csrc/cuda/emulator.h): slow, and the way to test them without a GPU."""
-    return Extension("minillm._cudasim", ["csrc/cuda/cudasim.cpp"], language="c++", optional=True,
-                     depends=sorted(str(path) for path in Path("csrc/cuda").glob("*.*")),
-                     include_dirs=[pybind11.get_include()],
-                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",
-                                         "-Wno-psabi", "-g0"])
-
-
-def cuda():
-    """[the CUDA kernels], or [] without nvcc. The result needs no CUDA library, and loads without a driver."""
-    wanted = os.environ.get("MINILLM_CUDA", "auto")
-    if wanted not in ("auto", "0", "1"):
-        raise SystemExit(f"MINILLM_CUDA must be auto, 0 or 1: got {wanted!r}")
-    if wanted == "0" or (wanted == "auto" and not find_nvcc()):
-        return []
-    if not find_nvcc():
+def wanted():
+    """The names of the parts to build."""
+    for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ           # pip's is for this machine
+    said, cuda = os.environ.get("MINILLM_BUILD"), os.environ.get("MINILLM_CUDA", "auto")
+    names = said or ("all" if for_others else "best,text,data")
+    best = runpy.run_path("minillm/kernels/load.py")["best"]()
+    names = names.replace("all", ",".join(set(PARTS) - {"cuda"})).replace("best", best).replace("none", "").split(",")
+    if unknown := set(names) - {*PARTS, ""}:
+        raise SystemExit(f"MINILLM_BUILD: no part {', '.join(unknown)}: expected all, none, best, {', '.join(PARTS)}")
+    if cuda not in ("auto", "0", "1"):
+        raise SystemExit(f"MINILLM_CUDA must be auto, 0 or 1: got {cuda!r}")
+    if cuda == "1" and not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    return [Extension("minillm._cuda", ["csrc/cuda/launch.cu", "csrc/cuda/launch_wgmma.cu", "csrc/cuda/cuda.cpp"],
-                      language="c++", optional=wanted == "auto",
-                      depends=sorted(str(path) for path in [*Path("csrc/cuda").glob("*.*"), Path("csrc/common.h")]))]
+    gpu = "cuda" in names or said in (None, "all") and has_driver()
+    with_cuda = cuda == "1" or cuda == "auto" and gpu and find_nvcc()
+    return [name for name in PARTS if (with_cuda if name == "cuda" else name in names)]
+
+
+def has_driver():
+    """An nvcc alone is no reason to compile for a GPU, which takes minutes."""
+    try:
+        return bool(Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") or ctypes.CDLL("libcuda.so.1"))
+    except OSError:
+        return False
 
 
 def find_nvcc():
@@ -91,41 +95,164 @@ def find_nvcc():
     return next((str(place) for place in places if place and os.access(place, os.X_OK)), None)
 
 
-def nvcc_commands(target, build):
-    """Two commands: the Hopper file for sm_90a alone; then the rest, and link. PTX of the newest architecture named is kept
-    for GPUs that come after it."""
-    nvcc = find_nvcc()
-    archs = os.environ.get("MINILLM_CUDA_ARCHS", "80,90").split(",")
+def compilations(name):
+    """[(object, the command that compiles it)] of a part."""
+    sources = sorted(str(path) for pattern in PARTS[name][0] for path in Path().glob(pattern))
+    includes = ["-Icsrc", "-isystem", str(PYBIND11), "-isystem", sysconfig.get_paths()["include"]]
+    return [(made := f"{BUILD / name / source}.o",
+             [*compiler(name, source), f"-DMODULE={name}", *includes, "-MMD", "-MF", f"{made}.d", "-c", source, "-o", made])
+            for source in sources]
+
+
+def linking(name):
+    """(extension, the command that links it, its objects) of a part."""
+    made, objects = str(BUILD / name) + ENDING, [made for made, _ in compilations(name)]
+    system = ["-cudart=static"] if name == "cuda" else ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+    return made, [*compiler(name), "-shared", *objects, *system, *shlex.split(os.environ.get("LDFLAGS", "")), "-o", made], objects
+
+
+def compiler(name, source=""):
+    """The compiler of a part, with its flags."""
+    if name != "cuda":
+        flags = [flag for flag in PARTS[name][1] if flag != "-fopenmp" or openmp()]
+        return [*CXX, *FLAGS, *flags, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    nvcc = find_nvcc() or "nvcc"
+    archs = ["90a"] if "wgmma" in source else os.environ.get("MINILLM_CUDA_ARCHS", "80,90").split(",")
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-    codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     root = Path(nvcc).resolve().parent.parent
-    wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []          # pip's are side by side
-    includes = [sysconfig.get_paths()["include"], pybind11.get_include(), *map(str, wheels)]
-    libraries = [str(root / name) for name in ("lib64", "lib") if (root / name).is_dir()]
-    common = [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
-    hopper = str(Path(build) / "launch_wgmma.o")
-    return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/launch_wgmma.cu", "-o", hopper],
-            [*common, "-shared", "-cudart=static", "--threads=0", *codes, *(f"-L{path}" for path in libraries),
-             "csrc/cuda/launch.cu", "csrc/cuda/cuda.cpp", hopper, "-o", target]]
+    wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []             # pip's are side by side
+    return [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", "--threads=0", *codes,
+            f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}", *(f"-I{path}" for path in sorted(wheels)),
+            *(f"-L{root / folder}" for folder in ("lib64", "lib") if (root / folder).is_dir())]
 
 
-class BuildExtension(build_ext):
-    """setuptools' own, but minillm._cuda is made by nvcc."""
-
-    def build_extension(self, ext):
-        if ext.name != "minillm._cuda":
-            return super().build_extension(ext)
-        target = self.get_ext_fullpath(ext.name)
-        if not (self.force or newer_group([*ext.sources, *ext.depends], target, "newer")):
-            return None
-        for folder in (Path(target).parent, Path(self.build_temp)):
-            folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for command in nvcc_commands(target, self.build_temp):
-                subprocess.run(command, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise CompileError(f"nvcc failed: {error}") from error
+@cache
+def openmp():
+    """Does the compiler have it? Without it the kernels use one thread."""
+    probe = BUILD / "openmp.cpp"
+    probe.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+    try:
+        run([*CXX, "-fopenmp", str(probe), "-o", str(probe.with_suffix(".out"))])
+    except CompileError as error:
+        say(f"{CXX[0]} has no OpenMP, so the kernels will use one thread: {error}\n")
+        return False
+    return True
 
 
-setup(ext_modules=extensions() + cuda(), cmdclass={"build_ext": BuildExtension},
-      options={"build_ext": {"parallel": os.cpu_count()}})
+@cache
+def version(*program):
+    return run([*program, "--version"])
+
+
+def run(command, by=()):
+    """What the program said."""
+    try:
+        done = subprocess.run([*by, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    except OSError as error:
+        raise CompileError(f"{command[0]} cannot be run: {error.strerror}") from error
+    if done.returncode:
+        raise CompileError(f"{command[0]} failed\n{shlex.join(command)}\n{done.stdout}")
+    return done.stdout
+
+
+def say(text):
+    """For `pip install -v`, and for the person at the terminal, from whom pip keeps it."""
+    print(text.rstrip(), flush=True)
+    try:
+        if not sys.stdout.isatty():
+            Path("/dev/tty").write_text(f"\r\x1b[K{text}")
+    except OSError:
+        pass
+
+
+def up_to_date(made, command, inputs=None):
+    """Was it made by this command from files with the content that they have now?"""
+    try:
+        return Path(made).exists() and Path(f"{made}.stamp").read_text() == stamp(made, command, inputs)
+    except (OSError, CompileError):
+        return False
+
+
+def stamp(made, command, inputs=None):
+    """The digest. The compiler wrote down what it read, but for the headers of the system, of Python and of pybind11."""
+    digest = hashlib.sha256("\0".join([*command, version(command[0]), version(*CXX), sys.version]).encode())
+    for file in inputs or Path(f"{made}.d").read_text().split(":", 1)[1].replace("\\\n", " ").split():
+        digest.update(f"\0{file}\0".encode() + (SOURCES.get(file) or Path(file).read_bytes()))
+    return digest.hexdigest()
+
+
+def make(failed, name, made, command, inputs=None):
+    """Run the command, unless another one of this part has failed."""
+    if name in failed:
+        return
+    try:
+        Path(made).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{made}.stamp").unlink(missing_ok=True)
+        version(command[0])                                         # is there such a compiler? ccache does not say it well
+        print(run(command, ["ccache"] if not inputs and shutil.which("ccache") else []), end="")
+        Path(f"{made}.stamp").write_text(stamp(made, command, inputs))
+    except CompileError as error:
+        failed[name] = str(error)
+
+
+def build(names, force):
+    """Compile and link the parts: {part: why it could not be built}."""
+    if not PYBIND11.exists():                                       # pip's copy lies in another folder each time
+        shutil.copytree(pybind11.get_include(), f"{PYBIND11}.new", dirs_exist_ok=True)
+        Path(f"{PYBIND11}.new").rename(PYBIND11)
+    units = [(name, *unit) for name in names for unit in compilations(name) if force or not up_to_date(*unit)]
+    failed, pool = {}, ThreadPoolExecutor(os.cpu_count())
+    try:
+        running = {pool.submit(make, failed, *unit): unit for unit in units}
+        for count, future in enumerate(as_completed(running), 1):
+            future.result()
+            name, made, _ = running[future]
+            say(f"[{count}/{len(units)}] {made.removeprefix(f'{BUILD / name}/').removesuffix('.o')} ({name})")
+    finally:
+        pool.shutdown(cancel_futures=True)                          # Ctrl-C ends it
+    for name in names:
+        if not up_to_date(*linking(name)):
+            make(failed, name, *linking(name))
+    return failed
+
+
+class Build(build_ext):
+    """setuptools' own, but for the way an extension is made."""
+
+    def build_extensions(self):
+        names = [ext.name.rpartition(".")[2] for ext in self.extensions]
+        folder = Path("minillm/_cpp" if IN_PLACE else f"{self.build_lib}/minillm/_cpp")
+        with open(BUILD / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            failed = build(names, self.force)
+            for name in set(names) - set(failed):
+                target = Path(self.get_ext_fullpath(f"minillm._cpp.{name}"))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(linking(name)[0], target)
+        for name, problem in failed.items():
+            log = (BUILD / f"{name}.log").absolute()
+            log.write_text(problem)
+            failed[name] = f"{problem.splitlines()[0]}, see {log}"
+            say(f"WARNING: minillm._cpp.{name} is not built: {failed[name]}\n")
+        if failed:
+            (folder / "failed.json").write_text(json.dumps(failed))      # for `minillm info`
+        if "cuda" in failed and os.environ.get("MINILLM_CUDA") == "1":
+            raise CompileError(failed["cuda"])
+
+
+def remove_stale():
+    """Whatever an earlier build left that is not what this one would make."""
+    for folder in Path("build").glob("lib*"):                       # setuptools puts all that it finds there into a wheel
+        shutil.rmtree(folder)
+    Path("minillm/_cpp/failed.json").unlink(missing_ok=True)
+    for extension in Path("minillm/_cpp").glob(f"*{ENDING}"):
+        name = extension.name.removesuffix(ENDING)
+        fresh = name in PARTS and all(up_to_date(*unit) for unit in (*compilations(name), linking(name)))
+        if not fresh or extension.read_bytes() != Path(linking(name)[0]).read_bytes():
+            extension.unlink()
+
+
+BUILD.mkdir(parents=True, exist_ok=True)
+if IN_PLACE:
+    remove_stale()
+setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()], cmdclass={"build_ext": Build})

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
   python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
   python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
-  python -m benchmarks --readme                     the newest results into README.md"""
+  python -m benchmarks --readme                     the newest results into the tables of both READMEs"""
 
 
 def parser():
@@ -35,7 +35,8 @@ def parser():
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="for everybody (default: %(default)s)")
     add("--repeat", type=int, metavar="N", help="rounds, at least 5 (default: 5 to 7, by the time they take)")
     add("--ladder", action="store_true", help="also time the teaching variants")
-    add("--readme", nargs="?", const="", metavar="FILE", help="run nothing, put a results file into README.md")
+    add("--readme", nargs="?", const="", metavar="FILE",
+        help="run nothing, put a results file into the READMEs' tables")
     group = parser.add_argument_group("step and decode")
     group.add_argument("--size", default="124M", metavar="124M|tiny", help="the model (default: 124M)")
     group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
@@ -59,8 +60,12 @@ def main(argv=None):
     if options.threads < 1:
         parser().error(f"--threads must be at least 1: got {options.threads}")
     os.environ.update(dict.fromkeys(THREADS, str(options.threads)))
+    from minillm.kernels.load import require
+
     from .suite import execute
     try:
+        if options.readme is None:
+            require()
         return execute(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,12 +2,12 @@
 import numpy as np
 
 from minillm.config import GPTConfig, TrainConfig
+from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW
 from minillm.models.params import Params, gpt_shapes
 from minillm.models.quantized import quantize
-from minillm.kernels.select import select
 from minillm.train.loop import one_step
+from minillm.train.optim import AdamW
 
 
 def model_of(job):

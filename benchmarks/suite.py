@@ -6,7 +6,6 @@ import time
 from argparse import Namespace
 from datetime import date
 from inspect import isgenerator
-from pathlib import Path
 
 from minillm.kernels.select import OPS, Dims
 from minillm.progress import Progress
@@ -26,15 +25,14 @@ QUICK = [*((op, {"dims": "B=1,T=64"}) for op in OPS),
          ("step", {"batch": 1, "tokens": 64}), ("demo", {"seeds": 1, "steps": 200}),
          ("attention_lengths", {"lengths": "512,1024,2048"}), ("decode", {"tokens": 64}),
          ("linear", {"ladder": True, "dims": "B=1,T=64,C=256"}), ("attention", {"ladder": True, "dims": "B=1,T=128"})]
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def execute(options):
     """Do what the command line says; returns the exit code: 0, 1 if a candidate was wrong, 130 after Ctrl-C."""
     if options.readme is not None:
         results = options.readme or report.newest()
-        report.update_readme(README, results)
-        print(f"README.md: tables from {results}")
+        report.update_readmes(results)
+        print(f"README.md and benchmarks/README.md: tables from {results}")
         return 0
     parts = wanted(options)
     document, interrupted = new_document(options, parts), False

@@ -1,8 +1,11 @@
-// The last of 2^31 - 1 sequences, alone: its blocks are run, and its arrays lie where they would lie if all were there,
-// far beyond what 32 bits can index. test_cuda_far.py compares with the same numbers as the only sequence.
+// The last of 2^31 - 1 sequences, alone: its blocks are run, and its arrays lie where they would lie if all were
+// there, far beyond what 32 bits can index. test_cuda_far.py compares with the same numbers as the only sequence.
 #define SMALL
-#include "launch.cu"
-#include "launch_wgmma.cu"
+#include "cuda/attention/launch.cu"
+#include "cuda/attention/launch_wgmma.cu"
+#include "cuda/gpu/device.cu"
+
+using namespace minillm::attention;
 
 namespace {
 std::string message;
@@ -15,18 +18,18 @@ struct Problem {
 };
 
 template <class E>
-void run_rung(int rung, const Forward<E>& a, const Sizes& n) {
-    if constexpr (std::is_same<E, float>::value) rung == 1 ? naive(a, n, nullptr) : flash(a, n, nullptr);
-    else rung == 3 ? mma_kernels(a, n, nullptr) : launch_wgmma(a, n, nullptr);
+void run_variant(int variant, const Forward<E>& a, const Sizes& n) {
+    if constexpr (std::is_same<E, float>::value) variant == 1 ? naive(a, n, nullptr) : flash(a, n, nullptr);
+    else variant == 3 ? mma_kernels(a, n, nullptr) : launch_wgmma(a, n, nullptr);
 }
 template <class E>
-void run_rung(int rung, const Backward<E>& a, const Sizes& n) {
-    if constexpr (std::is_same<E, float>::value) rung == 1 ? naive(a, n, nullptr) : flash(a, n, nullptr);
+void run_variant(int variant, const Backward<E>& a, const Sizes& n) {
+    if constexpr (std::is_same<E, float>::value) variant == 1 ? naive(a, n, nullptr) : flash(a, n, nullptr);
     else mma_kernels(a, n, nullptr);
 }
 
 template <class E>
-void run_one(int rung, const Problem<E>& p, int64_t B, int T, int HS) {
+void run_one(int variant, const Problem<E>& p, int64_t B, int T, int HS) {
     const Sizes n = {B, 1, T, HS, 1 / std::sqrt(double(HS)), true};
     const int64_t before = (B - 1) * T;                                 // rows of the sequences that are not there
     const auto part = [&](auto* data, int which, int parts) {
@@ -35,10 +38,10 @@ void run_one(int rung, const Problem<E>& p, int64_t B, int T, int HS) {
     };
     emu::first_x = unsigned(B - 1);
     const auto q = part(p.qkv, 0, 3), k = part(p.qkv, 1, 3), v = part(p.qkv, 2, 3);
-    run_rung(rung, Forward<E>{q, k, v, part(p.out, 0, 1), p.lse - before}, n);
+    run_variant(variant, Forward<E>{q, k, v, part(p.out, 0, 1), p.lse - before}, n);
     const View<const E> out = part(const_cast<const E*>(p.out), 0, 1);
-    if (rung < 4)
-        run_rung(rung, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before,
+    if (variant < 4)
+        run_variant(variant, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before,
                                    part(p.dqkv, 0, 3), part(p.dqkv, 1, 3), part(p.dqkv, 2, 3)}, n);
     emu::first_x = 0;
 }
@@ -52,13 +55,13 @@ E* on_device(const float* x, int64_t count) {
 }
 
 template <class E>
-void run(int rung, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv, int T, int HS) {
+void run(int variant, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv, int T, int HS) {
     const int64_t size = int64_t(T) * HS;
     const Problem<E> p = {on_device<E>(qkv, 3 * size), on_device<E>(dout, size),    on_device<E>(nullptr, size),
                           on_device<E>(nullptr, 3 * size), on_device<float>(nullptr, T), on_device<float>(nullptr, T)};
-    run_one(rung, p, B, T, HS);
+    run_one(variant, p, B, T, HS);
     for (int64_t i = 0; i < size; i++) out[i] = float(p.out[i]);
-    for (int64_t i = 0; i < 3 * size && rung < 4; i++) dqkv[i] = float(p.dqkv[i]);
+    for (int64_t i = 0; i < 3 * size && variant < 4; i++) dqkv[i] = float(p.dqkv[i]);
     for (const void* memory : {static_cast<const void*>(p.qkv), static_cast<const void*>(p.dout),
                                static_cast<const void*>(p.out), static_cast<const void*>(p.dqkv),
                                static_cast<const void*>(p.lse), static_cast<const void*>(p.delta)})
@@ -66,11 +69,11 @@ void run(int rung, int64_t B, const float* qkv, const float* dout, float* out, f
 }
 }  // namespace
 
-extern "C" const char* attention(int rung, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv,
+extern "C" const char* attention(int variant, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv,
                                  int T, int HS) {
     message = "";
     try {
-        rung < 3 ? run<float>(rung, B, qkv, dout, out, dqkv, T, HS) : run<bf16>(rung, B, qkv, dout, out, dqkv, T, HS);
+        variant < 3 ? run<float>(variant, B, qkv, dout, out, dqkv, T, HS) : run<bf16>(variant, B, qkv, dout, out, dqkv, T, HS);
     } catch (const std::exception& error) {
         message = error.what();
     }

@@ -1,5 +1,5 @@
 // Kernels with one fault each, for test_emulator.py: the emulator must name every one of them.
-#include "hopper.h"
+#include "cuda/gpu/hopper.h"
 
 namespace {
 __global__ void barrier_in_a_branch(float*) {
@@ -52,7 +52,7 @@ __global__ void copy_with_wait(float* out) {
 }
 __global__ void nothing(float*) {}
 
-// ---- Hopper: 128 threads, shared memory of two barriers and, 1024 bytes on, a tile of 16 rows of 64 numbers ----------
+// ---- Hopper: 128 threads, shared memory of two barriers and, 1024 bytes on, a tile of 16 rows of 64 numbers ----
 struct Tile {
     uint64_t barrier, other;
     unsigned char room[1008];
@@ -104,10 +104,10 @@ __global__ void wrong_phase(float*) {
     barrier_wait(&s->barrier, 1);                                       // the next, to which nobody comes
 }
 
-// out = sums of a product of ones (64 x 16 in registers) with the tile's rows, all 1, and what is wrong with it.
+// out = sums of a matmul of ones (64 x 16 in registers) with the tile's rows, all 1, and what is wrong with it.
 enum { RIGHT, NO_PROXY_FENCE, NO_FENCE, TOUCHED, READ_EARLY, OPERAND_CHANGED, WARPS_DIFFER, NOT_WAITED, NO_SWIZZLE };
 template <int WRONG>
-__global__ void product(float* out) {
+__global__ void matmul(float* out) {
     SHARED(Tile, s);
     for (int i = threadIdx.x; i < 16 * 64; i += 128) s->rows[i] = bf16(1.0f);
     if (WRONG != NO_PROXY_FENCE) fence_for_async();
@@ -125,15 +125,15 @@ __global__ void product(float* out) {
     if (WRONG != NOT_WAITED) wgmma_wait<0>(d);
     if (WRONG != READ_EARLY && threadIdx.x < 64) out[threadIdx.x] = d[0][0];
 }
-__global__ void product_right(float* out) { product<RIGHT>(out); }
-__global__ void product_no_proxy_fence(float* out) { product<NO_PROXY_FENCE>(out); }
-__global__ void product_no_fence(float* out) { product<NO_FENCE>(out); }
-__global__ void product_touched(float* out) { product<TOUCHED>(out); }
-__global__ void product_read_early(float* out) { product<READ_EARLY>(out); }
-__global__ void product_operand_changed(float* out) { product<OPERAND_CHANGED>(out); }
-__global__ void product_warps_differ(float* out) { product<WARPS_DIFFER>(out); }
-__global__ void product_not_waited(float* out) { product<NOT_WAITED>(out); }
-__global__ void product_no_swizzle(float* out) { product<NO_SWIZZLE>(out); }
+__global__ void matmul_right(float* out) { matmul<RIGHT>(out); }
+__global__ void matmul_no_proxy_fence(float* out) { matmul<NO_PROXY_FENCE>(out); }
+__global__ void matmul_no_fence(float* out) { matmul<NO_FENCE>(out); }
+__global__ void matmul_touched(float* out) { matmul<TOUCHED>(out); }
+__global__ void matmul_read_early(float* out) { matmul<READ_EARLY>(out); }
+__global__ void matmul_operand_changed(float* out) { matmul<OPERAND_CHANGED>(out); }
+__global__ void matmul_warps_differ(float* out) { matmul<WARPS_DIFFER>(out); }
+__global__ void matmul_not_waited(float* out) { matmul<NOT_WAITED>(out); }
+__global__ void matmul_no_swizzle(float* out) { matmul<NO_SWIZZLE>(out); }
 __global__ void registers_from_nowhere(float*) { take_registers<256>(); }
 __global__ void registers_not_by_eight(float*) { keep_registers<100>(); }
 
@@ -141,9 +141,9 @@ void (*const kernels[])(float*) = {
     barrier_in_a_branch, two_barriers, exchange_in_a_branch, half_a_shuffle, misaligned_load, misaligned_copy,
     misaligned_ldmatrix, past_shared_memory, past_the_array, before_the_array, race, copy_without_wait, copy_with_wait,
     nothing, tma, tma_without_wait, tma_half_expected, tma_too_much_expected, tma_before_fence, tma_misaligned,
-    tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, product_right, product_no_proxy_fence,
-    product_no_fence, product_touched, product_read_early, product_operand_changed, product_warps_differ,
-    product_not_waited, product_no_swizzle, registers_from_nowhere, registers_not_by_eight};
+    tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, matmul_right, matmul_no_proxy_fence,
+    matmul_no_fence, matmul_touched, matmul_read_early, matmul_operand_changed, matmul_warps_differ,
+    matmul_not_waited, matmul_no_swizzle, registers_from_nowhere, registers_not_by_eight};
 std::string message;
 }  // namespace
 

@@ -1,16 +1,18 @@
-// The CUDA kernels in float32 and bfloat16 without Python, small: cuda_mutations.py compiles it many times. HOPPER: rung 4
-// alone, whose forward takes bfloat16; else rungs 1 to 3 for heads up to 64.
+// The CUDA kernels in float32 and bfloat16 without Python, small: cuda_mutations.py compiles it many times. HOPPER:
+// variant 4 alone, whose forward takes bfloat16; else variants 1 to 3 for heads up to 64.
 #define SMALL
+#include "cuda/gpu/device.cu"
 #ifdef HOPPER
-#include "launch_wgmma.cu"
+#include "cuda/attention/launch_wgmma.cu"
 #else
-#include "launch.cu"
-#include "host.h"
+#include "cuda/attention/launch.cu"
+#include "cuda/attention/host.h"
 template <class E>
-void launch_wgmma(const Forward<E>&, const Sizes&, stream_t) {}
-template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
-void hopper_conformance(int, const uint32_t*, uint32_t*) {}
+void minillm::attention::launch_wgmma(const Forward<E>&, const Sizes&, stream_t) {}
+template void minillm::attention::launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
 #endif
+
+using namespace minillm::attention;
 
 namespace {
 #ifdef HOPPER
@@ -27,21 +29,21 @@ void run(int, const float* qkv, const float*, float* out, float* lse, float*, co
     for (void* memory : {static_cast<void*>(x), static_cast<void*>(y), static_cast<void*>(l)}) release(memory, nullptr);
 }
 #else
-void run(int rung, const float* qkv, const float* dout, float* out, float* lse, float* dqkv, const Sizes& n) {
-    forward_on_host(Rung(rung), qkv, out, lse, n);
-    backward_on_host(Rung(rung), qkv, out, dout, lse, dqkv, n);
+void run(int variant, const float* qkv, const float* dout, float* out, float* lse, float* dqkv, const Sizes& n) {
+    forward_on_host(Variant(variant), qkv, out, lse, n);
+    backward_on_host(Variant(variant), qkv, out, dout, lse, dqkv, n);
 }
 #endif
 }  // namespace
 
 extern "C" {
-// Forward, and of rungs 1 to 3 the backward, of one (B, T, 3C) array. "" or the error's text.
-const char* attention(int rung, unsigned seed, const float* qkv, const float* dout, float* out, float* lse, float* dqkv,
+// Forward, and of variants 1 to 3 the backward, of one (B, T, 3C) array. "" or the error's text.
+const char* attention(int variant, unsigned seed, const float* qkv, const float* dout, float* out, float* lse, float* dqkv,
                       int64_t B, int64_t NH, int T, int HS, int causal) {
     static std::string message;
     emu::seed = seed;
     try {
-        run(rung, qkv, dout, out, lse, dqkv, {B, NH, T, HS, 1 / std::sqrt(double(HS)), causal != 0});
+        run(variant, qkv, dout, out, lse, dqkv, {B, NH, T, HS, 1 / std::sqrt(double(HS)), causal != 0});
         message = "";
     } catch (const std::exception& error) {
         message = error.what();

@@ -18,13 +18,13 @@ from tolerances import same_bits
 
 HERE = Path(__file__).resolve().parent
 CUDA = HERE.parent / "csrc" / "cuda"
-NAIVE, FLASH, MMA, MMA_BACK = ("attention_1_naive.cuh", "attention_2_flash.cuh", "attention_3_mma.cuh",
-                               "attention_3_mma_backward.cuh")
-WGMMA, HOPPER, WGMMA_LAUNCH = "attention_4_wgmma.cuh", "hopper.h", "launch_wgmma.cu"
-RUNG = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "repack.cuh": 3, WGMMA: 4, HOPPER: 4, WGMMA_LAUNCH: 4}
+NAIVE, FLASH, MMA, MMA_BACK = ("attention/1_naive.cuh", "attention/2_flash.cuh", "attention/3_mma.cuh",
+                               "attention/3_mma_backward.cuh")
+WGMMA, HOPPER, WGMMA_LAUNCH = "attention/4_wgmma.cuh", "gpu/hopper.h", "attention/launch_wgmma.cu"
+VARIANT = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "attention/repack.cuh": 3, WGMMA: 4, HOPPER: 4, WGMMA_LAUNCH: 4}
 SCHEDULES = (0, 8, 9, 10, 11, 12, 42, 44)
 SIZES = ((1, 130, 1, 64, 1), (1, 70, 2, 32, 0), (2, 37, 1, 20, 1))      # B, T, NH, HS, causal
-LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))    # of rung 4, whose tiles are 128
+LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))    # of variant 4, whose tiles are 128
 
 MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("mask shows one future token", NAIVE,
@@ -62,7 +62,7 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("no barrier in the backward", FLASH,
      "        load_tile<COLUMNS, D>(W, w, c0, n);\n        __syncthreads();",
      "        load_tile<COLUMNS, D>(W, w, c0, n);", 0),
-    ("dS over P too early", FLASH, "            __syncwarp();\n#pragma unroll", "#pragma unroll", 0),
+    ("dS over P too early", FLASH, "            __syncwarp();\n            UNROLL_FOR", "            UNROLL_FOR", 0),
     ("causal start one tile late", FLASH,
      "r0 / COLUMNS * COLUMNS : 0",
      "r0 / COLUMNS * COLUMNS + COLUMNS : 0", 0),
@@ -107,10 +107,7 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("out past the end is written", MMA, "if (row >= n.T) continue;", "if (row > n.T) continue;", 0),
     ("no quarantine", MMA, "if (!__syncthreads_or(any)) return;", "return;", 0),
     ("quarantine without its barrier", MMA,
-     "    __syncthreads();\n#pragma unroll\n    for (int i = 0; i < M; i++)\n#pragma unroll\n        for (int "
-     "c = 0; c < WIDTH / 8; c++)",
-     "#pragma unroll\n    for (int i = 0; i < M; i++)\n#pragma unroll\n        for (int c = 0; c < WIDTH / 8; "
-     "c++)", 0),
+     "    __syncthreads();\n    UNROLL_FOR (int i = 0; i < M; i++)", "    UNROLL_FOR (int i = 0; i < M; i++)", 0),
     ("no wait in the backward", MMA_BACK, "cp_async_wait<0>();", "", 0),
     ("no barrier in the backward", MMA_BACK,
      "        __syncthreads();                                               // this tile",
@@ -132,16 +129,16 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("copies of 4 bytes at 2", MMA_BACK,
      "cp_async<4>(tile + threadIdx.x,",
      "cp_async<4>(reinterpret_cast<char*>(tile + threadIdx.x) + 2,", 0),
-    ("padding not zero", "repack.cuh", ": To(0.0f);", ": To(float(rows_of(from, bh, n)[t][0]));", 0),
+    ("padding not zero", "attention/repack.cuh", ": To(0.0f);", ": To(float(rows_of(from, bh, n)[t][0]));", 0),
     ("no wait for Q", WGMMA, "barrier_wait(&shared.q_full, 0);", "", 0),
     ("no wait for K", WGMMA, "barrier_wait(&shared.k_full[k_place], j / STAGES % 2);", "", 0),
     ("no wait for V", WGMMA, "barrier_wait(&shared.v_full[v_place], (j - 1) / STAGES % 2);", "", 0),
     ("always waits for phase 0 of K", WGMMA, "k_full[k_place], j / STAGES % 2)", "k_full[k_place], 0)", 0),
     ("waits for the other phase of V", WGMMA, "(j - 1) / STAGES % 2", "(j + 1) / STAGES % 2", 0),
-    ("K released before its product is done", WGMMA,
+    ("K released before its matmul is done", WGMMA,
      "wgmma_wait<0>(s);\n    release_place(&shared.k_empty[0]);",
      "release_place(&shared.k_empty[0]);\n    wgmma_wait<0>(s);", 0),
-    ("V released before its product is done", WGMMA,
+    ("V released before its matmul is done", WGMMA,
      "wgmma_wait<0>(out, p);\n        release_place(&shared.v_empty[v_place]);",
      "release_place(&shared.v_empty[v_place]);\n        wgmma_wait<0>(out, p);", 0),
     ("K is never released", WGMMA, "release_place(&shared.k_empty[k_place]);", "", 0),
@@ -152,7 +149,7 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
     ("half of the bytes are expected", WGMMA, "Tile::TILE * sizeof(E));", "Tile::TILE * sizeof(E) / 2);", 0),
     ("more bytes are expected than come", WGMMA, "Tile::TILE * sizeof(E));", "Tile::TILE * sizeof(E) + 16);", 0),
     ("the second panel over the first", WGMMA, "tile + d * Tile::COLUMNS, map", "tile, map", 0),
-    ("no fence before products", WGMMA, "wgmma_fence(s, out, p);", "", 0),
+    ("no fence before matmuls", WGMMA, "wgmma_fence(s, out, p);", "", 0),
     ("the first scores are not waited for", WGMMA, "wgmma_wait<0>(s);", "", 0),
     ("waits for one group too few", WGMMA, "wgmma_wait<1>(s);", "wgmma_wait<2>(s);", 0),
     ("out is not waited for", WGMMA, "wgmma_wait<0>(out, p);", "", 0),
@@ -192,8 +189,8 @@ MUTANTS = (       # what is wrong, file, text, replacement, which occurrence
 )
 
 
-def build(folder, rung, mutant=None):
-    """The library of one mutant, or of the kernels as they are; of rung 4, or of the other three."""
+def build(folder, variant, mutant=None):
+    """The library of one mutant, or of the kernels as they are; of variant 4, or of the other three."""
     source = folder / "cuda"
     shutil.copytree(CUDA, source, dirs_exist_ok=True)
     if mutant:
@@ -203,8 +200,8 @@ def build(folder, rung, mutant=None):
             raise ValueError(f"{file} has no longer the text of the mutant {what!r}")
         (source / file).write_text(text.join(parts[:which + 1]) + replacement + text.join(parts[which + 1:]))
     library = folder / "mutant.so"
-    which = ["-DHOPPER"] if rung == 4 else []
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which, f"-I{source}",
+    which = ["-DHOPPER"] if variant == 4 else []
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which, f"-I{folder}",
                     str(HERE / "cuda_mutants.cpp"), "-o", str(library)], check=True)
     return library
 
@@ -232,7 +229,7 @@ def expected(qkv, dout, NH, causal):
     return (P @ v).swapaxes(1, 2).reshape(dout.shape), parts.transpose(1, 3, 0, 2, 4).reshape(qkv.shape)
 
 
-def run(library, rung, seed, qkv, dout, NH, causal):
+def run(library, variant, seed, qkv, dout, NH, causal):
     """(error text, out, lse, dqkv) of one run."""
     attention = library.attention
     attention.restype = ctypes.c_char_p
@@ -240,22 +237,22 @@ def run(library, rung, seed, qkv, dout, NH, causal):
     out, lse, dqkv = np.zeros_like(dout), np.zeros((B, NH, T), "float32"), np.zeros_like(qkv)
     pointers = [ctypes.c_void_p(a.ctypes.data) for a in (qkv, dout, out, lse, dqkv)]
     sizes = ctypes.c_int64(B), ctypes.c_int64(NH), T, width // NH // 3, causal
-    text = attention(rung, ctypes.c_uint(seed), *pointers, *sizes)
+    text = attention(variant, ctypes.c_uint(seed), *pointers, *sizes)
     return text.decode(), out, lse, dqkv
 
 
-def fault(path, rung):
+def fault(path, variant):
     """The first thing found wrong with a library, "" for nothing."""
     library = ctypes.CDLL(str(path))
-    for B, T, NH, HS, causal in LONG if rung == 4 else SIZES:
+    for B, T, NH, HS, causal in LONG if variant == 4 else SIZES:
         qkv, dout = inputs(B, T, NH, HS)
         wanted, first = expected(qkv, dout, NH, causal), None
         for seed in SCHEDULES:
-            text, *got = run(library, rung, seed, qkv, dout, NH, causal)
+            text, *got = run(library, variant, seed, qkv, dout, NH, causal)
             if text:
                 return text
-            limit = 4e-3 if rung >= 3 else 1e-5
-            for name, a, b in (("out", got[0], wanted[0]), ("dqkv", got[2], wanted[1]))[:1 if rung == 4 else 2]:
+            limit = 4e-3 if variant >= 3 else 1e-5
+            for name, a, b in (("out", got[0], wanted[0]), ("dqkv", got[2], wanted[1]))[:1 if variant == 4 else 2]:
                 error = np.linalg.norm(a - b) / np.linalg.norm(b)
                 if not error < limit:
                     return f"{name} is off by {error:.1e} (T={T}, schedule {seed})"
@@ -264,15 +261,15 @@ def fault(path, rung):
                 return f"schedule {seed} gives other bits"
     if library.bank_conflicts():
         return f"{library.bank_conflicts()} bank conflicts"
-    return nan_fault(library, rung)
+    return nan_fault(library, variant)
 
 
-def nan_fault(library, rung):
+def nan_fault(library, variant):
     """A broken value must reach the rows that see it, and no other."""
     qkv, dout = inputs(1, 70, 1, 32)
     qkv[0, 43, 64 + 3] = np.nan                                          # v of token 43, number 3
     for seed in SCHEDULES[::2]:
-        _, out, _, _ = run(library, rung, seed, qkv, dout, 1, 1)
+        _, out, _, _ = run(library, variant, seed, qkv, dout, 1, 1)
         bad = np.isnan(out[0])
         if not bad[43:, 3].all() or bad.sum() != 27:
             return f"NaN in v[43, 3] breaks {bad.sum()} numbers, not the 27 that see it (schedule {seed})"
@@ -281,11 +278,11 @@ def nan_fault(library, rung):
 
 def verdict(mutant):
     """What caught this mutant, "" if nothing did. In a process of its own, since a mutant may crash or never end."""
-    rungs = (RUNG[mutant[1]],) if mutant else (1, 2, 3, 4)
-    for rung in rungs:
+    variants = (VARIANT[mutant[1]],) if mutant else (1, 2, 3, 4)
+    for variant in variants:
         with tempfile.TemporaryDirectory() as folder:
-            library = build(Path(folder), rung, mutant)
-            program = [sys.executable, __file__, "--library", str(library), "--rung", str(rung)]
+            library = build(Path(folder), variant, mutant)
+            program = [sys.executable, __file__, "--library", str(library), "--variant", str(variant)]
             try:
                 done = subprocess.run(program, capture_output=True, text=True, timeout=120,
                                       check=False)
@@ -300,11 +297,11 @@ def verdict(mutant):
 def main():
     parser = argparse.ArgumentParser(description="Plant bugs in the CUDA kernels and see which the emulator catches.")
     parser.add_argument("--library", help=argparse.SUPPRESS)
-    parser.add_argument("--rung", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", default="", help="mutants whose file or text holds these words")
     options = parser.parse_args()
     if options.library:
-        print(fault(options.library, options.rung))
+        print(fault(options.library, options.variant))
         return 0
     print(f"{'the kernels as they are':<66}{verdict(None) or 'right'}", flush=True)
     chosen = [mutant for mutant in MUTANTS if options.only in f"{mutant[1]}: {mutant[0]}"]

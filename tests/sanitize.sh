@@ -21,7 +21,7 @@ case $kind in
     thread) library=libtsan.so; options="halt_on_error=1:ignore_noninstrumented_modules=1"; export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ;;
 esac
 echo "sanitize: $kind, $isa"
-tests=(-k "cpu or kernel or gemm or bf16 or cpp or core" tests/test_ops.py tests/test_bad_inputs.py tests/test_kernels.py
+tests=(-k "cpu or kernel or gemm or bf16 or cpp or core" tests/ops tests/test_kernels.py
        tests/test_gemm.py tests/test_bf16.py tests/test_minhash.py)
 if [ "$kind" = thread ]; then tests=(-k "many_threads" tests/test_kernels.py); fi
 MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \

@@ -17,16 +17,16 @@ import pytest
 
 from minillm.kernels import info, select as registry
 
-CUDA = Path(__file__).parent.parent / "csrc" / "cuda"
-MMA = """#include "attention_3_mma_backward.cuh"
+CSRC = Path(__file__).parent.parent / "csrc"
+MMA = """#include "cuda/attention/3_mma_backward.cuh"
 template __global__ void mma_forward<bf16, 64>(Forward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, true>(Backward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, false>(Backward<bf16>, Sizes);
 """
-WGMMA = '#include "launch_wgmma.cu"\n'
+WGMMA = '#include "cuda/attention/launch_wgmma.cu"\n'
 SOURCES = {"80": MMA, "90": MMA, "90a": WGMMA}
 AMPERE = {"HMMA": "tensor cores", "LDSM": "ldmatrix", "LDGSTS": "asynchronous copies", "MUFU.EX2": "exponentials"}
-HOPPER = {"HGMMA": "warpgroup products", "UTMALDG": "copy engine", "SYNCS": "barriers in memory", "USETMAXREG": "registers",
+HOPPER = {"HGMMA": "warpgroup matmuls", "UTMALDG": "TMA", "SYNCS": "barriers in memory", "USETMAXREG": "registers",
           "MUFU.EX2": "exponentials"}
 KERNELS = [(arch, kernel) for arch in ("80", "90") for kernel in ("mma_forward", "mma_backward.*Lb1", "mma_backward.*Lb0")]
 KERNELS += [("90a", f"wgmma_forward.*{number}Li{D}") for number in ("bfloat16", "half") for D in (64, 128)]
@@ -51,7 +51,7 @@ def compiled(arch):
     atexit.register(shutil.rmtree, folder)
     (folder / "kernels.cu").write_text(SOURCES[arch])
     done = subprocess.run([nvcc, "-std=c++17", "-O3", "-cubin", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-                           "-Xptxas=-v", f"-I{CUDA}", "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
+                           "-Xptxas=-v", f"-I{CSRC}", "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "kernels.cubin", done.stderr
 
@@ -67,7 +67,7 @@ def test_no_spills_and_registers_within_budget(arch, kernel):
 
 @pytest.mark.parametrize("arch", SOURCES)
 def test_ptxas_has_no_complaint(arch):
-    """Such as C7510, products made to wait for each other, or C7508, a change of registers that it ignores."""
+    """Such as C7510, matmuls made to wait for each other, or C7508, a change of registers that it ignores."""
     assert not re.search(r"warning|C75\d\d|erializ|Potential", compiled(arch)[1]), compiled(arch)[1]
 
 
@@ -87,7 +87,7 @@ def test_the_intended_instructions_are_there(arch, kernel):
 
 
 def test_products_run_beside_the_softmax():
-    """Rung 4's main loop begins S and P V, waits for S alone, and only after exponentials for P V."""
+    """Variant 4's main loop begins S and P V, waits for S alone, and only after exponentials for P V."""
     for name, code in sass("90a").items():
         if "wgmma_forward" not in name:
             continue
@@ -95,15 +95,15 @@ def test_products_run_beside_the_softmax():
         one, = (i for i, word in enumerate(words) if word.endswith("0x1"))
         until = next(i for i in range(one, len(words)) if words[i].endswith("0x0"))
         D = 64 if "Li64" in name else 128
-        assert words[one - D // 16 - 8:one] == ["HGMMA"] * (D // 16 + 8), name         # products of S, 16 of D each; of P V
+        assert words[one - D // 16 - 8:one] == ["HGMMA"] * (D // 16 + 8), name         # matmuls of S, 16 of D each; of P V
         assert words[one + 1:until].count("MUFU.EX2") >= 64 and "HGMMA" not in words[one:until], name
 
 
-def test_the_module_has_every_rung_for_every_gpu():
+def test_the_module_has_every_variant_for_every_gpu():
     """Code for sm_80 and sm_90, PTX for what comes after, and Hopper's own."""
     module = registry.cuda("cuda")
     if module is None:
-        pytest.skip("minillm._cuda is not built: no nvcc at install time, or MINILLM_CUDA=0")
+        pytest.skip("minillm._cpp.cuda is not built: no nvcc at install time, or MINILLM_CUDA=0")
     for kernel in registry.KERNELS:
         if kernel.backend == "cuda":
             assert hasattr(module, f"attention_forward_{kernel.variant}".rstrip("_")), f"{kernel}: build again"

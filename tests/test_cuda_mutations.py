@@ -9,11 +9,11 @@ from cuda_mutations import CUDA, MUTANTS, verdict
 if not shutil.which("g++") or not CUDA.exists():
     pytest.skip("needs g++ and the sources in csrc", allow_module_level=True)
 
-QUICK = {("attention_2_flash.cuh", "a barrier in a branch"): "divergence: .*attention_2_flash.cuh:",
-         ("attention_3_mma.cuh", "no barrier"): "schedule",
-         ("attention_3_mma.cuh", "no swizzle"): "bank conflicts",
-         ("attention_4_wgmma.cuh", "V released before its product is done"): "out is off",
-         ("attention_4_wgmma.cuh", "zeros are not published"): "NaN in v"}
+QUICK = {("attention/2_flash.cuh", "a barrier in a branch"): "divergence: .*attention/2_flash.cuh:",
+         ("attention/3_mma.cuh", "no barrier"): "schedule",
+         ("attention/3_mma.cuh", "no swizzle"): "bank conflicts",
+         ("attention/4_wgmma.cuh", "V released before its matmul is done"): "out is off",
+         ("attention/4_wgmma.cuh", "zeros are not published"): "NaN in v"}
 
 
 @pytest.mark.parametrize("file, what", QUICK, ids=lambda text: text.replace(" ", "_"))
@@ -32,4 +32,4 @@ def test_mutants_fit_the_sources(mutant):
 
 def test_no_mutant_is_listed_twice():
     assert len({m[:2] for m in MUTANTS}) == len({m[1:] for m in MUTANTS}) == len(MUTANTS) >= 40
-    assert set(cuda_mutations.RUNG.values()) == {1, 2, 3, 4}
+    assert set(cuda_mutations.VARIANT.values()) == {1, 2, 3, 4}

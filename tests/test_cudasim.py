@@ -1,6 +1,6 @@
 """The CUDA kernels on the emulator: sizes, schedules, NaN, determinism, and a model that trains on them.
 
-The contract of the op pair is tested where all backends are (test_ops.py); this is what only GPU kernels have.
+The contract of the op pair is tested where all backends are (tests/ops); this is what only GPU kernels have.
 """
 import math
 
@@ -17,11 +17,11 @@ from minillm.kernels.select import select
 
 sim = registry.cuda("cudasim")
 if sim is None:
-    pytest.skip("minillm._cudasim is not built", allow_module_level=True)
+    pytest.skip("minillm._cpp.cudasim is not built", allow_module_level=True)
 
 EXACT, TENSOR_CORES = ["1_naive", "2_flash"], ["3_mma", "4_wgmma"]
-RUNGS = EXACT + TENSOR_CORES
-exact_rungs, tensor_cores, every_rung = (pytest.mark.parametrize("rung", r) for r in (EXACT, TENSOR_CORES, RUNGS))
+VARIANTS = EXACT + TENSOR_CORES
+exact_variants, tensor_cores, every_variant = (pytest.mark.parametrize("variant", r) for r in (EXACT, TENSOR_CORES, VARIANTS))
 # What a 16-bit P and a 16-bit result cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits
 # is 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
 ROUNDING = {"bfloat16": 3e-3, "float16": 4e-4}
@@ -37,8 +37,8 @@ def in_order():
     sim.set_capability(90)
 
 
-def functions(rung):
-    return getattr(sim, f"attention_forward_{rung}"), getattr(sim, f"attention_backward_{rung}")
+def functions(variant):
+    return getattr(sim, f"attention_forward_{variant}"), getattr(sim, f"attention_backward_{variant}")
 
 
 def inputs(B, T, NH, HS, dtype="float32", seed=0):
@@ -46,8 +46,8 @@ def inputs(B, T, NH, HS, dtype="float32", seed=0):
     return rng.standard_normal((B, T, 3 * NH * HS)).astype(dtype), rng.standard_normal((B, T, NH * HS)).astype(dtype)
 
 
-def results(rung, qkv, dout, n_head, causal=True):
-    forward, backward = functions(rung)
+def results(variant, qkv, dout, n_head, causal=True):
+    forward, backward = functions(variant)
     out, cache = forward(qkv, n_head, causal)
     return {"out": out, "lse": cache[-1], "dqkv": backward(dout, cache)}
 
@@ -76,17 +76,17 @@ def relative_error(got, want):
     return np.linalg.norm(got.astype("float64") - want) / np.linalg.norm(want)
 
 
-def check(rung, shape, causal, dtype="float32"):
+def check(variant, shape, causal, dtype="float32"):
     qkv, dout = inputs(*shape, dtype=dtype)
-    if rung in TENSOR_CORES and dtype == "float32":
+    if variant in TENSOR_CORES and dtype == "float32":
         qkv, dout = bfloat16(qkv), bfloat16(dout)
     want = expected(qkv, dout, shape[2], causal)
-    for name, got in results(rung, qkv, dout, shape[2], causal).items():
-        assert got.dtype == ("float32" if name == "lse" and rung in TENSOR_CORES else dtype)
-        if rung in EXACT:
-            assert_close(f"{rung} {shape} {name}", got, want[name], f"odd sizes {dtype}")
+    for name, got in results(variant, qkv, dout, shape[2], causal).items():
+        assert got.dtype == ("float32" if name == "lse" and variant in TENSOR_CORES else dtype)
+        if variant in EXACT:
+            assert_close(f"{variant} {shape} {name}", got, want[name], f"odd sizes {dtype}")
         elif name == "lse":
-            assert_close(f"{rung} {shape} lse", got, want[name], "odd sizes float32")
+            assert_close(f"{variant} {shape} lse", got, want[name], "odd sizes float32")
         else:
             few = 1.5 if got.size < 100 else 1              # errors of few numbers do not average out
             assert relative_error(got, want[name]) <= few * ROUNDING[dtype.replace("float32", "bfloat16")], name
@@ -94,32 +94,32 @@ def check(rung, shape, causal, dtype="float32"):
 
 @both_masks
 @pytest.mark.parametrize("T", [2, 31, 63, 64, 65, 130])
-@pytest.mark.parametrize("rung", RUNGS[1:])
-def test_any_number_of_tokens(T, rung, causal):
-    check(rung, (1, T, 1, 32), causal)
+@pytest.mark.parametrize("variant", VARIANTS[1:])
+def test_any_number_of_tokens(T, variant, causal):
+    check(variant, (1, T, 1, 32), causal)
 
 
-@every_rung
-def test_one_token(rung):
-    """out is v; and softmax of one number is constant, so dq and dk are 0 (of 16-bit rungs up to rounding)."""
+@every_variant
+def test_one_token(variant):
+    """out is v; and softmax of one number is constant, so dq and dk are 0 (of 16-bit variants up to rounding)."""
     qkv, dout = (bfloat16(x) for x in inputs(2, 1, 2, 20))
-    got = results(rung, qkv, dout, 2)
+    got = results(variant, qkv, dout, 2)
     assert_close("out", got["out"], qkv[..., 80:], "regrouped float32")
     assert_close("dv", got["dqkv"][..., 80:], dout, "regrouped float32")
     assert np.abs(got["dqkv"][..., :80]).max() < 3e-6
 
 
 @both_masks
-@every_rung
+@every_variant
 @pytest.mark.parametrize("HS", [1, 31, 32, 33, 64, 80, 128, 200, 255, 256])
-def test_any_head_size(HS, rung, causal):
-    check(rung, (1, 19, 1, HS), causal)
+def test_any_head_size(HS, variant, causal):
+    check(variant, (1, 19, 1, HS), causal)
 
 
 @both_masks
 @pytest.mark.parametrize("T, HS", [(127, 64), (128, 128), (129, 128), (300, 40), (700, 64), (513, 128)])
 def test_rows_longer_than_a_tile(T, HS, causal):
-    """Of rung 4 a tile has 128 keys, and the ring has two places: from T = 513 on each is used a third time."""
+    """Of variant 4 a tile has 128 keys, and the ring has two places: from T = 513 on each is used a third time."""
     qkv, dout = (bfloat16(x) for x in inputs(1, T, 1, HS))
     want = expected(qkv, dout, 1, causal)
     out, cache = sim.attention_forward_4_wgmma(qkv, 1, causal)
@@ -128,10 +128,10 @@ def test_rows_longer_than_a_tile(T, HS, causal):
 
 
 @tensor_cores
-def test_error_is_that_of_the_numbers_not_of_the_sums(rung):
+def test_error_is_that_of_the_numbers_not_of_the_sums(variant):
     """Long rows of scores near 1: against float64 the error stays at bfloat16's rounding, since sums are float32."""
     qkv, dout = (bfloat16(x) for x in inputs(1, 400, 1, 64))
-    got, want = results(rung, qkv, dout, 1), expected(qkv, dout, 1)
+    got, want = results(variant, qkv, dout, 1), expected(qkv, dout, 1)
     HS = 64
     assert relative_error(got["out"], want["out"]) < 2.5e-3
     for i, name in enumerate("qkv"):
@@ -142,45 +142,45 @@ def test_error_is_that_of_the_numbers_not_of_the_sums(rung):
 @both_masks
 @pytest.mark.parametrize("HS", [64, 100, 128, 256])
 @tensor_cores
-def test_float16(rung, HS, causal):
-    check(rung, (1, 35, 2, HS), causal, "float16")
+def test_float16(variant, HS, causal):
+    check(variant, (1, 35, 2, HS), causal, "float16")
 
 
 @tensor_cores
-def test_bfloat16_arrays_equal_rounded_float32(rung):
+def test_bfloat16_arrays_equal_rounded_float32(variant):
     """NumPy has no bfloat16 of its own; that of ml_dtypes goes in and comes out."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
     qkv, dout = (bfloat16(x) for x in inputs(1, 35, 2, 64))
-    short = results(rung, qkv.astype(ml_dtypes.bfloat16), dout.astype(ml_dtypes.bfloat16), 2)
-    for name, got in results(rung, qkv, dout, 2).items():
+    short = results(variant, qkv.astype(ml_dtypes.bfloat16), dout.astype(ml_dtypes.bfloat16), 2)
+    for name, got in results(variant, qkv, dout, 2).items():
         assert short[name].dtype == ("float32" if name == "lse" else ml_dtypes.bfloat16)
         assert np.array_equal(short[name].astype("float32"), got), name
 
 
-@exact_rungs
+@exact_variants
 @pytest.mark.parametrize("HS", [20, 64, 128, 256])
-def test_float64(HS, rung):
-    check(rung, (1, 35, 2, HS), True, "float64")
+def test_float64(HS, variant):
+    check(variant, (1, 35, 2, HS), True, "float64")
 
 
-@every_rung
+@every_variant
 @pytest.mark.parametrize("shape", [(0, 5, 2, 8), (2, 0, 2, 8)], ids=str)
-def test_empty_in_empty_out(rung, shape):
+def test_empty_in_empty_out(variant, shape):
     qkv, dout = inputs(*shape)
-    got = results(rung, qkv, dout, shape[2])
+    got = results(variant, qkv, dout, shape[2])
     assert got["out"].shape == dout.shape and got["dqkv"].shape == qkv.shape
 
 
 @both_masks
 @pytest.mark.parametrize("HS", [32, 128])
-@every_rung
-def test_equal_bits_under_every_schedule(rung, HS, causal):
+@every_variant
+def test_equal_bits_under_every_schedule(variant, HS, causal):
     """No result may depend on which thread comes first, or on when a copy lands."""
     qkv, dout = inputs(1, 70, 2, HS)
-    wanted = results(rung, qkv, dout, 2, causal)
-    for seed in SCHEDULES[1:3] if rung == "1_naive" else SCHEDULES[1:]:     # which copies nothing
+    wanted = results(variant, qkv, dout, 2, causal)
+    for seed in SCHEDULES[1:3] if variant == "1_naive" else SCHEDULES[1:]:     # which copies nothing
         sim.set_schedule(seed)
-        for name, got in results(rung, qkv, dout, 2, causal).items():
+        for name, got in results(variant, qkv, dout, 2, causal).items():
             assert_same_bits(got, wanted[name], f"{name} under schedule {seed}")
     assert sim.take_bank_conflicts() == 0
 
@@ -188,7 +188,7 @@ def test_equal_bits_under_every_schedule(rung, HS, causal):
 @both_masks
 @pytest.mark.parametrize("T, HS", [(290, 64), (530, 128)])
 def test_equal_bits_of_long_rows_under_every_schedule(T, HS, causal):
-    """Rung 4's copies, products and warpgroups run beside each other as the schedule likes."""
+    """Variant 4's copies, matmuls and warpgroups run beside each other as the schedule likes."""
     qkv, _ = inputs(1, T, 1, HS)
     wanted = sim.attention_forward_4_wgmma(qkv, 1, causal)[0]
     for seed in (*SCHEDULES[1:], 44):
@@ -197,7 +197,7 @@ def test_equal_bits_of_long_rows_under_every_schedule(T, HS, causal):
 
 
 def test_wgmma_needs_its_gpu():
-    """And what it cannot do, or not yet, rung 3 does: the backward, and heads of more than 128."""
+    """And what it cannot do, or not yet, variant 3 does: the backward, and heads of more than 128."""
     qkv, dout = inputs(1, 20, 1, 64)
     assert_same_bits(results("4_wgmma", *inputs(1, 20, 1, 160), 1), results("3_mma", *inputs(1, 20, 1, 160), 1))
     sim.set_capability(86)
@@ -205,7 +205,7 @@ def test_wgmma_needs_its_gpu():
         sim.attention_forward_4_wgmma(qkv, 1)
 
 
-def test_the_default_takes_the_best_rung():
+def test_the_default_takes_the_best_variant():
     qkv = inputs(1, 150, 1, 64, "float16")[0]
     assert np.array_equal(sim.attention_forward(qkv, 1)[0], sim.attention_forward_4_wgmma(qkv, 1)[0])
     sim.set_capability(80)
@@ -214,13 +214,13 @@ def test_the_default_takes_the_best_rung():
 
 @pytest.mark.parametrize("what", ["q", "k", "v"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@every_rung
-def test_nan_touches_only_what_depends_on_it(rung, value, what):
+@every_variant
+def test_nan_touches_only_what_depends_on_it(variant, value, what):
     """Token 40 of the first head broken: rows before it keep their bits; so do the second head and other sequences."""
     qkv, dout = inputs(2, 70, 2, 8)
-    clean = results(rung, qkv, dout, 2)
+    clean = results(variant, qkv, dout, 2)
     qkv[0, 40, {"q": 0, "k": 16, "v": 32}[what] + 3] = value
-    broken = results(rung, qkv, dout, 2)
+    broken = results(variant, qkv, dout, 2)
     touched = slice(40, 41) if what == "q" else slice(40, None)
     expect = np.zeros(clean["out"].shape, bool)
     expect[0, touched, 3 if what == "v" else slice(0, 8)] = True
@@ -235,27 +235,27 @@ def test_nan_touches_only_what_depends_on_it(rung, value, what):
         assert same[0, 41:].all()                           # and what only later queries see
 
 
-@every_rung
-def test_nan_dout_touches_only_what_depends_on_it(rung):
+@every_variant
+def test_nan_dout_touches_only_what_depends_on_it(variant):
     """dout of row 40 broken: dq of that row, dk and dv of the rows up to it."""
     qkv, dout = inputs(1, 70, 1, 8)
     dout[0, 40, 3] = np.nan
-    bad = np.isnan(results(rung, qkv, dout, 1)["dqkv"][0]).reshape(70, 3, 8)
+    bad = np.isnan(results(variant, qkv, dout, 1)["dqkv"][0]).reshape(70, 3, 8)
     dq, dk, dv = bad.swapaxes(0, 1)
     assert dq[40].all() and not np.delete(dq, 40, axis=0).any()
     assert dk[:41].all() and not dk[41:].any()
     assert dv[:41, 3].all() and not dv[41:].any() and not np.delete(dv, 3, axis=1).any()
 
 
-@pytest.mark.parametrize("rung, dtype, words", [
+@pytest.mark.parametrize("variant, dtype, words", [
     ("1_naive", "float16", "qkv must be float32 or float64: got float16"),
     ("2_flash", "int64", "qkv must be float32 or float64: got int64"),
     ("3_mma", "float64", "qkv must be float32 or float16 or bfloat16: got float64"),
     ("4_wgmma", "float64", "qkv must be float32 or float16 or bfloat16: got float64"),
 ])
-def test_dtypes_of_the_rungs(rung, dtype, words):
+def test_dtypes_of_the_variants(variant, dtype, words):
     with pytest.raises(ValueError, match=words):
-        functions(rung)[0](inputs(1, 3, 2, 4)[0].astype(dtype), 2)
+        functions(variant)[0](inputs(1, 3, 2, 4)[0].astype(dtype), 2)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -285,7 +285,7 @@ def trained(backend, steps=2):
     return losses, model.params.flat
 
 
-@pytest.mark.parametrize("choice", ["cudasim", *(f"cudasim/{rung}" for rung in RUNGS)])
+@pytest.mark.parametrize("choice", ["cudasim", *(f"cudasim/{variant}" for variant in VARIANTS)])
 def test_a_model_trains_on_it(choice):
     """Two steps of a small GPT: losses and weights equal the reference's within float32 rounding."""
     losses, weights = trained({"attention": choice})

@@ -7,7 +7,7 @@ from minillm.kernels import select as registry
 torch = pytest.importorskip("torch")
 sim = registry.cuda("cudasim")
 if sim is None:
-    pytest.skip("minillm._cudasim is not built", allow_module_level=True)
+    pytest.skip("minillm._cpp.cudasim is not built", allow_module_level=True)
 
 LIMIT = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}   # of the tensor's norm
 B, NH, T, HS = 2, 3, 37, 40
@@ -25,8 +25,8 @@ def of_torch(q, k, v, dout, causal):
     return out.detach(), q.grad, k.grad, v.grad
 
 
-def of_ours(q, k, v, dout, causal=True, rung=0):
-    out, cache = sim.arrays_forward(q, k, v, causal, rung)
+def of_ours(q, k, v, dout, causal=True, variant=0):
+    out, cache = sim.arrays_forward(q, k, v, causal, variant)
     return [torch.from_dlpack(x) for x in (out, *sim.arrays_backward(dout, cache))]
 
 
@@ -52,11 +52,11 @@ def test_any_strides(dtype):
         assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("rung", [1, 2, 3, 4])
-def test_rungs(rung):
+@pytest.mark.parametrize("variant", [1, 2, 3, 4])
+def test_variants(variant):
     arrays = tensors(torch.float32)
-    for got, want in zip(of_ours(*arrays, rung=rung), of_torch(*arrays, True)):
-        assert error(got, want) < (8e-3 if rung >= 3 else 1e-6)
+    for got, want in zip(of_ours(*arrays, variant=variant), of_torch(*arrays, True)):
+        assert error(got, want) < (8e-3 if variant >= 3 else 1e-6)
 
 
 def test_results_outlive_their_source():
@@ -78,15 +78,15 @@ def test_numpy_takes_it_too():
     assert not hasattr(out, "__cuda_array_interface__")
 
 
-@pytest.mark.parametrize("rung", [1, 2, 3, 4])
-def test_memory_grows_with_T_not_with_its_square(rung):
+@pytest.mark.parametrize("variant", [1, 2, 3, 4])
+def test_memory_grows_with_T_not_with_its_square(variant):
     """Twice the tokens, twice the memory, forward and backward."""
     peaks = []
     for length in (32, 64, 128):
         arrays = tensors(torch.float32, shape=(1, 1, length, 16))
         sim.peak_bytes()
         before = sim.peak_bytes()
-        of_ours(*arrays, rung=rung)
+        of_ours(*arrays, variant=variant)
         peaks.append(sim.peak_bytes() - before)
     assert peaks[0] > 0 and peaks[1] == 2 * peaks[0] and peaks[2] == 2 * peaks[1]
 
@@ -118,9 +118,9 @@ def test_errors_name_the_argument(change, words):
         sim.arrays_forward(*change(*tensors(torch.float32, 3)))
 
 
-@pytest.mark.parametrize("dtype, rung, words", [(torch.float16, 2, "for this rung: got float16"),
-                                                (torch.float64, 3, "for this rung: got float64"),
-                                                (torch.float32, 7, "rung must be 0 to 4: got 7")])
-def test_rungs_that_do_not_fit(dtype, rung, words):
+@pytest.mark.parametrize("dtype, variant, words", [(torch.float16, 2, "for this variant: got float16"),
+                                                (torch.float64, 3, "for this variant: got float64"),
+                                                (torch.float32, 7, "variant must be 0 to 4: got 7")])
+def test_variants_that_do_not_fit(dtype, variant, words):
     with pytest.raises(ValueError, match=words):
-        sim.arrays_forward(*tensors(dtype, 3), True, rung)
+        sim.arrays_forward(*tensors(dtype, 3), True, variant)

@@ -10,7 +10,7 @@ from minillm.kernels import select as registry
 
 sim = registry.cuda("cudasim")
 if sim is None:
-    pytest.skip("minillm._cudasim is not built", allow_module_level=True)
+    pytest.skip("minillm._cpp.cudasim is not built", allow_module_level=True)
 FIXTURE = Path(__file__).parent / "fixtures" / "gpu_instructions.npz"
 
 
@@ -165,7 +165,7 @@ def test_reference_is_the_reference():
 def test_the_command_on_the_emulator(tmp_path, capsys, monkeypatch):
     """Every step but the timing; then a wrong kernel makes it fail."""
     few = gpu_check.cases(True)[::9]
-    monkeypatch.setattr(gpu_check, "cases", lambda small, rungs: few)
+    monkeypatch.setattr(gpu_check, "cases", lambda small, variants: few)
     assert gpu.main(["--out", str(tmp_path), "--emulate"]) == 0
     document = json.loads((tmp_path / "gpu.json").read_text())
     assert document["emulated"] and len(document["correctness"]) == len(few)

@@ -1,4 +1,4 @@
-"""What the generated tests of test_ops.py cannot know about the compiled kernels: bits, memory and limits."""
+"""What the generated tests of tests/ops cannot know about the compiled kernels: bits, memory and limits."""
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -7,72 +7,20 @@
 // of permutations stays in registers while all shingles pass. Every instruction set computes the same integers.
 #pragma once
 
-#include "shingles.h"
+#include <string>
+#include <utility>
 
-#if defined(__x86_64__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"       // GCC's own header, where it means "any value"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#endif
+#include "data/shingles.h"
+#include "text/parallel.h"
+
+namespace minillm::data {
 
 constexpr size_t BLOCK = 64;                  // permutations are padded to a multiple of it
 
 using Minima = void (*)(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least);
 
-static void minima_scalar(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least) {
-    for (size_t i = 0; i < count; i++) {
-        uint32_t h = uint32_t(shingles[i] >> 32);
-        for (size_t k = 0; k < BLOCK; k++) least[k] = std::min(least[k], a[k] * h + b[k]);
-    }
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2")))
-static void minima_avx2(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least) {
-    for (size_t k = 0; k < BLOCK; k += 32) {
-        __m256i A[4], B[4], L[4];
-        for (int v = 0; v < 4; v++) {
-            A[v] = _mm256_loadu_si256((const __m256i*)(a + k + 8 * v));
-            B[v] = _mm256_loadu_si256((const __m256i*)(b + k + 8 * v));
-            L[v] = _mm256_loadu_si256((const __m256i*)(least + k + 8 * v));
-        }
-        for (size_t i = 0; i < count; i++) {
-            __m256i h = _mm256_set1_epi32(int(shingles[i] >> 32));
-            for (int v = 0; v < 4; v++)
-                L[v] = _mm256_min_epu32(L[v], _mm256_add_epi32(_mm256_mullo_epi32(A[v], h), B[v]));
-        }
-        for (int v = 0; v < 4; v++) _mm256_storeu_si256((__m256i*)(least + k + 8 * v), L[v]);
-    }
-}
-
-__attribute__((target("avx512f")))
-static void minima_avx512(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least) {
-    __m512i A[4], B[4], L[4];
-    for (int v = 0; v < 4; v++) {
-        A[v] = _mm512_loadu_si512(a + 16 * v);
-        B[v] = _mm512_loadu_si512(b + 16 * v);
-        L[v] = _mm512_loadu_si512(least + 16 * v);
-    }
-    for (size_t i = 0; i < count; i++) {
-        __m512i h = _mm512_set1_epi32(int(shingles[i] >> 32));
-        for (int v = 0; v < 4; v++)
-            L[v] = _mm512_min_epu32(L[v], _mm512_add_epi32(_mm512_mullo_epi32(A[v], h), B[v]));
-    }
-    for (int v = 0; v < 4; v++) _mm512_storeu_si512(least + 16 * v, L[v]);
-}
-#endif
-
-// The instruction sets of this CPU, the best one first.
-static std::vector<std::pair<std::string, Minima>> minima_here() {
-    std::vector<std::pair<std::string, Minima>> found;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f")) found.push_back({"avx512", minima_avx512});
-    if (__builtin_cpu_supports("avx2")) found.push_back({"avx2", minima_avx2});
-#endif
-    found.push_back({"scalar", minima_scalar});
-    return found;
-}
+// Those of the instruction sets of this CPU, the best one first.
+std::vector<std::pair<std::string, Minima>> minima_here();
 
 struct Permutations {
     size_t count;
@@ -100,3 +48,24 @@ inline void band_keys(const uint32_t* signature, size_t bands, size_t rows, uint
         keys[band] = mix64(hash);
     }
 }
+
+// For each text: use(i, shingles, signature), by several threads at once.
+template <class F>
+void sign_each(const Texts& texts, size_t n, bool characters, const Permutations& permutations, Minima minima,
+               size_t threads, F use) {
+    struct State {
+        Shingler shingler;
+        std::vector<uint64_t> shingles;
+        std::vector<uint32_t> signature;
+    };
+    std::vector<State> states(threads);
+    parallel(texts.size(), threads, [&](size_t thread, size_t i) {
+        State& state = states[thread];
+        state.shingles.clear();
+        state.shingler(texts[i].data(), texts[i].size(), n, characters, state.shingles);
+        permutations.signature(minima, state.shingles, state.signature);
+        use(i, state.shingles, state.signature);
+    });
+}
+
+}  // namespace minillm::data

@@ -9,6 +9,7 @@
 // All arithmetic is modulo 2^64, so results are the same everywhere.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -16,6 +17,8 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
+
+namespace minillm::data {
 
 constexpr uint64_t MULTIPLIER = 0x9E3779B97F4A7C15u, BASE = 0xD1B54A32D192ED03u;
 
@@ -46,7 +49,7 @@ inline uint64_t word_bits(const uint8_t* p) {
     for (int i = 0; i < 4; i++) {
         __m128i x = _mm_loadu_si128((const __m128i*)(p + 16 * i));
         __m128i word = _mm_or_si128(below(x, '0', 10), below(_mm_or_si128(x, _mm_set1_epi8(32)), 'a', 26));
-        bits |= uint64_t(uint32_t(_mm_movemask_epi8(_mm_or_si128(word, x)))) << (16 * i);   // x: its top bits, bytes above 127
+        bits |= uint64_t(uint32_t(_mm_movemask_epi8(_mm_or_si128(word, x)))) << (16 * i);  // x: bytes above 127
     }
 #else
     for (int i = 0; i < 64; i++) bits |= uint64_t(is_word_byte(p[i])) << i;
@@ -144,3 +147,5 @@ public:
         roll(n, shingles);
     }
 };
+
+}  // namespace minillm::data

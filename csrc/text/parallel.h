@@ -1,16 +1,21 @@
-// A loop shared by threads, each taking the next piece of work when it is done with one.
+// Texts, and a loop over them that threads share, each taking the next piece of work when it is done with one.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+namespace minillm {
+
+using Texts = std::vector<std::string_view>;          // UTF-8
+
 // Runs work(thread, i) for i < n on up to `threads` threads; an exception in any is thrown here.
 template <class F>
-static void parallel(size_t n, size_t threads, F work) {
+void parallel(size_t n, size_t threads, F work) {
     threads = std::min(threads, n);
     std::atomic<size_t> next{0};
     std::exception_ptr error;
@@ -29,3 +34,5 @@ static void parallel(size_t n, size_t threads, F work) {
     for (std::thread& thread : others) thread.join();
     if (error) std::rethrow_exception(error);
 }
+
+}  // namespace minillm

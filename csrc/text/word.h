@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+namespace minillm::text {
+
 constexpr size_t SHORT_WORD = 15;
 
 struct Key {
@@ -58,3 +60,5 @@ inline uint64_t hash_of(const char* p, size_t length) {
     memcpy(&a, p + length - 8, 8);
     return mix(h ^ a, 0xA0761D6478BD642Fu);
 }
+
+}  // namespace minillm::text

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._cpp import BORROWED
 from ..version import __version__
 from . import load as kernels
 from . import select as registry
@@ -34,15 +35,17 @@ def info_page(facts: dict[str, Any]) -> str:
     """The same as text."""
     lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
              f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
-             f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "", "C++ kernels"]
+             f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "",
+             f"C++ kernels (nothing is built in this checkout: those of {BORROWED})" if BORROWED else "C++ kernels"]
     for isa, why_not in facts["instruction_sets"].items():
         state = "in use" if isa == facts["in_use"] else why_not or "built, can be chosen with MINILLM_CPU=" + isa
         lines.append(f"    {isa:<10}{state}")
     if not facts["in_use"]:
-        lines.append(f"    none in use: everything runs on NumPy. To build them: {registry.BUILD}")
+        lines.append(f"    none in use: everything runs on NumPy. To build them: {kernels.how(kernels.best())}")
     lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
-    lines += [f"    {name:<10}{'built' if built else 'not built'}: {OTHER[name]}{'' if built else ' runs in Python'}"
-              for name, built in facts["other_modules"].items()]
+    for name, built in facts["other_modules"].items():
+        state = f"built: {OTHER[name]}" if built else f"{OTHER[name]} runs in Python: {kernels.why_not(name)}"
+        lines.append(f"    {name:<10}{state}")
     lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]
@@ -53,7 +56,7 @@ def cuda_state(backend: str) -> str:
     """One line on the CUDA kernels ("cuda"), or on the emulator that runs them on any CPU ("cudasim")."""
     module = registry.cuda(backend)
     if module is None:
-        return "not built: needs nvcc at install time (MINILLM_CUDA=1 says why)" if backend == "cuda" else "not built"
+        return kernels.why_not(backend)
     return f"built, {module.driver_problem() or 'can be chosen with select'}"
 
 

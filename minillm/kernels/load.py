@@ -3,12 +3,16 @@
 The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be used.
 MINILLM_CPU=none leaves all of them out, and NumPy does everything.
 A module that is there but broken raises its own ImportError: it is never passed over in silence.
+setup.py runs this file to know what suits a CPU, so it imports nothing of ours.
 """
+import json
 import os
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parents[1]
 EXTENSIONS = f"{__package__.partition('.')[0]}._cpp"          # the package that the build puts them into
 
 NEEDS = {   # instruction set -> the CPU flags it needs, as Linux names them; the best comes first
@@ -28,16 +32,42 @@ def cpu_flags():
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
+def best():
+    """The instruction set that suits this CPU, built or not."""
+    return next(isa for isa, needs in NEEDS.items() if needs <= cpu_flags())
+
+
 def status():
     """{instruction set: "" if it can be used here, else why not}, the best first."""
     flags = cpu_flags()
-    return {isa: reason(isa, needs - flags) for isa, needs in NEEDS.items()}
+    return {isa: lacking(needs - flags) or why_not(isa) for isa, needs in NEEDS.items()}
 
 
-def reason(isa, missing):
-    if find_spec(f"{EXTENSIONS}.{isa}") is None:
-        return "not built"
+def lacking(missing):
     return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
+
+
+def why_not(name):
+    """Why there is no minillm._cpp.NAME, and the command line that builds it; "" if there is."""
+    if find_spec(f"{EXTENSIONS}.{name}"):
+        return ""
+    return f"not built: {failures().get(name) or how(name)}"
+
+
+def how(name):
+    """The command line that builds minillm._cpp.NAME, in a checkout."""
+    install = f"pip install {'-e ' * (PACKAGE.parent / 'setup.py').exists()}."
+    if name == "cuda":
+        return f"MINILLM_CUDA=1 {install} (with nvcc installed)"
+    return f"{install} (with g++ installed)" if name in (best(), "text", "data") else f"MINILLM_BUILD=all {install}"
+
+
+def failures():
+    """{module: what setup.py says of a compiler that failed}."""
+    try:
+        return json.loads((PACKAGE / "_cpp" / "failed.json").read_text())
+    except OSError:
+        return {}
 
 
 def load():
@@ -50,7 +80,15 @@ def load():
     if forced and states[forced]:
         raise ImportError(f"MINILLM_CPU={forced} cannot be used: {states[forced]}")
     usable = [isa for isa, why_not in states.items() if not why_not]
+    if not usable and failures():
+        warnings.warn(f"everything runs on NumPy, which is slow, since the kernels are {why_not(best())}", stacklevel=2)
     # OpenMP's threads wait for each other by spinning. On a machine with other work to do that wastes whole time slices
     # (measured: 10 times slower), so let them spin for microseconds only and then sleep. Read when the library loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     return import_module(f"{EXTENSIONS}.{forced or usable[0]}") if usable else None
+
+
+def require():
+    """Raise ImportError where NumPy would do everything, though nobody asked for that: for benchmarks."""
+    if os.environ.get("MINILLM_CPU") != "none" and all(status().values()):
+        raise ImportError(f"the kernels are {why_not(best())}; or set MINILLM_CPU=none to measure NumPy alone")

@@ -1,6 +1,6 @@
 """Which implementation each op of the table takes: `select(backend)` gives the frozen namespace that a model runs on.
 
-The table itself is in op_table.py; this is the only file that knows the extensions.
+The table itself is ops/table.py; this is the only file that knows the extensions.
 """
 from collections import namedtuple
 from functools import cache, partial
@@ -8,21 +8,19 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
 
-import numpy as np
-
 from .. import ops as reference
+from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
+from .load import EXTENSIONS, best, how
 from .load import load as load_kernels
-from ..op_table import KERNELS, OPS, Dims, Kernel, OpSpec, functions
 
-__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "OpSpec", "Ops", "check_kernels", "check_ops", "choices", "functions",
-           "multiplies_by_tiles", "select", "traffic"]
+__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
+           "multiplies_by_tiles", "select"]
 
 try:
     _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
 except ImportError as error:                       # a wrong MINILLM_CPU or a broken extension: `check_kernels` says so
     _cpp, _problem = None, error
 
-BUILD = "pip install . (with g++ installed)"
 CPU = ("auto", "numpy", "cpu")
 
 
@@ -94,7 +92,7 @@ def implementation(spec, choice):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
     module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
     if backend not in ("auto", "numpy") and module is None:
-        raise ImportError(f"the {backend} backend is not built: {BUILD}{' and nvcc' * (backend == 'cuda')}")
+        raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():
         raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
     wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
@@ -111,14 +109,14 @@ def implementation(spec, choice):
 @cache
 def cuda(backend):
     """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
-    name = f"minillm._{backend}"
+    name = f"{EXTENSIONS}.{backend}"
     return import_module(name) if find_spec(name) else None
 
 
 def compiled(module, name):
     """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
     if not hasattr(module, name):
-        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {BUILD}")
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {how(best())}")
     return getattr(module, name)
 
 
@@ -138,21 +136,6 @@ def choices(op, dtype=None):
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
 
 
-def traffic(spec, args):
-    """Bytes an op must move at least, (forward, backward): each array in once and out once."""
-    arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
-    total = sum(array.nbytes for array in arrays.values())
-    if spec.kind == "update":
-        return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
-    out = getattr(reference, functions(spec)[0])(**args)
-    out = out[0] if spec.kind == "pair" else out
-    out = sum(array.nbytes for array in out) if isinstance(out, tuple) else np.asarray(out).nbytes
-    read = sum(min(a.nbytes, out) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
-    written = sum(arrays[name].nbytes for name in spec.differentiable)
-    unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
-    return read + out, (read + written + out - unseen if written else 0)
-
-
 def multiplies_by_tiles():
-    """Do the kernels in use multiply in bfloat16 by AMX?"""
+    """Are the matmuls of the kernels in use done in bfloat16 by AMX?"""
     return _cpp is not None and _cpp.__name__.endswith(".amx")

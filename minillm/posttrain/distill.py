@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from ..ops.linear_cross_entropy import chunks
+from ..ops.losses.linear_cross_entropy import chunks
 from ..train.loop import update
 
 

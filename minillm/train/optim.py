@@ -3,9 +3,9 @@ import math
 
 import numpy as np
 
-from ..ops.adamw import adamw_update
+from ..ops.optimizer.adamw import adamw_update
 from ..ops.bfloat16 import bfloat16_bits
-from ..ops.sum_squares import sum_squares
+from ..ops.optimizer.sum_squares import sum_squares
 
 
 class AdamW:

@@ -1,0 +1,314 @@
+// Variant 3: the running softmax of attention_2_blocked.h on packed tiles, in vectors.
+//
+// Forward, for one head: for each block of BLOCK queries, for each block of BLOCK keys up to the diagonal,
+//     S = Q K^T (keys across lanes, so K is packed transposed)     P = exp(S - top), running top and sum of each row
+//     O = O * exp(old top - top) + P V
+// Cached: qkv, out and the logsumexp of each row. Backward, for one head: for each block of keys, for each block of
+// queries from the diagonal on, with D = rowsum(dO * O),
+//     P = exp(Q K^T - logsumexp)     dS = P * (dO V^T - D)
+//     dV += P^T dO                   dK += dS^T Q              dQ += dS K
+// Q is packed already multiplied by 1 / sqrt(HS). Parallel over (sequence, head).
+//
+// Order of sums. Key blocks start at multiples of BLOCK, whatever the queries; a row's scores are chains over d, its
+// sum and output chains over s, block by block, which involve that row alone, and a chain's bits do not depend on the
+// tile that computes it (tile.h). So row t does not depend on T, the batch or the threads, and a decoding step repeats
+// the forward's bits. The mask is structural: scores after the diagonal are replaced, not added to, before anything
+// reads them, and values after it are not multiplied at all: a later NaN cannot reach an earlier row.
+#include "cpu/attention/3_simd.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "cpu/attention/pair.h"
+#include "cpu/simd/math.h"
+
+namespace minillm::attention {
+
+// Copies rows [begin, end), times `scale`, and pads them with zeros to `width` columns and `rows` rows.
+template <class T>
+void pack_rows(T* to, int64_t width, Rows<const T> from, int64_t begin, int64_t end, int64_t rows, int64_t HS,
+               T scale = 1) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = begin; t < end; t++, to += width) {
+        int64_t i = 0;
+        for (; i + W <= HS; i += W) store(to + i, load(from[t] + i) * scale);
+        if (i < HS) store(to + i, load_part(from[t] + i, HS - i) * scale);
+    }
+    std::fill_n(to, (rows - (end - begin)) * width, T(0));
+}
+
+// to (HS, BLOCK): the same rows, transposed, and zeros where they have ended.
+template <class T>
+void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int64_t HS) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = 0; t < BLOCK; t += W)
+        for (int64_t d = 0; d < HS; d += W) {
+            Vec<T> v[W];
+            load_transposed<T>(v, from[begin + t] + d, from.stride, end - begin - t, HS - d);
+            for (int64_t i = 0; i < std::min(W, HS - d); i++) store(to + (d + i) * BLOCK + t, v[i]);
+        }
+}
+
+template <class T, int HALF = WIDTH<T> / 2>
+T largest(Vec<T> v) {
+    if constexpr (HALF == 0)
+        return v[0];
+    else
+        return largest<T, HALF / 2>(vmax<T>(v, swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>())));
+}
+
+// v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
+template <class T>
+Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
+    return lane_numbers<T>() <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
+}
+
+template <class T>
+void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
+    pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
+    std::fill_n(O, rows * width, T(0));
+    std::fill_n(sums, rows * WIDTH<T>, T(0));
+    std::fill_n(top, rows, std::numeric_limits<T>::lowest());
+}
+
+// How many of a block's columns a row sees whose last visible column is `last`, counted from the block's first.
+inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, BLOCK); }
+
+template <class T>
+int64_t vectors_for(int64_t columns) { return (columns + WIDTH<T> - 1) / WIDTH<T>; }
+
+// S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each lot as far as its last row sees.
+template <class T, int R>
+void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal, int64_t HS) {
+    for (int64_t r = 0; r < rows; r += R)
+        tile_matmul<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
+                      vectors_for<T>(visible(diagonal + r + R - 1)), false);
+}
+
+// The same for one query, rows [begin, end) of k, which nobody needs again: transposed in registers, not packed. It is
+// memory-bandwidth bound, so it already fetches what comes next: the same rows of v; and the next block of k or, where that ends, `next`.
+template <class T>
+void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64_t begin, int64_t end, int64_t HS,
+                   const T* next) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t t = begin; t < std::min(end, begin + BLOCK); t += W) {
+        Vec<T> total{};
+        for (int64_t d = 0; d < HS; d += W) {
+            Vec<T> columns[W];
+            for (int64_t i = t; i < std::min(t + W, end); i++) {
+                __builtin_prefetch(v[i] + d);
+                int64_t ahead = i + BLOCK;
+                __builtin_prefetch((ahead < end ? k[ahead] : next + (ahead - end) * k.stride) + d);
+            }
+            load_transposed<T>(columns, k[t] + d, k.stride, end - t, HS - d);
+            for (int64_t i = 0; i < std::min(W, HS - d); i++) total += block.q[d + i] * columns[i];
+        }
+        store(block.S + t - begin, total);
+    }
+}
+
+// S becomes P; every row's top, sums and shrink are brought up to date.
+template <class T>
+void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal) {
+    constexpr int64_t W = WIDTH<T>;
+    for (int64_t r = 0; r < rows; r++) {
+        T* row = block.S + r * BLOCK;
+        int64_t columns = visible(diagonal + r);
+        Vec<T> best = splat<T>(block.top[r]);
+        for (int64_t j = 0; j < columns; j += W) {
+            if (columns < j + W) store(row + j, causal<T>(load(row + j), j, diagonal + r, -INFINITY));
+            best = vmax<T>(load(row + j), best);
+        }
+        T top = largest<T>(best);
+        block.shrink[r] = block.top[r] - top;
+        block.top[r] = top;
+    }
+    for (int64_t r = 0; r < rows; r += W) store(block.shrink + r, vexp<T>(load(block.shrink + r)));
+    for (int64_t r = 0; r < rows; r++) {
+        T* row = block.S + r * BLOCK;
+        Vec<T> sums = load(block.sums + r * W) * block.shrink[r];
+        for (int64_t j = 0; j < visible(diagonal + r); j += W) {
+            Vec<T> p = vexp<T>(load(row + j) - block.top[r]);
+            store(row + j, p);
+            sums += p;
+        }
+        store(block.sums + r * W, sums);
+    }
+}
+
+// O = O * shrink + P V. Rows go R at a time over the columns that all R see; the last few are added row by row, so that
+// no row meets a value it may not see.
+template <class T, int R>
+void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_t diagonal) {
+    constexpr int64_t W = WIDTH<T>;
+    int64_t width = block.width;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < width; i += W)
+            store(block.O + r * width + i, load(block.O + r * width + i) * block.shrink[r]);
+    for (int64_t r = 0; r < rows; r += R) {
+        int64_t common = visible(diagonal + r);
+        tile_matmul<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values.data, values.stride, 0, common,
+                      width / W, true);
+        for (int64_t row = r + 1; row < r + R; row++)
+            for (int64_t s = common; s < visible(diagonal + row); s++)
+                for (int64_t i = 0; i < width; i += W)
+                    store(block.O + row * width + i, load(block.O + row * width + i) +
+                                                         block.S[row * BLOCK + s] * load(values[s] + i));
+    }
+}
+
+template <class T, int R>
+void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
+            int64_t n_query, int64_t n_key, const T* next) {
+    auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
+    const bool in_place = R == 1 && HS == width;                           // one query reads them once: no packing
+    int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
+    for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
+        int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
+        int64_t first = n_key - n_query + begin;                           // position of row 0
+        block.start(q, begin, end, rows, HS);
+        for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
+            T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
+            if (j == n_packed) {
+                if (R > 1) pack_transposed(keys, k, j * BLOCK, n_key, HS);
+                if (!in_place) pack_rows(values, width, v, j * BLOCK, std::min((j + 1) * BLOCK, n_key), BLOCK, HS);
+                n_packed++;
+            }
+            Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
+            if (R == 1) scores_of_one(block, k, v, j * BLOCK, n_key, HS, next);
+            else scores<T, R>(block, keys, rows, first - j * BLOCK, HS);
+            running_softmax(block, rows, first - j * BLOCK);
+            add_values<T, R>(block, in_place ? there : packed, rows, first - j * BLOCK);
+        }
+        for (int64_t t = begin; t < end; t++) {
+            T total = sum<T>(load(block.sums + (t - begin) * WIDTH<T>));
+            for (int64_t i = 0; i < HS; i++) out[t][i] = block.O[(t - begin) * width + i] / total;
+            if (logsumexp) logsumexp[t] = block.top[t - begin] + std::log(total);
+        }
+    }
+}
+
+template <class T>
+void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, Rows<const T> out, const T* logsumexp) {
+    pack_rows(head.q, head.width, q, 0, head.T_, head.padded, head.HS, 1 / std::sqrt(T(head.HS)));
+    pack_rows(head.dout, head.width, dout, 0, head.T_, head.padded, head.HS);
+    std::fill_n(head.dq, head.padded * head.width, T(0));
+    for (int64_t t = 0; t < head.padded; t++) {
+        head.D[t] = t < head.T_ ? dot(dout[t], out[t], head.HS) : 0;
+        head.logsumexp[t] = t < head.T_ ? logsumexp[t] : INFINITY;
+    }
+}
+
+// P and dS of the queries from t on against the packed keys, the first of which stands at s <= t.
+template <class T>
+void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
+    constexpr int64_t W = WIDTH<T>;
+    const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
+    for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
+        int64_t vectors = vectors_for<T>(visible(t + r + TILE_ROWS - 1 - s));
+        tile_matmul<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0, head.HS,
+                              vectors, false);
+        tile_matmul<T, TILE_ROWS>(head.dS + r * BLOCK, BLOCK, dout + r * head.width, head.width, head.values, BLOCK, 0,
+                              head.HS, vectors, false);
+    }
+    for (int64_t r = 0; r < BLOCK; r++) {
+        T *P = head.P + r * BLOCK, *dS = head.dS + r * BLOCK;
+        int64_t last = t + r - s;
+        for (int64_t j = 0; j < BLOCK; j += W) {
+            if (last < j) {
+                store(P + j, Vec<T>{}), store(dS + j, Vec<T>{});
+                continue;
+            }
+            Vec<T> p = vexp<T>(load(P + j) - head.logsumexp[t + r]), ds = p * (load(dS + j) - head.D[t + r]);
+            if (last < j + W - 1) p = causal<T>(p, j, last, 0), ds = causal<T>(ds, j, last, 0);
+            store(P + j, p), store(dS + j, ds);
+        }
+    }
+}
+
+// dV += P^T dO, dK += dS^T Q, dQ += dS K for one tile; P and dS are 0 after the diagonal, and whole zeros are skipped.
+template <class T>
+void add_gradients(BackwardHead<T>& head, int64_t t, int64_t s) {
+    const int64_t width = head.width, vectors = width / WIDTH<T>;
+    for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
+        int64_t first = std::max<int64_t>(0, s + r - t);                 // the first query that sees key r
+        tile_matmul<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width, first,
+                                    BLOCK, vectors, true);
+        tile_matmul<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width, first,
+                                    BLOCK, vectors, true);
+        tile_matmul<T, TILE_ROWS>(head.dq + (t + r) * width, width, head.dS + r * BLOCK, BLOCK, head.k, width, 0,
+                              visible(t + r + TILE_ROWS - 1 - s), vectors, true);
+    }
+}
+
+template <class T>
+void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_t end, int64_t HS, T scale = 1) {
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t i = 0; i < HS; i++) to[t][i] = from[(t - begin) * width + i] * scale;
+}
+
+template <class T>
+void Simd::forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
+#pragma omp parallel
+    {
+        ForwardHead<T> head(n.T, n.T, n.HS);
+#pragma omp for schedule(dynamic)
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH;
+            attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
+                                 qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
+        }
+    }
+}
+
+template <class T>
+void Simd::backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
+                          const T* logsumexp, const Sizes& n, int64_t b, int64_t h) {
+    auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
+    start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
+    for (int64_t s = 0; s < n.T; s += BLOCK) {
+        int64_t end = std::min(s + BLOCK, n.T);
+        pack_rows(head.k, head.width, k, s, end, BLOCK, n.HS);
+        pack_transposed(head.keys, k, s, n.T, n.HS);
+        pack_transposed(head.values, v, s, n.T, n.HS);
+        std::fill_n(head.dk, BLOCK * head.width, T(0));
+        std::fill_n(head.dv, BLOCK * head.width, T(0));
+        for (int64_t t = s; t < n.T; t += BLOCK) {
+            probabilities(head, t, s);
+            add_gradients(head, t, s);
+        }
+        unpack_rows(qkv_rows(dqkv, n, b, h, 1), head.dk, head.width, s, end, n.HS);
+        unpack_rows(qkv_rows(dqkv, n, b, h, 2), head.dv, head.width, s, end, n.HS);
+    }
+    unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
+}
+
+template <class T>
+void Simd::backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                    const Sizes& n) {
+#pragma omp parallel
+    {
+        BackwardHead<T> head(n.T, n.HS);
+#pragma omp for schedule(dynamic)
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++)
+            backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
+    }
+}
+
+#define INSTANTIATE(T)                                                                                                    \
+    template void QueryBlock<T>::start(Rows<const T>, int64_t, int64_t, int64_t, int64_t);                               \
+    template void attend<T, 1>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t,       \
+                               int64_t, const T*);                                                                       \
+    template void attend<T, TILE_ROWS>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>,        \
+                                       int64_t, int64_t, const T*);                                                      \
+    template void Simd::forward(T*, T*, const T*, const Sizes&);                                                         \
+    template void Simd::backward_head(BackwardHead<T>&, T*, const T*, const T*, const T*, const T*, const Sizes&,        \
+                                      int64_t, int64_t);                                                                 \
+    template void Simd::backward(T*, const T*, const T*, const T*, const T*, const Sizes&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+static const Variant<Simd> registered("_3_simd");
+
+}  // namespace minillm::attention

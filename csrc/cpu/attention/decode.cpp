@@ -1,0 +1,66 @@
+// Attention of a decoding step: few queries against the keys and values of a KV cache. Formulas: minillm/ops/attention.py.
+//
+// The kernel is 3_simd.cpp's, so a step repeats the bits of the forward. Parallel over (sequence, head).
+#include "cpu/attention/3_simd.h"
+#include "cpu/isa/threads.h"
+#include "python/register.h"
+
+namespace minillm::attention {
+namespace {
+
+// A (B, NH, rows, HS) array whose last axis is contiguous: a view of a longer cache will do.
+template <class T>
+struct HeadsView {
+    const char* data;
+    int64_t batch, head, row;                      // strides, the first two in bytes
+
+    HeadsView(const char* name, const Array& a, const Shape& shape) : data(static_cast<const char*>(a.data)) {
+        check_shape(name, a, shape);
+        check_dtype(name, a, DTYPE<T>);
+        if (a.strides[3] != sizeof(T) && a.shape[3] > 1 && a.size()) fail(name, " must have a contiguous last axis");
+        check_aligned(name, a);
+        if ((a.strides[0] | a.strides[1] | a.strides[2]) % int64_t(sizeof(T)))
+            fail(name, " must have rows a whole number of elements apart");
+        batch = a.strides[0], head = a.strides[1], row = a.strides[2] / int64_t(sizeof(T));
+    }
+    Rows<const T> rows(int64_t b, int64_t h) const {
+        return {reinterpret_cast<const T*>(data + b * batch + h * head), row};
+    }
+};
+
+template <class T>
+void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const HeadsView<T>& v, const Sizes& n,
+                   int64_t S) {
+    auto attend_head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
+#pragma omp parallel if (S * n.C() > 16384)
+    {
+        ForwardHead<T> head(n.T, S, n.HS);
+#pragma omp for schedule(dynamic)
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH, then = std::min<int64_t>(bh + omp_get_num_threads(), n.B * n.NH - 1);
+            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S,
+                        k.rows(then / n.NH, then % n.NH).data);
+        }
+    }
+}
+
+Object attention_decode(const Array& q, const Array& k, const Array& v) {
+    return by_dtype("q", q, [&](auto zero) -> Object {
+        using T = decltype(zero);
+        check_shape("q", q, {ANY, ANY, ANY, ANY});
+        if (q.shape[3] == 0) fail("q must have at least one number a head: got ", q.shape);
+        Sizes n{q.shape[0], q.shape[2], q.shape[1], q.shape[3]};
+        HeadsView<T> qs("q", q, q.shape), ks("k", k, {n.B, n.NH, ANY, n.HS});
+        int64_t S = k.shape[2];
+        HeadsView<T> vs("v", v, {n.B, n.NH, S, n.HS});
+        if (S < n.T) fail("q must not be longer than k: got ", n.T, " queries for ", S, " keys");
+        auto out = fresh<T>({n.B, n.T, n.C()});
+        without_gil([&] { decode_kernel<T>(out, qs, ks, vs, n, S); });
+        return out;
+    });
+}
+
+const Register registered("attention_decode(q, k, v)", &attention_decode);
+
+}  // namespace
+}  // namespace minillm::attention

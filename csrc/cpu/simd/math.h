@@ -1,0 +1,93 @@
+// exp and GELU on whole vectors, without branches, from arithmetic that every instruction set has.
+//
+// exp(x): write x = n ln2 + r with n whole and |r| <= ln2 / 2, then exp(x) = 2^n exp(r). ln2 is split in two, the first
+// part with so few bits that n * LN2_HIGH is exact (Cody & Waite 1980); exp(r) = 1 + r + r^2 Q(r), where Q minimises
+// the largest relative error (Lawson's and Remez's algorithms at 40 digits: 3.1e-9 for the 5 coefficients of float,
+// 3.6e-18 for the 10 of double, far under half a unit in the last place); 2^n is made by writing n into the exponent.
+// Error: at most 1.1 units in the last place. NaN stays NaN, exp(inf) = inf, and results that would be under twice the
+// smallest normal number are 0 (x < -86.98 in float, x < -708.04 in double), so no denormal number appears.
+//
+// Every lane is computed by itself, and tails go through the same code in padded vectors (load_part): the bits of a
+// result depend on its input only, not on its place in the array.
+#pragma once
+
+#include "cpu/simd/vec.h"
+
+namespace minillm {
+
+template <class T>
+struct ExpConstants;
+
+template <>
+struct ExpConstants<float> {
+    static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -87.5f, HIGHEST = 89.0f,
+                           ROUND = 12582912.0f;                                    // 1.5 * 2^23
+    static constexpr int MANTISSA = 23, BIAS = 126;                                // one under the bias: gives 2^(n-1)
+    static constexpr float Q[] = {0.001381453772f, 0.008368744373f, 0.04166839084f, 0.1666652041f, 0.4999999343f};
+};
+
+template <>
+struct ExpConstants<double> {
+    static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10,
+                            LOWEST = -708.5, HIGHEST = 710.0, ROUND = 6755399441055744.0;    // 1.5 * 2^52
+    static constexpr int MANTISSA = 52, BIAS = 1022;
+    static constexpr double Q[] = {2.50000183764045301e-08, 2.76303063446217122e-07, 2.75575868059040759e-06,
+                                   2.48014929493618107e-05, 1.98412695057705644e-04, 1.38888889437602326e-03,
+                                   8.33333333349497945e-03, 4.16666666665297272e-02, 1.66666666666664115e-01,
+                                   5.00000000000001067e-01};
+};
+
+// Lane by lane maximum and minimum; where b is NaN the result is NaN.
+template <class T>
+inline Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
+
+template <class T>
+inline Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
+
+template <class T>
+inline Vec<T> vexp(Vec<T> x) {
+    typedef ExpConstants<T> K;
+    typedef typename LaneInt<T>::type Int;
+    x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
+    Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;     // ROUND leaves the whole number n in the low bits
+    Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
+    Vec<T> q = splat<T>(K::Q[0]);
+    for (size_t i = 1; i < sizeof K::Q / sizeof(T); i++) q = q * r + K::Q[i];
+    Vec<T> e = q * r * r + r + 1;
+    // 2^(n-1), since 2^n would not fit for the largest x; for the smallest, its bits come out as 0.
+    Vec<T> half_scale = (Vec<T>)(((Vec<Int>)rounded << K::MANTISSA) + (Int(K::BIAS) << K::MANTISSA));
+    return (e + e) * half_scale;
+}
+
+// tanh form of GELU (minillm/ops/gelu.py). Since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), one exp and one division do;
+// nothing cancels for negative x, as 1 + tanh(u) would.
+constexpr double GELU_K = 0.79788456080286535588, GELU_A = 0.044715;      // sqrt(2 / pi)
+
+template <class T>
+inline Vec<T> gelu(Vec<T> x) {
+    Vec<T> u = x * (T(GELU_K * GELU_A) * x * x + T(GELU_K));
+    return x / (vexp<T>(-2 * u) + 1);
+}
+
+// d gelu / dx = s + 2 x s (1 - s) * du/dx, where s = 1 / (1 + exp(-2u)) and s (1 - s) = e / (1 + e)^2 with
+// e = exp(-|2u|): again nothing cancels. Beyond +-30 e is 0, and the slope exactly 0 or 1.
+template <class T>
+inline Vec<T> gelu_slope(Vec<T> x) {
+    x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), x));
+    Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
+    Vec<T> e = vexp<T>(vmin<T>(u2, -u2)), r = 1 / (1 + e);
+    Vec<T> s = x < 0 ? e * r : r;
+    return s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
+}
+
+// Both from one exponential: returns gelu(x) = x s, and sets the slope.
+template <class T>
+inline Vec<T> gelu_and_slope(Vec<T> whole, Vec<T>& slope) {
+    Vec<T> x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), whole));
+    Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2));
+    Vec<T> r = 1 / (1 + e), s = x < 0 ? e * r : r;
+    slope = s + x * e * r * r * (T(6 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
+    return whole * s;
+}
+
+}  // namespace minillm

@@ -1,0 +1,152 @@
+// The launchers: how many blocks of which kernel. Compiled by nvcc for the GPU, by g++ for the emulator.
+#include "cuda/attention/1_naive.cuh"
+#include "cuda/attention/2_flash.cuh"
+#include "cuda/attention/3_mma_backward.cuh"
+#include "cuda/attention/launch.h"
+#include "cuda/attention/repack.cuh"
+
+namespace minillm::attention {
+namespace {
+
+// Call f with the smallest supported head size, as a constant, that holds HS; the rest is padded with zeros.
+template <class F>
+void by_head_size(int HS, F f) {
+    if (HS <= 32) return f(std::integral_constant<int, 32>());
+    if (HS <= 64) return f(std::integral_constant<int, 64>());
+#ifndef SMALL
+    if (HS <= 128) return f(std::integral_constant<int, 128>());
+    if (HS <= 256) return f(std::integral_constant<int, 256>());
+#endif
+    throw std::runtime_error("a head must have at most 256 numbers: got " + std::to_string(HS));
+}
+
+template <class T>
+void delta(const Backward<T>& a, const Sizes& n, stream_t stream) {
+    launch(attention_delta<T>, grid_of(n, DELTA_WARPS), 32 * DELTA_WARPS, 0, stream, a, n);
+}
+
+template <class T>
+void naive(const Forward<T>& a, const Sizes& n, stream_t stream) {
+    by_head_size(n.HS, [](auto) {});
+    launch(naive_forward<T>, grid_of(n, NAIVE_WARPS), 32 * NAIVE_WARPS, 0, stream, a, n);
+}
+template <class T>
+void naive(const Backward<T>& a, const Sizes& n, stream_t stream) {
+    delta(a, n, stream);
+    launch(naive_backward_keys<T>, grid_of(n, NAIVE_WARPS), 32 * NAIVE_WARPS, 0, stream, a, n);
+    launch(naive_backward_queries<T>, grid_of(n, NAIVE_WARPS), 32 * NAIVE_WARPS, 0, stream, a, n);
+}
+
+template <class T>
+void flash(const Forward<T>& a, const Sizes& n, stream_t stream) {
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = FlashTile<T, size>;
+        launch(flash_forward<T, size>, grid_of(n, Tile::ROWS), FLASH_THREADS, Tile::FORWARD, stream, a, n);
+    });
+}
+template <class T>
+void flash(const Backward<T>& a, const Sizes& n, stream_t stream) {
+    delta(a, n, stream);
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = FlashTile<T, size>;
+        const dim3 grid = grid_of(n, Tile::ROWS);
+        launch(flash_backward<T, size, true>, grid, FLASH_THREADS, Tile::BACKWARD, stream, a, n);
+        launch(flash_backward<T, size, false>, grid, FLASH_THREADS, Tile::BACKWARD, stream, a, n);
+    });
+}
+
+// The kernels of this variant want 16-byte chunks; `packed` sees to that.
+template <class E>
+void mma_kernels(const Forward<E>& a, const Sizes& n, stream_t stream) {
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = MmaForwardTile<size>;
+        launch(mma_forward<E, size>, grid_of(n, Tile::ROWS), Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+    });
+}
+template <class E>
+void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    delta(a, n, stream);
+    by_head_size(n.HS, [&](auto size) {
+        using Tile = MmaBackwardTile<size>;
+        const dim3 grid = grid_of(n, Tile::ROWS);
+        launch(mma_backward<E, size, true>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+        launch(mma_backward<E, size, false>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+    });
+}
+
+// Variant 4 goes as far as Hopper's registers do; variant 3 takes the rest.
+bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
+
+template <class E, class T>
+void tensor_cores(Variant variant, const Forward<T>& a, const Sizes& n, stream_t stream) {
+    const Sizes padded = with_padding(n);
+    Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream);
+    Packed<E, T> out(a.out, n, stream);
+    const Forward<E> packed = {q.view, k.view, v.view, out.view, a.lse};
+    if (variant == Variant::wgmma && is_for_wgmma(n)) launch_wgmma(packed, padded, stream);
+    else mma_kernels(packed, padded, stream);
+    out.write_back();
+}
+template <class E, class T>
+void tensor_cores(Variant, const Backward<T>& a, const Sizes& n, stream_t stream) {
+    const Sizes padded = with_padding(n);
+    Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream), out(a.out, n, stream),
+        dout(a.dout, n, stream);
+    Packed<E, T> dq(a.dq, n, stream), dk(a.dk, n, stream), dv(a.dv, n, stream);
+    mma_kernels(Backward<E>{q.view, k.view, v.view, out.view, dout.view, a.lse, a.delta, dq.view, dk.view, dv.view},
+                padded, stream);
+    dq.write_back();
+    dk.write_back();
+    dv.write_back();
+}
+
+template <class Arrays>
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, float) {
+    if (variant == Variant::naive) naive(a, n, stream);
+    else if (variant == Variant::flash) flash(a, n, stream);
+    else tensor_cores<bf16>(variant, a, n, stream);
+}
+template <class Arrays>
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, double) {
+    if (variant >= Variant::mma) throw std::runtime_error("the tensor-core variants do not take float64");
+    variant == Variant::naive ? naive(a, n, stream) : flash(a, n, stream);
+}
+template <class Arrays>
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
+    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take bfloat16");
+    tensor_cores<bf16>(variant, a, n, stream);
+}
+template <class Arrays>
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
+    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take float16");
+    tensor_cores<fp16>(variant, a, n, stream);
+}
+
+}  // namespace
+
+template <class T>
+void forward(Variant variant, const Forward<T>& a, const Sizes& n, gpu::Stream stream) {
+    if (variant == Variant::wgmma) gpu::check_hopper();
+    if (n.heads() && n.T) run(variant, a, n, stream_t(stream), T());
+}
+template <class T>
+void backward(Variant variant, const Backward<T>& a, const Sizes& n, gpu::Stream stream) {
+    if (n.heads() && n.T) run(variant, a, n, stream_t(stream), T());
+}
+
+Variant best_variant(int bytes, int HS) {
+    if (bytes > 2) return Variant::flash;
+    return HS > 32 && HS <= 128 && gpu::capability() == 90 ? Variant::wgmma : Variant::mma;
+}
+
+#define INSTANTIATE(T)                                                       \
+    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream);    \
+    template void backward(Variant, const Backward<T>&, const Sizes&, gpu::Stream);
+INSTANTIATE(float)
+#ifndef SMALL                               // the mutation test compiles many variants, and only what it needs
+INSTANTIATE(double)
+INSTANTIATE(Bfloat16)
+INSTANTIATE(Float16)
+#endif
+
+}  // namespace minillm::attention

@@ -1,0 +1,53 @@
+// The launchers of what is compiled for sm_90a alone: variant 4, and Hopper's units one by one.
+#include "cuda/attention/4_wgmma.cuh"
+#include "cuda/attention/launch.h"
+#include "cuda/gpu/conformance_hopper.cuh"
+
+namespace minillm::attention {
+namespace {
+
+// What TMA must know of an array: axes HS, T, NH, B; a box is a panel of 64 numbers of a tile's rows.
+template <class E>
+TensorMap map_of(const View<const E>& a, const Sizes& n, int rows) {
+    const auto bytes = [](int64_t stride, int64_t length) {         // of an axis of length 1 the stride says nothing
+        return length > 1 ? uint64_t(stride) * sizeof(E) : uint64_t(16);
+    };
+    return tensor_map(a.data, {uint64_t(n.HS), uint64_t(n.T), uint64_t(n.NH), uint64_t(n.B)},
+                      {bytes(a.row, n.T), bytes(a.head, n.NH), bytes(a.batch, n.B)}, {64, uint32_t(rows), 1, 1});
+}
+
+template <class E, int D>
+void launch_size(const Forward<E>& a, const Sizes& n, stream_t stream) {
+    using Tile = WgmmaTile<E, D>;
+    const TensorMaps maps = {map_of(a.q, n, Tile::ROWS), map_of(a.k, n, Tile::COLUMNS), map_of(a.v, n, Tile::COLUMNS)};
+    launch(wgmma_forward<E, D>, grid_of(n, Tile::ROWS), Tile::THREADS, sizeof(Tile), stream, maps, a, n);
+}
+
+}  // namespace
+
+template <class E>
+void launch_wgmma(const Forward<E>& a, const Sizes& n, stream_t stream) {
+    n.HS <= 64 ? launch_size<E, 64>(a, n, stream) : launch_size<E, 128>(a, n, stream);
+}
+template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
+#ifndef SMALL
+template void launch_wgmma(const Forward<fp16>&, const Sizes&, stream_t);
+#endif
+
+}  // namespace minillm::attention
+
+void gpu::hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
+    check_hopper();
+    const size_t in_bytes = HOPPER_ROWS * 128, out_bytes = 128 * HOPPER_OUT * 4;
+    auto* d_in = static_cast<uint32_t*>(::allocate(in_bytes, nullptr));
+    auto* d_out = static_cast<float*>(::allocate(out_bytes, nullptr));
+    ::copy_in(d_in, in, in_bytes, nullptr);
+    ::copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
+    const TensorMap map = tensor_map(d_in, {64, HOPPER_ROWS, 1, 1}, {128, 16, 16}, {64, 64, 1, 1});
+    launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in,
+           d_out);
+    ::copy_out(out, d_out, out_bytes, nullptr);
+    ::synchronize(nullptr);
+    ::release(d_in, nullptr);
+    ::release(d_out, nullptr);
+}

@@ -1,0 +1,159 @@
+// The vocabulary of gpu.h on the GPU: the CUDA runtime, and one line of PTX an instruction.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+using bf16 = __nv_bfloat16;
+using fp16 = __half;
+using stream_t = cudaStream_t;
+#define DEVICE __device__ __forceinline__
+#define UNROLL_FOR _Pragma("unroll") for
+#define UNROLL_4_FOR _Pragma("unroll 4") for
+#define SHARED(T, name)                                          \
+    extern __shared__ __align__(1024) unsigned char shared_raw[]; \
+    T* name = reinterpret_cast<T*>(shared_raw)
+
+// ---- the device's side ----
+
+// clang-format off: PTX in columns
+
+template <class T>
+DEVICE Vec4<T> load4(const T* from) { return *reinterpret_cast<const Vec4<T>*>(from); }
+template <class T>
+DEVICE void store4(T* to, const Vec4<T>& x) { *reinterpret_cast<Vec4<T>*>(to) = x; }
+
+DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// Two floats -> a pair of E, `low` in the lower half.
+template <class E>
+DEVICE uint32_t pack(float low, float high) {
+    if constexpr (std::is_same<E, bf16>::value) {
+        __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+        return *reinterpret_cast<uint32_t*>(&pair);
+    } else {
+        __half2 pair = __floats2half2_rn(low, high);
+        return *reinterpret_cast<uint32_t*>(&pair);
+    }
+}
+
+template <int BYTES>
+DEVICE void cp_async(void* to, const void* from, bool valid) {     // reads nothing and writes zeros where not valid
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :: "r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                     :: "r"(shared_address(to)), "l"(from), "n"(BYTES), "r"(valid ? BYTES : 0) : "memory");
+}
+DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N>
+DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
+
+DEVICE void ldmatrix(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+DEVICE void ldmatrix_t(uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+}
+
+// c (16x8 float) += a (16x16) @ b (16x8), a and b of E: bf16 or fp16.
+#define MMA(TYPE)                                                                                                     \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." TYPE "." TYPE                                               \
+                 ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+template <class E>
+DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (std::is_same<E, bf16>::value) MMA("bf16");
+    else MMA("f16");
+}
+#undef MMA
+
+// clang-format on
+// ---- the host's side ----
+
+inline void check(cudaError_t error, const std::string& what) {
+    if (error == cudaSuccess) return;
+    cudaGetLastError();                                 // forget it: the next call starts clean
+    throw std::runtime_error(what + ": " + cudaGetErrorString(error));
+}
+
+// Why nothing can run here ("" if it can).
+inline std::string driver_problem() {
+    int version = 0, count = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver";
+    cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    return count ? "" : "no NVIDIA GPU";
+}
+
+inline int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device), "which GPU");
+    return device;
+}
+
+// Compute capability of the current device, 90 for 9.0.
+inline int capability() {
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, current_device()), "compute capability");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, current_device()), "compute capability");
+    return 10 * major + minor;
+}
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t stream, A... args) {
+    if (shared > 48 << 10)
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
+              "this GPU does not give a block " + std::to_string(shared) + " bytes of shared memory");
+    kernel<<<grid, threads, shared, stream>>>(P(args)...);
+    check(cudaGetLastError(), "kernel launch");
+}
+
+// The pool that allocations come from. It keeps what is freed: returning memory at each synchronisation costs far
+// more.
+inline cudaMemPool_t pool() {
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "memory pool");
+    static uint64_t keep = ~uint64_t(0);
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool");
+    return pool;
+}
+// Most bytes in use at once since the last call.
+inline int64_t peak_bytes() {
+    uint64_t most = 0, none = 0;
+    check(cudaMemPoolGetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
+    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");     // 0: begin from now
+    return int64_t(most);
+}
+
+inline void* allocate(size_t bytes, stream_t stream) {
+    static const cudaMemPool_t kept = pool();
+    (void)kept;
+    void* data = nullptr;
+    check(cudaMallocAsync(&data, bytes, stream), "asked for " + std::to_string(bytes) + " bytes on the GPU");
+    return data;
+}
+inline void release(void* data, stream_t stream) { cudaFreeAsync(data, stream); }
+inline void copy_in(void* device, const void* host, size_t bytes, stream_t stream) {
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "copy to the GPU");
+}
+inline void copy_out(void* host, const void* device, size_t bytes, stream_t stream) {
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream), "copy from the GPU");
+}
+inline void poison(void* device, size_t bytes, stream_t stream) {       // NaN everywhere
+    check(cudaMemsetAsync(device, 0xff, bytes, stream), "fill on the GPU");
+}
+inline void synchronize(stream_t stream) { check(cudaStreamSynchronize(stream), "a kernel failed"); }

@@ -1,0 +1,214 @@
+// Python's objects and NumPy's arrays, as bindings see them, and the checks of arguments, written once for all backends.
+//
+// A binding checks dtype, shape, layout and range, names the argument that is wrong, and hands raw pointers to a kernel.
+// pybind11 is not in here: parsing it takes longer than most kernels, so only bindings.cpp, which implements this, does.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct _object;                                            // a PyObject of Python's C interface
+
+namespace minillm {
+
+using std::string;
+using Shape = std::vector<int64_t>;
+constexpr int64_t ANY = -1;                                // in the shape that is wanted: any size
+
+inline string text(const string& part) { return part; }
+inline string text(int64_t number) { return std::to_string(number); }
+inline string text(double number) { return std::to_string(number); }
+string text(const Shape& shape);                           // as Python prints a tuple; ANY as "any"
+
+// Python's ValueError, its message in parts.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) { throw std::invalid_argument((text(parts) + ...)); }
+
+// A reference to a Python object: copies share it, and the last one lets it go.
+class Object {
+    _object* object;
+
+public:
+    Object();                                              // None
+    explicit Object(_object* owned) : object(owned) {}
+    Object(int64_t);
+    Object(double);
+    Object(const string&);
+    Object(const Shape&);
+    Object(const Object&);
+    Object(Object&& other) noexcept : object(std::exchange(other.object, nullptr)) {}
+    Object& operator=(Object other) noexcept { return std::swap(object, other.object), *this; }
+    ~Object();
+    _object* get() const { return object; }
+    _object* release() { return std::exchange(object, nullptr); }
+    bool is_none() const;
+};
+
+string text(const Object& object);                         // str(object)
+
+struct Tuple : Object {
+    explicit Tuple(const Object& tuple) : Object(tuple) {}
+    int64_t size() const;
+    Object operator[](int64_t i) const;                    // a ValueError if there is none
+};
+Tuple tuple_of(std::initializer_list<Object> items);
+
+struct List : Object {
+    explicit List(const Object& list) : Object(list) {}
+    int64_t size() const;
+    Object operator[](int64_t i) const;
+};
+
+struct Array : Object {
+    Shape shape, strides;                                  // strides in bytes
+    string dtype;                                          // its name, as NumPy prints it: "float32", "bfloat16", ">f4"
+    int64_t itemsize;
+    void* data;
+    bool contiguous, writeable;
+
+    int64_t ndim() const { return shape.size(); }
+    int64_t size() const;                                  // how many numbers
+    int64_t rows() const;                                  // the product of all axes but the last
+    Shape with_last(int64_t size) const;                   // the shape with another last axis
+};
+
+// The object as a T: Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string or Shape; or nothing if it is none.
+template <class T>
+std::optional<T> to(const Object& object);
+
+// A new array, or one to add to, and where to write it: null if nobody wants it.
+template <class T>
+struct Result : Object {
+    T* data;
+    Result(Object array, T* data) : Object(std::move(array)), data(data) {}
+    operator T*() const { return data; }
+};
+
+// NumPy's name of T. A backend with types of its own adds a line for each.
+template <class T>
+inline constexpr const char* DTYPE = nullptr;
+template <>
+inline constexpr const char* DTYPE<float> = "float32";
+template <>
+inline constexpr const char* DTYPE<double> = "float64";
+template <>
+inline constexpr const char* DTYPE<int8_t> = "int8";
+template <>
+inline constexpr const char* DTYPE<uint8_t> = "uint8";
+template <>
+inline constexpr const char* DTYPE<uint16_t> = "uint16";
+template <>
+inline constexpr const char* DTYPE<uint32_t> = "uint32";
+template <>
+inline constexpr const char* DTYPE<int64_t> = "int64";
+
+// ---- arguments ----
+
+void check_shape(const char* name, const Array& a, const Shape& wanted);
+void check_dtype(const char* name, const Array& a, const string& wanted);
+void check_contiguous(const char* name, const Array& a);
+void check_aligned(const char* name, const Array& a);     // compilers take it for granted
+
+// The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
+template <class T>
+const T* input(const char* name, const Array& a, const Shape& shape) {
+    check_shape(name, a, shape);
+    check_dtype(name, a, DTYPE<T>);
+    check_contiguous(name, a);
+    check_aligned(name, a);
+    return static_cast<const T*>(a.data);
+}
+
+// The same to write to.
+template <class T>
+T* in_place(const char* name, const Array& a, const Shape& shape) {
+    input<T>(name, a, shape);
+    if (!a.writeable) fail(name, " must be writeable");
+    return static_cast<T*>(a.data);
+}
+
+// Item i of what the forward left for the backward. An array's dtype and shape are checked by `input` like an argument's: a
+// cache may come from another backend's forward, whose numbers are of another kind.
+template <class T = Array>
+T cached(const Tuple& cache, int64_t i) {
+    auto item = i < cache.size() ? to<T>(cache[i]) : std::nullopt;
+    const char* kind = std::is_same_v<T, Array> ? "array" : "such number";
+    if (!item) fail("cache must be what this op's forward returned: it has no ", kind, " at ", i);
+    return *item;
+}
+
+// Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
+// are few beside the numbers that they select, so a converted copy costs nothing.
+Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
+                          const int64_t* ignore_index = nullptr);
+
+int64_t last(const char* name, const Array& a);            // the size of the last axis
+
+// Calls f with a zero of the type that a dtype names.
+template <class F>
+auto by_dtype(const char* name, const string& dtype, F f) {
+    if (dtype == "float32") return f(float());
+    if (dtype == "float64") return f(double());
+    fail(name, " must be float32 or float64: got ", dtype);
+}
+template <class F>
+auto by_dtype(const char* name, const Array& a, F f) { return by_dtype(name, a.dtype, f); }
+
+// ---- results ----
+
+Array fresh_array(const string& dtype, int64_t itemsize, const Shape& shape);
+Array zero_array(const string& dtype, const Shape& shape);
+
+// A new array, its contents undefined. Large ones live in memory that earlier results have left (memory/arena.h).
+template <class T>
+Result<T> fresh(const Shape& shape) {
+    Array a = fresh_array(DTYPE<T>, sizeof(T), shape);
+    return {a, static_cast<T*>(a.data)};
+}
+
+// Zeros on pages of the system that nobody has touched: for what is written in a few places.
+template <class T>
+Result<T> zeros(const Shape& shape) {
+    Array a = zero_array(DTYPE<T>, shape);
+    return {a, static_cast<T*>(a.data)};
+}
+
+// The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
+template <class T>
+std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& shapes,
+                                 Result<T> (*make)(const Shape&) = &fresh<T>) {
+    std::vector<Result<T>> results;
+    auto arrays = into.is_none() ? std::nullopt : to<Tuple>(into);
+    if (!into.is_none() && (!arrays || arrays->size() != int64_t(shapes.size())))
+        fail("into must be a tuple of ", int64_t(shapes.size()), " arrays");
+    for (size_t i = 0; i < shapes.size(); i++) {
+        Object wanted = arrays ? (*arrays)[i] : Object();
+        auto array = to<Array>(wanted);
+        if (!wanted.is_none() && !array) fail("into must hold arrays to add to, or None");
+        if (!arrays) results.push_back(make(shapes[i]));
+        else results.push_back({wanted, array ? in_place<T>("into", *array, shapes[i]) : nullptr});
+    }
+    return results;
+}
+
+// Runs f, which touches no Python object, while other threads may run Python.
+class WithoutGil {
+    void* state;
+
+public:
+    WithoutGil();
+    ~WithoutGil();
+    WithoutGil(const WithoutGil&) = delete;
+};
+template <class F>
+auto without_gil(F f) {
+    WithoutGil released;
+    return f();
+}
+
+}  // namespace minillm

@@ -1,0 +1,301 @@
+// array.h and register.h, by pybind11.
+#include <pybind11/eval.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "cpu/memory/arena.h"
+#include "register.h"
+
+namespace py = pybind11;
+
+namespace minillm {
+
+// ---- objects ----
+
+namespace {
+
+py::handle handle(const Object& object) { return py::handle(object.get()); }
+Object object(py::object&& o) { return Object(o.release().ptr()); }
+Object borrowed(py::handle h) { return Object(h.inc_ref().ptr()); }
+
+// NumPy says a dtype's name in Python, which takes microseconds, so the usual ones are known here.
+string dtype_name(const py::dtype& dtype) {
+    const int64_t bits = 8 * dtype.itemsize();
+    const char* kinds[] = {"float", "int", "uint"};
+    size_t kind = string("fiu").find(dtype.kind());
+    bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
+    if (native && kind != string::npos && bits <= 64) return kinds[kind] + std::to_string(bits);
+    return py::str(dtype);
+}
+
+Array array_of(const py::array& a) {
+    return {borrowed(a), Shape(a.shape(), a.shape() + a.ndim()), Shape(a.strides(), a.strides() + a.ndim()),
+            dtype_name(a.dtype()), a.itemsize(), const_cast<void*>(a.data()), bool(a.flags() & py::array::c_style),
+            a.writeable()};
+}
+
+}  // namespace
+
+Object::Object() : object(py::none().release().ptr()) {}
+Object::Object(int64_t number) : object(py::int_(number).release().ptr()) {}
+Object::Object(double number) : object(py::float_(number).release().ptr()) {}
+Object::Object(const string& text) : object(py::str(text).release().ptr()) {}
+Object::Object(const Shape& shape) : object(py::cast(shape).release().ptr()) {}
+Object::Object(const Object& other) : object(py::handle(other.object).inc_ref().ptr()) {}
+Object::~Object() { py::handle(object).dec_ref(); }
+bool Object::is_none() const { return py::handle(object).is_none(); }
+
+string text(const Object& object) { return py::str(handle(object)); }
+
+string text(const Shape& shape) {
+    string inside;
+    for (int64_t size : shape) inside += (inside.empty() ? "" : ", ") + (size == ANY ? "any" : std::to_string(size));
+    return "(" + inside + (shape.size() == 1 ? ",)" : ")");
+}
+
+int64_t Tuple::size() const { return PyTuple_GET_SIZE(get()); }
+Object Tuple::operator[](int64_t i) const {
+    if (i >= size()) fail("a tuple of ", size(), " has no item ", i);
+    return borrowed(PyTuple_GET_ITEM(get(), i));
+}
+Tuple tuple_of(std::initializer_list<Object> items) {
+    py::tuple tuple(items.size());
+    size_t i = 0;
+    for (const Object& item : items) tuple[i++] = handle(item);
+    return Tuple(object(std::move(tuple)));
+}
+
+int64_t List::size() const { return PyList_GET_SIZE(get()); }
+Object List::operator[](int64_t i) const {
+    if (i >= size()) fail("a list of ", size(), " has no item ", i);
+    return borrowed(PyList_GET_ITEM(get(), i));
+}
+
+int64_t Array::size() const {
+    int64_t n = 1;
+    for (int64_t axis : shape) n *= axis;
+    return n;
+}
+int64_t Array::rows() const {
+    int64_t n = 1;
+    for (size_t i = 0; i + 1 < shape.size(); i++) n *= shape[i];
+    return n;
+}
+Shape Array::with_last(int64_t size) const {
+    Shape other = shape;
+    other.back() = size;
+    return other;
+}
+
+template <class T>
+std::optional<T> to(const Object& object) {
+    py::detail::make_caster<T> caster;
+    if (!caster.load(handle(object), true)) return std::nullopt;
+    return py::detail::cast_op<T>(caster);
+}
+template <>
+std::optional<Object> to(const Object& object) { return object; }
+template <>
+std::optional<Tuple> to(const Object& object) {
+    return PyTuple_Check(object.get()) ? std::optional(Tuple(object)) : std::nullopt;
+}
+template <>
+std::optional<List> to(const Object& object) {
+    return PyList_Check(object.get()) ? std::optional(List(object)) : std::nullopt;
+}
+template <>
+std::optional<Array> to(const Object& object) {
+    if (!py::isinstance<py::array>(handle(object))) return std::nullopt;
+    return array_of(py::reinterpret_borrow<py::array>(handle(object)));
+}
+
+// ---- arguments ----
+
+void check_shape(const char* name, const Array& a, const Shape& wanted) {
+    bool same = a.shape.size() == wanted.size();
+    for (size_t i = 0; same && i < wanted.size(); i++) same = wanted[i] == ANY || wanted[i] == a.shape[i];
+    if (!same) fail(name, " must have shape ", wanted, ": got ", a.shape);
+}
+
+void check_dtype(const char* name, const Array& a, const string& wanted) {
+    if (a.dtype != wanted) fail(name, " must have dtype ", wanted, ": got ", a.dtype);
+}
+
+void check_contiguous(const char* name, const Array& a) {
+    if (!a.contiguous) fail(name, " must be C-contiguous: pass np.ascontiguousarray(", name, ")");
+}
+
+// A number between addresses, as np.frombuffer makes them.
+void check_aligned(const char* name, const Array& a) {
+    if (reinterpret_cast<uintptr_t>(a.data) % a.itemsize)
+        fail(name, " must be aligned, each number at a multiple of its size: pass a copy");
+}
+
+int64_t last(const char* name, const Array& a) {
+    if (a.ndim() < 1) fail(name, " must have at least one axis");
+    return a.shape.back();
+}
+
+Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size, const int64_t* ignore_index) {
+    check_shape(name, a, shape);
+    auto given = py::reinterpret_borrow<py::array>(handle(a));
+    if (given.dtype().kind() != 'i' && given.dtype().kind() != 'u')
+        fail(name, " must be an array of integers: got ", a.dtype);
+    constexpr int ALIGNED = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast | ALIGNED>(given);
+    const int64_t* p = wide.data();
+    for (int64_t i = 0; i < wide.size(); i++)
+        if ((p[i] < 0 || p[i] >= size) && !(ignore_index && p[i] == *ignore_index))
+            fail(name, " must be in [0, ", size, "): got ", p[i], " at flat index ", i);
+    return {object(std::move(wide)), p};
+}
+
+// ---- results ----
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool SANITIZED = true;       // memory used again would hide reads beyond the end and after the end of life
+#else
+constexpr bool SANITIZED = false;
+#endif
+
+py::dtype dtype_named(const string& name) {
+    if (name == "float32") return py::dtype::of<float>();
+    if (name == "float64") return py::dtype::of<double>();
+    return py::dtype(name);
+}
+
+}  // namespace
+
+Array fresh_array(const string& dtype, int64_t itemsize, const Shape& shape) {
+    int64_t bytes = itemsize;
+    for (int64_t size : shape) bytes *= size;
+    if (bytes < (1 << 16) || SANITIZED) return array_of(py::array(dtype_named(dtype), shape));
+    void* data = arena().take(bytes);
+    return array_of(py::array(dtype_named(dtype), shape, data, py::capsule(data, [](void* p) { arena().give(p); })));
+}
+
+Array zero_array(const string& dtype, const Shape& shape) {
+    return array_of(py::module_::import("numpy").attr("zeros")(shape, dtype));
+}
+
+WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
+WithoutGil::~WithoutGil() { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+// ---- functions ----
+
+std::vector<Function>& functions() {
+    static std::vector<Function> all;
+    return all;
+}
+
+std::vector<std::pair<string, int64_t>>& constants() {
+    static std::vector<std::pair<string, int64_t>> all;
+    return all;
+}
+
+namespace {
+
+template <class T>
+constexpr const char* KIND = "";
+template <>
+constexpr const char* KIND<Tuple> = "a tuple";
+template <>
+constexpr const char* KIND<List> = "a list";
+template <>
+constexpr const char* KIND<Array> = "a NumPy array";
+template <>
+constexpr const char* KIND<int64_t> = "an integer";
+template <>
+constexpr const char* KIND<double> = "a number";
+template <>
+constexpr const char* KIND<bool> = "a bool";
+template <>
+constexpr const char* KIND<string> = "a str";
+
+}  // namespace
+
+template <class T>
+T argument(const Object& value, const string& name) {
+    if (auto converted = to<T>(value)) return *converted;
+    throw py::type_error(name + " must be " + KIND<T> + ": got " + Py_TYPE(value.get())->tp_name);
+}
+
+template std::optional<int64_t> to(const Object&);
+template std::optional<uint64_t> to(const Object&);
+template std::optional<double> to(const Object&);
+template std::optional<bool> to(const Object&);
+template std::optional<string> to(const Object&);
+template std::optional<Shape> to(const Object&);
+template Object argument(const Object&, const string&);
+template Tuple argument(const Object&, const string&);
+template List argument(const Object&, const string&);
+template Array argument(const Object&, const string&);
+template int64_t argument(const Object&, const string&);
+template double argument(const Object&, const string&);
+template bool argument(const Object&, const string&);
+template string argument(const Object&, const string&);
+
+namespace {
+
+// A function as Python calls it: its parameters' names and defaults come from its signature.
+class Callable {
+    const Function& function;
+    string name;
+    std::vector<string> names;
+    std::vector<Object> keywords, defaults;                // a default is null where there is none
+
+public:
+    explicit Callable(const Function& f) : function(f), name(f.signature.substr(0, f.signature.find('('))) {
+        string rest = f.signature.substr(name.size() + 1);
+        for (size_t end; (end = rest.find_first_of(",)")) > 0 && end != string::npos;
+             rest = rest.substr(std::min(rest.find_first_not_of(", ", end), rest.size()))) {
+            string parameter = rest.substr(0, end);
+            size_t equals = std::min(parameter.find('='), parameter.size());
+            names.push_back(parameter.substr(0, equals));
+            keywords.push_back(names.back());
+            defaults.push_back(equals < parameter.size() ? object(py::eval(parameter.substr(equals + 1))) : Object(nullptr));
+        }
+        if (names.size() != f.arity) throw py::import_error(f.signature + ": not the parameters of its C++ function");
+    }
+
+    Object operator()(const py::args& args, const py::kwargs& kwargs) const {
+        std::vector<Object> values = defaults;
+        size_t named = 0, given = args.size();
+        if (given > names.size()) wrong("takes at most " + std::to_string(names.size()) + " arguments");
+        for (size_t i = 0; i < names.size(); i++) {
+            PyObject* by_name = kwargs.size() ? PyDict_GetItem(kwargs.ptr(), keywords[i].get()) : nullptr;
+            if (by_name && i < given) wrong("got two values for " + names[i]);
+            if (by_name) named++;
+            if (by_name || i < given) values[i] = borrowed(by_name ? by_name : PyTuple_GET_ITEM(args.ptr(), i));
+            if (!values[i].get()) wrong("needs " + names[i]);
+        }
+        if (named < kwargs.size()) wrong("takes no other keywords than those of " + function.signature);
+        return function.call(function.function, values.data(), names.data());
+    }
+
+    string documentation() const { return function.signature + "\n--\n\n"; }           // inspect.signature reads it
+    const char* known_as() const { return name.c_str(); }
+
+private:
+    [[noreturn]] void wrong(const string& problem) const { throw py::type_error(name + "() " + problem); }
+};
+
+}  // namespace
+
+void add_functions(_object* module) {
+    auto m = py::reinterpret_borrow<py::module_>(module);
+    py::options options;
+    options.disable_function_signatures();
+    for (const Function& f : functions()) {
+        Callable callable(f);
+        m.def(callable.known_as(), [callable](const py::args& args, const py::kwargs& kwargs) {
+            return py::reinterpret_steal<py::object>(callable(args, kwargs).release());
+        }, callable.documentation().c_str());
+    }
+    for (const auto& [name, value] : constants()) m.attr(name.c_str()) = value;
+}
+
+}  // namespace minillm

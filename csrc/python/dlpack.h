@@ -1,0 +1,190 @@
+// Arrays of other libraries, where they lie: DLPack (torch, cupy, jax, numpy) and __cuda_array_interface__ in, DLPack
+// out. The structures are those of DLPack 0.8 (github.com/dmlc/dlpack), which every library still speaks.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+
+#include "cuda/gpu/device.h"
+#include "python/array.h"
+
+namespace minillm {
+
+namespace py = pybind11;
+
+struct DLDevice {
+    int32_t type, id;
+};
+struct DLDataType {
+    uint8_t code, bits;
+    uint16_t lanes;
+    bool operator==(const DLDataType& o) const { return code == o.code && bits == o.bits && lanes == o.lanes; }
+};
+struct DLTensor {
+    void* data;
+    DLDevice device;
+    int32_t ndim;
+    DLDataType dtype;
+    int64_t *shape, *strides;                       // strides in elements; nullptr: C order
+    uint64_t byte_offset;
+};
+struct DLManagedTensor {
+    DLTensor tensor;
+    void* context;
+    void (*deleter)(DLManagedTensor*);
+};
+constexpr int32_t CPU_DEVICE = 1, CUDA_DEVICE = 2;
+#ifdef EMULATOR
+constexpr int32_t OUR_DEVICE = CPU_DEVICE;          // the emulator's device memory is the host's
+#else
+constexpr int32_t OUR_DEVICE = CUDA_DEVICE;
+#endif
+constexpr DLDataType FLOAT32 = {2, 32, 1}, FLOAT64 = {2, 64, 1}, FLOAT16 = {2, 16, 1}, BFLOAT16 = {4, 16, 1};
+
+inline const char* name_of(DLDataType t) {
+    return t == FLOAT32    ? "float32"
+           : t == FLOAT64  ? "float64"
+           : t == FLOAT16  ? "float16"
+           : t == BFLOAT16 ? "bfloat16"
+                           : "other";
+}
+
+inline gpu::Stream stream_of(uint64_t handle) { return reinterpret_cast<gpu::Stream>(handle); }
+// DLPack's number for a CUDA stream: 0 is not allowed, 1 is the default stream.
+inline py::object dlpack_stream(uint64_t handle) {
+    return OUR_DEVICE == CUDA_DEVICE ? py::object(py::int_(handle ? handle : 1)) : py::object(py::none());
+}
+
+// A four-dimensional array of another library, kept alive.
+struct Incoming {
+    py::object keep;
+    void* data = nullptr;
+    DLDataType dtype{};
+    Shape shape, strides;
+};
+
+inline Shape c_strides(const Shape& shape) {
+    Shape strides(shape.size(), 1);
+    for (int i = int(shape.size()) - 2; i >= 0; i--) strides[i] = strides[i + 1] * shape[i + 1];
+    return strides;
+}
+
+inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stream) {
+    const auto device = x.attr("__dlpack_device__")().cast<std::pair<int64_t, int64_t>>();
+    if (device.first != OUR_DEVICE || (OUR_DEVICE == CUDA_DEVICE && device.second != gpu::current_device()))
+        fail(name, " must be on ", OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device()),
+             ": got DLPack device (", device.first, ", ", device.second, ")");
+    py::object capsule = OUR_DEVICE == CUDA_DEVICE ? x.attr("__dlpack__")(py::arg("stream") = dlpack_stream(stream))
+                                                   : x.attr("__dlpack__")();
+    auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+    if (!managed) throw py::error_already_set();
+    const DLTensor& t = managed->tensor;
+    Incoming in{py::make_tuple(x, capsule),
+                static_cast<char*>(t.data) + t.byte_offset,
+                t.dtype,
+                Shape(t.shape, t.shape + t.ndim),
+                {}};
+    in.strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : c_strides(in.shape);
+    return in;  // the capsule still owns the tensor, and frees it with the last reference
+}
+
+inline Incoming from_cuda_array_interface(const char* name, const py::object& x) {
+    const py::dict face = x.attr("__cuda_array_interface__");
+    Incoming in;
+    in.keep = x;
+    in.data = reinterpret_cast<void*>(face["data"].cast<py::tuple>()[0].cast<uint64_t>());
+    const auto type = face["typestr"].cast<string>();
+    in.dtype = type == "<f4" ? FLOAT32 : type == "<f8" ? FLOAT64 : type == "<f2" ? FLOAT16 : DLDataType{0, 0, 0};
+    in.shape = face["shape"].cast<Shape>();
+    in.strides = c_strides(in.shape);
+    if (face.contains("strides") && !face["strides"].is_none() && in.dtype.bits) {
+        in.strides = face["strides"].cast<Shape>();
+        for (int64_t& stride : in.strides) stride /= in.dtype.bits / 8;
+    }
+    if (face.contains("stream") && !face["stream"].is_none()) {
+        const auto producer = face["stream"].cast<uint64_t>();
+        if (producer == 0) fail(name, " must not name stream 0 in its __cuda_array_interface__");
+        gpu::synchronize(stream_of(producer <= 2 ? 0 : producer));
+    }
+    return in;
+}
+
+// Any device array as (B, NH, T, HS) with its last axis contiguous.
+inline Incoming incoming(const char* name, const py::object& x, uint64_t stream) {
+    const bool dlpack = py::hasattr(x, "__dlpack__");
+    if (!dlpack && !(OUR_DEVICE == CUDA_DEVICE && py::hasattr(x, "__cuda_array_interface__")))
+        fail(name, " must be an array with __dlpack__", OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "",
+             ": got ", string(py::str(py::type::of(x).attr("__name__"))));
+    Incoming in = dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
+    if (in.shape.size() != 4)
+        fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
+    if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
+    return in;
+}
+
+// A fresh array of ours on the device, in C order; it goes to other libraries by __dlpack__.
+class DeviceTensor {
+   public:
+    Shape shape;
+    DLDataType dtype;
+    uint64_t stream;
+    std::shared_ptr<void> memory;
+
+    DeviceTensor(const Shape& shape, DLDataType dtype, uint64_t stream) : shape(shape), dtype(dtype), stream(stream) {
+        size_t bytes = dtype.bits / 8;
+        for (int64_t size : shape) bytes *= size;
+        const gpu::Stream s = stream_of(stream);
+        if (bytes) memory = std::shared_ptr<void>(gpu::allocate(bytes, s), [s](void* data) { gpu::release(data, s); });
+    }
+
+    // A capsule for from_dlpack; a consumer on another stream may start at once, since ours is waited for.
+    py::capsule dlpack(const py::object& consumer_stream) const {
+        const bool same = consumer_stream.equal(dlpack_stream(stream)), no_wait = consumer_stream.equal(py::int_(-1));
+        if (!same && !no_wait) gpu::synchronize(stream_of(stream));
+        struct Shared {
+            DLManagedTensor managed;
+            std::shared_ptr<void> memory;
+            Shape shape, strides;
+        };
+        auto* s = new Shared{{}, memory, shape, c_strides(shape)};
+        s->managed.tensor = {memory.get(), {OUR_DEVICE, OUR_DEVICE == CUDA_DEVICE ? gpu::current_device() : 0},
+                             int32_t(shape.size()), dtype, s->shape.data(), s->strides.data(), 0};
+        s->managed.context = s;
+        s->managed.deleter = [](DLManagedTensor* managed) { delete static_cast<Shared*>(managed->context); };
+        return py::capsule(&s->managed, "dltensor",
+                           [](PyObject* capsule) {  // a consumer renames a capsule that it takes over
+                               if (!PyCapsule_IsValid(capsule, "dltensor")) return;
+                               auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"));
+                               managed->deleter(managed);
+                           });
+    }
+
+    py::dict cuda_array_interface() const {
+        if (OUR_DEVICE != CUDA_DEVICE || dtype == BFLOAT16)
+            throw py::attribute_error(
+                "__cuda_array_interface__: only for arrays on a GPU, and there is no bfloat16 in it");
+        return py::dict(py::arg("shape") = py::tuple(py::cast(shape)),
+                        py::arg("data") = py::make_tuple(reinterpret_cast<uint64_t>(memory.get()), false),
+                        py::arg("typestr") = "<f" + std::to_string(dtype.bits / 8), py::arg("version") = 3,
+                        py::arg("stream") = stream ? stream : 1);
+    }
+};
+
+inline void bind_device_tensor(py::module_& m) {
+    py::class_<DeviceTensor>(m, "DeviceTensor", "An array on the device; torch.from_dlpack and the like take it over.",
+                             py::module_local())
+        .def(
+            "__dlpack__", [](const DeviceTensor& t, py::object stream, const py::kwargs&) { return t.dlpack(stream); },
+            py::arg("stream") = py::none())
+        .def("__dlpack_device__",
+             [](const DeviceTensor&) {
+                 return py::make_tuple(OUR_DEVICE, OUR_DEVICE == CUDA_DEVICE ? gpu::current_device() : 0);
+             })
+        .def_property_readonly("__cuda_array_interface__", &DeviceTensor::cuda_array_interface)
+        .def_property_readonly("shape", [](const DeviceTensor& t) { return py::tuple(py::cast(t.shape)); })
+        .def_property_readonly("dtype", [](const DeviceTensor& t) { return name_of(t.dtype); });
+}
+
+}  // namespace minillm

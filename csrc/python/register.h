@@ -1,0 +1,47 @@
+// To add an op: one file csrc/cpu/NAME.cpp with a kernel, a binding on the types of array.h, and at its end a line as
+//
+//   const Register registered[] = {{"NAME_forward(x, eps=1e-5)", &NAME_forward}, {"NAME_backward(dout, cache)", ...}};
+//
+// which makes the functions known to Python under these signatures, with keywords and defaults. No other file changes.
+#pragma once
+
+#include "array.h"
+
+namespace minillm {
+
+struct Function {
+    string signature;                                      // "name(a, b=1.0)"
+    size_t arity;
+    void (*function)();                                    // whatever its type: `call` knows
+    Object (*call)(void (*function)(), const Object* values, const string* names);
+};
+
+std::vector<Function>& functions();                        // all that are registered
+std::vector<std::pair<string, int64_t>>& constants();
+
+// The argument as a T, or Python's TypeError.
+template <class T>
+T argument(const Object& value, const string& name);
+
+struct Register {
+    template <class R, class... A>
+    Register(const string& signature, R (*function)(A...)) {
+        functions().push_back({signature, sizeof...(A), reinterpret_cast<void (*)()>(function),
+                               [](void (*f)(), const Object* values, const string* names) {
+                                   auto typed = reinterpret_cast<R (*)(A...)>(f);
+                                   return call(typed, values, names, std::index_sequence_for<A...>());
+                               }});
+    }
+    Register(const string& name, int64_t constant) { constants().push_back({name, constant}); }
+
+private:
+    template <class R, class... A, size_t... I>
+    static Object call(R (*f)(A...), const Object* values, const string* names, std::index_sequence<I...>) {
+        if constexpr (std::is_void_v<R>) return f(argument<std::decay_t<A>>(values[I], names[I])...), Object();
+        else return f(argument<std::decay_t<A>>(values[I], names[I])...);
+    }
+};
+
+void add_functions(_object* module);                       // to a Python module: all that are registered
+
+}  // namespace minillm

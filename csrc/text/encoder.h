@@ -1,0 +1,56 @@
+// A vocabulary that encodes and decodes: Encoder16 and Encoder32 of Python (minillm/tokenizer/fast.py).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "text/merge.h"
+#include "text/parallel.h"
+#include "text/patterns.h"
+#include "text/pool.h"
+#include "text/specials.h"
+
+namespace minillm::text {
+
+template <class T>
+class State;
+
+template <class T>
+class Encoder {
+    std::vector<std::optional<std::string>> tokens;
+    std::vector<std::pair<std::string, uint32_t>> specials;
+    Merges merges;
+    Pattern pattern;
+    std::mutex guard;
+    std::vector<std::unique_ptr<State<T>>> idle;
+
+    std::unique_ptr<State<T>> borrow();
+    void give_back(std::unique_ptr<State<T>> state);
+    Specials allowed_of(const std::vector<size_t>& allowed) const;
+
+public:
+    Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
+            std::vector<std::pair<std::string, uint32_t>> specials, Pattern pattern);
+    ~Encoder();
+
+    // The ids of a text; `allowed` are the places in `specials` of those that may occur in it.
+    void encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids);
+    // Those of all texts one after the other, and in texts.size() + 1 offsets where each begins.
+    void encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
+                      int64_t* offsets);
+    void encode_words(const Texts& words, Sink<T>& ids);
+    size_t cache_bytes();
+
+    const std::string& token(int64_t id) const {
+        if (id < 0 || size_t(id) >= tokens.size() || !tokens[id])
+            throw std::invalid_argument("id " + std::to_string(id) + " is not in the vocabulary of " +
+                                        std::to_string(tokens.size()));
+        return *tokens[id];
+    }
+};
+
+}  // namespace minillm::text

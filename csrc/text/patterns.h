@@ -1,0 +1,171 @@
+// The patterns of minillm/tokenizer/pretokenize.py, one word at a time: match_NAME says where the word that begins at
+// p ends, alternative by alternative of the regular expression.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "text/unicode_tables.h"
+
+namespace minillm::text {
+
+enum class Pattern { gpt2, cl100k, o200k };
+
+inline Pattern pattern_named(const std::string& name) {
+    if (name == "gpt2") return Pattern::gpt2;
+    if (name == "cl100k") return Pattern::cl100k;
+    if (name == "o200k") return Pattern::o200k;
+    throw std::invalid_argument("no pattern called '" + name + "' is built in");
+}
+
+// ---- characters
+
+// The kind of every code point: 1.1 MB, of which a text touches the pages that its scripts need.
+struct KindTable {
+    std::vector<uint8_t> kind;
+    KindTable() : kind(0x110000) {
+        size_t n = sizeof(KIND_RUNS) / sizeof(KindRun);
+        for (size_t i = 0; i < n; i++) {
+            size_t end = i + 1 < n ? KIND_RUNS[i + 1].first : kind.size();
+            memset(&kind[KIND_RUNS[i].first], KIND_RUNS[i].kind, end - KIND_RUNS[i].first);
+        }
+    }
+};
+inline const KindTable KINDS;
+
+struct Char { uint8_t kind, length; };       // length 0: the end of the text
+
+inline bool continues(char byte) { return (uint8_t(byte) & 0xC0) == 0x80; }
+
+// The character at p. Bytes that are no UTF-8 count as characters of no class, so nothing is ever read past `end`.
+inline Char char_at(const char* p, const char* end) {
+    if (p >= end) return {0, 0};
+    uint8_t a = *p;
+    if (a < 0x80) return {KINDS.kind[a], 1};
+    int length = a >= 0xF0 ? 4 : a >= 0xE0 ? 3 : 2;
+    if (a < 0xC0 || end - p < length) return {0, 1};
+    uint32_t code = a & (0x7F >> length);
+    for (int i = 1; i < length; i++) code = code << 6 | (uint8_t(p[i]) & 0x3F);
+    return {code < 0x110000 ? KINDS.kind[code] : uint8_t(0), uint8_t(length)};
+}
+
+// ---- the patterns, one word at a time
+
+constexpr uint8_t NOT_OTHER = LETTER | NUMBER | SPACE;
+
+inline bool is_other(Char c) { return c.length && !(c.kind & NOT_OTHER); }
+inline bool is(Char c, uint8_t flag) { return c.kind & flag; }
+inline bool is_newline(const char* p, const char* end) { return p < end && (*p == '\n' || *p == '\r'); }
+
+// The end of the run of characters with `flag` (flag 0: of no class) that begins at p.
+inline const char* run(const char* p, const char* end, uint8_t flag, int most = INT32_MAX) {
+    for (Char c = char_at(p, end); most-- && (flag ? is(c, flag) : is_other(c)); c = char_at(p, end)) p += c.length;
+    return p;
+}
+
+// Length of 's 't 're 've 'm 'll 'd at p, or 0. In any case also 'S and so on; U+017F is a lower case of S, too.
+inline int contraction(const char* p, const char* end, bool any_case) {
+    if (p >= end || *p != '\'' || end - p < 2) return 0;
+    auto at = [&](int i) {
+        char c = end - p > i ? p[i] : '\0';
+        return any_case && c >= 'A' && c <= 'Z' ? char(c | 32) : c;
+    };
+    char a = at(1), b = at(2);
+    if (a == 's' || a == 'd' || a == 'm' || a == 't') return 2;
+    if ((a == 'l' && b == 'l') || (a == 'v' && b == 'e') || (a == 'r' && b == 'e')) return 3;
+    return any_case && a == '\xC5' && b == '\xBF' ? 3 : 0;
+}
+
+// White space that no other alternative took: \s+(?!\S)|\s. Its last character is left to the word that follows.
+inline const char* match_space(const char* p, const char* end) {
+    const char* r = run(p, end, SPACE);
+    if (r == end) return r;
+    const char* last = r - 1;
+    while (continues(*last)) last--;
+    return last > p ? last : r;
+}
+
+// The end of the last newline in the white space at p, or null: \s*[\r\n]+
+inline const char* match_newlines(const char* p, const char* end) {
+    const char* r = run(p, end, SPACE);
+    while (r > p && !is_newline(r - 1, end)) r--;
+    return r > p ? r : nullptr;
+}
+
+inline const char* match_gpt2(const char* p, const char* end) {
+    if (int n = contraction(p, end, false)) return p + n;
+    const char* q = *p == ' ' && p + 1 < end ? p + 1 : p;
+    Char c = char_at(q, end);
+    if (is(c, LETTER)) return run(q, end, LETTER);
+    if (is(c, NUMBER)) return run(q, end, NUMBER);
+    if (is_other(c)) return run(q, end, 0);
+    return match_space(p, end);
+}
+
+inline const char* match_cl100k(const char* p, const char* end) {
+    if (int n = contraction(p, end, true)) return p + n;
+    Char c = char_at(p, end);
+    if (is(c, LETTER)) return run(p, end, LETTER);
+    if (is(c, NUMBER)) return run(p, end, NUMBER, 3);
+    const char* next = p + c.length;
+    if (!is_newline(p, end) && is(char_at(next, end), LETTER)) return run(next, end, LETTER);
+    const char* q = *p == ' ' ? next : p;
+    if (is_other(char_at(q, end))) {
+        q = run(q, end, 0);
+        while (is_newline(q, end)) q++;
+        return q;
+    }
+    if (run(p, end, SPACE) == end) return end;
+    if (const char* r = match_newlines(p, end)) return r;
+    return match_space(p, end);
+}
+
+// o200k's words of letters and marks: [upper]*[lower]+ from q, or null. Caseless letters and marks are both.
+inline const char* match_lower(const char* q, const char* end) {
+    const char *p = q, *last_lower = nullptr;
+    for (Char c = char_at(p, end); is(c, UPPER); c = char_at(p, end)) {
+        p += c.length;
+        if (is(c, LOWER)) last_lower = p;
+    }
+    return is(char_at(p, end), LOWER) ? run(p, end, LOWER) : last_lower;      // else give back down to a lower one
+}
+
+inline const char* match_upper(const char* q, const char* end) {
+    const char* p = run(q, end, UPPER);
+    return p > q ? run(p, end, LOWER) : nullptr;
+}
+
+inline const char* match_o200k(const char* p, const char* end) {
+    Char c = char_at(p, end);
+    bool may_lead = !is(c, LETTER | NUMBER) && !is_newline(p, end);       // [^\r\n\p{L}\p{N}]? before the letters
+    const char* next = p + c.length;
+    const char* r = nullptr;
+    if (may_lead) r = match_lower(next, end);
+    if (!r) r = match_lower(p, end);
+    if (!r && may_lead) r = match_upper(next, end);
+    if (!r) r = match_upper(p, end);
+    if (r) return r + contraction(r, end, true);
+    if (is(c, NUMBER)) return run(p, end, NUMBER, 3);
+    const char* q = *p == ' ' ? next : p;
+    if (is_other(char_at(q, end))) {
+        q = run(q, end, 0);
+        while (is_newline(q, end) || (q < end && *q == '/')) q++;
+        return q;
+    }
+    if ((r = match_newlines(p, end))) return r;
+    return match_space(p, end);
+}
+
+inline const char* match(Pattern pattern, const char* p, const char* end) {
+    switch (pattern) {
+        case Pattern::gpt2: return match_gpt2(p, end);
+        case Pattern::cl100k: return match_cl100k(p, end);
+        default: return match_o200k(p, end);
+    }
+}
+
+}  // namespace minillm::text
