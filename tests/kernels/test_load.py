@@ -23,7 +23,8 @@ def run_python(code, **environment):
 
 
 def test_forced_instruction_set():
-    scalar = run_python("from minillm.kernels import select; print(select._cpp)", MINILLM_CPU="scalar")
+    program = "from minillm.kernels import select; select.check_kernels(); print(select._cpp)"
+    scalar = run_python(program, MINILLM_CPU="scalar")
     assert "scalar" in scalar.stdout or "not built" in scalar.stderr
     wrong = run_python("import minillm; minillm.select('numpy')", MINILLM_CPU="z80")
     assert wrong.returncode and "MINILLM_CPU must be one of" in wrong.stderr
