@@ -73,7 +73,7 @@ def check_kernels() -> None:
 
 
 def decode_step(sources: Mapping[str, str]) -> Callable | None:
-    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
+    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are compiled, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
     return compiled(_cpp, "decode_few") if compiled_ones else None
