@@ -1,6 +1,7 @@
 """The command line's larger rooms, one file each with `add(commands)`; here is what all of them use."""
 import sys
-from argparse import HelpFormatter, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
+from textwrap import fill
 
 
 def printer(as_json):
@@ -9,10 +10,10 @@ def printer(as_json):
 
 
 def command(commands, name, function, summary, example):
-    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None has
+    """Add a command (or an action of one); `example` ends its --help as it is, to be pasted. A function of None has
     actions below it."""
-    form = RawDescriptionHelpFormatter if "\n" in example else HelpFormatter
-    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}", formatter_class=form)
+    p = commands.add_parser(name, help=summary, description=fill(summary, 79), epilog=f"example: {example}",
+                            formatter_class=RawDescriptionHelpFormatter)
     p.set_defaults(function=function)
     return p
 
