@@ -17,11 +17,12 @@ def tokenizer_train(args):
 
 
 def tokenizer_compare(args):
-    from ..data.sources.documents import read_documents
+    from ..data.sources.files import read_documents
+    from ..data.sources.pydocs import english_and_python
     from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
-                           read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)
-    print(json.dumps(rows, indent=1) if args.json else compare.page(rows))
+                           read_documents(args.text) if args.text else english_and_python(), args.n_layer, args.n_embd)
+    print(json.dumps(rows, indent=1) if args.json else compare.compare_page(rows))
     if args.plot and not compare.plot(rows, args.plot):
         raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
 

@@ -2,7 +2,7 @@
 import math
 from pathlib import Path
 
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..models.load import load
 from ..progress import Progress
 from . import choice, harness, perplexity, samples, statistics

@@ -15,7 +15,7 @@ import numpy as np
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import open_shards
 from ..data.shards.prepare import TrainingData, prepare
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..generation import speculative
 from ..generation.decode import steps as plain_steps
 from ..generation.sampling import Sampling

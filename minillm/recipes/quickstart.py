@@ -12,9 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..config import GPTConfig, TrainConfig
+from ..data.shards.format import split_documents
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
@@ -87,13 +86,6 @@ def tokens(documents, out, corpus, seed, say):
         say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens "
             f"({split.bytes / split.tokens:.2f} bytes each)")
     return tokenizer, shards
-
-
-def split_documents(split, tokenizer):
-    """The documents of a split as bytes, back from their tokens."""
-    ids = np.concatenate(split.arrays)
-    ends = np.flatnonzero(ids == tokenizer.eot_token)
-    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
 
 
 def baselines(held_out, training):

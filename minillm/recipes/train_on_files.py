@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..data.shards.format import SIDECAR, open_shards
 from ..data.shards.prepare import TrainingData, prepare
-from ..data.sources.documents import Report, read_documents
+from ..data.sources.files import read_documents
+from ..data.sources.report import Report
 from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress

@@ -9,7 +9,7 @@ This module is the specification of the fast tokenizer (fast.py, csrc/text), whi
 both give identical ids.
 """
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, 
 from .merge import WordCache, encode_word
 from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
 
-NO_SPECIALS = frozenset()
+NO_SPECIALS: frozenset[str] = frozenset()
 
 
 class Tokenizer:
@@ -34,7 +34,7 @@ class Tokenizer:
     backend          "cpp" or "python": who encodes; the ids are the same
     """
 
-    def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
+    def __init__(self, tokens: Sequence[bytes | None], merges: list[tuple[bytes, bytes]],
                  special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
 
@@ -61,8 +61,8 @@ class Tokenizer:
               threads: int | None = None, stop_early: bool = False) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
-        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which
-        of two equally frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
+        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`:
+        which of two equally frequent pairs comes first (train.py). `threads` count words (None: one a core; C++ only).
         stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
         Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
         no text, unknown pattern, not UTF-8.
@@ -72,8 +72,9 @@ class Tokenizer:
         learned = learn(files_or_texts, pattern, frozenset(specials), n_merges, progress, ties, backend, threads)
         if len(learned) < n_merges and not stop_early:
             most = 256 + len(learned) + len(specials)
-            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, {len(learned)} "
-                             f"merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
+            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, "
+                             f"{len(learned)} merges, {len(specials)} special): got {vocab_size}; ask for less, "
+                             "or to stop early")
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
         for first, second in learned:
@@ -91,7 +92,7 @@ class Tokenizer:
                             somebody else's can smuggle one in, nor pass for one. `()`: it is ordinary text.
 
         Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text
-        decodes to itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
+        decodes to itself. Raises ValueError if text is no str, an allowed token is unknown, or a disallowed one occurs.
         """
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
@@ -225,7 +226,7 @@ class Tokenizer:
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
     def save_tiktoken(self, path) -> None:
-        """Write tiktoken's rank file: a line per ordinary token, base64 and id. It has no special tokens and no pattern.
+        """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens, no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
         """
@@ -253,7 +254,8 @@ class Tokenizer:
                 return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path), backend)
+            tokens, merges, special_tokens, pattern = formats.read_tokenizer_json(path)
+            return cls(tokens, merges, special_tokens, pattern, backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json, merges_txt, special_tokens: Iterable[str] = ("<|endoftext|>",),

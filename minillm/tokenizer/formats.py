@@ -1,9 +1,8 @@
-"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's
-rank file.
+"""A tokenizer's files: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's rank file.
 
 tiktoken's lines are a token's bytes in base64 and its id. The others are text, so they write each byte as one printable
-character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100, U+0101,
-... in order. A space is thus 'Ġ'. The order of these characters is also the order of the first 256 ids, here as in GPT-2.
+character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100,
+U+0101, ... in order. A space is thus 'Ġ'. The order of these characters is also that of the first 256 ids, as in GPT-2.
 
 Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
 anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
@@ -26,14 +25,14 @@ PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]
 BYTE_TO_CHAR = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(HIDDEN)}
 CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
-BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.get)       # '!' is id 0, '"' is id 1, ..., the space is 220
+BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 0, '"' is id 1, ..., the space is 220
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 
 
 def bytes_to_chars(token: bytes) -> str:
     """b' the' -> 'Ġthe'."""
-    return "".join(map(BYTE_TO_CHAR.get, token))
+    return "".join(map(BYTE_TO_CHAR.__getitem__, token))
 
 
 def chars_to_bytes(text: str) -> bytes | None:
@@ -172,7 +171,7 @@ def parse_rank(line: str, number: int) -> tuple[int, bytes]:
 
 def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """Replay each token's bytes with the merges found so far; two tokens must be left. Raises ValueError otherwise."""
-    ranks, made = {}, []
+    ranks, made = dict[tuple[int, int], int](), list[int]()
     for byte in range(256):
         if bytes([byte]) not in ids:
             raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
@@ -183,7 +182,7 @@ def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tupl
         parts = (merge_short if len(parts) <= 32 else merge_long)(parts, ranks, made)
         if len(parts) != 2:
             raise ValueError(f"token {id}, {tokens[id]!r:.80}, is not made of two tokens with lower ids")
-        ranks[tuple(parts)] = len(made)
+        ranks[parts[0], parts[1]] = len(made)
         made.append(id)
     return [(tokens[first], tokens[second]) for first, second in ranks]
 
@@ -276,16 +275,16 @@ def parse_merge(merge) -> tuple[bytes, bytes]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
         raise ValueError(f"a merge must be two tokens: got {merge!r:.80}")
-    pair = tuple(map(chars_to_bytes, parts))
-    if None in pair:
+    first, second = map(chars_to_bytes, parts)
+    if first is None or second is None:
         raise ValueError(f"merge {merge!r:.80} has a character that stands for no byte")
-    return pair
+    return first, second
 
 
 def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes | None]:
     """tokens[id] = bytes, None for ids that are left out. Raises ValueError unless each id comes once and few lack."""
     size = 1 + max((id for id in ids.values() if isinstance(id, int)), default=-1)
-    tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
+    tokens: list[bytes | None] = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
     for text, id in ids.items():
         if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(tokens) or tokens[id] is not None:
             raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id!r:.80}")

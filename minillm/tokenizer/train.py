@@ -1,4 +1,4 @@
-"""Learning the merges (Sennrich, Haddow, Birch 2016, on bytes).
+"""Train BPE: learn the merges of a corpus (Sennrich, Haddow, Birch 2016, on bytes).
 
 Start from 256 one-byte tokens. Again and again take the pair of neighbouring tokens that occurs most often, make it
 one new token, and replace it everywhere. Three ideas make this quick:
@@ -12,8 +12,8 @@ one new token, and replace it everywhere. Three ideas make this quick:
 Ties, of pairs with equal counts:
     ids     the one with the smaller ids (first part, then second part), as in Hugging Face's BpeTrainer and gigatoken;
             ids are given in the order of GPT-2's byte table, then of creation
-    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters, while
-            in GPT-2's table it is 220. About one merge in a thousand trades places for it
+    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters,
+            while in GPT-2's table it is 220. About one merge in a thousand trades places for it
     bytes   the one whose bytes are greater (first part, then second part), the rule of most textbooks
 Pairs seen once are merged too if the vocabulary has room.
 
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from .formats import BYTE_ORDER
 from .merge import Pair, merge_pair
@@ -36,7 +37,7 @@ BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Counter[str]:
     """Count the distinct words of the corpus; memory grows with those only. Special tokens' texts are left out."""
     find_words = compile_pattern(pattern).findall
-    counts = Counter()
+    counts = Counter[str]()
     for chunks in documents(files_or_texts):
         for piece in safe_pieces(chunks, specials, pattern):
             for segment, is_special in split_special(piece, specials):
@@ -79,7 +80,7 @@ def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | Non
     pair_counts, words_with = index_pairs(words, word_counts)
     heap = [(-count, key_of(pair), pair) for pair, count in pair_counts.items()]
     heapify(heap)
-    merges = []
+    merges: list[Pair] = []
     while len(merges) < n_merges and (pair := pop_most_frequent(heap, pair_counts)):
         new = 256 + len(merges)
         merges.append(pair)
@@ -102,7 +103,7 @@ class TieOrder:
     def __init__(self, ties: str):
         if ties not in TIES:
             raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
-        self.ties, self.keys = ties, list(range(256))                   # by id
+        self.ties, self.keys = ties, list[Any](range(256))              # by id
         if ties == "values":
             self.keys = list(BYTE_ORDER)
         if ties == "bytes":
@@ -119,7 +120,7 @@ class TieOrder:
 
 def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pair, int], dict[Pair, set[int]]]:
     """How often each pair occurs, and the indices of the words it occurs in."""
-    pair_counts, words_with = defaultdict(int), defaultdict(set)
+    pair_counts, words_with = defaultdict[Pair, int](int), defaultdict[Pair, set[int]](set)
     for i, word in enumerate(words):
         for pair in pairwise(word):
             pair_counts[pair] += word_counts[i]
