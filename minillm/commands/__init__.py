@@ -1,7 +1,8 @@
 """The command line: one file a command, each with `add(commands)`; here are the options and checks that they share."""
 import sys
-from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable
+from textwrap import fill
 from typing import TypeAlias
 
 Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
@@ -14,10 +15,10 @@ def printer(as_json: bool) -> Callable[[str], None]:
 
 def command(commands: Commands, name: str, function: Callable[[Namespace], int | None] | None, summary: str,
             example: str) -> ArgumentParser:
-    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None
-    has actions below it."""
-    form = RawDescriptionHelpFormatter if "\n" in example else HelpFormatter
-    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}", formatter_class=form)
+    """Add a command (or an action of one); `example` ends its --help as it is, to be pasted. A function of None has
+    actions below it."""
+    p = commands.add_parser(name, help=summary, description=fill(summary, 79), epilog=f"example: {example}",
+                            formatter_class=RawDescriptionHelpFormatter)
     p.set_defaults(function=function)
     return p
 

@@ -4,7 +4,9 @@ from argparse import Namespace
 
 from . import Commands, add_common, command, printer
 
-EXAMPLE = "minillm distill --out runs/pair; or, for a model that is there: minillm distill runs/mine --out runs/draft"
+EXAMPLE = """\
+minillm distill --out runs/pair
+minillm distill runs/mine --out runs/draft                      # for a model that is there"""
 
 
 def distill(args: Namespace) -> None:

@@ -3,7 +3,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..progress import Progress

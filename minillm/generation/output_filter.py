@@ -43,7 +43,7 @@ class OutputFilter:
     def checked(self, sentence: str) -> str:
         """The sentence, or REMOVED with the white space around it."""
         words = sentence.strip()
-        if not words or toxicity(words) <= self.toxicity:
+        if not words or self.toxicity is None or toxicity(words) <= self.toxicity:
             return sentence
         return sentence.replace(words, REMOVED)
 

@@ -302,10 +302,9 @@ def change_in_bits(directory, data, model, quantized, progress=None):
 def texts_of(directory, data, tokenizer):
     """Documents of the files, or of the run's validation split."""
     if data:
-        from ..data.sources.documents import read_documents
+        from ..data.sources.files import read_documents
         return (text for _, text in read_documents(data) if text.strip())
-    from ..data.shards.format import open_shards
-    from ..recipes.quickstart import split_documents
+    from ..data.shards.format import open_shards, split_documents
     documents = split_documents(open_shards(directory / "data").val, tokenizer)
     return (text for text in (document.decode(errors="replace") for document in documents) if text.strip())
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import Shards, Split, open_shards
 from ..data.shards.prepare import TrainingData, prepare
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
 from ..generation.decode import Step, steps
 from ..generation.sampling import Sampling
 from ..generation.speculative import Counts, Lookup, speculative_steps, theoretical_speedup

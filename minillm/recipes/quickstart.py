@@ -13,10 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..config import GPTConfig, TrainConfig
-from ..data.shards.format import Shards, Split
+from ..data.shards.format import Shards, split_documents
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
@@ -109,13 +107,6 @@ def describe_shards(shards: Shards) -> str:
     return "\n".join(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens "
                      f"({split.bytes / max(1, split.tokens):.2f} bytes each)"
                      for name, split in (("training", shards.train), ("validation", shards.val)))
-
-
-def split_documents(split: Split, tokenizer: Tokenizer) -> list[bytes]:
-    """The documents of a split as bytes, back from their tokens."""
-    ids = np.concatenate(split.arrays)
-    ends = np.flatnonzero(ids == tokenizer.eot_token)
-    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
 
 
 def baselines(held_out: list[bytes], training: list[bytes]) -> dict[str, float]:

@@ -20,8 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from ..config import GPTConfig, TrainConfig
-from ..data.cleaning import clean
-from ..data.dedup import dedup
+from ..data.cleaning.document import CleanOptions
+from ..data.cleaning.pipeline import clean
+from ..data.cleaning.report import clean_page
+from ..data.dedup.pipeline import dedup
+from ..data.dedup.report import dedup_page
 from ..data.shards.format import Shards, open_shards
 from ..data.shards.prepare import TrainingData
 from ..data.shards.tokenize import tokenize
@@ -133,10 +136,10 @@ def prepare_data(run: StoryRun) -> dict:
     write_jsonl(out / "raw" / "stories.jsonl", [{"text": text, "source": f"story {i}"}
                                                 for i, text in enumerate(stories(STORIES, run.seed))])
     run.say(f"corpus      {describe_corpus(documents)}; {STORIES:,} stories from a grammar")
-    cleaned = clean.clean([out / "raw"], out / "clean.jsonl", clean.Options(bounds=CODE_BOUNDS))
-    run.say("cleaning    " + clean.page(cleaned, out / "clean.jsonl").replace("\n", "\n            "))
-    kept = dedup.dedup([out / "clean.jsonl"], out / "kept.jsonl")
-    run.say("duplicates  " + dedup.page(kept, out / "kept.jsonl").replace("\n", "\n            "))
+    cleaned = clean([out / "raw"], out / "clean.jsonl", CleanOptions(bounds=CODE_BOUNDS))
+    run.say("cleaning    " + clean_page(cleaned, out / "clean.jsonl").replace("\n", "\n            "))
+    kept = dedup([out / "clean.jsonl"], out / "kept.jsonl")
+    run.say("duplicates  " + dedup_page(kept, out / "kept.jsonl").replace("\n", "\n            "))
     texts = [json.loads(line)["text"] for line in open(out / "kept.jsonl", encoding="utf-8")]
     tokenizer = Tokenizer.train(texts, VOCAB, progress=Progress("tokenizer", ""))
     meta = tokenize([([out / "kept.jsonl"], 1.0)], tokenizer, out / "data", seed=run.seed)

@@ -9,7 +9,8 @@ from typing import Any
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import SIDECAR, Shards, open_shards
 from ..data.shards.prepare import TrainingData, prepare
-from ..data.sources.documents import Report, read_documents
+from ..data.sources.files import read_documents
+from ..data.sources.report import Report
 from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+AnyPath = str | os.PathLike
+
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w", **kwargs: Any) -> Iterator[IO[Any]]:
+def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
     """Yield a file; on success it replaces `path` in one step, on any error `path` stays as it was.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and only then renamed over
@@ -33,7 +35,7 @@ def atomic_write(path: str | Path, mode: str = "w", **kwargs: Any) -> Iterator[I
         raise
 
 
-def sync_directory(path: str | Path) -> None:
+def sync_directory(path: AnyPath) -> None:
     """Make the names in a directory durable (a rename is only on the disk once its directory is)."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -42,13 +44,13 @@ def sync_directory(path: str | Path) -> None:
         os.close(fd)
 
 
-def write_json(path: str | Path, document: Any, end: str = "", **layout: Any) -> None:
+def write_json(path: AnyPath, document: object, end: str = "", **layout: Any) -> None:
     """A document as JSON, and `end`, replaced in one step. layout: of json.dumps. Raises ValueError naming the file."""
     with atomic_write(path) as file:
         file.write(dump_json(document, path, **layout) + end)
 
 
-def dump_json(value: Any, what: str | Path, **layout: Any) -> str:
+def dump_json(value: object, what: object, **layout: Any) -> str:
     """json.dumps; what has no JSON is a ValueError that begins with `what`."""
     try:
         return json.dumps(value, **layout)
@@ -56,7 +58,7 @@ def dump_json(value: Any, what: str | Path, **layout: Any) -> str:
         raise ValueError(f"{what}: cannot be written as JSON: {error}") from None
 
 
-def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
+def write_jsonl(path: AnyPath, records: Iterable[dict]) -> None:
     """One JSON object a line, replaced in one step."""
     with atomic_write(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

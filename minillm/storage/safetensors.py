@@ -13,15 +13,12 @@ import json
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .atomic import atomic_write
-
-Array = np.ndarray
+from .atomic import AnyPath, atomic_write
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1",
           "BOOL": "|b1", "BF16": "<u2"}   # NumPy has no bfloat16: its 16 bits are written, and widened when read
@@ -30,7 +27,8 @@ MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that fi
 MAX_DIMS = 64              # of a NumPy array; also keeps the product of the sizes below from growing without end
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Array], metadata: dict[str, str] | None = None) -> None:
+def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray],
+                      metadata: dict[str, str] | None = None) -> None:
     """Write {name: array} and optional {key: text} to `path`, which is replaced in one step or not at all.
 
     The arrays go straight to the file; only one that is not contiguous is copied, alone. Raises ValueError for a
@@ -48,10 +46,9 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Array], metadata: 
             file.write(np.asarray(array, little_endian, order="C"))
 
 
-def encode_header(path: str | Path, arrays: dict[str, Array], metadata: dict[str, str] | None) -> bytes:
+def encode_header(path: AnyPath, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None) -> bytes:
     """The header's bytes, padded to a multiple of 8."""
-    header: dict[str, Any] = {}
-    begin = 0
+    header, begin = dict[str, dict](), 0
     if metadata:
         check_metadata(path, metadata)
         header["__metadata__"] = metadata
@@ -67,7 +64,7 @@ def encode_header(path: str | Path, arrays: dict[str, Array], metadata: dict[str
     return text.ljust(-(-len(text) // 8) * 8)   # round up to 8
 
 
-def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+def read_safetensors(path: AnyPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read `path`; returns ({name: array}, {key: text}).
 
     The arrays are read-only views of the memory-mapped file (nothing is read until it is used), except BF16, which
@@ -83,7 +80,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Array], dict[str, str]
     return {name: view(f"{path}: tensor {name!r}", entry, data) for name, entry in header.items()}, metadata
 
 
-def open_file(path: str | Path) -> tuple[dict[str, Any], Array]:
+def open_file(path: AnyPath) -> tuple[dict, np.ndarray]:
     """The header as a dict, and the rest of the file as a read-only memory map of uint8."""
     size = Path(path).stat().st_size
     if size < 8:
@@ -96,9 +93,9 @@ def open_file(path: str | Path) -> tuple[dict[str, Any], Array]:
     return parse_json_object(raw[8:8 + length].tobytes(), f"{path}: header"), raw[8 + length:]
 
 
-def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
+def parse_json_object(text: bytes, where: str) -> dict:
     """Parse the bytes of a JSON object, refusing a key that comes twice. Raises ValueError that opens with `where`."""
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, object]]) -> dict:
         result = dict(pairs)
         if len(result) < len(pairs):
             name = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -114,12 +111,12 @@ def parse_json_object(text: bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def check_metadata(path: str | Path, metadata: Any) -> None:
+def check_metadata(path: AnyPath, metadata: object) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for item in metadata.items() for text in item):
         raise ValueError(f"{path}: __metadata__ must map text to text")
 
 
-def check_entry(where: str, entry: Any) -> None:
+def check_entry(where: str, entry: object) -> None:
     """One tensor's entry: known dtype, a shape, two offsets, and as many bytes as the shape needs."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where}: expected an entry with dtype, shape and data_offsets")
@@ -136,12 +133,12 @@ def check_entry(where: str, entry: Any) -> None:
                          f"{offsets[1] - offsets[0]}")
 
 
-def is_sizes(value: Any) -> bool:
+def is_sizes(value: object) -> bool:
     return (isinstance(value, list) and len(value) <= MAX_DIMS
             and all(type(v) is int and 0 <= v < 2**63 for v in value))
 
 
-def check_tiling(path: str | Path, header: dict[str, Any], size: int) -> None:
+def check_tiling(path: AnyPath, header: dict[str, dict], size: int) -> None:
     """The tensors must cover the data exactly, each byte once."""
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -158,7 +155,7 @@ def check_tiling(path: str | Path, header: dict[str, Any], size: int) -> None:
         raise ValueError(f"{path}: {size - end} bytes after the last tensor belong to none")
 
 
-def view(where: str, entry: dict[str, Any], data: Array) -> Array:
+def view(where: str, entry: dict, data: np.ndarray) -> np.ndarray:
     """The tensor as an array over the mapped bytes."""
     begin, end = entry["data_offsets"]
     array = data[begin:end].view(DTYPES[entry["dtype"]])
@@ -171,5 +168,5 @@ def view(where: str, entry: dict[str, Any], data: Array) -> Array:
         raise ValueError(f"{where}: {error}") from None
 
 
-def names(table: Iterable[str | np.dtype]) -> str:
+def names(table: Mapping) -> str:
     return ", ".join(str(key) if isinstance(key, str) else key.name for key in table)

@@ -1,8 +1,8 @@
-"""Personal data and secrets in text, replaced by their kind: "write to <EMAIL>".
+"""Mask personal data and secrets in text, replaced by their kind: "write to <EMAIL>".
 
 A pattern alone would find too much: card and account numbers must have a right check sum, an IP address must be one, a
 phone number must have a plausible count of digits and something that is not just digits. What is masked is counted by
-kind. Masking is for text that people will read or a model will learn by heart; it is no anonymisation.
+kind. Masking is for text that people will read or a model may memorize; it is no anonymisation.
 
 Check sums: cards ISO/IEC 7812-1 (Luhn), accounts ISO 13616 (IBAN, modulo 97).
 """

@@ -24,8 +24,8 @@ COUNTED = 4 << 20           # characters handed to the counting threads at a tim
 MOST_THREADS = 64
 
 
-def load_extension(backend: str = "auto") -> ModuleType | None:
-    """The extension module, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had.
+def load_extension(backend: str = "auto", name: str = "text") -> ModuleType | None:
+    """The extension minillm._cpp.NAME, or None for Python. Raises ValueError; ImportError if "cpp" is not to be had.
 
     An extension that is there but broken raises its own ImportError: it is never passed over in silence.
     """
@@ -33,11 +33,11 @@ def load_extension(backend: str = "auto") -> ModuleType | None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
     if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
         return None
-    if find_spec("minillm._cpp.text") is None:
+    if find_spec(f"minillm._cpp.{name}") is None:
         if backend == "cpp":
-            raise ImportError(f"the C++ tokenizer is not built; to build it: {BUILD}")
+            raise ImportError(f"minillm._cpp.{name} is not built; to build it: {BUILD}")
         return None
-    return import_module("minillm._cpp.text")
+    return import_module(f"minillm._cpp.{name}")
 
 
 def count_threads(threads: int | None) -> int:

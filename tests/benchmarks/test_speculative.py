@@ -7,7 +7,7 @@ from benchmarks import __main__ as cli
 def test_speculative_measures_a_pair(tmp_path, capsys):
     """A pair of tiny models: every draft, k and temperature has a row beside plain decoding."""
     from minillm import GPT, GPTConfig
-    from minillm.data.shards.format import write_shards
+    from minillm.data.shards.write import write_shards
     from minillm.tokenizer import Tokenizer
     tokenizer = Tokenizer.train(["some text about a fox " * 20], 270, special_tokens=["<|endoftext|>"])
     for name, width in (("target", 16), ("draft", 8)):

@@ -1,4 +1,4 @@
-"""From documents to batches in one call: tokenizer (given, or trained on a sample), shards, and what training asks of them.
+"""From documents to training batches in one call: tokenizer (given, or trained on a sample), shards, batches.
 
 The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
 """
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ...storage.atomic import atomic_write
 from ...tokenizer import Tokenizer
+from .format import open_shards
 from .loader import Loader, sequential
-from .format import open_shards, write_shards
+from .write import write_shards
 
 SAMPLE_BYTES = 8_000_000      # text that a tokenizer is trained on when none is given
 
@@ -40,7 +41,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
     trains one on SAMPLE_BYTES of evenly spaced documents: of vocab_size, or of what little text yields.
     progress(label) -> progress(done, total).
-    source: a text that says what the documents and the tokenizer are; finished shards of the same source are used again.
+    source: says what the documents and the tokenizer are; finished shards of the same source are used again.
     """
     directory = Path(directory)
     note = directory / "data" / "source.txt"
@@ -59,7 +60,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
 
 
 def sample(documents, limit):
-    """Texts of about `limit` bytes in all: of a stream too long, every second document, then every fourth, and so on."""
+    """Texts of about `limit` bytes in all: of a longer stream every second document, then every fourth, and so on."""
     kept, size, stride = [], 0, 1
     for index, (_, text) in enumerate(documents):
         if index % stride:

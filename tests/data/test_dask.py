@@ -1,22 +1,25 @@
-"""Deduplication on Dask: two workers, one of them killed in the middle, give what one process gives."""
+"""The data commands on Dask: two workers, one of them killed in the middle, give what one process gives."""
 import json
 import os
 import signal
 
 import pytest
-from test_dedup import corpus, write_jsonl
+from duplicates import corpus, write_jsonl
 from tolerances import assert_same_bits
 
 from minillm import Tokenizer
 from minillm.__main__ import main
-from minillm.data.cleaning import clean
-from minillm.data import cluster
-from minillm.data.dedup import dedup
+from minillm.data.cleaning import pipeline as cleaning
+from minillm.data.cleaning.document import CleanOptions
 from minillm.data.dedup.minhash import Lsh
+from minillm.data.dedup.on_dask import dedup_on_dask
+from minillm.data.dedup.pipeline import dedup
+from minillm.data.dedup.report import report_path
+from minillm.data.dedup.table import DedupOptions
 from minillm.data.shards.tokenize import tokenize
 
 distributed = pytest.importorskip("distributed")
-OPTIONS = dedup.Options(Lsh(16, 4, ngram=3), threshold=0.7, lines=3, line_characters=10)
+OPTIONS = DedupOptions(Lsh(16, 4, ngram=3), threshold=0.7, lines=3, line_characters=10)
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +45,19 @@ def inputs(tmp_path):
 def both(tmp_path, inputs, options, run):
     """((output, report) of one process, (output, report) of `run`, a function of the output's path)."""
     results = []
-    for name, function in (("one", lambda out: dedup.dedup([inputs], out, options)), ("many", run)):
+    for name, function in (("one", lambda out: dedup([inputs], out, options)), ("many", run)):
         output = tmp_path / f"{name}.jsonl"
         function(output)
-        results.append((output.read_bytes(), json.loads(dedup.report_path(output).read_text())))
+        results.append((output.read_bytes(), json.loads(report_path(output).read_text())))
     return results
 
 
 def test_the_command_with_an_address(tmp_path, inputs, workers, capsys):
     def run(out):
-        assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2", "--ngram", "3",
+        assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2",
+                     "--ngram", "3",
                      "--scheduler", workers.scheduler_address]) == 0
-    one, many = both(tmp_path, inputs, dedup.Options(Lsh(20, 2, ngram=3), verify=False), run)
+    one, many = both(tmp_path, inputs, DedupOptions(Lsh(20, 2, ngram=3), verify=False), run)
     assert one == many and "kept" in capsys.readouterr().out
 
 
@@ -66,7 +70,7 @@ def test_killed_workers_change_nothing(tmp_path, inputs, workers):
         if done == 2 and stage in waiting:
             os.kill(before[waiting.pop(stage)], signal.SIGKILL)
     one, many = both(tmp_path, inputs, OPTIONS,
-                     lambda out: cluster.dedup_on_dask([inputs], out, OPTIONS, workers.scheduler_address, progress))
+                     lambda out: dedup_on_dask([inputs], out, OPTIONS, workers.scheduler_address, progress))
     assert one == many and not waiting
     assert not {worker.pid for worker in workers.workers.values()} & set(before)
 
@@ -75,7 +79,7 @@ def test_an_input_without_text(tmp_path, workers):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="no usable text"):
-        cluster.dedup_on_dask([tmp_path / "in"], tmp_path / "out.jsonl", OPTIONS, workers.scheduler_address)
+        dedup_on_dask([tmp_path / "in"], tmp_path / "out.jsonl", OPTIONS, workers.scheduler_address)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -87,9 +91,9 @@ def test_without_the_extra(tmp_path, inputs, monkeypatch, capsys):
 
 def test_cleaning_and_tokenizing_give_what_one_process_gives(tmp_path, inputs, workers, monkeypatch):
     """With a worker killed while it tokenizes."""
-    monkeypatch.setattr(clean, "BATCH_BYTES", 3000)
+    monkeypatch.setattr(cleaning, "BATCH_BYTES", 3000)
     for name, scheduler in (("one", None), ("many", workers.scheduler_address)):
-        clean.clean([inputs], tmp_path / f"{name}.jsonl", clean.Options((), processes=1, scheduler=scheduler))
+        cleaning.clean([inputs], tmp_path / f"{name}.jsonl", CleanOptions((), processes=1, scheduler=scheduler))
     for end in ("jsonl", "report.json"):
         assert_same_bits((tmp_path / f"many.{end}").read_bytes(), (tmp_path / f"one.{end}").read_bytes(), end)
 

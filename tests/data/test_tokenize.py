@@ -9,7 +9,9 @@ from minillm import Tokenizer
 from minillm.__main__ import main
 from minillm.data.shards import llmc
 from minillm.data.shards import tokenize as stage
-from minillm.data.shards.format import open_shards, split_of
+from minillm.data.shards.format import open_shards
+from minillm.data.shards.split import split_of
+from minillm.data.shards.write import write_shards
 
 TOK = Tokenizer.train(["some words to learn, some words to read"], 264)
 
@@ -76,7 +78,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch
 
 def test_changed_input_or_a_damaged_file_is_noticed(tmp_path, monkeypatch):
     source = write(tmp_path / "a.jsonl", 60)
-    monkeypatch.setattr(stage, "sidecar", lambda *rest: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(stage, "write_sidecar", lambda *rest, **more: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         run(tmp_path, [([source], 1.0)])
     monkeypatch.undo()
@@ -103,6 +105,19 @@ def test_weights_repeat_training_documents_only(tmp_path):
     assert len(val) == len(set(val)) == meta["splits"]["val"]["documents"]
     with pytest.raises(ValueError, match="a weight must be above 0"):
         run(tmp_path, [([a], 0.0)])
+
+
+def test_one_document_is_cut_as_write_shards_cuts_it(tmp_path):
+    """Both entry points have one writer: the same files but for the tokenizer's, and the same keys in the sidecar."""
+    text = "some words to read.\n\n" * 50
+    (tmp_path / "a.txt").write_text(text)
+    meta = stage.tokenize([([tmp_path / "a.txt"], 1.0)], TOK, tmp_path / "out")
+    other = write_shards([text], TOK, tmp_path / "other")
+    assert meta["splits"] == other["splits"] and meta.keys() - other.keys() == {"source"}
+    opened = open_shards(tmp_path / "out")
+    assert "".join(texts_of(opened.train) + texts_of(opened.val)) == text
+    with pytest.raises(ValueError, match="no document was drawn for train"):
+        stage.tokenize([([tmp_path / "a.txt"], 1e-9)], TOK, tmp_path / "out")
 
 
 def test_files_of_llmc(tmp_path):
@@ -135,7 +150,8 @@ def test_the_commands_from_raw_text_to_a_trained_model_and_a_card(tmp_path, caps
     for arguments in commands:
         assert main(["data", *map(str, arguments)]) == 0, capsys.readouterr().err
     card = (tmp_path / "CARD.md").read_text()
-    for words in ("400 documents", "licence of a.jsonl: CC0", "### Cleaning", "### Deduplication", "### Tokens", "It is made up."):
+    for words in ("400 documents", "licence of a.jsonl: CC0", "### Cleaning", "### Deduplication", "### Tokens",
+                  "It is made up."):
         assert words in card
     shape = [f"--set=model.{k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 16}.items()]
     assert main(["train", "--data", str(out), "--out", str(tmp_path / "run"), "--set=train.steps=2", *shape]) == 0

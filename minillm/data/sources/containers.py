@@ -1,7 +1,7 @@
-"""Documents in other people's containers: HTML, parquet, WARC, zstd. Each needs a library of the extra `data`.
+"""Documents in container formats: HTML, Parquet, WARC, Zstandard. Each needs a library of the extra `data`.
 
     .html .htm        main text by resiliparse (Bevendorff et al. 2018), which also finds the encoding
-    .parquet          a row is a record, by pyarrow
+    .parquet          a row is a document, by pyarrow
     .warc .warc.gz    web archives (ISO 28500) by warcio: HTML responses become text
     .zst              a compressed .txt, .md or .jsonl, by zstandard
 
@@ -12,13 +12,15 @@ import json
 from collections.abc import Iterator
 from importlib import import_module
 
-from .documents import Unusable
+from .plain_text import text_and_record
+from .report import Unusable
 
 LARGEST_PAGE = 2 ** 26        # bytes of one HTML page; a larger one is skipped
 LEAST, RATIO = 2 ** 26, 200   # a compressed file may expand to the larger of these: bytes, times its size
 
 
 def library(name: str):
+    """A module of the extra `data`. Raises Unusable where it is not installed."""
     try:
         return import_module(name)
     except ImportError:
@@ -36,15 +38,15 @@ def html_text(data: bytes) -> str:
 
 
 def html(path, field: str) -> Iterator[tuple[str, str, dict]]:
-    """One document, the page."""
+    """The main text of a page as one document."""
     if path.stat().st_size > LARGEST_PAGE:
         raise Unusable("page too large")
     text = html_text(path.read_bytes())
     yield str(path), text, {field: text, "source": str(path)}
 
 
-def parquet(path, field: str, convert) -> Iterator[tuple[str, str, dict]]:
-    """The rows of a table, named "NAME:ROW". convert(line) -> (text, record) checks a row as one of a .jsonl."""
+def parquet(path, field: str) -> Iterator[tuple[str, str, dict]]:
+    """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is."""
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
     try:
         table = parquet.ParquetFile(path)
@@ -54,7 +56,7 @@ def parquet(path, field: str, convert) -> Iterator[tuple[str, str, dict]]:
         for batch in table.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:{number}", *convert(json.dumps(row, default=str).encode())
+                yield f"{path}:{number}", *text_and_record(json.dumps(row, default=str).encode(), field)
     except arrow.ArrowException:
         raise Unusable("unreadable") from None
 
@@ -81,13 +83,13 @@ def warc(path, field: str, report) -> Iterator[tuple[str, str, dict]]:
 
 
 def zstd(path):
-    """(file object over the expanded bytes, the error of a damaged file)."""
+    """(file object over the decompressed bytes, the exception type of a damaged file)."""
     zstandard = library("zstandard")
     return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True), zstandard.ZstdError
 
 
 class Expanding(io.RawIOBase):
-    """A file object that ends with Unusable when it gave far more bytes than its compressed file has: a bomb."""
+    """A raw file object that raises Unusable for a bomb: far more bytes than its compressed file has."""
 
     def __init__(self, file, compressed, damaged=()):
         self.file, self.left, self.damaged = file, max(LEAST, RATIO * compressed), damaged

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from minillm.data.dedup import minhash
 from minillm.data.dedup.minhash import Lsh
 
-CORE = minhash.load()
+CORE = minhash.load_core()
 needs_core = pytest.mark.skipif(CORE is None, reason="minillm._cpp.data is not built")
 quick = settings(derandomize=True, deadline=None, max_examples=60)
-ODD = ["", "!!!", "one", "one two", "Café — “naïve” ＡＢ 你好，世界 x²", "x" * 63 + " y", "a" * 64, "a" * 128 + "b", "A1 " * 40,
-       "😀 ßİ " * 9, "nul\0byte", " " * 64 + "z", "snake_case it's 3.14"]
+ODD = ["", "!!!", "one", "one two", "Café — “naïve” ＡＢ 你好，世界 x²", "x" * 63 + " y", "a" * 64,
+       "a" * 128 + "b", "A1 " * 40, "😀 ßİ " * 9, "nul\0byte", " " * 64 + "z", "snake_case it's 3.14"]
 
 
 @needs_core
@@ -37,7 +37,8 @@ def test_cpp_computes_what_the_definition_says(unit, ngram):
        st.sampled_from(minhash.UNITS))
 def test_cpp_agrees_on_any_text(texts, ngram, unit):
     lsh = Lsh(2, 3, ngram, unit)
-    for ours, theirs in zip(minhash.signatures_of(texts, lsh, 1, "cpp"), minhash.signatures_of(texts, lsh, 1, "python")):
+    found, expected = (minhash.signatures_of(texts, lsh, 1, backend) for backend in ("cpp", "python"))
+    for ours, theirs in zip(found, expected):
         assert np.array_equal(ours, theirs)
 
 
@@ -134,7 +135,7 @@ def test_too_few_permutations_leave_the_curve():
 
 @pytest.mark.parametrize("broken", [
     lambda signatures, bands, rows: minhash.mix64(signatures[:, :bands].astype(np.uint64)),           # a row, no band
-    lambda signatures, bands, rows: RIGHT(np.repeat(signatures[:, :rows], bands, axis=1), bands, rows)])   # one band only
+    lambda signatures, bands, rows: RIGHT(np.repeat(signatures[:, :rows], bands, axis=1), bands, rows)])   # one band
 def test_a_broken_band_key_leaves_the_curve(broken, monkeypatch):
     monkeypatch.setattr(minhash, "band_keys", broken)
     assert departures(Lsh(16, 8, ngram=1), claimed=Lsh(16, 8))
@@ -146,7 +147,8 @@ RIGHT = minhash.band_keys
 def test_even_multipliers_are_noticed(monkeypatch):
     """The permutations must be permutations: a planted a = 2^k loses the low bits."""
     right = minhash.permutation_coefficients
-    monkeypatch.setattr(minhash, "permutation_coefficients", lambda count, seed: (right(count, seed)[0] << np.uint32(28),
+    monkeypatch.setattr(minhash, "permutation_coefficients", lambda count, seed:
+                        (right(count, seed)[0] << np.uint32(28),
                                                                                   right(count, seed)[1]))
     exact, agree, _, pairs = rates(0.5, Lsh(16, 8, ngram=1), 300)
     assert outside(agree, exact, pairs * 128)
@@ -156,7 +158,8 @@ def test_even_multipliers_are_noticed(monkeypatch):
 
 @pytest.mark.parametrize("arguments, message", [
     ({"threshold": 1.0}, "threshold"), ({"threshold": 0}, "threshold"), ({"permutations": 0}, "permutations"),
-    ({"miss_weight": 1}, "miss_weight"), ({"ngram": 0}, "ngram"), ({"unit": "letters"}, "unit"), ({"ngram": True}, "ngram")])
+    ({"miss_weight": 1}, "miss_weight"), ({"ngram": 0}, "ngram"), ({"unit": "letters"}, "unit"),
+    ({"ngram": True}, "ngram")])
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         minhash.choose(**arguments)

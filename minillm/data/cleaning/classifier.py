@@ -1,11 +1,11 @@
-"""A linear classifier over hashed n-grams: is this text like those, or like these? For quality, toxicity, a topic.
+"""A linear text classifier over hashed n-grams, trained on two sets of texts: for quality, toxicity, a topic.
 
     features   every word and pair of neighbouring words, lower case, hashed to one of `buckets` numbers
     logits     mean over the features of their rows of `weight` (buckets, 2), plus bias
     loss       cross-entropy; AdamW. Both are the ops that train the language model.
 
 That is fastText's classifier (Joulin et al. 2016, arXiv 1607.01759) with the embedding and the output matrix multiplied
-out, since two classes need no more. Its word order is a pair deep: it knows "not good", and no sentence.
+out, since two classes need no more. Of word order it sees bigrams: "not good", and no sentence.
 """
 import hashlib
 import re

@@ -4,10 +4,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tokenizer import MIXED, SPECIALS, seldom, tok  # noqa: F401  (tok is a fixture)
+from tokenizer_texts import MIXED, SPECIALS, needs_core, often, seldom
 from tolerances import assert_same_bits
 
-from minillm.tokenizer import Tokenizer
+from minillm.tokenizer import Tokenizer, formats
 from minillm.tokenizer.formats import BYTE_ORDER
 
 
@@ -100,7 +100,8 @@ def test_wrong_contents_give_one_clear_error(tmp_path, change):
 @seldom
 @given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                           lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)),
-       place=st.sampled_from([("model",), ("model", "vocab"), ("model", "merges"), ("pre_tokenizer",), ("added_tokens",),
+       place=st.sampled_from([("model",), ("model", "vocab"), ("model", "merges"), ("pre_tokenizer",),
+                              ("added_tokens",),
                               ("model", "merges", 0), ("model", "vocab", "a"), ("added_tokens", 0),
                               ("added_tokens", 0, "content"), ("added_tokens", 0, "id"), ("model", "type")]))
 def test_hostile_contents_give_a_tokenizer_or_a_value_error(tmp_path_factory, value, place):
@@ -144,4 +145,41 @@ def test_wrong_vocab_or_merges_name_the_file(tmp_path, vocab, merges):
         (tmp_path / "vocab.json").write_text(vocab)
     (tmp_path / "merges.txt").write_bytes(merges if isinstance(merges, bytes) else merges.encode())
     with pytest.raises(ValueError, match=r"vocab\.json" if vocab is not None else r"merges\.txt"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sound_json(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hostile")
+    Tokenizer.train("the cat sat on the mat " * 3, 264).save(directory)
+    return (directory / "tokenizer.json").read_bytes()
+
+
+@needs_core
+@often
+@given(data=st.data())
+def test_hostile_tokenizer_json_gives_one_clear_error(sound_json, tmp_path_factory, data):
+    """Damage anywhere in the file: the same ids from both backends, or a ValueError that names the file."""
+    path = tmp_path_factory.getbasetemp() / "tokenizer.json"
+    raw = bytearray(sound_json)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        new = st.binary(max_size=3) | st.sampled_from([b"null", b"-1", b"1e9", b"[[", b'"'])
+        raw[at:at + data.draw(st.integers(0, 3))] = data.draw(new)
+    path.write_bytes(raw)
+    try:
+        both = [Tokenizer.from_pretrained(path, backend=backend) for backend in ("cpp", "python")]
+    except ValueError as error:
+        assert "tokenizer.json" in str(error)
+    else:
+        assert both[0].encode(MIXED, "all") == both[1].encode(MIXED, "all")
+
+
+@needs_core
+def test_files_larger_than_any_tokenizer_are_refused(tmp_path, monkeypatch):
+    Tokenizer.train("abab", 257, []).save(tmp_path)
+    with pytest.raises(ValueError, match="folder"):
+        Tokenizer.from_vocab_merges(tmp_path, tmp_path)
+    monkeypatch.setattr(formats, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="tokenizer.json.*larger"):
         Tokenizer.from_pretrained(tmp_path)

@@ -6,6 +6,7 @@ import pydoc_data.topics
 import pytest
 
 from minillm.__main__ import main
+from minillm.data.sources.pydocs import english_and_python
 from minillm.tokenizer import Tokenizer, compare, show
 
 TEXT = "the cat sat on the mat. " * 40 + "中文中文 123\n"
@@ -31,7 +32,8 @@ def run(capsys, *args):
 
 def test_train(saved, capsys, tmp_path):
     prose = saved / "prose.txt"
-    run(capsys, "train", "--data", prose, "--vocab-size", 270, "--out", tmp_path / "a", "--ties", "bytes", "--special", "<a>",
+    run(capsys, "train", "--data", prose, "--vocab-size", 270, "--out", tmp_path / "a",
+        "--ties", "bytes", "--special", "<a>",
         "--special", "<b>")
     tok = Tokenizer.from_pretrained(tmp_path / "a")
     assert tok.special_tokens == {"<a>": 268, "<b>": 269}
@@ -41,7 +43,7 @@ def test_train(saved, capsys, tmp_path):
     most = int(error.partition("at most ")[2].split()[0])
     run(capsys, "train", "--data", prose, "--vocab-size", most, "--out", tmp_path / "b")
     run(capsys, "train", "--data", prose, "--out", tmp_path / "c", "--stop-early")
-    assert Tokenizer.from_pretrained(tmp_path / "c").vocab_size == most == Tokenizer.from_pretrained(tmp_path / "b").vocab_size
+    assert {Tokenizer.from_pretrained(tmp_path / name).vocab_size for name in "bc"} == {most}
 
 
 def test_encode_and_decode(saved, capsys, monkeypatch):
@@ -51,7 +53,8 @@ def test_encode_and_decode(saved, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(" ".join(ids)))
     assert run(capsys, "decode", saved / "large") == TEXT + "<|endoftext|>"
     assert run(capsys, "encode", "--special", saved / "large", "<|endoftext|>").split() == ["299"]
-    assert run(capsys, "encode", saved / "large", "--file", saved / "prose.txt") == run(capsys, "encode", saved / "large", TEXT)
+    from_file = run(capsys, "encode", saved / "large", "--file", saved / "prose.txt")
+    assert from_file == run(capsys, "encode", saved / "large", TEXT)
     assert main(["tokenizer", "decode", str(saved / "large"), "x"]) == 1
     assert main(["tokenizer", "decode", str(saved / "large"), "300"]) == 1
 
@@ -59,7 +62,8 @@ def test_encode_and_decode(saved, capsys, monkeypatch):
 def test_inspect_shows_every_token_once(saved, capsys):
     out = run(capsys, "inspect", saved / "large", "the cat\n中\x00", "--ids")
     tok = Tokenizer.from_pretrained(saved / "large")
-    assert all(f"({id})" in out for id in tok.encode("the cat\n中\x00")) and "\\x00" in out and "tokens, 12 bytes" in out
+    assert all(f"({id})" in out for id in tok.encode("the cat\n中\x00"))
+    assert "\\x00" in out and "tokens, 12 bytes" in out
     assert "\x1b[" not in out and "\x1b[" in run(capsys, "inspect", saved / "large", "the", "--colour")
     shown = show.inspect(tok, "the mat", colour=False).split("\n")[0]
     assert shown.replace("|", "") == "the mat" and shown.count("|") == len(tok.encode("the mat")) + 1
@@ -67,7 +71,8 @@ def test_inspect_shows_every_token_once(saved, capsys):
 
 def test_compare_counts_what_it_says(saved, capsys):
     texts = [saved / "prose.txt", saved / "code.py", saved / "more.md"]
-    rows = json.loads(run(capsys, "compare", saved / "small", saved / "large", "--text", *texts, "--n-embd", 10, "--n-layer", 2,
+    rows = json.loads(run(capsys, "compare", saved / "small", saved / "large", "--text", *texts,
+                          "--n-embd", 10, "--n-layer", 2,
                           "--json"))
     tok = Tokenizer.from_pretrained(saved / "large")
     prose = (saved / "prose.txt").read_text(encoding="utf-8")
@@ -82,15 +87,16 @@ def test_compare_counts_what_it_says(saved, capsys):
 
 def test_compare_prints_a_table_and_draws(saved, capsys, tmp_path):
     pytest.importorskip("matplotlib")
-    out = run(capsys, "compare", saved / "small", saved / "large", "--text", saved / "prose.txt", "--plot", tmp_path / "a.png")
+    out = run(capsys, "compare", saved / "small", saved / "large", "--text",
+              saved / "prose.txt", "--plot", tmp_path / "a.png")
     assert "bytes per token, prose" in out and "260" in out and "300" in out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_kinds_and_examples():
-    assert [compare.kind_of(*pair) for pair in (("a.py", "x"), ("a.txt", "naïve café"), ("a.txt", "кот"), ("a", "123"))] == \
-        ["code", "prose", "other scripts", "prose"]
-    kinds = {compare.kind_of(name, text) for name, text in compare.example_texts()}
+    pairs = ("a.py", "x"), ("a.txt", "naïve café"), ("a.txt", "кот"), ("a", "123")
+    assert [compare.kind_of(*pair) for pair in pairs] == ["code", "prose", "other scripts", "prose"]
+    kinds = {compare.kind_of(name, text) for name, text in english_and_python()}
     assert kinds == {"prose", "code"}
 
 
