@@ -56,7 +56,7 @@ def config_of(args: Namespace) -> TrainConfig:
 
 
 def lora_of(args: Namespace) -> dict | None:
-    """Settings of models.adapted.Adapted, or None without --lora-rank."""
+    """Settings of models.adapted.LoraModel, or None without --lora-rank."""
     if args.lora_rank is None:
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
             raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "

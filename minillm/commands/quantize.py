@@ -7,10 +7,10 @@ from . import Commands, add_backend, add_json, command
 
 
 def quantize(args: Namespace) -> None:
-    from ..models.quantized import page, quantize_directory
+    from ..evaluate.quantization import quantization_page, quantize_directory
     results = quantize_directory(args.model, args.out, args.weights, args.group, args.data, args.backend,
                                  Progress("bits per byte", "document"))
-    print(json.dumps(results, indent=1) if args.json else page(results))
+    print(json.dumps(results, indent=1) if args.json else quantization_page(results))
 
 
 def add(commands: Commands) -> None:

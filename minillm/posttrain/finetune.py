@@ -6,14 +6,15 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..data.sources import conversations
-from ..models.adapted import Adapted
+from ..models.adapted import LoraModel
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import END, MARKS, save_tokenizer
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from . import dpo, grpo
@@ -28,7 +29,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
     from which `reward` goes on). Returns the results, as the others here do.
 
-    lora: settings of adapted.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
@@ -116,11 +117,11 @@ def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
     wte = params["wte.weight"]
     noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
     wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
-    return tokenizer, GPT(config, ops=model.ops, params=params)
+    return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
 def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
-             config: TrainConfig, say: Say) -> GPT | Adapted:
+             config: TrainConfig, say: Say) -> GPT | LoraModel:
     """The model itself, or its LoRA adapters if there are settings for them. A base whose wte had no rows for the marks
     is written to out/base with them: it is what the adapters belong to."""
     if not settings:
@@ -129,7 +130,7 @@ def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path
         base = Path(out) / "base"
         model.save_pretrained(base, tokenizer.eot_token)
         save_tokenizer(tokenizer, base)
-    adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
+    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
     return adapter
 

@@ -39,6 +39,7 @@ from ..generation.sampling import Sampling
 from ..generation.speculative import Counts, speculative_steps
 from ..kernels.select import select
 from ..models.gpt2 import GPT
+from ..models.packing import Batch
 from ..posttrain import dpo
 from ..posttrain.distill import distill_step
 from ..posttrain.finetune import with_marks
@@ -48,7 +49,8 @@ from ..progress import Progress, clock
 from ..storage.atomic import atomic_write, write_json, write_jsonl
 from ..tokenizer import Tokenizer
 from ..tokenizer import chat_template as chat
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 from ..train.origin import begin
 from . import story_report
 from .quickstart import Say, describe_model, planned
@@ -311,10 +313,10 @@ class Padded:
         self.validation_tokens, self.validation_bytes, self.validation = (data.validation_tokens, data.validation_bytes,
                                                                           data.validation)
 
-    def batch(self, step: int, micro: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, step: int, micro: int = 0) -> Batch:
         """tokens, targets (B, T)."""
         tokens, targets, lengths = self.data.batch(step, micro)
-        return unpacked(tokens, lengths, 0), unpacked(targets, lengths, -1)
+        return Batch(unpacked(tokens, lengths, 0), unpacked(targets, lengths, -1))
 
 
 def unpacked(row: np.ndarray, lengths: Sequence[int], filler: int) -> np.ndarray:

@@ -15,7 +15,8 @@ from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, train
+from ..train.checkpoint import checkpoint_exists
+from ..train.loop import train
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
 

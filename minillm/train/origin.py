@@ -4,7 +4,7 @@ from pathlib import Path
 from ..storage.atomic import write_json
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import save_tokenizer
-from .loop import checkpoint_exists
+from .checkpoint import checkpoint_exists
 
 ORIGIN = "origin.json"
 
