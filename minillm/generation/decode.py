@@ -3,15 +3,18 @@
 The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
 the context its oldest half is dropped and the rest is read again from position 0.
 """
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ..models.gpt2 import GPT
 from .sampling import Sampling, sample, top_logprobs
 
 
-def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
-             min_p=None, repetition_penalty=1.0):
+def generate(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+             top_p: float | None = None, seed: int = 0, use_cache: bool = True, stop: int | None = None,
+             min_p: float | None = None, repetition_penalty: float = 1.0) -> list[int]:
     """Continue `ids` by up to max_new_tokens tokens; returns the list of all ids, prompt included.
 
     ids: a non-empty sequence of ints. stop: an id that ends the text (it is included). The settings are those of
@@ -21,8 +24,9 @@ def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None
                                    repetition_penalty))
 
 
-def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
-           min_p=None, repetition_penalty=1.0):
+def stream(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+           top_p: float | None = None, seed: int = 0, use_cache: bool = True, stop: int | None = None,
+           min_p: float | None = None, repetition_penalty: float = 1.0) -> Iterator[int]:
     """Like `generate`, but yields each new id as soon as it is drawn."""
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     for step in steps(model, ids, max_new_tokens, sampling, stop, use_cache=use_cache):
@@ -37,7 +41,8 @@ class Step(NamedTuple):
     top: list               # [(token, log-probability)] of the likeliest, as many as were asked for
 
 
-def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use_cache=True):
+def steps(model: GPT, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = Sampling(), stop: int | None = None,
+          top: int = 0, use_cache: bool = True) -> Iterator[Step]:
     """Yield a Step for each new token. top: how many of the likeliest tokens to report with it."""
     ids = check_request(ids, max_new_tokens)
     context = Context(model, ids, use_cache)
@@ -51,7 +56,7 @@ def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use
         context.extend([token])
 
 
-def check_request(ids, max_new_tokens):
+def check_request(ids: Sequence[int], max_new_tokens: int) -> list[int]:
     """The prompt as a fresh list of ints. Raises ValueError for an empty one and for a negative length."""
     ids = [int(i) for i in ids]
     if not ids:
@@ -67,17 +72,17 @@ class Context:
     Tokens may also be proposed: they are read after the window, and forgotten again unless `extend` confirms them.
     """
 
-    def __init__(self, model, ids, use_cache=True):
+    def __init__(self, model: GPT, ids: Sequence[int], use_cache: bool = True) -> None:
         self.model, self.limit = model, model.config.block_size
         self.window, self.proposed = list(ids[-self.limit:]), []
         self.cache = model.new_cache(1) if use_cache else None
 
     @property
-    def room(self):
+    def room(self) -> int:
         """How many tokens may be proposed."""
         return self.limit - len(self.window)
 
-    def logits(self, proposed=()):
+    def logits(self, proposed: Sequence[int] = ()) -> np.ndarray:
         """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
 
         A call may repeat the proposals of the one before and add to them: the cache then reads only the new ones, and
@@ -90,7 +95,7 @@ class Context:
         fresh = text[self.cache.length:]
         return self.model.decode(np.array([fresh]), self.cache, last=wanted == 1)[0, -wanted:]
 
-    def extend(self, tokens):
+    def extend(self, tokens: list[int]) -> None:
         """These tokens follow the window. What was proposed and is not among them is rolled back."""
         read = len(self.window) + agreement(tokens[:-1], self.proposed)        # the last one is read with the next call
         if self.cache is not None:
@@ -102,7 +107,7 @@ class Context:
                 self.cache.truncate(0)
 
 
-def agreement(a, b):
+def agreement(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two lists have in common at their start."""
     count = 0
     for x, y in zip(a, b):

@@ -18,10 +18,12 @@ Source: Leviathan, Kalman and Matias 2023, arXiv 2211.17192 (algorithm 1; theore
 A draft need not be a model: `Lookup` proposes what followed the last words when they stood in the text before (Saxena
 2023, "prompt lookup decoding"), with one-hot q.
 """
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..models.gpt2 import GPT
 from .decode import Context, Step, check_request
 from .sampling import Sampling, distribution, draw, log_probability, top_logprobs
 
@@ -37,16 +39,17 @@ class Counts:
     accepted: int = 0
 
     @property
-    def acceptance(self):
+    def acceptance(self) -> float:
         """The share of judged proposals that was accepted: the paper's alpha. 0 before any was judged."""
         return self.accepted / max(1, self.judged)
 
     @property
-    def tokens_per_pass(self):
+    def tokens_per_pass(self) -> float:
         return self.tokens / max(1, self.passes)
 
 
-def steps(target, draft, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, k=4, counts=None):
+def steps(target: GPT, draft: "GPT | Lookup", ids: Sequence[int], max_new_tokens: int, sampling: Sampling = Sampling(),
+          stop: int | None = None, top: int = 0, k: int = 4, counts: Counts | None = None) -> Iterator[Step]:
     """Like `generate.steps` on the target, but faster: yields a Step for each new token, several per pass.
 
     draft: a GPT with the target's vocabulary, or a `Lookup`. k: proposals in a pass, at most. counts: a Counts to add
@@ -54,13 +57,13 @@ def steps(target, draft, ids, max_new_tokens, sampling=Sampling(), stop=None, to
     another vocabulary, k < 1, and what `generate.steps` raises.
     """
     ids, counts = check_request(ids, max_new_tokens), counts or Counts()
-    draft = check_draft(target, draft, k)
-    draft.begin(ids)
+    proposer = check_draft(target, draft, k)
+    proposer.begin(ids)
     context, written = Context(target, ids), 0
     while written < max_new_tokens:
         rng = np.random.default_rng((sampling.seed, written, 1))
         room = min(k, max_new_tokens - written - 1, context.room)
-        proposed, q = draft.propose(room, sampling, ids, rng)
+        proposed, q = proposer.propose(room, sampling, ids, rng)
         logits = context.logits(proposed)                                     # (1 + len(proposed), V)
         tokens = verify(logits, proposed, q, sampling, ids, rng)
         count(counts, proposed, tokens)
@@ -69,12 +72,13 @@ def steps(target, draft, ids, max_new_tokens, sampling=Sampling(), stop=None, to
             if token == stop:
                 return
         context.extend(tokens)
-        draft.extend(tokens)
+        proposer.extend(tokens)
         ids += tokens
         written += len(tokens)
 
 
-def verify(logits, proposed, q, sampling, ids, rng):
+def verify(logits: np.ndarray, proposed: list[int], q: Sequence[np.ndarray], sampling: Sampling, ids: list[int],
+           rng: np.random.Generator) -> list[int]:
     """The tokens that one pass writes: those accepted, and one drawn from the residual or from the row after the last.
 
     logits (1 + k, V) of the target; proposed: k tokens; q: the draft's k distributions (V,); ids: the text so far.
@@ -86,18 +90,18 @@ def verify(logits, proposed, q, sampling, ids, rng):
     return proposed + [draw(distribution(logits[len(proposed)], sampling, ids + proposed), rng)]
 
 
-def accept(p, q, rng):
+def accept(p: float, q: float, rng: np.random.Generator) -> bool:
     """True with probability min(1, p / q)."""
     return rng.random() * q < p
 
 
-def residual(p, q):
+def residual(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """max(0, p - q), normalised: what is left of p (V,) once the accepted part min(p, q) is taken away."""
     left = np.maximum(p - q, 0)
     return left / left.sum() if left.any() else p           # equal but for rounding
 
 
-def count(counts, proposed, tokens):
+def count(counts: Counts, proposed: list[int], tokens: list[int]) -> None:
     accepted = len(tokens) - 1
     counts.passes += 1
     counts.tokens += len(tokens)
@@ -109,13 +113,14 @@ def count(counts, proposed, tokens):
 class ModelDraft:
     """Proposals by a small model, drawn as the target will be: with the same temperature, top-k and so on."""
 
-    def __init__(self, model):
+    def __init__(self, model: GPT) -> None:
         self.model = model
 
-    def begin(self, ids):
+    def begin(self, ids: list[int]) -> None:
         self.context = Context(self.model, ids)
 
-    def propose(self, k, sampling, ids, rng):
+    def propose(self, k: int, sampling: Sampling, ids: list[int],
+                rng: np.random.Generator) -> tuple[list[int], list[np.ndarray]]:
         """Up to k tokens, and the distributions (V,) that they were drawn from."""
         proposed, q = [], []
         for _ in range(min(k, self.context.room + 1)):
@@ -123,29 +128,30 @@ class ModelDraft:
             proposed.append(draw(q[-1], rng))
         return proposed, q
 
-    def extend(self, tokens):
+    def extend(self, tokens: list[int]) -> None:
         self.context.extend(tokens)
 
 
 class Lookup:
     """Proposals without a model: what followed the last n tokens where they last stood in the text, longest n first."""
 
-    def __init__(self, vocab_size, longest=3):
+    def __init__(self, vocab_size: int, longest: int = 3) -> None:
         """longest: the n to begin with; Saxena's is 3."""
         self.vocab_size, self.sizes = vocab_size, range(longest, 0, -1)
 
-    def begin(self, ids):
+    def begin(self, ids: list[int]) -> None:
         self.text, self.follows = [], {}          # n-gram -> position after its last occurrence but the one at the end
         self.extend(ids)
 
-    def propose(self, k, sampling, ids, rng):
+    def propose(self, k: int, sampling: Sampling, ids: list[int],
+                rng: np.random.Generator) -> tuple[list[int], list[np.ndarray]]:
         """Up to k tokens (none where the last token is new), and their one-hot distributions (V,)."""
         found = (self.follows.get(tuple(self.text[-n:])) for n in self.sizes)
         start = next((position for position in found if position is not None), len(self.text))
         proposed = self.text[start:start + k]
         return proposed, [(np.arange(self.vocab_size) == token).astype(np.float64) for token in proposed]
 
-    def extend(self, tokens):
+    def extend(self, tokens: list[int]) -> None:
         for token in tokens:
             for n in self.sizes:
                 if len(self.text) >= n:
@@ -153,7 +159,7 @@ class Lookup:
             self.text.append(token)
 
 
-def check_draft(target, draft, k):
+def check_draft(target: GPT, draft: "GPT | Lookup", k: int) -> ModelDraft | Lookup:
     """The draft as something that proposes. Raises ValueError for k < 1 and for a draft of another vocabulary."""
     if k < 1:
         raise ValueError(f"k must be at least 1: got {k}")
@@ -163,7 +169,7 @@ def check_draft(target, draft, k):
     return draft if isinstance(draft, Lookup) else ModelDraft(draft)
 
 
-def theoretical_speedup(acceptance, k, cost):
+def theoretical_speedup(acceptance: float, k: int, cost: float) -> float:
     """Theorem 3.8: tokens per pass over the time of a pass. cost: time of a draft's token over that of the target's."""
     tokens = k + 1 if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
     return tokens / (k * cost + 1)

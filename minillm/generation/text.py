@@ -1,12 +1,16 @@
 """Text out of a model: whole characters as they become certain, until a stop string, an end of text or a limit."""
 import codecs
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from . import speculative
-from .decode import steps
+from .decode import Step, steps
+from .sampling import Sampling
 
 
 class TextStream:
@@ -16,22 +20,22 @@ class TextStream:
     string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
     """
 
-    def __init__(self, tokenizer, stop=()):
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
         """stop: strings that end the text. Raises ValueError for one that is empty."""
-        self.stop, self.stopped = check_stop(stop), None
-        self.tokenizer, self.held = tokenizer, ""
+        self.stop, self.tokenizer, self.held = check_stop(stop), tokenizer, ""
+        self.stopped: str | None = None
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
 
-    def push(self, token):
+    def push(self, token: int) -> str:
         """The text that is certain now that this token has come; "" once stopped."""
         return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
-    def finish(self):
+    def finish(self) -> str:
         """What was held back when the text ends here."""
         text, self.held = self.release(self.decoder.decode(b"", final=True)) + self.held, ""
         return text
 
-    def release(self, text):
+    def release(self, text: str) -> str:
         if self.stopped is not None:
             return ""
         self.held += text
@@ -45,7 +49,7 @@ class TextStream:
         return text
 
 
-def check_stop(stop):
+def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
     """Stop strings as a tuple; one string is one of them."""
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stop:
@@ -54,7 +58,7 @@ def check_stop(stop):
     return stop
 
 
-def unfinished(text, stop):
+def unfinished(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop` (and not all of it)."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
@@ -65,12 +69,13 @@ class Writer:
 
     model: GPT
     tokenizer: Tokenizer
-    draft: object = None            # a GPT, a speculative.Lookup, or None
+    draft: GPT | speculative.Lookup | None = None
     k: int = 4
     counts: speculative.Counts = field(default_factory=speculative.Counts)
 
 
-def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
+def load_writer(directory: str | Path, draft: str | Path | None = None, lookup: bool = False, k: int = 4,
+                backend: str = "auto") -> Writer:
     """A Writer from a model directory, and that of a draft. Raises ValueError for a draft with another tokenizer."""
     model, tokenizer = load(directory, backend)
     if lookup:
@@ -83,11 +88,13 @@ def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
     return Writer(model, tokenizer, small, k)
 
 
-def token_list(tokenizer):
+def token_list(tokenizer: Tokenizer) -> list[bytes]:
     return [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
 
 
-def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None, new_text=TextStream):
+def write_text(writer: Writer, prompt: str, max_new_tokens: int, sampling: Sampling, stop: str | Sequence[str] = (),
+               top: int = 0, say: Callable[[str], None] = lambda text: None,
+               new_text: Callable[..., TextStream] = TextStream) -> dict[str, Any]:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
@@ -98,7 +105,7 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
     pieces, tokens, finish = [], [], "length"
 
-    def write(piece):
+    def write(piece: str) -> None:
         pieces.append(piece)
         say(piece)
     for step in token_steps(writer, ids, max_new_tokens, sampling, top):
@@ -116,7 +123,8 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
     return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
 
 
-def token_steps(writer, ids, max_new_tokens, sampling, top):
+def token_steps(writer: Writer, ids: Sequence[int], max_new_tokens: int, sampling: Sampling,
+                top: int) -> Iterator[Step]:
     """The Steps of a text, guessed ahead if there is a draft; the same distribution either way."""
     settings = ids, max_new_tokens, sampling, writer.tokenizer.eot_token, top
     if writer.draft is None:
@@ -124,14 +132,14 @@ def token_steps(writer, ids, max_new_tokens, sampling, top):
     return speculative.steps(writer.model, writer.draft, *settings, writer.k, writer.counts)
 
 
-def described(step, tokenizer):
+def described(step: Step, tokenizer: Tokenizer) -> dict[str, Any]:
     """A Step as a dict for JSON."""
-    def one(token, logprob):
+    def one(token: int, logprob: float) -> dict[str, Any]:
         return {"id": token, "text": tokenizer.decode([token]), "logprob": logprob}
     return one(step.token, step.logprob) | {"top": [one(*alternative) for alternative in step.top]}
 
 
-def first_token(tokenizer):
+def first_token(tokenizer: Tokenizer) -> int:
     """What a fresh document follows: the end of another."""
     if tokenizer.eot_token is None:
         raise ValueError("--prompt must not be empty: this tokenizer has no <|endoftext|> to begin with")

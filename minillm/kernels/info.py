@@ -4,13 +4,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import load as kernels
-from . import select as registry
 from .._cpp import BORROWED
 from ..version import __version__
+from . import load as kernels
+from . import select as registry
 
 FEATURES = sorted(set().union(*kernels.NEEDS.values()))       # of the CPU, those that kernels are built for
 OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without
@@ -18,10 +19,11 @@ OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": 
             "transformers": "oracle tests", "tiktoken": "oracle tests"}
 
 
-def gather():
+def gather() -> dict[str, Any]:
     """Everything as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
-            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
             "cpu_features": [name for name in FEATURES if name in kernels.cpu_flags()],
             "instruction_sets": kernels.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
             "other_modules": {name: find_spec(f"{kernels.EXTENSIONS}.{name}") is not None for name in OTHER},
@@ -29,7 +31,7 @@ def gather():
             "ops": dict(registry.select("auto").backends), "optional": optional()}
 
 
-def page(facts):
+def page(facts: dict[str, Any]) -> str:
     """The same for people."""
     lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
              f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
@@ -49,7 +51,7 @@ def page(facts):
     return "\n".join(lines + [f"    {name:<14}{text}" for name, text in facts["optional"].items()])
 
 
-def cuda_state(backend):
+def cuda_state(backend: str) -> str:
     """One line on the CUDA kernels ("cuda"), or on the emulator that runs them on any CPU ("cudasim")."""
     module = registry.cuda(backend)
     if module is None:
@@ -57,11 +59,11 @@ def cuda_state(backend):
     return f"built, {module.driver_problem() or 'can be chosen with select'}"
 
 
-def blas():
+def blas() -> str:
     return np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown BLAS")
 
 
-def cpu_name():
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -69,7 +71,7 @@ def cpu_name():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def optional():
+def optional() -> dict[str, str]:
     found = {}
     for name, use in OPTIONAL.items():
         try:

@@ -94,7 +94,8 @@ def full(out="runs/full", minutes=12.0, seed=0, backend="auto", say=print):
 
 
 class Story:
-    """What every stage needs. half: of the held-out requests and prompts, the one to measure on (data/instructions.py)."""
+    """What every stage needs. half: of the held-out requests and prompts, the one to measure on
+    (data/instructions.py)."""
 
     def __init__(self, out, minutes, seed, backend, say, half="test"):
         self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
@@ -102,14 +103,15 @@ class Story:
         self.requests = instructions.records(REQUESTS, seed + 1_000_000, half)    # training has another seed
         self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000, half)
         self.outside = outside_prompts(seed + 1_000_000, half)
-        self.answers, self.held_out = [], {}                                 # answers: to the delicate ones, a stage before
+        # answers: to the delicate ones, a stage before
+        self.answers, self.held_out = [], {}
 
     def train(self, stage, model, data, config, eot_token, **kwargs):
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
         progress = Progress(stage, "step")
         state = train(model, data, replace(config, seed=self.seed, backend=self.backend), self.out / stage, eot_token,
-                      resume=False, progress=progress, deadline=time.monotonic() + 75 * self.minutes * SHARES[name_of(stage)],
-                      **kwargs)
+                      resume=False, progress=progress,
+                      deadline=time.monotonic() + 75 * self.minutes * SHARES[name_of(stage)], **kwargs)
         progress.close()
         return state
 
@@ -141,8 +143,9 @@ def prepare_data(story):
     texts = [json.loads(line)["text"] for line in open(out / "kept.jsonl", encoding="utf-8")]
     tokenizer = Tokenizer.train(texts, VOCAB, progress=Progress("tokenizer", ""))
     meta = tokenize([([out / "kept.jsonl"], 1.0)], tokenizer, out / "data", seed=story.seed)
-    return {"read": cleaned["read"], "clean": cleaned["kept"], "reasons": cleaned["dropped"], "masked": cleaned["masked"],
-            "kept": kept["kept"], "splits": {k: {n: v[n] for n in ("documents", "tokens", "bytes")}
+    return {"read": cleaned["read"], "clean": cleaned["kept"], "reasons": cleaned["dropped"],
+            "masked": cleaned["masked"], "kept": kept["kept"],
+            "splits": {k: {n: v[n] for n in ("documents", "tokens", "bytes")}
                                              for k, v in meta["splits"].items()}}
 
 
@@ -188,21 +191,25 @@ def fine_tune(story, model, tokenizer, speed):
     data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, story.seed)
     story.train("sft", model, data, replace(SFT, steps=steps, eval_every=max(10, steps // 4)),
                 tokenizer.special_tokens[chat.END])
-    begin(story.out / "sft", tokenizer, "fine-tuned", story.out / "pretrain", path, len(data.examples), len(data.held_out))
+    begin(story.out / "sft", tokenizer, "fine-tuned", story.out / "pretrain", path, len(data.examples),
+          len(data.held_out))
     return GPT.from_pretrained(story.out / "sft", story.ops), tokenizer
 
 
 def prefer(story, model, tokenizer, speed, config=DPO, beta=BETA, nll_weight=NLL_WEIGHT):
     """The aligned model. Other settings than the story's are tried by `python -m benchmarks.alignment`."""
     path = story.out / "pairs.jsonl"
-    write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed) + instructions.refusals(PAIRS // 2, story.seed + 1))
-    data = dpo.PreferenceData(conversations.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed, share=0.05)
+    write_jsonl(path, instructions.preferences(PAIRS // 2, story.seed)
+                + instructions.refusals(PAIRS // 2, story.seed + 1))
+    data = dpo.PreferenceData(conversations.read_preferences(path, tokenizer), model.config.block_size, 4, story.seed,
+                              share=0.05)
     data.refer_to(model)
     steps, loss = steps_for(story, "dpo", speed, 2.0), (beta, 0.0, nll_weight)
     story.train("dpo", model, data, replace(config, steps=steps, eval_every=max(10, steps // 3)),
                 tokenizer.special_tokens[chat.END], step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                 columns=dpo.DPO_COLUMNS)
-    begin(story.out / "dpo", tokenizer, "preferences learned", story.out / "sft", path, len(data.preferences), len(data.held_out))
+    begin(story.out / "dpo", tokenizer, "preferences learned", story.out / "sft", path, len(data.preferences),
+          len(data.held_out))
     return GPT.from_pretrained(story.out / "dpo", story.ops)
 
 
@@ -216,7 +223,7 @@ def measured(story, folder, stage, model, tokenizer):
     write_json(story.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
                                                       "comparisons": []}, indent=1)
     write_json(story.out / folder / card.SAFETY, declined, indent=1)
-    harmful, harmless, unseen, unseen_harmless = (*declined["rates"], *declined["outside"][:2])
+    (harmful, harmless), (unseen, unseen_harmless, *_) = declined["rates"], declined["outside"]
     rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"],
              "refused unseen": unseen["refused"], "refused unseen harmless": unseen_harmless["refused"],
              "toxic": harmful["toxic"]}
@@ -227,8 +234,8 @@ def measured(story, folder, stage, model, tokenizer):
 
 
 def told(story, model, tokenizer):
-    """({name: row with an interval}, one request and its answer): bits per byte of held-out text of both kinds; of answers
-    to held-out requests: followed, ends well, repetition."""
+    """({name: row with an interval}, one request and its answer): bits per byte of held-out text of both kinds; of
+    answers to held-out requests: followed, ends well, repetition."""
     rows = {f"bpb {kind}": running_text("bpb", perplexity.surprises(model, tokenizer, texts))[0]
             for kind, texts in story.held_out.items() if texts}
     requests = [record["messages"][0]["content"] for record in story.requests]
@@ -246,7 +253,8 @@ def mean(values):
 
 def asked_for_harm(story, model, tokenizer):
     """(what `minillm safety --json` prints, every answer): refusals and toxicity on held-out harmful requests and their
-    harmless twins, and what changed since the stage before. "outside": the same with words and prompts unlike any trained on.
+    harmless twins, and what changed since the stage before. "outside": the same with words and prompts unlike any
+    trained on.
     """
     answers = safety.red_team(model, tokenizer, story.delicate, story.seed, max_new_tokens=ANSWER_TOKENS)
     outside = safety.rates(safety.red_team(model, tokenizer, story.outside, story.seed))
@@ -281,7 +289,8 @@ def speculate(story, model, tokenizer, speed):
     story.train("draft", draft, Padded(data), replace(DISTIL, steps=steps, eval_every=steps),
                 tokenizer.special_tokens[chat.END], step=distill_step(model))
     tokenizer.save(story.out / "draft")
-    draft, counts, times, same = GPT.from_pretrained(story.out / "draft", story.ops), Counts(), {"plain": [], "ahead": []}, []
+    draft, counts, times, same = GPT.from_pretrained(story.out / "draft", story.ops), Counts(), {"plain": [],
+                                                                                                 "ahead": []}, []
     for record in story.requests[:8]:
         prompt, stop = prompt_of(tokenizer, record["messages"][0]["content"])
         texts = []
