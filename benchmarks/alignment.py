@@ -1,7 +1,7 @@
 """Which settings for the DPO of `quickstart --full`? Chosen on one half of the held-out prompts, told on the other.
 
 From the pretrained model of a story that is there: fine-tune, then DPO with each setting, each measured on the
-development half (minillm/data/instructions.py). The best by `score` is measured once on the test half, beside the
+development half (data/sources/instructions.py). The best by `score` is measured once on the test half, beside the
 fine-tuned model.
 
     python -m benchmarks.alignment runs/full --out benchmarks/results/DATE-alignment.json
