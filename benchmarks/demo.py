@@ -20,8 +20,9 @@ from minillm.data.shards.loader import Loader, sequential
 from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT, initialise
-from minillm.train.loop import evaluate, one_step, rounded_weights
-from minillm.train.optim import AdamW, cosine_schedule
+from minillm.train.loop import evaluate, one_step
+from minillm.train.optim import AdamW, bf16_weight_copy
+from minillm.train.schedule import cosine_schedule
 
 from .workers import environment
 
@@ -91,7 +92,7 @@ def minillm_side(config, settings, loader, validation, threads, backend):
     optimizer = AdamW(model.params, settings.lr, (settings.beta1, settings.beta2), settings.eps, settings.weight_decay,
                       model.ops)
     started = time.perf_counter()
-    with rounded_weights(model, optimizer):
+    with bf16_weight_copy(model, optimizer):
         for step in range(settings.steps):
             one_step(model, optimizer, loader, settings, {"step": step})
     seconds = time.perf_counter() - started

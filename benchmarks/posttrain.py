@@ -19,7 +19,8 @@ from minillm.posttrain.grpo import GRPO_COLUMNS, RewardData, grpo_step, mean_rew
 from minillm.posttrain.sft import ChatData
 from minillm.posttrain.tasks import TASKS
 from minillm.storage.atomic import atomic_write
-from minillm.train.loop import read_log, train
+from minillm.train.log import read_log
+from minillm.train.loop import train
 
 from . import machine
 

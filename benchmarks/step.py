@@ -19,7 +19,7 @@ from minillm.config import GPTConfig
 from minillm.kernels.select import OPS, Dims
 from minillm.models.gpt2 import initialise
 from minillm.models.params import gpt_shapes
-from minillm.train.loop import copy_pays
+from minillm.train.optim import copy_pays
 
 from .machine import meminfo
 from .workers import fitting, race

@@ -7,7 +7,8 @@ from tolerances import assert_same_bits
 from minillm.kernels import select as registry
 from minillm.config import GPTConfig
 from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW, clip_grad_norm, cosine_schedule
+from minillm.train.optim import AdamW, clip_grad_norm
+from minillm.train.schedule import cosine_schedule
 from minillm.kernels.select import OPS, choices, select
 
 KERNELS = registry._cpp

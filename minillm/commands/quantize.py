@@ -6,10 +6,10 @@ from . import command
 
 
 def run(args):
-    from ..models.quantized import page, quantize_directory
+    from ..evaluate.quantization import quantization_page, quantize_directory
     results = quantize_directory(args.model, args.out, args.weights, args.group, args.data, args.backend,
                                  Progress("bits per byte", "document"))
-    print(json.dumps(results, indent=1) if args.json else page(results))
+    print(json.dumps(results, indent=1) if args.json else quantization_page(results))
 
 
 def add(commands):

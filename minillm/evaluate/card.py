@@ -11,7 +11,7 @@ from pathlib import Path
 from ..models.params import gpt_shapes
 from ..models.pretrained import parse_config
 from ..storage.atomic import atomic_write
-from ..train.loop import read_log
+from ..train.log import read_log
 from ..train.origin import ORIGIN
 from .safety import MEASURES, change, percent
 

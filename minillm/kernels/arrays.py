@@ -1,11 +1,11 @@
-"""A large array of zeros that becomes zeros again without a write, and lends its memory meanwhile.
+"""A gradient buffer whose pages return to the arena: cleared without a write, and its memory lent meanwhile.
 
 The gradients of a step are needed from its backward to its update. Filling their buffer with zeros would keep its
 memory through the next forward, just when the activations need as much. So a cleared buffer has no memory: its pages go
 to the arena that the kernels' results come from (csrc/memory.h), and come back from there piece by piece, as the
-backward drops activations and announces what it will write (`expect`). The same pages serve both in turn, and the
-system has nothing to do with it. Without compiled kernels they go back to the system, which has zeros for whoever
-writes next.
+backward drops activations and asks for the gradients that it will add to (Gradients of models/params.py). The same
+pages serve both in turn, and the system has nothing to do with it. Without compiled kernels they go back to the system,
+which has zeros for whoever writes next.
 
 A small buffer is filled with zeros after all: there is little to lend.
 """
@@ -13,6 +13,8 @@ import mmap
 from typing import Any
 
 import numpy as np
+
+from . import select as kernels
 
 CAN_DROP = hasattr(mmap, "MADV_DONTNEED") and hasattr(mmap, "MADV_HUGEPAGE")       # Linux: dropped pages read as zeros
 SMALL = 64 << 20               # bytes
@@ -34,8 +36,7 @@ class Zeros:
         if self.pages is None:
             return self.flat.fill(0)
         if self.lender is None:
-            from .select import _cpp
-            self.lender = _cpp and _cpp.LentBuffer(self.flat)
+            self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
         if self.lender:
             self.lender.clear()
         else:

@@ -1,45 +1,69 @@
-"""Low-rank adaptation: the model stays as it is, and two thin matrices beside some of its layers learn.
+"""Low-rank adaptation (LoRA): the model is frozen, and some of its weights get a trainable low-rank update.
 
-The model's code does not change. It runs on a namespace of ops, and here is one in which `linear` looks whether its
-weight has an adapter, and if so runs ops/lora_linear.py instead. `Adapted` has what the training loop asks of a model
-(params, losses, backward, save_pretrained, load_weights), but its params are the adapters alone: so the optimizer
-has no moments for the rest, and the base's weights cannot change by a single bit.
+The model's code does not change: an adapted weight is of the type `Adapted`, by which the ops know it (weights.py).
+`LoraModel` has what the training loop asks of a model (params, losses, backward, save_pretrained, load_weights), but
+its params are the adapters alone: so the optimizer has no moments for the rest, and the base's weights cannot change
+by a single bit.
 
-Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They lie in
-the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top once more.
+Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They
+lie in the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top
+once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 import json
+from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..storage.atomic import write_json
-from .gpt2 import GPT
-from ..ops import mlp
-from .params import Params
 from ..storage.safetensors import read_safetensors, write_safetensors
+from .params import Params
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
 PEFT = "base_model.model.transformer."            # what PEFT puts before a name
 
 
-class Adapted:
+class Adapted(NamedTuple):
+    """A frozen weight (I, J) and its update scale * a @ b: what ops/lora_linear.py takes."""
+
+    frozen: np.ndarray
+    a: np.ndarray                           # (I, r)
+    b: np.ndarray                           # (r, J)
+    scale: float
+    dropout: float
+    key: tuple                              # of the dropout's mask
+
+    shape = property(lambda self: self.frozen.shape)
+    dtype = property(lambda self: self.frozen.dtype)
+
+
+class LoraModel:
     """A GPT whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
-    loss_and_grads = GPT.loss_and_grads
+    takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
 
     def __init__(self, base, rank=8, alpha=16.0, targets=TARGETS, dropout=0.0, seed=0, name=""):
         """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
-        check(rank, alpha, targets, dropout)
+        check_settings(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
         self.name, self.config, self.ops = name, base.config, base.ops
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
                 view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / np.sqrt(len(view))
+
+    def on(self, ops, params=None):
+        """The same adapters on a base that runs on other ops; with its own parameters, or others."""
+        other = copy(self)
+        other.base, other.ops = self.base.on(ops, params), ops
+        return other
+
+    def loss_and_grads(self, *args, **settings):
+        """As GPT.loss_and_grads; grads: Params of the adapters."""
+        return type(self.base).loss_and_grads(self, *args, **settings)
 
     def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
         """As GPT.losses, with the adapters; key also draws their dropout."""
@@ -48,7 +72,7 @@ class Adapted:
     def backward(self, dlosses, caches, grads=None):
         """As GPT.backward; grads: Params of the adapters."""
         grads = grads if grads is not None else self.params.zeros_like()
-        GPT.backward(self.base, dlosses, caches, Routed(grads))
+        self.base.backward(dlosses, caches, Routed(grads))
         return grads
 
     def new_cache(self, batch_size):
@@ -60,8 +84,13 @@ class Adapted:
         return self.model().decode(tokens, cache, rows, last)
 
     def model(self, key=None):
-        """The GPT that runs on adapted ops; key (seed, step, micro) for their dropout, None for none."""
-        return GPT(self.config, ops=adapted(self, key), params=self.base.params)
+        """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
+        params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
+        for number, name in enumerate(names):
+            a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
+            drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
+            params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
+        return self.base.on(self.base.ops, params)
 
     def merged(self):
         """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""
@@ -69,7 +98,7 @@ class Adapted:
         for key in adapted_names(self.base, self.targets):
             delta = self.params[f"{key}.a"].astype(np.float64) @ self.params[f"{key}.b"]
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
-        return GPT(self.config, ops=self.ops, params=params)
+        return self.base.on(self.ops, params)
 
     def save_pretrained(self, directory, eot_token=None):
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
@@ -90,7 +119,7 @@ class Adapted:
             view[:] = tensors[peft_name(key)].T
 
 
-def check(rank, alpha, targets, dropout):
+def check_settings(rank, alpha, targets, dropout):
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank must be an integer of at least 1: got {rank!r}")
     if not alpha > 0:
@@ -115,39 +144,9 @@ def adapter_shapes(base, rank, targets):
     return shapes
 
 
-def adapted(adapter, key=None):
-    """The base's ops, with `linear` (and `mlp`, made of two of it) on the adapter where the weight has one."""
-    ops, params = adapter.base.ops, adapter.base.params
-    names = adapted_names(adapter.base, adapter.targets)
-    numbers = {id(params[f"{name}.weight"]): number for number, name in enumerate(names)}
-
-    def linear_forward(x, weight, bias):
-        if id(weight) not in numbers:
-            out, cache = ops.linear_forward(x, weight, bias)
-            return out, (False, cache)
-        number = numbers[id(weight)]
-        a, b = (adapter.params[f"{names[number]}.{part}"] for part in "ab")
-        drop = (adapter.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
-        out, cache = ops.lora_linear_forward(x, weight, bias, a, b, adapter.alpha / adapter.rank, *drop)
-        return out, (True, cache)
-
-    def linear_backward(dout, cache, into):
-        is_adapted, cache = cache
-        return (ops.lora_linear_backward(dout, cache, into[0]) if is_adapted else
-                ops.linear_backward(dout, cache, into))
-
-    parts = SimpleNamespace(linear_forward=linear_forward, linear_backward=linear_backward,
-                            gelu_forward=ops.gelu_forward, gelu_backward=ops.gelu_backward)
-    changed = {"linear_forward": linear_forward, "linear_backward": linear_backward}
-    if {"mlp.c_fc", "mlp.c_proj"} & set(adapter.targets):
-        changed |= {"mlp_forward": lambda *args: mlp.mlp_forward(*args, ops=parts),
-                    "mlp_backward": lambda *args, into: mlp.mlp_backward(*args, into=into, ops=parts)}
-    return ops._replace(**changed)
-
-
 class Routed:
-    """Where the model's backward adds what: an adapted weight's place is its adapter's pair (da, db); of everything frozen
-    no gradient is wanted, so it is not computed."""
+    """Where the model's backward adds what: for an Adapted weight its adapter's pair (da, db); of everything frozen no
+    gradient is wanted, so it is not computed."""
 
     def __init__(self, grads):
         self.grads = grads
@@ -155,9 +154,6 @@ class Routed:
     def __getitem__(self, name):
         key = name.removesuffix(".weight")
         return (self.grads[f"{key}.a"], self.grads[f"{key}.b"]) if f"{key}.a" in self.grads.views else None
-
-    def expect(self, first, last):
-        """Adapters are too small to lend memory."""
 
 
 # ---- PEFT's files ----
@@ -184,13 +180,13 @@ def save_adapter(adapter, directory):
 
 
 def load_adapter(base, directory):
-    """The adapter of a directory on `base` (GPT). Raises ValueError for one that PEFT made in a way we do not compute."""
+    """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
     with open(Path(directory) / CONFIG, encoding="utf-8") as file:
         config = json.load(file)
     for key, wanted in (("peft_type", "LORA"), ("bias", "none")):
         if config.get(key) != wanted:
             raise ValueError(f"{directory}/{CONFIG}: {key} must be {wanted!r}: got {config.get(key)!r}")
-    adapter = Adapted(base, config["r"], config["lora_alpha"], config["target_modules"], config.get("lora_dropout", 0.0),
-                      name=config.get("base_model_name_or_path", ""))
+    adapter = LoraModel(base, config["r"], config["lora_alpha"], config["target_modules"],
+                        config.get("lora_dropout", 0.0), name=config.get("base_model_name_or_path", ""))
     adapter.take(directory)
     return adapter

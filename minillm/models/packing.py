@@ -1,10 +1,25 @@
-"""Several documents in one row of tokens, none of which sees another: packing without a mask.
+"""Batches, and packing: several documents in one row of tokens, none of which sees another, without a mask.
 
 Of all ops only two look beyond a single token: attention (at the tokens before it) and the embedding (at the token's
 position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
 row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
 """
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Batch(NamedTuple):
+    """What a model learns from at once."""
+
+    tokens: np.ndarray                      # (B, T) int
+    targets: np.ndarray                     # (B, T) int: the token that follows each, -1 where it is not learned
+    lengths: list[int] | None = None        # of the documents in a packed row; B is 1 then
+
+    @property
+    def learned(self):
+        """How many targets count."""
+        return int((self.targets != -1).sum())
 
 
 def apart(ops, lengths):
@@ -29,7 +44,8 @@ def apart(ops, lengths):
         return each(ops.attention_forward, spans, qkv, n_head)
 
     def attention_backward(dout, caches):
-        return np.concatenate([ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)], 1)
+        grads = [ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)]
+        return np.concatenate(grads, 1)
 
     return ops._replace(embedding_forward=embedding_forward, embedding_backward=embedding_backward,
                         attention_forward=attention_forward, attention_backward=attention_backward)

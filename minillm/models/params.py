@@ -5,10 +5,11 @@ The optimizer, clipping and checkpoints are then one pass over one array, while 
 (matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
 
 Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
-`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer; and, while a
-model trains in bfloat16, `bits`, the same parameters rounded (AdamW.keep_bits).
+`x @ weight + bias` with no transpose. The same class holds both moments of the optimizer, `Gradients` the gradients;
+and, while a model trains in bfloat16, `bits` is a copy of the master weights in that type (AdamW.keep_bits).
 """
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def gpt_shapes(config):
     return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
 
 
-class Params:
+class Params(Mapping):
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
     def __init__(self, shapes, dtype=np.float32):
@@ -46,10 +47,6 @@ class Params:
         self.ends = dict(zip(self.shapes, ends))
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
-
-    def expect(self, first, last):
-        """All from the parameter `first` to `last`, as they stand in the buffer, will be written now (memory.py)."""
-        self.buffer.expect(self.ends[first] - self.views[first].size, self.ends[last])
 
     def zeros_like(self, dtype=None):
         """A fresh set of the same shapes, all zero: for gradients and moments."""
@@ -84,8 +81,28 @@ class Params:
     def __len__(self):
         return len(self.views)
 
-    def keys(self):
-        return self.views.keys()
 
-    def items(self):
-        return self.views.items()
+class Gradients(Params):
+    """Gradients. Asked for by name, one will be written to: its pages are claimed first (kernels/arrays.py)."""
+
+    def __getitem__(self, name):
+        view = self.views[name]
+        if self.buffer.lender:
+            self.buffer.expect(self.ends[name] - view.size, self.ends[name])
+        return view
+
+
+def layer(params, name):
+    """(weight, bias) of a layer; or their gradients, if params hold gradients."""
+    return params[f"{name}.weight"], params[f"{name}.bias"]
+
+
+def linear(params, name):
+    """(weight, bias) of a linear layer, for the GEMMs of training."""
+    return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
+
+
+def matrix(params, name):
+    """A weight as the GEMMs of training read it: the bits of its bfloat16 copy where there is one (AdamW.keep_bits)."""
+    bits = getattr(params, "bits", None)                # parameters of other types are a plain dict
+    return params[name] if bits is None else bits[name]

@@ -4,8 +4,8 @@ log p(answer) is the sum over its learned tokens, and the model already gives -l
 the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
 gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
 
-DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something else.
-`nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
+DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something
+else. `nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
 preference optimization", arXiv 2404.19733).
 """
 import hashlib
@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from ..train.loop import COLUMNS, keep_best, update
+from ..train.log import COLUMNS
+from ..train.loop import keep_best, update
 from .sft import SHARE, packed, split
 
 DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
@@ -23,7 +24,8 @@ class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
     def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
-        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a micro-batch.
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context window. pairs: in
+        a micro-batch.
 
         Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
         if pairs < 1:
@@ -58,16 +60,16 @@ class PreferenceData:
 
 def logps(model, preferences, key=None):
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
-    tokens, targets, lengths = packed([example for pair in preferences for example in pair])
-    losses, cache = model.losses(tokens, targets, -1, key, lengths)
-    starts = np.cumsum([0, *lengths[:-1]])
-    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, lengths, cache)
+    batch = packed([example for pair in preferences for example in pair])
+    losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
+    starts = np.cumsum([0, *batch.lengths[:-1]])
+    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
 def logps_backward(dlogps, model, state, grads):
     """dlogps (2n,) -> adds to grads: every token of an answer has the slope -dlogps of its answer."""
-    dtype, lengths, cache = state
-    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), cache, grads)
+    dtype, lengths, caches = state
+    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), caches, grads)
 
 
 def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_weight=0.0, key=None):
@@ -89,7 +91,7 @@ def preference_backward(dlosses, model, state, grads):
 
 
 def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
-    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError for an nll_weight below 0."""
+    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError: nll_weight below 0."""
     if not nll_weight >= 0:
         raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
 

@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 
 from ..data.sources import conversations
-from ..models.adapted import Adapted
-from ..models.gpt2 import GPT
+from ..models.adapted import LoraModel
 from ..models.load import load
 from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import END, MARKS, save_tokenizer
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from . import dpo, grpo
@@ -23,7 +23,7 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers, from which
     `reward` goes on). Returns the results, as the others here do.
 
-    lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
@@ -108,7 +108,7 @@ def with_marks(tokenizer, model):
     wte = params["wte.weight"]
     nudge = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
     wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * nudge
-    return tokenizer, GPT(config, ops=model.ops, params=params)
+    return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
 def adapters(model, tokenizer, base, out, settings, config, say):
@@ -120,7 +120,7 @@ def adapters(model, tokenizer, base, out, settings, config, say):
         base = Path(out) / "base"
         model.save_pretrained(base, tokenizer.eot_token)
         save_tokenizer(tokenizer, base)
-    adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
+    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
     return adapter
 

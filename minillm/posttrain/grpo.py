@@ -13,7 +13,9 @@ import time
 import numpy as np
 
 from ..generation.sampling import Sampling, distribution, draw
-from ..train.loop import COLUMNS, keep_best, update
+from ..models.packing import Batch
+from ..train.log import COLUMNS
+from ..train.loop import keep_best, update
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
 SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero
@@ -26,7 +28,7 @@ class RewardData:
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
         that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
 
-        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is neither better nor worse."""
+        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is not better or worse."""
         for name, value, least in (("prompts", prompts, 1), ("group", group, 2), ("max_new_tokens", max_new_tokens, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}: got {value}")
@@ -71,13 +73,13 @@ def advantages_of(rewards):
 
 
 def packed_answers(prompts, answers):
-    """tokens (1, N), targets (1, N) that are the answers' tokens, lengths: one document an answer."""
+    """A packed row, one document an answer, of which the answers' tokens are learned: a Batch."""
     tokens, targets, lengths = [], [], []
     for prompt, answer in zip(prompts, answers):
         tokens += (prompt + answer)[:-1]
         targets += [-1] * (len(prompt) - 1) + answer
         lengths.append(len(prompt) + len(answer) - 1)
-    return np.array([tokens]), np.array([targets]), lengths
+    return Batch(np.array([tokens]), np.array([targets]), lengths)
 
 
 def grpo_step(reference, clip=0.2, beta=0.04, updates=1):
@@ -86,11 +88,11 @@ def grpo_step(reference, clip=0.2, beta=0.04, updates=1):
         started = time.perf_counter()
         prompts, answers, rewards = roll_out(model, data, state["step"])
         weights = np.repeat(advantages_of(rewards).ravel(), [len(answer) for answer in answers])
-        tokens, targets, lengths = packed_answers(prompts, answers)
-        ref_logp, old_logp = (-m.losses(tokens, targets, lengths=lengths)[0] for m in (reference, model))
+        batch = packed_answers(prompts, answers)
+        ref_logp, old_logp = (-each.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
+                              for each in (reference, model))
         for _ in range(updates):
-            losses, kl, grads = grpo_gradient(model, optimizer, (tokens, targets, lengths), old_logp, ref_logp, weights,
-                                              clip, beta)
+            losses, kl, grads = grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta)
             row = update(model, optimizer, grads, config, state, losses, len(weights), started)
         return row | {"reward": float(rewards.mean()), "kl": kl}
     return step
@@ -110,16 +112,15 @@ def roll_out(model, data, step):
 
 def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta):
     """Mean loss over the answers' tokens, mean KL from the reference, gradients."""
-    tokens, targets, lengths = batch
-    grads, learned = optimizer.zero_grads(), targets[0] != -1
-    negated, cache = model.losses(tokens, targets, lengths=lengths)
+    grads, learned = optimizer.zero_grads(), batch.targets[0] != -1
+    negated, caches = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
     logp, old, ref = -negated[learned], old_logp[learned], ref_logp[learned]
     losses, saved = model.ops.grpo_loss_forward(logp, old, ref, weights.astype(logp.dtype), clip, beta)
     dlogp = model.ops.grpo_loss_backward(np.full(len(losses), 1 / len(losses), logp.dtype), saved)
     dlosses = np.zeros_like(negated)
     dlosses[learned] = -dlogp
     back = (ref - logp).astype(np.float64)
-    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, cache, grads)
+    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, caches, grads)
 
 
 def validate_reward(model, data, config, state, run, eot_token):

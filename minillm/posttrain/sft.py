@@ -1,7 +1,7 @@
 """Supervised fine-tuning: pretraining's loop and loss on conversations, with a loss on the assistant's tokens only.
 
 Conversations are short and of many lengths. Instead of padding, several are packed into one row; they do not see each
-other (ops/documents.py). The mean is over the learned tokens of all micro-batches together, so that a row with few of
+other (models/packing.py). The mean is over the learned tokens of all micro-batches together, so that a row with few of
 them weighs little: the gradient is that of one big batch, however it was packed.
 """
 import hashlib
@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..models.packing import Batch
 from ..tokenizer.chat_template import Example
 
 SHARE = 0.1           # of the records, held out for validation
@@ -19,7 +20,7 @@ class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
     def __init__(self, examples, tokenizer, block_size, row_tokens, seed=0, accumulate=1, share=SHARE):
-        """examples: list of Example; those longer than the context lose their end. row_tokens: of a packed row, at most.
+        """examples: list of Example; those longer than the context window lose their end. row_tokens: a row's limit.
 
         Raises ValueError when too few examples are left to train and to validate.
         """
@@ -34,7 +35,7 @@ class ChatData:
         self.ends = [0]                                  # rows in all epochs before epoch e
 
     def batch(self, step, micro=0):
-        """tokens (1, N), targets (1, N), lengths: the conversations of one packed row."""
+        """The conversations of one packed row, a Batch."""
         index = step * self.accumulate + micro
         while index >= self.ends[-1]:
             self.ends.append(self.ends[-1] + len(self.rows_of_epoch(len(self.ends) - 1)))
@@ -63,7 +64,8 @@ def fit(examples, block_size):
 def split(records, share, seed):
     """(to train on, to validate on): at least one of each."""
     if len(records) < 2:
-        raise ValueError(f"at least 2 records that fit the context are needed, to train and to validate: got {len(records)}")
+        raise ValueError("at least 2 records that fit the context are needed, to train and to validate: "
+                         f"got {len(records)}")
     order = np.random.default_rng((seed, 2 ** 31)).permutation(len(records))
     held_out = min(len(records) - 1, max(1, round(share * len(records))))
     return [records[i] for i in sorted(order[held_out:])], [records[i] for i in sorted(order[:held_out])]
@@ -82,6 +84,6 @@ def rows(order, lengths, limit):
 
 
 def packed(examples):
-    """tokens (1, N), targets (1, N), lengths of several examples side by side."""
+    """Several examples side by side in one row, a Batch."""
     tokens, targets = zip(*(e.arrays() for e in examples))
-    return np.concatenate(tokens)[None], np.concatenate(targets)[None], [len(part) for part in tokens]
+    return Batch(np.concatenate(tokens)[None], np.concatenate(targets)[None], [len(part) for part in tokens])

@@ -46,7 +46,8 @@ from ..progress import Progress, clock
 from ..storage.atomic import atomic_write, write_json, write_jsonl
 from ..tokenizer import Tokenizer
 from ..tokenizer import chat_template as chat
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 from ..train.origin import begin
 from . import story_report
 from .quickstart import describe_model, planned

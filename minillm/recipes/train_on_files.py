@@ -12,7 +12,8 @@ from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, train
+from ..train.checkpoint import checkpoint_exists
+from ..train.loop import train
 from ..train.plot import plot_losses
 
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop

@@ -1,10 +1,13 @@
-"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the warm-up + cosine schedule."""
+"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the bf16 copy of the master weights."""
 import math
+from contextlib import contextmanager
 
 import numpy as np
 
-from ..ops.optimizer.adamw import adamw_update
+from ..kernels.select import multiplies_by_tiles
+from ..models.params import Gradients
 from ..ops.bfloat16 import bfloat16_bits
+from ..ops.optimizer.adamw import adamw_update
 from ..ops.optimizer.sum_squares import sum_squares
 
 
@@ -12,11 +15,11 @@ class AdamW:
     """AdamW (Loshchilov & Hutter 2019) on Params: weight decay on matrices only, by one slice of the flat buffer."""
 
     def __init__(self, params, lr=6e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, ops=None):
-        """params: Params, updated in place. `ops` (from registry.select) may bring a compiled update."""
+        """params: Params, updated in place. `ops` (from kernels/select.py) may bring a compiled update."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
-        self.grads = params.zeros_like()        # one buffer for all steps: a fresh one would be faulted in page by page
+        self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
         self.update = ops.adamw_update if ops else adamw_update
 
     def zero_grads(self):
@@ -32,9 +35,9 @@ class AdamW:
                     *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale, bits)
 
     def keep_bits(self):
-        """Keep `params.bits`, the parameters rounded to bfloat16, from now on: `step` writes them in the same pass.
+        """Keep `params.bits`, a bf16 copy of the master weights, from now on: `step` writes both in the same pass.
 
-        For ops that multiply in bfloat16 ("cpu/bf16"): GPT's products then read 2 bytes a weight, not 4 that each call
+        For ops that multiply in bfloat16 ("cpu/bf16"): GEMMs then read 2 bytes a weight, not 4 that each call
         would round again, forward and backward and once for every micro-batch, to the same results. It costs 2 bytes of
         memory a parameter, and 2 to write in each step. A stale copy would train on old weights in silence. So
         meanwhile `step` alone may write: the parameters are read-only, and NumPy raises ValueError for any other write
@@ -54,6 +57,25 @@ class AdamW:
         self.params.freeze(False)
 
 
+def copy_pays():
+    """Where AMX multiplies, reading the weights is a large part of a GEMM. Without it the copy was measured to save
+    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter."""
+    return multiplies_by_tiles()
+
+
+@contextmanager
+def bf16_weight_copy(model, optimizer):
+    """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays."""
+    if not (model.takes_weight_copy and copy_pays()):
+        yield
+        return
+    optimizer.keep_bits()
+    try:
+        yield
+    finally:
+        optimizer.drop_bits()
+
+
 def global_norm(grads, ops=None):
     """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run."""
     return math.sqrt((ops.sum_squares if ops else sum_squares)(grads.flat))
@@ -67,7 +89,7 @@ def clip_scale(norm, max_norm):
 def clip_grad_norm(grads, max_norm):
     """Scale grads in place so that their global norm is at most max_norm; returns the norm before.
 
-    Raises ValueError for a norm that is not finite or a negative max_norm. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    Raises ValueError for a norm not finite or a max_norm below 0. Source: Pascanu et al. 2013, arXiv 1211.5063.
     """
     if not max_norm >= 0:
         raise ValueError(f"max_norm must be at least 0: got {max_norm}")
@@ -76,11 +98,3 @@ def clip_grad_norm(grads, max_norm):
         raise ValueError(f"grads must be finite: their global norm is {norm}")
     grads.flat *= clip_scale(norm, max_norm)
     return norm
-
-
-def cosine_schedule(step, warmup, steps, lr, min_lr):
-    """Learning rate of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

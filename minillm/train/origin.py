@@ -3,7 +3,7 @@ from pathlib import Path
 
 from ..storage.atomic import write_json
 from ..tokenizer.chat_template import save_tokenizer
-from .loop import checkpoint_exists
+from .checkpoint import checkpoint_exists
 
 ORIGIN = "origin.json"
 

@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from ..storage.atomic import atomic_write
-from .loop import read_log
+from .log import read_log
 
 
 def plot_losses(run, floor=None):

@@ -3,8 +3,10 @@
 The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
 """
 import hashlib
+from itertools import starmap
 from pathlib import Path
 
+from ...models.packing import Batch
 from ...storage.atomic import atomic_write
 from ...tokenizer import Tokenizer
 from .format import open_shards
@@ -27,12 +29,12 @@ class TrainingData:
         self.fingerprint = hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
 
     def batch(self, step, micro=0):
-        """tokens, targets: both (batch_size, block_size) int64."""
-        return self.loader.batch(step, micro)
+        """A Batch of (batch_size, block_size) int64."""
+        return Batch(*self.loader.batch(step, micro))
 
     def validation(self):
-        """Iterator of (tokens, targets) over the whole validation split, once."""
-        return sequential(self.shards.val.arrays, self.block_size, self.batch_size)
+        """Iterator of Batch over the whole validation split, once."""
+        return starmap(Batch, sequential(self.shards.val.arrays, self.block_size, self.batch_size))
 
 
 def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", progress=None):

@@ -1,4 +1,4 @@
-"""Memory that is used again (csrc/memory.h, minillm/memory.py): nothing is lost, nothing faulted in anew, nothing kept twice."""
+"""The gradient buffer and the arena (csrc/memory.h, arrays.py): nothing is lost, faulted in anew or kept twice."""
 import resource
 import subprocess
 import sys
@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from minillm.kernels import arrays as memory, select as registry
+from minillm.kernels import arrays as memory
+from minillm.kernels import select as registry
 
 KERNELS = registry._cpp
 compiled = pytest.mark.skipif(KERNELS is None, reason="the kernels are not built")
@@ -107,7 +108,7 @@ def test_nothing_is_lost_or_shared():
 @compiled
 def test_idle_memory_goes_back():
     """Without a buffer that lends, what arrays leave is kept up to 32 MB; the same when it is gone."""
-    script = ("from tests.test_memory import *; activation(1, 3 * MB); before = resident(); "
+    script = ("from tests.kernels.test_arrays import *; activation(1, 3 * MB); before = resident(); "
               "many = [activation(1, 2 * MB) for _ in range(20)]; assert resident() - before > 120 * MB; "
               "del many; assert resident() - before < 40 * MB; buffer = memory.Zeros(COUNT, 'float32'); "
               "[step(buffer, value) for value in range(2)]; assert resident() - before > 80 * MB; buffer.clear(); "
@@ -119,10 +120,12 @@ def test_idle_memory_goes_back():
 def test_limited_addresses():
     """Where no long range of addresses is to be had, arrays come from malloc."""
     script = ("import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
-              "from tests.test_memory import *; a = activation(3, MB); b = activation(4, MB); del a; "
+              "from tests.kernels.test_arrays import *; a = activation(3, MB); b = activation(4, MB); del a; "
               "assert (b == 4).all() and (activation(5, MB) == 5).all(); buffer = memory.Zeros(COUNT, 'float32'); "
-              "buffer.clear(); buffer.flat[:] = 1; buffer.clear(); buffer.expect(0, COUNT); assert not buffer.flat.any()")
-    subprocess.run([sys.executable, "-c", script], check=True, env={"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"})
+              "buffer.clear(); buffer.flat[:] = 1; buffer.clear(); buffer.expect(0, COUNT); "
+              "assert not buffer.flat.any()")
+    threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=threads)
 
 
 def test_without_kernels(monkeypatch):

@@ -1,4 +1,4 @@
-"""Training in bfloat16 with weights that the optimizer rounded: the bits of training without, and no stale copy."""
+"""Training in bfloat16 with a bf16 copy of the master weights: the bits of training without, and no stale copy."""
 import dataclasses
 from contextlib import nullcontext
 
@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from test_bf16 import BF16, KERNELS, rounded, upper_halves
 from test_gemm import threads  # noqa: F401  (a fixture)
-from test_train import CONFIG, MODEL, final_state, prepared, run_training  # noqa: F401  (prepared is a fixture)
 from tolerances import assert_same_bits, same_bits
+from training import CONFIG, MODEL, final_state, prepared, run_training  # noqa: F401  (prepared is a fixture)
 
 from minillm import GPT, GPTConfig, TrainConfig, select
-from minillm.train import loop as training
+from minillm.models.adapted import LoraModel
+from minillm.models.packing import Batch
 from minillm.ops.bfloat16 import bfloat16_bits
-from minillm.train.optim import AdamW
-from minillm.models.adapted import Adapted
+from minillm.train import loop, optim
+from minillm.train.loop import one_step
 from minillm.train.nonfinite import NonFiniteError, find_nonfinite
-from minillm.train.loop import one_step, rounded_weights
+from minillm.train.optim import AdamW, bf16_weight_copy
 
 SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301, dropout=0.1)      # V: odd
 
@@ -23,7 +24,7 @@ SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301,
 @pytest.fixture(autouse=True)
 def it_pays(monkeypatch):
     """As on a machine with AMX: elsewhere `train` keeps no copy."""
-    monkeypatch.setattr(training, "copy_pays", lambda: True)
+    monkeypatch.setattr(optim, "copy_pays", lambda: True)
 
 
 def normal(*shape):
@@ -79,7 +80,7 @@ class Batches:
 
     def batch(self, step, micro):
         tokens = np.random.default_rng((step, micro)).integers(0, SMALL.vocab_size, (4, SMALL.block_size + 1))
-        return tokens[:, :-1].copy(), tokens[:, 1:].copy()
+        return Batch(tokens[:, :-1].copy(), tokens[:, 1:].copy())
 
 
 def steps(copy, accumulate=1, count=4, ops=None, check=True):
@@ -88,7 +89,7 @@ def steps(copy, accumulate=1, count=4, ops=None, check=True):
     model = GPT(SMALL, ops=ops or select(BF16))
     optimizer, losses = AdamW(model.params, ops=model.ops), []
     config = TrainConfig(accumulate=accumulate, clip=0.5, warmup=0, lr=1e-2)
-    with rounded_weights(model, optimizer) if copy else nullcontext():
+    with bf16_weight_copy(model, optimizer) if copy else nullcontext():
         for step in range(count):
             losses.append(one_step(model, optimizer, Batches(), config, {"step": step})["train_loss"])
             if copy and check:
@@ -104,8 +105,8 @@ def test_training_is_the_same_with_and_without_the_copy(accumulate, count):
     assert_same_bits(steps(True, accumulate), steps(False, accumulate))
 
 
-def test_the_products_read_the_copy():
-    """With the copy no weight of a product arrives in float, without it all do: the test above compares two things."""
+def test_the_gemms_read_the_copy():
+    """With the copy no weight of a GEMM arrives in float, without it all do: the test above compares two things."""
     ops, seen = select(BF16), []
 
     def noting(function, places):
@@ -139,14 +140,14 @@ def test_others_cannot_write_meanwhile(tmp_path):
     model = GPT(SMALL, ops=select(BF16))
     optimizer = AdamW(model.params, ops=model.ops)
     model.save_pretrained(tmp_path)
-    with rounded_weights(model, optimizer):
+    with bf16_weight_copy(model, optimizer):
         for write in (lambda: model.params.flat.fill(0), lambda: model.params["wte.weight"].fill(0),
                       lambda: model.params["h.0.mlp.c_fc.weight"].T.fill(0), lambda: model.load_weights(tmp_path)):
             with pytest.raises(ValueError, match="read-only"):
                 write()
     model.params["wte.weight"][0, 0] = 5
     model.load_weights(tmp_path)
-    with pytest.raises(ZeroDivisionError), rounded_weights(model, optimizer):
+    with pytest.raises(ZeroDivisionError), bf16_weight_copy(model, optimizer):
         1 / 0
     model.params.flat[:] = 2
     optimizer.keep_bits()
@@ -155,21 +156,21 @@ def test_others_cannot_write_meanwhile(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "cpu", {"linear": BF16, "mlp": BF16}], ids=str)
-def test_only_models_whose_products_are_all_bfloat16_keep_a_copy(backend):
+def test_only_models_whose_gemms_are_all_bfloat16_keep_a_copy(backend):
     model = GPT(SMALL, ops=select(backend))
-    with rounded_weights(model, AdamW(model.params, ops=model.ops)):
+    with bf16_weight_copy(model, AdamW(model.params, ops=model.ops)):
         assert model.params.bits is None and model.params.flat.flags.writeable
-    adapter = Adapted(GPT(SMALL, ops=select(BF16)), rank=2)
-    with rounded_weights(adapter, AdamW(adapter.params, ops=adapter.ops)):
+    adapter = LoraModel(GPT(SMALL, ops=select(BF16)), rank=2)
+    with bf16_weight_copy(adapter, AdamW(adapter.params, ops=adapter.ops)):
         assert adapter.params.bits is None and adapter.base.params.bits is None
     with pytest.raises(ValueError, match="params must be float32"):
         AdamW(GPT(SMALL, dtype=np.float64).params).keep_bits()
 
 
 def test_no_copy_where_it_does_not_pay(monkeypatch):
-    monkeypatch.setattr(training, "copy_pays", lambda: False)
+    monkeypatch.setattr(optim, "copy_pays", lambda: False)
     model = GPT(SMALL, ops=select(BF16))
-    with rounded_weights(model, AdamW(model.params, ops=model.ops)):
+    with bf16_weight_copy(model, AdamW(model.params, ops=model.ops)):
         assert model.params.bits is None
 
 
@@ -181,7 +182,7 @@ def test_generation_and_logits_do_not_see_the_copy():
         return model.decode(tokens[:, :5], model.new_cache(4)), model.forward(tokens)[0]
 
     plain = decoded()
-    with rounded_weights(model, AdamW(model.params, ops=model.ops)):
+    with bf16_weight_copy(model, AdamW(model.params, ops=model.ops)):
         assert_same_bits(decoded(), plain)
 
 
@@ -196,7 +197,7 @@ def test_a_nan_is_traced_to_its_layer(op, layer):
         return out, cache
 
     model = GPT(SMALL, ops=ops._replace(**{op: bad}))
-    with rounded_weights(model, AdamW(model.params, ops=ops)), pytest.raises(NonFiniteError, match=f"in {layer}$"):
+    with bf16_weight_copy(model, AdamW(model.params, ops=ops)), pytest.raises(NonFiniteError, match=f"in {layer}$"):
         find_nonfinite(model, [Batches().batch(0, 0)], None)
 
 
@@ -225,7 +226,7 @@ def test_resume_repeats_bitwise_and_the_copy_changes_nothing(in_bfloat16, prepar
     run_training(prepared, tmp_path / "parts", config)
     assert stop
     assert_same_bits(final_state(tmp_path / "parts"), final_state(tmp_path / "whole"))
-    monkeypatch.setattr(training, "rounded_weights", lambda model, optimizer: nullcontext())
+    monkeypatch.setattr(loop, "bf16_weight_copy", lambda model, optimizer: nullcontext())
     run_training(prepared, tmp_path / "without", config)
     assert_same_bits(final_state(tmp_path / "without"), final_state(tmp_path / "whole"))
     assert MODEL.dropout > 0 and config.accumulate == 2

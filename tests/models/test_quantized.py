@@ -1,7 +1,4 @@
-"""Stored weights: rounding within half a step, decoding the same by every road, files, the command, what it costs."""
-import json
-from pathlib import Path
-
+"""Quantized weights: rounding within half a step, decoding the same on every code path, files."""
 import numpy as np
 import pytest
 from cases import BACKENDS
@@ -9,16 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import assert_same_bits
 
-from minillm import ops as reference
-from minillm.__main__ import main
 from minillm.config import GPTConfig
-from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW
-from minillm.models.quantized import (Stored, dense, dense_model, errors, quantize, save_quantized, to_bfloat16,
-                                      to_int8)
 from minillm.kernels.select import select
+from minillm.models.gpt2 import GPT
+from minillm.models.quantized import (
+    Quantized,
+    dequantized,
+    dequantized_model,
+    quantize,
+    save_quantized,
+    to_bfloat16,
+    to_int8,
+)
 from minillm.storage.safetensors import read_safetensors, write_safetensors
-from minillm.tokenizer import Tokenizer
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=48, block_size=90, vocab_size=203)
 FORMS = [("int8", 0), ("int8", 16), ("bfloat16", 0)]
@@ -55,7 +55,7 @@ def test_int8_is_off_by_half_a_step_at_most(groups, columns, per_channel, expone
     stored = to_int8(matrix, 0 if per_channel else 8)
     steps = np.repeat(stored.scales, len(matrix) // len(stored.scales), axis=0).astype("float64")
     assert stored.scales.shape == (1 if per_channel else groups, columns)
-    assert np.all(np.abs(dense(stored) - matrix.astype("float64")) <= (0.5 + 1e-4) * steps + 1e-44)
+    assert np.all(np.abs(dequantized(stored) - matrix.astype("float64")) <= (0.5 + 1e-4) * steps + 1e-44)
     assert np.all(stored.values[:, 0] == 0) and np.abs(stored.values.astype(int)).max() <= 127
 
 
@@ -75,7 +75,7 @@ def test_bfloat16_rounds_as_others_do():
     numbers = np.random.default_rng(0).integers(0, 2 ** 32, 100_000, dtype=np.uint32).view("float32")
     numbers = np.append(numbers[np.abs(numbers) < 3e38], [0.0, -0.0, 1 + 2 ** -8, 1 + 3 * 2 ** -8]).astype("float32")
     want = torch.from_numpy(numbers).to(torch.bfloat16).float().numpy()
-    assert_same_bits(dense(to_bfloat16(numbers[:, None]))[:, 0], want)
+    assert_same_bits(dequantized(to_bfloat16(numbers[:, None]))[:, 0], want)
 
 
 # ---- decoding -----------------------------------------------------------------------------------------------------
@@ -86,11 +86,11 @@ def nearly(got, want):
 
 @every_form
 @every_backend
-def test_every_road_gives_the_same_bits(backend, weights, group):
-    """Token by token, a few at a time, a long prompt, and a plain model with the weights that the stored ones count as:
+def test_every_code_path_gives_the_same_bits(backend, weights, group):
+    """Token by token, a few at a time, a long prompt, and a plain model with the dequantized weights:
     the compiled step, its written-out twin, and the training kernels. NumPy's BLAS has an order of its own: nearly."""
     model, tokens = quantize(rough_model(backend), weights, group), some_tokens(2, 60)
-    want = dense_model(model).forward(tokens)[0]
+    want = dequantized_model(model).forward(tokens)[0]
     compare = nearly if backend == "numpy" else assert_same_bits
     for pieces in ([1] * 60, [4] * 15, [60], [40] + [1] * 20):
         compare(in_pieces(model, tokens, pieces), want)
@@ -99,7 +99,7 @@ def test_every_road_gives_the_same_bits(backend, weights, group):
 
 
 @every_form
-def test_a_long_prompt_in_pieces(weights, group):
+def test_a_chunked_prefill(weights, group):
     """Only the last logits, none of the pieces before; a prompt that does not fit leaves the cache as it was."""
     model, tokens = quantize(rough_model(), weights, group), some_tokens(3, 50)
     cache, whole = model.new_cache(3), in_pieces(model, tokens, [50])
@@ -134,7 +134,7 @@ def test_logits_stay_near_those_of_float32(weights, allowed):
 
 
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="kernels are not built")
-def test_prompts_in_bfloat16_products_stay_near_steps_in_float():
+def test_a_prefill_in_bfloat16_stays_near_steps_in_float():
     """select("cpu/bf16") rounds activations, too, for prompts: 2^-8 of each product."""
     model, tokens = quantize(rough_model("cpu/bf16"), "bfloat16"), some_tokens(2, 60)
     steps, prompt = in_pieces(model, tokens, [1] * 60), in_pieces(model, tokens, [60])
@@ -168,10 +168,10 @@ def test_a_directory_comes_back(tmp_path, weights, group):
     loaded = GPT.from_pretrained(tmp_path, weights=weights)
     for name, value in model.params.items():
         again = loaded.params[name]
-        for got, want in zip(again, value) if isinstance(value, Stored) else [(again, value)]:
+        for got, want in zip(again, value) if isinstance(value, Quantized) else [(again, value)]:
             assert (got is want is None) or (got.dtype == want.dtype and np.array_equal(got, want)), name
     whole = GPT.from_pretrained(tmp_path, weights="float32")
-    assert_same_bits(whole.params.flat, dense_model(model).params.flat)
+    assert_same_bits(whole.params.flat, dequantized_model(model).params.flat)
     tokens = some_tokens(1, 4)
     assert_same_bits(in_pieces(loaded, tokens, [1] * 4), in_pieces(model, tokens, [1] * 4))
 
@@ -181,8 +181,8 @@ def test_int8_directories_load_as_int8_and_are_small(tmp_path):
     rough_model().save_pretrained(tmp_path / "float32")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("int8", "float32")]
     assert sizes[0] < 0.4 * sizes[1]
-    assert isinstance(GPT.from_pretrained(tmp_path / "int8").params["wte.weight"], Stored)
-    assert isinstance(GPT.from_pretrained(tmp_path / "float32", weights="bfloat16").params["wte.weight"], Stored)
+    assert isinstance(GPT.from_pretrained(tmp_path / "int8").params["wte.weight"], Quantized)
+    assert isinstance(GPT.from_pretrained(tmp_path / "float32", weights="bfloat16").params["wte.weight"], Quantized)
 
 
 def test_transformers_reads_bfloat16(tmp_path):
@@ -212,69 +212,3 @@ def test_damaged_files_are_named(tmp_path, change, words):
     write_safetensors(tmp_path / "model.safetensors", tensors)
     with pytest.raises(ValueError, match=words):
         GPT.from_pretrained(tmp_path)
-
-
-# ---- what it costs: a small trained model, the report and the command ---------------------------------------------
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A directory with a model that has learned a little of our own source code, and a text it has not seen."""
-    folder = tmp_path_factory.mktemp("trained")
-    sources = ("attention", "layernorm", "linear", "gelu")
-    texts = [Path(reference.__file__).with_name(f"{op}.py").read_text() for op in sources]
-    tokenizer = Tokenizer.train(texts, vocab_size=300)
-    ids = np.array(tokenizer.encode("".join(texts)))
-    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=tokenizer.vocab_size))
-    optimizer, rng = AdamW(model.params, lr=3e-3, ops=model.ops), np.random.default_rng(0)
-    for _ in range(120):
-        starts = rng.integers(0, len(ids) - 65, 8)
-        rows = np.array([ids[start:start + 65] for start in starts])
-        loss, grads = model.loss_and_grads(rows[:, :-1], rows[:, 1:])
-        optimizer.step(grads)
-    assert loss < 3.2                                       # log(300) = 5.7 before
-    model.save_pretrained(folder / "model")
-    tokenizer.save(folder / "model")
-    (folder / "unseen.txt").write_text(Path(reference.__file__).with_name("mlp.py").read_text())
-    return folder
-
-
-@every_form
-def test_bits_per_byte_hardly_change(trained, tmp_path, capsys, weights, group):
-    arguments = ["quantize", str(trained / "model"), "-o", str(tmp_path / "out"), "--weights", weights, "--json",
-                 "--data", str(trained / "unseen.txt")]
-    assert main(arguments + ["--group", str(group)] * bool(group)) == 0
-    results = json.loads(capsys.readouterr().out)
-    bits = results["bits_per_byte"]
-    assert 0 < abs(bits["change"]) < 0.005 and bits["before"] > 1 and bits["bytes"] > 1000
-    assert len(results["tensors"]) == 9
-    assert results["bytes_after"] < (0.55 if weights == "bfloat16" else 0.4) * results["bytes_before"]
-    for row in results["tensors"].values():
-        assert 0 < row["error"] <= row["worst"] < 0.02
-    assert main(["generate", str(tmp_path / "out"), "-p", "def", "-n", "5"]) == 0
-
-
-def test_a_wrong_scale_is_seen(trained):
-    """The measure can fail: one matrix of nine that is a quarter too large changes more than all the rounding."""
-    from minillm.evaluate.perplexity import bits_per_byte, surprises
-    tokenizer, text = Tokenizer.from_pretrained(trained / "model"), (trained / "unseen.txt").read_text()
-    model = quantize(GPT.from_pretrained(trained / "model"))
-    before = bits_per_byte(surprises(model, tokenizer, [text]))
-    model.params["wte.weight"].scales[:] *= 1.25
-    assert abs(bits_per_byte(surprises(model, tokenizer, [text])) / before - 1) > 0.005
-
-
-def test_smaller_groups_have_smaller_errors():
-    model = rough_model("numpy")
-    coarse, fine = (errors(model, quantize(model, group=group)) for group in (0, 8))
-    assert all(fine[name]["error"] < coarse[name]["error"] < 0.02 for name in coarse)
-
-
-def test_the_page_and_bad_commands(trained, tmp_path, capsys):
-    model = str(trained / "model")
-    assert main(["quantize", model, "-o", str(tmp_path / "out")]) == 0
-    page = capsys.readouterr().out
-    assert "h.0.mlp.c_fc.weight" in page and "give a text with --data" in page and "times as much" in page
-    for arguments, words in ((["-o", model], "another directory"), (["--group", "3"], "group"),
-                             (["--data", str(tmp_path / "none")], "none")):
-        assert main(["quantize", model, "-o", str(tmp_path / "x"), *arguments]) == 1
-        assert words in capsys.readouterr().err

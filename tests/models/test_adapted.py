@@ -3,19 +3,18 @@ import json
 
 import numpy as np
 import pytest
-from test_posttrain import CHAT, TOK, chat_data, small_model, talk, write
+from chats import chat_data, small_model
 from tolerances import assert_close, assert_same_bits
 
 from minillm import GPT, TrainConfig, select
-from minillm.__main__ import main
-from minillm.models.adapted import TARGETS, Adapted, Routed, load_adapter
+from minillm.models.adapted import TARGETS, LoraModel, Routed, load_adapter
 from minillm.train.loop import train
 
 TOKENS = np.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
 
 
 def adapter(dtype=np.float64, learned=True, **settings):
-    made = Adapted(small_model(dtype=dtype), **{"rank": 3, "alpha": 6.0, **settings})
+    made = LoraModel(small_model(dtype=dtype), **{"rank": 3, "alpha": 6.0, **settings})
     if learned:
         made.params.flat += 0.05 * np.random.default_rng(1).standard_normal(made.params.flat.size).astype(dtype)
     return made
@@ -73,7 +72,7 @@ def test_gradients_that_nobody_wants_are_not_computed_and_the_others_keep_every_
     made.base.ops = made.ops = select(backend)
     losses, caches = made.losses(TOKENS, TOKENS)
     wanted, frozen = made.params.zeros_like(), made.base.params.zeros_like()
-    GPT.backward(made.base, np.ones_like(losses), caches, Everywhere(wanted, frozen))
+    made.base.backward(np.ones_like(losses), caches, Everywhere(wanted, frozen))
     assert wanted.flat.any() and frozen["wte.weight"].any() and frozen["ln_f.weight"].any()
 
     calls = []
@@ -125,7 +124,7 @@ def test_peft_computes_the_same(tmp_path):
     made.save_pretrained(tmp_path / "adapter")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter" / "adapter").eval()
-    merged = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "adapter").eval()       # not with the adapter once more
+    merged = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "adapter").eval()  # not with the adapter again
     for model in (theirs, merged):
         with torch.no_grad():
             logits = model(torch.from_numpy(TOKENS)).logits.numpy()
@@ -140,7 +139,7 @@ def test_peft_computes_the_same(tmp_path):
 ])
 def test_bad_settings_are_named(settings, words):
     with pytest.raises(ValueError, match=words):
-        Adapted(small_model(), **settings)
+        LoraModel(small_model(), **settings)
 
 
 def test_an_adapter_for_another_model_is_refused(tmp_path):
@@ -152,34 +151,3 @@ def test_an_adapter_for_another_model_is_refused(tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
     with pytest.raises(ValueError, match="peft_type must be 'LORA'"):
         load_adapter(made.base, tmp_path / "adapter")
-
-
-def test_a_base_without_marks_gets_them_in_a_folder_that_the_adapter_names(tmp_path):
-    small_model(TOK, np.float32).save_pretrained(tmp_path / "base")
-    TOK.save(tmp_path / "base")
-    data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
-    assert main(f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()) == 0
-    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
-    base = GPT.from_pretrained(config["base_model_name_or_path"])
-    assert base.config.vocab_size == CHAT.vocab_size                         # PEFT finds the rows of the marks there
-    made = load_adapter(base, tmp_path / "out" / "adapter")
-    assert_same_bits(made.merged().params.flat, GPT.from_pretrained(tmp_path / "out").params.flat)
-
-
-def test_the_command_trains_adapters(tmp_path, capsys):
-    small_model(dtype=np.float32).save_pretrained(tmp_path / "base")
-    CHAT.save(tmp_path / "base")
-    data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
-    command = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --set train.steps=2".split()
-    assert main(command) == 0
-    assert "numbers learn" in capsys.readouterr().out
-    config = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
-    assert config["r"] == 2 and config["lora_alpha"] == 4 and config["base_model_name_or_path"] == f"{tmp_path}/base"
-    assert main([*command[:-1], "train.steps=3", "--lora-targets", "wte", "--resume", "never"]) == 1
-    assert "targets must be some of" in capsys.readouterr().err
-    for setting in (["--lora-alpha", "0"], ["--lora-dropout", "0.1"], ["--lora-targets", "mlp.c_fc"]):
-        without = [part for part in command if part not in ("--lora-rank", "2")]
-        assert main([*without, *setting]) == 1
-        assert "need --lora-rank" in capsys.readouterr().err
-    assert main([*command, "--lora-alpha", "0"]) == 1
-    assert "alpha must be above 0" in capsys.readouterr().err

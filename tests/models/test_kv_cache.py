@@ -4,11 +4,11 @@ import pytest
 from cases import BACKENDS
 from tolerances import assert_close, assert_same_bits, same_bits
 
-from minillm.kernels import select as registry
 from minillm.config import GPTConfig
+from minillm.kernels import select as registry
+from minillm.kernels.select import select
 from minillm.models.gpt2 import FEW_TOKENS, GPT
 from minillm.models.params import gpt_shapes
-from minillm.kernels.select import select
 
 CONFIG = GPTConfig(n_layer=2, n_head=3, n_embd=21, block_size=12, vocab_size=37)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 
 from minillm import GPT, GPTConfig, Tokenizer
-from minillm.models.load import load
+from minillm.models.load import load, load_model
 
 
 @pytest.fixture
 def run(tmp_path):
     tokenizer = Tokenizer.train(["the quick brown fox " * 9], 270, stop_early=True)
-    GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=tokenizer.vocab_size)).save_pretrained(tmp_path)
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=tokenizer.vocab_size)
+    GPT(config).save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     return tmp_path
 
@@ -17,6 +18,15 @@ def run(tmp_path):
 def test_both_are_loaded(run):
     model, tokenizer = load(run, "numpy", np.float64)
     assert model.config.vocab_size == tokenizer.vocab_size and model.params.flat.dtype == np.float64
+
+
+def test_the_family_is_that_of_the_configuration(run):
+    model = load_model(run, dtype=np.float64)
+    assert type(model) is GPT and model.params.flat.dtype == np.float64
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"model_type": "gpt2"', '"model_type": "mamba"'))
+    with pytest.raises(ValueError, match="config.json: model_type = 'mamba' is not supported"):
+        load_model(run)
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(run):
