@@ -36,8 +36,13 @@ class Adapted(NamedTuple):
     dropout: float
     key: tuple                              # of the dropout's mask
 
-    shape = property(lambda self: self.frozen.shape)
-    dtype = property(lambda self: self.frozen.dtype)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.frozen.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.frozen.dtype
 
 
 class LoraModel:

@@ -5,12 +5,13 @@ it durable, and swaps. At every instant the old or the new directory is whole, a
 """
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from .atomic import sync_directory
 
 
-def replace_directory(path, fill):
+def replace_directory(path: str | Path, fill: Callable[[Path], None]) -> None:
     """Replace the directory `path`, as a whole, by what `fill(directory)` writes into an empty one.
 
     A kill or a crash at any moment leaves the old or the new directory, complete and on the disk; call
@@ -36,7 +37,7 @@ def replace_directory(path, fill):
         raise
 
 
-def recover_directory(path):
+def recover_directory(path: str | Path) -> None:
     """Undo an interrupted `replace_directory`: afterwards `path` is whole, or absent if it was never completed."""
     path, temporary, old = siblings(path)
     if old.exists() and not path.exists():
@@ -46,18 +47,18 @@ def recover_directory(path):
     remove(temporary)
 
 
-def siblings(path):
+def siblings(path: str | Path) -> tuple[Path, Path, Path]:
     """The directory itself (a link is followed), its half-built successor and its predecessor."""
     path = Path(path).resolve()
     return path, path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
 
 
-def remove(directory):
+def remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
 
 
-def sync_tree(directory):
+def sync_tree(directory: Path) -> None:
     """Force every file and directory below `directory`, and itself, to the disk."""
     for folder, _, files in os.walk(directory):
         for name in files:
