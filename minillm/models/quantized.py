@@ -21,8 +21,16 @@ import numpy as np
 from ..kernels.select import choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from .params import Params, gpt_shapes
-from .pretrained import (CONFIG, check_shapes, hugging_face_config, parse_config, read_json, read_tensors, strip_names,
-                         write_directory)
+from .pretrained import (
+    CONFIG,
+    check_shapes,
+    hugging_face_config,
+    parse_config,
+    read_json,
+    read_tensors,
+    strip_names,
+    write_directory,
+)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time

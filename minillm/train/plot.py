@@ -5,7 +5,7 @@ from ..storage.atomic import atomic_write
 from .log import read_log
 
 
-def plot_losses(run, floor=None):
+def plot_losses(run: str | Path, floor: float | None = None) -> Path | None:
     """Write run/loss.png from run/log.csv; returns its path, or None where matplotlib is not installed.
 
     floor: a known lower bound in nats per token, drawn as a line.
