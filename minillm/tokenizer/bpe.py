@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
@@ -35,7 +36,7 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: Sequence[bytes | None], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto") -> None:
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
 
         Raises ValueError if the parts contradict each other, ImportError if "cpp" is asked for and not built.
@@ -56,7 +57,8 @@ class Tokenizer:
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
-    def train(cls, files_or_texts, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
+    def train(cls, files_or_texts: Iterable | Path, vocab_size: int = 8192,
+              special_tokens: Iterable[str] = ("<|endoftext|>",),
               pattern: str = "gpt2", progress: Callable | None = None, ties: str = "ids", backend: str = "auto",
               threads: int | None = None, stop_early: bool = False) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
@@ -217,15 +219,15 @@ class Tokenizer:
         """The bytes of one token."""
         return self.decode_bytes([id])
 
-    def save(self, directory) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
         formats.write_tokenizer_json(directory, *self._parts())
 
-    def save_vocab_merges(self, directory) -> None:
+    def save_vocab_merges(self, directory: AnyPath) -> None:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
-    def save_tiktoken(self, path) -> None:
+    def save_tiktoken(self, path: AnyPath) -> None:
         """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens, no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
@@ -243,7 +245,7 @@ class Tokenizer:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 
     @classmethod
-    def from_pretrained(cls, directory_or_file, backend: str = "auto") -> "Tokenizer":
+    def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
         """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
@@ -258,7 +260,8 @@ class Tokenizer:
             return cls(tokens, merges, special_tokens, pattern, backend)
 
     @classmethod
-    def from_vocab_merges(cls, vocab_json, merges_txt, special_tokens: Iterable[str] = ("<|endoftext|>",),
+    def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
+                          special_tokens: Iterable[str] = ("<|endoftext|>",),
                           pattern: str = "gpt2", backend: str = "auto") -> "Tokenizer":
         """Read GPT-2's pair of files. A special token that the vocabulary lacks gets the next free id."""
         specials = check_specials(special_tokens)
@@ -270,7 +273,7 @@ class Tokenizer:
             return cls(tokens, merges, special_ids, pattern, backend)
 
     @classmethod
-    def from_tiktoken(cls, path, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
+    def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
                       backend: str = "auto") -> "Tokenizer":
         """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
 
