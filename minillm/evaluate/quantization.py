@@ -1,5 +1,6 @@
 """`minillm quantize`: a model's matrices in fewer bytes, and what the rounding costs in error and bits per byte."""
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..kernels.select import select
 from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
+from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .perplexity import bits_per_byte, surprises
 
@@ -17,7 +19,8 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.tx
 TEXT = 300_000                 # bytes of text, at most, on which the change in bits per byte is measured
 
 
-def quantize_directory(directory, out, weights="int8", group=0, data=None, backend="auto", progress=None):
+def quantize_directory(directory: AnyPath, out: AnyPath, weights: str = "int8", group: int = 0,
+                       data: list[str] | None = None, backend: str = "auto", progress: Callable | None = None) -> dict:
     """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
 
     data: files and folders with text to measure bits per byte on (default: the run's own validation split, if it has
@@ -37,7 +40,7 @@ def quantize_directory(directory, out, weights="int8", group=0, data=None, backe
             "bits_per_byte": change_in_bits(directory, data, model, quantized, progress)}
 
 
-def errors(model, quantized):
+def errors(model, quantized) -> dict[str, dict]:
     """{tensor: {"error": relative, "worst": relative error of the worst channel, "channel": which}} of each matrix.
 
     Relative: root of the summed squares of what changed, over that of the weights.
@@ -53,7 +56,7 @@ def errors(model, quantized):
     return found
 
 
-def size_of(model):
+def size_of(model) -> int:
     """Bytes of all parameters as they are stored."""
     parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
     return sum(part.nbytes for part in parts if part is not None)
@@ -79,9 +82,10 @@ def texts_of(directory, data, tokenizer):
     return (text for text in (document.decode(errors="replace") for document in documents) if text.strip())
 
 
-def first_bytes(texts, limit):
+def first_bytes(texts: Iterable[str], limit: int) -> list[str]:
     """The first texts, until they have `limit` bytes; a single long one is cut."""
-    found, size = [], 0
+    found: list[str] = []
+    size = 0
     for text in texts:
         text = text.encode()[:limit - size].decode(errors="ignore")
         if text:
@@ -92,7 +96,7 @@ def first_bytes(texts, limit):
     return found
 
 
-def quantization_page(results):
+def quantization_page(results: dict) -> str:
     """The results for a terminal."""
     rows = [f"{'tensor':<28}{'error':>9}{'worst channel':>16}"]
     rows += [f"{name:<28}{row['error']:>9.4%}{row['worst']:>9.4%} ({row['channel']})"

@@ -13,6 +13,7 @@ import mmap
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import select as kernels
 
@@ -23,7 +24,7 @@ SMALL = 64 << 20               # bytes
 class Zeros:
     """`flat`: an array of `count` zeros to write into; `clear()` makes them zeros again."""
 
-    def __init__(self, count: int, dtype: Any) -> None:
+    def __init__(self, count: int, dtype: DTypeLike):
         size = count * np.dtype(dtype).itemsize
         self.pages: mmap.mmap | None = None
         self.lender: Any = None
@@ -34,7 +35,8 @@ class Zeros:
 
     def clear(self) -> None:
         if self.pages is None:
-            return self.flat.fill(0)
+            self.flat.fill(0)
+            return
         if self.lender is None:
             self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
         if self.lender:

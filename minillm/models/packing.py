@@ -4,10 +4,12 @@ Of all ops only two look beyond a single token: attention (at the tokens before 
 position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
 row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..kernels.select import Ops
 
 Array = np.ndarray
 
@@ -25,7 +27,7 @@ class Batch(NamedTuple):
         return int((self.targets != -1).sum())
 
 
-def apart(ops: Any, lengths: Sequence[int]) -> Any:
+def apart(ops: Ops, lengths: list[int]) -> Ops:
     """The namespace `ops` for tokens (1, N) that hold documents of these `lengths`, N in all.
 
     Raises ValueError (at the embedding) unless the lengths are positive and their sum is N.
@@ -60,6 +62,6 @@ def each(forward: Callable, spans: list[slice], row: Array, *rest: Any) -> tuple
     return np.concatenate(outs, 1), list(caches)
 
 
-def part(row: Array, span: slice) -> Array:
+def part(row: np.ndarray, span: slice) -> np.ndarray:
     """A document of the row, (1, T, ...), contiguous as kernels want it (a slice of a single row is)."""
     return np.ascontiguousarray(row[:, span])

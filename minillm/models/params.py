@@ -10,9 +10,9 @@ and, while a model trains in bfloat16, `bits` is a copy of the master weights in
 """
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..config import GPTConfig
 from ..kernels.arrays import Zeros
@@ -20,11 +20,13 @@ from ..kernels.arrays import Zeros
 Array = np.ndarray
 Shape = tuple[int, ...]
 
+Shapes = dict[str, tuple[int, ...]]
 
-def gpt_shapes(config: GPTConfig) -> dict[str, Shape]:
+
+def gpt_shapes(config: GPTConfig) -> Shapes:
     """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
     C = config.n_embd
-    shapes: dict[str, Shape] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
+    shapes: Shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
     for i in range(config.n_layer):
         shapes |= {
             f"h.{i}.ln_1.weight": (C,), f"h.{i}.ln_1.bias": (C,),
@@ -40,7 +42,7 @@ def gpt_shapes(config: GPTConfig) -> dict[str, Shape]:
 class Params(Mapping):
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
-    def __init__(self, shapes: Mapping[str, Shape], dtype: Any = np.float32) -> None:
+    def __init__(self, shapes: Shapes, dtype: DTypeLike = np.float32):
         """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again."""
         self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
         sizes = [math.prod(shape) for shape in self.shapes.values()]
@@ -53,11 +55,11 @@ class Params(Mapping):
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
 
-    def zeros_like(self, dtype: Any = None) -> "Params":
+    def zeros_like(self, dtype: DTypeLike | None = None) -> "Params":
         """A fresh set of the same shapes, all zero: for gradients and moments."""
         return Params(self.shapes, dtype or self.flat.dtype)
 
-    def astype(self, dtype: Any) -> "Params":
+    def astype(self, dtype: DTypeLike) -> "Params":
         """A copy in another dtype."""
         copy = self.zeros_like(dtype)
         copy.flat[:] = self.flat
@@ -68,7 +70,7 @@ class Params(Mapping):
         for array in (self.flat, *self.views.values()):
             array.flags.writeable = not frozen
 
-    def locate(self, index: int) -> tuple[str, Shape]:
+    def locate(self, index: int) -> tuple[str, tuple[int, ...]]:
         """Name of the parameter that holds `flat[index]`, and the index inside it."""
         wanted = index
         for name, view in self.views.items():
@@ -77,7 +79,7 @@ class Params(Mapping):
             index -= view.size
         raise IndexError(f"index {wanted} is beyond the last parameter")
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> np.ndarray:
         return self.views[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -90,24 +92,24 @@ class Params(Mapping):
 class Gradients(Params):
     """Gradients. Asked for by name, one will be written to: its pages are claimed first (kernels/arrays.py)."""
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> np.ndarray:
         view = self.views[name]
         if self.buffer.lender:
             self.buffer.expect(self.ends[name] - view.size, self.ends[name])
         return view
 
 
-def layer(params: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def layer(params: Mapping, name: str) -> tuple:
     """(weight, bias) of a layer; or their gradients, if params hold gradients."""
     return params[f"{name}.weight"], params[f"{name}.bias"]
 
 
-def linear(params: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def linear(params: Mapping, name: str) -> tuple:
     """(weight, bias) of a linear layer, for the GEMMs of training."""
     return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
 
 
-def matrix(params: Mapping[str, Any], name: str) -> Any:
+def matrix(params: Mapping, name: str) -> np.ndarray:
     """A weight as the GEMMs of training read it: the bits of its bfloat16 copy where there is one (AdamW.keep_bits)."""
     bits = getattr(params, "bits", None)                # parameters of other types are a plain dict
     return params[name] if bits is None else bits[name]

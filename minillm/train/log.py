@@ -1,15 +1,13 @@
 """The log of a run, log.csv: a row for every logged step, and the progress line."""
 import csv
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ..storage.atomic import atomic_write
+from ..storage.atomic import AnyPath, atomic_write
 
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
-def append_log(run: Path, state: dict[str, Any], row: dict[str, Any], columns: Sequence[str] = COLUMNS) -> None:
+def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS) -> None:
     """One line at the end of log.csv."""
     path = run / "log.csv"
     new = not path.exists()
@@ -20,7 +18,7 @@ def append_log(run: Path, state: dict[str, Any], row: dict[str, Any], columns: S
         writer.writerow({"step": state["step"], "tokens": state["tokens"]} | {k: f"{v:.6g}" for k, v in row.items()})
 
 
-def read_log(run: str | Path) -> list[dict[str, Any]]:
+def read_log(run: AnyPath) -> list[dict[str, float]]:
     """The rows of log.csv as dicts of numbers; empty cells are left out. A torn last line is dropped."""
     path = Path(run) / "log.csv"
     if not path.exists():
@@ -44,7 +42,7 @@ def trim_log(run: Path, step: int) -> None:
             writer.writerow({k: int(v) if k in ("step", "tokens") else f"{v:.6g}" for k, v in row.items()})
 
 
-def describe(row: dict[str, Any], state: dict[str, Any]) -> str:
+def describe(row: dict, state: dict) -> str:
     """The end of the progress line."""
     text = f"loss {row['train_loss']:.3f}"
     if state["best"]:

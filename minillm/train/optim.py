@@ -2,7 +2,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ class AdamW:
     """AdamW (Loshchilov & Hutter 2019) on Params: weight decay on matrices only, by one slice of the flat buffer."""
 
     def __init__(self, params: Params, lr: float = 6e-4, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
-                 weight_decay: float = 0.1, ops: Ops | None = None) -> None:
+                 weight_decay: float = 0.1, ops: Ops | None = None):
         """params: Params, updated in place. `ops` (from kernels/select.py) may bring a compiled update."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
@@ -49,9 +48,9 @@ class AdamW:
         """
         if self.flat.dtype != np.float32:
             raise ValueError(f"params must be float32 to be kept in bfloat16: got {self.flat.dtype}")
-        self.params.bits = bits = self.params.zeros_like(np.uint16)
+        self.params.bits = self.params.zeros_like(np.uint16)
         for name, view in self.params.items():                  # one by one: rounding makes copies
-            bits[name][...] = bfloat16_bits(view)
+            self.params.bits[name][...] = bfloat16_bits(view)
         self.params.freeze()
 
     def drop_bits(self) -> None:
