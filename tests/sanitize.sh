@@ -22,7 +22,7 @@ case $kind in
 esac
 echo "sanitize: $kind, $isa"
 tests=(-k "cpu or kernel or gemm or bf16 or cpp or core" tests/ops tests/test_kernels.py
-       tests/test_gemm.py tests/test_bf16.py tests/test_minhash.py)
+       tests/test_gemm.py tests/test_bf16.py tests/data/test_minhash.py)
 if [ "$kind" = thread ]; then tests=(-k "many_threads" tests/test_kernels.py); fi
 MINILLM_CPU=$isa LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
     "$python" -m pytest -q -s -p no:cacheprovider "${tests[@]}"      # -s: what is captured dies with the process

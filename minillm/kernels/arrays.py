@@ -10,8 +10,10 @@ which has zeros for whoever writes next.
 A small buffer is filled with zeros after all: there is little to lend.
 """
 import mmap
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import select as kernels
 
@@ -22,17 +24,19 @@ SMALL = 64 << 20               # bytes
 class Zeros:
     """`flat`: an array of `count` zeros to write into; `clear()` makes them zeros again."""
 
-    def __init__(self, count, dtype):
+    def __init__(self, count: int, dtype: DTypeLike):
         size = count * np.dtype(dtype).itemsize
-        self.pages = self.lender = None
+        self.pages: mmap.mmap | None = None
+        self.lender: Any = None
         if CAN_DROP and size >= SMALL:
             self.pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             self.pages.madvise(mmap.MADV_HUGEPAGE)                                 # faulted in by 2 MB at a time
         self.flat = np.zeros(count, dtype) if self.pages is None else np.frombuffer(self.pages, dtype)
 
-    def clear(self):
+    def clear(self) -> None:
         if self.pages is None:
-            return self.flat.fill(0)
+            self.flat.fill(0)
+            return
         if self.lender is None:
             self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
         if self.lender:
@@ -40,7 +44,7 @@ class Zeros:
         else:
             self.pages.madvise(mmap.MADV_DONTNEED)
 
-    def expect(self, begin, end):
+    def expect(self, begin: int, end: int) -> None:
         """flat[begin:end] will be written now. Not to say so costs new pages from the system, nothing else."""
         if self.lender:
             self.lender.expect(begin * self.flat.itemsize, end * self.flat.itemsize)

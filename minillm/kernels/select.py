@@ -3,12 +3,12 @@
 The table itself is ops/table.py; this is the only file that knows the extensions.
 """
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
@@ -24,10 +24,13 @@ except ImportError as error:                       # a wrong MINILLM_CPU or a br
     _cpp, _problem = None, error
 
 CPU = ("auto", "numpy", "cpu")
-FIELDS = [*(name for spec in OPS.values() for name in functions(spec)), "decode_step", "backends"]
 
 
-class Ops(namedtuple("Ops", FIELDS)):           # type: ignore[misc]
+NAMES = [name for spec in OPS.values() for name in functions(spec)]
+Functions = cast(Any, namedtuple("Functions", [*NAMES, "decode_step", "backends"]))       # known when it runs
+
+
+class Ops(Functions):                              # type: ignore[misc, valid-type]
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
     `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
@@ -35,12 +38,12 @@ class Ops(namedtuple("Ops", FIELDS)):           # type: ignore[misc]
 
     __slots__ = ()
 
-    def _replace(self, **changed: Any) -> Any:
+    def _replace(self, **changed: Callable) -> Any:
         """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
         return super()._replace(**{"decode_step": None} | changed)
 
 
-def select(backend: str | Mapping[str, str] = "auto") -> Any:         # Ops, whose fields come from the table
+def select(backend: str | dict[str, str] = "auto") -> Ops:
     """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
     A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
@@ -54,15 +57,14 @@ def select(backend: str | Mapping[str, str] = "auto") -> Any:         # Ops, who
     else:
         check_ops(backend)
         choice = {op: backend.get(op, "auto") for op in OPS}
-    picked: dict[str, Callable] = {}
-    sources: dict[str, str] = {}
+    picked, sources = {}, {}
     for spec in sorted(OPS.values(), key=lambda spec: spec.composite):       # composites last: they use the others
         found, sources[spec.name] = implementation(spec, choice[spec.name])
         if spec.composite and sources[spec.name] == "numpy":
             parts = namedtuple("Parts", picked)(**picked)
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
-    return Ops(**picked | {"decode_step": decode_step(sources), "backends": MappingProxyType(sources)})
+    return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
 
 
 def check_kernels() -> None:
@@ -72,8 +74,8 @@ def check_kernels() -> None:
         raise ImportError(str(_problem)) from _problem
 
 
-def decode_step(sources: Mapping[str, str]) -> Callable | None:
-    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are compiled, too."""
+def decode_step(sources: dict[str, str]) -> Callable | None:
+    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
     return compiled(_cpp, "decode_few") if compiled_ones else None
@@ -94,7 +96,7 @@ def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
     backend, _, variant = choice.partition("/")
     if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
-    module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
+    module: Any = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
     if backend not in ("auto", "numpy") and module is None:
         raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():

@@ -11,15 +11,18 @@ once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 import json
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage.atomic import write_json
+from ..kernels.select import Ops
+from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
-from .params import Params
+from .kv_cache import KVCache
+from .params import Params, Shapes
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
@@ -36,16 +39,14 @@ class Adapted(NamedTuple):
     dropout: float
     key: tuple                              # of the dropout's mask
 
-    shape = property(lambda self: self.frozen.shape)
-    dtype = property(lambda self: self.frozen.dtype)
-
 
 class LoraModel:
     """A GPT whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
 
-    def __init__(self, base, rank=8, alpha=16.0, targets=TARGETS, dropout=0.0, seed=0, name=""):
+    def __init__(self, base, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
+                 dropout: float = 0.0, seed: int = 0, name: str = ""):
         """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
         check_settings(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
@@ -55,35 +56,36 @@ class LoraModel:
             if key.endswith(".a"):
                 view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / np.sqrt(len(view))
 
-    def on(self, ops, params=None):
+    def on(self, ops: Ops, params: Any = None) -> "LoraModel":
         """The same adapters on a base that runs on other ops; with its own parameters, or others."""
         other = copy(self)
         other.base, other.ops = self.base.on(ops, params), ops
         return other
 
-    def loss_and_grads(self, *args, **settings):
+    def loss_and_grads(self, *args: Any, **settings: Any) -> tuple[float, Params]:
         """As GPT.loss_and_grads; grads: Params of the adapters."""
         return type(self.base).loss_and_grads(self, *args, **settings)
 
-    def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
+    def losses(self, tokens: np.ndarray, targets: np.ndarray, ignore_index: int = -1, key: tuple | None = None,
+               lengths: list[int] | None = None) -> tuple[np.ndarray, list]:
         """As GPT.losses, with the adapters; key also draws their dropout."""
         return self.model(key).losses(tokens, targets, ignore_index, key, lengths)
 
-    def backward(self, dlosses, caches, grads=None):
+    def backward(self, dlosses: np.ndarray, caches: list, grads: Params | None = None) -> Params:
         """As GPT.backward; grads: Params of the adapters."""
         grads = grads if grads is not None else self.params.zeros_like()
         self.base.backward(dlosses, caches, Routed(grads))
         return grads
 
-    def new_cache(self, batch_size):
+    def new_cache(self, batch_size: int) -> KVCache:
         """As GPT.new_cache."""
         return self.base.new_cache(batch_size)
 
-    def decode(self, tokens, cache, rows=None, last=False):
+    def decode(self, tokens: np.ndarray, cache: KVCache, rows: Any = None, last: bool = False) -> np.ndarray:
         """As GPT.decode."""
         return self.model().decode(tokens, cache, rows, last)
 
-    def model(self, key=None):
+    def model(self, key: tuple | None = None):
         """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
         params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
         for number, name in enumerate(names):
@@ -100,16 +102,16 @@ class LoraModel:
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
         return self.base.on(self.ops, params)
 
-    def save_pretrained(self, directory, eot_token=None):
+    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
         save_adapter(self, Path(directory) / FOLDER)
 
-    def load_weights(self, directory):
+    def load_weights(self, directory: AnyPath) -> None:
         """Take the adapter that save_pretrained wrote, in place. Raises ValueError if it is of another shape."""
         self.take(Path(directory) / FOLDER)
 
-    def take(self, directory):
+    def take(self, directory: AnyPath) -> None:
         """The same for a folder with nothing but an adapter."""
         tensors, _ = read_safetensors(Path(directory) / WEIGHTS)
         wanted = peft_tensors(self)
@@ -119,7 +121,7 @@ class LoraModel:
             view[:] = tensors[peft_name(key)].T
 
 
-def check_settings(rank, alpha, targets, dropout):
+def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank must be an integer of at least 1: got {rank!r}")
     if not alpha > 0:
@@ -130,14 +132,14 @@ def check_settings(rank, alpha, targets, dropout):
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
 
-def adapted_names(base, targets):
+def adapted_names(base, targets: Sequence[str]) -> list[str]:
     """h.0.attn.c_attn, ... in reading order."""
     return [f"h.{i}.{target}" for i in range(base.config.n_layer) for target in TARGETS if target in targets]
 
 
-def adapter_shapes(base, rank, targets):
+def adapter_shapes(base, rank: int, targets: Sequence[str]) -> Shapes:
     """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}"""
-    shapes = {}
+    shapes: Shapes = {}
     for name in adapted_names(base, targets):
         inputs, outputs = base.params[f"{name}.weight"].shape
         shapes |= {f"{name}.a": (inputs, rank), f"{name}.b": (rank, outputs)}
@@ -148,27 +150,27 @@ class Routed:
     """Where the model's backward adds what: for an Adapted weight its adapter's pair (da, db); of everything frozen no
     gradient is wanted, so it is not computed."""
 
-    def __init__(self, grads):
+    def __init__(self, grads: Params):
         self.grads = grads
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         key = name.removesuffix(".weight")
         return (self.grads[f"{key}.a"], self.grads[f"{key}.b"]) if f"{key}.a" in self.grads.views else None
 
 
 # ---- PEFT's files ----
 
-def peft_name(key):
+def peft_name(key: str) -> str:
     """h.0.attn.c_attn.a -> base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"""
     return f"{PEFT}{key[:-1]}lora_{key[-1].upper()}.weight"
 
 
-def peft_tensors(adapter):
+def peft_tensors(adapter: LoraModel) -> dict[str, np.ndarray]:
     """{PEFT's name: array}: its matrices are the transposes of ours, (r, I) and (J, r)."""
     return {peft_name(key): np.ascontiguousarray(view.T) for key, view in adapter.params.items()}
 
 
-def save_adapter(adapter, directory):
+def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
     """Write adapter_config.json and adapter_model.safetensors."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -179,7 +181,7 @@ def save_adapter(adapter, directory):
     write_json(directory / CONFIG, config, indent=2)
 
 
-def load_adapter(base, directory):
+def load_adapter(base, directory: AnyPath) -> LoraModel:
     """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
     with open(Path(directory) / CONFIG, encoding="utf-8") as file:
         config = json.load(file)

@@ -14,12 +14,16 @@ NumPy or on compiled kernels, in float32 or float64, and weights may be of any t
 """
 import math
 from collections import namedtuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..config import GPTConfig
-from ..kernels.select import select
+from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
+from ..storage.atomic import AnyPath
 from .kv_cache import KVCache, joined
 from .packing import apart
 from .params import Params, gpt_shapes, layer, linear, matrix
@@ -27,6 +31,8 @@ from .pretrained import read_model, write_model
 from .quantized import default_ops, is_quantized, quantize, read_quantized
 from .weights import ops_for, read_dequantized
 
+Array = np.ndarray
+Key = tuple[int, int, int]                                                   # (seed, step, micro), of dropout's masks
 FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs of training
 
 
@@ -39,37 +45,39 @@ Activations = namedtuple("Activations", "ops shape embedding embedding_drop ln_1
 class GPT:
     """A GPT-2: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
 
-    def __init__(self, config=GPTConfig(), seed=0, dtype=np.float32, ops=None, params=None):
+    def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
+                 ops: Ops | None = None, params: Any = None):
         """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
         self.config, self.names = config, tuple(gpt_shapes(config))        # in reading order
         self.params = params if params is not None else initialise(config, seed, dtype)
         self.ops = ops_for(self.params, ops or select("auto"))
         self.chunked_prefill = read_dequantized(self.ops, self.params["wte.weight"])
 
-    def on(self, ops, params=None):
+    def on(self, ops: Ops, params: Any = None) -> "GPT":
         """The same GPT on other ops; with its own parameters, or others."""
         return GPT(self.config, ops=ops, params=self.params if params is None else params)
 
     @classmethod
-    def from_pretrained(cls, directory, ops=None, dtype=np.float32, weights=None):
+    def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
+                        weights: str | None = None) -> "GPT":
         """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers.
 
         weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantized.py);
         default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
         """
         if is_quantized(directory):
-            config, params = read_quantized(directory)
-            model = cls(config, ops=ops, params=params)
+            config, matrices = read_quantized(directory)
+            model = cls(config, ops=ops, params=matrices)
             return model if weights in (None, "int8") else quantize(model, weights)
         config, params = read_model(directory, dtype if weights is None else np.float32)
         model = cls(config, ops=ops or default_ops(weights), params=params)
         return model if weights is None else quantize(model, weights)
 
-    def save_pretrained(self, directory, eot_token=None):
+    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
         write_model(directory, self.config, self.params, eot_token)
 
-    def load_weights(self, directory):
+    def load_weights(self, directory: AnyPath) -> None:
         """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
         config, params = read_model(directory, self.params.flat.dtype)
         changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
@@ -78,16 +86,18 @@ class GPT:
         self.params.flat[:] = params.flat
 
     @property
-    def takes_weight_copy(self):
+    def takes_weight_copy(self) -> bool:
         """Do all its GEMMs multiply in bfloat16, so that they may read a copy of the weights in that type?"""
         return {self.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")} == {"cpu/bf16"}
 
-    def forward(self, tokens):
+    def forward(self, tokens: Array) -> tuple[Array, tuple]:
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
         x, caches = self.hidden(tokens)
         return self.ops.head(x, self.params["wte.weight"]), (x, caches)         # (B, T, C) @ (C, V)
 
-    def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None, lengths=None):
+    def loss_and_grads(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
+                       grads: Params | None = None, count: int | None = None,
+                       lengths: list[int] | None = None) -> tuple[float, Params]:
         """Mean loss over the valid targets, and the gradient of every parameter.
 
         tokens, targets: (B, T) int; targets equal to ignore_index do not count. key: (seed, step, micro) for
@@ -101,7 +111,8 @@ class GPT:
         dlosses = np.full(losses.shape, 1 / count, losses.dtype)
         return float(losses.sum()) / count, self.backward(dlosses, caches, grads)
 
-    def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
+    def losses(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
+               lengths: list[int] | None = None) -> tuple[Array, list]:
         """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), caches.
 
         With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
@@ -116,7 +127,8 @@ class GPT:
             x.reshape(-1, x.shape[-1]), matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
         return losses, [activations, head]
 
-    def hidden(self, tokens, key=None, lengths=None):
+    def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None) -> tuple[Array,
+                                                                                                       Activations]:
         """The residual stream after ln_f: tokens (B, T) -> x (B, T, C), Activations. With a key, dropout is on."""
         p, n_head, eps = self.params, self.config.n_head, self.config.layer_norm_epsilon
         ops = self.ops if lengths is None else apart(self.ops, lengths)
@@ -137,7 +149,7 @@ class GPT:
             blocks.append(Block(qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, next_norm))
         return a, Activations(ops, a.shape, embedding, embedding_drop, ln_1, blocks)
 
-    def backward(self, dlosses, caches, grads=None):
+    def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line.
 
         Each op adds to the gradients of its parameters, which is why tied weights work. The caches are used up: each is
@@ -147,7 +159,7 @@ class GPT:
         da, _ = caches[0].ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
         return self.hidden_backward(da, caches.pop(), g)
 
-    def hidden_backward(self, da, activations, g):
+    def hidden_backward(self, da: Array, activations: Activations, g: Params) -> Params:
         """da, the gradient of what `hidden` returned -> g, with the gradients added."""
         ops, dx, da = activations.ops, None, da.reshape(activations.shape)      # (B*T, C) -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
@@ -166,11 +178,11 @@ class GPT:
         ops.embedding_backward(dx, activations.embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
 
-    def norms_after_blocks(self):
+    def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
         return [f"h.{i}.ln_1" for i in range(1, self.config.n_layer)] + ["ln_f"]
 
-    def dropout_at(self, key):
+    def dropout_at(self, key: Key | None) -> Callable:
         """A function (x, site) -> x, cache that drops with the mask of this key and site, or does nothing."""
         if key is None or self.config.dropout == 0:
             return lambda x, site: (x, None)
@@ -178,14 +190,14 @@ class GPT:
         sites = 2 * self.config.n_layer + 1
         return lambda x, site: self.ops.dropout_forward(x, self.config.dropout, (seed, step, micro * sites + site))
 
-    def undrop(self, dout, cache):
+    def undrop(self, dout: Array, cache: tuple | None) -> Array:
         return dout if cache is None else self.ops.dropout_backward(dout, cache)
 
-    def new_cache(self, batch_size):
+    def new_cache(self, batch_size: int) -> KVCache:
         """An empty KV cache for `decode`, with room for batch_size sequences."""
         return KVCache(self.config, batch_size, self.params["ln_f.weight"].dtype)
 
-    def decode(self, tokens, cache, rows=None, last=False):
+    def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
 
         Row b of tokens goes on with row rows[b] of the cache (default: all, in order), which grows by T; rows may hold
@@ -218,7 +230,7 @@ class GPT:
         x, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), eps)
         return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
 
-    def decode_few(self, tokens, cache, rows, last):
+    def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
         """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
         (B, T), starts = tokens.shape, cache.lengths[rows]
         weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
@@ -235,12 +247,12 @@ class GPT:
         return joined(found, axis=0)
 
 
-def pieces(n, size):
+def pieces(n: int, size: int) -> list[slice]:
     """Slices that cut range(n) into pieces of `size`."""
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
-def embed(ops, p, tokens, starts):
+def embed(ops: Ops, p: Mapping, tokens: Array, starts: Array) -> Array:
     """Token and position embeddings of rows that start at different positions: tokens (B, T) -> (B, T, C)."""
     wte, wpe = p["wte.weight"], p["wpe.weight"]
     if np.all(starts == starts[0]):
@@ -249,7 +261,7 @@ def embed(ops, p, tokens, starts):
                            for b, start in enumerate(starts)])
 
 
-def initialise(config, seed, dtype):
+def initialise(config: GPTConfig, seed: int, dtype: DTypeLike) -> Params:
     """GPT-2's initialisation: matrices normal with deviation 0.02, LayerNorm at identity, biases zero.
 
     The two projections that add to the residual stream are shrunk by sqrt(2 * n_layer), so that its variance does not
@@ -267,7 +279,7 @@ def initialise(config, seed, dtype):
     return params
 
 
-def check_tokens(tokens):
+def check_tokens(tokens: object) -> None:
     """Raise ValueError unless tokens is an array (B, T) with at least one token; the embedding checks their values."""
     if not isinstance(tokens, np.ndarray):
         raise ValueError(f"tokens must be an array of integers: got {type(tokens).__name__}")

@@ -1,7 +1,12 @@
 """The KV cache: keys and values of the tokens seen so far, so that decoding computes only those of the new ones."""
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
+from ..config import GPTConfig
+from ..kernels.select import Ops
 from ..ops.attention import split_heads
+
+Array = np.ndarray
 
 
 class KVCache:
@@ -10,28 +15,28 @@ class KVCache:
     keys, values: (n_layer, B, NH, block_size, HS), of which the first lengths[b] tokens of row b are filled.
     """
 
-    def __init__(self, config, batch_size, dtype):
+    def __init__(self, config: GPTConfig, batch_size: int, dtype: DTypeLike):
         shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
         self.n_head, self.batch_size = config.n_head, batch_size
         self.lengths = np.zeros(batch_size, np.int64)
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Tokens in the longest row; in every row, where all grow together."""
         return int(self.lengths.max(initial=0))
 
-    def truncate(self, length):
+    def truncate(self, length: int | list[int] | np.ndarray) -> None:
         """Forget every token from position `length` on: an int for all rows, or one for each. Shorter rows stay."""
         if np.any(np.asarray(length) < 0):
             raise ValueError(f"length must be at least 0: got {length}")
         np.minimum(self.lengths, length, out=self.lengths)
 
-    def reset(self, row):
+    def reset(self, row: int | list[int]) -> None:
         """Empty a row (or several), for another sequence."""
         self.lengths[row] = 0
 
-    def check_rows(self, rows, count):
+    def check_rows(self, rows: ArrayLike | None, count: int) -> np.ndarray:
         """rows as an array of `count` different rows of the cache. Raises ValueError."""
         if rows is None:
             if count != self.batch_size:
@@ -44,7 +49,7 @@ class KVCache:
             raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {[*rows]}")
         return rows
 
-    def attend(self, ops, layer, rows, qkv):
+    def attend(self, ops: Ops, layer: int, rows: np.ndarray, qkv: np.ndarray) -> np.ndarray:
         """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
         T, out = qkv.shape[1], []
         q, k, v = split_heads(qkv, self.n_head)                                 # each (B, NH, T, HS)
@@ -55,11 +60,11 @@ class KVCache:
         return joined(out, axis=0)
 
 
-def joined(arrays, axis):
+def joined(arrays: list[np.ndarray], axis: int) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
 
 
-def spans(rows, ends):
+def spans(rows: np.ndarray, ends: np.ndarray) -> list[tuple[slice, slice, int]]:
     """(slice of the batch, slice of the cache, end): all rows at once if they stand and end together, or each alone."""
     if np.all(ends == ends[0]) and np.all(np.diff(rows) == 1):
         return [(slice(None), slice(rows[0], rows[0] + len(rows)), ends[0])]

@@ -2,8 +2,10 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..kernels.select import select
+from ..kernels.select import Ops, select
+from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .gpt2 import GPT
 from .pretrained import CONFIG, read_json
@@ -11,13 +13,14 @@ from .pretrained import CONFIG, read_json
 FAMILIES = {"gpt2": GPT}                # model_type of config.json -> class
 
 
-def load_model(directory, ops=None, dtype=np.float32, weights=None):
+def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
+               weights: str | None = None) -> GPT:
     """The model of a directory, ours or of transformers, by its config.json's model_type; see GPT.from_pretrained."""
     model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
     return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
 
 
-def load(directory, backend="auto", dtype=np.float32):
+def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[GPT, Tokenizer]:
     """(model, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
 
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.

@@ -4,23 +4,28 @@ So `GPT2LMHeadModel.from_pretrained(directory)` opens ours, and we open theirs.
 """
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..config import GPTConfig
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
 from .params import Params, gpt_shapes
 
+Array = np.ndarray
+
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-LAYOUT = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
+LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
                    "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
 OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
-SUPPORTED = {   # key: the values whose meaning we compute; the first is what an absent key means
+SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),   # one formula, two names
     "scale_attn_weights": (True,),
@@ -31,7 +36,7 @@ SUPPORTED = {   # key: the values whose meaning we compute; the first is what an
 }
 
 
-def write_model(directory, config, params, eot_token=None):
+def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token: int | None = None) -> None:
     """Write `config.json` and `model.safetensors` as transformers does. The directory is made if need be.
 
     params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos.
@@ -41,10 +46,10 @@ def write_model(directory, config, params, eot_token=None):
     if params.shapes != gpt_shapes(config):
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(gpt_shapes(config), params.shapes))
-    write_directory(directory, params, hugging_face_config(config, params.flat.dtype, eot_token))
+    write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
 
 
-def write_directory(directory, tensors, settings):
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict) -> None:
     """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,7 @@ def write_directory(directory, tensors, settings):
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 
-def read_model(directory, dtype=np.float32):
+def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig, Params]:
     """Read a directory of ours or of transformers' `save_pretrained`; returns (GPTConfig, Params of `dtype`).
 
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
@@ -64,7 +69,7 @@ def read_model(directory, dtype=np.float32):
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config(settings, directory / CONFIG)
-    tensors = strip_names(read_tensors(directory), directory)
+    tensors = read_tensors(directory)
     check_head(tensors, settings, directory)
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
@@ -78,7 +83,7 @@ def read_model(directory, dtype=np.float32):
 
 # config.json
 
-def hugging_face_config(config, dtype, eot_token):
+def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
@@ -89,7 +94,7 @@ def hugging_face_config(config, dtype, eot_token):
     }
 
 
-def parse_config(settings, path):
+def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
     for key, allowed in SUPPORTED.items():
         if settings.get(key, allowed[0]) not in allowed:
@@ -110,7 +115,19 @@ def parse_config(settings, path):
 
 # model.safetensors
 
-def read_tensors(directory):
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a model, names without "transformer.", masks left out."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in read_shards(directory).items():
+        short = name.removeprefix(PREFIX)
+        if short in tensors:
+            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
+        if not BUFFERS.fullmatch(short):
+            tensors[short] = array
+    return tensors
+
+
+def read_shards(directory: Path) -> dict[str, np.ndarray]:
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
     if (directory / MODEL).exists():
         return read_safetensors(directory / MODEL)[0]
@@ -129,41 +146,30 @@ def read_tensors(directory):
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
-def is_file_name(name):
+def is_file_name(name: object) -> bool:
     """One step and no more: neither ../x, /x, C:\\x nor x/y leads out of the directory."""
     return (isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) < 256
             and name.isprintable() and not set(name) & set("/\\:"))
 
 
-def pickled(directory):
+def pickled(directory: Path) -> str:
     """The end of an error where the weights are there, but in a form that can run code when it is opened."""
     if not (directory / "pytorch_model.bin").exists():
         return ""
     return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
 
 
-def strip_names(tensors, directory):
-    """Names without "transformer.", masks left out."""
-    stripped = {}
-    for name, array in tensors.items():
-        short = name.removeprefix(PREFIX)
-        if short in stripped:
-            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
-        if not BUFFERS.fullmatch(short):
-            stripped[short] = array
-    return stripped
-
-
-def check_head(tensors, settings, directory):
+def check_head(tensors: dict[str, Array], settings: dict[str, Any], directory: Path) -> None:
     """The output head must be the token embedding. Takes it out of `tensors`."""
     head = tensors.pop(HEAD, None)
     if head is None and settings.get("tie_word_embeddings", True) is not True:
         raise ValueError(f"{directory / CONFIG}: tie_word_embeddings is not true: untied heads are not supported")
-    if head is not None and not np.array_equal(head, tensors.get("wte.weight"), equal_nan=True):
+    wte: Any = tensors.get("wte.weight")
+    if head is not None and not np.array_equal(head, wte, equal_nan=True):
         raise ValueError(f"{directory}: {HEAD} differs from wte.weight: untied heads are not supported")
 
 
-def check_tensors(tensors, config, directory):
+def check_tensors(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
     """Exactly the parameters that `config` asks for, in their shapes, of floating point."""
     check_shapes(tensors, config, directory)
     for name, array in tensors.items():
@@ -171,7 +177,7 @@ def check_tensors(tensors, config, directory):
             raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected floating point")
 
 
-def check_shapes(tensors, config, directory):
+def check_shapes(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
     """The layers are counted before a list of names is made for a mistyped billion of them."""
     if config.n_layer > len(tensors):
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
@@ -180,15 +186,15 @@ def check_shapes(tensors, config, directory):
         raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
 
 
-def differences(expected, found, limit=10):
+def differences(expected: dict[str, Any], found: dict[str, Any], limit: int = 10) -> str:
     """The lines of an error: each name whose shape differs, with both shapes."""
     lines = [f"  {name}: expected {expected.get(name, 'nothing of that name')}, found {found.get(name, 'none')}"
              for name in expected | found if expected.get(name) != found.get(name)]
     return "\n".join(lines[:limit] + [f"  and {len(lines) - limit} more"] * (len(lines) > limit))
 
 
-def read_json(path):
+def read_json(path: Path) -> dict:
     """A JSON object from a file. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: expected a checkpoint directory that holds it")
-    return parse_json_object(path.read_bytes(), path)
+    return parse_json_object(path.read_bytes(), str(path))

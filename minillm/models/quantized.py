@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels.select import choices, select
+from ..config import GPTConfig
+from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
+from ..storage.atomic import AnyPath
 from .params import Params, gpt_shapes
-from .pretrained import (CONFIG, check_shapes, hugging_face_config, parse_config, read_json, read_tensors, strip_names,
-                         write_directory)
+from .pretrained import CONFIG, check_shapes, parse_config, read_json, read_tensors, settings_of, write_directory
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -36,7 +37,7 @@ class Quantized(NamedTuple):
     scales: np.ndarray | None
 
 
-def quantize(model, weights="int8", group=0):
+def quantize(model, weights: str = "int8", group: int = 0):
     """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
 
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
@@ -52,22 +53,22 @@ def quantize(model, weights="int8", group=0):
     return model.on(model.ops, params)
 
 
-def default_ops(weights):
+def default_ops(weights: str | None) -> Ops:
     """What a model loaded in this form runs on: for bfloat16, the prefill's GEMMs may be in bfloat16, too."""
     return select("cpu/bf16" if weights == "bfloat16" and "cpu/bf16" in choices("linear") else "auto")
 
 
-def is_quantized_matrix(name, array):
+def is_quantized_matrix(name: str, array: np.ndarray) -> bool:
     """Matrices of GEMMs are; position embeddings are added, a row at a time."""
     return array.ndim == 2 and name != "wpe.weight"
 
 
-def gemm_layout(name, array):
+def gemm_layout(name: str, array: np.ndarray) -> np.ndarray:
     """A matrix as decoding's GEMMs read it, (K, N): the embedding (V, C) is transposed. And back."""
     return np.ascontiguousarray(array.T) if name == WTE else array
 
 
-def to_int8(matrix, group=0):
+def to_int8(matrix: np.ndarray, group: int = 0) -> Quantized:
     """matrix (K, N) float32 -> Quantized int8, by groups of `group` rows (0: all K)."""
     K, N = matrix.shape
     groups = matrix.reshape(-1, group or K, N)                          # (G, group, N)
@@ -76,12 +77,12 @@ def to_int8(matrix, group=0):
     return Quantized(np.clip(np.rint(groups / safe[:, None]), -127, 127).astype(np.int8).reshape(K, N), scales)
 
 
-def to_bfloat16(matrix):
+def to_bfloat16(matrix: np.ndarray) -> Quantized:
     """matrix (K, N) float32 -> Quantized bfloat16."""
     return Quantized(bfloat16_bits(matrix), None)
 
 
-def dequantized(matrix, columns=slice(None)):
+def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
     """The float32 matrix (K, N), or some columns of it, that a Quantized one stands for; a plain array is itself."""
     if not isinstance(matrix, Quantized):
         return matrix
@@ -102,7 +103,7 @@ def dequantized_model(model):
     return model.on(model.ops, params)
 
 
-def gathered(wte, tokens):
+def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows (U, C) of the embedding that tokens name, and tokens as places among them."""
     V = wte.values.shape[1]
     if tokens.dtype.kind not in "iu":
@@ -115,7 +116,7 @@ def gathered(wte, tokens):
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory, model, eot_token=None):
+def save_quantized(directory: AnyPath, model, eot_token: int | None = None) -> None:
     """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
@@ -123,15 +124,15 @@ def save_quantized(directory, model, eot_token=None):
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], int8 = value.scales, True
     method = {METHOD: {"quant_method": "minillm", "bits": 8}} if int8 else {"dtype": "bfloat16"}
-    write_directory(directory, tensors, hugging_face_config(model.config, np.float32, eot_token) | method)
+    write_directory(directory, tensors, settings_of(model.config, np.float32, eot_token) | method)
 
 
-def is_quantized(directory):
+def is_quantized(directory: AnyPath) -> bool:
     """Did `save_quantized` write int8 here?"""
     return (read_json(Path(directory) / CONFIG).get(METHOD) or {}) == {"quant_method": "minillm", "bits": 8}
 
 
-def read_quantized(directory):
+def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     """(GPTConfig, {name: Quantized or array}) of a directory with int8 weights.
 
     Raises FileNotFoundError, and ValueError naming the tensor that is wrong.
@@ -139,7 +140,7 @@ def read_quantized(directory):
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config({key: value for key, value in settings.items() if key != METHOD}, directory / CONFIG)
-    tensors = strip_names(read_tensors(directory), directory)
+    tensors = read_tensors(directory)
     check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
                     checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
@@ -169,7 +170,7 @@ def checked(directory, name, array, dtype):
     return np.array(array)
 
 
-def check_form(weights, group, config):
+def check_form(weights: str, group: int, config: GPTConfig) -> None:
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
     if group and weights != "int8":

@@ -7,15 +7,17 @@
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
 from collections import namedtuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from ..ops import mlp
+from ..kernels.select import Ops
 from .adapted import Adapted
 from .quantized import Quantized, dequantized, gathered
 
 
-def ops_for(params, ops):
+def ops_for(params: Mapping, ops: Ops) -> Ops:
     """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them."""
     types = set(map(type, params.values()))
     ops = for_quantized(ops) if Quantized in types else ops
@@ -24,7 +26,7 @@ def ops_for(params, ops):
 
 # ---- Quantized: what reads prompts, evaluates, and defines what the compiled step must give ----
 
-def for_quantized(ops):
+def for_quantized(ops: Ops) -> Ops:
     """The namespace `ops`, whose GEMMs dequantize a Quantized matrix first."""
     def embedding_forward(tokens, wte, wpe, start=0):
         if isinstance(wte, Quantized):
@@ -51,16 +53,16 @@ def for_quantized(ops):
                         decode_step=ops.decode_step)
 
 
-def operand(ops, op, weight):
+def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
     """A weight as an op of this namespace takes it: by its bits where that multiplies in bfloat16, else float32."""
     return weight.values if read_as_bits(ops, op, weight) else dequantized(weight)
 
 
-def read_as_bits(ops, op, weight):
+def read_as_bits(ops: Ops, op: str, weight: Quantized | np.ndarray) -> bool:
     return isinstance(weight, Quantized) and weight.scales is None and ops.backends[op] == "cpu/bf16"
 
 
-def read_dequantized(ops, weight):
+def read_dequantized(ops: Ops, weight: Quantized | np.ndarray) -> bool:
     """Would a GEMM dequantize this weight? That costs more than most prompts: a chunked prefill is cheaper."""
     return isinstance(weight, Quantized) and not read_as_bits(ops, "linear", weight)
 
@@ -70,7 +72,7 @@ def read_dequantized(ops, weight):
 AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran on an Adapted weight: its type tells
 
 
-def for_adapted(ops):
+def for_adapted(ops: Ops) -> Ops:
     """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
     def linear_forward(x, weight, bias):
         if not isinstance(weight, Adapted):
@@ -84,17 +86,21 @@ def for_adapted(ops):
             return ops.lora_linear_backward(dout, cache.cache, into[0])
         return ops.linear_backward(dout, cache, into)
 
-    parts = ops._replace(linear_forward=linear_forward, linear_backward=linear_backward)
-
     def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
         if not isinstance(fc_weight, Adapted) and not isinstance(proj_weight, Adapted):
             return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
-        out, cache = mlp.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=parts)
-        return out, AdaptedCache(cache)
+        h, fc = linear_forward(x, fc_weight, fc_bias)
+        a, gelu = ops.gelu_forward(h)
+        out, proj = linear_forward(a, proj_weight, proj_bias)
+        return out, AdaptedCache((fc, gelu, proj))
 
     def mlp_backward(dout, cache, into):
-        if isinstance(cache, AdaptedCache):
-            return mlp.mlp_backward(dout, cache.cache, into=into, ops=parts)
-        return ops.mlp_backward(dout, cache, into=into)
+        if not isinstance(cache, AdaptedCache):
+            return ops.mlp_backward(dout, cache, into=into)
+        fc, gelu, proj = cache.cache
+        da, *dproj = linear_backward(dout, proj, into[2:])
+        dx, *dfc = linear_backward(ops.gelu_backward(da, gelu), fc, into[:2])
+        return dx, *dfc, *dproj
 
-    return parts._replace(mlp_forward=mlp_forward, mlp_backward=mlp_backward)
+    return ops._replace(linear_forward=linear_forward, linear_backward=linear_backward, mlp_forward=mlp_forward,
+                        mlp_backward=mlp_backward)

@@ -5,6 +5,7 @@ of both are made chunk by chunk, as in linear_cross_entropy, and the student's g
 stream at once, so that never more than 256 rows of V logits are alive. The teacher runs forward only.
 """
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def distillation_grads(student, teacher, tokens, targets, temperature, weight, k
     return loss
 
 
-def distill_step(teacher, temperature=1.0, weight=0.9):
+def distill_step(teacher, temperature: float = 1.0, weight: float = 0.9) -> Callable:
     """The step for `train`: the student learns from the teacher and from the text. Source: Hinton et al. 2015."""
     def step(student, optimizer, data, config, state):
         started, grads = time.perf_counter(), optimizer.zero_grads()

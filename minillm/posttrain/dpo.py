@@ -10,6 +10,7 @@ preference optimization", arXiv 2404.19733).
 """
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,7 +24,7 @@ DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
 class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
-    def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
+    def __init__(self, preferences: list, block_size: int, pairs: int, seed: int = 0, share: float = SHARE):
         """preferences: list of Preference; a pair is dropped when an answer does not fit the context window. pairs: in
         a micro-batch.
 
@@ -33,7 +34,8 @@ class PreferenceData:
         whole = [p for p in preferences if all(len(example.ids) <= block_size + 1 for example in p)]
         self.dropped = len(preferences) - len(whole)
         self.preferences, self.held_out = split(whole, share, seed)
-        self.pairs, self.seed, self.reference = min(pairs, len(self.preferences)), seed, None
+        self.pairs, self.seed = min(pairs, len(self.preferences)), seed
+        self.reference: dict | None = None
         self.fingerprint = hashlib.blake2b(repr(self.preferences).encode(), digest_size=16).hexdigest()
 
     def refer_to(self, model):
@@ -42,13 +44,13 @@ class PreferenceData:
         self.reference = model and {name: np.concatenate([logps(model, pairs[i:i + 1])[0] for i in range(len(pairs))])
                                     for name, pairs in everything.items()}
 
-    def chosen_for(self, batch):
+    def chosen_for(self, batch: int) -> list[int]:
         """The numbers of the pairs of a batch, counted over all steps: every pair once an epoch, in a random order."""
         first = batch * self.pairs
         return [int(self.order(i // len(self.preferences))[i % len(self.preferences)])
                 for i in range(first, first + self.pairs)]
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.preferences))
 
     def reference_of(self, part, numbers):
@@ -62,7 +64,7 @@ def logps(model, preferences, key=None):
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
     batch = packed([example for pair in preferences for example in pair])
     losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
-    starts = np.cumsum([0, *batch.lengths[:-1]])
+    starts = np.cumsum([0, *batch.lengths])[:-1]                 # type: ignore[misc]
     return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
@@ -90,7 +92,7 @@ def preference_backward(dlosses, model, state, grads):
     return logps_backward(np.stack([dchosen - weights * dlosses, drejected], 1).ravel(), model, forward, grads)
 
 
-def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
+def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError: nll_weight below 0."""
     if not nll_weight >= 0:
         raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
@@ -109,7 +111,7 @@ def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
     return step
 
 
-def validate_dpo(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
+def validate_dpo(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
     def validate(model, data, config, state, run, eot_token):
         losses, right = [], []

@@ -40,8 +40,8 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
-    model = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    learner = adapters(model, tokenizer, base, out, lora, config, say)
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
@@ -61,8 +61,8 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
-    model, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]

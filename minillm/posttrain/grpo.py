@@ -9,6 +9,7 @@ are all alike teaches nothing; its advantages are zero.
 """
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SMALL = 1e-4           # added to the deviation, as in the paper's implementatio
 class RewardData:
     """Prompts with a reward for `train`: what `grpo_step` and `validate_reward` need."""
 
-    def __init__(self, task, tokenizer, prompts, group, max_new_tokens, seed=0):
+    def __init__(self, task, tokenizer, prompts: int, group: int, max_new_tokens: int, seed: int = 0):
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
         that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
 
@@ -50,11 +51,12 @@ class RewardData:
         return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
 
 
-def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.0):
+def sample_group(model, prompt: list[int], count: int, max_new_tokens: int, stop: int | None, key: tuple[int, ...],
+                 temperature: float = 1.0) -> list[list[int]]:
     """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
     cache, sampling = model.new_cache(count), Sampling(temperature)
     logits = model.decode(np.tile(np.array(prompt), (count, 1)), cache)[:, -1]              # (G, V)
-    answers = [[] for _ in range(count)]
+    answers: list[list[int]] = [[] for _ in range(count)]
     for position in range(max_new_tokens):
         rng = np.random.default_rng((*key, position))
         tokens = [draw(distribution(row, sampling), rng) for row in logits]
@@ -67,12 +69,12 @@ def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.
     return answers
 
 
-def advantages_of(rewards):
+def advantages_of(rewards: np.ndarray) -> np.ndarray:
     """rewards (P, G) -> (P, G): above or below the group's mean, in its deviations."""
     return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + SMALL)
 
 
-def packed_answers(prompts, answers):
+def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
     """A packed row, one document an answer, of which the answers' tokens are learned: a Batch."""
     tokens, targets, lengths = [], [], []
     for prompt, answer in zip(prompts, answers):
@@ -82,7 +84,7 @@ def packed_answers(prompts, answers):
     return Batch(np.array([tokens]), np.array([targets]), lengths)
 
 
-def grpo_step(reference, clip=0.2, beta=0.04, updates=1):
+def grpo_step(reference, clip: float = 0.2, beta: float = 0.04, updates: int = 1) -> Callable:
     """The step for `train`: sample, score, then `updates` gradient steps on the same answers. reference: a GPT."""
     def step(model, optimizer, data, config, state):
         started = time.perf_counter()
@@ -129,7 +131,7 @@ def validate_reward(model, data, config, state, run, eot_token):
     return keep_best(model, state, run, eot_token, {"val_loss": -reward, "val_reward": reward})
 
 
-def mean_reward(model, data):
+def mean_reward(model, data: RewardData) -> float:
     """Mean reward of the likeliest answer to each problem held out."""
     rewards = []
     for number in data.task.held_out:

@@ -6,6 +6,7 @@ them weighs little: the gradient is that of one big batch, however it was packed
 """
 import hashlib
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +20,8 @@ SHARE = 0.1           # of the records, held out for validation
 class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
-    def __init__(self, examples, tokenizer, block_size, row_tokens, seed=0, accumulate=1, share=SHARE):
+    def __init__(self, examples: list[Example], tokenizer, block_size: int, row_tokens: int, seed: int = 0,
+                 accumulate: int = 1, share: float = SHARE):
         """examples: list of Example; those longer than the context window lose their end. row_tokens: a row's limit.
 
         Raises ValueError when too few examples are left to train and to validate.
@@ -31,10 +33,10 @@ class ChatData:
         self.validation_tokens = sum(map(len, learned))
         self.validation_bytes = sum(len(tokenizer.decode_bytes(ids)) for ids in learned)
         self.fingerprint = hashlib.blake2b(repr(self.examples).encode(), digest_size=16).hexdigest()
-        self.rows_of_epoch = lru_cache(2)(self.rows_of_epoch)
+        self.rows_of_epoch = lru_cache(2)(self.rows_of_epoch)                            # type: ignore[method-assign]
         self.ends = [0]                                  # rows in all epochs before epoch e
 
-    def batch(self, step, micro=0):
+    def batch(self, step: int, micro: int = 0) -> Batch:
         """The conversations of one packed row, a Batch."""
         index = step * self.accumulate + micro
         while index >= self.ends[-1]:
@@ -42,26 +44,26 @@ class ChatData:
         epoch = bisect_right(self.ends, index) - 1
         return packed([self.examples[i] for i in self.rows_of_epoch(epoch)[index - self.ends[epoch]]])
 
-    def rows_of_epoch(self, epoch):
+    def rows_of_epoch(self, epoch: int) -> list[list[int]]:
         """Every example once, in a random order, as rows of at most row_tokens: [[number of an example, ...], ...]."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.examples)).tolist()
         return rows(order, [len(e.ids) - 1 for e in self.examples], self.row_tokens)
 
-    def validation(self):
+    def validation(self) -> Iterator[Batch]:
         """Iterator of packed rows over the examples held out."""
         lengths = [len(e.ids) - 1 for e in self.held_out]
         for row in rows(range(len(self.held_out)), lengths, self.row_tokens):
             yield packed([self.held_out[i] for i in row])
 
 
-def fit(examples, block_size):
+def fit(examples: list[Example], block_size: int) -> tuple[int, list[Example]]:
     """(number dropped, examples of at most block_size + 1 tokens that still have one to learn)."""
     cut = [Example(e.ids[:block_size + 1], e.learned[:block_size + 1]) for e in examples]
     fitting = [e for e in cut if any(e.learned[1:])]
     return len(examples) - len(fitting), fitting
 
 
-def split(records, share, seed):
+def split(records: list, share: float, seed: int) -> tuple[list, list]:
     """(to train on, to validate on): at least one of each."""
     if len(records) < 2:
         raise ValueError("at least 2 records that fit the context are needed, to train and to validate: "
@@ -71,9 +73,10 @@ def split(records, share, seed):
     return [records[i] for i in sorted(order[held_out:])], [records[i] for i in sorted(order[:held_out])]
 
 
-def rows(order, lengths, limit):
+def rows(order: Iterable[int], lengths: list[int], limit: int) -> list[list[int]]:
     """Cut a sequence of documents into rows of at most `limit` tokens (one document may fill a row by itself)."""
-    cut, size = [[]], 0
+    cut: list[list[int]] = [[]]
+    size = 0
     for i in order:
         if cut[-1] and size + lengths[i] > limit:
             cut.append([])
@@ -83,7 +86,7 @@ def rows(order, lengths, limit):
     return cut
 
 
-def packed(examples):
+def packed(examples: list[Example]) -> Batch:
     """Several examples side by side in one row, a Batch."""
     tokens, targets = zip(*(e.arrays() for e in examples))
     return Batch(np.concatenate(tokens)[None], np.concatenate(targets)[None], [len(part) for part in tokens])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ class StoryRun:
         self.held_out: dict[str, list[str]] = {}
 
     def train(self, stage: str, model: GPT, data: object, config: TrainConfig, eot_token: int | None,
-              **kwargs: object) -> dict:
+              **kwargs: Any) -> dict:
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
         progress = Progress(stage, "step")
         state = train(model, data, replace(config, seed=self.seed, backend=self.backend), self.out / stage, eot_token,
@@ -316,7 +317,7 @@ class Padded:
     def batch(self, step: int, micro: int = 0) -> Batch:
         """tokens, targets (B, T)."""
         tokens, targets, lengths = self.data.batch(step, micro)
-        return Batch(unpacked(tokens, lengths, 0), unpacked(targets, lengths, -1))
+        return Batch(unpacked(tokens, lengths or [], 0), unpacked(targets, lengths or [], -1))
 
 
 def unpacked(row: np.ndarray, lengths: Sequence[int], filler: int) -> np.ndarray:

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .atomic import sync_directory
+from .atomic import AnyPath, sync_directory
 
 
-def replace_directory(path: str | Path, fill: Callable[[Path], object]) -> None:
+def replace_directory(path: AnyPath, fill: Callable[[Path], None]) -> None:
     """Replace the directory `path`, as a whole, by what `fill(directory)` writes into an empty one.
 
     A kill or a crash at any moment leaves the old or the new directory, complete and on the disk; call
@@ -37,7 +37,7 @@ def replace_directory(path: str | Path, fill: Callable[[Path], object]) -> None:
         raise
 
 
-def recover_directory(path: str | Path) -> None:
+def recover_directory(path: AnyPath) -> None:
     """Undo an interrupted `replace_directory`: afterwards `path` is whole, or absent if it was never completed."""
     path, temporary, old = siblings(path)
     if old.exists() and not path.exists():
@@ -47,7 +47,7 @@ def recover_directory(path: str | Path) -> None:
     remove(temporary)
 
 
-def siblings(path: str | Path) -> tuple[Path, Path, Path]:
+def siblings(path: AnyPath) -> tuple[Path, Path, Path]:
     """The directory itself (a link is followed), its half-built successor and its predecessor."""
     path = Path(path).resolve()
     return path, path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
@@ -58,7 +58,7 @@ def remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def sync_tree(directory: str | Path) -> None:
+def sync_tree(directory: Path) -> None:
     """Force every file and directory below `directory`, and itself, to the disk."""
     for folder, _, files in os.walk(directory):
         for name in files:

@@ -27,8 +27,7 @@ MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that fi
 MAX_DIMS = 64              # of a NumPy array; also keeps the product of the sizes below from growing without end
 
 
-def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray],
-                      metadata: dict[str, str] | None = None) -> None:
+def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write {name: array} and optional {key: text} to `path`, which is replaced in one step or not at all.
 
     The arrays go straight to the file; only one that is not contiguous is copied, alone. Raises ValueError for a

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
@@ -218,15 +219,15 @@ class Tokenizer:
         """The bytes of one token."""
         return self.decode_bytes([id])
 
-    def save(self, directory: str | Path) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
         formats.write_tokenizer_json(directory, *self._parts())
 
-    def save_vocab_merges(self, directory: str | Path) -> None:
+    def save_vocab_merges(self, directory: AnyPath) -> None:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
-    def save_tiktoken(self, path: str | Path) -> None:
+    def save_tiktoken(self, path: AnyPath) -> None:
         """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens and no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
@@ -244,7 +245,7 @@ class Tokenizer:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 
     @classmethod
-    def from_pretrained(cls, directory_or_file: str | Path, backend: str = "auto") -> "Tokenizer":
+    def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
         """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
@@ -258,7 +259,7 @@ class Tokenizer:
             return cls(*formats.read_tokenizer_json(path), backend)
 
     @classmethod
-    def from_vocab_merges(cls, vocab_json: str | Path, merges_txt: str | Path,
+    def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
                           special_tokens: Iterable[str] = ("<|endoftext|>",), pattern: str = "gpt2",
                           backend: str = "auto") -> "Tokenizer":
         """Read GPT-2's pair of files. A special token that the vocabulary lacks gets the next free id."""
@@ -271,7 +272,7 @@ class Tokenizer:
             return cls(tokens, merges, special_ids, pattern, backend)
 
     @classmethod
-    def from_tiktoken(cls, path: str | Path, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
+    def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
                       backend: str = "auto") -> "Tokenizer":
         """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..storage.atomic import atomic_write, write_json
+from ..storage.atomic import AnyPath, atomic_write, write_json
 from .merge import merge_long, merge_short
 from .pretokenize import PATTERNS
 
@@ -49,7 +49,7 @@ def chars_to_bytes(text: str) -> bytes | None:
 
 # ---- writing
 
-def write_tokenizer_json(directory: str | Path, tokens: Tokens, merges: Merges, special_tokens: dict[str, int],
+def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int],
                          pattern: str) -> None:
     """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
     added = [{"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
@@ -64,7 +64,7 @@ def write_tokenizer_json(directory: str | Path, tokens: Tokens, merges: Merges, 
     write_json(Path(directory) / "tokenizer.json", document, ensure_ascii=False, indent=1)
 
 
-def write_vocab_merges(directory: str | Path, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
+def write_vocab_merges(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
     """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def write_vocab_merges(directory: str | Path, tokens: Tokens, merges: Merges, sp
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
 
-def write_tiktoken(path: str | Path, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
+def write_tiktoken(path: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
     """Write tiktoken's rank file. Raises ValueError if the ids do not tell the order of the merges."""
     special_ids = set(special_tokens.values())
     ids = {token: id for id, token in enumerate(tokens) if id not in special_ids}
@@ -107,7 +107,7 @@ def pre_tokenizer(pattern: str) -> dict:
 # ---- reading
 
 @contextmanager
-def errors_name(path: str | Path) -> Iterator[None]:
+def errors_name(path: AnyPath) -> Iterator[None]:
     """Any ValueError inside gets the file's name in front."""
     try:
         yield
@@ -115,7 +115,7 @@ def errors_name(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
 
 
-def read_tokenizer_json(path: str | Path) -> tuple[Tokens, Merges, dict[str, int], str]:
+def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], str]:
     """(tokens, merges, special_tokens, pattern) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
     document = expect(read_json(path), dict, "the file")
     model = expect(document.get("model"), dict, "model")
@@ -130,7 +130,7 @@ def read_tokenizer_json(path: str | Path) -> tuple[Tokens, Merges, dict[str, int
     return tokens_by_id(ids, special_tokens), merges, special_tokens, pattern
 
 
-def read_vocab(path: str | Path, specials: list[str]) -> tuple[Tokens, dict[str, int]]:
+def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, int]]:
     """(tokens, special_tokens) of a vocab.json; `specials` that it lacks are put at the end."""
     ids = expect(read_json(path), dict, "the file")
     for text in specials:
@@ -139,7 +139,7 @@ def read_vocab(path: str | Path, specials: list[str]) -> tuple[Tokens, dict[str,
     return tokens_by_id(ids, special_tokens), special_tokens
 
 
-def read_merges(path: str | Path) -> Merges:
+def read_merges(path: AnyPath) -> Merges:
     """The pairs in a merges.txt, whose first line may give a version."""
     lines = read_text(path).replace("\r\n", "\n").split("\n")
     if lines[0].startswith("#version"):
@@ -147,7 +147,7 @@ def read_merges(path: str | Path) -> Merges:
     return [parse_merge(line) for line in lines if line]
 
 
-def read_tiktoken(path: str | Path) -> tuple[dict[int, bytes], Merges]:
+def read_tiktoken(path: AnyPath) -> tuple[dict[int, bytes], Merges]:
     """(id -> bytes, merges) of a rank file. It names no merges: a token's two parts are what the tokens before it make
     of its bytes. (Neighbours that ever meet as x and y have become so inside x + y alone, so no other parts occur.)"""
     tokens: dict[int, bytes] = {}
@@ -206,7 +206,7 @@ def with_specials(tokens: dict[int, bytes], special_tokens: dict[str, int]) -> l
     return [tokens.get(id) for id in range(size)]
 
 
-def read_text(path: str | Path) -> str:
+def read_text(path: AnyPath) -> str:
     """A whole file, which must be UTF-8 and no larger than any tokenizer is."""
     path = Path(path)
     if path.is_dir():
@@ -216,7 +216,7 @@ def read_text(path: str | Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: AnyPath) -> Any:
     """Parsed JSON, in which a key that comes twice is an error too."""
     try:
         return json.loads(read_text(path), object_pairs_hook=distinct_keys)

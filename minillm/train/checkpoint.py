@@ -6,31 +6,34 @@ the data, checksums). The directory, run/last, is replaced as a whole (storage/d
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from ..models.params import Params
 from ..models.pretrained import LAYOUT, MODEL, read_json
-from ..storage.atomic import dump_json, write_json
+from ..storage.atomic import AnyPath, dump_json, write_json
 from ..storage.directories import recover_directory, replace_directory
 from ..storage.safetensors import read_safetensors, write_safetensors
+from .optim import AdamW
 
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 
-def save(run, model, optimizer, state, eot_token):
+def save(run: Path, model, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
     """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint."""
-    def fill(directory):
+    def fill(directory: Path) -> None:
         model.save_pretrained(directory, eot_token)
         save_training(directory, optimizer.m, optimizer.v, state)
     replace_directory(run / "last", fill)
 
 
-def checkpoint_exists(run):
+def checkpoint_exists(run: Path) -> bool:
     """Is there a checkpoint to resume from, after what an interrupted save left is put right?"""
     recover_directory(run / "last")
     return (run / "last").exists()
 
 
-def restore(run, model, optimizer, fresh):
+def restore(run: Path, model, optimizer: AdamW, fresh: dict) -> dict:
     """Load run/last into model and optimizer; returns its state."""
     try:
         model.load_weights(run / "last")
@@ -46,7 +49,7 @@ def restore(run, model, optimizer, fresh):
     return state
 
 
-def save_training(directory, m, v, state):
+def save_training(directory: AnyPath, m: Params, v: Params, state: dict) -> None:
     """Write the two moments (Params) and `state` (a dict that JSON can hold) beside a model saved there before.
 
     `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
@@ -60,7 +63,7 @@ def save_training(directory, m, v, state):
     write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
 
 
-def load_training(directory):
+def load_training(directory: AnyPath) -> tuple[Params, Params, dict]:
     """Read what `save_training` wrote; returns (m, v, state), the moments in the dtype they were saved in.
 
     Raises FileNotFoundError for a missing file; ValueError naming the file if one is damaged: a byte of the weights,
@@ -80,7 +83,7 @@ def load_training(directory):
     return moment(tensors, M, directory), moment(tensors, V, directory), state
 
 
-def moment(tensors, prefix, directory):
+def moment(tensors: dict[str, np.ndarray], prefix: str, directory: Path) -> Params:
     """The tensors whose names start with `prefix`, as Params."""
     found = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
     if not found:
@@ -91,11 +94,11 @@ def moment(tensors, prefix, directory):
     return params
 
 
-def file_checksum(path):
+def file_checksum(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def json_checksum(value):
+def json_checksum(value: dict) -> str:
     """Of the text as json writes it: a value read back writes the same text."""
     return hashlib.blake2b(dump_json(value, STATE).encode(), digest_size=16).hexdigest()

@@ -2,12 +2,12 @@
 import csv
 from pathlib import Path
 
-from ..storage.atomic import atomic_write
+from ..storage.atomic import AnyPath, atomic_write
 
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
-def append_log(run, state, row, columns=COLUMNS):
+def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS) -> None:
     """One line at the end of log.csv."""
     path = run / "log.csv"
     new = not path.exists()
@@ -18,7 +18,7 @@ def append_log(run, state, row, columns=COLUMNS):
         writer.writerow({"step": state["step"], "tokens": state["tokens"]} | {k: f"{v:.6g}" for k, v in row.items()})
 
 
-def read_log(run):
+def read_log(run: AnyPath) -> list[dict[str, float]]:
     """The rows of log.csv as dicts of numbers; empty cells are left out. A torn last line is dropped."""
     path = Path(run) / "log.csv"
     if not path.exists():
@@ -28,7 +28,7 @@ def read_log(run):
     return [{k: float(v) for k, v in row.items() if v} for row in rows]
 
 
-def trim_log(run, step):
+def trim_log(run: Path, step: int) -> None:
     """Drop the rows that a resumed run is about to write again."""
     rows = [row for row in read_log(run) if row.get("step", step + 1) <= step]
     if not (run / "log.csv").exists():
@@ -42,7 +42,7 @@ def trim_log(run, step):
             writer.writerow({k: int(v) if k in ("step", "tokens") else f"{v:.6g}" for k, v in row.items()})
 
 
-def describe(row, state):
+def describe(row: dict, state: dict) -> str:
     """The end of the progress line."""
     text = f"loss {row['train_loss']:.3f}"
     if state["best"]:

@@ -10,13 +10,17 @@ A run directory holds the best model so far (config.json, model.safetensors, tok
 import math
 import signal
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, starmap
 from pathlib import Path
 
 import numpy as np
 
+from ..config import TrainConfig
 from ..models.packing import Batch
+from ..models.params import Params
+from ..storage.atomic import AnyPath
 from .checkpoint import checkpoint_exists, restore, save
 from .log import COLUMNS, append_log, describe, trim_log
 from .nonfinite import NonFiniteError, find_nonfinite
@@ -24,8 +28,9 @@ from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import cosine_schedule
 
 
-def train(model, data, config, run, eot_token=None, resume=True, progress=None, deadline=math.inf, step=None,
-          validate=None, columns=COLUMNS):
+def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None, resume: bool = True,
+          progress: Callable | None = None, deadline: float = math.inf, step: Callable | None = None,
+          validate: Callable | None = None, columns: list[str] = COLUMNS) -> dict:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation() -> iterator of such,
@@ -67,12 +72,12 @@ def train(model, data, config, run, eot_token=None, resume=True, progress=None, 
     return state
 
 
-def due(every, state):
+def due(every: int, state: dict) -> bool:
     """Every `every` steps, never for 0."""
-    return every and state["step"] % every == 0
+    return bool(every) and state["step"] % every == 0
 
 
-def one_step(model, optimizer, data, config, state):
+def one_step(model, optimizer: AdamW, data, config: TrainConfig, state: dict) -> dict:
     """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes."""
     started, step = time.perf_counter(), state["step"]
     batches = batches_of(data, step, config)
@@ -85,12 +90,13 @@ def one_step(model, optimizer, data, config, state):
     return update(model, optimizer, grads, config, state, loss, count, started, batches)
 
 
-def batches_of(data, step, config):
+def batches_of(data, step: int, config: TrainConfig) -> list[Batch]:
     """The micro-batches of a step, as a list of Batch."""
     return list(starmap(Batch, (data.batch(step, micro) for micro in range(config.accumulate))))
 
 
-def update(model, optimizer, grads, config, state, loss, count, started, batches=()):
+def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
+           started: float, batches: Sequence[Batch] = ()) -> dict:
     """Clip and take one step of AdamW; returns the log's columns.
 
     count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in.
@@ -116,7 +122,7 @@ def explain_nonfinite(model, batches, config, step, loss, norm):
                          f"Nothing was updated. A lower lr or a longer warm-up often helps.")
 
 
-def validate_loss(model, data, config, state, run, eot_token):
+def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
     nats, tokens = evaluate(model, islice(data.validation(), config.eval_batches or None))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
@@ -124,7 +130,7 @@ def validate_loss(model, data, config, state, run, eot_token):
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 
-def keep_best(model, state, run, eot_token, found):
+def keep_best(model, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
     """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}
@@ -132,7 +138,7 @@ def keep_best(model, state, run, eot_token, found):
     return found
 
 
-def evaluate(model, batches):
+def evaluate(model, batches: Iterable[Batch]) -> tuple[float, int]:
     """(summed loss in nats, number of predicted tokens) over an iterator of Batch."""
     nats, count = 0.0, 0
     for batch in starmap(Batch, batches):
@@ -143,9 +149,9 @@ def evaluate(model, batches):
 
 
 @contextmanager
-def stop_signals():
+def stop_signals() -> Iterator[list[int]]:
     """A list that becomes non-empty at the first SIGINT or SIGTERM; a second one acts as usual."""
-    stopped = []
+    stopped: list[int] = []
 
     def stop(number, frame):
         stopped.append(number)

@@ -5,10 +5,12 @@ returns, and raise at the first number that is not finite. The parameters an op 
 what layer it is; the backward learns it from the cache.
 """
 from collections import namedtuple
+from collections.abc import Iterable
 
 import numpy as np
 
-from ..kernels.select import OPS, functions
+from ..kernels.select import OPS, Ops, functions
+from ..models.packing import Batch
 
 
 class NonFiniteError(FloatingPointError):
@@ -21,13 +23,15 @@ Located = namedtuple("Located", "where cache")        # the cache of an op, and 
 class Named(np.ndarray):
     """A view of a parameter that knows its name."""
 
+    name: str
+
     def __new__(cls, name, array):
         view = array.view(cls)
         view.name = name
         return view
 
 
-def find_nonfinite(model, batches, key):
+def find_nonfinite(model, batches: Iterable[Batch], key: tuple[int, int] | None) -> None:
     """Rerun forward and backward on a list of Batch, and raise NonFiniteError at the first bad number."""
     for name, view in model.params.items():
         if not np.isfinite(view).all():
@@ -39,7 +43,7 @@ def find_nonfinite(model, batches, key):
                                grads=model.params.zeros_like(), lengths=batch.lengths)
 
 
-def watch(ops):
+def watch(ops: Ops) -> Ops:
     """The same namespace, in which every pair checks its results and knows the layer it works for."""
     last = ["the embedding"]                                    # the layer of the last op that had parameters
     wrapped = {}
@@ -80,6 +84,6 @@ def check_finite(op, what, array, where):
         raise NonFiniteError(f"{op}: {count_bad(array)} in {what}, first at {index}, in {where}")
 
 
-def count_bad(array):
+def count_bad(array: np.ndarray) -> str:
     nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
     return f"{nan} NaN and {inf} infinite of {array.size} numbers"

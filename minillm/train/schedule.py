@@ -2,7 +2,7 @@
 import math
 
 
-def cosine_schedule(step, warmup, steps, lr, min_lr):
+def cosine_schedule(step: int, warmup: int, steps: int, lr: float, min_lr: float) -> float:
     """Of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
     if step < warmup:
         return lr * (step + 1) / warmup

@@ -28,9 +28,10 @@ def tree(tmp_path_factory):
         shutil.copytree(ROOT / folder, copy / folder, ignore=leave_out)
     for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
-    for made in [path for part in (ISA, "pybind11-*") for path in ROOT.glob(f"build/minillm.*/{part}")]:
-        shutil.copytree(made, copy / made.relative_to(ROOT))
-    recipe = re.findall(r"\*\*((?:minillm|csrc)/\S+)\*\*.*?```\w+\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
+    for objects in ROOT.glob("build/minillm.*"):
+        shutil.copytree(objects, copy / "build" / objects.name)
+    recipe = re.findall(r"\*\*((?:minillm|csrc)/\S+)\*\*.*?```\w+\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(),
+                        re.S)
     assert [path for path, _ in recipe] == ["minillm/ops/cube.py", "csrc/cpu/cube.cpp"]
     for path, code in recipe:
         (copy / path).write_text(code)

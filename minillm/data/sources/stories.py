@@ -188,9 +188,7 @@ STORY = Grammar(
         "home": table("by the sea|in a mill|under a bridge|on a green hill|near a dark wood|beside a river|"
                       "behind the church|at the end of the lane|over a bakery|with an old aunt|far up north|"
                       "among the reeds|down in the valley|opposite the school"),
-        "She": by_gender("She", "He"),
-        "she": by_gender("she", "he"),
-        "her": by_gender("her", "his"),
+        "She": by_gender("She", "He"), "she": by_gender("she", "he"), "her": by_gender("her", "his"),
         "colour": table("red|blue|golden|silver|yellow|green|black|white|brown|pink|purple|round"),
         "thing": table("ball|key|button|ring|bell|coin|whistle|ribbon|feather|thimble|marble|spoon|shell|locket|"
                        "comb|pencil|drum|glove|cap|penny"),
