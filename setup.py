@@ -197,11 +197,16 @@ def make(failed, name, made, command, inputs=None):
         failed[name] = str(error)
 
 
-def build(names, force):
-    """Compile and link the parts: {part: why it could not be built}."""
-    if not PYBIND11.exists():                                       # pip's copy lies in another folder each time
+def copy_pybind11():
+    """To a place that stays, since pip's lies in another folder each time, which would be in every command."""
+    if not PYBIND11.exists():
         shutil.copytree(pybind11.get_include(), f"{PYBIND11}.new", dirs_exist_ok=True)
         Path(f"{PYBIND11}.new").rename(PYBIND11)
+
+
+def build(names, force):
+    """Compile and link the parts: {part: why it could not be built}."""
+    copy_pybind11()
     units = {made: (name, made, command) for name in names for made, command in compilations(name)}
     units = [unit for unit in units.values() if force or not up_to_date(*unit[1:])]
     failed, pool = {}, ThreadPoolExecutor(os.cpu_count())
@@ -255,7 +260,8 @@ def remove_stale():
             extension.unlink()
 
 
-BUILD.mkdir(parents=True, exist_ok=True)
-if IN_PLACE:
-    remove_stale()
-setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()], cmdclass={"build_ext": Build})
+if __name__ == "__main__":
+    BUILD.mkdir(parents=True, exist_ok=True)
+    if IN_PLACE:
+        remove_stale()
+    setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()], cmdclass={"build_ext": Build})

@@ -10,6 +10,7 @@ which has zeros for whoever writes next.
 A small buffer is filled with zeros after all: there is little to lend.
 """
 import mmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,7 +26,8 @@ class Zeros:
 
     def __init__(self, count: int, dtype: DTypeLike):
         size = count * np.dtype(dtype).itemsize
-        self.pages = self.lender = None
+        self.pages: mmap.mmap | None = None
+        self.lender: Any = None
         if CAN_DROP and size >= SMALL:
             self.pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             self.pages.madvise(mmap.MADV_HUGEPAGE)                                 # faulted in by 2 MB at a time

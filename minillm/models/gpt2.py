@@ -14,7 +14,7 @@ NumPy or on compiled kernels, in float32 or float64, and weights may be of any t
 """
 import math
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,8 @@ class GPT:
             x.reshape(-1, x.shape[-1]), matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
         return losses, [activations, head]
 
-    def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None):
+    def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None) -> tuple[Array,
+                                                                                                       Activations]:
         """The residual stream after ln_f: tokens (B, T) -> x (B, T, C), Activations. With a key, dropout is on."""
         p, n_head, eps = self.params, self.config.n_head, self.config.layer_norm_epsilon
         ops = self.ops if lengths is None else apart(self.ops, lengths)
@@ -177,11 +178,11 @@ class GPT:
         ops.embedding_backward(dx, activations.embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
 
-    def norms_after_blocks(self):
+    def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
         return [f"h.{i}.ln_1" for i in range(1, self.config.n_layer)] + ["ln_f"]
 
-    def dropout_at(self, key):
+    def dropout_at(self, key: Key | None) -> Callable:
         """A function (x, site) -> x, cache that drops with the mask of this key and site, or does nothing."""
         if key is None or self.config.dropout == 0:
             return lambda x, site: (x, None)
@@ -189,7 +190,7 @@ class GPT:
         sites = 2 * self.config.n_layer + 1
         return lambda x, site: self.ops.dropout_forward(x, self.config.dropout, (seed, step, micro * sites + site))
 
-    def undrop(self, dout, cache):
+    def undrop(self, dout: Array, cache: tuple | None) -> Array:
         return dout if cache is None else self.ops.dropout_backward(dout, cache)
 
     def new_cache(self, batch_size: int) -> KVCache:

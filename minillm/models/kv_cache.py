@@ -6,6 +6,8 @@ from ..config import GPTConfig
 from ..kernels.select import Ops
 from ..ops.attention import split_heads
 
+Array = np.ndarray
+
 
 class KVCache:
     """Keys and values of the tokens seen so far. Row b holds the lengths[b] tokens of one sequence.

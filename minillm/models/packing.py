@@ -4,11 +4,14 @@ Of all ops only two look beyond a single token: attention (at the tokens before 
 position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
 row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
 """
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..kernels.select import Ops
+
+Array = np.ndarray
 
 
 class Batch(NamedTuple):
@@ -32,20 +35,20 @@ def apart(ops: Ops, lengths: list[int]) -> Ops:
     edges = np.cumsum([0, *lengths]).tolist()
     spans = [slice(start, end) for start, end in zip(edges, edges[1:])]
 
-    def embedding_forward(tokens, wte, wpe, start=0):
+    def embedding_forward(tokens: Array, wte: Any, wpe: Array, start: int = 0) -> tuple[Array, list]:
         if len(tokens) != 1 or tokens.shape[1] != edges[-1] or min(lengths) < 1:
             raise ValueError(f"lengths must be positive and sum to the tokens of one row: got {sum(lengths)} for "
                              f"tokens of shape {tokens.shape}")
         return each(ops.embedding_forward, spans, tokens, wte, wpe, start)
 
-    def embedding_backward(dout, caches, into):
+    def embedding_backward(dout: Array, caches: list, into: tuple) -> None:
         for span, cache in zip(spans, caches):
             ops.embedding_backward(part(dout, span), cache, into=into)
 
-    def attention_forward(qkv, n_head):
+    def attention_forward(qkv: Array, n_head: int) -> tuple[Array, list]:
         return each(ops.attention_forward, spans, qkv, n_head)
 
-    def attention_backward(dout, caches):
+    def attention_backward(dout: Array, caches: list) -> Array:
         grads = [ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)]
         return np.concatenate(grads, 1)
 
@@ -53,7 +56,7 @@ def apart(ops: Ops, lengths: list[int]) -> Ops:
                         attention_forward=attention_forward, attention_backward=attention_backward)
 
 
-def each(forward, spans, row, *rest):
+def each(forward: Callable, spans: list[slice], row: Array, *rest: Any) -> tuple[Array, list]:
     """forward of every document: outputs joined along the row (1, N, ...), and the list of caches."""
     outs, caches = zip(*(forward(part(row, span), *rest) for span in spans))
     return np.concatenate(outs, 1), list(caches)

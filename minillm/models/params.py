@@ -17,6 +17,9 @@ from numpy.typing import DTypeLike
 from ..config import GPTConfig
 from ..kernels.arrays import Zeros
 
+Array = np.ndarray
+Shape = tuple[int, ...]
+
 Shapes = dict[str, tuple[int, ...]]
 
 

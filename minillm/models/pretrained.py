@@ -16,6 +16,8 @@ from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
 from .params import Params, gpt_shapes
 
+Array = np.ndarray
+
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
@@ -157,16 +159,17 @@ def pickled(directory: Path) -> str:
     return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
 
 
-def check_head(tensors, settings, directory):
+def check_head(tensors: dict[str, Array], settings: dict[str, Any], directory: Path) -> None:
     """The output head must be the token embedding. Takes it out of `tensors`."""
     head = tensors.pop(HEAD, None)
     if head is None and settings.get("tie_word_embeddings", True) is not True:
         raise ValueError(f"{directory / CONFIG}: tie_word_embeddings is not true: untied heads are not supported")
-    if head is not None and not np.array_equal(head, tensors.get("wte.weight"), equal_nan=True):
+    wte: Any = tensors.get("wte.weight")
+    if head is not None and not np.array_equal(head, wte, equal_nan=True):
         raise ValueError(f"{directory}: {HEAD} differs from wte.weight: untied heads are not supported")
 
 
-def check_tensors(tensors, config, directory):
+def check_tensors(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
     """Exactly the parameters that `config` asks for, in their shapes, of floating point."""
     check_shapes(tensors, config, directory)
     for name, array in tensors.items():
@@ -174,7 +177,7 @@ def check_tensors(tensors, config, directory):
             raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected floating point")
 
 
-def check_shapes(tensors, config, directory):
+def check_shapes(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
     """The layers are counted before a list of names is made for a mistyped billion of them."""
     if config.n_layer > len(tensors):
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
@@ -183,7 +186,7 @@ def check_shapes(tensors, config, directory):
         raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
 
 
-def differences(expected, found, limit=10):
+def differences(expected: dict[str, Any], found: dict[str, Any], limit: int = 10) -> str:
     """The lines of an error: each name whose shape differs, with both shapes."""
     lines = [f"  {name}: expected {expected.get(name, 'nothing of that name')}, found {found.get(name, 'none')}"
              for name in expected | found if expected.get(name) != found.get(name)]

@@ -1,8 +1,8 @@
 """What the row of an op is made of: each op's file ends with a `SPEC`, and table.py collects them.
 
 To add an op, write minillm/ops/NAME.py (derivation, forward, backward, SPEC) and, for a compiled kernel,
-csrc/cpu/NAME.cpp: gradient checks, tests, benchmarks and `minillm info` find it there. tests/ops/toy has the smallest
-pair of such files, and test_toy_op.py beside it follows this very recipe.
+csrc/cpu/NAME.cpp: gradient checks, tests, benchmarks and `minillm info` find it there. CONTRIBUTING.md has the smallest
+pair of such files, and tests/ops/test_toy_op.py follows its recipe.
 """
 import re
 from collections.abc import Callable

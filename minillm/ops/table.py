@@ -20,6 +20,6 @@ def modules_with_a_spec():
 
 FILES = {module.SPEC.name: module for module in modules_with_a_spec()}
 OPS = {name: module.SPEC for name, module in FILES.items()}
-KERNELS = tuple(Kernel(op, *choice.partition("/")[::2], dtypes)
-                for op, spec in OPS.items() for choice, dtypes in spec.kernels.items())
+KERNELS = tuple(Kernel(op, backend, variant, dtypes) for op, spec in OPS.items()
+                for choice, dtypes in spec.kernels.items() for backend, _, variant in [choice.partition("/")])
 REFERENCE = {name: getattr(FILES[op], name) for op, spec in OPS.items() for name in functions(spec)}

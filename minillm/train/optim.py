@@ -2,6 +2,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def copy_pays() -> bool:
 
 
 @contextmanager
-def bf16_weight_copy(model, optimizer: AdamW) -> Iterator[None]:
+def bf16_weight_copy(model: Any, optimizer: AdamW) -> Iterator[None]:
     """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays."""
     if not (model.takes_weight_copy and copy_pays()):
         yield

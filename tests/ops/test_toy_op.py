@@ -1,6 +1,8 @@
-"""An op is one Python file and one C++ file: a toy in a copy of the tree is built, checked, benchmarked and listed."""
+"""An op is one Python file and one C++ file: that of CONTRIBUTING.md, in a copy of the tree, is built, checked,
+benchmarked and listed."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 
 from minillm.kernels import select
 
-ROOT, TOY = Path(__file__).resolve().parents[2], Path(__file__).parent / "toy"
+ROOT = Path(__file__).resolve().parents[2]
 ISA = getattr(select._cpp, "__name__", "").rpartition(".")[2]
 pytestmark = [pytest.mark.skipif(not ISA or not shutil.which("g++"), reason="no kernels, or no compiler"),
               pytest.mark.timeout(900)]                 # where all objects must be made, 60 s of CPU time
@@ -28,8 +30,11 @@ def tree(tmp_path_factory):
         shutil.copy(ROOT / file, copy)
     for objects in ROOT.glob("build/minillm.*"):
         shutil.copytree(objects, copy / "build" / objects.name)
-    shutil.copy(TOY / "cube.py", copy / "minillm" / "ops")
-    shutil.copy(TOY / "cube.cpp", copy / "csrc" / "cpu")
+    recipe = re.findall(r"\*\*((?:minillm|csrc)/\S+)\*\*.*?```\w+\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(),
+                        re.S)
+    assert [path for path, _ in recipe] == ["minillm/ops/cube.py", "csrc/cpu/cube.cpp"]
+    for path, code in recipe:
+        (copy / path).write_text(code)
     run(copy, "setup.py", "-q", "build_ext", "--inplace")
     return copy
 
