@@ -1,4 +1,4 @@
-"""Training batches: every block once an epoch, a function of seed and step; validation predicts each token once."""
+"""Training batches: every token a target in every epoch, a function of seed and step; validation predicts each token once."""
 import math
 
 import numpy as np
@@ -34,7 +34,7 @@ def test_permute_is_random_enough():
 @quick
 @given(st.integers(2, 400), st.integers(1, 40), st.integers(1, 7), st.integers(1, 3), st.integers(0, 3),
        st.lists(st.integers(0, 400), max_size=4))
-def test_every_block_once_an_epoch(tokens, block_size, batch_size, micro_batches, seed, cuts):
+def test_every_token_is_a_target_in_every_epoch(tokens, block_size, batch_size, micro_batches, seed, cuts):
     stream = np.arange(tokens, dtype=np.uint16)
     parts = np.split(stream, sorted(min(cut, tokens) for cut in cuts))       # several files, some of them empty
     if tokens < block_size + 1:
@@ -48,10 +48,17 @@ def test_every_block_once_an_epoch(tokens, block_size, batch_size, micro_batches
     assert x.dtype == y.dtype == np.int64 and batches[0][0].flags.c_contiguous and batches[0][1].flags.c_contiguous
     assert (x == x[:, :1] + np.arange(block_size)).all() and (y == x + 1).all() and y.max() < tokens
     for epoch in range(2):
-        starts = np.sort(x[epoch * load.blocks:(epoch + 1) * load.blocks, 0])
-        offset = starts[0]
-        assert (starts == offset + block_size * np.arange(load.blocks)).all() and 0 <= offset < block_size
-        assert load.blocks * block_size > tokens - 2 * block_size            # less than two blocks are left out
+        served = y[epoch * load.blocks:(epoch + 1) * load.blocks].ravel()
+        assert (np.unique(served) == np.arange(1, tokens)).all()             # every token that another comes before
+        assert len(served) <= tokens - 1 + 3 * block_size / 2                # and little of the stream twice
+
+
+def test_the_end_of_a_short_stream_is_learned():
+    """3,071 tokens in blocks of 1,024: the last third is in every epoch."""
+    load = loader.Loader(np.arange(3071), 1024, 1, seed=0)
+    for epoch in range(8):
+        served = np.concatenate([load.batch(epoch * load.blocks + i)[1][0] for i in range(load.blocks)])
+        assert set(served) == set(range(1, 3071))
 
 
 def test_batches_are_a_function_of_seed_and_step():

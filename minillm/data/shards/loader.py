@@ -1,9 +1,10 @@
 """Batches as a pure function of (seed, step): with no state to save, a resumed run sees the very same blocks.
 
-The tokens are one long stream, cut into blocks of `block_size`. In epoch e the cut starts at a random offset (so
-block edges move from epoch to epoch) and the blocks come in a random order, each once. The order is a permutation
-that is computed, not stored: block i of the epoch is F(i), where F is a keyed bijection on 0..n-1, a small Feistel
-network (Luby and Rackoff 1988; for numbers instead of bits: Black and Rogaway 2002). Write i = left * columns +
+The tokens are one long stream, cut into blocks of `block_size`. In epoch e the cut starts at a random offset before
+the stream (so block edges move from epoch to epoch), what would reach over an end of the stream is pushed back inside
+(so every token but the first is a target in every epoch), and the blocks come in a random order, each once. The order
+is a permutation that is computed, not stored: block i of the epoch is F(i), where F is a keyed bijection on 0..n-1, a
+small Feistel network (Luby and Rackoff 1988; for numbers instead of bits: Black and Rogaway 2002). Write i = left * columns +
 right, then add to one half a random function of the other, then the other way round, six rounds in all:
 
     left  = (left  + f1(right)) mod rows         each line can be undone (subtract), so the whole is one-to-one
@@ -73,8 +74,9 @@ class Loader:
         tokens = len(self.stream)
         if tokens < block_size + 1:
             raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}")
-        self.blocks = max(1, (tokens - block_size) // block_size)          # as many as fit behind any offset
-        self.offsets = min(block_size, tokens - self.blocks * block_size)  # offsets 0 .. offsets-1 leave room for them
+        self.targets = tokens - 1
+        self.blocks = -(-(self.targets + block_size // 2) // block_size)   # enough, and room for half a block of offsets
+        self.offsets = min(block_size, self.blocks * block_size - self.targets + 1)     # 0 .. offsets-1 cover both ends
 
     def batch(self, step: int, micro: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """(x, y), both int64 (batch_size, block_size), C-contiguous; y is x one token later."""
@@ -90,7 +92,8 @@ class Loader:
         """Stream position of the number-th block since the beginning of training."""
         epoch, index = divmod(number, self.blocks)
         keys = epoch_keys(self.seed, epoch)
-        return keys[-1] % self.offsets + self.block_size * permute(index, self.blocks, keys)
+        start = self.block_size * permute(index, self.blocks, keys) - keys[-1] % self.offsets
+        return min(max(start, 0), self.targets - self.block_size)
 
     def sequential(self, block_size: int | None = None, batch_size: int | None = None):
         """`sequential` over this loader's stream; sizes default to the loader's own."""
