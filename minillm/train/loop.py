@@ -21,6 +21,7 @@ from ..config import TrainConfig
 from ..models.packing import Batch
 from ..models.params import Params
 from ..storage.atomic import AnyPath
+from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save
 from .log import COLUMNS, append_log, describe, trim_log
 from .nonfinite import NonFiniteError, find_nonfinite
@@ -42,33 +43,33 @@ def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None 
     naming op and layer, ValueError for a checkpoint of a different model or data.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
-    run.mkdir(parents=True, exist_ok=True)
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint}
-    if resume and checkpoint_exists(run):
-        state = restore(run, model, optimizer, state)
-    trim_log(run, state["step"])
-    saved = state["step"]
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
-    with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
-        while state["step"] < config.steps and not stopped:
-            row = step(model, optimizer, data, config, state)
-            state["step"] += 1
-            state["tokens"] += row.pop("count")
-            done = state["step"] == config.steps or time.monotonic() > deadline
-            if done or due(config.eval_every, state):
-                row |= validate(model, data, config, state, run, eot_token)
-            if "val_loss" in row or due(config.log_every, state):
-                append_log(run, state, row, columns)
-            if done or due(config.save_every, state):
+    with exclusive(run):
+        if resume and checkpoint_exists(run):
+            state = restore(run, model, optimizer, state)
+        trim_log(run, state["step"])
+        saved = state["step"]
+        with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
+            while state["step"] < config.steps and not stopped:
+                row = step(model, optimizer, data, config, state)
+                state["step"] += 1
+                state["tokens"] += row.pop("count")
+                done = state["step"] == config.steps or time.monotonic() > deadline
+                if done or due(config.eval_every, state):
+                    row |= validate(model, data, config, state, run, eot_token)
+                if "val_loss" in row or due(config.log_every, state):
+                    append_log(run, state, row, columns)
+                if done or due(config.save_every, state):
+                    save(run, model, optimizer, state, eot_token)
+                    saved = state["step"]
+                if progress:
+                    progress(state["step"], config.steps, describe(row, state))
+                if done:
+                    break
+            if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
-                saved = state["step"]
-            if progress:
-                progress(state["step"], config.steps, describe(row, state))
-            if done:
-                break
-        if saved != state["step"]:                       # stopped by a signal
-            save(run, model, optimizer, state, eot_token)
     return state
 
 

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from ..storage.atomic import write_json
+from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import save_tokenizer
 from .checkpoint import checkpoint_exists
@@ -16,8 +17,9 @@ def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | No
     how: "fine-tuned" and so on; base: the model it starts from, role: what that is to it; learned, held_out: records.
     A run that is resumed has both; were they written, another's run would lose its own before `train` refuses.
     """
-    if resume == "auto" and checkpoint_exists(Path(out)):
-        return
-    save_tokenizer(tokenizer, out)
-    write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "role": role, "data": str(data),
-                                    "records": learned, "held out": held_out})
+    with exclusive(out):
+        if resume == "auto" and checkpoint_exists(Path(out)):
+            return
+        save_tokenizer(tokenizer, out)
+        write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "role": role, "data": str(data),
+                                        "records": learned, "held out": held_out})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...models.packing import Batch
 from ...storage.atomic import atomic_write
+from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
 from .format import open_shards
 from .loader import Loader, sequential
@@ -47,18 +48,18 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     """
     directory = Path(directory)
     note = directory / "data" / "source.txt"
-    if source and note.exists() and note.read_text(encoding="utf-8") == source:
-        return Tokenizer.from_pretrained(directory), open_shards(directory / "data")
-    note.unlink(missing_ok=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    if tokenizer is None:
-        tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
-                                    progress=progress and progress("tokenizer"))
-    tokenizer.save(directory)
-    write_shards(documents(), tokenizer, directory / "data", progress=progress and progress("tokenizing"))
-    with atomic_write(note) as file:
-        file.write(source)
-    return tokenizer, open_shards(directory / "data")
+    with exclusive(directory):
+        if source and note.exists() and note.read_text(encoding="utf-8") == source:
+            return Tokenizer.from_pretrained(directory), open_shards(directory / "data")
+        note.unlink(missing_ok=True)
+        if tokenizer is None:
+            tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
+                                        progress=progress and progress("tokenizer"))
+        tokenizer.save(directory)
+        write_shards(documents(), tokenizer, directory / "data", progress=progress and progress("tokenizing"))
+        with atomic_write(note) as file:
+            file.write(source)
+        return tokenizer, open_shards(directory / "data")
 
 
 def sample(documents, limit):

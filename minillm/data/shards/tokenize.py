@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...storage.atomic import write_json
+from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
 from ..batches import batched
 from ..executors import workers
@@ -42,7 +43,14 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
             raise ValueError(f"a weight must be above 0: got {weight}")
     texts = ((text, weight) for paths, weight in sources for _, text in read_documents(paths, report, field))
     assigned = assign_sides(texts, val_fraction, seed)
-    directory.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory):
+        return write_chunks(assigned, tokenizer, directory, val_fraction, seed, header, threads, chunk_bytes, scheduler,
+                            progress, report)
+
+
+def write_chunks(assigned, tokenizer, directory, val_fraction, seed, header, threads, chunk_bytes, scheduler, progress,
+                 report) -> dict:
+    """Write the (side, text, weight) of `assigned`, chunk by chunk, but for those that an earlier run has finished."""
     (directory / SIDECAR).unlink(missing_ok=True)
     tokenizer.save(directory)
     load_tokenizer.cache_clear()

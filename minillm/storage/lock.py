@@ -1,0 +1,67 @@
+"""An advisory lock on a directory: one process at a time writes a run, and a killed one leaves nothing that blocks."""
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from .atomic import AnyPath
+
+try:
+    import fcntl
+except ImportError:                         # a system without POSIX locks goes without
+    fcntl = None                            # type: ignore[assignment]
+
+LOCK = ".minillm.lock"                      # also what tells a directory that minillm writes from a folder of texts
+TAKEN = (errno.EACCES, errno.EAGAIN)
+holders: dict[Path, int] = {}               # directory -> thread; POSIX locks do not tell the threads of a process apart
+
+
+@contextmanager
+def exclusive(directory: AnyPath) -> Iterator[None]:
+    """Hold the lock of a directory, which is made if need be; a thread that holds it may take it again.
+
+    The lock is the operating system's (on the open file .minillm.lock, which stays), so it ends with its process,
+    however that ends. Raises BlockingIOError naming the process that holds it; a file system without locks has none.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    path, me = Path(directory).resolve(), threading.get_ident()
+    if holders.get(path) == me:
+        yield
+        return
+    if holders.setdefault(path, me) != me:
+        raise taken(directory, str(os.getpid()))
+    try:
+        with open(path / LOCK, "a+", encoding="utf-8") as file:
+            lock(file, directory)
+            yield
+    finally:
+        del holders[path]
+
+
+def lock(file: IO[str], directory: AnyPath) -> None:
+    """Lock the open file and write into it who holds it."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in TAKEN:
+            file.seek(0)
+            raise taken(directory, file.read()) from None
+        return
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+
+
+def taken(directory: AnyPath, process: str) -> BlockingIOError:
+    return BlockingIOError(f"{directory}: process {process or '?'} is at work there: wait until it ends, or use another "
+                           "directory")
+
+
+def written_by_us(directory: AnyPath) -> bool:
+    """Has minillm ever written there as the only one: is it a run, or a directory of shards?"""
+    return Path(directory, LOCK).exists()
