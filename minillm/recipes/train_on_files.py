@@ -1,6 +1,4 @@
 """Training on one's own files: text -> tokenizer -> shards -> GPT, resumable; and a tokenizer alone."""
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +7,13 @@ from typing import Any
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import SIDECAR, Shards, open_shards
 from ..data.shards.prepare import TrainingData, prepare
+from ..data.shards.source import describe_source, difference, list_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress
+from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import checkpoint_exists
 from ..train.loop import train
@@ -27,6 +27,14 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: G
                    tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
                    say: Say = print) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
+    check_data(paths, out)
+    with exclusive(out):
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say)
+
+
+def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
+                     tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say) -> dict:
+    """The work of `train_on_files`, by the only process in `out`."""
     report = Report()
     again = resume == "auto" and checkpoint_exists(Path(out))
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
@@ -66,25 +74,24 @@ def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Pat
               report: Report, again: bool) -> tuple[Tokenizer, Shards]:
     """(tokenizer, shards) of files, kept in `out`. Raises ValueError if a run there is to go on with other files."""
     known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
-    source, note = describe_source(paths, tokenizer or f"vocab_size {vocab_size}"), Path(out) / "data" / "source.txt"
-    if again and note.exists() and note.read_text(encoding="utf-8") not in ("", source):
-        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, "
-                         "or --resume never")
+    files, note = list_files(list(map(Path, paths))), Path(out) / "data" / "source.txt"
+    source = note.read_text(encoding="utf-8") if again and note.exists() else ""
+    if not source:
+        source = describe_source(files, known, vocab_size)
+    elif changed := difference(source, files, known, vocab_size):
+        raise ValueError(f"{out} was trained {changed}; use another --out, or --resume never")
     return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
                    progress=lambda label: Progress(label, ""))
 
 
-def describe_source(paths: Sequence[str | Path], tokenizer: str | Path) -> str:
-    """A text that changes when the files or the tokenizer do: names, sizes and times, hashed."""
-    digest = hashlib.blake2b(digest_size=16)
+def check_data(paths: Sequence[str | Path], out: str | Path) -> None:
+    """Raise FileNotFoundError for a path that is not there, ValueError for the run's own directory."""
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"--data {path}: there is no such file or folder")
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            status = os.stat(file)
-            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return f"{digest.hexdigest()} {tokenizer}"
+        if path.resolve() == Path(out).resolve() and not (path / SIDECAR).exists():
+            raise ValueError(f"--out {out}: is a folder of --data, whose files are read as text: use one of its own, "
+                             f"such as {Path(out) / 'run'}")
 
 
 def train_tokenizer(paths: Sequence[str | Path], vocab_size: int, out: str | Path, **options: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
+from ...storage.lock import written_by_us
 from . import containers
 from .plain_text import json_lines, text_pieces, utf8_length
 from .report import Report, Unusable
@@ -25,8 +26,8 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
     """Yield (name, text) of every usable document in `paths`, in a fixed order: as given, folders by sorted names.
 
     Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz and .zst, for .html,
-    .parquet and .warc(.gz) (those by libraries of the extra `data`, see containers.py); hidden files and folders are
-    passed over, links are followed, and no file is read twice. A file named itself may be hidden and have any suffix
+    .parquet and .warc(.gz) (those by libraries of the extra `data`, see containers.py); hidden files and folders and
+    the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may be hidden and have any suffix
     (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become "\\n". A .jsonl line is an
     object whose `field` is the text. A text file that turns undecodable or binary only after its first pieces keeps
     those. `report` is filled while the documents are drawn.
@@ -132,6 +133,9 @@ def _folder_files(root: Path, report: Report) -> Iterator[Path]:
             continue
         entered.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in [name for name in subfolders if written_by_us(Path(folder, name))]:
+            report.skip(str(Path(folder, name)), "directory of a run")
+            subfolders.remove(name)
         for name in sorted(name for name in names if not name.startswith(".")):
             if name.lower().endswith(SUFFIXES):
                 yield Path(folder, name)

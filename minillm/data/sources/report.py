@@ -1,4 +1,5 @@
 """A report of what a reader yielded, and of what it skipped and why."""
+import os
 from dataclasses import dataclass, field
 
 EXAMPLES = 3                # names kept for each reason to skip
@@ -6,6 +7,11 @@ EXAMPLES = 3                # names kept for each reason to skip
 
 class Unusable(Exception):
     """A file or record that cannot be used; the message is the reason counted in the report."""
+
+
+def printable(path: str | os.PathLike) -> str:
+    """A file's name as text that can be printed and written: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass
