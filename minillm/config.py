@@ -67,6 +67,10 @@ class TrainConfig:
         check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
         check_field("backend", self.backend, str, bool, "the name of a backend")
 
+    def as_dict(self) -> dict:
+        """Every setting, as a checkpoint records them."""
+        return dataclasses.asdict(self)
+
 
 def check_field(name: str, value: object, kind: type, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""

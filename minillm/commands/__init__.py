@@ -45,3 +45,11 @@ def check_at_least(args: Namespace, **lowest: float) -> None:
         value = getattr(args, name)
         if value is not None and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {value}")
+
+
+def add_resume(p: ArgumentParser) -> None:
+    """--out, --resume and --override of the commands that train."""
+    p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
+    p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
+    p.add_argument("--override", action="store_const", dest="resume", const="override",
+                   help="resume although settings (learning rate, batch size, ...) are not those of the run")

@@ -3,7 +3,7 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from ..config import TrainConfig, check_heeded, parse_setting
-from . import Commands, add_json, command, printer
+from . import Commands, add_json, add_resume, command, printer
 
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
@@ -112,8 +112,7 @@ def add_grpo(commands: Commands) -> None:
 
 def add_shared(p: ArgumentParser) -> None:
     p.add_argument("base", help="run directory of the model to start from")
-    p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
-    p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
+    add_resume(p)
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-5; repeatable")
     add_json(p)
 

@@ -3,7 +3,7 @@ import json
 from argparse import Namespace
 
 from ..config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
-from . import Commands, add_json, command, printer
+from . import Commands, add_json, add_resume, command, printer
 
 
 def train(args: Namespace) -> None:
@@ -33,8 +33,7 @@ def add(commands: Commands) -> None:
                 "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000")
     p.add_argument("config", nargs="?", help="TOML file with tables [model] and [train]")
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
-    p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
-    p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
+    add_resume(p)
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4; repeatable")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")

@@ -41,8 +41,8 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
         + dropped(records.dropped, "had nothing to learn within the context"))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
-                           Progress("fine-tuning", "step")), config, out, say)
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
+                           Progress("fine-tuning", "step"), say=say), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
@@ -62,9 +62,11 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
+                "reference_free": reference_free}
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
-                           columns=dpo.DPO_COLUMNS), config, out, say)
+                           columns=dpo.DPO_COLUMNS, say=say, settings=settings), config, out, say)
     best = state["best"]
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs "
         f"(loss {best['val_loss']:.4f}), at step {best['step']:,}")
@@ -84,9 +86,10 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
           resume)
-    state = finished(train(model, problems, config, out, tokenizer.eot_token, resume == "auto",
+    settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
+    state = finished(train(model, problems, config, out, tokenizer.eot_token, resume,
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
-                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
+                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS, say=say, settings=settings), config, out, say)
     best = state["best"]
     first, last = sampled_rewards(out)
     say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"

@@ -36,7 +36,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
                      tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say) -> dict:
     """The work of `train_on_files`, by the only process in `out`."""
     report = Report()
-    again = resume == "auto" and checkpoint_exists(Path(out))
+    again = resume != "never" and checkpoint_exists(Path(out))
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards))
@@ -47,7 +47,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")
-    state = train(model, data, train_config, out, tok.eot_token, resume == "auto", progress)
+    state = train(model, data, train_config, out, tok.eot_token, resume, progress, say=say)
     progress.close()
     plot_losses(out)
     if state["step"] < train_config.steps:

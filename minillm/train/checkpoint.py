@@ -4,6 +4,7 @@ To the model's files come `optimizer.safetensors` (both moments of AdamW) and `s
 the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
 """
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..storage.safetensors import read_safetensors, write_safetensors
 from .optim import AdamW
 
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every")    # the others change every step
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 
@@ -33,20 +35,32 @@ def checkpoint_exists(run: Path) -> bool:
     return (run / "last").exists()
 
 
-def restore(run: Path, model, optimizer: AdamW, fresh: dict) -> dict:
-    """Load run/last into model and optimizer; returns its state."""
+def restore(run: Path, model, optimizer: AdamW, fresh: dict, override: bool = False,
+            say: Callable[[str], None] = print) -> dict:
+    """Load run/last into model and optimizer; returns its state, with the settings of `fresh`.
+
+    Raises ValueError if model, seed, data or (without `override`) settings are not those of the checkpoint.
+    """
     try:
         model.load_weights(run / "last")
     except ValueError as error:
         raise ValueError(f"{error}; use another --out, or --resume never") from None
     m, v, state = load_training(run / "last")
-    for name in ("seed", "data"):
-        if state[name] != fresh[name]:
-            raise ValueError(f"{run}/last was trained with another {name}: {state[name]}, now {fresh[name]}; "
-                             f"use another --out, or --resume never")
+    if state["data"] != fresh["data"]:
+        raise ValueError(f"{run}/last was trained on other data; use another --out, or --resume never")
+    if state["seed"] != fresh["seed"]:
+        raise ValueError(f"{run}/last was trained with another seed: {state['seed']}, now {fresh['seed']}; "
+                         f"use another --out, or --resume never")
+    then, now = state.get("settings", {}), fresh["settings"]
+    changed = [f"{name} was {then[name]}, now {now[name]}" for name in then if then[name] != now[name]]
+    grave = [text for text in changed if text.split()[0] not in HARMLESS]
+    if grave and not override:
+        raise ValueError(f"{run}/last was trained with other settings: {'; '.join(grave)}; use --override to go on "
+                         "with the new ones, another --out, or --resume never")
+    say(f"resuming from step {state['step']:,}" + f" ({'; '.join(changed)})" * bool(changed))
     optimizer.m.flat[:], optimizer.v.flat[:] = m.flat, v.flat
     optimizer.steps = state["step"]
-    return state
+    return state | {"settings": now}
 
 
 def save_training(directory: AnyPath, m: Params, v: Params, state: dict) -> None:

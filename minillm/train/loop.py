@@ -29,26 +29,29 @@ from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import cosine_schedule
 
 
-def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None, resume: bool = True,
-          progress: Callable | None = None, deadline: float = math.inf, step: Callable | None = None,
-          validate: Callable | None = None, columns: list[str] = COLUMNS) -> dict:
+def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
+          resume: str | bool = "auto", progress: Callable | None = None, deadline: float = math.inf,
+          step: Callable | None = None, validate: Callable | None = None, columns: list[str] = COLUMNS,
+          say: Callable[[str], None] | None = None, settings: dict | None = None) -> dict:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation() -> iterator of such,
     validation_tokens, validation_bytes (the UTF-8 bytes behind them) and a fingerprint. run: the directory. resume:
-    continue from run/last if it is there. progress(step, steps, text) is called after each step. deadline: value of
+    "auto" continues from run/last if it is there, "override" even with other settings, "never" (or False) begins
+    again; say(text) is told so. progress(step, steps, text) is called after each step. deadline: value of
     time.monotonic() at which the run ends early, validated and saved. step, validate, columns: what to do instead of
     `one_step` and `validate_loss`, with their arguments and results, and what the log holds: preference training is the
-    same loop. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError
-    naming op and layer, ValueError for a checkpoint of a different model or data.
+    same loop. settings: of `step` and `data`, which a resumed run is to share besides config. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError
+    naming op and layer, ValueError for a checkpoint of a different model, data or settings.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
-    state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint}
+    state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint,
+             "settings": config.as_dict() | (settings or {})}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run):
-        if resume and checkpoint_exists(run):
-            state = restore(run, model, optimizer, state)
+        if resume not in (False, "never") and checkpoint_exists(run):
+            state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
         trim_log(run, state["step"])
         saved = state["step"]
         with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:

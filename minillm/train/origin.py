@@ -18,7 +18,7 @@ def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | No
     A run that is resumed has both; were they written, another's run would lose its own before `train` refuses.
     """
     with exclusive(out):
-        if resume == "auto" and checkpoint_exists(Path(out)):
+        if resume != "never" and checkpoint_exists(Path(out)):
             return
         save_tokenizer(tokenizer, out)
         write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "role": role, "data": str(data),

@@ -58,6 +58,14 @@ def test_train_again_resumes_and_goes_on(run, texts, capsys):
     assert steps == sorted(set(steps)) and steps[-1] == 14
 
 
+def test_another_learning_rate_needs_override(run, texts, capsys):
+    more = ["--data", str(texts), "--out", str(run), *TINY, "--set", "train.steps=15", "--set", "lr=1e-4"]
+    assert main(["train", *more]) == 1
+    assert "lr was 0.0006, now 0.0001; use --override" in capsys.readouterr().err
+    assert main(["train", *more, "--override"]) == 0
+    assert "resuming from step 14 (steps was 14, now 15; lr was 0.0006, now 0.0001)" in capsys.readouterr().out
+
+
 def test_changed_data_is_noticed_and_the_run_stays_as_it_is(run, texts, capsys):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     (texts / "new.txt").write_text("A new file appears. " * 20)

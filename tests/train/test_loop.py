@@ -124,6 +124,23 @@ def test_resume_refuses_another_model_seed_or_data(prepared, tmp_path):
         run_training(prepared, tmp_path, short)
 
 
+def test_resume_asks_before_it_takes_other_settings(prepared, tmp_path):
+    short, said = dataclasses.replace(CONFIG, steps=2), []
+    run_training(prepared, tmp_path, short)
+    for name, value in {"lr": 1e-3, "min_lr": 1e-5, "warmup": 2, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6,
+                        "weight_decay": 0.2, "clip": 0.5, "backend": "numpy", "batch_size": 4, "accumulate": 1}.items():
+        other = dataclasses.replace(short, **{name: value})
+        with pytest.raises(ValueError, match=f"other settings: {name} was {getattr(CONFIG, name)}, now {value}; "
+                                             "use --override"):
+            run_training(prepared, tmp_path, other)
+    _, state = run_training(prepared, tmp_path, dataclasses.replace(short, lr=1e-3, steps=3), resume="override",
+                            say=said.append)
+    assert state["step"] == 3 and load_training(tmp_path / "last")[2]["settings"]["lr"] == 1e-3
+    run_training(prepared, tmp_path, dataclasses.replace(short, lr=1e-3, steps=4, eval_every=1), say=said.append)
+    assert said == ["resuming from step 2 (steps was 2, now 3; lr was 0.003, now 0.001)",
+                    "resuming from step 3 (steps was 3, now 4; eval_every was 10, now 1)"]
+
+
 def test_resume_never_starts_again(prepared, tmp_path):
     short = dataclasses.replace(CONFIG, steps=2)
     run_training(prepared, tmp_path, short)
