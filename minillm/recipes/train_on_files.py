@@ -1,12 +1,12 @@
 """Training on one's own files: text -> tokenizer -> shards -> GPT, resumable; and a tokenizer alone."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import SIDECAR, Shards, open_shards
-from ..data.shards.prepare import TrainingData, prepare
+from ..data.shards.prepare import TrainingData, prepare, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
@@ -63,11 +63,11 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
-    tokenizer = Tokenizer.from_pretrained(paths[0])
-    Path(out).mkdir(parents=True, exist_ok=True)
+    shards = open_shards(paths[0])
+    tokenizer = tokenizer_of(paths[0], shards)
     if not again:
         tokenizer.save(out)
-    return tokenizer, open_shards(paths[0])
+    return tokenizer, shards
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
@@ -80,8 +80,11 @@ def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Pat
         source = describe_source(files, known, vocab_size)
     elif changed := difference(source, files, known, vocab_size):
         raise ValueError(f"{out} was trained {changed}; use another --out, or --resume never")
-    return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
-                   progress=lambda label: Progress(label, ""))
+
+    def documents() -> Iterator[tuple[str, str]]:
+        report.clear()                          # a tokenizer to train has a pass of its own: the last one counts
+        return read_documents(paths, report)
+    return prepare(documents, out, known, vocab_size, source, progress=lambda label: Progress(label, ""))
 
 
 def check_data(paths: Sequence[str | Path], out: str | Path) -> None:

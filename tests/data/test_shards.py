@@ -123,13 +123,25 @@ def test_damaged_shards(tmp_path):
     for damage, message in [(b"\0\0", "checksum"), (b"\xff\xff", "65535, outside the vocabulary")]:
         path.write_bytes(damage + whole[2:])
         with pytest.raises(ValueError, match=message):
-            open_shards(tmp_path).check()
+            open_shards(tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="train_00000.bin"):
         open_shards(tmp_path)
     (tmp_path / "shards.json").write_text('{"format": "minillm shards 1"')
     with pytest.raises(ValueError, match="damaged"):
         open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_a_flipped_bit_is_found_at_opening(tmp_path, side):
+    write_shards(TEXTS, ByteTokenizer(), tmp_path, 0.1, shard_tokens=1000)
+    for path in sorted(tmp_path.glob(f"{side}_*.bin")):
+        whole = path.read_bytes()
+        path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(ValueError, match=path.name):
+            open_shards(tmp_path)
+        path.write_bytes(whole)
+    open_shards(tmp_path)
 
 
 WRITER = """

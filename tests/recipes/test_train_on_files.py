@@ -86,3 +86,21 @@ def test_another_tokenizer_is_named_as_such(texts, tmp_path):
     assert "as tokenized before" in trained(texts, tmp_path / "s", 3, f"{tmp_path / 'one'}/")
     with pytest.raises(ValueError, match="was trained with another --tokenizer"):
         trained(texts, tmp_path / "s", tokenizer=tmp_path / "two")
+
+
+def test_documents_are_counted_once(tmp_path):
+    (tmp_path / "one.txt").write_text("".join(f"{i:05}" for i in range(18_155 // 5)))
+    assert trained(tmp_path / "one.txt", tmp_path / "r").startswith("1 document, 0.02 MB of text; nothing skipped.")
+
+
+def test_a_damaged_tokenizer_or_shard_is_found_when_the_run_goes_on(texts, tmp_path):
+    trained(texts, tmp_path / "r")
+    shard = tmp_path / "r" / "data" / "val_00000.bin"
+    whole = shard.read_bytes()
+    shard.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(ValueError, match="val_00000.bin"):
+        trained(texts, tmp_path / "r", 3)
+    shard.write_bytes(whole)
+    Tokenizer.train(["other letters"], 280, stop_early=True).save(tmp_path / "r")
+    with pytest.raises(ValueError, match="tokenizer.json is not the tokenizer that wrote the shards"):
+        trained(texts, tmp_path / "r", 3)

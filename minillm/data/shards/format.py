@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,23 +48,29 @@ class Shards:
 
     def check(self) -> None:
         """Read every token once; ValueError naming the file with a changed byte or an id outside the vocabulary."""
-        for split in (self.train, self.val):
-            for array, path, checksum in zip(split.arrays, split.files, split.checksums):
-                digest = blake2b()
-                for start in range(0, len(array), CHECK_TOKENS):
-                    part = array[start:start + CHECK_TOKENS]
-                    if part.max() >= self.vocab_size:
-                        raise ValueError(f"{path} holds id {part.max()}, outside the vocabulary of {self.vocab_size}")
-                    digest.update(part.view(np.uint8))
-                if digest.hexdigest() != checksum:
-                    raise ValueError(f"{path} is not the file that was written: its checksum has changed")
+        files = [file for split in (self.train, self.val) for file in zip(split.arrays, split.files, split.checksums)]
+        with ThreadPoolExecutor() as pool:                       # hashing lets other threads run
+            for _ in pool.map(lambda file: check_file(*file, self.vocab_size), files):
+                pass
+
+
+def check_file(array: np.ndarray, path: Path, checksum: str, vocab_size: int) -> None:
+    """As Shards.check, of one file."""
+    digest = blake2b()
+    for start in range(0, len(array), CHECK_TOKENS):
+        part = array[start:start + CHECK_TOKENS]
+        if part.max() >= vocab_size:
+            raise ValueError(f"{path} holds id {part.max()}, outside the vocabulary of {vocab_size}: it is damaged")
+        digest.update(part.view(np.uint8))
+    if digest.hexdigest() != checksum:
+        raise ValueError(f"{path} is not the file that was written, its checksum has changed: make the shards again")
 
 
 def open_shards(directory: str | os.PathLike) -> "Shards":
-    """Map the shards in `directory`.
+    """Map the shards in `directory`, every byte of which is checked once.
 
     Raises FileNotFoundError when there is no sidecar or a shard is missing; ValueError naming the file when the
-    sidecar is damaged or a shard has not the size it says.
+    sidecar is damaged or a shard is not what was written.
     """
     directory = Path(directory)
     path = directory / SIDECAR
@@ -76,9 +83,11 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
         dtype = np.dtype(meta["dtype"])
         train, val = (_open_side(directory, meta["splits"][side], dtype, meta.get("header_bytes", 0))
                       for side in SIDES)
-        return Shards(train, val, meta["vocab_size"], meta["eot_token"], dtype, meta["tokenizer"], meta)
+        shards = Shards(train, val, meta["vocab_size"], meta["eot_token"], dtype, meta["tokenizer"], meta)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    shards.check()
+    return shards
 
 
 def _open_side(directory: Path, meta: dict, dtype: np.dtype, header: int) -> Split:

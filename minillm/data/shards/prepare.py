@@ -10,7 +10,7 @@ from ...models.packing import Batch
 from ...storage.atomic import atomic_write
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
-from .format import open_shards
+from .format import fingerprint, open_shards
 from .loader import Loader, sequential
 from .write import write_shards
 
@@ -50,7 +50,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     note = directory / "data" / "source.txt"
     with exclusive(directory):
         if source and note.exists() and note.read_text(encoding="utf-8") == source:
-            return Tokenizer.from_pretrained(directory), open_shards(directory / "data")
+            return tokenizer_of(directory, shards := open_shards(directory / "data")), shards
         note.unlink(missing_ok=True)
         if tokenizer is None:
             tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
@@ -60,6 +60,14 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
         with atomic_write(note) as file:
             file.write(source)
         return tokenizer, open_shards(directory / "data")
+
+
+def tokenizer_of(directory, shards):
+    """The Tokenizer in a directory. Raises ValueError if it is not the one that wrote the shards."""
+    tokenizer = Tokenizer.from_pretrained(directory)
+    if fingerprint(tokenizer) != shards.fingerprint:
+        raise ValueError(f"{directory}/tokenizer.json is not the tokenizer that wrote the shards")
+    return tokenizer
 
 
 def sample(documents, limit):

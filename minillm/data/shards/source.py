@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..sources.files import find_files
 from ..sources.report import Report, printable
-from .format import blake2b, fingerprint
+from .format import blake2b
 
 SHOWN = 3                   # changed files named in one error
 
@@ -59,7 +59,11 @@ def describe_source(files: list[File], tokenizer, vocab_size: int) -> str:
 
 
 def describe_tokenizer(tokenizer, vocab_size: int) -> dict:
-    return {"tokenizer": fingerprint(tokenizer)} if tokenizer else {"vocab_size": vocab_size}
+    """By content, too: merges, special tokens and pattern are all that makes its ids."""
+    if tokenizer is None:
+        return {"vocab_size": vocab_size}
+    parts = repr((tokenizer.merges, sorted(tokenizer.special_tokens.items()), tokenizer.pattern))
+    return {"tokenizer": blake2b(parts.encode()).hexdigest()}
 
 
 def difference(source: str, files: list[File], tokenizer, vocab_size: int) -> str:

@@ -22,6 +22,11 @@ class Report:
     skipped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Forget everything: the same files are read again."""
+        self.documents = self.bytes = 0
+        self.skipped, self.examples = {}, {}
+
     def skip(self, name: str, reason: str) -> None:
         """Count a file or record that is left out."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
@@ -30,7 +35,7 @@ class Report:
             names.append(name)
 
     def __str__(self) -> str:
-        read = f"{self.documents} documents, {self.bytes / 1e6:.2f} MB of text"
+        read = f"{self.documents:,} document{'s' * (self.documents != 1)}, {self.bytes / 1e6:.2f} MB of text"
         if not self.skipped:
             return f"{read}; nothing skipped."
         reasons = [f"{count} {reason} ({', '.join(self.examples[reason])}{', ...' if count > EXAMPLES else ''})"
