@@ -1,5 +1,6 @@
 """The command line. `python -m minillm` and `minillm` are the same; each command has a file in commands/."""
 import argparse
+import io
 import sys
 
 from .commands import (
@@ -34,6 +35,9 @@ def parser():
 
 def main(argv=None):
     """Run one command; returns its exit code. Errors that a user can mend are one line, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):            # any file name and any text can be printed on any terminal
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         check_kernels()

@@ -10,6 +10,11 @@ from typing import IO, Any
 AnyPath = str | os.PathLike
 
 
+def printable(path: AnyPath) -> str:
+    """A file's name as text that can be printed and written: bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
     """Yield a file; on success it replaces `path` in one step, on any error `path` stays as it was.
@@ -19,7 +24,7 @@ def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
     """
     path = Path(path)
     if "b" not in mode:
-        kwargs.setdefault("encoding", "utf-8")
+        kwargs = {"encoding": "utf-8", "errors": "backslashreplace"} | kwargs      # half a surrogate pair has no UTF-8
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(fd, mode, **kwargs) as file:

@@ -1,7 +1,7 @@
 """The provenance of a run: base model and data, written before the first step, read by the model card."""
 from pathlib import Path
 
-from ..storage.atomic import write_json
+from ..storage.atomic import printable, write_json
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import save_tokenizer
@@ -21,5 +21,5 @@ def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | No
         if resume != "never" and checkpoint_exists(Path(out)):
             return
         save_tokenizer(tokenizer, out)
-        write_json(Path(out) / ORIGIN, {"how": how, "base": base and str(base), "role": role, "data": str(data),
-                                        "records": learned, "held out": held_out})
+        write_json(Path(out) / ORIGIN, {"how": how, "base": base and printable(base), "role": role,
+                                        "data": printable(data), "records": learned, "held out": held_out})

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...storage.atomic import printable
 from ..sources.files import find_files
-from ..sources.report import Report, printable
+from ..sources.report import Report
 from .format import blake2b
 
 SHOWN = 3                   # changed files named in one error

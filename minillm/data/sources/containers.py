@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from importlib import import_module
 
+from ...storage.atomic import printable
 from .plain_text import text_and_record
 from .report import Unusable
 
@@ -42,7 +43,7 @@ def html(path, field: str) -> Iterator[tuple[str, str, dict]]:
     if path.stat().st_size > LARGEST_PAGE:
         raise Unusable("page too large")
     text = html_text(path.read_bytes())
-    yield str(path), text, {field: text, "source": str(path)}
+    yield printable(path), text, {field: text, "source": printable(path)}
 
 
 def parquet(path, field: str) -> Iterator[tuple[str, str, dict]]:
@@ -56,7 +57,7 @@ def parquet(path, field: str) -> Iterator[tuple[str, str, dict]]:
         for batch in table.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:{number}", *text_and_record(json.dumps(row, default=str).encode(), field)
+                yield f"{printable(path)}:{number}", *text_and_record(json.dumps(row, default=str).encode(), field)
     except arrow.ArrowException:
         raise Unusable("unreadable") from None
 
@@ -71,7 +72,7 @@ def warc(path, field: str, report) -> Iterator[tuple[str, str, dict]]:
                 kind = item.http_headers.get_header("Content-Type", "") if item.http_headers else ""
                 if item.rec_type != "response" or "html" not in kind:
                     continue
-                address = item.rec_headers.get_header("WARC-Target-URI", str(path))
+                address = item.rec_headers.get_header("WARC-Target-URI", printable(path))
                 try:
                     text = html_text(item.content_stream().read(LARGEST_PAGE))
                 except Unusable as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
+from ...storage.atomic import printable
 from ...storage.lock import written_by_us
 from . import containers
 from .plain_text import json_lines, text_pieces, utf8_length
@@ -82,9 +83,9 @@ def _documents(path: Path, name: str, report: Report, field: str) -> Iterator[tu
     else:
         with _opened(path, name) as raw, io.BufferedReader(raw) as file:
             if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
-                yield from json_lines(file, str(path), report, field)
+                yield from json_lines(file, printable(path), report, field)
             else:
-                for piece_name, text in text_pieces(file, str(path)):
+                for piece_name, text in text_pieces(file, printable(path)):
                     yield piece_name, text, {field: text, "source": piece_name}
 
 

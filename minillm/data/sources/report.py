@@ -1,17 +1,13 @@
 """A report of what a reader yielded, and of what it skipped and why."""
-import os
 from dataclasses import dataclass, field
+
+from ...storage.atomic import printable
 
 EXAMPLES = 3                # names kept for each reason to skip
 
 
 class Unusable(Exception):
     """A file or record that cannot be used; the message is the reason counted in the report."""
-
-
-def printable(path: str | os.PathLike) -> str:
-    """A file's name as text that can be printed and written: bytes that are no UTF-8 are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass
@@ -32,7 +28,7 @@ class Report:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
         names = self.examples.setdefault(reason, [])
         if len(names) < EXAMPLES:
-            names.append(name)
+            names.append(printable(name))
 
     def __str__(self) -> str:
         read = f"{self.documents:,} document{'s' * (self.documents != 1)}, {self.bytes / 1e6:.2f} MB of text"
