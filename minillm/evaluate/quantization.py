@@ -14,9 +14,9 @@ from ..models.pretrained import CONFIG, read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
 from ..progress import Report
 from ..tokenizer import Tokenizer
+from ..tokenizer.formats import TOKENIZER_FILES
 from .perplexity import bits_per_byte, surprises
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 TEXT = 300_000                 # bytes of text, at most, on which the change in bits per byte is measured
 
 
@@ -34,7 +34,7 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
     model = load_model(directory, select(backend))
     quantized = quantize(model, weights, group)
     save_quantized(out, quantized, read_json(directory / CONFIG).get("eos_token_id"))
-    for name in TOKENIZER:
+    for name in TOKENIZER_FILES:
         if (directory / name).exists():
             shutil.copy(directory / name, out / name)
     return {"model": str(directory), "out": str(out), "weights": weights, "group": group,

@@ -4,6 +4,7 @@ To the model's files come `optimizer.safetensors` (both moments of AdamW) and `s
 the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
 """
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,19 +15,28 @@ from ..models.pretrained import LAYOUT, MODEL, read_json
 from ..storage.atomic import AnyPath, dump_json, write_json
 from ..storage.directories import recover_directory, replace_directory
 from ..storage.safetensors import read_safetensors, write_safetensors
+from ..tokenizer.formats import TOKENIZER_FILES
 from .optim import AdamW
 
-OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
 HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every")    # the others change every step
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 
 def save(run: Path, model, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
-    """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint."""
+    """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint.
+
+    It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.
+    """
     def fill(directory: Path) -> None:
         model.save_pretrained(directory, eot_token)
+        for name in (*TOKENIZER_FILES, ORIGIN):
+            if (run / name).exists():
+                shutil.copy(run / name, directory / name)
         save_training(directory, optimizer.m, optimizer.v, state)
     replace_directory(run / "last", fill)
+    if state["best"] is None:
+        model.save_pretrained(run, eot_token)
 
 
 def checkpoint_exists(run: Path) -> bool:

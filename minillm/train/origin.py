@@ -5,9 +5,7 @@ from ..storage.atomic import printable, write_json
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import save_tokenizer
-from .checkpoint import checkpoint_exists
-
-ORIGIN = "origin.json"
+from .checkpoint import ORIGIN, checkpoint_exists
 
 
 def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | None, data: str | Path, learned: int,
