@@ -1,13 +1,21 @@
 """Writing files so that a crash, a full disk or a kill never leaves half a file behind."""
+import errno
 import json
 import os
-import tempfile
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:                         # a system without POSIX locks goes without
+    fcntl = None                            # type: ignore[assignment]
+
 AnyPath = str | os.PathLike
+TAKEN = (errno.EACCES, errno.EAGAIN)        # errors of a lock that another process has
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-z_]{8}\.tmp", re.DOTALL)
 
 
 def printable(path: AnyPath) -> str:
@@ -20,24 +28,61 @@ def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
     """Yield a file; on success it replaces `path` in one step, on any error `path` stays as it was.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and only then renamed over
-    `path` (POSIX renames are atomic). Raises OSError as the file system does (disk full, no permission).
+    `path` (POSIX renames are atomic). What killed writers of `path` left is removed. Raises OSError as the file system
+    does (disk full, no permission).
     """
     path = Path(path)
     if "b" not in mode:
         kwargs = {"encoding": "utf-8", "errors": "backslashreplace"} | kwargs      # half a surrogate pair has no UTF-8
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    remove_leftovers(path.parent, path.name)
+    fd, temporary = open_temporary(path)
     try:
         with os.fdopen(fd, mode, **kwargs) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)   # mkstemp makes files private
-        os.replace(temporary, path)
+            os.replace(temporary, path)
         sync_directory(path.parent)
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def open_temporary(path: Path) -> tuple[int, Path]:
+    """(descriptor, name) of a fresh hidden file beside `path`, with the umask's rights, locked while it is open."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue
+        lock_file(fd)
+        return fd, temporary
+
+
+def lock_file(fd: int) -> bool:
+    """Lock an open file for this process; False if another has. Where there are no locks nothing is known: True."""
+    if fcntl:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in TAKEN
+    return True
+
+
+def remove_leftovers(directory: AnyPath, name: str | None = None) -> None:
+    """Remove the temporary files of killed writers (of the file `name`, or of all): those that nobody has locked."""
+    for path in Path(directory).iterdir():
+        found = TEMPORARY.fullmatch(path.name)
+        if not found or found[1] != (name or found[1]):
+            continue
+        try:
+            with open(path, "rb") as file:
+                if fcntl and lock_file(file.fileno()):
+                    path.unlink()
+        except OSError:                                  # not ours to read, or gone in the meantime
+            pass
 
 
 def sync_directory(path: AnyPath) -> None:

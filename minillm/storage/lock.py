@@ -1,5 +1,4 @@
 """An advisory lock on a directory: one process at a time writes a run, and a killed one leaves nothing that blocks."""
-import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -7,15 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .atomic import AnyPath
-
-try:
-    import fcntl
-except ImportError:                         # a system without POSIX locks goes without
-    fcntl = None                            # type: ignore[assignment]
+from .atomic import TAKEN, AnyPath, fcntl, remove_leftovers
 
 LOCK = ".minillm.lock"                      # also what tells a directory that minillm writes from a folder of texts
-TAKEN = (errno.EACCES, errno.EAGAIN)
 holders: dict[Path, int] = {}               # directory -> thread; POSIX locks do not tell the threads of a process apart
 
 
@@ -36,6 +29,8 @@ def exclusive(directory: AnyPath) -> Iterator[None]:
     try:
         with open(path / LOCK, "a+", encoding="utf-8") as file:
             lock(file, directory)
+            for folder in (path, *filter(Path.is_dir, path.iterdir())):
+                remove_leftovers(folder)
             yield
     finally:
         del holders[path]

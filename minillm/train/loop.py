@@ -50,7 +50,7 @@ def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None 
              "settings": config.as_dict() | (settings or {})}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run):
-        if resume not in (False, "never") and checkpoint_exists(run):
+        if checkpoint_exists(run) and resume not in (False, "never"):
             state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
         trim_log(run, state["step"])
         saved = state["step"]
