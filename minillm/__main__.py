@@ -1,7 +1,9 @@
 """The command line. `python -m minillm` and `minillm` are the same; each command has a file in commands/."""
 import argparse
 import io
+import os
 import sys
+from concurrent.futures import BrokenExecutor
 
 from .commands import (
     chat,
@@ -24,6 +26,14 @@ from .version import __version__
 COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize, serve, chat)
 
 
+SYSTEM = {                     # what these say by themselves helps nobody
+    MemoryError: "not enough memory, a smaller model or batch needs less: ",
+    RecursionError: "the input is nested too deeply: ",
+    BrokenExecutor: "a worker process died, perhaps of too little memory: ",
+}
+ERRORS = (ValueError, OSError, FloatingPointError, ImportError, *SYSTEM)
+
+
 def parser():
     top = argparse.ArgumentParser(prog="minillm", description="A language model from scratch, every derivative by hand.")
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
@@ -41,12 +51,18 @@ def main(argv=None):
     args = parser().parse_args(argv)
     try:
         check_kernels()
-        return args.function(args) or 0
+        code = args.function(args) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("\nstopped; what was finished is saved", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"minillm {args.command}: {error}", file=sys.stderr)
+    except BrokenPipeError:                    # whom we write for has seen enough, as in `minillm ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)          # nor may the interpreter complain when it flushes
+        return 141
+    except ERRORS as error:
+        what = next((words for kind, words in SYSTEM.items() if isinstance(error, kind)), "")
+        print(f"minillm {args.command}: {what}{error}", file=sys.stderr)
         return 1
 
 

@@ -17,6 +17,7 @@ from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import checkpoint_exists
 from ..train.loop import train
+from ..train.memory import check_memory
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
 
@@ -40,10 +41,10 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards))
-    ops = select(train_config.backend)
-    model = GPT(replace(model_config, vocab_size=tok.vocab_size), train_config.seed, ops=ops)
-    say(f"model       {model.params.flat.size / 1e6:.1f}M parameters; {train_config.steps:,} steps of "
+    ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
+    say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
         f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")
+    model = GPT(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")
