@@ -64,6 +64,7 @@ def data_train_classifier(args):
 
 def data_tokenize(args):
     from ..data.shards.tokenize import tokenize
+    from ..data.sources.report import Report
     from ..progress import Progress
     from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
@@ -74,6 +75,9 @@ def data_tokenize(args):
     for name, split in meta["splits"].items():
         printer(args.json)(f"{name:<8}{split['documents']:>12,} documents {split['bytes'] / 1e6:>12,.2f} MB "
                            f"{split['tokens']:>14,} tokens in {len(split['files'])} files")
+    read = Report(**meta["source"])
+    if read.skipped:
+        printer(args.json)(read.skipped_in_words())
     print(json.dumps(meta)) if args.json else print(f"next: minillm train --data {args.output} --out runs/mine")
 
 

@@ -1,6 +1,7 @@
 """Documents of files and folders: order, pieces, JSON Lines, and a count of all that is skipped."""
 import gzip
 import os
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -99,3 +100,14 @@ def test_no_permission_is_a_counted_skip(tmp_path):
     (tmp_path / "secret.txt").chmod(0)
     report = Report()
     assert len(list(read_documents(tmp_path, report))) == 1 and report.skipped == {"unreadable": 1}
+
+
+def test_a_missing_extra_is_said_loudly(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("a.parquet", "b.parquet"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    (tmp_path / "c.txt").write_text("some text")
+    report = Report()
+    list(read_documents(tmp_path, report))
+    assert str(report).splitlines()[1] == ("ATTENTION: 2 files were NOT READ, for want of a library: "
+                                           "pip install 'minillm[data]'")

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from ..sources.report import Report
 from .document import Cleaned, CleanOptions, cached_rules
 from .filters import INFINITY
 
@@ -89,6 +90,6 @@ def clean_page(report: dict, output) -> str:
         lines.append("masked " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(report["masked"].items())))
     if report["lines_removed"]:
         lines.append(f"{report['lines_removed']:,} lines removed")
-    skipped = report["input"]["skipped"]
-    lines += [f"{sum(skipped.values())} inputs skipped: {skipped}"] * bool(skipped)
+    read = Report(**report["input"])
+    lines += [read.skipped_in_words()] * bool(read.skipped)
     return "\n".join([*lines, f"report in {report_paths(output)[1]}"])

@@ -116,6 +116,6 @@ def dedup_page(report: dict, output: str | os.PathLike) -> str:
     if report["pairs"]:
         candidates, similar = report["pairs"]["candidates"], report["pairs"]["similar"]
         lines.append(f"    {candidates:,} pairs shared a band, {similar:,} were similar")
-    skipped = sum(report["input"]["skipped"].values())
-    lines += [f"    {skipped} inputs skipped: {report['input']['skipped']}"] * bool(skipped)
+    read = Report(**report["input"])
+    lines += [read.skipped_in_words()] * bool(read.skipped)
     return "\n".join([*lines, f"report in {report_path(output)}"])

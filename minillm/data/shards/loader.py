@@ -73,7 +73,8 @@ class Loader:
         self.block_size, self.batch_size, self.seed, self.micro_batches = block_size, batch_size, seed, micro_batches
         tokens = len(self.stream)
         if tokens < block_size + 1:
-            raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}")
+            raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}: add "
+                             f"more text, or choose a smaller block_size (of at most {max(1, tokens - 1)})")
         self.targets = tokens - 1
         self.blocks = -(-(self.targets + block_size // 2) // block_size)   # enough, and room for half a block of offsets
         self.offsets = min(block_size, self.blocks * block_size - self.targets + 1)     # 0 .. offsets-1 cover both ends
@@ -109,7 +110,8 @@ def sequential(files_or_arrays, block_size: int, batch_size: int) -> Iterator[tu
     _check_positive(block_size=block_size, batch_size=batch_size)
     stream = files_or_arrays if isinstance(files_or_arrays, TokenStream) else TokenStream(files_or_arrays)
     if len(stream) < 2:
-        raise ValueError(f"validation needs at least 2 tokens (one to predict from another), there are {len(stream)}")
+        raise ValueError(f"validation needs at least 2 tokens (one to predict from another), there are {len(stream)}: "
+                         "add more text")
     return _sequential_batches(stream, block_size, batch_size)
 
 

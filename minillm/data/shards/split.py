@@ -71,7 +71,7 @@ def _cut(held: list[tuple[str, str, float]], val_fraction: float) -> list[tuple[
     found = [(side, text, weight) for side, half in halves.items() for _, text, weight in half if text]
     if len({side for side, _, _ in found}) < 2:
         raise ValueError("too little text to split into training and validation: "
-                         f"{len(texts)} documents of {total} characters together")
+                         f"{len(texts)} documents of {total} characters together; add more text")
     return found
 
 

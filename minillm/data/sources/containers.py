@@ -14,7 +14,7 @@ from importlib import import_module
 
 from ...storage.atomic import printable
 from .plain_text import text_and_record
-from .report import Unusable
+from .report import NEEDS_EXTRA, Unusable
 
 LARGEST_PAGE = 2 ** 26        # bytes of one HTML page; a larger one is skipped
 LEAST, RATIO = 2 ** 26, 200   # a compressed file may expand to the larger of these: bytes, times its size
@@ -25,7 +25,7 @@ def library(name: str):
     try:
         return import_module(name)
     except ImportError:
-        raise Unusable("of a kind that needs pip install 'minillm[data]'") from None
+        raise Unusable(NEEDS_EXTRA) from None
 
 
 def html_text(data: bytes) -> str:

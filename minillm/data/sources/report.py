@@ -3,6 +3,8 @@ from dataclasses import dataclass, field
 
 from ...storage.atomic import printable
 
+EXTRA = "minillm[data]"
+NEEDS_EXTRA = f"of a kind that needs pip install '{EXTRA}'"
 EXAMPLES = 3                # names kept for each reason to skip
 
 
@@ -32,8 +34,15 @@ class Report:
 
     def __str__(self) -> str:
         read = f"{self.documents:,} document{'s' * (self.documents != 1)}, {self.bytes / 1e6:.2f} MB of text"
+        return f"{read}; {self.skipped_in_words()}"
+
+    def skipped_in_words(self) -> str:
+        """What was left out and why; a line of its own, not to be overlooked, on what an extra would read."""
         if not self.skipped:
-            return f"{read}; nothing skipped."
+            return "nothing skipped."
         reasons = [f"{count} {reason} ({', '.join(self.examples[reason])}{', ...' if count > EXAMPLES else ''})"
                    for reason, count in sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))]
-        return f"{read}; skipped {sum(self.skipped.values())}: {'; '.join(reasons)}."
+        text = f"skipped {sum(self.skipped.values())}: {'; '.join(reasons)}."
+        lacking = self.skipped.get(NEEDS_EXTRA)
+        return text + (f"\nATTENTION: {lacking} file{'s were' if lacking > 1 else ' was'} NOT READ, for want of a library: "
+                       f"pip install '{EXTRA}'" if lacking else "")
