@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..data.shards.loader import drawn
 from ..models.packing import Batch
 from ..tokenizer.chat_template import Example
 
@@ -49,11 +50,11 @@ class ChatData:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.examples)).tolist()
         return rows(order, [len(e.ids) - 1 for e in self.examples], self.row_tokens)
 
-    def validation(self) -> Iterator[Batch]:
-        """Iterator of packed rows over the examples held out."""
-        lengths = [len(e.ids) - 1 for e in self.held_out]
-        for row in rows(range(len(self.held_out)), lengths, self.row_tokens):
-            yield packed([self.held_out[i] for i in row])
+    def validation(self, batches: int = 0) -> Iterator[Batch]:
+        """Iterator of packed rows over the examples held out; or of at most so many, drawn over all of them."""
+        packs = rows(range(len(self.held_out)), [len(e.ids) - 1 for e in self.held_out], self.row_tokens)
+        for number in drawn(len(packs), batches):
+            yield packed([self.held_out[i] for i in packs[number]])
 
 
 def fit(examples: list[Example], block_size: int) -> tuple[int, list[Example]]:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, starmap
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from ..storage.atomic import AnyPath
 from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save
 from .log import COLUMNS, append_log, describe, trim_log
-from .nonfinite import NonFiniteError, find_nonfinite
+from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
 from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import cosine_schedule
+
+WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
 
 
 def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
@@ -35,14 +37,16 @@ def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None 
           say: Callable[[str], None] | None = None, settings: dict | None = None) -> dict:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
-    data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation() -> iterator of such,
-    validation_tokens, validation_bytes (the UTF-8 bytes behind them) and a fingerprint. run: the directory. resume:
-    "auto" continues from run/last if it is there, "override" even with other settings, "never" (or False) begins
-    again; say(text) is told so. progress(step, steps, text) is called after each step. deadline: value of
-    time.monotonic() at which the run ends early, validated and saved. step, validate, columns: what to do instead of
-    `one_step` and `validate_loss`, with their arguments and results, and what the log holds: preference training is the
-    same loop. settings: of `step` and `data`, which a resumed run is to share besides config. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError
-    naming op and layer, ValueError for a checkpoint of a different model, data or settings.
+    data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation(batches) -> iterator of such
+    (at most so many, 0 for all), validation_tokens, validation_bytes (the UTF-8 bytes behind them) and a fingerprint.
+    run: the directory. resume: "auto" continues from run/last if it is there, "override" even with other settings,
+    "never" (or False) begins again; say(text) is told so. progress(step, steps, text) is called after each step.
+    deadline: value of time.monotonic() at which the run ends early, validated and saved. step, validate, columns: what
+    to do instead of `one_step` and `validate_loss`, with their arguments and results, and what the log holds:
+    preference training is the same loop. settings: of `step` and `data`, which a resumed run is to share besides
+    config. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError
+    naming op and layer, DivergenceError, ValueError for a checkpoint of a different model, data or settings,
+    BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
@@ -103,11 +107,13 @@ def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: d
            started: float, batches: Sequence[Batch] = ()) -> dict:
     """Clip and take one step of AdamW; returns the log's columns.
 
-    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in.
+    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in, where
+    the loss is a mean over their tokens.
     """
     norm = global_norm(grads, model.ops)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         explain_nonfinite(model, batches, config, state["step"], loss, norm)
+    check_converging(state["step"], loss if batches else 0.0, norm)
     lr = cosine_schedule(state["step"], config.warmup, config.steps, config.lr, config.min_lr)
     optimizer.step(grads, lr, clip_scale(norm, config.clip))
     return {"train_loss": loss, "lr": lr, "grad_norm": norm, "count": count,
@@ -126,10 +132,20 @@ def explain_nonfinite(model, batches, config, step, loss, norm):
                          f"Nothing was updated. A lower lr or a longer warm-up often helps.")
 
 
+def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
+    """Raise DivergenceError for numbers of which no training recovers. loss: in nats per token."""
+    if not (loss < WORST_LOSS and norm < WORST_NORM):
+        raise DivergenceError(f"step {step}: training has diverged: loss {loss:.4g} nats per token (a blind guess costs "
+                              f"about 10), gradient norm {norm:.3g}. Nothing was updated or saved. A lower lr or a "
+                              "longer warm-up often helps: go on from the last checkpoint with --override, or begin "
+                              "again with --resume never.")
+
+
 def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
-    nats, tokens = evaluate(model, islice(data.validation(), config.eval_batches or None))
+    nats, tokens = evaluate(model, data.validation(config.eval_batches))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
+    check_converging(state["step"], nats / tokens)
     loss, bpb = nats / tokens, nats / math.log(2) / (data.validation_bytes * share)
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 

@@ -17,6 +17,10 @@ class NonFiniteError(FloatingPointError):
     """A NaN or infinity appeared; the message says in which op, which of its results, and where in the model."""
 
 
+class DivergenceError(FloatingPointError):
+    """Loss or gradient norm are finite, but beyond all that training recovers from."""
+
+
 Located = namedtuple("Located", "where cache")        # the cache of an op, and the layer that the op worked for
 
 

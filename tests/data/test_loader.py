@@ -102,6 +102,17 @@ def test_sequential_predicts_each_token_once(tokens, block_size, batch_size, cut
     assert all(len(rows) == batch_size for rows, _ in batches[:-1]) and 1 <= len(batches[-1][0]) <= batch_size
 
 
+def test_a_few_batches_are_drawn_over_the_whole_stream():
+    stream = np.arange(16 * 4 * 50 + 7)
+    few, again = (list(loader.sequential(stream, 16, 4, batches=10)) for _ in range(2))
+    starts = np.concatenate([x[:, 0] for x, _ in few])
+    assert len(few) == 10 and len(set(starts)) == 40 and (np.diff(starts) > 0).all()
+    assert (np.bincount(starts * 4 // len(stream), minlength=4) >= 5).all()      # each quarter has its share
+    for one, other in zip(few, again):
+        np.testing.assert_array_equal(one, other)
+    assert len(list(loader.sequential(stream, 16, 4, batches=500))) == 51        # no more than there are
+
+
 def test_sequential_needs_two_tokens():
     with pytest.raises(ValueError, match="at least 2 tokens"):
         loader.sequential(np.arange(1), 4, 4)

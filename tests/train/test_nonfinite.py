@@ -1,12 +1,14 @@
-"""A NaN is traced to its op and layer."""
+"""A NaN is traced to its op and layer; a loss or gradient norm beyond recovery ends the run, too."""
+import dataclasses
+
 import numpy as np
 import pytest
 from training import CONFIG, MODEL, prepared, training_data  # noqa: F401  (prepared is a fixture)
 
 from minillm import GPT
 from minillm.models.adapted import LoraModel
-from minillm.train.loop import train
-from minillm.train.nonfinite import NonFiniteError
+from minillm.train.loop import check_converging, train
+from minillm.train.nonfinite import DivergenceError, NonFiniteError
 
 
 def poisoned(model, op, call):
@@ -49,3 +51,23 @@ def test_nan_beside_adapters_is_traced_too(prepared, tmp_path, op, layer):
     model = LoraModel(poisoned(GPT(MODEL), op, 0), rank=2, targets=("attn.c_proj",))
     with pytest.raises(NonFiniteError, match=rf"step 0: {op}: 1 NaN.* in {layer}"):
         train(model, training_data(prepared), CONFIG, tmp_path)
+
+
+def test_divergence_is_named_before_it_is_a_nan(prepared, tmp_path):
+    wild = dataclasses.replace(CONFIG, lr=100.0, warmup=0)
+    with pytest.raises(DivergenceError, match=r"step \d: training has diverged: loss .* nats per token"):
+        train(GPT(MODEL), training_data(prepared), wild, tmp_path)
+
+
+def test_a_last_step_that_diverges_is_not_saved_as_the_best(prepared, tmp_path):
+    wild = dataclasses.replace(CONFIG, lr=1e4, warmup=0, steps=2, save_every=0, eval_every=0)
+    with pytest.raises(DivergenceError, match="step [12]: training has diverged"):
+        train(GPT(MODEL), training_data(prepared), wild, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists() and not (tmp_path / "last").exists()
+
+
+@pytest.mark.parametrize("loss, norm", [(5.0, 1e18), (1e7, 1.0), (float("nan"), 1.0)])
+def test_what_no_training_recovers_from(loss, norm):
+    check_converging(3, 99.0, 1e4)
+    with pytest.raises(DivergenceError, match="step 3"):
+        check_converging(3, loss, norm)

@@ -101,29 +101,39 @@ class Loader:
         return sequential(self.stream, block_size or self.block_size, batch_size or self.batch_size)
 
 
-def sequential(files_or_arrays, block_size: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def sequential(files_or_arrays, block_size: int, batch_size: int,
+               batches: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches for validation that predict every token but the first exactly once, in order.
 
     Yields (x, y), int64 (rows, block_size) with rows = batch_size but for the last. The end of the last block is
-    padded: 0 in x, IGNORE_INDEX in y. Raises ValueError when there are fewer than two tokens.
+    padded: 0 in x, IGNORE_INDEX in y. batches: at most so many, of blocks drawn over the whole stream, always the same
+    (0: all). Raises ValueError when there are fewer than two tokens.
     """
     _check_positive(block_size=block_size, batch_size=batch_size)
     stream = files_or_arrays if isinstance(files_or_arrays, TokenStream) else TokenStream(files_or_arrays)
     if len(stream) < 2:
         raise ValueError(f"validation needs at least 2 tokens (one to predict from another), there are {len(stream)}: "
                          "add more text")
-    return _sequential_batches(stream, block_size, batch_size)
+    blocks = drawn(-(-(len(stream) - 1) // block_size), batches * batch_size)
+    return _sequential_batches(stream, block_size, batch_size, blocks)
 
 
-def _sequential_batches(stream: TokenStream, block_size: int, batch_size: int):
+def drawn(count: int, wanted: int) -> np.ndarray:
+    """Numbers below `count` in order: `wanted` of them at random, always the same; all for 0 or where there are fewer."""
+    every = np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(every, wanted, replace=False)) if 0 < wanted < count else every
+
+
+def _sequential_batches(stream: TokenStream, block_size: int, batch_size: int, blocks: np.ndarray):
     predictions = len(stream) - 1
-    for first in range(0, predictions, block_size * batch_size):
-        rows = min(batch_size, -(-(predictions - first) // block_size))
-        x = np.zeros((rows, block_size), np.int64)                      # (rows, T)
-        y = np.full((rows, block_size), IGNORE_INDEX, np.int64)         # (rows, T)
-        count = min(rows * block_size, predictions - first)
-        stream.read_into(x.reshape(-1)[:count], first)
-        stream.read_into(y.reshape(-1)[:count], first + 1)
+    for first in range(0, len(blocks), batch_size):
+        rows = blocks[first:first + batch_size]
+        x = np.zeros((len(rows), block_size), np.int64)                      # (rows, T)
+        y = np.full((len(rows), block_size), IGNORE_INDEX, np.int64)         # (rows, T)
+        for row, start in enumerate((rows * block_size).tolist()):
+            count = min(block_size, predictions - start)
+            stream.read_into(x[row, :count], start)
+            stream.read_into(y[row, :count], start + 1)
         yield x, y
 
 

@@ -33,9 +33,9 @@ class TrainingData:
         """A Batch of (batch_size, block_size) int64."""
         return Batch(*self.loader.batch(step, micro))
 
-    def validation(self):
-        """Iterator of Batch over the whole validation split, once."""
-        return starmap(Batch, sequential(self.shards.val.arrays, self.block_size, self.batch_size))
+    def validation(self, batches=0):
+        """Iterator of Batch over the whole validation split, once; or of at most so many, drawn over all of it."""
+        return starmap(Batch, sequential(self.shards.val.arrays, self.block_size, self.batch_size, batches))
 
 
 def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", progress=None):
