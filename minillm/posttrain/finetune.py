@@ -18,7 +18,7 @@ from ..train.loop import train
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from . import dpo, grpo
-from .sft import ChatData
+from .sft import ChatData, count_leaked
 from .tasks import TASKS
 
 Say = Callable[[str], None]
@@ -38,7 +38,8 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "had nothing to learn within the context"))
+        + dropped(records.dropped, "had nothing to learn within the context")
+        + leaked(records.examples, records.held_out))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
@@ -58,7 +59,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     preferences = conversations.read_preferences(data, tokenizer)
     records = dpo.PreferenceData(preferences, model.config.block_size, pairs, config.seed)
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "did not fit the context"))
+        + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
@@ -140,6 +141,13 @@ def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path
 
 def dropped(count: int, why: str) -> str:
     return f" ({count:,} dropped: {why})" if count else ""
+
+
+def leaked(learned: list, held_out: list) -> str:
+    """A line of warning about records that are learned and held out."""
+    count = count_leaked(learned, held_out)
+    return (f"\nATTENTION: {count:,} of {len(held_out):,} records held out are also among those to learn: their loss says "
+            "little about others") if count else ""
 
 
 def finished(state: dict, config: TrainConfig, out: str | Path, say: Say) -> dict:

@@ -74,6 +74,12 @@ def split(records: list, share: float, seed: int) -> tuple[list, list]:
     return [records[i] for i in sorted(order[held_out:])], [records[i] for i in sorted(order[:held_out])]
 
 
+def count_leaked(learned: list, held_out: list) -> int:
+    """How many of the records held out are also among those to learn."""
+    known = set(map(repr, learned))
+    return sum(repr(record) in known for record in held_out)
+
+
 def rows(order: Iterable[int], lengths: list[int], limit: int) -> list[list[int]]:
     """Cut a sequence of documents into rows of at most `limit` tokens (one document may fill a row by itself)."""
     cut: list[list[int]] = [[]]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import GPTConfig, TrainConfig
-from ..data.shards.format import SIDECAR, Shards, open_shards
+from ..data.shards.format import SIDECAR, Shards, count_leaked, open_shards
 from ..data.shards.prepare import TrainingData, prepare, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
 from ..data.sources.files import read_documents
@@ -21,6 +21,7 @@ from ..train.memory import check_memory
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
 
+LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
@@ -41,6 +42,9 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards))
+    if shards.train.documents <= LEAKS_LOOKED_FOR and (leaked := count_leaked(shards)):
+        say(f"ATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: the "
+            "validation loss says little about other text")
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
     say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
         f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")

@@ -81,6 +81,18 @@ def test_a_stage_reads_every_setting_but_those_it_refuses(stage, base, tmp_path)
     assert {f"train.{key}" for key in set(names(TrainConfig)) - config.read} == refused - {"model.vocab_size"}
 
 
+def test_records_on_both_sides_are_noticed(base, tmp_path):
+    same = {"prompt": "what?", "completion": "a hen", "chosen": "cluck", "rejected": "a hen"}
+    mixed = [same | {"prompt": f"{i}?"} for i in range(9)]
+    config = TrainConfig(steps=1, batch_size=2)
+    for records, words in ((mixed, None), ([same] * 9, "1 of 1 records held out are also among those to learn")):
+        for stage in (run.sft, run.prefer):
+            said = []
+            data = write(tmp_path / "records.jsonl", records)
+            stage(base, data, tmp_path / "out", config, resume="never", say=said.append)
+            assert words in said[0] if words else "ATTENTION" not in said[0]
+
+
 @pytest.mark.parametrize("command, setting, words", [
     ("dpo", "train.batch_size=4", "dpo does not read train.batch_size: use --pairs"),
     ("dpo", "train.eval_batches=4", "dpo does not read train.eval_batches: use train.eval_every"),

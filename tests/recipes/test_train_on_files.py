@@ -104,3 +104,13 @@ def test_a_damaged_tokenizer_or_shard_is_found_when_the_run_goes_on(texts, tmp_p
     Tokenizer.train(["other letters"], 280, stop_early=True).save(tmp_path / "r")
     with pytest.raises(ValueError, match="tokenizer.json is not the tokenizer that wrote the shards"):
         trained(texts, tmp_path / "r", 3)
+
+
+@pytest.mark.parametrize("copies", [2, 8, 20])
+def test_documents_on_both_sides_are_noticed(tmp_path, copies):
+    (tmp_path / "copies").mkdir()
+    for i in range(copies):                                  # a part of the last, or the last, is held out
+        (tmp_path / "copies" / f"{i}.txt").write_text("".join(f"Line {i} of every file.\n" for i in range(60)))
+    said = trained(tmp_path / "copies", tmp_path / "r")
+    assert "ATTENTION: 1 of 1 validation documents are also in the training" in said
+    assert "ATTENTION" not in trained(tmp_path / "copies" / "0.txt", tmp_path / "other")

@@ -10,7 +10,7 @@ write.py writes shards, split.py decides which side a document is on.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ SIDECAR = "shards.json"
 FORMAT = "minillm shards 1"
 SIDES = ("train", "val")
 PROBE = "The quick brown fox: naïve 12,345 tokens\n\tdef f(x): return x"   # for tokenizers without fingerprint
+FEW = 16                    # documents; also tokens that are too few to recognize a text by
 CHECK_TOKENS = 2**22        # tokens that Shards.check reads at a time
 
 
@@ -105,9 +106,26 @@ def _open_side(directory: Path, meta: dict, dtype: np.dtype, header: int) -> Spl
 
 def split_documents(split: Split, tokenizer) -> list[bytes]:
     """The documents of a split as bytes, decoded from their tokens."""
+    return [tokenizer.decode_bytes(ids) for ids in documents_of(split, tokenizer.eot_token)]
+
+
+def documents_of(split: Split, eot_token: int | None) -> Iterator[np.ndarray]:
+    """The ids of each document, without its end-of-text token."""
     ids = np.concatenate(split.arrays)
-    ends = np.flatnonzero(ids == tokenizer.eot_token)
-    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
+    ends = np.flatnonzero(ids == eot_token)
+    return (ids[start:end] for start, end in zip([0, *(ends + 1)], ends))
+
+
+def count_leaked(shards: Shards) -> int:
+    """Documents of the validation split that are in the training split, too. Splitting by a hash of the text leaves none,
+    but few documents are cut (split.py), which may leave the end of one that is there whole; and others may have made
+    the shards."""
+    held_out = list(documents_of(shards.val, shards.eot_token))
+    known = {ids.tobytes() for ids in documents_of(shards.train, shards.eot_token)}
+    if len(held_out) > FEW:
+        return sum(ids.tobytes() in known for ids in held_out)
+    text = b"".join(known)                                            # behind a cut the first token may be another
+    return sum(ids.tobytes() in known or len(ids) > FEW and ids[1:].tobytes() in text for ids in held_out)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
