@@ -18,7 +18,8 @@ from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 from .sft import SHARE, packed, split
 
-DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
+REWARDS = ["reward_chosen", "reward_rejected", "margin", "accuracy"]        # implied: beta log(p / reference's p)
+DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_margin", "val_accuracy", *REWARDS]
 
 
 class PreferenceData:
@@ -82,14 +83,21 @@ def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_wei
     reference = [np.ascontiguousarray(ref) for ref in data.reference_of(part, numbers)]
     losses, cache = model.ops.dpo_loss_forward(chosen, rejected, *reference, beta, label_smoothing)
     weights = nll_weight / np.array([sum(pair.chosen.learned[1:]) for pair in pairs])             # (n,)
-    return losses - weights * chosen, (state, cache, weights)
+    rewards = beta * (chosen - reference[0]), beta * (rejected - reference[1])
+    return losses - weights * chosen, (state, cache, weights, rewards)
 
 
 def preference_backward(dlosses, model, state, grads):
     """dlosses (n,) -> adds to grads."""
-    forward, cache, weights = state
+    forward, cache, weights, _ = state
     dchosen, drejected = model.ops.dpo_loss_backward(dlosses, cache)
     return logps_backward(np.stack([dchosen - weights * dlosses, drejected], 1).ravel(), model, forward, grads)
+
+
+def reward_columns(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
+    """What TRL logs too: mean implied rewards, their difference, and how often the chosen answer's is the larger."""
+    values = chosen, rejected, chosen - rejected, chosen > rejected
+    return {name: float(np.mean(value)) for name, value in zip(REWARDS, values)}
 
 
 def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
@@ -99,6 +107,7 @@ def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float 
 
     def step(model, optimizer, data, config, state):
         started, loss, tokens, grads = time.perf_counter(), 0.0, 0, optimizer.zero_grads()
+        rewards = []
         for micro in range(config.accumulate):
             numbers = data.chosen_for(state["step"] * config.accumulate + micro)
             losses, forward = preference_losses(model, data, "train", numbers, beta, label_smoothing, nll_weight,
@@ -107,18 +116,22 @@ def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float 
             grads = preference_backward(share, model, forward, grads)
             loss += float(losses.mean()) / config.accumulate
             tokens += sum(forward[0][1])
-        return update(model, optimizer, grads, config, state, loss, tokens, started)
+            rewards.append(forward[-1])
+        row = update(model, optimizer, grads, config, state, loss, tokens, started)
+        return row | reward_columns(*np.concatenate(rewards, axis=1))
     return step
 
 
 def validate_dpo(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
     def validate(model, data, config, state, run, eot_token):
-        losses, right = [], []
+        losses, rewards = [], []
         for i in range(len(data.held_out)):
-            loss, (_, (z, *_), _) = preference_losses(model, data, "held out", [i], beta, label_smoothing, nll_weight)
+            loss, forward = preference_losses(model, data, "held out", [i], beta, label_smoothing, nll_weight)
             losses.append(float(loss[0]))
-            right.append(float(z[0] > 0))
+            rewards.append(forward[-1])
+        columns = reward_columns(*np.concatenate(rewards, axis=1))
         return keep_best(model, state, run, eot_token, {"val_loss": float(np.mean(losses)),
-                                                        "val_accuracy": float(np.mean(right))})
+                                                        "val_margin": columns["margin"],
+                                                        "val_accuracy": columns["accuracy"]})
     return validate

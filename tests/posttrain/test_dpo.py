@@ -8,6 +8,7 @@ from minillm import TrainConfig
 from minillm.data.sources import conversations
 from minillm.posttrain import dpo
 from minillm.tokenizer import chat_template as chat
+from minillm.train.log import read_log
 from minillm.train.loop import train
 from minillm.train.optim import AdamW
 
@@ -76,6 +77,21 @@ def test_dpo_learns_what_is_preferred(tmp_path):
     state = train(model, data, config, tmp_path, step=dpo.dpo_step(), validate=dpo.validate_dpo(),
                   columns=dpo.DPO_COLUMNS)
     assert state["best"]["val_accuracy"] == 1 and state["best"]["val_loss"] < 0.5
+
+
+def test_the_log_has_the_implied_rewards(tmp_path):
+    """beta log(p / reference's p), as TRL logs them: nothing at the start, apart at the end."""
+    data, model = preference_data(pairs=11), small_model()
+    data.refer_to(model)
+    config = TrainConfig(steps=15, lr=3e-3, warmup=1, eval_every=5, weight_decay=0.0, log_every=1)
+    train(model, data, config, tmp_path, step=dpo.dpo_step(0.3), validate=dpo.validate_dpo(0.3), columns=dpo.DPO_COLUMNS)
+    first, *_, last = read_log(tmp_path)
+    assert [first[name] for name in dpo.REWARDS] == [0, 0, 0, 0]
+    assert last["margin"] > 0.1 and last["val_margin"] > 0.1 and last["accuracy"] == last["val_accuracy"] == 1
+    assert last["margin"] == pytest.approx(last["reward_chosen"] - last["reward_rejected"], rel=1e-4)
+    answers = dpo.logps(model, data.held_out[:1])[0] - data.reference["held out"]
+    _, (*_, rewards) = dpo.preference_losses(model, data, "held out", [0], 0.3, 0.0)
+    assert_close("rewards", np.ravel(rewards), 0.3 * answers, "same model")
 
 
 @pytest.mark.parametrize("pairs, accumulate", [(2, 4), (1, 8)])
