@@ -33,7 +33,7 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_terminal_of_ascii_is_enough(tmp_path):
     (tmp_path / "text.txt").write_text("naïve café, 日本語 and “quotes”. " * 80, encoding="utf-8")
     environment = {"PYTHONIOENCODING": "ascii:strict", "PATH": "/usr/bin:/bin"}
-    shape = [f"--set={k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 16, "steps": 1}.items()]
+    shape = [f"--set={k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 9, "steps": 1}.items()]
     for arguments in (["train", "--data", "text.txt", "--out", "r", "--vocab-size", "300", *shape],
                       ["generate", "r", "-p", "naïve 日本", "-n", "20"]):
         child = subprocess.run([sys.executable, "-m", "minillm", *arguments], cwd=tmp_path, capture_output=True,

@@ -90,7 +90,8 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
     state = finished(train(model, problems, config, out, tokenizer.eot_token, resume,
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
-                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS, say=say, settings=settings), config, out, say)
+                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS, say=say, settings=settings),
+                     config, out, say)
     best = state["best"]
     first, last = sampled_rewards(out)
     say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"
@@ -146,8 +147,8 @@ def dropped(count: int, why: str) -> str:
 def leaked(learned: list, held_out: list) -> str:
     """A line of warning about records that are learned and held out."""
     count = count_leaked(learned, held_out)
-    return (f"\nATTENTION: {count:,} of {len(held_out):,} records held out are also among those to learn: their loss says "
-            "little about others") if count else ""
+    return (f"\nATTENTION: {count:,} of {len(held_out):,} records held out are also among those to learn: their loss "
+            "says little about others") if count else ""
 
 
 def finished(state: dict, config: TrainConfig, out: str | Path, say: Say) -> dict:

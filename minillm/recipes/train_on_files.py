@@ -43,8 +43,8 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards))
     if shards.train.documents <= LEAKS_LOOKED_FOR and (leaked := count_leaked(shards)):
-        say(f"ATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: the "
-            "validation loss says little about other text")
+        say(f"ATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: "
+            "the validation loss says little about other text")
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
     say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
         f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")

@@ -9,7 +9,7 @@ from typing import IO
 from .atomic import TAKEN, AnyPath, fcntl, remove_leftovers
 
 LOCK = ".minillm.lock"                      # also what tells a directory that minillm writes from a folder of texts
-holders: dict[Path, int] = {}               # directory -> thread; POSIX locks do not tell the threads of a process apart
+holders: dict[Path, int] = {}               # directory -> thread; POSIX locks do not tell threads apart
 
 
 @contextmanager
@@ -53,8 +53,8 @@ def lock(file: IO[str], directory: AnyPath) -> None:
 
 
 def taken(directory: AnyPath, process: str) -> BlockingIOError:
-    return BlockingIOError(f"{directory}: process {process or '?'} is at work there: wait until it ends, or use another "
-                           "directory")
+    return BlockingIOError(f"{directory}: process {process or '?'} is at work there: wait until it ends, or use "
+                           "another directory")
 
 
 def written_by_us(directory: AnyPath) -> bool:

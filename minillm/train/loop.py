@@ -107,8 +107,8 @@ def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: d
            started: float, batches: Sequence[Batch] = ()) -> dict:
     """Clip and take one step of AdamW; returns the log's columns.
 
-    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in, where
-    the loss is a mean over their tokens.
+    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in,
+    where the loss is a mean over their tokens.
     """
     norm = global_norm(grads, model.ops)
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -135,9 +135,9 @@ def explain_nonfinite(model, batches, config, step, loss, norm):
 def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
     """Raise DivergenceError for numbers of which no training recovers. loss: in nats per token."""
     if not (loss < WORST_LOSS and norm < WORST_NORM):
-        raise DivergenceError(f"step {step}: training has diverged: loss {loss:.4g} nats per token (a blind guess costs "
-                              f"about 10), gradient norm {norm:.3g}. Nothing was updated or saved. A lower lr or a "
-                              "longer warm-up often helps: go on from the last checkpoint with --override, or begin "
+        raise DivergenceError(f"step {step}: training has diverged: loss {loss:.4g} nats per token (a blind guess "
+                              f"costs about 10), gradient norm {norm:.3g}. Nothing was updated or saved. A lower lr or "
+                              "a longer warm-up often helps: go on from the last checkpoint with --override, or begin "
                               "again with --resume never.")
 
 

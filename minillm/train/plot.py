@@ -13,7 +13,9 @@ PANELS = {"lr": "learning rate", "grad_norm": "gradient norm", "tokens_per_secon
 
 
 def plot_losses(run: AnyPath, floor: float | None = None) -> Path | None:
-    """Write run/loss.png (loss, learning rate, gradient norm, speed) from run/log.csv; returns its path, or None where matplotlib is not installed.
+    """Write run/loss.png (loss, learning rate, gradient norm, speed) from run/log.csv.
+
+    Returns its path, or None where matplotlib is not installed.
 
     floor: a known lower bound in nats per token, drawn as a line.
     """

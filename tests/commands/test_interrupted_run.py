@@ -7,7 +7,7 @@ import pytest
 from minillm.__main__ import main
 from minillm.progress import Progress
 
-SHAPE = [f"--set={k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 32, "log_every": 1}.items()]
+SHAPE = [f"--set={k}={v}" for k, v in {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 32}.items()]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Training batches: every token a target in every epoch, a function of seed and step; validation predicts each token once."""
+"""Training batches: every token a target in every epoch, a function of (seed, step); validation predicts each once."""
 import math
 
 import numpy as np

@@ -84,7 +84,8 @@ def test_the_log_has_the_implied_rewards(tmp_path):
     data, model = preference_data(pairs=11), small_model()
     data.refer_to(model)
     config = TrainConfig(steps=15, lr=3e-3, warmup=1, eval_every=5, weight_decay=0.0, log_every=1)
-    train(model, data, config, tmp_path, step=dpo.dpo_step(0.3), validate=dpo.validate_dpo(0.3), columns=dpo.DPO_COLUMNS)
+    train(model, data, config, tmp_path, step=dpo.dpo_step(0.3), validate=dpo.validate_dpo(0.3),
+          columns=dpo.DPO_COLUMNS)
     first, *_, last = read_log(tmp_path)
     assert [first[name] for name in dpo.REWARDS] == [0, 0, 0, 0]
     assert last["margin"] > 0.1 and last["val_margin"] > 0.1 and last["accuracy"] == last["val_accuracy"] == 1

@@ -17,7 +17,7 @@ def test_smoothing_is_a_mean_that_starts_without_bias():
 def test_a_picture_of_any_log(tmp_path, monkeypatch, rows):
     figure = pytest.importorskip("matplotlib.figure").Figure
     seen, real = [], figure.savefig
-    monkeypatch.setattr(figure, "savefig", lambda self, *args, **kwargs: (seen.append(self), real(self, *args, **kwargs)))
+    monkeypatch.setattr(figure, "savefig", lambda self, *args, **more: (seen.append(self), real(self, *args, **more)))
     for step in range(1, rows + 1):
         row = {"train_loss": 5 / step, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 1e4}
         append_log(tmp_path, {"step": step, "tokens": step}, row | ({"val_loss": 6 / step} if step % 10 == 0 else {}))

@@ -51,11 +51,11 @@ class Shards:
         """Read every token once; ValueError naming the file with a changed byte or an id outside the vocabulary."""
         files = [file for split in (self.train, self.val) for file in zip(split.arrays, split.files, split.checksums)]
         with ThreadPoolExecutor() as pool:                       # hashing lets other threads run
-            for _ in pool.map(lambda file: check_file(*file, self.vocab_size), files):
+            for _ in pool.map(lambda file: check_file(self.vocab_size, *file), files):
                 pass
 
 
-def check_file(array: np.ndarray, path: Path, checksum: str, vocab_size: int) -> None:
+def check_file(vocab_size: int, array: np.ndarray, path: Path, checksum: str) -> None:
     """As Shards.check, of one file."""
     digest = blake2b()
     for start in range(0, len(array), CHECK_TOKENS):
@@ -117,9 +117,11 @@ def documents_of(split: Split, eot_token: int | None) -> Iterator[np.ndarray]:
 
 
 def count_leaked(shards: Shards) -> int:
-    """Documents of the validation split that are in the training split, too. Splitting by a hash of the text leaves none,
-    but few documents are cut (split.py), which may leave the end of one that is there whole; and others may have made
-    the shards."""
+    """Documents of the validation split that are in the training split, too.
+
+    Splitting by a hash of the text leaves none, but few documents are cut (split.py), which may leave the end of one
+    that is there whole; and others may have made the shards.
+    """
     held_out = list(documents_of(shards.val, shards.eot_token))
     known = {ids.tobytes() for ids in documents_of(shards.train, shards.eot_token)}
     if len(held_out) > FEW:

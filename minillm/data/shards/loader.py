@@ -4,8 +4,9 @@ The tokens are one long stream, cut into blocks of `block_size`. In epoch e the 
 the stream (so block edges move from epoch to epoch), what would reach over an end of the stream is pushed back inside
 (so every token but the first is a target in every epoch), and the blocks come in a random order, each once. The order
 is a permutation that is computed, not stored: block i of the epoch is F(i), where F is a keyed bijection on 0..n-1, a
-small Feistel network (Luby and Rackoff 1988; for numbers instead of bits: Black and Rogaway 2002). Write i = left * columns +
-right, then add to one half a random function of the other, then the other way round, six rounds in all:
+small Feistel network (Luby and Rackoff 1988; for numbers instead of bits: Black and Rogaway 2002). Write
+i = left * columns + right, then add to one half a random function of the other, then the other way round, six rounds in
+all:
 
     left  = (left  + f1(right)) mod rows         each line can be undone (subtract), so the whole is one-to-one
     right = (right + f2(left))  mod columns
@@ -73,10 +74,10 @@ class Loader:
         self.block_size, self.batch_size, self.seed, self.micro_batches = block_size, batch_size, seed, micro_batches
         tokens = len(self.stream)
         if tokens < block_size + 1:
-            raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}: add "
-                             f"more text, or choose a smaller block_size (of at most {max(1, tokens - 1)})")
+            raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}: "
+                             f"add more text, or choose a smaller block_size (of at most {max(1, tokens - 1)})")
         self.targets = tokens - 1
-        self.blocks = -(-(self.targets + block_size // 2) // block_size)   # enough, and room for half a block of offsets
+        self.blocks = -(-(self.targets + block_size // 2) // block_size)   # with room for half a block of offsets
         self.offsets = min(block_size, self.blocks * block_size - self.targets + 1)     # 0 .. offsets-1 cover both ends
 
     def batch(self, step: int, micro: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +120,7 @@ def sequential(files_or_arrays, block_size: int, batch_size: int,
 
 
 def drawn(count: int, wanted: int) -> np.ndarray:
-    """Numbers below `count` in order: `wanted` of them at random, always the same; all for 0 or where there are fewer."""
+    """Numbers below `count` in order: `wanted` of them at random, always the same; all for 0 or if there are fewer."""
     every = np.arange(count)
     return np.sort(np.random.default_rng(0).choice(every, wanted, replace=False)) if 0 < wanted < count else every
 

@@ -43,7 +43,7 @@ def hash_of(path: Path) -> str | None:
     return None
 
 
-def list_files(paths: Sequence[Path]) -> list[File]:
+def list_files(paths: list[Path]) -> list[File]:
     """The files that `read_documents` reads, in its order."""
     return [File(printable(name_below(path, paths)), path.stat().st_size, path) for path in find_files(paths, Report())]
 

@@ -28,10 +28,10 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
 
     Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz and .zst, for .html,
     .parquet and .warc(.gz) (those by libraries of the extra `data`, see containers.py); hidden files and folders and
-    the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may be hidden and have any suffix
-    (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become "\\n". A .jsonl line is an
-    object whose `field` is the text. A text file that turns undecodable or binary only after its first pieces keeps
-    those. `report` is filled while the documents are drawn.
+    the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may be
+    hidden and have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become
+    "\\n". A .jsonl line is an object whose `field` is the text. A text file that turns undecodable or binary only after
+    its first pieces keeps those. `report` is filled while the documents are drawn.
 
     Raises FileNotFoundError, at once, for a path that does not exist; ValueError, at the end, when nothing was usable.
     """

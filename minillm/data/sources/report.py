@@ -44,5 +44,7 @@ class Report:
                    for reason, count in sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))]
         text = f"skipped {sum(self.skipped.values())}: {'; '.join(reasons)}."
         lacking = self.skipped.get(NEEDS_EXTRA)
-        return text + (f"\nATTENTION: {lacking} file{'s were' if lacking > 1 else ' was'} NOT READ, for want of a library: "
-                       f"pip install '{EXTRA}'" if lacking else "")
+        if lacking:
+            text += (f"\nATTENTION: {lacking} file{'s were' if lacking > 1 else ' was'} NOT READ, for want of a "
+                     f"library: pip install '{EXTRA}'")
+        return text
