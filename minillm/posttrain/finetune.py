@@ -43,7 +43,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
-                           Progress("fine-tuning", "step"), say=say), config, out, say)
+                           Progress("fine-tuning", "step"), say=say, settings={"lora": lora}), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
@@ -64,7 +64,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
-                "reference_free": reference_free}
+                "reference_free": reference_free, "lora": lora}
     state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS, say=say, settings=settings), config, out, say)

@@ -28,15 +28,13 @@ def read_log(run: AnyPath) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in row.items() if v} for row in rows]
 
 
-def trim_log(run: Path, step: int) -> None:
-    """Drop the rows that a resumed run is about to write again."""
+def trim_log(run: Path, step: int, columns: list[str] = COLUMNS) -> None:
+    """Drop the rows that a resumed run is about to write again; those that stay get its columns."""
     rows = [row for row in read_log(run) if row.get("step", step + 1) <= step]
     if not (run / "log.csv").exists():
         return
-    with open(run / "log.csv", newline="", encoding="utf-8") as file:
-        columns = csv.DictReader(file).fieldnames or COLUMNS
     with atomic_write(run / "log.csv", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         for row in rows:
             writer.writerow({k: int(v) if k in ("step", "tokens") else f"{v:.6g}" for k, v in row.items()})

@@ -7,6 +7,7 @@ resumed from its last checkpoint ends with the very bytes of the run that was ne
 A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, loss.png and
 `last/`, the same model files plus the optimizer and the step: where to resume.
 """
+import json
 import math
 import signal
 import time
@@ -20,7 +21,7 @@ import numpy as np
 from ..config import TrainConfig
 from ..models.packing import Batch
 from ..models.params import Params
-from ..storage.atomic import AnyPath
+from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save
 from .log import COLUMNS, append_log, describe, trim_log
@@ -51,12 +52,12 @@ def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None 
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint,
-             "settings": config.as_dict() | (settings or {})}
+             "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run):
         if checkpoint_exists(run) and resume not in (False, "never"):
             state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
-        trim_log(run, state["step"])
+        trim_log(run, state["step"], columns)
         saved = state["step"]
         with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
             while state["step"] < config.steps and not stopped:

@@ -144,6 +144,14 @@ def test_a_flipped_bit_is_found_at_opening(tmp_path, side):
     open_shards(tmp_path)
 
 
+def test_a_changed_digit_in_the_sidecar_is_found(tmp_path):
+    meta = write_shards(TEXTS, ByteTokenizer(), tmp_path, 0.1)
+    text, size = (tmp_path / "shards.json").read_text(), str(meta["splits"]["val"]["bytes"])
+    (tmp_path / "shards.json").write_text(text.replace(f'"bytes": {size}', f'"bytes": {size}0', 1))
+    with pytest.raises(ValueError, match="shards.json is not the file that was written"):
+        open_shards(tmp_path)
+
+
 WRITER = """
 import itertools, sys
 from minillm.data.shards.write import write_shards

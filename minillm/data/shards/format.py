@@ -80,7 +80,9 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
-            raise ValueError(f"format is {meta['format']!r}, expected {FORMAT!r}")
+            raise ValueError(f"{path}: format is {meta['format']!r}, expected {FORMAT!r}")
+        if meta.get("blake2b", meta_checksum(meta)) != meta_checksum(meta):      # a sidecar of before has none
+            raise ValueError(f"{path} is not the file that was written, its checksum has changed: make the shards again")
         dtype = np.dtype(meta["dtype"])
         train, val = (_open_side(directory, meta["splits"][side], dtype, meta.get("header_bytes", 0))
                       for side in SIDES)
@@ -89,6 +91,11 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
         raise ValueError(f"{path} is damaged: {error!r}") from error
     shards.check()
     return shards
+
+
+def meta_checksum(meta: dict) -> str:
+    """Of all that a sidecar says, but for its checksum: a value that JSON gives back has the same text."""
+    return blake2b(json.dumps({key: meta[key] for key in meta if key != "blake2b"}).encode()).hexdigest()
 
 
 def _open_side(directory: Path, meta: dict, dtype: np.dtype, header: int) -> Split:

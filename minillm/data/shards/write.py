@@ -13,7 +13,7 @@ import numpy as np
 from ...storage.atomic import atomic_write, write_json
 from ..sources.plain_text import encodable
 from . import llmc
-from .format import FORMAT, SIDECAR, SIDES, blake2b, fingerprint, token_dtype
+from .format import FORMAT, SIDECAR, SIDES, blake2b, fingerprint, meta_checksum, token_dtype
 from .split import assign_sides
 
 SHARD_NAME = re.compile(r"(train|val)_\d{5,}\.bin|\.(train_\d{5,}\.bin|val_\d{5,}\.bin|shards\.json)\..*\.tmp")
@@ -63,6 +63,7 @@ def write_sidecar(directory: Path, tokenizer, sides: dict[str, dict], val_fracti
             "header_bytes": llmc.BYTES if header else 0, "vocab_size": int(tokenizer.vocab_size),
             "eot_token": tokenizer.eot_token, "tokenizer": fingerprint(tokenizer), "seed": seed,
             "val_fraction": val_fraction, "splits": sides, **more}
+    meta["blake2b"] = meta_checksum(meta)
     write_json(directory / SIDECAR, meta, indent=1)
     return meta
 
