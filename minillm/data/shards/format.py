@@ -82,7 +82,7 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
         if meta["format"] != FORMAT:
             raise ValueError(f"{path}: format is {meta['format']!r}, expected {FORMAT!r}")
         if meta.get("blake2b", meta_checksum(meta)) != meta_checksum(meta):      # a sidecar of before has none
-            raise ValueError(f"{path} is not the file that was written, its checksum has changed: make the shards again")
+            raise ValueError(f"{path} is not the file that was written, its checksum has changed: make them again")
         dtype = np.dtype(meta["dtype"])
         train, val = (_open_side(directory, meta["splits"][side], dtype, meta.get("header_bytes", 0))
                       for side in SIDES)
