@@ -41,10 +41,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     again = resume != "never" and checkpoint_exists(Path(out))
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
-    say(describe_shards(shards))
-    if shards.train.documents <= LEAKS_LOOKED_FOR and (leaked := count_leaked(shards)):
-        say(f"ATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: "
-            "the validation loss says little about other text")
+    say(describe_shards(shards) + describe_leaks(shards))
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
     say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
         f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")
@@ -61,6 +58,14 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "
         f"byte, at step {state['best']['step']:,}\nnext: minillm generate {out} -p \"...\"")
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
+
+
+def describe_leaks(shards: Shards) -> str:
+    """A line of warning about documents on both sides, if there are any."""
+    if shards.train.documents > LEAKS_LOOKED_FOR or not (leaked := count_leaked(shards)):
+        return ""
+    return (f"\nATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: "
+            "the validation loss says little about other text")
 
 
 def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> tuple[Tokenizer, Shards] | None:

@@ -76,6 +76,9 @@ def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None 
                     progress(state["step"], config.steps, describe(row, state))
                 if done:
                     break
+            if state["best"] is None and not stopped:    # resumed to do no more steps, before the first validation
+                validate(model, data, config, state, run, eot_token)
+                saved = 0
             if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
     return state

@@ -141,6 +141,18 @@ def test_resume_asks_before_it_takes_other_settings(prepared, tmp_path):
                     "resuming from step 3 (steps was 3, now 4; eval_every was 10, now 1)"]
 
 
+def test_a_run_stopped_before_its_first_validation_may_end_there(prepared, tmp_path):
+    def progress(step, steps, text):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    _, state = run_training(prepared, tmp_path, progress=progress)
+    assert state["step"] == 1 and state["best"] is None
+    for _ in range(2):
+        _, state = run_training(prepared, tmp_path, dataclasses.replace(CONFIG, steps=1))
+        assert state["step"] == state["best"]["step"] == 1
+    assert load_training(tmp_path / "last")[2]["best"] == state["best"]
+
+
 def test_resume_never_starts_again(prepared, tmp_path):
     short = dataclasses.replace(CONFIG, steps=2)
     run_training(prepared, tmp_path, short)
