@@ -93,6 +93,22 @@ def test_records_on_both_sides_are_noticed(base, tmp_path):
             assert words in said[0] if words else "ATTENTION" not in said[0]
 
 
+def test_resume_asks_before_it_takes_another_beta_or_adapter(base, tmp_path):
+    records = [{"prompt": f"{i}", "chosen": "cluck", "rejected": "a hen"} for i in range(8)]
+    pairs, lora = write(tmp_path / "pairs.jsonl", records), {"rank": 2, "alpha": 4.0, "targets": ("attn.c_attn",)}
+
+    def prefer(steps, beta=0.1, lora=lora, resume="auto"):
+        run.prefer(base, pairs, tmp_path / "out", TrainConfig(steps=steps), 2, beta, lora=lora, resume=resume)
+
+    prefer(1)
+    prefer(2)
+    with pytest.raises(ValueError, match="other settings: beta was 0.1, now 0.3; use --override"):
+        prefer(3, 0.3)
+    with pytest.raises(ValueError, match="other settings: lora was .*4.0.*, now .*8.0.*; use --override"):
+        prefer(3, lora=lora | {"alpha": 8.0})
+    prefer(3, 0.3, resume="override")
+
+
 @pytest.mark.parametrize("command, setting, words", [
     ("dpo", "train.batch_size=4", "dpo does not read train.batch_size: use --pairs"),
     ("dpo", "train.eval_batches=4", "dpo does not read train.eval_batches: use train.eval_every"),
