@@ -27,6 +27,7 @@ from ..posttrain.distill import distill_step
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..train.loop import one_step
+from ..train.memory import check_memory
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from .quickstart import Say, bundled_corpus, describe_model, planned, pretrain, tokenized
@@ -69,6 +70,7 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
     learned = ", ".join(map(str, data)) if data else Path(target) / "data"
     begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")
     config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
+    check_memory(config, SETTINGS.batch_size)
     student = GPT(config, seed, ops=teacher.ops)
     step = distill_step(teacher, temperature, weight)
     best = fit("draft", student, shards, out, tokenizer, step, minutes, n_steps, seed, backend, say)

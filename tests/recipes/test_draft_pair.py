@@ -87,3 +87,8 @@ def test_the_recipes_target_has_30m_parameters():
 def test_mistakes_get_one_line(target, tmp_path, capsys, arguments, words):
     assert main(["distill", str(target), "--out", str(tmp_path), "--steps", "1", *arguments]) == 1
     assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_too_large_a_draft_is_refused_before_it_is_made(target, tmp_path, capsys):
+    assert main(["distill", str(target), "--out", str(tmp_path), "--layers", "100000", "--width", "6400"]) == 1
+    assert "GB are free: choose a smaller n_layer" in capsys.readouterr().err
