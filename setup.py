@@ -32,10 +32,12 @@ if platform.machine() in ("x86_64", "AMD64"):
     }
     INSTRUCTION_SETS["amx"] = [*INSTRUCTION_SETS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 
+CUDA_BINDINGS = ["csrc/cuda/attention/bindings.cpp", "csrc/python/cuda.cpp", "csrc/python/bindings.cpp"]
+
 
 def extensions():
     wanted = os.environ.get("MINILLM_BUILD", ",".join([*INSTRUCTION_SETS, "text", "data", "cudasim"])).split(",")
-    sources = sorted(str(path) for room in ("cpu", "python") for path in Path("csrc", room).rglob("*.cpp"))
+    sources = sorted(map(str, Path("csrc/cpu").rglob("*.cpp"))) + ["csrc/python/bindings.cpp", "csrc/python/module.cpp"]
     headers = sorted(str(path) for room in ("cpu", "python") for path in Path("csrc", room).rglob("*.h"))
     return [Extension(f"minillm._cpp.{isa}", sources, language="c++", optional=True, depends=headers,
                       include_dirs=["csrc", pybind11.get_include()], extra_link_args=["-fopenmp"] + SANITIZE,
@@ -64,10 +66,11 @@ def data():
 
 def cudasim():
     """The CUDA kernels on the emulator (csrc/cuda/emulator): slow, and the way to test them without a GPU."""
-    return Extension("minillm._cpp.cudasim", ["csrc/cuda/emulator/kernels.cpp", "csrc/python/cuda.cpp"], language="c++",
-                     optional=True, depends=sorted(str(path) for path in Path("csrc").rglob("*.*")),
+    return Extension("minillm._cpp.cudasim", [*CUDA_BINDINGS, "csrc/cuda/emulator/kernels.cpp"], language="c++", optional=True,
+                     depends=sorted(str(path) for path in Path("csrc").rglob("*.*")),
                      include_dirs=["csrc", pybind11.get_include()], define_macros=[("EMULATOR", None)],
-                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-psabi", "-g0"])
+                     extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",
+                                         "-Wno-psabi", "-g0"])
 
 
 def cuda():
@@ -80,8 +83,8 @@ def cuda():
     if not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
                          "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
-    return [Extension("minillm._cpp.cuda", ["csrc/cuda/attention/launch.cu", "csrc/cuda/attention/launch_wgmma.cu",
-                                            "csrc/python/cuda.cpp"], language="c++", optional=wanted == "auto",
+    return [Extension("minillm._cpp.cuda", [*CUDA_BINDINGS, "csrc/cuda/attention/launch.cu", "csrc/cuda/attention/launch_wgmma.cu",
+                                            "csrc/cuda/gpu/device.cu"], language="c++", optional=wanted == "auto",
                       depends=sorted(str(path) for path in Path("csrc").rglob("*.*")))]
 
 
@@ -108,7 +111,7 @@ def nvcc_commands(target, build):
     hopper = str(Path(build) / "launch_wgmma.o")
     return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/attention/launch_wgmma.cu", "-o", hopper],
             [*common, "-shared", "-cudart=static", "--threads=0", *codes, *(f"-L{path}" for path in libraries),
-             "csrc/cuda/attention/launch.cu", "csrc/python/cuda.cpp", hopper, "-o", target]]
+             "csrc/cuda/attention/launch.cu", "csrc/cuda/gpu/device.cu", *CUDA_BINDINGS, hopper, "-o", target]]
 
 
 class BuildExtension(build_ext):
