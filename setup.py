@@ -66,7 +66,8 @@ def data():
 
 def cudasim():
     """The CUDA kernels on the emulator (csrc/cuda/emulator): slow, and the way to test them without a GPU."""
-    return Extension("minillm._cpp.cudasim", [*CUDA_BINDINGS, "csrc/cuda/emulator/kernels.cpp"], language="c++", optional=True,
+    return Extension("minillm._cpp.cudasim", [*CUDA_BINDINGS, "csrc/cuda/emulator/kernels.cpp", "csrc/cuda/emulator/device.cpp"],
+                     language="c++", optional=True,
                      depends=sorted(str(path) for path in Path("csrc").rglob("*.*")),
                      include_dirs=["csrc", pybind11.get_include()], define_macros=[("EMULATOR", None)],
                      extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",

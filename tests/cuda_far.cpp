@@ -3,7 +3,7 @@
 #define SMALL
 #include "cuda/attention/launch.cu"
 #include "cuda/attention/launch_wgmma.cu"
-#include "cuda/gpu/device.cu"
+#include "cuda/emulator/device.cpp"
 
 using namespace minillm::attention;
 
@@ -49,7 +49,7 @@ void run_one(int variant, const Problem<E>& p, int64_t B, int T, int HS) {
 // Numbers from x on, as E on the device.
 template <class E>
 E* on_device(const float* x, int64_t count) {
-    auto* data = static_cast<E*>(allocate(count * sizeof(E), nullptr));
+    auto* data = static_cast<E*>(gpu::allocate(count * sizeof(E), nullptr));
     for (int64_t i = 0; i < count && x; i++) data[i] = E(x[i]);
     return data;
 }
@@ -65,7 +65,7 @@ void run(int variant, int64_t B, const float* qkv, const float* dout, float* out
     for (const void* memory : {static_cast<const void*>(p.qkv), static_cast<const void*>(p.dout),
                                static_cast<const void*>(p.out), static_cast<const void*>(p.dqkv),
                                static_cast<const void*>(p.lse), static_cast<const void*>(p.delta)})
-        release(const_cast<void*>(memory), nullptr);
+        gpu::release(const_cast<void*>(memory), nullptr);
 }
 }  // namespace
 

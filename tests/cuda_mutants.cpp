@@ -1,7 +1,7 @@
 // The CUDA kernels in float32 and bfloat16 without Python, small: cuda_mutations.py compiles it many times. HOPPER:
 // variant 4 alone, whose forward takes bfloat16; else variants 1 to 3 for heads up to 64.
 #define SMALL
-#include "cuda/gpu/device.cu"
+#include "cuda/emulator/device.cpp"
 #ifdef HOPPER
 #include "cuda/attention/launch_wgmma.cu"
 #else
@@ -18,15 +18,15 @@ namespace {
 #ifdef HOPPER
 void run(int, const float* qkv, const float*, float* out, float* lse, float*, const Sizes& n) {
     const int64_t C = n.NH * n.HS, size = n.B * n.T * C;
-    auto* x = static_cast<bf16*>(allocate(3 * size * sizeof(bf16), nullptr));
-    auto* y = static_cast<bf16*>(allocate(size * sizeof(bf16), nullptr));
-    auto* l = static_cast<float*>(allocate(n.heads() * n.T * sizeof(float), nullptr));
+    auto* x = static_cast<bf16*>(gpu::allocate(3 * size * sizeof(bf16), nullptr));
+    auto* y = static_cast<bf16*>(gpu::allocate(size * sizeof(bf16), nullptr));
+    auto* l = static_cast<float*>(gpu::allocate(n.heads() * n.T * sizeof(float), nullptr));
     for (int64_t i = 0; i < 3 * size; i++) x[i] = bf16(qkv[i]);
     const auto part = [&](int which) { return View<const bf16>{x + which * C, n.T * 3 * C, n.HS, 3 * C}; };
     launch_wgmma(Forward<bf16>{part(0), part(1), part(2), {y, n.T * C, n.HS, C}, l}, n, nullptr);
     for (int64_t i = 0; i < size; i++) out[i] = float(y[i]);
-    copy_out(lse, l, n.heads() * n.T * sizeof(float), nullptr);
-    for (void* memory : {static_cast<void*>(x), static_cast<void*>(y), static_cast<void*>(l)}) release(memory, nullptr);
+    gpu::copy_out(lse, l, n.heads() * n.T * sizeof(float), nullptr);
+    for (void* memory : {static_cast<void*>(x), static_cast<void*>(y), static_cast<void*>(l)}) gpu::release(memory, nullptr);
 }
 #else
 void run(int variant, const float* qkv, const float* dout, float* out, float* lse, float* dqkv, const Sizes& n) {

@@ -15,28 +15,12 @@ inline struct Seconds {
 class Stopwatch {
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 
-   public:
+public:
     double lap() {
         const auto before = start;
         start = std::chrono::steady_clock::now();
         return std::chrono::duration<double>(start - before).count();
     }
-};
-
-// An array on the device: fresh, and then full of NaN, so that what no kernel wrote shows; or a copy of the host's.
-template <class T>
-class DeviceArray {
-    size_t bytes;
-
-   public:
-    T* data;
-    explicit DeviceArray(int64_t count, const T* host = nullptr)
-        : bytes(count * sizeof(T)), data(static_cast<T*>(gpu::allocate(bytes, nullptr))) {
-        host ? gpu::copy_in(data, host, bytes, nullptr) : gpu::poison(data, bytes, nullptr);
-    }
-    DeviceArray(const DeviceArray&) = delete;
-    ~DeviceArray() { gpu::release(data, nullptr); }
-    void copy_out(T* host) const { gpu::copy_out(host, data, bytes, nullptr); }
 };
 
 // Part `which` of `parts` side by side in (B, T, parts * C): queries are part 0 of 3, out is part 0 of 1.
@@ -49,8 +33,8 @@ template <class T>
 void forward_on_host(Variant variant, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
-    DeviceArray<Sum<T>> d_lse(N);
+    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
+    gpu::DeviceArray<Sum<T>> d_lse(N);
     gpu::synchronize(nullptr);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
@@ -68,8 +52,8 @@ void backward_on_host(Variant variant, const T* qkv, const T* out, const T* dout
                       const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
-    DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
+    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
+    gpu::DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
     gpu::synchronize(nullptr);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };

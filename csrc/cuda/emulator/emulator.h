@@ -312,34 +312,3 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {
     emu::run(grid, threads, shared, [=] { kernel(P(args)...); });
 }
-
-inline void* allocate(size_t bytes, stream_t) {
-    auto* memory = static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 2 * emu::GUARD + 255) / 256 * 256));
-    if (!memory) throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes");
-    std::memset(memory, emu::FILL, bytes + 2 * emu::GUARD);
-    emu::allocations.push_back({memory, bytes});
-    emu::peak = std::max(emu::peak, emu::bytes_in_use += bytes);
-    return memory + emu::GUARD;
-}
-inline void release(void* data, stream_t) {
-    auto& list = emu::allocations;
-    for (size_t i = 0; i < list.size(); i++)
-        if (list[i].memory + emu::GUARD == data) {
-            std::free(list[i].memory);
-            emu::bytes_in_use -= list[i].bytes;
-            list.erase(list.begin() + i);
-            return;
-        }
-}
-inline void copy_in(void* device, const void* host, size_t bytes, stream_t) { std::memcpy(device, host, bytes); }
-inline void copy_out(void* host, const void* device, size_t bytes, stream_t) { std::memcpy(host, device, bytes); }
-inline void poison(void*, size_t, stream_t) {}          // `allocate` has done so
-inline void synchronize(stream_t) {}
-inline int64_t peak_bytes() {                           // most in use at once since the last call
-    const int64_t most = emu::peak;
-    emu::peak = emu::bytes_in_use;
-    return most;
-}
-inline int current_device() { return 0; }
-inline int capability() { return emu::capability; }
-inline std::string driver_problem() { return ""; }
