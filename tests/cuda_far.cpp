@@ -39,10 +39,11 @@ void run_one(int variant, const Problem<E>& p, int64_t B, int T, int HS) {
     emu::first_x = unsigned(B - 1);
     const auto q = part(p.qkv, 0, 3), k = part(p.qkv, 1, 3), v = part(p.qkv, 2, 3);
     run_variant(variant, Forward<E>{q, k, v, part(p.out, 0, 1), p.lse - before}, n);
+    const auto dqkv = [&](int which) { return part(p.dqkv, which, 3); };
     const View<const E> out = part(const_cast<const E*>(p.out), 0, 1);
     if (variant < 4)
-        run_variant(variant, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before,
-                                   part(p.dqkv, 0, 3), part(p.dqkv, 1, 3), part(p.dqkv, 2, 3)}, n);
+        run_variant(variant, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before, dqkv(0),
+                                         dqkv(1), dqkv(2)}, n);
     emu::first_x = 0;
 }
 
@@ -62,10 +63,8 @@ void run(int variant, int64_t B, const float* qkv, const float* dout, float* out
     run_one(variant, p, B, T, HS);
     for (int64_t i = 0; i < size; i++) out[i] = float(p.out[i]);
     for (int64_t i = 0; i < 3 * size && variant < 4; i++) dqkv[i] = float(p.dqkv[i]);
-    for (const void* memory : {static_cast<const void*>(p.qkv), static_cast<const void*>(p.dout),
-                               static_cast<const void*>(p.out), static_cast<const void*>(p.dqkv),
-                               static_cast<const void*>(p.lse), static_cast<const void*>(p.delta)})
-        gpu::release(const_cast<void*>(memory), nullptr);
+    for (const E* memory : {p.qkv, p.dout, (const E*)p.out, (const E*)p.dqkv}) gpu::release((void*)memory, nullptr);
+    for (float* memory : {p.lse, p.delta}) gpu::release(memory, nullptr);
 }
 }  // namespace
 

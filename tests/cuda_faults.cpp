@@ -129,6 +129,7 @@ __global__ void matmul(float* out) {
 __global__ void registers_from_nowhere(float*) { take_registers<256>(); }
 __global__ void registers_not_by_eight(float*) { keep_registers<100>(); }
 
+// clang-format off: many a line
 void (*const kernels[])(float*) = {
     barrier_in_a_branch, two_barriers, exchange_in_a_branch, half_a_shuffle, misaligned_load, misaligned_copy,
     misaligned_ldmatrix, past_shared_memory, past_the_array, before_the_array, race, copy_without_wait, copy_with_wait,
@@ -136,6 +137,7 @@ void (*const kernels[])(float*) = {
     tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, matmul<RIGHT>, matmul<NO_PROXY_FENCE>,
     matmul<NO_FENCE>, matmul<TOUCHED>, matmul<READ_EARLY>, matmul<OPERAND_CHANGED>, matmul<WARPS_DIFFER>,
     matmul<NOT_WAITED>, matmul<NO_SWIZZLE>, registers_from_nowhere, registers_not_by_eight};
+// clang-format on
 std::string message;
 }  // namespace
 

@@ -65,5 +65,4 @@ std::vector<std::pair<std::string, Minima>> minima_here() {
     found.push_back({"scalar", minima_scalar});
     return found;
 }
-
 }  // namespace minillm::data

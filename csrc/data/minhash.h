@@ -14,7 +14,6 @@
 #include "text/parallel.h"
 
 namespace minillm::data {
-
 constexpr size_t BLOCK = 64;                  // permutations are padded to a multiple of it
 
 using Minima = void (*)(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least);
@@ -67,5 +66,4 @@ void sign_each(const Texts& texts, size_t n, bool characters, const Permutations
         use(i, state.shingles, state.signature);
     });
 }
-
 }  // namespace minillm::data

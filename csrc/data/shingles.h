@@ -19,7 +19,6 @@
 #endif
 
 namespace minillm::data {
-
 constexpr uint64_t MULTIPLIER = 0x9E3779B97F4A7C15u, BASE = 0xD1B54A32D192ED03u;
 
 inline uint64_t fold_in(uint64_t hash, uint64_t value) {
@@ -147,5 +146,4 @@ public:
         roll(n, shingles);
     }
 };
-
 }  // namespace minillm::data

@@ -13,7 +13,6 @@
 #include "text/word.h"
 
 namespace minillm::text {
-
 template <class T>
 struct Entry {
     static constexpr uint32_t INSIDE = 12 / sizeof(T);    // ids kept in the entry itself: 6 or 3
@@ -154,5 +153,4 @@ public:
         return table.size * sizeof(Entry<T>) + long_table.size * sizeof(LongEntry) + arena.capacity() * sizeof(T);
     }
 };
-
 }  // namespace minillm::text

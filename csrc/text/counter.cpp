@@ -4,7 +4,6 @@
 #include "text/train.h"
 
 namespace minillm::text {
-
 WordCounter::WordCounter(Pattern pattern, const std::vector<std::string>& special_texts) : pattern(pattern) {
     counts.push_back(std::make_unique<WordCounts>());
     for (auto& text : special_texts) specials.add(text, 0);
@@ -41,5 +40,4 @@ std::vector<std::pair<uint32_t, uint32_t>> WordCounter::learn(const uint32_t* by
     }
     return merges;
 }
-
 }  // namespace minillm::text

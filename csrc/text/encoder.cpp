@@ -128,5 +128,4 @@ size_t Encoder<T>::cache_bytes() {
 
 template class Encoder<uint16_t>;
 template class Encoder<uint32_t>;
-
 }  // namespace minillm::text

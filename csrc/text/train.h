@@ -18,7 +18,6 @@
 #include "text/merge.h"
 
 namespace minillm::text {
-
 struct PairInfo {
     uint32_t left, right;
     int64_t count = 0;
@@ -191,5 +190,4 @@ public:
         return true;
     }
 };
-
 }  // namespace minillm::text

@@ -6,7 +6,6 @@
 #include <cstring>
 
 namespace minillm::text {
-
 constexpr size_t SHORT_WORD = 15;
 
 struct Key {
@@ -60,5 +59,4 @@ inline uint64_t hash_of(const char* p, size_t length) {
     memcpy(&a, p + length - 8, 8);
     return mix(h ^ a, 0xA0761D6478BD642Fu);
 }
-
 }  // namespace minillm::text

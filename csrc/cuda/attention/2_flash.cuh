@@ -23,7 +23,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 // Sizes of the tiles for heads of D numbers: such that the backward's five tiles fit into the 163 KB of an sm_80
 // block.
 template <class T, int D>
@@ -212,5 +211,4 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         }
     }
 }
-
 }  // namespace minillm::attention

@@ -18,7 +18,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 constexpr float LOG2E = 1.44269504f;
 
 template <int D>
@@ -198,5 +197,4 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
             if (threadIdx.x % 4 == 0) a.lse[bh * n.T + row] = top[i][h] * float(n.scale) + log(sum);
         }
 }
-
 }  // namespace minillm::attention

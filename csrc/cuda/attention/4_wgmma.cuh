@@ -27,7 +27,6 @@
 #include "cuda/gpu/hopper.h"
 
 namespace minillm::attention {
-
 template <class E, int D>
 struct WgmmaTile {
     static constexpr int CONSUMERS = 256, THREADS = 128 + CONSUMERS;
@@ -264,5 +263,4 @@ wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
         wgmma_consume<E, D>(*shared, a, n, bh, r0, tiles);
     }
 }
-
 }  // namespace minillm::attention

@@ -6,7 +6,6 @@
 #include "cuda/gpu/device.h"
 
 namespace minillm::attention {
-
 // Element (b, h, t, d) lies at data[b * batch + h * head + t * row + d]: all of (B, T, 3C), (B, T, C) and (B, NH, T,
 // HS) can be said so, and no kernel needs a transposed copy.
 template <class T>
@@ -71,5 +70,4 @@ void backward(Variant variant, const Backward<T>& arrays, const Sizes& n, gpu::S
 
 // The fastest variant that this GPU has for numbers of so many bytes.
 Variant best_variant(int bytes, int HS);
-
 }  // namespace minillm::attention

@@ -9,7 +9,6 @@
 #include "python/register.h"
 
 namespace minillm {
-
 template <>
 inline constexpr const char* DTYPE<attention::Bfloat16> = "bfloat16";       // ml_dtypes'
 template <>

@@ -6,7 +6,6 @@
 #include "cuda/attention/attention.h"
 
 namespace minillm::attention {
-
 // Seconds of the last call: copies to the device, kernels, copies back.
 inline struct Seconds {
     double in = 0, kernels = 0, out = 0;
@@ -17,6 +16,7 @@ class Stopwatch {
 
 public:
     double lap() {
+        gpu::synchronize(nullptr);
         const auto before = start;
         start = std::chrono::steady_clock::now();
         return std::chrono::duration<double>(start - before).count();
@@ -35,15 +35,12 @@ void forward_on_host(Variant variant, const T* qkv, T* out, Sum<T>* lse, const S
     Stopwatch watch;
     gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
     gpu::DeviceArray<Sum<T>> d_lse(N);
-    gpu::synchronize(nullptr);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     forward(variant, Forward<T>{q(0), q(1), q(2), part(d_out.data, n, 0, 1), d_lse.data}, n, nullptr);
-    gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_out.copy_out(out);
     d_lse.copy_out(lse);
-    gpu::synchronize(nullptr);
     seconds.out = watch.lap();
 }
 
@@ -54,17 +51,13 @@ void backward_on_host(Variant variant, const T* qkv, const T* out, const T* dout
     Stopwatch watch;
     gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
     gpu::DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
-    gpu::synchronize(nullptr);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     const auto dq = [&](int which) { return part(d_dqkv.data, n, which, 3); };
     const View<const T> o = part<const T>(d_out.data, n, 0, 1), d = part<const T>(d_dout.data, n, 0, 1);
     backward(variant, Backward<T>{q(0), q(1), q(2), o, d, d_lse.data, d_delta.data, dq(0), dq(1), dq(2)}, n, nullptr);
-    gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_dqkv.copy_out(dqkv);
-    gpu::synchronize(nullptr);
     seconds.out = watch.lap();
 }
-
 }  // namespace minillm::attention

@@ -2,7 +2,6 @@
 #include "cuda/attention/1_naive.cuh"
 #include "cuda/attention/2_flash.cuh"
 #include "cuda/attention/3_mma_backward.cuh"
-#include "cuda/attention/launch.h"
 #include "cuda/attention/repack.cuh"
 
 namespace minillm::attention {
@@ -140,5 +139,4 @@ INSTANTIATE(double)
 INSTANTIATE(Bfloat16)
 INSTANTIATE(Float16)
 #endif
-
 }  // namespace minillm::attention

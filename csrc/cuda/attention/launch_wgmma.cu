@@ -1,6 +1,5 @@
 // The launchers of what is compiled for sm_90a alone: variant 4, and Hopper's units one by one.
 #include "cuda/attention/4_wgmma.cuh"
-#include "cuda/attention/launch.h"
 #include "cuda/gpu/conformance_hopper.cuh"
 
 namespace minillm::attention {
@@ -33,5 +32,4 @@ template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
 #ifndef SMALL
 template void launch_wgmma(const Forward<fp16>&, const Sizes&, stream_t);
 #endif
-
 }  // namespace minillm::attention

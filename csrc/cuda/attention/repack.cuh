@@ -7,7 +7,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 // HS rounded up to a multiple of 8; the scale stays that of the real HS.
 inline Sizes with_padding(Sizes n) {
     n.HS = (n.HS + 7) / 8 * 8;
@@ -80,5 +79,4 @@ private:
         return View<Number>{reinterpret_cast<Number*>(source.data), source.batch, source.head, source.row};
     }
 };
-
 }  // namespace minillm::attention

@@ -3,7 +3,6 @@
 #include "cuda/gpu/gpu.h"
 
 namespace gpu {
-
 void* allocate(size_t bytes, Stream) {
     auto* memory = static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 2 * emu::GUARD + 255) / 256 * 256));
     if (!memory) throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes");
@@ -34,5 +33,4 @@ int64_t peak_bytes() {
 int current_device() { return 0; }
 int capability() { return emu::capability; }
 std::string driver_problem() { return ""; }
-
 }  // namespace gpu

@@ -43,7 +43,6 @@ struct dim3 {
 using stream_t = void*;
 
 namespace emu {
-
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
 constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
 constexpr int FILL = 0xff;                  // makes every float type NaN
@@ -303,7 +302,6 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
             }
     check_device_guards();
 }
-
 }  // namespace emu
 
 // ---- the host's side, as in gpu_nvcc.h ----

@@ -330,21 +330,12 @@ void wgmma_wait(Registers&... done) {
 
 template <class E>
 void wgmma_ss(float (&d)[16][4], uint64_t a, uint64_t b, bool add, emu::Place here = {}) {
-    emu::Matmul p = {};
-    p.a = a;
-    p.b = b;
-    p.columns = 128;
-    p.add = add;
-    emu::wgmma<E>(p, d[0], nullptr, here);
+    emu::wgmma<E>({a, b, 128, add}, d[0], nullptr, here);
 }
 template <class E, int N8>
 void wgmma_rs(float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, bool add, emu::Place here = {}) {
     static_assert(N8 == 8 || N8 == 16, "64 or 128 columns");
-    emu::Matmul p = {};
-    p.b = b;
-    p.columns = 8 * N8;
-    p.add = add;
-    emu::wgmma<E>(p, d[0], a, here);
+    emu::wgmma<E>({0, b, 8 * N8, add}, d[0], a, here);
 }
 
 namespace emu {

@@ -7,7 +7,7 @@
 #include "cuda/gpu/device.h"
 #include "cuda/gpu/gpu.h"
 
-constexpr int WORDS_IN = 10, WORDS_OUT = 4;                 // a lane
+constexpr int WORDS_OUT = 4;                                // a lane
 
 DEVICE float as_float(uint32_t word) {
     float x;

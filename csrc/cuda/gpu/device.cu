@@ -3,7 +3,6 @@
 #include "cuda/gpu/device.h"
 
 namespace gpu {
-
 std::string driver_problem() {
     int version = 0, count = 0;
     if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver";
@@ -59,5 +58,4 @@ void poison(void* device, size_t bytes, Stream stream) {
     check(cudaMemsetAsync(device, 0xff, bytes, stream_t(stream)), "fill on the GPU");
 }
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream_t(stream)), "a kernel failed"); }
-
 }  // namespace gpu

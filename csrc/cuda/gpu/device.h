@@ -7,7 +7,6 @@
 #include <string>
 
 namespace gpu {
-
 using Stream = void*;
 
 void* allocate(size_t bytes, Stream stream);
@@ -55,5 +54,4 @@ void conformance(int instruction, const uint32_t* in, uint32_t* out);
 inline const char* const HOPPER_INSTRUCTIONS[] = {"tma_load",      "wgmma_ss_bf16", "wgmma_ss_fp16",
                                                   "wgmma_rs_bf16", "wgmma_rs_fp16", "wgmma_rs_64_bf16"};
 void hopper_conformance(int instruction, const uint32_t* in, uint32_t* out);
-
 }  // namespace gpu
