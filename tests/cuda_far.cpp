@@ -42,8 +42,10 @@ void run_one(int variant, const Problem<E>& p, int64_t B, int T, int HS) {
     const auto dqkv = [&](int which) { return part(p.dqkv, which, 3); };
     const View<const E> out = part(const_cast<const E*>(p.out), 0, 1);
     if (variant < 4)
-        run_variant(variant, Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before, dqkv(0),
-                                         dqkv(1), dqkv(2)}, n);
+        run_variant(
+            variant,
+            Backward<E>{q, k, v, out, part(p.dout, 0, 1), p.lse - before, p.delta - before, dqkv(0), dqkv(1), dqkv(2)},
+            n);
     emu::first_x = 0;
 }
 
@@ -58,7 +60,7 @@ E* on_device(const float* x, int64_t count) {
 template <class E>
 void run(int variant, int64_t B, const float* qkv, const float* dout, float* out, float* dqkv, int T, int HS) {
     const int64_t size = int64_t(T) * HS;
-    const Problem<E> p = {on_device<E>(qkv, 3 * size), on_device<E>(dout, size),    on_device<E>(nullptr, size),
+    const Problem<E> p = {on_device<E>(qkv, 3 * size),     on_device<E>(dout, size),     on_device<E>(nullptr, size),
                           on_device<E>(nullptr, 3 * size), on_device<float>(nullptr, T), on_device<float>(nullptr, T)};
     run_one(variant, p, B, T, HS);
     for (int64_t i = 0; i < size; i++) out[i] = float(p.out[i]);
@@ -72,7 +74,8 @@ extern "C" const char* attention(int variant, int64_t B, const float* qkv, const
                                  int T, int HS) {
     message = "";
     try {
-        variant < 3 ? run<float>(variant, B, qkv, dout, out, dqkv, T, HS) : run<bf16>(variant, B, qkv, dout, out, dqkv, T, HS);
+        variant < 3 ? run<float>(variant, B, qkv, dout, out, dqkv, T, HS)
+                    : run<bf16>(variant, B, qkv, dout, out, dqkv, T, HS);
     } catch (const std::exception& error) {
         message = error.what();
     }

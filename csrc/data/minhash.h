@@ -34,8 +34,7 @@ struct Permutations {
     // least: a.size() numbers; all ones where there are no shingles.
     void signature(Minima minima, const std::vector<uint64_t>& shingles, std::vector<uint32_t>& least) const {
         least.assign(a.size(), UINT32_MAX);
-        for (size_t k = 0; k < a.size(); k += BLOCK)
-            minima(shingles.data(), shingles.size(), &a[k], &b[k], &least[k]);
+        for (size_t k = 0; k < a.size(); k += BLOCK) minima(shingles.data(), shingles.size(), &a[k], &b[k], &least[k]);
     }
 };
 

@@ -33,9 +33,7 @@ inline uint64_t mix64(uint64_t h) {
     return h ^ (h >> 33);
 }
 
-inline bool is_word_byte(uint8_t c) {
-    return c >= 128 || uint8_t(c - '0') < 10 || uint8_t((c | 32) - 'a') < 26;
-}
+inline bool is_word_byte(uint8_t c) { return c >= 128 || uint8_t(c - '0') < 10 || uint8_t((c | 32) - 'a') < 26; }
 
 // One bit for each of 64 bytes: does it belong to a word?
 inline uint64_t word_bits(const uint8_t* p) {

@@ -137,7 +137,9 @@ const Register registered[] = {{"instruction(name, words)", &instruction},
                                {"hopper_instruction(name, words)", &hopper_instruction}};
 
 template <size_t N>
-py::tuple tuple_from(const char* const (&names)[N]) { return py::tuple(py::cast(std::vector<string>(names, names + N))); }
+py::tuple tuple_from(const char* const (&names)[N]) {
+    return py::tuple(py::cast(std::vector<string>(names, names + N)));
+}
 
 py::dict last_seconds() {
     return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels, py::arg("out") = seconds.out);

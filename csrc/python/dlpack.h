@@ -13,9 +13,7 @@
 namespace minillm {
 namespace py = pybind11;
 
-struct DLDevice {
-    int32_t type, id;
-};
+struct DLDevice { int32_t type, id; };
 struct DLDataType {
     uint8_t code, bits;
     uint16_t lanes;
@@ -114,8 +112,7 @@ inline Incoming incoming(const char* name, const py::object& x, uint64_t stream)
         fail(name, " must be an array with __dlpack__", OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "",
              ": got ", string(py::str(py::type::of(x).attr("__name__"))));
     Incoming in = dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
-    if (in.shape.size() != 4)
-        fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
+    if (in.shape.size() != 4) fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
     if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
     return in;
 }

@@ -11,7 +11,10 @@
 namespace minillm::text {
 constexpr size_t COUNTED_TOGETHER = 256;      // words whose places in the table are fetched ahead
 
-struct Count { Key key; uint64_t count; };
+struct Count {
+    Key key;
+    uint64_t count;
+};
 
 class WordCounts {
     Zeros<Count> table{1 << 15};

@@ -18,8 +18,8 @@ void WordCounter::add(const Texts& texts, size_t threads) {
             for (size_t j = 0; j < n; j += COUNTED_TOGETHER)
                 counts[thread]->add_words(base, starts + j, std::min(COUNTED_TOGETHER, n - j));
         };
-        specials.split(texts[i].data(), texts[i].size(), [&](const char* p, size_t n) { cutter(p, n, use); },
-                       [](uint32_t) {});
+        specials.split(
+            texts[i].data(), texts[i].size(), [&](const char* p, size_t n) { cutter(p, n, use); }, [](uint32_t) {});
     });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/gpu/device.h"
 
@@ -24,15 +25,7 @@ struct Sizes {
 
 // A row's log-sum-exp and all sums are kept in this type.
 template <class T>
-struct SumOf {
-    using type = float;
-};
-template <>
-struct SumOf<double> {
-    using type = double;
-};
-template <class T>
-using Sum = typename SumOf<T>::type;
+using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class T>
 struct Forward {
@@ -53,12 +46,8 @@ struct Backward {
 enum class Variant { naive = 1, flash = 2, mma = 3, wgmma = 4 };
 
 // Bits of 16-bit numbers, for those who only carry them about.
-struct Bfloat16 {
-    uint16_t bits;
-};
-struct Float16 {
-    uint16_t bits;
-};
+struct Bfloat16 { uint16_t bits; };
+struct Float16 { uint16_t bits; };
 
 // T: float (all variants; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma).
 // wgmma is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before

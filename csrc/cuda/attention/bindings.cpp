@@ -10,7 +10,7 @@
 
 namespace minillm {
 template <>
-inline constexpr const char* DTYPE<attention::Bfloat16> = "bfloat16";       // ml_dtypes'
+inline constexpr const char* DTYPE<attention::Bfloat16> = "bfloat16";  // ml_dtypes'
 template <>
 inline constexpr const char* DTYPE<attention::Float16> = "float16";
 

@@ -7,9 +7,7 @@
 
 namespace minillm::attention {
 // Seconds of the last call: copies to the device, kernels, copies back.
-inline struct Seconds {
-    double in = 0, kernels = 0, out = 0;
-} seconds;
+inline struct Seconds { double in = 0, kernels = 0, out = 0; } seconds;
 
 class Stopwatch {
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();

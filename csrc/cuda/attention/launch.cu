@@ -130,8 +130,8 @@ Variant best_variant(int bytes, int HS) {
     return HS > 32 && HS <= 128 && gpu::capability() == 90 ? Variant::wgmma : Variant::mma;
 }
 
-#define INSTANTIATE(T)                                                       \
-    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream);    \
+#define INSTANTIATE(T)                                                            \
+    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream); \
     template void backward(Variant, const Backward<T>&, const Sizes&, gpu::Stream);
 INSTANTIATE(float)
 #ifndef SMALL                               // the mutation test compiles many variants, and only what it needs

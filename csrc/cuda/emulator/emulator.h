@@ -73,7 +73,7 @@ struct Slot {
 };
 struct Warp {
     Meeting meeting;
-    Slot slots[2][32];                      // two sets: a lane that runs ahead cannot overwrite what others still read
+    Slot slots[2][32];  // two sets: a lane that runs ahead cannot overwrite what others still read
 };
 
 struct Copy {
@@ -86,10 +86,10 @@ struct Copy {
 struct Thread {
     dim3 id;
     bool done = false;
-    std::function<bool()> may_go;           // empty: yes
-    Place place;                            // where it waits, or waited last
+    std::function<bool()> may_go;  // empty: yes
+    Place place;  // where it waits, or waited last
     std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed
-    std::vector<uint64_t*> made;            // barriers in shared memory that it has initialised
+    std::vector<uint64_t*> made;  // barriers in shared memory that it has initialised
     Fiber fiber;
     bool ready() const { return !done && (!may_go || may_go()); }
 };
@@ -99,7 +99,7 @@ struct Block {
     unsigned char* shared = nullptr;
     size_t shared_bytes = 0;
     std::vector<Thread> threads;
-    std::vector<int> order, rank;           // order[i]: the thread whose turn is i-th; rank: its inverse
+    std::vector<int> order, rank;  // order[i]: the thread whose turn is i-th; rank: its inverse
     std::vector<Warp> warps;
     Meeting all;
     Thread* self = nullptr;
@@ -143,7 +143,7 @@ struct Block {
         } while (work_beside());
         for (Thread& thread : threads)
             if (!thread.done) fail("deadlock: not every thread comes to " + thread.place.text());
-        switch_fiber(self->fiber, home);    // all are done
+        switch_fiber(self->fiber, home);  // all are done
     }
 
     // One piece of the work beside the threads, any piece; false if there is none.
@@ -200,7 +200,7 @@ struct Block {
         return slots;
     }
 };
-inline Block* block = nullptr;              // the one that runs; kernels run one at a time
+inline Block* block = nullptr;  // the one that runs; kernels run one at a time
 
 inline void run_thread() {
     (*block->kernel)();
@@ -290,7 +290,7 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
     b.kernel = &kernel;
     b.threads = std::vector<Thread>(threads);
     b.random.seed(seed);
-    std::vector<unsigned char> memory(shared + 3 * GUARD);         // shared memory begins at a multiple of 1024
+    std::vector<unsigned char> memory(shared + 3 * GUARD);  // shared memory begins at a multiple of 1024
     const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + 2 * GUARD - 1) / GUARD * GUARD;
     b.shared = reinterpret_cast<unsigned char*>(start);
     b.shared_bytes = shared;

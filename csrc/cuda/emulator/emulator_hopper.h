@@ -218,7 +218,7 @@ inline uint32_t decode(uint64_t descriptor, int row, int k, bool rows_along_k) {
 
 inline void load_a(float (&a)[16][16], const Matmul& p) {
     for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < 8 && p.a_in_registers; i++)         // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
+        for (int i = 0; i < 8 && p.a_in_registers; i++)  // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
             a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] = p.number(p.registers[lane][i / 2], i % 2);
     for (int row = 0; row < 16 && !p.a_in_registers; row++)
         for (int k = 0; k < 16; k++)
@@ -310,7 +310,9 @@ void wgmma(Matmul p, float* sums, const uint32_t* registers, const Place& place)
 }  // namespace emu
 
 template <class... Registers>
-void wgmma_fence(Registers&...) { emu::units().warps[emu::warp_number()].fenced = true; }
+void wgmma_fence(Registers&...) {
+    emu::units().warps[emu::warp_number()].fenced = true;
+}
 inline void wgmma_commit(emu::Place here = {}) {
     emu::block->exchange({}, here);
     if (emu::block->lane() == 0) emu::units().warps[emu::warp_number()].groups.emplace_back();
@@ -354,9 +356,13 @@ inline void set_registers(int n, bool give, const Place& place) {
 }
 }  // namespace emu
 template <int N>
-void keep_registers(emu::Place here = {}) { emu::set_registers(N, true, here); }
+void keep_registers(emu::Place here = {}) {
+    emu::set_registers(N, true, here);
+}
 template <int N>
-void take_registers(emu::Place here = {}) { emu::set_registers(N, false, here); }
+void take_registers(emu::Place here = {}) {
+    emu::set_registers(N, false, here);
+}
 
 // ---- the host's side ----
 

@@ -49,8 +49,8 @@ DEVICE void run_matmul(HopperTiles& s, const uint32_t* in, float* out) {
         for (int e = 0; e < 4; e++) out[4 * i + e] = d[i][e];
 }
 
-__global__ void __launch_bounds__(128) hopper_conformance_kernel(const __grid_constant__ TensorMap map, int which,
-                                                                  const uint32_t* in, float* out) {
+__global__ void __launch_bounds__(128)
+    hopper_conformance_kernel(const __grid_constant__ TensorMap map, int which, const uint32_t* in, float* out) {
     SHARED(HopperTiles, s);
     if (threadIdx.x == 0) {
         barrier_init(&s->full, 1);

@@ -36,7 +36,7 @@ static cudaMemPool_t pool() {
 int64_t peak_bytes() {
     uint64_t most = 0, none = 0;
     check(cudaMemPoolGetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
-    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");     // 0: begin from now
+    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");  // 0: begin from now
     return int64_t(most);
 }
 

@@ -13,7 +13,7 @@ using stream_t = cudaStream_t;
 #define DEVICE __device__ __forceinline__
 #define UNROLL_FOR _Pragma("unroll") for
 #define UNROLL_4_FOR _Pragma("unroll 4") for
-#define SHARED(T, name)                                          \
+#define SHARED(T, name)                                           \
     extern __shared__ __align__(1024) unsigned char shared_raw[]; \
     T* name = reinterpret_cast<T*>(shared_raw)
 
