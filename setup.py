@@ -69,7 +69,7 @@ def cudasim():
     return Extension("minillm._cpp.cudasim", [*CUDA_BINDINGS, "csrc/cuda/emulator/kernels.cpp", "csrc/cuda/emulator/device.cpp"],
                      language="c++", optional=True,
                      depends=sorted(str(path) for path in Path("csrc").rglob("*.*")),
-                     include_dirs=["csrc", pybind11.get_include()], define_macros=[("EMULATOR", None)],
+                     include_dirs=["csrc", pybind11.get_include()], define_macros=[("EMULATOR", None), ("MODULE", "cudasim")],
                      extra_compile_args=["-O2", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas",
                                          "-Wno-psabi", "-g0"])
 
@@ -108,7 +108,7 @@ def nvcc_commands(target, build):
     wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []          # pip's are side by side
     includes = [sysconfig.get_paths()["include"], pybind11.get_include(), *map(str, wheels)]
     libraries = [str(root / name) for name in ("lib64", "lib") if (root / name).is_dir()]
-    common = [nvcc, "-std=c++17", "-O3", "-Icsrc", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
+    common = [nvcc, "-std=c++17", "-O3", "-Icsrc", "-DMODULE=cuda", "-Xcompiler=-fPIC,-fvisibility=hidden,-g0", *(f"-I{path}" for path in includes)]
     hopper = str(Path(build) / "launch_wgmma.o")
     return [[*common, "-c", "-gencode=arch=compute_90a,code=sm_90a", "csrc/cuda/attention/launch_wgmma.cu", "-o", hopper],
             [*common, "-shared", "-cudart=static", "--threads=0", *codes, *(f"-L{path}" for path in libraries),

@@ -9,9 +9,6 @@
 
 #ifdef EMULATOR
 #include "cuda/emulator/settings.h"
-#define MODULE cudasim
-#else
-#define MODULE cuda
 #endif
 
 namespace minillm::attention {
