@@ -71,7 +71,8 @@ inline Shape c_strides(const Shape& shape) {
 inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stream) {
     const auto device = x.attr("__dlpack_device__")().cast<std::pair<int64_t, int64_t>>();
     if (device.first != OUR_DEVICE || (OUR_DEVICE == CUDA_DEVICE && device.second != gpu::current_device()))
-        fail(name, " must be on ", OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + text(gpu::current_device()),
+        fail(name, " must be on ",
+             OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device()),
              ": got DLPack device (", device.first, ", ", device.second, ")");
     py::object capsule = OUR_DEVICE == CUDA_DEVICE ? x.attr("__dlpack__")(py::arg("stream") = dlpack_stream(stream))
                                                    : x.attr("__dlpack__")();
