@@ -11,8 +11,7 @@
 #include "cpu/simd/bfloat16.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::adamw {
 
 template <class T>
 struct Step {
@@ -76,5 +75,4 @@ void adamw_update(const Array& w, const Array& grad, const Array& m, const Array
 const Register registered("adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, "
                           "n_decayed=0, scale=1.0, bits=None)", &adamw_update);
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::adamw

@@ -9,8 +9,7 @@
 #include "cpu/simd/softmax.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::cross_entropy {
 
 template <class T>
 void forward_kernel(T* losses, T* top, T* logsum, const T* logits, const int64_t* targets, int64_t ignore_index, int64_t N,
@@ -77,5 +76,4 @@ Object cross_entropy_backward(const Array& dout, const Tuple& cache) {
 const Register registered[] = {{"cross_entropy_forward(logits, targets, ignore_index=-1)", &cross_entropy_forward},
                                {"cross_entropy_backward(dout, cache)", &cross_entropy_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::cross_entropy

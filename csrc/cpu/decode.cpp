@@ -16,8 +16,7 @@
 #include "cpu/simd/math.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::decode {
 
 struct Weight {                                    // a matrix (K, N) as it is stored
     const void* data;
@@ -69,7 +68,7 @@ struct AddToResidual {
 struct GeluWithBias {
     AddBias<float> add_bias;
     Vec<float> operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
-        return gelu<float>(add_bias(v, row, column, n));
+        return vgelu<float>(add_bias(v, row, column, n));
     }
 };
 
@@ -263,5 +262,4 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
 const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count)", &decode_few},
                                {"FEW_TOKENS", FEW}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::decode

@@ -12,8 +12,7 @@
 #include "cpu/simd/softmax.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::distillation_loss {
 
 // log softmax(z / T) of one row, as a function of z.
 template <class T>
@@ -163,5 +162,4 @@ const Register registered[] = {
      &distillation_loss_forward},
     {"distillation_loss_backward(dout, cache)", &distillation_loss_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::distillation_loss

@@ -12,8 +12,7 @@
 #include "cpu/simd/vec.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::dropout {
 
 struct PhiloxKey {
     uint64_t seed, step, site;
@@ -111,5 +110,4 @@ Object dropout_backward(const Array& dout, const Tuple& cache) {
 const Register registered[] = {{"dropout_forward(x, p, key)", &dropout_forward},
                                {"dropout_backward(dout, cache)", &dropout_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::dropout

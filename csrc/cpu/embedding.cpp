@@ -9,8 +9,7 @@
 #include "cpu/isa/threads.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::embedding {
 
 template <class T>
 void forward_kernel(T* out, const int64_t* tokens, const T* wte, const T* wpe, int64_t start, int64_t B, int64_t S,
@@ -78,7 +77,7 @@ Tuple embedding_backward(const Array& dout, const Tuple& cache, const Object& in
         check_fits(S, start, wpe);
         const T* pd = input<T>("dout", dout, {B, S, C});
         auto checked = ids("tokens", tokens, {B, S}, wte.shape[0]);      // again: the caller's array may have changed
-        auto d = gradients<T>(into, {wte.shape, wpe.shape}, &zeros<T>);  // dwte, dwpe: of 50,257 rows a batch names few
+        auto d = gradients<T>(into, {wte.shape, wpe.shape}, true);      // zeros: of 50,257 rows a batch names few
         without_gil([&] { backward_kernel<T>(d[0], d[1], pd, checked, start, B, S, C); });
         return tuple_of({d[0], d[1]});
     });
@@ -87,5 +86,4 @@ Tuple embedding_backward(const Array& dout, const Tuple& cache, const Object& in
 const Register registered[] = {{"embedding_forward(tokens, wte, wpe, start=0)", &embedding_forward},
                                {"embedding_backward(dout, cache, into=None)", &embedding_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::embedding

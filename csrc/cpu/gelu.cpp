@@ -7,17 +7,16 @@
 #include "cpu/simd/math.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::gelu {
 
 template <class T>
 void forward_kernel(T* out, const T* x, int64_t n) {
-    elementwise(n, out, [](Vec<T> v) { return gelu<T>(v); }, x);
+    elementwise(n, out, [](Vec<T> v) { return vgelu<T>(v); }, x);
 }
 
 template <class T>
 void backward_kernel(T* dx, const T* dout, const T* x, int64_t n) {
-    elementwise(n, dx, [](Vec<T> d, Vec<T> v) { return d * gelu_slope<T>(v); }, dout, x);
+    elementwise(n, dx, [](Vec<T> d, Vec<T> v) { return d * vgelu_slope<T>(v); }, dout, x);
 }
 
 Tuple gelu_forward(const Array& x) {
@@ -43,5 +42,4 @@ Object gelu_backward(const Array& dout, const Tuple& cache) {
 
 const Register registered[] = {{"gelu_forward(x)", &gelu_forward}, {"gelu_backward(dout, cache)", &gelu_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::gelu

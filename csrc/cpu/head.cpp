@@ -6,8 +6,7 @@
 #include "cpu/gemm/matmul.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::head {
 
 Object head(const Array& x, const Array& wte) {
     return by_dtype("x", x, [&](auto zero) -> Object {
@@ -23,5 +22,4 @@ Object head(const Array& x, const Array& wte) {
 
 const Register registered("head(x, wte)", &head);
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::head

@@ -132,8 +132,6 @@ Tuple backward(const Object& dsum, const Array& dout, const Tuple& cache, const 
     });
 }
 
-namespace {
-
 Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, double eps) {
     return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
@@ -153,5 +151,4 @@ Tuple layernorm_backward(const Array& dout, const Tuple& cache, const Object& in
 const Register registered[] = {{"layernorm_forward(x, weight, bias, eps=1e-5)", &layernorm_forward},
                                {"layernorm_backward(dout, cache, into=None)", &layernorm_backward}};
 
-}  // namespace
 }  // namespace minillm::layernorm

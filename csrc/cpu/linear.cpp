@@ -9,7 +9,6 @@
 #include "cpu/linear/layer.h"
 
 namespace minillm::linear {
-namespace {
 
 template <class T>
 struct Linear {
@@ -28,5 +27,4 @@ struct Linear {
 
 const Variant<Linear> registered("");
 
-}  // namespace
 }  // namespace minillm::linear

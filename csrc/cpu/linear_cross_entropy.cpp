@@ -16,8 +16,7 @@
 #include "cpu/simd/softmax.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::linear_cross_entropy {
 
 constexpr int64_t HEAD_ROWS = ROWS_OF_A, KEPT_BYTES = 64 << 20;
 template <class T>
@@ -163,5 +162,4 @@ const Register registered[] = {
     {"linear_cross_entropy_forward(x, wte, targets, ignore_index=-1)", &linear_cross_entropy_forward},
     {"linear_cross_entropy_backward(dout, cache, into=None)", &linear_cross_entropy_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::linear_cross_entropy

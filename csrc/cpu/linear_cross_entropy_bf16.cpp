@@ -14,8 +14,7 @@
 #include "cpu/simd/softmax.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::linear_cross_entropy_bf16 {
 
 constexpr int64_t HEAD_ROWS = ROWS_OF_A, HEAD_COLUMNS = 1024, KEPT_BYTES = 128 << 20;
 
@@ -233,5 +232,4 @@ const Register registered[] = {
     {"linear_cross_entropy_forward_bf16(x, wte, targets, ignore_index=-1)", &linear_cross_entropy_forward_bf16},
     {"linear_cross_entropy_backward_bf16(dout, cache, into=None)", &linear_cross_entropy_backward_bf16}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::linear_cross_entropy_bf16

@@ -13,8 +13,7 @@
 #include "cpu/simd/math.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::mlp {
 
 
 // h goes to memory, a = gelu(h) is what the GEMM stores.
@@ -26,7 +25,7 @@ struct GeluOfH {
     Vec<T> operator()(Vec<T> v, int64_t row, int64_t column, int64_t n) const {
         v = add_bias(v, row, column, n);
         store_part(h + row * F + column, v, n);
-        return gelu<T>(v);
+        return vgelu<T>(v);
     }
 };
 
@@ -37,7 +36,7 @@ struct SlopeAtH {
     T* a;
     int64_t F;
     Vec<T> operator()(Vec<T> da, int64_t row, int64_t column, int64_t n) const {
-        Vec<T> slope, value = gelu_and_slope<T>(load_part(h + row * F + column, n), slope);
+        Vec<T> slope, value = vgelu_and_slope<T>(load_part(h + row * F + column, n), slope);
         store_part(a + row * F + column, value, n);
         return da * slope;
     }
@@ -111,5 +110,4 @@ Tuple mlp_backward(const Array& dout, const Tuple& cache, const Object& into) {
 const Register registered[] = {{"mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)", &mlp_forward},
                                {"mlp_backward(dout, cache, into=None)", &mlp_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::mlp

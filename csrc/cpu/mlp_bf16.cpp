@@ -10,8 +10,7 @@
 #include "cpu/simd/math.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::mlp_bf16 {
 
 struct GeluOfHBf16 {
     AddBias<float> add_bias;
@@ -20,7 +19,7 @@ struct GeluOfHBf16 {
     void operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
         v = add_bias(v, row, column, n);
         store_part(h + row * F + column, to_bf16(v), n);
-        store_part(a + row * F + column, to_bf16(gelu<float>(v)), n);
+        store_part(a + row * F + column, to_bf16(vgelu<float>(v)), n);
     }
 };
 
@@ -29,7 +28,7 @@ struct SlopeAtHBf16 {
     bf16 *a, *dh;
     int64_t F;
     void operator()(Vec<float> da, int64_t row, int64_t column, int64_t n) const {
-        Vec<float> x = to_float(load_part(h + row * F + column, n)), slope, value = gelu_and_slope<float>(x, slope);
+        Vec<float> x = to_float(load_part(h + row * F + column, n)), slope, value = vgelu_and_slope<float>(x, slope);
         store_part(a + row * F + column, to_bf16(value), n);
         store_part(dh + row * F + column, to_bf16(da * slope), n);
     }
@@ -119,5 +118,4 @@ Tuple mlp_backward_bf16(const Array& dout, const Tuple& cache, const Object& int
 const Register registered[] = {{"mlp_forward_bf16(x, fc_weight, fc_bias, proj_weight, proj_bias)", &mlp_forward_bf16},
                                {"mlp_backward_bf16(dout, cache, into=None)", &mlp_backward_bf16}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::mlp_bf16

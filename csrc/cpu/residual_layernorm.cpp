@@ -7,8 +7,7 @@
 #include "cpu/layernorm.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::residual_layernorm {
 
 Tuple residual_layernorm_forward(const Array& x, const Array& y, const Array& weight, const Array& bias, double eps) {
     return by_dtype("x", x, [&](auto zero) {
@@ -33,5 +32,4 @@ const Register registered[] = {
     {"residual_layernorm_forward(x, y, weight, bias, eps=1e-5)", &residual_layernorm_forward},
     {"residual_layernorm_backward(douts, cache, into=None)", &residual_layernorm_backward}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::residual_layernorm

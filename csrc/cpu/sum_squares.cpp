@@ -10,8 +10,7 @@
 #include "cpu/simd/vec.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::sum_squares {
 
 // Half a vector of floats becomes a whole one of doubles.
 template <class T>
@@ -51,5 +50,4 @@ double sum_squares(const Array& x) {
 
 const Register registered("sum_squares(x)", &sum_squares);
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::sum_squares

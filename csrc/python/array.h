@@ -51,18 +51,15 @@ public:
 
 string text(const Object& object);                         // str(object)
 
-struct Tuple : Object {
-    explicit Tuple(const Object& tuple) : Object(tuple) {}
-    int64_t size() const;
-    Object operator[](int64_t i) const;                    // a ValueError if there is none
-};
-Tuple tuple_of(std::initializer_list<Object> items);
-
-struct List : Object {
-    explicit List(const Object& list) : Object(list) {}
+struct Sequence : Object {
+    explicit Sequence(const Object& object) : Object(object) {}
     int64_t size() const;
     Object operator[](int64_t i) const;
 };
+struct Tuple : Sequence { using Sequence::Sequence; };
+struct List : Sequence { using Sequence::Sequence; };
+
+Tuple tuple_of(std::initializer_list<Object> items);
 
 struct Array : Object {
     Shape shape, strides;                                  // strides in bytes
@@ -77,7 +74,7 @@ struct Array : Object {
     Shape with_last(int64_t size) const;                   // the shape with another last axis
 };
 
-// The object as a T: Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string or Shape; or nothing if it is none.
+// The object as a T (Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string, Shape), or nothing if it is none.
 template <class T>
 std::optional<T> to(const Object& object);
 
@@ -89,25 +86,22 @@ struct Result : Object {
     operator T*() const { return data; }
 };
 
-// NumPy's name of T. A backend with types of its own adds a line for each.
+// NumPy's name of T. A backend with types of its own specialises it.
 template <class T>
-inline constexpr const char* DTYPE = nullptr;
-template <>
-inline constexpr const char* DTYPE<float> = "float32";
-template <>
-inline constexpr const char* DTYPE<double> = "float64";
-template <>
-inline constexpr const char* DTYPE<int8_t> = "int8";
-template <>
-inline constexpr const char* DTYPE<uint8_t> = "uint8";
-template <>
-inline constexpr const char* DTYPE<uint16_t> = "uint16";
-template <>
-inline constexpr const char* DTYPE<uint32_t> = "uint32";
-template <>
-inline constexpr const char* DTYPE<int64_t> = "int64";
+string dtype_of() {
+    const char* kind = std::is_floating_point_v<T> ? "float" : std::is_signed_v<T> ? "int" : "uint";
+    return kind + std::to_string(8 * sizeof(T));
+}
 
 // ---- arguments ----
+
+// The argument as a T, or Python's TypeError.
+[[noreturn]] void fail_type(const string& name, const Object& value);
+template <class T>
+T argument(const Object& value, const string& name) {
+    if (auto converted = to<T>(value)) return *converted;
+    fail_type(name, value);
+}
 
 void check_shape(const char* name, const Array& a, const Shape& wanted);
 void check_dtype(const char* name, const Array& a, const string& wanted);
@@ -118,7 +112,7 @@ void check_aligned(const char* name, const Array& a);     // compilers take it f
 template <class T>
 const T* input(const char* name, const Array& a, const Shape& shape) {
     check_shape(name, a, shape);
-    check_dtype(name, a, DTYPE<T>);
+    check_dtype(name, a, dtype_of<T>());
     check_contiguous(name, a);
     check_aligned(name, a);
     return static_cast<const T*>(a.data);
@@ -161,27 +155,19 @@ auto by_dtype(const char* name, const Array& a, F f) { return by_dtype(name, a.d
 
 // ---- results ----
 
-Array fresh_array(const string& dtype, int64_t itemsize, const Shape& shape);
-Array zero_array(const string& dtype, const Shape& shape);
+// A new array: its contents undefined, in memory that earlier results have left (cpu/memory/arena.h) if it is large; or
+// zeros on pages of the system that nobody has touched, for what is written in a few places.
+Array new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros = false);
 
-// A new array, its contents undefined. Large ones live in memory that earlier results have left (memory/arena.h).
 template <class T>
-Result<T> fresh(const Shape& shape) {
-    Array a = fresh_array(DTYPE<T>, sizeof(T), shape);
-    return {a, static_cast<T*>(a.data)};
-}
-
-// Zeros on pages of the system that nobody has touched: for what is written in a few places.
-template <class T>
-Result<T> zeros(const Shape& shape) {
-    Array a = zero_array(DTYPE<T>, shape);
+Result<T> fresh(const Shape& shape, bool zeros = false) {
+    Array a = new_array(dtype_of<T>(), sizeof(T), shape, zeros);
     return {a, static_cast<T*>(a.data)};
 }
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
 template <class T>
-std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& shapes,
-                                 Result<T> (*make)(const Shape&) = &fresh<T>) {
+std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& shapes, bool zeros = false) {
     std::vector<Result<T>> results;
     auto arrays = into.is_none() ? std::nullopt : to<Tuple>(into);
     if (!into.is_none() && (!arrays || arrays->size() != int64_t(shapes.size())))
@@ -190,7 +176,7 @@ std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& s
         Object wanted = arrays ? (*arrays)[i] : Object();
         auto array = to<Array>(wanted);
         if (!wanted.is_none() && !array) fail("into must hold arrays to add to, or None");
-        if (!arrays) results.push_back(make(shapes[i]));
+        if (!arrays) results.push_back(fresh<T>(shapes[i], zeros));
         else results.push_back({wanted, array ? in_place<T>("into", *array, shapes[i]) : nullptr});
     }
     return results;

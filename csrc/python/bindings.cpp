@@ -54,22 +54,14 @@ string text(const Shape& shape) {
     return "(" + inside + (shape.size() == 1 ? ",)" : ")");
 }
 
-int64_t Tuple::size() const { return PyTuple_GET_SIZE(get()); }
-Object Tuple::operator[](int64_t i) const {
-    if (i >= size()) fail("a tuple of ", size(), " has no item ", i);
-    return borrowed(PyTuple_GET_ITEM(get(), i));
-}
+int64_t Sequence::size() const { return PySequence_Size(get()); }
+Object Sequence::operator[](int64_t i) const { return Object(PySequence_GetItem(get(), i)); }
+
 Tuple tuple_of(std::initializer_list<Object> items) {
     py::tuple tuple(items.size());
     size_t i = 0;
     for (const Object& item : items) tuple[i++] = handle(item);
     return Tuple(object(std::move(tuple)));
-}
-
-int64_t List::size() const { return PyList_GET_SIZE(get()); }
-Object List::operator[](int64_t i) const {
-    if (i >= size()) fail("a list of ", size(), " has no item ", i);
-    return borrowed(PyList_GET_ITEM(get(), i));
 }
 
 int64_t Array::size() const {
@@ -110,7 +102,18 @@ std::optional<Array> to(const Object& object) {
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
 }
 
+template std::optional<int64_t> to(const Object&);
+template std::optional<uint64_t> to(const Object&);
+template std::optional<double> to(const Object&);
+template std::optional<bool> to(const Object&);
+template std::optional<string> to(const Object&);
+template std::optional<Shape> to(const Object&);
+
 // ---- arguments ----
+
+void fail_type(const string& name, const Object& value) {
+    throw py::type_error(name + " cannot be of type " + Py_TYPE(value.get())->tp_name);
+}
 
 void check_shape(const char* name, const Array& a, const Shape& wanted) {
     bool same = a.shape.size() == wanted.size();
@@ -161,24 +164,16 @@ constexpr bool SANITIZED = true;       // memory used again would hide reads bey
 constexpr bool SANITIZED = false;
 #endif
 
-py::dtype dtype_named(const string& name) {
-    if (name == "float32") return py::dtype::of<float>();
-    if (name == "float64") return py::dtype::of<double>();
-    return py::dtype(name);
-}
-
 }  // namespace
 
-Array fresh_array(const string& dtype, int64_t itemsize, const Shape& shape) {
+Array new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros) {
+    if (zeros) return array_of(py::module_::import("numpy").attr("zeros")(shape, dtype));
+    auto numpy_dtype = dtype == "float32" ? py::dtype::of<float>() : py::dtype(dtype);      // the usual one at once
     int64_t bytes = itemsize;
     for (int64_t size : shape) bytes *= size;
-    if (bytes < (1 << 16) || SANITIZED) return array_of(py::array(dtype_named(dtype), shape));
+    if (bytes < (1 << 16) || SANITIZED) return array_of(py::array(numpy_dtype, shape));
     void* data = arena().take(bytes);
-    return array_of(py::array(dtype_named(dtype), shape, data, py::capsule(data, [](void* p) { arena().give(p); })));
-}
-
-Array zero_array(const string& dtype, const Shape& shape) {
-    return array_of(py::module_::import("numpy").attr("zeros")(shape, dtype));
+    return array_of(py::array(numpy_dtype, shape, data, py::capsule(data, [](void* p) { arena().give(p); })));
 }
 
 WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
@@ -195,48 +190,6 @@ std::vector<std::pair<string, int64_t>>& constants() {
     static std::vector<std::pair<string, int64_t>> all;
     return all;
 }
-
-namespace {
-
-template <class T>
-constexpr const char* KIND = "";
-template <>
-constexpr const char* KIND<Tuple> = "a tuple";
-template <>
-constexpr const char* KIND<List> = "a list";
-template <>
-constexpr const char* KIND<Array> = "a NumPy array";
-template <>
-constexpr const char* KIND<int64_t> = "an integer";
-template <>
-constexpr const char* KIND<double> = "a number";
-template <>
-constexpr const char* KIND<bool> = "a bool";
-template <>
-constexpr const char* KIND<string> = "a str";
-
-}  // namespace
-
-template <class T>
-T argument(const Object& value, const string& name) {
-    if (auto converted = to<T>(value)) return *converted;
-    throw py::type_error(name + " must be " + KIND<T> + ": got " + Py_TYPE(value.get())->tp_name);
-}
-
-template std::optional<int64_t> to(const Object&);
-template std::optional<uint64_t> to(const Object&);
-template std::optional<double> to(const Object&);
-template std::optional<bool> to(const Object&);
-template std::optional<string> to(const Object&);
-template std::optional<Shape> to(const Object&);
-template Object argument(const Object&, const string&);
-template Tuple argument(const Object&, const string&);
-template List argument(const Object&, const string&);
-template Array argument(const Object&, const string&);
-template int64_t argument(const Object&, const string&);
-template double argument(const Object&, const string&);
-template bool argument(const Object&, const string&);
-template string argument(const Object&, const string&);
 
 namespace {
 

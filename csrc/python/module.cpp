@@ -34,7 +34,7 @@ PYBIND11_MODULE(MODULE, m) {
     minillm::add_functions(m.ptr());
     m.def("max_threads", &omp_get_max_threads);
     m.def("set_threads", &omp_set_num_threads, py::arg("n"));
-    py::class_<minillm::LentPages>(m, "LentBuffer")
+    py::class_<minillm::LentPages>(m, "LentBuffer", py::module_local())
         .def(py::init(&minillm::lent_pages), py::arg("buffer"), py::keep_alive<1, 2>())
         .def("clear", &minillm::LentPages::clear)
         .def("expect", &minillm::expect, py::arg("begin"), py::arg("end"));

@@ -19,10 +19,6 @@ struct Function {
 std::vector<Function>& functions();                        // all that are registered
 std::vector<std::pair<string, int64_t>>& constants();
 
-// The argument as a T, or Python's TypeError.
-template <class T>
-T argument(const Object& value, const string& name);
-
 struct Register {
     template <class R, class... A>
     Register(const string& signature, R (*function)(A...)) {

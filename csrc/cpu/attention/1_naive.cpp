@@ -8,7 +8,6 @@
 #include "cpu/attention/pair.h"
 
 namespace minillm::attention {
-namespace {
 
 struct Naive {
     template <class T>
@@ -78,5 +77,4 @@ struct Naive {
 
 const Variant<Naive> registered("_1_naive");
 
-}  // namespace
 }  // namespace minillm::attention

@@ -11,7 +11,6 @@
 #include "cpu/attention/pair.h"
 
 namespace minillm::attention {
-namespace {
 
 struct Blocked {
     static constexpr int64_t BLOCK = 64;
@@ -108,5 +107,4 @@ struct Blocked {
 
 const Variant<Blocked> registered("_2_blocked");
 
-}  // namespace
 }  // namespace minillm::attention

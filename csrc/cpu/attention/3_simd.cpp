@@ -249,21 +249,7 @@ void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_
 }
 
 template <class T>
-void Simd::forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
-#pragma omp parallel
-    {
-        ForwardHead<T> head(n.T, n.T, n.HS);
-#pragma omp for schedule(dynamic)
-        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-            int64_t b = bh / n.NH, h = bh % n.NH;
-            attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
-                                 qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
-        }
-    }
-}
-
-template <class T>
-void Simd::backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
+void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
                           const T* logsumexp, const Sizes& n, int64_t b, int64_t h) {
     auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
     start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
@@ -284,31 +270,42 @@ void Simd::backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T*
     unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
 }
 
-template <class T>
-void Simd::backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                    const Sizes& n) {
+struct Simd {
+    template <class T>
+    static void forward(T* out, T* logsumexp, const T* qkv, const Sizes& n) {
 #pragma omp parallel
-    {
-        BackwardHead<T> head(n.T, n.HS);
+        {
+            ForwardHead<T> head(n.T, n.T, n.HS);
 #pragma omp for schedule(dynamic)
-        for (int64_t bh = 0; bh < n.B * n.NH; bh++)
-            backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
+            for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+                int64_t b = bh / n.NH, h = bh % n.NH;
+                attend<T, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(qkv, n, b, h, 0),
+                                     qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2), n.T, n.T);
+            }
+        }
     }
-}
 
-#define INSTANTIATE(T)                                                                                                    \
-    template void QueryBlock<T>::start(Rows<const T>, int64_t, int64_t, int64_t, int64_t);                               \
-    template void attend<T, 1>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t,       \
-                               int64_t, const T*);                                                                       \
-    template void attend<T, TILE_ROWS>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>,        \
-                                       int64_t, int64_t, const T*);                                                      \
-    template void Simd::forward(T*, T*, const T*, const Sizes&);                                                         \
-    template void Simd::backward_head(BackwardHead<T>&, T*, const T*, const T*, const T*, const T*, const Sizes&,        \
-                                      int64_t, int64_t);                                                                 \
-    template void Simd::backward(T*, const T*, const T*, const T*, const T*, const Sizes&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+    template <class T>
+    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                         const Sizes& n) {
+#pragma omp parallel
+        {
+            BackwardHead<T> head(n.T, n.HS);
+#pragma omp for schedule(dynamic)
+            for (int64_t bh = 0; bh < n.B * n.NH; bh++)
+                backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
+        }
+    }
+};
 
-static const Variant<Simd> registered("_3_simd");
+const Variant<Simd> registered("_3_simd"), usual("");
+
+// What other files use.
+#define ATTEND(T, R)                                                                                                 \
+    template void attend<T, R>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t, \
+                               int64_t, const T*);
+ATTEND(float, 1) ATTEND(float, TILE_ROWS) ATTEND(double, 1) ATTEND(double, TILE_ROWS)
+template void backward_head(BackwardHead<float>&, float*, const float*, const float*, const float*, const float*,
+                            const Sizes&, int64_t, int64_t);
 
 }  // namespace minillm::attention

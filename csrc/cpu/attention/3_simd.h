@@ -1,5 +1,4 @@
-// The kernels of 3_simd.cpp that attention.cpp, bf16.cpp, decode.cpp and the compiled decoding step use as well. They are
-// compiled there, for float and double.
+// The kernels of 3_simd.cpp that bf16.cpp, decode.cpp and the compiled decoding step (cpu/decode.cpp) use as well.
 #pragma once
 
 #include <utility>
@@ -75,16 +74,9 @@ struct BackwardHead {
     }
 };
 
-struct Simd {
-    template <class T>
-    static void forward(T* out, T* logsumexp, const T* qkv, const Sizes& n);
-
-    template <class T>
-    static void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
-                              const T* logsumexp, const Sizes& n, int64_t b, int64_t h);
-
-    template <class T>
-    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp, const Sizes& n);
-};
+// One head of the backward.
+template <class T>
+void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                   const Sizes& n, int64_t b, int64_t h);
 
 }  // namespace minillm::attention

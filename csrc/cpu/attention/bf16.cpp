@@ -8,8 +8,9 @@
 #include "cpu/attention/pair.h"
 #include "cpu/simd/bfloat16.h"
 
-namespace minillm::attention {
-namespace {
+namespace minillm::attention_bf16 {
+
+using namespace attention;
 
 // One head in float: qkv (T, 3 HS) and out (T, HS), seen by the float kernels as a batch of one with one head.
 struct WideHead {
@@ -76,7 +77,7 @@ void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16
             wide.read_qkv(qkv, n, b, h);
             wide.read_out(out, n, b, h);
             for (int64_t t = 0; t < n.T; t++) std::copy_n(out_rows(dout, n, b, h)[t], n.HS, dhead + t * n.HS);
-            Simd::backward_head<float>(head, d, dhead, wide.qkv, wide.out, logsumexp + bh * n.T, wide.alone, 0, 0);
+            backward_head<float>(head, d, dhead, wide.qkv, wide.out, logsumexp + bh * n.T, wide.alone, 0, 0);
             place_head(dqkv, d, n, b, h);
         }
     }
@@ -111,5 +112,4 @@ Object attention_backward_bf16(const Array& dout, const Tuple& cache) {
 const Register registered[] = {{"attention_forward_bf16(qkv, n_head)", &attention_forward_bf16},
                                {"attention_backward_bf16(dout, cache)", &attention_backward_bf16}};
 
-}  // namespace
-}  // namespace minillm::attention
+}  // namespace minillm::attention_bf16

@@ -6,7 +6,6 @@
 #include "python/register.h"
 
 namespace minillm::attention {
-namespace {
 
 // A (B, NH, rows, HS) array whose last axis is contiguous: a view of a longer cache will do.
 template <class T>
@@ -16,7 +15,7 @@ struct HeadsView {
 
     HeadsView(const char* name, const Array& a, const Shape& shape) : data(static_cast<const char*>(a.data)) {
         check_shape(name, a, shape);
-        check_dtype(name, a, DTYPE<T>);
+        check_dtype(name, a, dtype_of<T>());
         if (a.strides[3] != sizeof(T) && a.shape[3] > 1 && a.size()) fail(name, " must have a contiguous last axis");
         check_aligned(name, a);
         if ((a.strides[0] | a.strides[1] | a.strides[2]) % int64_t(sizeof(T)))
@@ -62,5 +61,4 @@ Object attention_decode(const Array& q, const Array& k, const Array& v) {
 
 const Register registered("attention_decode(q, k, v)", &attention_decode);
 
-}  // namespace
 }  // namespace minillm::attention

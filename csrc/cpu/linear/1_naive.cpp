@@ -3,7 +3,6 @@
 #include "cpu/linear/ladder.h"
 
 namespace minillm::linear {
-namespace {
 
 struct Naive {
     template <class T>
@@ -22,5 +21,4 @@ template <class T>
 using NaiveLinear = StepLayer<Naive, T>;
 const Variant<NaiveLinear> registered("_1_naive");
 
-}  // namespace
 }  // namespace minillm::linear

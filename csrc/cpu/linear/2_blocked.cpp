@@ -3,7 +3,6 @@
 #include "cpu/linear/ladder.h"
 
 namespace minillm::linear {
-namespace {
 
 struct Blocked {
     template <class T>
@@ -33,5 +32,4 @@ template <class T>
 using BlockedLinear = StepLayer<Blocked, T>;
 const Variant<BlockedLinear> registered("_2_blocked");
 
-}  // namespace
 }  // namespace minillm::linear

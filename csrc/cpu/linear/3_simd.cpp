@@ -5,7 +5,6 @@
 #include "cpu/linear/ladder.h"
 
 namespace minillm::linear {
-namespace {
 
 struct Simd {
     template <int ROWS, class T>
@@ -49,5 +48,4 @@ template <class T>
 using SimdLinear = StepLayer<Simd, T>;
 const Variant<SimdLinear> registered("_3_simd");
 
-}  // namespace
 }  // namespace minillm::linear

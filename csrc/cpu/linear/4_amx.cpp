@@ -7,7 +7,6 @@
 #include "cpu/linear/ladder.h"
 
 namespace minillm::linear {
-namespace {
 
 struct Amx {
     static constexpr int64_t SIDE = 32;                                      // of a block of C: 2 x 2 tiles
@@ -65,5 +64,4 @@ template <class T>
 using AmxLinear = StepLayer<Amx, T>;
 const Variant<AmxLinear, true> registered("_4_amx");
 
-}  // namespace
 }  // namespace minillm::linear

@@ -7,8 +7,7 @@
 #include "cpu/linear/column_sums.h"
 #include "python/register.h"
 
-namespace minillm {
-namespace {
+namespace minillm::linear_bf16 {
 
 Tuple linear_forward_bf16(const Array& x, const Array& weight, const Array& bias) {
     int64_t I = last("x", x), N = x.rows();
@@ -81,5 +80,4 @@ const Register registered[] = {{"linear_forward_bf16(x, weight, bias)", &linear_
                                {"linear_backward_bf16(dout, cache, into=None)", &linear_backward_bf16},
                                {"product_bf16(a, b, a_transposed, b_transposed, engine)", &product_bf16}};
 
-}  // namespace
-}  // namespace minillm
+}  // namespace minillm::linear_bf16

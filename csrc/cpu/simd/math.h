@@ -64,7 +64,7 @@ inline Vec<T> vexp(Vec<T> x) {
 constexpr double GELU_K = 0.79788456080286535588, GELU_A = 0.044715;      // sqrt(2 / pi)
 
 template <class T>
-inline Vec<T> gelu(Vec<T> x) {
+inline Vec<T> vgelu(Vec<T> x) {
     Vec<T> u = x * (T(GELU_K * GELU_A) * x * x + T(GELU_K));
     return x / (vexp<T>(-2 * u) + 1);
 }
@@ -72,7 +72,7 @@ inline Vec<T> gelu(Vec<T> x) {
 // d gelu / dx = s + 2 x s (1 - s) * du/dx, where s = 1 / (1 + exp(-2u)) and s (1 - s) = e / (1 + e)^2 with
 // e = exp(-|2u|): again nothing cancels. Beyond +-30 e is 0, and the slope exactly 0 or 1.
 template <class T>
-inline Vec<T> gelu_slope(Vec<T> x) {
+inline Vec<T> vgelu_slope(Vec<T> x) {
     x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), x));
     Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K));
     Vec<T> e = vexp<T>(vmin<T>(u2, -u2)), r = 1 / (1 + e);
@@ -82,7 +82,7 @@ inline Vec<T> gelu_slope(Vec<T> x) {
 
 // Both from one exponential: returns gelu(x) = x s, and sets the slope.
 template <class T>
-inline Vec<T> gelu_and_slope(Vec<T> whole, Vec<T>& slope) {
+inline Vec<T> vgelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     Vec<T> x = vmin<T>(splat<T>(30), vmax<T>(splat<T>(-30), whole));
     Vec<T> u2 = x * (T(2 * GELU_K * GELU_A) * x * x + T(2 * GELU_K)), e = vexp<T>(vmin<T>(u2, -u2));
     Vec<T> r = 1 / (1 + e), s = x < 0 ? e * r : r;
