@@ -1,16 +1,18 @@
 """A model card written from a run's own records: what it is, what it learned from, how good it is, what it is not for.
 
-After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is given
-as text; a record that is not there is said to be missing.
+After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is
+given as text; a record that is not there is said to be missing.
 """
 import json
 import math
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ..models.params import gpt_shapes
 from ..models.pretrained import parse_config
-from ..storage.atomic import atomic_write
+from ..storage.atomic import AnyPath, atomic_write
 from ..train.log import read_log
 from ..train.origin import ORIGIN
 from .safety import MEASURES, change, percent
@@ -22,7 +24,9 @@ LIMITS = ("It writes what is likely, not what is true.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
 
 
-def write_card(run, output=None, title=None, evaluation=(), safety=None, data_card=None, limits=()):
+def write_card(run: AnyPath, output: AnyPath | None = None, title: str | None = None,
+               evaluation: Sequence[AnyPath] = (), safety: AnyPath | None = None, data_card: AnyPath | None = None,
+               limits: Sequence[str] = ()) -> Any:
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
 
     evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
@@ -41,7 +45,7 @@ def write_card(run, output=None, title=None, evaluation=(), safety=None, data_ca
     return output
 
 
-def read(path):
+def read(path: Any) -> Any:
     """The JSON of a file. Raises ValueError that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -49,11 +53,12 @@ def read(path):
         raise ValueError(f"{path}: no JSON: {error}") from None
 
 
-def model_part(run):
+def model_part(run: Any) -> str:
     config = parse_config(read(run / "config.json"), run / "config.json")
     size = sum(map(math.prod, gpt_shapes(config).values()))
     rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
-    rows += [f"- {name}: {getattr(config, name)}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
+    rows += [f"- {name}: {getattr(config, name)}"
+             for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
     if (run / ADAPTER).exists():
         adapter = read(run / ADAPTER)
         rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
@@ -61,13 +66,14 @@ def model_part(run):
     return "\n".join(rows)
 
 
-def training_part(run):
+def training_part(run: Any) -> str:
     rows = read_log(run)
     if not rows:
         return "No log of the training is there."
     last, validated = rows[-1], [row for row in rows if "val_loss" in row]
     lines = [f"- {int(last['step']):,} steps, {int(last['tokens']):,} tokens learned from",
-             f"- last training loss {last['train_loss']:.4f}" if "train_loss" in last else "- no training loss recorded"]
+             f"- last training loss {last['train_loss']:.4f}" if "train_loss" in last
+             else "- no training loss recorded"]
     if validated:
         best = min(validated, key=lambda row: row["val_loss"])
         lines.append("- best validation at step {:,}: {}".format(int(best["step"]), ", ".join(
@@ -78,13 +84,13 @@ def training_part(run):
     return "\n".join(lines)
 
 
-def data_part(run, data_card):
+def data_part(run: Any, data_card: AnyPath | None) -> str:
     lines = [f"See [{Path(data_card).name}]({data_card})."] if data_card else []
     lines += chain(*map(learned_from, lineage(run)))
     return "\n".join(lines) or "No record of the data is in the run."
 
 
-def lineage(run):
+def lineage(run: Any) -> Any:
     """The run, its base, the base of that, ... as far as they are there."""
     runs = [run]
     while (runs[-1] / ORIGIN).exists() and (base := read(runs[-1] / ORIGIN)["base"]) and Path(base) not in runs:
@@ -92,7 +98,7 @@ def lineage(run):
     return runs
 
 
-def learned_from(run):
+def learned_from(run: Any) -> Any:
     """Lines on what one run learned from."""
     lines, shards = [], run / "data" / "shards.json"
     if (run / ORIGIN).exists():
@@ -105,7 +111,7 @@ def learned_from(run):
     return lines
 
 
-def evaluation_part(paths):
+def evaluation_part(paths: Any) -> str:
     rows = []
     for path in paths:
         found = read(path)
@@ -121,7 +127,7 @@ def evaluation_part(paths):
     return "\n".join(lines)
 
 
-def safety_part(path):
+def safety_part(path: Any) -> str:
     if not path:
         return "Not measured."
     found = read(path)

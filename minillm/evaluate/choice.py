@@ -4,11 +4,14 @@ A record is {"prompt": "The sky is", "choices": [" blue", " loud"], "answer": 0}
 the prompt favours short ones, so three scores are given: the sum, the mean per token and the mean per byte of the
 choice (the latter does not depend on the tokenizer; Gao 2021, "Multiple choice normalization in LM evaluation").
 """
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..data.sources.conversations import check_object, read_records
+from ..storage.atomic import AnyPath
+from ..tokenizer import Tokenizer
 
 SCORES = ("sum", "per token", "per byte")
 
@@ -19,12 +22,12 @@ class Question(NamedTuple):
     answer: int
 
 
-def read_questions(path):
+def read_questions(path: AnyPath) -> list[Question]:
     """JSONL -> list of Question. Raises ValueError that names the malformed lines."""
     return read_records(path, question_of)
 
 
-def question_of(record):
+def question_of(record: Any) -> Question:
     check_object(record)
     prompt, choices, answer = (record.get(name) for name in ("prompt", "choices", "answer"))
     if not isinstance(prompt, str):
@@ -36,7 +39,8 @@ def question_of(record):
     return Question(prompt, choices, answer)
 
 
-def answer_all(model, tokenizer, questions, progress=None):
+def answer_all(model: Any, tokenizer: Tokenizer, questions: Sequence[Question],
+               progress: Callable | None = None) -> Any:
     """{score: [right or wrong, ...]} for each way to score."""
     right = {score: [] for score in SCORES}
     for i, question in enumerate(questions):
@@ -48,7 +52,7 @@ def answer_all(model, tokenizer, questions, progress=None):
     return right
 
 
-def score_choice(model, tokenizer, prompt, choice):
+def score_choice(model: Any, tokenizer: Tokenizer, prompt: str, choice: str) -> Any:
     """(log p(choice | prompt) in nats, its tokens, its UTF-8 bytes).
 
     Prompt and choice are encoded apart, as a model that generates would see them. What is longer than the context loses
@@ -58,7 +62,8 @@ def score_choice(model, tokenizer, prompt, choice):
     if not before:
         before = [tokenizer.eot_token if tokenizer.eot_token is not None else after[0]]
     if len(after) > model.config.block_size:
-        raise ValueError(f"a choice has {len(after)} tokens, the context holds {model.config.block_size}: {choice[:40]!r}")
+        raise ValueError(f"a choice has {len(after)} tokens, the context holds {model.config.block_size}: "
+                         f"{choice[:40]!r}")
     ids = np.array((before + after)[-model.config.block_size - 1:])
     losses, _ = model.losses(ids[None, :-1], ids[None, 1:])
     return -float(losses[len(losses) - len(after):].sum(dtype=np.float64)), len(after), len(choice.encode())

@@ -4,13 +4,16 @@
     bits per byte  = nats / ln 2 / bytes
 
 A document longer than the context is read in windows that overlap by half: each token is predicted once, by a window in
-which at least half a context stands before it (all but the first). Every document starts after the end-of-text token, so
-that its first token is predicted, too, and the bytes are all there are.
+which at least half a context stands before it (all but the first). Every document starts after the end-of-text token,
+so that its first token is predicted, too, and the bytes are all there are.
 """
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
 
@@ -23,7 +26,8 @@ class Surprise(NamedTuple):
     bytes: int
 
 
-def surprises(model, tokenizer, texts, progress=None):
+def surprises(model: Any, tokenizer: Tokenizer, texts: Iterable[str],
+              progress: Callable | None = None) -> list[Surprise]:
     """A Surprise for each text. Raises ValueError if there is none, or one is empty."""
     texts = list(texts)
     if not texts:
@@ -36,7 +40,7 @@ def surprises(model, tokenizer, texts, progress=None):
     return found
 
 
-def surprise(model, tokenizer, text):
+def surprise(model: Any, tokenizer: Tokenizer, text: str) -> Surprise:
     """The Surprise of one text."""
     ids = tokenizer.encode_ordinary(text)
     if not ids:
@@ -47,7 +51,7 @@ def surprise(model, tokenizer, text):
     return Surprise(float(losses.sum()), len(losses), len(text.encode()))
 
 
-def token_losses(model, ids):
+def token_losses(model: Any, ids: Any) -> np.ndarray:
     """Nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
     found = []
     spans = list(windows(len(ids) - 1, model.config.block_size))
@@ -60,8 +64,9 @@ def token_losses(model, ids):
     return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
 
 
-def windows(length, block_size):
-    """(start, end, fresh) that cover range(length): inputs start..end, of which those from `fresh` on were not read yet."""
+def windows(length: int, block_size: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, fresh) that cover range(length): inputs start..end,
+    of which those from `fresh` on were not read yet."""
     fresh, step = 0, max(1, block_size // 2)
     while fresh < length:
         end = min(length, max(block_size, fresh + step))
@@ -69,7 +74,7 @@ def windows(length, block_size):
         fresh = end
 
 
-def batches(spans, limit):
+def batches(spans: Sequence, limit: int) -> Iterator[list]:
     """Consecutive windows, together at most `limit` tokens (or one window)."""
     batch, size = [], 0
     for span in spans:
@@ -82,12 +87,12 @@ def batches(spans, limit):
         yield batch
 
 
-def bits_per_byte(found):
+def bits_per_byte(found: Sequence[Surprise]) -> float:
     """Of all documents together."""
     return sum(s.nats for s in found) / math.log(2) / sum(s.bytes for s in found)
 
 
-def perplexity(found):
+def perplexity(found: Sequence[Surprise]) -> float:
     """Of all documents together; infinity rather than an overflow."""
     nats = sum(s.nats for s in found) / sum(s.tokens for s in found)
     return math.exp(nats) if nats < 700 else math.inf

@@ -14,11 +14,11 @@ A model without marks in its vocabulary gets plain text, which one trained on we
     Assistant:
 """
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 
 ROLES = ("system", "user", "assistant")
 END = "<|end|>"
@@ -34,13 +34,13 @@ class Example(NamedTuple):
     ids: list[int]
     learned: list[bool]
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """tokens (T,), targets (T,): targets are the next tokens, -1 where they are not learned."""
         ids, learned = np.array(self.ids, np.int64), np.array(self.learned)
         return ids[:-1], np.where(learned[1:], ids[1:], -1)
 
 
-def encode_messages(tokenizer, messages):
+def encode_messages(tokenizer: Any, messages: list[dict[str, str]]) -> Example:
     """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned."""
     ids, learned = [], []
     for message in messages:
@@ -50,12 +50,12 @@ def encode_messages(tokenizer, messages):
     return Example(ids, learned)
 
 
-def encode_prompt(tokenizer, messages):
+def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """The ids that a model continues with its answer: the conversation so far, and the assistant's mark."""
     return [*encode_messages(tokenizer, messages).ids, mark(tokenizer, "<|assistant|>")]
 
 
-def chat_prompt(tokenizer, messages):
+def chat_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> Any:
     """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop."""
     messages = [{"role": VOICES.get(m["role"], m["role"]), "content": m["content"]} for m in messages]
     if all(mark in tokenizer.special_tokens for mark in MARKS):
@@ -64,20 +64,20 @@ def chat_prompt(tokenizer, messages):
     return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), set()
 
 
-def mark(tokenizer, text):
+def mark(tokenizer: Any, text: str) -> int:
     """The id of a mark. Raises ValueError if the tokenizer has none: it was never made for conversations."""
     if text not in tokenizer.special_tokens:
         raise ValueError(f"the tokenizer has no special token {text}: fine-tune the model with `minillm sft` first")
     return tokenizer.special_tokens[text]
 
 
-def save_template(directory):
+def save_template(directory: AnyPath) -> None:
     """tokenizer_config.json, from which transformers' apply_chat_template makes the same ids."""
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
     write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
 
 
-def save_tokenizer(tokenizer, directory):
+def save_tokenizer(tokenizer: Any, directory: AnyPath) -> None:
     """Write the tokenizer and, if it knows conversations, their template. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory)

@@ -1,18 +1,21 @@
 """Where a run comes from: the record that a model card reads, written before the first step."""
 from pathlib import Path
+from typing import Any
 
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 from ..tokenizer.chat_template import save_tokenizer
 from .checkpoint import checkpoint_exists
 
 ORIGIN = "origin.json"
 
 
-def begin(out, tokenizer, how, base, data, learned, held_out, resume="never", role="starting from"):
+def begin(out: AnyPath, tokenizer: Any, how: str, base: AnyPath | None, data: Any, learned: int, held_out: int,
+          resume: str = "never", role: str = "starting from") -> None:
     """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card.
     role: what the base is to the model.
 
-    A run that is resumed has both; were they written, a run that is another's would lose its own before `train` refuses.
+    A run that is resumed has both; were they written, a run that is another's would lose its own before `train`
+    refuses.
     """
     if resume == "auto" and checkpoint_exists(Path(out)):
         return
