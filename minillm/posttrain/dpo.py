@@ -64,7 +64,7 @@ def logps(model, preferences, key=None):
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
     batch = packed([example for pair in preferences for example in pair])
     losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
-    starts = np.cumsum([0, *batch.lengths])[:-1]                 # type: ignore[misc]
+    starts = np.cumsum([0, *batch.lengths])[:-1]                 # type: ignore[misc]  # packed: it has them
     return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
