@@ -215,7 +215,7 @@ def build(names, force):
         for count, future in enumerate(as_completed(running), 1):
             future.result()
             name, made, _ = running[future]
-            say(f"[{count}/{len(units)}] {made.removeprefix(f'{BUILD / name}/').removesuffix('.o')} ({name})")
+            say(f"[{count}/{len(units)}] {made[made.index('csrc'):-2]} ({name})")
     finally:
         pool.shutdown(cancel_futures=True)                          # Ctrl-C ends it
     for name in names:
@@ -249,9 +249,7 @@ class Build(build_ext):
 
 
 def remove_stale():
-    """Whatever an earlier build left that is not what this one would make."""
-    for folder in Path("build").glob("lib*"):                       # setuptools puts all that it finds there into a wheel
-        shutil.rmtree(folder)
+    """The extensions in minillm/_cpp that this build would not make like that."""
     Path("minillm/_cpp/failed.json").unlink(missing_ok=True)
     for extension in Path("minillm/_cpp").glob(f"*{ENDING}"):
         name = extension.name.removesuffix(ENDING)
@@ -262,6 +260,8 @@ def remove_stale():
 
 if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
+    for folder in Path("build").glob("lib*"):                       # setuptools puts all that it finds there into a wheel
+        shutil.rmtree(folder)
     if IN_PLACE:
         remove_stale()
     setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()], cmdclass={"build_ext": Build})

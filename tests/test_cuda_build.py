@@ -19,9 +19,11 @@ from minillm.kernels import info, select as registry
 
 CSRC = Path(__file__).parent.parent / "csrc"
 MMA = """#include "cuda/attention/3_mma_backward.cuh"
+namespace minillm::attention {
 template __global__ void mma_forward<bf16, 64>(Forward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, true>(Backward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, false>(Backward<bf16>, Sizes);
+}
 """
 WGMMA = '#include "cuda/attention/launch_wgmma.cu"\n'
 SOURCES = {"80": MMA, "90": MMA, "90a": WGMMA}

@@ -9,7 +9,7 @@
 // from which p = e * exp(top - last top - logsum) has a relative error of 2^-9, whatever the size of z (a rounded z has not).
 // Rows beyond that are computed again, to the same e. dz at the target comes from the loss, as exp(-loss) - 1: for a
 // likely target it is a small difference, which rounding p first would ruin.
-#include "cpu/gemm/amx.h"
+#include "cpu/gemm/matmul_bf16.h"
 #include "cpu/linear/bf16_weight.h"
 #include "cpu/simd/softmax.h"
 #include "python/register.h"

@@ -3,7 +3,7 @@
 // What stays between matmuls is bfloat16: x and h in the cache, a and dh in scratch. GELU and its slope are computed in
 // float, forward from h before it is rounded. The two GEMMs that end in a or dh store nothing of their own: their C only
 // holds sums of parts of K, where there is more than one.
-#include "cpu/gemm/amx.h"
+#include "cpu/gemm/matmul_bf16.h"
 #include "cpu/linear/bf16_weight.h"
 #include "cpu/linear/column_sums.h"
 #include "cpu/mlp.h"

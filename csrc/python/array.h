@@ -88,10 +88,8 @@ struct Result : Object {
 
 // NumPy's name of T. A backend with types of its own specialises it.
 template <class T>
-string dtype_of() {
-    const char* kind = std::is_floating_point_v<T> ? "float" : std::is_signed_v<T> ? "int" : "uint";
-    return kind + std::to_string(8 * sizeof(T));
-}
+inline const string DTYPE = (std::is_floating_point_v<T> ? "float" : std::is_signed_v<T> ? "int" : "uint") +
+                            std::to_string(8 * sizeof(T));
 
 // ---- arguments ----
 
@@ -112,7 +110,7 @@ void check_aligned(const char* name, const Array& a);     // compilers take it f
 template <class T>
 const T* input(const char* name, const Array& a, const Shape& shape) {
     check_shape(name, a, shape);
-    check_dtype(name, a, dtype_of<T>());
+    check_dtype(name, a, DTYPE<T>);
     check_contiguous(name, a);
     check_aligned(name, a);
     return static_cast<const T*>(a.data);
@@ -161,7 +159,7 @@ Array new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool 
 
 template <class T>
 Result<T> fresh(const Shape& shape, bool zeros = false) {
-    Array a = new_array(dtype_of<T>(), sizeof(T), shape, zeros);
+    Array a = new_array(DTYPE<T>, sizeof(T), shape, zeros);
     return {a, static_cast<T*>(a.data)};
 }
 

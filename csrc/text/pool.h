@@ -13,7 +13,6 @@
 #endif
 
 namespace minillm::text {
-
 // A table is touched all over at random, so it is worth huge pages where the system has them.
 inline void ask_for_huge_pages([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
@@ -84,5 +83,4 @@ public:
         return result;
     }
 };
-
 }  // namespace minillm::text

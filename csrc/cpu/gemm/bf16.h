@@ -184,7 +184,7 @@ struct RowsOfA {
 };
 
 template <int VECTORS, class Left>
-void pair_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
+inline void fma_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
     Vec<float> sum[MR][VECTORS] = {};
     for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         Bits row[VECTORS];
@@ -231,8 +231,25 @@ __attribute__((target("avx512bf16"))) void vdpbf16ps_kernel(float* tile, const L
 }
 #else
 template <int VECTORS, class Left>
-void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}       // never called
+void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}            // never called
 #endif
+
+// The same for a number of columns: compiled once, in matmul_bf16.cpp.
+template <bool INSTRUCTION, int VECTORS, class Left>
+inline void pair_kernel(float* tile, const Left& a, const Pair* b, int64_t elements) {
+    if (INSTRUCTION) vdpbf16ps_kernel<VECTORS>(tile, a, b, elements);
+    else fma_kernel<VECTORS>(tile, a, b, elements);
+}
+template <bool INSTRUCTION, class Left>
+void pair_kernel(float* tile, const Left& a, const Pair* b, int64_t elements, int64_t columns) {
+    if (columns <= WIDTH<float>) pair_kernel<INSTRUCTION, 1>(tile, a, b, elements);
+    else if (columns <= 2 * WIDTH<float>) pair_kernel<INSTRUCTION, 2>(tile, a, b, elements);
+    else pair_kernel<INSTRUCTION, NV>(tile, a, b, elements);
+}
+#define PAIR_KERNEL(INSTRUCTION, LEFT) \
+    template void pair_kernel<INSTRUCTION>(float*, const LEFT&, const Pair*, int64_t, int64_t);
+extern PAIR_KERNEL(false, PanelOfA) extern PAIR_KERNEL(false, RowsOfA)
+extern PAIR_KERNEL(true, PanelOfA) extern PAIR_KERNEL(true, RowsOfA)
 
 // Has this CPU VDPBF16PS, in a build that may use it?
 inline bool has_dot_instruction() {
@@ -267,14 +284,7 @@ struct Dot {
     }
     template <class Left>
     static void tile(Session&, float* c, const Left& a, const Pair* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<float>) vectors<1>(c, a, b, elements(depth));
-        else if (columns <= 2 * WIDTH<float>) vectors<2>(c, a, b, elements(depth));
-        else vectors<NV>(c, a, b, elements(depth));
-    }
-    template <int N, class Left>
-    static void vectors(float* tile, const Left& a, const Pair* b, int64_t elements) {
-        if (INSTRUCTION) vdpbf16ps_kernel<N>(tile, a, b, elements);
-        else pair_kernel<N>(tile, a, b, elements);
+        pair_kernel<INSTRUCTION>(c, a, b, elements(depth), columns);
     }
 };
 

@@ -98,7 +98,7 @@ void pack(T* panels, const T* src, int64_t stride, bool lines_are_rows, int64_t 
 
 // tile (MR, VECTORS * WIDTH) = panel of A (depth, MR) transposed @ panel of B (depth, NR), its first columns.
 template <class T, int VECTORS>
-void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
+inline void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
     Vec<T> sum[MR][VECTORS] = {};                            // all of it in registers
     for (int64_t k = 0; k < depth; k++, a += MR, b += NR<T>) {
         Vec<T> row[VECTORS];
@@ -115,6 +115,16 @@ void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
         for (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
 }
 
+// The same for a number of columns: compiled once, in matmul.cpp, as all that the ops share.
+template <class T>
+void micro_kernel(T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
+    if (columns <= WIDTH<T>) micro_kernel<T, 1>(tile, a, b, depth);
+    else if (columns <= 2 * WIDTH<T>) micro_kernel<T, 2>(tile, a, b, depth);
+    else micro_kernel<T, NV>(tile, a, b, depth);
+}
+extern template void micro_kernel(float*, const float*, const float*, int64_t, int64_t);
+extern template void micro_kernel(double*, const double*, const double*, int64_t, int64_t);
+
 // An engine is a way to pack operands and a micro-kernel for their panels; the blocks below are the same for all. Elements are what
 // panels are made of, COLUMNS and ROWS the tile, DEPTH the block of K; a Session lasts for some tiles of one thread.
 template <class T>
@@ -130,10 +140,8 @@ struct Fma {                                             // one fused multiply-a
     static void pack_b(T* panels, Matrix<T> B, int64_t columns, int64_t depth) {
         pack<T, COLUMNS>(panels, B.data, B.stride, B.transposed, columns, depth);
     }
-    static void tile(Session&, T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<T>) micro_kernel<T, 1>(tile, a, b, depth);
-        else if (columns <= 2 * WIDTH<T>) micro_kernel<T, 2>(tile, a, b, depth);
-        else micro_kernel<T, NV>(tile, a, b, depth);
+    static void tile(Session&, T* c, const T* a, const T* b, int64_t depth, int64_t columns) {
+        micro_kernel(c, a, b, depth, columns);
     }
 };
 

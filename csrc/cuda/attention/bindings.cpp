@@ -9,11 +9,14 @@
 #include "python/register.h"
 
 namespace minillm {
-
 template <>
-inline constexpr const char* DTYPE<attention::Bfloat16> = "bfloat16";       // ml_dtypes'
+string dtype_of<attention::Bfloat16>() {
+    return "bfloat16";  // ml_dtypes'
+}
 template <>
-inline constexpr const char* DTYPE<attention::Float16> = "float16";
+string dtype_of<attention::Float16>() {
+    return "float16";
+}
 
 namespace attention {
 namespace {
