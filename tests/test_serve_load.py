@@ -133,7 +133,7 @@ def test_a_client_that_leaves_frees_its_row(model, tokenizer):
     with running(gate, tokenizer, {"n_rows": 1, "n_waiting": 8}) as server:
         for stream in (False, True):
             gate.open.clear()
-            for wanted in (1, 2):               # the first gets the row, the second waits
+            for _ in range(2):                  # the first gets the row, the second waits
                 with pytest.raises(httpx.ReadTimeout):
                     httpx.post(server.url + "/v1/completions", json=body | {"stream": stream}, timeout=0.3)
             gate.open.set()

@@ -37,7 +37,7 @@ def test_large_values_do_not_overflow_and_bad_ones_show(op, backend, dtype):
 @every_reduce
 def test_bad_inputs_are_named(op, backend, dtype):
     function = getattr(select({op: backend}), op)
-    for label, argument, change, words in registry.OPS[op].bad:
+    for _, _, change, words in registry.OPS[op].bad:
         with pytest.raises(ValueError, match=words):
             function(change(np.ones(4, dtype)))
     with pytest.raises(ValueError, match="x must have shape"):

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..config import GPTConfig, TrainConfig
@@ -295,9 +296,9 @@ def speculate(story, model, tokenizer, speed):
     for record in story.requests[:8]:
         prompt, stop = prompt_of(tokenizer, record["messages"][0]["content"])
         texts = []
-        for name, run in (("plain", lambda: plain_steps(model, prompt, 120, Sampling(0.0), stop)),
-                          ("ahead", lambda: speculative_steps(model, draft, prompt, 120, Sampling(0.0), stop,
-                                                              counts=counts))):
+        for name, run in (("plain", partial(plain_steps, model, prompt, 120, Sampling(0.0), stop)),
+                          ("ahead", partial(speculative_steps, model, draft, prompt, 120, Sampling(0.0), stop,
+                                            counts=counts))):
             started = time.perf_counter()
             texts.append([step.token for step in run()])
             times[name].append(time.perf_counter() - started)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -256,7 +257,7 @@ class Engine:
     def guess(self):
         """The next token of an answer that is written by guessing ahead."""
         for writer in [w for w in self.writers if w.guessed]:
-            self.push(writer, lambda: next(writer.guessed))
+            self.push(writer, partial(next, writer.guessed))
 
     def write(self, writer, logits):
         """Draw a token from logits (V,)."""
