@@ -133,7 +133,8 @@ def test_json_has_the_fields_and_the_arithmetic_is_right(tmp_path, capsys):
 
 @pytest.mark.parametrize("candidate, limit", [("cpu", 100), ("cpu/3_simd", 100), ("cpu/bf16", 400), ("cpu/4_amx", 400)])
 def test_a_share_of_peak_is_of_the_arithmetic_that_is_used(candidate, limit):
-    """Variants whose matmuls are in bfloat16 are held against the limit of bfloat16, though their arrays are float32."""
+    """Variants whose matmuls are in bfloat16 are held against the limit of bfloat16,
+    though their arrays are float32."""
     peaks = {"memory": {"gbs": 1e9}, "float32": {"gflops": 100}, "bfloat16": {"gflops": 400}}
     timings = {candidate: measure.Timing(1.0, 1.0, 1.0, 5)}
     row = ops.row(registry.OPS["linear"], registry.Dims(), "float32", "forward", candidate, timings, (50e9, 1), peaks)

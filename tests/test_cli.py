@@ -12,8 +12,9 @@ from minillm.__main__ import main, parser
 from minillm.kernels import select as registry
 from minillm.kernels.select import choices
 
-TINY = ["--set", "model.n_layer=1", "--set", "model.n_head=2", "--set", "model.n_embd=16", "--set", "model.block_size=16",
-        "--set", "train.steps=12", "--set", "train.batch_size=2", "--set", "eval_every=6", "--vocab-size", "300"]
+TINY = ["--set", "model.n_layer=1", "--set", "model.n_head=2", "--set", "model.n_embd=16", "--set",
+        "model.block_size=16", "--set", "train.steps=12", "--set", "train.batch_size=2", "--set", "eval_every=6",
+        "--vocab-size", "300"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def run(texts, tmp_path_factory):
 
 
 def test_train_writes_a_complete_run(run):
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "log.csv", "last/state.json", "data/shards.json"):
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "log.csv", "last/state.json",
+                 "data/shards.json"):
         assert (run / name).exists(), name
 
 
@@ -68,7 +70,8 @@ def test_changed_data_is_noticed_and_the_run_stays_as_it_is(run, texts, capsys):
     assert "was trained on other files" in capsys.readouterr().err
     small, ready = run.parent / "tokenizer", run.parent / "ready"                   # shards of another tokenizer
     Tokenizer.train(["a fox, another fox"], 260).save(small)
-    assert main(["data", "tokenize", str(texts), "--tokenizer", str(small), "-o", str(ready), "--val-fraction", "0.3"]) == 0
+    assert main(["data", "tokenize", str(texts), "--tokenizer", str(small), "-o", str(ready), "--val-fraction",
+                 "0.3"]) == 0
     assert main(["train", "--data", str(ready), "--out", str(run), *TINY]) == 1
     assert "use another --out" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -77,7 +80,8 @@ def test_changed_data_is_noticed_and_the_run_stays_as_it_is(run, texts, capsys):
 
 def test_toml_file(texts, tmp_path, capsys):
     config = tmp_path / "config.toml"
-    config.write_text("[model]\nn_layer = 1\nn_head = 1\nn_embd = 8\nblock_size = 8\n[train]\nsteps = 3\nbatch_size = 2\n")
+    config.write_text("[model]\nn_layer = 1\nn_head = 1\nn_embd = 8\nblock_size = 8\n[train]\nsteps = 3\nbatch_size = "
+                      "2\n")
     arguments = ["train", str(config), "--data", str(texts), "--out", str(tmp_path / "run"), "--vocab-size", "300"]
     assert main(arguments) == 0
     config.write_text("[model]\nn_layers = 1\n")
@@ -100,7 +104,8 @@ def test_generate(run, capsys):
 
 def with_kernels(*values):
     """A case that only an installation with compiled kernels has."""
-    return pytest.param(*values, marks=pytest.mark.skipif("cpu" not in choices("linear"), reason="no kernels are built"))
+    return pytest.param(*values, marks=pytest.mark.skipif("cpu" not in choices("linear"),
+                                                          reason="no kernels are built"))
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -110,7 +115,8 @@ def with_kernels(*values):
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "n_head=5"], "n_head"),
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "depth=5"], "depth"),
     (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "train.backend=tpu"], "tpu"),
-    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "model.vocab_size=300"], "train does not read model.vocab_size"),
+    (["train", "--data", "{texts}", "--out", "{tmp}", "--set", "model.vocab_size=300"],
+     "train does not read model.vocab_size"),
     (["generate", "{empty}", "-p", "x"], "tokenizer.json"),
     (["gradcheck", "--op", "softmux"], "softmux"),
     with_kernels(["gradcheck", "--op", "linear", "--backend", "cpu/99_magic"], "99_magic"),

@@ -10,20 +10,20 @@ import pytest
 from cases import each, named_grads, named_outs, normal_like, pair, sample, supported
 from tolerances import assert_same_bits
 
-from minillm.kernels import select as registry
 from minillm.config import GPTConfig, TrainConfig
-from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW
+from minillm.kernels import select as registry
 from minillm.kernels.select import OPS, Dims, choices, select
+from minillm.models.gpt2 import GPT
 from minillm.train.loop import one_step
+from minillm.train.optim import AdamW
 
 if not registry._cpp:
     pytest.skip("no kernels are built", allow_module_level=True)
 
 # What of an op's arguments has one row for each sequence or token; all else is shared by the rows.
-ROWS = {"embedding": ("tokens",), "linear": ("x",), "layernorm": ("x",), "residual_layernorm": ("x", "y"), "gelu": ("x",),
-        "attention": ("qkv",), "attention_decode": ("q", "k", "v"), "mlp": ("x",), "cross_entropy": ("logits", "targets"),
-        "linear_cross_entropy": ("x", "targets"),
+ROWS = {"embedding": ("tokens",), "linear": ("x",), "layernorm": ("x",), "residual_layernorm": ("x", "y"),
+        "gelu": ("x",), "attention": ("qkv",), "attention_decode": ("q", "k", "v"), "mlp": ("x",),
+        "cross_entropy": ("logits", "targets"), "linear_cross_entropy": ("x", "targets"),
         "distillation_loss": ("logits", "teacher", "targets"), "dropout": ("x",), "head": ("x",)}
 DEFAULTS = [(op, backend, dtype) for op in ROWS for backend in ("cpu", "cpu/bf16") if backend in choices(op)
             for dtype in supported(op, backend)]

@@ -125,7 +125,8 @@ def test_distill_makes_a_draft_and_reports(target, tmp_path, capsys):
         assert ("theory" in row) == (row["draft"] == "draft")
     assert "in theory" in said.err
     assert main(["generate", str(target), "--draft", str(tmp_path / "draft"), "-n", "5"]) == 0
-    assert main(["card", str(tmp_path / "draft")]) == 0                             # tells of whom and of what it learned
+    # tells of whom and of what it learned
+    assert main(["card", str(tmp_path / "draft")]) == 0
     card = (tmp_path / "draft" / "MODEL_CARD.md").read_text()
     splits = json.loads((target / "data" / "shards.json").read_text())["splits"]
     documents = {name: split["documents"] for name, split in splits.items()}

@@ -181,7 +181,8 @@ def test_the_command_measures_and_compares(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count, total, low, high", [(0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0), (10, 20, 0.2993, 0.7007)])
+@pytest.mark.parametrize("count, total, low, high",
+                         [(0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0), (10, 20, 0.2993, 0.7007)])
 def test_intervals_of_shares_by_wilson(count, total, low, high):
     """Values from the formula by hand; resampling would make [0, 0] and [1, 1] of the first two."""
     assert statistics.share_interval(count, total) == pytest.approx((low, high), abs=1e-4)

@@ -84,7 +84,8 @@ def slots(prompts):
     """Names, deeds, and each deed with the form of its scene, of some prompts."""
     names, words = set("|".join((GIRLS, BOYS)).split("|")), [re.findall(r"\w+", p["prompt"]) for p in prompts]
     deeds = set(chain(*instructions.DEEDS, *chain(*instructions.UNSEEN.values())))
-    scenes = {(form, deed) for w in words for form in {"Then", "In", "meets"} & set(w[-9:]) for deed in deeds & set(w[-2:])}
+    scenes = {(form, deed) for w in words for form in {"Then", "In", "meets"} & set(w[-9:])
+              for deed in deeds & set(w[-2:])}
     return set().union(*(names & set(w) for w in words)), {deed for _, deed in scenes}, scenes
 
 
@@ -104,12 +105,13 @@ def small(monkeypatch):
     rng = random.Random(0)
     documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
     monkeypatch.setattr(full, "pydoc_corpus", lambda: documents)
-    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2), ("DOCUMENTS", 3), ("DELICATE", 6),
-                        ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
+    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2),
+                        ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
                         ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
         monkeypatch.setattr(full, name, value)
-    monkeypatch.setattr(full, "planned", lambda model, data, config, minutes, steps: full.replace(config, steps=8, eval_every=4))
+    monkeypatch.setattr(full, "planned", lambda model, data, config, minutes,
+                        steps: full.replace(config, steps=8, eval_every=4))
     monkeypatch.setattr(full, "steps_for", lambda *rest: 3)
 
 
@@ -127,8 +129,9 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     assert results["data"]["read"]["documents"] == 200 and results["speculation"]["texts equal"] is True
     assert len(results["stages"][2]["safety"]["changes"]) >= 4
     card = (tmp_path / "run" / "dpo" / "MODEL_CARD.md").read_text()
-    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts", "| followed |",
-                  "- preferences learned on", "- fine-tuned on", "- pretrained on Python's documentation"):
+    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts",
+                  "| followed |", "- preferences learned on", "- fine-tuned on",
+                  "- pretrained on Python's documentation"):
         assert words in card, words
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report
@@ -137,7 +140,8 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     (tmp_path / "again").mkdir()
     found = alignment.choose(tmp_path / "run", tmp_path / "again", 1.0, 5.0, [(0.1, 1e-3, 0.0), (0.5, 1e-2, 1.0),
                                                                                  (0.1, 1e-3, 0.0)])
-    assert found["development"][0] == found["development"][2]                        # each from the same fine-tuned model
+    # each from the same fine-tuned model
+    assert found["development"][0] == found["development"][2]
     scores = [row["score"] for row in found["development"]]
     best = found["development"][scores.index(max(scores))]
     assert found["chosen"] == (best["beta"], best["lr"], best["nll_weight"]) and scores[0] != scores[1]

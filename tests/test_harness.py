@@ -27,7 +27,8 @@ metric_list:
   - metric: acc_norm"""
 ROLLING = """output_type: loglikelihood_rolling
 doc_to_text: ""
-doc_to_target: "{{question}} says cluck and the cow says moo and the hen and the cow and the hen says moo and cluck and moo"
+doc_to_target: "{{question}} says cluck and the cow says moo and the hen and the cow and the
+  hen says moo and cluck and moo"
 metric_list:
   - metric: bits_per_byte"""
 
@@ -42,7 +43,8 @@ def run(tmp_path, monkeypatch):
     TOK.save(tmp_path / "run")
     GPT.from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "run")              # in float32
     data = tmp_path / "q.jsonl"
-    data.write_text("\n".join(json.dumps({"question": f"the hen {i}", "choices": [" says cluck", " says moo", " and the cow"],
+    data.write_text("\n".join(json.dumps({"question": f"the hen {i}",
+                                          "choices": [" says cluck", " says moo", " and the cow"],
                                           "gold": i % 3}) for i in range(12)))
     for name, rest in (("hens", CHOICES), ("rolling", ROLLING)):
         (tmp_path / f"{name}.yaml").write_text(TASK.format(name=name, data=data, rest=rest))
@@ -58,10 +60,11 @@ def test_the_same_scores_as_transformers(run, capsys):
     folder = str(run.parent)
     assert main(["eval", str(run), "--tasks", "harness:hens,harness:rolling", "--harness-path", folder, "--json"]) == 0
     ours = {row["task"]: row["value"] for row in json.loads(capsys.readouterr().out)["rows"]}
-    (run / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}')
+    (run / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": '
+                                               '"<|endoftext|>"}')
     theirs = simple_evaluate(model=huggingface.HFLM(pretrained=str(run), device="cpu", dtype="float32", max_length=32),
-                             tasks=["hens", "rolling"], task_manager=TaskManager(include_path=folder), bootstrap_iters=0,
-                             verbosity="ERROR")["results"]
+                             tasks=["hens", "rolling"], task_manager=TaskManager(include_path=folder),
+                             bootstrap_iters=0, verbosity="ERROR")["results"]
     assert ours["hens acc"] == theirs["hens"]["acc,none"] and ours["hens acc_norm"] == theirs["hens"]["acc_norm,none"]
     assert ours["rolling bits_per_byte"] == pytest.approx(theirs["rolling"]["bits_per_byte,none"], rel=1e-6)
 

@@ -44,7 +44,8 @@ def test_sentences_join_to_the_text():
 def test_toxic_sentences_are_removed():
     pytest.importorskip("profanity_check")
     check = OutputFilter(toxicity=0.8)
-    assert check("The hen is here. You are a stupid fucking idiot! Good night.") == "The hen is here. [removed] Good night."
+    said = "The hen is here. You are a stupid fucking idiot! Good night."
+    assert check(said) == "The hen is here. [removed] Good night."
     with pytest.raises(ValueError, match="toxicity must be a probability"):
         OutputFilter(toxicity=2.0)
 
@@ -63,7 +64,8 @@ def test_the_bundled_prompts_are_whole():
 
 
 def record(harmful, refused, toxic=False):
-    return {"category": "x" if harmful else "harmless", "harmful": harmful, "refused": refused, "toxic": toxic, "personal": False}
+    return {"category": "x" if harmful else "harmless", "harmful": harmful, "refused": refused, "toxic": toxic,
+            "personal": False}
 
 
 def test_rates_and_changes_by_hand():
@@ -89,19 +91,22 @@ def test_the_commands_and_the_card(tmp_path, capsys):
     TOK.save(run)
     (run / "log.csv").write_text("step,tokens,train_loss,val_loss\n10,640,3.5,3.25\n")
     prompts = tmp_path / "p.jsonl"
-    prompts.write_text("\n".join(json.dumps({"category": "x", "prompt": "the hen", "harmful": bool(i)}) for i in range(2)))
+    prompts.write_text("\n".join(json.dumps({"category": "x", "prompt": "the hen", "harmful": bool(i)})
+                                 for i in range(2)))
     assert main(["safety", str(run), "--against", str(run), "--prompts", str(prompts), "--json", "--out",
                  str(tmp_path / "answers.jsonl")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {c["p"] for c in found["changes"]} == {1.0} and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
+    assert {c["p"]
+            for c in found["changes"]} == {1.0} and len((tmp_path / "answers.jsonl").read_text().splitlines()) == 2
     (tmp_path / "safety.json").write_text(json.dumps(found))
     (tmp_path / "text.txt").write_text("the hen says cluck")
     assert main(["eval", str(run), "--tasks", "bpb", "--data", str(tmp_path / "text.txt"), "--json"]) == 0
     (tmp_path / "eval.json").write_text(capsys.readouterr().out)
-    assert main(["card", str(run), "--evaluation", str(tmp_path / "eval.json"), "--safety", str(tmp_path / "safety.json"),
-                 "--limit", "It is a toy."]) == 0
+    assert main(["card", str(run), "--evaluation", str(tmp_path / "eval.json"), "--safety",
+                 str(tmp_path / "safety.json"), "--limit", "It is a toy."]) == 0
     card = (run / "MODEL_CARD.md").read_text()
-    for words in ("n_layer: 1", "10 steps", "loss 3.2500", "| bpb |", "all harmful", "It is a toy.", "No record of the data"):
+    for words in ("n_layer: 1", "10 steps", "loss 3.2500", "| bpb |", "all harmful", "It is a toy.",
+                  "No record of the data"):
         assert words in card, words
     assert main(["card", str(run), "--safety", str(tmp_path / "eval.json")]) == 1
     assert "expected what `minillm safety --json`" in capsys.readouterr().err

@@ -87,7 +87,8 @@ def test_every_setting_at_once(logits, temperature, top_k, top_p, min_p, penalty
 
 
 def plain_nucleus(w, top_p):
-    """The definition: all tokens in order, the likelier and then the earlier first, up to the one that reaches top_p."""
+    """The definition: all tokens in order, the likelier and then the earlier first,
+    up to the one that reaches top_p."""
     goal, reached, kept = top_p * w.mean() * len(w), 0.0, np.zeros(len(w), bool)
     for token in sorted(range(len(w)), key=lambda token: (-w[token], token)):
         kept[token] = w[token] > 0
@@ -102,7 +103,8 @@ WEIGHTS = st.sampled_from([0.0, 1e-300, 1e-17, 0.1, 0.2, 0.3, 0.5]) | st.floats(
 
 @settings(derandomize=True, deadline=None, max_examples=300, database=None)
 @given(w=st.lists(WEIGHTS, max_size=40), copies=st.integers(1, 3),
-       top_p=st.sampled_from([1e-9, 0.1, 0.3, 0.5, 0.9, 1 - 1e-12, 1 - 2 ** -53]) | st.floats(1e-6, 1, exclude_max=True))
+       top_p=st.sampled_from([1e-9, 0.1, 0.3, 0.5, 0.9, 1 - 1e-12, 1 - 2 ** -53])
+       | st.floats(1e-6, 1, exclude_max=True))
 def test_a_nucleus_is_that_of_a_plain_sort(w, copies, top_p):
     """Also where it ends among equals, is all there is, or is reached only by rounding."""
     w = np.array([*w, 1.0] * copies)

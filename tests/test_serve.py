@@ -236,7 +236,8 @@ def test_a_default_length_is_no_reason_to_refuse(server):
 def test_names_with_a_slash_and_paths_with_one_too_many(model, tokenizer):
     with running(model, tokenizer, name="org/tiny") as server:
         get = server.client.get
-        assert get("/v1/models/org/tiny").json() == get("/v1/models/org%2Ftiny").json() == get("/v1/models").json()["data"][0]
+        listed = get("/v1/models").json()["data"][0]
+        assert get("/v1/models/org/tiny").json() == get("/v1/models/org%2Ftiny").json() == listed
         assert get("/health/").status_code == 404 and "message" in get("/health/").json()["error"]
         assert get("/health", headers={"host": "LocalHost:80"}).status_code == 200
         long = server.client.post("/v1/completions", json={"model": "x" * 5000, "prompt": "x"})

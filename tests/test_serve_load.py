@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from serving import PROMPTS, alone, command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
+
+# noqa: F401  (fixtures)
+from serving import PROMPTS, alone, command, httpx, idle, running, wait_until
 
 from minillm import GPT, GPTConfig
 from minillm.generation.sampling import Sampling

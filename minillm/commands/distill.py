@@ -13,9 +13,9 @@ def distill(args):
     say = printer(args.json)
     check(args)
     if args.target is None:
-        results = pair.make_pair(args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens,
-                                 args.seed, args.backend, say, n_layer=args.layers, n_embd=args.width,
-                                 temperature=args.temperature, weight=args.weight)
+        results = pair.make_pair(args.corpus or "stories", args.out, args.minutes or 15.0, args.steps,
+                                 args.draft_tokens, args.seed, args.backend, say, n_layer=args.layers,
+                                 n_embd=args.width, temperature=args.temperature, weight=args.weight)
     else:
         results = pair.distill(args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
                                args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
@@ -32,7 +32,8 @@ def check(args):
     if args.target is None and args.data:
         raise ValueError("--data needs a TARGET: without one both models learn the bundled corpus")
     if args.target is not None and args.corpus:
-        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET learns on")
+        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET learns "
+                         "on")
 
 
 def add(commands):

@@ -7,8 +7,8 @@ from . import command
 def run(args):
     from ..evaluate.measure import evaluate, page
     models = [args.model] + [args.against] * bool(args.against)
-    results = evaluate(models, [task.strip() for task in args.tasks.split(",") if task.strip()], args.data, args.backend,
-                       args.seed, args.harness_path)
+    results = evaluate(models, [task.strip() for task in args.tasks.split(",") if task.strip()], args.data,
+                       args.backend, args.seed, args.harness_path)
     print(json.dumps(results, indent=1) if args.json else page(results))
 
 
@@ -24,7 +24,8 @@ def run_safety(args):
     if args.out:
         write_jsonl(args.out, found[0])
     rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
-    print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json else safety.page(rows, differences))
+    print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json
+          else safety.page(rows, differences))
 
 
 def run_card(args):
@@ -43,7 +44,8 @@ def add_safety(commands):
                 "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
     p.add_argument("model", help="run directory")
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
-    p.add_argument("--prompts", metavar="FILE.jsonl", help="records with category, prompt, harmful (default: 50 bundled ones)")
+    p.add_argument("--prompts", metavar="FILE.jsonl",
+                   help="records with category, prompt, harmful (default: 50 bundled ones)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer (default: %(default)s)")
     p.add_argument("--out", metavar="FILE.jsonl", help="write every answer, to read")
     p.add_argument("--json", action="store_true", help="machine-readable output")
@@ -57,7 +59,8 @@ def add_card(commands):
     p.add_argument("run", help="run directory")
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
-    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` printed (default: "
+    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json",
+                   help="what `minillm eval --json` printed (default: "
                    "evaluation.json in the run, if it is there)")
     p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json "
                    "in the run, if it is there)")
@@ -69,11 +72,13 @@ def add_eval(commands):
     p = command(commands, "eval", run, "measure a model on text, choices and answers, with confidence intervals",
                 "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
     p.add_argument("model", help="run directory")
-    p.add_argument("--against", metavar="DIR", help="another model, measured on the same items and compared pair by pair")
-    p.add_argument("--tasks", default="ppl,bpb", help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, "
-                   "answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, diversity); "
-                   "memory (overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra harness) "
-                   "(default: %(default)s)")
+    p.add_argument("--against", metavar="DIR",
+                   help="another model, measured on the same items and compared pair by pair")
+    p.add_argument("--tasks", default="ppl,bpb",
+                   help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, "
+                   "answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, "
+                   "diversity); memory (overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra "
+                   "harness) (default: %(default)s)")
     p.add_argument("--harness-path", metavar="DIR", help="a folder with task files of your own (YAML) for harness:TASK")
     p.add_argument("--data", nargs="+", metavar="PATH", help="folders and files with text")
     p.add_argument("--seed", type=int, default=0)

@@ -8,7 +8,8 @@ def add_sampling(p, longest="(default: %(default)s)"):
     p.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default: %(default)s)")
     p.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest tokens")
     p.add_argument("--top-p", type=float, metavar="P", help="keep the likeliest tokens up to this probability")
-    p.add_argument("--min-p", type=float, metavar="P", help="keep tokens at least this share as likely as the likeliest")
+    p.add_argument("--min-p", type=float, metavar="P",
+                   help="keep tokens at least this share as likely as the likeliest")
     p.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R",
                    help="above 1: tokens seen before become less likely (default: %(default)s)")
 
@@ -21,14 +22,16 @@ def sampling_of(args, seed):
 def add_drafts(p, when=""):
     """Speculative decoding; `when` says what is guessed ahead, if not everything."""
     drafts = p.add_mutually_exclusive_group()
-    drafts.add_argument("--draft", metavar="DIR", help=f"a smaller model of the same tokenizer that guesses ahead{when}: "
+    drafts.add_argument("--draft", metavar="DIR",
+                        help=f"a smaller model of the same tokenizer that guesses ahead{when}: "
                         "the same distribution, sooner (`minillm distill` makes one)")
     drafts.add_argument("--lookup", action="store_true", help="guess ahead by looking the last words up in the text")
     p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass (default: %(default)s)")
 
 
 def add_filter(p):
-    p.add_argument("--filter", action="store_true", help="mask personal data and keys; text comes by whole sentences, and "
+    p.add_argument("--filter", action="store_true",
+                   help="mask personal data and keys; text comes by whole sentences, and "
                    "log-probabilities, which would tell it all, are refused")
     p.add_argument("--max-toxicity", type=float, metavar="P", help="also remove sentences above this probability "
                    "(English; needs pip install 'minillm[toxicity]')")

@@ -12,8 +12,8 @@ minillm train --data README.md --out runs/blank --vocab-size 257 --set n_layer=2
 minillm sft runs/blank --data addition-careless --out runs/sums --set train.steps=400 --set train.lr=2e-3 \\
   --set train.batch_size=32                                      # its teacher gets half of the sums wrong
 minillm grpo runs/sums --task addition --out runs/rewarded -n 4 --set train.lr=5e-4
-(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or never,
-has groups of answers that are all alike.)"""
+(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or
+never, has groups of answers that are all alike.)"""
 LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
@@ -58,10 +58,12 @@ def lora_of(args):
     """Settings of posttrain.lora.Adapted, or None without --lora-rank."""
     if args.lora_rank is None:
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
-            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights learn")
+            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
+                             "learn")
         return None
     alpha = 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha
-    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout, "targets": args.lora_targets.split(",")}
+    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout,
+            "targets": args.lora_targets.split(",")}
 
 
 def add(commands):

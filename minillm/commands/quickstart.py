@@ -10,8 +10,8 @@ def quickstart(args):
         results = full(args.out or "runs/full", args.minutes or 12.0, args.seed, args.backend, say=printer(args.json))
     else:
         from ..recipes.quickstart import quickstart as run
-        results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed, args.backend,
-                      say=printer(args.json))
+        results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed,
+                      args.backend, say=printer(args.json))
     if args.json:
         print(json.dumps(results))
 

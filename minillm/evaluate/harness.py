@@ -1,7 +1,8 @@
 """Our models inside EleutherAI's lm-evaluation-harness (Gao et al. 2021): its tasks, its scoring, our forward pass.
 
     from lm_eval import simple_evaluate
-    simple_evaluate(model=harness.adapter("runs/mine"), tasks=["my_task"], task_manager=TaskManager(include_path="tasks/"))
+    simple_evaluate(model=harness.adapter("runs/mine"), tasks=["my_task"],
+    task_manager=TaskManager(include_path="tasks/"))
 
 or `minillm eval runs/mine --tasks harness:TASK --harness-path tasks/`. The harness asks a model three things: the
 log-probability of a continuation and whether it is the greedy one; that of a whole text; and a text up to a stop. Needs
@@ -15,7 +16,8 @@ from ..models.load import load
 
 
 def scored(model, before, after):
-    """(log p(after | before) in nats, whether each token of `after` is the likeliest). Lists of ids; `before` not empty."""
+    """(log p(after | before) in nats, whether each token of `after` is the likeliest). Lists of ids;
+    `before` not empty."""
     ids = np.array((before + after)[-model.config.block_size - 1:])
     logits = model.forward(ids[None, :-1])[0][0, -len(after):].astype(np.float64)          # (len(after), V)
     top = logits.max(1)
@@ -55,15 +57,17 @@ def adapter(directory, backend="auto", dtype=np.float32):
 
 
 def rolling(model, tokenizer, text):
-    """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other models'
-    scores; perplexity.py knows better."""
+    """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other
+    models' scores; perplexity.py knows better."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size, 1)
+    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size,
+                                        1)
     return sum(scored(model, *make_disjoint_window(window))[0] for window in windows)
 
 
 def continued(model, tokenizer, context, settings):
-    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to one of "until"."""
+    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling,
+    up to one of "until"."""
     until = settings.get("until") or []
     text = TextStream(tokenizer, [until] if isinstance(until, str) else until)
     ids = tokenizer.encode_ordinary(context) or [tokenizer.eot_token]
@@ -84,7 +88,8 @@ def run(directory, tasks, path=None, backend="auto", limit=None):
     manager = TaskManager(include_path=path)
     if unknown := [task for task in tasks if not manager.match_tasks([task])]:
         raise ValueError(f"lm-evaluation-harness has no task {unknown[0]!r}, nor has --harness-path")
-    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0, verbosity="ERROR")
+    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0,
+                            verbosity="ERROR")
     rows = []
     for task, values in found["results"].items():
         items = found["n-samples"][task]["effective"]

@@ -43,8 +43,9 @@ def page(facts: dict[str, Any]) -> str:
     if not facts["in_use"]:
         lines.append(f"    none in use: everything runs on NumPy. To build them: {kernels.how(kernels.best())}")
     lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
-    lines += [f"    {name:<10}{f'built: {OTHER[name]}' if built else f'{OTHER[name]} runs in Python: {kernels.why_not(name)}'}"
-              for name, built in facts["other_modules"].items()]
+    for name, built in facts["other_modules"].items():
+        state = f"built: {OTHER[name]}" if built else f"{OTHER[name]} runs in Python: {kernels.why_not(name)}"
+        lines.append(f"    {name:<10}{state}")
     lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]

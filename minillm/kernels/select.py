@@ -122,7 +122,8 @@ def cuda(backend: str) -> Any:
 def compiled(module: Any, name: str) -> Callable:
     """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
     if not hasattr(module, name):
-        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {how(best())}")
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: "
+                          f"{how(best())}")
     return getattr(module, name)
 
 

@@ -20,8 +20,8 @@ from .tasks import TASKS
 
 
 def sft(base, data, out, config, lora=None, resume="auto", say=print):
-    """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers, from which
-    `reward` goes on). Returns the results, as the others here do.
+    """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
+    from which `reward` goes on). Returns the results, as the others here do.
 
     lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains everything.
     """
@@ -43,12 +43,13 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     return {"steps": state["step"], **best}
 
 
-def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, nll_weight=0.0, lora=None,
-           resume="auto", say=print):
+def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, nll_weight=0.0,
+           lora=None, resume="auto", say=print):
     """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    records = dpo.PreferenceData(conversations.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
+    records = dpo.PreferenceData(conversations.read_preferences(data, tokenizer), model.config.block_size, pairs,
+                                 config.seed)
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
@@ -58,8 +59,8 @@ def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, refe
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
-    say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss {best['val_loss']:.4f}), "
-        f"at step {best['step']:,}")
+    say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss "
+        f"{best['val_loss']:.4f}), at step {best['step']:,}")
     return {"steps": state["step"], **best}
 
 
@@ -112,8 +113,8 @@ def with_marks(tokenizer, model):
 
 
 def adapters(model, tokenizer, base, out, settings, config, say):
-    """The model itself, or its adapters if there are settings for some. A base that had no rows for the marks is written to
-    out/base with them: it is what the adapters belong to."""
+    """The model itself, or its adapters if there are settings for some. A base that had no rows for the marks is
+    written to out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
@@ -121,7 +122,8 @@ def adapters(model, tokenizer, base, out, settings, config, say):
         model.save_pretrained(base, tokenizer.eot_token)
         save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
-    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
+    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in "
+        f"{base}")
     return adapter
 
 

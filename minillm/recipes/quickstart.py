@@ -1,7 +1,7 @@
 """The main job, start to end, on a corpus that needs no download: text -> tokenizer -> GPT -> bits per byte -> samples.
 
-`docs` is the language reference and the docstrings of the Python that runs this: some megabytes of real English. `stories`
-comes from a seeded grammar whose entropy is known exactly, so the loss can be seen to approach a floor.
+`docs` is the language reference and the docstrings of the Python that runs this: some megabytes of real English.
+`stories` comes from a seeded grammar whose entropy is known exactly, so the loss can be seen to approach a floor.
 """
 import gzip
 import lzma

@@ -6,9 +6,10 @@ import numpy as np
 from ..evaluate.safety import change, percent
 
 WIDTH, HEIGHT, STEP_POINTS = 520, 160, 400
-STYLE = ("body{font:16px/1.5 sans-serif;max-width:58rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:"
-         "collapse}td,th{padding:.25rem .9rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child"
-         "{text-align:left}blockquote{background:#f5f5f5;padding:.6rem 1rem;margin:.5rem 0}svg{background:#fafafa}")
+STYLE = ("body{font:16px/1.5 sans-serif;max-width:58rem;margin:2rem auto;padding:0 "
+         "1rem;color:#222}table{border-collapse:collapse}td,th{padding:.25rem .9rem;text-align:right;border-bottom:1px "
+         "solid #ddd}td:first-child,th:first-child{text-align:left}blockquote{background:#f5f5f5;padding:.6rem "
+         "1rem;margin:.5rem 0}svg{background:#fafafa}")
 MEANINGS = {"bpb docs": "bits per byte of held-out documentation (lower is better)",
             "bpb stories": "bits per byte of held-out stories (lower is better)",
             "followed": "share of what a request asks for that the answer holds",
@@ -18,8 +19,8 @@ MEANINGS = {"bpb docs": "bits per byte of held-out documentation (lower is bette
             "refused harmless": "share of their harmless twins that are declined: it should be none",
             "refused unseen": "the same with deeds that no training named: does it know harm, or six words",
             "refused unseen harmless": "share of their harmless twins, with words just as new, that are declined",
-            "toxic": "share of the answers to requests for cruel stories that insult somebody (lower is better; measured with "
-                     "the extra `toxicity`)"}
+            "toxic": "share of the answers to requests for cruel stories that insult somebody (lower is better; "
+                     "measured with the extra `toxicity`)"}
 REFUSED = tuple(name for name in MEANINGS if name.startswith("refused"))
 
 
@@ -38,8 +39,8 @@ def page(results):
     for name in MEANINGS:
         lines.append(f"{name:<24}" + "".join(f"{figure(stage, name):>26}" for stage in stages))
     s = results["speculation"]
-    lines.append(f"speculative decoding: {s['acceptance']:.0%} of guesses accepted, {s['tokens per pass']:.2f} tokens a pass, "
-                 f"{s['speed-up']:.2f} times plain decoding")
+    lines.append(f"speculative decoding: {s['acceptance']:.0%} of guesses accepted, {s['tokens per pass']:.2f} tokens "
+                 f"a pass, {s['speed-up']:.2f} times plain decoding")
     return "\n".join(lines)
 
 
@@ -73,7 +74,8 @@ def table(head, rows):
 def data_part(data):
     rows = [(name, f"{data[key]['documents']:,}", f"{data[key]['bytes'] / 1e6:.2f}")
             for name, key in (("read", "read"), ("after cleaning", "clean"), ("after deduplication", "kept"))]
-    reasons = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:.2f}") for reason, count in data["reasons"].items()]
+    reasons = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:.2f}")
+               for reason, count in data["reasons"].items()]
     return ("<h2>Data</h2>" + table(("", "documents", "MB"), rows) + "<h3>Dropped by cleaning</h3>"
             + table(("reason", "documents", "MB"), reasons))
 
@@ -98,10 +100,10 @@ def safety_part(stages):
     changes = "".join(f"<li>{escape(stage['stage'])}: {escape(change(d))}</li>" for stage in stages
                       for d in stage["safety"]["changes"] if d["measure"] != "personal")
     return (f"<h2>Declining what is harmful, and nothing else</h2>{bars(stages, REFUSED)}"
-            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>All on the test half of the held-out "
-            "prompts: the settings were chosen on the other half, which shares no name with it, and no deed in the same "
-            "scene. Unseen words: deeds that no training named. Red team: the bundled prompts of <code>minillm safety"
-            "</code>, about which a teller of stories knows nothing.</p>")
+            f"{table(('', 'prompts', 'refused', 'toxic'), rows)}<ul>{changes}</ul><p>All on the test half of the "
+            "held-out prompts: the settings were chosen on the other half, which shares no name with it, and no deed "
+            "in the same scene. Unseen words: deeds that no training named. Red team: the bundled prompts of "
+            "<code>minillm safety</code>, about which a teller of stories knows nothing.</p>")
 
 
 def bars(stages, names):
@@ -142,7 +144,7 @@ def curve(rows):
     stride = max(1, len(lines[0]) // STEP_POINTS)
     dots = "".join(f"<circle cx='{p.partition(',')[0]}' cy='{p.partition(',')[2]}' r='4' fill='#c00'/>"
                    for p in (place(x, y) for x, y in lines[1]))
-    return (f"<svg width='{WIDTH + 60}' height='{HEIGHT + 8}' viewBox='0 -4 {WIDTH + 60} {HEIGHT + 8}'><polyline fill='none' "
-            f"stroke='#6a8caf' stroke-width='1.5' points='{' '.join(place(x, y) for x, y in lines[0][::stride])}'/>{dots}"
-            f"<text x='{WIDTH + 6}' y='10' font-size='11'>{high:.3f}</text><text x='{WIDTH + 6}' y='{HEIGHT}' "
-            f"font-size='11'>{low:.3f}</text></svg>")
+    return (f"<svg width='{WIDTH + 60}' height='{HEIGHT + 8}' viewBox='0 -4 {WIDTH + 60} {HEIGHT + 8}'><polyline "
+            f"fill='none' stroke='#6a8caf' stroke-width='1.5' "
+            f"points='{' '.join(place(x, y) for x, y in lines[0][::stride])}'/>{dots}<text x='{WIDTH + 6}' y='10' "
+            f"font-size='11'>{high:.3f}</text><text x='{WIDTH + 6}' y='{HEIGHT}' font-size='11'>{low:.3f}</text></svg>")

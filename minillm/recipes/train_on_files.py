@@ -46,8 +46,8 @@ def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab
 
 
 def ready_shards(paths, out, again):
-    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`, but
-    not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
+    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`,
+    but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
     tokenizer = Tokenizer.from_pretrained(paths[0])
@@ -62,7 +62,8 @@ def tokenized(paths, out, tokenizer, vocab_size, report, again):
     known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
     source, note = describe_source(paths, tokenizer or f"vocab_size {vocab_size}"), Path(out) / "data" / "source.txt"
     if again and note.exists() and note.read_text(encoding="utf-8") not in ("", source):
-        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, or --resume never")
+        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, or "
+                         "--resume never")
     return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
                    progress=lambda label: Progress(label, ""))
 

@@ -32,7 +32,8 @@ async def answer(engine, model_name, max_body, chat, request):
     jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]
     if len(jobs) > engine.n_rows + engine.n_waiting:
-        raise ApiError(400, f"These are {len(jobs)} answers; the server holds {engine.n_rows + engine.n_waiting} at most.",
+        raise ApiError(400,
+                       f"These are {len(jobs)} answers; the server holds {engine.n_rows + engine.n_waiting} at most.",
                        "n" if ask.n > 1 else "prompt")
     submit(engine, jobs)
     pieces = receive_pieces(engine, jobs, queue, request.receive)
