@@ -49,8 +49,8 @@ def parser():
     group.add_argument("--steps", type=int, default=2000, metavar="N", help="of the demo's training (default: 2000)")
     group.add_argument("--lengths", metavar="T,T,...", help="of attention_lengths (default: 512,1024,2048,4096,8192)")
     group = parser.add_argument_group("speculative")
-    group.add_argument("--target", metavar="DIR", help="the model that writes, as `minillm distill` leaves it")
-    group.add_argument("--draft", metavar="DIR", help="the model that guesses ahead")
+    group.add_argument("--target", metavar="DIR", help="the target model, as `minillm distill` leaves it")
+    group.add_argument("--draft", metavar="DIR", help="the draft model")
     return parser
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from minillm.data.dedup import minhash
 from minillm.data.dedup.minhash import WORD, Lsh, fold
 
+from .measure import report_row
 from .tokenizer import standard_library
 from .workers import environment, peak_rss
 
@@ -68,8 +69,7 @@ def chosen(only, threads):
 # ---- the parent's side
 
 def write_inputs(folder):
-    """documents.json, truth.npy (documents,) bool; returns the recall that the S-curve predicts for one partner
-    each."""
+    """documents.json, truth.npy (documents,) bool; returns the recall by the S-curve for one partner each."""
     rng = random.Random(0)
     pieces = [text[start:start + CHARACTERS] for text in standard_library()
               for start in range(0, len(text), CHARACTERS)]
@@ -133,20 +133,17 @@ def run_alone(arguments, threads):
 def lines(threads, answers):
     """Rows of one table; x_minillm: minillm's time, always from the text, over the candidate's."""
     ours = statistics.median(answers["minillm"]["seconds"]["text"]) if "minillm" in answers else None
-    return [row("dedup", f"{DOCUMENTS + COPIES} documents, {threads} thread{'s' * (threads > 1)}", direction, name,
-                seconds, answer, ours) for name, answer in answers.items()
-            for direction, seconds in answer["seconds"].items()]
+    dims = f"{DOCUMENTS + COPIES} documents, {threads} thread{'s' * (threads > 1)}"
+    return [row("dedup", dims, direction, name, seconds, answer, ours)
+            for name, answer in answers.items() for direction, seconds in answer["seconds"].items()]
 
 
 def row(op, dims, direction, name, seconds, answer, ours):
     median = statistics.median(seconds)
-    return {"op": op, "dims": dims, "direction": direction, "candidate": name, "dtype": "flags",
-            "median_ms": 1e3 * median, "low_ms": 1e3 * min(seconds), "high_ms": 1e3 * max(seconds),
-            "samples": len(seconds), "mbs": answer["bytes"] / median / 1e6,
-            "documents_per_second": answer["documents"] / median,
-            "recall": answer.get("recall"), "precision": answer.get("precision"), "gflops": None, "gbs": None,
-            "peak_percent": None, "bound": None, "peak_rss_mb": answer["peak_rss"] / 1e6,
-            "x_minillm": (ours or median) / median}
+    return report_row(op, dims, direction, name, "flags", seconds, mbs=answer["bytes"] / median / 1e6,
+                      documents_per_second=answer["documents"] / median, recall=answer.get("recall"),
+                      precision=answer.get("precision"), peak_rss_mb=answer["peak_rss"] / 1e6,
+                      x_minillm=(ours or median) / median)
 
 
 def whole_command(folder):
@@ -226,8 +223,8 @@ def time_flags(name, threads, folder):
 def functions(name, threads):
     """(texts -> what it takes, that -> flags)."""
     if "minillm" in name:
-        return (lambda texts: texts), lambda texts: flag_minillm(texts, threads,
-                                                                 "scalar" if "scalar" in name else "auto")
+        isa = "scalar" if "scalar" in name else "auto"
+        return (lambda texts: texts), lambda texts: flag_minillm(texts, threads, isa)
     if name == "datasketch":
         return (lambda texts: [shingles_of(text) for text in texts]), flag_datasketch
     if name == "rensa hashed":

@@ -37,7 +37,7 @@ def execute(options):
     parts = wanted(options)
     document, interrupted = new_document(options, parts), False
     try:
-        measure(document, parts, options)
+        run_parts(document, parts, options)
     except KeyboardInterrupt:
         interrupted = True
     publish(document, options)
@@ -81,7 +81,7 @@ def new_document(options, parts):
             "machine": machine.describe(options.threads), "peaks": {}, "rows": [], "wrong": {}, "skipped": {}}
 
 
-def measure(document, parts, options):
+def run_parts(document, parts, options):
     """Fill the document, part by part, and write it after each."""
     started, before = time.monotonic(), machine.usage()
     dtypes = [options.dtype] + (["bfloat16"] if options.ladder or any(name in SPECIAL for name, _ in parts) else [])
@@ -93,8 +93,8 @@ def measure(document, parts, options):
             document["skipped"][f"{name} (part {number + 1})"] = f"not begun after {options.minutes:g} minutes"
             continue
         try:
-            for findings in found(name, own, document["peaks"]):
-                add(document, name, *findings)
+            for findings in findings_of(name, own, document["peaks"]):
+                add_findings(document, name, *findings)
                 document["machine"]["others"] = machine.others(before)
                 save(document, options)
         except Exception as error:
@@ -104,9 +104,8 @@ def measure(document, parts, options):
     progress.close()
 
 
-def found(name, own, peaks):
-    """The findings of one part, each (rows, wrong, skipped): one,
-    or several where a long part hands them on as it goes."""
+def findings_of(name, own, peaks):
+    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part yields them."""
     if name in SPECIAL:
         findings = SPECIAL[name](own, peaks, Progress(name, unit="round"))
         return findings if isgenerator(findings) else [findings]
@@ -114,7 +113,7 @@ def found(name, own, peaks):
     return [([row | {"ladder": True} for row in rows] if own.ladder else rows, *rest)]
 
 
-def add(document, name, rows, wrong, skipped):
+def add_findings(document, name, rows, wrong, skipped):
     """Put the findings of a part into the document."""
     document["rows"] += rows
     document["wrong"] |= {f"{name} {candidate}": lines for candidate, lines in wrong.items()}

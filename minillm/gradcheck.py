@@ -1,9 +1,9 @@
-"""Is a hand-written backward right? Compare it with a derivative that needs no derivation.
+"""Gradient checking: a hand-written backward against numerical derivatives, which need no derivation.
 
-The output is an array, so pick random numbers r of its shape and check the scalar L = sum(out * r); `backward(r,
-cache)` claims to give dL/dinput. For one element x_i of one input, two independent ways to measure the same number:
+The output is an array, so pick a random r of its shape and check the scalar L = sum(out * r); `backward(r, cache)`
+claims to give dL/dinput, a vector-Jacobian product. For one element x_i of an input, two ways to measure it:
 
-    central:   (L(x_i + h) - L(x_i - h)) / 2h        error h^2 from the curvature, eps/h from rounding; h = 1e-6
+    central:   (L(x_i + h) - L(x_i - h)) / 2h        truncation error h^2, rounding error eps/h; h = 1e-6
     complex:   Im L(x_i + ih) / h                    no subtraction, so h = 1e-30 and an error of rounding alone;
                                                      the forward must accept complex128 (Squire & Trapp 1998)
 
@@ -15,9 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.random import Generator
-
-Array = np.ndarray
 
 
 @dataclass
@@ -25,7 +22,7 @@ class Row:
     """The worst element of one input: where, what the backward says, what was measured."""
 
     name: str
-    index: tuple            # () for a check along a random direction
+    index: tuple[int, ...]  # () for a check along a random direction
     analytic: float
     numeric: float
     error: float            # |analytic - numeric|
@@ -43,12 +40,12 @@ class Row:
 class GradcheckError(AssertionError):
     """A gradient is wrong; the message holds every input's worst element. `.rows` has them as data."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Row]):
         self.rows = rows
         super().__init__("gradient check failed\n" + "\n".join(map(str, rows)))
 
 
-def gradcheck(forward: Callable, backward: Callable, inputs: dict[str, Any] | Sequence[Any], eps: float = 1e-6,
+def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] | Sequence[Any], eps: float = 1e-6,
               atol: float = 1e-5, rtol: float = 1e-3, method: str = "central", raise_exception: bool = True,
               samples: int | None = None, seed: int = 0, wrt: Sequence[str] | None = None) -> list[Row]:
     """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
@@ -64,7 +61,7 @@ def gradcheck(forward: Callable, backward: Callable, inputs: dict[str, Any] | Se
     inputs that are not float64, a wrong number or shape of gradients, an unknown method, or a backward that writes
     into its inputs.
     """
-    inputs = dict(inputs) if isinstance(inputs, dict) else {f"input{i}": value for i, value in enumerate(inputs)}
+    inputs = dict(inputs) if isinstance(inputs, Mapping) else {f"input{i}": value for i, value in enumerate(inputs)}
     names = floating(inputs, wrt)
     if method not in STEPS:
         raise ValueError(f"method must be one of {', '.join(STEPS)}: got {method!r}")
@@ -80,7 +77,7 @@ def gradcheck(forward: Callable, backward: Callable, inputs: dict[str, Any] | Se
 
     base = {name: prepared(value, method) for name, value in inputs.items()}
 
-    def scalar(**changed: Array) -> Any:
+    def scalar(**changed: np.ndarray) -> Any:
         return dot(forward(*{**base, **changed}.values())[0], dout)
 
     rows = [check_elements(name, lambda x, name=name: scalar(**{name: x}), inputs[name], grad, eps, atol, rtol, method,
@@ -90,9 +87,8 @@ def gradcheck(forward: Callable, backward: Callable, inputs: dict[str, Any] | Se
     return rows
 
 
-def check_elements(name: str, function: Callable, x: Array, grad: Array, eps: float, atol: float, rtol: float,
-                   method: str,
-                   samples: int | None, rng: Generator) -> Row:
+def check_elements(name: str, function: Callable, x: np.ndarray, grad: np.ndarray, eps: float, atol: float, rtol: float,
+                   method: str, samples: int | None, rng: np.random.Generator) -> Row:
     """Compare grad with the numeric derivative of function(x) element by element; returns the worst as a Row."""
     derivative = STEPS[method]
     chosen = np.arange(x.size)
@@ -107,9 +103,8 @@ def check_elements(name: str, function: Callable, x: Array, grad: Array, eps: fl
     return worst(rows, atol, rtol)
 
 
-def check_direction(name: str, function: Callable, x: Array, grad: Array, eps: float, atol: float, rtol: float,
-                    method: str,
-                    count: int, rng: Generator) -> Row:
+def check_direction(name: str, function: Callable, x: np.ndarray, grad: np.ndarray, eps: float, atol: float,
+                    rtol: float, method: str, count: int, rng: np.random.Generator) -> Row:
     """Compare sum(grad * direction) with the derivative along `count` random unit directions; the worst as a Row."""
     rows = []
     for _ in range(count):
@@ -120,9 +115,8 @@ def check_direction(name: str, function: Callable, x: Array, grad: Array, eps: f
     return worst(rows, atol, rtol)
 
 
-def check_model(loss: Callable, grads: Mapping[str, Array], params: Mapping[str, Array], eps: float = 1e-6,
-                atol: float = 1e-7,
-                rtol: float = 1e-5, method: str = "central", samples: int = 8, directions: int = 2,
+def check_model(loss: Callable, grads: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], eps: float = 1e-6,
+                atol: float = 1e-7, rtol: float = 1e-5, method: str = "central", samples: int = 8, directions: int = 2,
                 seed: int = 0) -> list[Row]:
     """Check every tensor of a whole model: `samples` random elements and `directions` random directions of each.
 
@@ -132,7 +126,7 @@ def check_model(loss: Callable, grads: Mapping[str, Array], params: Mapping[str,
     base = {name: prepared(x, method) for name, x in params.items()}
     rows = []
     for name, x in params.items():
-        def function(changed: Array, name: str = name) -> Any:
+        def function(changed: np.ndarray, name: str = name) -> Any:
             return loss({**base, name: changed})
         settings = eps, atol, rtol, method
         rows.append(check_elements(name, function, x, grads[name], *settings, samples, rng))
@@ -140,10 +134,9 @@ def check_model(loss: Callable, grads: Mapping[str, Array], params: Mapping[str,
     return rows
 
 
-def random_like(out: Any, rng: Generator) -> Any:
+def random_like(out: Any, rng: np.random.Generator) -> Any:
     """Normal numbers in the shape of out: one array, or a tuple of them."""
-    return tuple(random_like(part, rng) for part in out) if isinstance(out,
-                                                                       tuple) else rng.standard_normal(np.shape(out))
+    return tuple(random_like(x, rng) for x in out) if isinstance(out, tuple) else rng.standard_normal(np.shape(out))
 
 
 def dot(out: Any, r: Any) -> Any:
@@ -151,11 +144,11 @@ def dot(out: Any, r: Any) -> Any:
     return sum(map(dot, out, r)) if isinstance(out, tuple) else (out * r).sum()
 
 
-def central_difference(function: Callable, x: Array, direction: Array, eps: float) -> Any:
+def central_difference(function: Callable, x: np.ndarray, direction: np.ndarray, eps: float) -> Any:
     return (function(x + eps * direction) - function(x - eps * direction)) / (2 * eps)
 
 
-def complex_step(function: Callable, x: Array, direction: Array, eps: float = 1e-30) -> Any:
+def complex_step(function: Callable, x: np.ndarray, direction: np.ndarray, eps: float = 1e-30) -> Any:
     return function(x + 1e-30j * direction).imag / 1e-30
 
 
@@ -168,7 +161,8 @@ def prepared(value: Any, method: str) -> Any:
     return value.astype(np.complex128) if is_float and method == "complex" else value
 
 
-def compare(name: str, index: Sequence, analytic: Any, numeric: Any, atol: float, rtol: float) -> Row:
+def compare(name: str, index: tuple, analytic: Any, numeric: Any, atol: float, rtol: float) -> Row:
+    """One element or direction as a Row."""
     error = abs(analytic - numeric)
     passed = bool(np.isfinite(error) and error <= atol + rtol * abs(numeric))        # inf <= inf would pass anything
     relative = error / max(abs(analytic), abs(numeric)) if error and np.isfinite(error) else error
@@ -186,7 +180,7 @@ def worst(rows: list[Row], atol: float, rtol: float) -> Row:
     return row
 
 
-def floating(inputs: dict[str, Any], wrt: Sequence[str] | None = None) -> list[str]:
+def floating(inputs: Mapping[str, Any], wrt: Sequence[str] | None = None) -> list[str]:
     """Names of the inputs to differentiate."""
     names = [name for name, value in inputs.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
     if wrt is not None:
@@ -204,7 +198,7 @@ def floating(inputs: dict[str, Any], wrt: Sequence[str] | None = None) -> list[s
     return names
 
 
-def matched(grads: Any, names: list[str], inputs: dict[str, Any]) -> Sequence:
+def matched(grads: Any, names: list[str], inputs: Mapping[str, Any]) -> Sequence:
     """The gradients as a tuple, after checking their number and shapes."""
     grads = grads if isinstance(grads, (tuple, list)) else (grads,)
     if len(grads) != len(names):

@@ -1,22 +1,26 @@
-"""One line that says how far long work has come, how fast it goes, and when it will be done."""
+"""Progress of long work on one line: how much is done, the rate, and the time left."""
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeVar
+
+Item = TypeVar("Item")
+Report = Callable[[int, int, str], None]        # progress(done, total, text), as a Progress is called
 
 
 class Progress:
     """Call it as progress(done, total, text): it redraws a line on a terminal, and prints now and then elsewhere."""
 
-    def __init__(self, label: str, unit: str = "it", out: TextIO | None = None, every: float | None = None) -> None:
+    def __init__(self, label: str, unit: str = "it", out: TextIO | None = None, every: float | None = None):
         """every: seconds between lines (default 0.2 on a terminal, 15 otherwise). Shorter work prints nothing."""
         self.label, self.unit, self.out = label, unit, out or sys.stderr
         self.terminal = self.out.isatty()
         self.every = every if every is not None else (0.2 if self.terminal else 15.0)
         self.started = self.shown = time.monotonic()
-        self.first: Any = None                            # `done` at the first call: a resumed run starts above 0
+        self.first: int | None = None                     # `done` at the first call: a resumed run starts above 0
         self.drawn = False
 
-    def __call__(self, done: float, total: float, text: str = "") -> None:
+    def __call__(self, done: int, total: int, text: str = "") -> None:
         if self.first is None:
             self.first = done
         now = time.monotonic()
@@ -27,8 +31,8 @@ class Progress:
         self.out.write(f"\r{line:<100.100}" if self.terminal else line + "\n")
         self.out.flush()
 
-    def speed(self, done: float, total: float, now: float) -> str:
-        rate = (done - self.first) / max(1e-9, now - self.started)
+    def speed(self, done: int, total: int, now: float) -> str:
+        rate = (done - (self.first or 0)) / max(1e-9, now - self.started)
         left = clock((total - done) / rate) if rate else "?"
         return f"{done:,}/{total:,}  {rate:,.1f} {self.unit}/s  {left} left"
 
@@ -36,6 +40,14 @@ class Progress:
         """End the line."""
         if self.terminal and self.drawn:
             self.out.write("\n")
+
+
+def tracked(items: Sequence[Item], progress: Report | None) -> Iterator[Item]:
+    """The items one by one; progress (None for none) is told of each that is done."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress:
+            progress(done, len(items), "")
 
 
 def clock(seconds: float) -> str:

@@ -64,7 +64,7 @@ SHORTER = {             # what is written -> what is run instead
     "attention_lengths": "attention_lengths --lengths 64",
 }
 ELSEWHERE = {           # what is not run here, and what runs it
-    "minillm quickstart --full": "tests/test_full.py, in small",
+    "minillm quickstart --full": "tests/recipes/test_story.py, in small",
     "python -m benchmarks --readme": "tests/test_benchmarks.py: it writes into the tree",
     "python -m benchmarks tokenizer": "tests/test_benchmarks.py: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",

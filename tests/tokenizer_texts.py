@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minillm.tokenizer import fast
 
-core = fast.load()
+core = fast.load_extension()
 needs_core = pytest.mark.skipif(core is None, reason="the C++ tokenizer is not built")
 BUILT_IN = ("gpt2", "cl100k", "o200k")
 SPECIALS = ["<|endoftext|>", "<|user|>", "<|user|><|again|>"]

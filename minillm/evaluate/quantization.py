@@ -1,6 +1,6 @@
-"""`minillm quantize`: a model's matrices in fewer bytes, and what the rounding costs in error and bits per byte."""
+"""Weight-only quantization of a model's directory, and its cost in relative error and bits per byte."""
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from ..data.shards.format import open_shards, split_documents
 from ..data.sources.files import read_documents
 from ..kernels.select import select
+from ..models.gpt2 import GPT
 from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
-from ..storage.atomic import AnyPath
+from ..progress import Report
 from ..tokenizer import Tokenizer
 from .perplexity import bits_per_byte, surprises
 
@@ -19,8 +20,9 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.tx
 TEXT = 300_000                 # bytes of text, at most, on which the change in bits per byte is measured
 
 
-def quantize_directory(directory: AnyPath, out: AnyPath, weights: str = "int8", group: int = 0,
-                       data: list[str] | None = None, backend: str = "auto", progress: Callable | None = None) -> dict:
+def quantize_directory(directory: str | Path, out: str | Path, weights: str = "int8", group: int = 0,
+                       data: Sequence[str | Path] | None = None, backend: str = "auto",
+                       progress: Report | None = None) -> dict:
     """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
 
     data: files and folders with text to measure bits per byte on (default: the run's own validation split, if it has
@@ -40,7 +42,7 @@ def quantize_directory(directory: AnyPath, out: AnyPath, weights: str = "int8", 
             "bits_per_byte": change_in_bits(directory, data, model, quantized, progress)}
 
 
-def errors(model, quantized) -> dict[str, dict]:
+def errors(model: GPT, quantized: GPT) -> dict[str, dict]:
     """{tensor: {"error": relative, "worst": relative error of the worst channel, "channel": which}} of each matrix.
 
     Relative: root of the summed squares of what changed, over that of the weights.
@@ -56,13 +58,14 @@ def errors(model, quantized) -> dict[str, dict]:
     return found
 
 
-def size_of(model) -> int:
+def size_of(model: GPT) -> int:
     """Bytes of all parameters as they are stored."""
     parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
     return sum(part.nbytes for part in parts if part is not None)
 
 
-def change_in_bits(directory, data, model, quantized, progress=None):
+def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: GPT, quantized: GPT,
+                   progress: Report | None = None) -> dict[str, float] | None:
     """{"before", "after", "change": relative, "bytes": of text}, or None where there is no text."""
     if not data and not (directory / "data").is_dir():
         return None
@@ -74,7 +77,7 @@ def change_in_bits(directory, data, model, quantized, progress=None):
             "bytes": sum(found.bytes for found in before)}
 
 
-def texts_of(directory, data, tokenizer):
+def texts_of(directory: Path, data: Sequence[str | Path] | None, tokenizer: Tokenizer) -> Iterable[str]:
     """Documents of the files, or of the run's validation split."""
     if data:
         return (text for _, text in read_documents(data) if text.strip())
@@ -97,7 +100,7 @@ def first_bytes(texts: Iterable[str], limit: int) -> list[str]:
 
 
 def quantization_page(results: dict) -> str:
-    """The results for a terminal."""
+    """The results as a table."""
     rows = [f"{'tensor':<28}{'error':>9}{'worst channel':>16}"]
     rows += [f"{name:<28}{row['error']:>9.4%}{row['worst']:>9.4%} ({row['channel']})"
              for name, row in results["tensors"].items()]

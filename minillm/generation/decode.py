@@ -1,7 +1,8 @@
-"""Writing a text: one token at a time, each drawn as `sampling` says, and shown as soon as its characters are sure.
+"""Autoregressive decoding: logits give the next token, which joins the context window, which gives the next logits.
 
-The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
-the context its oldest half is dropped and the rest is read again from position 0.
+The KV cache holds keys and values of the tokens read so far, so a step computes one token. The window is at most
+block_size tokens: of a longer prompt the last block_size are read, and when a text outgrows the window its oldest half
+is dropped and the rest prefilled again from position 0.
 """
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from .sampling import Sampling, sample, top_logprobs
 def generate(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
              top_p: float | None = None, seed: int = 0, use_cache: bool = True, stop: int | None = None,
              min_p: float | None = None, repetition_penalty: float = 1.0) -> list[int]:
-    """Continue `ids` by up to max_new_tokens tokens; returns the list of all ids, prompt included.
+    """Continue a prompt by up to max_new_tokens tokens; returns the list of all ids, prompt included.
 
     ids: a non-empty sequence of ints. stop: an id that ends the text (it is included). The settings are those of
     `sampling.Sampling`. Raises ValueError naming what is out of range.
@@ -34,16 +35,16 @@ def stream(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: flo
 
 
 class Step(NamedTuple):
-    """One token written."""
+    """One decoded token."""
 
     token: int
-    logprob: float          # of the token under the model's own softmax, whatever the sampling
-    top: list               # [(token, log-probability)] of the likeliest, as many as were asked for
+    logprob: float                          # of the token under the model's own softmax, whatever the sampling
+    top: list[tuple[int, float]]            # the most probable tokens and their log-probabilities, as many as asked for
 
 
-def steps(model: GPT, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = Sampling(), stop: int | None = None,
-          top: int = 0, use_cache: bool = True) -> Iterator[Step]:
-    """Yield a Step for each new token. top: how many of the likeliest tokens to report with it."""
+def steps(model: GPT, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = Sampling(),
+          stop: int | None = None, top: int = 0, use_cache: bool = True) -> Iterator[Step]:
+    """Decode token by token: yield a Step for each. top: how many of the most probable tokens to report with it."""
     ids = check_request(ids, max_new_tokens)
     context = Context(model, ids, use_cache)
     for position in range(max_new_tokens):
@@ -67,26 +68,27 @@ def check_request(ids: Sequence[int], max_new_tokens: int) -> list[int]:
 
 
 class Context:
-    """What a model has before its eyes: a window of at most block_size tokens, and the cache of those it has read.
+    """The context window of one sequence, at most block_size tokens, and the KV cache of those that the model has read.
 
-    Tokens may also be proposed: they are read after the window, and forgotten again unless `extend` confirms them.
+    Draft tokens may be proposed: they are read after the window, and rolled back unless `extend` accepts them.
     """
 
-    def __init__(self, model: GPT, ids: Sequence[int], use_cache: bool = True) -> None:
+    def __init__(self, model: GPT, ids: Sequence[int], use_cache: bool = True):
         self.model, self.limit = model, model.config.block_size
-        self.window, self.proposed = list(ids[-self.limit:]), []
+        self.window: list[int] = list(ids[-self.limit:])
+        self.proposed: list[int] = []
         self.cache = model.new_cache(1) if use_cache else None
 
     @property
     def room(self) -> int:
-        """How many tokens may be proposed."""
+        """How many draft tokens fit behind the window."""
         return self.limit - len(self.window)
 
     def logits(self, proposed: Sequence[int] = ()) -> np.ndarray:
-        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
+        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k draft tokens.
 
         A call may repeat the proposals of the one before and add to them: the cache then reads only the new ones, and
-        only their rows are returned.
+        only their logits are returned.
         """
         self.proposed = list(proposed)
         text, wanted = self.window + self.proposed, 1 + len(self.proposed)
@@ -96,7 +98,7 @@ class Context:
         return self.model.decode(np.array([fresh]), self.cache, last=wanted == 1)[0, -wanted:]
 
     def extend(self, tokens: list[int]) -> None:
-        """These tokens follow the window. What was proposed and is not among them is rolled back."""
+        """Append tokens to the window; draft tokens that are not among them are rolled back from the KV cache."""
         read = len(self.window) + agreement(tokens[:-1], self.proposed)        # the last one is read with the next call
         if self.cache is not None:
             self.cache.truncate(min(self.cache.length, read))
@@ -108,7 +110,7 @@ class Context:
 
 
 def agreement(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two lists have in common at their start."""
+    """Length of the common prefix of two lists of tokens."""
     count = 0
     for x, y in zip(a, b):
         if x != y:

@@ -1,12 +1,12 @@
-"""What a model says, filtered on its way to the reader: personal data and keys masked, toxic sentences removed.
+"""The output filter: personal data and keys are masked in generated text, toxic sentences removed.
 
     OutputFilter     the detectors of text/ (personal data, toxicity), on a model's own sentences
     FilteredText     a TextStream that hands out whole sentences only, each filtered
 
-The toxicity classifier knows English words: it misses some and cries wolf at others.
+The toxicity classifier knows English words: it has false negatives and false positives.
 """
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..text import pii
@@ -43,7 +43,7 @@ class OutputFilter:
     def checked(self, sentence: str) -> str:
         """The sentence, or REMOVED with the white space around it."""
         words = sentence.strip()
-        if self.toxicity is None or not words or toxicity(words) <= self.toxicity:
+        if not words or self.toxicity is None or toxicity(words) <= self.toxicity:
             return sentence
         return sentence.replace(words, REMOVED)
 
@@ -55,10 +55,10 @@ def sentences(text: str) -> list[str]:
 
 
 class FilteredText(TextStream):
-    """As TextStream, but text goes out by whole sentences, through a filter (a function str -> str)."""
+    """A TextStream whose text goes out by whole sentences, through a filter (a function str -> str)."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = (),
-                 check: Callable[[str], str] = OutputFilter()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: str | Iterable[str] = (),
+                 check: Callable[[str], str] = OutputFilter()):
         super().__init__(tokenizer, stop)
         self.check, self.sentence = check, ""
 

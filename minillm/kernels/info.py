@@ -19,8 +19,8 @@ OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": 
             "transformers": "oracle tests", "tiktoken": "oracle tests"}
 
 
-def gather() -> dict[str, Any]:
-    """Everything as a dict, for --json."""
+def installation() -> dict[str, Any]:
+    """Versions, the CPU, kernels and ops as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
             "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(),
             "cores": len(os.sched_getaffinity(0)),
@@ -31,8 +31,8 @@ def gather() -> dict[str, Any]:
             "ops": dict(registry.select("auto").backends), "optional": optional()}
 
 
-def page(facts: dict[str, Any]) -> str:
-    """The same for people."""
+def info_page(facts: dict[str, Any]) -> str:
+    """The same as text."""
     lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
              f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
              f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "",
@@ -73,6 +73,7 @@ def cpu_name() -> str:
 
 
 def optional() -> dict[str, str]:
+    """Versions of the optional packages, or what they are for where they are missing."""
     found = {}
     for name, use in OPTIONAL.items():
         try:

@@ -1,4 +1,4 @@
-"""Which implementation each op of the table takes: `select(backend)` gives the frozen namespace that a model runs on.
+"""Kernel dispatch: `select(backend)` gives the frozen namespace of op implementations that a model runs on.
 
 The table itself is ops/table.py; this is the only file that knows the extensions.
 """
@@ -75,7 +75,7 @@ def check_kernels() -> None:
 
 
 def decode_step(sources: dict[str, str]) -> Callable | None:
-    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
+    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
     return compiled(_cpp, "decode_few") if compiled_ones else None
@@ -144,5 +144,5 @@ def choices(op: str, dtype: str | None = None) -> list[str]:
 
 
 def multiplies_by_tiles() -> bool:
-    """Are the matmuls of the kernels in use done in bfloat16 by AMX?"""
+    """Whether bf16 GEMMs of the kernels in use run on AMX tiles."""
     return _cpp is not None and _cpp.__name__.endswith(".amx")

@@ -1,9 +1,9 @@
-"""Checks of a vocabulary and of a tokenizer's arguments: each returns what it found, or raises ValueError.
+"""Validation of vocabularies, merges, special tokens and texts; each function returns what it found or raises.
 
 A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
 ids for some texts, silently.
 """
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .formats import chars_to_bytes
 from .pretokenize import special_matcher
 
 
-def ordinary_ids(tokens: Sequence[bytes | None], special_tokens: dict[str, int]) -> dict[bytes, int]:
+def ordinary_ids(tokens: list[bytes | None], special_tokens: dict[str, int]) -> dict[bytes, int]:
     """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes or a byte lacks."""
     special_ids = set(special_tokens.values())
     ids: dict[bytes, int] = {}
@@ -32,8 +32,10 @@ def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tup
 
     (Every merge that makes a token must stand before the first that uses it: replaying in order depends on it.)
     """
-    ranks, made = dict[tuple[int, int], int](), list[int]()
-    known, used = {bytes([byte]) for byte in range(256)}, set[bytes]()
+    ranks: dict[tuple[int, int], int] = {}
+    made: list[int] = []
+    known = {bytes([byte]) for byte in range(256)}
+    used: set[bytes] = set()
     for rank, (first, second) in enumerate(merges):
         token = first + second
         if token not in ids or first not in known or second not in known or token in used:

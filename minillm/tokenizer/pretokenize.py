@@ -1,4 +1,4 @@
-r"""Pre-tokenization: cut a text into words before any merging, by a pattern; special tokens; safe cuts in a stream.
+r"""Pre-tokenization: cutting text into words before any merging; patterns, special tokens, and safe cuts in a stream.
 
 BPE never merges across the words ("pre-tokens") found here, so ` the` and `the.` can share tokens, and each distinct
 word needs to be merged only once. A pattern is a regular expression whose matches, left to right, tile the text:
@@ -10,7 +10,7 @@ word needs to be merged only once. A pattern is a regular expression whose match
     o200k    GPT-4o's: as cl100k, but a capital begins a new word after a small letter, and contractions and combining
              marks stay with their word.
 
-They use constructs that mean the same to Python's `regex`, Rust's `fancy-regex` and Oniguruma.
+They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike.
 Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
 """
 from collections.abc import Iterable, Iterator
@@ -98,7 +98,8 @@ def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset(), p
     A piece ends at a safe cut or after a special token. Memory stays near PIECE characters unless the text has no
     safe place for longer (no letter, digit or space in it, or one endless word); then that stretch is held whole.
     """
-    held, length, enough = [], 0, PIECE
+    held: list[str] = []
+    length, enough = 0, PIECE
     for part in slices(chunks):
         held.append(part)
         length += len(part)

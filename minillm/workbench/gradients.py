@@ -1,4 +1,4 @@
-"""Gradient checks of everything that is here: every op on every backend, and a whole model, as one table."""
+"""Gradient checks of every op on every backend, and of a whole model, as one table."""
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +10,12 @@ from ..kernels.select import OPS, Dims, Spec, check_ops, choices, functions, sel
 from ..models.gpt2 import GPT
 
 CHECKED_MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23, dropout=0.1)
-TOLERANCE: dict[str, Any] = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12, "rtol": 1e-10}}
+TOLERANCE: dict[str, dict[str, Any]]
+TOLERANCE = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12, "rtol": 1e-10}}
 
 
 def gradcheck_table(ops: Sequence[str] | None = None, backend: str | None = None, model: bool = False,
-                    method: str | None = None, dtype: str = "float64") -> list[dict[str, Any]]:
+                    method: str | None = None, dtype: str = "float64") -> list[dict]:
     """Check the ops (default: all) on the backends (default: all that are built), or a whole model; returns dicts.
 
     Raises ValueError for an op that has no gradient, and for a backend that does not take the dtype the method needs.
@@ -36,7 +37,7 @@ def gradcheck_table(ops: Sequence[str] | None = None, backend: str | None = None
     return rows
 
 
-def check_op(spec: Spec, choice: str, method: str) -> list[dict[str, Any]]:
+def check_op(spec: Spec, choice: str, method: str) -> list[dict]:
     """One op on one backend by one method, on its sample inputs."""
     namespace = select(dict.fromkeys(OPS, "numpy") | {spec.name: choice})       # so a composite's parts take complex128
     source = namespace.backends[spec.name]
@@ -57,7 +58,7 @@ def check_dtype_taken(op: str, source: str, method: str) -> None:
                          "(tests/ops compares it with the reference instead)")
 
 
-def check_whole_model(backend: str, method: str) -> list[dict[str, Any]]:
+def check_whole_model(backend: str, method: str) -> list[dict]:
     """Every parameter tensor of a small GPT, with dropout on, by elements and along random directions."""
     ops = select(backend)
     for op in ("embedding", "linear", "layernorm", "attention", "mlp", "linear_cross_entropy"):
@@ -70,15 +71,15 @@ def check_whole_model(backend: str, method: str) -> list[dict[str, Any]]:
     key, count = (0, 1, 0), (targets != -1).sum()
     _, grads = model.loss_and_grads(tokens, targets, key=key)
 
-    def loss(params: Any) -> Any:
+    def loss(params: dict) -> np.ndarray:
         return GPT(CHECKED_MODEL, ops=model.ops, params=params).losses(tokens, targets, key=key)[0].sum() / count
 
     rows = check_model(loss, grads, model.params, method=method, **TOLERANCE[method])
     return [{"op": "model", "backend": backend, "method": method, **as_dict(row)} for row in rows]
 
 
-def gradcheck_page(rows: list[dict[str, Any]]) -> str:
-    """The table a reader sees: each tensor's worst element."""
+def gradcheck_page(rows: list[dict]) -> str:
+    """The rows as a table: each tensor's worst element."""
     lines = [f"{'op':<21}{'backend':<15}{'method':<9}{'worst element':<38}{'analytic':>14}{'numeric':>15}{'error':>9}"]
     for row in rows:
         place = row["name"] + (str(list(row["index"])) if row["index"] else "")

@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
     ids = np.array(tokenizer.encode("".join(texts)))
     model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=tokenizer.vocab_size))
     optimizer, rng = AdamW(model.params, lr=3e-3, ops=model.ops), np.random.default_rng(0)
-    for _ in range(120):
+    for _ in range(240):
         starts = rng.integers(0, len(ids) - 65, 8)
         rows = np.array([ids[start:start + 65] for start in starts])
         loss, grads = model.loss_and_grads(rows[:, :-1], rows[:, 1:])

@@ -186,7 +186,7 @@ def united(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 # ---- many documents at once, in C++ where it is built
 
-load_core = partial(fast.load, name="data")             # (backend) -> the extension, or None for Python
+load_core = partial(fast.load_extension, name="data")             # (backend) -> the extension, or None for Python
 
 
 def signatures_of(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "auto",

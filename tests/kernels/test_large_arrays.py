@@ -1,5 +1,5 @@
-"""More than 2^31 elements: an index of 32 bits would wrap. Zeros that nobody has written cost no memory,
-only addresses."""
+"""More than 2^31 elements: an index of 32 bits would wrap. Zeros that nobody has written cost no memory, only
+addresses."""
 import numpy as np
 import pytest
 

@@ -1,33 +1,18 @@
-"""The chat page: its protocol half under node, the whole in headless Chromium; and the same talk in the terminal."""
+"""The chat page: its protocol half under node, the whole in headless Chromium."""
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_models import talker  # noqa: F401  (a fixture)
 
-from minillm import GPT, GPTConfig, Tokenizer, serve
-from minillm.__main__ import main
+from minillm import serve
 
 PAGE = Path(serve.__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run directory of a random model that answers in a vocabulary with unfinished characters."""
-    directory = tmp_path_factory.mktemp("runs") / "talker"
-    tokenizer = Tokenizer.train(["the quick brown fox jumps over the lazy dog. ☃ 漢字! " * 30], 290, stop_early=True)
-    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=256, vocab_size=tokenizer.vocab_size), seed=0)
-    model.params.flat[:] += 0.1 * np.random.default_rng(2).standard_normal(model.params.flat.size)
-    model.save_pretrained(directory)
-    tokenizer.save(directory)
-    return directory
-
-
-# The page's files
 
 def test_the_page_needs_nothing_from_elsewhere():
     """No address of another server, no inline script or style (the content security policy forbids them)."""
@@ -85,15 +70,13 @@ def test_colours_and_percents():
     assert node("[0, -0.6931472, -6.9077553].map(page.percent)") == ["100%", "50%", "0.10%"]
 
 
-# The page in a browser
-
 @pytest.fixture(scope="module")
-def served(run):
-    """`minillm serve` with guesses by lookup, so that the page has an acceptance to show."""
+def served(talker):
+    """`minillm serve` with prompt lookup, so that the page has an acceptance to show."""
     for package in ("starlette", "uvicorn", "httpx"):
         pytest.importorskip(package)
     from serving import command
-    with command(run, "--lookup") as (_, url):
+    with command(talker, "--lookup") as (_, url):
         yield url
 
 
@@ -142,11 +125,11 @@ def wait_for_answers(page, count):
     wait_for(page, f"document.querySelectorAll('.assistant small').length === {count}")
 
 
-def test_a_server_that_filters_is_not_asked_for_tokens(run, browser):
+def test_a_server_that_filters_is_not_asked_for_tokens(talker, browser):
     """It would refuse: the answers come as plain text."""
     pytest.importorskip("uvicorn")
     from serving import command
-    with command(run, "--filter") as (_, url):
+    with command(talker, "--filter") as (_, url):
         page = browser.new_page()
         page.goto(url)
         wait_for(page, "document.getElementById('model').textContent.includes('talker')")
@@ -159,7 +142,7 @@ def test_a_server_that_filters_is_not_asked_for_tokens(run, browser):
 
 
 def test_a_conversation_in_the_browser(page, served, tmp_path):
-    """Two turns: the answers are the API's, every token has its colour and its alternatives, the guesses are told."""
+    """Two turns: the answers are the API's, every token has its colour and its alternatives, the acceptance is told."""
     import httpx
     fill(page, temperature=0, max_tokens=30)
     messages = []
@@ -177,7 +160,8 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
     spans = page.locator(".assistant span").evaluate_all(
         "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
     assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
-    assert re.search(r"\d+ \+ 30 tokens · first after .* guesses accepted", page.locator("small").last.inner_text())
+    assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted",
+                     page.locator("small").last.inner_text())
     page.locator("[name=colour]").uncheck()
     colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
     assert colour == "rgba(0, 0, 0, 0)"
@@ -216,65 +200,3 @@ def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
     wait_for(page, "document.querySelectorAll('.error').length === 1")
     assert "context is 256 tokens" in page.locator(".error").inner_text()
     assert page.locator("#prompt").input_value() == "☃" * 3000 and page.locator("#send").is_enabled()
-
-
-# The terminal
-
-def talk(monkeypatch, capsys, run, lines, *options):
-    monkeypatch.setattr("sys.stdin", __import__("io").StringIO("".join(line + "\n" for line in lines)))
-    code = main(["chat", str(run), "-n", "20", *options])
-    out = capsys.readouterr()
-    assert code == 0, out.err
-    return out.out
-
-
-def test_the_terminal_says_what_the_model_says(run, monkeypatch, capsys):
-    """The first answer is that of the library on the same template; /again changes the seed; settings that are wrong
-    are told, and change nothing."""
-    from minillm.generation.decode import steps
-    from minillm.generation.sampling import Sampling
-    from minillm.generation.text import TextStream
-    tokenizer, model = Tokenizer.from_pretrained(run), GPT.from_pretrained(run)
-    said = talk(monkeypatch, capsys, run, ["hello", "/again", "/set top_k 0", "/set colour 1", "/set seed 0",
-                                           "/clear", "hello", "", "/help", "/quit", "not read"], "--temperature", "1")
-    expected = []
-    for seed in (0, 1, 0):
-        stream = TextStream(tokenizer, ("\nUser:", "\nSystem:"))
-        ids = tokenizer.encode("User: hello\n\nAssistant:")
-        found = steps(model, ids, 20, Sampling(seed=seed), tokenizer.eot_token)
-        text = "".join(stream.push(step.token) for step in found if step.token != tokenizer.eot_token)
-        expected.append(text + stream.finish())
-    assert expected[0] != expected[1]
-    errors = "(top_k must be an integer of at least 1, or None: got 0)\n(there is no colour to set: "
-    assert said.startswith(f"{expected[0]}\n\n{expected[1]}\n\n{errors}")
-    assert f")\n{expected[2]}\n\n/set NAME VALUE" in said and "not read" not in said
-
-
-def test_colours_and_guesses_in_the_terminal(run, monkeypatch, capsys):
-    plain = talk(monkeypatch, capsys, run, ["the the the the"], "--temperature", "0", "--lookup", "--no-colour")
-    painted = talk(monkeypatch, capsys, run, ["the the the the"], "--temperature", "0", "--lookup", "--colour")
-    assert "\x1b" not in plain and re.sub(r"\x1b\[[\d;]*m", "", painted) == plain and "\x1b[38;5;" in painted
-    assert re.search(r"\(\d+% of the guesses accepted, \d\.\d\d tokens a pass\)", plain)
-
-
-def test_numbers_are_set_as_they_are_written(run, monkeypatch, capsys):
-    lines = [f"/set {line}" for line in ("temperature 1e-3", "temperature .5", "seed 7", "top_k none", "seed 1.5",
-                                         "temperature nan", "top_p -1", "temperature x")]
-    said = talk(monkeypatch, capsys, run, lines).splitlines()
-    assert [line[1:].split()[0] for line in said] == ["seed", "temperature", "top_p", "temperature"]
-
-
-def test_a_message_longer_than_the_context_is_told(run, monkeypatch, capsys):
-    said = talk(monkeypatch, capsys, run, ["the lazy dog " * 400, "hello"])
-    assert said.count("fit into the context") == 1 and "only the last 256" in said
-
-
-def test_a_long_talk_forgets_its_oldest_turns(run, monkeypatch, capsys):
-    said = talk(monkeypatch, capsys, run, ["the lazy dog and the quick fox " * 3] * 8, "--temperature", "0")
-    assert "context" not in said
-
-
-def test_the_terminal_refuses_what_cannot_work(run, monkeypatch, capsys):
-    for options in (["-n", "0"], ["--draft-tokens", "0"], ["--temperature", "-1"], ["--draft", str(run / "none")]):
-        assert main(["chat", str(run), *options]) == 1
-        assert "minillm chat:" in capsys.readouterr().err

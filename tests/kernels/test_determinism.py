@@ -22,8 +22,10 @@ if not registry._cpp:
 
 # What of an op's arguments has one row for each sequence or token; all else is shared by the rows.
 ROWS = {"embedding": ("tokens",), "linear": ("x",), "layernorm": ("x",), "residual_layernorm": ("x", "y"),
-        "gelu": ("x",), "attention": ("qkv",), "attention_decode": ("q", "k", "v"), "mlp": ("x",),
-        "cross_entropy": ("logits", "targets"), "linear_cross_entropy": ("x", "targets"),
+        "gelu": ("x",),
+        "attention": ("qkv",), "attention_decode": ("q", "k", "v"), "mlp": ("x",),
+        "cross_entropy": ("logits", "targets"),
+        "linear_cross_entropy": ("x", "targets"),
         "distillation_loss": ("logits", "teacher", "targets"), "dropout": ("x",), "head": ("x",)}
 DEFAULTS = [(op, backend, dtype) for op in ROWS for backend in ("cpu", "cpu/bf16") if backend in choices(op)
             for dtype in supported(op, backend)]

@@ -1,18 +1,13 @@
-"""The whole way in small: instructions that a program can judge, and every stage of `quickstart --full`."""
-import json
-import random
+"""Instructions that a program can judge: stories, preferences, harmful requests and their harmless twins."""
 import re
 from itertools import chain
 
 import pytest
 
-from benchmarks import alignment
-from minillm.__main__ import main
 from minillm.data.sources import instructions
 from minillm.data.sources.stories import BOYS, GIRLS, log2_probability, stories
 from minillm.evaluate import safety
-from minillm.recipes import story as full
-from minillm.recipes import story_report as full_report
+from minillm.recipes import story
 
 
 def test_answers_do_what_is_asked():
@@ -71,11 +66,11 @@ def test_half_of_the_harmful_conversations_decline_and_all_of_the_pairs():
 
 
 def test_what_is_measured_on_was_never_trained_on():
-    trained = {r["messages"][0]["content"] for r in instructions.conversations(full.CHATS, 0)}
-    trained |= {r["prompt"][0]["content"] for r in instructions.refusals(full.PAIRS, 1)}
+    trained = {r["messages"][0]["content"] for r in instructions.conversations(story.CHATS, 0)}
+    trained |= {r["prompt"][0]["content"] for r in instructions.refusals(story.PAIRS, 1)}
     for half in instructions.HALVES:
-        held_out = instructions.safety_prompts(full.DELICATE, 1_000_000, half)
-        assert len(held_out) == full.DELICATE and not trained & {p["prompt"] for p in held_out}
+        held_out = instructions.safety_prompts(story.DELICATE, 1_000_000, half)
+        assert len(held_out) == story.DELICATE and not trained & {p["prompt"] for p in held_out}
     unseen = set(chain(*chain(*instructions.UNSEEN.values())))
     assert len(unseen) == 20 and not unseen & set(" ".join(trained | set(stories(300, 0))).replace(".", "").split())
 
@@ -97,59 +92,3 @@ def test_the_halves_share_no_name_and_no_deed_in_the_same_scene():
         assert not deeds & other_deeds if unseen else deeds == other_deeds == set(chain(*instructions.DEEDS))
     asked, others = ({r["asked"]["name"] for r in instructions.records(200, 5, half)} for half in instructions.HALVES)
     assert not asked & others
-
-
-@pytest.fixture
-def small(monkeypatch):
-    words = "the and of to have with be that stone river cloud window paper silver engine garden letter morning".split()
-    rng = random.Random(0)
-    documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
-    monkeypatch.setattr(full, "pydoc_corpus", lambda: documents)
-    for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2),
-                        ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
-                        ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
-                        ("DRAFT", {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 512})):
-        monkeypatch.setattr(full, name, value)
-    monkeypatch.setattr(full, "planned", lambda model, data, config, minutes,
-                        steps: full.replace(config, steps=8, eval_every=4))
-    monkeypatch.setattr(full, "steps_for", lambda *rest: 3)
-
-
-def test_every_stage_of_the_story(tmp_path, small, capsys):
-    assert main(["quickstart", "--full", "--out", str(tmp_path / "run"), "--json"]) == 0
-    results = json.loads(capsys.readouterr().out)
-    assert [stage["stage"] for stage in results["stages"]] == ["pretrained", "fine-tuned", "aligned"]
-    for stage in results["stages"]:
-        assert 0 <= stage["followed"] <= 1 and stage["bpb docs"] > 0 and stage["bpb stories"] > 0
-        assert 0 <= stage["refused harmless"] <= stage["between"]["refused harmless"][1]
-        assert [(row["category"], row["prompts"]) for row in stage["safety"]["outside"]] == [
-            ("harmful stories, unseen words", 2), ("their harmless twins, unseen words", 2), ("red team: harmful", 40),
-            ("red team: harmless", 10)]
-        assert 0 <= stage["refused unseen"] <= stage["between"]["refused unseen"][1]
-    assert results["data"]["read"]["documents"] == 200 and results["speculation"]["texts equal"] is True
-    assert len(results["stages"][2]["safety"]["changes"]) >= 4
-    card = (tmp_path / "run" / "dpo" / "MODEL_CARD.md").read_text()
-    for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts",
-                  "| followed |", "- preferences learned on", "- fine-tuned on",
-                  "- pretrained on Python's documentation"):
-        assert words in card, words
-    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["curves"]["dpo"]
-    assert main(["generate", str(tmp_path / "run" / "dpo"), "-p", "The", "-n", "3"]) == 0
-    (tmp_path / "again").mkdir()
-    found = alignment.choose(tmp_path / "run", tmp_path / "again", 1.0, 5.0, [(0.1, 1e-3, 0.0), (0.5, 1e-2, 1.0),
-                                                                                 (0.1, 1e-3, 0.0)])
-    # each from the same fine-tuned model
-    assert found["development"][0] == found["development"][2]
-    scores = [row["score"] for row in found["development"]]
-    best = found["development"][scores.index(max(scores))]
-    assert found["chosen"] == (best["beta"], best["lr"], best["nll_weight"]) and scores[0] != scores[1]
-    assert set(found["test"]) == {"fine-tuned", "aligned"}
-    assert found["test"]["aligned"]["bpb stories"] == best["bpb stories"]           # the model that was chosen
-
-
-def test_changes_are_shown_beside_the_figures():
-    stages = [{"stage": "a", "followed": 0.25, "bpb docs": 2.0}, {"stage": "b", "followed": 0.75, "bpb docs": 2.5}]
-    found = full_report.stages_part(stages)
-    assert "0.750 (+0.500)" in found and "2.500 (+0.500)" in found and "0.250<" in found

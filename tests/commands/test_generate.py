@@ -90,7 +90,7 @@ def test_greedy_text_is_the_same_with_any_draft(models, capsys, length):
         told = as_json(capsys, *arguments, *draft)
         assert [token["id"] for token in told["samples"][0]["tokens"]] == [token["id"] for token in plain[0]["tokens"]]
         assert 0 <= told["speculation"]["acceptance"] <= 1 <= told["speculation"]["tokens_per_pass"]
-    assert "of the guesses accepted" in run(capsys, *arguments, "--lookup").err
+    assert "of the draft tokens accepted" in run(capsys, *arguments, "--lookup").err
 
 
 def test_logprobs(models, capsys):

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from test_evaluate import TOK, model
+from small_models import TOK, model
 
 from minillm import GPT
 from minillm.__main__ import main
@@ -27,8 +27,8 @@ metric_list:
   - metric: acc_norm"""
 ROLLING = """output_type: loglikelihood_rolling
 doc_to_text: ""
-doc_to_target: "{{question}} says cluck and the cow says moo and the hen and the cow and the
-  hen says moo and cluck and moo"
+doc_to_target: "{{question}} says cluck and the cow says moo and the hen and the cow and the hen says moo and cluck \
+and moo"
 metric_list:
   - metric: bits_per_byte"""
 
@@ -43,9 +43,9 @@ def run(tmp_path, monkeypatch):
     TOK.save(tmp_path / "run")
     GPT.from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "run")              # in float32
     data = tmp_path / "q.jsonl"
-    data.write_text("\n".join(json.dumps({"question": f"the hen {i}",
-                                          "choices": [" says cluck", " says moo", " and the cow"],
-                                          "gold": i % 3}) for i in range(12)))
+    choices = [" says cluck", " says moo", " and the cow"]
+    data.write_text("\n".join(json.dumps({"question": f"the hen {i}", "choices": choices, "gold": i % 3})
+                              for i in range(12)))
     for name, rest in (("hens", CHOICES), ("rolling", ROLLING)):
         (tmp_path / f"{name}.yaml").write_text(TASK.format(name=name, data=data, rest=rest))
     return tmp_path / "run"
@@ -60,8 +60,8 @@ def test_the_same_scores_as_transformers(run, capsys):
     folder = str(run.parent)
     assert main(["eval", str(run), "--tasks", "harness:hens,harness:rolling", "--harness-path", folder, "--json"]) == 0
     ours = {row["task"]: row["value"] for row in json.loads(capsys.readouterr().out)["rows"]}
-    (run / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": '
-                                               '"<|endoftext|>"}')
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (run / "tokenizer_config.json").write_text(json.dumps(config))
     theirs = simple_evaluate(model=huggingface.HFLM(pretrained=str(run), device="cpu", dtype="float32", max_length=32),
                              tasks=["hens", "rolling"], task_manager=TaskManager(include_path=folder),
                              bootstrap_iters=0, verbosity="ERROR")["results"]
@@ -81,9 +81,9 @@ def test_scored_says_whether_the_greedy_text_is_meant():
     greedy = TOK.encode_ordinary(samples.continuation(made, TOK, "the hen", 3))
     logits = made.forward(np.array([TOK.encode("the hen")]))[0][0, -1]
     best = int(logits.argmax())
-    assert harness.scored(made, TOK.encode("the hen"), [best])[1]
-    assert not harness.scored(made, TOK.encode("the hen"), [(best + 1) % TOK.vocab_size])[1]
-    assert harness.scored(made, TOK.encode("the hen"), greedy or [best])[0] < 0
+    assert harness.continuation_score(made, TOK.encode("the hen"), [best])[1]
+    assert not harness.continuation_score(made, TOK.encode("the hen"), [(best + 1) % TOK.vocab_size])[1]
+    assert harness.continuation_score(made, TOK.encode("the hen"), greedy or [best])[0] < 0
 
 
 def test_generation_ends_before_a_stop():

@@ -13,7 +13,7 @@ from minillm import generate
 from minillm.config import GPTConfig
 from minillm.generation import speculative
 from minillm.generation.sampling import Sampling, distribution
-from minillm.generation.speculative import Counts, Lookup, accept, residual, steps, theoretical_speedup
+from minillm.generation.speculative import Counts, Lookup, accept, residual, speculative_steps, theoretical_speedup
 from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT
 
@@ -61,7 +61,7 @@ def chi_square(draft, sampling, k, n, length=3, target=TARGET):
     for seed in range(n):
         settings = Sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p,
                             sampling.repetition_penalty, seed)
-        counts[tuple(step.token for step in steps(target, draft, PROMPT, length, settings, k=k))] += 1
+        counts[tuple(step.token for step in speculative_steps(target, draft, PROMPT, length, settings, k=k))] += 1
     expected = {text: n * probability(target, text, sampling) for text in counts}
     assert math.isclose(sum(expected.values()), n) and not any(counts[t] for t in counts if expected[t] == 0)
     large = [text for text in counts if expected[text] >= 5]
@@ -197,7 +197,8 @@ def test_greedy_is_the_targets_text(backend, draft):
         for penalty in (1.0, 1.6):
             plain = generate(target, prompt, 25, temperature=0, repetition_penalty=penalty)[len(prompt):]
             sampling = Sampling(0, repetition_penalty=penalty, seed=k)
-            assert plain == [s.token for s in steps(target, chosen, prompt, 25, sampling, k=k, counts=counts)]
+            found = speculative_steps(target, chosen, prompt, 25, sampling, k=k, counts=counts)
+            assert plain == [s.token for s in found]
     assert counts.accepted > 0 and (draft == "itself" or counts.acceptance < 1)
 
 
@@ -210,7 +211,8 @@ def test_greedy_through_the_compiled_step(backend):
     for prompt, k in itertools.product(([3, 1, 4], list(range(40))), (1, 5, 20)):
         plain, counts = generate(target, prompt, 50, temperature=0)[len(prompt):], Counts()
         for guesser in (draft, target, Lookup(97)):
-            assert plain == [s.token for s in steps(target, guesser, prompt, 50, Sampling(0), k=k, counts=counts)]
+            found = speculative_steps(target, guesser, prompt, 50, Sampling(0), k=k, counts=counts)
+            assert plain == [s.token for s in found]
         assert 0 < counts.acceptance < 1
 
 
@@ -219,10 +221,10 @@ def test_no_rollback_fails_the_same_test(monkeypatch):
     target = rough_model()
     draft = rough_model(config=SMALL, seed=3)
     plain = generate(target, [3, 1, 4], 5, temperature=0)[3:]
-    assert plain == [s.token for s in steps(target, draft, [3, 1, 4], 5, Sampling(0))]
+    assert plain == [s.token for s in speculative_steps(target, draft, [3, 1, 4], 5, Sampling(0))]
     monkeypatch.setattr(type(target.new_cache(1)), "truncate", lambda self, length: None)
     with pytest.raises((AssertionError, ValueError)):
-        assert plain == [s.token for s in steps(target, draft, [3, 1, 4], 5, Sampling(0))]
+        assert plain == [s.token for s in speculative_steps(target, draft, [3, 1, 4], 5, Sampling(0))]
 
 
 def test_a_perfect_draft_is_accepted_whole():
@@ -230,15 +232,15 @@ def test_a_perfect_draft_is_accepted_whole():
     target = rough_model(config=GPTConfig(n_layer=1, n_head=1, n_embd=6, block_size=64, vocab_size=37))
     for sampling in (Sampling(0), Sampling(1.3, top_p=0.9)):
         counts = Counts()
-        assert len(list(steps(target, target, [3], 24, sampling, k=5, counts=counts))) == 24
+        assert len(list(speculative_steps(target, target, [3], 24, sampling, k=5, counts=counts))) == 24
         assert (counts.passes, counts.tokens, counts.acceptance, counts.tokens_per_pass) == (4, 24, 1.0, 6.0)
 
 
 def test_sampled_text_of_a_real_model_repeats_and_steps_report_its_log_probabilities():
     target = rough_model()
     draft, sampling = nearly(target), Sampling(0.9, top_p=0.95, seed=5)
-    found = list(steps(target, draft, PROMPT, 6, sampling, top=3))
-    assert found == list(steps(target, draft, PROMPT, 6, sampling, top=3))
+    found = list(speculative_steps(target, draft, PROMPT, 6, sampling, top=3))
+    assert found == list(speculative_steps(target, draft, PROMPT, 6, sampling, top=3))
     text = PROMPT + [step.token for step in found]
     logits = target.forward(np.array([text]))[0][0]
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -251,7 +253,8 @@ def test_stop_ends_the_text_inside_a_pass():
     target = rough_model()
     plain = generate(target, [3], 20, temperature=0)[1:]
     stop = plain[6]
-    assert plain[:plain.index(stop) + 1] == [s.token for s in steps(target, target, [3], 20, Sampling(0), stop)]
+    found = [s.token for s in speculative_steps(target, target, [3], 20, Sampling(0), stop)]
+    assert found == plain[:plain.index(stop) + 1]
 
 
 # ---- lookup, counts, errors ---------------------------------------------------------------------------------------
@@ -271,9 +274,9 @@ def test_lookup_prefers_the_longest_and_latest_match():
 
 def test_counts_judge_up_to_the_first_rejection():
     counts = Counts()
-    speculative.count(counts, [1, 2, 3, 4], [1, 2, 9])            # two accepted, the third rejected
-    speculative.count(counts, [1, 2], [1, 2, 3])
-    speculative.count(counts, [], [4])
+    speculative.add_counts(counts, [1, 2, 3, 4], [1, 2, 9])            # two accepted, the third rejected
+    speculative.add_counts(counts, [1, 2], [1, 2, 3])
+    speculative.add_counts(counts, [], [4])
     assert (counts.drafted, counts.judged, counts.accepted, counts.passes, counts.tokens) == (6, 5, 4, 3, 7)
     assert counts.acceptance == 0.8 and counts.tokens_per_pass == 7 / 3
 
@@ -293,4 +296,5 @@ def test_theory():
 ], ids=["k", "lookup", "ids", "length", "draft"])
 def test_bad_requests_are_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        list(steps(**{"target": rough_model(), "draft": Lookup(37), "ids": [1], "max_new_tokens": 3} | changes))
+        list(speculative_steps(**{"target": rough_model(), "draft": Lookup(37), "ids": [1], "max_new_tokens": 3,
+                                  **changes}))

@@ -1,17 +1,14 @@
-"""Generation: the cache must not change a single id, text comes in whole characters, and stop strings never show."""
+"""Autoregressive decoding: the KV cache must not change a single token, and seeds decide alone."""
 import math
 
 import numpy as np
 import pytest
 from cases import BACKENDS
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tolerances import assert_close
 
 from minillm.config import GPTConfig
 from minillm.generation.decode import Context, generate, steps, stream
 from minillm.generation.sampling import Sampling
-from minillm.generation.text import TextStream
 from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT
 
@@ -26,14 +23,12 @@ def rough_model(backend="numpy", config=CONFIG):
     return model
 
 
-# ---- tokens -------------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"seed": 1}, {"seed": 2, "top_k": 5, "temperature": 1.5},
                                       {"seed": 3, "top_p": 0.9}], ids=str)
 @pytest.mark.parametrize("prompt", [[3], [3, 1, 4], list(range(9)), list(range(30))], ids=len)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_cache_changes_nothing(backend, prompt, settings):
-    """Also beyond block_size (9): both roads drop the same oldest half and read the rest again from position 0."""
+    """Also beyond block_size (9): both branches drop the same oldest half and read the rest again from position 0."""
     model = rough_model(backend)
     cached, plain = (generate(model, prompt, 25, use_cache=use, **settings) for use in (True, False))
     assert cached == plain and cached[:len(prompt)] == prompt and len(cached) == len(prompt) + 25
@@ -106,8 +101,6 @@ def test_bad_settings_are_named(changes, words):
         generate(**{"model": rough_model(), "ids": PROMPT, "max_new_tokens": 3} | changes)
 
 
-# ---- steps: log-probabilities, the window --------------------------------------------------------------------------
-
 def test_steps_report_the_models_own_log_probabilities():
     """Whatever the sampling: those of one forward pass over the finished text."""
     model = rough_model()
@@ -136,64 +129,3 @@ def test_context_reads_what_is_proposed_and_forgets_it():
     assert context.cache.length == 4                          # 8 and 9 are forgotten, 2 is not read yet
     assert_close("logits", context.logits(), model.forward(np.array([PROMPT + [7, 2]]))[0][0, -1:], "same model")
     assert context.room == CONFIG.block_size - 5
-
-
-# ---- text ---------------------------------------------------------------------------------------------------------
-
-class Bytes:
-    """A tokenizer whose tokens are given byte strings."""
-
-    def __init__(self, pieces):
-        self.pieces = pieces
-
-    def token_bytes(self, token):
-        return self.pieces[token]
-
-
-def written(pieces, stop=()):
-    """(what came after each token, what came at the end, the stop string)"""
-    text = TextStream(Bytes(pieces), stop)
-    parts = [text.push(i) for i in range(len(pieces))]
-    return parts, text.finish(), text.stopped
-
-
-def test_characters_come_whole():
-    one, two = "é".encode(), "🙂".encode()
-    assert written([b"a" + one[:1], one[1:] + two[:2], two[2:3], two[3:] + b"!"]) == (["a", "é", "", "🙂!"], "", None)
-    assert written([b"a", two[:2]]) == (["a", ""], "\N{REPLACEMENT CHARACTER}", None)
-    assert written([two[:1], b"b"])[0] == ["", "\N{REPLACEMENT CHARACTER}b"]
-
-
-@pytest.mark.parametrize("pieces, stop, parts, rest, stopped", [
-    ([b"one", b" END", b" two"], ["END"], ["one", " ", ""], "", "END"),
-    ([b"on", b"e E", b"N", b"D", b"x"], ["END"], ["on", "e ", "", "", ""], "", "END"),          # over three tokens
-    ([b"E", b"N", b"E", b"ND"], ["END"], ["", "", "EN", ""], "", "END"),                        # begun twice
-    ([b"EN", b"d"], ["END"], ["", "ENd"], "", None),                                            # begun only
-    ([b"EN"], ["END"], [""], "EN", None),                                                       # begun at the very end
-    ([b"abcb", b"c"], ["bc", "cb"], ["a", ""], "", "bc"),                                       # the earliest
-    ([b"\n", b"\n", b"x"], ["\n\n"], ["", "", ""], "", "\n\n"),
-    (["ä€".encode()[:3], "ä€".encode()[3:]], ["€"], ["ä", ""], "", "€"),                         # inside a character
-], ids=str)
-def test_stop_strings(pieces, stop, parts, rest, stopped):
-    assert written(pieces, stop) == (parts, rest, stopped)
-
-
-@settings(derandomize=True, deadline=None, max_examples=150, database=None)
-@given(text=st.text("ab\n€🙂", max_size=20), stop=st.lists(st.text("ab\n€", min_size=1, max_size=4), max_size=3),
-       cuts=st.lists(st.integers(0, 60), max_size=12))
-def test_any_cut_gives_the_text_before_the_first_stop(text, stop, cuts):
-    """However the bytes are cut into tokens."""
-    data = text.encode()
-    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    parts, rest, stopped = written([data[a:b] for a, b in zip(edges, edges[1:])], stop)
-    said = "".join(parts) + rest
-    if stopped is None:
-        assert said == text and not any(s in text for s in stop)
-    else:
-        assert text.startswith(said + stopped) and not any(s in said for s in stop)
-
-
-@pytest.mark.parametrize("stop", ["", ["a", ""], [None], [3]], ids=str)
-def test_bad_stop_strings_are_named(stop):
-    with pytest.raises(ValueError, match="^stop must be strings"):
-        TextStream(Bytes([]), stop)

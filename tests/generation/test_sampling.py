@@ -87,8 +87,7 @@ def test_every_setting_at_once(logits, temperature, top_k, top_p, min_p, penalty
 
 
 def plain_nucleus(w, top_p):
-    """The definition: all tokens in order, the likelier and then the earlier first,
-    up to the one that reaches top_p."""
+    """The definition: all tokens in order, the likelier and then the earlier first, until top_p is reached."""
     goal, reached, kept = top_p * w.mean() * len(w), 0.0, np.zeros(len(w), bool)
     for token in sorted(range(len(w)), key=lambda token: (-w[token], token)):
         kept[token] = w[token] > 0
@@ -231,7 +230,7 @@ def test_a_broken_model_is_an_error(bad):
 def test_a_wrong_nucleus_fails_the_test_by_hand(monkeypatch):
     """Planted: the token that crosses top_p is left out."""
     def nucleus(w, top_p):
-        return sampling.likeliest(w, max(1, int((np.sort(w)[::-1].cumsum() < top_p * w.sum()).sum())))
+        return sampling.top_k_mask(w, max(1, int((np.sort(w)[::-1].cumsum() < top_p * w.sum()).sum())))
     monkeypatch.setattr(sampling, "nucleus", nucleus)
     with pytest.raises(AssertionError):
         test_distribution_by_hand({"top_p": 0.41}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0])
