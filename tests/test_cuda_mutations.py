@@ -1,4 +1,5 @@
-"""A few of the bugs of cuda_mutations.py, planted: the emulator catches them. That script goes through the whole list."""
+"""A few of the bugs of cuda_mutations.py, planted: the emulator catches them.
+That script goes through the whole list."""
 import re
 import shutil
 

@@ -9,9 +9,9 @@ from cases import outputs, sample
 from tolerances import assert_same_bits
 
 from minillm.kernels import select as registry
+from minillm.kernels.select import OPS, Dims, choices
 from minillm.ops import attention_forward as reference_attention
 from minillm.ops import dropout_forward as reference_dropout
-from minillm.kernels.select import OPS, Dims, choices
 
 if not registry._cpp:
     pytest.skip("no kernels are built", allow_module_level=True)
