@@ -1,5 +1,4 @@
-// The extension minillm._cpp.cuda, or with EMULATOR minillm._cpp.cudasim: what is registered (register.h), attention on
-// device arrays of other libraries, and what there is to know of the GPU.
+// The extension minillm._cpp.cuda, or with EMULATOR cudasim: what is registered, attention on DLPack's arrays, and the GPU.
 #include <cmath>
 #include <cstring>
 

@@ -47,9 +47,7 @@ public:
     size_t count = 0;
 
     Sink() = default;
-    Sink(Sink&& other) : capacity(other.capacity), data(other.data), count(other.count) {
-        other.data = nullptr, other.count = other.capacity = 0;
-    }
+    Sink(Sink&& other) { swap(other); }
     ~Sink() { std::free(data); }
     void swap(Sink& other) {
         std::swap(data, other.data), std::swap(count, other.count), std::swap(capacity, other.capacity);
