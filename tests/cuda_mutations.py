@@ -169,7 +169,7 @@ def build(folder, variant, mutant=None):
     library = folder / "mutant.so"
     which = ["-DHOPPER"] if variant == 4 else []
     subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which,
-                    f"-I{folder}", str(HERE / "cuda_mutants.cpp"), "-o", str(library)], check=True)
+                    f"-I{folder}", str(HERE / "cuda" / "cuda_mutants.cpp"), "-o", str(library)], check=True)
     return library
 
 

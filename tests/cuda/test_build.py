@@ -18,7 +18,7 @@ import pytest
 from minillm.kernels import info
 from minillm.kernels import select as registry
 
-CSRC = Path(__file__).parent.parent / "csrc"
+CSRC = Path(__file__).parents[2] / "csrc"
 MMA = """#include "cuda/attention/3_mma_backward.cuh"
 namespace minillm::attention {
 template __global__ void mma_forward<bf16, 64>(Forward<bf16>, Sizes);

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parent / "csrc"
+SOURCES = HERE.parents[1] / "csrc"
 SOURCE = HERE / "cuda_faults.cpp"
 # no-gnu-unique: else the inline variables of every emulator that this process loads would be one
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fno-gnu-unique", "-shared", "-I", str(SOURCES)]

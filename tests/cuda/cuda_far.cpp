@@ -1,5 +1,5 @@
 // The last of 2^31 - 1 sequences, alone: its blocks are run, and its arrays lie where they would lie if all were
-// there, far beyond what 32 bits can index. test_cuda_far.py compares with the same numbers as the only sequence.
+// there, far beyond what 32 bits can index. test_far.py compares with the same numbers as the only sequence.
 #define SMALL
 #include "cuda/attention/launch.cu"
 #include "cuda/attention/launch_wgmma.cu"

@@ -11,7 +11,7 @@ from minillm.kernels import select as registry
 sim = registry.cuda("cudasim")
 if sim is None:
     pytest.skip("minillm._cpp.cudasim is not built", allow_module_level=True)
-FIXTURE = Path(__file__).parent / "fixtures" / "gpu_instructions.npz"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "gpu_instructions.npz"
 
 
 INSTRUCTIONS = sim.INSTRUCTIONS + sim.HOPPER_INSTRUCTIONS

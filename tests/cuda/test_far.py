@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parent / "csrc"
+SOURCES = HERE.parents[1] / "csrc"
 MOST = 2 ** 31 - 1                                  # heads on grid.x
 
 if not shutil.which("g++") or not SOURCES.exists():

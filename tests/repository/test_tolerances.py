@@ -51,7 +51,7 @@ def test_this_fails():
 def test_a_failure_on_four_megabytes_is_quick_where_ci_is_set(tmp_path):
     """As bytes compared by ==, pytest would need minutes to spell out the difference."""
     (tmp_path / "test_failing.py").write_text(FAILING)
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=20", "test_failing.py"], cwd=tmp_path,
                          env=os.environ | {"CI": "true", "PYTHONPATH": paths}, capture_output=True, text=True)
     assert run.returncode == 1, run.stdout + run.stderr

@@ -154,7 +154,7 @@ def test_bits_do_not_depend_on_threads(op, dtype, threads):
 
 def test_many_threads_may_call_at_once():
     """Kernels release the GIL, and share the pool of memory: four Python threads get what one gets. Under the thread
-    sanitizer (tests/sanitize.sh thread) this is the test that would show a race."""
+    sanitizer (tests/rebuilt.sh thread) this is the test that would show a race."""
     calls = [(op, sample(op, "float32", Dims(2, 96, 96, 3, 333))) for op in COMPILED]
     want = [outputs(op, "cpu", args) for op, args in calls]
 
