@@ -1,4 +1,5 @@
-"""Which compiled modules are used: those beside the package, an installed minillm's of the same version, or none; and who says so."""
+"""Which compiled modules are used: those beside the package, an installed minillm's of the same version, or none;
+and who says so."""
 import json
 import os
 import shutil
@@ -61,7 +62,7 @@ def test_modules_for_a_better_cpu_are_passed_over(monkeypatch):
     assert load.load() is None and load.status()["avx2"].startswith("not built: pip install")
 
 
-@pytest.mark.parametrize("name, line", [("cuda", "MINILLM_CUDA=1 pip install"), ("cudasim", "MINILLM_BUILD=all pip install"),
-                                        ("text", "pip install")])
+@pytest.mark.parametrize("name, line", [("cuda", "MINILLM_CUDA=1 pip install"),
+                                        ("cudasim", "MINILLM_BUILD=all pip install"), ("text", "pip install")])
 def test_what_is_missing_has_a_line_that_builds_it(name, line):
     assert load.how(name).startswith(line)
