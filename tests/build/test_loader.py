@@ -33,7 +33,8 @@ def run(checkout, *arguments, installed=None):
 @pytest.mark.skipif(select._cpp is None, reason="no kernels are built")
 def test_an_unbuilt_checkout_uses_what_is_installed(checkout):
     done = run(checkout, "minillm", "info", installed=ROOT)
-    assert f"(nothing is built in this checkout: those of {HERE})" in done.stdout and "in use" in done.stdout, done.stderr
+    said = done.stdout
+    assert f"(nothing is built in this checkout: those of {HERE})" in said and "in use" in said, done.stderr
 
 
 def test_another_version_is_not_used_and_benchmarks_refuse(checkout):
