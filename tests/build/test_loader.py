@@ -1,4 +1,5 @@
-"""Which compiled modules are used: those beside the package, an installed minillm's of the same version, or none; and who says so."""
+"""Which compiled modules are used: those beside the package, an installed minillm's of the same version, or none;
+and who says so."""
 import json
 import os
 import shutil
@@ -32,7 +33,8 @@ def run(checkout, *arguments, installed=None):
 @pytest.mark.skipif(select._cpp is None, reason="no kernels are built")
 def test_an_unbuilt_checkout_uses_what_is_installed(checkout):
     done = run(checkout, "minillm", "info", installed=ROOT)
-    assert f"(nothing is built in this checkout: those of {HERE})" in done.stdout and "in use" in done.stdout, done.stderr
+    said = done.stdout
+    assert f"(nothing is built in this checkout: those of {HERE})" in said and "in use" in said, done.stderr
 
 
 def test_another_version_is_not_used_and_benchmarks_refuse(checkout):
@@ -61,7 +63,7 @@ def test_modules_for_a_better_cpu_are_passed_over(monkeypatch):
     assert load.load() is None and load.status()["avx2"].startswith("not built: pip install")
 
 
-@pytest.mark.parametrize("name, line", [("cuda", "MINILLM_CUDA=1 pip install"), ("cudasim", "MINILLM_BUILD=all pip install"),
-                                        ("text", "pip install")])
+@pytest.mark.parametrize("name, line", [("cuda", "MINILLM_CUDA=1 pip install"),
+                                        ("cudasim", "MINILLM_BUILD=all pip install"), ("text", "pip install")])
 def test_what_is_missing_has_a_line_that_builds_it(name, line):
     assert load.how(name).startswith(line)

@@ -209,7 +209,8 @@ def test_the_readmes_client_gets_a_text(home, monkeypatch, capsys):
     block = re.search(r"^    from openai(?:.*\n)+?(?=\n)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)[0]
     monkeypatch.chdir(home)
     with served("minillm", "serve", "runs/mine", "--port", "0") as address:
-        exec(textwrap.dedent(block).replace("http://127.0.0.1:8000", address.rstrip("/")), {})
+        exec(textwrap.dedent(block).replace("http://127.0.0.1:8000", address.rstrip("/")).replace("max_tokens=100",
+                                                                                                  "max_tokens=20"), {})
     assert capsys.readouterr().out
 
 
