@@ -12,14 +12,14 @@ case $isa in scalar | avx2 | avx512 | amx) ;; *) echo "sanitize: $isa: expected 
 cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md "$copy"
+cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md LICENSE "$copy"
 cd "$copy"
 find minillm -name '*.so' -delete
-MINILLM_CUDA=0 MINILLM_SANITIZE=$kind MINILLM_BUILD=$isa,data "$python" setup.py -q build_ext --inplace
 case $kind in
-    address) library=libasan.so; options="detect_leaks=0:detect_stack_use_after_return=0" ;;   # Python itself leaks
-    thread) library=libtsan.so; options="halt_on_error=1:ignore_noninstrumented_modules=1"; export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ;;
+    address) flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined"; library=libasan.so; options="detect_leaks=0:detect_stack_use_after_return=0" ;;   # Python itself leaks
+    thread) flags=-fsanitize=thread; library=libtsan.so; options="halt_on_error=1:ignore_noninstrumented_modules=1"; export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ;;
 esac
+CXXFLAGS="$flags -O1 -g" MINILLM_CUDA=0 MINILLM_BUILD=$isa,data "$python" setup.py -q build_ext --inplace
 echo "sanitize: $kind, $isa"
 tests=(-k "cpu or kernel or gemm or bf16 or cpp or core" tests/test_ops.py tests/test_bad_inputs.py tests/test_kernels.py
        tests/test_gemm.py tests/test_bf16.py tests/test_minhash.py)
