@@ -148,9 +148,8 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
 void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t R = d.n.R, T = d.n.T, C = d.n.C, V = d.n.V;
     int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = R * count;
-    bool many = C * C * int64_t(d.blocks.size()) + C * V > 1 << 18;
     Team team;
-#pragma omp parallel if (many)
+#pragma omp parallel if (C * C * int64_t(d.blocks.size()) + C * V > 1 << 18)
     {
         KeptApart apart(team);
         attention::ForwardHead<float> head(T, longest, d.n.HS);

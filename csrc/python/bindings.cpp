@@ -4,7 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cpu/memory/arena.h"
+#include "cpu/memory/lent_pages.h"
 #include "register.h"
 
 namespace py = pybind11;
@@ -191,6 +191,11 @@ std::vector<std::pair<string, int64_t>>& constants() {
     return all;
 }
 
+std::vector<void (*)(_object*)>& extras() {
+    static std::vector<void (*)(_object*)> all;
+    return all;
+}
+
 namespace {
 
 // A function as Python calls it: its parameters' names and defaults come from its signature.
@@ -249,6 +254,36 @@ void add_functions(_object* module) {
         }, callable.documentation().c_str());
     }
     for (const auto& [name, value] : constants()) m.attr(name.c_str()) = value;
+    for (auto add : extras()) add(module);
+}
+
+_object* new_module(const char* name, const char* documentation) {
+    static py::module_::module_def definition;
+    py::detail::get_internals();
+    try {
+        auto m = py::module_::create_extension_module(name, documentation, &definition);
+        add_functions(m.ptr());
+        return m.release().ptr();
+    }
+    PYBIND11_CATCH_INIT_EXCEPTIONS
+    return nullptr;
+}
+
+void add_lent_buffer(_object* module) {
+    auto lend = [](const py::object& buffer) {
+        auto a = argument<Array>(borrowed(buffer), "buffer");
+        check_contiguous("buffer", a);
+        if (!a.writeable) fail("buffer must be writeable");
+        return std::make_unique<LentPages>(a.data, a.size() * a.itemsize);
+    };
+    auto expect = [](LentPages& pages, int64_t begin, int64_t end) {
+        if (begin < 0 || begin > end || end > pages.bytes()) fail("expect: from and to must lie in the buffer, in order");
+        pages.expect(begin, end);
+    };
+    py::class_<LentPages>(py::handle(module), "LentBuffer", py::module_local())
+        .def(py::init(lend), py::arg("buffer"), py::keep_alive<1, 2>())
+        .def("clear", &LentPages::clear)
+        .def("expect", expect, py::arg("begin"), py::arg("end"));
 }
 
 }  // namespace minillm

@@ -18,6 +18,7 @@ struct Function {
 
 std::vector<Function>& functions();                        // all that are registered
 std::vector<std::pair<string, int64_t>>& constants();
+std::vector<void (*)(_object* module)>& extras();          // what else a module holds, such as a class
 
 struct Register {
     template <class R, class... A>
@@ -29,6 +30,7 @@ struct Register {
                                }});
     }
     Register(const string& name, int64_t constant) { constants().push_back({name, constant}); }
+    explicit Register(void (*add)(_object* module)) { extras().push_back(add); }
 
 private:
     template <class R, class... A, size_t... I>
@@ -39,5 +41,7 @@ private:
 };
 
 void add_functions(_object* module);                       // to a Python module: all that are registered
+_object* new_module(const char* name, const char* documentation);          // for PyInit_name: a module with all of that
+void add_lent_buffer(_object* module);                     // the class LentBuffer (cpu/memory/lent_pages.h)
 
 }  // namespace minillm

@@ -256,9 +256,8 @@ void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T*
     if (M == 0 || N == 0) return;
     Element* packed_a =
         scratch_a.at_least(std::min(ceil_div(M, R) * R, ROWS_OF_A) * Engine::elements(std::min(K, PART)));
-    bool many = M * N * K > 1 << 17;
     Team team;
-#pragma omp parallel if (many)
+#pragma omp parallel if (M * N * K > 1 << 17)
     {
         KeptApart apart(team);
         int64_t threads = omp_get_num_threads();

@@ -14,6 +14,10 @@ struct bf16 {
 };
 
 typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));      // WIDTH<float> of them
+template <>
+struct VecOf<bf16> {
+    typedef Halves type;
+};
 typedef Vec<uint32_t> Bits;
 typedef uint32_t Pair;                                                       // two bfloat16, neighbours in k of a matmul
 

@@ -10,13 +10,9 @@
 
 namespace minillm {
 template <>
-string dtype_of<attention::Bfloat16>() {
-    return "bfloat16";  // ml_dtypes'
-}
+inline const string DTYPE<attention::Bfloat16> = "bfloat16";  // ml_dtypes'
 template <>
-string dtype_of<attention::Float16>() {
-    return "float16";
-}
+inline const string DTYPE<attention::Float16> = "float16";
 
 namespace attention {
 namespace {
