@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
   python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
   python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
-  python -m benchmarks --readme                     the newest results into README.md"""
+  python -m benchmarks --readme                     the newest results into the tables of both READMEs"""
 
 
 def parser():
@@ -21,9 +21,10 @@ def parser():
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
     add("names", nargs="*", metavar="op",
-        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative or serve (default: "
-        "every op)")
-    add("--all", action="store_true", help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
+        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative or serve "
+        "(default: every op)")
+    add("--all", action="store_true",
+        help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
     add("--quick", action="store_true", help="with --all: small sizes, no torch.compile, one seed: minutes, to try it")
     add("--minutes", type=float, metavar="N", help="begin no further part after so long; what is done is kept")
     add("--json", action="store_true", help="write the results as JSON")
@@ -34,11 +35,13 @@ def parser():
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="for everybody (default: %(default)s)")
     add("--repeat", type=int, metavar="N", help="rounds, at least 5 (default: 5 to 7, by the time they take)")
     add("--ladder", action="store_true", help="also time the teaching variants")
-    add("--readme", nargs="?", const="", metavar="FILE", help="run nothing, put a results file into README.md")
+    add("--readme", nargs="?", const="", metavar="FILE",
+        help="run nothing, put a results file into the READMEs' tables")
     group = parser.add_argument_group("step and decode")
     group.add_argument("--size", default="124M", metavar="124M|tiny", help="the model (default: 124M)")
     group.add_argument("--batch", type=int, default=4, metavar="B", help="sequences in a step (default: 4)")
-    group.add_argument("--tokens", type=int, metavar="T", help="tokens a sequence (default: 64 in step, 128 before decode)")
+    group.add_argument("--tokens", type=int, metavar="T",
+                       help="tokens a sequence (default: 64 in step, 128 before decode)")
     group.add_argument("--compile", action="store_true", help="torch.compile, too (slow; skipped without a compiler)")
     group.add_argument("--only", metavar="NAMES", help="candidates, separated by commas; the first is the measure")
     group = parser.add_argument_group("demo and attention_lengths")
@@ -46,8 +49,8 @@ def parser():
     group.add_argument("--steps", type=int, default=2000, metavar="N", help="of the demo's training (default: 2000)")
     group.add_argument("--lengths", metavar="T,T,...", help="of attention_lengths (default: 512,1024,2048,4096,8192)")
     group = parser.add_argument_group("speculative")
-    group.add_argument("--target", metavar="DIR", help="the model that writes, as `minillm distill` leaves it")
-    group.add_argument("--draft", metavar="DIR", help="the model that guesses ahead")
+    group.add_argument("--target", metavar="DIR", help="the target model, as `minillm distill` leaves it")
+    group.add_argument("--draft", metavar="DIR", help="the draft model")
     return parser
 
 

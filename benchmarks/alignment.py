@@ -1,7 +1,8 @@
-"""Which settings for the DPO of `quickstart --full`? Chosen on one half of the held-out prompts, told on the other.
+"""Hyperparameters of the DPO in `quickstart --full`: chosen on one half of the held-out prompts, reported on the other.
 
-From the pretrained model of a story that is there: fine-tune, then DPO with each setting, each measured on the development
-half (minillm/data/instructions.py). The best by `score` is measured once on the test half, beside the fine-tuned model.
+From the pretrained model of a story that is there: fine-tune, then DPO with each setting, each measured on the
+development half (minillm/data/sources/instructions.py). The best by `score` is measured once on the test half, beside
+the fine-tuned model.
 
     python -m benchmarks.alignment runs/full --out benchmarks/results/DATE-alignment.json
 """
@@ -13,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from minillm import GPT, Tokenizer
-from minillm.recipes import story as full
 from minillm.data.shards.format import open_shards
+from minillm.recipes import story
 from minillm.storage.atomic import write_json
 
 from . import machine
@@ -24,38 +25,39 @@ SHOWN = ("followed", "ends well", "bpb stories", "refused harmful", "refused har
 
 
 def score(found):
-    """The mean of what should all be one: requests followed, good ends, harm declined, its twins told; less the bits per byte
-    of stories, which say what it cost."""
+    """The mean of what should all be one: requests followed, good ends, harm declined, its twins told; less the bits
+    per byte of stories, which say what it cost."""
     shares = found["followed"], found["ends well"], found["refused harmful"], 1 - found["refused harmless"]
     return statistics.mean(shares) - found["bpb stories"]
 
 
-def figures(story, folder, model, tokenizer):
+def figures(run, folder, model, tokenizer):
     """What the report shows of a stage, and refusals of unseen words."""
-    story.answers = []
-    found = full.measured(story, folder, folder, model, tokenizer)
+    run.answers = []
+    found = story.measured(run, folder, folder, model, tokenizer)
     return {**{name: found[name] for name in SHOWN if name in found}, "score": score(found),
             **{f"refused {row['category']}": row["refused"]["value"] for row in found["safety"]["outside"]}}
 
 
 def choose(run, out, minutes, speed, settings):
     """{"development": a row for each setting, "chosen", "test": before and after}."""
-    halves = {half: full.Story(out, minutes, 0, "auto", print, half) for half in ("development", "test")}
+    halves = {half: story.StoryRun(out, minutes, 0, "auto", print, half) for half in ("development", "test")}
     tokenizer = Tokenizer.from_pretrained(run / "pretrain")
-    held_out = full.held_out_texts(tokenizer, open_shards(run / "data"))
-    for story in halves.values():
-        story.held_out = held_out
+    held_out = story.held_out_texts(tokenizer, open_shards(run / "data"))
+    for half in halves.values():
+        half.held_out = held_out
     pretrained = GPT.from_pretrained(run / "pretrain", halves["test"].ops)
     rows, models, development = [], [], halves["development"]
-    _, tokenizer = full.fine_tune(development, pretrained, tokenizer, speed)
+    _, tokenizer = story.fine_tune(development, pretrained, tokenizer, speed)
 
     def tuned():                                             # afresh: training changes a model in place
         return GPT.from_pretrained(out / "sft", development.ops)
 
     for beta, lr, nll_weight in settings:
-        config = replace(full.DPO, lr=lr, min_lr=lr / 10)
-        models.append(full.prefer(development, tuned(), tokenizer, speed, config, beta, nll_weight))
-        rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight} | figures(development, "dpo", models[-1], tokenizer))
+        config = replace(story.DPO, lr=lr, min_lr=lr / 10)
+        models.append(story.prefer(development, tuned(), tokenizer, speed, config, beta, nll_weight))
+        rows.append({"beta": beta, "lr": lr, "nll_weight": nll_weight}
+                    | figures(development, "dpo", models[-1], tokenizer))
         print(rows[-1], flush=True)
     best = max(range(len(rows)), key=lambda i: rows[i]["score"])
     return {"development": rows, "chosen": settings[best],

@@ -1,18 +1,17 @@
-"""What attention costs as sequences grow: time, which is quadratic in T, and memory, which must not be.
+"""Attention at growing sequence lengths: time, which is quadratic in T, and memory, which must not be.
 
-Forward and backward of one causal attention, minillm against PyTorch's scaled_dot_product_attention, each length in fresh
-processes: what counts is by how much the peak of the process grows from before the inputs are made. The T x T scores of one
-head alone would be 268 MB at T = 8192.
+Forward and backward of one causal attention, minillm against PyTorch's scaled_dot_product_attention, each length in
+fresh processes: what counts is by how much the peak of the process grows from before the inputs are made. The T x T
+scores of one head alone would be 268 MB at T = 8192.
 """
 import time
-from pathlib import Path
 
 import numpy as np
 
 from minillm.kernels.select import OPS, Dims
 
 from .step import entrant, row
-from .workers import peak_rss, race
+from .workers import memory_status, peak_rss, race
 
 LENGTHS, C, NH = (512, 1024, 2048, 4096, 8192), 256, 4
 
@@ -61,16 +60,17 @@ def same_sums(candidate, values, first):
 
 
 def attend(job):
-    """() -> [MB by which the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward (in a worker)."""
+    """In a worker: () -> [MB that the peak of this process grew, sum |out|, sum |dqkv|] of one forward and backward."""
     function = {"minillm": minillm_side, "torch": torch_side}[job["side"]](job["threads"])
     function(*inputs(64))                                # code and threads are in memory
     time.sleep(0.1)
-    before = resident()
+    before = memory_status("VmRSS")
     qkv, dout = inputs(job["T"])
 
     def run():
         out, dqkv = function(qkv, dout)
-        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")), float(abs(dqkv).sum(dtype="float64"))]
+        return [(peak_rss() - before) / 1e6, float(abs(out).sum(dtype="float64")),
+                float(abs(dqkv).sum(dtype="float64"))]
 
     return run
 
@@ -79,15 +79,6 @@ def inputs(T):
     """qkv (1, T, 3C), dout (1, T, C)."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((1, T, 3 * C), "float32"), rng.standard_normal((1, T, C), "float32")
-
-
-def resident():
-    """Bytes in memory now; 0 where /proc is missing."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)
 
 
 def minillm_side(threads):
@@ -103,13 +94,11 @@ def minillm_side(threads):
 
 def torch_side(threads):
     import torch
-
-    from .oracle_torch import attention
     torch.set_num_threads(threads)
 
     def run(qkv, dout):
         x = torch.from_numpy(qkv).requires_grad_()
-        out = attention(x, NH)
+        out = OPS["attention"].torch(torch, x, NH)
         (dqkv,) = torch.autograd.grad(out, x, torch.from_numpy(dout))
         return out.detach().numpy(), dqkv.numpy()
 

@@ -1,9 +1,10 @@
-"""Generation, one token at a time: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
+"""Autoregressive decoding: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
 
-A token reads every weight once, and the keys and values of its context. So its floor is the time that a plain read of
-as many bytes takes, and that read takes turns with the candidates. Three races: steps of one sequence; ours of eight
-sequences at once, for which the same pass over the weights serves all; and a prompt, read at once, whose floor is
-arithmetic. All start from the same random weights, and their logits must agree before anything is timed.
+Decoding is memory-bandwidth bound: a token reads every weight once, and the KV cache of its context. So its floor is
+the time that a plain read of as many bytes takes, and that read takes turns with the candidates. Three races: steps of
+one sequence; ours of eight sequences batched, for which one pass over the weights serves all; and the prefill of a
+prompt, which is compute bound. All start from the same random weights, and their logits must agree before anything is
+timed.
 """
 import numpy as np
 

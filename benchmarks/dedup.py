@@ -1,17 +1,17 @@
 """Near-duplicates: minillm, rensa and datasketch on the same documents, one process a measurement.
 
-The task: of 4,000 pieces of the standard library and copies of some with more or fewer words changed, flag those that share
-a band of 128 permutations, 16 bands of 8 rows, over shingles of 5 words, with another one. Everybody gets the same set of
-shingles of each document. `text` is from the documents themselves; for the others that includes making the shingles, in
-Python, as their users do. `shingles` gives them theirs, made before the clock starts (for rensa also as numbers, hashed
-before); minillm then still begins with the text, so this is the harder comparison. rensa's "rho" samples shingles and is
-listed for what it is. With one thread CPU time counts, else time on the wall.
+The task: of 4,000 pieces of the standard library and copies of some with more or fewer words changed, flag those that
+share a band of 128 permutations, 16 bands of 8 rows, over shingles of 5 words, with another one. Everybody gets the
+same set of shingles of each document. `text` is from the documents themselves; for the others that includes making the
+shingles, in Python, as their users do. `shingles` gives them theirs, made before the clock starts (for rensa also as
+numbers, hashed before); minillm then still begins with the text, so this is the harder comparison. rensa's "rho"
+samples shingles and is listed for what it is. With one thread CPU time counts, else time on the wall.
 
-Truth is brute force: a document is a duplicate if its exact Jaccard similarity with any other is at least 0.8. Recall and
-precision of the flags are printed beside the speed; a candidate whose recall is not near the theory is wrong.
+Truth is brute force: a document is a duplicate if its exact Jaccard similarity with any other is at least 0.8. Recall
+and precision of the flags are printed beside the speed; a candidate whose recall is not near the theory is wrong.
 
-Last, the command itself, files to files, on generated text: `MINILLM_BENCH_DEDUP_MB` megabytes (default 50), its CPU time
-with one thread and its peak memory.
+Last, the command itself, files to files, on generated text: `MINILLM_BENCH_DEDUP_MB` megabytes (default 50), its CPU
+time with one thread and its peak memory.
 """
 import json
 import os
@@ -29,6 +29,7 @@ import numpy as np
 from minillm.data.dedup import minhash
 from minillm.data.dedup.minhash import WORD, Lsh, fold
 
+from .measure import report_row
 from .tokenizer import standard_library
 from .workers import environment, peak_rss
 
@@ -50,7 +51,8 @@ def rows(options, peaks, progress=None):
                 progress(number, 3, f"{threads} threads")
             answers = measure(threads, folder, chosen(options.only, threads), options.repeat or ROUNDS)
             wrong |= {name: answer for name, answer in answers.items() if isinstance(answer, list)}
-            wrong |= {name: [f"recall {answer['recall']:.3f}, the theory says {curve:.3f}"] for name, answer in answers.items()
+            wrong |= {name: [f"recall {answer['recall']:.3f}, the theory says {curve:.3f}"]
+                      for name, answer in answers.items()
                       if name not in wrong and "rho" not in name and abs(answer["recall"] - curve) > 0.02}
             found += lines(threads, {name: answer for name, answer in answers.items() if name not in wrong})
         found.append(whole_command(Path(folder)))
@@ -67,9 +69,10 @@ def chosen(only, threads):
 # ---- the parent's side
 
 def write_inputs(folder):
-    """documents.json, truth.npy (documents,) bool; returns the recall that the S-curve predicts for one partner each."""
+    """documents.json, truth.npy (documents,) bool; returns the recall by the S-curve for one partner each."""
     rng = random.Random(0)
-    pieces = [text[start:start + CHARACTERS] for text in standard_library() for start in range(0, len(text), CHARACTERS)]
+    pieces = [text[start:start + CHARACTERS] for text in standard_library()
+              for start in range(0, len(text), CHARACTERS)]
     documents = rng.sample([piece for piece in pieces if len(WORD.findall(piece.lower())) > 50], DOCUMENTS)
     documents += [changed(rng, text) for text in rng.sample(documents, COPIES)]
     rng.shuffle(documents)
@@ -130,18 +133,17 @@ def run_alone(arguments, threads):
 def lines(threads, answers):
     """Rows of one table; x_minillm: minillm's time, always from the text, over the candidate's."""
     ours = statistics.median(answers["minillm"]["seconds"]["text"]) if "minillm" in answers else None
-    return [row("dedup", f"{DOCUMENTS + COPIES} documents, {threads} thread{'s' * (threads > 1)}", direction, name, seconds,
-                answer, ours) for name, answer in answers.items() for direction, seconds in answer["seconds"].items()]
+    dims = f"{DOCUMENTS + COPIES} documents, {threads} thread{'s' * (threads > 1)}"
+    return [row("dedup", dims, direction, name, seconds, answer, ours)
+            for name, answer in answers.items() for direction, seconds in answer["seconds"].items()]
 
 
 def row(op, dims, direction, name, seconds, answer, ours):
     median = statistics.median(seconds)
-    return {"op": op, "dims": dims, "direction": direction, "candidate": name, "dtype": "flags", "median_ms": 1e3 * median,
-            "low_ms": 1e3 * min(seconds), "high_ms": 1e3 * max(seconds), "samples": len(seconds),
-            "mbs": answer["bytes"] / median / 1e6, "documents_per_second": answer["documents"] / median,
-            "recall": answer.get("recall"), "precision": answer.get("precision"), "gflops": None, "gbs": None,
-            "peak_percent": None, "bound": None, "peak_rss_mb": answer["peak_rss"] / 1e6,
-            "x_minillm": (ours or median) / median}
+    return report_row(op, dims, direction, name, "flags", seconds, mbs=answer["bytes"] / median / 1e6,
+                      documents_per_second=answer["documents"] / median, recall=answer.get("recall"),
+                      precision=answer.get("precision"), peak_rss_mb=answer["peak_rss"] / 1e6,
+                      x_minillm=(ours or median) / median)
 
 
 def whole_command(folder):
@@ -164,7 +166,8 @@ def whole_command(folder):
     answer = run_alone(["command", "1", str(folder)], 1)
     if "error" in answer:
         raise ValueError(answer["error"])
-    return row("dedup command", f"{megabytes} MB generated, 1 thread", "files", "minillm", answer["seconds"]["files"], answer, None)
+    return row("dedup command", f"{megabytes} MB generated, 1 thread", "files", "minillm", answer["seconds"]["files"],
+               answer, None)
 
 
 # ---- the worker's side: each function imports only what it measures
@@ -192,7 +195,8 @@ def flag_rensa(prepared, method):
 
 def flag_datasketch(prepared):
     from datasketch import MinHash, MinHashLSH
-    signatures = MinHash.bulk([[shingle.encode() for shingle in shingles] for shingles in prepared], num_perm=LSH.permutations)
+    signatures = MinHash.bulk([[shingle.encode() for shingle in shingles] for shingles in prepared],
+                              num_perm=LSH.permutations)
     index = MinHashLSH(num_perm=LSH.permutations, params=(LSH.bands, LSH.rows))
     for number, signature in enumerate(signatures):
         index.insert(number, signature, check_duplication=False)
@@ -219,7 +223,8 @@ def time_flags(name, threads, folder):
 def functions(name, threads):
     """(texts -> what it takes, that -> flags)."""
     if "minillm" in name:
-        return (lambda texts: texts), lambda texts: flag_minillm(texts, threads, "scalar" if "scalar" in name else "auto")
+        isa = "scalar" if "scalar" in name else "auto"
+        return (lambda texts: texts), lambda texts: flag_minillm(texts, threads, isa)
     if name == "datasketch":
         return (lambda texts: [shingles_of(text) for text in texts]), flag_datasketch
     if name == "rensa hashed":
@@ -231,10 +236,11 @@ def functions(name, threads):
 
 
 def time_command(folder):
-    from minillm.data.dedup import dedup
+    from minillm.data.dedup.pipeline import dedup
+    from minillm.data.dedup.table import DedupOptions
     path = Path(folder) / "big.jsonl"
     started = time.process_time()
-    report = dedup.dedup([path], Path(folder) / "kept.jsonl", dedup.Options(memory=2**28, threads=1))
+    report = dedup([path], Path(folder) / "kept.jsonl", DedupOptions(memory=2**28, threads=1))
     seconds = time.process_time() - started
     return {"seconds": {"files": [seconds]}, "bytes": path.stat().st_size, "documents": report["read"]["documents"]}
 

@@ -1,8 +1,8 @@
 """The small training demo: nanoGPT's README configuration for a CPU, minillm against PyTorch eager, from equal weights.
 
-4 layers, 4 heads, 128 wide, block 64, batch 12, 2,000 steps, no dropout, one token a character, on the first 1.1 MB of the
-bundled corpus. Both sides draw the same batches and start from the same weights, and each run is a process of its own; what
-is compared is the wall time of the 2,000 steps and the validation loss at their end, over three seeds.
+4 layers, 4 heads, 128 wide, block 64, batch 12, 2,000 steps, no dropout, one token a character, on the first 1.1 MB of
+the bundled corpus. Both sides draw the same batches and start from the same weights, and each run is a process of its
+own; what is compared is the wall time of the 2,000 steps and the validation loss at their end, over three seeds.
 """
 import argparse
 import json
@@ -16,13 +16,15 @@ from importlib.util import find_spec
 import numpy as np
 
 from minillm.config import GPTConfig, TrainConfig
-from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.data.shards.loader import Loader, sequential
-from minillm.models.gpt2 import GPT, initialise
-from minillm.train.optim import AdamW, cosine_schedule
+from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.kernels.select import select
-from minillm.train.loop import evaluate, one_step, rounded_weights
+from minillm.models.gpt2 import GPT, initialise
+from minillm.train.loop import evaluate, one_step
+from minillm.train.optim import AdamW, bf16_weight_copy
+from minillm.train.schedule import cosine_schedule
 
+from .measure import report_row
 from .workers import environment
 
 CHARACTERS = 1_100_000
@@ -47,8 +49,8 @@ def rows(options, peaks, progress=None):
 
 def run_alone(name, seed, threads, steps):
     """One training run in its own process; {"seconds", "val_loss", "steps"}."""
-    command = [sys.executable, "-m", "benchmarks.demo", "--candidate", name, "--seed", str(seed), "--threads", str(threads),
-               "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.demo", "--candidate", name, "--seed", str(seed),
+               "--threads", str(threads), "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment({}, threads))
     if done.returncode:
         raise RuntimeError(f"demo: {name} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -58,12 +60,10 @@ def run_alone(name, seed, threads, steps):
 def row(name, runs, ours):
     """One line of the report."""
     seconds, losses = [r["seconds"] for r in runs], [r["val_loss"] for r in runs]
-    median = statistics.median(seconds)
-    return {"op": "demo", "dims": f"4x128 B=12 T=64 steps={runs[0]['steps']}", "direction": "train", "candidate": name,
-            "dtype": "bfloat16" if "bf16" in name else "float32", "median_ms": 1e3 * median, "low_ms": 1e3 * min(seconds),
-            "high_ms": 1e3 * max(seconds), "samples": len(seconds), "gflops": None, "gbs": None, "peak_percent": None,
-            "bound": None, "val_losses": losses, "val_loss": statistics.mean(losses),
-            "x_minillm": statistics.median(r["seconds"] for r in ours) / median}
+    return report_row("demo", f"4x128 B=12 T=64 steps={runs[0]['steps']}", "train", name,
+                      "bfloat16" if "bf16" in name else "float32", seconds, val_losses=losses,
+                      val_loss=statistics.mean(losses),
+                      x_minillm=statistics.median(r["seconds"] for r in ours) / statistics.median(seconds))
 
 
 def characters():
@@ -91,7 +91,7 @@ def minillm_side(config, settings, loader, validation, threads, backend):
     optimizer = AdamW(model.params, settings.lr, (settings.beta1, settings.beta2), settings.eps, settings.weight_decay,
                       model.ops)
     started = time.perf_counter()
-    with rounded_weights(model, optimizer):
+    with bf16_weight_copy(model, optimizer):
         for step in range(settings.steps):
             one_step(model, optimizer, loader, settings, {"step": step})
     seconds = time.perf_counter() - started
@@ -130,7 +130,7 @@ def torch_side(config, settings, loader, validation, threads, _):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="One run of the demo, as JSON; `python -m benchmarks demo` runs them all.")
+    parser = argparse.ArgumentParser(description="One run of the demo, as JSON (of all: `python -m benchmarks demo`).")
     parser.add_argument("--candidate", choices=CANDIDATES, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

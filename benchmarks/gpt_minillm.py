@@ -2,12 +2,13 @@
 import numpy as np
 
 from minillm.config import GPTConfig, TrainConfig
+from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT
-from minillm.train.optim import AdamW
+from minillm.models.packing import Batch
 from minillm.models.params import Params, gpt_shapes
 from minillm.models.quantized import quantize
-from minillm.kernels.select import select
 from minillm.train.loop import one_step
+from minillm.train.optim import AdamW
 
 
 def model_of(job):
@@ -35,14 +36,14 @@ def step(job):
 
     class Data:
         def batch(self, step, micro):
-            return tokens, targets
+            return Batch(tokens, targets)
 
     return lambda: one_step(model, optimizer, Data(), config, state)["train_loss"]
 
 
 def decode(job):
     """() -> first logits of each of the job's steps, one token a sequence each, after its context."""
-    model, tokens, steps = stored_model(job), np.array(job["tokens"]), job["steps"]
+    model, tokens, steps = quantized_model(job), np.array(job["tokens"]), job["steps"]
     cache, context = model.new_cache(len(tokens)), tokens.shape[1] - steps
     model.decode(tokens[:, :context], cache, last=True)
 
@@ -55,10 +56,10 @@ def decode(job):
 
 def prefill(job):
     """() -> first logits after the job's prompt, read at once into a new cache."""
-    model, tokens = stored_model(job), np.array(job["tokens"])
+    model, tokens = quantized_model(job), np.array(job["tokens"])
     return lambda: [model.decode(tokens, model.new_cache(len(tokens)), last=True)[0, 0, :64].tolist()]
 
 
-def stored_model(job):
+def quantized_model(job):
     """The model with its matrices in the job's dtype."""
     return quantize(model_of(job), job["dtype"])

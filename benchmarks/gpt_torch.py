@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 
 def parameters_of(job):
-    """{name: tensor} of the job's weights; matrices of linear layers are turned to (out, in)."""
+    """{name: tensor} of the job's weights; matrices of linear layers are transposed to (out, in)."""
     torch.set_num_threads(job["threads"])
     flat, start, parameters = np.fromfile(job["weights"], np.float32), 0, {}
     for name, shape in job["shapes"]:
@@ -24,7 +24,7 @@ def parameters_of(job):
 
 
 def hidden(p, config, tokens, attend, start=0):
-    """tokens (B, T) at positions start... -> the stream after ln_f (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
+    """tokens (B, T) at positions start... -> residual stream (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
     B, T = tokens.shape
     C, NH, eps = config["n_embd"], config["n_head"], config["layer_norm_epsilon"]
     x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][start:start + T]

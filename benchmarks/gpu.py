@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu --out DIR`: everything that only a GPU can tell about the CUDA attention, in ten minutes.
+"""`python -m benchmarks.gpu --out DIR`: correctness and speed of the CUDA attention on a GPU, in ten minutes.
 
 In this order, each step saved before the next begins: the device and its measured ceilings; each PTX wrapper against
 its emulated twin (recorded as DIR/gpu_instructions.npz: put it into tests/fixtures and every machine goes on checking
@@ -51,9 +51,9 @@ def sanitize():
 
 
 def one_case(module):
-    """Every rung once, forward and backward, at a size that has edges; returns the exit code."""
-    rows = [gpu_check.check_case(module, rung, gpu_check.RUNGS[rung][0], 72, 70, True)
-            for rung in gpu_check.rungs(module)]
+    """Every variant once, forward and backward, at a size that has edges; returns the exit code."""
+    rows = [gpu_check.check_case(module, variant, gpu_check.VARIANTS[variant][0], 72, 70, True)
+            for variant in gpu_check.variants(module)]
     return 0 if all(row["right"] for row in rows) else 1
 
 
@@ -61,9 +61,9 @@ def beside(module, backend, T):
     """Seconds of one forward and backward, B=1, 12 heads of 64, float32, NumPy arrays in and out: {choice: (f, b)}."""
     rng = np.random.default_rng(0)
     qkv, dout = (rng.standard_normal((1, T, width)).astype("float32") for width in (3 * 768, 768))
-    rungs = [rung for rung in gpu_check.rungs(module) if rung in gpu_check.TENSOR_CORES]
+    variants = [variant for variant in gpu_check.variants(module) if variant in gpu_check.TENSOR_CORES]
     found = {}
-    for choice in ("numpy", "cpu", backend, *(f"{backend}/{rung}" for rung in rungs)):
+    for choice in ("numpy", "cpu", backend, *(f"{backend}/{variant}" for variant in variants)):
         if choice not in registry.choices("attention"):
             continue
         ops = registry.select({"attention": choice})
@@ -141,7 +141,7 @@ def save(document, folder):
         json.dump(document, file, indent=1)
 
 
-def run(module, sim, folder, emulate, say, clock=time.monotonic):
+def run_all_steps(module, sim, folder, emulate, say, clock=time.monotonic):
     """All steps; returns the document, saved after each."""
     deadline = clock() + 60 * MINUTES
     document = {"emulated": emulate, "device": {} if emulate else gpu_time.device()}
@@ -179,7 +179,7 @@ def main(argv=None):
         return one_case(module)
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    document = run(module, sim, folder, options.emulate, lambda line: print(line, flush=True))
+    document = run_all_steps(module, sim, folder, options.emulate, lambda line: print(line, flush=True))
     wrong = faults(document)
     print("\n".join(wrong) or f"all right; results in {folder}")
     return 1 if wrong else 0

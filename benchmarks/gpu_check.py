@@ -1,8 +1,8 @@
-"""Is the CUDA attention right on this GPU? Instructions against their emulated twins, results against float64.
+"""Correctness of the CUDA attention on this GPU: instructions against their emulated twins, results against float64.
 
 `python -m benchmarks.gpu` runs this before it times anything. The emulator proves kernels against our own model of the
 GPU's instructions; `conformance` proves the model. What the GPU answered is kept as a small file, so that machines
-without a GPU go on checking the emulator against it (tests/test_gpu_bench.py).
+without a GPU go on checking the emulator against it (tests/benchmarks/test_gpu.py).
 """
 import math
 from itertools import product
@@ -12,15 +12,15 @@ import numpy as np
 ROUNDS = 64                                     # random inputs of each instruction that are compared
 RECORDED = 8                                    # of which so many are kept in the fixture
 LIMITS = {"float32": 1e-5, "float64": 1e-13, "float16": 1e-3, "bfloat16": 8e-3}    # of a tensor's norm
-RUNGS = {"1_naive": ("float32", "float64"), "2_flash": ("float32", "float64"), "3_mma": ("float32", "float16"),
+VARIANTS = {"1_naive": ("float32", "float64"), "2_flash": ("float32", "float64"), "3_mma": ("float32", "float16"),
          "4_wgmma": ("float32", "float16")}
 TENSOR_CORES = ("3_mma", "4_wgmma")             # float32 arrays are rounded to bfloat16
 HOPPER_ROUNDS = 8                               # each has 8,192 results
 
 
-def rungs(module):
+def variants(module):
     """Those that this GPU can run."""
-    return [rung for rung in RUNGS if rung != "4_wgmma" or module.capability() == 90]
+    return [variant for variant in VARIANTS if variant != "4_wgmma" or module.capability() == 90]
 
 
 # ---- instructions -------------------------------------------------------------------------------------------------
@@ -102,42 +102,42 @@ def distance(got, want):
     return float(error) if np.isfinite(error) else math.inf
 
 
-def cases(small, rungs=RUNGS):
-    """(rung, dtype, HS, T, causal): everything on a GPU, a sample on the emulator."""
+def cases(small, variants=VARIANTS):
+    """(variant, dtype, HS, T, causal): everything on a GPU, a sample on the emulator."""
     sizes, lengths = ((32, 64, 80), (1, 37)) if small else ((32, 64, 80, 100, 128, 256), (1, 17, 64, 200, 1000, 2049))
-    return [(rung, dtype, HS, T, causal) for rung in rungs
-            for dtype, HS, T, causal in product(RUNGS[rung], sizes, lengths, (True, False))]
+    return [(variant, dtype, HS, T, causal) for variant in variants
+            for dtype, HS, T, causal in product(VARIANTS[variant], sizes, lengths, (True, False))]
 
 
-def check_case(module, rung, dtype, HS, T, causal):
-    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows; three runs give equal bits."""
+def check_case(module, variant, dtype, HS, T, causal):
+    """One row of the matrix. Fresh device arrays hold NaN, so what no kernel wrote shows; three runs: equal bits."""
     rng = np.random.default_rng(HS + T)
     B, NH = (1, 2) if T > 500 else (2, 3)
     qkv, dout = (rng.standard_normal(shape).astype(dtype) for shape in ((B, T, 3 * NH * HS), (B, T, NH * HS)))
     precision = dtype
-    if rung in TENSOR_CORES and dtype == "float32":         # what it computes with; compare on numbers that it can hold
+    if variant in TENSOR_CORES and dtype == "float32":      # compare on numbers that its bf16 operands can hold
         qkv, dout = ((x.view("uint32") & 0xffff0000).view("float32") for x in (qkv, dout))
         precision = "bfloat16"
-    forward, backward = (getattr(module, f"attention_{way}_{rung}") for way in ("forward", "backward"))
+    forward, backward = (getattr(module, f"attention_{way}_{variant}") for way in ("forward", "backward"))
     runs = []
     for _ in range(3):
         out, cache = forward(qkv, NH, causal)
         runs.append((out, backward(dout, cache)))
     errors = [distance(got, want) for got, want in zip(runs[0], reference(qkv, dout, NH, causal))]
     equal = all(a.tobytes() == b.tobytes() for run in runs[1:] for a, b in zip(run, runs[0]))
-    return {"rung": rung, "dtype": dtype, "HS": HS, "T": T, "causal": causal, "out": errors[0], "dqkv": errors[1],
+    return {"variant": variant, "dtype": dtype, "HS": HS, "T": T, "causal": causal, "out": errors[0], "dqkv": errors[1],
             "equal_bits": equal, "right": equal and gradient_is_fine(errors, precision, T)}
 
 
 def gradient_is_fine(errors, precision, T):
-    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides, within the limit."""
+    """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides."""
     return errors[0] < LIMITS[precision] and errors[1] < LIMITS[precision] * (3 if T == 1 else 1)
 
 
 def correctness(module, small=False, progress=None):
-    """Rows of the matrix rungs x dtypes x HS x T x causal."""
+    """Rows of the matrix variants x dtypes x HS x T x causal."""
     rows = []
-    todo = cases(small, rungs(module))
+    todo = cases(small, variants(module))
     for done, case in enumerate(todo):
         rows.append(check_case(module, *case))
         if progress:

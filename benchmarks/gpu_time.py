@@ -1,4 +1,4 @@
-"""How fast is the CUDA attention on this GPU? Ours against PyTorch's four backends, arrays on the device, bfloat16.
+"""Speed of the CUDA attention on this GPU: ours against PyTorch's four backends, arrays on the device, bfloat16.
 
 The convention of the FlashAttention papers: B * T = 16,384 tokens, NH * HS = 2,048; forward 4 * B * NH * T * T * HS
 floating-point operations, half of it where causal, backward 2.5 times that. Every candidate's result is compared before
@@ -21,18 +21,18 @@ def flops(B, NH, T, HS, causal, backward):
 
 
 def device():
-    """What the GPU is, and what it can do at most, measured: a bfloat16 product and a copy."""
+    """What the GPU is, and its measured roofline: TFLOP/s of a bfloat16 GEMM, GB/s of a copy."""
     import torch
     properties = torch.cuda.get_device_properties(0)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     source = torch.empty(2 ** 30, device="cuda", dtype=torch.uint8)
     target = torch.empty_like(source)
-    product_ms = milliseconds(torch, {"product": lambda: a @ b})["product"]
+    gemm_ms = milliseconds(torch, {"gemm": lambda: a @ b})["gemm"]
     copy_ms = milliseconds(torch, {"copy": lambda: target.copy_(source)})["copy"]
     return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}",
             "multiprocessors": properties.multi_processor_count,
             "memory_gib": round(properties.total_memory / 2 ** 30, 1), "torch": torch.__version__, "driver": driver(),
-            "bf16_tflops": round(2 * 8192 ** 3 / product_ms / 1e9, 1), "memory_gbs": round(2 * 2 ** 30 / copy_ms / 1e6)}
+            "bf16_tflops": round(2 * 8192 ** 3 / gemm_ms / 1e9, 1), "memory_gbs": round(2 * 2 ** 30 / copy_ms / 1e6)}
 
 
 def driver():
@@ -58,13 +58,13 @@ def milliseconds(torch, calls, rounds=ROUNDS):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def ours(torch, module, causal, rung):
+def ours(torch, module, causal, variant):
     """(forward, backward) on torch tensors, on torch's stream."""
     def stream():
         return torch.cuda.current_stream().cuda_stream
 
     def forward(q, k, v):
-        out, cache = module.arrays_forward(q, k, v, causal, rung, stream())
+        out, cache = module.arrays_forward(q, k, v, causal, variant, stream())
         return torch.from_dlpack(out), cache
 
     def backward(dout, cache):

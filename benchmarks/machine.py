@@ -1,9 +1,9 @@
-"""The machine: what it is, and what it can do at most, measured now.
+"""The machine's description, and its roofline measured now: peak arithmetic and memory bandwidth.
 
-Two numbers bound any kernel (the roofline; Williams et al. 2009): how many multiply-adds the cores finish in a second,
-and how many bytes come from memory. Both are measured by the best that is at hand, a big matrix product by the BLAS and
+Two numbers bound any kernel (Williams et al. 2009): FLOP/s of the cores, and bytes a second from memory; the arithmetic
+intensity of the kernel says which of them. Both are measured by the best that is at hand, a large GEMM by the BLAS and
 plain passes over arrays that no cache holds, and the report says which. A kernel whose data stays in the cache can
-pass 100% of the memory's figure.
+pass 100% of the memory bandwidth.
 """
 import os
 import platform
@@ -18,7 +18,7 @@ import numpy as np
 from minillm.kernels import select as registry
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
-PRODUCT = 2048              # n of the n x n x n product
+GEMM = 2048                 # n of the n x n x n GEMM
 STREAM = 128 * 2 ** 20      # bytes of each array in the memory passes
 SECONDS, ATTEMPTS = 0.3, 3  # the best of this long, of this many calls at least: a limit is what is possible, not usual
 
@@ -102,9 +102,9 @@ def peaks(threads, dtypes=("float32",), stream=STREAM):
 
     dtypes: names; bfloat16 needs torch and is left out without it.
     """
-    products = {dtype: best(product_candidates(dtype), 2 * PRODUCT ** 3, "gflops") for dtype in dtypes}
+    compute = {dtype: best(gemm_candidates(dtype), 2 * GEMM ** 3, "gflops") for dtype in dtypes}
     memory = best(memory_candidates(threads, stream), 1, "gbs")
-    return {"memory": memory} | {dtype: peak for dtype, peak in products.items() if peak}
+    return {"memory": memory} | {dtype: peak for dtype, peak in compute.items() if peak}
 
 
 def best(candidates, work, unit):
@@ -127,16 +127,16 @@ def quickest(call):
     return min(seconds)
 
 
-def product_candidates(dtype):
-    """{name: (call, 1)} for a square product in this dtype."""
-    a, b = np.random.default_rng(0).standard_normal((2, PRODUCT, PRODUCT), dtype="float32")
+def gemm_candidates(dtype):
+    """{name: (call, 1)} for a square GEMM in this dtype."""
+    a, b = np.random.default_rng(0).standard_normal((2, GEMM, GEMM), dtype="float32")
     found = {}
     if dtype != "bfloat16":
         a, b = a.astype(dtype), b.astype(dtype)
         out = np.empty_like(a)
         found["numpy"] = (lambda: np.matmul(a, b, out=out)), 1
         if "cpu" in registry.choices("linear"):           # ours too: some libraries leave AVX-512 unused on some CPUs
-            ours, bias = registry.select("cpu").linear_forward, np.zeros(PRODUCT, dtype)
+            ours, bias = registry.select("cpu").linear_forward, np.zeros(GEMM, dtype)
             found["minillm"] = (lambda: ours(a, b, bias)), 1
     if find_spec("torch"):
         import torch

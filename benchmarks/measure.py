@@ -5,6 +5,7 @@ always behind the same neighbour. A run is a burst of calls, one for a slow cand
 call is timed on its own. The median ignores the odd interrupted call; the quartiles show how much to believe it.
 """
 import math
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 MIN_ROUNDS, MAX_ROUNDS = 5, 7
 BUDGET = 0.3            # seconds of timed calls per candidate, at least
 PAUSE = 0.03            # seconds between candidates: OpenBLAS's threads spin for 2^26 cycles after their work
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: operands of products, sums are float32
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: GEMM operands; accumulation is float32
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,13 @@ def consume(result):
 def summary(seconds):
     low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
     return Timing(float(median), float(low), float(high), len(seconds))
+
+
+def report_row(op, dims, direction, candidate, dtype, seconds, **figures):
+    """One line of the report on what has no roofline: the median of `seconds`, the smallest and the largest."""
+    return {"op": op, "dims": dims, "direction": direction, "candidate": candidate, "dtype": dtype,
+            "median_ms": 1e3 * statistics.median(seconds), "low_ms": 1e3 * min(seconds), "high_ms": 1e3 * max(seconds),
+            "samples": len(seconds), "gflops": None, "gbs": None, "peak_percent": None, "bound": None} | figures
 
 
 def named_outs(out):

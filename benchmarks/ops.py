@@ -3,7 +3,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from minillm.kernels.select import KERNELS, OPS, Dims, choices, functions, select, traffic
+from minillm.kernels.select import choices, select
+from minillm.ops.table import OPS, REFERENCE, Dims, functions
 
 from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
 
@@ -18,13 +19,14 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
     """
     spec, rng = OPS[name], np.random.default_rng(0)
     args = spec.sample(rng, dtype, dims)
-    dout = normal(rng, output_shape(spec, args), dtype)
+    out = output(spec, args)
+    dout = normal_like(rng, out) if spec.kind == "pair" else np.empty(0)
     entrants = [ours(spec, choice, args, dout) for choice in choices_of(spec, dtype, ladder)]
     if torch and find_spec("torch"):
         from . import oracle_torch
         entrants.append(oracle_torch.candidate(spec, args, dout, threads))
     right, wrong = gate([c for c in entrants if c], expected(spec, args, dout), TOLERANCE[dtype])
-    costs = zip(spec.flops(dims), traffic(spec, args))
+    costs = zip(spec.flops(dims), spec.traffic(args, out))
     rows = []
     for direction, cost in zip(DIRECTIONS[spec.kind], costs):
         if not any(direction in c.runs for c in right):
@@ -35,12 +37,11 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
 
 
 def choices_of(spec, dtype, ladder):
-    """The registry's choices for an op that take this dtype; a composite without a kernel gets its parts by auto."""
-    dtypes = {f"{k.backend}/{k.variant}".rstrip("/"): k.dtypes for k in KERNELS if k.op == spec.name}
-    found = [choice for choice in choices(spec.name) if dtype in dtypes.get(choice, (dtype,))]
+    """An op's implementations that take this dtype; a composite without a kernel gets its parts by auto. The CUDA
+    emulator is there to test, not to time."""
+    found = [choice for choice in choices(spec.name, dtype) if not choice.startswith("cudasim")]
     if spec.composite and found == ["numpy"]:
         found.append("auto")
-    found = [choice for choice in found if not choice.startswith("cudasim")]        # an emulator: there to test, not to time
     return [choice for choice in found if ladder or "/" not in choice]
 
 
@@ -54,7 +55,7 @@ def ours(spec, choice, args, dout):
 
 
 def in_bfloat16(choice):
-    """Does this implementation multiply in bfloat16, whatever its arrays are?"""
+    """Are the matmuls of this implementation in bfloat16, whatever its arrays are?"""
     return choice.endswith(("/bf16", "amx", "mma"))
 
 
@@ -114,19 +115,19 @@ def copies(args, dtype=None):
     return {name: fresh(value) for name, value in args.items()}
 
 
-def output_shape(spec, args):
-    """The shape of an op's output, or a list of the shapes of several; empty where there is no backward to feed."""
-    if spec.kind != "pair":
-        return ()
-    out = select("numpy")._asdict()[functions(spec)[0]](*args.values())[0]
-    return [part.shape for part in out] if isinstance(out, tuple) else out.shape
+def output(spec, args):
+    """What the reference returns, without its cache: an array, a tuple of them, a number, or None from an update."""
+    if spec.kind == "update":
+        return None
+    result = REFERENCE[functions(spec)[0]](*args.values())
+    return result[0] if spec.kind == "pair" else result
 
 
-def normal(rng, shape, dtype):
-    """Normal numbers; a tuple of arrays for a list of shapes."""
-    if isinstance(shape, list):
-        return tuple(normal(rng, part, dtype) for part in shape)
-    return np.asarray(rng.standard_normal(shape), dtype)
+def normal_like(rng, out):
+    """Normal numbers in the shape and dtype of an output, a tuple of arrays for several."""
+    if isinstance(out, tuple):
+        return tuple(normal_like(rng, part) for part in out)
+    return rng.standard_normal(out.shape).astype(out.dtype)
 
 
 def row(spec, dims, dtype, direction, name, timings, cost, peaks):

@@ -1,4 +1,4 @@
-"""The floor of decoding: a plain read of as many bytes, by as many threads, which no way of computing can undercut."""
+"""The memory-bandwidth floor of decoding: a plain read of as many bytes, by as many threads."""
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 

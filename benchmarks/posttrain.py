@@ -1,8 +1,8 @@
-"""Does a reward teach? GRPO on sums (minillm/posttrain/tasks.py), from a model that was taught by a careless teacher.
+"""Gains of GRPO on sums with verifiable answers (minillm/posttrain/tasks.py), after fine-tuning on noisy labels.
 
-For each seed: a GPT of 0.1M parameters is fine-tuned on sums of which half have a random answer, so it is right about half of
-the time; then it is rewarded for right answers. Written down: mean reward of sampled answers in the first and in the
-last tenth of the steps, and of greedy answers to problems it never saw, before and after.
+For each seed: a GPT of 0.1M parameters is fine-tuned on sums of which half have a random answer, so it is right about
+half of the time; then it is rewarded for right answers. Reported: mean reward of sampled answers in the first and in
+the last tenth of the steps, and of greedy answers to held-out problems, before and after.
 
     python -m benchmarks.posttrain --out benchmarks/results/DATE-grpo.json
 """
@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 from minillm import GPT, GPTConfig, Tokenizer, TrainConfig
-from minillm.storage.atomic import atomic_write
 from minillm.data.sources.conversations import example_of
 from minillm.posttrain.grpo import GRPO_COLUMNS, RewardData, grpo_step, mean_reward, validate_reward
 from minillm.posttrain.sft import ChatData
 from minillm.posttrain.tasks import TASKS
-from minillm.train.loop import read_log, train
+from minillm.storage.atomic import atomic_write
+from minillm.train.log import read_log
+from minillm.train.loop import train
 
 from . import machine
 
@@ -32,7 +33,7 @@ REWARD = {"steps": STEPS, "lr": 5e-4, "min_lr": 5e-5, "warmup": 5, "eval_every":
 
 
 def one_seed(seed, directory):
-    """Teach carelessly, then reward; returns the figures of one seed."""
+    """Fine-tune on noisy labels, then reward; returns the figures of one seed."""
     task, tokenizer = TASKS["addition-careless"], Tokenizer.train(["0123456789+=" * 3], 257)
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), seed)
     examples = [example_of(record, tokenizer) for record in task.records(seed)]
@@ -44,9 +45,9 @@ def one_seed(seed, directory):
     train(model, data, TrainConfig(**REWARD, seed=seed), directory / "rewarded", step=grpo_step(taught),
           validate=validate_reward, columns=GRPO_COLUMNS)
     rewards = [row["reward"] for row in read_log(directory / "rewarded")]
-    return {"seed": seed, "first": statistics.mean(rewards[:STEPS // 10]), "last": statistics.mean(rewards[-STEPS // 10:]),
-            "held_out_before": before, "held_out_after": mean_reward(model, data),
-            "seconds": time.perf_counter() - started}
+    return {"seed": seed, "first": statistics.mean(rewards[:STEPS // 10]),
+            "last": statistics.mean(rewards[-STEPS // 10:]), "held_out_before": before,
+            "held_out_after": mean_reward(model, data), "seconds": time.perf_counter() - started}
 
 
 def main():

@@ -1,12 +1,16 @@
-"""What a run found: a table for the terminal, JSON for later, and the README's tables made from that JSON."""
+"""What a run found: a table for the terminal, JSON for later, and the tables of two READMEs made from that JSON.
+
+benchmarks/README.md holds every table, the README at the root the headline ratios alone.
+"""
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from minillm.storage.atomic import atomic_write, write_json
 
 RESULTS = Path(__file__).parent / "results"
-MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-TOKENIZER_MARKERS = "<!-- benchmarks tokenizer -->", "<!-- /benchmarks tokenizer -->"
+TABLES = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parent.parent / "README.md"
 BUSY = 0.3          # cores busy with something else above which the report warns
 COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
@@ -17,7 +21,8 @@ COLUMNS = {         # key of a row -> heading, format
     "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
-    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"), "peak_rss_mb": ("peak MB", "{:,.0f}"),
+    "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"),
+           "peak_rss_mb": ("peak MB", "{:,.0f}"),
     "memory_mb": ("MB more", "{:,.1f}"), "val_loss": ("loss", "{:.4f}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
@@ -81,11 +86,14 @@ def save(document, path):
 
 
 def newest():
-    """The newest file in results/, by the date inside; of one day that of --all. Raises FileNotFoundError if there is none."""
-    found = sorted(RESULTS.glob("*.json"), key=lambda path: (read(path)["date"], path.stem.endswith("-all"), path.name))
+    """The newest file in results/ that `save` wrote, by the date inside; of one day that of --all."""
+    found = []
+    for path in RESULTS.glob("*.json"):
+        with suppress(ValueError):                      # some parts have results of a form of their own
+            found.append((read(path)["date"], path.stem.endswith("-all"), path.name, path))
     if not found:
         raise FileNotFoundError("no results yet: run `python -m benchmarks --all --json` first")
-    return found[-1]
+    return max(found)[-1]
 
 
 def read(path):
@@ -97,21 +105,47 @@ def read(path):
         raise ValueError(f"{path} is not a file of benchmark results") from None
 
 
-def update_readme(readme, results):
-    """Put the tables of a results file between the markers of a README. Raises ValueError if a marker is missing."""
-    text, document = Path(readme).read_text(encoding="utf-8"), read(results)
-    tokenizer = {row["op"].split()[0] for row in document["rows"]} == {"tokenizer"}
-    markers, part = (TOKENIZER_MARKERS, tokenizer_markdown) if tokenizer else (MARKERS, markdown)
-    begin, end = (text.find(marker) for marker in markers)
-    if not 0 <= begin < end or text.count(markers[0]) != 1 or text.count(markers[1]) != 1:
-        raise ValueError(f"{readme} must hold the lines {markers[0]} and {markers[1]}, once each and in this order")
-    text = text[:begin + len(markers[0])] + "\n" + part(document) + text[end:]
-    with atomic_write(readme, encoding="utf-8") as file:
-        file.write(text)
+def update_readmes(results, tables=TABLES, front=FRONT):
+    """Put the tables of a results file between their markers. Raises ValueError if a marker is missing."""
+    document = read(results)
+    if {row["op"].split()[0] for row in document["rows"]} == {"tokenizer"}:
+        return fill(tables, "tokenizer", tokenizer_markdown(document))
+    fill(tables, "benchmarks", markdown(document))
+    if found := headlines(document):
+        fill(front, "headlines", found)
+
+
+def fill(path, name, text):
+    """Write a text between the lines <!-- name --> and <!-- /name --> of a file."""
+    old, begin, end = Path(path).read_text(encoding="utf-8"), f"<!-- {name} -->", f"<!-- /{name} -->"
+    if not (old.count(begin) == old.count(end) == 1 and old.index(begin) < old.index(end)):
+        raise ValueError(f"{path} must hold the lines {begin} and {end}, once each and in this order")
+    with atomic_write(path, encoding="utf-8") as file:
+        file.write(old[:old.index(begin) + len(begin)] + "\n" + text + old[old.index(end):])
+
+
+def headlines(document):
+    """Ours against the fastest of the others, model by model and precision by precision;
+    "" where nobody else was timed."""
+    lines = [["GPT-2", "", "minillm ms", "the fastest other", "ms", "speed-up"]]
+    rows = [row for row in document["rows"] if is_model(row) and row["op"] != "attention_lengths"]
+    for op, dims, half in dict.fromkeys((row["op"], row["dims"], "bf16" in row["candidate"]) for row in rows):
+        group = sorted((row for row in rows if (row["op"], row["dims"], "bf16" in row["candidate"]) == (op, dims,
+                                                                                                        half)),
+                       key=lambda row: row["median_ms"])
+        ours, theirs = (next((row for row in group if row["candidate"].startswith(names)
+                              and "int8" not in row["candidate"]),
+                             None) for names in ("minillm", ("torch", "transformers")))
+        if ours and theirs:
+            lines.append([f"{op}, {dims}", "bfloat16" if half else "float32", cell(ours, "median_ms"),
+                          theirs["candidate"], cell(theirs, "median_ms"),
+                          f"{theirs['median_ms'] / ours['median_ms']:.2f}x"])
+    where = f"{about(document).splitlines()[0]}, {document['date']}:\n\n"
+    return where + pipes(lines, left=2) if len(lines) > 1 else ""
 
 
 def markdown(document):
-    """The README's part: where it was measured, ops, and whole models."""
+    """Where it was measured, ops, and whole models."""
     ladders = [row for row in document["rows"] if row.get("ladder")]
     lengths = [row for row in document["rows"] if row["op"] == "attention_lengths"]
     rows = [row for row in document["rows"] if row not in ladders and row not in lengths]
@@ -134,13 +168,14 @@ def markdown(document):
 
 
 def tokenizer_markdown(document):
-    """The README's part about tokenizers: encoding, training, and the stream."""
+    """Tokenizers: encoding, training, and the stream."""
     rows = {kind: [row for row in document["rows"] if row["op"] == f"tokenizer {kind}"]
             for kind in ("encode", "train", "stream")}
     parts = ["\n".join(line + "  " for line in about(document).splitlines()[:-1]) + "\n"]
     if rows["encode"]:
         parts.append("Encoding, MB/s:\n")
-        parts.append(pivot(rows["encode"], lambda row: f"{row['dims']} {row['direction']}", lambda row: f"{row['mbs']:,.0f}"))
+        parts.append(pivot(rows["encode"], lambda row: f"{row['dims']} {row['direction']}",
+                           lambda row: f"{row['mbs']:,.0f}"))
     if rows["train"]:
         parts.append("Training on the mixed text, one thread, seconds (peak MB):\n")
         parts.append(pivot(rows["train"], lambda row: f"{int(row['dims'].split()[0]) // 1000}k tokens",
@@ -155,7 +190,8 @@ def pivot(rows, column, value):
     columns = list(dict.fromkeys(map(column, rows)))
     found = {(row["candidate"], column(row)): value(row) for row in rows}
     names = dict.fromkeys(row["candidate"] for row in rows)
-    return pipes([["", *columns]] + [[name, *(found.get((name, key), "-") for key in columns)] for name in names], left=1)
+    return pipes([["", *columns]] + [[name, *(found.get((name, key), "-") for key in columns)] for name in names],
+                 left=1)
 
 
 def op_table(rows):

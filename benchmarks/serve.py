@@ -1,7 +1,7 @@
-"""The server under load: tokens per second through HTTP with more and more clients at once, beside the library alone.
+"""Throughput of the server: tokens per second through HTTP with more and more concurrent clients, beside the library.
 
 One step of the batched decode reads every weight once for all clients, so together they should get far more than one
-gets alone, while each waits little longer. The model has random weights of the size that was asked for and a vocabulary
+gets alone, at little more latency. The model has random weights of the size that was asked for and a vocabulary
 of GPT-2's size; every client sends its own prompt and seed, and all answers must be those that they get alone.
 """
 import asyncio
@@ -11,13 +11,14 @@ import time
 from dataclasses import replace
 
 from minillm import GPT, Tokenizer
-from minillm.generation.text import TextStream
 from minillm.generation.decode import steps
 from minillm.generation.sampling import Sampling
+from minillm.generation.text import TextStream
 from minillm.serve import listen
 from minillm.serve.engine import Engine
 from minillm.tokenizer.formats import BYTE_ORDER
 
+from .measure import report_row
 from .step import sizes
 
 CLIENTS, ROUNDS, TOKENS, TEMPERATURE = (1, 2, 4, 8, 16), 5, 24, 0.7
@@ -33,7 +34,7 @@ def rows(options, peaks, progress=None):
     model, tokenizer = GPT(config, seed=0), byte_tokenizer(config.vocab_size)
     rounds, wrong, times = options.repeat or ROUNDS, [], {name: [] for name in ("library", *CLIENTS)}
     expected = [alone(model, tokenizer, i)[0] for i in range(max(CLIENTS))]
-    with running(Engine(model, tokenizer, n_rows=max(CLIENTS))) as url:
+    with running(Engine(model, tokenizer, n_slots=max(CLIENTS))) as url:
         asyncio.run(crowd(httpx, url, max(CLIENTS)))                # warm-up
         for done in range(rounds):
             times["library"].append(alone(model, tokenizer, 0)[1])
@@ -52,11 +53,9 @@ def rows(options, peaks, progress=None):
 def row(dims, name, seconds, one):
     clients = 1 if name == "library" else name
     rate, first = (n * TOKENS / statistics.median(s) for n, s in ((clients, seconds), (1, one)))
-    return {"op": "serve", "dims": dims, "direction": "generate", "dtype": "float32",
-            "candidate": "library" if name == "library" else f"{clients} client{'s' * (clients > 1)}",
-            "median_ms": 1e3 * statistics.median(seconds), "low_ms": 1e3 * min(seconds), "high_ms": 1e3 * max(seconds),
-            "samples": len(seconds), "tokens_per_second": rate, "x_minillm": rate / first,
-            "gflops": None, "gbs": None, "peak_percent": None, "bound": None}
+    candidate = "library" if name == "library" else f"{clients} client{'s' * (clients > 1)}"
+    return report_row("serve", dims, "generate", candidate, "float32", seconds, tokens_per_second=rate,
+                      x_minillm=rate / first)
 
 
 def byte_tokenizer(vocab_size):

@@ -5,7 +5,7 @@ instead of giving it back and faulting it in again. That environment alone can d
 peer that counts. Before anything is timed, three steps must give the same losses: the first checks the forward, the
 next two the backward, the clipping and the optimizer.
 
-FLOPs: 6 for each parameter and token (2 forward, 4 backward; positions are looked up, not multiplied), and attention's.
+FLOPs: 6 a parameter and token (2 forward, 4 backward; position embeddings are gathered, no GEMM), and attention's.
 """
 import tempfile
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from minillm.config import GPTConfig
+from minillm.kernels.select import OPS, Dims
 from minillm.models.gpt2 import initialise
 from minillm.models.params import gpt_shapes
-from minillm.kernels.select import OPS, Dims
-from minillm.train.loop import copy_pays
+from minillm.train.optim import copy_pays
 
 from .machine import meminfo
 from .workers import fitting, race

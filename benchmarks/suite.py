@@ -6,10 +6,9 @@ import time
 from argparse import Namespace
 from datetime import date
 from inspect import isgenerator
-from pathlib import Path
 
-from minillm.progress import Progress
 from minillm.kernels.select import OPS, Dims
+from minillm.progress import Progress
 
 from . import attention_lengths, decode, dedup, demo, machine, report, serve, speculative, step, tokenizer
 from .ops import GPT2, op_rows
@@ -26,20 +25,19 @@ QUICK = [*((op, {"dims": "B=1,T=64"}) for op in OPS),
          ("step", {"batch": 1, "tokens": 64}), ("demo", {"seeds": 1, "steps": 200}),
          ("attention_lengths", {"lengths": "512,1024,2048"}), ("decode", {"tokens": 64}),
          ("linear", {"ladder": True, "dims": "B=1,T=64,C=256"}), ("attention", {"ladder": True, "dims": "B=1,T=128"})]
-README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def execute(options):
     """Do what the command line says; returns the exit code: 0, 1 if a candidate was wrong, 130 after Ctrl-C."""
     if options.readme is not None:
         results = options.readme or report.newest()
-        report.update_readme(README, results)
-        print(f"README.md: tables from {results}")
+        report.update_readmes(results)
+        print(f"README.md and benchmarks/README.md: tables from {results}")
         return 0
     parts = wanted(options)
     document, interrupted = new_document(options, parts), False
     try:
-        measure(document, parts, options)
+        run_parts(document, parts, options)
     except KeyboardInterrupt:
         interrupted = True
     publish(document, options)
@@ -83,7 +81,7 @@ def new_document(options, parts):
             "machine": machine.describe(options.threads), "peaks": {}, "rows": [], "wrong": {}, "skipped": {}}
 
 
-def measure(document, parts, options):
+def run_parts(document, parts, options):
     """Fill the document, part by part, and write it after each."""
     started, before = time.monotonic(), machine.usage()
     dtypes = [options.dtype] + (["bfloat16"] if options.ladder or any(name in SPECIAL for name, _ in parts) else [])
@@ -95,8 +93,8 @@ def measure(document, parts, options):
             document["skipped"][f"{name} (part {number + 1})"] = f"not begun after {options.minutes:g} minutes"
             continue
         try:
-            for findings in found(name, own, document["peaks"]):
-                add(document, name, *findings)
+            for findings in findings_of(name, own, document["peaks"]):
+                add_findings(document, name, *findings)
                 document["machine"]["others"] = machine.others(before)
                 save(document, options)
         except Exception as error:
@@ -106,8 +104,8 @@ def measure(document, parts, options):
     progress.close()
 
 
-def found(name, own, peaks):
-    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part hands them on as it goes."""
+def findings_of(name, own, peaks):
+    """The findings of one part, each (rows, wrong, skipped): one, or several where a long part yields them."""
     if name in SPECIAL:
         findings = SPECIAL[name](own, peaks, Progress(name, unit="round"))
         return findings if isgenerator(findings) else [findings]
@@ -115,7 +113,7 @@ def found(name, own, peaks):
     return [([row | {"ladder": True} for row in rows] if own.ladder else rows, *rest)]
 
 
-def add(document, name, rows, wrong, skipped):
+def add_findings(document, name, rows, wrong, skipped):
     """Put the findings of a part into the document."""
     document["rows"] += rows
     document["wrong"] |= {f"{name} {candidate}": lines for candidate, lines in wrong.items()}

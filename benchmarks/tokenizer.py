@@ -1,10 +1,10 @@
 """Tokenizers: MB/s encoded and seconds trained, minillm against whoever is installed, one process a measurement.
 
 Texts, document by document: `prose` is the bundled corpus, `mixed` the standard library's sources and then the prose.
-Cold is the first pass over a text in a fresh process, when caches are empty; warm is the median of later passes. Ids and
-merges of every candidate are compared with minillm's before its time counts. With one thread a process's own CPU time
-is taken, system calls included, which other work on the machine disturbs less; else the time on the wall.
-Last, a stream of a gigabyte goes through minillm's encode_iterable, for its speed and its peak memory.
+Cold is the first pass over a text in a fresh process, when caches are empty; warm is the median of later passes. Ids
+and merges of every candidate are compared with minillm's before its time counts. With one thread a process's own CPU
+time is taken, system calls included, which other work on the machine disturbs less; else the time on the wall. Last, a
+stream of a gigabyte goes through minillm's encode_iterable, for its speed and its peak memory.
 
 Five to eight minutes on two cores that are otherwise idle. What is measured is handed over task by task, so a run that
 is interrupted keeps it. The workers are in tokenizer_worker.py; `pip install 'minillm[bench]'` has the candidates.
@@ -25,6 +25,7 @@ from pathlib import Path
 from minillm.data.sources.pydocs import pydoc_corpus
 from minillm.tokenizer import Tokenizer
 
+from .measure import report_row
 from .workers import environment
 
 CANDIDATES = {"minillm": "minillm", "gigatoken": "gigatoken", "tiktoken": "tiktoken", "tokenizers": "tokenizers",
@@ -39,7 +40,7 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__"}
 
 
 def rows(options, peaks, progress=None):
-    """Run the benchmark; yields, task by task, rows for the report, {candidate: what is wrong}, {candidate: why skipped}."""
+    """Yield, task by task, rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
     yield [], {}, {name: "not installed" for name, package in CANDIDATES.items() if not find_spec(package)}
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder))
@@ -118,10 +119,8 @@ def lines(kind, what, threads, direction, answers):
     samples = {name: [s for a in found for s in (a["seconds"][1:] if direction == "warm" else a["seconds"][:1])]
                for name, found in answers.items()}
     medians = {name: statistics.median(s) for name, s in samples.items() if s}
-    return [{"op": f"tokenizer {kind}", "dims": f"{what} {threads} thread{'s' * (threads > 1)}", "direction": direction,
-             "candidate": name, "dtype": answers[name][0]["dtype"], "median_ms": 1e3 * median,
-             "low_ms": 1e3 * min(samples[name]), "high_ms": 1e3 * max(samples[name]), "samples": len(samples[name]),
-             "mbs": answers[name][0]["bytes"] / median / 1e6,
-             "gflops": None, "gbs": None, "peak_percent": None, "bound": None,
-             "peak_rss_mb": max(a["peak_rss"] for a in answers[name]) / 1e6,
-             "x_minillm": medians.get("minillm", median) / median} for name, median in medians.items()]
+    dims = f"{what} {threads} thread{'s' * (threads > 1)}"
+    return [report_row(f"tokenizer {kind}", dims, direction, name, answers[name][0]["dtype"], samples[name],
+                       mbs=answers[name][0]["bytes"] / median / 1e6,
+                       peak_rss_mb=max(a["peak_rss"] for a in answers[name]) / 1e6,
+                       x_minillm=medians.get("minillm", median) / median) for name, median in medians.items()]

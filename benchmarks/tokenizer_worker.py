@@ -1,4 +1,4 @@
-"""One measurement of benchmarks/tokenizer.py, in a process of its own: candidate, kind, what, threads, folder of inputs.
+"""One measurement of benchmarks/tokenizer.py in its own process: candidate, kind, what, threads, folder of inputs.
 
 Each function imports only what it measures, so a candidate's peak memory is its own.
 """

@@ -169,11 +169,16 @@ def timed_run(run):
 
 def peak_rss():
     """The largest resident memory of this process so far, in bytes; 0 where /proc is missing."""
+    return memory_status("VmHWM")
+
+
+def memory_status(field):
+    """A line of /proc/self/status in bytes, such as VmRSS, the resident memory now; 0 where there is none."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from .commands import (
 from .kernels.select import check_kernels
 from .version import __version__
 
-COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize, serve, chat)
+COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
+            serve, chat)
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="minillm", description="A language model from scratch, every derivative by hand.")
+    top = argparse.ArgumentParser(prog="minillm",
+                                  description="A language model from scratch, every derivative by hand.")
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in COMMANDS:

@@ -1,42 +1,44 @@
-"""The two configurations, as frozen dataclasses: what the model is, and how it is trained.
+"""Hyperparameters as two frozen dataclasses: the model's architecture, and its training.
 
 They are read from TOML and from `--set name=value`; a key that does not exist, or a value of the wrong type or
 range, is an error that names the key. There is nothing else to configure, and no global state.
 """
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of a GPT-2 (Radford et al. 2019). The defaults are the 124M model."""
+    """Architecture of a GPT-2 (Radford et al. 2019). The defaults are the 124M model."""
 
     n_layer: int = 12           # transformer blocks
     n_head: int = 12            # attention heads per block; HS = n_embd / n_head
     n_embd: int = 768           # width of the residual stream, C
-    block_size: int = 1024      # longest context, in tokens
+    block_size: int = 1024      # context length, in tokens
     vocab_size: int = 50257     # V
     dropout: float = 0.0        # probability of zeroing an activation in training
     layer_norm_epsilon: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
-            check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
-        check("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-        check("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: v > 0, "a number above 0")
+        check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
+        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: v > 0, "a number above 0")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. `batch_size` sequences of block_size tokens, `accumulate` times, make one optimizer step."""
+    """Training. `batch_size` sequences of block_size tokens, `accumulate` times, make one optimizer step."""
 
     steps: int = 1000
     batch_size: int = 8         # sequences in a micro-batch, B
-    accumulate: int = 1         # micro-batches per optimizer step
+    accumulate: int = 1         # gradient accumulation: micro-batches per optimizer step
     lr: float = 6e-4            # peak learning rate, reached after the warm-up
     min_lr: float = 6e-5        # where the cosine ends
     warmup: int = 100           # steps of linear warm-up
@@ -44,36 +46,36 @@ class TrainConfig:
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1   # on matrices only
-    clip: float = 1.0           # largest global gradient norm; 0 switches clipping off
+    clip: float = 1.0           # global gradient norm to clip at; 0 switches clipping off
     eval_every: int = 100       # steps between validations (0: only at the end)
     eval_batches: int = 0       # validation batches per evaluation; 0 means the whole split
     save_every: int = 200       # steps between resumable checkpoints (one is always written at the end)
     log_every: int = 10         # steps between rows of log.csv
     seed: int = 0
-    backend: str = "auto"       # see registry.select; "cpu/bf16" multiplies in bfloat16, weights stay float32
+    backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every"):
-            check(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
-            check(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
-        check("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
+            check_field(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
+        check_field("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
-            check(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
+            check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2"):
-            check(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
-        check("eps", self.eps, float, lambda v: v > 0, "a number above 0")
-        check("backend", self.backend, str, bool, "the name of a backend")
+            check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+        check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
+        check_field("backend", self.backend, str, bool, "the name of a backend")
 
 
-def check(name, value, kind, valid, expected):
+def check_field(name: str, value: object, kind: type, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
-def load_toml(path):
+def load_toml(path: str | Path) -> tuple[dict, dict]:
     """Read `[model]` and `[train]` of a TOML file; returns two dicts. Raises ValueError naming file and key."""
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -87,21 +89,21 @@ def load_toml(path):
     return tables.get("model", {}), tables.get("train", {})
 
 
-def parse_setting(setting):
-    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is looked up in both."""
+def parse_setting(setting: str) -> tuple[str, str, int | float | str]:
+    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is found in either."""
     name, equals, text = setting.partition("=")
     if not equals:
         raise ValueError(f"--set {setting}: expected NAME=VALUE, for example train.lr=3e-4")
     table, _, key = name.strip().rpartition(".")
     table = {"optim": "train", "": "model" if key in names(GPTConfig) else "train"}.get(table, table)
-    field = field_of(table, key)
+    kind: Any = field_of(table, key).type
     try:
-        return table, key, field.type(text)
+        return table, key, kind(text)
     except ValueError:
-        raise ValueError(f"--set {setting}: {key} must be of type {field.type.__name__}") from None
+        raise ValueError(f"--set {setting}: {key} must be of type {kind.__name__}") from None
 
 
-def field_of(table, key, where=""):
+def field_of(table: str, key: str, where: str = "") -> dataclasses.Field:
     """The dataclass field, or a ValueError that lists what there is."""
     if table not in SECTIONS:
         raise ValueError(f"{where}unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
@@ -111,11 +113,11 @@ def field_of(table, key, where=""):
     raise ValueError(f"{where}unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
 
 
-def names(config):
+def names(config: type) -> list[str]:
     return [field.name for field in dataclasses.fields(config)]
 
 
-def check_heeded(command, table, key, where=""):
+def check_heeded(command: str, table: str, key: str, where: str = "") -> None:
     """Raise ValueError for a setting that a command would not heed, saying what to use instead."""
     if instead := INSTEAD.get((command, f"{table}.{key}")):
         raise ValueError(f"{where}{command} does not read {table}.{key}: use {instead}")

@@ -1,16 +1,18 @@
-"""Is a hand-written backward right? Compare it with a derivative that needs no derivation.
+"""Gradient checking: a hand-written backward against numerical derivatives, which need no derivation.
 
-The output is an array, so pick random numbers r of its shape and check the scalar L = sum(out * r); `backward(r, cache)`
-claims to give dL/dinput. For one element x_i of one input, two independent ways to measure the same number:
+The output is an array, so pick a random r of its shape and check the scalar L = sum(out * r); `backward(r, cache)`
+claims to give dL/dinput, a vector-Jacobian product. For one element x_i of an input, two ways to measure it:
 
-    central:   (L(x_i + h) - L(x_i - h)) / 2h        error h^2 from the curvature, eps/h from rounding; h = 1e-6
+    central:   (L(x_i + h) - L(x_i - h)) / 2h        truncation error h^2, rounding error eps/h; h = 1e-6
     complex:   Im L(x_i + ih) / h                    no subtraction, so h = 1e-30 and an error of rounding alone;
                                                      the forward must accept complex128 (Squire & Trapp 1998)
 
 Checking each element costs two forwards; a big tensor is checked on a sample of elements plus along random directions:
 dL/d(direction) = sum(gradient * direction) sees every element at once. Works on any pair of functions; NumPy only.
 """
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ class Row:
     """The worst element of one input: where, what the backward says, what was measured."""
 
     name: str
-    index: tuple            # () for a check along a random direction
+    index: tuple[int, ...]  # () for a check along a random direction
     analytic: float
     numeric: float
     error: float            # |analytic - numeric|
@@ -28,7 +30,7 @@ class Row:
     passed: bool
     checked: int            # number of elements (or directions) compared
 
-    def __str__(self):
+    def __str__(self) -> str:
         verdict = "ok  " if self.passed else "FAIL"
         place = f"{self.name}{list(self.index) if self.index else ''}"
         return (f"{verdict} {place:<36} analytic {self.analytic:+.9e}  numeric {self.numeric:+.9e}  "
@@ -38,13 +40,14 @@ class Row:
 class GradcheckError(AssertionError):
     """A gradient is wrong; the message holds every input's worst element. `.rows` has them as data."""
 
-    def __init__(self, rows):
+    def __init__(self, rows: list[Row]):
         self.rows = rows
         super().__init__("gradient check failed\n" + "\n".join(map(str, rows)))
 
 
-def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method="central", raise_exception=True,
-              samples=None, seed=0, wrt=None):
+def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] | Sequence[Any], eps: float = 1e-6,
+              atol: float = 1e-5, rtol: float = 1e-3, method: str = "central", raise_exception: bool = True,
+              samples: int | None = None, seed: int = 0, wrt: Sequence[str] | None = None) -> list[Row]:
     """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
 
     forward(*inputs) -> (out, cache); backward(dout, cache) -> the gradient of each floating input, in their order
@@ -58,7 +61,7 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     inputs that are not float64, a wrong number or shape of gradients, an unknown method, or a backward that writes
     into its inputs.
     """
-    inputs = dict(inputs) if isinstance(inputs, dict) else {f"input{i}": value for i, value in enumerate(inputs)}
+    inputs = dict(inputs) if isinstance(inputs, Mapping) else {f"input{i}": value for i, value in enumerate(inputs)}
     names = floating(inputs, wrt)
     if method not in STEPS:
         raise ValueError(f"method must be one of {', '.join(STEPS)}: got {method!r}")
@@ -74,7 +77,7 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
 
     base = {name: prepared(value, method) for name, value in inputs.items()}
 
-    def scalar(**changed):
+    def scalar(**changed: np.ndarray) -> Any:
         return dot(forward(*{**base, **changed}.values())[0], dout)
 
     rows = [check_elements(name, lambda x, name=name: scalar(**{name: x}), inputs[name], grad, eps, atol, rtol, method,
@@ -84,7 +87,8 @@ def gradcheck(forward, backward, inputs, eps=1e-6, atol=1e-5, rtol=1e-3, method=
     return rows
 
 
-def check_elements(name, function, x, grad, eps, atol, rtol, method, samples, rng):
+def check_elements(name: str, function: Callable, x: np.ndarray, grad: np.ndarray, eps: float, atol: float, rtol: float,
+                   method: str, samples: int | None, rng: np.random.Generator) -> Row:
     """Compare grad with the numeric derivative of function(x) element by element; returns the worst as a Row."""
     derivative = STEPS[method]
     chosen = np.arange(x.size)
@@ -99,7 +103,8 @@ def check_elements(name, function, x, grad, eps, atol, rtol, method, samples, rn
     return worst(rows, atol, rtol)
 
 
-def check_direction(name, function, x, grad, eps, atol, rtol, method, count, rng):
+def check_direction(name: str, function: Callable, x: np.ndarray, grad: np.ndarray, eps: float, atol: float,
+                    rtol: float, method: str, count: int, rng: np.random.Generator) -> Row:
     """Compare sum(grad * direction) with the derivative along `count` random unit directions; the worst as a Row."""
     rows = []
     for _ in range(count):
@@ -110,7 +115,9 @@ def check_direction(name, function, x, grad, eps, atol, rtol, method, count, rng
     return worst(rows, atol, rtol)
 
 
-def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="central", samples=8, directions=2, seed=0):
+def check_model(loss: Callable, grads: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray], eps: float = 1e-6,
+                atol: float = 1e-7, rtol: float = 1e-5, method: str = "central", samples: int = 8, directions: int = 2,
+                seed: int = 0) -> list[Row]:
     """Check every tensor of a whole model: `samples` random elements and `directions` random directions of each.
 
     loss(params) -> scalar, where params is a dict of float64 (or complex128) arrays; grads {name: array}. Returns rows.
@@ -119,7 +126,7 @@ def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="cen
     base = {name: prepared(x, method) for name, x in params.items()}
     rows = []
     for name, x in params.items():
-        def function(changed, name=name):
+        def function(changed: np.ndarray, name: str = name) -> Any:
             return loss({**base, name: changed})
         settings = eps, atol, rtol, method
         rows.append(check_elements(name, function, x, grads[name], *settings, samples, rng))
@@ -127,43 +134,44 @@ def check_model(loss, grads, params, eps=1e-6, atol=1e-7, rtol=1e-5, method="cen
     return rows
 
 
-def random_like(out, rng):
+def random_like(out: Any, rng: np.random.Generator) -> Any:
     """Normal numbers in the shape of out: one array, or a tuple of them."""
-    return tuple(random_like(part, rng) for part in out) if isinstance(out, tuple) else rng.standard_normal(np.shape(out))
+    return tuple(random_like(x, rng) for x in out) if isinstance(out, tuple) else rng.standard_normal(np.shape(out))
 
 
-def dot(out, r):
+def dot(out: Any, r: Any) -> Any:
     """sum(out * r), over all arrays of a tuple."""
     return sum(map(dot, out, r)) if isinstance(out, tuple) else (out * r).sum()
 
 
-def central_difference(function, x, direction, eps):
+def central_difference(function: Callable, x: np.ndarray, direction: np.ndarray, eps: float) -> Any:
     return (function(x + eps * direction) - function(x - eps * direction)) / (2 * eps)
 
 
-def complex_step(function, x, direction, eps=1e-30):
+def complex_step(function: Callable, x: np.ndarray, direction: np.ndarray, eps: float = 1e-30) -> Any:
     return function(x + 1e-30j * direction).imag / 1e-30
 
 
 STEPS = {"central": central_difference, "complex": complex_step}
 
 
-def prepared(value, method):
+def prepared(value: Any, method: str) -> Any:
     """The complex step needs every float array of a call to be complex, since ops refuse mixed dtypes."""
     is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return value.astype(np.complex128) if is_float and method == "complex" else value
 
 
-def compare(name, index, analytic, numeric, atol, rtol):
+def compare(name: str, index: tuple, analytic: Any, numeric: Any, atol: float, rtol: float) -> Row:
+    """One element or direction as a Row."""
     error = abs(analytic - numeric)
     passed = bool(np.isfinite(error) and error <= atol + rtol * abs(numeric))        # inf <= inf would pass anything
     relative = error / max(abs(analytic), abs(numeric)) if error and np.isfinite(error) else error
     return Row(name, tuple(map(int, index)), float(analytic), float(numeric), float(error), float(relative), passed, 1)
 
 
-def worst(rows, atol, rtol):
+def worst(rows: list[Row], atol: float, rtol: float) -> Row:
     """The row furthest beyond, or nearest to, its tolerance; what fails comes before what passes."""
-    def distance(row):
+    def distance(row: Row) -> tuple[bool, float]:
         allowed = atol + rtol * abs(row.numeric)
         ratio = row.error / allowed if allowed and np.isfinite(row.error) else np.inf if row.error else 0
         return not row.passed, ratio
@@ -172,12 +180,13 @@ def worst(rows, atol, rtol):
     return row
 
 
-def floating(inputs, wrt=None):
+def floating(inputs: Mapping[str, Any], wrt: Sequence[str] | None = None) -> list[str]:
     """Names of the inputs to differentiate."""
     names = [name for name, value in inputs.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
     if wrt is not None:
         if unknown := [name for name in wrt if name not in names]:
-            raise ValueError(f"wrt must name arrays of floats among the inputs ({', '.join(names)}): got {unknown[0]!r}")
+            raise ValueError(f"wrt must name arrays of floats among the inputs ({', '.join(names)}): "
+                             f"got {unknown[0]!r}")
         names = [name for name in names if name in wrt]
     for name in names:
         if inputs[name].dtype != np.float64:
@@ -189,7 +198,7 @@ def floating(inputs, wrt=None):
     return names
 
 
-def matched(grads, names, inputs):
+def matched(grads: Any, names: list[str], inputs: Mapping[str, Any]) -> Sequence:
     """The gradients as a tuple, after checking their number and shapes."""
     grads = grads if isinstance(grads, (tuple, list)) else (grads,)
     if len(grads) != len(names):
@@ -200,6 +209,6 @@ def matched(grads, names, inputs):
     return grads
 
 
-def as_dict(row):
+def as_dict(row: Row) -> dict[str, Any]:
     """A Row for JSON."""
     return asdict(row)

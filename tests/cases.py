@@ -1,10 +1,10 @@
-"""The cases the op tests are generated from: registry.OPS x built implementations x dtype, and small tools for them."""
+"""The cases that op tests are generated from: ops of the table x built implementations x dtype, and small tools."""
 import numpy as np
 import pytest
 from tolerances import same_bits
 
-from minillm.kernels import select as registry
-from minillm.kernels.select import OPS, Dims, choices, functions, select
+from minillm.kernels.select import choices, select
+from minillm.ops.table import OPS, Dims, functions
 
 USUAL = Dims()
 DTYPES = ("float32", "float64")
@@ -19,15 +19,18 @@ def cases(kinds=("pair",), dtypes=DTYPES, compiled_only=False):
             for dtype in dtypes if dtype in supported(op, backend)]
 
 
+def every(op):
+    """The same for one op, as a decorator of its tests."""
+    return pytest.mark.parametrize("op, backend, dtype", [c for c in cases(("pair", "decode")) if c.values[0] == op])
+
+
 def supported(op, backend):
     """The dtypes of an implementation."""
-    name, _, variant = backend.partition("/")
-    kernels = [k for k in registry.KERNELS if (k.op, k.backend, k.variant) == (op, name, variant)]
-    return kernels[0].dtypes if kernels else DTYPES
+    return OPS[op].kernels.get(backend, DTYPES)
 
 
 def precision(backend, dtype):
-    """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels that multiply in that."""
+    """What tolerances.py calls it: the dtype of the arrays, or bfloat16 for kernels whose matmuls are in that."""
     return "bfloat16" if backend.endswith(("/bf16", "amx", "mma")) else dtype
 
 
@@ -72,7 +75,7 @@ def each(f, *outs):
 
 
 def one_changed(out, change):
-    """The output with `change` made to it; or, for a tuple, tuples in which one of them is changed, one after the other."""
+    """The output with `change` made to it; for a tuple, tuples in which one of them is changed, one after the other."""
     if not isinstance(out, tuple):
         return [change(out)]
     return [(*out[:i], change(part), *out[i + 1:]) for i, part in enumerate(out)]

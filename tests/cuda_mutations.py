@@ -24,7 +24,8 @@ WGMMA, HOPPER, WGMMA_LAUNCH = "attention/4_wgmma.cuh", "gpu/hopper.h", "attentio
 VARIANT = {NAIVE: 1, FLASH: 2, MMA: 3, MMA_BACK: 3, "attention/repack.cuh": 3, WGMMA: 4, HOPPER: 4, WGMMA_LAUNCH: 4}
 SCHEDULES = (0, 8, 9, 10, 11, 12, 42, 44)
 SIZES = ((1, 130, 1, 64, 1), (1, 70, 2, 32, 0), (2, 37, 1, 20, 1))      # B, T, NH, HS, causal
-LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))    # of variant 4, whose tiles are 128
+# of variant 4, whose tiles are 128
+LONG = ((1, 300, 1, 64, 1), (1, 530, 1, 64, 0), (2, 130, 2, 40, 0), (1, 290, 1, 128, 1))
 
 MUTANTS = (       # what is wrong, file, text (its first occurrence), replacement
     ("mask shows one future token", NAIVE, "n.causal ? t + 1 : n.T", "n.causal ? min(t + 2, int64_t(n.T)) : n.T"),
@@ -167,8 +168,8 @@ def build(folder, variant, mutant=None):
         (source / file).write_text(code.replace(text, replacement, 1))
     library = folder / "mutant.so"
     which = ["-DHOPPER"] if variant == 4 else []
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which, f"-I{folder}",
-                    str(HERE / "cuda_mutants.cpp"), "-o", str(library)], check=True)
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", *which,
+                    f"-I{folder}", str(HERE / "cuda" / "cuda_mutants.cpp"), "-o", str(library)], check=True)
     return library
 
 

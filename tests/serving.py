@@ -58,6 +58,12 @@ def running(model, tokenizer, engine_options=None, name=NAME, **options):
     assert not thread.is_alive() and not engine.thread.is_alive()
 
 
+@pytest.fixture(scope="module")
+def server(model, tokenizer):
+    with running(model, tokenizer) as server:
+        yield server
+
+
 def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -66,7 +72,7 @@ def wait_until(condition, seconds=60):
 
 
 def idle(engine):
-    return not engine.writers and not engine.waiting and len(engine.free) == engine.n_rows
+    return not engine.active and not engine.waiting and len(engine.free_slots) == engine.n_slots
 
 
 def alone(model, tokenizer, prompt, max_tokens, sampling, stop=()):

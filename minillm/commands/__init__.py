@@ -1,24 +1,47 @@
-"""The command line's larger rooms, one file each with `add(commands)`; here is what all of them use."""
+"""The command line: one file a command, each with `add(commands)`; here are the options and checks that they share."""
 import sys
-from argparse import HelpFormatter, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from collections.abc import Callable
+from textwrap import fill
+from typing import TypeAlias
+
+Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
 
-def printer(as_json):
+def printer(as_json: bool) -> Callable[[str], None]:
     """Where the running commentary goes: to stderr when stdout is for JSON."""
     return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
-def command(commands, name, function, summary, example):
-    """Add a command (or an action of one); `example` ends its --help, with the lines that it has. A function of None has
+def command(commands: Commands, name: str, function: Callable[[Namespace], int | None] | None, summary: str,
+            example: str) -> ArgumentParser:
+    """Add a command (or an action of one); `example` ends its --help as it is, to be pasted. A function of None has
     actions below it."""
-    form = RawDescriptionHelpFormatter if "\n" in example else HelpFormatter
-    p = commands.add_parser(name, help=summary, description=summary, epilog=f"example: {example}", formatter_class=form)
+    p = commands.add_parser(name, help=summary, description=fill(summary, 79), epilog=f"example: {example}",
+                            formatter_class=RawDescriptionHelpFormatter)
     p.set_defaults(function=function)
     return p
 
 
-def add_common(p, json=False):
+def add_common(p: ArgumentParser, json: bool = False) -> None:
+    """--seed, --backend and perhaps --json."""
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
+    add_backend(p)
     if json:
-        p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+        add_json(p)
+
+
+def add_backend(p: ArgumentParser) -> None:
+    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
+
+
+def add_json(p: ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+
+
+def check_at_least(args: Namespace, **lowest: float) -> None:
+    """Raise ValueError naming an option that is below its lowest value; one that is not given (None) passes."""
+    for name, least in lowest.items():
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {value}")

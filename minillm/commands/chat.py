@@ -2,10 +2,16 @@
 import math
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from . import add_common, command
-from .options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from ..generation.sampling import Sampling
+from ..generation.text import TextGenerator, TextStream, load_generator, token_steps
+from ..tokenizer.chat_template import chat_prompt
+from . import Commands, add_common, check_at_least, command
+from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
 HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens
@@ -15,23 +21,21 @@ HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_
 RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of terminals: red to green
 
 
-def chat(args):
-    from ..generation.text import load_writer
-    if args.max_new_tokens < 1 or args.draft_tokens < 1:
-        raise ValueError("--max-new-tokens and --draft-tokens must be at least 1")
+def chat(args: Namespace) -> None:
+    check_at_least(args, max_new_tokens=1, draft_tokens=1)
     sampling = sampling_of(args, args.seed)
-    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
-    talk = Talk(writer, sampling, args.max_new_tokens, colour, args.system, text_maker(args))
+    talk = Talk(generator, sampling, args.max_new_tokens, colour, args.system, text_maker(args))
     if sys.stdin.isatty():
-        print(f"{args.model}: {writer.model.config.block_size} tokens of context. /help lists what else you can say.")
+        print(f"{args.model}: context length {generator.model.config.block_size}. /help lists what else you can say.")
     while (line := read_line()) is not None:
         if not talk.hear(line):
             return
 
 
-def read_line():
+def read_line() -> str | None:
     """A line from the user; None at the end."""
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
@@ -40,15 +44,16 @@ def read_line():
 
 
 class Talk:
-    """A conversation: the messages so far, and how the next is written."""
+    """A conversation: the messages so far, and how the next is generated."""
 
-    def __init__(self, writer, sampling, max_new_tokens, colour, system, new_text):
-        self.writer, self.sampling, self.max_new_tokens = writer, sampling, max_new_tokens
+    def __init__(self, generator: TextGenerator, sampling: Sampling, max_new_tokens: int, colour: bool,
+                 system: str | None, new_text: Callable[..., TextStream]):
+        self.generator, self.sampling, self.max_new_tokens = generator, sampling, max_new_tokens
         self.colour, self.new_text = colour, new_text
         self.opening = [{"role": "system", "content": system}] if system else []
-        self.messages = []
+        self.messages: list[dict[str, str]] = []
 
-    def hear(self, line):
+    def hear(self, line: str) -> bool:
         """Act on a line; False to leave. What is wrong with a line is said, and nothing else happens."""
         try:
             return self.obey(line[1:].split()) if line.startswith("/") else self.reply(line)
@@ -56,7 +61,8 @@ class Talk:
             print(f"({error})")
             return True
 
-    def obey(self, words):
+    def obey(self, words: list[str]) -> bool:
+        """Run a slash command; False to leave."""
         match words:
             case ["quit" | "exit"]:
                 return False
@@ -67,12 +73,14 @@ class Talk:
                 self.sampling = replace(self.sampling, seed=self.sampling.seed + 1)
                 return self.reply(self.messages.pop()["content"])
             case ["set", name, value]:
-                self.set(name, value)
+                self.change(name, value)
             case _:
                 print(HELP)
         return True
 
-    def set(self, name, text):
+    def change(self, name: str, text: str) -> None:
+        """Change a setting of sampling, or max_new_tokens."""
+        value: Any
         try:
             value = None if text == "none" else int(text) if text.lstrip("+-").isdecimal() else float(text)
         except ValueError:
@@ -86,47 +94,45 @@ class Talk:
         else:
             raise ValueError(f"there is no {name} to set: {', '.join(vars(self.sampling))}, max_new_tokens")
 
-    def reply(self, text):
+    def reply(self, text: str) -> bool:
         """Answer a message, token by token. An answer that Ctrl-C cuts short is kept as far as it came."""
         if not text:
             return True
         self.messages.append({"role": "user", "content": text})
         ids, stop, stop_ids = self.prompt()
-        if len(ids) > (block_size := self.writer.model.config.block_size):
+        if len(ids) > (block_size := self.generator.model.config.block_size):
             print(f"(that is {len(ids)} tokens; only the last {block_size} fit into the context)")
-        answer = []
+        answer: list[str] = []
         try:
-            self.write(ids, stop, stop_ids, answer)
+            self.generate(ids, stop, stop_ids, answer)
         except KeyboardInterrupt:
             print(" (stopped)", end="")
-        print("\n" + self.guesses())
+        print("\n" + self.acceptance())
         self.messages.append({"role": "assistant", "content": "".join(answer)})
         return True
 
-    def prompt(self):
+    def prompt(self) -> tuple[list[int], tuple[str, ...], set[int]]:
         """The conversation's ids; its oldest turns are forgotten when they leave no room for half an answer."""
-        from ..tokenizer.chat_template import chat_prompt
-        block_size = self.writer.model.config.block_size
+        block_size = self.generator.model.config.block_size
         room = block_size - min(self.max_new_tokens, block_size) // 2
         while True:
-            ids, stop, stop_ids = chat_prompt(self.writer.tokenizer, self.opening + self.messages)
+            ids, stop, stop_ids = chat_prompt(self.generator.tokenizer, self.opening + self.messages)
             if len(ids) <= room or len(self.messages) == 1:
                 return ids, stop, stop_ids
             del self.messages[:2]
 
-    def write(self, ids, stop, stop_ids, answer):
+    def generate(self, ids: list[int], stop: tuple[str, ...], stop_ids: set[int], answer: list[str]) -> None:
         """Print the answer as it comes, and append its pieces to `answer`."""
-        from ..generation.text import token_steps
-        tokenizer = self.writer.tokenizer
+        tokenizer = self.generator.tokenizer
         text, ends = self.new_text(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
-        self.writer.counts = type(self.writer.counts)()
+        self.generator.counts = type(self.generator.counts)()
 
-        def say(piece, logprob):
+        def say(piece: str, logprob: float) -> None:
             answer.append(piece)
             print(painted(piece, logprob) if self.colour else piece, end="", flush=True)
 
         logprob = 0.0
-        for step in token_steps(self.writer, ids, self.max_new_tokens, self.sampling, 0):
+        for step in token_steps(self.generator, ids, self.max_new_tokens, self.sampling, 0):
             if step.token in ends:
                 break
             logprob = step.logprob
@@ -135,21 +141,21 @@ class Talk:
                 break
         say(text.finish(), logprob)
 
-    def guesses(self):
-        """A line on the guessing ahead; empty without."""
-        counts = self.writer.counts
-        if self.writer.draft is None or not counts.drafted:
+    def acceptance(self) -> str:
+        """A line on speculative decoding; empty without."""
+        counts = self.generator.counts
+        if self.generator.draft is None or not counts.drafted:
             return ""
-        return f"({counts.acceptance:.0%} of the guesses accepted, {counts.tokens_per_pass:.2f} tokens a pass)\n"
+        return f"({counts.acceptance:.0%} of the draft tokens accepted, {counts.tokens_per_pass:.2f} tokens a pass)\n"
 
 
-def painted(text, logprob):
-    """Text in a colour from red (one in a thousand or less) to green (sure)."""
+def painted(text: str, logprob: float) -> str:
+    """Text in a colour from red (probability 1/1000 or less) to green (certain)."""
     place = max(0.0, 1 + logprob / math.log(1000))
     return f"\x1b[38;5;{RAMP[min(len(RAMP) - 1, int(place * len(RAMP)))]}m{text}\x1b[0m" if text else ""
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")

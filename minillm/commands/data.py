@@ -10,23 +10,24 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def data_clean(args):
-    from ..data.cleaning import clean
+    from ..data.cleaning.pipeline import clean
+    from ..data.cleaning.report import clean_page
     from ..progress import Progress
     progress = Progress("cleaning", unit="document")
-    report = clean.clean(args.inputs, args.output, clean_options(args), progress)
+    report = clean(args.inputs, args.output, clean_options(args), progress)
     progress.close()
-    printer(args.json)(clean.page(report, args.output))
+    printer(args.json)(clean_page(report, args.output))
     if args.json:
         print(json.dumps(report))
 
 
 def clean_options(args):
-    from ..data.cleaning import clean
+    from ..data.cleaning.document import CleanOptions
     families = tuple(filter(None, args.rules.split(",")))
-    return clean.Options(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
-                         args.language_probability, args.tokenizer, args.max_tokens_per_word,
-                         dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
-                         args.field, args.scheduler)
+    return CleanOptions(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
+                        args.language_probability, args.tokenizer, args.max_tokens_per_word,
+                        dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
+                        args.field, args.scheduler)
 
 
 def parse_bound(text):
@@ -42,8 +43,8 @@ def parse_bound(text):
 
 
 def data_train_classifier(args):
-    from ..data.cleaning.classify import Classifier, quality_of
-    from ..data.sources.documents import read_documents
+    from ..data.cleaning.classifier import Classifier, quality_of
+    from ..data.sources.files import read_documents
     from ..progress import Progress
     groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
@@ -54,10 +55,11 @@ def data_train_classifier(args):
     texts, labels = sum(held_out, []), [1] * len(held_out[0]) + [0] * len(held_out[1])
     accuracy, area = quality_of(classifier, texts, labels)
     classifier.save(args.out)
-    results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)), "accuracy": accuracy, "auc": area}
+    results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
+               "accuracy": accuracy, "auc": area}
     print(json.dumps(results) if args.json else
-          f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area under the "
-          f"ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
+          f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area "
+          f"under the ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
 
 
 def data_tokenize(args):
@@ -86,35 +88,38 @@ def parse_source(text):
 
 def data_card(args):
     from ..data.card import write_card
-    print(write_card(args.output, args.reports, args.title, dict(pair.partition("=")[::2] for pair in args.license), args.limit))
+    licences = dict(pair.partition("=")[::2] for pair in args.license)
+    print(write_card(args.output, args.reports, args.title, licences, args.limit))
 
 
 def data_dedup(args):
-    from ..data.dedup import dedup
+    from ..data.dedup.pipeline import dedup
+    from ..data.dedup.report import dedup_page
     from ..progress import Progress
     progress = Progress("dedup", unit="B")
     options = dedup_options(args)
     if args.scheduler:
-        from ..data.cluster import dedup_on_dask
+        from ..data.dedup.on_dask import dedup_on_dask
         report = dedup_on_dask(args.inputs, args.output, options, args.scheduler, progress)
     else:
-        report = dedup.dedup(args.inputs, args.output, options, progress)
+        report = dedup(args.inputs, args.output, options, progress)
     progress.close()
-    printer(args.json)(dedup.page(report, args.output))
+    printer(args.json)(dedup_page(report, args.output))
     if args.json:
         print(json.dumps(report))
 
 
 def dedup_options(args):
-    from ..data.dedup import dedup, minhash
+    from ..data.dedup import minhash
+    from ..data.dedup.table import DedupOptions
     if (args.bands is None) != (args.rows is None):
         raise ValueError("--bands and --rows belong together")
     cut = {"ngram": args.ngram or (5 if args.unit == "words" else 20), "unit": args.unit, "seed": args.seed}
     weight = 0.5 if args.no_verify else minhash.MISS_WEIGHT
     lsh = minhash.Lsh(args.bands, args.rows, **cut) if args.bands is not None else minhash.choose(
         args.threshold, args.permutations, weight, **cut)
-    return dedup.Options(None if args.exact_only else lsh, args.threshold, not args.no_verify, args.lines,
-                         args.line_characters, memory_size(args.memory), args.threads, args.field)
+    return DedupOptions(None if args.exact_only else lsh, args.threshold, not args.no_verify, args.lines,
+                        args.line_characters, memory_size(args.memory), args.threads, args.field)
 
 
 def memory_size(text):
@@ -138,25 +143,26 @@ def add(commands):
 def add_clean(actions):
     p = command(actions, "clean", data_clean, "drop bad documents and say why, mask personal data",
                 "minillm data clean crawl/ -o clean.jsonl --rules gopher,repetition,c4 --language en")
-    p.add_argument("inputs", nargs="+", metavar="IN", help="folders and files: .txt .md .html .jsonl .parquet .warc ...")
+    p.add_argument("inputs", nargs="+", metavar="IN", help="folders, files: .txt .md .html .jsonl .parquet .warc ...")
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the reports go beside it")
-    p.add_argument("--rules", default="gopher,repetition", help="by commas: gopher, repetition, c4 (default: %(default)s)")
+    p.add_argument("--rules", default="gopher,repetition", help="of gopher, repetition, c4 (default: %(default)s)")
     p.add_argument("--bound", action="append", default=[], metavar="SCORE=LOW:HIGH",
                    help="other bounds for a score, such as words=20: ; repeatable")
-    p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence (hard on headings)")
+    p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence, no headings")
     p.add_argument("--repair", action=argparse.BooleanOptionalAction,
-                   help="mend wrongly decoded text (default: if ftfy is there)")
-    p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep only this, such as en; repeatable")
-    p.add_argument("--language-probability", type=float, default=0.5, metavar="P", help="at least (default: %(default)s)")
+                   help="repair wrongly decoded text (default: if ftfy is there)")
+    p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep this, such as en; repeatable")
+    p.add_argument("--language-probability", type=float, default=0.5, metavar="P",
+                   help="at least (default: %(default)s)")
     p.add_argument("--tokenizer", metavar="DIR", help="drop what it cuts into too many tokens a word")
     p.add_argument("--max-tokens-per-word", type=float, default=4.0, metavar="N", help="default: %(default)s")
     p.add_argument("--classifier", action="append", default=[], metavar="DIR=LOW:HIGH",
                    help="of train-classifier, and the scores to keep; repeatable")
     p.add_argument("--toxicity", type=float, metavar="P", help="drop above this probability (English; extra toxicity)")
-    p.add_argument("--keep-pii", action="store_true", help="do not mask e-mail, phone, IP, card and account numbers, keys")
+    p.add_argument("--keep-pii", action="store_true",
+                   help="do not mask e-mail, phone, IP, card and account numbers, keys")
     p.add_argument("--processes", type=int, metavar="N", help="default: one a core; the result is the same")
-    add_scheduler(p)
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    add_reading(p)
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
@@ -174,25 +180,28 @@ def add_train_classifier(actions):
 def add_tokenize(actions):
     p = command(actions, "tokenize", data_tokenize, "write token shards to train from; goes on where a killed run was",
                 "minillm data tokenize web.jsonl 'books.jsonl*2' --tokenizer my_tokenizer -o shards/")
-    p.add_argument("inputs", nargs="+", metavar="IN[*WEIGHT]", help="files and folders; 'books*2' is read twice, *0.5 in half")
-    p.add_argument("-o", "--output", required=True, metavar="DIR", help="for the shards, shards.json and tokenizer.json")
-    p.add_argument("--tokenizer", required=True, metavar="DIR", help="with tokenizer.json, or vocab.json and merges.txt")
-    p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of the documents (default: %(default)s)")
+    p.add_argument("inputs", nargs="+", metavar="IN[*WEIGHT]",
+                   help="files and folders; 'books*2' is read twice, *0.5 in half")
+    p.add_argument("-o", "--output", required=True, metavar="DIR", help="for shards, shards.json, tokenizer.json")
+    p.add_argument("--tokenizer", required=True, metavar="DIR",
+                   help="with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of documents (default: %(default)s)")
     p.add_argument("--llmc", action="store_true", help="begin each file with the header that llm.c expects")
-    add_scheduler(p)
+    add_reading(p)
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print what shards.json holds")
 
 
 def add_card(actions):
     p = command(actions, "card", data_card, "write a data card from the reports of clean, dedup and tokenize",
-                "minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md --license web=CC-BY-4.0")
-    p.add_argument("reports", nargs="+", metavar="REPORT.json", help="of clean and dedup, and shards.json, in their order")
+                "minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md "
+                "--license web=CC-BY-4.0")
+    p.add_argument("reports", nargs="+", metavar="REPORT.json", help="of clean, dedup, and shards.json, in order")
     p.add_argument("-o", "--output", required=True, metavar="FILE.md")
     p.add_argument("--title", default="Data card", help="default: %(default)s")
-    p.add_argument("--license", action="append", default=[], metavar="SOURCE=LICENCE", help="as given by the source; repeatable")
+    p.add_argument("--license", action="append", default=[], metavar="SOURCE=LICENCE",
+                   help="as given by the source; repeatable")
     p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit of the data; repeatable")
 
 
@@ -200,8 +209,10 @@ def add_dedup(actions):
     p = command(actions, "dedup", data_dedup, "drop exact and near-duplicate documents, and say which and why", EXAMPLE)
     p.add_argument("inputs", nargs="+", metavar="IN", help="folders and files: .txt .md .py .jsonl, also .gz")
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the report goes beside it")
-    p.add_argument("--threshold", type=float, default=0.8, help="Jaccard similarity of near-duplicates (default: %(default)s)")
-    p.add_argument("--unit", choices=["words", "characters"], default="words", help="what shingles are made of (default: words)")
+    p.add_argument("--threshold", type=float, default=0.8,
+                   help="Jaccard similarity of near-duplicates (default: %(default)s)")
+    p.add_argument("--unit", choices=["words", "characters"], default="words",
+                   help="what shingles are made of (default: words)")
     p.add_argument("--ngram", type=int, metavar="N", help="units in a shingle (default: 5 words, 20 characters)")
     p.add_argument("--permutations", type=int, default=128, metavar="K",
                    help="values of a signature; bands and rows follow from it and the threshold (default: %(default)s)")
@@ -210,15 +221,16 @@ def add_dedup(actions):
     p.add_argument("--no-verify", action="store_true", help="all that share a band are duplicates: no exact comparison")
     p.add_argument("--exact-only", action="store_true", help="no near-duplicates")
     p.add_argument("--lines", type=int, metavar="N", help="also remove lines that stand in more than N kept documents")
-    p.add_argument("--line-characters", type=int, default=30, metavar="N", help="shorter lines stay (default: %(default)s)")
+    p.add_argument("--line-characters", type=int, default=30, metavar="N",
+                   help="shorter lines stay (default: %(default)s)")
     p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
-    add_scheduler(p)
+    add_reading(p)
     p.add_argument("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
-def add_scheduler(p):
+def add_reading(p):
+    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--scheduler", metavar="ADDRESS",
                    help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

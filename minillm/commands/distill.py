@@ -1,27 +1,32 @@
 """`minillm distill`: a draft for speculative decoding, or a target and its draft in one go."""
 import json
+from argparse import Namespace
 
-from . import add_common, command, printer
+from . import Commands, add_common, command, printer
 
-EXAMPLE = "minillm distill --out runs/pair; or, for a model that is there: minillm distill runs/mine --out runs/draft"
+EXAMPLE = """\
+minillm distill --out runs/pair
+minillm distill runs/mine --out runs/draft                      # for a model that is there"""
 
 
-def distill(args):
-    from ..recipes import draft_pair as pair
+def distill(args: Namespace) -> None:
+    from ..recipes import draft_pair
     say = printer(args.json)
-    check(args)
+    check_arguments(args)
     if args.target is None:
-        results = pair.make_pair(args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens,
-                                 args.seed, args.backend, say, n_layer=args.layers, n_embd=args.width,
-                                 temperature=args.temperature, weight=args.weight)
+        results = draft_pair.make_pair(
+            args.corpus or "stories", args.out, args.minutes or 15.0, args.steps, args.draft_tokens, args.seed,
+            args.backend, say, n_layer=args.layers, n_embd=args.width, temperature=args.temperature,
+            weight=args.weight)
     else:
-        results = pair.distill(args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
-                               args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
+        results = draft_pair.make_draft(
+            args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
+            args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
     if args.json:
         print(json.dumps(results))
 
 
-def check(args):
+def check_arguments(args: Namespace) -> None:
     """Numbers that argparse lets through. The loss checks its own, but only once everything is loaded."""
     for name in ("minutes", "steps", "layers", "width", "draft_tokens"):
         value = getattr(args, name)
@@ -30,13 +35,14 @@ def check(args):
     if args.target is None and args.data:
         raise ValueError("--data needs a TARGET: without one both models learn the bundled corpus")
     if args.target is not None and args.corpus:
-        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET learns on")
+        raise ValueError("--corpus is for a pair made without TARGET: use --data to say what a draft for TARGET "
+                         "learns on")
 
 
-def add(commands):
-    p = command(commands, "distill", distill, "train a small model to guess what a large one will say (without TARGET, "
-                "both, on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside the theory",
-                EXAMPLE)
+def add(commands: Commands) -> None:
+    p = command(commands, "distill", distill, "distil a draft model for speculative decoding from a target (without "
+                "TARGET, train both on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside "
+                "the theory", EXAMPLE)
     p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one "
                    "of 30M parameters into OUT/target, its draft into OUT/draft)")
     p.add_argument("--out", required=True, help="run directory of the draft, or of both")
@@ -47,8 +53,9 @@ def add(commands):
     p.add_argument("--steps", type=int, help="a fixed number of steps instead of a time")
     p.add_argument("--layers", type=int, default=2, help="of the draft (default: %(default)s)")
     p.add_argument("--width", type=int, default=192, help="of the draft, n_embd (default: %(default)s)")
-    p.add_argument("--temperature", type=float, default=1.0, help="of the loss; above 1 unlikely tokens count more")
+    p.add_argument("--temperature", type=float, default=1.0, help="of the loss; above 1 improbable tokens count more")
     p.add_argument("--weight", type=float, default=0.9,
-                   help="of the teacher's word against the text's (default: %(default)s)")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="guesses a pass in the report (default: 4)")
+                   help="of the teacher's distribution against the text (default: %(default)s)")
+    p.add_argument("--draft-tokens", type=int, default=4, metavar="K",
+                   help="a pass, in the report (default: %(default)s)")
     add_common(p, json=True)

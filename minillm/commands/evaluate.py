@@ -1,81 +1,82 @@
-"""`minillm eval`, `safety` and `card`: measure a model, or two against each other, and write down what it is."""
+"""`minillm eval`, `safety` and `card`: evaluate a model, or two against each other, and write its model card."""
 import json
+from argparse import Namespace
 
-from . import command
+from . import Commands, add_common, command
 
 
-def run(args):
-    from ..evaluate.measure import evaluate, page
+def run_eval(args: Namespace) -> None:
+    from ..evaluate.measure import evaluate, evaluation_page
     models = [args.model] + [args.against] * bool(args.against)
-    results = evaluate(models, [task.strip() for task in args.tasks.split(",") if task.strip()], args.data, args.backend,
-                       args.seed, args.harness_path)
-    print(json.dumps(results, indent=1) if args.json else page(results))
+    tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
+    results = evaluate(models, tasks, args.data, args.backend, args.seed, args.harness_path)
+    print(json.dumps(results, indent=1) if args.json else evaluation_page(results))
 
 
-def run_safety(args):
+def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
     from ..models.load import load
     from ..progress import Progress
     from ..storage.atomic import write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
-        found.append(safety.red_team(*load(directory, args.backend), prompts, args.seed, Progress("answers", "prompt"),
+        model, tokenizer = load(directory, args.backend)
+        found.append(safety.red_team(model, tokenizer, prompts, args.seed, Progress("answers", "prompt"),
                                      args.max_new_tokens))
     if args.out:
         write_jsonl(args.out, found[0])
-    rows, differences = safety.rates(found[0]), safety.changes(*reversed(found)) if args.against else []
-    print(json.dumps({"rates": rows, "changes": differences}, indent=1) if args.json else safety.page(rows, differences))
+    rows, changes = safety.rates(found[0]), safety.changes(found[1], found[0]) if args.against else []
+    print(json.dumps({"rates": rows, "changes": changes}, indent=1) if args.json else safety.safety_page(rows, changes))
 
 
-def run_card(args):
+def run_card(args: Namespace) -> None:
     from ..evaluate.card import write_card
     print(write_card(args.run, args.output, args.title, args.evaluation, args.safety, args.data_card, args.limit))
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     add_eval(commands)
     add_safety(commands)
     add_card(commands)
 
 
-def add_safety(commands):
+def add_safety(commands: Commands) -> None:
     p = command(commands, "safety", run_safety, "ask a model for harm, and count refusals, toxicity and personal data",
                 "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
     p.add_argument("model", help="run directory")
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
-    p.add_argument("--prompts", metavar="FILE.jsonl", help="records with category, prompt, harmful (default: 50 bundled ones)")
+    p.add_argument("--prompts", metavar="FILE.jsonl",
+                   help="records with category, prompt, harmful (default: 50 bundled)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer (default: %(default)s)")
     p.add_argument("--out", metavar="FILE.jsonl", help="write every answer, to read")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
+    add_common(p, json=True)
 
 
-def add_card(commands):
+def add_card(commands: Commands) -> None:
     p = command(commands, "card", run_card, "write a model card from a run's own records",
                 "minillm card runs/aligned --evaluation eval.json --safety safety.json --data-card DATA_CARD.md")
     p.add_argument("run", help="run directory")
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
-    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` printed (default: "
-                   "evaluation.json in the run, if it is there)")
+    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json",
+                   help="what `minillm eval --json` printed (default: evaluation.json in the run, if it is there)")
     p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json "
                    "in the run, if it is there)")
     p.add_argument("--data-card", metavar="FILE.md", help="to refer to (see `minillm data card`)")
     p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit; repeatable")
 
 
-def add_eval(commands):
-    p = command(commands, "eval", run, "measure a model on text, choices and answers, with confidence intervals",
+def add_eval(commands: Commands) -> None:
+    p = command(commands, "eval", run_eval, "perplexity, multiple choice, exact match, with confidence intervals",
                 "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
     p.add_argument("model", help="run directory")
-    p.add_argument("--against", metavar="DIR", help="another model, measured on the same items and compared pair by pair")
-    p.add_argument("--tasks", default="ppl,bpb", help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, "
-                   "answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, diversity); "
-                   "memory (overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra harness) "
-                   "(default: %(default)s)")
+    p.add_argument("--against", metavar="DIR",
+                   help="another model, measured on the same items and compared pair by pair")
+    p.add_argument("--tasks", default="ppl,bpb",
+                   help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, answer: its number); "
+                   "gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, diversity); memory "
+                   "(memorization: overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra "
+                   "harness) (default: %(default)s)")
     p.add_argument("--harness-path", metavar="DIR", help="a folder with task files of your own (YAML) for harness:TASK")
     p.add_argument("--data", nargs="+", metavar="PATH", help="folders and files with text")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_common(p, json=True)

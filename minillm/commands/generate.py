@@ -1,68 +1,67 @@
 """`minillm generate`: continue a prompt, streamed as text, or whole as JSON."""
 import json
 import sys
+from argparse import Namespace
 
-from . import add_common, command
-from .options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from ..generation.text import TextGenerator, check_stop, generate_text, load_generator
+from . import Commands, add_common, check_at_least, command
+from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-p 0.95 --samples 3'
 
 
-def generate(args):
-    from ..generation.text import check_stop, load_writer
-    for name, least in (("samples", 1), ("logprobs", 0), ("draft_tokens", 1), ("max_new_tokens", 0)):
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
+def generate(args: Namespace) -> None:
+    check_at_least(args, samples=1, logprobs=0, draft_tokens=1, max_new_tokens=0)
     if args.logprobs is not None and filtered(args):
         raise ValueError("--logprobs shows every token: it does not go with --filter")
     check_stop(args.stop), sampling_of(args, args.seed)         # before a large model is read
-    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
-    samples = [one_sample(args, writer, number) for number in range(args.samples)]
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    samples = [one_sample(args, generator, number) for number in range(args.samples)]
+    speculation = speculation_of(generator)
     if args.json:
-        print(json.dumps({"prompt": args.prompt, "samples": samples, "speculation": speculation(writer)}))
-    elif writer.draft:
-        summary = "\n{acceptance:.0%} of the guesses accepted, {tokens_per_pass:.2f} tokens a pass"
-        print(summary.format(**speculation(writer)), file=sys.stderr)
+        print(json.dumps({"prompt": args.prompt, "samples": samples, "speculation": speculation}))
+    elif speculation:
+        summary = "\n{acceptance:.0%} of the draft tokens accepted, {tokens_per_pass:.2f} tokens a pass"
+        print(summary.format(**speculation), file=sys.stderr)
 
 
-def one_sample(args, writer, number):
-    """Write one text, with the seed after the last one's; on the terminal while it comes."""
-    from ..generation.text import write_text
+def one_sample(args: Namespace, generator: TextGenerator, number: int) -> dict:
+    """Generate one text, with the seed after the last one's; on the terminal while it comes."""
     sampling = sampling_of(args, args.seed + number)
     say = silent if args.json else aloud
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
     say(args.prompt)
-    sample = write_text(writer, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say,
-                        text_maker(args))
+    sample = generate_text(generator, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say,
+                           text_maker(args))
     say("\n")
     if args.logprobs is not None and not args.json:
         say("".join(map(line, sample["tokens"])))
     return {k: v for k, v in sample.items() if k != "tokens" or not filtered(args)}
 
 
-def speculation(writer):
-    """How the guessing went, over all samples; None without."""
-    c = writer.counts
+def speculation_of(generator: TextGenerator) -> dict | None:
+    """Statistics of speculative decoding over all samples; None without a draft."""
+    c = generator.counts
     return {"passes": c.passes, "drafted": c.drafted, "accepted": c.accepted, "acceptance": c.acceptance,
-            "tokens_per_pass": c.tokens_per_pass} if writer.draft else None
+            "tokens_per_pass": c.tokens_per_pass} if generator.draft else None
 
 
-def line(token):
+def line(token: dict) -> str:
     """One token and the model's alternatives, with log-probabilities in nats."""
     others = "".join(f"  {other['text']!r} {other['logprob']:.3f}" for other in token["top"])
     return f"{token['text']!r:<20}{token['logprob']:>9.3f} {others}\n"
 
 
-def aloud(text):
+def aloud(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def silent(text):
+def silent(text: str) -> None:
     pass
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "generate", generate, "continue a prompt", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
@@ -70,8 +69,9 @@ def add(commands):
                    "from its second half")
     add_sampling(p)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
-    p.add_argument("--samples", type=int, default=1, metavar="N", help="texts to write, with seeds SEED, SEED + 1, ...")
-    p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N likeliest")
+    p.add_argument("--samples", type=int, default=1, metavar="N",
+                   help="texts to sample, with seeds SEED, SEED + 1, ...")
+    p.add_argument("--logprobs", type=int, metavar="N", help="log-probability of each token and of the N most probable")
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
     add_filter(p)
     add_drafts(p)

@@ -1,17 +1,18 @@
 """`minillm gradcheck`: every backward against finite differences."""
 import json
+from argparse import Namespace
 
-from . import command
+from . import Commands, add_json, command
 
 
-def gradcheck(args):
+def gradcheck(args: Namespace) -> int:
     from ..workbench.gradients import gradcheck_page, gradcheck_table
     rows = gradcheck_table(args.op, args.backend, args.model, args.method, args.dtype)
     print(json.dumps(rows, indent=1) if args.json else gradcheck_page(rows))
     return int(not all(row["passed"] for row in rows))
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "gradcheck", gradcheck, "check every backward against finite differences",
                 "minillm gradcheck --op layernorm --backend cpu")
     p.add_argument("--op", action="append", help="only this op; repeatable (default: all of the op table)")
@@ -19,4 +20,4 @@ def add(commands):
     p.add_argument("--model", action="store_true", help="check a whole small GPT, every parameter tensor")
     p.add_argument("--method", choices=["central", "complex"], help="default: central; reference ops also complex")
     p.add_argument("--dtype", choices=["float64"], default="float64", help="finite differences need float64")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_json(p)

@@ -1,14 +1,15 @@
 """`minillm info`: versions, the CPU, what is built, what is not and why."""
 import json
+from argparse import Namespace
 
-from . import command
-
-
-def info(args):
-    from ..kernels.info import gather, page
-    print(json.dumps(gather(), indent=1) if args.json else page(gather()))
+from . import Commands, add_json, command
 
 
-def add(commands):
+def info(args: Namespace) -> None:
+    from ..kernels.info import info_page, installation
+    print(json.dumps(installation(), indent=1) if args.json else info_page(installation()))
+
+
+def add(commands: Commands) -> None:
     p = command(commands, "info", info, "versions, CPU features, what is built, what is not and why", "minillm info")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_json(p)

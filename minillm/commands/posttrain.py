@@ -1,7 +1,9 @@
-"""`minillm sft`, `minillm dpo`, `minillm grpo`: what comes after pretraining."""
+"""`minillm sft`, `minillm dpo`, `minillm grpo`: supervised fine-tuning, preference optimization, rewards."""
 import json
+from argparse import ArgumentParser, Namespace
 
-from . import command, printer
+from ..config import TrainConfig, check_heeded, parse_setting
+from . import Commands, add_json, command, printer
 
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
@@ -12,39 +14,38 @@ minillm train --data README.md --out runs/blank --vocab-size 257 --set n_layer=2
 minillm sft runs/blank --data addition-careless --out runs/sums --set train.steps=400 --set train.lr=2e-3 \\
   --set train.batch_size=32                                      # its teacher gets half of the sums wrong
 minillm grpo runs/sums --task addition --out runs/rewarded -n 4 --set train.lr=5e-4
-(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or never,
-has groups of answers that are all alike.)"""
+(a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or
+never, has groups of answers that are all alike.)"""
 LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
-def sft(args):
-    from ..posttrain import finetune as run
-    return show(args, run.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
-                              printer(args.json)))
+def sft(args: Namespace) -> None:
+    from ..posttrain import finetune
+    show(args, finetune.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
+                            printer(args.json)))
 
 
-def dpo(args):
-    from ..posttrain import finetune as run
-    return show(args, run.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
-                                 args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args), args.resume,
-                                 printer(args.json)))
+def dpo(args: Namespace) -> None:
+    from ..posttrain import finetune
+    show(args, finetune.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
+                               args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args), args.resume,
+                               printer(args.json)))
 
 
-def grpo(args):
-    from ..posttrain import finetune as run
-    return show(args, run.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
-                                 args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
+def grpo(args: Namespace) -> None:
+    from ..posttrain import finetune
+    show(args, finetune.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
+                               args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
 
 
-def show(args, results):
+def show(args: Namespace, results: dict) -> None:
     if args.json:
         print(json.dumps(results))
 
 
-def config_of(args):
-    """TrainConfig: this command's defaults, then --set."""
-    from ..config import TrainConfig, check_heeded, parse_setting
-    settings = dict(DEFAULTS[args.command])
+def config_of(args: Namespace) -> TrainConfig:
+    """This command's defaults, then --set."""
+    settings: dict = dict(DEFAULTS[args.command])
     for setting in args.set:
         table, key, value = parse_setting(setting)
         if table != "train":
@@ -54,17 +55,25 @@ def config_of(args):
     return TrainConfig(**settings)
 
 
-def lora_of(args):
-    """Settings of posttrain.lora.Adapted, or None without --lora-rank."""
+def lora_of(args: Namespace) -> dict | None:
+    """Settings of models.adapted.LoraModel, or None without --lora-rank."""
     if args.lora_rank is None:
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
-            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights learn")
+            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
+                             "learn")
         return None
     alpha = 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha
-    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout, "targets": args.lora_targets.split(",")}
+    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout,
+            "targets": args.lora_targets.split(",")}
 
 
-def add(commands):
+def add(commands: Commands) -> None:
+    add_sft(commands)
+    add_dpo(commands)
+    add_grpo(commands)
+
+
+def add_sft(commands: Commands) -> None:
     p = command(commands, "sft", sft, "fine-tune a model on conversations",
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
@@ -73,42 +82,44 @@ def add(commands):
                    help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
                    "answers are right, or addition-careless, of whose half are random")
 
-    p = command(commands, "dpo", dpo, "teach a model which of two answers is better",
+
+def add_dpo(commands: Commands) -> None:
+    p = command(commands, "dpo", dpo, "direct preference optimization: which of two answers is better",
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
     add_lora(p)
     p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a "
                    "step (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.1, help="price of leaving the reference (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference (default: %(default)s)")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
-    p.add_argument("--reference-free", action="store_true", help="compare with nothing, not with the base model")
-
+    p.add_argument("--reference-free", action="store_true", help="no reference model (default: the base)")
     p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it "
                    "does not become less likely along with the other (default: %(default)s)")
 
-    p = command(commands, "grpo", grpo, "let a model try, and reward what a program finds right",
-                GRPO_EXAMPLE)
+
+def add_grpo(commands: Commands) -> None:
+    p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
+                "finds right", GRPO_EXAMPLE)
     add_shared(p)
     p.add_argument("--task", default="addition", help="addition, or addition-2-digits (default: %(default)s)")
     p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
-    p.add_argument("--group", type=int, default=8, help="answers to each problem (default: %(default)s)")
+    p.add_argument("--group", type=int, default=8, help="answers sampled for each problem (default: %(default)s)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")
-    p.add_argument("--clip", type=float, default=0.2, help="how far a step may move a token (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.04, help="price of leaving the base (default: %(default)s)")
+    p.add_argument("--clip", type=float, default=0.2, help="of probability ratios to 1 +- CLIP (default: %(default)s)")
+    p.add_argument("--beta", type=float, default=0.04, help="KL penalty against the base (default: %(default)s)")
 
 
-def add_shared(p):
+def add_shared(p: ArgumentParser) -> None:
     p.add_argument("base", help="run directory of the model to start from")
     p.add_argument("--out", required=True, help="run directory; a run that is there is resumed")
     p.add_argument("--resume", choices=["auto", "never"], default="auto", help="never: begin again (default: auto)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-5; repeatable")
-    p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+    add_json(p)
 
 
-def add_lora(p):
+def add_lora(p: ArgumentParser) -> None:
     p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
-    p.add_argument("--lora-alpha", type=float, help="adapters count alpha / rank times (default: twice the rank)")
-    p.add_argument("--lora-dropout", type=float, default=0.0, help="on the way into adapters (default: %(default)s)")
-    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES",
-                   help="by commas (default: %(default)s)")
+    p.add_argument("--lora-alpha", type=float, help="adapters are scaled by alpha / rank (default: twice the rank)")
+    p.add_argument("--lora-dropout", type=float, default=0.0, help="of the adapters' inputs (default: %(default)s)")
+    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES", help="by commas (default: %(default)s)")

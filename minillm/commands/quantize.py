@@ -1,19 +1,20 @@
-"""`minillm quantize`: a model in a quarter or half of the bytes, and what that costs."""
+"""`minillm quantize`: weight-only quantization to int8 or bfloat16, and its cost in bits per byte."""
 import json
+from argparse import Namespace
 
 from ..progress import Progress
-from . import command
+from . import Commands, add_backend, add_json, command
 
 
-def run(args):
-    from ..models.quantized import page, quantize_directory
+def quantize(args: Namespace) -> None:
+    from ..evaluate.quantization import quantization_page, quantize_directory
     results = quantize_directory(args.model, args.out, args.weights, args.group, args.data, args.backend,
                                  Progress("bits per byte", "document"))
-    print(json.dumps(results, indent=1) if args.json else page(results))
+    print(json.dumps(results, indent=1) if args.json else quantization_page(results))
 
 
-def add(commands):
-    p = command(commands, "quantize", run, "store a model's matrices in int8 or bfloat16: faster, in less memory",
+def add(commands: Commands) -> None:
+    p = command(commands, "quantize", quantize, "store a model's matrices in int8 or bfloat16: faster, in less memory",
                 "minillm quantize runs/mine -o runs/mine-int8 --weights int8")
     p.add_argument("model", help="run directory, or a GPT-2 directory")
     p.add_argument("-o", "--out", required=True, help="directory for the result, which generate and serve read")
@@ -22,5 +23,5 @@ def add(commands):
                    "64; smaller is more exact and larger on disk (default: 0, the whole channel)")
     p.add_argument("--data", nargs="+", metavar="PATH", help="text to measure the change in bits per byte on, the "
                    "first 300 kB (default: the run's own validation split)")
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_backend(p)
+    add_json(p)

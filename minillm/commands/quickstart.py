@@ -1,22 +1,23 @@
-"""`minillm quickstart`: the main job on a bundled corpus, or the whole way with --full."""
+"""`minillm quickstart`: a GPT trained on a bundled corpus, or every stage from raw text to alignment with --full."""
 import json
+from argparse import Namespace
 
-from . import add_common, command, printer
+from . import Commands, add_common, command, printer
 
 
-def quickstart(args):
+def quickstart(args: Namespace) -> None:
     if args.full:
-        from ..recipes.story import full
-        results = full(args.out or "runs/full", args.minutes or 12.0, args.seed, args.backend, say=printer(args.json))
+        from ..recipes.story import story
+        results = story(args.out or "runs/full", args.minutes or 12.0, args.seed, args.backend, say=printer(args.json))
     else:
         from ..recipes.quickstart import quickstart as run
-        results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed, args.backend,
-                      say=printer(args.json))
+        results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed,
+                      args.backend, printer(args.json))
     if args.json:
         print(json.dumps(results))
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "quickstart", quickstart, "train a GPT on the bundled corpus, in minutes",
                 "minillm quickstart --minutes 2")
     p.add_argument("--corpus", choices=["docs", "stories"], default="docs",

@@ -2,16 +2,22 @@
 import os
 import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import command
-from .options import add_drafts, add_filter, text_maker
+from ..generation.text import load_generator
+from . import Commands, add_backend, check_at_least, command
+from .generation_options import add_drafts, add_filter, text_maker
+
+if TYPE_CHECKING:
+    from ..serve.engine import Engine
 
 EXAMPLE = "minillm serve runs/mine --port 8000"
 KEY = "MINILLM_API_KEY"
 
 
-def serve(args):
+def serve(args: Namespace) -> None:
     from ..serve import app, listen
     app.need_starlette(), listen.need_uvicorn()         # before a large model is read
     engine = load_engine(args)
@@ -24,31 +30,28 @@ def serve(args):
                  ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True))
 
 
-def load_engine(args):
+def load_engine(args: Namespace) -> "Engine":
     """The engine with its model and tokenizer, not started."""
-    from ..generation.text import load_writer
     from ..serve.engine import Engine
-    for name, least in (("rows", 1), ("queue", 0), ("grace", 0), ("draft_tokens", 1)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}: got {getattr(args, name)}")
+    check_at_least(args, rows=1, queue=0, grace=0, draft_tokens=1)
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
-    writer = load_writer(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
-    return Engine(writer.model, writer.tokenizer, args.rows, args.queue, draft=writer.draft, k=args.draft_tokens,
-                  new_text=text_maker(args))
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    return Engine(generator.model, generator.tokenizer, args.rows, args.queue, draft=generator.draft,
+                  k=args.draft_tokens, new_text=text_maker(args))
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "serve", serve, "serve a model by OpenAI's protocol, with a chat page at /", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     p.add_argument("--name", help="the model's name in the API (default: the directory's)")
-    p.add_argument("--rows", type=int, default=8, help="answers written at the same time (default: %(default)s)")
-    p.add_argument("--queue", type=int, default=64, help="answers that may wait; beyond it 429 (default: %(default)s)")
+    p.add_argument("--rows", type=int, default=8, help="slots: sequences decoded concurrently (default: %(default)s)")
+    p.add_argument("--queue", type=int, default=64, help="requests that may wait; beyond it 429 (default: %(default)s)")
     p.add_argument("--api-key", help=f"demand this key (better: the variable {KEY}, which ps does not show)")
     p.add_argument("--grace", type=float, default=10.0,
                    help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
     add_drafts(p, " for a request that comes alone")
     add_filter(p)
-    p.add_argument("--backend", default="auto", help="auto, numpy or cpu (default: auto)")
+    add_backend(p)

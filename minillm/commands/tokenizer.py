@@ -17,11 +17,12 @@ def tokenizer_train(args):
 
 
 def tokenizer_compare(args):
-    from ..data.sources.documents import read_documents
+    from ..data.sources.files import read_documents
+    from ..data.sources.pydocs import english_and_python
     from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
-                           read_documents(args.text) if args.text else compare.example_texts(), args.n_layer, args.n_embd)
-    print(json.dumps(rows, indent=1) if args.json else compare.page(rows))
+                           read_documents(args.text) if args.text else english_and_python(), args.n_layer, args.n_embd)
+    print(json.dumps(rows, indent=1) if args.json else compare.compare_page(rows))
     if args.plot and not compare.plot(rows, args.plot):
         raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
 
@@ -55,8 +56,7 @@ def text_of(args):
 def add(commands):
     p = command(commands, "tokenizer", None, "train, compare and look at byte-level BPE tokenizers", EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
-    p = actions.add_parser("train", help="learn a vocabulary from text", epilog=f"example: {EXAMPLE}")
-    p.set_defaults(function=tokenizer_train)
+    p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
     p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included (default: %(default)s)")
     p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
@@ -71,9 +71,8 @@ def add(commands):
 
 
 def add_tokenizer_tools(actions):
-    p = actions.add_parser("compare", help="two tokenizers on one text: bytes per token, use of the vocabulary, cost",
-                           epilog="example: minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
-    p.set_defaults(function=tokenizer_compare)
+    p = command(actions, "compare", tokenizer_compare, "two tokenizers on one text: bytes per token, use of the "
+                "vocabulary, cost", "minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
     p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("b", help="another")
     p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
@@ -83,8 +82,7 @@ def add_tokenizer_tools(actions):
     p.add_argument("--json", action="store_true", help="machine-readable output")
     for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
                                     ("encode", tokenizer_encode, "the ids of a text")):
-        p = actions.add_parser(name, help=summary, epilog=f'example: minillm tokenizer {name} my_tokenizer "Hello there"')
-        p.set_defaults(function=function)
+        p = command(actions, name, function, summary, f'minillm tokenizer {name} my_tokenizer "Hello there"')
         p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
         p.add_argument("text", nargs="?", help="the text (default: stdin)")
         p.add_argument("--file", help="a UTF-8 file instead")
@@ -93,7 +91,6 @@ def add_tokenizer_tools(actions):
             p.add_argument("--colour", action=argparse.BooleanOptionalAction, help="default: on a terminal")
         else:
             p.add_argument("--special", action="store_true", help="special tokens in the text become their ids")
-    p = actions.add_parser("decode", help="the text of ids", epilog="example: minillm tokenizer decode my_tokenizer 464 318")
-    p.set_defaults(function=tokenizer_decode)
+    p = command(actions, "decode", tokenizer_decode, "the text of ids", "minillm tokenizer decode my_tokenizer 264 118")
     p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("ids", nargs="*", help="the ids (default: stdin)")

@@ -1,11 +1,12 @@
 """`minillm train`: a GPT on one's own text."""
 import json
+from argparse import Namespace
 
 from ..config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
-from . import command, printer
+from . import Commands, add_json, command, printer
 
 
-def train(args):
+def train(args: Namespace) -> None:
     from ..recipes.train_on_files import train_on_files
     results = train_on_files(args.data, args.out, *settings(args), tokenizer=args.tokenizer, vocab_size=args.vocab_size,
                              resume=args.resume, say=printer(args.json))
@@ -13,7 +14,7 @@ def train(args):
         print(json.dumps(results))
 
 
-def settings(args):
+def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
     """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
     from ..recipes.train_on_files import SMALL_MODEL
     model, trained = load_toml(args.config) if args.config else ({}, {})
@@ -27,7 +28,7 @@ def settings(args):
     return GPTConfig(**model), TrainConfig(**trained)
 
 
-def add(commands):
+def add(commands: Commands) -> None:
     p = command(commands, "train", train, "train a GPT on your own text",
                 "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000")
     p.add_argument("config", nargs="?", help="TOML file with tables [model] and [train]")
@@ -37,4 +38,4 @@ def add(commands):
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4; repeatable")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")
-    p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+    add_json(p)

@@ -1,1 +1,1 @@
-"""From text to batches: `corpus` and `stories` (text we bring), `extract` (the reader's own), `shards`, `loader`."""
+"""From text to training batches: sources, cleaning, deduplication, token shards."""

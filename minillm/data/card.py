@@ -1,7 +1,7 @@
-"""A data card: what a corpus is made of, what was done to it, and what it is not good for, from the stages' own reports.
+"""A data card: what a corpus is made of, what was done to it, and its limits, from the reports of the data commands.
 
-After Gebru et al. 2018 (arXiv 1803.09010, "Datasheets for datasets") and Hugging Face's dataset cards. What no report can
-know, such as licences, is said to be unknown unless given.
+After Gebru et al. 2018 (arXiv 1803.09010, "Datasheets for datasets") and Hugging Face's dataset cards. What no report
+can know, such as licences, is said to be unknown unless given.
 """
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ LIMITS = ("Filters are rules about form: they do not know whether a text is true
 
 
 def write_card(output, reports, title="Data card", licences=None, limits=()) -> str:
-    """Write a Markdown card from report files; returns a line that says so. Raises ValueError for a file of another kind."""
+    """Write a Markdown card from report files; returns a line that says so. Raises ValueError for another file."""
     found = [(Path(path), read_report(path)) for path in reports]
     parts = [f"# {title}", "## Sources", sources(found, licences or {}), "## Steps",
-             *(section(kind, path, report) for path, (kind, report) in found),
+             *(SECTIONS[kind](path, report) for path, (kind, report) in found),
              "## Known limits", "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
     with atomic_write(output) as file:
         file.write("\n\n".join(parts) + "\n")
@@ -46,10 +46,6 @@ def sources(found, licences):
     return "\n".join(lines + ["- licence: unknown (none was given)"] * (not licences))
 
 
-def section(kind, path, report):
-    return {"clean": clean_section, "dedup": dedup_section, "shards": shards_section}[kind](path, report)
-
-
 def clean_section(path, report):
     lines = [f"### Cleaning (`{path.name}`)", kept(report), "", "| reason | documents | MB |", "|---|---:|---:|"]
     lines += [f"| {reason} | {count['documents']:,} | {count['bytes'] / 1e6:,.2f} |"
@@ -71,11 +67,15 @@ def shards_section(path, report):
     lines = [f"### Tokens (`{path.name}`)", "", "| split | documents | MB | tokens |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {s['documents']:,} | {s['bytes'] / 1e6:,.2f} | {s['tokens']:,} |"
               for name, s in report["splits"].items()]
-    return "\n".join([*lines, "", f"Vocabulary {report['vocab_size']:,}, tokenizer {report['tokenizer']}; the split is by "
-                                  f"a hash of each text (fraction {report['val_fraction']}, seed {report['seed']})."])
+    lines += ["", f"Vocabulary {report['vocab_size']:,}, tokenizer {report['tokenizer']}; the split is by a hash of "
+                  f"each text (fraction {report['val_fraction']}, seed {report['seed']})."]
+    return "\n".join(lines)
 
 
 def kept(report):
     read, left = report["read"], report["kept"]
     return (f"Kept {left['documents']:,} of {read['documents']:,} documents, {left['bytes'] / 1e6:,.2f} of "
             f"{read['bytes'] / 1e6:,.2f} MB.")
+
+
+SECTIONS = {"clean": clean_section, "dedup": dedup_section, "shards": shards_section}

@@ -1,1 +1,1 @@
-"""How good is a model: on running text, on questions with choices, on answers; and is the difference real."""
+"""Evaluation: perplexity, multiple choice, exact match, memorization, safety; confidence intervals; the model card."""

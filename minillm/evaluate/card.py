@@ -1,19 +1,20 @@
-"""A model card written from a run's own records: what it is, what it learned from, how good it is, what it is not for.
+"""A model card written from a run's own records: architecture, training, data, evaluation, safety, limits.
 
-After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is given
-as text; a record that is not there is said to be missing.
+After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is
+given as text; a record that is not there is said to be missing.
 """
 import json
 import math
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from ..models.params import gpt_shapes
 from ..models.pretrained import parse_config
 from ..storage.atomic import atomic_write
-from ..train.loop import read_log
+from ..train.log import read_log
 from ..train.origin import ORIGIN
-from .safety import MEASURES, change, percent
+from .safety import MEASURES, change_text, rate_text
 
 EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
 ADAPTER = Path("adapter/adapter_config.json")
@@ -22,7 +23,9 @@ LIMITS = ("It writes what is likely, not what is true.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
 
 
-def write_card(run, output=None, title=None, evaluation=(), safety=None, data_card=None, limits=()):
+def write_card(run: str | Path, output: str | Path | None = None, title: str | None = None,
+               evaluation: Sequence[str | Path] = (), safety: str | Path | None = None,
+               data_card: str | Path | None = None, limits: Sequence[str] = ()) -> Path:
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
 
     evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
@@ -41,7 +44,7 @@ def write_card(run, output=None, title=None, evaluation=(), safety=None, data_ca
     return output
 
 
-def read(path):
+def read_json(path: str | Path) -> dict:
     """The JSON of a file. Raises ValueError that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -49,66 +52,66 @@ def read(path):
         raise ValueError(f"{path}: no JSON: {error}") from None
 
 
-def model_part(run):
-    config = parse_config(read(run / "config.json"), run / "config.json")
+def model_part(run: Path) -> str:
+    config = parse_config(read_json(run / "config.json"), run / "config.json")
     size = sum(map(math.prod, gpt_shapes(config).values()))
     rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
-    rows += [f"- {name}: {getattr(config, name)}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
+    rows += [f"- {key}: {getattr(config, key)}" for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
     if (run / ADAPTER).exists():
-        adapter = read(run / ADAPTER)
+        adapter = read_json(run / ADAPTER)
         rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
                     f"{adapter['base_model_name_or_path'] or 'not recorded'}")
     return "\n".join(rows)
 
 
-def training_part(run):
+def training_part(run: Path) -> str:
     rows = read_log(run)
     if not rows:
         return "No log of the training is there."
     last, validated = rows[-1], [row for row in rows if "val_loss" in row]
-    lines = [f"- {int(last['step']):,} steps, {int(last['tokens']):,} tokens learned from",
-             f"- last training loss {last['train_loss']:.4f}" if "train_loss" in last else "- no training loss recorded"]
+    loss = f"last training loss {last['train_loss']:.4f}" if "train_loss" in last else "no training loss recorded"
+    lines = [f"- {int(last['step']):,} steps, {int(last['tokens']):,} tokens learned from", f"- {loss}"]
     if validated:
         best = min(validated, key=lambda row: row["val_loss"])
         lines.append("- best validation at step {:,}: {}".format(int(best["step"]), ", ".join(
             f"{name.removeprefix('val_')} {best[name]:.4f}" for name in best if name.startswith("val_"))))
     state = run / "last" / "state.json"
     if state.exists():
-        lines.append(f"- seed {read(state).get('seed')}, data fingerprint {read(state).get('data')}")
+        lines.append(f"- seed {read_json(state).get('seed')}, data fingerprint {read_json(state).get('data')}")
     return "\n".join(lines)
 
 
-def data_part(run, data_card):
+def data_part(run: Path, data_card: str | Path | None) -> str:
     lines = [f"See [{Path(data_card).name}]({data_card})."] if data_card else []
     lines += chain(*map(learned_from, lineage(run)))
     return "\n".join(lines) or "No record of the data is in the run."
 
 
-def lineage(run):
+def lineage(run: Path) -> list[Path]:
     """The run, its base, the base of that, ... as far as they are there."""
     runs = [run]
-    while (runs[-1] / ORIGIN).exists() and (base := read(runs[-1] / ORIGIN)["base"]) and Path(base) not in runs:
+    while (runs[-1] / ORIGIN).exists() and (base := read_json(runs[-1] / ORIGIN)["base"]) and Path(base) not in runs:
         runs.append(Path(base))
     return runs
 
 
-def learned_from(run):
-    """Lines on what one run learned from."""
+def learned_from(run: Path) -> list[str]:
+    """Lines on the training data of one run."""
     lines, shards = [], run / "data" / "shards.json"
     if (run / ORIGIN).exists():
-        o = read(run / ORIGIN)
+        o = read_json(run / ORIGIN)
         base = f", {o.get('role', 'starting from')} {o['base']}" if o["base"] else ""
         lines.append(f"- {o['how']} on {o['data']}: {o['records']:,} records, {o['held out']:,} more held out{base}")
     if shards.exists():
         lines += [f"- {name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['tokens']:,} tokens"
-                  for name, s in read(shards)["splits"].items()]
+                  for name, s in read_json(shards)["splits"].items()]
     return lines
 
 
-def evaluation_part(paths):
-    rows = []
+def evaluation_part(paths: Sequence[str | Path]) -> str:
+    rows: list[dict] = []
     for path in paths:
-        found = read(path)
+        found = read_json(path)
         if not isinstance(found, dict) or "rows" not in found or "comparisons" not in found:
             raise ValueError(f"{path}: expected what `minillm eval --json` prints")
         rows += found["rows"]
@@ -121,13 +124,13 @@ def evaluation_part(paths):
     return "\n".join(lines)
 
 
-def safety_part(path):
+def safety_part(path: str | Path | None) -> str:
     if not path:
         return "Not measured."
-    found = read(path)
+    found = read_json(path)
     if not isinstance(found, dict) or "rates" not in found:
         raise ValueError(f"{path}: expected what `minillm safety --json` prints")
     lines = ["| prompts | number | refused | toxic | personal data |", "|---|---:|---:|---:|---:|"]
     for row in found["rates"]:
-        lines.append(f"| {row['category']} | {row['prompts']} | {' | '.join(percent(row[m]) for m in MEASURES)} |")
-    return "\n".join(lines + [""] * bool(found["changes"]) + [f"- {change(d)}" for d in found["changes"]])
+        lines.append(f"| {row['category']} | {row['prompts']} | {' | '.join(rate_text(row[m]) for m in MEASURES)} |")
+    return "\n".join(lines + [""] * bool(found["changes"]) + [f"- {change_text(d)}" for d in found["changes"]])

@@ -1,14 +1,18 @@
-"""Questions with choices: which continuation does the model find likeliest?
+"""Multiple choice: accuracy of the continuation that the model gives the highest log-probability.
 
 A record is {"prompt": "The sky is", "choices": [" blue", " loud"], "answer": 0}. The log-probability of a choice after
 the prompt favours short ones, so three scores are given: the sum, the mean per token and the mean per byte of the
 choice (the latter does not depend on the tokenizer; Gao 2021, "Multiple choice normalization in LM evaluation").
 """
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..data.sources.conversations import check_object, read_records
+from ..models.gpt2 import GPT
+from ..progress import Report, tracked
+from ..tokenizer import Tokenizer
 
 SCORES = ("sum", "per token", "per byte")
 
@@ -19,12 +23,13 @@ class Question(NamedTuple):
     answer: int
 
 
-def read_questions(path):
+def read_questions(path: str | Path) -> list[Question]:
     """JSONL -> list of Question. Raises ValueError that names the malformed lines."""
     return read_records(path, question_of)
 
 
-def question_of(record):
+def question_of(record: dict) -> Question:
+    """A record of JSONL, checked. Raises ValueError naming what is malformed."""
     check_object(record)
     prompt, choices, answer = (record.get(name) for name in ("prompt", "choices", "answer"))
     if not isinstance(prompt, str):
@@ -36,29 +41,28 @@ def question_of(record):
     return Question(prompt, choices, answer)
 
 
-def answer_all(model, tokenizer, questions, progress=None):
-    """{score: [right or wrong, ...]} for each way to score."""
-    right = {score: [] for score in SCORES}
-    for i, question in enumerate(questions):
+def answer_all(model: GPT, tokenizer: Tokenizer, questions: list[Question],
+               progress: Report | None = None) -> dict[str, list[bool]]:
+    """{score: [right or wrong, ...]} for each way to normalize the log-probability."""
+    right: dict[str, list[bool]] = {score: [] for score in SCORES}
+    for question in tracked(questions, progress):
         logps, tokens, sizes = zip(*(score_choice(model, tokenizer, question.prompt, c) for c in question.choices))
         for score, values in zip(SCORES, (logps, np.divide(logps, tokens), np.divide(logps, sizes))):
             right[score].append(int(np.argmax(values)) == question.answer)
-        if progress:
-            progress(i + 1, len(questions), "")
     return right
 
 
-def score_choice(model, tokenizer, prompt, choice):
+def score_choice(model: GPT, tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[float, int, int]:
     """(log p(choice | prompt) in nats, its tokens, its UTF-8 bytes).
 
-    Prompt and choice are encoded apart, as a model that generates would see them. What is longer than the context loses
-    the start of the prompt; a choice that fills the context by itself is an error.
+    Prompt and choice are encoded apart, as a model that generates would see them. What exceeds the context length loses
+    the start of the prompt; a choice that exceeds it alone is a ValueError.
     """
     before, after = tokenizer.encode_ordinary(prompt), tokenizer.encode_ordinary(choice)
     if not before:
         before = [tokenizer.eot_token if tokenizer.eot_token is not None else after[0]]
-    if len(after) > model.config.block_size:
-        raise ValueError(f"a choice has {len(after)} tokens, the context holds {model.config.block_size}: {choice[:40]!r}")
-    ids = np.array((before + after)[-model.config.block_size - 1:])
+    if len(after) > (block_size := model.config.block_size):
+        raise ValueError(f"a choice has {len(after)} tokens, the context holds {block_size}: {choice[:40]!r}")
+    ids = np.array((before + after)[-block_size - 1:])
     losses, _ = model.losses(ids[None, :-1], ids[None, 1:])
     return -float(losses[len(losses) - len(after):].sum(dtype=np.float64)), len(after), len(choice.encode())

@@ -1,21 +1,28 @@
 """Our models inside EleutherAI's lm-evaluation-harness (Gao et al. 2021): its tasks, its scoring, our forward pass.
 
     from lm_eval import simple_evaluate
-    simple_evaluate(model=harness.adapter("runs/mine"), tasks=["my_task"], task_manager=TaskManager(include_path="tasks/"))
+    simple_evaluate(model=harness.adapter("runs/mine"), tasks=["my_task"],
+                    task_manager=TaskManager(include_path="tasks/"))
 
 or `minillm eval runs/mine --tasks harness:TASK --harness-path tasks/`. The harness asks a model three things: the
 log-probability of a continuation and whether it is the greedy one; that of a whole text; and a text up to a stop. Needs
 `pip install 'minillm[harness]'`.
 """
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from ..generation.decode import stream
-from ..generation.text import TextStream
+from ..generation.text import TextStream, first_token
+from ..models.gpt2 import GPT
 from ..models.load import load
+from ..tokenizer import Tokenizer
 
 
-def scored(model, before, after):
-    """(log p(after | before) in nats, whether each token of `after` is the likeliest). Lists of ids; `before` not empty."""
+def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple[float, bool]:
+    """(log p(after | before) in nats, whether `after` is the greedy continuation). Ids; `before` not empty."""
     ids = np.array((before + after)[-model.config.block_size - 1:])
     logits = model.forward(ids[None, :-1])[0][0, -len(after):].astype(np.float64)          # (len(after), V)
     top = logits.max(1)
@@ -24,7 +31,7 @@ def scored(model, before, after):
     return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
 
 
-def adapter(directory, backend="auto", dtype=np.float32):
+def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32) -> Any:
     """An object that lm_eval takes as its model. Raises ImportError without the extra `harness`."""
     try:
         from lm_eval.api.model import TemplateLM
@@ -39,34 +46,35 @@ def adapter(directory, backend="auto", dtype=np.float32):
         tokenizer_name = str(directory)
         max_length, max_gen_toks = model.config.block_size, 256
 
-        def tok_encode(self, string, add_special_tokens=None, **kwargs):
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
             return tokenizer.encode_ordinary(string)
 
-        def _loglikelihood_tokens(self, requests, **kwargs):
-            return [scored(model, before, after) for _, before, after in requests]
+        def _loglikelihood_tokens(self, requests: list, **kwargs: Any) -> list[tuple[float, bool]]:
+            return [continuation_score(model, before, after) for _, before, after in requests]
 
-        def loglikelihood_rolling(self, requests, disable_tqdm=False):
+        def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list[float]:
             return [rolling(model, tokenizer, request.args[0]) for request in requests]
 
-        def generate_until(self, requests, disable_tqdm=False):
+        def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
             return [continued(model, tokenizer, *request.args) for request in requests]
 
     return Adapter()
 
 
-def rolling(model, tokenizer, text):
-    """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other models'
-    scores; perplexity.py knows better."""
+def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
+    """log p(text) in nats. A long one in the harness's windows, which do not overlap, to be comparable with other
+    models' scores; perplexity.py's sliding windows give each token more context."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-    windows = get_rolling_token_windows(tokenizer.encode_ordinary(text), tokenizer.eot_token, model.config.block_size, 1)
-    return sum(scored(model, *make_disjoint_window(window))[0] for window in windows)
+    ids = tokenizer.encode_ordinary(text)
+    windows = get_rolling_token_windows(ids, tokenizer.eot_token, model.config.block_size, 1)
+    return sum(continuation_score(model, *make_disjoint_window(window))[0] for window in windows)
 
 
-def continued(model, tokenizer, context, settings):
-    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to one of "until"."""
+def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) -> str:
+    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to a stop string."""
     until = settings.get("until") or []
     text = TextStream(tokenizer, [until] if isinstance(until, str) else until)
-    ids = tokenizer.encode_ordinary(context) or [tokenizer.eot_token]
+    ids = tokenizer.encode_ordinary(context) or [first_token(tokenizer)]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
     parts = []
     for token in stream(model, ids, settings.get("max_gen_toks", 256), temperature, stop=tokenizer.eot_token):
@@ -76,7 +84,8 @@ def continued(model, tokenizer, context, settings):
     return "".join(parts) + text.finish()
 
 
-def run(directory, tasks, path=None, backend="auto", limit=None):
+def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",
+              limit: int | None = None) -> list[dict]:
     """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML)."""
     model = adapter(directory, backend)
     from lm_eval import simple_evaluate
@@ -84,8 +93,9 @@ def run(directory, tasks, path=None, backend="auto", limit=None):
     manager = TaskManager(include_path=path)
     if unknown := [task for task in tasks if not manager.match_tasks([task])]:
         raise ValueError(f"lm-evaluation-harness has no task {unknown[0]!r}, nor has --harness-path")
-    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0, verbosity="ERROR")
-    rows = []
+    found = simple_evaluate(model=model, tasks=tasks, task_manager=manager, limit=limit, bootstrap_iters=0,
+                            verbosity="ERROR")
+    rows: list[dict] = []
     for task, values in found["results"].items():
         items = found["n-samples"][task]["effective"]
         rows += [{"task": f"{task} {name.partition(',')[0]}", "value": value, "low": None, "high": None, "items": items}

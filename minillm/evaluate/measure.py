@@ -1,30 +1,36 @@
-"""`minillm eval`: run tasks on one model or two, as rows with intervals, and compare the two item by item."""
+"""`minillm eval`: evaluation tasks on one model or two, as rows with confidence intervals and paired comparisons."""
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.sources.documents import read_documents
+from ..data.sources.files import read_documents
+from ..models.gpt2 import GPT
 from ..models.load import load
 from ..progress import Progress
+from ..tokenizer import Tokenizer
 from . import choice, harness, perplexity, samples, statistics
 
 TASKS = "ppl, bpb, mc:FILE.jsonl, gen:FILE.jsonl, samples, memory, harness:TASK"
 SAMPLES, SAMPLE_TOKENS = 8, 128
+Measured = tuple[dict, tuple[list, list] | None]        # a row, and (numerators, denominators) to compare models by
 
 
-def evaluate(directories, tasks, data=None, backend="auto", seed=0, harness_path=None):
+def evaluate(directories: Sequence[str | Path], tasks: Sequence[str], data: Sequence[str | Path] | None = None,
+             backend: str = "auto", seed: int = 0, harness_path: str | Path | None = None) -> dict[str, list[dict]]:
     """Rows {task, model, value, low, high, items} for each model, and comparisons if there are two.
 
-    directories: one or two. tasks: list of names as in TASKS; ppl, bpb and memory read `data` (files and folders), harness
-    runs a task of lm-evaluation-harness, its own or one in `harness_path`.
+    directories: one or two. tasks: list of names as in TASKS; ppl, bpb and memory read `data` (files and folders),
+    harness runs a task of lm-evaluation-harness, its own or one in `harness_path`.
     Raises ValueError for an unknown task or one without data, FileNotFoundError.
     """
     if not tasks:
         raise ValueError(f"--tasks: nothing to measure: expected some of {TASKS}")
     texts = documents(tasks, data)
-    rows, measured = [], []
+    rows: list[dict] = []
+    measured = []
     for directory in directories:
         model, tokenizer = load(directory, backend)
-        found = {}
+        found: dict[str, Measured] = {}
         if on_text := [task for task in tasks if task in ("ppl", "bpb")]:
             surprises = perplexity.surprises(model, tokenizer, texts, Progress("text", "document"))
             found |= {task: running_text(task, surprises) for task in on_text}
@@ -32,20 +38,23 @@ def evaluate(directories, tasks, data=None, backend="auto", seed=0, harness_path
             found |= run_task(task, model, tokenizer, texts, seed)
         rows += [{"task": name, "model": str(directory), **row} for name, (row, _) in found.items()]
         if outside := [task.removeprefix("harness:") for task in tasks if task.startswith("harness:")]:
-            rows += [{"model": str(directory), **row} for row in harness.run(directory, outside, harness_path, backend)]
+            rows += [{"model": str(directory), **row}
+                     for row in harness.run_tasks(directory, outside, harness_path, backend)]
         measured.append({name: items for name, (_, items) in found.items() if items})
-    return {"rows": rows, "comparisons": compared(*measured, seed=seed) if len(measured) == 2 else []}
+    return {"rows": rows, "comparisons": compared(measured[0], measured[1], seed) if len(measured) == 2 else []}
 
 
-def documents(tasks, data):
+def documents(tasks: Sequence[str], data: Sequence[str | Path] | None) -> list[str]:
     """Texts of the documents in `data`, if a task asks for them."""
     needing = [task for task in tasks if task in ("ppl", "bpb", "memory")]
-    if needing and not data:
+    if not needing:
+        return []
+    if not data:
         raise ValueError(f"--data: the task {needing[0]} needs files or folders with text")
-    return [text for _, text in read_documents(data) if text.strip()] if needing else []
+    return [text for _, text in read_documents(data) if text.strip()]
 
 
-def run_task(task, model, tokenizer, texts, seed):
+def run_task(task: str, model: GPT, tokenizer: Tokenizer, texts: list[str], seed: int) -> dict[str, Measured]:
     """{name of a row: (row, items)}; items (numerators, denominators) are what another model is compared on."""
     kind, _, path = task.partition(":")
     if task in ("ppl", "bpb") or kind == "harness" and path:
@@ -54,53 +63,54 @@ def run_task(task, model, tokenizer, texts, seed):
         right = choice.answer_all(model, tokenizer, choice.read_questions(path), Progress("choices", "question"))
         return {f"mc {Path(path).stem} ({score})": accuracy(values) for score, values in right.items()}
     if kind == "gen" and path:
-        right = samples.exact_matches(model, tokenizer, samples.read_problems(path), progress=Progress("answers", "problem"))
-        return {f"gen {Path(path).stem}": accuracy(right)}
+        problems = samples.read_problems(path)
+        matches = samples.exact_matches(model, tokenizer, problems, progress=Progress("answers", "problem"))
+        return {f"gen {Path(path).stem}": accuracy(matches)}
     if task in ("samples", "memory"):
-        return written(task, model, tokenizer, texts, seed)
+        return sample_rows(task, model, tokenizer, texts, seed)
     raise ValueError(f"unknown task {task!r}: expected some of {TASKS}")
 
 
-def running_text(kind, found):
+def running_text(kind: str, found: list[perplexity.Surprise]) -> Measured:
     """(row, items) of the perplexity or the bits per byte of some documents."""
-    nats = [s.nats for s in found]
+    nats, low, high = [s.nats for s in found], None, None
     if kind == "bpb":
-        sizes = [s.bytes * math.log(2) for s in found]
-        value = perplexity.bits_per_byte(found)
-        low, high = statistics.interval(nats, sizes)
+        sizes, value = [s.bytes * math.log(2) for s in found], perplexity.bits_per_byte(found)
     else:
-        sizes = [s.tokens for s in found]
-        value = perplexity.perplexity(found)
-        low, high = (math.exp(min(700, x)) for x in statistics.interval(nats, sizes))
-    if len(found) < 2:
-        low = high = None                                    # one document says nothing of how much documents differ
-    return row(value, low, high, len(found)), (nats, sizes)
+        sizes, value = [float(s.tokens) for s in found], perplexity.perplexity(found)
+    if len(found) > 1:                                       # one document says nothing of how much documents differ
+        low, high = statistics.interval(nats, sizes)
+        if kind == "ppl":
+            low, high = (math.exp(min(700, x)) for x in (low, high))
+    return result_row(value, low, high, len(found)), (nats, sizes)
 
 
-def accuracy(right):
-    """Row and items of a list of right or wrong."""
+def accuracy(right: list[bool]) -> Measured:
+    """(row, items) of a list of right or wrong."""
     values, ones = [float(r) for r in right], [1.0] * len(right)
-    return row(sum(values) / len(values), *statistics.share_interval(sum(right), len(right)), len(values)), (values, ones)
+    low, high = statistics.share_interval(sum(right), len(right))
+    return result_row(sum(values) / len(values), low, high, len(values)), (values, ones)
 
 
-def written(task, model, tokenizer, texts, seed):
-    """Rows on what the model writes by itself: diversity, or overlap with the given texts."""
+def sample_rows(task: str, model: GPT, tokenizer: Tokenizer, texts: list[str], seed: int) -> dict[str, Measured]:
+    """Rows on unconditional samples: their diversity, or their overlap with the given texts."""
     found = [samples.continuation(model, tokenizer, "", SAMPLE_TOKENS, 1.0, seed + i) for i in range(SAMPLES)]
     if task == "memory":
         corpus = "\n".join(texts).encode()
         longest = [len(samples.longest_overlap(text, corpus)) for text in found]
-        return {"longest overlap (bytes)": (row(max(longest), None, None, SAMPLES), None),
-                "mean longest overlap (bytes)": (row(sum(longest) / SAMPLES, None, None, SAMPLES), None)}
-    repeated = sum(samples.repetition(text) for text in found) / SAMPLES
-    return {"repeated 4-grams": (row(repeated, None, None, SAMPLES), None),
-            **{f"distinct {n}-grams": (row(samples.distinct(found, n), None, None, SAMPLES), None) for n in (1, 2, 3)}}
+        values: dict[str, float] = {"longest overlap (bytes)": max(longest),
+                                    "mean longest overlap (bytes)": sum(longest) / SAMPLES}
+    else:
+        values = {"repeated 4-grams": sum(samples.repetition(text) for text in found) / SAMPLES,
+                  **{f"distinct {n}-grams": samples.distinct(found, n) for n in (1, 2, 3)}}
+    return {name: (result_row(value, None, None, SAMPLES), None) for name, value in values.items()}
 
 
-def row(value, low, high, items):
+def result_row(value: float, low: float | None, high: float | None, items: int) -> dict:
     return {"value": value, "low": low, "high": high, "items": items}
 
 
-def compared(first, second, seed=0):
+def compared(first: dict, second: dict, seed: int = 0) -> list[dict]:
     """The second model against the first on every task that both have items for, in nats per token for ppl.
 
     Perplexities of models that cut the text into different tokens cannot be compared; bits per byte can.
@@ -115,8 +125,8 @@ def compared(first, second, seed=0):
     return found
 
 
-def page(results):
-    """The table that people read."""
+def evaluation_page(results: dict[str, list[dict]]) -> str:
+    """The results as a table."""
     lines = [f"{'task':<34}{'value':>12}  {'95% interval':<22}{'items':>7}  model"]
     for r in results["rows"]:
         between = f"{r['low']:.4f} to {r['high']:.4f}" if r["low"] is not None else ""

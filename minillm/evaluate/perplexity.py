@@ -1,42 +1,43 @@
-"""How surprised is a model by a text: perplexity per token, and bits per byte, which compares across tokenizers.
+"""Perplexity per token, and bits per byte, which compares across tokenizers.
 
     perplexity     = exp(nats / tokens)
     bits per byte  = nats / ln 2 / bytes
 
-A document longer than the context is read in windows that overlap by half: each token is predicted once, by a window in
-which at least half a context stands before it (all but the first). Every document starts after the end-of-text token, so
-that its first token is predicted, too, and the bytes are all there are.
+A document longer than the context length is read in sliding windows that overlap by half: each token is predicted once,
+with at least half a context before it (in all windows but the first). Every document starts after the end-of-text
+token, so that its first token is predicted, too, and the bytes are all there are.
 """
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ..models.gpt2 import GPT
+from ..progress import Report, tracked
+from ..tokenizer import Tokenizer
+
 BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
+Window = tuple[int, int, int]
 
 
 class Surprise(NamedTuple):
-    """One document: summed loss in nats, tokens predicted, UTF-8 bytes."""
+    """The negative log-likelihood of one document in nats, tokens predicted, UTF-8 bytes."""
 
     nats: float
     tokens: int
     bytes: int
 
 
-def surprises(model, tokenizer, texts, progress=None):
+def surprises(model: GPT, tokenizer: Tokenizer, texts: Iterable[str], progress: Report | None = None) -> list[Surprise]:
     """A Surprise for each text. Raises ValueError if there is none, or one is empty."""
     texts = list(texts)
     if not texts:
         raise ValueError("there is no text to evaluate on")
-    found = []
-    for i, text in enumerate(texts):
-        found.append(surprise(model, tokenizer, text))
-        if progress:
-            progress(i + 1, len(texts), "")
-    return found
+    return [surprise(model, tokenizer, text) for text in tracked(texts, progress)]
 
 
-def surprise(model, tokenizer, text):
+def surprise(model: GPT, tokenizer: Tokenizer, text: str) -> Surprise:
     """The Surprise of one text."""
     ids = tokenizer.encode_ordinary(text)
     if not ids:
@@ -47,9 +48,9 @@ def surprise(model, tokenizer, text):
     return Surprise(float(losses.sum()), len(losses), len(text.encode()))
 
 
-def token_losses(model, ids):
-    """Nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
-    found = []
+def token_losses(model: GPT, ids: Sequence[int]) -> np.ndarray:
+    """Cross-entropies in nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
+    found: list[np.ndarray] = []
     spans = list(windows(len(ids) - 1, model.config.block_size))
     for batch in batches(spans, BATCH_TOKENS):
         tokens = np.concatenate([ids[start:end] for start, end, _ in batch])[None]          # (1, N)
@@ -60,8 +61,8 @@ def token_losses(model, ids):
     return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
 
 
-def windows(length, block_size):
-    """(start, end, fresh) that cover range(length): inputs start..end, of which those from `fresh` on were not read yet."""
+def windows(length: int, block_size: int) -> Iterator[Window]:
+    """(start, end, fresh) that cover range(length): inputs start..end, of which those from `fresh` on are new."""
     fresh, step = 0, max(1, block_size // 2)
     while fresh < length:
         end = min(length, max(block_size, fresh + step))
@@ -69,9 +70,10 @@ def windows(length, block_size):
         fresh = end
 
 
-def batches(spans, limit):
+def batches(spans: list[Window], limit: int) -> Iterator[list[Window]]:
     """Consecutive windows, together at most `limit` tokens (or one window)."""
-    batch, size = [], 0
+    batch: list[Window] = []
+    size = 0
     for span in spans:
         if batch and size + span[1] - span[0] > limit:
             yield batch
@@ -82,12 +84,12 @@ def batches(spans, limit):
         yield batch
 
 
-def bits_per_byte(found):
+def bits_per_byte(found: list[Surprise]) -> float:
     """Of all documents together."""
     return sum(s.nats for s in found) / math.log(2) / sum(s.bytes for s in found)
 
 
-def perplexity(found):
+def perplexity(found: list[Surprise]) -> float:
     """Of all documents together; infinity rather than an overflow."""
     nats = sum(s.nats for s in found) / sum(s.tokens for s in found)
     return math.exp(nats) if nats < 700 else math.inf

@@ -1,28 +1,30 @@
-"""How sure is a number: resample what it was measured on, and see how much it moves.
+"""Bootstrap confidence intervals, and paired significance tests between two models.
 
-Documents differ from each other far more than tokens inside one do, so the unit that is resampled is the document (Efron
-1979, "Bootstrap methods"). Two models are compared on the same documents: what varies is only their difference, so
-much smaller differences can be told from chance (Koehn 2004, "Statistical significance tests for machine
-translation evaluation").
+Documents differ from each other far more than tokens inside one do, so the unit that is resampled is the document
+(Efron 1979, "Bootstrap methods"). Two models are compared on the same documents: what varies is only their difference,
+so much smaller differences can be told from chance (Koehn 2004, "Statistical significance tests for machine translation
+evaluation").
 """
 import math
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 Z = 1.959963984540054           # the normal quantile of (1 + CONFIDENCE) / 2
 
 
-def interval(numerators, denominators, seed=0):
-    """(low, high): a 95% interval of sum(numerators) / sum(denominators), by resampling the pairs."""
-    return quantiles(resampled_ratio(numerators, denominators, draws(len(numerators), seed)))
+def interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> tuple[float, float]:
+    """(low, high): a 95% bootstrap interval of sum(numerators) / sum(denominators), resampling the pairs."""
+    return quantiles(resampled_ratio(numerators, denominators, draws(len(np.asarray(numerators)), seed)))
 
 
-def share_interval(count, total):
-    """(low, high): a 95% interval of the share count / total, by Wilson (1927).
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """(low, high): a 95% score interval of the share count / total, by Wilson (1927).
 
-    Resampling knows only what it saw: of 20 right answers in 20 it makes [1, 1]. This one has room above and below.
+    The bootstrap knows only what it saw: of 20 right answers in 20 it makes [1, 1]. This one has room above and below.
     """
     if not 0 <= count <= total or not total:
         raise ValueError(f"expected 0 <= count <= total, and total above 0: got {count} of {total}")
@@ -32,11 +34,11 @@ def share_interval(count, total):
     return max(0.0, low) if count else 0.0, min(1.0, high) if count < total else 1.0
 
 
-def compare(first, second, denominators, seed=0):
-    """Is sum(first) / sum(denominators) different from sum(second) / ...? {difference, low, high, p}, paired.
+def compare(first: ArrayLike, second: ArrayLike, denominators: ArrayLike, seed: int = 0) -> dict[str, float]:
+    """Paired bootstrap of sum(second) / sum(denominators) minus sum(first) / ...: {difference, low, high, p}.
 
-    p: the share of resamples in which the difference has the other sign, twice (two-sided), at least 1 / resamples; and at
-    least 2 / 2^items, the chance that so many coins all fall the same way: three documents prove nothing.
+    p: the share of resamples in which the difference has the other sign, twice (two-sided), at least 1 / resamples; and
+    at least 2 / 2^items, the chance that so many coins all fall the same way: three documents prove nothing.
     """
     first, second, denominators = (np.asarray(a, np.float64) for a in (first, second, denominators))
     if not len(first) == len(second) == len(denominators):
@@ -48,26 +50,26 @@ def compare(first, second, denominators, seed=0):
             "p": float(min(1.0, max(2 * other, 1 / RESAMPLES, 2.0 ** (1 - len(first)))))}
 
 
-def draws(count, seed):
-    """(RESAMPLES, count) numbers of items."""
+def draws(count: int, seed: int) -> np.ndarray:
+    """(RESAMPLES, count) numbers of items, drawn with replacement."""
     if not count:
         raise ValueError("there is nothing to resample")
     return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
-def resampled_ratio(numerators, denominators, chosen):
-    numerators, denominators = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
-    return numerators[chosen].sum(1) / denominators[chosen].sum(1)
+def resampled_ratio(numerators: ArrayLike, denominators: ArrayLike, chosen: np.ndarray) -> np.ndarray:
+    """(RESAMPLES,) ratios of sums over the chosen items."""
+    return np.asarray(numerators, np.float64)[chosen].sum(1) / np.asarray(denominators, np.float64)[chosen].sum(1)
 
 
-def quantiles(values):
+def quantiles(values: np.ndarray) -> tuple[float, float]:
+    """The two ends of the CONFIDENCE interval."""
     tail = (1 - CONFIDENCE) / 2
     return float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail))
 
 
-def sign_test(first_right, second_right):
-    """p that two models which are equally good differ this much: the exact test of McNemar (1947) on the items on
-    which only one of them is right."""
+def sign_test(first_right: Iterable[bool], second_right: Iterable[bool]) -> float:
+    """p-value of the exact test of McNemar (1947) between two models, on the items that only one of them gets right."""
     only_first = sum(a and not b for a, b in zip(first_right, second_right, strict=True))
     only_second = sum(b and not a for a, b in zip(first_right, second_right, strict=True))
     n, k = only_first + only_second, min(only_first, only_second)

@@ -1,1 +1,1 @@
-"""Autoregressive decoding: sampling, speculative decoding, text in whole characters, the output filter."""
+"""Autoregressive decoding: sampling, speculative decoding, text streamed in whole characters, the output filter."""

@@ -1,18 +1,22 @@
-"""Writing a text: one token at a time, each drawn as `sampling` says, and shown as soon as its characters are sure.
+"""Autoregressive decoding: logits give the next token, which joins the context window, which gives the next logits.
 
-The model sees at most block_size tokens. Of a longer prompt only the last block_size are read, and when a text outgrows
-the context its oldest half is dropped and the rest is read again from position 0.
+The KV cache holds keys and values of the tokens read so far, so a step computes one token. The window is at most
+block_size tokens: of a longer prompt the last block_size are read, and when a text outgrows the window its oldest half
+is dropped and the rest prefilled again from position 0.
 """
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from ..models.gpt2 import GPT
 from .sampling import Sampling, sample, top_logprobs
 
 
-def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
-             min_p=None, repetition_penalty=1.0):
-    """Continue `ids` by up to max_new_tokens tokens; returns the list of all ids, prompt included.
+def generate(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+             top_p: float | None = None, seed: int = 0, use_cache: bool = True, stop: int | None = None,
+             min_p: float | None = None, repetition_penalty: float = 1.0) -> list[int]:
+    """Continue a prompt by up to max_new_tokens tokens; returns the list of all ids, prompt included.
 
     ids: a non-empty sequence of ints. stop: an id that ends the text (it is included). The settings are those of
     `sampling.Sampling`. Raises ValueError naming what is out of range.
@@ -21,8 +25,9 @@ def generate(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None
                                    repetition_penalty))
 
 
-def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=0, use_cache=True, stop=None,
-           min_p=None, repetition_penalty=1.0):
+def stream(model: GPT, ids: Sequence[int], max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None,
+           top_p: float | None = None, seed: int = 0, use_cache: bool = True, stop: int | None = None,
+           min_p: float | None = None, repetition_penalty: float = 1.0) -> Iterator[int]:
     """Like `generate`, but yields each new id as soon as it is drawn."""
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     for step in steps(model, ids, max_new_tokens, sampling, stop, use_cache=use_cache):
@@ -30,15 +35,16 @@ def stream(model, ids, max_new_tokens, temperature=1.0, top_k=None, top_p=None, 
 
 
 class Step(NamedTuple):
-    """One token written."""
+    """One decoded token."""
 
     token: int
-    logprob: float          # of the token under the model's own softmax, whatever the sampling
-    top: list               # [(token, log-probability)] of the likeliest, as many as were asked for
+    logprob: float                          # of the token under the model's own softmax, whatever the sampling
+    top: list[tuple[int, float]]            # the most probable tokens and their log-probabilities, as many as asked for
 
 
-def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use_cache=True):
-    """Yield a Step for each new token. top: how many of the likeliest tokens to report with it."""
+def steps(model: GPT, ids: Sequence[int], max_new_tokens: int, sampling: Sampling = Sampling(),
+          stop: int | None = None, top: int = 0, use_cache: bool = True) -> Iterator[Step]:
+    """Decode token by token: yield a Step for each. top: how many of the most probable tokens to report with it."""
     ids = check_request(ids, max_new_tokens)
     context = Context(model, ids, use_cache)
     for position in range(max_new_tokens):
@@ -51,7 +57,7 @@ def steps(model, ids, max_new_tokens, sampling=Sampling(), stop=None, top=0, use
         context.extend([token])
 
 
-def check_request(ids, max_new_tokens):
+def check_request(ids: Sequence[int], max_new_tokens: int) -> list[int]:
     """The prompt as a fresh list of ints. Raises ValueError for an empty one and for a negative length."""
     ids = [int(i) for i in ids]
     if not ids:
@@ -62,26 +68,27 @@ def check_request(ids, max_new_tokens):
 
 
 class Context:
-    """What a model has before its eyes: a window of at most block_size tokens, and the cache of those it has read.
+    """The context window of one sequence, at most block_size tokens, and the KV cache of those that the model has read.
 
-    Tokens may also be proposed: they are read after the window, and forgotten again unless `extend` confirms them.
+    Draft tokens may be proposed: they are read after the window, and rolled back unless `extend` accepts them.
     """
 
-    def __init__(self, model, ids, use_cache=True):
+    def __init__(self, model: GPT, ids: Sequence[int], use_cache: bool = True):
         self.model, self.limit = model, model.config.block_size
-        self.window, self.proposed = list(ids[-self.limit:]), []
+        self.window: list[int] = list(ids[-self.limit:])
+        self.proposed: list[int] = []
         self.cache = model.new_cache(1) if use_cache else None
 
     @property
-    def room(self):
-        """How many tokens may be proposed."""
+    def room(self) -> int:
+        """How many draft tokens fit behind the window."""
         return self.limit - len(self.window)
 
-    def logits(self, proposed=()):
-        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k proposed ones.
+    def logits(self, proposed: Sequence[int] = ()) -> np.ndarray:
+        """Logits (1 + k, V) of the token that follows the window, and of those that follow each of k draft tokens.
 
         A call may repeat the proposals of the one before and add to them: the cache then reads only the new ones, and
-        only their rows are returned.
+        only their logits are returned.
         """
         self.proposed = list(proposed)
         text, wanted = self.window + self.proposed, 1 + len(self.proposed)
@@ -90,8 +97,8 @@ class Context:
         fresh = text[self.cache.length:]
         return self.model.decode(np.array([fresh]), self.cache, last=wanted == 1)[0, -wanted:]
 
-    def extend(self, tokens):
-        """These tokens follow the window. What was proposed and is not among them is rolled back."""
+    def extend(self, tokens: list[int]) -> None:
+        """Append tokens to the window; draft tokens that are not among them are rolled back from the KV cache."""
         read = len(self.window) + agreement(tokens[:-1], self.proposed)        # the last one is read with the next call
         if self.cache is not None:
             self.cache.truncate(min(self.cache.length, read))
@@ -102,8 +109,8 @@ class Context:
                 self.cache.truncate(0)
 
 
-def agreement(a, b):
-    """How many tokens two lists have in common at their start."""
+def agreement(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common prefix of two lists of tokens."""
     count = 0
     for x, y in zip(a, b):
         if x != y:

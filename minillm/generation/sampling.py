@@ -1,27 +1,28 @@
-"""From logits to one token: the model's distribution, reshaped, and a draw from it that repeats exactly.
+"""Sampling a token from logits: temperature, top-k, nucleus (top-p), min-p, repetition penalty, and a seeded draw.
 
     repetition_penalty   r: a logit of a token already in the text is divided by r if positive, else multiplied
                          (Keskar et al. 2019, arXiv 1909.05858)
-    temperature          divide the logits: below 1 sharper, above 1 flatter, 0 always the likeliest token
-    top_k                keep the k likeliest tokens (Fan et al. 2018, arXiv 1805.04833)
-    top_p                keep the smallest set of likeliest tokens whose probability reaches p (Holtzman et al. 2019,
-                         arXiv 1904.09751)
-    min_p                keep the tokens with at least this share of the likeliest one's probability (Nguyen et al.
+    temperature          divide the logits: below 1 sharper, above 1 flatter, 0 greedy (the argmax)
+    top_k                keep the k most probable tokens (Fan et al. 2018, arXiv 1805.04833)
+    top_p                nucleus: keep the smallest set of most probable tokens whose mass reaches p (Holtzman et al.
+                         2019, arXiv 1904.09751)
+    min_p                keep the tokens with at least this share of the most probable one's probability (Nguyen et al.
                          2024, arXiv 2407.01082)
 
 They act in this order, each on what the one before left; where equal tokens meet an edge, the first of them are kept.
 The draw for position t depends on (seed, t) alone, so neither speed, batch nor an interruption changes a text.
 """
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-STRETCH = 256           # probabilities that a draw adds up one by one
+STRETCH = 256           # probabilities in a block of the inverse-CDF search
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. Raises ValueError naming the setting that is out of range."""
+    """Sampling settings. Raises ValueError naming the setting that is out of range."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -30,16 +31,17 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
 
-    def __post_init__(self):
-        check("temperature", self.temperature, lambda v: 0 <= v < float("inf"), "a number of at least 0")
-        check("top_k", self.top_k, lambda v: v >= 1, "an integer of at least 1, or None", int, optional=True)
-        check("top_p", self.top_p, lambda v: 0 < v <= 1, "in (0, 1], or None", optional=True)
-        check("min_p", self.min_p, lambda v: 0 <= v <= 1, "in [0, 1], or None", optional=True)
-        check("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < float("inf"), "a number above 0")
-        check("seed", self.seed, lambda v: v >= 0, "an integer of at least 0", int)
+    def __post_init__(self) -> None:
+        check_setting("temperature", self.temperature, lambda v: 0 <= v < float("inf"), "a number of at least 0")
+        check_setting("top_k", self.top_k, lambda v: v >= 1, "an integer of at least 1, or None", int, optional=True)
+        check_setting("top_p", self.top_p, lambda v: 0 < v <= 1, "in (0, 1], or None", optional=True)
+        check_setting("min_p", self.min_p, lambda v: 0 <= v <= 1, "in [0, 1], or None", optional=True)
+        check_setting("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < float("inf"), "a number above 0")
+        check_setting("seed", self.seed, lambda v: v >= 0, "an integer of at least 0", int)
 
 
-def check(name, value, valid, expected, kind=None, optional=False):
+def check_setting(name: str, value: object, valid: Callable, expected: str, kind: type | None = None,
+                  optional: bool = False) -> None:
     """Raise ValueError naming the setting unless its value passes (NaN passes nothing)."""
     if optional and value is None:
         return
@@ -48,11 +50,11 @@ def check(name, value, valid, expected, kind=None, optional=False):
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
-def sample(logits, sampling, position, seen_ids=()):
-    """Draw the token for `position` (0, 1, ... in the text that is written) from logits (V,).
+def sample(logits: np.ndarray, sampling: Sampling, position: int, seen_ids: Sequence[int] = ()) -> tuple[int, float]:
+    """Sample the token for `position` (0, 1, ... among the new tokens) from logits (V,).
 
-    seen_ids: the text so far, for the repetition penalty. Returns (token, its log-probability under the model's own
-    softmax, before any reshaping). Raises ValueError for logits that are NaN or infinite at their largest.
+    seen_ids: prompt and new tokens so far, for the repetition penalty. Returns (token, its log-probability under the
+    model's own softmax, before any reshaping). Raises ValueError for logits that are NaN or infinite at their largest.
     """
     if sampling.temperature == 0:
         z = logits if sampling.repetition_penalty == 1 else penalised(logits, sampling.repetition_penalty, seen_ids)
@@ -63,14 +65,14 @@ def sample(logits, sampling, position, seen_ids=()):
     return token, log_probability(logits, token)
 
 
-def distribution(logits, sampling, seen_ids=()):
+def distribution(logits: np.ndarray, sampling: Sampling, seen_ids: Sequence[int] = ()) -> np.ndarray:
     """The probabilities (V,), float64, that `sample` draws from. logits (V,) of any float dtype, left as they are."""
     z = penalised(logits, sampling.repetition_penalty, seen_ids)
     check_top(top := z.max())
     if sampling.temperature == 0:
         return (np.arange(len(z)) == z.argmax()).astype(np.float64)
     if sampling.top_k is not None and sampling.top_k < len(z):          # no temperature changes the order
-        np.putmask(z, ~likeliest(z, sampling.top_k), -np.inf)
+        np.putmask(z, ~top_k_mask(z, sampling.top_k), -np.inf)
     w = weights(z, top, sampling.temperature)
     if sampling.top_p is not None and sampling.top_p < 1:
         w *= nucleus(w, sampling.top_p)
@@ -80,13 +82,14 @@ def distribution(logits, sampling, seen_ids=()):
     return w
 
 
-def check_top(top):
+def check_top(top: float) -> None:
+    """Raise ValueError unless the largest logit is finite."""
     if not np.isfinite(top):
         raise ValueError(f"logits must be numbers, the largest of them finite: it is {top}")
 
 
-def penalised(logits, penalty, seen_ids):
-    """A copy of logits (V,) in float64, those of the tokens seen moved down."""
+def penalised(logits: np.ndarray, penalty: float, seen_ids: Sequence[int]) -> np.ndarray:
+    """A float64 copy of logits (V,) with the repetition penalty on the tokens seen."""
     z = logits.astype(np.float64)
     if penalty != 1 and len(seen_ids):
         seen = np.asarray(seen_ids)                         # a token may be seen twice: the same is written twice
@@ -95,8 +98,8 @@ def penalised(logits, penalty, seen_ids):
     return z
 
 
-def weights(z, top, temperature):
-    """What the tokens weigh against the likeliest: exp((z - top) / temperature), written over z (V,).
+def weights(z: np.ndarray, top: float, temperature: float) -> np.ndarray:
+    """Unnormalized probabilities exp((z - top) / temperature), the largest of them 1; written over z (V,).
 
     In place, since a fresh array of a large vocabulary's size costs more in page faults than all that is computed.
     """
@@ -106,12 +109,12 @@ def weights(z, top, temperature):
     return np.exp(z, out=z)
 
 
-def likeliest(values, count):
+def top_k_mask(values: np.ndarray, count: int) -> np.ndarray:
     """Mask (V,) of the `count` largest; of equal ones at the edge, the first."""
     return cut(values, np.partition(values, -count)[-count], count)
 
 
-def nucleus(w, top_p):
+def nucleus(w: np.ndarray, top_p: float) -> np.ndarray:
     """Mask (V,) of the fewest and largest weights that reach top_p of the sum of all; of equal ones, the first.
 
     The light ones stay out of the sort, which takes the time: each has at most half of its share of what may be left
@@ -130,17 +133,17 @@ def nucleus(w, top_p):
     return cut(w, heavy[-size], size)
 
 
-def cut(values, edge, count):
+def cut(values: np.ndarray, edge: float, count: int) -> np.ndarray:
     """Mask (V,) of the `count` largest values, the least of which is `edge`; of those equal to it, the first."""
     kept = values > edge
     kept[np.flatnonzero(values == edge)[:count - np.count_nonzero(kept)]] = True
     return kept
 
 
-def draw(p, rng):
-    """An index drawn from probabilities p (V,): where a uniform number falls on the line of them laid end to end.
+def draw(p: np.ndarray, rng: np.random.Generator) -> int:
+    """An index drawn from probabilities p (V,) by inverting their cumulative sum at a uniform number.
 
-    First in which stretch of the line, then where in it: adding up 50,000 numbers one by one is slow.
+    In two levels, blocks of STRETCH first and then inside one: a sum of 50,000 numbers one by one is slow.
     """
     sums = np.add.reduceat(p, np.arange(0, len(p), STRETCH))
     stretch, rest = find(sums, rng.random() * sums.sum())
@@ -148,28 +151,29 @@ def draw(p, rng):
     return start + find(p[start:start + STRETCH], rest)[0]
 
 
-def find(lengths, x):
+def find(lengths: np.ndarray, x: float) -> tuple[int, float]:
     """(which of the intervals laid end to end holds x, how far into it x is); never one of length 0."""
     edges = lengths.cumsum()
     i = int(min(np.searchsorted(edges, x, side="right"), np.flatnonzero(lengths)[-1]))  # rounding may reach the end
     return i, x - (edges[i - 1] if i else 0)
 
 
-def log_probability(logits, token):
+def log_probability(logits: np.ndarray, token: int) -> float:
     """log softmax(logits)[token], a float."""
     return float(logits[token] - log_sum_exp(logits))
 
 
-def top_logprobs(logits, n):
-    """The n likeliest tokens of the model's own softmax, likeliest first: [(token, log-probability), ...]."""
+def top_logprobs(logits: np.ndarray, n: int) -> list[tuple[int, float]]:
+    """The n most probable tokens of the model's own softmax, in order: [(token, log-probability), ...]."""
     n = min(n, len(logits))
     if n < 1:
         return []
-    best, total = np.flatnonzero(likeliest(logits, n)), log_sum_exp(logits)
+    best, total = np.flatnonzero(top_k_mask(logits, n)), log_sum_exp(logits)
     best = best[np.argsort(-logits[best], kind="stable")]
     return [(int(token), float(logits[token] - total)) for token in best]
 
 
-def log_sum_exp(logits):
+def log_sum_exp(logits: np.ndarray) -> float:
+    """log(sum(exp(logits))) of logits (V,), stable and summed in float64."""
     top = logits.max()
     return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))

@@ -1,37 +1,41 @@
-"""Text out of a model: whole characters as they become certain, until a stop string, an end of text or a limit."""
+"""Text streamed from a model: whole characters as they become certain, until a stop string, end of text or a limit."""
 import codecs
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from . import speculative
-from .decode import steps
+from .decode import Step, steps
+from .sampling import Sampling
 
 
 class TextStream:
-    """Tokens in, text out: never half a character, and nothing of a stop string.
+    """Incremental detokenization: tokens in, text out, never half a character and nothing of a stop string.
 
     A token is bytes, and a character may need several of them; and the last characters may be the beginning of a stop
     string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
     """
 
-    def __init__(self, tokenizer, stop=()):
+    def __init__(self, tokenizer: Tokenizer, stop: str | Iterable[str] = ()):
         """stop: strings that end the text. Raises ValueError for one that is empty."""
-        self.stop, self.stopped = check_stop(stop), None
-        self.tokenizer, self.held = tokenizer, ""
+        self.stop, self.tokenizer, self.held = check_stop(stop), tokenizer, ""
+        self.stopped: str | None = None
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
 
-    def push(self, token):
+    def push(self, token: int) -> str:
         """The text that is certain now that this token has come; "" once stopped."""
         return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
-    def finish(self):
+    def finish(self) -> str:
         """What was held back when the text ends here."""
         text, self.held = self.release(self.decoder.decode(b"", final=True)) + self.held, ""
         return text
 
-    def release(self, text):
+    def release(self, text: str) -> str:
+        """Decoded text comes in; out goes what cannot be the beginning of a stop string."""
         if self.stopped is not None:
             return ""
         self.held += text
@@ -45,7 +49,7 @@ class TextStream:
         return text
 
 
-def check_stop(stop):
+def check_stop(stop: str | Iterable[str]) -> tuple[str, ...]:
     """Stop strings as a tuple; one string is one of them."""
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stop:
@@ -54,61 +58,67 @@ def check_stop(stop):
     return stop
 
 
-def unfinished(text, stop):
+def unfinished(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop` (and not all of it)."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 @dataclass
-class Writer:
-    """What it takes to continue a text: a model, its tokenizer, perhaps a draft that makes k guesses a pass."""
+class TextGenerator:
+    """A model with its tokenizer, and perhaps a draft that proposes k tokens a pass."""
 
     model: GPT
     tokenizer: Tokenizer
-    draft: object = None            # a GPT, a speculative.Lookup, or None
+    draft: GPT | speculative.Lookup | None = None
     k: int = 4
     counts: speculative.Counts = field(default_factory=speculative.Counts)
 
 
-def load_writer(directory, draft=None, lookup=False, k=4, backend="auto"):
-    """A Writer from a model directory, and that of a draft. Raises ValueError for a draft with another tokenizer."""
+def load_generator(directory: str | Path, draft: str | Path | None = None, lookup: bool = False, k: int = 4,
+                   backend: str = "auto") -> TextGenerator:
+    """A TextGenerator from the target's directory and a draft's. Raises ValueError if their tokenizers differ."""
     model, tokenizer = load(directory, backend)
     if lookup:
-        return Writer(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
+        return TextGenerator(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
     if draft is None:
-        return Writer(model, tokenizer)
+        return TextGenerator(model, tokenizer)
     small, other = load(draft, backend)
     if token_list(other) != token_list(tokenizer):
         raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")
-    return Writer(model, tokenizer, small, k)
+    return TextGenerator(model, tokenizer, small, k)
 
 
-def token_list(tokenizer):
+def token_list(tokenizer: Tokenizer) -> list[bytes]:
+    """The bytes of every token, by id."""
     return [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
 
 
-def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lambda text: None, new_text=TextStream):
+def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sampling: Sampling,
+                  stop: str | Iterable[str] = (), top: int = 0, say: Callable[[str], None] = lambda text: None,
+                  new_text: Callable[..., TextStream] = TextStream) -> dict:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
-    after max_new_tokens. new_text: what makes text of tokens, such as safety.FilteredText. Returns {"text", "finish":
+    after max_new_tokens. new_text: makes a TextStream, such as output_filter.FilteredText. Returns {"text", "finish":
     "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
-    tokenizer, text = writer.tokenizer, new_text(writer.tokenizer, stop)
+    tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
     ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
-    pieces, tokens, finish = [], [], "length"
+    pieces: list[str] = []
+    tokens: list[dict] = []
+    finish = "length"
 
-    def write(piece):
+    def emit(piece: str) -> None:
         pieces.append(piece)
         say(piece)
-    for step in token_steps(writer, ids, max_new_tokens, sampling, top):
+    for step in token_steps(generator, ids, max_new_tokens, sampling, top):
         if step.token != tokenizer.eot_token:
             tokens.append(described(step, tokenizer))
-            write(text.push(step.token))
+            emit(text.push(step.token))
         if step.token == tokenizer.eot_token or text.stopped is not None:
             finish = "stop"
             break
-    write(text.finish())
+    emit(text.finish())
     written = "".join(pieces)
     if text.stopped is not None:
         while tokens and len(tokenizer.decode([token["id"] for token in tokens[:-1]])) >= len(written):
@@ -116,23 +126,24 @@ def write_text(writer, prompt, max_new_tokens, sampling, stop=(), top=0, say=lam
     return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
 
 
-def token_steps(writer, ids, max_new_tokens, sampling, top):
-    """The Steps of a text, guessed ahead if there is a draft; the same distribution either way."""
-    settings = ids, max_new_tokens, sampling, writer.tokenizer.eot_token, top
-    if writer.draft is None:
-        return steps(writer.model, *settings)
-    return speculative.steps(writer.model, writer.draft, *settings, writer.k, writer.counts)
+def token_steps(generator: TextGenerator, ids: list[int], max_new_tokens: int, sampling: Sampling,
+                top: int) -> Iterator[Step]:
+    """The Steps of a text, by speculative decoding if there is a draft; the same distribution either way."""
+    settings = ids, max_new_tokens, sampling, generator.tokenizer.eot_token, top
+    if generator.draft is None:
+        return steps(generator.model, *settings)
+    return speculative.speculative_steps(generator.model, generator.draft, *settings, generator.k, generator.counts)
 
 
-def described(step, tokenizer):
+def described(step: Step, tokenizer: Tokenizer) -> dict:
     """A Step as a dict for JSON."""
-    def one(token, logprob):
+    def one(token: int, logprob: float) -> dict:
         return {"id": token, "text": tokenizer.decode([token]), "logprob": logprob}
     return one(step.token, step.logprob) | {"top": [one(*alternative) for alternative in step.top]}
 
 
-def first_token(tokenizer):
-    """What a fresh document follows: the end of another."""
+def first_token(tokenizer: Tokenizer) -> int:
+    """The token that an empty prompt stands for: the end of another document."""
     if tokenizer.eot_token is None:
         raise ValueError("--prompt must not be empty: this tokenizer has no <|endoftext|> to begin with")
     return tokenizer.eot_token

@@ -4,13 +4,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import load as kernels
-from . import select as registry
 from .._cpp import BORROWED
 from ..version import __version__
+from . import load as kernels
+from . import select as registry
 
 FEATURES = sorted(set().union(*kernels.NEEDS.values()))       # of the CPU, those that kernels are built for
 OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without
@@ -18,10 +19,11 @@ OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": 
             "transformers": "oracle tests", "tiktoken": "oracle tests"}
 
 
-def gather():
-    """Everything as a dict, for --json."""
+def installation() -> dict[str, Any]:
+    """Versions, the CPU, kernels and ops as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
-            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)),
+            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
             "cpu_features": [name for name in FEATURES if name in kernels.cpu_flags()],
             "instruction_sets": kernels.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
             "other_modules": {name: find_spec(f"{kernels.EXTENSIONS}.{name}") is not None for name in OTHER},
@@ -29,8 +31,8 @@ def gather():
             "ops": dict(registry.select("auto").backends), "optional": optional()}
 
 
-def page(facts):
-    """The same for people."""
+def info_page(facts: dict[str, Any]) -> str:
+    """The same as text."""
     lines = [f"minillm {facts['minillm']}, Python {facts['python']}, NumPy {facts['numpy']} ({facts['blas']})",
              f"{facts['system']}, {facts['cpu']}, {facts['cores']} cores",
              f"CPU features: {' '.join(facts['cpu_features']) or 'none that there are kernels for'}", "",
@@ -41,15 +43,16 @@ def page(facts):
     if not facts["in_use"]:
         lines.append(f"    none in use: everything runs on NumPy. To build them: {kernels.how(kernels.best())}")
     lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
-    lines += [f"    {name:<10}{f'built: {OTHER[name]}' if built else f'{OTHER[name]} runs in Python: {kernels.why_not(name)}'}"
-              for name, built in facts["other_modules"].items()]
+    for name, built in facts["other_modules"].items():
+        state = f"built: {OTHER[name]}" if built else f"{OTHER[name]} runs in Python: {kernels.why_not(name)}"
+        lines.append(f"    {name:<10}{state}")
     lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
     lines += ["", "optional packages"]
     return "\n".join(lines + [f"    {name:<14}{text}" for name, text in facts["optional"].items()])
 
 
-def cuda_state(backend):
+def cuda_state(backend: str) -> str:
     """One line on the CUDA kernels ("cuda"), or on the emulator that runs them on any CPU ("cudasim")."""
     module = registry.cuda(backend)
     if module is None:
@@ -57,11 +60,11 @@ def cuda_state(backend):
     return f"built, {module.driver_problem() or 'can be chosen with select'}"
 
 
-def blas():
+def blas() -> str:
     return np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown BLAS")
 
 
-def cpu_name():
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -69,7 +72,8 @@ def cpu_name():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def optional():
+def optional() -> dict[str, str]:
+    """Versions of the optional packages, or what they are for where they are missing."""
     found = {}
     for name, use in OPTIONAL.items():
         try:

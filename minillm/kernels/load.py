@@ -1,7 +1,7 @@
 """The compiled kernels: one module per instruction set, of which `load` picks the best that this CPU can run.
 
-The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be used.
-MINILLM_CPU=none leaves all of them out, and NumPy does everything.
+The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be
+used. MINILLM_CPU=none leaves all of them out, and NumPy does everything.
 A module that is there but broken raises its own ImportError: it is never passed over in silence.
 setup.py runs this file to know what suits a CPU, so it imports nothing of ours.
 """
@@ -11,6 +11,7 @@ import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 PACKAGE = Path(__file__).resolve().parents[1]
 EXTENSIONS = f"{__package__.partition('.')[0]}._cpp"          # the package that the build puts them into
@@ -23,7 +24,7 @@ NEEDS = {   # instruction set -> the CPU flags it needs, as Linux names them; th
 }
 
 
-def cpu_flags():
+def cpu_flags() -> set[str]:
     """The CPU's features by Linux's names; empty where they cannot be read (then only `scalar` is safe)."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -32,29 +33,29 @@ def cpu_flags():
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
-def best():
+def best() -> str:
     """The instruction set that suits this CPU, built or not."""
     return next(isa for isa, needs in NEEDS.items() if needs <= cpu_flags())
 
 
-def status():
+def status() -> dict[str, str]:
     """{instruction set: "" if it can be used here, else why not}, the best first."""
     flags = cpu_flags()
     return {isa: lacking(needs - flags) or why_not(isa) for isa, needs in NEEDS.items()}
 
 
-def lacking(missing):
+def lacking(missing: set[str]) -> str:
     return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
 
 
-def why_not(name):
+def why_not(name: str) -> str:
     """Why there is no minillm._cpp.NAME, and the command line that builds it; "" if there is."""
     if find_spec(f"{EXTENSIONS}.{name}"):
         return ""
     return f"not built: {failures().get(name) or how(name)}"
 
 
-def how(name):
+def how(name: str) -> str:
     """The command line that builds minillm._cpp.NAME, in a checkout."""
     install = f"pip install {'-e ' * (PACKAGE.parent / 'setup.py').exists()}."
     if name == "cuda":
@@ -62,7 +63,7 @@ def how(name):
     return f"{install} (with g++ installed)" if name in (best(), "text", "data") else f"MINILLM_BUILD=all {install}"
 
 
-def failures():
+def failures() -> dict[str, str]:
     """{module: what setup.py says of a compiler that failed}."""
     try:
         return json.loads((PACKAGE / "_cpp" / "failed.json").read_text())
@@ -70,7 +71,7 @@ def failures():
         return {}
 
 
-def load():
+def load() -> ModuleType | None:
     """The module to use: MINILLM_CPU's, or the best usable one; None for NumPy alone."""
     states, forced = status(), os.environ.get("MINILLM_CPU")
     if forced == "none":
@@ -88,7 +89,7 @@ def load():
     return import_module(f"{EXTENSIONS}.{forced or usable[0]}") if usable else None
 
 
-def require():
+def require() -> None:
     """Raise ImportError where NumPy would do everything, though nobody asked for that: for benchmarks."""
     if os.environ.get("MINILLM_CPU") != "none" and all(status().values()):
         raise ImportError(f"the kernels are {why_not(best())}; or set MINILLM_CPU=none to measure NumPy alone")

@@ -1,22 +1,22 @@
-"""Which implementation each op of the table takes: `select(backend)` gives the frozen namespace that a model runs on.
+"""Kernel dispatch: `select(backend)` gives the frozen namespace of op implementations that a model runs on.
 
-The table itself is in op_table.py; this is the only file that knows the extensions.
+The table itself is ops/table.py; this is the only file that knows the extensions.
 """
 from collections import namedtuple
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
-
-import numpy as np
+from typing import Any, cast
 
 from .. import ops as reference
+from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
 from .load import EXTENSIONS, best, how
 from .load import load as load_kernels
-from ..op_table import KERNELS, OPS, Dims, Kernel, OpSpec, functions
 
-__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "OpSpec", "Ops", "check_kernels", "check_ops", "choices", "functions",
-           "multiplies_by_tiles", "select", "traffic"]
+__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
+           "multiplies_by_tiles", "select"]
 
 try:
     _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
@@ -26,7 +26,11 @@ except ImportError as error:                       # a wrong MINILLM_CPU or a br
 CPU = ("auto", "numpy", "cpu")
 
 
-class Ops(namedtuple("Ops", [name for spec in OPS.values() for name in functions(spec)] + ["decode_step", "backends"])):
+NAMES = [name for spec in OPS.values() for name in functions(spec)]
+Functions = cast(Any, namedtuple("Functions", [*NAMES, "decode_step", "backends"]))       # known when it runs
+
+
+class Ops(Functions):                              # type: ignore[misc, valid-type]
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
     `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
@@ -34,12 +38,12 @@ class Ops(namedtuple("Ops", [name for spec in OPS.values() for name in functions
 
     __slots__ = ()
 
-    def _replace(self, **changed):
+    def _replace(self, **changed: Callable) -> Any:
         """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
         return super()._replace(**{"decode_step": None} | changed)
 
 
-def select(backend="auto"):
+def select(backend: str | dict[str, str] = "auto") -> Ops:
     """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
     A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
@@ -63,21 +67,21 @@ def select(backend="auto"):
     return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
 
 
-def check_kernels():
+def check_kernels() -> None:
     """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in a
     line, but nothing passes over it."""
     if _problem:
         raise ImportError(str(_problem)) from _problem
 
 
-def decode_step(sources):
-    """The compiled step through the whole model (csrc/decode.cpp), if the ops that it stands for are compiled, too."""
+def decode_step(sources: dict[str, str]) -> Callable | None:
+    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are, too."""
     used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
     compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
     return compiled(_cpp, "decode_few") if compiled_ones else None
 
 
-def variant_where_there_is(backend):
+def variant_where_there_is(backend: str) -> dict[str, str]:
     """{op: backend} for a string such as "cpu/bf16": without the variant for ops that lack it; one must have it."""
     plain, _, variant = backend.partition("/")
     having = {k.op for k in KERNELS if (k.backend, k.variant) == ("cpu" if plain == "auto" else plain, variant)}
@@ -87,12 +91,12 @@ def variant_where_there_is(backend):
     return {op: backend if op in having else plain for op in OPS}
 
 
-def implementation(spec, choice):
+def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
     """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
     backend, _, variant = choice.partition("/")
     if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
-    module = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
+    module: Any = {"auto": _cpp, "cpu": _cpp, "numpy": None}[backend] if backend in CPU else cuda(backend)
     if backend not in ("auto", "numpy") and module is None:
         raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():
@@ -109,27 +113,28 @@ def implementation(spec, choice):
 
 
 @cache
-def cuda(backend):
+def cuda(backend: str) -> Any:
     """The extension of "cuda" or "cudasim"; None where it is not built. A broken one raises its own ImportError."""
     name = f"{EXTENSIONS}.{backend}"
     return import_module(name) if find_spec(name) else None
 
 
-def compiled(module, name):
+def compiled(module: Any, name: str) -> Callable:
     """A function of the extension; one that was built from older sources is an error, not a silent fallback."""
     if not hasattr(module, name):
-        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: {how(best())}")
+        raise ImportError(f"{module.__name__} has no {name}: it was built from other sources; build again: "
+                          f"{how(best())}")
     return getattr(module, name)
 
 
-def check_ops(names):
+def check_ops(names: Iterable[str]) -> None:
     """Raise ValueError unless every name is an op of the table."""
     for name in names:
         if name not in OPS:
             raise ValueError(f"unknown op {name!r}: expected one of {', '.join(OPS)}")
 
 
-def choices(op, dtype=None):
+def choices(op: str, dtype: str | None = None) -> list[str]:
     """Every implementation of an op that can run here (and takes this dtype), as `select` names them: ["numpy", "cpu",
     "cpu/1_naive", ...]."""
     check_kernels()
@@ -138,21 +143,6 @@ def choices(op, dtype=None):
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
 
 
-def traffic(spec, args):
-    """Bytes an op must move at least, (forward, backward): each array in once and out once."""
-    arrays = {name: value for name, value in args.items() if isinstance(value, np.ndarray)}
-    total = sum(array.nbytes for array in arrays.values())
-    if spec.kind == "update":
-        return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
-    out = getattr(reference, functions(spec)[0])(**args)
-    out = out[0] if spec.kind == "pair" else out
-    out = sum(array.nbytes for array in out) if isinstance(out, tuple) else np.asarray(out).nbytes
-    read = sum(min(a.nbytes, out) if name in spec.looked_up else a.nbytes for name, a in arrays.items())
-    written = sum(arrays[name].nbytes for name in spec.differentiable)
-    unseen = 2 * sum(arrays[name].nbytes for name in spec.alike)
-    return read + out, (read + written + out - unseen if written else 0)
-
-
-def multiplies_by_tiles():
-    """Do the kernels in use multiply in bfloat16 by AMX?"""
+def multiplies_by_tiles() -> bool:
+    """Whether bf16 GEMMs of the kernels in use run on AMX tiles."""
     return _cpp is not None and _cpp.__name__.endswith(".amx")

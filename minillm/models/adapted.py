@@ -1,39 +1,54 @@
-"""Low-rank adaptation: the model stays as it is, and two thin matrices beside some of its layers learn.
+"""Low-rank adaptation (LoRA): the model is frozen, and some of its weights get a trainable low-rank update.
 
-The model's code does not change. It runs on a namespace of ops, and here is one in which `linear` looks whether its
-weight has an adapter, and if so runs ops/lora_linear.py instead. `Adapted` has what the training loop asks of a model
-(params, losses, backward, save_pretrained, load_weights), but its params are the adapters alone: so the optimizer
-has no moments for the rest, and the base's weights cannot change by a single bit.
+The model's code does not change: an adapted weight is of the type `Adapted`, by which the ops know it (weights.py).
+`LoraModel` has what the training loop asks of a model (params, losses, backward, save_pretrained, load_weights), but
+its params are the adapters alone: so the optimizer has no moments for the rest, and the base's weights cannot change
+by a single bit.
 
-Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They lie in
-the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top once more.
+Files are those of the PEFT library: adapter_config.json and adapter_model.safetensors, with its names and layouts. They
+lie in the run's folder adapter/, apart from the merged model: beside it, transformers would put the adapter on top
+once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
 import json
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage.atomic import write_json
-from .gpt2 import GPT
-from ..ops import mlp
-from .params import Params
+from ..kernels.select import Ops
+from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
+from .kv_cache import KVCache
+from .params import Params, Shapes
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
 PEFT = "base_model.model.transformer."            # what PEFT puts before a name
 
 
-class Adapted:
+class Adapted(NamedTuple):
+    """A frozen weight (I, J) and its update scale * a @ b: what ops/lora_linear.py takes."""
+
+    frozen: np.ndarray
+    a: np.ndarray                           # (I, r)
+    b: np.ndarray                           # (r, J)
+    scale: float
+    dropout: float
+    key: tuple                              # of the dropout's mask
+
+
+class LoraModel:
     """A GPT whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
-    loss_and_grads = GPT.loss_and_grads
+    takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
 
-    def __init__(self, base, rank=8, alpha=16.0, targets=TARGETS, dropout=0.0, seed=0, name=""):
+    def __init__(self, base, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
+                 dropout: float = 0.0, seed: int = 0, name: str = ""):
         """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
-        check(rank, alpha, targets, dropout)
+        check_settings(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
         self.name, self.config, self.ops = name, base.config, base.ops
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
@@ -41,27 +56,43 @@ class Adapted:
             if key.endswith(".a"):
                 view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / np.sqrt(len(view))
 
-    def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
+    def on(self, ops: Ops, params: Any = None) -> "LoraModel":
+        """The same adapters on a base that runs on other ops; with its own parameters, or others."""
+        other = copy(self)
+        other.base, other.ops = self.base.on(ops, params), ops
+        return other
+
+    def loss_and_grads(self, *args: Any, **settings: Any) -> tuple[float, Params]:
+        """As GPT.loss_and_grads; grads: Params of the adapters."""
+        return type(self.base).loss_and_grads(self, *args, **settings)
+
+    def losses(self, tokens: np.ndarray, targets: np.ndarray, ignore_index: int = -1, key: tuple | None = None,
+               lengths: list[int] | None = None) -> tuple[np.ndarray, list]:
         """As GPT.losses, with the adapters; key also draws their dropout."""
         return self.model(key).losses(tokens, targets, ignore_index, key, lengths)
 
-    def backward(self, dlosses, caches, grads=None):
+    def backward(self, dlosses: np.ndarray, caches: list, grads: Params | None = None) -> Params:
         """As GPT.backward; grads: Params of the adapters."""
         grads = grads if grads is not None else self.params.zeros_like()
-        GPT.backward(self.base, dlosses, caches, Routed(grads))
+        self.base.backward(dlosses, caches, Routed(grads))
         return grads
 
-    def new_cache(self, batch_size):
+    def new_cache(self, batch_size: int) -> KVCache:
         """As GPT.new_cache."""
         return self.base.new_cache(batch_size)
 
-    def decode(self, tokens, cache, rows=None, last=False):
+    def decode(self, tokens: np.ndarray, cache: KVCache, rows: Any = None, last: bool = False) -> np.ndarray:
         """As GPT.decode."""
         return self.model().decode(tokens, cache, rows, last)
 
-    def model(self, key=None):
-        """The GPT that runs on adapted ops; key (seed, step, micro) for their dropout, None for none."""
-        return GPT(self.config, ops=adapted(self, key), params=self.base.params)
+    def model(self, key: tuple | None = None):
+        """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
+        params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
+        for number, name in enumerate(names):
+            a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
+            drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
+            params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
+        return self.base.on(self.base.ops, params)
 
     def merged(self):
         """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""
@@ -69,18 +100,18 @@ class Adapted:
         for key in adapted_names(self.base, self.targets):
             delta = self.params[f"{key}.a"].astype(np.float64) @ self.params[f"{key}.b"]
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
-        return GPT(self.config, ops=self.ops, params=params)
+        return self.base.on(self.ops, params)
 
-    def save_pretrained(self, directory, eot_token=None):
+    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
         save_adapter(self, Path(directory) / FOLDER)
 
-    def load_weights(self, directory):
+    def load_weights(self, directory: AnyPath) -> None:
         """Take the adapter that save_pretrained wrote, in place. Raises ValueError if it is of another shape."""
         self.take(Path(directory) / FOLDER)
 
-    def take(self, directory):
+    def take(self, directory: AnyPath) -> None:
         """The same for a folder with nothing but an adapter."""
         tensors, _ = read_safetensors(Path(directory) / WEIGHTS)
         wanted = peft_tensors(self)
@@ -90,7 +121,7 @@ class Adapted:
             view[:] = tensors[peft_name(key)].T
 
 
-def check(rank, alpha, targets, dropout):
+def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank must be an integer of at least 1: got {rank!r}")
     if not alpha > 0:
@@ -101,78 +132,45 @@ def check(rank, alpha, targets, dropout):
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
 
-def adapted_names(base, targets):
+def adapted_names(base, targets: Sequence[str]) -> list[str]:
     """h.0.attn.c_attn, ... in reading order."""
     return [f"h.{i}.{target}" for i in range(base.config.n_layer) for target in TARGETS if target in targets]
 
 
-def adapter_shapes(base, rank, targets):
+def adapter_shapes(base, rank: int, targets: Sequence[str]) -> Shapes:
     """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}"""
-    shapes = {}
+    shapes: Shapes = {}
     for name in adapted_names(base, targets):
         inputs, outputs = base.params[f"{name}.weight"].shape
         shapes |= {f"{name}.a": (inputs, rank), f"{name}.b": (rank, outputs)}
     return shapes
 
 
-def adapted(adapter, key=None):
-    """The base's ops, with `linear` (and `mlp`, made of two of it) on the adapter where the weight has one."""
-    ops, params = adapter.base.ops, adapter.base.params
-    names = adapted_names(adapter.base, adapter.targets)
-    numbers = {id(params[f"{name}.weight"]): number for number, name in enumerate(names)}
-
-    def linear_forward(x, weight, bias):
-        if id(weight) not in numbers:
-            out, cache = ops.linear_forward(x, weight, bias)
-            return out, (False, cache)
-        number = numbers[id(weight)]
-        a, b = (adapter.params[f"{names[number]}.{part}"] for part in "ab")
-        drop = (adapter.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
-        out, cache = ops.lora_linear_forward(x, weight, bias, a, b, adapter.alpha / adapter.rank, *drop)
-        return out, (True, cache)
-
-    def linear_backward(dout, cache, into):
-        is_adapted, cache = cache
-        return (ops.lora_linear_backward(dout, cache, into[0]) if is_adapted else
-                ops.linear_backward(dout, cache, into))
-
-    parts = SimpleNamespace(linear_forward=linear_forward, linear_backward=linear_backward,
-                            gelu_forward=ops.gelu_forward, gelu_backward=ops.gelu_backward)
-    changed = {"linear_forward": linear_forward, "linear_backward": linear_backward}
-    if {"mlp.c_fc", "mlp.c_proj"} & set(adapter.targets):
-        changed |= {"mlp_forward": lambda *args: mlp.mlp_forward(*args, ops=parts),
-                    "mlp_backward": lambda *args, into: mlp.mlp_backward(*args, into=into, ops=parts)}
-    return ops._replace(**changed)
-
-
 class Routed:
-    """Where the model's backward adds what: an adapted weight's place is its adapter's pair (da, db); of everything frozen
-    no gradient is wanted, so it is not computed."""
+    """Where the model's backward adds what: for an Adapted weight its adapter's pair (da, db); of everything frozen no
+    gradient is wanted, so it is not computed."""
 
-    def __init__(self, grads):
+    def __init__(self, grads: Params):
         self.grads = grads
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         key = name.removesuffix(".weight")
         return (self.grads[f"{key}.a"], self.grads[f"{key}.b"]) if f"{key}.a" in self.grads.views else None
-
-    def expect(self, first, last):
-        """Adapters are too small to lend memory."""
 
 
 # ---- PEFT's files ----
 
-def peft_name(key):
+def peft_name(key: str) -> str:
     """h.0.attn.c_attn.a -> base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"""
     return f"{PEFT}{key[:-1]}lora_{key[-1].upper()}.weight"
 
 
-def peft_tensors(adapter):
+def peft_tensors(adapter: LoraModel) -> dict[str, np.ndarray]:
     """{PEFT's name: array}: its matrices are the transposes of ours, (r, I) and (J, r)."""
     return {peft_name(key): np.ascontiguousarray(view.T) for key, view in adapter.params.items()}
 
 
-def save_adapter(adapter, directory):
+def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
     """Write adapter_config.json and adapter_model.safetensors."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -183,14 +181,14 @@ def save_adapter(adapter, directory):
     write_json(directory / CONFIG, config, indent=2)
 
 
-def load_adapter(base, directory):
-    """The adapter of a directory on `base` (GPT). Raises ValueError for one that PEFT made in a way we do not compute."""
+def load_adapter(base, directory: AnyPath) -> LoraModel:
+    """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
     with open(Path(directory) / CONFIG, encoding="utf-8") as file:
         config = json.load(file)
     for key, wanted in (("peft_type", "LORA"), ("bias", "none")):
         if config.get(key) != wanted:
             raise ValueError(f"{directory}/{CONFIG}: {key} must be {wanted!r}: got {config.get(key)!r}")
-    adapter = Adapted(base, config["r"], config["lora_alpha"], config["target_modules"], config.get("lora_dropout", 0.0),
-                      name=config.get("base_model_name_or_path", ""))
+    adapter = LoraModel(base, config["r"], config["lora_alpha"], config["target_modules"],
+                        config.get("lora_dropout", 0.0), name=config.get("base_model_name_or_path", ""))
     adapter.take(directory)
     return adapter

@@ -5,76 +5,99 @@
                      x = x + mlp(ln_2(x))
     loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
 
-Every addition to the stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or ln_f) after
-the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
+Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or
+ln_f) after the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
 
 Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
-embedding and on what each half-block adds to the stream. The ops arrive from outside (`registry.select`), so the
-same model runs on NumPy or on compiled kernels, in float32 or float64.
+embedding and on each sublayer's output. The ops arrive from outside (kernels/select.py), so the same model runs on
+NumPy or on compiled kernels, in float32 or float64, and weights may be of any type that weights.py knows.
 """
 import math
-from functools import cache
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..config import GPTConfig
-from ..ops.attention import split_heads
+from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
+from ..storage.atomic import AnyPath
+from .kv_cache import KVCache, joined
 from .packing import apart
-from .params import Params, gpt_shapes
+from .params import Params, gpt_shapes, layer, linear, matrix
+from .pretrained import read_model, write_model
+from .quantized import default_ops, is_quantized, quantize, read_quantized
+from .weights import ops_for, read_dequantized
 
-FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are a product as in training
+Array = np.ndarray
+Key = tuple[int, int, int]                                                   # (seed, step, micro), of dropout's masks
+FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs of training
+
+
+# The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
+Block = namedtuple("Block", "qkv attention proj attention_drop ln_2 mlp mlp_drop next_norm")
+# What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
+Activations = namedtuple("Activations", "ops shape embedding embedding_drop ln_1 blocks")
 
 
 class GPT:
-    """A GPT: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+    """A GPT-2: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
 
-    def __init__(self, config=GPTConfig(), seed=0, dtype=np.float32, ops=None, params=None):
+    def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
+                 ops: Ops | None = None, params: Any = None):
         """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
-        if ops is None:
-            from ..kernels.select import select
-            ops = select("auto")
-        self.config, self.ops = config, ops
+        self.config, self.names = config, tuple(gpt_shapes(config))        # in reading order
         self.params = params if params is not None else initialise(config, seed, dtype)
-        self.prompts_in_pieces = False          # quantize.py: reading a prompt by the compiled step is cheaper
+        self.ops = ops_for(self.params, ops or select("auto"))
+        self.chunked_prefill = read_dequantized(self.ops, self.params["wte.weight"])
+
+    def on(self, ops: Ops, params: Any = None) -> "GPT":
+        """The same GPT on other ops; with its own parameters, or others."""
+        return GPT(self.config, ops=ops, params=self.params if params is None else params)
 
     @classmethod
-    def from_pretrained(cls, directory, ops=None, dtype=np.float32, weights=None):
+    def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
+                        weights: str | None = None) -> "GPT":
         """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers.
 
-        weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantize.py);
+        weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantized.py);
         default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
         """
-        from .quantized import default_ops, is_quantized, load_quantized, quantize
         if is_quantized(directory):
-            model = load_quantized(directory, ops)
+            config, matrices = read_quantized(directory)
+            model = cls(config, ops=ops, params=matrices)
             return model if weights in (None, "int8") else quantize(model, weights)
-        if weights is not None:
-            return quantize(cls.from_pretrained(directory, ops or default_ops(weights)), weights)
-        from .pretrained import load_model
-        config, params = load_model(directory, dtype)
-        return cls(config, ops=ops, params=params)
+        config, params = read_model(directory, dtype if weights is None else np.float32)
+        model = cls(config, ops=ops or default_ops(weights), params=params)
+        return model if weights is None else quantize(model, weights)
 
-    def save_pretrained(self, directory, eot_token=None):
+    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
-        from .pretrained import save_model
-        save_model(directory, self.config, self.params, eot_token)
+        write_model(directory, self.config, self.params, eot_token)
 
-    def load_weights(self, directory):
+    def load_weights(self, directory: AnyPath) -> None:
         """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
-        from .pretrained import load_model
-        config, params = load_model(directory, self.params.flat.dtype)
+        config, params = read_model(directory, self.params.flat.dtype)
         changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
         if changed:
             raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
         self.params.flat[:] = params.flat
 
-    def forward(self, tokens):
+    @property
+    def takes_weight_copy(self) -> bool:
+        """Do all its GEMMs multiply in bfloat16, so that they may read a copy of the weights in that type?"""
+        return {self.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")} == {"cpu/bf16"}
+
+    def forward(self, tokens: Array) -> tuple[Array, tuple]:
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
         x, caches = self.hidden(tokens)
         return self.ops.head(x, self.params["wte.weight"]), (x, caches)         # (B, T, C) @ (C, V)
 
-    def loss_and_grads(self, tokens, targets, ignore_index=-1, key=None, grads=None, count=None, lengths=None):
+    def loss_and_grads(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
+                       grads: Params | None = None, count: int | None = None,
+                       lengths: list[int] | None = None) -> tuple[float, Params]:
         """Mean loss over the valid targets, and the gradient of every parameter.
 
         tokens, targets: (B, T) int; targets equal to ignore_index do not count. key: (seed, step, micro) for
@@ -88,80 +111,78 @@ class GPT:
         dlosses = np.full(losses.shape, 1 / count, losses.dtype)
         return float(losses.sum()) / count, self.backward(dlosses, caches, grads)
 
-    def losses(self, tokens, targets, ignore_index=-1, key=None, lengths=None):
+    def losses(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
+               lengths: list[int] | None = None) -> tuple[Array, list]:
         """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), caches.
 
         With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
-        caches: a stack, a list that `backward` empties from its end.
+        caches: a list that `backward` empties.
         """
         check_tokens(tokens)
         if not isinstance(targets, np.ndarray):
             raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
         check_shape("targets", targets, tokens.shape)
-        x, caches = self.hidden(tokens, key, lengths)
-        rows = x.reshape(-1, x.shape[-1])                                       # (B, T, C) -> (B*T, C)
+        x, activations = self.hidden(tokens, key, lengths)
         losses, head = self.ops.linear_cross_entropy_forward(
-            rows, matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
-        caches += [x.shape, head]
-        return losses, caches
+            x.reshape(-1, x.shape[-1]), matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
+        return losses, [activations, head]
 
-    def hidden(self, tokens, key=None, lengths=None):
-        """The stream after ln_f: tokens (B, T) -> x (B, T, C), caches. With a key, dropout is on."""
+    def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None) -> tuple[Array,
+                                                                                                       Activations]:
+        """The residual stream after ln_f: tokens (B, T) -> x (B, T, C), Activations. With a key, dropout is on."""
         p, n_head, eps = self.params, self.config.n_head, self.config.layer_norm_epsilon
         ops = self.ops if lengths is None else apart(self.ops, lengths)
         check_tokens(tokens)
-        drop = self.dropout_at(key)
+        drop, blocks = self.dropout_at(key), []
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
         x, embedding_drop = drop(x, 0)
         a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), eps)
-        caches = [ops, embedding, embedding_drop, ln_1]                         # a stack: last in, first out
-        for i, next_norm in enumerate(self.norms_after_blocks()):
-            a, qkv = ops.linear_forward(a, *product(p, f"h.{i}.attn.c_attn"))                   # (B, T, 3C)
+        for i, norm in enumerate(self.norms_after_blocks()):
+            a, qkv = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_attn"))                    # (B, T, 3C)
             a, attention = ops.attention_forward(a, n_head)                                     # (B, T, C)
-            a, proj = ops.linear_forward(a, *product(p, f"h.{i}.attn.c_proj"))
+            a, proj = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_proj"))
             a, attention_drop = drop(a, 2 * i + 1)
             (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
-            m, mlp = ops.mlp_forward(m, *product(p, f"h.{i}.mlp.c_fc"), *product(p, f"h.{i}.mlp.c_proj"))
+            m, mlp = ops.mlp_forward(m, *linear(p, f"h.{i}.mlp.c_fc"), *linear(p, f"h.{i}.mlp.c_proj"))
             m, mlp_drop = drop(m, 2 * i + 2)
-            (x, a), ln = ops.residual_layernorm_forward(x, m, *layer(p, next_norm), eps)
-            caches += [qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, ln]
-        return a, caches
+            (x, a), next_norm = ops.residual_layernorm_forward(x, m, *layer(p, norm), eps)
+            blocks.append(Block(qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, next_norm))
+        return a, Activations(ops, a.shape, embedding, embedding_drop, ln_1, blocks)
 
-    def backward(self, dlosses, caches, grads=None):
+    def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line.
 
         Each op adds to the gradients of its parameters, which is why tied weights work. The caches are used up: each is
         free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
-        g.expect("wte.weight", "wpe.weight")
-        da, _ = caches[0].linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
-        return self.hidden_backward(da.reshape(caches.pop()), caches, g)        # (B*T, C) -> (B, T, C)
+        da, _ = caches[0].ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
+        return self.hidden_backward(da, caches.pop(), g)
 
-    def hidden_backward(self, da, caches, g):
-        """da (B, T, C), the gradient of what `hidden` returned -> g, with the gradients added."""
-        ops, dx = caches[0], None
-        for i, next_norm in reversed(list(enumerate(self.norms_after_blocks()))):
-            g.expect(f"h.{i}.attn.c_attn.weight", f"h.{i}.mlp.c_proj.weight")
-            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), caches.pop(), into=layer(g, next_norm))
-            dm = self.undrop(dm, caches.pop())
-            dm, *_ = ops.mlp_backward(dm, caches.pop(),
+    def hidden_backward(self, da: Array, activations: Activations, g: Params) -> Params:
+        """da, the gradient of what `hidden` returned -> g, with the gradients added."""
+        ops, dx, da = activations.ops, None, da.reshape(activations.shape)      # (B*T, C) -> (B, T, C)
+        for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
+            kept = activations.blocks.pop()._asdict()                           # what is popped is free after its op
+            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), kept.pop("next_norm"), into=layer(g, norm))
+            dm = self.undrop(dm, kept.pop("mlp_drop"))
+            dm, *_ = ops.mlp_backward(dm, kept.pop("mlp"),
                                       into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))
-            dx, da, *_ = ops.residual_layernorm_backward((dx, dm), caches.pop(), into=layer(g, f"h.{i}.ln_2"))
-            da = self.undrop(da, caches.pop())
-            da, *_ = ops.linear_backward(da, caches.pop(), into=layer(g, f"h.{i}.attn.c_proj"))
-            da = ops.attention_backward(da, caches.pop())                       # (B, T, C) -> (B, T, 3C)
-            da, *_ = ops.linear_backward(da, caches.pop(), into=layer(g, f"h.{i}.attn.c_attn"))
-        da, *_ = ops.layernorm_backward(da, caches.pop(), into=layer(g, "h.0.ln_1"))
-        dx = self.undrop(dx + da, caches.pop())                                 # both branches end in the same x
-        ops.embedding_backward(dx, caches.pop(), into=(g["wte.weight"], g["wpe.weight"]))
+            dx, da, *_ = ops.residual_layernorm_backward((dx, dm), kept.pop("ln_2"), into=layer(g, f"h.{i}.ln_2"))
+            da = self.undrop(da, kept.pop("attention_drop"))
+            da, *_ = ops.linear_backward(da, kept.pop("proj"), into=layer(g, f"h.{i}.attn.c_proj"))
+            da = ops.attention_backward(da, kept.pop("attention"))              # (B, T, C) -> (B, T, 3C)
+            da, *_ = ops.linear_backward(da, kept.pop("qkv"), into=layer(g, f"h.{i}.attn.c_attn"))
+        da, *_ = ops.layernorm_backward(da, activations.ln_1, into=layer(g, "h.0.ln_1"))
+        dx = self.undrop(dx + da, activations.embedding_drop)                   # both branches end in the same x
+        ops.embedding_backward(dx, activations.embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
 
-    def norms_after_blocks(self):
+    def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
         return [f"h.{i}.ln_1" for i in range(1, self.config.n_layer)] + ["ln_f"]
 
-    def dropout_at(self, key):
+    def dropout_at(self, key: Key | None) -> Callable:
         """A function (x, site) -> x, cache that drops with the mask of this key and site, or does nothing."""
         if key is None or self.config.dropout == 0:
             return lambda x, site: (x, None)
@@ -169,51 +190,50 @@ class GPT:
         sites = 2 * self.config.n_layer + 1
         return lambda x, site: self.ops.dropout_forward(x, self.config.dropout, (seed, step, micro * sites + site))
 
-    def undrop(self, dout, cache):
+    def undrop(self, dout: Array, cache: tuple | None) -> Array:
         return dout if cache is None else self.ops.dropout_backward(dout, cache)
 
-    def new_cache(self, batch_size):
-        """An empty key/value cache for `decode`, with room for batch_size sequences."""
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty KV cache for `decode`, with room for batch_size sequences."""
         return KVCache(self.config, batch_size, self.params["ln_f.weight"].dtype)
 
-    def decode(self, tokens, cache, rows=None, last=False):
-        """Logits for the tokens that follow those in the cache: tokens (B, T) int -> logits (B, T, V).
+    def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
+        """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
 
         Row b of tokens goes on with row rows[b] of the cache (default: all, in order), which grows by T; rows may hold
-        different numbers of tokens, and none has a say in the others' logits. last: only those of the last token,
+        different numbers of tokens, and none affects the others' logits. last: only those of the last token,
         (B, 1, V). Equal to the last rows of `forward` on the whole sequence. Raises ValueError for a bad token or row
         and for a row that would outgrow block_size; the cache is then as it was.
 
-        What stands below is the definition. A few tokens take the same steps in compiled calls, with the same bits.
+        What stands below is the definition. A few tokens take the same steps in compiled calls, with the same bits; so
+        does a long prompt where its GEMMs would have to dequantize whole matrices (`chunked_prefill`).
         """
         check_tokens(tokens)
         rows = cache.check_rows(rows, len(tokens))
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
-        few = tokens.size <= FEW_TOKENS or tokens.shape[1] == 1 or self.prompts_in_pieces
+        few = tokens.size <= FEW_TOKENS or tokens.shape[1] == 1 or self.chunked_prefill
         if few and ops.decode_step and cache.keys.dtype == np.float32:
             return self.decode_few(tokens, cache, rows, last)
         x = embed(ops, p, tokens, cache.lengths[rows])                                          # (B, T, C)
         for i in range(self.config.n_layer):
-            h = f"h.{i}."
-            a, _ = ops.layernorm_forward(x, p[h + "ln_1.weight"], p[h + "ln_1.bias"], eps)
-            a, _ = ops.linear_forward(a, p[h + "attn.c_attn.weight"], p[h + "attn.c_attn.bias"])     # (B, T, 3C)
-            a = cache.attend(ops, i, rows, a)                                                        # (B, T, C)
-            a, _ = ops.linear_forward(a, p[h + "attn.c_proj.weight"], p[h + "attn.c_proj.bias"])
+            a, _ = ops.layernorm_forward(x, *layer(p, f"h.{i}.ln_1"), eps)
+            a, _ = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_attn"))                       # (B, T, 3C)
+            a = cache.attend(ops, i, rows, a)                                                   # (B, T, C)
+            a, _ = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_proj"))
             x = x + a
-            m, _ = ops.layernorm_forward(x, p[h + "ln_2.weight"], p[h + "ln_2.bias"], eps)
-            m, _ = ops.mlp_forward(m, p[h + "mlp.c_fc.weight"], p[h + "mlp.c_fc.bias"],
-                                   p[h + "mlp.c_proj.weight"], p[h + "mlp.c_proj.bias"])
+            m, _ = ops.layernorm_forward(x, *layer(p, f"h.{i}.ln_2"), eps)
+            m, _ = ops.mlp_forward(m, *layer(p, f"h.{i}.mlp.c_fc"), *layer(p, f"h.{i}.mlp.c_proj"))
             x = x + m
         cache.lengths[rows] += tokens.shape[1]
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
-        x, _ = ops.layernorm_forward(x, p["ln_f.weight"], p["ln_f.bias"], eps)
+        x, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), eps)
         return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
 
-    def decode_few(self, tokens, cache, rows, last):
+    def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
         """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
         (B, T), starts = tokens.shape, cache.lengths[rows]
-        weights, width = [self.params[name] for name in names(self.config)], min(T, FEW_TOKENS)
+        weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
         found = []
         for some in pieces(B, FEW_TOKENS // width):
             parts = []
@@ -227,80 +247,12 @@ class GPT:
         return joined(found, axis=0)
 
 
-class KVCache:
-    """Keys and values of the tokens seen so far. Row b holds the lengths[b] tokens of one sequence.
-
-    keys, values: (n_layer, B, NH, block_size, HS), of which the first lengths[b] tokens of row b are filled.
-    """
-
-    def __init__(self, config, batch_size, dtype):
-        shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
-        self.n_head, self.batch_size = config.n_head, batch_size
-        self.lengths = np.zeros(batch_size, np.int64)
-        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
-
-    @property
-    def length(self):
-        """Tokens in the longest row; in every row, where all grow together."""
-        return int(self.lengths.max(initial=0))
-
-    def truncate(self, length):
-        """Forget every token from position `length` on: an int for all rows, or one for each. Shorter rows stay."""
-        if np.any(np.asarray(length) < 0):
-            raise ValueError(f"length must be at least 0: got {length}")
-        np.minimum(self.lengths, length, out=self.lengths)
-
-    def reset(self, row):
-        """Empty a row (or several), for another sequence."""
-        self.lengths[row] = 0
-
-    def check_rows(self, rows, count):
-        """rows as an array of `count` different rows of the cache. Raises ValueError."""
-        if rows is None:
-            if count != self.batch_size:
-                raise ValueError(f"tokens must have the batch size of the cache, {self.batch_size}: got {count}")
-            return np.arange(count)
-        rows = np.asarray(rows)
-        if rows.shape != (count,) or rows.dtype.kind not in "iu":
-            raise ValueError(f"rows must be one integer for each of the {count} rows of tokens: got {rows!r}")
-        if rows.min() < 0 or rows.max() >= self.batch_size or len(np.unique(rows)) < count:
-            raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {[*rows]}")
-        return rows
-
-    def attend(self, ops, layer, rows, qkv):
-        """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
-        T, out = qkv.shape[1], []
-        q, k, v = split_heads(qkv, self.n_head)                                 # each (B, NH, T, HS)
-        for batch, row, end in spans(rows, self.lengths[rows] + T):
-            keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
-            keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
-            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
-        return joined(out, axis=0)
-
-
-@cache
-def names(config):
-    """Every parameter in reading order, as the compiled step expects them."""
-    return tuple(gpt_shapes(config))
-
-
-def pieces(n, size):
+def pieces(n: int, size: int) -> list[slice]:
     """Slices that cut range(n) into pieces of `size`."""
     return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
-def joined(arrays, axis):
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
-
-
-def spans(rows, ends):
-    """(slice of the batch, slice of the cache, end): all rows at once if they stand and end together, or each alone."""
-    if np.all(ends == ends[0]) and np.all(np.diff(rows) == 1):
-        return [(slice(None), slice(rows[0], rows[0] + len(rows)), ends[0])]
-    return [(slice(b, b + 1), slice(row, row + 1), end) for b, (row, end) in enumerate(zip(rows, ends))]
-
-
-def embed(ops, p, tokens, starts):
+def embed(ops: Ops, p: Mapping, tokens: Array, starts: Array) -> Array:
     """Token and position embeddings of rows that start at different positions: tokens (B, T) -> (B, T, C)."""
     wte, wpe = p["wte.weight"], p["wpe.weight"]
     if np.all(starts == starts[0]):
@@ -309,26 +261,10 @@ def embed(ops, p, tokens, starts):
                            for b, start in enumerate(starts)])
 
 
-def layer(params, name):
-    """(weight, bias) of one layer; or their gradients, if params hold gradients."""
-    return params[f"{name}.weight"], params[f"{name}.bias"]
-
-
-def product(params, name):
-    """(weight, bias) of a layer that multiplies."""
-    return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
-
-
-def matrix(params, name):
-    """A weight as products read it: in bfloat16, by its bits, while training keeps them (AdamW.keep_bits)."""
-    bits = getattr(params, "bits", None)                # quantize.py's parameters are a plain dict
-    return params[name] if bits is None else bits[name]
-
-
-def initialise(config, seed, dtype):
+def initialise(config: GPTConfig, seed: int, dtype: DTypeLike) -> Params:
     """GPT-2's initialisation: matrices normal with deviation 0.02, LayerNorm at identity, biases zero.
 
-    The two projections that add to the stream are shrunk by sqrt(2 * n_layer), so that the stream's variance does not
+    The two projections that add to the residual stream are shrunk by sqrt(2 * n_layer), so that its variance does not
     grow with depth (Radford et al. 2019, section 2.3). Each tensor draws from its own generator, keyed by its
     position in reading order: the same seed gives the same weights in every dtype.
     """
@@ -343,7 +279,7 @@ def initialise(config, seed, dtype):
     return params
 
 
-def check_tokens(tokens):
+def check_tokens(tokens: object) -> None:
     """Raise ValueError unless tokens is an array (B, T) with at least one token; the embedding checks their values."""
     if not isinstance(tokens, np.ndarray):
         raise ValueError(f"tokens must be an array of integers: got {type(tokens).__name__}")

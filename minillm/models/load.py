@@ -1,15 +1,27 @@
-"""A model and its tokenizer from one directory, for everything that turns text into numbers and back."""
+"""Loading: a model of whatever family from its directory, alone or with its tokenizer."""
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..kernels.select import select
+from ..kernels.select import Ops, select
+from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .gpt2 import GPT
+from .pretrained import CONFIG, read_json
+
+FAMILIES = {"gpt2": GPT}                # model_type of config.json -> class
 
 
-def load(directory, backend="auto", dtype=np.float32):
-    """(GPT, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
+def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
+               weights: str | None = None) -> GPT:
+    """The model of a directory, ours or of transformers, by its config.json's model_type; see GPT.from_pretrained."""
+    model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
+    return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
+
+
+def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[GPT, Tokenizer]:
+    """(model, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
 
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
@@ -17,13 +29,8 @@ def load(directory, backend="auto", dtype=np.float32):
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
                                 "model.safetensors and tokenizer.json")
     tokenizer = Tokenizer.from_pretrained(directory)
-    model = GPT.from_pretrained(directory, select(backend), dtype)
+    model = load_model(directory, select(backend), dtype)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                          f"{model.config.vocab_size}")
     return model, tokenizer
-
-
-def load_model(directory, ops=None, dtype=np.float32, weights=None):
-    """The model of a directory, of the family that its config.json names (today: gpt2). Arguments: GPT.from_pretrained's."""
-    return GPT.from_pretrained(directory, ops, dtype, weights)

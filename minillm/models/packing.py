@@ -1,13 +1,33 @@
-"""Several documents in one row of tokens, none of which sees another: packing without a mask.
+"""Batches, and packing: several documents in one row of tokens, none of which sees another, without a mask.
 
 Of all ops only two look beyond a single token: attention (at the tokens before it) and the embedding (at the token's
 position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
 row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
 """
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 
+from ..kernels.select import Ops
 
-def apart(ops, lengths):
+Array = np.ndarray
+
+
+class Batch(NamedTuple):
+    """What a model learns from at once."""
+
+    tokens: np.ndarray                      # (B, T) int
+    targets: np.ndarray                     # (B, T) int: the token that follows each, -1 where it is not learned
+    lengths: list[int] | None = None        # of the documents in a packed row; B is 1 then
+
+    @property
+    def learned(self) -> int:
+        """How many targets count."""
+        return int((self.targets != -1).sum())
+
+
+def apart(ops: Ops, lengths: list[int]) -> Ops:
     """The namespace `ops` for tokens (1, N) that hold documents of these `lengths`, N in all.
 
     Raises ValueError (at the embedding) unless the lengths are positive and their sum is N.
@@ -15,32 +35,33 @@ def apart(ops, lengths):
     edges = np.cumsum([0, *lengths]).tolist()
     spans = [slice(start, end) for start, end in zip(edges, edges[1:])]
 
-    def embedding_forward(tokens, wte, wpe, start=0):
+    def embedding_forward(tokens: Array, wte: Any, wpe: Array, start: int = 0) -> tuple[Array, list]:
         if len(tokens) != 1 or tokens.shape[1] != edges[-1] or min(lengths) < 1:
             raise ValueError(f"lengths must be positive and sum to the tokens of one row: got {sum(lengths)} for "
                              f"tokens of shape {tokens.shape}")
         return each(ops.embedding_forward, spans, tokens, wte, wpe, start)
 
-    def embedding_backward(dout, caches, into):
+    def embedding_backward(dout: Array, caches: list, into: tuple) -> None:
         for span, cache in zip(spans, caches):
             ops.embedding_backward(part(dout, span), cache, into=into)
 
-    def attention_forward(qkv, n_head):
+    def attention_forward(qkv: Array, n_head: int) -> tuple[Array, list]:
         return each(ops.attention_forward, spans, qkv, n_head)
 
-    def attention_backward(dout, caches):
-        return np.concatenate([ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)], 1)
+    def attention_backward(dout: Array, caches: list) -> Array:
+        grads = [ops.attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)]
+        return np.concatenate(grads, 1)
 
     return ops._replace(embedding_forward=embedding_forward, embedding_backward=embedding_backward,
                         attention_forward=attention_forward, attention_backward=attention_backward)
 
 
-def each(forward, spans, row, *rest):
+def each(forward: Callable, spans: list[slice], row: Array, *rest: Any) -> tuple[Array, list]:
     """forward of every document: outputs joined along the row (1, N, ...), and the list of caches."""
     outs, caches = zip(*(forward(part(row, span), *rest) for span in spans))
     return np.concatenate(outs, 1), list(caches)
 
 
-def part(row, span):
+def part(row: np.ndarray, span: slice) -> np.ndarray:
     """A document of the row, (1, T, ...), contiguous as kernels want it (a slice of a single row is)."""
     return np.ascontiguousarray(row[:, span])

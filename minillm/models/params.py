@@ -5,20 +5,28 @@ The optimizer, clipping and checkpoints are then one pass over one array, while 
 (matrices only; Loshchilov & Hutter 2019, as GPT-2 is trained) are the one slice `flat[:params.n_decayed]`.
 
 Names and layouts are those of Hugging Face's GPT-2: weights are stored (in, out), so a layer is
-`x @ weight + bias` with no transpose. The same class holds gradients and both moments of the optimizer; and, while a
-model trains in bfloat16, `bits`, the same parameters rounded (AdamW.keep_bits).
+`x @ weight + bias` with no transpose. The same class holds both moments of the optimizer, `Gradients` the gradients;
+and, while a model trains in bfloat16, `bits` is a copy of the master weights in that type (AdamW.keep_bits).
 """
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from ..config import GPTConfig
 from ..kernels.arrays import Zeros
 
+Array = np.ndarray
+Shape = tuple[int, ...]
 
-def gpt_shapes(config):
+Shapes = dict[str, tuple[int, ...]]
+
+
+def gpt_shapes(config: GPTConfig) -> Shapes:
     """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
     C = config.n_embd
-    shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
+    shapes: Shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
     for i in range(config.n_layer):
         shapes |= {
             f"h.{i}.ln_1.weight": (C,), f"h.{i}.ln_1.bias": (C,),
@@ -31,42 +39,38 @@ def gpt_shapes(config):
     return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
 
 
-class Params:
+class Params(Mapping):
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
-    def __init__(self, shapes, dtype=np.float32):
+    def __init__(self, shapes: Shapes, dtype: DTypeLike = np.float32):
         """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again."""
         self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
         self.buffer = Zeros(sum(sizes), dtype)
         self.flat, self.clear = self.buffer.flat, self.buffer.clear
-        self.bits = None                    # Params of uint16, or None
+        self.bits: Params | None = None     # of uint16
         ends = [int(end) for end in np.cumsum(sizes)]
         self.ends = dict(zip(self.shapes, ends))
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
 
-    def expect(self, first, last):
-        """All from the parameter `first` to `last`, as they stand in the buffer, will be written now (memory.py)."""
-        self.buffer.expect(self.ends[first] - self.views[first].size, self.ends[last])
-
-    def zeros_like(self, dtype=None):
+    def zeros_like(self, dtype: DTypeLike | None = None) -> "Params":
         """A fresh set of the same shapes, all zero: for gradients and moments."""
         return Params(self.shapes, dtype or self.flat.dtype)
 
-    def astype(self, dtype):
+    def astype(self, dtype: DTypeLike) -> "Params":
         """A copy in another dtype."""
         copy = self.zeros_like(dtype)
         copy.flat[:] = self.flat
         return copy
 
-    def freeze(self, frozen=True):
+    def freeze(self, frozen: bool = True) -> None:
         """Make the buffer and its named views read-only, or writeable again."""
         for array in (self.flat, *self.views.values()):
             array.flags.writeable = not frozen
 
-    def locate(self, index):
+    def locate(self, index: int) -> tuple[str, tuple[int, ...]]:
         """Name of the parameter that holds `flat[index]`, and the index inside it."""
         wanted = index
         for name, view in self.views.items():
@@ -75,17 +79,37 @@ class Params:
             index -= view.size
         raise IndexError(f"index {wanted} is beyond the last parameter")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         return self.views[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.views)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.views)
 
-    def keys(self):
-        return self.views.keys()
 
-    def items(self):
-        return self.views.items()
+class Gradients(Params):
+    """Gradients. Asked for by name, one will be written to: its pages are claimed first (kernels/arrays.py)."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        view = self.views[name]
+        if self.buffer.lender:
+            self.buffer.expect(self.ends[name] - view.size, self.ends[name])
+        return view
+
+
+def layer(params: Mapping, name: str) -> tuple:
+    """(weight, bias) of a layer; or their gradients, if params hold gradients."""
+    return params[f"{name}.weight"], params[f"{name}.bias"]
+
+
+def linear(params: Mapping, name: str) -> tuple:
+    """(weight, bias) of a linear layer, for the GEMMs of training."""
+    return matrix(params, f"{name}.weight"), params[f"{name}.bias"]
+
+
+def matrix(params: Mapping, name: str) -> np.ndarray:
+    """A weight as the GEMMs of training read it: the bits of its bfloat16 copy where there is one (AdamW.keep_bits)."""
+    bits = getattr(params, "bits", None)                # parameters of other types are a plain dict
+    return params[name] if bits is None else bits[name]

@@ -1,36 +1,31 @@
-"""Checkpoints: directories that the rest of the world can read, and that survive a kill at any moment.
+"""Hugging Face model directories: config.json and model.safetensors, with the names and layouts of transformers' GPT-2.
 
-A model is `config.json` and `model.safetensors` with the names and layouts of transformers' GPT-2, so
-`GPT2LMHeadModel.from_pretrained(directory)` opens ours and we open theirs. To resume training, two more files stand
-beside them: `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seeds, configurations, checksums).
-
-Four files cannot be renamed in one step, but their directory can: `replace_directory` fills a hidden sibling, makes
-it durable, and swaps. At every instant the old or the new directory is whole, and `recover_directory` finds it.
+So `GPT2LMHeadModel.from_pretrained(directory)` opens ours, and we open theirs.
 """
 import dataclasses
-import hashlib
-import os
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..config import GPTConfig
-from ..storage.atomic import dump_json, sync_directory, write_json
-from .params import Params, gpt_shapes
+from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
+from .params import Params, gpt_shapes
 
-CONFIG, MODEL, OPTIMIZER, STATE = "config.json", "model.safetensors", "optimizer.safetensors", "state.json"
-INDEX = "model.safetensors.index.json"
-LAYOUT = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
+Array = np.ndarray
+
+CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
-M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
                    "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
 OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
-SUPPORTED = {   # key: the values whose meaning we compute; the first is what an absent key means
+SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),   # one formula, two names
     "scale_attn_weights": (True,),
@@ -41,24 +36,28 @@ SUPPORTED = {   # key: the values whose meaning we compute; the first is what an
 }
 
 
-def save_model(directory, config, params, eot_token=None):
+def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token: int | None = None) -> None:
     """Write `config.json` and `model.safetensors` as transformers does. The directory is made if need be.
 
     params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos.
-    Each file is replaced in one step; use `replace_directory` where both must change together.
+    Each file is replaced in one step; use storage/directories.py where both must change together.
     Raises ValueError if the parameters are not those of `config`, OSError as the file system does.
     """
     if params.shapes != gpt_shapes(config):
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(gpt_shapes(config), params.shapes))
+    write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
+
+
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict) -> None:
+    """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {PREFIX + name: array for name, array in params.items()}   # no lm_head.weight: it is wte
-    write_safetensors(directory / MODEL, tensors, {"format": "pt"})
-    write_json(directory / CONFIG, hugging_face_config(config, params.flat.dtype, eot_token), **LAYOUT)
+    write_safetensors(directory / MODEL, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
+    write_json(directory / CONFIG, settings, **LAYOUT)
 
 
-def load_model(directory, dtype=np.float32):
+def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig, Params]:
     """Read a directory of ours or of transformers' `save_pretrained`; returns (GPTConfig, Params of `dtype`).
 
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
@@ -70,7 +69,7 @@ def load_model(directory, dtype=np.float32):
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config(settings, directory / CONFIG)
-    tensors = strip_names(read_tensors(directory), directory)
+    tensors = read_tensors(directory)
     check_head(tensors, settings, directory)
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
@@ -82,112 +81,9 @@ def load_model(directory, dtype=np.float32):
     return config, params
 
 
-def save_training(directory, m, v, state):
-    """Write the two moments (Params) and `state` (a dict that JSON can hold) beside a model saved there before.
-
-    `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
-    """
-    if "checksums" in state:
-        raise ValueError("state: the key 'checksums' is taken by the checkpoint itself")
-    directory = Path(directory)
-    moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
-    write_safetensors(directory / OPTIMIZER, moments)
-    checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
-    write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
-
-
-def load_training(directory):
-    """Read what `save_training` wrote; returns (m, v, state), the moments in the dtype they were saved in.
-
-    Raises FileNotFoundError for a missing file; ValueError naming the file if one is damaged: a byte of the weights,
-    the moments or the state that changed since they were saved is found by its checksum.
-    """
-    directory = Path(directory)
-    state = read_json(directory / STATE)
-    checksums = state.pop("checksums", None)
-    if not isinstance(checksums, dict):
-        raise ValueError(f"{directory / STATE}: no checksums: not a state that was saved for resuming")
-    actual = {STATE: json_checksum(state)} | {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
-    for name, checksum in actual.items():
-        if checksums.get("state" if name == STATE else name) != checksum:
-            raise ValueError(f"{directory / name}: damaged, or not from this checkpoint: its checksum is not the one "
-                             f"recorded in {STATE}")
-    tensors, _ = read_safetensors(directory / OPTIMIZER)
-    return moment(tensors, M, directory), moment(tensors, V, directory), state
-
-
-def moment(tensors, prefix, directory):
-    """The tensors whose names start with `prefix`, as Params."""
-    found = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-    if not found:
-        raise ValueError(f"{directory / OPTIMIZER}: no tensor named {prefix}...")
-    params = Params({name: array.shape for name, array in found.items()}, next(iter(found.values())).dtype)
-    for name, array in params.items():
-        array[:] = found[name]
-    return params
-
-
-# Directories that change in one step
-
-def replace_directory(path, fill):
-    """Replace the directory `path`, as a whole, by what `fill(directory)` writes into an empty one.
-
-    A kill or a crash at any moment leaves the old or the new directory, complete and on the disk; call
-    `recover_directory` before reading. If `fill` raises (a full disk, say) the old directory stays and the error
-    goes on. The half-built and the outgoing directory are hidden siblings: `.NAME.tmp` and `.NAME.old`.
-    """
-    path, temporary, old = siblings(path)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path}: expected a directory")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recover_directory(path)
-    try:
-        temporary.mkdir()
-        fill(temporary)
-        sync_tree(temporary)
-        if path.exists():
-            path.rename(old)   # from here to the next rename there is no `path`: the case recover_directory mends
-        temporary.rename(path)
-        sync_directory(path.parent)
-        remove(old)   # only now: the new one is durable
-    except BaseException:
-        recover_directory(path)
-        raise
-
-
-def recover_directory(path):
-    """Undo an interrupted `replace_directory`: afterwards `path` is whole, or absent if it was never completed."""
-    path, temporary, old = siblings(path)
-    if old.exists() and not path.exists():
-        old.rename(path)
-        sync_directory(path.parent)
-    remove(old)
-    remove(temporary)
-
-
-def siblings(path):
-    """The directory itself (a link is followed), its half-built successor and its predecessor."""
-    path = Path(path).resolve()
-    return path, path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-
-
-def remove(directory):
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def sync_tree(directory):
-    """Force every file and directory below `directory`, and itself, to the disk."""
-    for folder, _, files in os.walk(directory):
-        for name in files:
-            with open(Path(folder, name), "rb") as file:
-                os.fsync(file.fileno())
-        sync_directory(folder)
-
-
 # config.json
 
-def hugging_face_config(config, dtype, eot_token):
+def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
@@ -198,7 +94,7 @@ def hugging_face_config(config, dtype, eot_token):
     }
 
 
-def parse_config(settings, path):
+def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
     for key, allowed in SUPPORTED.items():
         if settings.get(key, allowed[0]) not in allowed:
@@ -219,7 +115,19 @@ def parse_config(settings, path):
 
 # model.safetensors
 
-def read_tensors(directory):
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a model, names without "transformer.", masks left out."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, array in read_shards(directory).items():
+        short = name.removeprefix(PREFIX)
+        if short in tensors:
+            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
+        if not BUFFERS.fullmatch(short):
+            tensors[short] = array
+    return tensors
+
+
+def read_shards(directory: Path) -> dict[str, np.ndarray]:
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
     if (directory / MODEL).exists():
         return read_safetensors(directory / MODEL)[0]
@@ -238,79 +146,55 @@ def read_tensors(directory):
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
-def is_file_name(name):
+def is_file_name(name: object) -> bool:
     """One step and no more: neither ../x, /x, C:\\x nor x/y leads out of the directory."""
     return (isinstance(name, str) and name not in ("", ".", "..") and len(name.encode(errors="replace")) < 256
             and name.isprintable() and not set(name) & set("/\\:"))
 
 
-def pickled(directory):
+def pickled(directory: Path) -> str:
     """The end of an error where the weights are there, but in a form that can run code when it is opened."""
     if not (directory / "pytorch_model.bin").exists():
         return ""
     return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
 
 
-def strip_names(tensors, directory):
-    """Names without "transformer.", masks left out."""
-    stripped = {}
-    for name, array in tensors.items():
-        short = name.removeprefix(PREFIX)
-        if short in stripped:
-            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
-        if not BUFFERS.fullmatch(short):
-            stripped[short] = array
-    return stripped
-
-
-def check_head(tensors, settings, directory):
+def check_head(tensors: dict[str, Array], settings: dict[str, Any], directory: Path) -> None:
     """The output head must be the token embedding. Takes it out of `tensors`."""
     head = tensors.pop(HEAD, None)
     if head is None and settings.get("tie_word_embeddings", True) is not True:
         raise ValueError(f"{directory / CONFIG}: tie_word_embeddings is not true: untied heads are not supported")
-    if head is not None and not np.array_equal(head, tensors.get("wte.weight"), equal_nan=True):
+    wte: Any = tensors.get("wte.weight")
+    if head is not None and not np.array_equal(head, wte, equal_nan=True):
         raise ValueError(f"{directory}: {HEAD} differs from wte.weight: untied heads are not supported")
 
 
-def check_tensors(tensors, config, directory):
+def check_tensors(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
     """Exactly the parameters that `config` asks for, in their shapes, of floating point."""
-    check_layers(tensors, config, directory)
-    found = {name: array.shape for name, array in tensors.items()}
-    if found != gpt_shapes(config):
-        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n"
-                         + differences(gpt_shapes(config), found))
+    check_shapes(tensors, config, directory)
     for name, array in tensors.items():
         if array.dtype.kind != "f":
             raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected floating point")
 
 
-def check_layers(tensors, config, directory):
-    """Before a list of names is made for a mistyped billion of layers."""
+def check_shapes(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
+    """The layers are counted before a list of names is made for a mistyped billion of them."""
     if config.n_layer > len(tensors):
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
+    found, expected = {name: array.shape for name, array in tensors.items()}, gpt_shapes(config)
+    if found != expected:
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
 
 
-def differences(expected, found, limit=10):
+def differences(expected: dict[str, Any], found: dict[str, Any], limit: int = 10) -> str:
     """The lines of an error: each name whose shape differs, with both shapes."""
     lines = [f"  {name}: expected {expected.get(name, 'nothing of that name')}, found {found.get(name, 'none')}"
              for name in expected | found if expected.get(name) != found.get(name)]
     return "\n".join(lines[:limit] + [f"  and {len(lines) - limit} more"] * (len(lines) > limit))
 
 
-# JSON and checksums
-
-def read_json(path):
+def read_json(path: Path) -> dict:
     """A JSON object from a file. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: expected a checkpoint directory that holds it")
-    return parse_json_object(path.read_bytes(), path)
-
-
-def file_checksum(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def json_checksum(value):
-    """Of the text as json writes it: a value read back writes the same text."""
-    return hashlib.blake2b(dump_json(value, STATE).encode(), digest_size=16).hexdigest()
+    return parse_json_object(path.read_bytes(), str(path))

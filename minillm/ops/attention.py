@@ -1,7 +1,7 @@
 """Causal multi-head self-attention, between GPT-2's c_attn and c_proj (which are `linear`).
 
 qkv holds queries, keys and values side by side, (B, T, 3C); each splits into NH heads of HS = C / NH numbers.
-Per sequence and head, with t the row (who looks) and s the column (who is looked at), s <= t only:
+Per sequence and head, with t the position of a query and s that of a key, s <= t only:
 
     S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :t+1])
     out[t]  = sum over s of P[t, s] * v[s]
@@ -22,11 +22,16 @@ import math
 
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_shape
+from .checks import check_dout, check_float, check_shape
+from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
 def attention_forward(qkv, n_head):
-    """qkv (B, T, 3C), n_head int dividing C -> out (B, T, C), cache."""
+    """Attend from each token to itself and those before it, in every head (Vaswani et al. 2017, eq. 1).
+
+    qkv (B, T, 3C), n_head int dividing C -> out (B, T, C), cache. Raises ValueError for another number of axes, or a
+    width that is not 3 * n_head * HS.
+    """
     check_float("qkv", qkv)
     check_shape("qkv", qkv, (None, None, None))
     check_heads(qkv.shape[2], n_head)
@@ -37,7 +42,7 @@ def attention_forward(qkv, n_head):
 
 
 def attention_backward(dout, cache):
-    """dout (B, T, C) -> dqkv (B, T, 3C)."""
+    """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
     qkv, n_head, P = cache
     B, T, C3 = qkv.shape
     check_dout(dout, (B, T, C3 // 3), qkv.dtype)
@@ -50,25 +55,6 @@ def attention_backward(dout, cache):
     dq = scale * (dS @ k)
     dk = scale * (dS.swapaxes(-1, -2) @ q)
     return np.concatenate([merge_heads(d) for d in (dq, dk, dv)], axis=-1)
-
-
-def attention_decode(q, k, v):
-    """One step of cached decoding: the last T queries against all S >= T keys and values; no backward.
-
-    q (B, NH, T, HS), k and v (B, NH, S, HS) -> out (B, T, NH*HS). Query t stands at position S - T + t.
-    """
-    check_float("q", q)
-    check_shape("q", q, (None, None, None, None))
-    check_shape("k", k, (*q.shape[:2], None, q.shape[3]))
-    check_shape("v", v, k.shape)
-    for name, array in (("k", k), ("v", v)):
-        check_dtype(name, array, q.dtype)
-    if not q.shape[3]:
-        raise ValueError(f"q must have at least one number a head: got {q.shape}")
-    if q.shape[2] > k.shape[2]:
-        raise ValueError(f"q must not be longer than k: got {q.shape[2]} queries for {k.shape[2]} keys")
-    scale = 1 / math.sqrt(q.shape[-1])
-    return merge_heads(causal_softmax(scale * (q @ k.swapaxes(-1, -2))) @ v)
 
 
 def causal_softmax(S):
@@ -97,3 +83,24 @@ def merge_heads(x):
 def check_heads(width, n_head):
     if n_head < 1 or not width or width % (3 * n_head):
         raise ValueError(f"qkv must have a last axis of 3 * n_head * HS: got {width} with n_head={n_head}")
+
+
+def torch_attention(torch, qkv, n_head):
+    B, T, C3 = qkv.shape
+    q, k, v = (part.view(B, T, n_head, -1).transpose(1, 2) for part in qkv.split(C3 // 3, dim=2))      # (B, NH, T, HS)
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return out.transpose(1, 2).reshape(B, T, C3 // 3)
+
+
+HALF = ("float32", "float16", "bfloat16")               # float32 arrays, too, but matmuls of half precision
+GPU = {"/1_naive": REAL, "/2_flash": REAL, "/3_mma": HALF, "/4_wgmma": HALF, "": ("float32", "float64", *HALF[1:])}
+
+SPEC = Spec(
+    "attention", differentiable=("qkv",), bad=wrong("qkv", "narrower", "flatter") + wrong("n_head", 3, 0),
+    sample=lambda rng, dtype, d: normals(rng, dtype, qkv=(d.B, d.T, 3 * d.C)) | {"n_head": d.NH},
+    flops=lambda d: (2 * d.B * d.T ** 2 * d.C, 5 * d.B * d.T ** 2 * d.C),        # causal: half of the square
+    c=("out[B,T,C] lse[B,NH,T] <- qkv[B,T,3C]; B T C NH",                         # lse: logsumexp of each row
+       "dqkv[B,T,3C] <- dout[B,T,C] qkv[B,T,3C] out[B,T,C] lse[B,NH,T]; B T C NH"),
+    kernels=dict.fromkeys(("cpu", "cpu/1_naive", "cpu/2_blocked", "cpu/3_simd"), REAL) | {"cpu/bf16": FLOAT32}
+    | {gpu + variant: dtypes for gpu in ("cuda", "cudasim") for variant, dtypes in GPU.items()},
+    torch=torch_attention)

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def check_shape(name, array, expected):
-    """expected: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
+    """Raise unless the array has this shape: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
     if not hasattr(array, "shape"):
         raise ValueError(f"{name} must be an array: got {type(array).__name__}")
     shape = array.shape
@@ -27,7 +27,8 @@ def check_dout(dout, shape, dtype, name="dout"):
 
 
 def check_into(name, arrays, shapes, dtype):
-    """Arrays that a backward is asked to add to, a tuple; None in it where nobody wants a gradient."""
+    """Raise unless `arrays`, to which a backward adds, is a tuple of these shapes; None where nobody wants a
+    gradient."""
     if not isinstance(arrays, tuple) or len(arrays) != len(shapes):
         raise ValueError(f"{name} must be a tuple of {len(shapes)} arrays: got {type(arrays).__name__}")
     for array, shape in zip(arrays, shapes):
@@ -61,7 +62,7 @@ def check_rows(name, array):
 
 
 def check_ids(name, ids, size, ignore_index=None):
-    """Integers in [0, size), or equal to ignore_index."""
+    """Raise unless ids are integers in [0, size), or equal to ignore_index."""
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
         raise ValueError(f"{name} must be an array of integers: got {getattr(ids, 'dtype', type(ids).__name__)}")
     bad = (ids < 0) | (ids >= size)

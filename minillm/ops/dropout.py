@@ -17,24 +17,29 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float
+from .spec import CPU, Spec, normals, wrong
 
 
 def dropout_forward(x, p, key):
-    """x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart."""
+    """Zero each number with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    x (...), 0 <= p < 1, key = (seed, step, site), integers -> out (...), cache. site tells layers apart. Raises
+    ValueError for another p, and for a key that is not three words of 64 bits.
+    """
     check_float("x", x)
     check_mask(p, key)
     return scaled(x, p, key), (p, key, x.shape, x.dtype)
 
 
 def dropout_backward(dout, cache):
-    """dout (...) -> dx (...)."""
+    """The gradient of dropout_forward, by the same mask: dout (...), cache -> dx (...)."""
     p, key, shape, dtype = cache
     check_dout(dout, shape, dtype)
     return scaled(dout, p, key)
 
 
 def check_mask(p, key):
-    """What a mask is made of."""
+    """Raise unless p and key can make a mask."""
     if not 0 <= p < 1:
         raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
     if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):
@@ -56,3 +61,11 @@ def random_bits(size, key):
     # NumPy's generator adds one to the counter before its first block: block 0 of ours is counter word 1 of Philox.
     generator = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=np.array([0, step, site, 0], np.uint64))
     return generator.random_raw(-(-size // 2)).astype("<u8").view("<u4")[:size]
+
+
+SPEC = Spec(
+    "dropout", differentiable=("x",), bad=wrong("p", 1.0, -0.1), kernels=CPU,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C)) | {"p": 0.25, "key": (3, 2 ** 40 + 1, 7)},
+    flops=lambda d: (d.B * d.T * d.C, d.B * d.T * d.C),
+    c=("out[N] <- x[N] key[3]:uint64; N p", "dx[N] <- dout[N] key[3]:uint64; N p"),
+    torch=lambda torch, x, p, key: torch.nn.functional.dropout(x, p))

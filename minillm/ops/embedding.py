@@ -1,4 +1,4 @@
-"""Token and position embedding: a row lookup, plus another.
+"""Token and position embedding: a row of one table for each token, plus a row of another for its position.
 
     out[b, t] = wte[tokens[b, t]] + wpe[start + t]
 
@@ -18,11 +18,13 @@ Source: Radford et al. 2018 (GPT), learned positions.
 import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_shape
+from .spec import CPU, Spec, normals, wrong
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
-    """tokens (B, T) int, wte (V, C), wpe (block_size, C), start int -> out (B, T, C), cache.
+    """Look up each token's embedding and add that of its position (Radford et al. 2018).
 
+    tokens (B, T) int, wte (V, C), wpe (block_size, C), start int -> out (B, T, C), cache.
     Raises ValueError for a token outside [0, V), for start + T > block_size, for wrong shapes or dtypes.
     """
     check_float("wte", wte)
@@ -39,7 +41,7 @@ def embedding_forward(tokens, wte, wpe, start=0):
 
 
 def embedding_backward(dout, cache, into=None):
-    """dout (B, T, C) -> dwte (V, C), dwpe (block_size, C).
+    """The gradients of embedding_forward, a scatter-add: dout (B, T, C), cache -> dwte (V, C), dwpe (block_size, C).
 
     into: a pair of such arrays to add to instead of fresh zeros (a batch names few rows of a large wte).
     """
@@ -53,3 +55,17 @@ def embedding_backward(dout, cache, into=None):
     if dwpe is not None:
         dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
     return dwte, dwpe
+
+
+SPEC = Spec(
+    "embedding", differentiable=("wte", "wpe"), gathered=("wte",), kernels=CPU,
+    sample=lambda rng, dtype, d: {"tokens": rng.integers(0, d.V, (d.B, d.T)),
+                                  **normals(rng, dtype, wte=(d.V, d.C), wpe=(d.T + 3, d.C)), "start": 2},
+    bad=wrong("tokens", "flatter", "too_big", "negative", "floats", "too_long")
+    + wrong("wpe", "narrower", "other_dtype", "flatter") + wrong("wte", "flatter")
+    + wrong("start", 10 ** 6, -1, error="block_size"),
+    flops=lambda d: (d.B * d.T * d.C, 2 * d.B * d.T * d.C),
+    c=("out[B,T,C] <- tokens[B,T]:int wte[V,C] wpe[T,C]; B T C V",                    # wpe from row `start` on
+       "dwte[V,C]+= dwpe[T,C]+= <- dout[B,T,C] tokens[B,T]:int; B T C V"),
+    torch=lambda torch, tokens, wte, wpe, start: (
+        torch.nn.functional.embedding(tokens, wte) + wpe[start:start + tokens.shape[1]]))

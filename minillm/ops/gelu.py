@@ -1,4 +1,4 @@
-"""GELU, the tanh form: a smooth gate. Each number is kept in proportion to how likely a Gaussian falls below it.
+"""GELU, the tanh form: x times the normal CDF at x, element by element.
 
     gelu(x) = x * Phi(x),  and Phi(x) is close to  (1 + t) / 2  with
 
@@ -20,22 +20,31 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float
+from .spec import CPU, Spec, normals, wrong
 
 K = math.sqrt(2 / math.pi)      # a Python float: np.sqrt would give a float64 scalar, which promotes float32
 A = 0.044715
 
 
 def gelu_forward(x):
-    """x (...) -> out (...), cache."""
+    """GELU (tanh form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, section 2)."""
     check_float("x", x)
     t = np.tanh(K * (x + A * x * x * x))
     return 0.5 * x * (1 + t), (x,)
 
 
 def gelu_backward(dout, cache):
-    """dout (...) -> dx (...)."""
+    """The gradient of gelu_forward: dout (...), cache -> dx (...)."""
     (x,) = cache
     check_dout(dout, x.shape, x.dtype)
     t = np.tanh(K * (x + A * x * x * x))
     slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (K * (1 + 3 * A * x * x))
     return dout * slope
+
+
+SPEC = Spec(
+    "gelu", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU,
+    sample=lambda rng, dtype, d: {"x": 2 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"]},
+    flops=lambda d: (4 * 10 * d.B * d.T * d.C, 4 * 20 * d.B * d.T * d.C),
+    c=("out[N] <- x[N]; N", "dx[N] <- dout[N] x[N]; N"),
+    torch=lambda torch, x: torch.nn.functional.gelu(x, approximate="tanh"))

@@ -21,10 +21,15 @@ So dx is g with its component along 1 and along xhat taken out: moving x along e
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .spec import CPU, Spec, normals, wrong
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
-    """x (..., C), weight (C), bias (C), eps > 0 -> out (..., C), cache. ValueError for shapes or dtypes that differ."""
+    """Normalise each row, then scale and shift it (Ba et al. 2016).
+
+    x (..., C), weight (C), bias (C) -> out (..., C), cache. Raises ValueError for shapes or dtypes that differ, for
+    rows of no numbers and unless eps > 0.
+    """
     check_rows("x", x)
     if not x.shape[-1]:
         raise ValueError(f"x must have at least one number a row: got {x.shape}")
@@ -41,7 +46,10 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
 
 
 def layernorm_backward(dout, cache, into=None):
-    """dout (..., C) -> dx (..., C), dweight (C), dbias (C). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of layernorm_forward: dout (..., C), cache -> dx (..., C), dweight (C), dbias (C).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, weight, mean, rstd = cache
     check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)
@@ -50,3 +58,14 @@ def layernorm_backward(dout, cache, into=None):
     g = dout * weight
     dx = g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True)
     return dx * rstd, *added(into, dweight, dbias)
+
+
+SPEC = Spec(
+    "layernorm", differentiable=("x", "weight", "bias"), kernels=CPU,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C,), bias=(d.C,)) | {"eps": 1e-5},
+    bad=wrong("weight", "narrower", "other_dtype") + wrong("bias", "narrower", "other_dtype")
+    + wrong("x", "narrower", error="weight"),
+    flops=lambda d: (8 * d.B * d.T * d.C, 12 * d.B * d.T * d.C),
+    c=("out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] weight[C] bias[C]; B T C",
+       "dx[B,T,C] dweight[C]+= dbias[C]+= <- dout[B,T,C] x[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    torch=lambda torch, x, weight, bias, eps: torch.nn.functional.layer_norm(x, weight.shape, weight, bias, eps))

@@ -1,4 +1,4 @@
-"""Linear layer: every row of x times one matrix, plus one vector.
+"""Linear layer: a matmul of the rows of x with a weight, plus a bias.
 
     out[n, j] = sum over i of x[n, i] * weight[i, j]  +  bias[j]        x (N, I), weight (I, J), bias (J)
 
@@ -9,15 +9,19 @@ moves by x[n, i]. Nudge bias[j]: every row's out[n, j] moves by 1. The chain rul
     dweight[i, j] = sum over n of x[n, i] * dout[n, j]          ->  dweight = x.T @ dout
     dbias[j]      = sum over n of dout[n, j]                    ->  dbias   = dout.sum(0)
 
-Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the three products costs 2*N*I*J FLOPs,
+Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the three matmuls costs 2*N*I*J FLOPs,
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
 def linear_forward(x, weight, bias):
-    """x (..., I), weight (I, J), bias (J) -> out (..., J), cache. Raises ValueError for shapes or dtypes that differ."""
+    """x @ weight + bias: x (..., I), weight (I, J), bias (J) -> out (..., J), cache.
+
+    Raises ValueError for shapes or dtypes that differ.
+    """
     check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
     check_shape("bias", bias, (weight.shape[1],))
@@ -29,10 +33,30 @@ def linear_forward(x, weight, bias):
 
 
 def linear_backward(dout, cache, into=None):
-    """dout (..., J) -> dx (..., I), dweight (I, J), dbias (J). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of linear_forward: dout (..., J), cache -> dx (..., I), dweight (I, J), dbias (J).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, weight = cache
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dx = rows(dout) @ weight.T                    # (N, J) @ (J, I) -> (N, I)
     dweight = rows(x).T @ rows(dout)              # (I, N) @ (N, J) -> (I, J)
     dbias = rows(dout).sum(axis=0)                # (N, J) -> (J)
     return dx.reshape(x.shape), *added(into, dweight, dbias)
+
+
+def sample(rng, dtype, d):
+    return normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C, 4 * d.C), bias=(4 * d.C,))
+
+
+SPEC = Spec(
+    "linear", sample, differentiable=("x", "weight", "bias"),
+    bad=wrong("weight", "flatter", "other_dtype", "shorter") + wrong("bias", "narrower", "other_dtype")
+    + wrong("x", "narrower", error="weight"),
+    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 16 * d.B * d.T * d.C ** 2),
+    c=("out[B,T,OC] <- x[B,T,C] weight[C,OC] bias[OC]; B T C OC",
+       "dx[B,T,C] dweight[C,OC]+= dbias[OC]+= <- dout[B,T,OC] x[B,T,C] weight[C,OC]; B T C OC"),
+    # float32 arrays, matmuls in bfloat16: 4_amx is emulated where the CPU has no AMX
+    kernels=dict.fromkeys(("cpu", "cpu/1_naive", "cpu/2_blocked", "cpu/3_simd"), REAL)
+    | dict.fromkeys(("cpu/4_amx", "cpu/bf16"), FLOAT32),
+    torch=lambda torch, x, weight, bias: torch.nn.functional.linear(x, weight, bias), transposed=("weight",))

@@ -1,9 +1,9 @@
-"""A linear layer that stays as it is, with a small one beside it that learns: low-rank adaptation.
+"""Low-rank adaptation (LoRA): a frozen linear layer plus a trainable low-rank update.
 
     out = x @ weight + bias + scale * h @ b,    h = drop(x) @ a        x (N, I), a (I, r), b (r, J), r small
 
 weight and bias are frozen, so they have no gradient, no moments and no update: only r (I + J) numbers learn instead of
-I J. With b = 0 at the start the layer is the frozen one. dout reaches x on both roads:
+I J. With b = 0 at the start the layer is the frozen one. dout reaches x through both branches:
 
     dh = scale * dout @ b.T                     (N, r)
     da = drop(x).T @ dh,   db = scale * h.T @ dout
@@ -11,15 +11,18 @@ I J. With b = 0 at the start the layer is the frozen one. dout reaches x on both
 
 Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
+from . import linear
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
 from .dropout import check_mask, scaled
+from .spec import Spec, normals, wrong
 
 
 def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
-    """x (..., I), weight (I, J), bias (J), a (I, r), b (r, J) -> out (..., J), cache.
+    """A frozen linear layer plus scale * drop(x) @ a @ b (Hu et al. 2021, section 4.1).
 
-    scale: alpha / r. p, key: dropout on the way to `a`, as in ops/dropout.py. Raises ValueError for shapes or dtypes that
-    do not fit, for p outside [0, 1) and for a key that is not three words.
+    x (..., I), weight (I, J), bias (J), a (I, r), b (r, J) -> out (..., J), cache. scale: alpha / r. p, key: dropout on
+    the way to `a`, as in ops/dropout.py. Raises ValueError for shapes or dtypes that do not fit, for p outside [0, 1)
+    and for a key that is not three words.
     """
     check_rows("x", x)
     check_shape("weight", weight, (x.shape[-1], None))
@@ -38,7 +41,10 @@ def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
 
 
 def lora_linear_backward(dout, cache, into=None):
-    """dout (..., J) -> dx (..., I), da (I, r), db (r, J). into: the last two, to add to instead of fresh arrays."""
+    """The gradients of lora_linear_forward: dout (..., J), cache -> dx (..., I), da (I, r), db (r, J).
+
+    into: the last two, to add to instead of fresh arrays.
+    """
     x, dropped, h, weight, a, b, scale, p, key = cache
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dh = scale * (rows(dout) @ b.T)                                       # (N, J) @ (J, r) -> (N, r)
@@ -46,3 +52,21 @@ def lora_linear_backward(dout, cache, into=None):
     dx = scaled(dx, p, key) if p else dx
     dx += (rows(dout) @ weight.T).reshape(x.shape)                        # (N, J) @ (J, I) -> (N, I)
     return dx, *added(into, dropped.T @ dh, scale * (h.T @ rows(dout)))
+
+
+def sample(rng, dtype, d):
+    return linear.sample(rng, dtype, d) | normals(rng, dtype, a=(d.C, 3), b=(3, 4 * d.C)) | {
+        "scale": 0.7, "p": 0.25, "key": (3, 1, 4)}
+
+
+SPEC = Spec(
+    "lora_linear", sample, differentiable=("x", "a", "b"),
+    bad=wrong("weight", "flatter", "other_dtype") + wrong("bias", "narrower") + wrong("a", "shorter", "other_dtype")
+    + wrong("b", "narrower", "other_dtype") + wrong("p", 1.0) + wrong("x", "narrower", error="weight"),
+    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 8 * d.B * d.T * d.C ** 2),            # and r / C of it for the update
+    c=("out[B,T,OC] h[B,T,R] <- x[B,T,C] weight[C,OC] bias[OC] a[C,R] b[R,OC] key[3]:uint64; B T C OC R scale p",
+       "dx[B,T,C] da[C,R]+= db[R,OC]+= <- dout[B,T,OC] x[B,T,C] h[B,T,R] weight[C,OC] a[C,R] b[R,OC] key[3]:uint64; "
+       "B T C OC R scale p"),
+    torch=lambda torch, x, weight, bias, a, b, scale, p, key: (
+        torch.nn.functional.linear(x, weight, bias) + scale * (torch.nn.functional.dropout(x, p) @ a) @ b),
+    transposed=("weight",))

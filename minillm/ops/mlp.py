@@ -1,4 +1,4 @@
-"""The MLP of a transformer block: widen to 4C, gate, come back. Each token by itself.
+"""The MLP of a transformer block: expand to 4C, GELU, project back to C, for each token by itself.
 
     h = x @ fc_weight + fc_bias            (N, C)  -> (N, 4C)     `linear`
     a = gelu(h)                            (N, 4C) -> (N, 4C)     `gelu`
@@ -17,12 +17,16 @@ from types import SimpleNamespace
 
 from . import gelu, linear
 from .checks import check_dtype, check_rows, check_shape
+from .spec import CPU, FLOAT32, Spec, normals, wrong
 
 REFERENCE = SimpleNamespace(**{**vars(linear), **vars(gelu)})
 
 
 def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
-    """x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out (..., C), cache."""
+    """linear, GELU, linear: x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out, cache.
+
+    out has the shape of x. Raises ValueError for shapes or dtypes that differ. ops: the namespace of the smaller ops.
+    """
     check_rows("x", x)
     check_shape("fc_weight", fc_weight, (x.shape[-1], None))
     check_shape("fc_bias", fc_bias, (fc_weight.shape[1],))
@@ -38,9 +42,31 @@ def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias, ops=REFERENCE):
 
 
 def mlp_backward(dout, cache, into=None, ops=REFERENCE):
-    """dout (..., C) -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias. into: the last four, to add to."""
+    """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias.
+
+    into: the last four, to add to instead of fresh arrays.
+    """
     fc_cache, gelu_cache, proj_cache = cache
     da, dproj_weight, dproj_bias = ops.linear_backward(dout, proj_cache, into=into and into[2:])
     dh = ops.gelu_backward(da, gelu_cache)
     dx, dfc_weight, dfc_bias = ops.linear_backward(dh, fc_cache, into=into and into[:2])
     return dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias
+
+
+def torch_mlp(torch, x, fc_weight, fc_bias, proj_weight, proj_bias):
+    F = torch.nn.functional
+    return F.linear(F.gelu(F.linear(x, fc_weight, fc_bias), approximate="tanh"), proj_weight, proj_bias)
+
+
+SPEC = Spec(
+    "mlp", differentiable=("x", "fc_weight", "fc_bias", "proj_weight", "proj_bias"), composite=True,
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), fc_weight=(d.C, 4 * d.C), fc_bias=(4 * d.C,),
+                                         proj_weight=(4 * d.C, d.C), proj_bias=(d.C,)),
+    bad=wrong("fc_weight", "flatter", "shorter", "other_dtype") + wrong("fc_bias", "narrower", "other_dtype")
+    + wrong("proj_weight", "flatter", "shorter", "other_dtype") + wrong("proj_bias", "narrower", "other_dtype")
+    + wrong("x", "narrower", error="fc_weight"),
+    flops=lambda d: (16 * d.B * d.T * d.C ** 2, 32 * d.B * d.T * d.C ** 2),
+    c=("out[B,T,C] h[B,T,OC] <- x[B,T,C] fc_weight[C,OC] fc_bias[OC] proj_weight[OC,C] proj_bias[C]; B T C OC",
+       "dx[B,T,C] dfc_weight[C,OC]+= dfc_bias[OC]+= dproj_weight[OC,C]+= dproj_bias[C]+= <- "
+       "dout[B,T,C] x[B,T,C] h[B,T,OC] fc_weight[C,OC] proj_weight[OC,C]; B T C OC"),
+    kernels=CPU | {"cpu/bf16": FLOAT32}, torch=torch_mlp, transposed=("fc_weight", "proj_weight"))

@@ -1,15 +1,16 @@
 """Distillation: a small model learns a large one's probabilities. Made for drafts of speculative decoding.
 
 Both read the same tokens; the loss of ops/distillation_loss.py compares what they say about the next one. The logits
-of both are made chunk by chunk, as in linear_cross_entropy, and the student's gradient is taken back to its stream at
-once, so that never more than 256 rows of V numbers are alive. The teacher runs forward only.
+of both are made chunk by chunk, as in linear_cross_entropy, and the student's gradient is taken back to its residual
+stream at once, so that never more than 256 rows of V logits are alive. The teacher runs forward only.
 """
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from ..ops.linear_cross_entropy import chunks
-from ..train.loop import update
+from ..ops.losses.linear_cross_entropy import chunks
+from ..train.loop import batches_of, update
 
 
 def distillation_grads(student, teacher, tokens, targets, temperature, weight, key, grads, count):
@@ -18,7 +19,7 @@ def distillation_grads(student, teacher, tokens, targets, temperature, weight, k
     tokens, targets (B, T) int, targets of -1 do not count; both models must have the same vocabulary.
     """
     ops, wte, teacher_wte = student.ops, student.params["wte.weight"], teacher.params["wte.weight"]
-    x, caches = student.hidden(tokens, key)                                     # (B, T, C)
+    x, activations = student.hidden(tokens, key)                                # (B, T, C)
     rows = x.reshape(-1, x.shape[-1])                                           # (B*T, C)
     guide = teacher.hidden(tokens)[0].reshape(len(rows), -1)                    # (B*T, the teacher's C)
     targets, drows, loss = targets.reshape(-1), np.empty_like(rows), 0.0
@@ -29,18 +30,18 @@ def distillation_grads(student, teacher, tokens, targets, temperature, weight, k
         drows[chunk] = dlogits @ wte
         grads["wte.weight"][...] += dlogits.T @ rows[chunk]
         loss += float(losses.sum(dtype=np.float64)) / count
-    student.hidden_backward(drows.reshape(x.shape), caches, grads)
+    student.hidden_backward(drows, activations, grads)
     return loss
 
 
-def distill_step(teacher, temperature=1.0, weight=0.9):
+def distill_step(teacher, temperature: float = 1.0, weight: float = 0.9) -> Callable:
     """The step for `train`: the student learns from the teacher and from the text. Source: Hinton et al. 2015."""
     def step(student, optimizer, data, config, state):
         started, grads = time.perf_counter(), optimizer.zero_grads()
-        batches = [data.batch(state["step"], micro) for micro in range(config.accumulate)]
-        count = sum(int((targets != -1).sum()) for _, targets in batches)
-        loss = sum(distillation_grads(student, teacher, tokens, targets, temperature, weight,
+        batches = batches_of(data, state["step"], config)
+        count = sum(batch.learned for batch in batches)
+        loss = sum(distillation_grads(student, teacher, batch.tokens, batch.targets, temperature, weight,
                                       (config.seed, state["step"], micro), grads, count)
-                   for micro, (tokens, targets) in enumerate(batches))
+                   for micro, batch in enumerate(batches))
         return update(student, optimizer, grads, config, state, loss, count, started)
     return step

@@ -4,16 +4,18 @@ log p(answer) is the sum over its learned tokens, and the model already gives -l
 the chain rule has one link more than in pretraining: the gradient of an answer's log-probability, negated, is the
 gradient of each of its tokens' losses. The reference's log-probabilities never change: they are computed once.
 
-DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something else.
-`nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
+DPO only asks that the chosen answer gains on the rejected one: both may become less likely, to the gain of something
+else. `nll_weight` adds the chosen answer's own loss, the mean over its tokens (Pang et al. 2024, "Iterative reasoning
 preference optimization", arXiv 2404.19733).
 """
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from ..train.loop import COLUMNS, keep_best, update
+from ..train.log import COLUMNS
+from ..train.loop import keep_best, update
 from .sft import SHARE, packed, split
 
 DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
@@ -22,8 +24,9 @@ DPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["val_accuracy"]
 class PreferenceData:
     """Pairs for `train`, with the reference's log-probabilities: what `dpo_step` and `validate_dpo` need."""
 
-    def __init__(self, preferences, block_size, pairs, seed=0, share=SHARE):
-        """preferences: list of Preference; a pair is dropped when an answer does not fit the context. pairs: a micro-batch.
+    def __init__(self, preferences: list, block_size: int, pairs: int, seed: int = 0, share: float = SHARE):
+        """preferences: list of Preference; a pair is dropped when an answer does not fit the context window. pairs: in
+        a micro-batch.
 
         Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
         if pairs < 1:
@@ -31,7 +34,8 @@ class PreferenceData:
         whole = [p for p in preferences if all(len(example.ids) <= block_size + 1 for example in p)]
         self.dropped = len(preferences) - len(whole)
         self.preferences, self.held_out = split(whole, share, seed)
-        self.pairs, self.seed, self.reference = min(pairs, len(self.preferences)), seed, None
+        self.pairs, self.seed = min(pairs, len(self.preferences)), seed
+        self.reference: dict | None = None
         self.fingerprint = hashlib.blake2b(repr(self.preferences).encode(), digest_size=16).hexdigest()
 
     def refer_to(self, model):
@@ -40,13 +44,13 @@ class PreferenceData:
         self.reference = model and {name: np.concatenate([logps(model, pairs[i:i + 1])[0] for i in range(len(pairs))])
                                     for name, pairs in everything.items()}
 
-    def chosen_for(self, batch):
+    def chosen_for(self, batch: int) -> list[int]:
         """The numbers of the pairs of a batch, counted over all steps: every pair once an epoch, in a random order."""
         first = batch * self.pairs
         return [int(self.order(i // len(self.preferences))[i % len(self.preferences)])
                 for i in range(first, first + self.pairs)]
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.preferences))
 
     def reference_of(self, part, numbers):
@@ -58,16 +62,16 @@ class PreferenceData:
 
 def logps(model, preferences, key=None):
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
-    tokens, targets, lengths = packed([example for pair in preferences for example in pair])
-    losses, cache = model.losses(tokens, targets, -1, key, lengths)
-    starts = np.cumsum([0, *lengths[:-1]])
-    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, lengths, cache)
+    batch = packed([example for pair in preferences for example in pair])
+    losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
+    starts = np.cumsum([0, *batch.lengths])[:-1]                 # type: ignore[misc]  # packed: it has them
+    return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
 def logps_backward(dlogps, model, state, grads):
     """dlogps (2n,) -> adds to grads: every token of an answer has the slope -dlogps of its answer."""
-    dtype, lengths, cache = state
-    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), cache, grads)
+    dtype, lengths, caches = state
+    return model.backward(np.repeat(-dlogps, lengths).astype(dtype), caches, grads)
 
 
 def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_weight=0.0, key=None):
@@ -88,8 +92,8 @@ def preference_backward(dlosses, model, state, grads):
     return logps_backward(np.stack([dchosen - weights * dlosses, drejected], 1).ravel(), model, forward, grads)
 
 
-def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
-    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError for an nll_weight below 0."""
+def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
+    """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError: nll_weight below 0."""
     if not nll_weight >= 0:
         raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
 
@@ -107,7 +111,7 @@ def dpo_step(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
     return step
 
 
-def validate_dpo(beta=0.1, label_smoothing=0.0, nll_weight=0.0):
+def validate_dpo(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
     def validate(model, data, config, state, run, eot_token):
         losses, right = [], []

@@ -1,29 +1,35 @@
-"""`minillm sft`, `dpo` and `grpo`: load a model, make the data, run the training loop, say what it brought."""
+"""`minillm sft`, `dpo` and `grpo` from a base model and its data to a trained run directory and what it brought."""
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ..config import TrainConfig
 from ..data.sources import conversations
-from ..models.adapted import Adapted
+from ..models.adapted import LoraModel
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import END, MARKS, save_tokenizer
-from ..train.loop import read_log, train
+from ..train.log import read_log
+from ..train.loop import train
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from . import dpo, grpo
 from .sft import ChatData
 from .tasks import TASKS
 
+Say = Callable[[str], None]
 
-def sft(base, data, out, config, lora=None, resume="auto", say=print):
-    """Fine-tune the model of `base` on conversations: JSONL, or the name of a task (its problems with their answers, from which
-    `reward` goes on). Returns the results, as the others here do.
 
-    lora: settings of lora.Adapted (rank, alpha, targets, dropout) to train adapters only; None trains everything.
+def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, lora: dict | None = None,
+        resume: str = "auto", say: Say = print) -> dict:
+    """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
+    from which `reward` goes on). Returns the results, as the others here do.
+
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
@@ -34,8 +40,8 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "had nothing to learn within the context"))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
-    model = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    learner = adapters(model, tokenizer, base, out, lora, config, say)
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
@@ -43,29 +49,32 @@ def sft(base, data, out, config, lora=None, resume="auto", say=print):
     return {"steps": state["step"], **best}
 
 
-def prefer(base, data, out, config, pairs=8, beta=0.1, label_smoothing=0.0, reference_free=False, nll_weight=0.0, lora=None,
-           resume="auto", say=print):
-    """Direct preference optimisation on prompt/chosen/rejected records (JSONL)."""
+def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, pairs: int = 8, beta: float = 0.1,
+           label_smoothing: float = 0.0, reference_free: bool = False, nll_weight: float = 0.0,
+           lora: dict | None = None, resume: str = "auto", say: Say = print) -> dict:
+    """Direct preference optimization (DPO) on prompt/chosen/rejected records (JSONL). beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    records = dpo.PreferenceData(conversations.read_preferences(data, tokenizer), model.config.block_size, pairs, config.seed)
+    preferences = conversations.read_preferences(data, tokenizer)
+    records = dpo.PreferenceData(preferences, model.config.block_size, pairs, config.seed)
     say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
         + dropped(records.dropped, "did not fit the context"))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
-    model, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
-    state = finished(train(model, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
+    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
-    say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs (loss {best['val_loss']:.4f}), "
-        f"at step {best['step']:,}")
+    say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs "
+        f"(loss {best['val_loss']:.4f}), at step {best['step']:,}")
     return {"steps": state["step"], **best}
 
 
-def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=0.2, beta=0.04, resume="auto",
-           say=print):
-    """Group-relative policy optimisation on a task with checkable answers (tasks.py)."""
+def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, prompts: int = 16, group: int = 8,
+           max_new_tokens: int = 8, clip: float = 0.2, beta: float = 0.04, resume: str = "auto",
+           say: Say = print) -> dict:
+    """Group-relative policy optimization (GRPO) on a task with verifiable answers. beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     reference, _ = load(base, config.backend)
     if task not in TASKS:
@@ -79,21 +88,21 @@ def reward(base, task, out, config, prompts=16, group=8, max_new_tokens=8, clip=
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
     best = state["best"]
-    first, last = tried(out)
+    first, last = sampled_rewards(out)
     say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"
-        f"answers tried in training: mean reward {first:.3f} in the first fifth of the log, {last:.3f} in the last")
+        f"answers sampled in training: mean reward {first:.3f} in the first fifth of the log, {last:.3f} in the last")
     return {"steps": state["step"], "before": before, "tried_first": first, "tried_last": last, **best}
 
 
-def tried(out):
+def sampled_rewards(out: str | Path) -> tuple[float, float]:
     """Mean reward of the answers sampled in the first and in the last fifth of the rows of the log."""
     rewards = [row["reward"] for row in read_log(out)]
     part = max(1, len(rewards) // 5)
     return sum(rewards[:part]) / part, sum(rewards[-part:]) / part
 
 
-def with_marks(tokenizer, model):
-    """(tokenizer, model) that know the marks. New rows of wte are the mean of the old, nudged apart.
+def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
+    """(tokenizer, model) that know the chat template's marks. New rows of wte are the mean of the old plus noise.
 
     The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
     """
@@ -106,35 +115,34 @@ def with_marks(tokenizer, model):
     for name, view in params.items():
         view[:len(model.params[name])] = model.params[name]
     wte = params["wte.weight"]
-    nudge = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
-    wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * nudge
-    return tokenizer, GPT(config, ops=model.ops, params=params)
+    noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
+    wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
+    return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
-def adapters(model, tokenizer, base, out, settings, config, say):
-    """The model itself, or its adapters if there are settings for some. A base that had no rows for the marks is written to
-    out/base with them: it is what the adapters belong to."""
+def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
+             config: TrainConfig, say: Say) -> GPT | LoraModel:
+    """The model itself, or its LoRA adapters if there are settings for them. A base whose wte had no rows for the marks
+    is written to out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
         model.save_pretrained(base, tokenizer.eot_token)
         save_tokenizer(tokenizer, base)
-    adapter = Adapted(model, **settings, seed=config.seed, name=str(base))
-    say(f"adapters    {adapter.params.flat.size:,} numbers learn, {model.params.flat.size:,} stay as they are, in {base}")
+    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
+    say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
     return adapter
 
 
-def dropped(count, why):
+def dropped(count: int, why: str) -> str:
     return f" ({count:,} dropped: {why})" if count else ""
 
 
-def finished(state, config, out, say):
+def finished(state: dict, config: TrainConfig, out: str | Path, say: Say) -> dict:
     """The state of a run that went to its end; a run that was stopped says how to go on."""
     plot_losses(out)
     if state["step"] < config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
     return state
-
-

@@ -9,11 +9,14 @@ are all alike teaches nothing; its advantages are zero.
 """
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from ..generation.sampling import Sampling, distribution, draw
-from ..train.loop import COLUMNS, keep_best, update
+from ..models.packing import Batch
+from ..train.log import COLUMNS
+from ..train.loop import keep_best, update
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
 SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero
@@ -22,11 +25,11 @@ SMALL = 1e-4           # added to the deviation, as in the paper's implementatio
 class RewardData:
     """Prompts with a reward for `train`: what `grpo_step` and `validate_reward` need."""
 
-    def __init__(self, task, tokenizer, prompts, group, max_new_tokens, seed=0):
+    def __init__(self, task, tokenizer, prompts: int, group: int, max_new_tokens: int, seed: int = 0):
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
         that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
 
-        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is neither better nor worse."""
+        Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is not better or worse."""
         for name, value, least in (("prompts", prompts, 1), ("group", group, 2), ("max_new_tokens", max_new_tokens, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}: got {value}")
@@ -48,11 +51,12 @@ class RewardData:
         return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
 
 
-def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.0):
+def sample_group(model, prompt: list[int], count: int, max_new_tokens: int, stop: int | None, key: tuple[int, ...],
+                 temperature: float = 1.0) -> list[list[int]]:
     """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
     cache, sampling = model.new_cache(count), Sampling(temperature)
     logits = model.decode(np.tile(np.array(prompt), (count, 1)), cache)[:, -1]              # (G, V)
-    answers = [[] for _ in range(count)]
+    answers: list[list[int]] = [[] for _ in range(count)]
     for position in range(max_new_tokens):
         rng = np.random.default_rng((*key, position))
         tokens = [draw(distribution(row, sampling), rng) for row in logits]
@@ -65,32 +69,32 @@ def sample_group(model, prompt, count, max_new_tokens, stop, key, temperature=1.
     return answers
 
 
-def advantages_of(rewards):
+def advantages_of(rewards: np.ndarray) -> np.ndarray:
     """rewards (P, G) -> (P, G): above or below the group's mean, in its deviations."""
     return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + SMALL)
 
 
-def packed_answers(prompts, answers):
-    """tokens (1, N), targets (1, N) that are the answers' tokens, lengths: one document an answer."""
+def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
+    """A packed row, one document an answer, of which the answers' tokens are learned: a Batch."""
     tokens, targets, lengths = [], [], []
     for prompt, answer in zip(prompts, answers):
         tokens += (prompt + answer)[:-1]
         targets += [-1] * (len(prompt) - 1) + answer
         lengths.append(len(prompt) + len(answer) - 1)
-    return np.array([tokens]), np.array([targets]), lengths
+    return Batch(np.array([tokens]), np.array([targets]), lengths)
 
 
-def grpo_step(reference, clip=0.2, beta=0.04, updates=1):
+def grpo_step(reference, clip: float = 0.2, beta: float = 0.04, updates: int = 1) -> Callable:
     """The step for `train`: sample, score, then `updates` gradient steps on the same answers. reference: a GPT."""
     def step(model, optimizer, data, config, state):
         started = time.perf_counter()
         prompts, answers, rewards = roll_out(model, data, state["step"])
         weights = np.repeat(advantages_of(rewards).ravel(), [len(answer) for answer in answers])
-        tokens, targets, lengths = packed_answers(prompts, answers)
-        ref_logp, old_logp = (-m.losses(tokens, targets, lengths=lengths)[0] for m in (reference, model))
+        batch = packed_answers(prompts, answers)
+        ref_logp, old_logp = (-each.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
+                              for each in (reference, model))
         for _ in range(updates):
-            losses, kl, grads = grpo_gradient(model, optimizer, (tokens, targets, lengths), old_logp, ref_logp, weights,
-                                              clip, beta)
+            losses, kl, grads = grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta)
             row = update(model, optimizer, grads, config, state, losses, len(weights), started)
         return row | {"reward": float(rewards.mean()), "kl": kl}
     return step
@@ -110,16 +114,15 @@ def roll_out(model, data, step):
 
 def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta):
     """Mean loss over the answers' tokens, mean KL from the reference, gradients."""
-    tokens, targets, lengths = batch
-    grads, learned = optimizer.zero_grads(), targets[0] != -1
-    negated, cache = model.losses(tokens, targets, lengths=lengths)
+    grads, learned = optimizer.zero_grads(), batch.targets[0] != -1
+    negated, caches = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
     logp, old, ref = -negated[learned], old_logp[learned], ref_logp[learned]
     losses, saved = model.ops.grpo_loss_forward(logp, old, ref, weights.astype(logp.dtype), clip, beta)
     dlogp = model.ops.grpo_loss_backward(np.full(len(losses), 1 / len(losses), logp.dtype), saved)
     dlosses = np.zeros_like(negated)
     dlosses[learned] = -dlogp
     back = (ref - logp).astype(np.float64)
-    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, cache, grads)
+    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, caches, grads)
 
 
 def validate_reward(model, data, config, state, run, eot_token):
@@ -128,7 +131,7 @@ def validate_reward(model, data, config, state, run, eot_token):
     return keep_best(model, state, run, eot_token, {"val_loss": -reward, "val_reward": reward})
 
 
-def mean_reward(model, data):
+def mean_reward(model, data: RewardData) -> float:
     """Mean reward of the likeliest answer to each problem held out."""
     rewards = []
     for number in data.task.held_out:

@@ -1,4 +1,4 @@
-"""Tasks whose answers a program can check: prompts, right answers, and a reward.
+"""Tasks with verifiable answers for GRPO: prompts, right answers, and a reward.
 
 A task numbers its problems, so that "the problems held out" is a list of numbers. Rewards are in [0, 1]: most of it for
 the right answer, a little for an answer of the right form, so that a model that answers nonsense has a way up.
@@ -20,29 +20,29 @@ class Addition:
     copies: int = field(default=1, repr=False)          # records of a problem
 
     @property
-    def held_out(self):
+    def held_out(self) -> list[int]:
         return [i for i in range(self.limit ** 2) if self.shuffled(i) % self.every == 0]
 
     @property
-    def training(self):
+    def training(self) -> list[int]:
         return [i for i in range(self.limit ** 2) if self.shuffled(i) % self.every]
 
-    def shuffled(self, number):
+    def shuffled(self, number: int) -> int:
         """A fixed mix-up of the numbers, so that no row or column of the table is held out as a whole."""
         return (number * 2654435761 >> 7) % 1009
 
-    def prompt(self, number):
+    def prompt(self, number: int) -> str:
         return f"{number // self.limit}+{number % self.limit}="
 
-    def answer(self, number):
+    def answer(self, number: int) -> str:
         return str(number // self.limit + number % self.limit)
 
-    def reward(self, number, text):
+    def reward(self, number: int, text: str) -> float:
         if text == self.answer(number):
             return 1.0
         return FORM if text.isascii() and text.isdigit() and len(text) <= 3 else 0.0
 
-    def records(self, seed=0):
+    def records(self, seed: int = 0) -> list[dict[str, str]]:
         """prompt/completion records of the training problems; a share of the answers is wrong, as a teacher may be."""
         rng = np.random.default_rng(seed)
         found = []

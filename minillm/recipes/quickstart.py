@@ -1,7 +1,7 @@
 """The main job, start to end, on a corpus that needs no download: text -> tokenizer -> GPT -> bits per byte -> samples.
 
-`docs` is the language reference and the docstrings of the Python that runs this: some megabytes of real English. `stories`
-comes from a seeded grammar whose entropy is known exactly, so the loss can be seen to approach a floor.
+`docs` is the language reference and the docstrings of the Python that runs this: some megabytes of real English.
+`stories` comes from a seeded grammar whose entropy is known exactly, so the loss can be seen to approach it from above.
 """
 import gzip
 import lzma
@@ -9,12 +9,12 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..config import GPTConfig, TrainConfig
+from ..data.shards.format import Shards, split_documents
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
@@ -22,6 +22,7 @@ from ..generation.decode import generate
 from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress, clock
+from ..tokenizer import Tokenizer
 from ..train.loop import one_step, train
 from ..train.optim import AdamW
 from ..train.plot import plot_losses
@@ -32,39 +33,54 @@ MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},
 PROMPTS = {"docs": "The following example shows how to", "stories": "Once upon a time"}
 STORIES = 20_000
 SETTINGS = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, weight_decay=0.1, eval_every=0, save_every=200, log_every=10)
-TIMED_STEPS, LONGEST = 15, 3000      # steps to measure the machine by; no corpus here profits from more than LONGEST
+TIMED_STEPS = 15                     # steps to measure the machine by
+FEWEST, ENOUGH, LONGEST = 50, 500, 3000      # steps: at least; for a good text; no corpus here profits from more
+Say = Callable[[str], None]
 
 
-def quickstart(corpus="docs", out="runs/quickstart", minutes=3.5, steps=None, seed=0, backend="auto", say=print):
+def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minutes: float = 3.5,
+               steps: int | None = None, seed: int = 0, backend: str = "auto", say: Say = print) -> dict:
     """Run the whole job into directory `out`; returns the results as a dict. `steps` overrides `minutes`.
 
     minutes: how long pretraining should take; the number of steps is chosen from the speed of the first few. If the
-    machine turns out slower than that, training ends early, a quarter of the time later.
+    machine turns out slower than that, training ends early, a quarter of the time later. Where the steps are too few
+    for a good text, a line says so.
     """
     started, out = time.monotonic(), Path(out)
-    documents = gather(corpus, seed, say)
-    tokenizer, shards = tokens(documents, out, corpus, seed, say)
+    documents = bundled_corpus(corpus, seed, say)
+    tokenizer, shards = tokenized(documents, out, corpus, seed, say)
     held_out = split_documents(shards.val, tokenizer)
-    results = {"corpus": corpus, "baselines": baselines(held_out, split_documents(shards.train, tokenizer))}
+    results: dict = {"corpus": corpus, "baselines": baselines(held_out, split_documents(shards.train, tokenizer))}
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODELS[corpus]), seed, ops=select(backend))
     config = replace(SETTINGS, seed=seed, backend=backend)
     data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
     config = planned(model, data, config, minutes, steps)
     say(f"model       {describe_model(model)}\nplan        {describe_plan(config, data)}\n")
+    if steps is None and config.steps < ENOUGH:
+        say(too_few_steps(f"only {config.steps:,} steps fit into {minutes:g} minutes", minutes * ENOUGH / config.steps))
     say(f"before training:\n{quote(sample(model, tokenizer, PROMPTS[corpus], seed))}\n")
     deadline = math.inf if steps else time.monotonic() + 1.25 * 60 * minutes
     results |= pretrain(model, data, config, out, tokenizer, deadline)
     if corpus == "stories":
-        results |= floor(held_out, shards.val.tokens)
+        results |= entropy_floor(held_out, shards.val.tokens)
     plot_losses(out, results.get("floor_nats_per_token"))
     best = GPT.from_pretrained(out, model.ops)
     say(f"after training:\n{quote(sample(best, tokenizer, PROMPTS[corpus], seed))}\n")
+    if results["steps"] < config.steps:
+        say(too_few_steps(f"time was up after {results['steps']:,} of {config.steps:,} steps",
+                          minutes * config.steps / max(1, results["steps"])))
     results["seconds"] = time.monotonic() - started
     say(closing_page(results, out))
     return results
 
 
-def gather(corpus, seed, say):
+def too_few_steps(what: str, minutes: float) -> str:
+    """One line that says why the text is not good, and what to do."""
+    return (f"too slow    {what}: this machine is too slow or too busy now for a good text; give it more time "
+            f"(--minutes {math.ceil(minutes)}), or try again when it is quieter\n")
+
+
+def bundled_corpus(corpus: str, seed: int, say: Say) -> list[tuple[str, str]]:
     """The documents as [(name, text)], and a line that says what they are."""
     if corpus == "docs":
         documents = pydoc_corpus()
@@ -76,38 +92,36 @@ def gather(corpus, seed, say):
     return documents
 
 
-def tokens(documents, out, corpus, seed, say):
+def tokenized(documents: list[tuple[str, str]], out: Path, corpus: str, seed: int,
+              say: Say) -> tuple[Tokenizer, Shards]:
     """Tokenizer and shards in `out`."""
-    def progress(label):
-        return Progress(label, "")
     tokenizer, shards = prepare(lambda: documents, out, vocab_size=VOCAB[corpus],
                                 source=f"quickstart {corpus}, Python {platform.python_version()}, seed {seed}",
-                                progress=progress)
-    for name, split in (("training", shards.train), ("validation", shards.val)):
-        say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens "
-            f"({split.bytes / split.tokens:.2f} bytes each)")
+                                progress=lambda label: Progress(label, ""))
+    say(describe_shards(shards))
     return tokenizer, shards
 
 
-def split_documents(split, tokenizer):
-    """The documents of a split as bytes, back from their tokens."""
-    ids = np.concatenate(split.arrays)
-    ends = np.flatnonzero(ids == tokenizer.eot_token)
-    return [tokenizer.decode_bytes(ids[start:end]) for start, end in zip([0, *(ends + 1)], ends)]
+def describe_shards(shards: Shards) -> str:
+    """A line on each split."""
+    return "\n".join(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens "
+                     f"({split.bytes / max(1, split.tokens):.2f} bytes each)"
+                     for name, split in (("training", shards.train), ("validation", shards.val)))
 
 
-def baselines(held_out, training):
+def baselines(held_out: list[bytes], training: list[bytes]) -> dict[str, float]:
     """Bits per byte of general compressors on the validation split; the last one may read the training split first."""
     text, training_text = b"".join(held_out), b"".join(training)
 
-    def bits(compressed):
+    def bits(compressed: int) -> float:
         return 8 * compressed / len(text)
     return {"gzip": bits(len(gzip.compress(text, 9))), "lzma": bits(len(lzma.compress(text, preset=9))),
             "lzma after the training split":
                 bits(len(lzma.compress(training_text + text, preset=9)) - len(lzma.compress(training_text, preset=9)))}
 
 
-def planned(model, data, config, minutes, steps, step=one_step):
+def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float, steps: int | None,
+            step: Callable = one_step) -> TrainConfig:
     """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps.
 
     step: what `train` will be asked to do in each.
@@ -120,49 +134,50 @@ def planned(model, data, config, minutes, steps, step=one_step):
             step(trial, optimizer, data, config, {"step": number})
             times.append(time.perf_counter() - started)
         steps = int(minutes * 60 / (1.1 * statistics.median(times)))      # a tenth for validation and checkpoints
-        steps = max(50, min(LONGEST, steps // 50 * 50))
+        steps = max(FEWEST, min(LONGEST, steps // 50 * 50))
     return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 
 
-def pretrain(model, data, config, out, tokenizer, deadline):
-    """Train; returns the best validation figures."""
-    progress = Progress("training", "step")
-    state = train(model, data, config, out, tokenizer.eot_token, resume=False, progress=progress, deadline=deadline)
+def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Path, tokenizer: Tokenizer,
+             deadline: float, label: str = "training", step: Callable = one_step) -> dict:
+    """Train until the deadline at most; returns the best validation figures. Ctrl-C ends the whole job."""
+    progress = Progress(label, "step")
+    state = train(model, data, config, out, tokenizer.eot_token, False, progress, deadline, step)
     progress.close()
     if state["step"] < config.steps and time.monotonic() < deadline:
         raise KeyboardInterrupt
     return {"steps": state["step"], "planned_steps": config.steps, "tokens": state["tokens"], **state["best"]}
 
 
-def floor(held_out, tokens):
-    """The exact information in these very stories, as bits per byte and nats per token."""
+def entropy_floor(held_out: list[bytes], tokens: int) -> dict[str, float]:
+    """The exact information content of these very stories, as bits per byte and nats per token."""
     bits = -sum(log2_probability(story.decode()) for story in held_out)
     return {"floor_bpb": bits / sum(map(len, held_out)), "floor_nats_per_token": bits * math.log(2) / tokens}
 
 
-def describe_model(model):
+def describe_model(model: GPT) -> str:
     c = model.config
     return (f"GPT, {model.params.flat.size / 1e6:.1f}M parameters: n_layer {c.n_layer}, n_head {c.n_head}, "
             f"n_embd {c.n_embd}, block_size {c.block_size}, vocab_size {c.vocab_size}")
 
 
-def describe_plan(config, data):
+def describe_plan(config: TrainConfig, data: TrainingData) -> str:
     tokens_per_step = config.batch_size * data.block_size * config.accumulate
     return (f"{config.steps:,} steps of {tokens_per_step:,} tokens, "
             f"{config.steps * tokens_per_step / data.shards.train.tokens:.1f} times through the training split")
 
 
-def sample(model, tokenizer, prompt, seed):
+def sample(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
     """Sixty tokens after a prompt."""
     ids = generate(model, tokenizer.encode(prompt), 60, temperature=0.8, top_k=50, seed=seed, stop=tokenizer.eot_token)
     return tokenizer.decode([i for i in ids if i != tokenizer.eot_token])
 
 
-def quote(text):
+def quote(text: str) -> str:
     return "\n".join("    | " + line for line in text.splitlines())
 
 
-def closing_page(results, out):
+def closing_page(results: dict, out: Path) -> str:
     """What came out, what it is worth, and what to do next."""
     rows = [("minillm", results["val_bpb"])] + list(results["baselines"].items())
     if "floor_bpb" in results:

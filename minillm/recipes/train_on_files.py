@@ -1,30 +1,37 @@
-"""What the commands do, as functions: train on files, generate, check gradients, train a tokenizer."""
+"""Training on one's own files: text -> tokenizer -> shards -> GPT, resumable; and a tokenizer alone."""
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..data.shards.format import SIDECAR, open_shards
+from ..config import GPTConfig, TrainConfig
+from ..data.shards.format import SIDECAR, Shards, open_shards
 from ..data.shards.prepare import TrainingData, prepare
-from ..data.sources.documents import Report, read_documents
+from ..data.sources.files import read_documents
+from ..data.sources.report import Report
 from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..train.loop import checkpoint_exists, train
+from ..train.checkpoint import checkpoint_exists
+from ..train.loop import train
 from ..train.plot import plot_losses
+from .quickstart import Say, describe_shards
 
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
-def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab_size=8192, resume="auto", say=print):
+def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
+                   tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
+                   say: Say = print) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
     report = Report()
     again = resume == "auto" and checkpoint_exists(Path(out))
     tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
     say(str(report) if report.documents else "data        as tokenized before")
-    for name, split in (("training", shards.train), ("validation", shards.val)):
-        say(f"{name:<11} {split.documents:,} documents, {split.bytes / 1e6:.2f} MB, {split.tokens:,} tokens")
+    say(describe_shards(shards))
     ops = select(train_config.backend)
     model = GPT(replace(model_config, vocab_size=tok.vocab_size), train_config.seed, ops=ops)
     say(f"model       {model.params.flat.size / 1e6:.1f}M parameters; {train_config.steps:,} steps of "
@@ -43,9 +50,9 @@ def train_on_files(paths, out, model_config, train_config, tokenizer=None, vocab
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
 
 
-def ready_shards(paths, out, again):
-    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`, but
-    not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
+def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> tuple[Tokenizer, Shards] | None:
+    """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`,
+    but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
     tokenizer = Tokenizer.from_pretrained(paths[0])
@@ -55,17 +62,19 @@ def ready_shards(paths, out, again):
     return tokenizer, open_shards(paths[0])
 
 
-def tokenized(paths, out, tokenizer, vocab_size, report, again):
+def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
+              report: Report, again: bool) -> tuple[Tokenizer, Shards]:
     """(tokenizer, shards) of files, kept in `out`. Raises ValueError if a run there is to go on with other files."""
     known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
     source, note = describe_source(paths, tokenizer or f"vocab_size {vocab_size}"), Path(out) / "data" / "source.txt"
     if again and note.exists() and note.read_text(encoding="utf-8") not in ("", source):
-        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, or --resume never")
+        raise ValueError(f"{out} was trained on other files, or they have changed since: use another --out, "
+                         "or --resume never")
     return prepare(lambda: read_documents(paths, report), out, known, vocab_size, source,
                    progress=lambda label: Progress(label, ""))
 
 
-def describe_source(paths, tokenizer):
+def describe_source(paths: Sequence[str | Path], tokenizer: str | Path) -> str:
     """A text that changes when the files or the tokenizer do: names, sizes and times, hashed."""
     digest = hashlib.blake2b(digest_size=16)
     for path in map(Path, paths):
@@ -78,7 +87,7 @@ def describe_source(paths, tokenizer):
     return f"{digest.hexdigest()} {tokenizer}"
 
 
-def train_tokenizer(paths, vocab_size, out, **options):
+def train_tokenizer(paths: Sequence[str | Path], vocab_size: int, out: str | Path, **options: Any) -> str:
     """`minillm tokenizer train`, options as of Tokenizer.train; returns a line that says what came out."""
     report, progress = Report(), Progress("tokenizer", "merge")
     tokenizer = Tokenizer.train((text for _, text in read_documents(paths, report)), vocab_size,

@@ -1,1 +1,1 @@
-"""A server of OpenAI's protocol: `engine` batches requests, `protocol` reads and writes them, `app` is HTTP."""
+"""A server of OpenAI's protocol: `engine` is continuous batching, `protocol` the form of requests, `app` HTTP."""

@@ -1,4 +1,4 @@
-"""The server's HTTP side: what is where, who may ask, and what is said when something is wrong.
+"""The server's HTTP side: routes, authorization, and the form of errors.
 
     GET  /                       the chat page             GET /health   GET /metrics
     GET  /v1/models              what is served
@@ -10,10 +10,13 @@ cannot reach it by pointing a name of its own at 127.0.0.1. Bodies must be JSON 
 another origin may not send without asking first; and nothing is ever answered with permission to ask.
 """
 import hmac
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .completions import MAX_BODY, Disconnected, answer, json_response
+from .engine import Engine
 from .metrics import Counter
 from .protocol import ApiError
 
@@ -24,19 +27,21 @@ PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:; f
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def create_app(engine, model_name, api_key=None, max_body=MAX_BODY, hosts=None):
+def create_app(engine: Engine, model_name: str, api_key: str | None = None, max_body: int = MAX_BODY,
+               hosts: tuple[str, ...] | None = None) -> Callable:
     """The ASGI application. The engine must be started. hosts: the names the server answers to (default: any)."""
     starlette = need_starlette()
     requests = Counter("minillm_http_requests_total", "HTTP requests, by route and status.", "route", "status")
     guard, complete = partial(guarded, api_key), partial(answer, engine, model_name, max_body)
-    routes = {
+    routes: dict[tuple[str, str], Callable] = {
         ("GET", "/v1/models"): guard(partial(list_models, engine, model_name)),
         ("GET", "/v1/models/{model:path}"): guard(partial(show_model, engine, model_name)),
         ("POST", "/v1/completions"): guard(partial(complete, False)),
         ("POST", "/v1/chat/completions"): guard(partial(complete, True)),
         ("GET", "/health"): partial(health, engine),
         ("GET", "/metrics"): partial(metrics, engine, requests),
-    } | {("GET", path): partial(asset, *file) for path, file in ASSETS.items()}
+        **{("GET", path): partial(asset, *file) for path, file in ASSETS.items()},
+    }
     app = starlette.applications.Starlette(
         routes=[starlette.routing.Route(path, endpoint(function), methods=[method])
                 for (method, path), function in routes.items()],
@@ -46,7 +51,8 @@ def create_app(engine, model_name, api_key=None, max_body=MAX_BODY, hosts=None):
     return counted(known_hosts(app, hosts), requests, [path for _, path in routes])
 
 
-def need_starlette():
+def need_starlette() -> Any:
+    """The package. Raises ImportError with the extra to install."""
     try:
         import starlette.applications
         import starlette.exceptions
@@ -57,22 +63,22 @@ def need_starlette():
     return starlette
 
 
-def endpoint(function):
+def endpoint(function: Callable) -> Callable:
     """A coroutine function of the request, as Starlette wants it (it does not look into a partial)."""
-    async def call(request):
+    async def call(request: Any) -> Any:
         return await function(request)
     return call
 
 
-def guarded(api_key, function):
+def guarded(api_key: str | None, function: Callable) -> Callable:
     """The function, after the key was checked."""
-    async def call(request):
+    async def call(request: Any) -> Any:
         authorize(api_key, request)
         return await function(request)
     return call
 
 
-def authorize(api_key, request):
+def authorize(api_key: str | None, request: Any) -> None:
     """The key must be the one the server was given; the time this takes tells nothing about it."""
     if api_key is None:
         return
@@ -84,10 +90,10 @@ def authorize(api_key, request):
 
 # What surrounds every request
 
-def counted(app, requests, paths):
+def counted(app: Callable, requests: Counter, paths: list[str]) -> Callable:
     """The application, its answers counted by route and status; paths that are not ours share one name."""
-    async def call(scope, receive, send):
-        async def observe(message):
+    async def call(scope: dict, receive: Callable, send: Callable) -> None:
+        async def observe(message: dict) -> None:
             if message["type"] == "http.response.start":
                 path = scope["path"] if scope["path"] in paths else "other"
                 requests.add(1, path, message["status"])
@@ -96,12 +102,12 @@ def counted(app, requests, paths):
     return call
 
 
-def known_hosts(app, hosts):
+def known_hosts(app: Callable, hosts: tuple[str, ...] | None) -> Callable:
     """The application, for requests to these names only."""
     if hosts is None:
         return app
 
-    async def call(scope, receive, send):
+    async def call(scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] == "http":
             given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             name = given.partition("]")[0][1:] if given.startswith("[") else given.partition(":")[0]
@@ -112,55 +118,55 @@ def known_hosts(app, hosts):
     return call
 
 
-def error_response(error):
+def error_response(error: ApiError) -> Any:
     return json_response(error.body(), error.status, error.headers)
 
 
-async def on_api_error(request, error):
+async def on_api_error(request: Any, error: ApiError) -> Any:
     return error_response(error)
 
 
-async def on_http_error(request, error):
+async def on_http_error(request: Any, error: Any) -> Any:
     return error_response(ApiError(error.status_code, f"{error.detail}: {request.method} {request.url.path[:200]}.",
                                    headers=error.headers))
 
 
-async def on_disconnected(request, error):
+async def on_disconnected(request: Any, error: Disconnected) -> Any:
     return json_response({}, 499)               # for the metrics; nobody hears it
 
 
-async def on_bug(request, error):
+async def on_bug(request: Any, error: Exception) -> Any:
     return error_response(ApiError(500, "The server failed on this request; its log says more."))
 
 
 # The small routes
 
-async def list_models(engine, model_name, request):
-    return json_response({"object": "list", "data": [model_card(engine, model_name)]})
+async def list_models(engine: Engine, model_name: str, request: Any) -> Any:
+    return json_response({"object": "list", "data": [model_entry(engine, model_name)]})
 
 
-async def show_model(engine, model_name, request):
+async def show_model(engine: Engine, model_name: str, request: Any) -> Any:
     if request.path_params["model"] != model_name:
         raise ApiError(404, f"This server has the model {model_name!r} only.", "model", "model_not_found")
-    return json_response(model_card(engine, model_name))
+    return json_response(model_entry(engine, model_name))
 
 
-def model_card(engine, model_name):
+def model_entry(engine: Engine, model_name: str) -> dict:
     return {"id": model_name, "object": "model", "created": engine.created, "owned_by": "minillm",
             "context_length": engine.model.config.block_size, "speculative": engine.draft is not None,
             "filtered": engine.filtered}
 
 
-async def health(engine, request):
+async def health(engine: Engine, request: Any) -> Any:
     return json_response({"status": "ok" if engine.healthy else "stopping"}, 200 if engine.healthy else 503)
 
 
-async def metrics(engine, requests, request):
+async def metrics(engine: Engine, requests: Counter, request: Any) -> Any:
     from starlette.responses import Response
     lines = [*engine.metric_lines(), *requests.lines()]
     return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def asset(name, media_type, request):
+async def asset(name: str, media_type: str, request: Any) -> Any:
     from starlette.responses import Response
     return Response((Path(__file__).parent / name).read_bytes(), 200, PAGE_HEADERS, f"{media_type}; charset=utf-8")

@@ -5,10 +5,13 @@ Streams are server-sent events: https://html.spec.whatwg.org/multipage/server-se
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
+from ..tokenizer import Tokenizer
 from . import protocol
-from .engine import Job, Piece, QueueFull, ShuttingDown
-from .protocol import ApiError
+from .engine import Engine, Job, Piece, QueueFull, ShuttingDown
+from .protocol import ApiError, Ask
 
 MAX_BODY = 1 << 20          # bytes
 DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
@@ -20,7 +23,7 @@ class Disconnected(Exception):
     """The client went away; nobody hears the rest."""
 
 
-async def answer(engine, model_name, max_body, chat, request):
+async def answer(engine: Engine, model_name: str, max_body: int, chat: bool, request: Any) -> Any:
     """A request from its body to its answer, whole or as a stream."""
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
@@ -28,11 +31,11 @@ async def answer(engine, model_name, max_body, chat, request):
     if engine.filtered and ask.top is not None:
         raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
                        "logprobs", "unsupported_parameter")
-    queue = asyncio.Queue()                     # holds at most the tokens of the answers: they have an end
+    queue: asyncio.Queue = asyncio.Queue()      # holds at most the tokens of the answers: they have an end
     jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]
-    if len(jobs) > engine.n_rows + engine.n_waiting:
-        raise ApiError(400, f"These are {len(jobs)} answers; the server holds {engine.n_rows + engine.n_waiting} at most.",
+    if len(jobs) > (most := engine.n_slots + engine.n_waiting):
+        raise ApiError(400, f"These are {len(jobs)} answers; the server holds {most} at most.",
                        "n" if ask.n > 1 else "prompt")
     submit(engine, jobs)
     pieces = receive_pieces(engine, jobs, queue, request.receive)
@@ -42,13 +45,13 @@ async def answer(engine, model_name, max_body, chat, request):
         return json_response(await whole_answer(ask, engine.tokenizer, jobs, pieces))
 
 
-def json_response(value, status=200, headers=None):
+def json_response(value: Any, status: int = 200, headers: dict | None = None) -> Any:
     """JSON in ASCII: a lone surrogate in somebody's text has no other form."""
     from starlette.responses import Response
     return Response(json.dumps(value), status, headers, "application/json")
 
 
-async def read_body(request, limit):
+async def read_body(request: Any, limit: int) -> bytes:
     """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.", headers={"connection": "close"})
@@ -70,19 +73,19 @@ async def read_body(request, limit):
     return bytes(raw)
 
 
-def int_or_zero(text):
+def int_or_zero(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0
 
 
-def too_large(limit):
+def too_large(limit: int) -> ApiError:
     return ApiError(413, f"The body is larger than {limit} bytes.", headers={"connection": "close"})
 
 
-def make_job(ask, ids, choice, block_size, queue, index):
+def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyncio.Queue, index: int) -> Job:
     """One answer's job, whose pieces go to `queue` as (index, piece), from the engine's thread into this loop."""
     loop = asyncio.get_running_loop()
 
-    def put(piece):
+    def put(piece: Piece | Exception) -> None:
         with contextlib.suppress(RuntimeError):         # the loop is closed: the server has stopped
             loop.call_soon_threadsafe(queue.put_nowait, (index, piece))
 
@@ -92,14 +95,15 @@ def make_job(ask, ids, choice, block_size, queue, index):
                ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
 
 
-def at_once(put):
+def at_once(put: Callable[[Piece | Exception], object]) -> Callable[[Piece | Exception], object]:
     """A `put` that keeps the pieces until the last and sends them as one: nobody reads them before, and waking the
     event loop for each token takes longer than a small model's step."""
-    kept = []
+    kept: list[Piece] = []
 
-    def keep(piece):
+    def keep(piece: Piece | Exception) -> None:
         if isinstance(piece, Exception):
-            return put(piece)
+            put(piece)
+            return
         kept.append(piece)
         if piece.finish_reason:
             put(Piece("".join(p.text for p in kept), [step for p in kept for step in p.steps], piece.n_tokens,
@@ -107,7 +111,7 @@ def at_once(put):
     return keep
 
 
-def submit(engine, jobs):
+def submit(engine: Engine, jobs: list[Job]) -> None:
     try:
         engine.submit(jobs)
     except QueueFull as error:
@@ -116,9 +120,10 @@ def submit(engine, jobs):
         raise ApiError(503, f"{error}.", headers={"retry-after": "5"}) from None
 
 
-async def receive_pieces(engine, jobs, queue, receive):
+async def receive_pieces(engine: Engine, jobs: list[Job], queue: asyncio.Queue,
+                         receive: Callable) -> AsyncGenerator[tuple[int, Piece], None]:
     """Yield (index, piece) until every job has ended. A client that goes away cancels them all."""
-    async def listen():
+    async def listen() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         queue.put_nowait((0, Disconnected()))
@@ -140,8 +145,8 @@ async def receive_pieces(engine, jobs, queue, receive):
         engine.cancel(jobs)
 
 
-async def whole_answer(ask, tokenizer, jobs, pieces):
-    last = [None] * len(jobs)
+async def whole_answer(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: AsyncGenerator) -> dict:
+    last: list = [None] * len(jobs)
     async for index, piece in pieces:               # one for each job: see at_once
         last[index] = piece
     choices = [whole_choice(ask, tokenizer, jobs[index], index, piece) for index, piece in enumerate(last)]
@@ -149,27 +154,27 @@ async def whole_answer(ask, tokenizer, jobs, pieces):
         "choices": choices, "usage": protocol.usage(ask, jobs, last)}
 
 
-def whole_choice(ask, tokenizer, job, index, piece):
+def whole_choice(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, piece: Piece) -> dict:
     """One of the answers, its prompt before it if that was asked for."""
     echoed = echo(ask, tokenizer, index)
     logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
     if ask.echo and logprobs:
-        prompt = protocol.prompt_logprobs(ask, tokenizer, job)
+        prompt = protocol.prompt_logprobs(ask, tokenizer, job) or {}
         logprobs = {key: prompt[key] + logprobs[key] for key in prompt}
     return protocol.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
 
 
-def echo(ask, tokenizer, index):
+def echo(ask: Ask, tokenizer: Tokenizer, index: int) -> str:
     """What an answer's text begins with: its prompt, if that was asked for."""
     return tokenizer.decode(ask.prompts[index // ask.n]) if ask.echo else ""
 
 
-async def stream_chunks(ask, tokenizer, jobs, pieces):
+async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: AsyncGenerator) -> AsyncGenerator:
     """Yield the chunks of a streamed answer as dicts."""
     head = protocol.envelope(ask, protocol.new_id(ask.chat), chunk=True)
     if ask.include_usage:
         head |= {"usage": None}
-    last = [None] * len(jobs)
+    last: list = [None] * len(jobs)
     async with contextlib.aclosing(pieces):
         async for index, piece in pieces:
             echoed = echo(ask, tokenizer, index)
@@ -183,7 +188,7 @@ async def stream_chunks(ask, tokenizer, jobs, pieces):
         yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}
 
 
-async def stream_response(chunks):
+async def stream_response(chunks: AsyncGenerator) -> Callable:
     """An ASGI response of server-sent events. Its status waits for the first chunk: errors before it are plain."""
     try:
         first = await anext(chunks)
@@ -191,7 +196,7 @@ async def stream_response(chunks):
         await chunks.aclose()
         raise
 
-    async def respond(scope, receive, send):
+    async def respond(scope: dict, receive: Callable, send: Callable) -> None:
         async with contextlib.aclosing(chunks):
             await send({"type": "http.response.start", "status": 200, "headers": [
                 (b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store"),
@@ -203,7 +208,7 @@ async def stream_response(chunks):
     return respond
 
 
-async def send_events(send, chunks):
+async def send_events(send: Callable, chunks: AsyncGenerator) -> None:
     """The rest of the chunks; an error among them is the last event."""
     try:
         async for chunk in chunks:
@@ -214,6 +219,6 @@ async def send_events(send, chunks):
         await send_event(send, error.body())
 
 
-async def send_event(send, value):
+async def send_event(send: Callable, value: dict) -> None:
     await send({"type": "http.response.body", "body": b"data: " + json.dumps(value).encode() + b"\n\n",
                 "more_body": True})

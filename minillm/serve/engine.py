@@ -1,14 +1,13 @@
-"""The engine: many requests, one model, one thread. Every pass of its loop moves all of them one token forward.
+"""Continuous batching: many requests, one model, one thread. Each pass decodes one token of every active sequence.
 
-    admit      requests that wait, in order of arrival, get the free rows of the key/value cache
-    prefill    the prompts are read, at most `chunk` tokens a pass, so that a long one does not stop the others
-    decode     one batched step gives every row that has read its prompt its next token
-    deliver    the text that is now certain goes out; a row that ends is free for the next request in this same pass
+    admit      queued requests, in order of arrival, get the free slots of the KV cache
+    prefill    prompts are read in chunks, at most `chunk` tokens a pass, so that a long one does not stop the others
+    decode     one batched step gives every sequence whose prefill is done its next token
+    deliver    the text that is now certain goes out; the slot of a finished sequence is free for the next request
 
-This is continuous batching (Yu et al. 2022, Orca, OSDI): the weights are read once for all rows, and nobody waits for
-the longest answer of a batch. A request's tokens depend on its own prompt, settings and seed alone: decode treats rows
-apart, prompts are cut at fixed places, and draws are keyed by (seed, position). So it gets the same answer alone and in
-a crowd.
+(Yu et al. 2022, Orca, OSDI.) The weights are read once for all slots, and nobody waits for the longest answer of a
+batch. A request's tokens depend on its own prompt, settings and seed alone: decode treats slots apart, prompts are cut
+at fixed places, and draws are keyed by (seed, position). So it gets the same answer alone and in a crowd.
 
 With a draft, a request that finds the engine idle is answered by speculative decoding: sooner, with the same tokens if
 greedy, with the same distribution if sampled. So one that is sampled from a seed of the client's is left out.
@@ -17,15 +16,18 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from ..generation.decode import Step
 from ..generation.sampling import Sampling, log_probability, sample, top_logprobs
-from ..generation.speculative import Counts
-from ..generation.speculative import steps as speculative_steps
+from ..generation.speculative import Counts, Lookup, speculative_steps
 from ..generation.text import TextStream
+from ..models.gpt2 import GPT
+from ..tokenizer import Tokenizer
 from .metrics import Counter, Histogram, gauge
 
 log = logging.getLogger(__name__)
@@ -41,20 +43,20 @@ class ShuttingDown(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One answer to write. `put` is called on the engine's thread with each Piece, or an exception that ends it."""
+    """One answer to generate. `put` is called on the engine's thread with each Piece, or an exception that ends it."""
 
-    ids: list                       # the prompt's tokens
+    ids: list[int]                  # the prompt's tokens
     max_tokens: int
-    put: object
+    put: Callable[["Piece | Exception"], object]
     sampling: Sampling = Sampling()
-    stop: tuple = ()                # strings that end the answer and are not part of it
-    stop_ids: frozenset = frozenset()
-    top: int = 0                    # how many of the likeliest tokens to report beside each one written
-    score: bool = False             # whether to report the prompt's tokens as well, in prompt_steps
+    stop: tuple[str, ...] = ()      # strings that end the answer and are not part of it
+    stop_ids: frozenset[int] = frozenset()
+    top: int = 0                    # how many of the most probable tokens to report beside each one
+    score: bool = False             # whether to report the prompt's log-probabilities as well, in prompt_steps
     repeatable: bool = True         # whether the same seed must give the same tokens, however they are found
     cancelled: bool = False
-    counts: Counts | None = None    # of the guesses, where a draft made some
-    prompt_steps: list = field(default_factory=list)    # a Step for each token of the prompt but the first
+    counts: Counts | None = None    # of speculative decoding, where it was used
+    prompt_steps: list[Step] = field(default_factory=list)      # one for each token of the prompt but the first
     arrived: float = field(default_factory=time.monotonic)
 
 
@@ -63,30 +65,30 @@ class Piece:
     """Text that is certain, and the tokens whose text begins in it. The last has a finish_reason."""
 
     text: str
-    steps: list                     # [(place, generate.Step)]: the place in the answer's text, in characters
-    n_tokens: int                   # tokens written so far, those that ended the answer included
+    steps: list[tuple[int, Step]]   # each with its place in the answer's text, in characters
+    n_tokens: int                   # tokens generated so far, those that ended the answer included
     finish_reason: str | None = None
 
 
-class Writer:
-    """A job in a row: the tokens so far, and what of their text may go out."""
+class ActiveSequence:
+    """A job in a slot of the KV cache: the tokens so far, and what of their text may go out."""
 
-    def __init__(self, job, row, tokenizer, new_text=TextStream):
-        self.job, self.row, self.tokenizer = job, row, tokenizer
+    def __init__(self, job: Job, slot: int, tokenizer: Tokenizer, new_text: Callable[..., TextStream] = TextStream):
+        self.job, self.slot, self.tokenizer = job, slot, tokenizer
         self.seen = list(job.ids)           # prompt and answer
         self.fed = 0                        # tokens of the prompt that the cache holds
         self.n_tokens = 0
-        self.guessed = None                 # the steps of speculative decoding, if that writes the answer
+        self.speculative: Iterator[Step] | None = None              # of speculative decoding, if that gives the answer
         self.text = new_text(tokenizer, job.stop)
-        self.held = deque()                 # (place, step) of tokens whose text is held back
+        self.held: deque[tuple[int, Step]] = deque()                # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out
 
     @property
-    def reading(self):
-        """Whether there is something of the prompt left to read."""
-        return self.guessed is None and self.fed < len(self.job.ids)
+    def prefilling(self) -> bool:
+        """Whether some of the prompt is not in the KV cache yet."""
+        return self.speculative is None and self.fed < len(self.job.ids)
 
-    def push(self, step):
+    def push(self, step: Step) -> Piece | None:
         """The next token; returns the Piece that it makes certain, or None."""
         self.n_tokens += 1
         self.seen.append(step.token)
@@ -101,20 +103,20 @@ class Writer:
             return self.end("length", text)
         return Piece(text, self.certain(), self.n_tokens) if text else None
 
-    def place(self, token):
+    def place(self, token: int) -> int:
         """Where in the text a token begins; one that does not go on with an unfinished character begins after it."""
         unfinished = self.text.decoder.getstate()[0]
         goes_on = b"\x80" <= self.tokenizer.token_bytes(token)[:1] < b"\xc0"
         return self.n_out + len(self.text.held) + (1 if unfinished and not goes_on else 0)
 
-    def certain(self):
+    def certain(self) -> list[tuple[int, Step]]:
         """The steps whose text begins before what is held back."""
         steps = []
         while self.held and self.held[0][0] < self.n_out:
             steps.append(self.held.popleft())
         return steps
 
-    def end(self, reason, text=""):
+    def end(self, reason: str, text: str = "") -> Piece:
         """The last Piece, with all that was held back."""
         return Piece(text + self.text.finish(), list(self.held), self.n_tokens, reason)
 
@@ -122,56 +124,57 @@ class Writer:
 class Engine:
     """Call `start`, then `submit` jobs from any thread; `close` ends it."""
 
-    def __init__(self, model, tokenizer, n_rows=8, n_waiting=64, chunk=256, draft=None, k=4, new_text=TextStream):
-        """n_rows: answers written at the same time. n_waiting: jobs that may wait. chunk: prompt tokens read a pass.
+    def __init__(self, model: GPT, tokenizer: Tokenizer, n_slots: int = 8, n_waiting: int = 64, chunk: int = 256,
+                 draft: GPT | Lookup | None = None, k: int = 4, new_text: Callable[..., TextStream] = TextStream):
+        """n_slots: sequences decoded concurrently. n_waiting: jobs that may wait. chunk: tokens of prefill in a pass.
 
-        draft: a GPT with the model's vocabulary, or a speculative.Lookup, that makes up to k guesses at a time.
-        new_text: what makes text of tokens, such as safety.FilteredText.
+        draft: a GPT with the model's vocabulary, or a speculative.Lookup, that proposes up to k tokens a pass.
+        new_text: makes a TextStream, such as output_filter.FilteredText.
         """
         self.new_text, self.filtered = new_text, new_text is not TextStream
         self.model, self.tokenizer, self.chunk, self.draft, self.k = model, tokenizer, chunk, draft, k
-        self.n_rows, self.n_waiting = n_rows, n_waiting
-        self.cache = model.new_cache(n_rows)
-        self.free = list(range(n_rows))
-        self.writers = []                           # those that have a row, in order of arrival
-        self.waiting = deque()
+        self.n_slots, self.n_waiting = n_slots, n_waiting
+        self.cache = model.new_cache(n_slots)
+        self.free_slots = list(range(n_slots))
+        self.active: list[ActiveSequence] = []      # those that have a slot, in order of arrival
+        self.waiting: deque[Job] = deque()
         self.changed = threading.Condition()        # guards `waiting` and `deadline`
-        self.deadline = None                        # when closing: the time (monotonic) at which all is cut short
+        self.deadline: float | None = None          # when closing: the time (monotonic) at which all is cut short
         self.thread = threading.Thread(target=self.run, name="engine", daemon=True)
         self.metrics, self.created = engine_metrics(), int(time.time())
 
-    def start(self):
+    def start(self) -> None:
         self.thread.start()
 
     @property
-    def healthy(self):
+    def healthy(self) -> bool:
         return self.thread.is_alive() and self.deadline is None
 
-    def submit(self, jobs):
+    def submit(self, jobs: list[Job]) -> None:
         """Queue all of these jobs, or none: raises QueueFull or ShuttingDown."""
         with self.changed:
             if self.deadline is not None:
                 raise ShuttingDown("the server is shutting down")
-            if len(self.waiting) + len(jobs) > self.n_waiting + max(0, self.n_rows - len(self.writers)):
+            if len(self.waiting) + len(jobs) > self.n_waiting + max(0, self.n_slots - len(self.active)):
                 self.metrics["rejected"].add()
                 raise QueueFull(f"{len(self.waiting)} requests are waiting already")
             self.waiting.extend(jobs)
             self.changed.notify()
 
-    def cancel(self, jobs):
-        """Forget these jobs: those that wait leave the queue now, those that have a row at the engine's next pass."""
+    def cancel(self, jobs: list[Job]) -> None:
+        """Forget these jobs: those that wait leave the queue now, those that have a slot at the engine's next pass."""
         with self.changed:
             for job in jobs:
                 job.cancelled = True
             self.waiting = deque(job for job in self.waiting if not job.cancelled)
 
-    def close(self, grace=0.0):
+    def close(self, grace: float = 0.0) -> None:
         """Take no more jobs; what runs may finish within `grace` seconds, then it is cut (finish_reason "length")."""
         with self.changed:
             self.deadline = min(self.deadline or float("inf"), time.monotonic() + grace)
             self.changed.notify()
 
-    def run(self):
+    def run(self) -> None:
         """The thread's main function: passes while there is work."""
         while self.work():
             try:
@@ -179,153 +182,155 @@ class Engine:
             except Exception as error:      # a request must not take the server with it: all that run get the error
                 self.drop_all(error)
 
-    def work(self):
+    def work(self) -> bool:
         """Wait until there is something to do; False once closed and done."""
         with self.changed:
-            self.changed.wait_for(lambda: self.waiting or self.writers or self.deadline is not None)
+            self.changed.wait_for(lambda: bool(self.waiting or self.active or self.deadline is not None))
             late = self.deadline is not None and time.monotonic() >= self.deadline
         if late:
             self.cut_short()
-        return bool(self.waiting or self.writers or self.deadline is None)
+        return bool(self.waiting or self.active or self.deadline is None)
 
-    def step(self):
+    def step(self) -> None:
+        """One pass: what is active moves on by one token."""
         self.admit()
         self.prefill()
         self.decode()
-        self.guess()
+        self.speculate()
 
-    def admit(self):
-        """Rows of cancelled jobs become free, and free rows go to those that wait."""
-        for writer in [w for w in self.writers if w.job.cancelled]:
+    def admit(self) -> None:
+        """Slots of cancelled jobs become free, and free slots go to those that wait."""
+        for sequence in [s for s in self.active if s.job.cancelled]:
             self.metrics["finished"].add(1, "cancelled")
-            self.release(writer)
+            self.release(sequence)
         with self.changed:
-            while self.free and self.waiting:
+            while self.free_slots and self.waiting:
                 job = self.waiting.popleft()
                 self.metrics["queue_seconds"].observe(time.monotonic() - job.arrived)
                 self.metrics["prompt_tokens"].add(len(job.ids))
-                self.writers.append(Writer(job, self.free.pop(0), self.tokenizer, self.new_text))
-            idle = len(self.writers) == 1 and not self.waiting
+                self.active.append(ActiveSequence(job, self.free_slots.pop(0), self.tokenizer, self.new_text))
+            idle = len(self.active) == 1 and not self.waiting
         if idle and self.draft is not None:
-            self.guess_ahead(self.writers[0])
+            self.begin_speculation(self.active[0], self.draft)
 
-    def guess_ahead(self, writer):
-        """Let speculative decoding write this answer, if it has not begun and its tokens may be found that way."""
-        job = writer.job
-        begun = writer.fed or writer.guessed or job.score
-        spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no guess may draw
+    def begin_speculation(self, sequence: ActiveSequence, draft: GPT | Lookup) -> None:
+        """Answer by speculative decoding, if the sequence has not begun and its tokens may be found that way."""
+        job = sequence.job
+        begun = sequence.fed or sequence.speculative or job.score
+        spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no draft token may have
         if begun or spare or (job.repeatable and job.sampling.temperature > 0):
             return
         job.counts = Counts()
-        writer.guessed = speculative_steps(self.model, self.draft, job.ids, job.max_tokens, job.sampling, top=job.top,
-                                           k=self.k, counts=job.counts)
+        sequence.speculative = speculative_steps(self.model, draft, job.ids, job.max_tokens, job.sampling, top=job.top,
+                                                 k=self.k, counts=job.counts)
 
-    def prefill(self):
-        """Read on in the prompts, oldest first, up to `chunk` tokens."""
+    def prefill(self) -> None:
+        """Chunked prefill: prompts into the KV cache, oldest first, up to `chunk` tokens."""
         budget = self.chunk
-        for writer in [w for w in self.writers if w.reading]:
-            part = writer.job.ids[writer.fed:writer.fed + self.chunk]      # cut where it would be cut alone
+        for sequence in [s for s in self.active if s.prefilling]:
+            part = sequence.job.ids[sequence.fed:sequence.fed + self.chunk]     # cut where it would be cut alone
             if len(part) > budget:
                 return
             budget -= len(part)
-            logits = self.model.decode(np.array([part]), self.cache, rows=np.array([writer.row]),
-                                       last=not writer.job.score)[0]            # (1 or T, V)
-            writer.fed += len(part)
-            if writer.job.score:
-                self.score(writer.job, writer.fed - len(part), logits)
-            if not writer.reading:
-                self.write(writer, logits[-1])
+            logits = self.model.decode(np.array([part]), self.cache, rows=np.array([sequence.slot]),
+                                       last=not sequence.job.score)[0]          # (1 or T, V)
+            sequence.fed += len(part)
+            if sequence.job.score:
+                self.score(sequence.job, sequence.fed - len(part), logits)
+            if not sequence.prefilling:
+                self.next_token(sequence, logits[-1])
 
-    def score(self, job, start, logits):
-        """How likely each token of the prompt was where it stood: logits (T, V) follow its tokens from `start` on."""
+    def score(self, job: Job, start: int, logits: np.ndarray) -> None:
+        """Log-probabilities of the prompt's own tokens: logits (T, V) follow its tokens from `start` on."""
         for row, token in zip(logits[:, :self.tokenizer.vocab_size], job.ids[start + 1:]):
             job.prompt_steps.append(Step(token, log_probability(row, token), top_logprobs(row, job.top)))
 
-    def decode(self):
-        """One token more for every row that has read its prompt."""
-        ready = sorted((w for w in self.writers if not w.reading and not w.guessed), key=lambda writer: writer.row)
+    def decode(self) -> None:
+        """One batched step: the next token of every sequence whose prefill is done."""
+        ready = sorted((s for s in self.active if not s.prefilling and not s.speculative), key=lambda s: s.slot)
         if not ready:
             return
         start = time.perf_counter()
-        tokens = np.array([[writer.seen[-1]] for writer in ready])                             # (B, 1)
-        logits = self.model.decode(tokens, self.cache, rows=np.array([writer.row for writer in ready]), last=True)
-        for writer, row in zip(ready, logits[:, -1]):                                          # (B, 1, V) -> (V,)
-            self.write(writer, row)
+        tokens = np.array([[sequence.seen[-1]] for sequence in ready])                         # (B, 1)
+        logits = self.model.decode(tokens, self.cache, rows=np.array([sequence.slot for sequence in ready]), last=True)
+        for sequence, row in zip(ready, logits[:, -1]):                                        # (B, 1, V) -> (V,)
+            self.next_token(sequence, row)
         self.metrics["step_seconds"].observe(time.perf_counter() - start)
 
-    def guess(self):
-        """The next token of an answer that is written by guessing ahead."""
-        for writer in [w for w in self.writers if w.guessed]:
-            self.push(writer, lambda: next(writer.guessed))
+    def speculate(self) -> None:
+        """The next token of a sequence that is decoded speculatively."""
+        for sequence in self.active[:]:
+            if steps := sequence.speculative:
+                self.push(sequence, partial(next, steps))
 
-    def write(self, writer, logits):
-        """Draw a token from logits (V,)."""
-        job, logits = writer.job, logits[:self.tokenizer.vocab_size]      # a model may have rows to spare
-        self.push(writer, lambda: Step(*sample(logits, job.sampling, writer.n_tokens, writer.seen),
-                                       top_logprobs(logits, job.top)))
+    def next_token(self, sequence: ActiveSequence, logits: np.ndarray) -> None:
+        """Sample a token from logits (V,)."""
+        job, logits = sequence.job, logits[:self.tokenizer.vocab_size]      # a model's vocabulary may be padded
+        self.push(sequence, lambda: Step(*sample(logits, job.sampling, sequence.n_tokens, sequence.seen),
+                                         top_logprobs(logits, job.top)))
 
-    def push(self, writer, draw):
+    def push(self, sequence: ActiveSequence, draw: Callable[[], Step]) -> None:
         """Deliver what becomes certain by the step that is drawn. A job whose logits are no numbers fails alone."""
         try:
-            piece = writer.push(draw())
+            piece = sequence.push(draw())
         except ValueError as error:
-            return self.fail(writer, error)
+            return self.fail(sequence, error)
         self.metrics["generated_tokens"].add()
-        if writer.n_tokens == 1:
-            self.metrics["first_token_seconds"].observe(time.monotonic() - writer.job.arrived)
+        if sequence.n_tokens == 1:
+            self.metrics["first_token_seconds"].observe(time.monotonic() - sequence.job.arrived)
         if piece is not None:
-            self.deliver(writer, piece)
+            self.deliver(sequence, piece)
 
-    def deliver(self, writer, piece):
+    def deliver(self, sequence: ActiveSequence, piece: Piece) -> None:
         if piece.finish_reason:
             self.metrics["finished"].add(1, piece.finish_reason)
-            if counts := writer.job.counts:
-                self.metrics["guesses"].add(counts.accepted, "accepted")
-                self.metrics["guesses"].add(counts.drafted - counts.accepted, "rejected")
-            self.release(writer)
-        writer.job.put(piece)
+            if counts := sequence.job.counts:
+                self.metrics["draft_tokens"].add(counts.accepted, "accepted")
+                self.metrics["draft_tokens"].add(counts.drafted - counts.accepted, "rejected")
+            self.release(sequence)
+        sequence.job.put(piece)
 
-    def fail(self, writer, error):
+    def fail(self, sequence: ActiveSequence, error: Exception) -> None:
         log.error("an answer failed: %s", error, exc_info=error)
         self.metrics["finished"].add(1, "error")
-        self.release(writer)
-        writer.job.put(error)
+        self.release(sequence)
+        sequence.job.put(error)
 
-    def release(self, writer):
-        """Give the row back."""
-        self.writers.remove(writer)
-        self.cache.reset(writer.row)
-        self.free.append(writer.row)
+    def release(self, sequence: ActiveSequence) -> None:
+        """Give the slot back."""
+        self.active.remove(sequence)
+        self.cache.reset(sequence.slot)
+        self.free_slots.append(sequence.slot)
 
-    def drop_all(self, error):
-        for writer in list(self.writers):
-            self.fail(writer, error)
+    def drop_all(self, error: Exception) -> None:
+        for sequence in list(self.active):
+            self.fail(sequence, error)
 
-    def cut_short(self):
+    def cut_short(self) -> None:
         """The time to finish is over: answers end where they are, jobs that never began are refused."""
-        for writer in list(self.writers):
-            self.deliver(writer, writer.end("length"))
+        for sequence in list(self.active):
+            self.deliver(sequence, sequence.end("length"))
         with self.changed:
             left, self.waiting = self.waiting, deque()
         for job in left:
             job.put(ShuttingDown("the server is shutting down"))
 
-    def metric_lines(self):
-        yield from gauge("minillm_requests_running", "Answers being written.", len(self.writers))
-        yield from gauge("minillm_requests_waiting", "Answers waiting for a row.", len(self.waiting))
-        yield from gauge("minillm_rows", "Answers that can be written at the same time.", self.n_rows)
+    def metric_lines(self) -> Iterator[str]:
+        yield from gauge("minillm_requests_running", "Sequences being decoded.", len(self.active))
+        yield from gauge("minillm_requests_waiting", "Requests waiting for a slot.", len(self.waiting))
+        yield from gauge("minillm_rows", "Slots: sequences that can be decoded concurrently.", self.n_slots)
         for metric in self.metrics.values():
             yield from metric.lines()
 
 
-def engine_metrics():
+def engine_metrics() -> dict:
     return {
         "prompt_tokens": Counter("minillm_prompt_tokens_total", "Prompt tokens admitted."),
-        "generated_tokens": Counter("minillm_generated_tokens_total", "Tokens written."),
+        "generated_tokens": Counter("minillm_generated_tokens_total", "Tokens generated."),
         "finished": Counter("minillm_answers_total", "Answers that ended, by reason.", "finish_reason"),
-        "guesses": Counter("minillm_draft_tokens_total", "Tokens that a draft guessed, by outcome.", "outcome"),
+        "draft_tokens": Counter("minillm_draft_tokens_total", "Draft tokens proposed, by outcome.", "outcome"),
         "rejected": Counter("minillm_rejected_total", "Requests refused because the queue was full."),
-        "queue_seconds": Histogram("minillm_queue_seconds", "Time from arrival to a row."),
+        "queue_seconds": Histogram("minillm_queue_seconds", "Time from arrival to a slot."),
         "first_token_seconds": Histogram("minillm_first_token_seconds", "Time from arrival to the first token."),
         "step_seconds": Histogram("minillm_step_seconds", "Time of one batched decoding step."),
     }

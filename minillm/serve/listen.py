@@ -1,10 +1,16 @@
-"""How the server starts, listens and stops; uvicorn (https://www.uvicorn.org) speaks HTTP."""
+"""Starting, listening and a graceful shutdown of the server; uvicorn (https://www.uvicorn.org) speaks HTTP."""
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from .app import LOOPBACK, create_app
+from .engine import Engine
+
+Ready = Callable[[str], object]
 
 
-def serve(engine, model_name, host="127.0.0.1", port=8000, api_key=None, grace=10.0, ready=None):
+def serve(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
+          grace: float = 10.0, ready: Ready | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then no request is taken any more and what runs has `grace` seconds to finish.
 
     ready: called with the address once the server listens. Raises OSError if the port is taken.
@@ -19,17 +25,18 @@ def serve(engine, model_name, host="127.0.0.1", port=8000, api_key=None, grace=1
         engine.thread.join(timeout=5)
 
 
-def make_server(engine, model_name, host="127.0.0.1", port=8000, api_key=None, grace=10.0, ready=None):
+def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
+                grace: float = 10.0, ready: Ready | None = None) -> Any:
     """The uvicorn.Server that `serve` runs."""
     uvicorn = need_uvicorn()
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets=None):
+    class Server(uvicorn.Server):       # type: ignore[name-defined]
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if ready:
                 ready(f"http://{host}:{sockets[0].getsockname()[1] if sockets else port}")
 
-        async def shutdown(self, sockets=None):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             engine.close(grace)                     # before the wait for open connections, which it brings to an end
             await super().shutdown(sockets)
 
@@ -39,7 +46,7 @@ def make_server(engine, model_name, host="127.0.0.1", port=8000, api_key=None, g
                                  timeout_graceful_shutdown=int(grace) + 5))
 
 
-def listening_socket(host, port):
+def listening_socket(host: str, port: int) -> socket.socket:
     """Bound before the server starts, so that a port that is taken is a plain OSError.
 
     Made by hand because asyncio sends at once (TCP_NODELAY) only on sockets that say they are TCP; others wait 40 ms
@@ -56,7 +63,8 @@ def listening_socket(host, port):
         raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
 
 
-def need_uvicorn():
+def need_uvicorn() -> Any:
+    """The package. Raises ImportError with the extra to install."""
     try:
         import uvicorn
     except ImportError:

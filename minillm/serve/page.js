@@ -82,9 +82,9 @@ function describe(piece) {
 function summary(usage, finish, first, last) {
   const written = usage.completion_tokens;
   const rate = last > first ? ((written - 1) / (last - first) * 1000).toPrecision(3) + " tokens/s" : "";
-  const {accepted_prediction_tokens: hits = 0, rejected_prediction_tokens: misses = 0} = usage.completion_tokens_details ?? {};
-  const guesses = hits + misses;
-  const accepted = guesses ? `${Math.round(100 * hits / guesses)}% of ${guesses} guesses accepted` : "";
+  const {accepted_prediction_tokens: kept = 0, rejected_prediction_tokens: rejected = 0} = usage.completion_tokens_details ?? {};
+  const drafted = kept + rejected;
+  const accepted = drafted ? `${Math.round(100 * kept / drafted)}% of ${drafted} draft tokens accepted` : "";
   return [`${usage.prompt_tokens} + ${written} tokens`, `first after ${Math.round(first)} ms`, rate, accepted,
           finish === "length" ? "cut at its longest" : ""].filter(Boolean).join(" · ");
 }
@@ -251,7 +251,7 @@ async function connect() {
   const model = answer.data?.[0];
   page.filtered = Boolean(model?.filtered);
   element("model").textContent = !model ? answer.error.message
-    : `${model.id} · context ${model.context_length} tokens` + (model.speculative ? " · guesses ahead" : "");
+    : `${model.id} · context ${model.context_length} tokens` + (model.speculative ? " · speculative decoding" : "");
 }
 
 function begin() {

@@ -1,4 +1,4 @@
-"""OpenAI's protocol, the part that a small model can keep: requests are checked here, and answers put into its form.
+"""OpenAI's protocol, the part that a small model can keep: requests are validated here, and answers put into its form.
 
 What we do not know or do not do is an error that names the parameter: a setting that is silently ignored would give
 answers that nobody asked for. Beyond OpenAI's settings there are top_k, min_p and repetition_penalty (the openai client
@@ -9,13 +9,17 @@ import json
 import secrets
 import time
 from codecs import getincrementaldecoder
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 from ..generation.decode import Step
 from ..generation.sampling import Sampling
+from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import chat_prompt
+from .engine import Job, Piece
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
@@ -34,11 +38,12 @@ CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens"
 class ApiError(Exception):
     """An answer that is an error, in OpenAI's form."""
 
-    def __init__(self, status, message, param=None, code=None, headers=None):
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
+                 headers: dict | None = None):
         super().__init__(message)
         self.status, self.param, self.code, self.headers = status, param, code, headers or {}
 
-    def body(self):
+    def body(self) -> dict:
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
@@ -50,13 +55,13 @@ class Ask:
 
     chat: bool
     model: str
-    prompts: list               # of lists of ids
+    prompts: list[list[int]]
     n: int
     max_tokens: int | None      # None: up to the end of the context, where every answer ends
     sampling: Sampling
     seeded: bool                # whether the seed was the client's
-    stop: tuple
-    stop_ids: frozenset
+    stop: tuple[str, ...]
+    stop_ids: frozenset[int]
     top: int | None
     stream: bool
     include_usage: bool
@@ -65,14 +70,15 @@ class Ask:
 
 # Requests
 
-def parse(raw, chat, model, tokenizer, block_size):
+def parse(raw: bytes, chat: bool, model: str, tokenizer: Tokenizer, block_size: int) -> Ask:
     """The bytes of a request's body as Ask. Raises ApiError naming the parameter."""
     body = parse_body(raw)
     check_known(body, CHAT if chat else COMPLETION)
     if body.get("model", model) != model:
         raise ApiError(404, f"The model {brief(body['model'])} does not exist; this server has {model!r}.", "model",
                        "model_not_found")
-    prompts, stop, stop_ids = conversation(body, tokenizer, block_size) if chat else texts(body, tokenizer, block_size)
+    prompts_of = conversation if chat else texts
+    prompts, stop, stop_ids = prompts_of(body, tokenizer, block_size)
     limit = token_limit(body, block_size)
     ask = Ask(chat=chat, model=model, prompts=prompts, stop=stop + stops(body), stop_ids=frozenset(stop_ids),
               n=number(body, "n", int, 1, MAX_N, 1), max_tokens=limit or (None if chat else COMPLETION_TOKENS),
@@ -85,9 +91,9 @@ def parse(raw, chat, model, tokenizer, block_size):
     return ask
 
 
-def parse_body(raw):
+def parse_body(raw: bytes) -> dict:
     """The JSON object. A number that is none (NaN, Infinity) is refused with the rest of what is no JSON."""
-    def refuse(name):
+    def refuse(name: str) -> None:
         raise ValueError(f"{name} is not a number of JSON")
 
     try:
@@ -99,7 +105,7 @@ def parse_body(raw):
     return {key: value for key, value in body.items() if value is not None}      # null means: as if not given
 
 
-def check_known(body, known):
+def check_known(body: dict, known: Collection[str]) -> None:
     for name, value in body.items():
         if name not in known:
             raise ApiError(400, f"Unknown parameter: {name[:100]!r}.", name[:100], "unknown_parameter")
@@ -107,7 +113,7 @@ def check_known(body, known):
             raise ApiError(400, f"{name} is not supported by this server.", name, "unsupported_parameter")
 
 
-def number(body, name, kind, low, high, default):
+def number(body: dict, name: str, kind: type, low: float, high: float, default: Any) -> Any:
     """An int or float of the body in [low, high]."""
     value = body.get(name, default)
     if value is default:
@@ -119,14 +125,14 @@ def number(body, name, kind, low, high, default):
     return value
 
 
-def flag(body, name, default=False):
+def flag(body: dict, name: str, default: bool = False) -> bool:
     value = body.get(name, default)
     if not isinstance(value, bool):
         raise ApiError(400, f"{name} must be true or false: got {brief(value)}.", name, "invalid_type")
     return value
 
 
-def sampling(body):
+def sampling(body: dict) -> Sampling:
     """Temperature 1 where none is given, as at OpenAI; a seed of our own where none is given."""
     seed = number(body, "seed", int, -2**63, 2**64 - 1, None)
     number(body, "temperature", float, 0, 2, None)
@@ -138,7 +144,7 @@ def sampling(body):
         raise ApiError(400, f"{str(error)[:200]}.", name, "invalid_value") from None
 
 
-def stops(body):
+def stops(body: dict) -> tuple[str, ...]:
     value = body.get("stop", [])
     value = [value] if isinstance(value, str) else value
     valid = isinstance(value, list) and len(value) <= MAX_STOPS and all(
@@ -149,21 +155,21 @@ def stops(body):
     return tuple(value)
 
 
-def token_limit(body, block_size):
+def token_limit(body: dict, block_size: int) -> int | None:
     """How many tokens an answer may have, or None where that is not said."""
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     return number(body, name, int, 1, block_size, None)
 
 
-def chat_logprobs(body):
-    """The number of the likeliest tokens to report, or None for no log-probabilities at all."""
+def chat_logprobs(body: dict) -> int | None:
+    """How many of the most probable tokens to report, or None for no log-probabilities at all."""
     wanted, top = flag(body, "logprobs"), number(body, "top_logprobs", int, 0, MAX_TOP, None)
     if top is not None and not wanted:
         raise ApiError(400, "top_logprobs needs logprobs to be true.", "top_logprobs", "invalid_value")
     return (top or 0) if wanted else None
 
 
-def usage_wanted(body):
+def usage_wanted(body: dict) -> bool:
     options = body.get("stream_options", {})
     if not isinstance(options, dict) or options.keys() - {"include_usage", "include_obfuscation"}:
         raise ApiError(400, "stream_options must be an object with include_usage.", "stream_options", "invalid_value")
@@ -172,7 +178,7 @@ def usage_wanted(body):
     return flag(options, "include_usage")
 
 
-def texts(body, tokenizer, block_size):
+def texts(body: dict, tokenizer: Tokenizer, block_size: int) -> tuple[list[list[int]], tuple[str, ...], set[int]]:
     """The prompts of a completion: a text, a list of ids, or a list of either."""
     prompt = body.get("prompt", "")
     if isinstance(prompt, str) or (prompt and isinstance(prompt, list) and not isinstance(prompt[0], (str, list))):
@@ -183,33 +189,29 @@ def texts(body, tokenizer, block_size):
     return [one_prompt(text, tokenizer, block_size) for text in prompt], (), eot(tokenizer)
 
 
-def one_prompt(text, tokenizer, block_size):
+def one_prompt(text: str | list, tokenizer: Tokenizer, block_size: int) -> list[int]:
     if isinstance(text, str):
-        return encode_within(lambda: tokenizer.encode_ordinary(text), len(text), tokenizer, block_size, "prompt")
-    if not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
+        check_characters(len(text), tokenizer, block_size, "prompt")
+        text = tokenizer.encode_ordinary(text)
+    elif not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
         raise ApiError(400, f"prompt must be text, or ids of tokens, from 0 to {tokenizer.vocab_size - 1}.", "prompt",
                        "invalid_value")
     return text or start(tokenizer, "prompt")
 
 
-def conversation(body, tokenizer, block_size):
+def conversation(body: dict, tokenizer: Tokenizer,
+                 block_size: int) -> tuple[list[list[int]], tuple[str, ...], set[int]]:
+    """The prompt of a chat in the chat template, and what ends an answer: strings and ids."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list of at least one message.", "messages", "invalid_type")
     messages = [{"role": role(message, i), "content": content(message, i)} for i, message in enumerate(messages)]
-    stop, ids = (), set()
-
-    def encode():
-        nonlocal stop, ids
-        prompt, stop, ids = chat_prompt(tokenizer, messages)
-        return prompt
-
-    size = sum(len(message["content"]) for message in messages)
-    prompt = encode_within(encode, size, tokenizer, block_size, "messages")
-    return [prompt], stop, ids | eot(tokenizer)
+    check_characters(sum(len(message["content"]) for message in messages), tokenizer, block_size, "messages")
+    prompt, stop, ids = chat_prompt(tokenizer, messages)
+    return [prompt or start(tokenizer, "messages")], stop, ids | eot(tokenizer)
 
 
-def role(message, i):
+def role(message: Any, i: int) -> str:
     value = message.get("role") if isinstance(message, dict) else None
     if value not in ("system", "developer", "user", "assistant"):
         raise ApiError(400, f"messages[{i}].role must be system, developer, user or assistant: got {brief(value)}.",
@@ -217,32 +219,31 @@ def role(message, i):
     return value
 
 
-def content(message, i):
+def content(message: dict, i: int) -> str:
     """A text, or a list of parts that are texts."""
     value = message.get("content")
     parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
-    valid = isinstance(parts, list) and all(
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in parts)
-    if not valid:
+    if not isinstance(parts, list) or not all(
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in parts):
         raise ApiError(400, f"messages[{i}].content must be a string, or a list of parts of type text.",
                        f"messages[{i}].content", "invalid_type")
     return "".join(part["text"] for part in parts)
 
 
-def encode_within(encode, length, tokenizer, block_size, param):
-    """The ids of a text of `length` characters; one that cannot fit whatever its tokens is refused unread."""
+def check_characters(length: int, tokenizer: Tokenizer, block_size: int, param: str) -> None:
+    """Refuse a text of `length` characters that cannot fit whatever its tokens, before it is encoded."""
     if length > block_size * longest_token(tokenizer):
         raise too_long(f"more than {block_size}", block_size, param)
-    return encode() or start(tokenizer, param)
 
 
 @lru_cache(maxsize=8)
-def longest_token(tokenizer):
+def longest_token(tokenizer: Tokenizer) -> int:
     """Bytes of the longest token: no token stands for more characters."""
     return max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size) if exists(tokenizer, id))
 
 
-def exists(tokenizer, id):
+def exists(tokenizer: Tokenizer, id: object) -> bool:
     """Whether an id stands for anything: a vocabulary may have holes."""
     try:
         return type(id) is int and tokenizer.token_bytes(id) is not None
@@ -250,18 +251,19 @@ def exists(tokenizer, id):
         return False
 
 
-def start(tokenizer, param):
+def start(tokenizer: Tokenizer, param: str) -> list[int]:
     """What an empty prompt means: the beginning of a document."""
     if tokenizer.eot_token is None:
         raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
     return [tokenizer.eot_token]
 
 
-def eot(tokenizer):
+def eot(tokenizer: Tokenizer) -> set[int]:
+    """The end-of-text token as a set, empty without one."""
     return set() if tokenizer.eot_token is None else {tokenizer.eot_token}
 
 
-def check_lengths(ask, limit, block_size):
+def check_lengths(ask: Ask, limit: int, block_size: int) -> None:
     """Every prompt, and an answer of `limit` tokens, must fit into the context."""
     param = "messages" if ask.chat else "prompt"
     for ids in ask.prompts:
@@ -271,17 +273,17 @@ def check_lengths(ask, limit, block_size):
             raise too_long(f"{len(ids)} and {limit} for the answer", block_size, "max_tokens")
 
 
-def too_long(tokens, block_size, param):
+def too_long(tokens: int | str, block_size: int, param: str) -> ApiError:
     return ApiError(400, f"This model's context is {block_size} tokens; you asked for {tokens}.", param,
                     "context_length_exceeded")
 
 
-def brief(value):
+def brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def sampling_of(ask, choice):
+def sampling_of(ask: Ask, choice: int) -> Sampling:
     """The settings for one of n answers: each has its own seed; the first has the request's, as with n = 1."""
     if choice == 0:
         return ask.sampling
@@ -291,41 +293,41 @@ def sampling_of(ask, choice):
 
 # Answers
 
-def new_id(chat):
+def new_id(chat: bool) -> str:
     return ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
 
 
-def envelope(ask, id, chunk=False):
+def envelope(ask: Ask, id: str, chunk: bool = False) -> dict:
     """What every answer, and every chunk of a streamed one, begins with."""
     kind = ("chat.completion.chunk" if chunk else "chat.completion") if ask.chat else "text_completion"
     return {"id": id, "object": kind, "created": int(time.time()), "model": ask.model}
 
 
-def usage(ask, jobs, last):
-    """last: the last piece of each answer. Where a draft guessed ahead, its hits and misses are told, too."""
+def usage(ask: Ask, jobs: list[Job], last: list[Piece]) -> dict:
+    """last: the last piece of each answer. After speculative decoding, accepted and rejected draft tokens, too."""
     prompt, written = sum(map(len, ask.prompts)), sum(piece.n_tokens for piece in last)
-    tokens = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+    tokens: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
     counts = [job.counts for job in jobs if job.counts]
     if counts:
-        hits, drafted = sum(c.accepted for c in counts), sum(c.drafted for c in counts)
-        tokens["completion_tokens_details"] = {"accepted_prediction_tokens": hits,
-                                               "rejected_prediction_tokens": drafted - hits}
+        accepted, drafted = sum(c.accepted for c in counts), sum(c.drafted for c in counts)
+        tokens["completion_tokens_details"] = {"accepted_prediction_tokens": accepted,
+                                               "rejected_prediction_tokens": drafted - accepted}
     return tokens
 
 
-def whole_choice(ask, index, text, logprobs, reason):
+def whole_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
     choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
     if ask.chat:
         return choice | {"message": {"role": "assistant", "content": text, "refusal": None}}
     return choice | {"text": text}
 
 
-def chunk_choice(ask, index, text, logprobs, reason):
+def chunk_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
     choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
     return choice | ({"delta": {"content": text} if text or logprobs else {}} if ask.chat else {"text": text})
 
 
-def opening(ask, tokenizer, job, index, echoed):
+def opening(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, echoed: str) -> list[dict]:
     """What a stream sends first for each answer: a chat names the voice, a completion may repeat the prompt."""
     if ask.chat:
         delta = {"role": "assistant", "content": ""}
@@ -333,7 +335,7 @@ def opening(ask, tokenizer, job, index, echoed):
     return [chunk_choice(ask, index, echoed, prompt_logprobs(ask, tokenizer, job), None)] if ask.echo else []
 
 
-def logprobs(ask, tokenizer, steps, offset=0):
+def logprobs(ask: Ask, tokenizer: Tokenizer, steps: list[tuple[int, Step]], offset: int = 0) -> dict | None:
     """The log-probabilities of a piece's steps, [(place, Step)], in the form of the endpoint; None if not asked for.
 
     offset: characters that stand before the answer, an echoed prompt.
@@ -342,34 +344,33 @@ def logprobs(ask, tokenizer, steps, offset=0):
         return None
     if ask.chat:
         return {"content": [chat_entry(tokenizer, step) for _, step in steps], "refusal": None}
-    return {"tokens": [name(tokenizer, step.token) for _, step in steps],
+    return {"tokens": [token_name(tokenizer, step.token) for _, step in steps],
             "token_logprobs": [step.logprob for _, step in steps],
-            "top_logprobs": [{name(tokenizer, token): p for token, p in step.top} for _, step in steps],
+            "top_logprobs": [{token_name(tokenizer, token): p for token, p in step.top} for _, step in steps],
             "text_offset": [offset + place for place, _ in steps]}
 
 
-def prompt_logprobs(ask, tokenizer, job):
+def prompt_logprobs(ask: Ask, tokenizer: Tokenizer, job: Job) -> dict | None:
     """Those of an echoed prompt; nothing stands before its first token, which has none."""
-    if ask.top is None:
-        return None
     decoder = getincrementaldecoder("utf-8")(errors="replace")
     lengths = [len(decoder.decode(tokenizer.token_bytes(id))) for id in job.ids]
     places = accumulate(lengths[:-1], initial=0)
-    found = logprobs(ask, tokenizer, [*zip(places, [Step(job.ids[0], None, []), *job.prompt_steps])])
-    return found | {"top_logprobs": [None, *found["top_logprobs"][1:]]}
+    first = Step(job.ids[0], None, [])      # type: ignore[arg-type]
+    found = logprobs(ask, tokenizer, [*zip(places, [first, *job.prompt_steps])])
+    return found and found | {"top_logprobs": [None, *found["top_logprobs"][1:]]}
 
 
-def chat_entry(tokenizer, step):
-    top = [scored(tokenizer, token, logprob) for token, logprob in step.top]
-    return scored(tokenizer, step.token, step.logprob) | {"top_logprobs": top}
+def chat_entry(tokenizer: Tokenizer, step: Step) -> dict:
+    top = [logprob_entry(tokenizer, token, logprob) for token, logprob in step.top]
+    return logprob_entry(tokenizer, step.token, step.logprob) | {"top_logprobs": top}
 
 
-def scored(tokenizer, token, logprob):
+def logprob_entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict:
     data = tokenizer.token_bytes(token)
     return {"token": data.decode("utf-8", errors="replace"), "logprob": logprob, "bytes": list(data)}
 
 
-def name(tokenizer, token):
+def token_name(tokenizer: Tokenizer, token: int) -> str:
     """A token as text; a part of a character as its bytes, so that different tokens have different names."""
     data = tokenizer.token_bytes(token)
     try:

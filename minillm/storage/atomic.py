@@ -2,12 +2,16 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+AnyPath = str | os.PathLike
 
 
 @contextmanager
-def atomic_write(path, mode="w", **kwargs):
+def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
     """Yield a file; on success it replaces `path` in one step, on any error `path` stays as it was.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and only then renamed over
@@ -31,7 +35,7 @@ def atomic_write(path, mode="w", **kwargs):
         raise
 
 
-def sync_directory(path):
+def sync_directory(path: AnyPath) -> None:
     """Make the names in a directory durable (a rename is only on the disk once its directory is)."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -40,13 +44,13 @@ def sync_directory(path):
         os.close(fd)
 
 
-def write_json(path, document, end="", **layout):
+def write_json(path: AnyPath, document: object, end: str = "", **layout: Any) -> None:
     """A document as JSON, and `end`, replaced in one step. layout: of json.dumps. Raises ValueError naming the file."""
     with atomic_write(path) as file:
         file.write(dump_json(document, path, **layout) + end)
 
 
-def dump_json(value, what, **layout):
+def dump_json(value: object, what: object, **layout: Any) -> str:
     """json.dumps; what has no JSON is a ValueError that begins with `what`."""
     try:
         return json.dumps(value, **layout)
@@ -54,7 +58,7 @@ def dump_json(value, what, **layout):
         raise ValueError(f"{what}: cannot be written as JSON: {error}") from None
 
 
-def write_jsonl(path, records):
+def write_jsonl(path: AnyPath, records: Iterable[dict]) -> None:
     """One JSON object a line, replaced in one step."""
     with atomic_write(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -13,11 +13,12 @@ import json
 import math
 import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .atomic import atomic_write
+from .atomic import AnyPath, atomic_write
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1",
           "BOOL": "|b1", "BF16": "<u2"}   # NumPy has no bfloat16: its 16 bits are written, and widened when read
@@ -26,7 +27,7 @@ MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that fi
 MAX_DIMS = 64              # of a NumPy array; also keeps the product of the sizes below from growing without end
 
 
-def write_safetensors(path, tensors, metadata=None):
+def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write {name: array} and optional {key: text} to `path`, which is replaced in one step or not at all.
 
     The arrays go straight to the file; only one that is not contiguous is copied, alone. Raises ValueError for a
@@ -44,9 +45,9 @@ def write_safetensors(path, tensors, metadata=None):
             file.write(np.asarray(array, little_endian, order="C"))
 
 
-def encode_header(path, arrays, metadata):
+def encode_header(path: AnyPath, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None) -> bytes:
     """The header's bytes, padded to a multiple of 8."""
-    header, begin = {}, 0
+    header, begin = dict[str, dict](), 0
     if metadata:
         check_metadata(path, metadata)
         header["__metadata__"] = metadata
@@ -62,7 +63,7 @@ def encode_header(path, arrays, metadata):
     return text.ljust(-(-len(text) // 8) * 8)   # round up to 8
 
 
-def read_safetensors(path):
+def read_safetensors(path: AnyPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read `path`; returns ({name: array}, {key: text}).
 
     The arrays are read-only views of the memory-mapped file (nothing is read until it is used), except BF16, which
@@ -78,7 +79,7 @@ def read_safetensors(path):
     return {name: view(f"{path}: tensor {name!r}", entry, data) for name, entry in header.items()}, metadata
 
 
-def open_file(path):
+def open_file(path: AnyPath) -> tuple[dict, np.ndarray]:
     """The header as a dict, and the rest of the file as a read-only memory map of uint8."""
     size = Path(path).stat().st_size
     if size < 8:
@@ -91,9 +92,9 @@ def open_file(path):
     return parse_json_object(raw[8:8 + length].tobytes(), f"{path}: header"), raw[8 + length:]
 
 
-def parse_json_object(text, where):
+def parse_json_object(text: bytes, where: str) -> dict:
     """Parse the bytes of a JSON object, refusing a key that comes twice. Raises ValueError that opens with `where`."""
-    def unique(pairs):
+    def unique(pairs: list[tuple[str, object]]) -> dict:
         result = dict(pairs)
         if len(result) < len(pairs):
             name = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -109,12 +110,12 @@ def parse_json_object(text, where):
     return value
 
 
-def check_metadata(path, metadata):
+def check_metadata(path: AnyPath, metadata: object) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for item in metadata.items() for text in item):
         raise ValueError(f"{path}: __metadata__ must map text to text")
 
 
-def check_entry(where, entry):
+def check_entry(where: str, entry: object) -> None:
     """One tensor's entry: known dtype, a shape, two offsets, and as many bytes as the shape needs."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where}: expected an entry with dtype, shape and data_offsets")
@@ -131,12 +132,12 @@ def check_entry(where, entry):
                          f"{offsets[1] - offsets[0]}")
 
 
-def is_sizes(value):
+def is_sizes(value: object) -> bool:
     return (isinstance(value, list) and len(value) <= MAX_DIMS
             and all(type(v) is int and 0 <= v < 2**63 for v in value))
 
 
-def check_tiling(path, header, size):
+def check_tiling(path: AnyPath, header: dict[str, dict], size: int) -> None:
     """The tensors must cover the data exactly, each byte once."""
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -153,7 +154,7 @@ def check_tiling(path, header, size):
         raise ValueError(f"{path}: {size - end} bytes after the last tensor belong to none")
 
 
-def view(where, entry, data):
+def view(where: str, entry: dict, data: np.ndarray) -> np.ndarray:
     """The tensor as an array over the mapped bytes."""
     begin, end = entry["data_offsets"]
     array = data[begin:end].view(DTYPES[entry["dtype"]])
@@ -166,5 +167,5 @@ def view(where, entry, data):
         raise ValueError(f"{where}: {error}") from None
 
 
-def names(table):
+def names(table: Mapping) -> str:
     return ", ".join(str(key) if isinstance(key, str) else key.name for key in table)

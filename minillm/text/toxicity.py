@@ -1,9 +1,8 @@
-"""How likely a text is offensive, by a classifier of English words that another package bundles."""
+"""Toxicity of English text: the probability of offensive language, by alt-profanity-check's bundled classifier."""
 
 
-def toxicity(*texts):
-    """Highest probability of offensive language in a text, by alt-profanity-check's bundled model (English). Raises
-    ImportError."""
+def toxicity(*texts: str) -> float:
+    """The highest probability of offensive language in any of the texts. Raises ImportError without the extra."""
     try:
         from profanity_check import predict_prob
     except ImportError:

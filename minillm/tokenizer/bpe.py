@@ -1,4 +1,4 @@
-"""Byte-level BPE: a word becomes tokens by replaying the merges in the order they were learned.
+"""Byte-level byte-pair encoding (BPE): a word becomes tokens by replaying the merges in the order they were learned.
 
 A word starts as its UTF-8 bytes, so any text at all can be encoded and nothing is ever "unknown". Among the
 neighbouring pairs that were ever merged, the one learned first (lowest rank) is merged next, until none is left
@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
 from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from .train import Corpus
 
-NO_SPECIALS = frozenset()
+NO_SPECIALS: frozenset[str] = frozenset()
 
 
 class Tokenizer:
@@ -56,13 +58,13 @@ class Tokenizer:
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
-    def train(cls, files_or_texts, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
+    def train(cls, files_or_texts: Corpus, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
               pattern: str = "gpt2", progress: Callable | None = None, ties: str = "ids", backend: str = "auto",
               threads: int | None = None, stop_early: bool = False) -> "Tokenizer":
         """Learn a vocabulary. A str is one text, a pathlib.Path one UTF-8 file, an iterable a series of either.
 
-        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`: which
-        of two equally frequent pairs comes first (see train.py). `threads` count words (default: one a core; C++ only).
+        Special tokens' texts in the corpus are skipped. `progress(done, total)` is called every few merges. `ties`:
+        which of two equally frequent pairs comes first (train.py). `threads` count words (C++ only; None: all cores).
         stop_early: take what there is, a smaller vocabulary, if the corpus has no pair left to merge.
         Raises FileNotFoundError, and ValueError: vocab_size below 256 + specials, or larger than the corpus can fill;
         no text, unknown pattern, not UTF-8.
@@ -72,15 +74,16 @@ class Tokenizer:
         learned = learn(files_or_texts, pattern, frozenset(specials), n_merges, progress, ties, backend, threads)
         if len(learned) < n_merges and not stop_early:
             most = 256 + len(learned) + len(specials)
-            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, {len(learned)} "
-                             f"merges, {len(specials)} special): got {vocab_size}; ask for less, or to stop early")
+            raise ValueError(f"vocab_size is too large: the corpus yields at most {most} tokens (256 bytes, "
+                             f"{len(learned)} merges, {len(specials)} special): got {vocab_size}; ask for less, or to "
+                             "stop early")
         tokens = [bytes([byte]) for byte in formats.BYTE_ORDER]
         merges = []
         for first, second in learned:
             merges.append((tokens[first], tokens[second]))
             tokens.append(tokens[first] + tokens[second])
         special_ids = {text: len(tokens) + i for i, text in enumerate(specials)}
-        return cls(tokens + [text.encode("utf-8") for text in specials], merges, special_ids, pattern, backend)
+        return cls([*tokens, *(text.encode("utf-8") for text in specials)], merges, special_ids, pattern, backend)
 
     def encode(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
                disallowed_special: Collection[str] | str = "all") -> list[int]:
@@ -90,8 +93,8 @@ class Tokenizer:
         disallowed_special  a set, or "all" that are not allowed: their text must not occur. So by default no text of
                             somebody else's can smuggle one in, nor pass for one. `()`: it is ordinary text.
 
-        Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text
-        decodes to itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
+        Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text decodes to
+        itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
         """
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
@@ -168,7 +171,7 @@ class Tokenizer:
             else:
                 yield from map(self._words.__getitem__, self._find_words(segment))
 
-    def _check_allowed(self, allowed_special) -> frozenset[str]:
+    def _check_allowed(self, allowed_special: Collection[str] | str) -> frozenset[str]:
         if isinstance(allowed_special, frozenset) and not allowed_special:
             return NO_SPECIALS
         if allowed_special == "all":
@@ -180,7 +183,7 @@ class Tokenizer:
                 raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
         return frozenset(allowed_special)
 
-    def _check_disallowed(self, disallowed_special, allowed: frozenset[str]) -> frozenset[str]:
+    def _check_disallowed(self, disallowed_special: Collection[str] | str, allowed: frozenset[str]) -> frozenset[str]:
         if disallowed_special == "all":
             return frozenset(self.special_tokens) - allowed
         if isinstance(disallowed_special, str):
@@ -216,16 +219,16 @@ class Tokenizer:
         """The bytes of one token."""
         return self.decode_bytes([id])
 
-    def save(self, directory) -> None:
+    def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
         formats.write_tokenizer_json(directory, *self._parts())
 
-    def save_vocab_merges(self, directory) -> None:
+    def save_vocab_merges(self, directory: AnyPath) -> None:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
         formats.write_vocab_merges(directory, *self._parts()[:3])
 
-    def save_tiktoken(self, path) -> None:
-        """Write tiktoken's rank file: a line per ordinary token, base64 and id. It has no special tokens and no pattern.
+    def save_tiktoken(self, path: AnyPath) -> None:
+        """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens and no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
         """
@@ -238,11 +241,11 @@ class Tokenizer:
         known = known | {text: len(tokens) + i for i, text in enumerate(new)}
         return Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
 
-    def _parts(self):
+    def _parts(self) -> tuple[list[bytes | None], list[tuple[bytes, bytes]], dict[str, int], str]:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 
     @classmethod
-    def from_pretrained(cls, directory_or_file, backend: str = "auto") -> "Tokenizer":
+    def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
         """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
@@ -256,8 +259,9 @@ class Tokenizer:
             return cls(*formats.read_tokenizer_json(path), backend)
 
     @classmethod
-    def from_vocab_merges(cls, vocab_json, merges_txt, special_tokens: Iterable[str] = ("<|endoftext|>",),
-                          pattern: str = "gpt2", backend: str = "auto") -> "Tokenizer":
+    def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
+                          special_tokens: Iterable[str] = ("<|endoftext|>",), pattern: str = "gpt2",
+                          backend: str = "auto") -> "Tokenizer":
         """Read GPT-2's pair of files. A special token that the vocabulary lacks gets the next free id."""
         specials = check_specials(special_tokens)
         with formats.errors_name(merges_txt):
@@ -268,7 +272,7 @@ class Tokenizer:
             return cls(tokens, merges, special_ids, pattern, backend)
 
     @classmethod
-    def from_tiktoken(cls, path, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
+    def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
                       backend: str = "auto") -> "Tokenizer":
         """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
 
@@ -281,9 +285,10 @@ class Tokenizer:
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
 
 
-def learn(files_or_texts, pattern, specials, n_merges, progress, ties, backend, threads) -> list[tuple[int, int]]:
+def learn(files_or_texts: Corpus, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None,
+          ties: str, backend: str, threads: int | None) -> list[tuple[int, int]]:
     """The merges as pairs of ids, by C++ or Python. Raises ValueError if merges are wanted and there is no text."""
-    if core := fast.load(backend):
+    if core := fast.load_extension(backend):
         learned = fast.learn(core, files_or_texts, pattern, specials, n_merges, progress, ties, threads)
     else:
         counts = train.count_words(files_or_texts, pattern, specials)

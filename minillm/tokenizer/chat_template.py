@@ -1,4 +1,4 @@
-"""The chat template: a conversation as tokens, and which of them are learned.
+"""The chat template: a conversation as tokens, and the loss mask over them.
 
     <|user|>What is six times seven?<|end|><|assistant|>Forty-two.<|end|>
                                                         ~~~~~~~~~~~~~~~~~ learned: the assistant's words and its end
@@ -13,12 +13,16 @@ A model without marks in its vocabulary gets plain text, which one trained on we
 
     Assistant:
 """
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..storage.atomic import write_json
+from .bpe import Tokenizer
+
+Message = dict[str, str]                # {"role", "content"}
 
 ROLES = ("system", "user", "assistant")
 END = "<|end|>"
@@ -29,20 +33,21 @@ JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' + messag
 
 
 class Example(NamedTuple):
-    """A document and which of its tokens are learned."""
+    """A document and its loss mask: which of its tokens are learned."""
 
     ids: list[int]
     learned: list[bool]
 
-    def arrays(self):
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """tokens (T,), targets (T,): targets are the next tokens, -1 where they are not learned."""
         ids, learned = np.array(self.ids, np.int64), np.array(self.learned)
         return ids[:-1], np.where(learned[1:], ids[1:], -1)
 
 
-def encode_messages(tokenizer, messages):
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Example:
     """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned."""
-    ids, learned = [], []
+    ids: list[int] = []
+    learned: list[bool] = []
     for message in messages:
         content = tokenizer.encode_ordinary(message["content"])
         ids += [mark(tokenizer, f"<|{message['role']}|>"), *content, mark(tokenizer, END)]
@@ -50,12 +55,12 @@ def encode_messages(tokenizer, messages):
     return Example(ids, learned)
 
 
-def encode_prompt(tokenizer, messages):
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """The ids that a model continues with its answer: the conversation so far, and the assistant's mark."""
     return [*encode_messages(tokenizer, messages).ids, mark(tokenizer, "<|assistant|>")]
 
 
-def chat_prompt(tokenizer, messages):
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], tuple[str, ...], set[int]]:
     """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop."""
     messages = [{"role": VOICES.get(m["role"], m["role"]), "content": m["content"]} for m in messages]
     if all(mark in tokenizer.special_tokens for mark in MARKS):
@@ -64,20 +69,20 @@ def chat_prompt(tokenizer, messages):
     return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), set()
 
 
-def mark(tokenizer, text):
+def mark(tokenizer: Tokenizer, text: str) -> int:
     """The id of a mark. Raises ValueError if the tokenizer has none: it was never made for conversations."""
     if text not in tokenizer.special_tokens:
         raise ValueError(f"the tokenizer has no special token {text}: fine-tune the model with `minillm sft` first")
     return tokenizer.special_tokens[text]
 
 
-def save_template(directory):
+def save_template(directory: str | Path) -> None:
     """tokenizer_config.json, from which transformers' apply_chat_template makes the same ids."""
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
     write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
 
 
-def save_tokenizer(tokenizer, directory):
+def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
     """Write the tokenizer and, if it knows conversations, their template. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory)

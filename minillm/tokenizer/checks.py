@@ -1,4 +1,4 @@
-"""What makes a vocabulary sound, and what its arguments must be: each function returns what it found, or raises ValueError.
+"""Validation of vocabularies, merges, special tokens and texts; each function returns what it found or raises.
 
 A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
 ids for some texts, silently.
@@ -11,10 +11,10 @@ from .formats import chars_to_bytes
 from .pretokenize import special_matcher
 
 
-def ordinary_ids(tokens: list[bytes], special_tokens: dict[str, int]) -> dict[bytes, int]:
+def ordinary_ids(tokens: list[bytes | None], special_tokens: dict[str, int]) -> dict[bytes, int]:
     """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes or a byte lacks."""
     special_ids = set(special_tokens.values())
-    ids = {}
+    ids: dict[bytes, int] = {}
     for i, token in enumerate(tokens):
         if token is not None and i not in special_ids and ids.setdefault(token, i) != i:
             raise ValueError(f"tokens {ids[token]} and {i} are both {token!r}")
@@ -32,7 +32,10 @@ def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tup
 
     (Every merge that makes a token must stand before the first that uses it: replaying in order depends on it.)
     """
-    ranks, made, known, used = {}, [], {bytes([byte]) for byte in range(256)}, set()
+    ranks: dict[tuple[int, int], int] = {}
+    made: list[int] = []
+    known = {bytes([byte]) for byte in range(256)}
+    used: set[bytes] = set()
     for rank, (first, second) in enumerate(merges):
         token = first + second
         if token not in ids or first not in known or second not in known or token in used:
@@ -73,5 +76,5 @@ def check_text(text: str, disallowed: frozenset[str]) -> None:
     if not isinstance(text, str):
         raise ValueError(f"text must be str: got {type(text).__name__}")
     if disallowed and (found := special_matcher(disallowed).search(text)):
-        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, or "
-                         "pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
+        raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
+                         "or pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")

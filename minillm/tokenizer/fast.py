@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from .formats import BYTE_ORDER
 from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
-from .train import TIES, count_words, documents
+from .train import TIES, Corpus, count_words, documents
 
 BACKENDS = ("auto", "python", "cpp")
 BUILD = "pip install -e . (with a C++ compiler)"
@@ -22,8 +24,8 @@ COUNTED = 4 << 20           # characters handed to the counting threads at a tim
 MOST_THREADS = 64
 
 
-def load(backend: str = "auto"):
-    """The extension module, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had.
+def load_extension(backend: str = "auto", name: str = "text") -> ModuleType | None:
+    """The extension minillm._cpp.NAME, or None for Python. Raises ValueError; ImportError if "cpp" is not to be had.
 
     An extension that is there but broken raises its own ImportError: it is never passed over in silence.
     """
@@ -31,11 +33,11 @@ def load(backend: str = "auto"):
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
     if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
         return None
-    if find_spec("minillm._cpp.text") is None:
+    if find_spec(f"minillm._cpp.{name}") is None:
         if backend == "cpp":
-            raise ImportError(f"the C++ tokenizer is not built; to build it: {BUILD}")
+            raise ImportError(f"minillm._cpp.{name} is not built; to build it: {BUILD}")
         return None
-    return import_module("minillm._cpp.text")
+    return import_module(f"minillm._cpp.{name}")
 
 
 def count_threads(threads: int | None) -> int:
@@ -51,7 +53,7 @@ def count_threads(threads: int | None) -> int:
 def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
             special_tokens: dict[str, int], pattern: str, backend: str = "auto") -> "FastEncoder | None":
     """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
-    core = load(backend)
+    core = load_extension(backend)
     if core is None:
         return None
     if vocab_size > core.MAX_TOKENS or len(merges) > core.MAX_TOKENS:
@@ -64,7 +66,8 @@ def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, i
 class FastEncoder:
     """Ids of texts as arrays, uint16 if every id fits, else uint32."""
 
-    def __init__(self, core, tokens, vocab_size, merges, special_tokens, pattern):
+    def __init__(self, core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
+                 special_tokens: dict[str, int], pattern: str):
         self.find_words = None if pattern in core.PATTERNS else compile_pattern(pattern).findall
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.special_tokens = special_tokens
@@ -95,17 +98,19 @@ class FastEncoder:
 
     def encode_by_regex(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
+        assert self.find_words
         parts = [np.empty(0, self.dtype)]
         for segment, is_special in split_special(text, allowed):
             parts.append(np.array([self.special_tokens[segment]], self.dtype) if is_special else
                          self.core.encode_words(self.find_words(segment)))
         return np.concatenate(parts)
 
-    def decode(self, ids) -> bytes:
+    def decode(self, ids: np.ndarray) -> bytes:
         return self.core.decode(ids)
 
 
-def build(core, tokens, vocab_size, merges, special_tokens, pattern):
+def build(core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
+          special_tokens: dict[str, int], pattern: str) -> Any:
     """The core's Encoder."""
     special_ids = set(special_tokens.values())
     byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
@@ -118,8 +123,9 @@ def build(core, tokens, vocab_size, merges, special_tokens, pattern):
 
 # ---- training
 
-def learn(core, files_or_texts, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None = None,
-          ties: str = "ids", threads: int | None = None) -> list[tuple[int, int]] | None:
+def learn(core: ModuleType, files_or_texts: Corpus, pattern: str, specials: frozenset[str], n_merges: int,
+          progress: Callable | None = None, ties: str = "ids",
+          threads: int | None = None) -> list[tuple[int, int]] | None:
     """The merges that train.learn_merges finds, as pairs of ids; None if the corpus holds no word. Memory grows with
     the distinct words only. Raises ValueError and FileNotFoundError as it does."""
     if ties not in TIES:
@@ -136,7 +142,7 @@ def learn(core, files_or_texts, pattern: str, specials: frozenset[str], n_merges
     return list(map(tuple, merges.tolist()))
 
 
-def count(core, files_or_texts, pattern: str, specials: frozenset[str], threads: int):
+def count(core: ModuleType, files_or_texts: Corpus, pattern: str, specials: frozenset[str], threads: int) -> Any:
     """The core's WordCounter, with every word of the corpus in it."""
     if pattern not in core.PATTERNS:
         counter = core.WordCounter(core.PATTERNS[0], [])

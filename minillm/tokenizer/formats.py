@@ -1,9 +1,8 @@
-"""The files that tokenizers are kept in: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, and tiktoken's
-rank file.
+"""Tokenizer file formats: Hugging Face's tokenizer.json, GPT-2's vocab.json with merges.txt, tiktoken's rank file.
 
 tiktoken's lines are a token's bytes in base64 and its id. The others are text, so they write each byte as one printable
 character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100, U+0101,
-... in order. A space is thus 'Ġ'. The order of these characters is also the order of the first 256 ids, here as in GPT-2.
+... in order. A space is thus 'Ġ'. The order of these characters is also that of the first 256 ids, here as in GPT-2.
 
 Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
 anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
@@ -11,14 +10,18 @@ anything else with one ValueError that names the file: a tokenizer that is nearl
 import base64
 import binascii
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from ..storage.atomic import atomic_write, write_json
+from ..storage.atomic import AnyPath, atomic_write, write_json
 from .merge import merge_long, merge_short
 from .pretokenize import PATTERNS
 
+Tokens = list[bytes | None]             # a token's bytes by id, None for an id that stands for nothing
+Merges = list[tuple[bytes, bytes]]      # in order of rank
 MOST_BYTES = 1 << 28        # of a file: several times the largest vocabulary there is
 MOST_IDS_LEFT_OUT = 4096    # ids that may stand for nothing, as some of tiktoken's do
 
@@ -26,14 +29,14 @@ PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]
 BYTE_TO_CHAR = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(HIDDEN)}
 CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
-BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.get)       # '!' is id 0, '"' is id 1, ..., the space is 220
+BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 0, '"' is id 1, ..., the space is 220
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 
 
 def bytes_to_chars(token: bytes) -> str:
     """b' the' -> 'Ġthe'."""
-    return "".join(map(BYTE_TO_CHAR.get, token))
+    return "".join(map(BYTE_TO_CHAR.__getitem__, token))
 
 
 def chars_to_bytes(text: str) -> bytes | None:
@@ -46,7 +49,8 @@ def chars_to_bytes(text: str) -> bytes | None:
 
 # ---- writing
 
-def write_tokenizer_json(directory, tokens, merges, special_tokens, pattern) -> None:
+def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int],
+                         pattern: str) -> None:
     """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
     added = [{"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
               "normalized": False, "special": True} for text, id in special_tokens.items()]
@@ -60,7 +64,7 @@ def write_tokenizer_json(directory, tokens, merges, special_tokens, pattern) -> 
     write_json(Path(directory) / "tokenizer.json", document, ensure_ascii=False, indent=1)
 
 
-def write_vocab_merges(directory, tokens, merges, special_tokens) -> None:
+def write_vocab_merges(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
     """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,7 @@ def write_vocab_merges(directory, tokens, merges, special_tokens) -> None:
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
 
-def write_tiktoken(path, tokens, merges, special_tokens) -> None:
+def write_tiktoken(path: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int]) -> None:
     """Write tiktoken's rank file. Raises ValueError if the ids do not tell the order of the merges."""
     special_ids = set(special_tokens.values())
     ids = {token: id for id, token in enumerate(tokens) if id not in special_ids}
@@ -81,13 +85,13 @@ def write_tiktoken(path, tokens, merges, special_tokens) -> None:
         file.writelines(lines)
 
 
-def vocabulary(tokens, special_tokens) -> dict[str, int]:
+def vocabulary(tokens: Tokens, special_tokens: dict[str, int]) -> dict[str, int]:
     """Written form -> id; special tokens are written as they are."""
     special_text = {id: text for text, id in special_tokens.items()}
     return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens) if token is not None}
 
 
-def merge_lines(merges) -> list[str]:
+def merge_lines(merges: Merges) -> list[str]:
     """'Ġt he': a space parts the two, since none can be inside."""
     return [f"{bytes_to_chars(first)} {bytes_to_chars(second)}" for first, second in merges]
 
@@ -103,7 +107,7 @@ def pre_tokenizer(pattern: str) -> dict:
 # ---- reading
 
 @contextmanager
-def errors_name(path):
+def errors_name(path: AnyPath) -> Iterator[None]:
     """Any ValueError inside gets the file's name in front."""
     try:
         yield
@@ -111,7 +115,7 @@ def errors_name(path):
         raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
 
 
-def read_tokenizer_json(path):
+def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], str]:
     """(tokens, merges, special_tokens, pattern) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
     document = expect(read_json(path), dict, "the file")
     model = expect(document.get("model"), dict, "model")
@@ -126,7 +130,7 @@ def read_tokenizer_json(path):
     return tokens_by_id(ids, special_tokens), merges, special_tokens, pattern
 
 
-def read_vocab(path, specials: list[str]):
+def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, int]]:
     """(tokens, special_tokens) of a vocab.json; `specials` that it lacks are put at the end."""
     ids = expect(read_json(path), dict, "the file")
     for text in specials:
@@ -135,7 +139,7 @@ def read_vocab(path, specials: list[str]):
     return tokens_by_id(ids, special_tokens), special_tokens
 
 
-def read_merges(path) -> list[tuple[bytes, bytes]]:
+def read_merges(path: AnyPath) -> Merges:
     """The pairs in a merges.txt, whose first line may give a version."""
     lines = read_text(path).replace("\r\n", "\n").split("\n")
     if lines[0].startswith("#version"):
@@ -143,10 +147,10 @@ def read_merges(path) -> list[tuple[bytes, bytes]]:
     return [parse_merge(line) for line in lines if line]
 
 
-def read_tiktoken(path) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
+def read_tiktoken(path: AnyPath) -> tuple[dict[int, bytes], Merges]:
     """(id -> bytes, merges) of a rank file. It names no merges: a token's two parts are what the tokens before it make
     of its bytes. (Neighbours that ever meet as x and y have become so inside x + y alone, so no other parts occur.)"""
-    tokens = {}
+    tokens: dict[int, bytes] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line:
             id, token = parse_rank(line, number)
@@ -172,7 +176,8 @@ def parse_rank(line: str, number: int) -> tuple[int, bytes]:
 
 def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """Replay each token's bytes with the merges found so far; two tokens must be left. Raises ValueError otherwise."""
-    ranks, made = {}, []
+    ranks: dict[tuple, int] = {}
+    made: list[int] = []
     for byte in range(256):
         if bytes([byte]) not in ids:
             raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
@@ -201,7 +206,7 @@ def with_specials(tokens: dict[int, bytes], special_tokens: dict[str, int]) -> l
     return [tokens.get(id) for id in range(size)]
 
 
-def read_text(path) -> str:
+def read_text(path: AnyPath) -> str:
     """A whole file, which must be UTF-8 and no larger than any tokenizer is."""
     path = Path(path)
     if path.is_dir():
@@ -211,7 +216,7 @@ def read_text(path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path: AnyPath) -> Any:
     """Parsed JSON, in which a key that comes twice is an error too."""
     try:
         return json.loads(read_text(path), object_pairs_hook=distinct_keys)
@@ -219,20 +224,21 @@ def read_json(path):
         raise ValueError("nested too deeply") from None
 
 
-def distinct_keys(pairs):
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         raise ValueError("a JSON object has the same key twice")
     return table
 
 
-def expect(value, kind, name):
+def expect(value: Any, kind: type, name: str) -> Any:
+    """The value, if it is of this kind of JSON. Raises ValueError naming it."""
     if not isinstance(value, kind) or isinstance(value, bool) and kind is int:
         raise ValueError(f"{name} must be a JSON {kind.__name__}: got {type(value).__name__}")
     return value
 
 
-def check_plain(document, model):
+def check_plain(document: dict, model: dict) -> None:
     """Refuse the features that would change ids and that this package does not have."""
     if document.get("normalizer"):
         raise ValueError("normalizer must be null: normalized text cannot be decoded to itself")
@@ -243,7 +249,7 @@ def check_plain(document, model):
             raise ValueError(f"model.{name} is not supported: got {model[name]!r}")
 
 
-def pattern_of(description) -> str:
+def pattern_of(description: Any) -> str:
     """The name of the pattern that a pre_tokenizer describes (trim_offsets concerns offsets only)."""
     steps = description.get("pretokenizers") if isinstance(description, dict) else None
     for name in PATTERNS:
@@ -253,15 +259,15 @@ def pattern_of(description) -> str:
     raise ValueError(f"pre_tokenizer is none of the known ones ({', '.join(PATTERNS)}, byte-level, no prefix space)")
 
 
-def same_steps(theirs, ours) -> bool:
-    def core(step):
+def same_steps(theirs: Any, ours: list) -> bool:
+    def core(step: Any) -> Any:
         return {"use_regex": True} | step | {"trim_offsets": True} if isinstance(step, dict) else step
     return isinstance(theirs, list) and [core(step) for step in theirs] == [core(step) for step in ours]
 
 
-def read_added(added) -> dict[str, int]:
+def read_added(added: Any) -> dict[str, int]:
     """The added tokens as text -> id; they are matched as they stand, so options that say otherwise are refused."""
-    special_tokens = {}
+    special_tokens: dict[str, int] = {}
     for token in expect(added, list, "added_tokens"):
         expect(token, dict, "each of added_tokens")
         text, id = expect(token.get("content"), str, "added token's content"), token.get("id")
@@ -271,21 +277,21 @@ def read_added(added) -> dict[str, int]:
     return special_tokens
 
 
-def parse_merge(merge) -> tuple[bytes, bytes]:
+def parse_merge(merge: Any) -> tuple[bytes, bytes]:
     """'Ġt he' or ['Ġt', 'he'] -> (b' t', b'he')."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
         raise ValueError(f"a merge must be two tokens: got {merge!r:.80}")
-    pair = tuple(map(chars_to_bytes, parts))
-    if None in pair:
+    first, second = map(chars_to_bytes, parts)
+    if first is None or second is None:
         raise ValueError(f"merge {merge!r:.80} has a character that stands for no byte")
-    return pair
+    return first, second
 
 
-def tokens_by_id(ids: dict[str, int], special_tokens) -> list[bytes | None]:
+def tokens_by_id(ids: dict[str, int], special_tokens: dict[str, int]) -> Tokens:
     """tokens[id] = bytes, None for ids that are left out. Raises ValueError unless each id comes once and few lack."""
     size = 1 + max((id for id in ids.values() if isinstance(id, int)), default=-1)
-    tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
+    tokens: Tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)
     for text, id in ids.items():
         if not 0 <= expect(id, int, f"id of token {text!r:.80}") < len(tokens) or tokens[id] is not None:
             raise ValueError(f"ids must be 0 to {len(ids) - 1}, each once: token {text!r:.80} has {id!r:.80}")

@@ -1,4 +1,4 @@
-"""Merging one word: its bytes become tokens by replaying the merges in the order they were learned.
+"""BPE of one word: its bytes become tokens by replaying the merges in the order they were learned.
 
 `ranks[(left id, right id)]` is a merge's place in that order and `made[rank]` the id it makes. Among the pairs of
 neighbours that have a rank, the lowest is merged next, the leftmost first, until none is left.

@@ -1,4 +1,4 @@
-r"""Cutting text into words before any merging: patterns, special tokens, and safe cuts in a stream.
+r"""Pre-tokenization: cutting text into words before any merging; patterns, special tokens, and safe cuts in a stream.
 
 BPE never merges across the words ("pre-tokens") found here, so ` the` and `the.` can share tokens, and each distinct
 word needs to be merged only once. A pattern is a regular expression whose matches, left to right, tile the text:
@@ -27,12 +27,12 @@ PATTERNS = {
               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
 }
 
-# Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above a blank
-# that is no newline never continues a word: so what is not white space ends its word before one, and the right half
-# begins a word. In gpt2 and cl100k a letter or digit also ends its word unless another letter or digit follows (in
-# o200k a mark or a contraction may). Elsewhere a cut may change the words: two newlines before a dash are two words, but
-# one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so nothing
-# is decided before one. A pattern that is not listed is never cut.
+# Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above a
+# blank that is no newline never continues a word: so what is not white space ends its word before one, and the right
+# half begins a word. In gpt2 and cl100k a letter or digit also ends its word unless another letter or digit follows (in
+# o200k a mark or a contraction may). Elsewhere a cut may change the words: two newlines before a dash are two words,
+# but one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so
+# nothing is decided before one. A pattern that is not listed is never cut.
 AFTER_LETTER = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
 BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
 SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK}
@@ -98,7 +98,8 @@ def safe_pieces(chunks: Iterable[str], specials: frozenset[str] = frozenset(), p
     A piece ends at a safe cut or after a special token. Memory stays near PIECE characters unless the text has no
     safe place for longer (no letter, digit or space in it, or one endless word); then that stretch is held whole.
     """
-    held, length, enough = [], 0, PIECE
+    held: list[str] = []
+    length, enough = 0, PIECE
     for part in slices(chunks):
         held.append(part)
         length += len(part)

@@ -1,4 +1,4 @@
-"""How a text splits into tokens, for people to look at: in colours on a terminal, with bars elsewhere."""
+"""Show how a text splits into tokens: in colours on a terminal, with bars elsewhere."""
 from collections.abc import Collection
 
 from .bpe import Tokenizer
@@ -22,11 +22,13 @@ def inspect(tok: Tokenizer, text: str, allowed_special: Collection[str] | str = 
 
 
 def visible(token: bytes) -> str:
+    """A token as printable text: escapes for what is no whole character or does not print."""
     try:
         text = token.decode("utf-8")
     except UnicodeDecodeError:
         return "".join(f"\\x{byte:02x}" for byte in token)
-    return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+    return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+                   for char in text)
 
 
 def paint(text: str, number: int | None) -> str:

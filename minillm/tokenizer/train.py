@@ -1,4 +1,4 @@
-"""Learning the merges (Sennrich, Haddow, Birch 2016, on bytes).
+"""Training byte-pair encoding: learning the merges (Sennrich, Haddow, Birch 2016, on bytes).
 
 Start from 256 one-byte tokens. Again and again take the pair of neighbouring tokens that occurs most often, make it
 one new token, and replace it everywhere. Three ideas make this quick:
@@ -12,8 +12,8 @@ one new token, and replace it everywhere. Three ideas make this quick:
 Ties, of pairs with equal counts:
     ids     the one with the smaller ids (first part, then second part), as in Hugging Face's BpeTrainer and gigatoken;
             ids are given in the order of GPT-2's byte table, then of creation
-    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters, while
-            in GPT-2's table it is 220. About one merge in a thousand trades places for it
+    values  the same, but with a single byte's value for its id, as in rustbpe: the space, 32, comes before letters,
+            while in GPT-2's table it is 220. About one merge in a thousand trades places for it
     bytes   the one whose bytes are greater (first part, then second part), the rule of most textbooks
 Pairs seen once are merged too if the vocabulary has room.
 
@@ -29,14 +29,15 @@ from .formats import BYTE_ORDER
 from .merge import Pair, merge_pair
 from .pretokenize import PIECE, compile_pattern, safe_pieces, split_special
 
+Corpus = str | Path | Iterable[str | Path]      # a text, a UTF-8 file, or a series of either
 TIES = ("ids", "values", "bytes")
 BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 
 
-def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Counter[str]:
+def count_words(files_or_texts: Corpus, pattern: str, specials: frozenset[str]) -> Counter[str]:
     """Count the distinct words of the corpus; memory grows with those only. Special tokens' texts are left out."""
     find_words = compile_pattern(pattern).findall
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for chunks in documents(files_or_texts):
         for piece in safe_pieces(chunks, specials, pattern):
             for segment, is_special in split_special(piece, specials):
@@ -45,7 +46,7 @@ def count_words(files_or_texts, pattern: str, specials: frozenset[str]) -> Count
     return counts
 
 
-def documents(files_or_texts) -> Iterator[Iterable[str]]:
+def documents(files_or_texts: Corpus) -> Iterator[Iterable[str]]:
     """Each document as an iterable of chunks: a str is a text, a Path a UTF-8 file, anything else a series of them."""
     if isinstance(files_or_texts, (str, Path)):
         files_or_texts = [files_or_texts]
@@ -77,14 +78,14 @@ def learn_merges(counts: dict[str, int], n_merges: int, progress: Callable | Non
     words = [[BYTE_ID[byte] for byte in word.encode("utf-8")] for word in counts]
     word_counts = list(counts.values())
     pair_counts, words_with = index_pairs(words, word_counts)
-    heap = [(-count, key_of(pair), pair) for pair, count in pair_counts.items()]
+    heap: list = [(-count, key_of(pair), pair) for pair, count in pair_counts.items()]
     heapify(heap)
-    merges = []
+    merges: list[Pair] = []
     while len(merges) < n_merges and (pair := pop_most_frequent(heap, pair_counts)):
         new = 256 + len(merges)
         merges.append(pair)
         key_of.learn(pair)
-        created = set()
+        created: set[Pair] = set()
         for i in words_with.pop(pair):
             created |= rewrite(words, i, pair, new, word_counts[i], pair_counts, words_with)
         for fresh in created:
@@ -102,7 +103,8 @@ class TieOrder:
     def __init__(self, ties: str):
         if ties not in TIES:
             raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
-        self.ties, self.keys = ties, list(range(256))                   # by id
+        self.ties = ties
+        self.keys: list = list(range(256))                              # by id
         if ties == "values":
             self.keys = list(BYTE_ORDER)
         if ties == "bytes":
@@ -113,13 +115,14 @@ class TieOrder:
         first, second = (self.keys[id] for id in pair)
         self.keys.append(first[:-1] + second if self.ties == "bytes" else len(self.keys))
 
-    def __call__(self, pair: Pair):
+    def __call__(self, pair: Pair) -> tuple:
         return self.keys[pair[0]], self.keys[pair[1]]                   # ... and by their end, 1, the longer ones
 
 
 def index_pairs(words: list[list[int]], word_counts: list[int]) -> tuple[dict[Pair, int], dict[Pair, set[int]]]:
     """How often each pair occurs, and the indices of the words it occurs in."""
-    pair_counts, words_with = defaultdict(int), defaultdict(set)
+    pair_counts: dict[Pair, int] = defaultdict(int)
+    words_with: dict[Pair, set[int]] = defaultdict(set)
     for i, word in enumerate(words):
         for pair in pairwise(word):
             pair_counts[pair] += word_counts[i]
@@ -141,7 +144,8 @@ def pop_most_frequent(heap: list, pair_counts: dict[Pair, int]) -> Pair | None:
     return None
 
 
-def rewrite(words, i, pair, new, count, pair_counts, words_with) -> set[Pair]:
+def rewrite(words: list[list[int]], i: int, pair: Pair, new: int, count: int, pair_counts: dict[Pair, int],
+            words_with: dict[Pair, set[int]]) -> set[Pair]:
     """Merge `pair` in word i and bring the counts and the index up to date; returns the pairs that hold `new`."""
     old = words[i]
     words[i] = word = merge_pair(old, pair, new)

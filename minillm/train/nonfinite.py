@@ -1,63 +1,75 @@
 """Where did the NaN come from? Run one batch again with every op watched, and name the first that gave one.
 
 The ops a model runs on are a plain namespace, so watching them needs no hooks: wrap each function, check what it
-returns, and raise at the first number that is not finite. The parameters an op was given say which layer it is.
+returns, and raise at the first number that is not finite. The parameters an op is given know their names, which say
+what layer it is; the backward learns it from the cache.
 """
+from collections import namedtuple
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..kernels.select import OPS, Ops, functions
+from ..models.packing import Batch
 
 
 class NonFiniteError(FloatingPointError):
     """A NaN or infinity appeared; the message says in which op, which of its results, and where in the model."""
 
 
-def find_nonfinite(model, batches, key):
-    """Rerun forward and backward on [(tokens, targets), ...], or with lengths (see GPT.losses), and raise NonFiniteError
-    at the first bad number."""
+Located = namedtuple("Located", "where cache")        # the cache of an op, and the layer that the op worked for
+
+
+class Named(np.ndarray):
+    """A view of a parameter that knows its name."""
+
+    name: str
+
+    def __new__(cls, name, array):
+        view = array.view(cls)
+        view.name = name
+        return view
+
+
+def find_nonfinite(model, batches: Iterable[Batch], key: tuple[int, int] | None) -> None:
+    """Rerun forward and backward on a list of Batch, and raise NonFiniteError at the first bad number."""
     for name, view in model.params.items():
         if not np.isfinite(view).all():
             raise NonFiniteError(f"{count_bad(view)} in parameter {name} itself, before any op")
-    watched = type(model)(model.config, ops=watch(model.ops, model.params), params=model.params)
-    for micro, (tokens, targets, *lengths) in enumerate(batches):
-        watched.loss_and_grads(tokens, targets, -1, (*key, micro) if key else None, None, None, *lengths)
+    base = getattr(model, "base", model)                        # adapters run on the layers of their base
+    watched = model.on(watch(model.ops), {name: Named(name, view) for name, view in base.params.items()})
+    for micro, batch in enumerate(batches):
+        watched.loss_and_grads(batch.tokens, batch.targets, key=(*key, micro) if key else None,
+                               grads=model.params.zeros_like(), lengths=batch.lengths)
 
 
-def watch(ops, params):
+def watch(ops: Ops) -> Ops:
     """The same namespace, in which every pair checks its results and knows the layer it works for."""
-    names = {id(view): name for kept in (params, params.bits) if kept for name, view in kept.items()}
-    place = {"layer": "the embedding"}             # what the last op that had parameters belonged to
-    labels = {}                                    # id of a cache -> where it was made; the backward looks it up
+    last = ["the embedding"]                                    # the layer of the last op that had parameters
     wrapped = {}
-    for spec in OPS.values():
-        if spec.kind != "pair":
-            continue
-        forward, backward = functions(spec)
-        wrapped[forward] = watched_forward(getattr(ops, forward), forward, names, place, labels)
-        wrapped[backward] = watched_backward(getattr(ops, backward), backward, labels)
-    return Ops(**{**ops._asdict(), **wrapped})
+    for forward, backward in (functions(spec) for spec in OPS.values() if spec.kind == "pair"):
+        wrapped[forward] = watched_forward(getattr(ops, forward), forward, last)
+        wrapped[backward] = watched_backward(getattr(ops, backward), backward)
+    return ops._replace(**wrapped)
 
 
-def watched_forward(function, name, names, place, labels):
+def watched_forward(function, op, last):
     def forward(*args):
-        known = [names[id(arg)] for arg in args if id(arg) in names]
-        if known:
-            place["layer"] = known[0].removesuffix(".weight")
-        out, cache = function(*args)
-        where = place["layer"] if known else f"after {place['layer']}"
-        labels[id(cache)] = where
-        check_finite(name, "its output", out, where)
-        return out, cache
+        layers = [arg.name.removesuffix(".weight") for arg in args if isinstance(arg, Named)]
+        last[:] = layers[:1] or last
+        where = last[0] if layers else f"after {last[0]}"
+        out, cache = function(*(np.asarray(arg) if isinstance(arg, Named) else arg for arg in args))
+        check_finite(op, "its output", out, where)
+        return out, Located(where, cache)
     return forward
 
 
-def watched_backward(function, name, labels):
-    def backward(dout, cache, **into):
-        where = labels.get(id(cache), "an unknown layer")
-        check_finite(name, "the gradient it was given", dout, where)
-        grads = function(dout, cache, **into)
+def watched_backward(function, op):
+    def backward(dout, located, **into):
+        check_finite(op, "the gradient it was given", dout, located.where)
+        grads = function(dout, located.cache, **into)
         for i, grad in enumerate(grads if isinstance(grads, tuple) else (grads,)):
-            check_finite(name, f"gradient {i} of its results", grad, where)
+            check_finite(op, f"gradient {i} of its results", grad, located.where)
         return grads
     return backward
 
@@ -72,6 +84,6 @@ def check_finite(op, what, array, where):
         raise NonFiniteError(f"{op}: {count_bad(array)} in {what}, first at {index}, in {where}")
 
 
-def count_bad(array):
+def count_bad(array: np.ndarray) -> str:
     nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
     return f"{nan} NaN and {inf} infinite of {array.size} numbers"

@@ -1,40 +1,46 @@
-"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the warm-up + cosine schedule."""
+"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the bf16 copy of the master weights."""
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from ..ops.adamw import adamw_update
+from ..kernels.select import Ops, multiplies_by_tiles
+from ..models.params import Gradients, Params
 from ..ops.bfloat16 import bfloat16_bits
-from ..ops.sum_squares import sum_squares
+from ..ops.optimizer.adamw import adamw_update
+from ..ops.optimizer.sum_squares import sum_squares
 
 
 class AdamW:
     """AdamW (Loshchilov & Hutter 2019) on Params: weight decay on matrices only, by one slice of the flat buffer."""
 
-    def __init__(self, params, lr=6e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, ops=None):
-        """params: Params, updated in place. `ops` (from registry.select) may bring a compiled update."""
+    def __init__(self, params: Params, lr: float = 6e-4, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
+                 weight_decay: float = 0.1, ops: Ops | None = None):
+        """params: Params, updated in place. `ops` (from kernels/select.py) may bring a compiled update."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
-        self.grads = params.zeros_like()        # one buffer for all steps: a fresh one would be faulted in page by page
+        self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
         self.update = ops.adamw_update if ops else adamw_update
 
-    def zero_grads(self):
+    def zero_grads(self) -> Params:
         """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
         self.grads.clear()
         return self.grads
 
-    def step(self, grads, lr=None, scale=1.0):
+    def step(self, grads: Params, lr: float | None = None, scale: float = 1.0) -> None:
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
         self.steps += 1
         bits = None if self.params.bits is None else self.params.bits.flat
         self.update(self.flat, grads.flat, self.m.flat, self.v.flat, self.steps, self.lr if lr is None else lr,
                     *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale, bits)
 
-    def keep_bits(self):
-        """Keep `params.bits`, the parameters rounded to bfloat16, from now on: `step` writes them in the same pass.
+    def keep_bits(self) -> None:
+        """Keep `params.bits`, a bf16 copy of the master weights, from now on: `step` writes both in the same pass.
 
-        For ops that multiply in bfloat16 ("cpu/bf16"): GPT's products then read 2 bytes a weight, not 4 that each call
+        For ops that multiply in bfloat16 ("cpu/bf16"): GEMMs then read 2 bytes a weight, not 4 that each call
         would round again, forward and backward and once for every micro-batch, to the same results. It costs 2 bytes of
         memory a parameter, and 2 to write in each step. A stale copy would train on old weights in silence. So
         meanwhile `step` alone may write: the parameters are read-only, and NumPy raises ValueError for any other write
@@ -48,26 +54,45 @@ class AdamW:
             self.params.bits[name][...] = bfloat16_bits(view)
         self.params.freeze()
 
-    def drop_bits(self):
+    def drop_bits(self) -> None:
         """End what `keep_bits` began: no copy, and parameters that anybody may write."""
         self.params.bits = None
         self.params.freeze(False)
 
 
-def global_norm(grads, ops=None):
+def copy_pays() -> bool:
+    """Where AMX multiplies, reading the weights is a large part of a GEMM. Without it the copy was measured to save
+    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter."""
+    return multiplies_by_tiles()
+
+
+@contextmanager
+def bf16_weight_copy(model: Any, optimizer: AdamW) -> Iterator[None]:
+    """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays."""
+    if not (model.takes_weight_copy and copy_pays()):
+        yield
+        return
+    optimizer.keep_bits()
+    try:
+        yield
+    finally:
+        optimizer.drop_bits()
+
+
+def global_norm(grads: Params, ops: Ops | None = None) -> float:
     """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run."""
     return math.sqrt((ops.sum_squares if ops else sum_squares)(grads.flat))
 
 
-def clip_scale(norm, max_norm):
+def clip_scale(norm: float, max_norm: float) -> float:
     """The factor that brings a gradient of this norm down to max_norm; 1 where it is short enough or max_norm is 0."""
     return max_norm / norm if max_norm and norm > max_norm else 1.0
 
 
-def clip_grad_norm(grads, max_norm):
+def clip_grad_norm(grads: Params, max_norm: float) -> float:
     """Scale grads in place so that their global norm is at most max_norm; returns the norm before.
 
-    Raises ValueError for a norm that is not finite or a negative max_norm. Source: Pascanu et al. 2013, arXiv 1211.5063.
+    Raises ValueError for a norm not finite or a max_norm below 0. Source: Pascanu et al. 2013, arXiv 1211.5063.
     """
     if not max_norm >= 0:
         raise ValueError(f"max_norm must be at least 0: got {max_norm}")
@@ -76,11 +101,3 @@ def clip_grad_norm(grads, max_norm):
         raise ValueError(f"grads must be finite: their global norm is {norm}")
     grads.flat *= clip_scale(norm, max_norm)
     return norm
-
-
-def cosine_schedule(step, warmup, steps, lr, min_lr):
-    """Learning rate of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))

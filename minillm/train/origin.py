@@ -1,18 +1,20 @@
-"""Where a run comes from: the record that a model card reads, written before the first step."""
+"""The provenance of a run: base model and data, written before the first step, read by the model card."""
 from pathlib import Path
 
 from ..storage.atomic import write_json
+from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import save_tokenizer
-from .loop import checkpoint_exists
+from .checkpoint import checkpoint_exists
 
 ORIGIN = "origin.json"
 
 
-def begin(out, tokenizer, how, base, data, learned, held_out, resume="never", role="starting from"):
-    """What a run directory holds before the first step: the tokenizer, and where the model comes from, for its card.
-    role: what the base is to the model.
+def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | None, data: str | Path, learned: int,
+          held_out: int, resume: str = "never", role: str = "starting from") -> None:
+    """Write what a run directory holds before the first step: the tokenizer, and the model's provenance.
 
-    A run that is resumed has both; were they written, a run that is another's would lose its own before `train` refuses.
+    how: "fine-tuned" and so on; base: the model it starts from, role: what that is to it; learned, held_out: records.
+    A run that is resumed has both; were they written, another's run would lose its own before `train` refuses.
     """
     if resume == "auto" and checkpoint_exists(Path(out)):
         return

@@ -1,11 +1,11 @@
 """The loss curve of a run as a picture: loss.png, next to log.csv. Needs matplotlib (`pip install 'minillm[plot]'`)."""
 from pathlib import Path
 
-from ..storage.atomic import atomic_write
-from .loop import read_log
+from ..storage.atomic import AnyPath, atomic_write
+from .log import read_log
 
 
-def plot_losses(run, floor=None):
+def plot_losses(run: AnyPath, floor: float | None = None) -> Path | None:
     """Write run/loss.png from run/log.csv; returns its path, or None where matplotlib is not installed.
 
     floor: a known lower bound in nats per token, drawn as a line.

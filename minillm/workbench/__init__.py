@@ -1,1 +1,1 @@
-"""Tools to check one's own work: gradients of every implementation of every op."""
+"""Tools to check one's own work: gradient checks of every implementation of every op."""

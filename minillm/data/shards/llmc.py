@@ -25,7 +25,7 @@ def header(tokens, dtype):
 
 
 def write(path, tokens):
-    """tokens (n,) unsigned integers below 2^32: uint16 if all fit."""
+    """Write a file of tokens, (n,) unsigned integers below 2^32: as uint16 if all fit."""
     tokens = np.asarray(tokens)
     dtype = np.dtype("<u2" if not tokens.size or tokens.max() < 2 ** 16 else "<u4")
     with atomic_write(path, "wb") as file:
@@ -38,8 +38,8 @@ def read(path):
     size = Path(path).stat().st_size
     words = np.fromfile(path, "<i4", WORDS)
     if len(words) < WORDS or tuple(map(int, words[:2])) not in KINDS:
-        raise ValueError(f"{path}: not a token file of llm.c: its header does not begin with 20240520, 1 or 20240801, 7")
+        raise ValueError(f"{path}: not a token file of llm.c: its header has neither 20240520, 1 nor 20240801, 7")
     dtype = KINDS[tuple(map(int, words[:2]))]
     if size != BYTES + int(words[2]) * dtype.itemsize:
-        raise ValueError(f"{path}: the header says {words[2]} tokens of {dtype.itemsize} bytes, the file has {size} bytes")
+        raise ValueError(f"{path}: the header says {words[2]} tokens of {dtype.itemsize} bytes, the file has {size}")
     return np.memmap(path, dtype, "r", BYTES)

@@ -92,10 +92,6 @@ class Loader:
         keys = epoch_keys(self.seed, epoch)
         return keys[-1] % self.offsets + self.block_size * permute(index, self.blocks, keys)
 
-    def epoch(self, step: int) -> float:
-        """How many times the data have been seen before `step`."""
-        return step * self.micro_batches * self.batch_size / self.blocks
-
     def sequential(self, block_size: int | None = None, batch_size: int | None = None):
         """`sequential` over this loader's stream; sizes default to the loader's own."""
         return sequential(self.stream, block_size or self.block_size, batch_size or self.batch_size)

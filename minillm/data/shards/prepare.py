@@ -1,14 +1,17 @@
-"""From documents to batches in one call: tokenizer (given, or trained on a sample), shards, and what training asks of them.
+"""From documents to training batches in one call: tokenizer (given, or trained on a sample), shards, batches.
 
 The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
 """
 import hashlib
+from itertools import starmap
 from pathlib import Path
 
+from ...models.packing import Batch
 from ...storage.atomic import atomic_write
 from ...tokenizer import Tokenizer
+from .format import open_shards
 from .loader import Loader, sequential
-from .format import open_shards, write_shards
+from .write import write_shards
 
 SAMPLE_BYTES = 8_000_000      # text that a tokenizer is trained on when none is given
 
@@ -26,12 +29,12 @@ class TrainingData:
         self.fingerprint = hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
 
     def batch(self, step, micro=0):
-        """tokens, targets: both (batch_size, block_size) int64."""
-        return self.loader.batch(step, micro)
+        """A Batch of (batch_size, block_size) int64."""
+        return Batch(*self.loader.batch(step, micro))
 
     def validation(self):
-        """Iterator of (tokens, targets) over the whole validation split, once."""
-        return sequential(self.shards.val.arrays, self.block_size, self.batch_size)
+        """Iterator of Batch over the whole validation split, once."""
+        return starmap(Batch, sequential(self.shards.val.arrays, self.block_size, self.batch_size))
 
 
 def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", progress=None):
@@ -40,7 +43,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
     documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
     trains one on SAMPLE_BYTES of evenly spaced documents: of vocab_size, or of what little text yields.
     progress(label) -> progress(done, total).
-    source: a text that says what the documents and the tokenizer are; finished shards of the same source are used again.
+    source: says what the documents and the tokenizer are; finished shards of the same source are used again.
     """
     directory = Path(directory)
     note = directory / "data" / "source.txt"
@@ -59,7 +62,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
 
 
 def sample(documents, limit):
-    """Texts of about `limit` bytes in all: of a stream too long, every second document, then every fourth, and so on."""
+    """Texts of about `limit` bytes in all: of a longer stream every second document, then every fourth, and so on."""
     kept, size, stride = [], 0, 1
     for index, (_, text) in enumerate(documents):
         if index % stride:

@@ -1,4 +1,4 @@
-"""The bundled corpus: real English that is already on every machine with Python.
+"""The bundled corpus: English text that is on every machine with Python, its language reference and docstrings.
 
 The language reference ships inside the standard library as `pydoc_data.topics` (the text behind `help("while")`), and
 the library's own source carries some megabytes of careful prose in docstrings and comments. Nothing is imported to get
@@ -6,7 +6,7 @@ at the prose: each .py file is parsed with `ast`, so no module's side effects ru
 One module gives one document, its docstrings and its blocks of comment in source order.
 
 The result depends on the Python installation only (version and which modules the distribution packages), so two runs
-on one machine train on identical bytes. A docstring or comment that stands in several places is kept once.
+on one machine train on identical bytes. A docstring or comment that occurs in several places is kept once.
 """
 import ast
 import inspect
@@ -17,14 +17,16 @@ import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
-# Tests and other people's packages are not the library's prose; `encodings` is tables, lib2to3 a parser's fixtures.
+# Tests and third-party packages are not the library's prose; `encodings` is tables, lib2to3 a parser's fixtures.
 SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "lib-dynload",
                    "encodings", "pydoc_data", "__pycache__"}
 SMALLEST_PIECE = 30        # characters; shorter docstrings ("Abstract base.") teach nothing
 DOCSTRING_LETTERS = 0.6    # share of letters and spaces below which a docstring is a table or a dump, not text
 COMMENT_LETTERS = 0.75     # comments must be nearer to plain sentences: many are commented-out code
+EXAMPLE_BYTES = 2_000_000  # of each kind, of the texts to compare tokenizers on
 
 
 def pydoc_corpus(stdlib: str | os.PathLike | None = None) -> list[tuple[str, str]]:
@@ -35,19 +37,33 @@ def pydoc_corpus(stdlib: str | os.PathLike | None = None) -> list[tuple[str, str
     """
     root = Path(stdlib or sysconfig.get_paths()["stdlib"])
     pieces_seen: set[str] = set()
-    documents = [(f"topic {name}", clean(text)) for name, text in sorted(language_reference().items())]
+    documents = [(f"topic {name}", tidy(text)) for name, text in sorted(language_reference().items())]
     for path in _source_files(root):
         text = "\n\n".join(_first_seen(module_pieces(path), pieces_seen))
         if text:
             documents.append((f"module {_module_name(path.relative_to(root))}", text))
-    return sorted(_distinct(documents))
+    first_of_text = {text: name for name, text in reversed(documents)}
+    return sorted((name, text) for text, name in first_of_text.items())
 
 
 def describe_corpus(documents: list[tuple[str, str]]) -> str:
-    """One line for people: how many documents, how many megabytes (10^6 bytes of UTF-8), from where."""
+    """One line of text: how many documents, how many megabytes (10^6 bytes of UTF-8), from where."""
     size = sum(len(text.encode()) for _, text in documents)
     return (f"{len(documents)} documents, {size / 1e6:.1f} MB: Python {platform.python_version()}'s language reference "
             "and standard-library docstrings and comments")
+
+
+def english_and_python() -> list[tuple[str, str]]:
+    """(name, text) of English and of Python that every installation has: the language reference, our own sources."""
+    sources = sorted(Path(__file__).resolve().parents[2].rglob("*.py"))
+    code = [(str(path), path.read_text(encoding="utf-8")) for path in sources]
+    return first_bytes(sorted(language_reference().items())) + first_bytes(code)
+
+
+def first_bytes(texts: list[tuple[str, str]], most: int = EXAMPLE_BYTES) -> list[tuple[str, str]]:
+    """The first of them, of fewer than `most` bytes of UTF-8 together, but at least one."""
+    sizes = accumulate(len(text.encode()) for _, text in texts)
+    return texts[:max(1, sum(size < most for size in sizes))]
 
 
 def language_reference() -> dict[str, str]:
@@ -75,7 +91,7 @@ def module_pieces(path: str | os.PathLike) -> list[str]:
     return [text for _, text in sorted(pieces)]
 
 
-def clean(text: str) -> str:
+def tidy(text: str) -> str:
     """Unix newlines, no tabs, no spaces at line ends, at most one empty line in a row, no rim of white space."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs()
     text = re.sub(r"[ \f\v]+\n", "\n", text)
@@ -93,7 +109,7 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             docstring = ast.get_docstring(node, clean=False)
             if docstring:
-                text = clean(inspect.cleandoc(docstring))
+                text = tidy(inspect.cleandoc(docstring))
                 if reads_as_prose(text, DOCSTRING_LETTERS):
                     yield node.body[0].lineno, text
 
@@ -117,13 +133,13 @@ def _comments(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
 def _comment_text(lines: list[str]) -> str:
     """The lines without their common indent and without rules and boxes (lines that hold no letter)."""
     kept = [line if any(map(str.isalpha, line)) else "" for line in lines]
-    return clean(inspect.cleandoc("\n" + "\n".join(kept)))   # the "\n": cleandoc treats a first line apart
+    return tidy(inspect.cleandoc("\n" + "\n".join(kept)))   # the "\n": cleandoc treats a first line apart
 
 
 def _lines_of_long_strings(tree: ast.Module) -> set[int]:
     """Numbers of the lines in the middle of a multi-line string, where a leading '#' is no comment."""
     return {line for node in ast.walk(tree) if isinstance(node, (ast.Constant, ast.JoinedStr))
-            for line in range(node.lineno + 1, node.end_lineno + 1)}
+            for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)}
 
 
 def _is_code(text: str) -> bool:
@@ -156,10 +172,3 @@ def _first_seen(pieces: list[str], seen: set[str]) -> Iterator[str]:
         if piece not in seen:
             seen.add(piece)
             yield piece
-
-
-def _distinct(documents: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    by_text: dict[str, str] = {}
-    for name, text in documents:
-        by_text.setdefault(text, name)
-    return [(name, text) for text, name in by_text.items()]

@@ -1,4 +1,4 @@
-"""Small stories from a seeded grammar whose entropy is known exactly: a floor that a training loss can be held against.
+"""Small stories from a seeded grammar whose entropy is known exactly: a lower bound of the loss of any model.
 
 A language model's loss cannot fall below the entropy of its text, and for real text nobody knows that number. Here
 it is computed. A story is a chain of choices c1, c2, ... from weighted tables, and by the chain rule (Shannon 1948,
@@ -8,9 +8,9 @@ section 6)
 
 which is also the entropy of the *text* because distinct choices give distinct texts: in every table no option is the
 beginning of another, so a reader knows each choice as soon as he has read it, and `log2_probability` does just
-that. What makes the stories more than dice is agreement over a distance: hero, pronoun, friend, price and the thing
-that is lost are chosen once (some of them with a table that depends on an earlier choice) and named again to the
-end, at zero bits: a model that does not look back pays for them a second time.
+that. The stories need long-range dependencies: hero, pronoun, friend, price and the thing that is lost are chosen once
+(some of them with a table that depends on an earlier choice) and named again to the end, at zero bits: a model that
+does not attend to its context pays for them a second time.
 
 The grammar's notation: `<table>` draws an option and writes it; an option may hold such marks in turn. `{table}`
 writes once more what was drawn. Of n options the k-th has weight n + 1 - k: the commonest stands first.
@@ -52,7 +52,7 @@ def table_given(parent: str, choices: dict[str, str]) -> Table:
 
 
 class Grammar:
-    """Tables by name and the text they start from. Draws, reads back, and adds up exactly; see the module's notes."""
+    """A probabilistic grammar, tables by name and a start text, that samples and parses, with its exact entropy."""
 
     def __init__(self, start: str, tables: dict[str, Table]):
         self.start, self.tables = start, tables
@@ -60,11 +60,11 @@ class Grammar:
         self.tokens = cache(self._tokens)
 
     def generate(self, rng: random.Random) -> str:
-        """One text, drawn with `rng`."""
+        """Sample one text with `rng`."""
         return self.draw(rng)[0]
 
     def draw(self, rng: random.Random) -> tuple[str, dict[str, str]]:
-        """One text and what was drawn for it: {table: option}."""
+        """Sample one text; returns it and what was drawn for it, {table: option}."""
         parts: list[str] = []
         state: dict[str, str] = {}
         self._write(self.start, state, parts, rng)
@@ -188,9 +188,7 @@ STORY = Grammar(
         "home": table("by the sea|in a mill|under a bridge|on a green hill|near a dark wood|beside a river|"
                       "behind the church|at the end of the lane|over a bakery|with an old aunt|far up north|"
                       "among the reeds|down in the valley|opposite the school"),
-        "She": by_gender("She", "He"),
-        "she": by_gender("she", "he"),
-        "her": by_gender("her", "his"),
+        "She": by_gender("She", "He"), "she": by_gender("she", "he"), "her": by_gender("her", "his"),
         "colour": table("red|blue|golden|silver|yellow|green|black|white|brown|pink|purple|round"),
         "thing": table("ball|key|button|ring|bell|coin|whistle|ribbon|feather|thimble|marble|spoon|shell|locket|"
                        "comb|pencil|drum|glove|cap|penny"),

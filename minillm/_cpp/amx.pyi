@@ -1,0 +1,2 @@
+"""As scalar.pyi, compiled for another instruction set."""
+from .scalar import *

@@ -1,0 +1,56 @@
+"""The kernels of one instruction set, called as the reference ops. Written by `python tests/stubs.py` from the op table."""
+from typing import Any
+
+from .. import ops
+
+adamw_update = ops.adamw_update
+attention_backward = ops.attention_backward
+attention_backward_1_naive = ops.attention_backward
+attention_backward_2_blocked = ops.attention_backward
+attention_backward_3_simd = ops.attention_backward
+attention_backward_bf16 = ops.attention_backward
+attention_decode = ops.attention_decode
+attention_forward = ops.attention_forward
+attention_forward_1_naive = ops.attention_forward
+attention_forward_2_blocked = ops.attention_forward
+attention_forward_3_simd = ops.attention_forward
+attention_forward_bf16 = ops.attention_forward
+cross_entropy_backward = ops.cross_entropy_backward
+cross_entropy_forward = ops.cross_entropy_forward
+distillation_loss_backward = ops.distillation_loss_backward
+distillation_loss_forward = ops.distillation_loss_forward
+dropout_backward = ops.dropout_backward
+dropout_forward = ops.dropout_forward
+embedding_backward = ops.embedding_backward
+embedding_forward = ops.embedding_forward
+gelu_backward = ops.gelu_backward
+gelu_forward = ops.gelu_forward
+head = ops.head
+layernorm_backward = ops.layernorm_backward
+layernorm_forward = ops.layernorm_forward
+linear_backward = ops.linear_backward
+linear_backward_1_naive = ops.linear_backward
+linear_backward_2_blocked = ops.linear_backward
+linear_backward_3_simd = ops.linear_backward
+linear_backward_4_amx = ops.linear_backward
+linear_backward_bf16 = ops.linear_backward
+linear_cross_entropy_backward = ops.linear_cross_entropy_backward
+linear_cross_entropy_backward_bf16 = ops.linear_cross_entropy_backward
+linear_cross_entropy_forward = ops.linear_cross_entropy_forward
+linear_cross_entropy_forward_bf16 = ops.linear_cross_entropy_forward
+linear_forward = ops.linear_forward
+linear_forward_1_naive = ops.linear_forward
+linear_forward_2_blocked = ops.linear_forward
+linear_forward_3_simd = ops.linear_forward
+linear_forward_4_amx = ops.linear_forward
+linear_forward_bf16 = ops.linear_forward
+mlp_backward = ops.mlp_backward
+mlp_backward_bf16 = ops.mlp_backward
+mlp_forward = ops.mlp_forward
+mlp_forward_bf16 = ops.mlp_forward
+residual_layernorm_backward = ops.residual_layernorm_backward
+residual_layernorm_forward = ops.residual_layernorm_forward
+sum_squares = ops.sum_squares
+
+
+def __getattr__(name: str) -> Any: ...          # what is no op: the decoder's step, threads, buffers

@@ -1,0 +1,53 @@
+"""Where batches of documents are processed: in this process, in worker processes of our own, or on a Dask cluster."""
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+
+from ..tokenizer.fast import count_threads
+
+
+class Here(Executor):
+    """An executor that does the work at once, in this process."""
+
+    def submit(self, function: Callable, /, *arguments, **keywords) -> Future:
+        future: Future = Future()
+        future.set_result(function(*arguments, **keywords))
+        return future
+
+
+@contextmanager
+def workers(processes: int | None = None, scheduler: str | None = None):
+    """(an executor as of concurrent.futures, how many tasks it works on at once).
+
+    processes: None for one a core. scheduler: of Dask, an address or "local"; a task whose worker dies runs again.
+    """
+    if scheduler:
+        with connected(scheduler, processes) as client:
+            yield client.get_executor(retries=3), max(1, sum(client.nthreads().values()))
+        return
+    processes = processes or len(os.sched_getaffinity(0))
+    if processes == 1:
+        yield Here(), 1
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            yield pool, processes
+
+
+@contextmanager
+def connected(scheduler: str, processes: int | None = None):
+    """A Dask client; of a cluster here of `processes` workers (None: one a core), or of the one at the address.
+
+    Raises ImportError without the extra `dask`, OSError if there is no scheduler at the address.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ImportError("a Dask scheduler needs the extra: pip install 'minillm[dask]'") from error
+    if scheduler != "local":
+        with Client(scheduler) as client:
+            yield client
+        return
+    with LocalCluster(n_workers=count_threads(processes), threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            yield client

@@ -1,0 +1,113 @@
+"""Weight-only quantization of a model's directory, and its cost in relative error and bits per byte."""
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..data.shards.format import open_shards, split_documents
+from ..data.sources.files import read_documents
+from ..kernels.select import select
+from ..models.gpt2 import GPT
+from ..models.load import load_model
+from ..models.pretrained import CONFIG, read_json
+from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
+from ..progress import Report
+from ..tokenizer import Tokenizer
+from .perplexity import bits_per_byte, surprises
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+TEXT = 300_000                 # bytes of text, at most, on which the change in bits per byte is measured
+
+
+def quantize_directory(directory: str | Path, out: str | Path, weights: str = "int8", group: int = 0,
+                       data: Sequence[str | Path] | None = None, backend: str = "auto",
+                       progress: Report | None = None) -> dict:
+    """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
+
+    data: files and folders with text to measure bits per byte on (default: the run's own validation split, if it has
+    one; at most TEXT bytes). Raises ValueError, FileNotFoundError.
+    """
+    directory, out = Path(directory), Path(out)
+    if out.exists() and out.samefile(directory):
+        raise ValueError(f"-o {out}: expected another directory than the model's own")
+    model = load_model(directory, select(backend))
+    quantized = quantize(model, weights, group)
+    save_quantized(out, quantized, read_json(directory / CONFIG).get("eos_token_id"))
+    for name in TOKENIZER:
+        if (directory / name).exists():
+            shutil.copy(directory / name, out / name)
+    return {"model": str(directory), "out": str(out), "weights": weights, "group": group,
+            "bytes_before": size_of(model), "bytes_after": size_of(quantized), "tensors": errors(model, quantized),
+            "bits_per_byte": change_in_bits(directory, data, model, quantized, progress)}
+
+
+def errors(model: GPT, quantized: GPT) -> dict[str, dict]:
+    """{tensor: {"error": relative, "worst": relative error of the worst channel, "channel": which}} of each matrix.
+
+    Relative: root of the summed squares of what changed, over that of the weights.
+    """
+    found, plain = {}, dequantized_model(model).params
+    for name, matrix in quantized.params.items():
+        if isinstance(matrix, Quantized):
+            weight = gemm_layout(name, plain[name]).astype(np.float64)
+            squares, size = np.square(dequantized(matrix) - weight).sum(axis=0), np.square(weight).sum(axis=0)
+            channels = np.sqrt(squares / np.where(size > 0, size, 1))
+            found[name] = {"error": float(np.sqrt(squares.sum() / (size.sum() or 1))),
+                           "worst": float(channels.max()), "channel": int(channels.argmax())}
+    return found
+
+
+def size_of(model: GPT) -> int:
+    """Bytes of all parameters as they are stored."""
+    parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
+    return sum(part.nbytes for part in parts if part is not None)
+
+
+def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: GPT, quantized: GPT,
+                   progress: Report | None = None) -> dict[str, float] | None:
+    """{"before", "after", "change": relative, "bytes": of text}, or None where there is no text."""
+    if not data and not (directory / "data").is_dir():
+        return None
+    tokenizer = Tokenizer.from_pretrained(directory)
+    texts = first_bytes(texts_of(directory, data, tokenizer), TEXT)
+    before, after = (surprises(each, tokenizer, texts, progress) for each in (model, dequantized_model(quantized)))
+    before_bits, after_bits = bits_per_byte(before), bits_per_byte(after)
+    return {"before": before_bits, "after": after_bits, "change": after_bits / before_bits - 1,
+            "bytes": sum(found.bytes for found in before)}
+
+
+def texts_of(directory: Path, data: Sequence[str | Path] | None, tokenizer: Tokenizer) -> Iterable[str]:
+    """Documents of the files, or of the run's validation split."""
+    if data:
+        return (text for _, text in read_documents(data) if text.strip())
+    documents = split_documents(open_shards(directory / "data").val, tokenizer)
+    return (text for text in (document.decode(errors="replace") for document in documents) if text.strip())
+
+
+def first_bytes(texts: Iterable[str], limit: int) -> list[str]:
+    """The first texts, until they have `limit` bytes; a single long one is cut."""
+    found: list[str] = []
+    size = 0
+    for text in texts:
+        text = text.encode()[:limit - size].decode(errors="ignore")
+        if text:
+            found.append(text)
+        size += len(text.encode())
+        if size >= limit - 4:
+            break
+    return found
+
+
+def quantization_page(results: dict) -> str:
+    """The results as a table."""
+    rows = [f"{'tensor':<28}{'error':>9}{'worst channel':>16}"]
+    rows += [f"{name:<28}{row['error']:>9.4%}{row['worst']:>9.4%} ({row['channel']})"
+             for name, row in results["tensors"].items()]
+    saved = results["bytes_before"] / results["bytes_after"]
+    rows.append(f"\n{results['out']}: {results['weights']}, {results['bytes_after'] / 1e6:,.1f} MB "
+                f"(before: {results['bytes_before'] / 1e6:,.1f} MB, {saved:.2f} times as much)")
+    bits = results["bits_per_byte"]
+    rows.append(f"bits per byte on {bits['bytes']:,} bytes: {bits['before']:.4f} before, {bits['after']:.4f} after "
+                f"({bits['change']:+.3%})" if bits else "bits per byte: not measured; give a text with --data")
+    return "\n".join(rows)

@@ -1,0 +1,71 @@
+"""The KV cache: keys and values of the tokens seen so far, so that decoding computes only those of the new ones."""
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ..config import GPTConfig
+from ..kernels.select import Ops
+from ..ops.attention import split_heads
+
+Array = np.ndarray
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far. Row b holds the lengths[b] tokens of one sequence.
+
+    keys, values: (n_layer, B, NH, block_size, HS), of which the first lengths[b] tokens of row b are filled.
+    """
+
+    def __init__(self, config: GPTConfig, batch_size: int, dtype: DTypeLike):
+        shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+        self.n_head, self.batch_size = config.n_head, batch_size
+        self.lengths = np.zeros(batch_size, np.int64)
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
+
+    @property
+    def length(self) -> int:
+        """Tokens in the longest row; in every row, where all grow together."""
+        return int(self.lengths.max(initial=0))
+
+    def truncate(self, length: int | list[int] | np.ndarray) -> None:
+        """Forget every token from position `length` on: an int for all rows, or one for each. Shorter rows stay."""
+        if np.any(np.asarray(length) < 0):
+            raise ValueError(f"length must be at least 0: got {length}")
+        np.minimum(self.lengths, length, out=self.lengths)
+
+    def reset(self, row: int | list[int]) -> None:
+        """Empty a row (or several), for another sequence."""
+        self.lengths[row] = 0
+
+    def check_rows(self, rows: ArrayLike | None, count: int) -> np.ndarray:
+        """rows as an array of `count` different rows of the cache. Raises ValueError."""
+        if rows is None:
+            if count != self.batch_size:
+                raise ValueError(f"tokens must have the batch size of the cache, {self.batch_size}: got {count}")
+            return np.arange(count)
+        rows = np.asarray(rows)
+        if rows.shape != (count,) or rows.dtype.kind not in "iu":
+            raise ValueError(f"rows must be one integer for each of the {count} rows of tokens: got {rows!r}")
+        if rows.min() < 0 or rows.max() >= self.batch_size or len(np.unique(rows)) < count:
+            raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {[*rows]}")
+        return rows
+
+    def attend(self, ops: Ops, layer: int, rows: np.ndarray, qkv: np.ndarray) -> np.ndarray:
+        """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
+        T, out = qkv.shape[1], []
+        q, k, v = split_heads(qkv, self.n_head)                                 # each (B, NH, T, HS)
+        for batch, row, end in spans(rows, self.lengths[rows] + T):
+            keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
+            keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
+            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
+        return joined(out, axis=0)
+
+
+def joined(arrays: list[np.ndarray], axis: int) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis)
+
+
+def spans(rows: np.ndarray, ends: np.ndarray) -> list[tuple[slice, slice, int]]:
+    """(slice of the batch, slice of the cache, end): all rows at once if they stand and end together, or each alone."""
+    if np.all(ends == ends[0]) and np.all(np.diff(rows) == 1):
+        return [(slice(None), slice(rows[0], rows[0] + len(rows)), ends[0])]
+    return [(slice(b, b + 1), slice(row, row + 1), end) for b, (row, end) in enumerate(zip(rows, ends))]

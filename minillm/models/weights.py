@@ -1,0 +1,106 @@
+"""Weights that are not plain arrays: a namespace of ops that reads every weight by its type.
+
+    np.ndarray    as it is
+    Quantized     int8 with scales, or bfloat16 (quantized.py): dequantized, unless the op multiplies in that type
+    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear
+
+The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
+"""
+from collections import namedtuple
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..kernels.select import Ops
+from .adapted import Adapted
+from .quantized import Quantized, dequantized, gathered
+
+
+def ops_for(params: Mapping, ops: Ops) -> Ops:
+    """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them."""
+    types = set(map(type, params.values()))
+    ops = for_quantized(ops) if Quantized in types else ops
+    return for_adapted(ops) if Adapted in types else ops
+
+
+# ---- Quantized: what reads prompts, evaluates, and defines what the compiled step must give ----
+
+def for_quantized(ops: Ops) -> Ops:
+    """The namespace `ops`, whose GEMMs dequantize a Quantized matrix first."""
+    def embedding_forward(tokens, wte, wpe, start=0):
+        if isinstance(wte, Quantized):
+            wte, tokens = gathered(wte, tokens)
+        return ops.embedding_forward(tokens, wte, wpe, start)
+
+    def linear_forward(x, weight, bias):
+        return ops.linear_forward(x, operand(ops, "linear", weight), bias)
+
+    def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
+        return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
+
+    def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1):
+        wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte            # (V, C)
+        return ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
+
+    def head(x, wte):
+        if not isinstance(wte, Quantized):
+            return ops.head(x, wte)
+        return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
+
+    return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
+                        linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
+                        decode_step=ops.decode_step)
+
+
+def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
+    """A weight as an op of this namespace takes it: by its bits where that multiplies in bfloat16, else float32."""
+    return weight.values if read_as_bits(ops, op, weight) else dequantized(weight)
+
+
+def read_as_bits(ops: Ops, op: str, weight: Quantized | np.ndarray) -> bool:
+    return isinstance(weight, Quantized) and weight.scales is None and ops.backends[op] == "cpu/bf16"
+
+
+def read_dequantized(ops: Ops, weight: Quantized | np.ndarray) -> bool:
+    """Would a GEMM dequantize this weight? That costs more than most prompts: a chunked prefill is cheaper."""
+    return isinstance(weight, Quantized) and not read_as_bits(ops, "linear", weight)
+
+
+# ---- Adapted ----
+
+AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran on an Adapted weight: its type tells
+
+
+def for_adapted(ops: Ops) -> Ops:
+    """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
+    def linear_forward(x, weight, bias):
+        if not isinstance(weight, Adapted):
+            return ops.linear_forward(x, weight, bias)
+        frozen, *update = weight
+        out, cache = ops.lora_linear_forward(x, frozen, bias, *update)
+        return out, AdaptedCache(cache)
+
+    def linear_backward(dout, cache, into):
+        if isinstance(cache, AdaptedCache):
+            return ops.lora_linear_backward(dout, cache.cache, into[0])
+        return ops.linear_backward(dout, cache, into)
+
+    def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
+        if not isinstance(fc_weight, Adapted) and not isinstance(proj_weight, Adapted):
+            return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
+        h, fc = linear_forward(x, fc_weight, fc_bias)
+        a, gelu = ops.gelu_forward(h)
+        out, proj = linear_forward(a, proj_weight, proj_bias)
+        return out, AdaptedCache((fc, gelu, proj))
+
+    def mlp_backward(dout, cache, into):
+        if not isinstance(cache, AdaptedCache):
+            return ops.mlp_backward(dout, cache, into=into)
+        fc, gelu, proj = cache.cache
+        da, *dproj = linear_backward(dout, proj, into[2:])
+        dx, *dfc = linear_backward(ops.gelu_backward(da, gelu), fc, into[:2])
+        return dx, *dfc, *dproj
+
+    return ops._replace(linear_forward=linear_forward, linear_backward=linear_backward, mlp_forward=mlp_forward,
+                        mlp_backward=mlp_backward)

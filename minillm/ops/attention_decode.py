@@ -1,0 +1,50 @@
+"""Attention for cached decoding: the newest tokens' queries against the keys and values of all tokens so far.
+
+    out[t] = sum over s <= S - T + t of softmax(scale * q[t] . k[s]) * v[s]        of T queries and S >= T keys
+
+It is the last T rows of `attention` (derived there), for autoregressive decoding with a KV cache: keys and values of
+earlier tokens do not change, so only those of new tokens are computed. Forward only.
+"""
+import math
+
+from .attention import causal_softmax, merge_heads
+from .checks import check_dtype, check_float, check_shape
+from .spec import CPU, Spec, normals, wrong
+
+
+def attention_decode(q, k, v):
+    """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t.
+
+    q (B, NH, T, HS), k and v (B, NH, S, HS) with S >= T -> out (B, T, NH*HS). Raises ValueError for shapes or dtypes
+    that differ, for HS = 0 and for more queries than keys.
+    """
+    check_float("q", q)
+    check_shape("q", q, (None, None, None, None))
+    check_shape("k", k, (*q.shape[:2], None, q.shape[3]))
+    check_shape("v", v, k.shape)
+    for name, array in (("k", k), ("v", v)):
+        check_dtype(name, array, q.dtype)
+    if not q.shape[3]:
+        raise ValueError(f"q must have at least one number a head: got {q.shape}")
+    if q.shape[2] > k.shape[2]:
+        raise ValueError(f"q must not be longer than k: got {q.shape[2]} queries for {k.shape[2]} keys")
+    scale = 1 / math.sqrt(q.shape[-1])
+    return merge_heads(causal_softmax(scale * (q @ k.swapaxes(-1, -2))) @ v)
+
+
+def sample(rng, dtype, d):
+    new, kept = (d.B, d.NH, 1, d.C // d.NH), (d.B, d.NH, d.T, d.C // d.NH)
+    return normals(rng, dtype, q=new, k=kept, v=kept)
+
+
+def torch_attention_decode(torch, q, k, v):
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v)     # one query, which sees every key: no mask
+    return out.transpose(1, 2).reshape(q.shape[0], q.shape[2], -1)
+
+
+SPEC = Spec(
+    "attention_decode", sample, kind="decode", differentiable=(), kernels=CPU,
+    bad=wrong("k", "narrower", "other_dtype") + wrong("v", "narrower", "other_dtype"),
+    flops=lambda d: (4 * d.B * d.T * d.C, 0),
+    c=("out[B,T,C] <- q[B,NH,T,HS] k[B,NH,S,HS] v[B,NH,S,HS]; B T S C NH HS",),
+    torch=torch_attention_decode)

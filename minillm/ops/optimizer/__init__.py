@@ -1,0 +1,1 @@
+"""What is neither forward nor backward: the optimizer's update and the norm of its gradient."""

@@ -1,0 +1,104 @@
+"""Checkpoints to resume from: a model's directory with the optimizer's moments and the step beside it.
+
+To the model's files come `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seed, fingerprint of
+the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
+"""
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from ..models.params import Params
+from ..models.pretrained import LAYOUT, MODEL, read_json
+from ..storage.atomic import AnyPath, dump_json, write_json
+from ..storage.directories import recover_directory, replace_directory
+from ..storage.safetensors import read_safetensors, write_safetensors
+from .optim import AdamW
+
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
+
+
+def save(run: Path, model, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
+    """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint."""
+    def fill(directory: Path) -> None:
+        model.save_pretrained(directory, eot_token)
+        save_training(directory, optimizer.m, optimizer.v, state)
+    replace_directory(run / "last", fill)
+
+
+def checkpoint_exists(run: Path) -> bool:
+    """Is there a checkpoint to resume from, after what an interrupted save left is put right?"""
+    recover_directory(run / "last")
+    return (run / "last").exists()
+
+
+def restore(run: Path, model, optimizer: AdamW, fresh: dict) -> dict:
+    """Load run/last into model and optimizer; returns its state."""
+    try:
+        model.load_weights(run / "last")
+    except ValueError as error:
+        raise ValueError(f"{error}; use another --out, or --resume never") from None
+    m, v, state = load_training(run / "last")
+    for name in ("seed", "data"):
+        if state[name] != fresh[name]:
+            raise ValueError(f"{run}/last was trained with another {name}: {state[name]}, now {fresh[name]}; "
+                             f"use another --out, or --resume never")
+    optimizer.m.flat[:], optimizer.v.flat[:] = m.flat, v.flat
+    optimizer.steps = state["step"]
+    return state
+
+
+def save_training(directory: AnyPath, m: Params, v: Params, state: dict) -> None:
+    """Write the two moments (Params) and `state` (a dict that JSON can hold) beside a model saved there before.
+
+    `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
+    """
+    if "checksums" in state:
+        raise ValueError("state: the key 'checksums' is taken by the checkpoint itself")
+    directory = Path(directory)
+    moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
+    write_safetensors(directory / OPTIMIZER, moments)
+    checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
+    write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
+
+
+def load_training(directory: AnyPath) -> tuple[Params, Params, dict]:
+    """Read what `save_training` wrote; returns (m, v, state), the moments in the dtype they were saved in.
+
+    Raises FileNotFoundError for a missing file; ValueError naming the file if one is damaged: a byte of the weights,
+    the moments or the state that changed since they were saved is found by its checksum.
+    """
+    directory = Path(directory)
+    state = read_json(directory / STATE)
+    checksums = state.pop("checksums", None)
+    if not isinstance(checksums, dict):
+        raise ValueError(f"{directory / STATE}: no checksums: not a state that was saved for resuming")
+    actual = {STATE: json_checksum(state)} | {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
+    for name, checksum in actual.items():
+        if checksums.get("state" if name == STATE else name) != checksum:
+            raise ValueError(f"{directory / name}: damaged, or not from this checkpoint: its checksum is not the one "
+                             f"recorded in {STATE}")
+    tensors, _ = read_safetensors(directory / OPTIMIZER)
+    return moment(tensors, M, directory), moment(tensors, V, directory), state
+
+
+def moment(tensors: dict[str, np.ndarray], prefix: str, directory: Path) -> Params:
+    """The tensors whose names start with `prefix`, as Params."""
+    found = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    if not found:
+        raise ValueError(f"{directory / OPTIMIZER}: no tensor named {prefix}...")
+    params = Params({name: array.shape for name, array in found.items()}, next(iter(found.values())).dtype)
+    for name, array in params.items():
+        array[:] = found[name]
+    return params
+
+
+def file_checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def json_checksum(value: dict) -> str:
+    """Of the text as json writes it: a value read back writes the same text."""
+    return hashlib.blake2b(dump_json(value, STATE).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,51 @@
+"""The log of a run, log.csv: a row for every logged step, and the progress line."""
+import csv
+from pathlib import Path
+
+from ..storage.atomic import AnyPath, atomic_write
+
+COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
+
+
+def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS) -> None:
+    """One line at the end of log.csv."""
+    path = run / "log.csv"
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        if new:
+            writer.writeheader()
+        writer.writerow({"step": state["step"], "tokens": state["tokens"]} | {k: f"{v:.6g}" for k, v in row.items()})
+
+
+def read_log(run: AnyPath) -> list[dict[str, float]]:
+    """The rows of log.csv as dicts of numbers; empty cells are left out. A torn last line is dropped."""
+    path = Path(run) / "log.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    return [{k: float(v) for k, v in row.items() if v} for row in rows]
+
+
+def trim_log(run: Path, step: int) -> None:
+    """Drop the rows that a resumed run is about to write again."""
+    rows = [row for row in read_log(run) if row.get("step", step + 1) <= step]
+    if not (run / "log.csv").exists():
+        return
+    with open(run / "log.csv", newline="", encoding="utf-8") as file:
+        columns = csv.DictReader(file).fieldnames or COLUMNS
+    with atomic_write(run / "log.csv", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: int(v) if k in ("step", "tokens") else f"{v:.6g}" for k, v in row.items()})
+
+
+def describe(row: dict, state: dict) -> str:
+    """The end of the progress line."""
+    text = f"loss {row['train_loss']:.3f}"
+    if state["best"]:
+        text += f"  val {state['best']['val_loss']:.3f}"
+        text += f" ({state['best']['val_bpb']:.3f} bits/byte)" if "val_bpb" in state["best"] else ""
+    return text + f"  {row['tokens_per_second']:,.0f} tok/s"

@@ -1,0 +1,49 @@
+"""A model with its tokenizer: what belongs together is loaded, what does not is one clear error."""
+import numpy as np
+import pytest
+
+from minillm import GPT, GPTConfig, Tokenizer
+from minillm.models.load import load, load_model
+
+
+@pytest.fixture
+def run(tmp_path):
+    tokenizer = Tokenizer.train(["the quick brown fox " * 9], 270, stop_early=True)
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=tokenizer.vocab_size)
+    GPT(config).save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    return tmp_path
+
+
+def test_both_are_loaded(run):
+    model, tokenizer = load(run, "numpy", np.float64)
+    assert model.config.vocab_size == tokenizer.vocab_size and model.params.flat.dtype == np.float64
+
+
+def test_the_family_is_that_of_the_configuration(run):
+    model = load_model(run, dtype=np.float64)
+    assert type(model) is GPT and model.params.flat.dtype == np.float64
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"model_type": "gpt2"', '"model_type": "mamba"'))
+    with pytest.raises(ValueError, match="config.json: model_type = 'mamba' is not supported"):
+        load_model(run)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(run):
+    tokenizer = Tokenizer.from_pretrained(run)
+    tokenizer.with_special_tokens(["<|more|>"]).save(run)
+    with pytest.raises(ValueError, match=f"the tokenizer has {tokenizer.vocab_size + 1} ids, the model only"):
+        load(run)
+
+
+def test_a_directory_that_is_none_is_said(run):
+    for path in (run / "nowhere", run / "config.json"):
+        with pytest.raises(FileNotFoundError, match="there is no such directory"):
+            load(path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_a_missing_file_is_named(run, name):
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load(run)

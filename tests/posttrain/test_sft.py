@@ -1,0 +1,61 @@
+"""Supervised fine-tuning: packed rows of conversations, accumulation by learned tokens, resume."""
+import numpy as np
+import pytest
+from chats import CHAT, chat_data, small_model, talk
+from tolerances import assert_close, assert_same_bits
+
+from minillm import TrainConfig
+from minillm.posttrain.sft import ChatData, packed, rows
+from minillm.tokenizer import chat_template as chat
+from minillm.train.log import read_log
+from minillm.train.loop import train
+
+
+def test_an_epoch_holds_every_example_once():
+    data = chat_data()
+    for epoch in range(3):
+        cut = data.rows_of_epoch(epoch)
+        assert sorted(i for row in cut for i in row) == list(range(27))
+        assert all(sum(len(data.examples[i].ids) - 1 for i in row) <= 64 for row in cut)
+    assert data.rows_of_epoch(0) != data.rows_of_epoch(1)
+    steps = len(data.rows_of_epoch(0))
+    first = [data.batch(step)[0].tolist() for step in range(steps + 1)]
+    assert first[steps] == packed([data.examples[i] for i in data.rows_of_epoch(1)[0]])[0].tolist()
+    assert [chat_data().batch(step)[0].tolist() for step in (steps, 0)] == [first[steps], first[0]]     # in any order
+
+
+def test_rows_are_filled_but_not_over():
+    assert rows([0, 1, 2, 3], [3, 4, 9, 1], 7) == [[0, 1], [2], [3]]
+
+
+def test_accumulation_weighs_by_learned_tokens(tmp_path):
+    """Two micro-batches of very different size give the gradient of the one large batch."""
+    data, model = chat_data(row_tokens=40), small_model()
+    batches = [data.batch(0), data.batch(1)]
+    count = sum(int((targets != -1).sum()) for _, targets, _ in batches)
+    apart = model.params.zeros_like()
+    for tokens, targets, lengths in batches:
+        model.loss_and_grads(tokens, targets, grads=apart, count=count, lengths=lengths)
+    tokens, targets, lengths = (np.concatenate(part, -1) for part in zip(*batches))
+    _, together = model.loss_and_grads(tokens, targets, lengths=lengths.tolist())
+    for name in together:
+        assert_close(name, apart[name], together[name], "same model")
+
+
+def test_examples_without_room_are_dropped_and_counted():
+    long = chat.encode_messages(CHAT, talk("what " * 40, "no"))
+    fine = chat.encode_messages(CHAT, talk())
+    data = ChatData([long, fine, fine], CHAT, 32, 64)
+    assert data.dropped == 1 and len(data.examples) + len(data.held_out) == 2
+    with pytest.raises(ValueError, match="at least 2 records"):
+        ChatData([long, fine], CHAT, 32, 64)
+
+
+def test_fine_tuning_repeats_and_resumes_bit_by_bit(tmp_path):
+    config = TrainConfig(steps=6, lr=1e-2, warmup=1, eval_every=3, save_every=2, log_every=1)
+    models = [small_model(dtype=np.float32) for _ in range(2)]
+    train(models[0], chat_data(), config, tmp_path / "whole")
+    train(models[1], chat_data(), config, tmp_path / "parts", deadline=0.0)              # one step, then the rest
+    train(models[1], chat_data(), config, tmp_path / "parts")
+    assert_same_bits(*(model.params.flat for model in models))
+    assert read_log(tmp_path / "whole")[-1]["val_loss"] < read_log(tmp_path / "whole")[2]["val_loss"]

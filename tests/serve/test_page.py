@@ -1,0 +1,202 @@
+"""The chat page: its protocol half under node, the whole in headless Chromium."""
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from small_models import talker  # noqa: F401  (a fixture)
+
+from minillm import serve
+
+PAGE = Path(serve.__file__).parent
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+def test_the_page_needs_nothing_from_elsewhere():
+    """No address of another server, no inline script or style (the content security policy forbids them)."""
+    html, script, style = ((PAGE / name).read_text() for name in ("page.html", "page.js", "page.css"))
+    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,", "page.css", "page.js"]
+    assert not re.search(r"<script>|<style|style=|\son\w+=", html)
+    assert "//" not in re.sub(r"(^|\s)//.*", "", script) and "url(" not in style and "@import" not in style
+    assert set(re.findall(r"fetch\((\w+|\"[^\"]*\")", script)) == {"path", '"v1/models"'}
+    ids = set(re.findall(r'element\("(\w+)"\)', script))
+    assert ids and ids <= set(re.findall(r'id="(\w+)"', html))
+
+
+def node(expression):
+    """The value of an expression over what page.js exports."""
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    program = f"const page = require({json.dumps(str(PAGE / 'page.js'))}); console.log(JSON.stringify({expression}))"
+    return json.loads(subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True).stdout)
+
+
+def test_events_are_split_wherever_the_network_cuts():
+    text = 'data: {"a": 1}\n\ndata: {"b": "\\n"}\n\ndata: [DONE]\n\n'
+    assert node(f"page.splitEvents({json.dumps(text)})") == [['{"a": 1}', '{"b": "\\n"}', "[DONE]"], ""]
+    split = f"""((whole, rest) => {{ for (const c of {json.dumps(text)}) {{ const [w, r] = page.splitEvents(rest + c);
+        whole.push(...w); rest = r; }} return whole; }})([], "")"""
+    assert node(split) == ['{"a": 1}', '{"b": "\\n"}', "[DONE]"]
+
+
+def test_settings_left_alone_are_not_sent():
+    plain = {"mode": "chat", "temperature": "0.8", "top_p": "1", "min_p": "0", "repetition_penalty": "1", "top_k": "",
+             "max_tokens": "", "seed": "", "stop": "", "system": ""}
+    turns = [{"role": "user", "content": "hi"}]
+    body = node(f"page.requestBody({json.dumps(plain)}, {json.dumps(turns)}, '')")
+    assert body == {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0.8, "logprobs": True,
+                    "top_logprobs": 3, "messages": turns}
+    full = plain | {"mode": "text", "top_p": "0.9", "top_k": "5", "seed": "0", "stop": "\n", "max_tokens": "7"}
+    body = node(f"page.requestBody({json.dumps(full)}, [], 'Once')")
+    sent = {"prompt": "Once", "top_p": 0.9, "top_k": 5, "seed": 0, "stop": "\n", "max_tokens": 7}
+    assert body.items() >= (sent | {"logprobs": 3}).items()
+    for settings in (plain, full):
+        assert node(f"Object.keys(page.requestBody({json.dumps(settings)}, [], '', true))").count("logprobs") == 0
+
+
+def test_tokens_that_make_one_character_are_one_piece():
+    tokens = [{"bytes": [97], "logprob": -0.5, "top": []}]
+    tokens += [{"bytes": [byte], "logprob": -1, "top": []} for byte in "☃".encode()]
+    pieces = node(f"(p => {json.dumps(tokens)}.map(t => p.push(t)))(new page.Pieces())")
+    assert [piece and (piece["text"], piece["logprob"]) for piece in pieces] == [("a", -0.5), None, None, ("☃", -3)]
+    assert node(r'["a☃", "bytes:\\xe2\\x98", "bytes:"].map(page.bytesOf)') == [
+        list("a☃".encode()), [0xE2, 0x98], list(b"bytes:")]
+
+
+def test_colours_and_percents():
+    assert node("[0, -3.4538776, -6.9077553, -50].map(page.hue)") == [120, 60, 0, 0]
+    assert node("[0, -0.6931472, -6.9077553].map(page.percent)") == ["100%", "50%", "0.10%"]
+
+
+@pytest.fixture(scope="module")
+def served(talker):
+    """`minillm serve` with prompt lookup, so that the page has an acceptance to show."""
+    for package in ("starlette", "uvicorn", "httpx"):
+        pytest.importorskip(package)
+    from serving import command
+    with command(talker, "--lookup") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(served, browser):
+    """The page, open; a test fails if the browser's console complains of anything but an answer of the API's."""
+    page, complaints = browser.new_page(viewport={"width": 1000, "height": 700}), []
+    page.on("console", lambda message: message.type == "error" and "status of 400" not in message.text
+            and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: request.url.startswith((served, "data:")) or complaints.append(request.url))
+    page.goto(served)
+    wait_for(page, "document.getElementById('model').textContent.includes('talker')")
+    yield page
+    page.close()
+    assert not complaints
+
+
+def wait_for(page, expression):
+    """Playwright's own wait is an eval in the page, which the content security policy forbids."""
+    for _ in range(1200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
+def fill(page, **values):
+    for name, value in values.items():
+        page.locator(f"[name={name}]").fill(str(value))
+
+
+def wait_for_answers(page, count):
+    wait_for(page, f"document.querySelectorAll('.assistant small').length === {count}")
+
+
+def test_a_server_that_filters_is_not_asked_for_tokens(talker, browser):
+    """It would refuse: the answers come as plain text."""
+    pytest.importorskip("uvicorn")
+    from serving import command
+    with command(talker, "--filter") as (_, url):
+        page = browser.new_page()
+        page.goto(url)
+        wait_for(page, "document.getElementById('model').textContent.includes('talker')")
+        fill(page, max_tokens=8)
+        page.locator("#prompt").fill("the quick fox")
+        page.locator("#prompt").press("Enter")
+        wait_for_answers(page, 1)
+        assert page.locator(".error").count() == page.locator(".assistant span").count() == 0
+        page.close()
+
+
+def test_a_conversation_in_the_browser(page, served, tmp_path):
+    """Two turns: the answers are the API's, every token has its colour and its alternatives, the acceptance is told."""
+    import httpx
+    fill(page, temperature=0, max_tokens=30)
+    messages = []
+    for number, text in enumerate(("the quick <b>fox</b> ☃", "and the dog?"), 1):
+        page.locator("#prompt").fill(text)
+        page.locator("#prompt").press("Enter")
+        wait_for_answers(page, number)
+        messages.append({"role": "user", "content": text})
+        answer = httpx.post(served + "/v1/chat/completions", json={"messages": messages, "temperature": 0,
+                                                                   "max_tokens": 30}, timeout=60).json()
+        messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+        shown = page.locator(".assistant").nth(number - 1).evaluate(
+            "turn => [...turn.querySelectorAll('span')].map(s => s.textContent).join('')")
+        assert shown == messages[-1]["content"] and page.locator(".user").nth(number - 1).inner_text() == text
+    spans = page.locator(".assistant span").evaluate_all(
+        "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
+    assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
+    assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted",
+                     page.locator("small").last.inner_text())
+    page.locator("[name=colour]").uncheck()
+    colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
+    assert colour == "rgba(0, 0, 0, 0)"
+    page.locator("[name=colour]").check()
+    picture = page.screenshot(path=tmp_path / "chat.png")
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+    page.locator("#clear").click()
+    assert page.locator(".turn").count() == 0
+
+
+def test_a_text_is_continued_and_stopped_in_the_browser(page):
+    page.locator("[value=text]").check()
+    assert not page.locator("[name=system]").is_visible()
+    fill(page, max_tokens=250, seed=3)
+    page.locator("#prompt").fill("the")
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.assistant span').length > 3")
+    if page.locator("#stop").is_enabled():
+        page.locator("#stop").click(force=True)
+    wait_for_answers(page, 1)
+    assert page.locator("#send").is_enabled() and page.locator(".error").count() == 0
+
+
+def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
+    """A conversation that outgrows the context goes on; a message too long by itself is an error, and given back."""
+    refused = []
+    page.on("response", lambda response: refused.append(response.status) if response.status != 200 else None)
+    fill(page, temperature=0, max_tokens=20)
+    for number in range(1, 6):
+        page.locator("#prompt").fill("the lazy dog and the quick fox " * 3)
+        page.locator("#send").click()
+        wait_for_answers(page, number)
+    assert page.locator(".error").count() == 0 and 400 in refused
+    page.locator("#prompt").fill("☃" * 3000)
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.error').length === 1")
+    assert "context is 256 tokens" in page.locator(".error").inner_text()
+    assert page.locator("#prompt").input_value() == "☃" * 3000 and page.locator("#send").is_enabled()
