@@ -21,7 +21,7 @@ case $isa in scalar | avx2 | avx512 | amx) ;; *) echo "rebuilt: $isa: expected s
 cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md "$copy"
+cp -r minillm csrc tests benchmarks setup.py pyproject.toml README.md LICENSE "$copy"
 cd "$copy"
 find minillm -name '*.so' -delete
 MINILLM_CUDA=0 MINILLM_BUILD=$isa,data,text "$python" setup.py -q build_ext --inplace

@@ -10,14 +10,14 @@ namespace minillm {
 
 const Register threads[] = {{"max_threads()", +[] { return int64_t(omp_get_max_threads()); }},
                             {"set_threads(n)", +[](int64_t n) { omp_set_num_threads(int(n)); }}},
-    lent_buffer(&add_lent_buffer);
+               lent_buffer(&add_lent_buffer);
 
 }  // namespace minillm
 
 #define TEXT(name) #name
-#define INIT(name)                                                                                         \
-    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {                           \
-        return minillm::new_module(TEXT(name), "minillm's kernels for one instruction set");               \
+#define INIT(name)                                                                           \
+    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {             \
+        return minillm::new_module(TEXT(name), "minillm's kernels for one instruction set"); \
     }
-#define MODULE_INIT(name) INIT(name)
-MODULE_INIT(MODULE)
+#define INIT_OF(name) INIT(name)
+INIT_OF(MODULE)

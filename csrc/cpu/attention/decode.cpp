@@ -11,7 +11,7 @@ namespace minillm::attention {
 template <class T>
 struct HeadsView {
     const char* data;
-    int64_t batch, head, row;                      // strides, the first two in bytes
+    int64_t batch, head, row;  // strides, the first two in bytes
 
     HeadsView(const char* name, const Array& a, const Shape& shape) : data(static_cast<const char*>(a.data)) {
         check_shape(name, a, shape);

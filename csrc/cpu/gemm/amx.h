@@ -24,7 +24,7 @@ struct Tiles {
         auto from = rows_of_a<Registers::ROUNDS>(A, rows, depth);
         for (int64_t row = 0; row < ceil_div(rows, ROWS) * ROWS; row += W)
             for (int64_t p = 0; p < elements(depth); p += W) {
-                Bits v[W];                                                      // W rows of W pairs
+                Bits v[W];  // W rows of W pairs
                 read_block(v, from, row, p, false);
                 Pair* to = panels + row / ROWS * ROWS * elements(depth) + p / 16 * 16 * ROWS + row % ROWS * 16 + p % 16;
                 for (int64_t i = 0; i < W; i++) minillm::store(to + i * 16, v[i]);

@@ -5,20 +5,21 @@
 
 namespace minillm {
 
-PAIR_KERNEL(false, PanelOfA)
-PAIR_KERNEL(false, RowsOfA)
-PAIR_KERNEL(true, PanelOfA)
-PAIR_KERNEL(true, RowsOfA)
-MATMUL_BF16(float, NoEpilogue)
-MATMUL_BF16(bf16, NoEpilogue)
-MATMUL_BF16(float, AddBias<float>)
-MATMUL_BF16(bf16, AddBias<float>)
+PAIR_KERNEL(false, PanelOfA);
+PAIR_KERNEL(false, RowsOfA);
+PAIR_KERNEL(true, PanelOfA);
+PAIR_KERNEL(true, RowsOfA);
+MATMUL_BF16(float, NoEpilogue);
+MATMUL_BF16(bf16, NoEpilogue);
+MATMUL_BF16(float, AddBias<float>);
+MATMUL_BF16(bf16, AddBias<float>);
 
 // A matmul alone for tests, by one engine: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
 template <class S>
 void matmul_by(const string& engine, int64_t M, int64_t N, int64_t K, Matrix<S> A, Matrix<S> B, float* C) {
     if (engine == "pairs") return dot_gemm<false>(M, N, K, A, B, C, N, false, NoEpilogue());
-    if (engine == "amx_emulated") return packed_gemm<Tiles<EmulatedRegisters>>(M, N, K, A, B, C, N, false, NoEpilogue());
+    if (engine == "amx_emulated")
+        return packed_gemm<Tiles<EmulatedRegisters>>(M, N, K, A, B, C, N, false, NoEpilogue());
     if (engine == "dot" && has_dot_instruction()) return dot_gemm<true>(M, N, K, A, B, C, N, false, NoEpilogue());
     if (engine == "amx" && has_amx()) return packed_gemm<AmxTiles>(M, N, K, A, B, C, N, false, NoEpilogue());
     fail("engine must be one that this machine has: got " + engine);

@@ -34,7 +34,7 @@ Tuple linear_backward_bf16(const Array& dout, const Tuple& cache, const Object& 
     int64_t J = weight.shape[1];
     const float* pd = input<float>("dout", dout, x.with_last(J));
     auto dx = fresh<float>(x.shape);
-    auto d = gradients<float>(into, {{I, J}, {J}});                                // dweight, dbias
+    auto d = gradients<float>(into, {{I, J}, {J}});  // dweight, dbias
     bool add = !into.is_none();
     by_weight("weight", weight, I, J, [&](auto w) {
         WithoutGil released;
