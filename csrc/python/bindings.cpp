@@ -24,11 +24,10 @@ Object borrowed(py::handle h) { return Object(h.inc_ref().ptr()); }
 
 // NumPy says a dtype's name in Python, which takes microseconds, so the usual ones are known here.
 string dtype_name(const py::dtype& dtype) {
-    const int64_t bits = 8 * dtype.itemsize();
-    const char* kinds[] = {"float", "int", "uint"};
-    size_t kind = string("fiu").find(dtype.kind());
-    bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
-    if (native && kind != string::npos && bits <= 64) return kinds[kind] + std::to_string(bits);
+    const char *kinds[] = {"float", "int", "uint"}, *bits[] = {"", "8", "16", "", "32", "", "", "", "64"};
+    const char kind = dtype.kind(), order = dtype.byteorder();
+    const int64_t i = kind == 'f' ? 0 : kind == 'i' ? 1 : kind == 'u' ? 2 : 3, bytes = dtype.itemsize();
+    if (i < 3 && bytes <= 8 && (order == '=' || order == '|')) return string(kinds[i]) + bits[bytes];
     return py::str(dtype);
 }
 
