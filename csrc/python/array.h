@@ -101,7 +101,7 @@ inline const string DTYPE = (std::is_floating_point_v<T> ? "float"
 [[noreturn]] void fail_type(const string& name, const Object& value);
 template <class T>
 T argument(const Object& value, const string& name) {
-    if (auto converted = to<T>(value)) return *converted;
+    if (auto converted = to<T>(value)) return *std::move(converted);
     fail_type(name, value);
 }
 
@@ -135,7 +135,7 @@ T cached(const Tuple& cache, int64_t i) {
     auto item = i < cache.size() ? to<T>(cache[i]) : std::nullopt;
     const char* kind = std::is_same_v<T, Array> ? "array" : "such number";
     if (!item) fail("cache must be what this op's forward returned: it has no ", kind, " at ", i);
-    return *item;
+    return *std::move(item);
 }
 
 // Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
