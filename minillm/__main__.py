@@ -3,6 +3,7 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
 from .commands import (
@@ -25,8 +26,6 @@ from .version import __version__
 
 COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
             serve, chat)
-
-
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",
@@ -35,9 +34,9 @@ SYSTEM = {                     # what these say by themselves helps nobody
 ERRORS = (ValueError, OSError, FloatingPointError, ImportError, *SYSTEM)
 
 
-def parser():
-    top = argparse.ArgumentParser(
-        prog="minillm", description="A language model from scratch, every derivative by hand.")
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="minillm",
+                                  description="A language model from scratch, every derivative by hand.")
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in COMMANDS:
@@ -45,7 +44,7 @@ def parser():
     return top
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors that a user can mend are one line, not a traceback."""
     for stream in (sys.stdout, sys.stderr):            # any file name and any text can be printed on any terminal
         if isinstance(stream, io.TextIOWrapper):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,10 @@ from .schedule import cosine_schedule
 WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
 
 
-def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
+def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
           resume: str | bool = "auto", progress: Callable | None = None, deadline: float = math.inf,
           step: Callable | None = None, validate: Callable | None = None, columns: list[str] = COLUMNS,
-          say: Callable[[str], None] | None = None, settings: dict | None = None) -> dict:
+          say: Callable[[str], None] | None = None, settings: dict | None = None) -> dict[str, Any]:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation(batches) -> iterator of such
@@ -89,7 +90,7 @@ def due(every: int, state: dict) -> bool:
     return bool(every) and state["step"] % every == 0
 
 
-def one_step(model, optimizer: AdamW, data, config: TrainConfig, state: dict) -> dict:
+def one_step(model: Any, optimizer: AdamW, data: Any, config: TrainConfig, state: dict) -> dict:
     """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes."""
     started, step = time.perf_counter(), state["step"]
     batches = batches_of(data, step, config)
@@ -102,12 +103,12 @@ def one_step(model, optimizer: AdamW, data, config: TrainConfig, state: dict) ->
     return update(model, optimizer, grads, config, state, loss, count, started, batches)
 
 
-def batches_of(data, step: int, config: TrainConfig) -> list[Batch]:
+def batches_of(data: Any, step: int, config: TrainConfig) -> list[Batch]:
     """The micro-batches of a step, as a list of Batch."""
     return list(starmap(Batch, (data.batch(step, micro) for micro in range(config.accumulate))))
 
 
-def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
+def update(model: Any, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
            started: float, batches: Sequence[Batch] = ()) -> dict:
     """Clip and take one step of AdamW; returns the log's columns.
 
@@ -124,7 +125,7 @@ def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: d
             "tokens_per_second": count / (time.perf_counter() - started)}
 
 
-def explain_nonfinite(model, batches, config, step, loss, norm):
+def explain_nonfinite(model: Any, batches: Any, config: TrainConfig, step: int, loss: float, norm: float) -> str:
     """Raise NonFiniteError that names the op and the layer. The parameters are still those of the last good step."""
     try:
         with np.errstate(all="ignore"):
@@ -145,7 +146,7 @@ def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
                               "again with --resume never.")
 
 
-def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
+def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
     nats, tokens = evaluate(model, data.validation(config.eval_batches))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
@@ -154,7 +155,7 @@ def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 
-def keep_best(model, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
+def keep_best(model: Any, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
     """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}
@@ -162,7 +163,7 @@ def keep_best(model, state: dict, run: Path, eot_token: int | None, found: dict)
     return found
 
 
-def evaluate(model, batches: Iterable[Batch]) -> tuple[float, int]:
+def evaluate(model: Any, batches: Iterable[Batch]) -> tuple[float, int]:
     """(summed loss in nats, number of predicted tokens) over an iterator of Batch."""
     nats, count = 0.0, 0
     for batch in starmap(Batch, batches):
@@ -177,7 +178,7 @@ def stop_signals() -> Iterator[list[int]]:
     """A list that becomes non-empty at the first SIGINT or SIGTERM; a second one acts as usual."""
     stopped: list[int] = []
 
-    def stop(number, frame):
+    def stop(number: int, frame: Any) -> None:
         stopped.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)
