@@ -114,7 +114,7 @@ def dedup_options(args):
     from ..data.dedup.table import DedupOptions
     if (args.bands is None) != (args.rows is None):
         raise ValueError("--bands and --rows belong together")
-    cut = {"ngram": args.ngram or (5 if args.unit == "words" else 20), "unit": args.unit, "seed": args.seed}
+    cut = {"ngram": (5 if args.unit == "words" else 20) if args.ngram is None else args.ngram, "unit": args.unit, "seed": args.seed}
     weight = 0.5 if args.no_verify else minhash.MISS_WEIGHT
     lsh = minhash.Lsh(args.bands, args.rows, **cut) if args.bands is not None else minhash.choose(
         args.threshold, args.permutations, weight, **cut)

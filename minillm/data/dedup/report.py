@@ -1,5 +1,4 @@
 """What deduplication writes: the kept records, and a report with counts by reason, clusters and examples of them."""
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -8,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...storage.atomic import atomic_write, write_json
-from ..batches import Records
-from ..sources.plain_text import encodable
+from ..batches import Records, finite, json_line
 from ..sources.report import Report
 from .lines import without_lines
 from .table import EXACT, KEPT, LINES, NEAR, DedupOptions, by_rank
@@ -45,13 +43,6 @@ def outcome(batch: Records, first: int, kept: np.ndarray, repeated: set[int] | N
                 continue
         found.lines.append(json_line(record))
     return found
-
-
-def json_line(record: dict) -> str:
-    line = json.dumps(record, ensure_ascii=False) + "\n"
-    if line.isascii() or encodable(line):
-        return line
-    return json.dumps(record) + "\n"             # half a surrogate pair in another field: spelt as it was, in ASCII
 
 
 def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
@@ -97,7 +88,7 @@ def complete_report(report: dict, output: Path, options: DedupOptions, read: Rep
     facts = {name: value for name, value in asdict(options).items() if name != "threads"}
     if options.lsh:
         facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
-    report |= {"options": facts, "input": asdict(read), "pairs": looked_at}
+    report = finite(report | {"options": facts, "input": asdict(read), "pairs": looked_at})
     write_json(report_path(output), report, indent=1, ensure_ascii=False)
     return report
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 
+from ..batches import encodable
 from .report import Report, Unusable
 
 PIECE_CHARACTERS = 2**20    # characters of a text file that become one document
@@ -104,15 +105,6 @@ def is_deep(value) -> bool:
                  for item in (part.values() if isinstance(part, dict) else part)]
         depth += 1
     return depth > DEEPEST
-
-
-def encodable(text: str) -> bool:
-    """Whether UTF-8 can encode the text, which it cannot if there is half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def utf8_length(text: str) -> int:
