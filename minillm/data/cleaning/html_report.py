@@ -47,8 +47,8 @@ def score(name, found):
     side = "low" if found["high"] is None else "high"
     rows = [(f"{step[side]:.4g}", f"{step['dropped']:.1%}") for step in found["sweep"]]
     low, high = ("any" if found[bound] is None else format(found[bound], "g") for bound in ("low", "high"))
-    return (f"<h3>{escape(name)}</h3><p>bounds {low} to {high}: drops {found['dropped']:.1%} by itself</p>{histogram(found)}"
-            + table((f"{side} bound", "would drop"), rows))
+    return (f"<h3>{escape(name)}</h3><p>bounds {low} to {high}: drops {found['dropped']:.1%} by itself</p>"
+            + histogram(found) + table((f"{side} bound", "would drop"), rows))
 
 
 def histogram(found):

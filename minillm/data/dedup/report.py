@@ -9,7 +9,7 @@ import numpy as np
 from ...storage.atomic import atomic_write, write_json
 from ..batches import Records, finite, json_line
 from ..sources.report import Report
-from .lines import without_lines
+from .lines import Repeated, without_lines
 from .table import EXACT, KEPT, LINES, NEAR, DedupOptions, by_rank
 
 EXAMPLES, MEMBERS, EXCERPT = 12, 4, 160         # clusters in the report, members of each, characters of each
@@ -26,17 +26,17 @@ class Written:
     quotes: dict[int, dict] = field(default_factory=dict)
 
 
-def outcome(batch: Records, first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
+def outcome(batch: Records, first: int, kept: np.ndarray, repeated: Repeated | None, quoted: set[int],
             options: DedupOptions) -> Written:
-    """What to write of a batch. first: number of its first document; kept: (documents,) bool; repeated: line hashes."""
+    """What to write of a batch. first: number of its first document; kept: (documents,) bool; repeated: lines."""
     found = Written()
     for number, (name, text, record) in enumerate(batch, first):
         if number in quoted:
             found.quotes[number] = {"name": name, "text": text[:EXCERPT]}
         if not kept[number - first]:
             continue
-        if repeated:
-            record[options.field] = shorter = without_lines(text, repeated, options.line_characters)
+        if repeated and len(repeated.lines):
+            record[options.field] = shorter = without_lines(text, number, repeated, options)
             found.cut += len(text) - len(shorter)
             if not shorter.strip():
                 found.emptied.append(number)

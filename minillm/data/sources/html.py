@@ -19,7 +19,11 @@ SECONDS, SECONDS_PER_BYTE = 1.0, 5e-7     # of CPU time for a page; ordinary one
 class HtmlWorker:
     """The process, started when it is first needed and again when it has ended."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """In the child of a fork: the process answers the parent alone."""
         self.process: subprocess.Popen | None = None
         self.lock = Lock()
 
@@ -61,7 +65,7 @@ class HtmlWorker:
 
 WORKER = HtmlWorker()
 atexit.register(WORKER.stop)
-os.register_at_fork(after_in_child=WORKER.__init__)          # the parent's process answers the parent alone
+os.register_at_fork(after_in_child=WORKER.forget)
 
 
 def html_text(page: bytes, all_text: bool = False) -> str:

@@ -21,7 +21,7 @@ def main() -> None:
         size, all_text, seconds = HEAD.unpack(head)
         page = sys.stdin.buffer.read(size)
         signal.setitimer(signal.ITIMER_PROF, seconds)           # its signal ends the process
-        html = bytes_to_str(page, detect_encoding(page))
+        html = bytes_to_str(page, detect_encoding(page) or "utf-8")
         text = extract_plain_text(html, main_content=not all_text, alt_texts=False).encode("utf-8", "replace")
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(LENGTH.pack(len(text)) + text)
