@@ -118,7 +118,7 @@ def test_a_stopped_run_leaves_no_output(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("depth, kept", [(10, True), (500, True), (600, True), (900, False)])
 def test_nested_records(tmp_path, depth, kept):
-    """Workers get the texts alone, so a record may be nested deeper than pickle can go; far deeper is a counted skip."""
+    """Workers get the texts alone, so a record may be nested deeper than pickle can go; much deeper is a skip."""
     meta = "[" * (depth - 1) + "]" * (depth - 1)
     (tmp_path / "in.jsonl").write_text(f'{{"text": "{PROSE}", "meta": {meta}}}\n{{"text": "{PROSE}"}}\n')
     report = clean([tmp_path / "in.jsonl"], tmp_path / "out.jsonl", CleanOptions(processes=2))

@@ -152,7 +152,8 @@ def first_copies(texts, characters):
 def test_of_a_line_the_first_copy_in_the_corpus_stays(tmp_path, monkeypatch, characters):
     rng = random.Random(6)
     lines = [text_of(rng, rng.randint(1, 6)) for _ in range(60)] + ["", "  ", "}"]
-    records = [{"id": n, "text": "\n".join(rng.choices(lines, k=rng.randint(1, 9))) + f"\nnumber {n}"} for n in range(40)]
+    texts = ["\n".join([*rng.choices(lines, k=rng.randint(1, 9)), f"number {n}"]) for n in range(40)]
+    records = [{"id": n, "text": text} for n, text in enumerate(texts)]
     records.append({"id": 40, "text": records[0]["text"].split("\n")[0] + "\nnumber 3"})
     expected = first_copies([record["text"] for record in records], characters)
     for spill in (False, True):
