@@ -45,6 +45,11 @@ def encodable(text: str) -> bool:
     return True
 
 
+def weight(document: tuple[str, str, dict]) -> int:
+    """Characters and items that a (name, text, record) holds, about: records may hold far more than their text."""
+    return sum(len(value) for value in document[2].values() if isinstance(value, (str, list, dict)))
+
+
 def batched(items: Iterable, size: Callable, limit: int, most: int | None = None) -> Iterator[list]:
     """Lists of consecutive items: one is full when the sizes in it reach `limit`, or when it holds `most`."""
     batch, total = [], 0

@@ -18,10 +18,11 @@ IPV4 = r"(?<![\w.-])(?<!\w/)(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d|[\w-]|\.\w)"
 IPV6 = r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])"
 CARD = r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\d-])"
 IBAN = r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)"
-KEY = (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?-----END [A-Z ]*PRIVATE KEY-----|(?<!\w)(?:A[KS]IA[0-9A-Z]{16}|"
-       r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{36,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|"
-       r"pypi-[\w-]{50,}|sk-[\w-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|xox[abeprs]-[A-Za-z0-9-]{10,}|"
-       r"AIza[\w-]{35}|GOCSPX-[\w-]{28}|SG\.[\w-]{22}\.[\w-]{43}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)")
+KEY = (r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]|-(?!----))+-----END [A-Z ]{0,40}PRIVATE KEY-----|"
+       r"(?<!\w)(?:A[KS]IA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{36,}|glpat-[\w-]{20,}|"
+       r"hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|sk-[\w-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|"
+       r"xox[abeprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{35}|GOCSPX-[\w-]{28}|SG\.[\w-]{22}\.[\w-]{43}|"
+       r"(?<!-)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)")
 VERSION_WORD = re.compile(r"\b(?:v|version|release|build|section|chapter|clause|firmware|update)\W{0,2}$",
                           re.IGNORECASE)
 NETWORK = re.compile(r"3\d{13,15}|4(?:\d{12}|\d{15}|\d{18})|(?:2[2-7]|5[1-5])\d{14}|(?:5[06-8]|6)\d{11,18}")

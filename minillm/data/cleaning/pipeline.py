@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import asdict
 
 from ...storage.atomic import atomic_write
-from ..batches import Records, batched, check_paths, finite, json_line
+from ..batches import Records, batched, check_paths, finite, json_line, weight
 from ..executors import workers
 from ..sources.files import read_records
 from ..sources.report import Report
@@ -55,7 +55,7 @@ def cleaned_records(records: Iterable, options: CleanOptions) -> Iterator[tuple[
     with workers(options.processes, options.scheduler) as (pool, width):
         waiting: deque = deque()
         try:
-            for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES):
+            for batch in batched(records, weight, BATCH_BYTES):
                 waiting.append((batch, pool.submit(clean_batch, [text for _, text, _ in batch], options)))
                 if len(waiting) > 2 * width:
                     yield from results(*waiting.popleft())

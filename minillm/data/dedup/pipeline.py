@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from ...tokenizer.fast import count_threads
-from ..batches import Records, batched, check_paths
+from ..batches import Records, batched, check_paths, weight
 from ..sources.files import SUFFIXES, read_records
 from ..sources.plain_text import utf8_length
 from ..sources.report import Report
@@ -130,7 +130,7 @@ def numbered_batches(records: Iterable[tuple[str, str, dict]],
     expected: (documents,) UTF-8 lengths of the texts when they were signed. Raises ValueError if they have changed.
     """
     first = 0
-    for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS):
+    for batch in batched(records, weight, BATCH_BYTES, BATCH_DOCUMENTS):
         sizes = [utf8_length(text) for _, text, _ in batch]
         if expected is not None and expected[first:first + len(batch)].tolist() != sizes:
             raise ValueError("the input changed while it was read")
