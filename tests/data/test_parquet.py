@@ -49,20 +49,20 @@ def test_only_the_text_is_decoded_where_only_that_is_wanted(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("columns, reason", [
     ({"text": ["a" * 2 ** 23]}, "expands"), ({"text": ["a"], "ids": [[7] * 2 ** 20]}, "expands"),
-    ({"text": repeated("a" * 2 ** 17, 10_000)}, "expands"),
-    ({"text": ["a"], "tags": pa.ListArray.from_arrays(pa.array([0, 9999], pa.int32()), repeated("a" * 2 ** 17, 9999))},
+    ({"text": repeated("a" * 2 ** 20, 9999)}, "expands"),
+    ({"text": ["a"], "tags": pa.ListArray.from_arrays(pa.array([0, 9999], pa.int32()), repeated("a" * 2 ** 20, 9999))},
      "line too long")])
 def test_bombs(tmp_path, monkeypatch, columns, reason):
     monkeypatch.setattr(containers, "LEAST", 2 ** 22)
     before = pa.default_memory_pool().max_memory()
-    found, skipped = read(tmp_path / "a.parquet", columns, compression="zstd")
-    assert len(found) < 2 ** 22 / 2 ** 17 and [reason in key for key in skipped] == [True]
+    found, skipped = read(tmp_path / "a.parquet", columns, compression="zstd", store_schema=False)       # plain strings
+    assert len(found) < 4 and [reason in key for key in skipped] == [True]
     assert pa.default_memory_pool().max_memory() - before < 2 ** 26
 
 
 def test_rows_of_a_large_batch_are_drawn_a_few_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "LONGEST_LINE", 1000)
     texts = ["word " * (1 + i % 7) for i in range(99)] + ["long " * 400, "last"]
-    columns = {"text": texts, "map": pa.array([[("k", "v")]] * 101, pa.map_(pa.string(), pa.string()))}
+    columns = {"text": texts, "map": pa.array([[("k", "v" * 20)]] * 101, pa.map_(pa.string(), pa.string()))}
     found, skipped = read(tmp_path / "a.parquet", columns)
     assert [text for _, text, _ in found] == texts[:99] + ["last"] and skipped == {"line too long": 1}
