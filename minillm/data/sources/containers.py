@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from .html import html_text
+from .parquet_pages import BYTE_ARRAY, Chunk, column_chunks, page_sizes
 from .plain_text import LONGEST_LINE, text_and_record
 from .report import Report, Unusable
 from .warc import LARGEST_PAGE, warc_pages
@@ -61,8 +62,9 @@ def parquet(path, field: str, report: Report, whole: bool) -> Iterator[tuple[str
         with parquet.ParquetFile(path) as table:
             if field not in table.schema_arrow.names:
                 raise Unusable(f"without a text field {field!r}")
-            check_column_chunks(table.metadata, None if whole else field, left)
-        with parquet.ParquetFile(path, read_dictionary=string_columns(table.metadata)) as table:
+            chunks = checked_chunks(path, [column.path for column in table.schema], None if whole else field, left)
+        strings = sorted({chunk.path for chunk in chunks if chunk.kind == BYTE_ARRAY})
+        with parquet.ParquetFile(path, read_dictionary=strings) as table:
             batches = table.iter_batches(batch_size=256, columns=None if whole else [field])
             for number, row in enumerate((row for batch in batches for row in rows_of(batch)), 1):
                 line = b"" if row is None else json.dumps(row, default=str).encode()
@@ -81,21 +83,20 @@ def parquet(path, field: str, report: Report, whole: bool) -> Iterator[tuple[str
         raise Unusable("unreadable") from None
 
 
-def column_chunks(metadata) -> Iterator:
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            yield metadata.row_group(group).column(column)
-
-
-def check_column_chunks(metadata, field: str | None, most: int) -> None:
-    """Raises Unusable where a chunk of a column (of that name, or any) becomes too large: Arrow holds one whole."""
-    for chunk in column_chunks(metadata):
-        if field in (None, chunk.path_in_schema) and chunk.total_uncompressed_size + 8 * chunk.num_values > most:
-            raise Unusable(BOMB)
-
-
-def string_columns(metadata) -> list[str]:
-    return sorted({chunk.path_in_schema for chunk in column_chunks(metadata) if chunk.physical_type == "BYTE_ARRAY"})
+def checked_chunks(path, columns: list[str], field: str | None, most: int) -> list[Chunk]:
+    """The columns in each row group. Raises Unusable where that one, or any, is too large: Arrow may hold it whole."""
+    with open(path, "rb") as file:
+        chunks = column_chunks(file)
+        if [chunk.path for chunk in chunks] != columns * (len(chunks) // len(columns)):
+            raise Unusable("unreadable")
+        for chunk in chunks:
+            if field in (None, chunk.path):
+                total = 8 * chunk.values
+                for size, values in page_sizes(file, chunk.start, chunk.length):
+                    total += size + 8 * values
+                    if total > most:
+                        raise Unusable(BOMB)
+    return chunks
 
 
 def rows_of(batch) -> Iterator[dict | None]:
