@@ -29,7 +29,7 @@ def clean_options(args: Namespace) -> Any:
     return CleanOptions(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
                         args.language_probability, args.tokenizer, args.max_tokens_per_word,
                         dict(map(parse_bound, args.classifier)), args.toxicity, not args.keep_pii, args.processes,
-                        args.field, args.scheduler)
+                        args.field, args.scheduler, args.all_text)
 
 
 def parse_bound(text: str) -> tuple[str, tuple[float, float]]:
@@ -45,6 +45,7 @@ def parse_bound(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def data_train_classifier(args: Namespace) -> None:
+    from ..data.batches import json_line
     from ..data.cleaning.classifier import Classifier, quality_of
     from ..data.sources.files import read_documents
     from ..progress import Progress
@@ -59,7 +60,7 @@ def data_train_classifier(args: Namespace) -> None:
     classifier.save(args.out)
     results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
                "accuracy": accuracy, "auc": area}
-    print(json.dumps(results) if args.json else
+    print(json_line(results).rstrip() if args.json else
           f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area "
           f"under the ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
 
@@ -72,7 +73,7 @@ def data_tokenize(args: Namespace) -> None:
     progress = Progress("tokenizing", unit="B")
     meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
                     args.val_fraction, args.seed, args.llmc, args.threads, args.field, scheduler=args.scheduler,
-                    progress=progress)
+                    progress=progress, all_text=args.all_text)
     progress.close()
     for name, split in meta["splits"].items():
         printer(args.json)(f"{name:<8}{split['documents']:>12,} documents {split['bytes'] / 1e6:>12,.2f} MB "
@@ -120,12 +121,14 @@ def dedup_options(args: Namespace) -> Any:
     from ..data.dedup.table import DedupOptions
     if (args.bands is None) != (args.rows is None):
         raise ValueError("--bands and --rows belong together")
-    cut = {"ngram": args.ngram or (5 if args.unit == "words" else 20), "unit": args.unit, "seed": args.seed}
+    ngram = (5 if args.unit == "words" else 20) if args.ngram is None else args.ngram
+    cut = {"ngram": ngram, "unit": args.unit, "seed": args.seed}
     weight = 0.5 if args.no_verify else minhash.MISS_WEIGHT
     lsh = minhash.Lsh(args.bands, args.rows, **cut) if args.bands is not None else minhash.choose(
         args.threshold, args.permutations, weight, **cut)
     return DedupOptions(None if args.exact_only else lsh, args.threshold, not args.no_verify, args.lines,
-                        args.line_characters, memory_size(args.memory), args.threads, args.field)
+                        args.line_characters, memory_size(args.memory), args.threads, args.field, args.line_dedup,
+                        args.all_text)
 
 
 def memory_size(text: str) -> int:
@@ -227,6 +230,8 @@ def add_dedup(actions: Any) -> None:
     p.add_argument("--no-verify", action="store_true", help="all that share a band are duplicates: no exact comparison")
     p.add_argument("--exact-only", action="store_true", help="no near-duplicates")
     p.add_argument("--lines", type=int, metavar="N", help="also remove lines that stand in more than N kept documents")
+    p.add_argument("--line-dedup", action="store_true",
+                   help="also keep of each line in the corpus only the first copy, as CCNet and FineWeb do")
     p.add_argument("--line-characters", type=int, default=30, metavar="N",
                    help="shorter lines stay (default: %(default)s)")
     p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
@@ -238,5 +243,6 @@ def add_dedup(actions: Any) -> None:
 
 def add_reading(p: Any) -> None:
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    p.add_argument("--all-text", action="store_true", help="of web pages, not their main text without menus alone")
     p.add_argument("--scheduler", metavar="ADDRESS",
                    help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

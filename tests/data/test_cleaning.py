@@ -114,3 +114,42 @@ def test_a_stopped_run_leaves_no_output(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         clean([source], tmp_path / "out.jsonl", CleanOptions(processes=1))
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("depth, kept", [(10, True), (500, True), (600, True), (900, False)])
+def test_nested_records(tmp_path, depth, kept):
+    """Workers get the texts alone, so a record may be nested deeper than pickle can go; much deeper is a skip."""
+    meta = "[" * (depth - 1) + "]" * (depth - 1)
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "{PROSE}", "meta": {meta}}}\n{{"text": "{PROSE}"}}\n')
+    report = clean([tmp_path / "in.jsonl"], tmp_path / "out.jsonl", CleanOptions(processes=2))
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + kept and (meta in lines[0]) == kept
+    assert report["input"]["skipped"] == ({} if kept else {"nested too deep": 1})
+
+
+def test_bounds_without_an_end_and_numbers_that_json_lacks(tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "{PROSE}", "score": 1e999, "half": "\\ud800"}}\n')
+    assert main(["data", "clean", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--json", "--bound",
+                 "words=:90"]) == 0
+
+    def no_constant(name):
+        raise AssertionError(name)
+    for written in (capsys.readouterr().out, (tmp_path / "out.report.json").read_text()):
+        report = json.loads(written, parse_constant=no_constant)
+        assert report["options"]["bounds"] == {"words": [None, 90]} and report["scores"]["words"]["low"] is None
+    assert "bounds any to 90" in (tmp_path / "out.report.html").read_text()
+    record = json.loads((tmp_path / "out.jsonl").read_text(), parse_constant=no_constant)
+    assert record["score"] is None and record["half"] == "\ud800"
+
+
+def test_all_text_of_web_pages(tmp_path):
+    pytest.importorskip("resiliparse")
+    page = f"<nav>Home</nav><main><h1>Title</h1><p>{PROSE}</p></main>"
+    (tmp_path / "page.html").write_text(page)
+    for options, home in ((["--all-text"], True), ([], False)):
+        out = tmp_path / "out" / "out.jsonl"
+        out.parent.mkdir(exist_ok=True)
+        assert main(["data", "clean", str(tmp_path / "page.html"), "-o", str(out), *options]) == 0
+        assert ("Home" in json.loads(out.read_text())["text"]) == home
+        assert main(["data", "dedup", str(tmp_path / "page.html"), "-o", str(out), *options]) == 0
+        assert ("Home" in json.loads(out.read_text())["text"]) == home

@@ -55,9 +55,10 @@ def both(tmp_path, inputs, options, run):
 def test_the_command_with_an_address(tmp_path, inputs, workers, capsys):
     def run(out):
         assert main(["data", "dedup", str(inputs), "-o", str(out), "--no-verify", "--bands", "20", "--rows", "2",
-                     "--ngram", "3",
+                     "--ngram", "3", "--line-dedup", "--line-characters", "10",
                      "--scheduler", workers.scheduler_address]) == 0
-    one, many = both(tmp_path, inputs, DedupOptions(Lsh(20, 2, ngram=3), verify=False), run)
+    options = DedupOptions(Lsh(20, 2, ngram=3), verify=False, line_dedup=True, line_characters=10)
+    one, many = both(tmp_path, inputs, options, run)
     assert one == many and "kept" in capsys.readouterr().out
 
 

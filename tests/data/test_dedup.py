@@ -1,12 +1,14 @@
 """Deduplication keeps what brute force keeps, whatever the order, the threads and the memory."""
 import itertools
+import json
 import random
 
 import numpy as np
 import pytest
-from duplicates import corpus, edited, run, text_of
+from duplicates import corpus, edited, run, text_of, write_jsonl
 
 from minillm.data.dedup import external_sort, minhash, pipeline
+from minillm.data.dedup.pipeline import dedup
 from minillm.data.dedup.report import EXCERPT
 from minillm.data.dedup.table import DedupOptions
 
@@ -131,3 +133,52 @@ def test_examples_show_the_kept_one_first(tmp_path):
         lengths = [len(member["text"]) for member in cluster["members"]]
         assert 2 <= len(lengths) <= cluster["documents"] and max(lengths) == lengths[0] <= EXCERPT
         assert all("part0.jsonl:" in member["name"] for member in cluster["members"])
+
+
+def first_copies(texts, characters):
+    """CCNet's rule in the plainest way: a line that was there before goes; a text without a line left, too."""
+    seen, kept = set(), []
+    for text in texts:
+        lines = []
+        for line in text.split("\n"):
+            if len(line.strip()) < max(1, characters) or line.strip() not in seen:
+                lines.append(line)
+            seen.add(line.strip())
+        kept += ["\n".join(lines)] if "".join(lines).strip() else []
+    return kept
+
+
+@pytest.mark.parametrize("characters", [0, 12])
+def test_of_a_line_the_first_copy_in_the_corpus_stays(tmp_path, monkeypatch, characters):
+    rng = random.Random(6)
+    lines = [text_of(rng, rng.randint(1, 6)) for _ in range(60)] + ["", "  ", "}"]
+    texts = ["\n".join([*rng.choices(lines, k=rng.randint(1, 9)), f"number {n}"]) for n in range(40)]
+    records = [{"id": n, "text": text} for n, text in enumerate(texts)]
+    records.append({"id": 40, "text": records[0]["text"].split("\n")[0] + "\nnumber 3"})
+    expected = first_copies([record["text"] for record in records], characters)
+    for spill in (False, True):
+        monkeypatch.setattr(external_sort, "LEAST", 10 if spill else 4096)
+        monkeypatch.setattr(external_sort, "RECORD", 2**40 if spill else 64)
+        monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 7 if spill else 2**14)
+        folder = tmp_path / str(spill)
+        folder.mkdir()
+        kept, report = run(folder, records, lsh=None, line_dedup=True, line_characters=characters)
+        assert [record["text"] for record in kept.values()] == expected
+        assert report["dropped"]["only repeated lines"]["documents"] == len(records) - len(expected)
+
+
+def test_what_is_written_is_json(tmp_path):
+    """NaN and infinities become null, and newlines one character."""
+    records = [{"id": 1, "text": "one\r\ntwo\rthree", "score": float("nan")},
+               {"id": 2, "text": "x", "score": [1e5], "half": "\ud800"}]
+    folder = write_jsonl(tmp_path / "in", records)
+    with open(folder / "part1.jsonl", "w") as file:
+        file.write('{"id": 3, "text": "large", "score": [1e999, -Infinity]}\n')
+    dedup([folder], tmp_path / "out.jsonl", DedupOptions())
+
+    def no_constant(name):
+        raise AssertionError(name)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line, parse_constant=no_constant) for line in lines] == [
+        {"id": 1, "text": "one\ntwo\nthree", "score": None},
+        {"id": 2, "text": "x", "score": [1e5], "half": "\ud800"}, {"id": 3, "text": "large", "score": [None, None]}]

@@ -22,7 +22,9 @@ from minillm.data.dedup.pipeline import dedup
     (["in", "-o", "out.jsonl", "--memory", "1M"], "64 MiB"), (["in", "-o", "out.jsonl", "--bands", "3"], "--rows"),
     (["in", "-o", "out.jsonl", "--threshold", "1.5"], "threshold"),
     (["in", "-o", "out.jsonl", "--field", "body"], "body"),
-    (["in", "-o", "out.jsonl", "--lines", "0"], "lines"), (["empty", "-o", "out.jsonl"], "no usable text")])
+    (["in", "-o", "out.jsonl", "--lines", "0"], "lines"), (["in", "-o", "out.jsonl", "--ngram", "0"], "ngram"),
+    (["in", "-o", "out.jsonl", "--lines", "2", "--line-dedup"], "exclude each other"),
+    (["empty", "-o", "out.jsonl"], "no usable text")])
 def test_bad_requests_get_one_clear_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "in", corpus()[:5])

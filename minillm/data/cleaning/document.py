@@ -16,7 +16,6 @@ from typing import NamedTuple
 from ...text import pii
 from ...text.toxicity import toxicity
 from ...tokenizer import Tokenizer
-from ..batches import Records
 from . import filters
 from .classifier import Classifier
 from .language import language_of
@@ -32,7 +31,7 @@ class CleanOptions:
     `language_probability`. tokenizer: directory, for tokens_per_word <= max_tokens_per_word. classifiers: {directory:
     (low, high)}. toxicity: highest probability (needs the extra `toxicity`). mask: personal data. processes: None for
     one a core. field: of a .jsonl record with the text. scheduler: of Dask, an address or "local", None for processes
-    of our own.
+    of our own. all_text: of a web page, not its main text alone.
     """
     families: tuple = ("gopher", "repetition")
     bounds: dict = field(default_factory=dict)
@@ -48,6 +47,7 @@ class CleanOptions:
     processes: int | None = None
     field: str = "text"
     scheduler: str | None = None
+    all_text: bool = False
 
     def __post_init__(self):
         for family in self.families:
@@ -69,10 +69,10 @@ class Cleaned(NamedTuple):
     lines_removed: int
 
 
-def clean_batch(batch: Records, options: CleanOptions) -> list[tuple[str, str, dict, Cleaned]]:
-    """Clean [(name, text, record), ...], as a worker does; the texts in the result are the original ones."""
+def clean_batch(texts: list[str], options: CleanOptions) -> list[Cleaned]:
+    """Clean some texts, as a worker does: it gets no records, of which it would have to know nothing."""
     rules = cached_rules(options)
-    return [(name, text, record, clean_document(text, options, rules)) for name, text, record in batch]
+    return [clean_document(text, options, rules) for text in texts]
 
 
 def clean_document(text: str, options: CleanOptions, rules: dict) -> Cleaned:

@@ -46,9 +46,9 @@ def score(name, found):
     """A histogram with its bounds as red lines, and the sweep."""
     side = "low" if found["high"] is None else "high"
     rows = [(f"{step[side]:.4g}", f"{step['dropped']:.1%}") for step in found["sweep"]]
-    bounds = f"{found['low']:g} to {'any' if found['high'] is None else format(found['high'], 'g')}"
-    return (f"<h3>{escape(name)}</h3><p>bounds {bounds}: drops {found['dropped']:.1%} by itself</p>{histogram(found)}"
-            + table((f"{side} bound", "would drop"), rows))
+    low, high = ("any" if found[bound] is None else format(found[bound], "g") for bound in ("low", "high"))
+    return (f"<h3>{escape(name)}</h3><p>bounds {low} to {high}: drops {found['dropped']:.1%} by itself</p>"
+            + histogram(found) + table((f"{side} bound", "would drop"), rows))
 
 
 def histogram(found):

@@ -7,14 +7,15 @@ from which the sweep says what another bound would drop.
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict
 
 from ...storage.atomic import atomic_write
-from ..batches import batched, check_paths
+from ..batches import Records, batched, check_paths, finite, json_line, weight
 from ..executors import workers
 from ..sources.files import read_records
 from ..sources.report import Report
-from .document import CleanOptions, cached_rules, clean_batch
+from .document import Cleaned, CleanOptions, cached_rules, clean_batch
 from .html_report import html_page
 from .report import Tally, report_paths
 
@@ -32,16 +33,16 @@ def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Call
     cached_rules(options)                                     # a missing extra or model is told at once
     read, tally = Report(), Tally()
     with atomic_write(output) as file:
-        for done, result in enumerate(cleaned_records(read_records(inputs, read, options.field), options), 1):
-            name, original, record, cleaned = result
+        records = read_records(inputs, read, options.field, options.all_text)
+        for done, ((name, original, record), cleaned) in enumerate(cleaned_records(records, options), 1):
             tally.count(name, original, cleaned)
             if cleaned.text is not None:
                 kept = record | {options.field: cleaned.text, "scores": cleaned.scores}
                 kept |= {"masked": dict(cleaned.masked)} if cleaned.masked else {}
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+                file.write(json_line(kept))
             if progress and done % 64 == 0:
                 progress(done, done, f"{tally.kept['documents']:,} kept")
-    report = tally.report(options) | {"input": asdict(read)}
+    report = finite(tally.report(options) | {"input": asdict(read)})
     pages = json.dumps(report, indent=1, ensure_ascii=False), html_page(report)
     for path, content in zip(report_paths(output), pages):
         with atomic_write(path) as file:
@@ -49,17 +50,21 @@ def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Call
     return report
 
 
-def cleaned_records(records: Iterable, options: CleanOptions) -> Iterator[tuple]:
-    """What `clean_batch` makes of each, in the order of the records. At most a few batches are in flight at once."""
+def cleaned_records(records: Iterable, options: CleanOptions) -> Iterator[tuple[tuple[str, str, dict], Cleaned]]:
+    """Each with what `clean_batch` makes of its text, in their order. At most a few batches are in flight at once."""
     with workers(options.processes, options.scheduler) as (pool, width):
         waiting: deque = deque()
         try:
-            for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES):
-                waiting.append(pool.submit(clean_batch, batch, options))
+            for batch in batched(records, weight, BATCH_BYTES):
+                waiting.append((batch, pool.submit(clean_batch, [text for _, text, _ in batch], options)))
                 if len(waiting) > 2 * width:
-                    yield from waiting.popleft().result()
+                    yield from results(*waiting.popleft())
             while waiting:
-                yield from waiting.popleft().result()
+                yield from results(*waiting.popleft())
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+def results(batch: Records, future: Future) -> Iterator[tuple[tuple[str, str, dict], Cleaned]]:
+    return zip(batch, future.result())

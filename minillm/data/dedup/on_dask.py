@@ -25,7 +25,7 @@ from ..executors import connected
 from ..sources.files import find_files, read_file
 from ..sources.report import EXAMPLES, Report
 from . import clusters, minhash
-from .lines import frequent_lines, line_hashes
+from .lines import Repeated, frequent_lines, line_hashes
 from .pipeline import numbered_batches
 from .report import Written, complete_report, example_clusters, outcome, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
@@ -51,7 +51,7 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
         state[copies[:, 1]] = EXACT
         minhash.unite(parents, copies)
         looked_at = job.near(table, state, parents) if options.lsh else {}
-        repeated = set(job.repeated_lines(state).tolist()) if options.lines else None
+        repeated = job.repeated_lines(state) if options.lines or options.line_dedup else None
         examples = example_clusters(table, parents)
         report = write_outcomes(job.outcomes(state, repeated, examples), output, table, state, parents, examples)
     return complete_report(report, output, options, job.report, looked_at)
@@ -129,13 +129,13 @@ class Job:
         found = [chosen[similar] for chosen, similar in zip(together, self.results(checks, "verifying"))]
         return np.concatenate([np.empty((0, 2), np.int64), *found])
 
-    def repeated_lines(self, state: np.ndarray) -> np.ndarray:
-        futures = [self.submit(lines_of_part, part, state[start:end] == KEPT, sizes, self.options, self.buckets)
-                   for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets), self.sizes)]
-        found = [self.submit(frequent_of_bucket, pieces, self.options.lines) for pieces in self.buckets_of(futures)]
-        return np.sort(np.concatenate([np.empty(0, np.uint64), *self.results(found, "lines")]))
+    def repeated_lines(self, state: np.ndarray) -> Repeated:
+        futures = [self.submit(lines_of_part, part, start, state[start:end] == KEPT, sizes, self.options, self.buckets)
+                   for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes)]
+        found = [self.submit(frequent_of_bucket, pieces, self.options) for pieces in self.buckets_of(futures)]
+        return Repeated.joined(list(self.results(found, "lines")))
 
-    def outcomes(self, state: np.ndarray, repeated: set[int] | None, examples: list[dict]) -> Iterator[Written]:
+    def outcomes(self, state: np.ndarray, repeated: Repeated | None, examples: list[dict]) -> Iterator[Written]:
         """Part after part, of which only a few are there at a time."""
         repeated = self.submit(identity, repeated)
         quoted = {number for cluster in examples for number in cluster["members"]}
@@ -163,7 +163,8 @@ def batches_of(part: tuple[str, str], options: DedupOptions, report: Report,
     sizes: (documents,) bytes of the documents when they were signed, which they must still have.
     """
     shown, path = part
-    for first, batch, _ in numbered_batches(shown_as(shown, path, read_file(Path(path), report, options.field)), sizes):
+    records = read_file(Path(path), report, options.field, options.all_text)
+    for first, batch, _ in numbered_batches(shown_as(shown, path, records), sizes):
         yield first, batch
 
 
@@ -229,18 +230,21 @@ def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> 
     return minhash.similarities(hashes, offsets, places + [0, len(left[1])]) >= options.threshold
 
 
-def lines_of_part(part: tuple[str, str], chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions, buckets: int):
-    found = [line_hashes(batch, chosen[first:first + len(batch)], options)
-             for first, batch in batches_of(part, options, Report(), sizes)]
-    hashes = np.concatenate([np.empty(0, np.uint64), *found])
-    return None, cut(hashes, hashes, buckets)
+def lines_of_part(part: tuple[str, str], start: int, chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions,
+                  buckets: int):
+    found = [np.column_stack([hashes, documents.astype(np.uint64)])
+             for first, batch in batches_of(part, options, Report(), sizes)
+             for hashes, documents in [line_hashes(batch, start + first, chosen[first:first + len(batch)], options)]]
+    entries = np.concatenate([np.empty((0, 2), np.uint64), *found])
+    return None, cut(entries, entries[:, 0], buckets)
 
 
-def frequent_of_bucket(pieces: list[np.ndarray], most: int) -> np.ndarray:
-    return frequent_lines(np.concatenate(pieces), most)
+def frequent_of_bucket(pieces: list[np.ndarray], options: DedupOptions) -> Repeated:
+    hashes, documents = np.concatenate(pieces).T
+    return frequent_lines(hashes, documents, options)
 
 
-def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
+def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: Repeated | None, quoted: set[int],
                     sizes: np.ndarray, options: DedupOptions) -> Written:
     whole = Written()
     for first, batch in batches_of(part, options, Report(), sizes):

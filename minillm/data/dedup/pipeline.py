@@ -9,11 +9,12 @@ The input is read three times, and no text is kept in between:
        lines    (asked for) lines that stand in many of the documents to be kept
     3. write    the records that are kept, and the report
 
-Each stage is a pure function of the documents' contents, never of their order or of the number of threads. Of a cluster
+Each stage is a pure function of the documents' contents, never of their order (but for line_dedup: the first copy of a
+line stays) or of the number of threads. Of a cluster
 (documents joined by a chain of similar pairs) the one that table.by_rank puts first is kept.
 
-Memory: the limit, plus about 100 bytes a document. Disk, beside the output: 16 bytes a document and band, 32 a
-document, and 8 for each distinct shingle of the documents in pairs.
+Memory: the limit, plus about 100 bytes a document and 16 a repeated line. Disk, beside the output: 16 bytes a document
+and band, 32 a document, and 8 for each distinct shingle of the documents in pairs.
 """
 import errno
 import os
@@ -25,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from ...tokenizer.fast import count_threads
-from ..batches import Records, batched, check_paths
+from ..batches import Records, batched, check_paths, weight
 from ..sources.files import SUFFIXES, read_records
 from ..sources.plain_text import utf8_length
 from ..sources.report import Report
 from . import clusters, minhash
 from .external_sort import ExternalSort
-from .lines import frequent_lines, line_hashes
+from .lines import Repeated, frequent_lines, line_hashes
 from .report import complete_report, example_clusters, outcome, report_path, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
 
@@ -56,7 +57,7 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
         parents = np.arange(len(table))
         state = mark_exact_duplicates(table, passes, parents)
         looked_at = mark_near_duplicates(passes, table, state, parents, found) if options.lsh else {}
-        repeated = repeated_lines(passes, table, state) if options.lines else None
+        repeated = repeated_lines(passes, table, state) if options.lines or options.line_dedup else None
         report = write_kept(passes, output, table, state, parents, repeated)
     return complete_report(report, output, options, passes.report, looked_at)
 
@@ -108,12 +109,13 @@ class Passes:
         self.inputs, self.options, self.folder, self.progress = inputs, options, folder, progress
         self.threads = count_threads(options.threads)
         self.report = Report()
-        self.passes = 2 + bool(options.lsh and options.verify) + bool(options.lines)
+        self.passes = 2 + bool(options.lsh and options.verify) + bool(options.lines or options.line_dedup)
         self.done, self.total = 0, self.passes * sum(map(file_bytes, inputs))
 
     def batches(self, stage: str, table: np.ndarray | None = None) -> Iterator[tuple[int, Records]]:
         """Yield (number of the first, [(name, text, record)]); from the second time on compared with the table."""
-        records = read_records(self.inputs, self.report if table is None else Report(), self.options.field)
+        records = read_records(self.inputs, self.report if table is None else Report(), self.options.field,
+                               self.options.all_text)
         for first, batch, size in numbered_batches(records, None if table is None else table["bytes"]):
             self.done += size
             if self.progress:
@@ -128,7 +130,7 @@ def numbered_batches(records: Iterable[tuple[str, str, dict]],
     expected: (documents,) UTF-8 lengths of the texts when they were signed. Raises ValueError if they have changed.
     """
     first = 0
-    for batch in batched(records, lambda record: len(record[1]), BATCH_BYTES, BATCH_DOCUMENTS):
+    for batch in batched(records, weight, BATCH_BYTES, BATCH_DOCUMENTS):
         sizes = [utf8_length(text) for _, text, _ in batch]
         if expected is not None and expected[first:first + len(batch)].tolist() != sizes:
             raise ValueError("the input changed while it was read")
@@ -236,24 +238,21 @@ def exact_similarity(passes: Passes, table: np.ndarray, wanted: np.ndarray) -> C
     return similarity
 
 
-def repeated_lines(passes: Passes, table: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """(lines,) uint64, sorted: hashes of the lines that stand in more than options.lines of the kept documents."""
+def repeated_lines(passes: Passes, table: np.ndarray, state: np.ndarray) -> Repeated:
+    """The lines of the kept documents that are to be removed."""
     lines = ExternalSort(passes.folder, "lines", passes.options.memory // 2)
     for first, batch in passes.batches("lines", table):
-        hashes = line_hashes(batch, state[first:first + len(batch)] == KEPT, passes.options)
-        lines.add(hashes, np.zeros(len(hashes), np.uint64))
-    repeated = (frequent_lines(hashes, passes.options.lines) for hashes, _ in lines.ranges())
-    return np.concatenate([np.empty(0, np.uint64), *repeated])
+        lines.add(*line_hashes(batch, first, state[first:first + len(batch)] == KEPT, passes.options))
+    return Repeated.joined([frequent_lines(*found, passes.options) for found in lines.ranges()])
 
 
 def write_kept(passes: Passes, output: Path, table: np.ndarray, state: np.ndarray, parents: np.ndarray,
-               repeated: np.ndarray | None) -> dict:
+               repeated: Repeated | None) -> dict:
     """Write the kept records; returns the report's counts, clusters and examples."""
     examples = example_clusters(table, parents)
     quoted = {number for cluster in examples for number in cluster["members"]}
-    lines = None if repeated is None else set(repeated.tolist())
 
     def outcomes():
         for first, batch in passes.batches("writing", table):
-            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, lines, quoted, passes.options)
+            yield outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, passes.options)
     return write_outcomes(outcomes(), output, table, state, parents, examples)

@@ -1,5 +1,4 @@
 """What deduplication writes: the kept records, and a report with counts by reason, clusters and examples of them."""
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -8,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ...storage.atomic import atomic_write, write_json
-from ..batches import Records
-from ..sources.plain_text import encodable
+from ..batches import Records, finite, json_line
 from ..sources.report import Report
-from .lines import without_lines
+from .lines import Repeated, without_lines
 from .table import EXACT, KEPT, LINES, NEAR, DedupOptions, by_rank
 
 EXAMPLES, MEMBERS, EXCERPT = 12, 4, 160         # clusters in the report, members of each, characters of each
@@ -28,30 +26,23 @@ class Written:
     quotes: dict[int, dict] = field(default_factory=dict)
 
 
-def outcome(batch: Records, first: int, kept: np.ndarray, repeated: set[int] | None, quoted: set[int],
+def outcome(batch: Records, first: int, kept: np.ndarray, repeated: Repeated | None, quoted: set[int],
             options: DedupOptions) -> Written:
-    """What to write of a batch. first: number of its first document; kept: (documents,) bool; repeated: line hashes."""
+    """What to write of a batch. first: number of its first document; kept: (documents,) bool; repeated: lines."""
     found = Written()
     for number, (name, text, record) in enumerate(batch, first):
         if number in quoted:
             found.quotes[number] = {"name": name, "text": text[:EXCERPT]}
         if not kept[number - first]:
             continue
-        if repeated:
-            record[options.field] = shorter = without_lines(text, repeated, options.line_characters)
+        if repeated and len(repeated.lines):
+            record[options.field] = shorter = without_lines(text, number, repeated, options)
             found.cut += len(text) - len(shorter)
             if not shorter.strip():
                 found.emptied.append(number)
                 continue
         found.lines.append(json_line(record))
     return found
-
-
-def json_line(record: dict) -> str:
-    line = json.dumps(record, ensure_ascii=False) + "\n"
-    if line.isascii() or encodable(line):
-        return line
-    return json.dumps(record) + "\n"             # half a surrogate pair in another field: spelt as it was, in ASCII
 
 
 def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
@@ -97,7 +88,7 @@ def complete_report(report: dict, output: Path, options: DedupOptions, read: Rep
     facts = {name: value for name, value in asdict(options).items() if name != "threads"}
     if options.lsh:
         facts["found"] = {str(similarity): round(float(options.lsh.found(similarity)), 4) for similarity in CURVE}
-    report |= {"options": facts, "input": asdict(read), "pairs": looked_at}
+    report = finite(report | {"options": facts, "input": asdict(read), "pairs": looked_at})
     write_json(report_path(output), report, indent=1, ensure_ascii=False)
     return report
 

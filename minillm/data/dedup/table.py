@@ -22,7 +22,9 @@ KEPT, EXACT, NEAR, LINES = range(4)             # what became of a document
 class DedupOptions:
     """lsh: None finds exact duplicates only. threshold: the Jaccard similarity from which a pair is one, if `verify`;
     without, every pair that shares a band is. lines: N removes lines in more than N kept documents, None leaves them;
-    line_characters: shorter lines stay. memory: bytes. threads: None for all cores. field: of a .jsonl with the text.
+    line_dedup: of a line's copies in all kept documents only the first stays; line_characters: shorter lines stay.
+    memory: bytes. threads: None for all cores. field: of a .jsonl with the text. all_text: of a web page, not its main
+    text alone.
     """
     lsh: Lsh | None = Lsh(bands=16, rows=8)      # minhash.choose(0.8, miss_weight=minhash.MISS_WEIGHT)
     threshold: float = 0.8
@@ -32,12 +34,19 @@ class DedupOptions:
     memory: int = 2**30
     threads: int | None = None
     field: str = "text"
+    line_dedup: bool = False
+    all_text: bool = False
 
     def __post_init__(self):
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must be above 0 and at most 1: got {self.threshold}")
         if self.lines is not None and self.lines < 1:
             raise ValueError(f"lines must be at least 1: got {self.lines}")
+        if self.lines is not None and self.line_dedup:
+            raise ValueError("lines and line_dedup exclude each other: the one removes all copies of a line, the other "
+                             "all but the first")
+        if self.line_characters < 0:
+            raise ValueError(f"line_characters must not be negative: got {self.line_characters}")
         if self.memory < LEAST_MEMORY:
             raise ValueError(f"memory must be at least {LEAST_MEMORY >> 20} MiB: got {self.memory} bytes")
         count_threads(self.threads)

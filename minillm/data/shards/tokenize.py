@@ -29,19 +29,21 @@ CHUNK_BYTES = 2 ** 26
 
 
 def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=False, threads=None, field="text",
-             chunk_bytes=CHUNK_BYTES, scheduler=None, progress=None) -> dict:
+             chunk_bytes=CHUNK_BYTES, scheduler=None, progress=None, all_text=False) -> dict:
     """Write the documents of `sources` into shards; returns what shards.json holds.
 
     sources: list of (paths, weight). header: begin each file as llm.c's do (llmc.py). threads: for encoding, None for
     one a core. scheduler: of Dask, an address or "local", which then works on several chunks at once; all its workers
-    must see `directory`. progress(done, total, text) counts bytes of text; total is that of the input files.
+    must see `directory`. all_text: of web pages, not their main text alone. progress(done, total, text) counts bytes of
+    text; total is that of the input files.
     Raises ValueError for bad weights, too little text, or weights that leave a side no document; FileNotFoundError.
     """
     directory, report = Path(directory), Report()
     for _, weight in sources:
         if not 0 < weight < float("inf"):
             raise ValueError(f"a weight must be above 0: got {weight}")
-    texts = ((text, weight) for paths, weight in sources for _, text in read_documents(paths, report, field))
+    texts = ((text, weight) for paths, weight in sources
+             for _, text in read_documents(paths, report, field, all_text))
     assigned = assign_sides(texts, val_fraction, seed)
     with exclusive(directory):
         return write_chunks(assigned, tokenizer, directory, val_fraction, seed, header, threads, chunk_bytes, scheduler,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...storage.atomic import atomic_write, write_json
-from ..sources.plain_text import encodable
+from ..batches import encodable
 from . import llmc
 from .format import FORMAT, SIDECAR, SIDES, blake2b, fingerprint, meta_checksum, token_dtype
 from .split import assign_sides

@@ -1,11 +1,12 @@
-"""Documents in container formats: HTML, Parquet, WARC, Zstandard. Each needs a library of the extra `data`.
+"""Documents in container formats: HTML, Parquet, WARC, Zstandard, most by a library of the extra `data`.
 
-    .html .htm        main text by resiliparse (Bevendorff et al. 2018), which also finds the encoding
+    .html .htm        main text or all of it, by resiliparse (html.py)
     .parquet          a row is a document, by pyarrow
-    .warc .warc.gz    web archives (ISO 28500) by warcio: HTML responses become text
+    .warc .warc.gz    web archives: HTML responses become text (warc.py)
     .zst              a compressed .txt, .md or .jsonl, by zstandard
 
-A missing library is a reason to skip a file, like any other, so that the report says so.
+A missing library is a reason to skip a file, like any other, so that the report says so. What a file of some size may
+become is bounded: a document by LONGEST_LINE or LARGEST_PAGE, the whole of it by LEAST and RATIO.
 """
 import io
 import json
@@ -13,11 +14,14 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from ...storage.atomic import printable
-from .plain_text import text_and_record
-from .report import NEEDS_EXTRA, Unusable
+from .html import html_text
+from .parquet_pages import BYTE_ARRAY, Chunk, column_chunks, page_sizes
+from .plain_text import LONGEST_LINE, text_and_record
+from .report import NEEDS_EXTRA, Report, Unusable
+from .warc import LARGEST_PAGE, warc_pages
 
-LARGEST_PAGE = 2 ** 26        # bytes of one HTML page; a larger one is skipped
 LEAST, RATIO = 2 ** 26, 200   # a compressed file may expand to the larger of these: bytes, times its size
+BOMB = f"expands to more than {RATIO} times its size"
 
 
 def library(name: str):
@@ -28,59 +32,98 @@ def library(name: str):
         raise Unusable(NEEDS_EXTRA) from None
 
 
-def html_text(data: bytes) -> str:
-    """The main text of a page. Raises Unusable if there is none."""
-    encoding, extract = library("resiliparse.parse.encoding"), library("resiliparse.extract.html2text")
-    text = extract.extract_plain_text(encoding.bytes_to_str(data, encoding.detect_encoding(data)), main_content=True,
-                                      alt_texts=False)
-    if not text.strip():
-        raise Unusable("without main text")
-    return text
-
-
-def html(path, field: str) -> Iterator[tuple[str, str, dict]]:
-    """The main text of a page as one document."""
+def html(path, field: str, all_text: bool) -> Iterator[tuple[str, str, dict]]:
+    """The text of a page as one document."""
     if path.stat().st_size > LARGEST_PAGE:
         raise Unusable("page too large")
-    text = html_text(path.read_bytes())
+    text = html_text(path.read_bytes(), all_text)
     yield printable(path), text, {field: text, "source": printable(path)}
 
 
-def parquet(path, field: str) -> Iterator[tuple[str, str, dict]]:
-    """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is."""
+def warc(file, name: str, field: str, report: Report, all_text: bool) -> Iterator[tuple[str, str, dict]]:
+    """The HTML responses of an archive, named by their addresses."""
+    for address, date, page in warc_pages(file, name, report):
+        try:
+            text = html_text(page, all_text)
+        except Unusable as error:
+            report.skip(address, str(error))
+            continue
+        yield address, text, {field: text, "url": address, "date": date}
+
+
+def parquet(path, field: str, report: Report, whole: bool) -> Iterator[tuple[str, str, dict]]:
+    """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is. whole: all of its columns.
+
+    Strings stay in the dictionaries that a file holds them in, where a megabyte may stand for many, until their rows
+    are drawn.
+    """
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    left = max(LEAST, RATIO * path.stat().st_size)
     try:
-        table = parquet.ParquetFile(path)
-        if field not in table.schema_arrow.names:
-            raise Unusable(f"without a text field {field!r}")
-        number = 0
-        for batch in table.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{printable(path)}:{number}", *text_and_record(json.dumps(row, default=str).encode(), field)
-    except arrow.ArrowException:
+        with parquet.ParquetFile(path) as table:
+            if field not in table.schema_arrow.names:
+                raise Unusable(f"without a text field {field!r}")
+            chunks = checked_chunks(path, [column.path for column in table.schema], None if whole else field, left)
+        strings = sorted({chunk.path for chunk in chunks if chunk.kind == BYTE_ARRAY})
+        with parquet.ParquetFile(path, read_dictionary=strings) as table:
+            batches = table.iter_batches(batch_size=256, columns=None if whole else [field])
+            for number, row in enumerate((row for batch in batches for row in rows_of(batch)), 1):
+                line = b"" if row is None else json.dumps(row, default=str).encode()
+                left -= len(line)
+                if left < 0:
+                    raise Unusable(BOMB)
+                try:
+                    if row is None:
+                        raise Unusable("line too long")
+                    yield f"{printable(path)}:{number}", *text_and_record(line, field)
+                except Unusable as error:
+                    report.skip(f"{printable(path)}:{number}", str(error))
+    except UnicodeDecodeError:
+        raise
+    except (arrow.ArrowException, ValueError, OverflowError, RecursionError):
         raise Unusable("unreadable") from None
 
 
-def warc(path, field: str, report) -> Iterator[tuple[str, str, dict]]:
-    """The HTML responses of an archive, named by their addresses."""
-    iterator = library("warcio.archiveiterator")
-    exceptions = library("warcio.exceptions")
+def checked_chunks(path, columns: list[str], field: str | None, most: int) -> list[Chunk]:
+    """The columns in each row group. Raises Unusable where that one, or any, is too large: Arrow may hold it whole."""
     with open(path, "rb") as file:
-        try:
-            for item in iterator.ArchiveIterator(file):
-                kind = item.http_headers.get_header("Content-Type", "") if item.http_headers else ""
-                if item.rec_type != "response" or "html" not in kind:
-                    continue
-                address = item.rec_headers.get_header("WARC-Target-URI", printable(path))
-                try:
-                    text = html_text(item.content_stream().read(LARGEST_PAGE))
-                except Unusable as error:
-                    report.skip(address, str(error))
-                    continue
-                yield address, text, {field: text, "url": address, "date": item.rec_headers.get_header("WARC-Date")}
-        except exceptions.ArchiveLoadFailed:
-            raise Unusable("unreadable") from None
+        chunks = column_chunks(file)
+        if [chunk.path for chunk in chunks] != columns * (len(chunks) // len(columns)):
+            raise Unusable("unreadable")
+        for chunk in chunks:
+            if field in (None, chunk.path):
+                total = 8 * chunk.values
+                for size, values in page_sizes(file, chunk.start, chunk.length):
+                    total += size + 8 * values
+                    if total > most:
+                        raise Unusable(BOMB)
+    return chunks
+
+
+def rows_of(batch) -> Iterator[dict | None]:
+    """The rows of an Arrow batch, as many at a time as LONGEST_LINE bytes; None for one that is longer."""
+    if sum(map(bytes_of, batch.columns)) <= LONGEST_LINE:
+        yield from batch.to_pylist()
+    elif len(batch) == 1:
+        yield None
+    else:
+        yield from rows_of(batch.slice(0, len(batch) // 2))
+        yield from rows_of(batch.slice(len(batch) // 2))
+
+
+def bytes_of(array) -> int:
+    """Bytes of the values of an Arrow array, each string of a dictionary counted as often as it is named."""
+    types, compute = library("pyarrow.types"), library("pyarrow.compute")
+    if types.is_dictionary(array.type):
+        return compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    if types.is_map(array.type):                                    # its keys and items are those of the whole column
+        start, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return sum(bytes_of(part.slice(start, end - start)) for part in (array.keys, array.items))
+    if types.is_struct(array.type):
+        return sum(map(bytes_of, array.flatten()))
+    if types.is_nested(array.type):
+        return bytes_of(array.flatten())
+    return array.nbytes
 
 
 def zstd(path):
@@ -106,7 +149,7 @@ class Expanding(io.RawIOBase):
         buffer[:len(data)] = data
         self.left -= len(data)
         if self.left < 0:
-            raise Unusable(f"expands to more than {RATIO} times its size")
+            raise Unusable(BOMB)
         return len(data)
 
     def close(self):

@@ -23,44 +23,50 @@ READ_ERRORS = (OSError, EOFError, zlib.error)                # the last two: a d
 
 
 def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], report: Report | None = None,
-                   field: str = "text") -> Iterator[tuple[str, str]]:
+                   field: str = "text", all_text: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of every usable document in `paths`, in a fixed order: as given, folders by sorted names.
 
     Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz and .zst, for .html,
     .parquet and .warc(.gz) (those by libraries of the extra `data`, see containers.py); hidden files and folders and
     the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may be
     hidden and have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become
-    "\\n". A .jsonl line is an object whose `field` is the text. A text file that turns undecodable or binary only after
-    its first pieces keeps those. `report` is filled while the documents are drawn.
+    "\\n". A .jsonl line is an object whose `field` is the text. all_text: of a web page, not its main text alone. A
+    text file that turns undecodable or binary only after its first pieces keeps those. `report` is filled while the
+    documents are drawn.
 
     Raises FileNotFoundError, at once, for a path that does not exist; ValueError, at the end, when nothing was usable.
     """
-    return ((name, text) for name, text, _ in read_records(paths, report, field))
+    return ((name, text) for name, text, _ in read_records(paths, report, field, all_text, whole=False))
 
 
 def read_records(paths: str | os.PathLike | Iterable[str | os.PathLike], report: Report | None = None,
-                 field: str = "text") -> Iterator[tuple[str, str, dict]]:
-    """As `read_documents`, but (name, text, record): the .jsonl line's object, or {field: text, "source": name}."""
+                 field: str = "text", all_text: bool = False, whole: bool = True) -> Iterator[tuple[str, str, dict]]:
+    """As `read_documents`, but (name, text, record): the .jsonl line's object, or {field: text, "source": name}.
+
+    whole: False promises to look at the text alone, so that nothing else need be decoded.
+    """
     found = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     for path in found:
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-    return _read_all(found, Report() if report is None else report, field)
+    return _read_all(found, Report() if report is None else report, field, all_text, whole)
 
 
-def _read_all(paths: list[Path], report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
+def _read_all(paths: list[Path], report: Report, field: str, all_text: bool,
+              whole: bool) -> Iterator[tuple[str, str, dict]]:
     before = report.documents
     for path in find_files(paths, report):
-        yield from read_file(path, report, field)
+        yield from read_file(path, report, field, all_text, whole)
     if report.documents == before:
         raise ValueError(f"no usable text in {', '.join(map(str, paths)) or 'an empty list of paths'}: {report} "
                          f"Expected text (UTF-8) in {', '.join(SUFFIXES)}")
 
 
-def read_file(path: Path, report: Report, field: str = "text") -> Iterator[tuple[str, str, dict]]:
+def read_file(path: Path, report: Report, field: str = "text", all_text: bool = False,
+              whole: bool = True) -> Iterator[tuple[str, str, dict]]:
     """The (name, text, record) of one file; none of a file that cannot be used, `report` says why."""
     try:
-        for name, text, record in _documents(path, path.name.lower(), report, field):
+        for name, text, record in _documents(path, path.name.lower(), report, field, all_text, whole):
             report.documents += 1
             report.bytes += utf8_length(text)
             yield name, text, record
@@ -72,18 +78,19 @@ def read_file(path: Path, report: Report, field: str = "text") -> Iterator[tuple
         report.skip(str(path), "unreadable")
 
 
-def _documents(path: Path, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
+def _documents(path: Path, name: str, report: Report, field: str, all_text: bool,
+               whole: bool) -> Iterator[tuple[str, str, dict]]:
     """The documents of a file, by its suffix."""
     if name.endswith((".html", ".htm")):
-        yield from containers.html(path, field)
+        yield from containers.html(path, field, all_text)
     elif name.endswith(".parquet"):
-        yield from containers.parquet(path, field)
-    elif name.endswith((".warc", ".warc.gz")):
-        yield from containers.warc(path, field, report)
+        yield from containers.parquet(path, field, report, whole)
     else:
         with _opened(path, name) as raw, io.BufferedReader(raw) as file:
             if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
                 yield from json_lines(file, printable(path), report, field)
+            elif name.endswith((".warc", ".warc.gz")):
+                yield from containers.warc(file, printable(path), field, report, all_text)
             else:
                 for piece_name, text in text_pieces(file, printable(path)):
                     yield piece_name, text, {field: text, "source": piece_name}

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Iterator
 
+from ..batches import encodable
 from .report import Report, Unusable
 
 PIECE_CHARACTERS = 2**20    # characters of a text file that become one document
 LONGEST_LINE = 2**26        # bytes of one .jsonl line; a longer one is skipped unread
+DEEPEST = 600               # levels of objects and lists in a .jsonl line; far more would end a writer's recursion
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")   # but not white space, form feed, terminal escapes
 
 
@@ -70,9 +72,12 @@ def json_lines(file: io.BufferedReader, name: str, report: Report, field: str) -
 
 
 def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
-    """The text under `field` of a JSON object, and the object. Raises Unusable with the reason to skip it."""
+    """The text under `field` of a JSON object, newlines as "\\n", and the object, in which NaN becomes null.
+
+    Raises Unusable with the reason to skip it.
+    """
     try:
-        record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode())
+        record = json.loads(line.removeprefix(codecs.BOM_UTF8).decode(), parse_constant=lambda _: None)
     except UnicodeDecodeError:
         raise Unusable("not UTF-8") from None
     except (ValueError, RecursionError):
@@ -85,16 +90,21 @@ def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
     if not encodable(text):          # JSON may spell half a surrogate pair; no UTF-8 text holds one
         raise Unusable("not UTF-8")
     _check_is_text(text)
+    if line.count(b"[") + line.count(b"{") > DEEPEST and is_deep(record):
+        raise Unusable("nested too deep")
+    if "\r" in text:
+        record[field] = text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text, record
 
 
-def encodable(text: str) -> bool:
-    """Whether UTF-8 can encode the text, which it cannot if there is half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def is_deep(value) -> bool:
+    """Whether objects and lists are nested deeper than DEEPEST."""
+    level, depth = [value], 0
+    while level and depth <= DEEPEST:
+        level = [item for part in level if isinstance(part, (dict, list))
+                 for item in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+    return depth > DEEPEST
 
 
 def utf8_length(text: str) -> int:
