@@ -3,6 +3,8 @@
     for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
+std is the sample deviation, over G - 1, as in TRL and verl (the paper does not say).
+
 The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
 arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
 are all alike teaches nothing; its advantages are zero.
@@ -70,8 +72,8 @@ def sample_group(model, prompt: list[int], count: int, max_new_tokens: int, stop
 
 
 def advantages_of(rewards: np.ndarray) -> np.ndarray:
-    """rewards (P, G) -> (P, G): above or below the group's mean, in its deviations."""
-    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + SMALL)
+    """rewards (P, G) -> (P, G): above or below the group's mean, in its sample deviations."""
+    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + SMALL)
 
 
 def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
@@ -122,7 +124,7 @@ def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, be
     dlosses = np.zeros_like(negated)
     dlosses[learned] = -dlogp
     back = (ref - logp).astype(np.float64)
-    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, caches, grads)
+    return float(losses.mean()), float((np.expm1(back) - back).mean()), model.backward(dlosses, caches, grads)
 
 
 def validate_reward(model, data, config, state, run, eot_token):
