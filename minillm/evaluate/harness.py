@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..generation.decode import stream
-from ..generation.text import TextStream, first_token
+from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
@@ -73,15 +73,9 @@ def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
 def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) -> str:
     """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to a stop string."""
     until = settings.get("until") or []
-    text = TextStream(tokenizer, [until] if isinstance(until, str) else until)
     ids = tokenizer.encode_ordinary(context) or [first_token(tokenizer)]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
-    parts = []
-    for token in stream(model, ids, settings.get("max_gen_toks", 256), temperature, stop=tokenizer.eot_token):
-        if token == tokenizer.eot_token or text.stopped is not None:
-            break
-        parts.append(text.push(token))
-    return "".join(parts) + text.finish()
+    return text_of(stream(model, ids, settings.get("max_gen_toks", 256), temperature), tokenizer, until)
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",

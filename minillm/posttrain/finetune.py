@@ -12,7 +12,7 @@ from ..models.load import load
 from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import END, MARKS, save_tokenizer
+from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
@@ -41,7 +41,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
         + dropped(records.dropped, "had nothing to learn within the context"))
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume == "auto",
                            Progress("fine-tuning", "step")), config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
@@ -62,7 +62,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume == "auto",
+    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume == "auto",
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS), config, out, say)
     best = state["best"]
@@ -84,7 +84,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
           resume)
-    state = finished(train(model, problems, config, out, tokenizer.eot_token, resume == "auto",
+    state = finished(train(model, problems, config, out, answer_end(tokenizer), resume == "auto",
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS), config, out, say)
     best = state["best"]
@@ -128,7 +128,7 @@ def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, tokenizer.eot_token)
+        model.save_pretrained(base, answer_end(tokenizer))
         save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")

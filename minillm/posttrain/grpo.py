@@ -17,6 +17,7 @@ import numpy as np
 
 from ..generation.sampling import Sampling, distribution, draw
 from ..models.packing import Batch
+from ..tokenizer.chat_template import answer_end
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 
@@ -37,7 +38,7 @@ class RewardData:
                 raise ValueError(f"{name} must be at least {least}: got {value}")
         self.task, self.tokenizer, self.seed = task, tokenizer, seed
         self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
-        self.stop = tokenizer.eot_token
+        self.stop = answer_end(tokenizer)
         self.fingerprint = hashlib.blake2b(repr((task, prompts, group)).encode(), digest_size=16).hexdigest()
 
     def numbers(self, step):
@@ -49,7 +50,7 @@ class RewardData:
         return self.tokenizer.encode_ordinary(self.task.prompt(number))
 
     def reward(self, number, answer):
-        """Reward of the ids of an answer; its end mark is no part of the text."""
+        """Reward of the ids of an answer; its end is no part of the text."""
         return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
 
 
