@@ -25,20 +25,25 @@ Say = Callable[[str], None]
 
 
 def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, lora: dict | None = None,
-        resume: str = "auto", say: Say = print) -> dict:
+        resume: str = "auto", say: Say = print, too_long: str = "cut") -> dict:
     """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
     from which `reward` goes on). Returns the results, as the others here do.
 
     lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
+    too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
     examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
                 conversations.read_examples(data, tokenizer))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
-                       config.seed, config.accumulate)
+                       config.seed, config.accumulate, too_long=too_long)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "had nothing to learn within the context"))
+        + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
+                  "had nothing to learn within the context"))
+    if records.cut:
+        say(f"            {records.cut:,} cut to the context length of {model.config.block_size}: their ends are not "
+            "learned (--too-long drop leaves them out)")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
     state = finished(train(learner, records, config, out, answer_end(tokenizer), resume == "auto",

@@ -9,10 +9,10 @@ model that sampled it, and ref_logp under a fixed reference:
     loss = -min(r A, clip(r, 1 - e, 1 + e) A) + beta kl
 
 The minimum takes away the reason to move r further than e in the direction of A (Schulman et al. 2017, arXiv
-1707.06347, equation 7); from e = 1 on it only bounds r above. exp(x) - 1 is expm1(x) throughout: near x = 0, where most
-tokens are, the difference would be rounding. kl estimates the divergence from the reference without bias and is never negative. Source: Shao
-et al. 2024 (arXiv 2402.03300), equations 3 and 4. Where the minimum is the clipped side the loss does not depend on
-logp, so
+1707.06347, equation 7); from e = 1 on it only bounds r above. kl estimates the divergence from the reference without
+bias and is never negative; expm1 computes exp(x) - 1, which near x = 0, where most tokens are, would be rounding.
+Source: Shao et al. 2024 (arXiv 2402.03300), equations 3 and 4. Where the minimum is the clipped side the loss does not
+depend on logp, so
 
     dloss/dlogp = -r A [r A <= clip(r) A] + beta (1 - exp(ref_logp - logp))
 """
