@@ -23,7 +23,7 @@ from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
-from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import Corpus
 
 NO_SPECIALS: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class Tokenizer:
         self._ranks, made = rank_merges(self.merges, ids)
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made))
-        self._find_words = compile_pattern(pattern).findall
+        self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
         self._fast = fast.encoder(self._tokens, self.vocab_size, triples, self.special_tokens, pattern, backend)
         self.backend = "cpp" if self._fast else "python"

@@ -22,7 +22,8 @@ class Tensor:
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.array, Tensor, lambda ids: np.array(ids, np.uint64),
-                                  lambda ids: np.array(ids)[:, None].repeat(2, 1)[:, 0], lambda ids: map(np.int64, ids)],
+                                  lambda ids: np.array(ids)[:, None].repeat(2, 1)[:, 0],
+                                  lambda ids: map(np.int64, ids)],
                          ids=["list", "tuple", "iterator", "array", "tensor", "uint64", "strided", "numpy integers"])
 def test_decode_takes_integers_of_any_kind(pair, kind):
     for tok in pair:
@@ -37,8 +38,8 @@ def test_decode_takes_tensors_of_torch(pair):
         assert tok.decode(torch.tensor(ids)) == tok.decode(list(torch.tensor(ids))) == TEXT
 
 
-@pytest.mark.parametrize("ids", [[1.0], np.array([1.0]), [[1, 2]], np.array([[1, 2]]), np.array(5), 5, "12", None, [None]],
-                         ids=repr)
+@pytest.mark.parametrize("ids", [[1.0], np.array([1.0]), [[1, 2]], np.array([[1, 2]]), np.array(5), 5, "12", None,
+                                 [None]], ids=repr)
 def test_what_is_no_row_of_integers_is_refused(pair, ids):
     for tok in pair:
         with pytest.raises(ValueError, match="ids must be integers, in one row: got"):
