@@ -97,15 +97,18 @@ def token_list(tokenizer: Tokenizer) -> list[bytes]:
 
 def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sampling: Sampling,
                   stop: str | Iterable[str] = (), top: int = 0, say: Callable[[str], None] = lambda text: None,
-                  new_text: Callable[..., TextStream] = TextStream) -> dict:
+                  new_text: Callable[..., TextStream] = TextStream,
+                  special: bool | None = None) -> dict:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with an end token (which is not part of it), with one of the strings in `stop`, or after
-    max_new_tokens. new_text: makes a TextStream, such as output_filter.FilteredText. Returns {"text", "finish":
-    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
+    max_new_tokens. new_text: makes a TextStream, such as output_filter.FilteredText. special: whether special tokens
+    in the prompt are tokens or text (None: ValueError). Returns {"text", "finish": "stop" or "length", "seed",
+    "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
     tokenizer, text, ends = generator.tokenizer, new_text(generator.tokenizer, stop), end_tokens(generator.tokenizer)
-    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
+    ids = ids or [first_token(tokenizer)]
     pieces: list[str] = []
     tokens: list[dict] = []
     finish = "length"

@@ -9,8 +9,9 @@ activations and the KV cache: a weight stands for the float32 that `dequantized`
 said of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs;
 the token embedding, (V, C) as a parameter, is transposed to (C, V), since it is the head that reads all of it.
 
-On disk: BF16 tensors, which every reader of GPT-2 takes; or I8 tensors and their scales (G, N) as F32 beside them, name +
-".scales", in a file and under a model_type of our own, which others refuse rather than take for weights. Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
+On disk: BF16 tensors, which every reader of GPT-2 takes; or I8 tensors with their scales (G, N) as F32 beside them,
+named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain weights.
+Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
 from functools import partial
 from pathlib import Path

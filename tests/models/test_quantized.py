@@ -181,7 +181,8 @@ def test_a_directory_comes_back(tmp_path, weights, group):
 def test_int8_directories_load_as_int8_and_are_small(tmp_path):
     save_quantized(tmp_path / "int8", quantize(rough_model()))
     rough_model().save_pretrained(tmp_path / "float32")
-    sizes = [(tmp_path / name).stat().st_size for name in ("int8/model.int8.safetensors", "float32/model.safetensors")]
+    sizes = [(tmp_path / name).stat().st_size for name in ("int8/model.int8.safetensors",
+                                                           "float32/model.safetensors")]
     assert sizes[0] < 0.4 * sizes[1]
     assert isinstance(GPT.from_pretrained(tmp_path / "int8").params["wte.weight"], Quantized)
     assert isinstance(GPT.from_pretrained(tmp_path / "float32", weights="bfloat16").params["wte.weight"], Quantized)
@@ -231,8 +232,9 @@ def test_int8_is_said_in_config_and_by_the_file(tmp_path):
 ], ids=range(8))
 def test_damaged_files_are_named(tmp_path, change, words):
     save_quantized(tmp_path, quantize(rough_model("numpy")))
-    tensors = {name: np.array(array) for name, array in read_safetensors(tmp_path / "model.int8.safetensors")[0].items()}
+    path = tmp_path / "model.int8.safetensors"
+    tensors = {name: np.array(array) for name, array in read_safetensors(path)[0].items()}
     change(tensors)
-    write_safetensors(tmp_path / "model.int8.safetensors", tensors)
+    write_safetensors(path, tensors)
     with pytest.raises(ValueError, match=words):
         GPT.from_pretrained(tmp_path)
