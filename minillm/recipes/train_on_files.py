@@ -17,6 +17,7 @@ from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import checkpoint_exists
 from ..train.loop import train
+from ..train.origin import begin
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
 
@@ -55,11 +56,10 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
-    tokenizer = Tokenizer.from_pretrained(paths[0])
-    Path(out).mkdir(parents=True, exist_ok=True)
+    tokenizer, shards = Tokenizer.from_pretrained(paths[0]), open_shards(paths[0])
     if not again:
-        tokenizer.save(out)
-    return tokenizer, open_shards(paths[0])
+        begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
+    return tokenizer, shards
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
