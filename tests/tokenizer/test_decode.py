@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizer_texts import MIXED, often, texts
+from tokenizer_texts import MIXED, needs_core, often, texts
 
+pytestmark = needs_core
 TEXT = "héllo ☃ 漢字 <|user|>🙂"
 
 
