@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,8 @@ TOO_LONG = ("cut", "drop")
 class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
-    def __init__(self, examples: list[Example], tokenizer, block_size: int, row_tokens: int, seed: int = 0,
-                 accumulate: int = 1, share: float = SHARE, too_long: str = "cut"):
+    def __init__(self, examples: list[Example], tokenizer: Any, block_size: int, row_tokens: int, seed: int = 0,
+                 accumulate: int = 1, share: float = SHARE, too_long: str = "cut") -> None:
         """examples: list of Example; too_long: those longer than the context window are "cut", so that their end is not
         learned, or left out ("drop"); cut and dropped say how many. row_tokens: a row's limit.
 
@@ -32,7 +33,8 @@ class ChatData:
             raise ValueError(f"too_long must be one of {', '.join(TOO_LONG)}: got {too_long!r}")
         fitting = fit(examples, block_size, too_long)
         self.dropped = len(examples) - len(fitting)
-        self.cut = sum(len(e.ids) > block_size + 1 for e in examples) - self.dropped
+        self.cut = sum(len(e.ids) > block_size + 1 and any(e.learned[1:block_size + 1]) for e in examples
+                       if too_long == "cut")
         self.examples, self.held_out = split(fitting, share, seed)
         self.row_tokens, self.seed, self.accumulate = max(row_tokens, block_size), seed, accumulate
         learned = [[id for id, wanted in zip(e.ids, e.learned) if wanted] for e in self.held_out]
