@@ -1,6 +1,6 @@
 // AdamW over the flat buffer. Formulas: minillm/ops/adamw.py.
 //
-//   m += (1 - beta1) * (g - m)      v += (1 - beta2) * (g * g - v)      g = grad * scale
+//   m  = beta1 * m + (1 - beta1) * g      v = beta2 * v + (1 - beta2) * g^2      g = grad * scale
 //   w  = w * decay - rate * m / (sqrt(v) * inv_sqrt_c2 + eps)
 //
 // One pass: 4 reads and 3 writes a parameter (28 bytes in float32), which is all this op costs: it is memory-bandwidth bound.
@@ -15,7 +15,7 @@ namespace minillm::adamw {
 
 template <class T>
 struct Step {
-    T one_minus_beta1, one_minus_beta2, decay, rate, inv_sqrt_c2, eps, scale;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, decay, rate, inv_sqrt_c2, eps, scale;
 };
 
 template <class T>
@@ -23,8 +23,8 @@ void update_range(T* w, const T* grad, T* m, T* v, const Step<T>& s, T decay, Ra
 #pragma omp simd
     for (int64_t i = range.begin; i < range.end; i++) {
         T g = grad[i] * s.scale;
-        m[i] += s.one_minus_beta1 * (g - m[i]);
-        v[i] += s.one_minus_beta2 * (g * g - v[i]);
+        m[i] = s.beta1 * m[i] + s.one_minus_beta1 * g;
+        v[i] = s.beta2 * v[i] + s.one_minus_beta2 * (g * g);
         w[i] = w[i] * decay - s.rate * m[i] / (std::sqrt(v[i]) * s.inv_sqrt_c2 + s.eps);
     }
 }
@@ -67,7 +67,9 @@ void adamw_update(const Array& w, const Array& grad, const Array& m, const Array
         if (step < 1 || n_decayed < 0 || n_decayed > n)
             fail("step must be at least 1 and n_decayed in [0, ", n, "]: got ", step, ", ", n_decayed);
         bf16* pb = copy_in_bf16<T>(bits, n);
-        Step<T> s{T(1 - beta1),
+        Step<T> s{T(beta1),
+                  T(beta2),
+                  T(1 - beta1),
                   T(1 - beta2),
                   T(1 - lr * weight_decay),
                   T(lr / (1 - std::pow(beta1, step))),

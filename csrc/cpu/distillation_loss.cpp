@@ -58,8 +58,8 @@ T divergence(const T* z, const T* u, const ThreeSoftmaxes<T>& of, int64_t V) {
         Vec<T> piece{};
         for (int64_t i = begin; i < std::min(V, begin + PIECE); i += WIDTH<T>) {
             int64_t n = std::min(WIDTH<T>, V - i);
-            Vec<T> log_p = of.teacher(load_part(u + i, n)),
-                   part = vexp<T>(log_p) * (log_p - of.soft(load_part(z + i, n)));
+            Vec<T> log_p = of.teacher(load_part(u + i, n)), p = vexp<T>(log_p);
+            Vec<T> part = p == 0 ? p : p * (log_p - of.soft(load_part(z + i, n)));  // 0 log 0 = 0
             for (int64_t lane = n; lane < WIDTH<T>; lane++) part[lane] = 0;
             piece += part;
         }

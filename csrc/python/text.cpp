@@ -161,7 +161,6 @@ PYBIND11_MODULE(text, m) {
     m.doc() = "Pre-tokenizer, BPE encoder and trainer";
     m.attr("PATTERNS") = py::make_tuple("gpt2", "cl100k", "o200k");
     m.attr("MAX_TOKENS") = (1 << ID_BITS) - 1;
-    m.attr("REGEX_VERSION") = REGEX_VERSION;
     m.attr("UNICODE_VERSION") = UNICODE_VERSION;
     m.def("word_starts", &word_starts, py::arg("text"), py::arg("pattern"));
     bind_encoder<uint16_t>(m, "Encoder16");

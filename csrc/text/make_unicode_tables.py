@@ -1,23 +1,27 @@
-"""Writes csrc/text/unicode_tables.h: the Unicode classes that the pre-tokenization patterns name.
+"""Writes csrc/text/unicode_tables.h and minillm/tokenizer/unicode_classes.py: the Unicode classes that the
+pre-tokenization patterns name.
 
-    python csrc/text/make_unicode_tables.py
+    pip install regex==2025.7.34 && python csrc/text/make_unicode_tables.py
 
-The classes are read out of the installed `regex` package, character by character, so the C++ pre-tokenizer and the
-Python one cannot disagree about what a letter is. Run it again after a new `regex` brings a new Unicode.
+The classes are read out of the installed `regex` package, character by character. They are pinned to the Unicode of
+tiktoken: the ids of a text must not change with the packages that happen to be installed.
 """
 import sys
 from pathlib import Path
+from textwrap import fill
 
 import regex
 
 FLAGS = [("LETTER", r"\p{L}"), ("NUMBER", r"\p{N}"), ("SPACE", r"\s"),
          ("UPPER", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"), ("LOWER", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]")]
 
+UNICODE = "16.0"        # of tiktoken 0.14
+
 # The first letter, digit or mark that each version added: the newest one that `regex` knows tells its Unicode.
 NEWCOMERS = {"14.0": 0x870, "15.0": 0x11F02, "15.1": 0x2EBF0, "16.0": 0x1C89, "17.0": 0x11B60}
 
 HEADER = """\
-// Made by csrc/text/make_unicode_tables.py from regex {version} (Unicode {unicode}). Do not edit.
+// Made by csrc/text/make_unicode_tables.py from Unicode {unicode}. Do not edit.
 //
 // Runs of code points of one kind: {{first code point, kind}}, up to the next entry. A kind is a sum of flags.
 #pragma once
@@ -25,13 +29,25 @@ HEADER = """\
 #include <cstdint>
 
 enum Kind : uint8_t {{ {enum} }};
-constexpr char REGEX_VERSION[] = "{version}", UNICODE_VERSION[] = "{unicode}";
+constexpr char UNICODE_VERSION[] = "{unicode}";
 
 struct KindRun {{ uint32_t first; uint8_t kind; }};
 constexpr KindRun KIND_RUNS[] = {{
 {runs}
 }};
 """
+
+MODULE = '''\
+"""Made by csrc/text/make_unicode_tables.py from Unicode {unicode}. Do not edit.
+
+RUNS: code points of one kind, {{first:kind}} up to the next one, in hexadecimal. A kind is a sum of FLAGS.
+"""
+UNICODE = "{unicode}"
+FLAGS = {{{flags}}}
+RUNS = """
+{runs}
+"""
+'''
 
 
 def kinds() -> list[int]:
@@ -54,13 +70,23 @@ def unicode_version() -> str:
 
 
 def main():
+    if unicode_version() != UNICODE:
+        raise SystemExit(f"regex {regex.__version__} has Unicode {unicode_version()}: expected one with {UNICODE}")
+    found = runs(kinds())
     enum = ", ".join(f"{name} = {1 << bit}" for bit, (name, _) in enumerate(FLAGS))
-    cells = [f"{{0x{code:X}, {kind}}}," for code, kind in runs(kinds())]
+    cells = [f"{{0x{code:X}, {kind}}}," for code, kind in found]
     lines = ["    " + " ".join(cells[i:i + 8]) for i in range(0, len(cells), 8)]
-    text = HEADER.format(version=regex.__version__, unicode=unicode_version(), enum=enum, runs="\n".join(lines))
-    target = Path(__file__).with_name("unicode_tables.h")
+    here = Path(__file__).parent
+    write(here / "unicode_tables.h", HEADER.format(unicode=UNICODE, enum=enum, runs="\n".join(lines)))
+    packed = fill(" ".join(f"{code:x}:{kind:x}" for code, kind in found), 120)
+    flags = ",\n         ".join(f'r"{pattern}": {1 << bit}' for bit, (_, pattern) in enumerate(FLAGS))
+    write(here.parents[1] / "minillm" / "tokenizer" / "unicode_classes.py",
+          MODULE.format(unicode=UNICODE, flags=flags, runs=packed))
+
+
+def write(target: Path, text: str):
     target.write_text(text, encoding="utf-8")
-    print(f"{target}: {len(cells)} runs, Unicode {unicode_version()}", file=sys.stderr)
+    print(target, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..generation.sampling import Sampling
 from ..generation.text import TextGenerator, TextStream, load_generator, token_steps
-from ..tokenizer.chat_template import chat_prompt
+from ..tokenizer.chat_template import chat_prompt, end_tokens
 from . import Commands, add_common, check_at_least, command
 from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
@@ -124,7 +124,7 @@ class Talk:
     def generate(self, ids: list[int], stop: tuple[str, ...], stop_ids: set[int], answer: list[str]) -> None:
         """Print the answer as it comes, and append its pieces to `answer`."""
         tokenizer = self.generator.tokenizer
-        text, ends = self.new_text(tokenizer, stop), {*stop_ids, tokenizer.eot_token}
+        text, ends = self.new_text(tokenizer, stop), stop_ids | end_tokens(tokenizer)
         self.generator.counts = type(self.generator.counts)()
 
         def say(piece: str, logprob: float) -> None:

@@ -1,23 +1,28 @@
 """`minillm eval`, `safety` and `card`: evaluate a model, or two against each other, and write its model card."""
 import json
 from argparse import Namespace
+from pathlib import Path
 
 from . import Commands, add_common, command
 
 
 def run_eval(args: Namespace) -> None:
-    from ..evaluate.measure import evaluate, evaluation_page
+    from ..evaluate.measure import evaluate, evaluation_page, store
     models = [args.model] + [args.against] * bool(args.against)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
     results = evaluate(models, tasks, args.data, args.backend, args.seed, args.harness_path)
     print(json.dumps(results, indent=1) if args.json else evaluation_page(results))
+    path = store(results, args.model)
+    if not args.json:
+        print(f"stored in {path}, which `minillm card {args.model}` reads")
 
 
 def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
+    from ..evaluate.card import SAFETY
     from ..models.load import load
     from ..progress import Progress
-    from ..storage.atomic import write_jsonl
+    from ..storage.atomic import write_json, write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         model, tokenizer = load(directory, args.backend)
@@ -26,7 +31,9 @@ def run_safety(args: Namespace) -> None:
     if args.out:
         write_jsonl(args.out, found[0])
     rows, changes = safety.rates(found[0]), safety.changes(found[1], found[0]) if args.against else []
-    print(json.dumps({"rates": rows, "changes": changes}, indent=1) if args.json else safety.safety_page(rows, changes))
+    results = {"rates": rows, "changes": changes}
+    print(json.dumps(results, indent=1) if args.json else safety.safety_page(rows, changes))
+    write_json(Path(args.model) / SAFETY, results, indent=1)              # which `minillm card` reads
 
 
 def run_card(args: Namespace) -> None:
@@ -59,9 +66,10 @@ def add_card(commands: Commands) -> None:
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
     p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json",
-                   help="what `minillm eval --json` printed (default: evaluation.json in the run, if it is there)")
-    p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json "
-                   "in the run, if it is there)")
+                   help="what `minillm eval --json` printed (default: evaluation.json, which `minillm eval` leaves in "
+                   "the run)")
+    p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json, "
+                   "which `minillm safety` leaves in the run)")
     p.add_argument("--data-card", metavar="FILE.md", help="to refer to (see `minillm data card`)")
     p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit; repeatable")
 

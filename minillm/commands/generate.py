@@ -1,7 +1,8 @@
 """`minillm generate`: continue a prompt, streamed as text, or whole as JSON."""
 import json
 import sys
-from argparse import Namespace
+from argparse import BooleanOptionalAction, Namespace
+from collections.abc import Iterable
 
 from ..generation.text import TextGenerator, check_stop, generate_text, load_generator
 from . import Commands, add_common, check_at_least, command
@@ -16,6 +17,7 @@ def generate(args: Namespace) -> None:
         raise ValueError("--logprobs shows every token: it does not go with --filter")
     check_stop(args.stop), sampling_of(args, args.seed)         # before a large model is read
     generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    check_special(args, generator.tokenizer.special_tokens)
     samples = [one_sample(args, generator, number) for number in range(args.samples)]
     speculation = speculation_of(generator)
     if args.json:
@@ -33,11 +35,18 @@ def one_sample(args: Namespace, generator: TextGenerator, number: int) -> dict:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
     say(args.prompt)
     sample = generate_text(generator, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say,
-                           text_maker(args))
+                           text_maker(args), args.special)
     say("\n")
     if args.logprobs is not None and not args.json:
         say("".join(map(line, sample["tokens"])))
     return {k: v for k, v in sample.items() if k != "tokens" or not filtered(args)}
+
+
+def check_special(args: Namespace, special_tokens: Iterable[str]) -> None:
+    """A special token in the prompt is meant as one or as its text; the user says which."""
+    if args.special is None and (found := [text for text in special_tokens if text in args.prompt]):
+        raise ValueError(f"--prompt holds the special token {found[0]}: add --special to mean the token, --no-special "
+                         "to mean its text")
 
 
 def speculation_of(generator: TextGenerator) -> dict | None:
@@ -67,6 +76,8 @@ def add(commands: Commands) -> None:
     p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
                    "longer than the model's context the last tokens that fit are read; a text that outgrows it goes on "
                    "from its second half")
+    p.add_argument("--special", action=BooleanOptionalAction, help="special tokens in the prompt, as <|user|>, are "
+                   "those tokens; --no-special: they are ordinary text (default: refuse them)")
     add_sampling(p)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
     p.add_argument("--samples", type=int, default=1, metavar="N",

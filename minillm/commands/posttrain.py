@@ -22,7 +22,7 @@ LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 def sft(args: Namespace) -> None:
     from ..posttrain import finetune
     show(args, finetune.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
-                            printer(args.json)))
+                            printer(args.json), args.too_long))
 
 
 def dpo(args: Namespace) -> None:
@@ -81,6 +81,8 @@ def add_sft(commands: Commands) -> None:
     p.add_argument("--data", required=True, metavar="FILE.jsonl",
                    help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
                    "answers are right, or addition-careless, of whose half are random")
+    p.add_argument("--too-long", choices=["cut", "drop"], default="cut", help="conversations beyond the context "
+                   "length: cut them, so that their ends are not learned, or leave them out (default: %(default)s)")
 
 
 def add_dpo(commands: Commands) -> None:

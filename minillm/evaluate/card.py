@@ -14,9 +14,10 @@ from ..models.pretrained import parse_config
 from ..storage.atomic import atomic_write
 from ..train.log import read_log
 from ..train.origin import ORIGIN
+from .measure import EVALUATION, comparison_text
 from .safety import MEASURES, change_text, rate_text
 
-EVALUATION, SAFETY = "evaluation.json", "safety.json"            # looked for in the run, when none is given
+SAFETY = "safety.json"               # this and evaluation.json are looked for in the run, when none is given
 ADAPTER = Path("adapter/adapter_config.json")
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
@@ -29,7 +30,7 @@ def write_card(run: str | Path, output: str | Path | None = None, title: str | N
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
 
     evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
-    evaluation.json and safety.json in the run, if they are there); data_card: a Markdown file to refer to.
+    evaluation.json and safety.json, which these commands leave in the run); data_card: a Markdown file to refer to.
     Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
     """
     run = Path(run)
@@ -110,18 +111,20 @@ def learned_from(run: Path) -> list[str]:
 
 def evaluation_part(paths: Sequence[str | Path]) -> str:
     rows: list[dict] = []
+    comparisons: list[dict] = []
     for path in paths:
         found = read_json(path)
         if not isinstance(found, dict) or "rows" not in found or "comparisons" not in found:
             raise ValueError(f"{path}: expected what `minillm eval --json` prints")
         rows += found["rows"]
+        comparisons += found["comparisons"]
     if not rows:
         return "Not evaluated."
-    lines = ["| task | value | 95% interval | items |", "|---|---:|---|---:|"]
+    lines = ["| task | model | value | 95% interval | items |", "|---|---|---:|---|---:|"]
     for r in rows:
         between = f"{r['low']:.4f} to {r['high']:.4f}" if r["low"] is not None else ""
-        lines.append(f"| {r['task']} | {r['value']:.4f} | {between} | {r['items']:,} |")
-    return "\n".join(lines)
+        lines.append(f"| {r['task']} | {r.get('model', '')} | {r['value']:.4f} | {between} | {r['items']:,} |")
+    return "\n".join(lines + [""] * bool(comparisons) + [f"- {comparison_text(c)}" for c in comparisons])
 
 
 def safety_part(path: str | Path | None) -> str:

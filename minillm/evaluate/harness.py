@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..generation.decode import stream
-from ..generation.text import TextStream, first_token
+from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float
 
         eot_token_id = tokenizer.eot_token
         tokenizer_name = str(directory)
-        max_length, max_gen_toks = model.config.block_size, 256
+        max_length, max_gen_toks = model.config.block_size, default_length(model)
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
             return tokenizer.encode_ordinary(string)
@@ -71,17 +71,28 @@ def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
 
 
 def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) -> str:
-    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to a stop string."""
+    """The text after `context`, greedy unless settings (lm_eval's gen_kwargs) ask for sampling, up to a stop string.
+
+    As in the harness, of the context the last tokens are read that leave room for the longest answer.
+    """
     until = settings.get("until") or []
-    text = TextStream(tokenizer, [until] if isinstance(until, str) else until)
-    ids = tokenizer.encode_ordinary(context) or [first_token(tokenizer)]
+    limit, length = model.config.block_size, longest_answer(settings, default_length(model))
+    if not length < limit:
+        raise ValueError(f"max_gen_toks must be below the model's context length, {limit}: got {length}")
+    ids = (tokenizer.encode_ordinary(context) or [first_token(tokenizer)])[length - limit:]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
-    parts = []
-    for token in stream(model, ids, settings.get("max_gen_toks", 256), temperature, stop=tokenizer.eot_token):
-        if token == tokenizer.eot_token or text.stopped is not None:
-            break
-        parts.append(text.push(token))
-    return "".join(parts) + text.finish()
+    return text_of(stream(model, ids, length, temperature), tokenizer, until)
+
+
+def default_length(model: GPT) -> int:
+    """The harness's 256 tokens of an answer, or half the context length where that is less."""
+    return min(256, model.config.block_size // 2)
+
+
+def longest_answer(settings: dict, default: int) -> int:
+    """max_gen_toks, under whichever of its names a task gives it."""
+    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+    return int(next((settings[name] for name in names if settings.get(name) is not None), default))
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",

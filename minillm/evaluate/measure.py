@@ -6,10 +6,13 @@ from pathlib import Path
 from ..data.sources.files import read_documents
 from ..models.gpt2 import GPT
 from ..models.load import load
+from ..models.pretrained import read_json
 from ..progress import Progress
+from ..storage.atomic import write_json
 from ..tokenizer import Tokenizer
 from . import choice, harness, perplexity, samples, statistics
 
+EVALUATION = "evaluation.json"
 TASKS = "ppl, bpb, mc:FILE.jsonl, gen:FILE.jsonl, samples, memory, harness:TASK"
 SAMPLES, SAMPLE_TOKENS = 8, 128
 Measured = tuple[dict, tuple[list, list] | None]        # a row, and (numerators, denominators) to compare models by
@@ -41,7 +44,24 @@ def evaluate(directories: Sequence[str | Path], tasks: Sequence[str], data: Sequ
             rows += [{"model": str(directory), **row}
                      for row in harness.run_tasks(directory, outside, harness_path, backend)]
         measured.append({name: items for name, (_, items) in found.items() if items})
-    return {"rows": rows, "comparisons": compared(measured[0], measured[1], seed) if len(measured) == 2 else []}
+    names = {"first": str(directories[0]), "second": str(directories[-1])}
+    comparisons = compared(measured[0], measured[1], seed) if len(measured) == 2 else []
+    return {"rows": rows, "comparisons": [names | comparison for comparison in comparisons]}
+
+
+def store(results: dict[str, list[dict]], run: str | Path) -> Path:
+    """Add the results to evaluation.json in a run, where `minillm card` finds them; what is measured again is replaced.
+    Returns the path."""
+    path = Path(run) / EVALUATION
+    known = read_json(path) if path.exists() else {}
+    write_json(path, {part: [old for old in known.get(part, []) if subject(old) not in map(subject, found)] + found
+                      for part, found in results.items()}, indent=1)
+    return path
+
+
+def subject(row: dict) -> tuple:
+    """What a row or a comparison is about: the task and the models."""
+    return tuple(row.get(key) for key in ("task", "model", "first", "second"))
 
 
 def documents(tasks: Sequence[str], data: Sequence[str | Path] | None) -> list[str]:
@@ -131,8 +151,12 @@ def evaluation_page(results: dict[str, list[dict]]) -> str:
     for r in results["rows"]:
         between = f"{r['low']:.4f} to {r['high']:.4f}" if r["low"] is not None else ""
         lines.append(f"{r['task']:<34}{r['value']:>12.4f}  {between:<22}{r['items']:>7,}  {r['model']}")
-    for c in results["comparisons"]:
-        verdict = "a real difference" if c["p"] < 0.05 else "may be chance"
-        lines.append(f"second minus first, {c['task']}: {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f}), "
-                     f"p = {c['p']:.3g}: {verdict}")
-    return "\n".join(lines)
+    return "\n".join(lines + list(map(comparison_text, results["comparisons"])))
+
+
+def comparison_text(c: dict) -> str:
+    """One of the comparisons as text."""
+    verdict = "a real difference" if c["p"] < 0.05 else "may be chance"
+    second, first = c.get("second", "second"), c.get("first", "first")
+    return (f"{second} minus {first}, {c['task']}: {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f}), "
+            f"p = {c['p']:.3g}: {verdict}")

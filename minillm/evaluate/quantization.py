@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.shards.format import open_shards, split_documents
+from ..data.shards.format import SIDECAR, Shards, open_shards, split_documents
 from ..data.sources.files import read_documents
 from ..kernels.select import select
 from ..models.gpt2 import GPT
@@ -15,6 +15,8 @@ from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_l
 from ..progress import Report
 from ..tokenizer import Tokenizer
 from ..tokenizer.formats import TOKENIZER_FILES
+from ..train.origin import ORIGIN
+from .card import lineage
 from .perplexity import bits_per_byte, surprises
 
 TEXT = 300_000                 # bytes of text, at most, on which the change in bits per byte is measured
@@ -25,8 +27,8 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
                        progress: Report | None = None) -> dict:
     """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
 
-    data: files and folders with text to measure bits per byte on (default: the run's own validation split, if it has
-    one; at most TEXT bytes). Raises ValueError, FileNotFoundError.
+    data: files and folders with text to measure bits per byte on (default: the validation split that the run, or the
+    one it started from, was trained beside; at most TEXT bytes). Raises ValueError, FileNotFoundError.
     """
     directory, out = Path(directory), Path(out)
     if out.exists() and out.samefile(directory):
@@ -67,21 +69,32 @@ def size_of(model: GPT) -> int:
 def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: GPT, quantized: GPT,
                    progress: Report | None = None) -> dict[str, float] | None:
     """{"before", "after", "change": relative, "bytes": of text}, or None where there is no text."""
-    if not data and not (directory / "data").is_dir():
+    shards = None if data else shards_behind(directory)
+    if not (data or shards):
         return None
     tokenizer = Tokenizer.from_pretrained(directory)
-    texts = first_bytes(texts_of(directory, data, tokenizer), TEXT)
+    texts = first_bytes(texts_of(shards, data, tokenizer), TEXT)
     before, after = (surprises(each, tokenizer, texts, progress) for each in (model, dequantized_model(quantized)))
     before_bits, after_bits = bits_per_byte(before), bits_per_byte(after)
     return {"before": before_bits, "after": after_bits, "change": after_bits / before_bits - 1,
             "bytes": sum(found.bytes for found in before)}
 
 
-def texts_of(directory: Path, data: Sequence[str | Path] | None, tokenizer: Tokenizer) -> Iterable[str]:
-    """Documents of the files, or of the run's validation split."""
-    if data:
-        return (text for _, text in read_documents(data) if text.strip())
-    documents = split_documents(open_shards(directory / "data").val, tokenizer)
+def shards_behind(directory: Path) -> Shards | None:
+    """The shards that a run was pretrained on: its own, those it names, or those of the run that it started from."""
+    for run in lineage(directory):
+        named = [read_json(run / ORIGIN)["data"]] if (run / ORIGIN).exists() else []
+        for place in (run / "data", *map(Path, named), run.parent / "data"):        # the last: of a story's stages
+            if (place / SIDECAR).exists():
+                return open_shards(place)
+    return None
+
+
+def texts_of(shards: Shards | None, data: Sequence[str | Path] | None, tokenizer: Tokenizer) -> Iterable[str]:
+    """Documents of the files, or of the validation split."""
+    if data or not shards:
+        return (text for _, text in read_documents(data or []) if text.strip())
+    documents = split_documents(shards.val, tokenizer)
     return (text for text in (document.decode(errors="replace") for document in documents) if text.strip())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..data.sources.conversations import check_object, read_records
 from ..generation.decode import stream
 from ..generation.output_filter import sentences
+from ..generation.text import text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..text import pii
@@ -59,13 +60,11 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
 
 def reply(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int, max_new_tokens: int = ANSWER_TOKENS) -> str:
     """An answer: in the chat template if the model knows one, else the continuation of a dialogue."""
-    stop = tokenizer.special_tokens.get(chat.END, tokenizer.eot_token)
     if chat.END in tokenizer.special_tokens:
         ids = chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}])
     else:
         ids = tokenizer.encode_ordinary(f"User: {prompt}\n\nAssistant:")
-    answer = list(stream(model, ids, max_new_tokens, 0.7, seed=seed, stop=stop))
-    return tokenizer.decode([id for id in answer if id != stop])
+    return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer)
 
 
 def is_toxic(text: str) -> bool | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..data.sources.conversations import check_object, read_records
 from ..generation.decode import stream
-from ..generation.text import first_token
+from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
@@ -47,13 +47,7 @@ def continuation(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: 
                  seed: int = 0, stop: str | None = None) -> str:
     """The text that a model generates after a prompt (or from the beginning of a document), up to `stop`."""
     ids = tokenizer.encode_ordinary(prompt) or [first_token(tokenizer)]
-    found = []
-    for token in stream(model, ids, max_new_tokens, temperature, seed=seed, stop=tokenizer.eot_token):
-        found.append(token)
-        text = tokenizer.decode([id for id in found if id != tokenizer.eot_token])
-        if stop and stop in text:
-            return text.partition(stop)[0]
-    return tokenizer.decode([id for id in found if id != tokenizer.eot_token])
+    return text_of(stream(model, ids, max_new_tokens, temperature, seed=seed), tokenizer, stop or ())
 
 
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:

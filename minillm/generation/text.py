@@ -1,4 +1,4 @@
-"""Text streamed from a model: whole characters as they become certain, until a stop string, end of text or a limit."""
+"""Text streamed from a model: whole characters as they become certain, until a stop string, an end token or a limit."""
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,13 +7,14 @@ from pathlib import Path
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
+from ..tokenizer.chat_template import end_tokens
 from . import speculative
 from .decode import Step, steps
 from .sampling import Sampling
 
 
 class TextStream:
-    """Incremental detokenization: tokens in, text out, never half a character and nothing of a stop string.
+    """Incremental detokenization: tokens in, text out, never half a character, a special token or a stop string.
 
     A token is bytes, and a character may need several of them; and the last characters may be the beginning of a stop
     string. Both are held back until more is known. `stopped` is the stop string that ended the text, or None.
@@ -22,12 +23,13 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stop: str | Iterable[str] = ()):
         """stop: strings that end the text. Raises ValueError for one that is empty."""
         self.stop, self.tokenizer, self.held = check_stop(stop), tokenizer, ""
+        self.special = frozenset(tokenizer.special_tokens.values())
         self.stopped: str | None = None
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")      # keeps unfinished characters
 
     def push(self, token: int) -> str:
         """The text that is certain now that this token has come; "" once stopped."""
-        return self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
+        return "" if token in self.special else self.release(self.decoder.decode(self.tokenizer.token_bytes(token)))
 
     def finish(self) -> str:
         """What was held back when the text ends here."""
@@ -95,15 +97,18 @@ def token_list(tokenizer: Tokenizer) -> list[bytes]:
 
 def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sampling: Sampling,
                   stop: str | Iterable[str] = (), top: int = 0, say: Callable[[str], None] = lambda text: None,
-                  new_text: Callable[..., TextStream] = TextStream) -> dict:
+                  new_text: Callable[..., TextStream] = TextStream,
+                  special: bool | None = None) -> dict:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
-    The text ends with the tokenizer's end of text (which is not part of it), with one of the strings in `stop`, or
-    after max_new_tokens. new_text: makes a TextStream, such as output_filter.FilteredText. Returns {"text", "finish":
-    "stop" or "length", "seed", "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
+    The text ends with an end token (which is not part of it), with one of the strings in `stop`, or after
+    max_new_tokens. new_text: makes a TextStream, such as output_filter.FilteredText. special: whether special tokens
+    in the prompt are tokens or text (None: ValueError). Returns {"text", "finish": "stop" or "length", "seed",
+    "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
-    tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
-    ids = tokenizer.encode(prompt) or [first_token(tokenizer)]
+    tokenizer, text, ends = generator.tokenizer, new_text(generator.tokenizer, stop), end_tokens(generator.tokenizer)
+    ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
+    ids = ids or [first_token(tokenizer)]
     pieces: list[str] = []
     tokens: list[dict] = []
     finish = "length"
@@ -112,10 +117,10 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
         pieces.append(piece)
         say(piece)
     for step in token_steps(generator, ids, max_new_tokens, sampling, top):
-        if step.token != tokenizer.eot_token:
+        if step.token not in ends:
             tokens.append(described(step, tokenizer))
             emit(text.push(step.token))
-        if step.token == tokenizer.eot_token or text.stopped is not None:
+        if step.token in ends or text.stopped is not None:
             finish = "stop"
             break
     emit(text.finish())
@@ -124,6 +129,18 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
         while tokens and len(tokenizer.decode([token["id"] for token in tokens[:-1]])) >= len(written):
             tokens.pop()                                    # of the stop string and what came with it
     return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
+
+
+def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: str | Iterable[str] = ()) -> str:
+    """The text of an answer's tokens as they are generated, up to an end token or one of the strings in `stop`."""
+    text, ends, pieces = TextStream(tokenizer, stop), end_tokens(tokenizer), []
+    for token in tokens:
+        if token in ends:
+            break
+        pieces.append(text.push(token))
+        if text.stopped is not None:
+            break
+    return "".join(pieces) + text.finish()
 
 
 def token_steps(generator: TextGenerator, ids: list[int], max_new_tokens: int, sampling: Sampling,

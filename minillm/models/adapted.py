@@ -10,7 +10,7 @@ lie in the run's folder adapter/, apart from the merged model: beside it, transf
 once more.
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
-import json
+import math
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -23,10 +23,15 @@ from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
 from .kv_cache import KVCache
 from .params import Params, Shapes
+from .pretrained import read_json
 
 TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
 PEFT = "base_model.model.transformer."            # what PEFT puts before a name
+READ = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "base_model_name_or_path"}
+NEEDED = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal", None)}
+MEANINGLESS = {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "fan_in_fan_out",
+               "megatron_core", "qalora_group_size"}              # without what they belong to; the rest must be unset
 
 
 class Adapted(NamedTuple):
@@ -183,12 +188,34 @@ def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
 
 def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
     """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
-    with open(Path(directory) / CONFIG, encoding="utf-8") as file:
-        config = json.load(file)
-    for key, wanted in (("peft_type", "LORA"), ("bias", "none")):
-        if config.get(key) != wanted:
-            raise ValueError(f"{directory}/{CONFIG}: {key} must be {wanted!r}: got {config.get(key)!r}")
-    adapter = LoraModel(base, config["r"], config["lora_alpha"], config["target_modules"],
-                        config.get("lora_dropout", 0.0), name=config.get("base_model_name_or_path", ""))
+    path = Path(directory) / CONFIG
+    config = read_json(path)
+    check_kind(config, path)
+    rank, alpha = config["r"], config["lora_alpha"]
+    if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
+        alpha *= math.sqrt(rank)
+    adapter = LoraModel(base, rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0),
+                        name=config.get("base_model_name_or_path") or "")
     adapter.take(directory)
     return adapter
+
+
+def check_kind(config: dict, path: Path) -> None:
+    """Raise ValueError naming a setting of adapter_config.json that would change what the adapter computes."""
+    if missing := sorted({"r", "lora_alpha", "target_modules"} - config.keys()):
+        raise ValueError(f"{path}: missing {', '.join(missing)}")
+    for key, allowed in NEEDED.items():
+        if config.get(key) not in allowed:
+            raise ValueError(f"{path}: {key} must be {allowed[0]!r}: got {config.get(key)!r}")
+    for key in config.keys() - READ - NEEDED.keys() - MEANINGLESS:
+        if config[key]:
+            raise ValueError(f"{path}: {key} = {config[key]!r} is not supported")
+
+
+def full_names(modules: Sequence[str] | str) -> list[str]:
+    """PEFT's target_modules, of which each is the end of a name, as ours: c_attn is attn.c_attn."""
+    modules = [modules] if isinstance(modules, str) else modules
+    for module in modules:
+        if not any(f".{target}".endswith(f".{module}") for target in TARGETS):
+            raise ValueError(f"target_modules must be some of {', '.join(TARGETS)}: got {module!r}")
+    return [target for target in TARGETS if any(f".{target}".endswith(f".{module}") for module in modules)]

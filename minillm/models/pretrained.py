@@ -49,11 +49,11 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
     write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
 
 
-def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict) -> None:
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL) -> None:
     """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(directory / MODEL, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
+    write_safetensors(directory / model, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 
@@ -115,10 +115,10 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
 
 # model.safetensors
 
-def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+def read_tensors(directory: Path, model: str = MODEL) -> dict[str, np.ndarray]:
     """{name: array} of a model, names without "transformer.", masks left out."""
     tensors: dict[str, np.ndarray] = {}
-    for name, array in read_shards(directory).items():
+    for name, array in read_shards(directory, model).items():
         short = name.removeprefix(PREFIX)
         if short in tensors:
             raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
@@ -127,12 +127,12 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def read_shards(directory: Path) -> dict[str, np.ndarray]:
+def read_shards(directory: Path, model: str = MODEL) -> dict[str, np.ndarray]:
     """{name: array} from model.safetensors, or from the shards that model.safetensors.index.json lists."""
-    if (directory / MODEL).exists():
-        return read_safetensors(directory / MODEL)[0]
+    if (directory / model).exists():
+        return read_safetensors(directory / model)[0]
     if not (directory / INDEX).exists():
-        raise FileNotFoundError(f"{directory / MODEL}: no such file, nor {INDEX}" + pickled(directory))
+        raise FileNotFoundError(f"{directory / model}: no such file, nor {INDEX}" + pickled(directory))
     weight_map = read_json(directory / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(is_file_name(shard) for shard in weight_map.values()):
         raise ValueError(f"{directory / INDEX}: weight_map must map tensors to names of files beside it")

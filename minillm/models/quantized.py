@@ -9,8 +9,9 @@ activations and the KV cache: a weight stands for the float32 that `dequantized`
 said of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs;
 the token embedding, (V, C) as a parameter, is transposed to (C, V), since it is the head that reads all of it.
 
-On disk: safetensors with I8 tensors and their scales (G, N) as F32 beside them, name + ".scales", or BF16 tensors,
-which every reader of GPT-2 takes. Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
+On disk: BF16 tensors, which every reader of GPT-2 takes; or I8 tensors with their scales (G, N) as F32 beside them,
+named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain weights.
+Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,21 @@ from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
 from .params import Params, gpt_shapes
-from .pretrained import CONFIG, check_shapes, parse_config, read_json, read_tensors, settings_of, write_directory
+from .pretrained import (
+    CONFIG,
+    MODEL,
+    check_shapes,
+    parse_config,
+    read_json,
+    read_tensors,
+    settings_of,
+    write_directory,
+)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
 WTE, SCALES, METHOD = "wte.weight", ".scales", "quantization_config"
+INT8_MODEL, INT8_TYPE = "model.int8.safetensors", "minillm-int8"
 
 
 class Quantized(NamedTuple):
@@ -123,13 +134,17 @@ def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None)
         tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], int8 = value.scales, True
-    method = {METHOD: {"quant_method": "minillm", "bits": 8}} if int8 else {"dtype": "bfloat16"}
-    write_directory(directory, tensors, settings_of(model.config, np.float32, eot_token) | method)
+    settings = settings_of(model.config, np.float32, eot_token)
+    if int8:
+        method = {"quant_method": "minillm", "bits": 8, "model_type": settings["model_type"]}
+        settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
+    write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
+                    INT8_MODEL if int8 else MODEL)
 
 
 def is_quantized(directory: AnyPath) -> bool:
     """Did `save_quantized` write int8 here?"""
-    return (read_json(Path(directory) / CONFIG).get(METHOD) or {}) == {"quant_method": "minillm", "bits": 8}
+    return read_json(Path(directory) / CONFIG).get("model_type") == INT8_TYPE
 
 
 def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
@@ -139,8 +154,11 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     """
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
-    config = parse_config({key: value for key, value in settings.items() if key != METHOD}, directory / CONFIG)
-    tensors = read_tensors(directory)
+    method = settings.pop(METHOD, None)
+    if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", 8):
+        raise ValueError(f"{directory / CONFIG}: {METHOD} = {method!r} is not supported: expected minillm's 8 bits")
+    config = parse_config(settings | {"model_type": method.get("model_type")}, directory / CONFIG)
+    tensors = read_tensors(directory, INT8_MODEL)
     check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
                     checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}

@@ -12,7 +12,7 @@ from ..models.load import load
 from ..models.params import gpt_shapes
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import END, MARKS, save_tokenizer
+from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
@@ -25,25 +25,30 @@ Say = Callable[[str], None]
 
 
 def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, lora: dict | None = None,
-        resume: str = "auto", say: Say = print) -> dict:
+        resume: str = "auto", say: Say = print, too_long: str = "cut") -> dict:
     """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
     from which `reward` goes on). Returns the results, as the others here do.
 
     lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
+    too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
     examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
                 conversations.read_examples(data, tokenizer))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
-                       config.seed, config.accumulate)
+                       config.seed, config.accumulate, too_long=too_long)
     say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "had nothing to learn within the context")
-        + leaked(records.examples, records.held_out))
+        + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
+                  "had nothing to learn within the context") + leaked(records.examples, records.held_out))
+    if records.cut:
+        say(f"            {records.cut:,} cut to the context length of {model.config.block_size}: their ends are not "
+            "learned (--too-long drop leaves them out)")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
-                           Progress("fine-tuning", "step"), say=say, settings={"lora": lora}), config, out, say)
+    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume,
+                           Progress("fine-tuning", "step"), say=say, settings={"lora": lora, "too_long": too_long}),
+                     config, out, say)
     best = state["best"]
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
@@ -65,7 +70,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
-    state = finished(train(learner, records, config, out, tokenizer.special_tokens[END], resume,
+    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume,
                            Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
                            columns=dpo.DPO_COLUMNS, say=say, settings=settings), config, out, say)
     best = state["best"]
@@ -88,7 +93,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
           resume)
     settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
-    state = finished(train(model, problems, config, out, tokenizer.eot_token, resume,
+    state = finished(train(model, problems, config, out, answer_end(tokenizer), resume,
                            Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
                            validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS, say=say, settings=settings),
                      config, out, say)
@@ -133,7 +138,7 @@ def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, tokenizer.eot_token)
+        model.save_pretrained(base, answer_end(tokenizer))
         save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")

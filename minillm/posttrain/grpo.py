@@ -3,6 +3,8 @@
     for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
+std is the sample deviation, over G - 1, as in TRL and verl (the paper does not say).
+
 The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
 arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
 are all alike teaches nothing; its advantages are zero.
@@ -15,6 +17,7 @@ import numpy as np
 
 from ..generation.sampling import Sampling, distribution, draw
 from ..models.packing import Batch
+from ..tokenizer.chat_template import answer_end
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 
@@ -35,7 +38,7 @@ class RewardData:
                 raise ValueError(f"{name} must be at least {least}: got {value}")
         self.task, self.tokenizer, self.seed = task, tokenizer, seed
         self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
-        self.stop = tokenizer.eot_token
+        self.stop = answer_end(tokenizer)
         self.fingerprint = hashlib.blake2b(repr((task, prompts, group)).encode(), digest_size=16).hexdigest()
 
     def numbers(self, step):
@@ -47,7 +50,7 @@ class RewardData:
         return self.tokenizer.encode_ordinary(self.task.prompt(number))
 
     def reward(self, number, answer):
-        """Reward of the ids of an answer; its end mark is no part of the text."""
+        """Reward of the ids of an answer; its end is no part of the text."""
         return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
 
 
@@ -70,8 +73,8 @@ def sample_group(model, prompt: list[int], count: int, max_new_tokens: int, stop
 
 
 def advantages_of(rewards: np.ndarray) -> np.ndarray:
-    """rewards (P, G) -> (P, G): above or below the group's mean, in its deviations."""
-    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + SMALL)
+    """rewards (P, G) -> (P, G): above or below the group's mean, in its sample deviations."""
+    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + SMALL)
 
 
 def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
@@ -122,7 +125,7 @@ def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, be
     dlosses = np.zeros_like(negated)
     dlosses[learned] = -dlogp
     back = (ref - logp).astype(np.float64)
-    return float(losses.mean()), float((np.exp(back) - back - 1).mean()), model.backward(dlosses, caches, grads)
+    return float(losses.mean()), float((np.expm1(back) - back).mean()), model.backward(dlosses, caches, grads)
 
 
 def validate_reward(model, data, config, state, run, eot_token):

@@ -17,18 +17,25 @@ from ..models.packing import Batch
 from ..tokenizer.chat_template import Example
 
 SHARE = 0.1           # of the records, held out for validation
+TOO_LONG = ("cut", "drop")
 
 
 class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
     def __init__(self, examples: list[Example], tokenizer: Any, block_size: int, row_tokens: int, seed: int = 0,
-                 accumulate: int = 1, share: float = SHARE) -> None:
-        """examples: list of Example; those longer than the context window lose their end. row_tokens: a row's limit.
+                 accumulate: int = 1, share: float = SHARE, too_long: str = "cut") -> None:
+        """examples: list of Example; too_long: those longer than the context window are "cut", so that their end is not
+        learned, or left out ("drop"); cut and dropped say how many. row_tokens: a row's limit.
 
-        Raises ValueError when too few examples are left to train and to validate.
+        Raises ValueError for another too_long, and when too few examples are left to train and to validate.
         """
-        self.dropped, fitting = fit(examples, block_size)
+        if too_long not in TOO_LONG:
+            raise ValueError(f"too_long must be one of {', '.join(TOO_LONG)}: got {too_long!r}")
+        fitting = fit(examples, block_size, too_long)
+        self.dropped = len(examples) - len(fitting)
+        self.cut = sum(len(e.ids) > block_size + 1 and any(e.learned[1:block_size + 1]) for e in examples
+                       if too_long == "cut")
         self.examples, self.held_out = split(fitting, share, seed)
         self.row_tokens, self.seed, self.accumulate = max(row_tokens, block_size), seed, accumulate
         learned = [[id for id, wanted in zip(e.ids, e.learned) if wanted] for e in self.held_out]
@@ -58,11 +65,13 @@ class ChatData:
             yield packed([self.held_out[i] for i in packs[number]])
 
 
-def fit(examples: list[Example], block_size: int) -> tuple[int, list[Example]]:
-    """(number dropped, examples of at most block_size + 1 tokens that still have one to learn)."""
-    cut = [Example(e.ids[:block_size + 1], e.learned[:block_size + 1]) for e in examples]
-    fitting = [e for e in cut if any(e.learned[1:])]
-    return len(examples) - len(fitting), fitting
+def fit(examples: list[Example], block_size: int, too_long: str) -> list[Example]:
+    """The examples of at most block_size + 1 tokens; longer ones cut, as far as they still have a token to learn."""
+    limit = block_size + 1
+    if too_long == "drop":
+        return [e for e in examples if len(e.ids) <= limit]
+    cut = [Example(e.ids[:limit], e.learned[:limit]) for e in examples]
+    return [e for e in cut if any(e.learned[1:])]
 
 
 def split(records: list, share: float, seed: int) -> tuple[list, list]:

@@ -18,6 +18,7 @@ from ..tokenizer import Tokenizer
 from ..train.checkpoint import checkpoint_exists
 from ..train.loop import train
 from ..train.memory import check_memory
+from ..train.origin import begin
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
 
@@ -76,7 +77,7 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     shards = open_shards(paths[0])
     tokenizer = tokenizer_of(paths[0], shards)
     if not again:
-        tokenizer.save(out)
+        begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
     return tokenizer, shards
 
 

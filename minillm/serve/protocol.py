@@ -18,7 +18,7 @@ from typing import Any
 from ..generation.decode import Step
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import chat_prompt
+from ..tokenizer.chat_template import chat_prompt, end_tokens
 from .engine import Job, Piece
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
@@ -186,7 +186,7 @@ def texts(body: dict, tokenizer: Tokenizer, block_size: int) -> tuple[list[list[
     if not isinstance(prompt, list) or not 1 <= len(prompt) <= MAX_PROMPTS:
         raise ApiError(400, f"prompt must be a string, a list of token ids, or a list of at most {MAX_PROMPTS} of "
                             "either.", "prompt", "invalid_type")
-    return [one_prompt(text, tokenizer, block_size) for text in prompt], (), eot(tokenizer)
+    return [one_prompt(text, tokenizer, block_size) for text in prompt], (), end_tokens(tokenizer)
 
 
 def one_prompt(text: str | list, tokenizer: Tokenizer, block_size: int) -> list[int]:
@@ -208,7 +208,7 @@ def conversation(body: dict, tokenizer: Tokenizer,
     messages = [{"role": role(message, i), "content": content(message, i)} for i, message in enumerate(messages)]
     check_characters(sum(len(message["content"]) for message in messages), tokenizer, block_size, "messages")
     prompt, stop, ids = chat_prompt(tokenizer, messages)
-    return [prompt or start(tokenizer, "messages")], stop, ids | eot(tokenizer)
+    return [prompt or start(tokenizer, "messages")], stop, ids | end_tokens(tokenizer)
 
 
 def role(message: Any, i: int) -> str:
@@ -256,11 +256,6 @@ def start(tokenizer: Tokenizer, param: str) -> list[int]:
     if tokenizer.eot_token is None:
         raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
     return [tokenizer.eot_token]
-
-
-def eot(tokenizer: Tokenizer) -> set[int]:
-    """The end-of-text token as a set, empty without one."""
-    return set() if tokenizer.eot_token is None else {tokenizer.eot_token}
 
 
 def check_lengths(ask: Ask, limit: int, block_size: int) -> None:

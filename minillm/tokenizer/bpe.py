@@ -12,18 +12,22 @@ import codecs
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain, pairwise
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import regex
 
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
-from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import Corpus
 
 NO_SPECIALS: frozenset[str] = frozenset()
+NOT_UTF8 = regex.compile("([\udc80-\udcff]+)")      # how the codec's "surrogateescape" writes such bytes
 
 
 class Tokenizer:
@@ -50,9 +54,9 @@ class Tokenizer:
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         ids = ordinary_ids(tokens, self.special_tokens)
         self._ranks, made = rank_merges(self.merges, ids)
-        byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._words = WordCache(partial(encode_word, byte_ids=byte_ids, ranks=self._ranks, made=made))
-        self._find_words = compile_pattern(pattern).findall
+        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made))
+        self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
         self._fast = fast.encoder(self._tokens, self.vocab_size, triples, self.special_tokens, pattern, backend)
         self.backend = "cpp" if self._fast else "python"
@@ -192,13 +196,22 @@ class Tokenizer:
             raise ValueError(f"disallowed_special must hold texts, none empty: got {disallowed_special!r}")
         return frozenset(disallowed_special)
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """`encode_ordinary` of UTF-8 bytes. Any bytes are taken, and `decode_bytes` gives them back: what is no UTF-8
+        becomes its single bytes' tokens."""
+        text = bytes(data).decode("utf-8", "surrogateescape")           # which makes one surrogate of each such byte
+        ids: list[int] = []
+        for i, part in enumerate(NOT_UTF8.split(text)):
+            ids += [self._byte_ids[ord(byte) & 0xFF] for byte in part] if i % 2 else self.encode_ordinary(part)
+        return ids
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The tokens' bytes, joined. Raises ValueError naming an id that does not exist."""
+        """The tokens' bytes, joined; ids: integers, a list, an array or a tensor of one axis. Raises ValueError for
+        others, and naming an id that does not exist."""
         if self._fast and isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and ids.dtype != np.uint64:
-            return self._fast.decode(ids.reshape(-1))
-        ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+            return self._fast.decode(one_axis(ids))
         try:
-            return b"".join(map(self._tokens.__getitem__, ids))
+            return b"".join(map(self._tokens.__getitem__, integers(ids)))
         except KeyError as error:
             raise ValueError(f"id {error.args[0]} is not in the vocabulary of {self.vocab_size}") from None
 
@@ -215,9 +228,26 @@ class Tokenizer:
         """The text of the ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
+    def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, np.ndarray]:
+        """The text of the ids, and where each token lies in it, as `encode_with_offsets` says it: (n, 2) int64."""
+        ids, decoder = integers(ids), codecs.getincrementaldecoder("utf-8")(errors="replace")
+        spans, pieces, length = np.empty((len(ids), 2), np.int64), [], 0
+        for i, id in enumerate(ids):
+            token, unfinished = self.token_bytes(id), bool(decoder.getstate()[0])
+            begins_anew = not b"\x80" <= token[:1] < b"\xc0"
+            spans[i, 0] = length + (unfinished and begins_anew)         # behind the character that came to nothing
+            pieces.append(decoder.decode(token))
+            length += len(pieces[-1])
+            spans[i, 1] = length + bool(decoder.getstate()[0])
+        return "".join([*pieces, decoder.decode(b"", final=True)]), spans
+
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token."""
         return self.decode_bytes([id])
+
+    def __reduce__(self) -> tuple:
+        """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
+        return type(self), (*self._parts(), "auto" if self._fast else "python")
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -283,6 +313,20 @@ class Tokenizer:
             specials = dict(special_tokens or {})
             check_specials(specials)
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
+
+
+def integers(ids: Any) -> list[int]:
+    """Ids as Python integers, from a sequence or iterator of any kind of them, an array or a tensor."""
+    try:
+        return list(map(index, ids.tolist() if hasattr(ids, "tolist") else ids))
+    except TypeError:
+        raise ValueError(f"ids must be integers, in one row: got {ids!r:.80}") from None
+
+
+def one_axis(ids: np.ndarray) -> np.ndarray:
+    if ids.ndim != 1:
+        raise ValueError(f"ids must be integers, in one row: got shape {ids.shape}")
+    return ids
 
 
 def learn(files_or_texts: Corpus, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None,

@@ -76,6 +76,16 @@ def mark(tokenizer: Tokenizer, text: str) -> int:
     return tokenizer.special_tokens[text]
 
 
+def answer_end(tokenizer: Tokenizer) -> int | None:
+    """The token that ends an answer: learned by fine-tuning, sampled up to, and what the files of a model say."""
+    return tokenizer.special_tokens.get(END, tokenizer.eot_token)
+
+
+def end_tokens(tokenizer: Tokenizer) -> set[int]:
+    """The tokens after which no more is generated: the end of an answer, and that of a document."""
+    return {end for end in (answer_end(tokenizer), tokenizer.eot_token) if end is not None}
+
+
 def save_template(directory: str | Path) -> None:
     """tokenizer_config.json, from which transformers' apply_chat_template makes the same ids."""
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}

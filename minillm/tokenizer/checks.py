@@ -7,12 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .formats import chars_to_bytes
+from .formats import MOST_IDS_LEFT_OUT, chars_to_bytes
 from .pretokenize import special_matcher
 
 
 def ordinary_ids(tokens: list[bytes | None], special_tokens: dict[str, int]) -> dict[bytes, int]:
-    """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes or a byte lacks."""
+    """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes, a byte lacks, or
+    more ids stand for nothing than a file may leave out."""
+    if tokens.count(None) > MOST_IDS_LEFT_OUT:
+        raise ValueError(f"tokens: {tokens.count(None)} ids stand for nothing: expected at most {MOST_IDS_LEFT_OUT}")
     special_ids = set(special_tokens.values())
     ids: dict[bytes, int] = {}
     for i, token in enumerate(tokens):

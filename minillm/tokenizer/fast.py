@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .formats import BYTE_ORDER
-from .pretokenize import compile_pattern, safe_pieces, split_special, well_formed
+from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import TIES, Corpus, count_words, documents
 
 BACKENDS = ("auto", "python", "cpp")
@@ -68,7 +68,7 @@ class FastEncoder:
 
     def __init__(self, core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
                  special_tokens: dict[str, int], pattern: str):
-        self.find_words = None if pattern in core.PATTERNS else compile_pattern(pattern).findall
+        self.find_words = None if pattern in core.PATTERNS else word_finder(pattern)
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.special_tokens = special_tokens
         self.special_index = {text: i for i, text in enumerate(special_tokens)}

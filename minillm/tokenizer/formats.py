@@ -23,7 +23,7 @@ from .pretokenize import PATTERNS
 Tokens = list[bytes | None]             # a token's bytes by id, None for an id that stands for nothing
 Merges = list[tuple[bytes, bytes]]      # in order of rank
 MOST_BYTES = 1 << 28        # of a file: several times the largest vocabulary there is
-MOST_IDS_LEFT_OUT = 4096    # ids that may stand for nothing, as some of tiktoken's do
+MOST_IDS_LEFT_OUT = 1 << 20     # ids that may stand for nothing, as some of tiktoken's do: a bound on memory
 
 PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]

@@ -10,13 +10,18 @@ word needs to be merged only once. A pattern is a regular expression whose match
     o200k    GPT-4o's: as cl100k, but a capital begins a new word after a small letter, and contractions and combining
              marks stay with their word.
 
-They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike.
+They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike. What is a letter
+is pinned to Unicode 16.0, as in tiktoken 0.14, whatever the installed `regex` knows: the ids of a text stay.
 Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
 """
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
+from itertools import accumulate, pairwise
 
 import regex
+
+from .unicode_classes import FLAGS, RUNS
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -32,11 +37,16 @@ PATTERNS = {
 # half begins a word. In gpt2 and cl100k a letter or digit also ends its word unless another letter or digit follows (in
 # o200k a mark or a contraction may). Elsewhere a cut may change the words: two newlines before a dash are two words,
 # but one word where the text ends; "'l" + "l". (?r) searches from the end; a surrogate may be half of a letter, so
-# nothing is decided before one. A pattern that is not listed is never cut.
-AFTER_LETTER = regex.compile(r"(?r)[\p{L}\p{N}](?=[^\p{L}\p{N}\p{Cs}])|\S(?=[^\S\r\n])")
+# nothing is decided before one. A pattern that is not listed is never cut. Letters are those of the old scripts: of
+# others `regex` may know more than Unicode 16.0, or less.
+OLD = r"\u0000-\u0377\u0400-\u052f\u3041-\u3096\u30a1-\u30fa\u3400-\u4db5\u4e00-\u9fa5\uac00-\ud7a3"
+AFTER_LETTER = regex.compile(
+    rf"(?rV1)[[\p{{L}}\p{{N}}]&&[{OLD}]](?=[^\p{{L}}\p{{N}}\p{{Cs}}\p{{Cn}}])|\S(?=[^\S\r\n])")
 BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
 SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK}
 PIECE = 1 << 16     # characters per piece of a stream
+STAND_INS = {0: "!", 2: "1", 4: "\u3000", 9: "Q", 17: "q", 24: "\u0301", 25: "\u4e2d"}     # a character of each kind
+BUILT_IN = frozenset(PATTERNS)
 
 
 @lru_cache
@@ -45,6 +55,48 @@ def compile_pattern(name: str) -> regex.Pattern:
     if name not in PATTERNS:
         raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}: got {name!r}")
     return regex.compile(PATTERNS[name])
+
+
+def word_finder(name: str) -> Callable[[str], list[str]]:
+    """The function that cuts a text into the words of the pattern called `name`; its classes are those of Unicode 16.0
+    (but in a pattern of one's own, which has those of `regex`). Raises ValueError listing the known names."""
+    find = compile_pattern(name).findall
+    if name not in BUILT_IN:
+        return find
+
+    def words(text: str) -> list[str]:
+        plain = text if text.isascii() else text.translate(PINNED)
+        if plain == text:
+            return find(text)
+        ends = [0, *accumulate(map(len, find(plain)))]
+        return [text[start:end] for start, end in pairwise(ends)]
+    return words
+
+
+class Pinned(dict[int, str]):
+    """code point -> itself, or a stand-in where `regex` and Unicode 16.0 give it different classes."""
+
+    def __missing__(self, code: int) -> str:
+        kind = kind_of(code)
+        known = sum(flag for pattern, flag in FLAGS.items() if regex.match(pattern, chr(code)))
+        self[code] = chr(code) if kind == known else STAND_INS[kind]
+        return self[code]
+
+
+PINNED = Pinned()
+
+
+def kind_of(code: int) -> int:
+    """The sum of the FLAGS of a code point in Unicode 16.0."""
+    firsts, kinds = kind_runs()
+    return kinds[bisect_right(firsts, code) - 1]
+
+
+@cache
+def kind_runs() -> tuple[list[int], list[int]]:
+    """The first code points of the RUNS, and their kinds."""
+    cells = [cell.split(":") for cell in RUNS.split()]
+    return [int(first, 16) for first, _ in cells], [int(kind, 16) for _, kind in cells]
 
 
 def register_pattern(name: str, pattern: str) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .formats import BYTE_ORDER
 from .merge import Pair, merge_pair
-from .pretokenize import PIECE, compile_pattern, safe_pieces, split_special
+from .pretokenize import PIECE, safe_pieces, split_special, word_finder
 
 Corpus = str | Path | Iterable[str | Path]      # a text, a UTF-8 file, or a series of either
 TIES = ("ids", "values", "bytes")
@@ -36,7 +36,7 @@ BYTE_ID = {byte: i for i, byte in enumerate(BYTE_ORDER)}
 
 def count_words(files_or_texts: Corpus, pattern: str, specials: frozenset[str]) -> Counter[str]:
     """Count the distinct words of the corpus; memory grows with those only. Special tokens' texts are left out."""
-    find_words = compile_pattern(pattern).findall
+    find_words = word_finder(pattern)
     counts: Counter[str] = Counter()
     for chunks in documents(files_or_texts):
         for piece in safe_pieces(chunks, specials, pattern):

@@ -127,3 +127,21 @@ def test_help_has_an_example(capsys):
         parser().parse_args(["generate", "--help"])
     page = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0 and "example: minillm generate" in page and "longer than the model's context" in page
+
+
+def test_special_tokens_in_the_prompt_are_what_the_user_says(tmp_path, capsys):
+    model = save_model(tmp_path / "chat", 280)
+    tokenizer = Tokenizer.from_pretrained(model)
+    prompt = "The<|endoftext|>fox"
+    assert main(["generate", model, "-p", prompt, "-n", "3"]) == 1
+    error = capsys.readouterr().err
+    assert "--prompt holds the special token <|endoftext|>: add --special" in error and "disallowed" not in error
+    made = GPT.from_pretrained(model)
+    for option, ids in (("--special", tokenizer.encode(prompt, "all")),
+                        ("--no-special", tokenizer.encode_ordinary(prompt))):
+        told = as_json(capsys, model, "-p", prompt, "-n", 1, option, "--logprobs", 0)["samples"][0]["tokens"]
+        logits = made.forward(np.array([ids]))[0][0, -1].astype(np.float64)
+        if told:                                            # else it was the end of the text
+            wanted = logits[told[0]["id"]] - np.log(np.exp(logits).sum())
+            assert told[0]["logprob"] == pytest.approx(wanted, abs=1e-4)
+    assert len(tokenizer.encode(prompt, "all")) < len(tokenizer.encode_ordinary(prompt))

@@ -29,6 +29,8 @@ def test_the_commands_and_the_card(tmp_path, capsys):
     for words in ("n_layer: 1", "10 steps", "loss 3.2500", "| bpb |", "all harmful", "It is a toy.",
                   "No record of the data"):
         assert words in card, words
+    assert json.loads((run / "safety.json").read_text()) == found and (run / "evaluation.json").exists()
+    assert main(["card", str(run)]) == 0 and "| all harmful |" in (run / "MODEL_CARD.md").read_text()
     assert main(["card", str(run), "--safety", str(tmp_path / "eval.json")]) == 1
     assert "expected what `minillm safety --json`" in capsys.readouterr().err
     assert main(["card", str(run), "--evaluation", str(tmp_path / "text.txt")]) == 1

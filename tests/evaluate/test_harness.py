@@ -94,6 +94,22 @@ def test_generation_ends_before_a_stop():
     assert found == text.partition(stop)[0]
 
 
+@pytest.mark.parametrize("settings, left, wanted", [
+    ({"max_gen_toks": 8}, 24, 8), ({"max_new_tokens": 5}, 27, 5), ({}, 16, 16), ({"max_gen_toks": 31}, 1, 31)], ids=str)
+def test_the_context_leaves_room_for_the_answer_as_in_the_harness(monkeypatch, settings, left, wanted):
+    """max_length - max_gen_toks tokens of the context, its last ones."""
+    asked = []
+    monkeypatch.setattr(harness, "stream", lambda model, ids, length, temperature: asked.append((ids, length)) or [])
+    ids = TOK.encode("the hen says cluck and the cow says moo " * 4)
+    harness.continued(model(block_size=32), TOK, TOK.decode(ids), settings)
+    assert asked == [(ids[-left:], wanted)]
+
+
+def test_an_answer_longer_than_the_context_is_refused():
+    with pytest.raises(ValueError, match="max_gen_toks must be below the model's context length, 32: got 256"):
+        harness.continued(model(block_size=32), TOK, "the hen", {"max_gen_toks": 256})
+
+
 def test_without_lm_eval_the_error_says_what_to_install(run, capsys, monkeypatch):
     import sys
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)

@@ -28,6 +28,25 @@ def test_the_command_measures_and_compares(tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+def test_models_are_named_and_results_stay_in_the_run_for_its_card(tmp_path, capsys):
+    a, b, text = tmp_path / "a", tmp_path / "b", tmp_path / "text.txt"
+    for seed, run in enumerate((a, b)):
+        model(seed).save_pretrained(run)
+        TOK.save(run)
+    text.write_text("the hen says cluck and the cow says moo", encoding="utf-8")
+    assert main(["eval", str(a), "--against", str(b), "--tasks", "bpb", "--data", str(text)]) == 0
+    assert f"{b} minus {a}, bpb: " in capsys.readouterr().out
+    assert main(["eval", str(a), "--tasks", "samples"]) == main(["eval", str(a), "--tasks", "samples"]) == 0
+    stored = json.loads((a / "evaluation.json").read_text())
+    assert [row["model"] for row in stored["rows"] if row["task"] == "bpb"] == [str(a), str(b)]
+    assert len(stored["rows"]) == 2 + 4 and not (b / "evaluation.json").exists()               # measured again: once
+    (comparison,) = stored["comparisons"]
+    assert (comparison["first"], comparison["second"]) == (str(a), str(b))
+    assert main(["card", str(a)]) == 0
+    card = (a / "MODEL_CARD.md").read_text()
+    assert f"| bpb | {b} |" in card and f"- {b} minus {a}, bpb: " in card and "| distinct 2-grams |" in card
+
+
 def test_one_document_has_no_interval_and_no_task_is_an_error(tmp_path, capsys):
     model().save_pretrained(tmp_path / "run")
     TOK.save(tmp_path / "run")

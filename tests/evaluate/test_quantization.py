@@ -78,3 +78,22 @@ def test_the_page_and_bad_commands(trained, tmp_path, capsys):
                              (["--data", str(tmp_path / "none")], "none")):
         assert main(["quantize", model, "-o", str(tmp_path / "x"), *arguments]) == 1
         assert words in capsys.readouterr().err
+
+
+TINY = "--set n_layer=1 --set n_head=1 --set n_embd=16 --set block_size=16 --set train.steps=1"
+
+
+def test_the_split_of_any_run_made_here_is_found(tmp_path, capsys):
+    """Of a pretrained run, of one fine-tuned from it, of one trained on shards that lie elsewhere."""
+    text, base = tmp_path / "text", tmp_path / "base"
+    text.mkdir()
+    for i in range(20):
+        (text / f"{i}.txt").write_text(f"Hen number {i} says cluck to the {i} others. " * 20)
+    assert main(f"train --data {text} --out {base} --vocab-size 300 {TINY}".split()) == 0
+    assert main(f"sft {base} --data addition --out {tmp_path}/sft --set train.steps=1".split()) == 0
+    assert main(f"data tokenize {text} -o {tmp_path}/shards --tokenizer {base}".split()) == 0
+    assert main(f"train --data {tmp_path}/shards --out {tmp_path}/elsewhere {TINY}".split()) == 0
+    for run in ("base", "sft", "elsewhere"):
+        capsys.readouterr()
+        assert main(["quantize", str(tmp_path / run), "-o", str(tmp_path / f"{run}-int8"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["bits_per_byte"]["bytes"] > 500, run

@@ -9,6 +9,8 @@ from minillm.generation.text import TextStream
 class Bytes:
     """A tokenizer whose tokens are given byte strings."""
 
+    special_tokens: dict[str, int] = {}
+
     def __init__(self, pieces):
         self.pieces = pieces
 

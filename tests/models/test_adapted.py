@@ -133,6 +133,47 @@ def test_peft_computes_the_same(tmp_path):
     assert_same_bits(load_adapter(made.base, tmp_path / "again").params.flat, made.params.flat)
 
 
+@pytest.mark.parametrize("settings", [{"use_rslora": True}, {"target_modules": ["c_attn", "c_proj"]}], ids=str)
+def test_an_adapter_of_pefts_own_computes_what_peft_does(tmp_path, settings):
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    base = small_model(dtype=np.float32)
+    base.save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=3, lora_alpha=5, **{"target_modules": ["c_attn"], **settings}, init_lora_weights=False,
+                             task_type="CAUSAL_LM", fan_in_fan_out=True)
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    theirs = peft.get_peft_model(theirs, config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(TOKENS)).logits.numpy()
+    made = load_adapter(base, tmp_path / "adapter")
+    assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+
+
+def test_rank_stabilized_adapters_are_scaled_by_the_root_of_the_rank(tmp_path):
+    made = adapter()                                                        # rank 3, alpha 6: scale 2
+    changed(made, tmp_path, {"use_rslora": True})
+    assert load_adapter(made.base, tmp_path / "adapter").alpha / 3 == pytest.approx(6 / 3 ** 0.5)
+
+
+def changed(made, folder, settings):
+    """Save an adapter, and change its adapter_config.json."""
+    made.save_pretrained(folder)
+    path = folder / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("key, value", [
+    ("alpha_pattern", {"c_attn": 32}), ("rank_pattern", {"c_attn": 2}), ("use_dora", True), ("bias", "all"),
+    ("modules_to_save", ["wte"]), ("layers_to_transform", [0]), ("init_lora_weights", "pissa"), ("lora_bias", True),
+    ("invented_tomorrow", 0.5), ("target_modules", ["wte"]), ("target_modules", "all-linear")], ids=str)
+def test_an_adapter_that_means_something_else_is_refused(tmp_path, key, value):
+    made = adapter()
+    changed(made, tmp_path, {key: value})
+    with pytest.raises(ValueError, match=key):
+        load_adapter(made.base, tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("settings, words", [
     ({"rank": 0}, "rank must be"), ({"alpha": 0}, "alpha must be"), ({"dropout": 1.0}, "dropout must be"),
     ({"targets": ()}, "targets must be some of attn.c_attn"), ({"targets": ("wte",)}, "got wte"),

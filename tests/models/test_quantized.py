@@ -1,4 +1,6 @@
 """Quantized weights: rounding within half a step, decoding the same on every code path, files."""
+import json
+
 import numpy as np
 import pytest
 from cases import BACKENDS
@@ -179,7 +181,8 @@ def test_a_directory_comes_back(tmp_path, weights, group):
 def test_int8_directories_load_as_int8_and_are_small(tmp_path):
     save_quantized(tmp_path / "int8", quantize(rough_model()))
     rough_model().save_pretrained(tmp_path / "float32")
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("int8", "float32")]
+    sizes = [(tmp_path / name).stat().st_size for name in ("int8/model.int8.safetensors",
+                                                           "float32/model.safetensors")]
     assert sizes[0] < 0.4 * sizes[1]
     assert isinstance(GPT.from_pretrained(tmp_path / "int8").params["wte.weight"], Quantized)
     assert isinstance(GPT.from_pretrained(tmp_path / "float32", weights="bfloat16").params["wte.weight"], Quantized)
@@ -195,6 +198,28 @@ def test_transformers_reads_bfloat16(tmp_path):
     assert np.abs(in_pieces(model, tokens, [1] * 20) - want).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cls", ["AutoModelForCausalLM", "AutoModel", "GPT2LMHeadModel"])
+def test_transformers_refuses_int8(tmp_path, cls):
+    """Not a model with random weights and a warning."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("torch")
+    save_quantized(tmp_path, quantize(rough_model()))
+    with pytest.raises((ValueError, OSError, KeyError), match="minillm-int8|model.safetensors"):
+        getattr(transformers, cls).from_pretrained(tmp_path)
+
+
+def test_int8_is_said_in_config_and_by_the_file(tmp_path):
+    save_quantized(tmp_path, quantize(rough_model()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.int8.safetensors"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == "minillm-int8" and config["quantization_config"]["model_type"] == "gpt2"
+    for method in (None, {"quant_method": "gptq", "bits": 8, "model_type": "gpt2"}):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": method}))
+        with pytest.raises(ValueError, match="quantization_config = .* is not supported"):
+            GPT.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("change, words", [
     (lambda t: t.pop("transformer.h.0.attn.c_attn.weight.scales"), "c_attn.weight.scales' is missing"),
     (lambda t: t.pop("transformer.h.0.attn.c_attn.weight"), "h.0.attn.c_attn.weight: expected"),
@@ -207,8 +232,9 @@ def test_transformers_reads_bfloat16(tmp_path):
 ], ids=range(8))
 def test_damaged_files_are_named(tmp_path, change, words):
     save_quantized(tmp_path, quantize(rough_model("numpy")))
-    tensors = {name: np.array(array) for name, array in read_safetensors(tmp_path / "model.safetensors")[0].items()}
+    path = tmp_path / "model.int8.safetensors"
+    tensors = {name: np.array(array) for name, array in read_safetensors(path)[0].items()}
     change(tensors)
-    write_safetensors(tmp_path / "model.safetensors", tensors)
+    write_safetensors(path, tensors)
     with pytest.raises(ValueError, match=words):
         GPT.from_pretrained(tmp_path)

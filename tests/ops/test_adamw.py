@@ -40,6 +40,21 @@ def test_update_is_the_paper(op, backend, dtype, changes, dims):
         assert_close(name, args[name], expected, f"regrouped {dtype}")
 
 
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.0), (0.9, 1e-9)], ids=str)
+@every_update
+def test_a_small_gradient_after_a_huge_one(op, backend, dtype, betas):
+    """Moments that forget must not cancel to 0: v + (g^2 - v) would, and m / (0 + eps) explodes."""
+    w, m, v = (np.zeros(40, dtype) for _ in range(3))
+    for step, size in ((1, 1e6), (2, 1.0)):
+        grad = np.full(40, size, dtype)
+        want = literal(w, grad, m, v, step, 0.01, *betas, 1e-8, 0.0, 0, 1.0)
+        pair(op, backend)[0](w, grad, m, v, step, 0.01, *betas)
+    for name, expected, found in zip(("w", "m", "v"), want, (w, m, v)):
+        assert_close(name, found, expected, f"regrouped {dtype}")
+    if betas == (0, 0):
+        np.testing.assert_allclose(w, -0.02, rtol=1e-6)         # the sign of the gradient, twice; it was -100
+
+
 @every_update
 def test_only_the_first_numbers_decay(op, backend, dtype):
     """With no gradient and no moments, w moves by decay alone: exactly the first n_decayed."""

@@ -48,6 +48,17 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     assert "pairs.jsonl:1: expected messages, or prompt and completion" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option, words", [
+    ([], "3 cut to the context length of 32: their ends are not learned"),
+    (["--too-long", "drop"], "4 conversations to learn, 1 held out (3 dropped: did not fit the context)")], ids=str)
+def test_long_answers_are_told(base, tmp_path, capsys, option, words):
+    records = [{"prompt": f"{i}?", "completion": "cluck " * (40 if i < 3 else 1)} for i in range(8)]
+    data = write(tmp_path / "long.jsonl", records)
+    command = ["sft", base, "--data", data, "--out", tmp_path / "out", "--set", "train.steps=1", *option]
+    assert main(list(map(str, command))) == 0
+    assert words in capsys.readouterr().out
+
+
 class Watched:
     """A TrainConfig that notes what is read of it."""
 

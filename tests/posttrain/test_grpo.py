@@ -10,7 +10,8 @@ from minillm.posttrain.tasks import FORM, TASKS, Addition
 
 def test_advantages_are_relative_to_the_group():
     found = grpo.advantages_of(np.array([[1.0, 0, 0, 1], [0.5, 0.5, 0.5, 0.5]]))
-    assert found[0] == pytest.approx([1, -1, -1, 1], rel=1e-3) and (found[1] == 0).all()
+    half = 3 ** 0.5 / 2                             # the sample deviation of four rewards of 0 and 1 is 1 / sqrt(3)
+    assert found[0] == pytest.approx([half, -half, -half, half], rel=1e-3) and (found[1] == 0).all()
 
 
 def test_sampling_a_group_stops_and_repeats():

@@ -46,9 +46,22 @@ def test_examples_without_room_are_dropped_and_counted():
     long = chat.encode_messages(CHAT, talk("what " * 40, "no"))
     fine = chat.encode_messages(CHAT, talk())
     data = ChatData([long, fine, fine], CHAT, 32, 64)
-    assert data.dropped == 1 and len(data.examples) + len(data.held_out) == 2
+    assert (data.dropped, data.cut) == (1, 0) and len(data.examples) + len(data.held_out) == 2
     with pytest.raises(ValueError, match="at least 2 records"):
         ChatData([long, fine], CHAT, 32, 64)
+
+
+def test_long_answers_are_counted_and_cut_or_dropped():
+    long = chat.encode_messages(CHAT, talk(answer="a bird that says cluck " * 8))
+    fine = chat.encode_messages(CHAT, talk())
+    end = CHAT.special_tokens[chat.END]
+    cut = ChatData([long] * 3 + [fine] * 2, CHAT, 32, 64)
+    assert (cut.cut, cut.dropped) == (3, 0) and sorted(len(e.ids) for e in cut.examples + cut.held_out)[-3:] == [33] * 3
+    assert sum(e.ids[-1] != end for e in cut.examples + cut.held_out) == 3                  # whose ends are not learned
+    dropped = ChatData([long] * 3 + [fine] * 2, CHAT, 32, 64, too_long="drop")
+    assert (dropped.cut, dropped.dropped) == (0, 3) and dropped.examples == dropped.held_out == [fine]
+    with pytest.raises(ValueError, match="too_long must be one of cut, drop: got 'keep'"):
+        ChatData([fine] * 2, CHAT, 32, 64, too_long="keep")
 
 
 def test_fine_tuning_repeats_and_resumes_bit_by_bit(tmp_path):

@@ -67,7 +67,7 @@ FORMS = [
 def test_forms_of_trl(tmp_path, record):
     (example,) = conversations.read_examples(write(tmp_path / "a.jsonl", [record]), CHAT)
     learned = CHAT.decode([id for id, wanted in zip(example.ids, example.learned) if wanted])
-    assert learned in ("a bird<|end|>", " a bird<|endoftext|>", "a hen<|endoftext|>")
+    assert learned in ("a bird<|end|>", " a bird<|end|>", "a hen<|end|>")          # one end, whatever the form
     assert not example.learned[0]
 
 

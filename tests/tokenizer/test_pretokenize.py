@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizer_texts import SPECIALS, characters, fussy, often, texts
 
 from minillm.tokenizer import pretokenize
-from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special
+from minillm.tokenizer.pretokenize import compile_pattern, safe_pieces, split_special, word_finder
 
 
 @pytest.mark.parametrize("name, published", [
@@ -55,7 +55,7 @@ def test_a_stream_gives_the_words_and_ids_of_the_joined_text(tok, size, allowed,
 
 
 def words_of(tok, text, allowed):
-    find_words = compile_pattern(tok.pattern).findall
+    find_words = word_finder(tok.pattern)
     return [word for segment, is_special in split_special(text, allowed)
             for word in ([segment] if is_special else find_words(segment))]
 

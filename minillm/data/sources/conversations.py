@@ -11,7 +11,7 @@ with each of prompt, completion, chosen and rejected a list of messages, or plai
 import json
 from typing import NamedTuple
 
-from ...tokenizer.chat_template import ROLES, Example, encode_messages
+from ...tokenizer.chat_template import ROLES, Example, answer_end, encode_messages
 
 SHOWN = 5                      # malformed records named in one error
 
@@ -96,11 +96,11 @@ def split_prompt(record):
 
 
 def answer_to(tokenizer, prompt, answer, name):
-    """Example of a prompt and an answer, both messages or both plain text (then the text's end is learned, too)."""
+    """Example of a prompt and an answer, both messages or both plain text; the answer's end is learned, too."""
     if isinstance(prompt, str) and isinstance(answer, str):
         before, after = tokenizer.encode_ordinary(prompt), tokenizer.encode_ordinary(answer)
-        end = [tokenizer.eot_token] * (tokenizer.eot_token is not None)
-        start = end if not before else []                   # something must stand before the first learned token
+        end, document = ([id] * (id is not None) for id in (answer_end(tokenizer), tokenizer.eot_token))
+        start = [] if before else document or end           # something must stand before the first learned token
         return Example([*start, *before, *after, *end], [False] * len(start + before) + [True] * len(after + end))
     if isinstance(prompt, str) or isinstance(answer, str):
         raise ValueError(f"prompt and {name} must be both text or both lists of messages")

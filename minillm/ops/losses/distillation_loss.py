@@ -11,7 +11,8 @@ d log Q[v] / dz[j] = (1[v = j] - Q[j]) / T it gives (Q - P) / T. So
     dz[v] = dout ((1 - w) (softmax(z)[v] - 1[v = y]) + w T (Q[v] - P[v]))
 
 T^2 makes the soft part's gradient as large as the hard one's whatever T is: by itself it shrinks with 1/T^2, one 1/T
-from the chain rule, the other because Q - P is about (z - u) / (T V) at high temperatures. Source: Hinton, Vinyals and
+from the chain rule, the other because Q - P is about (z - u) / (T V) at high temperatures. Logits of -inf are tokens
+that cannot be: of the teacher's, P = 0 and the term is 0. Source: Hinton, Vinyals and
 Dean 2015, arXiv 1503.02531, section 2. Rows whose target is ignore_index have loss 0 and gradient 0.
 """
 import numpy as np
@@ -44,7 +45,8 @@ def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=
     teacher_logs = log_softmax(teacher / temperature)
     p = np.exp(teacher_logs)
     hard = -logs[np.arange(len(logits)), np.where(valid, targets, 0)]    # (N,)
-    soft = (p * (teacher_logs - soft_logs)).sum(axis=1)                  # (N,), KL(P || Q)
+    gap = np.subtract(teacher_logs, soft_logs, out=np.zeros_like(p), where=p != 0)       # 0 log 0 = 0
+    soft = (p * gap).sum(axis=1)                                         # (N,), KL(P || Q)
     losses = np.where(valid, (1 - weight) * hard + weight * temperature ** 2 * soft, 0).astype(logits.dtype)
     return losses, (logs, soft_logs, p, targets, valid, temperature, weight)
 

@@ -8,9 +8,9 @@ a fixed reference. Their difference is the answer's implied reward, up to beta a
 
 Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; e, the label smoothing, is the probability that a label is
 wrong (Mitchell 2023, "conservative DPO"). With references of zero the loss is the reference-free form. Since
-d log s(z) / dz = s(-z), and s(z) + s(-z) = 1:
+d log s(z) / dz = s(-z):
 
-    dloss/dh = beta (e s(beta h) - (1 - e) s(-beta h)) = beta (s(beta h) - (1 - e))
+    dloss/dh = beta (e s(beta h) - (1 - e) s(-beta h))
     dchosen = dout dloss/dh,   drejected = -dchosen
 """
 import numpy as np
@@ -43,7 +43,8 @@ def dpo_loss_backward(dout, cache):
     """The gradients of dpo_loss_forward: dout (N,), cache -> dchosen (N,), drejected (N,)."""
     z, beta, label_smoothing = cache
     check_dout(dout, z.shape, z.dtype)
-    dchosen = dout * beta * (np.exp(log_sigmoid(z)) - (1 - label_smoothing))
+    right, wrong = np.exp(log_sigmoid(z)), np.exp(log_sigmoid(-z))       # s(z) - (1 - e) would cancel for large z
+    dchosen = dout * beta * (label_smoothing * right - (1 - label_smoothing) * wrong)
     return dchosen, -dchosen
 
 

@@ -39,8 +39,8 @@ def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weig
     if step < 1 or not 0 <= n_decayed <= w.size:
         raise ValueError(f"step must be at least 1 and n_decayed in [0, {w.size}]: got {step}, {n_decayed}")
     g = grad * scale
-    m += (1 - beta1) * (g - m)
-    v += (1 - beta2) * (g * g - v)
+    m[:] = beta1 * m + (1 - beta1) * g     # not m += (1 - beta1) * (g - m): it cancels where m >> g
+    v[:] = beta2 * v + (1 - beta2) * (g * g)
     w[:n_decayed] *= 1 - lr * weight_decay
     w -= lr / (1 - beta1 ** step) * m / (np.sqrt(v) * (1 / math.sqrt(1 - beta2 ** step)) + eps)
     if bits is not None:
