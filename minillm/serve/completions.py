@@ -52,7 +52,11 @@ def json_response(value: Any, status: int = 200, headers: dict | None = None) ->
 
 
 async def read_body(request: Any, limit: int) -> bytes:
-    """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls."""
+    """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls.
+
+    Raises Disconnected if the client goes away before its end.
+    """
+    from starlette.requests import ClientDisconnect
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.", headers={"connection": "close"})
     if int_or_zero(request.headers.get("content-length")) > DRAIN * limit:
@@ -66,6 +70,8 @@ async def read_body(request: Any, limit: int) -> bytes:
                     break
                 if size <= limit:
                     raw += part
+    except ClientDisconnect:
+        raise Disconnected from None
     except TimeoutError:
         raise ApiError(408, "The body did not arrive in time.", headers={"connection": "close"}) from None
     if size > limit:

@@ -4,18 +4,20 @@ from collections.abc import Callable
 from typing import Any
 
 from .app import LOOPBACK, create_app
+from .connections import Limits, connection_class
 from .engine import Engine
 
 Ready = Callable[[str], object]
 
 
 def serve(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
-          grace: float = 10.0, ready: Ready | None = None) -> None:
+          grace: float = 10.0, ready: Ready | None = None, names: tuple[str, ...] = ()) -> None:
     """Serve until SIGTERM or SIGINT; then no request is taken any more and what runs has `grace` seconds to finish.
 
-    ready: called with the address once the server listens. Raises OSError if the port is taken.
+    ready: called with the address once the server listens. names: in the Host header that it answers to, beside those
+    of the loopback; by default it answers to any if others may reach it. Raises OSError if the port is taken.
     """
-    server = make_server(engine, model_name, host, port, api_key, grace, ready)
+    server = make_server(engine, model_name, host, port, api_key, grace, ready, names)
     engine.start()
     try:
         with listening_socket(host, port) as sock:
@@ -26,7 +28,8 @@ def serve(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 
 
 
 def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
-                grace: float = 10.0, ready: Ready | None = None) -> Any:
+                grace: float = 10.0, ready: Ready | None = None, names: tuple[str, ...] = (),
+                limits: Limits = Limits()) -> Any:
     """The uvicorn.Server that `serve` runs."""
     uvicorn = need_uvicorn()
 
@@ -40,9 +43,9 @@ def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: 
             engine.close(grace)                     # before the wait for open connections, which it brings to an end
             await super().shutdown(sockets)
 
-    app = create_app(engine, model_name, api_key, hosts=LOOPBACK if host in LOOPBACK and api_key is None else None)
+    app = create_app(engine, model_name, api_key, hosts=(*LOOPBACK, *names) if host in LOOPBACK or names else None)
     return Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False,
-                                 limit_concurrency=1024, timeout_keep_alive=30,
+                                 http=connection_class(limits), ws="none", timeout_keep_alive=30,
                                  timeout_graceful_shutdown=int(grace) + 5))
 
 
