@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..tokenizer import Tokenizer
-from . import protocol
+from . import answers, protocol
 from .engine import Engine, Job, Piece, QueueFull, ShuttingDown
 from .protocol import ApiError, Ask
 
@@ -17,6 +18,7 @@ MAX_BODY = 1 << 20          # bytes
 DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
                             # the connection closes never sees the answer
 BODY_SECONDS = 30           # for a body to arrive
+PARSERS = ThreadPoolExecutor(2, "parse")        # so that a large body stops no stream: two at once, the others wait
 
 
 class Disconnected(Exception):
@@ -27,7 +29,8 @@ async def answer(engine: Engine, model_name: str, max_body: int, chat: bool, req
     """A request from its body to its answer, whole or as a stream."""
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
-    ask = protocol.parse(raw, chat, model_name, engine.tokenizer, block_size)
+    loop = asyncio.get_running_loop()
+    ask = await loop.run_in_executor(PARSERS, protocol.parse, raw, chat, model_name, engine.tokenizer, block_size)
     if engine.filtered and ask.top is not None:
         raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
                        "logprobs", "unsupported_parameter")
@@ -97,8 +100,9 @@ def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyn
 
     settings = protocol.sampling_of(ask, choice)
     room = block_size - len(ids)
-    return Job(ids, min(ask.max_tokens or room, room), put if ask.stream else at_once(put), settings, ask.stop,
-               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
+    return Job(ids, room if ask.max_tokens is None else min(ask.max_tokens, room), put if ask.stream else at_once(put), settings, ask.stop,
+               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded,
+               grammar=ask.grammar)
 
 
 def at_once(put: Callable[[Piece | Exception], object]) -> Callable[[Piece | Exception], object]:
@@ -156,18 +160,18 @@ async def whole_answer(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: 
     async for index, piece in pieces:               # one for each job: see at_once
         last[index] = piece
     choices = [whole_choice(ask, tokenizer, jobs[index], index, piece) for index, piece in enumerate(last)]
-    return protocol.envelope(ask, protocol.new_id(ask.chat)) | {
-        "choices": choices, "usage": protocol.usage(ask, jobs, last)}
+    return answers.envelope(ask, answers.new_id(ask.chat)) | {
+        "choices": choices, "usage": answers.usage(ask, jobs, last)}
 
 
 def whole_choice(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, piece: Piece) -> dict:
     """One of the answers, its prompt before it if that was asked for."""
     echoed = echo(ask, tokenizer, index)
-    logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
+    logprobs = answers.logprobs(ask, tokenizer, piece.steps, len(echoed))
     if ask.echo and logprobs:
-        prompt = protocol.prompt_logprobs(ask, tokenizer, job) or {}
+        prompt = answers.prompt_logprobs(ask, tokenizer, job) or {}
         logprobs = {key: prompt[key] + logprobs[key] for key in prompt}
-    return protocol.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
+    return answers.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
 
 
 def echo(ask: Ask, tokenizer: Tokenizer, index: int) -> str:
@@ -177,7 +181,7 @@ def echo(ask: Ask, tokenizer: Tokenizer, index: int) -> str:
 
 async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: AsyncGenerator) -> AsyncGenerator:
     """Yield the chunks of a streamed answer as dicts."""
-    head = protocol.envelope(ask, protocol.new_id(ask.chat), chunk=True)
+    head = answers.envelope(ask, answers.new_id(ask.chat), chunk=True)
     if ask.include_usage:
         head |= {"usage": None}
     last: list = [None] * len(jobs)
@@ -185,13 +189,13 @@ async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces:
         async for index, piece in pieces:
             echoed = echo(ask, tokenizer, index)
             if last[index] is None:
-                for choice in protocol.opening(ask, tokenizer, jobs[index], index, echoed):
+                for choice in answers.opening(ask, tokenizer, jobs[index], index, echoed):
                     yield head | {"choices": [choice]}
             last[index] = piece
-            logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
-            yield head | {"choices": [protocol.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
+            logprobs = answers.logprobs(ask, tokenizer, piece.steps, len(echoed))
+            yield head | {"choices": [answers.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
     if ask.include_usage:
-        yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}
+        yield head | {"choices": [], "usage": answers.usage(ask, jobs, last)}
 
 
 async def stream_response(chunks: AsyncGenerator) -> Callable:
