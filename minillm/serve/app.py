@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .completions import MAX_BODY, Disconnected, answer, json_response
+from .completions import MAX_BODY, Disconnected, Parser, answer, json_response
 from .engine import Engine
 from .metrics import Counter
 from .protocol import ApiError
@@ -34,7 +34,7 @@ def create_app(engine: Engine, model_name: str, api_key: str | None = None, max_
     """The ASGI application. The engine must be started. hosts: the names the server answers to (default: any)."""
     starlette = need_starlette()
     requests = Counter("minillm_http_requests_total", "HTTP requests, by route and status.", "route", "status")
-    guard, complete = partial(guarded, api_key), partial(answer, engine, model_name, max_body)
+    guard, complete = partial(guarded, api_key), partial(answer, engine, model_name, max_body, Parser())
     routes: dict[tuple[str, str], Callable] = {
         ("GET", "/v1/models"): guard(partial(list_models, engine, model_name)),
         ("GET", "/v1/models/{model:path}"): guard(partial(show_model, engine, model_name)),

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..tokenizer import Tokenizer
@@ -18,19 +17,32 @@ MAX_BODY = 1 << 20          # bytes
 DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
                             # the connection closes never sees the answer
 BODY_SECONDS = 30           # for a body to arrive
-PARSERS = ThreadPoolExecutor(2, "parse")        # so that a large body stops no stream: two at once, the others wait
+SMALL = 1 << 14             # bytes of a body that is read in a few milliseconds
 
 
 class Disconnected(Exception):
     """The client went away; nobody hears the rest."""
 
 
-async def answer(engine: Engine, model_name: str, max_body: int, chat: bool, request: Any) -> Any:
+class Parser:
+    """protocol.parse on a thread, so that a large body stops no stream, nor many of them.
+
+    One large and one small at a time: the event loop has its turn after each, and the small do not wait for the large.
+    """
+
+    def __init__(self) -> None:
+        self.lanes = asyncio.Semaphore(), asyncio.Semaphore()
+
+    async def parse(self, raw: bytes, *more: Any) -> Ask:
+        async with self.lanes[len(raw) > SMALL]:
+            return await asyncio.to_thread(protocol.parse, raw, *more)
+
+
+async def answer(engine: Engine, model_name: str, max_body: int, parser: Parser, chat: bool, request: Any) -> Any:
     """A request from its body to its answer, whole or as a stream."""
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
-    loop = asyncio.get_running_loop()
-    ask = await loop.run_in_executor(PARSERS, protocol.parse, raw, chat, model_name, engine.tokenizer, block_size)
+    ask = await parser.parse(raw, chat, model_name, engine.tokenizer, block_size)
     if engine.filtered and ask.top is not None:
         raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
                        "logprobs", "unsupported_parameter")

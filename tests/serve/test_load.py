@@ -6,7 +6,8 @@ import resource
 import socket
 
 import numpy as np
-from serving import PROMPTS, alone, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
+from serving import PROMPTS, alone, command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
+from small_models import talker  # noqa: F401  (a fixture)
 
 from minillm.generation.sampling import Sampling
 from minillm.serve import completions
@@ -84,6 +85,41 @@ def test_refused_requests_in_a_crowd_are_429_and_the_rest_is_right(model, tokeni
         answers = asyncio.run(many(server.url))
     assert {answer.status_code for answer in answers} == {200, 429}
     assert all(a.json()["choices"][0]["text"] == text for a in answers if a.status_code == 200)
+
+
+def test_large_bodies_stop_no_stream(talker):
+    """Bodies of a megabyte that mean nothing, many at once: the loop answers others all the time.
+
+    Without a bound on the messages and a thread to read them, the slowest answer took 20 s.
+    """
+    bodies = [json.dumps({"messages": [{"role": "user", "content": ""}] * 30_500}),
+              json.dumps({"messages": [{"role": "user", "content": "x" * 1_000_000}]})]
+
+    async def slowest(url):
+        """The longest time that /health took while the bodies were refused."""
+        waits = []
+
+        async def ask(client, body):
+            answer = await client.post("/v1/chat/completions", content=body,
+                                       headers={"content-type": "application/json"})
+            assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+        async def watch(client):
+            while True:
+                start = asyncio.get_running_loop().time()
+                assert (await client.get("/health")).status_code == 200
+                waits.append(asyncio.get_running_loop().time() - start)
+                await asyncio.sleep(0.005)
+
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=99)) as client:
+            await client.get("/health")
+            watching = asyncio.create_task(watch(client))
+            await asyncio.gather(*(ask(client, body) for body in bodies * 15))
+            watching.cancel()
+        return max(waits)
+
+    with command(talker) as (_, url):
+        assert asyncio.run(slowest(url)) < 2
 
 
 def test_rubbish_on_the_wire(model, tokenizer):
