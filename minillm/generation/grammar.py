@@ -18,7 +18,7 @@ from ..tokenizer import Tokenizer
 
 FORM = {"x-guidance": {"whitespace_pattern": " "}}           # instead of the schema's own
 LEXER_STATES = 20_000                                        # of 1 or 2 KB each
-MAX_SCHEMA, MAX_MULTIPLE = 1 << 16, 100_000                  # characters; states of a lexer of remainders, half a second
+MAX_SCHEMA, MAX_MULTIPLE = 1 << 16, 100_000                  # characters; states of a lexer, half a second
 
 
 class Grammar:

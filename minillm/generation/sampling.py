@@ -2,7 +2,8 @@
 
     repetition_penalty   r: a logit of a token already in the text is divided by r if positive, else multiplied
                          (Keskar et al. 2019, arXiv 1909.05858)
-    frequency_penalty    f: a logit loses f for each time its token stands among the new ones (OpenAI's, as the next two)
+    frequency_penalty    f: a logit loses f for each time its token stands among the new ones (as at OpenAI, like
+                         the next two)
     presence_penalty     and once this much if its token stands there at all; the prompt does not count
     logit_bias           {token: what is added to its logit}
     allowed              a mask of tokens, all others get no probability (grammar.py makes one)

@@ -6,8 +6,9 @@
     POST /v1/chat/completions    answer in a conversation
 
 It listens on this machine alone unless told otherwise, and then refuses other names in the Host header: a web page
-cannot reach it by pointing a name of its own at 127.0.0.1. With a key, only /health and the page are open. Bodies must be JSON by their content type, which a page of
-another origin may not send without asking first; and nothing is ever answered with permission to ask.
+cannot reach it by pointing a name of its own at 127.0.0.1. With a key, only /health and the page are open. Bodies must
+be JSON by their content type, which a page of another origin may not send without asking first; and nothing is ever
+answered with permission to ask.
 """
 import hmac
 import re

@@ -112,9 +112,9 @@ def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyn
 
     settings = protocol.sampling_of(ask, choice)
     room = block_size - len(ids)
-    return Job(ids, room if ask.max_tokens is None else min(ask.max_tokens, room), put if ask.stream else at_once(put), settings, ask.stop,
-               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded,
-               grammar=ask.grammar)
+    longest = room if ask.max_tokens is None else min(ask.max_tokens, room)
+    return Job(ids, longest, put if ask.stream else at_once(put), settings, ask.stop, ask.stop_ids, ask.top or 0,
+               score=ask.echo and ask.top is not None, repeatable=ask.seeded, grammar=ask.grammar)
 
 
 def at_once(put: Callable[[Piece | Exception], object]) -> Callable[[Piece | Exception], object]:

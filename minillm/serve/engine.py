@@ -34,7 +34,7 @@ from .metrics import Counter, Histogram, gauge
 from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
-PART = 64           # tokens of a prompt that are read at once; prefixes of prompts are kept in such parts
+PART = 128          # tokens of a prompt that are read at once; prefixes of prompts are kept in such parts
 
 
 class QueueFull(Exception):
@@ -86,7 +86,7 @@ class ActiveSequence:
         self.n_tokens = 0
         self.speculative: Iterator[Step] | None = None              # of speculative decoding, if that gives the answer
         self.text = new_text(tokenizer, job.stop)
-        self.grammar = job.grammar and job.grammar.begin(job.stop_ids)
+        self.grammar = job.grammar.begin(job.stop_ids) if job.grammar else None
         self.held: deque[tuple[int, Step]] = deque()                # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out
 
@@ -252,7 +252,7 @@ class Engine:
                 self.read(sequence, part)
 
     def begin(self, sequence: ActiveSequence) -> None:
-        """What is known of a prompt's beginning, into its slot; nothing for a score, which needs every token's logits."""
+        """Into the slot what is known of the prompt's beginning; nothing for a score, which needs all its logits."""
         job = sequence.job
         sequence.fed = job.n_cached = self.prefixes.reuse([] if job.score else job.ids, sequence.slot)
         self.metrics["cached_tokens"].add(sequence.fed)
@@ -301,7 +301,7 @@ class Engine:
         job, logits = sequence.job, logits[:self.tokenizer.vocab_size]      # a model's vocabulary may be padded
 
         def draw() -> Step:
-            allowed = sequence.grammar and sequence.grammar.allowed()
+            allowed = sequence.grammar.allowed() if sequence.grammar else None
             return Step(*sample(logits, job.sampling, sequence.n_tokens, sequence.seen, allowed),
                         top_logprobs(logits, job.top))
         self.push(sequence, draw)

@@ -162,8 +162,8 @@ def sampling(body: dict, tokenizer: Tokenizer) -> Sampling:
 def logit_bias(body: dict, tokenizer: Tokenizer) -> dict[int, float]:
     """{"50256": -100}, as JSON has it, with the ids as ints."""
     given = body.get("logit_bias", {})
-    if not isinstance(given, dict) or not all(
-            is_id(key, tokenizer) and type(bias) in (int, float) and -100 <= bias <= 100 for key, bias in given.items()):
+    if not isinstance(given, dict) or not all(is_id(key, tokenizer) and type(bias) in (int, float) and abs(bias) <= 100
+                                              for key, bias in given.items()):
         raise ApiError(400, f"logit_bias must be an object of ids of tokens, from 0 to {tokenizer.vocab_size - 1}, and "
                             "numbers from -100 to 100.", "logit_bias", "invalid_value")
     return {int(key): bias for key, bias in given.items()}
@@ -179,13 +179,14 @@ def grammar(body: dict, tokenizer: Tokenizer) -> Grammar | None:
     form = body.get("response_format", {"type": "text"})
     if form == {"type": "text"}:
         return None
+    if form == {"type": "json_object"}:
+        form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
     inside = form.get("json_schema") if isinstance(form, dict) and form.get("type") == "json_schema" else None
-    schema = {"type": "object"} if form == {"type": "json_object"} else isinstance(inside, dict) and inside.get("schema")
-    if not isinstance(schema, dict):
-        raise ApiError(400, 'response_format must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema"'
-                            ', "json_schema": {"schema": an object}}.', "response_format", "invalid_value")
+    if not isinstance(inside, dict) or not isinstance(inside.get("schema"), dict):
+        raise ApiError(400, 'response_format must be {"type": "text"}, {"type": "json_object"} or {"type": '
+                            '"json_schema", "json_schema": {"schema": an object}}.', "response_format", "invalid_value")
     try:
-        return Grammar(tokenizer, schema)
+        return Grammar(tokenizer, inside["schema"])
     except (ImportError, ValueError) as error:
         raise ApiError(400, f"response_format: {str(error)[:300]}", "response_format", "invalid_value") from None
 

@@ -12,8 +12,9 @@ from minillm.generation.sampling import Sampling, sample
 llguidance = pytest.importorskip("llguidance")
 
 SCHEMAS = {
-    "object": ({"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}},
-                "required": ["name", "age"], "additionalProperties": False}, {"name": "Zoë \"\n", "age": -12}),
+    "object": ({"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}},
+        "required": ["name", "age"], "additionalProperties": False}, {"name": "Zoë \"\n", "age": -12}),
     "enum": ({"enum": ["red", "green", 3, None]}, "green"),
     "array": ({"type": "array", "items": {"type": "number"}, "maxItems": 3}, [1, -2.5, 3e10]),
     "union": ({"anyOf": [{"type": "boolean"}, {"type": "object", "properties": {"☃": {"const": "漢字"}},

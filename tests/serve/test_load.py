@@ -4,13 +4,15 @@ import contextlib
 import json
 import resource
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from serving import PROMPTS, alone, command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
-from small_models import talker  # noqa: F401  (a fixture)
+from serving import PROMPTS, alone, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
 
 from minillm.generation.sampling import Sampling
-from minillm.serve import completions
+from minillm.serve import completions, protocol
 
 
 async def crowd(url, count, expected, seed=0):
@@ -87,39 +89,30 @@ def test_refused_requests_in_a_crowd_are_429_and_the_rest_is_right(model, tokeni
     assert all(a.json()["choices"][0]["text"] == text for a in answers if a.status_code == 200)
 
 
-def test_large_bodies_stop_no_stream(talker):
-    """Bodies of a megabyte that mean nothing, many at once: the loop answers others all the time.
+def test_large_bodies_stop_nobody(model, tokenizer, monkeypatch):
+    """They are read one at a time and not by the event loop, which goes on; small ones go past them."""
+    right, reading, most, small = protocol.parse, [], [], threading.Event()
 
-    Without a bound on the messages and a thread to read them, the slowest answer took 20 s.
-    """
-    bodies = [json.dumps({"messages": [{"role": "user", "content": ""}] * 30_500}),
-              json.dumps({"messages": [{"role": "user", "content": "x" * 1_000_000}]})]
+    def parse(raw, *more):
+        if len(raw) < 1000:
+            return right(raw, *more)
+        reading.append(raw)
+        most.append(len(reading))
+        assert small.wait(60)                   # stuck until a small one has been answered
+        time.sleep(0.02)
+        reading.pop()
+        return right(raw, *more)
 
-    async def slowest(url):
-        """The longest time that /health took while the bodies were refused."""
-        waits = []
-
-        async def ask(client, body):
-            answer = await client.post("/v1/chat/completions", content=body,
-                                       headers={"content-type": "application/json"})
-            assert answer.json()["error"]["code"] == "context_length_exceeded"
-
-        async def watch(client):
-            while True:
-                start = asyncio.get_running_loop().time()
-                assert (await client.get("/health")).status_code == 200
-                waits.append(asyncio.get_running_loop().time() - start)
-                await asyncio.sleep(0.005)
-
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=99)) as client:
-            await client.get("/health")
-            watching = asyncio.create_task(watch(client))
-            await asyncio.gather(*(ask(client, body) for body in bodies * 15))
-            watching.cancel()
-        return max(waits)
-
-    with command(talker) as (_, url):
-        assert asyncio.run(slowest(url)) < 2
+    monkeypatch.setattr(protocol, "parse", parse)
+    large = {"messages": [{"role": "user", "content": ""}] * 30_500}
+    with running(model, tokenizer) as server, ThreadPoolExecutor(8) as pool:
+        refused = [pool.submit(server.client.post, "/v1/chat/completions", json=large) for _ in range(8)]
+        wait_until(lambda: reading)
+        assert server.client.get("/health").status_code == 200
+        assert server.client.post("/v1/completions", json={"prompt": "the", "max_tokens": 2}).status_code == 200
+        small.set()
+        assert {answer.result().json()["error"]["code"] for answer in refused} == {"context_length_exceeded"}
+    assert most == [1] * 8
 
 
 def test_rubbish_on_the_wire(model, tokenizer):

@@ -123,8 +123,19 @@ def test_a_default_length_is_no_reason_to_refuse(server):
     assert ask(BLOCK).json()["error"]["param"] == "prompt"
 
 
+def test_what_cannot_fit_is_refused_before_it_is_rendered(tokenizer, monkeypatch):
+    """A message has a token or more, even an empty one: 30,500 of them took a second to render."""
+    def never(*args):
+        raise AssertionError("rendered")
+    monkeypatch.setattr(protocol, "chat_prompt", never)
+    for messages in ([{"role": "user", "content": ""}] * (BLOCK + 1), [{"role": "user", "content": "x" * 100_000}]):
+        with pytest.raises(protocol.ApiError) as error:
+            protocol.parse(json.dumps({"messages": messages}).encode(), True, NAME, tokenizer, BLOCK)
+        assert error.value.code == "context_length_exceeded"
+
+
 def test_what_others_write_is_understood(server):
-    """top_k 0 and -1 are all tokens; 16 stops; an assistant that said nothing; biases and penalties do what they say."""
+    """top_k 0 and -1 are all tokens; 16 stops; an assistant that said nothing; biases and penalties count."""
     def ask(**more):
         return server.client.post("/v1/completions", json={"prompt": "the", "max_tokens": 8, "seed": 1} | more).json()
 
@@ -136,7 +147,8 @@ def test_what_others_write_is_understood(server):
                  logprobs=0)["choices"][0]["logprobs"]["tokens"]
     names = server.engine.tokenizer.decode([65]), server.engine.tokenizer.decode([66])
     assert set(forced[:2]) == {names[0]} and names[1] in forced          # until the penalties weigh more than the bias
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}, {"role": "user", "content": "b"}]
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None},
+                {"role": "user", "content": "b"}]
     answers = [server.client.post("/v1/chat/completions", json={"messages": some, "seed": 1, "max_tokens": 8}).json()
                for some in (messages, [messages[0], messages[1] | {"content": ""}, messages[2]])]
     assert answers[0]["choices"] == answers[1]["choices"]

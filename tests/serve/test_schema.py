@@ -30,6 +30,8 @@ def test_every_answer_is_valid(server, prompt, temperature):
     for choice in whole["choices"]:
         assert choice["finish_reason"] == "stop"
         jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
+    alone = server.client.post("/v1/chat/completions", json=body | {"n": 1}).json()["choices"]     # the engine is idle
+    assert alone == whole["choices"][:1]
     texts = [""] * 3
     with server.client.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
         for line in filter(None, answer.iter_lines()):
