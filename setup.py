@@ -1,9 +1,10 @@
 """Builds the C++ and CUDA parts of minillm: every source file an object of its own, on all cores, and none twice.
 
-A part that cannot be compiled is left out with a warning, and NumPy or Python does its work; `minillm info` says what is
-built, what is not and why. Objects stay in build/, each with a stamp: a digest of the command, the compiler's version and
-the content of all files that the compiler read. So nothing is ever stale, and times of files do not matter, nor where pip
-keeps pybind11 today. What in minillm/_cpp is not up to date and not asked for is removed. The environment says more:
+A part that cannot be compiled is left out with a warning, and NumPy or Python does its work; `minillm info` says what
+is built, what is not and why. Objects stay in build/, each with a stamp: a digest of the command, the compiler's
+version and the content of all files that the compiler read. So nothing is ever stale, and times of files do not matter,
+nor where pip keeps pybind11 today. What in minillm/_cpp is not up to date and not asked for is removed. The environment
+says more:
 
 MINILLM_BUILD     names of PARTS; best: the instruction set that suits this CPU; all; none. Where it is not set:
                   best,text,data, and all for a wheel that others get (by `python -m build`)
@@ -35,7 +36,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-pthread", "-fopenmp", "-DNDEBUG", "-Wall", "-g0"]
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-pthread", "-fopenmp", "-DNDEBUG", "-Wall",
+         "-g0"]
 FLOATS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {"scalar": []} | {
@@ -52,19 +54,22 @@ PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those
      for isa, flags in INSTRUCTION_SETS.items()}
 
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
-BUILD = Path("build", "minillm" + ENDING.removesuffix(".so"))       # relative: no result names the folder it was made in
+# relative: no result names the folder it was made in
+BUILD = Path("build", "minillm" + ENDING.removesuffix(".so"))
 PYBIND11 = BUILD / f"pybind11-{pybind11.__version__}"
 CC = re.sub(r"clang|gcc|\bcc\b", lambda found: {"clang": "clang++"}.get(found[0], "g++"), os.environ.get("CC", ""))
 CXX = shlex.split(os.environ.get("CXX") or CC or "g++")
 CXXFLAGS = shlex.split(os.environ.get("CXXFLAGS", ""))
-SOURCES = {str(path): path.read_bytes() for path in Path("csrc").rglob("*") if path.is_file()}   # before a compiler reads
+# before a compiler reads
+SOURCES = {str(path): path.read_bytes() for path in Path("csrc").rglob("*") if path.is_file()}
 IN_PLACE = "editable_wheel" in sys.argv or "--inplace" in sys.argv
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")            # of the files in a wheel, which is always the same
 
 
 def wanted():
     """The names of the parts to build."""
-    for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ           # pip's is for this machine
+    # pip's is for this machine
+    for_others = "bdist_wheel" in sys.argv and "PIP_BUILD_TRACKER" not in os.environ
     said, cuda = os.environ.get("MINILLM_BUILD"), os.environ.get("MINILLM_CUDA", "auto")
     names = said or ("all" if for_others else "best,text,data")
     best = runpy.run_path("minillm/kernels/load.py")["best"]()
@@ -74,8 +79,8 @@ def wanted():
     if cuda not in ("auto", "0", "1"):
         raise SystemExit(f"MINILLM_CUDA must be auto, 0 or 1: got {cuda!r}")
     if cuda == "1" and not find_nvcc():
-        raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install nvidia-cuda-nvcc "
-                         "nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
+        raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install "
+                         "nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
     gpu = "cuda" in names or said in (None, "all") and has_driver()
     with_cuda = cuda == "1" or cuda == "auto" and gpu and find_nvcc()
     return [name for name in PARTS if (with_cuda if name == "cuda" else name in names)]
@@ -84,7 +89,8 @@ def wanted():
 def has_driver():
     """An nvcc alone is no reason to compile for a GPU, which takes minutes."""
     try:
-        return bool(Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") or ctypes.CDLL("libcuda.so.1"))
+        return bool(Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
+                    or ctypes.CDLL("libcuda.so.1"))
     except OSError:
         return False
 
@@ -92,26 +98,30 @@ def has_driver():
 def find_nvcc():
     """Its path, or None."""
     wheels = sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/nvcc"))
-    places = [os.environ.get("MINILLM_NVCC"), Path(os.environ.get("CUDA_HOME", "/none")) / "bin" / "nvcc", shutil.which("nvcc"),
-              "/usr/local/cuda/bin/nvcc", *wheels]
+    places = [os.environ.get("MINILLM_NVCC"), Path(os.environ.get("CUDA_HOME", "/none")) / "bin" / "nvcc",
+              shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", *wheels]
     return next((str(place) for place in places if place and os.access(place, os.X_OK)), None)
 
 
 def compilations(name):
-    """[(object, the command that compiles it)] of a part. Bindings that are the same for every part are compiled once."""
+    """[(object, the command that compiles it)] of a part. Bindings that are the same for every part are compiled
+    once."""
     sources = sorted(str(path) for pattern in PARTS[name][0] for path in Path().glob(pattern))
     includes = ["-Icsrc", "-isystem", str(PYBIND11), "-isystem", sysconfig.get_paths()["include"]]
     for source in sources:
         part = "text" if source == SHARED else name
         made = f"{BUILD / part / source}.o"
-        yield made, [*compiler(part, source), f"-DMODULE={part}", *includes, "-MMD", "-MF", f"{made}.d", "-c", source, "-o", made]
+        yield made, [*compiler(part, source), f"-DMODULE={part}", *includes, "-MMD", "-MF", f"{made}.d", "-c", source,
+                     "-o", made]
 
 
 def linking(name):
     """(extension, the command that links it, its objects) of a part."""
     made, objects = str(BUILD / name) + ENDING, [made for made, _ in compilations(name)]
-    system = ["-cudart=static"] if name == "cuda" else ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-    return made, [*compiler(name), "-shared", *objects, *system, *shlex.split(os.environ.get("LDFLAGS", "")), "-o", made], objects
+    system = ["-cudart=static"] if name == "cuda" else ["-undefined",
+                                                        "dynamic_lookup"] if sys.platform == "darwin" else []
+    return made, [*compiler(name), "-shared", *objects, *system, *shlex.split(os.environ.get("LDFLAGS", "")), "-o",
+                  made], objects
 
 
 def compiler(name, source=""):
@@ -123,8 +133,9 @@ def compiler(name, source=""):
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
     root = Path(nvcc).resolve().parent.parent
     wheels = root.parent.glob("*/include") if root.parent.name == "nvidia" else []             # pip's are side by side
-    return [nvcc, "-std=c++17", "-O3", f"-Xcompiler=-fPIC,-fvisibility=hidden,-g0{',-fopenmp' * openmp()}", "--threads=0", *codes,
-            f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}", *(f"-I{path}" for path in sorted(wheels)),
+    return [nvcc, "-std=c++17", "-O3", f"-Xcompiler=-fPIC,-fvisibility=hidden,-g0{',-fopenmp' * openmp()}",
+            "--threads=0", *codes, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}",
+            *(f"-I{path}" for path in sorted(wheels)),
             *(f"-L{root / folder}" for folder in ("lib64", "lib") if (root / folder).is_dir())]
 
 
@@ -176,7 +187,8 @@ def up_to_date(made, command, inputs=None):
 
 
 def stamp(made, command, inputs=None):
-    """The digest. The compiler wrote down what it read, but for the headers of the system, of Python and of pybind11."""
+    """The digest. The compiler wrote down what it read, but for the headers of the system,
+    of Python and of pybind11."""
     digest = hashlib.sha256("\0".join([*command, version(command[0]), version(*CXX), sys.version]).encode())
     for file in inputs or Path(f"{made}.d").read_text().split(":", 1)[1].replace("\\\n", " ").split():
         digest.update(f"\0{file}\0".encode() + (SOURCES.get(file) or Path(file).read_bytes()))
@@ -190,7 +202,8 @@ def make(failed, name, made, command, inputs=None):
     try:
         Path(made).parent.mkdir(parents=True, exist_ok=True)
         Path(f"{made}.stamp").unlink(missing_ok=True)
-        version(command[0])                                         # is there such a compiler? ccache does not say it well
+        # is there such a compiler? ccache does not say it well
+        version(command[0])
         print(run(command, ["ccache"] if not inputs and shutil.which("ccache") else []), end="")
         Path(f"{made}.stamp").write_text(stamp(made, command, inputs))
     except CompileError as error:
@@ -215,7 +228,7 @@ def build(names, force):
         for count, future in enumerate(as_completed(running), 1):
             future.result()
             name, made, _ = running[future]
-            say(f"[{count}/{len(units)}] {made.removeprefix(f'{BUILD / name}/').removesuffix('.o')} ({name})")
+            say(f"[{count}/{len(units)}] {made[made.index('csrc'):-2]} ({name})")
     finally:
         pool.shutdown(cancel_futures=True)                          # Ctrl-C ends it
     for name in names:
@@ -249,9 +262,7 @@ class Build(build_ext):
 
 
 def remove_stale():
-    """Whatever an earlier build left that is not what this one would make."""
-    for folder in Path("build").glob("lib*"):                       # setuptools puts all that it finds there into a wheel
-        shutil.rmtree(folder)
+    """The extensions in minillm/_cpp that this build would not make like that."""
     Path("minillm/_cpp/failed.json").unlink(missing_ok=True)
     for extension in Path("minillm/_cpp").glob(f"*{ENDING}"):
         name = extension.name.removesuffix(ENDING)
@@ -262,6 +273,10 @@ def remove_stale():
 
 if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
+    # setuptools puts all that it finds there into a wheel
+    for folder in Path("build").glob("lib*"):
+        shutil.rmtree(folder)
     if IN_PLACE:
         remove_stale()
-    setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()], cmdclass={"build_ext": Build})
+    setup(ext_modules=[Extension(f"minillm._cpp.{name}", [], optional=True) for name in wanted()],
+          cmdclass={"build_ext": Build})

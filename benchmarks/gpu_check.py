@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu` runs this before it times anything. The emulator proves kernels against our own model of the
 GPU's instructions; `conformance` proves the model. What the GPU answered is kept as a small file, so that machines
-without a GPU go on checking the emulator against it (tests/test_gpu_bench.py).
+without a GPU go on checking the emulator against it (tests/benchmarks/test_gpu.py).
 """
 import math
 from itertools import product

@@ -208,9 +208,9 @@ def op_table(rows):
 
 
 def ladder_table(rows):
-    """One line for each rung, forward and backward side by side."""
+    """One line for each variant, forward and backward side by side."""
     directions = list(dict.fromkeys(row["direction"] for row in rows))
-    lines = [["rung", *(f"{direction} {what}" for direction in directions for what in ("ms", "% of peak"))]]
+    lines = [["variant", *(f"{direction} {what}" for direction in directions for what in ("ms", "% of peak"))]]
     for candidate in dict.fromkeys(row["candidate"] for row in rows):
         found = {row["direction"]: row for row in rows if row["candidate"] == candidate}
         lines.append([f"`{candidate}`", *(cell(found[direction], key) if direction in found else "-"

@@ -10,5 +10,5 @@ from .optim import AdamW
 from .tokenizer import Tokenizer
 from .version import __version__
 
-__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate", "load_model", "ops",
-           "optim", "__version__"]
+__all__ = ["GPT", "GPTConfig", "TrainConfig", "Tokenizer", "AdamW", "gradcheck", "select", "generate", "load_model",
+           "ops", "optim", "__version__"]

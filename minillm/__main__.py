@@ -1,6 +1,7 @@
 """The command line. `python -m minillm` and `minillm` are the same; each command has a file in commands/."""
 import argparse
 import sys
+from collections.abc import Sequence
 
 from .commands import (
     chat,
@@ -20,11 +21,13 @@ from .commands import (
 from .kernels.select import check_kernels
 from .version import __version__
 
-COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize, serve, chat)
+COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
+            serve, chat)
 
 
-def parser():
-    top = argparse.ArgumentParser(prog="minillm", description="A language model from scratch, every derivative by hand.")
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="minillm",
+                                  description="A language model from scratch, every derivative by hand.")
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for room in COMMANDS:
@@ -32,7 +35,7 @@ def parser():
     return top
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors that a user can mend are one line, not a traceback."""
     args = parser().parse_args(argv)
     try:

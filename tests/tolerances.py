@@ -33,7 +33,8 @@ TOLERANCES = {
     "reference float64": Tolerance(1e-14, 1e-13),
     # Kernels that multiply in bfloat16, 8 bits of mantissa: each operand is off by up to 2^-9 of itself, a product by
     # 2^-8 = 4e-3. In a sum the errors are random and stay near that share of the largest sum; six roundings in a row
-    # (mlp: dout, proj_weight, h, the slope at it, dh, x) can reach 6 x 2^-8. Sums are float32. test_bf16.py is stricter.
+    # (mlp: dout, proj_weight, h, the slope at it, dh, x) can reach 6 x 2^-8. Sums are float32. test_bf16.py is
+    # stricter.
     "reference bfloat16": Tolerance(2.4e-2, 2.4e-2),
     "odd sizes bfloat16": Tolerance(2.4e-2, 2.4e-2),
     "regrouped bfloat16": Tolerance(2.4e-2, 2.4e-2),
@@ -80,8 +81,8 @@ def assert_same_bits(got, want, name="array"):
     """The same of all arrays, numbers and files' bytes in lists, tuples and dicts; the message names the first element
     that differs.
 
-    Compare what is large by this, not by `assert a.tobytes() == b.tobytes()`: there pytest spells out, where CI is set, how
-    megabytes differ, and the test ends by its timeout.
+    Compare what is large by this, not by `assert a.tobytes() == b.tobytes()`: there pytest spells out, where CI is set,
+    how megabytes differ, and the test ends by its timeout.
     """
     if isinstance(want, (list, tuple, dict)):
         keys, wanted = (tree.keys() if isinstance(tree, dict) else range(len(tree)) for tree in (got, want))

@@ -36,7 +36,7 @@ void update(T* w, const T* grad, T* m, T* v, bf16* bits, const Step<T>& s, int64
 #pragma omp parallel for schedule(static) if (n > BLOCK)
     for (int64_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++) {
         int64_t begin = block * BLOCK, end = std::min(n, begin + BLOCK);
-        int64_t middle = std::clamp(n_decayed, begin, end);          // decayed before it, not after it
+        int64_t middle = std::clamp(n_decayed, begin, end);  // decayed before it, not after it
         update_range(w, grad, m, v, s, s.decay, {begin, middle});
         update_range(w, grad, m, v, s, T(1), {middle, end});
         if constexpr (std::is_same_v<T, float>)
@@ -54,8 +54,9 @@ bf16* copy_in_bf16(const Object& bits, int64_t n) {
     return (bf16*)in_place<uint16_t>("bits", *array, {n});
 }
 
-void adamw_update(const Array& w, const Array& grad, const Array& m, const Array& v, int64_t step, double lr, double beta1,
-                  double beta2, double eps, double weight_decay, int64_t n_decayed, double scale, const Object& bits) {
+void adamw_update(const Array& w, const Array& grad, const Array& m, const Array& v, int64_t step, double lr,
+                  double beta1, double beta2, double eps, double weight_decay, int64_t n_decayed, double scale,
+                  const Object& bits) {
     by_dtype("w", w, [&](auto zero) {
         using T = decltype(zero);
         int64_t n = w.size();
@@ -66,13 +67,20 @@ void adamw_update(const Array& w, const Array& grad, const Array& m, const Array
         if (step < 1 || n_decayed < 0 || n_decayed > n)
             fail("step must be at least 1 and n_decayed in [0, ", n, "]: got ", step, ", ", n_decayed);
         bf16* pb = copy_in_bf16<T>(bits, n);
-        Step<T> s{T(1 - beta1), T(1 - beta2), T(1 - lr * weight_decay), T(lr / (1 - std::pow(beta1, step))),
-                  T(1 / std::sqrt(1 - std::pow(beta2, step))), T(eps), T(scale)};
+        Step<T> s{T(1 - beta1),
+                  T(1 - beta2),
+                  T(1 - lr * weight_decay),
+                  T(lr / (1 - std::pow(beta1, step))),
+                  T(1 / std::sqrt(1 - std::pow(beta2, step))),
+                  T(eps),
+                  T(scale)};
         without_gil([&] { update<T>(pw, pg, pm, pv, pb, s, n_decayed, n); });
     });
 }
 
-const Register registered("adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, "
-                          "n_decayed=0, scale=1.0, bits=None)", &adamw_update);
+const Register registered(
+    "adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, "
+    "n_decayed=0, scale=1.0, bits=None)",
+    &adamw_update);
 
 }  // namespace minillm::adamw

@@ -12,8 +12,8 @@
 namespace minillm::cross_entropy {
 
 template <class T>
-void forward_kernel(T* losses, T* top, T* logsum, const T* logits, const int64_t* targets, int64_t ignore_index, int64_t N,
-                    int64_t V) {
+void forward_kernel(T* losses, T* top, T* logsum, const T* logits, const int64_t* targets, int64_t ignore_index,
+                    int64_t N, int64_t V) {
 #pragma omp parallel for if (N * V > 4096)
     for (int64_t n = 0; n < N; n++) {
         const T* z = logits + n * V;
@@ -38,10 +38,8 @@ void backward_kernel(T* dlogits, const T* dout, const T* logits, const int64_t* 
                      int64_t ignore_index, int64_t N, int64_t V) {
 #pragma omp parallel for if (N * V > 4096)
     for (int64_t n = 0; n < N; n++) {
-        if (targets[n] == ignore_index)
-            std::fill_n(dlogits + n * V, V, T(0));
-        else
-            backward_row(dlogits + n * V, logits + n * V, targets[n], top[n], logsum[n], dout[n], V);
+        if (targets[n] == ignore_index) std::fill_n(dlogits + n * V, V, T(0));
+        else backward_row(dlogits + n * V, logits + n * V, targets[n], top[n], logsum[n], dout[n], V);
     }
 }
 

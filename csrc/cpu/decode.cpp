@@ -18,11 +18,11 @@
 
 namespace minillm::decode {
 
-struct Weight {                                    // a matrix (K, N) as it is stored
+struct Weight {  // a matrix (K, N) as it is stored
     const void* data;
-    const float* scales;                           // (K / group, N) where the numbers are int8
+    const float* scales;  // (K / group, N) where the numbers are int8
     int64_t K, N, group;
-    char form;                                     // 'f' float, 'b' bfloat16, 'i' int8
+    char form;  // 'f' float, 'b' bfloat16, 'i' int8
 };
 
 struct Block {
@@ -38,20 +38,20 @@ struct Block {
 };
 
 struct DecodeSizes {
-    int64_t R, T, C, NH, HS, S, B, V;              // rows and new tokens in each; S and B: tokens and rows of the cache
+    int64_t R, T, C, NH, HS, S, B, V;  // rows and new tokens in each; S and B: tokens and rows of the cache
     int64_t M() const { return R * T; }
 };
 
 struct Decoder {
     DecodeSizes n;
-    const int64_t *tokens, *starts, *rows;         // (R, T), (R), (R)
-    Weight wte;                                    // (V, C) as float, the other forms (C, V), as the head reads them
+    const int64_t *tokens, *starts, *rows;  // (R, T), (R), (R)
+    Weight wte;  // (V, C) as float, the other forms (C, V), as the head reads them
     const float* wpe;
     std::vector<Block> blocks;
     const float *ln_f_weight, *ln_f_bias;
-    float *keys, *values;                          // (L, B, NH, S, HS)
+    float *keys, *values;  // (L, B, NH, S, HS)
     float eps;
-    float *x, *a, *qkv, *attended, *h, *sums;      // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
+    float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
 };
 
 // x += v + bias: the residual connection, as an epilogue.
@@ -92,15 +92,15 @@ inline float number_at(const Weight& w, int64_t k, int64_t j) {
 inline void embed_row(float* x, const Decoder& d, int64_t token, int64_t position) {
     int64_t C = d.n.C;
     if (d.wte.form == 'f') std::copy_n((const float*)d.wte.data + token * C, C, x);
-    else for (int64_t i = 0; i < C; i++) x[i] = number_at(d.wte, i, token);
+    else
+        for (int64_t i = 0; i < C; i++) x[i] = number_at(d.wte, i, token);
     const float* pe = d.wpe + position * C;
     for (int64_t i = 0; i < C; i++) x[i] = x[i] + pe[i];
 }
 
 void embed_rows(const Decoder& d) {
 #pragma omp for
-    for (int64_t m = 0; m < d.n.M(); m++)
-        embed_row(d.x + m * d.n.C, d, d.tokens[m], d.starts[m / d.n.T] + m % d.n.T);
+    for (int64_t m = 0; m < d.n.M(); m++) embed_row(d.x + m * d.n.C, d, d.tokens[m], d.starts[m / d.n.T] + m % d.n.T);
 }
 
 // The last `count` tokens of each row of x, normalised, become the rows of a.
@@ -148,9 +148,8 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
 void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t R = d.n.R, T = d.n.T, C = d.n.C, V = d.n.V;
     int64_t longest = T + *std::max_element(d.starts, d.starts + R), M = R * count;
-    bool many = C * C * int64_t(d.blocks.size()) + C * V > 1 << 18;
     Team team;
-#pragma omp parallel if (many)
+#pragma omp parallel if (C * C * int64_t(d.blocks.size()) + C * V > 1 << 18)
     {
         KeptApart apart(team);
         attention::ForwardHead<float> head(T, longest, d.n.HS);
@@ -159,7 +158,8 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
         normalise(d, d.ln_f_weight, d.ln_f_bias, count);
         if (M == 0) {
         } else if (d.wte.form == 'f') {
-            few_rows_transposed<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false, NoEpilogue());
+            few_rows_transposed<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false,
+                                       NoEpilogue());
         } else {
             stored_matmul(M, d.a, d.wte, logits, NoEpilogue());
         }
@@ -201,7 +201,8 @@ struct WeightReader {
         auto* s = input<float>("scales", scales, {ANY, values.shape[1]});
         int64_t K = shape[0], G = scales.shape[0], group = G ? K / G : 0;
         if (G < 1 || group * G != K || (G > 1 && group % DEPTH))
-            fail(name, " must have groups of rows of equal size, a multiple of ", DEPTH, ": got ", G, " for ", K, " rows");
+            fail(name, " must have groups of rows of equal size, a multiple of ", DEPTH, ": got ", G, " for ", K,
+                 " rows");
         return {data, s, K, values.shape[1], group, 'i'};
     }
 
@@ -221,7 +222,8 @@ void check_positions(const Decoder& d, int64_t block_size) {
     for (int64_t r = 0; r < d.n.R; r++) {
         if (d.rows[r] < 0 || d.rows[r] >= d.n.B) fail("rows must be rows of the cache: got ", d.rows[r]);
         if (d.starts[r] < 0 || d.starts[r] > block_size - d.n.T)
-            fail("tokens must fit into block_size ", block_size, ": got ", d.n.T, " tokens from position ", d.starts[r]);
+            fail("tokens must fit into block_size ", block_size, ": got ", d.n.T, " tokens from position ",
+                 d.starts[r]);
     }
 }
 

@@ -17,7 +17,7 @@ namespace minillm::distillation_loss {
 // log softmax(z / T) of one row, as a function of z.
 template <class T>
 struct LogSoftmax {
-    T top, scale, logsum;                              // scale = 1 / T
+    T top, scale, logsum;  // scale = 1 / T
 
     LogSoftmax(T top, T scale, T logsum) : top(top), scale(scale), logsum(logsum) {}
 
@@ -34,10 +34,13 @@ struct ThreeSoftmaxes {
     LogSoftmax<T> hard, soft, teacher;
 
     ThreeSoftmaxes(const T* z, const T* u, T temperature, int64_t V)
-        : hard(z, T(1), V), soft(temperature == 1 ? hard : LogSoftmax<T>(z, temperature, V)), teacher(u, temperature, V) {}
+        : hard(z, T(1), V),
+          soft(temperature == 1 ? hard : LogSoftmax<T>(z, temperature, V)),
+          teacher(u, temperature, V) {}
 
     ThreeSoftmaxes(const T* kept, T temperature, int64_t n, int64_t N)
-        : hard(kept[n], T(1), kept[N + n]), soft(kept[n], 1 / temperature, kept[2 * N + n]),
+        : hard(kept[n], T(1), kept[N + n]),
+          soft(kept[n], 1 / temperature, kept[2 * N + n]),
           teacher(kept[3 * N + n], 1 / temperature, kept[4 * N + n]) {}
 
     void keep(T* kept, int64_t n, int64_t N) const {
@@ -55,7 +58,8 @@ T divergence(const T* z, const T* u, const ThreeSoftmaxes<T>& of, int64_t V) {
         Vec<T> piece{};
         for (int64_t i = begin; i < std::min(V, begin + PIECE); i += WIDTH<T>) {
             int64_t n = std::min(WIDTH<T>, V - i);
-            Vec<T> log_p = of.teacher(load_part(u + i, n)), part = vexp<T>(log_p) * (log_p - of.soft(load_part(z + i, n)));
+            Vec<T> log_p = of.teacher(load_part(u + i, n)),
+                   part = vexp<T>(log_p) * (log_p - of.soft(load_part(z + i, n)));
             for (int64_t lane = n; lane < WIDTH<T>; lane++) part[lane] = 0;
             piece += part;
         }
@@ -66,8 +70,8 @@ T divergence(const T* z, const T* u, const ThreeSoftmaxes<T>& of, int64_t V) {
 
 template <class T>
 struct Distillation {
-    const T *logits, *teacher;                         // (N, V)
-    const int64_t* targets;                            // (N,)
+    const T *logits, *teacher;  // (N, V)
+    const int64_t* targets;  // (N,)
     T temperature, weight;
     int64_t ignore_index, N, V;
 };
@@ -104,8 +108,7 @@ template <class T>
 void backward_kernel(T* dlogits, const T* dout, const T* kept, const Distillation<T>& d) {
 #pragma omp parallel for if (d.N * d.V > 4096)
     for (int64_t n = 0; n < d.N; n++) {
-        if (d.targets[n] == d.ignore_index)
-            std::fill_n(dlogits + n * d.V, d.V, T(0));
+        if (d.targets[n] == d.ignore_index) std::fill_n(dlogits + n * d.V, d.V, T(0));
         else
             backward_row(dlogits + n * d.V, d.logits + n * d.V, d.teacher + n * d.V, d.targets[n],
                          ThreeSoftmaxes<T>(kept, d.temperature, n, d.N), dout[n], 1 - d.weight,
@@ -121,7 +124,8 @@ Distillation<T> distillation(const Array& logits, const Array& teacher, const in
     int64_t N = logits.shape[0], V = logits.shape[1];
     if (!V) fail("logits must have at least one column: got ", logits.shape);
     const T* pu = input<T>("teacher", teacher, {N, V});
-    if (!(temperature > 0 && std::isfinite(temperature))) fail("temperature must be a number above 0: got ", temperature);
+    if (!(temperature > 0 && std::isfinite(temperature)))
+        fail("temperature must be a number above 0: got ", temperature);
     if (!(weight >= 0 && weight <= 1)) fail("weight must be in [0, 1]: got ", weight);
     return {pz, pu, targets, T(temperature), T(weight), ignore_index, N, V};
 }

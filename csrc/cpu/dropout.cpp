@@ -14,9 +14,7 @@
 
 namespace minillm::dropout {
 
-struct PhiloxKey {
-    uint64_t seed, step, site;
-};
+struct PhiloxKey { uint64_t seed, step, site; };
 
 void philox_round(uint64_t c[4], uint64_t k0, uint64_t k1) {
     typedef unsigned __int128 Wide;
@@ -31,18 +29,17 @@ void philox_round(uint64_t c[4], uint64_t k0, uint64_t k1) {
 // bits to two of them, the low half first. Counter word 0 starts at 1, as in NumPy.
 uint8_t keep_block(uint64_t block, const PhiloxKey& key, uint64_t complement) {
     uint64_t c[4] = {block + 1, key.step, key.site, 0};
-#pragma GCC unroll 10
-    for (uint64_t round = 0; round < 10; round++)
+    UNROLL_FOR (uint64_t round = 0; round < 10; round++)
         philox_round(c, key.seed + round * 0x9E3779B97F4A7C15u, round * 0xBB67AE8584CAA73Bu);
     uint64_t keep = 0;
-    for (int word = 3; word >= 0; word--) {                          // bits + (2^32 - threshold) reaches 2^32 if kept
+    for (int word = 3; word >= 0; word--) {  // bits + (2^32 - threshold) reaches 2^32 if kept
         keep = keep * 2 + (((c[word] >> 32) + complement) >> 32);
         keep = keep * 2 + (((c[word] & 0xFFFFFFFF) + complement) >> 32);
     }
     return uint8_t(keep);
 }
 
-constexpr int64_t GROUP = 1024;                              // elements, a multiple of 8
+constexpr int64_t GROUP = 1024;  // elements, a multiple of 8
 
 void mask_kernel(uint8_t* keep, int64_t n, double p, const PhiloxKey& key) {
     const uint64_t complement = (uint64_t(1) << 32) - uint64_t(std::ceil(p * 4294967296.0));
@@ -78,7 +75,7 @@ PhiloxKey philox_key(const Tuple& key) {
     fail("key must be (seed, step, site), three integers in [0, 2^64): got ", text(key));
 }
 
-constexpr int64_t mask_bytes(int64_t n) { return (n + 7) / 8 + 1; }      // and a byte that `kept` may look at
+constexpr int64_t mask_bytes(int64_t n) { return (n + 7) / 8 + 1; }  // and a byte that `kept` may look at
 
 template <class T>
 Result<T> dropped(const char* name, const Array& x, const Shape& shape, double p, const Array& keep) {
@@ -103,7 +100,8 @@ Tuple dropout_forward(const Array& x, double p, const Tuple& key) {
 
 Object dropout_backward(const Array& dout, const Tuple& cache) {
     return by_dtype("x", cached<string>(cache, 3), [&](auto zero) -> Object {
-        return dropped<decltype(zero)>("dout", dout, cached<Shape>(cache, 2), cached<double>(cache, 1), cached(cache, 0));
+        return dropped<decltype(zero)>("dout", dout, cached<Shape>(cache, 2), cached<double>(cache, 1),
+                                       cached(cache, 0));
     });
 }
 

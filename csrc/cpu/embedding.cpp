@@ -76,8 +76,8 @@ Tuple embedding_backward(const Array& dout, const Tuple& cache, const Object& in
         int64_t B = tokens.shape[0], S = tokens.shape[1], C = wte.shape[1];
         check_fits(S, start, wpe);
         const T* pd = input<T>("dout", dout, {B, S, C});
-        auto checked = ids("tokens", tokens, {B, S}, wte.shape[0]);      // again: the caller's array may have changed
-        auto d = gradients<T>(into, {wte.shape, wpe.shape}, true);      // zeros: of 50,257 rows a batch names few
+        auto checked = ids("tokens", tokens, {B, S}, wte.shape[0]);  // again: the caller's array may have changed
+        auto d = gradients<T>(into, {wte.shape, wpe.shape}, true);  // zeros: of 50,257 rows a batch names few
         without_gil([&] { backward_kernel<T>(d[0], d[1], pd, checked, start, B, S, C); });
         return tuple_of({d[0], d[1]});
     });

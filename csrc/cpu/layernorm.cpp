@@ -65,7 +65,7 @@ void forward(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* we
 template <class T>
 void backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T* dout, const T* x, const T* weight, T mean,
                   T rstd, int64_t C) {
-    Vec<T> vg{}, vgx{};                               // sums of g and of g * xhat
+    Vec<T> vg{}, vgx{};  // sums of g and of g * xhat
     T g_sum = 0, gx_sum = 0;
     int64_t i = 0;
     for (; i + WIDTH<T> <= C; i += WIDTH<T>) {
@@ -87,21 +87,21 @@ void backward_row(T* dx, T* dweight, T* dbias, const T* dsum, const T* dout, con
         T xhat = (x[j] - mean) * rstd;
         dx[j] = (dout[j] * weight[j] - g_mean - xhat * gx_mean) * rstd;
     }
-    for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];        // the row is still in L1
+    for (int64_t j = 0; dsum && j < C; j++) dx[j] += dsum[j];  // the row is still in L1
 }
 
 // dsum may be null. add: dweight and dbias are added to; either may be null (their sums over a chunk cost little).
 template <class T>
 void backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const T* dout, const T* x, const T* weight,
                      const T* mean, const T* rstd, int64_t N, int64_t C) {
-    std::vector<T> partial(2 * CHUNKS * C, T(0));     // (CHUNKS, dweight | dbias, C)
+    std::vector<T> partial(2 * CHUNKS * C, T(0));  // (CHUNKS, dweight | dbias, C)
 #pragma omp parallel for schedule(static, 1) if (N * C > 16384)
     for (int64_t chunk = 0; chunk < CHUNKS; chunk++) {
         T* pw = partial.data() + 2 * chunk * C;
         Range rows = chunk_of(N, chunk);
         for (int64_t n = rows.begin; n < rows.end; n++)
             backward_row(dx + n * C, pw, pw + C, dsum ? dsum + n * C : nullptr, dout + n * C, x + n * C, weight,
-                                   mean[n], rstd[n], C);
+                         mean[n], rstd[n], C);
     }
     for (T* sums : {dweight, dbias}) {
         if (sums && !add) std::fill_n(sums, C, T(0));
@@ -126,7 +126,7 @@ Tuple backward(const Object& dsum, const Array& dout, const Tuple& cache, const 
                 *pd = input<T>("dout", dout, x.shape);
         const T* pds = dsum.is_none() ? nullptr : input<T>("dsum", argument<Array>(dsum, "dsum"), x.shape);
         auto dx = fresh<T>(x.shape);
-        auto d = gradients<T>(into, {{C}, {C}});                                   // dweight, dbias
+        auto d = gradients<T>(into, {{C}, {C}});  // dweight, dbias
         without_gil([&] { backward_kernel<T>(dx, d[0], d[1], !into.is_none(), pds, pd, px, pw, pm, pr, N, C); });
         return tuple_of({dx, d[0], d[1]});
     });
@@ -136,7 +136,8 @@ Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, 
     return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
         int64_t C = last("x", x), N = C ? x.rows() : 0;
-        const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
+        const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}),
+                *pb = input<T>("bias", bias, {C});
         if (!(eps > 0)) fail("eps must be above 0: got ", eps);
         auto out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
         without_gil([&] { forward<T>(out, mean, rstd, nullptr, px, nullptr, pw, pb, T(eps), N, C); });

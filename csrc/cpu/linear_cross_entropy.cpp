@@ -24,8 +24,8 @@ constexpr int64_t HEAD_COLUMNS = 2 * KC<T>;
 
 template <class T>
 struct Head {
-    const T *x, *wte;                 // (N, C), (V, C)
-    const int64_t* targets;           // (N,)
+    const T *x, *wte;  // (N, C), (V, C)
+    const int64_t* targets;  // (N,)
     int64_t ignore_index, N, V, C;
 };
 
@@ -51,8 +51,8 @@ struct LogitTile {
 
     template <class Epilogue = NoEpilogue>
     void fill(const Head<T>& head, const Epilogue& epilogue = Epilogue()) const {
-        matmul<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true},
-                  z, stride, false, epilogue);
+        matmul<T>(rows, columns, head.C, {head.x + row * head.C, head.C}, {head.wte + column * head.C, head.C, true}, z,
+                  stride, false, epilogue);
     }
 };
 
@@ -150,7 +150,7 @@ Tuple linear_cross_entropy_backward(const Array& dout, const Tuple& cache, const
                 *ps = input<T>("cached logsum", logsum, {N}),
                 *kept = logits.size() ? input<T>("cached logits", logits, {N, V}) : nullptr;
         Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cached<int64_t>(cache, 3), N, V, C};
-        RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};                   // read only
+        RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};  // read only
         auto dx = fresh<T>({N, C});
         auto dwte = gradients<T>(into, {{V, C}})[0];
         without_gil([&] { backward_kernel<T>(dx, dwte, !into.is_none(), pd, sums, kept, head); });

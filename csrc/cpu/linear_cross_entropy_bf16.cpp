@@ -9,7 +9,7 @@
 // from which p = e * exp(top - last top - logsum) has a relative error of 2^-9, whatever the size of z (a rounded z has not).
 // Rows beyond that are computed again, to the same e. dz at the target comes from the loss, as exp(-loss) - 1: for a
 // likely target it is a small difference, which rounding p first would ruin.
-#include "cpu/gemm/amx.h"
+#include "cpu/gemm/matmul_bf16.h"
 #include "cpu/linear/bf16_weight.h"
 #include "cpu/simd/softmax.h"
 #include "python/register.h"
@@ -20,9 +20,9 @@ constexpr int64_t HEAD_ROWS = ROWS_OF_A, HEAD_COLUMNS = 1024, KEPT_BYTES = 128 <
 
 template <class S>
 struct Head {
-    const bf16* x;                    // (N, C)
-    Matrix<S> wte;                    // (V, C), of float or bf16
-    const int64_t* targets;           // (N,)
+    const bf16* x;  // (N, C)
+    Matrix<S> wte;  // (V, C), of float or bf16
+    const int64_t* targets;  // (N,)
     int64_t ignore_index, N, V, C;
 
     int64_t tiles() const { return ceil_div(V, HEAD_COLUMNS); }
@@ -37,7 +37,7 @@ struct Head {
     template <class Epilogue>
     void logits(float* z, int64_t row, int64_t rows, int64_t column, int64_t columns, const Epilogue& epilogue) const {
         matmul_bf16(rows, columns, C, Matrix<bf16>{x + row * C, C}, wte.from(column, 0).transpose(), z, columns, false,
-                      epilogue);
+                    epilogue);
     }
 };
 template <class S>
@@ -45,10 +45,10 @@ Head(const bf16*, Matrix<S>, const int64_t*, int64_t, int64_t, int64_t, int64_t)
 
 // What the forward leaves for the backward.
 struct Cache {
-    float* losses;                    // (N,)
+    float* losses;  // (N,)
     RowSums<float> sums;
-    float* tops;                      // (N, tiles)
-    bf16* kept;                       // (kept_rows, V): e of the first rows
+    float* tops;  // (N, tiles)
+    bf16* kept;  // (kept_rows, V): e of the first rows
     int64_t kept_rows;
 };
 
@@ -111,9 +111,9 @@ void forward_kernel(const Cache& out, const Head<S>& head) {
 
 // z -> dz = scale * (exp(z - top - logsum) - 1 at the target), rounded, for one tile.
 struct Softmax {
-    const float *top, *factor, *right;       // of each row: e's top; scale * p / e; dz at the target
-    const int64_t* place;                    // of the target in the tile, or -1
-    bf16* dz;                                // (rows, columns)
+    const float *top, *factor, *right;  // of each row: e's top; scale * p / e; dz at the target
+    const int64_t* place;  // of the target in the tile, or -1
+    bf16* dz;  // (rows, columns)
     int64_t columns;
 
     void put(Halves e, int64_t row, int64_t column, int64_t n) const {
@@ -139,8 +139,8 @@ struct Softmax {
 
 // dz of one tile, into dz (rows, columns).
 template <class S>
-void make_dlogits(bf16* dz, const Cache& cache, const Head<S>& head, const float* dout, int64_t row,
-                       int64_t rows, int64_t column, int64_t columns) {
+void make_dlogits(bf16* dz, const Cache& cache, const Head<S>& head, const float* dout, int64_t row, int64_t rows,
+                  int64_t column, int64_t columns) {
     thread_local Scratch<float> parts;
     std::vector<float> numbers(3 * rows);
     std::vector<int64_t> place(rows);
@@ -160,8 +160,7 @@ void make_dlogits(bf16* dz, const Cache& cache, const Head<S>& head, const float
 
 // dwte may be null.
 template <class S>
-void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const Cache& cache,
-                               const Head<S>& head) {
+void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const Cache& cache, const Head<S>& head) {
     thread_local Scratch<bf16> scratch;
     int64_t C = head.C;
     bf16* dz = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS, head.V));
@@ -172,10 +171,10 @@ void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const 
             int64_t rows = std::min(HEAD_ROWS, head.N - row), columns = std::min(HEAD_COLUMNS, head.V - column);
             make_dlogits(dz, cache, head, dout, row, rows, column, columns);
             matmul_bf16(rows, C, columns, Matrix<bf16>{dz, columns}, head.wte.from(column, 0), dx + row * C, C,
-                          column > 0);
+                        column > 0);
             if (!dwte) continue;
             matmul_bf16(columns, C, rows, Matrix<bf16>{dz, columns, true}, Matrix<bf16>{head.x + row * C, C},
-                          dwte + column * C, C, add || row > 0);
+                        dwte + column * C, C, add || row > 0);
         }
 }
 

@@ -7,14 +7,13 @@
 // it is summed; back, each tile of dout @ W2.T meets its tile of h and becomes dh at once, and the same exponential gives a again. So only
 // h is cached; a and dh live in scratch, for MLP_ROWS rows at a time, and da is never stored at all.
 // Loop order: pieces of MLP_ROWS rows > GEMMs. Gradients of weights add up over pieces, in order.
+#include "cpu/mlp.h"
 #include "cpu/gemm/matmul.h"
 #include "cpu/linear/column_sums.h"
-#include "cpu/mlp.h"
 #include "cpu/simd/math.h"
 #include "python/register.h"
 
 namespace minillm::mlp {
-
 
 // h goes to memory, a = gelu(h) is what the GEMM stores.
 template <class T>
@@ -46,7 +45,7 @@ template <class T>
 void forward_kernel(T* out, T* h, const T* x, const T* w1, const T* b1, const T* w2, const T* b2, int64_t N, int64_t C,
                     int64_t F, int64_t D) {
     thread_local Scratch<T> scratch;
-    T* a = scratch.at_least(std::min(N, MLP_ROWS) * F);                            // (rows, F)
+    T* a = scratch.at_least(std::min(N, MLP_ROWS) * F);  // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {
         int64_t rows = std::min(MLP_ROWS, N - row);
         matmul<T>(rows, F, C, {x + row * C, C}, {w1, F}, a, F, false, GeluOfH<T>{{b1}, h + row * F, F});
@@ -59,8 +58,8 @@ void backward_kernel(const MlpGradients<T>& d, bool into, const T* dout, const T
                      const T* h, int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<T> scratch_a, scratch_dh;
     int64_t most = std::min(N, MLP_ROWS);
-    T *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);      // (rows, F)
-    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
+    T *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);  // (rows, F)
+    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {  // once for N = 0: zero gradients
         int64_t rows = std::min(MLP_ROWS, N - row);
         const T *xr = x + row * C, *doutr = dout + row * D;
         bool add = into || row > 0;

@@ -3,7 +3,7 @@
 // What stays between matmuls is bfloat16: x and h in the cache, a and dh in scratch. GELU and its slope are computed in
 // float, forward from h before it is rounded. The two GEMMs that end in a or dh store nothing of their own: their C only
 // holds sums of parts of K, where there is more than one.
-#include "cpu/gemm/amx.h"
+#include "cpu/gemm/matmul_bf16.h"
 #include "cpu/linear/bf16_weight.h"
 #include "cpu/linear/column_sums.h"
 #include "cpu/mlp.h"
@@ -35,16 +35,16 @@ struct SlopeAtHBf16 {
 };
 
 template <class S>
-void forward_kernel(float* out, bf16* h, const bf16* x, Matrix<S> w1, const float* b1, Matrix<S> w2,
-                    const float* b2, int64_t N, int64_t C, int64_t F, int64_t D) {
+void forward_kernel(float* out, bf16* h, const bf16* x, Matrix<S> w1, const float* b1, Matrix<S> w2, const float* b2,
+                    int64_t N, int64_t C, int64_t F, int64_t D) {
     thread_local Scratch<bf16> scratch;
     thread_local Scratch<float> parts;
     int64_t most = std::min(N, MLP_ROWS);
-    bf16* a = scratch.at_least(most * F);                                          // (rows, F)
+    bf16* a = scratch.at_least(most * F);  // (rows, F)
     for (int64_t row = 0; row < N; row += MLP_ROWS) {
         int64_t rows = std::min(MLP_ROWS, N - row);
         matmul_bf16(rows, F, C, Matrix<bf16>{x + row * C, C}, w1, parts.at_least(most * F), F, false,
-                      GeluOfHBf16{{b1}, h + row * F, a, F});
+                    GeluOfHBf16{{b1}, h + row * F, a, F});
         matmul_bf16(rows, D, F, Matrix<bf16>{a, F}, w2, out + row * D, D, false, AddBias<float>{b2});
     }
 }
@@ -55,15 +55,15 @@ void backward_kernel(const MlpGradients<float>& d, bool into, const float* dout,
     thread_local Scratch<bf16> scratch_a, scratch_dh, scratch_dout;
     thread_local Scratch<float> parts;
     int64_t most = std::min(N, MLP_ROWS);
-    bf16 *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);   // (rows, F)
-    bf16* rounded_dout = scratch_dout.at_least(most * D);                          // (rows, D)
-    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {                  // once for N = 0: zero gradients
+    bf16 *a = scratch_a.at_least(most * F), *dh = scratch_dh.at_least(most * F);  // (rows, F)
+    bf16* rounded_dout = scratch_dout.at_least(most * D);  // (rows, D)
+    for (int64_t row = 0; row < N || row == 0; row += MLP_ROWS) {  // once for N = 0: zero gradients
         int64_t rows = std::min(MLP_ROWS, N - row);
         Matrix<bf16> doutr{rounded_dout, D};
         round_array(rounded_dout, dout + row * D, rows * D);
         bool add = into || row > 0;
         matmul_bf16(rows, F, D, doutr, w2.transpose(), parts.at_least(most * F), F, false,
-                      SlopeAtHBf16{h + row * F, a, dh, F});
+                    SlopeAtHBf16{h + row * F, a, dh, F});
         if (d.w2) matmul_bf16(F, D, rows, Matrix<bf16>{a, F, true}, doutr, d.w2, D, add);
         matmul_bf16(rows, C, F, Matrix<bf16>{dh, F}, w1.transpose(), d.x + row * C, C);
         if (d.w1) matmul_bf16(C, F, rows, Matrix<bf16>{x + row * C, C, true}, Matrix<bf16>{dh, F}, d.w1, F, add);

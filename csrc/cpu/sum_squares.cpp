@@ -16,7 +16,7 @@ namespace minillm::sum_squares {
 template <class T>
 double piece_sum_squares(const T* x, int64_t n) {
     constexpr int64_t W = WIDTH<double>;
-    Vec<double> totals[4] = {};                         // four chains: one addition need not wait for the last
+    Vec<double> totals[4] = {};  // four chains: one addition need not wait for the last
     int64_t i = 0;
     for (; i + 4 * W <= n; i += 4 * W)
         for (int64_t c = 0; c < 4; c++) {

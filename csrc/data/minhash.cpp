@@ -47,8 +47,7 @@ void minima_avx512(const uint64_t* shingles, size_t count, const uint32_t* a, co
     }
     for (size_t i = 0; i < count; i++) {
         __m512i h = _mm512_set1_epi32(int(shingles[i] >> 32));
-        for (int v = 0; v < 4; v++)
-            L[v] = _mm512_min_epu32(L[v], _mm512_add_epi32(_mm512_mullo_epi32(A[v], h), B[v]));
+        for (int v = 0; v < 4; v++) L[v] = _mm512_min_epu32(L[v], _mm512_add_epi32(_mm512_mullo_epi32(A[v], h), B[v]));
     }
     for (int v = 0; v < 4; v++) _mm512_storeu_si512(least + 16 * v, L[v]);
 }
@@ -65,5 +64,4 @@ std::vector<std::pair<std::string, Minima>> minima_here() {
     found.push_back({"scalar", minima_scalar});
     return found;
 }
-
 }  // namespace minillm::data

@@ -14,7 +14,6 @@
 #include "text/parallel.h"
 
 namespace minillm::data {
-
 constexpr size_t BLOCK = 64;                  // permutations are padded to a multiple of it
 
 using Minima = void (*)(const uint64_t* shingles, size_t count, const uint32_t* a, const uint32_t* b, uint32_t* least);
@@ -35,8 +34,7 @@ struct Permutations {
     // least: a.size() numbers; all ones where there are no shingles.
     void signature(Minima minima, const std::vector<uint64_t>& shingles, std::vector<uint32_t>& least) const {
         least.assign(a.size(), UINT32_MAX);
-        for (size_t k = 0; k < a.size(); k += BLOCK)
-            minima(shingles.data(), shingles.size(), &a[k], &b[k], &least[k]);
+        for (size_t k = 0; k < a.size(); k += BLOCK) minima(shingles.data(), shingles.size(), &a[k], &b[k], &least[k]);
     }
 };
 
@@ -67,5 +65,4 @@ void sign_each(const Texts& texts, size_t n, bool characters, const Permutations
         use(i, state.shingles, state.signature);
     });
 }
-
 }  // namespace minillm::data

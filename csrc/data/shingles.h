@@ -19,7 +19,6 @@
 #endif
 
 namespace minillm::data {
-
 constexpr uint64_t MULTIPLIER = 0x9E3779B97F4A7C15u, BASE = 0xD1B54A32D192ED03u;
 
 inline uint64_t fold_in(uint64_t hash, uint64_t value) {
@@ -34,9 +33,7 @@ inline uint64_t mix64(uint64_t h) {
     return h ^ (h >> 33);
 }
 
-inline bool is_word_byte(uint8_t c) {
-    return c >= 128 || uint8_t(c - '0') < 10 || uint8_t((c | 32) - 'a') < 26;
-}
+inline bool is_word_byte(uint8_t c) { return c >= 128 || uint8_t(c - '0') < 10 || uint8_t((c | 32) - 'a') < 26; }
 
 // One bit for each of 64 bytes: does it belong to a word?
 inline uint64_t word_bits(const uint8_t* p) {
@@ -147,5 +144,4 @@ public:
         roll(n, shingles);
     }
 };
-
 }  // namespace minillm::data

@@ -12,29 +12,31 @@
 #include <utility>
 #include <vector>
 
-struct _object;                                            // a PyObject of Python's C interface
+struct _object;  // a PyObject of Python's C interface
 
 namespace minillm {
 
 using std::string;
 using Shape = std::vector<int64_t>;
-constexpr int64_t ANY = -1;                                // in the shape that is wanted: any size
+constexpr int64_t ANY = -1;  // in the shape that is wanted: any size
 
 inline string text(const string& part) { return part; }
 inline string text(int64_t number) { return std::to_string(number); }
 inline string text(double number) { return std::to_string(number); }
-string text(const Shape& shape);                           // as Python prints a tuple; ANY as "any"
+string text(const Shape& shape);  // as Python prints a tuple; ANY as "any"
 
 // Python's ValueError, its message in parts.
 template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) { throw std::invalid_argument((text(parts) + ...)); }
+[[noreturn]] void fail(const Parts&... parts) {
+    throw std::invalid_argument((text(parts) + ...));
+}
 
 // A reference to a Python object: copies share it, and the last one lets it go.
 class Object {
     _object* object;
 
 public:
-    Object();                                              // None
+    Object();  // None
     explicit Object(_object* owned) : object(owned) {}
     Object(int64_t);
     Object(double);
@@ -49,7 +51,7 @@ public:
     bool is_none() const;
 };
 
-string text(const Object& object);                         // str(object)
+string text(const Object& object);  // str(object)
 
 struct Sequence : Object {
     explicit Sequence(const Object& object) : Object(object) {}
@@ -62,16 +64,16 @@ struct List : Sequence { using Sequence::Sequence; };
 Tuple tuple_of(std::initializer_list<Object> items);
 
 struct Array : Object {
-    Shape shape, strides;                                  // strides in bytes
-    string dtype;                                          // its name, as NumPy prints it: "float32", "bfloat16", ">f4"
+    Shape shape, strides;  // strides in bytes
+    string dtype;  // its name, as NumPy prints it: "float32", "bfloat16", ">f4"
     int64_t itemsize;
     void* data;
     bool contiguous, writeable;
 
     int64_t ndim() const { return shape.size(); }
-    int64_t size() const;                                  // how many numbers
-    int64_t rows() const;                                  // the product of all axes but the last
-    Shape with_last(int64_t size) const;                   // the shape with another last axis
+    int64_t size() const;  // how many numbers
+    int64_t rows() const;  // the product of all axes but the last
+    Shape with_last(int64_t size) const;  // the shape with another last axis
 };
 
 // The object as a T (Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string, Shape), or nothing if it is none.
@@ -88,10 +90,10 @@ struct Result : Object {
 
 // NumPy's name of T. A backend with types of its own specialises it.
 template <class T>
-string dtype_of() {
-    const char* kind = std::is_floating_point_v<T> ? "float" : std::is_signed_v<T> ? "int" : "uint";
-    return kind + std::to_string(8 * sizeof(T));
-}
+inline const string DTYPE = (std::is_floating_point_v<T> ? "float"
+                             : std::is_signed_v<T>       ? "int"
+                                                         : "uint") +
+                            std::to_string(8 * sizeof(T));
 
 // ---- arguments ----
 
@@ -99,20 +101,20 @@ string dtype_of() {
 [[noreturn]] void fail_type(const string& name, const Object& value);
 template <class T>
 T argument(const Object& value, const string& name) {
-    if (auto converted = to<T>(value)) return *converted;
+    if (auto converted = to<T>(value)) return *std::move(converted);
     fail_type(name, value);
 }
 
 void check_shape(const char* name, const Array& a, const Shape& wanted);
 void check_dtype(const char* name, const Array& a, const string& wanted);
 void check_contiguous(const char* name, const Array& a);
-void check_aligned(const char* name, const Array& a);     // compilers take it for granted
+void check_aligned(const char* name, const Array& a);  // compilers take it for granted
 
 // The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
 template <class T>
 const T* input(const char* name, const Array& a, const Shape& shape) {
     check_shape(name, a, shape);
-    check_dtype(name, a, dtype_of<T>());
+    check_dtype(name, a, DTYPE<T>);
     check_contiguous(name, a);
     check_aligned(name, a);
     return static_cast<const T*>(a.data);
@@ -133,7 +135,7 @@ T cached(const Tuple& cache, int64_t i) {
     auto item = i < cache.size() ? to<T>(cache[i]) : std::nullopt;
     const char* kind = std::is_same_v<T, Array> ? "array" : "such number";
     if (!item) fail("cache must be what this op's forward returned: it has no ", kind, " at ", i);
-    return *item;
+    return *std::move(item);
 }
 
 // Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
@@ -141,7 +143,7 @@ T cached(const Tuple& cache, int64_t i) {
 Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
                           const int64_t* ignore_index = nullptr);
 
-int64_t last(const char* name, const Array& a);            // the size of the last axis
+int64_t last(const char* name, const Array& a);  // the size of the last axis
 
 // Calls f with a zero of the type that a dtype names.
 template <class F>
@@ -151,18 +153,20 @@ auto by_dtype(const char* name, const string& dtype, F f) {
     fail(name, " must be float32 or float64: got ", dtype);
 }
 template <class F>
-auto by_dtype(const char* name, const Array& a, F f) { return by_dtype(name, a.dtype, f); }
+auto by_dtype(const char* name, const Array& a, F f) {
+    return by_dtype(name, a.dtype, f);
+}
 
 // ---- results ----
 
 // A new array: its contents undefined, in memory that earlier results have left (cpu/memory/arena.h) if it is large; or
 // zeros on pages of the system that nobody has touched, for what is written in a few places.
-Array new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros = false);
+std::pair<Object, void*> new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros = false);
 
 template <class T>
 Result<T> fresh(const Shape& shape, bool zeros = false) {
-    Array a = new_array(dtype_of<T>(), sizeof(T), shape, zeros);
-    return {a, static_cast<T*>(a.data)};
+    auto [array, data] = new_array(DTYPE<T>, sizeof(T), shape, zeros);
+    return {array, static_cast<T*>(data)};
 }
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.

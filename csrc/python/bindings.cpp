@@ -4,7 +4,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cpu/memory/arena.h"
+#include <algorithm>
+#include <map>
+
+#include "cpu/memory/lent_pages.h"
 #include "register.h"
 
 namespace py = pybind11;
@@ -21,17 +24,21 @@ Object borrowed(py::handle h) { return Object(h.inc_ref().ptr()); }
 
 // NumPy says a dtype's name in Python, which takes microseconds, so the usual ones are known here.
 string dtype_name(const py::dtype& dtype) {
-    const int64_t bits = 8 * dtype.itemsize();
-    const char* kinds[] = {"float", "int", "uint"};
-    size_t kind = string("fiu").find(dtype.kind());
-    bool native = dtype.byteorder() == '=' || dtype.byteorder() == '|';
-    if (native && kind != string::npos && bits <= 64) return kinds[kind] + std::to_string(bits);
+    const char *kinds[] = {"float", "int", "uint"}, *bits[] = {"", "8", "16", "", "32", "", "", "", "64"};
+    const char kind = dtype.kind(), order = dtype.byteorder();
+    const int64_t i = kind == 'f' ? 0 : kind == 'i' ? 1 : kind == 'u' ? 2 : 3, bytes = dtype.itemsize();
+    if (i < 3 && bytes <= 8 && (order == '=' || order == '|')) return string(kinds[i]) + bits[bytes];
     return py::str(dtype);
 }
 
 Array array_of(const py::array& a) {
-    return {borrowed(a), Shape(a.shape(), a.shape() + a.ndim()), Shape(a.strides(), a.strides() + a.ndim()),
-            dtype_name(a.dtype()), a.itemsize(), const_cast<void*>(a.data()), bool(a.flags() & py::array::c_style),
+    return {borrowed(a),
+            Shape(a.shape(), a.shape() + a.ndim()),
+            Shape(a.strides(), a.strides() + a.ndim()),
+            dtype_name(a.dtype()),
+            a.itemsize(),
+            const_cast<void*>(a.data()),
+            bool(a.flags() & py::array::c_style),
             a.writeable()};
 }
 
@@ -87,7 +94,9 @@ std::optional<T> to(const Object& object) {
     return py::detail::cast_op<T>(caster);
 }
 template <>
-std::optional<Object> to(const Object& object) { return object; }
+std::optional<Object> to(const Object& object) {
+    return object;
+}
 template <>
 std::optional<Tuple> to(const Object& object) {
     return PyTuple_Check(object.get()) ? std::optional(Tuple(object)) : std::nullopt;
@@ -140,7 +149,8 @@ int64_t last(const char* name, const Array& a) {
     return a.shape.back();
 }
 
-Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size, const int64_t* ignore_index) {
+Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
+                          const int64_t* ignore_index) {
     check_shape(name, a, shape);
     auto given = py::reinterpret_borrow<py::array>(handle(a));
     if (given.dtype().kind() != 'i' && given.dtype().kind() != 'u')
@@ -166,14 +176,21 @@ constexpr bool SANITIZED = false;
 
 }  // namespace
 
-Array new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros) {
-    if (zeros) return array_of(py::module_::import("numpy").attr("zeros")(shape, dtype));
-    auto numpy_dtype = dtype == "float32" ? py::dtype::of<float>() : py::dtype(dtype);      // the usual one at once
+std::pair<Object, void*> new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros) {
+    static auto& known = *new std::map<string, py::dtype>;            // NumPy takes a microsecond to find one
+    auto place = known.find(dtype);
+    if (place == known.end()) place = known.emplace(dtype, py::dtype(dtype)).first;
     int64_t bytes = itemsize;
     for (int64_t size : shape) bytes *= size;
-    if (bytes < (1 << 16) || SANITIZED) return array_of(py::array(numpy_dtype, shape));
-    void* data = arena().take(bytes);
-    return array_of(py::array(numpy_dtype, shape, data, py::capsule(data, [](void* p) { arena().give(p); })));
+    py::array array;
+    if (zeros) array = py::module_::import("numpy").attr("zeros")(shape, place->second);
+    else if (bytes < (1 << 16) || SANITIZED) array = py::array(place->second, shape);
+    else {
+        void* data = arena().take(bytes);
+        array = py::array(place->second, shape, data, py::capsule(data, [](void* p) { arena().give(p); }));
+    }
+    void* data = array.mutable_data();
+    return {object(std::move(array)), data};
 }
 
 WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
@@ -181,13 +198,8 @@ WithoutGil::~WithoutGil() { PyEval_RestoreThread(static_cast<PyThreadState*>(sta
 
 // ---- functions ----
 
-std::vector<Function>& functions() {
-    static std::vector<Function> all;
-    return all;
-}
-
-std::vector<std::pair<string, int64_t>>& constants() {
-    static std::vector<std::pair<string, int64_t>> all;
+Registry& registry() {
+    static Registry all;
     return all;
 }
 
@@ -196,41 +208,67 @@ namespace {
 // A function as Python calls it: its parameters' names and defaults come from its signature.
 class Callable {
     const Function& function;
-    string name;
+    string name, documentation;                            // which inspect.signature reads
+    PyMethodDef definition;
     std::vector<string> names;
-    std::vector<Object> keywords, defaults;                // a default is null where there is none
+    std::vector<Object> defaults;                         // a default is null where there is none
 
 public:
-    explicit Callable(const Function& f) : function(f), name(f.signature.substr(0, f.signature.find('('))) {
+    explicit Callable(const Function& f)
+        : function(f), name(f.signature.substr(0, f.signature.find('('))), documentation(f.signature + "\n--\n\n") {
         string rest = f.signature.substr(name.size() + 1);
         for (size_t end; (end = rest.find_first_of(",)")) > 0 && end != string::npos;
              rest = rest.substr(std::min(rest.find_first_not_of(", ", end), rest.size()))) {
             string parameter = rest.substr(0, end);
             size_t equals = std::min(parameter.find('='), parameter.size());
             names.push_back(parameter.substr(0, equals));
-            keywords.push_back(names.back());
-            defaults.push_back(equals < parameter.size() ? object(py::eval(parameter.substr(equals + 1))) : Object(nullptr));
+            defaults.push_back(equals < parameter.size() ? object(py::eval(parameter.substr(equals + 1)))
+                                                         : Object(nullptr));
         }
         if (names.size() != f.arity) throw py::import_error(f.signature + ": not the parameters of its C++ function");
     }
 
-    Object operator()(const py::args& args, const py::kwargs& kwargs) const {
-        std::vector<Object> values = defaults;
-        size_t named = 0, given = args.size();
-        if (given > names.size()) wrong("takes at most " + std::to_string(names.size()) + " arguments");
-        for (size_t i = 0; i < names.size(); i++) {
-            PyObject* by_name = kwargs.size() ? PyDict_GetItem(kwargs.ptr(), keywords[i].get()) : nullptr;
-            if (by_name && i < given) wrong("got two values for " + names[i]);
-            if (by_name) named++;
-            if (by_name || i < given) values[i] = borrowed(by_name ? by_name : PyTuple_GET_ITEM(args.ptr(), i));
-            if (!values[i].get()) wrong("needs " + names[i]);
+    // A builtin function of Python, whose `self` is the Callable.
+    static PyObject* call(PyObject* self, PyObject* const* args, Py_ssize_t given, PyObject* keywords) {
+        auto callable = static_cast<const Callable*>(PyCapsule_GetPointer(self, nullptr));
+        try {
+            return (*callable)(args, given, keywords).release();
+        } catch (py::error_already_set& error) {
+            error.restore();
+        } catch (const py::builtin_exception& error) {
+            error.set_error();
+        } catch (const std::invalid_argument& error) {
+            PyErr_SetString(PyExc_ValueError, error.what());
+        } catch (const std::bad_alloc&) {
+            PyErr_NoMemory();
+        } catch (const std::exception& error) {
+            PyErr_SetString(PyExc_RuntimeError, error.what());
         }
-        if (named < kwargs.size()) wrong("takes no other keywords than those of " + function.signature);
+        return nullptr;
+    }
+
+    Object operator()(PyObject* const* args, size_t given, PyObject* by_name) const {
+        std::vector<Object> values = defaults;
+        if (given > names.size()) wrong("takes at most " + std::to_string(names.size()) + " arguments");
+        for (size_t i = 0; i < given; i++) values[i] = borrowed(args[i]);
+        for (Py_ssize_t k = 0; by_name && k < PyTuple_GET_SIZE(by_name); k++) {
+            string keyword = py::str(py::handle(PyTuple_GET_ITEM(by_name, k)));
+            size_t i = std::find(names.begin(), names.end(), keyword) - names.begin();
+            if (i == names.size() || i < given) wrong("takes no keyword " + keyword + " here");
+            values[i] = borrowed(args[given + k]);
+        }
+        for (size_t i = 0; i < names.size(); i++)
+            if (!values[i].get()) wrong("needs " + names[i]);
         return function.call(function.function, values.data(), names.data());
     }
 
-    string documentation() const { return function.signature + "\n--\n\n"; }           // inspect.signature reads it
-    const char* known_as() const { return name.c_str(); }
+    void add_to(const py::module_& m) {
+        definition = {name.c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)),
+                      METH_FASTCALL | METH_KEYWORDS, documentation.c_str()};
+        py::capsule self(this);
+        PyObject* made = PyCFunction_NewEx(&definition, self.ptr(), py::str(m.attr("__name__")).ptr());
+        m.attr(name.c_str()) = py::reinterpret_steal<py::object>(made);
+    }
 
 private:
     [[noreturn]] void wrong(const string& problem) const { throw py::type_error(name + "() " + problem); }
@@ -240,15 +278,39 @@ private:
 
 void add_functions(_object* module) {
     auto m = py::reinterpret_borrow<py::module_>(module);
-    py::options options;
-    options.disable_function_signatures();
-    for (const Function& f : functions()) {
-        Callable callable(f);
-        m.def(callable.known_as(), [callable](const py::args& args, const py::kwargs& kwargs) {
-            return py::reinterpret_steal<py::object>(callable(args, kwargs).release());
-        }, callable.documentation().c_str());
+    for (const Function& f : registry().functions) (new Callable(f))->add_to(m);  // for the life of the process
+    for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = value;
+    for (auto add : registry().extras) add(module);
+}
+
+_object* new_module(const char* name, const char* documentation) {
+    static py::module_::module_def definition;
+    py::detail::get_internals();
+    try {
+        auto m = py::module_::create_extension_module(name, documentation, &definition);
+        add_functions(m.ptr());
+        return m.release().ptr();
     }
-    for (const auto& [name, value] : constants()) m.attr(name.c_str()) = value;
+    PYBIND11_CATCH_INIT_EXCEPTIONS
+    return nullptr;
+}
+
+void add_lent_buffer(_object* module) {
+    auto lend = [](const py::object& buffer) {
+        auto a = argument<Array>(borrowed(buffer), "buffer");
+        check_contiguous("buffer", a);
+        if (!a.writeable) fail("buffer must be writeable");
+        return std::make_unique<LentPages>(a.data, a.size() * a.itemsize);
+    };
+    auto expect = [](LentPages& pages, int64_t begin, int64_t end) {
+        if (begin < 0 || begin > end || end > pages.bytes())
+            fail("expect: from and to must lie in the buffer, in order");
+        pages.expect(begin, end);
+    };
+    py::class_<LentPages>(py::handle(module), "LentBuffer", py::module_local())
+        .def(py::init(lend), py::arg("buffer"), py::keep_alive<1, 2>())
+        .def("clear", &LentPages::clear)
+        .def("expect", expect, py::arg("begin"), py::arg("end"));
 }
 
 }  // namespace minillm

@@ -1,5 +1,4 @@
-// The extension minillm._cpp.cuda, or with EMULATOR minillm._cpp.cudasim: what is registered (register.h), attention on
-// device arrays of other libraries, and what there is to know of the GPU.
+// The extension minillm._cpp.cuda, or with EMULATOR cudasim: what is registered, attention on DLPack's arrays, and the GPU.
 #include <cmath>
 #include <cstring>
 
@@ -9,9 +8,6 @@
 
 #ifdef EMULATOR
 #include "cuda/emulator/settings.h"
-#define MODULE cudasim
-#else
-#define MODULE cuda
 #endif
 
 namespace minillm::attention {
@@ -68,15 +64,15 @@ py::tuple arrays_forward(py::object q, py::object k, py::object v, bool causal, 
     check_like("v", iv, iq);
     const Sizes n = sizes_of(iq, causal);
     const Variant chosen = variant_of(variant, iq);
-    auto out = std::make_shared<DeviceTensor>(iq.shape, iq.dtype, stream);
-    auto lse = std::make_shared<DeviceTensor>(Shape{n.B, n.NH, n.T}, iq.dtype == FLOAT64 ? FLOAT64 : FLOAT32, stream);
+    const DeviceTensor out(iq.shape, iq.dtype, stream),
+        lse({n.B, n.NH, n.T}, iq.dtype == FLOAT64 ? FLOAT64 : FLOAT32, stream);
     by_dlpack_type(iq.dtype, [&](auto zero) {
         using T = decltype(zero);
         py::gil_scoped_release nogil;
-        auto* l = static_cast<Sum<T>*>(lse->memory.get());
-        forward(chosen, Forward<T>{view<T>(iq), view<T>(ik), view<T>(iv), view<T>(*out), l}, n, stream_of(stream));
+        auto* l = static_cast<Sum<T>*>(lse.memory.get());
+        forward(chosen, Forward<T>{view<T>(iq), view<T>(ik), view<T>(iv), view<T>(out), l}, n, stream_of(stream));
     });
-    return py::make_tuple(*out, py::make_tuple(q, k, v, causal, variant, *out, *lse));
+    return py::make_tuple(out, py::make_tuple(q, k, v, causal, variant, out, lse));
 }
 
 py::tuple arrays_backward(py::object dout, py::tuple cache, uint64_t stream) {
@@ -88,15 +84,15 @@ py::tuple arrays_backward(py::object dout, py::tuple cache, uint64_t stream) {
     const Variant chosen = variant_of(cache[4].cast<int>(), iq);
     const auto& out = cache[5].cast<const DeviceTensor&>();
     const auto& lse = cache[6].cast<const DeviceTensor&>();
-    DeviceTensor delta(lse.shape, lse.dtype, stream), dq(iq.shape, iq.dtype, stream),
-        dk = DeviceTensor(iq.shape, iq.dtype, stream), dv = DeviceTensor(iq.shape, iq.dtype, stream);
+    const DeviceTensor delta(lse.shape, lse.dtype, stream), dq(iq.shape, iq.dtype, stream),
+        dk(iq.shape, iq.dtype, stream), dv(iq.shape, iq.dtype, stream);
     by_dlpack_type(iq.dtype, [&](auto zero) {
         using T = decltype(zero);
-        const View<T> o = view<T>(out);
         py::gil_scoped_release nogil;
-        const Backward<T> arrays = {view<T>(iq), view<T>(ik), view<T>(iv), {o.data, o.batch, o.head, o.row}, view<T>(id),
-                                    static_cast<const Sum<T>*>(lse.memory.get()),
-                                    static_cast<Sum<T>*>(delta.memory.get()), view<T>(dq), view<T>(dk), view<T>(dv)};
+        const View<T> o = view<T>(out), vq = view<T>(dq), vk = view<T>(dk), vv = view<T>(dv);
+        const View<const T> q = view<T>(iq), k = view<T>(ik), v = view<T>(iv), d = view<T>(id);
+        auto *l = static_cast<Sum<T>*>(lse.memory.get()), *room = static_cast<Sum<T>*>(delta.memory.get());
+        const Backward<T> arrays = {q, k, v, {o.data, o.batch, o.head, o.row}, d, l, room, vq, vk, vv};
         backward(chosen, arrays, n, stream_of(stream));
     });
     return py::make_tuple(dq, dk, dv);
@@ -137,7 +133,9 @@ const Register registered[] = {{"instruction(name, words)", &instruction},
                                {"hopper_instruction(name, words)", &hopper_instruction}};
 
 template <size_t N>
-py::tuple tuple_from(const char* const (&names)[N]) { return py::tuple(py::cast(std::vector<string>(names, names + N))); }
+py::tuple tuple_from(const char* const (&names)[N]) {
+    return py::tuple(py::cast(std::vector<string>(names, names + N)));
+}
 
 py::dict last_seconds() {
     return py::dict(py::arg("in") = seconds.in, py::arg("kernels") = seconds.kernels, py::arg("out") = seconds.out);

@@ -25,8 +25,8 @@ Permutations checked(const Array<uint32_t>& a, const Array<uint32_t>& b, size_t 
 
 // What `write` makes of each text's signature, (texts, width), and (texts,) int64 numbers of shingles.
 template <class T, class F>
-py::tuple each_signature(const py::list& list, size_t n, bool characters, const Permutations& permutations, size_t width,
-                         size_t threads, const std::string& isa, F write) {
+py::tuple each_signature(const py::list& list, size_t n, bool characters, const Permutations& permutations,
+                         size_t width, size_t threads, const std::string& isa, F write) {
     Texts texts = utf8_of_all(list);
     Minima minima = minima_named(isa);
     Array<T> found({texts.size(), width});
@@ -87,6 +87,12 @@ py::tuple shingle_sets(const py::list& list, size_t n, bool characters, size_t t
     return py::make_tuple(all, offsets);
 }
 
+void check_range(const Array<int64_t>& pairs, int64_t n, const char* what) {
+    for (const int64_t *i = pairs.data(), *end = i + pairs.size(); i < end; i++)
+        if (*i < 0 || *i >= n)
+            throw py::value_error("pairs: " + std::to_string(*i) + " is not one of " + std::to_string(n) + what);
+}
+
 // (pairs,) float64 similarities of sets as `shingle_sets` gives them.
 Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offsets, const Array<int64_t>& pairs,
                       size_t threads) {
@@ -98,9 +104,7 @@ Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offse
     for (py::ssize_t i = 0; i < offsets.size(); i++)
         if (offset[i] < (i ? offset[i - 1] : 0) || offset[i] > hashes.size())
             throw py::value_error("offsets must not fall, from 0 to the number of hashes");
-    for (py::ssize_t i = 0; i < pairs.size(); i++)
-        if (pair[i] < 0 || pair[i] >= sets)
-            throw py::value_error("pairs: " + std::to_string(pair[i]) + " is not one of " + std::to_string(sets) + " sets");
+    check_range(pairs, sets, " sets");
     size_t count = size_t(pairs.shape(0));
     Array<double> found(count);
     const uint64_t* all = hashes.data();
@@ -123,9 +127,7 @@ void unite_pairs(Array<int64_t> parents, const Array<int64_t>& pairs) {
     const int64_t* pair = pairs.data();
     for (int64_t i = 0; i < n; i++)
         if (parent[i] < 0 || parent[i] > i) throw py::value_error("a parent must not be larger than its child");
-    for (py::ssize_t i = 0; i < pairs.size(); i++)
-        if (pair[i] < 0 || pair[i] >= n)
-            throw py::value_error("pairs: " + std::to_string(pair[i]) + " is not one of " + std::to_string(n) + " documents");
+    check_range(pairs, n, " documents");
     py::gil_scoped_release release;
     unite(parent, n, pair, pairs.shape(0));
 }

@@ -11,12 +11,9 @@
 #include "python/array.h"
 
 namespace minillm {
-
 namespace py = pybind11;
 
-struct DLDevice {
-    int32_t type, id;
-};
+struct DLDevice { int32_t type, id; };
 struct DLDataType {
     uint8_t code, bits;
     uint16_t lanes;
@@ -74,20 +71,18 @@ inline Shape c_strides(const Shape& shape) {
 inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stream) {
     const auto device = x.attr("__dlpack_device__")().cast<std::pair<int64_t, int64_t>>();
     if (device.first != OUR_DEVICE || (OUR_DEVICE == CUDA_DEVICE && device.second != gpu::current_device()))
-        fail(name, " must be on ", OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device()),
+        fail(name, " must be on ",
+             OUR_DEVICE == CPU_DEVICE ? "the CPU" : "GPU " + std::to_string(gpu::current_device()),
              ": got DLPack device (", device.first, ", ", device.second, ")");
     py::object capsule = OUR_DEVICE == CUDA_DEVICE ? x.attr("__dlpack__")(py::arg("stream") = dlpack_stream(stream))
                                                    : x.attr("__dlpack__")();
     auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
     if (!managed) throw py::error_already_set();
     const DLTensor& t = managed->tensor;
-    Incoming in{py::make_tuple(x, capsule),
-                static_cast<char*>(t.data) + t.byte_offset,
-                t.dtype,
-                Shape(t.shape, t.shape + t.ndim),
-                {}};
-    in.strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : c_strides(in.shape);
-    return in;  // the capsule still owns the tensor, and frees it with the last reference
+    const Shape shape(t.shape, t.shape + t.ndim);
+    const Shape strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : c_strides(shape);
+    void* data = static_cast<char*>(t.data) + t.byte_offset;
+    return {py::make_tuple(x, capsule), data, t.dtype, shape, strides};     // the capsule still owns the tensor
 }
 
 inline Incoming from_cuda_array_interface(const char* name, const py::object& x) {
@@ -118,15 +113,14 @@ inline Incoming incoming(const char* name, const py::object& x, uint64_t stream)
         fail(name, " must be an array with __dlpack__", OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "",
              ": got ", string(py::str(py::type::of(x).attr("__name__"))));
     Incoming in = dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
-    if (in.shape.size() != 4)
-        fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
+    if (in.shape.size() != 4) fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
     if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
     return in;
 }
 
 // A fresh array of ours on the device, in C order; it goes to other libraries by __dlpack__.
 class DeviceTensor {
-   public:
+public:
     Shape shape;
     DLDataType dtype;
     uint64_t stream;
@@ -149,8 +143,8 @@ class DeviceTensor {
             Shape shape, strides;
         };
         auto* s = new Shared{{}, memory, shape, c_strides(shape)};
-        s->managed.tensor = {memory.get(), {OUR_DEVICE, OUR_DEVICE == CUDA_DEVICE ? gpu::current_device() : 0},
-                             int32_t(shape.size()), dtype, s->shape.data(), s->strides.data(), 0};
+        const DLDevice device = {OUR_DEVICE, gpu::current_device()};
+        s->managed.tensor = {memory.get(), device, int32_t(shape.size()), dtype, s->shape.data(), s->strides.data(), 0};
         s->managed.context = s;
         s->managed.deleter = [](DLManagedTensor* managed) { delete static_cast<Shared*>(managed->context); };
         return py::capsule(&s->managed, "dltensor",
@@ -178,13 +172,9 @@ inline void bind_device_tensor(py::module_& m) {
         .def(
             "__dlpack__", [](const DeviceTensor& t, py::object stream, const py::kwargs&) { return t.dlpack(stream); },
             py::arg("stream") = py::none())
-        .def("__dlpack_device__",
-             [](const DeviceTensor&) {
-                 return py::make_tuple(OUR_DEVICE, OUR_DEVICE == CUDA_DEVICE ? gpu::current_device() : 0);
-             })
+        .def("__dlpack_device__", [](const DeviceTensor&) { return py::make_tuple(OUR_DEVICE, gpu::current_device()); })
         .def_property_readonly("__cuda_array_interface__", &DeviceTensor::cuda_array_interface)
         .def_property_readonly("shape", [](const DeviceTensor& t) { return py::tuple(py::cast(t.shape)); })
         .def_property_readonly("dtype", [](const DeviceTensor& t) { return name_of(t.dtype); });
 }
-
 }  // namespace minillm

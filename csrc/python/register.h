@@ -16,19 +16,24 @@ struct Function {
     Object (*call)(void (*function)(), const Object* values, const string* names);
 };
 
-std::vector<Function>& functions();                        // all that are registered
-std::vector<std::pair<string, int64_t>>& constants();
+struct Registry {
+    std::vector<Function> functions;
+    std::vector<std::pair<string, int64_t>> constants;
+    std::vector<void (*)(_object* module)> extras;         // that add something else, such as a class
+};
+Registry& registry();
 
 struct Register {
     template <class R, class... A>
     Register(const string& signature, R (*function)(A...)) {
-        functions().push_back({signature, sizeof...(A), reinterpret_cast<void (*)()>(function),
-                               [](void (*f)(), const Object* values, const string* names) {
-                                   auto typed = reinterpret_cast<R (*)(A...)>(f);
-                                   return call(typed, values, names, std::index_sequence_for<A...>());
-                               }});
+        registry().functions.push_back({signature, sizeof...(A), reinterpret_cast<void (*)()>(function),
+                                        [](void (*f)(), const Object* values, const string* names) {
+                                            auto typed = reinterpret_cast<R (*)(A...)>(f);
+                                            return call(typed, values, names, std::index_sequence_for<A...>());
+                                        }});
     }
-    Register(const string& name, int64_t constant) { constants().push_back({name, constant}); }
+    Register(const string& name, int64_t constant) { registry().constants.push_back({name, constant}); }
+    explicit Register(void (*add)(_object* module)) { registry().extras.push_back(add); }
 
 private:
     template <class R, class... A, size_t... I>
@@ -39,5 +44,7 @@ private:
 };
 
 void add_functions(_object* module);                       // to a Python module: all that are registered
+_object* new_module(const char* name, const char* documentation);  // for PyInit_name: a module with all of that
+void add_lent_buffer(_object* module);  // the class LentBuffer (cpu/memory/lent_pages.h)
 
 }  // namespace minillm

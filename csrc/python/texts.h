@@ -9,7 +9,6 @@
 #include "text/pool.h"
 
 namespace minillm {
-
 namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
@@ -36,5 +35,4 @@ py::array_t<T> as_array(text::Sink<T>& sink) {
     py::capsule owner(data, [](void* p) { std::free(p); });
     return py::array_t<T>({count}, {sizeof(T)}, data, owner);
 }
-
 }  // namespace minillm

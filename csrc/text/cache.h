@@ -13,7 +13,6 @@
 #include "text/word.h"
 
 namespace minillm::text {
-
 template <class T>
 struct Entry {
     static constexpr uint32_t INSIDE = 12 / sizeof(T);    // ids kept in the entry itself: 6 or 3
@@ -34,7 +33,7 @@ struct LongEntry {
 constexpr size_t FEWEST_ENTRIES = 1 << 14, MOST_ENTRIES = 1 << 20;         // 0.5 and 32 MB
 constexpr size_t LONG_ENTRIES = 1 << 15, LONGEST_CACHED = 256;
 constexpr size_t MOST_ARENA = 1 << 21;                                     // ids: 4 or 8 MB
-constexpr size_t NEAR = 8;                                                 // entries between a word and its own place
+constexpr size_t NEAR = 8;  // entries between a word and its own place
 
 template <class T>
 class Cache {
@@ -154,5 +153,4 @@ public:
         return table.size * sizeof(Entry<T>) + long_table.size * sizeof(LongEntry) + arena.capacity() * sizeof(T);
     }
 };
-
 }  // namespace minillm::text

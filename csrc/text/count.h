@@ -9,10 +9,12 @@
 #include "text/word.h"
 
 namespace minillm::text {
-
 constexpr size_t COUNTED_TOGETHER = 256;      // words whose places in the table are fetched ahead
 
-struct Count { Key key; uint64_t count; };
+struct Count {
+    Key key;
+    uint64_t count;
+};
 
 class WordCounts {
     Zeros<Count> table{1 << 15};
@@ -95,5 +97,4 @@ public:
 
     size_t size() const { return used + long_words.size(); }
 };
-
 }  // namespace minillm::text

@@ -4,7 +4,6 @@
 #include "text/train.h"
 
 namespace minillm::text {
-
 WordCounter::WordCounter(Pattern pattern, const std::vector<std::string>& special_texts) : pattern(pattern) {
     counts.push_back(std::make_unique<WordCounts>());
     for (auto& text : special_texts) specials.add(text, 0);
@@ -19,8 +18,8 @@ void WordCounter::add(const Texts& texts, size_t threads) {
             for (size_t j = 0; j < n; j += COUNTED_TOGETHER)
                 counts[thread]->add_words(base, starts + j, std::min(COUNTED_TOGETHER, n - j));
         };
-        specials.split(texts[i].data(), texts[i].size(), [&](const char* p, size_t n) { cutter(p, n, use); },
-                       [](uint32_t) {});
+        specials.split(
+            texts[i].data(), texts[i].size(), [&](const char* p, size_t n) { cutter(p, n, use); }, [](uint32_t) {});
     });
 }
 
@@ -41,5 +40,4 @@ std::vector<std::pair<uint32_t, uint32_t>> WordCounter::learn(const uint32_t* by
     }
     return merges;
 }
-
 }  // namespace minillm::text

@@ -10,7 +10,6 @@
 #include "text/specials.h"
 
 namespace minillm::text {
-
 class WordCounter {
     Pattern pattern;
     std::vector<std::unique_ptr<WordCounts>> counts;          // one a thread
@@ -26,5 +25,4 @@ public:
     std::vector<std::pair<uint32_t, uint32_t>> learn(const uint32_t* byte_ids, size_t n_merges, bool textbook,
                                                      const std::function<void(size_t)>& progress);
 };
-
 }  // namespace minillm::text

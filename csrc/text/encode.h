@@ -15,7 +15,6 @@
 #include "text/pretokenize.h"
 
 namespace minillm::text {
-
 constexpr size_t BATCH = 256;                 // words whose cache lines are fetched ahead
 
 // All that one thread needs to encode.
@@ -92,5 +91,4 @@ public:
         sink.count += look_further(word, length, key, hash_of(key), out) - out;
     }
 };
-
 }  // namespace minillm::text

@@ -8,8 +8,9 @@ namespace {
 
 template <class T>
 void encode_with(State<T>& state, const Specials& allowed, std::string_view text, Sink<T>& ids) {
-    allowed.split(text.data(), text.size(), [&](const char* p, size_t n) { state.encode(p, n, ids); },
-                  [&](uint32_t id) { ids.append(&id, 1); });
+    allowed.split(
+        text.data(), text.size(), [&](const char* p, size_t n) { state.encode(p, n, ids); },
+        [&](uint32_t id) { ids.append(&id, 1); });
 }
 
 // Bounds of parts of about equal bytes, some for each thread.
@@ -87,7 +88,7 @@ Specials Encoder<T>::allowed_of(const std::vector<size_t>& allowed) const {
 template <class T>
 void Encoder<T>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
     auto state = borrow();
-    if (allowed.empty()) state->encode(text.data(), text.size(), ids);       // often, and without a table of specials
+    if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
     else encode_with(*state, allowed_of(allowed), text, ids);
     give_back(std::move(state));
 }
@@ -128,5 +129,4 @@ size_t Encoder<T>::cache_bytes() {
 
 template class Encoder<uint16_t>;
 template class Encoder<uint32_t>;
-
 }  // namespace minillm::text

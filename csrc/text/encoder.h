@@ -15,7 +15,6 @@
 #include "text/specials.h"
 
 namespace minillm::text {
-
 template <class T>
 class State;
 
@@ -52,5 +51,4 @@ public:
         return *tokens[id];
     }
 };
-
 }  // namespace minillm::text

@@ -11,7 +11,6 @@
 #include <vector>
 
 namespace minillm::text {
-
 constexpr uint32_t NONE = UINT32_MAX;
 
 constexpr int ID_BITS = 21, RANK_BITS = 22;           // a pair and its rank are one integer
@@ -129,5 +128,4 @@ public:
         return n <= SHORT_MERGE ? merge_short(p, n, out) : merge_long(p, n, out);
     }
 };
-
 }  // namespace minillm::text

@@ -10,7 +10,6 @@
 #include <vector>
 
 namespace minillm {
-
 using Texts = std::vector<std::string_view>;          // UTF-8
 
 // Runs work(thread, i) for i < n on up to `threads` threads; an exception in any is thrown here.
@@ -34,5 +33,4 @@ void parallel(size_t n, size_t threads, F work) {
     for (std::thread& thread : others) thread.join();
     if (error) std::rethrow_exception(error);
 }
-
 }  // namespace minillm

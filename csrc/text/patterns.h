@@ -12,7 +12,6 @@
 #include "text/unicode_tables.h"
 
 namespace minillm::text {
-
 enum class Pattern { gpt2, cl100k, o200k };
 
 inline Pattern pattern_named(const std::string& name) {
@@ -167,5 +166,4 @@ inline const char* match(Pattern pattern, const char* p, const char* end) {
         default: return match_o200k(p, end);
     }
 }
-
 }  // namespace minillm::text

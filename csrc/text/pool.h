@@ -13,7 +13,6 @@
 #endif
 
 namespace minillm::text {
-
 // A table is touched all over at random, so it is worth huge pages where the system has them.
 inline void ask_for_huge_pages([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
@@ -48,9 +47,7 @@ public:
     size_t count = 0;
 
     Sink() = default;
-    Sink(Sink&& other) : capacity(other.capacity), data(other.data), count(other.count) {
-        other.data = nullptr, other.count = other.capacity = 0;
-    }
+    Sink(Sink&& other) { swap(other); }
     ~Sink() { std::free(data); }
     void swap(Sink& other) {
         std::swap(data, other.data), std::swap(count, other.count), std::swap(capacity, other.capacity);
@@ -84,5 +81,4 @@ public:
         return result;
     }
 };
-
 }  // namespace minillm::text

@@ -18,7 +18,6 @@
 #include "text/patterns.h"
 
 namespace minillm::text {
-
 // ---- 64 bytes at a time
 
 // One bit a byte: letters, digits, the space, all white space, apostrophes, and bytes of longer characters.
@@ -251,5 +250,4 @@ private:
         use(tail.data(), ends, 1);
     }
 };
-
 }  // namespace minillm::text

@@ -9,7 +9,6 @@
 #include <vector>
 
 namespace minillm::text {
-
 class Specials {
     std::vector<std::pair<std::string, uint32_t>> by_first[256];
     std::vector<uint8_t> firsts;
@@ -58,5 +57,4 @@ public:
         }
     }
 };
-
 }  // namespace minillm::text

@@ -18,7 +18,6 @@
 #include "text/merge.h"
 
 namespace minillm::text {
-
 struct PairInfo {
     uint32_t left, right;
     int64_t count = 0;
@@ -49,7 +48,9 @@ class Trainer {
         int order = text[p.left].compare(text[q.left]);
         return order ? order < 0 : text[p.right] < text[q.right];
     }
-    auto by_promise() { return [this](const Promise& a, const Promise& b) { return later(a, b); }; }
+    auto by_promise() {
+        return [this](const Promise& a, const Promise& b) { return later(a, b); };
+    }
 
     void push(uint32_t pair) {
         heap.push_back({pairs[pair].count, pair});
@@ -191,5 +192,4 @@ public:
         return true;
     }
 };
-
 }  // namespace minillm::text

@@ -6,7 +6,6 @@
 #include <cstring>
 
 namespace minillm::text {
-
 constexpr size_t SHORT_WORD = 15;
 
 struct Key {
@@ -46,9 +45,7 @@ inline uint64_t mix(uint64_t a, uint64_t b) {
     return uint64_t(product) ^ uint64_t(product >> 64);
 }
 
-inline uint64_t hash_of(const Key& k) {
-    return mix(k.low ^ 0x9E3779B97F4A7C15u, k.high ^ 0xD1B54A32D192ED03u);
-}
+inline uint64_t hash_of(const Key& k) { return mix(k.low ^ 0x9E3779B97F4A7C15u, k.high ^ 0xD1B54A32D192ED03u); }
 
 // Of a word of at least 8 bytes; the last 8 may be hashed twice.
 inline uint64_t hash_of(const char* p, size_t length) {
@@ -60,5 +57,4 @@ inline uint64_t hash_of(const char* p, size_t length) {
     memcpy(&a, p + length - 8, 8);
     return mix(h ^ a, 0xA0761D6478BD642Fu);
 }
-
 }  // namespace minillm::text

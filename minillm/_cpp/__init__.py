@@ -1,7 +1,7 @@
 """Where the build puts the compiled modules: kernels by instruction set, tokenizer, deduplication, CUDA.
 
-Where nothing is built, as in a fresh checkout, they are those of an installed minillm of the same version, if there is one:
-else `python -m minillm` beside it would silently be NumPy alone.
+Where nothing is built, as in a fresh checkout, they are those of an installed minillm of the same version, if there is
+one: else `python -m minillm` beside it would silently be NumPy alone.
 """
 import json
 import sys
@@ -12,7 +12,8 @@ HERE = Path(__file__).resolve().parent
 
 
 def borrow():
-    """The folder of an installed minillm's modules, if nothing is built here and it is of the same version; else None."""
+    """The folder of an installed minillm's modules, if nothing is built here and it is of the same version;
+    else None."""
     if built(HERE):
         return None
     for root in [*sys.path, *editable_installs()]:

@@ -2,6 +2,8 @@
 import argparse
 import json
 import re
+from argparse import Namespace
+from typing import Any
 
 from . import command, printer
 
@@ -9,7 +11,7 @@ EXAMPLE = "minillm data dedup crawl/ -o kept.jsonl --threshold 0.8"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def data_clean(args):
+def data_clean(args: Namespace) -> None:
     from ..data.cleaning.pipeline import clean
     from ..data.cleaning.report import clean_page
     from ..progress import Progress
@@ -21,7 +23,7 @@ def data_clean(args):
         print(json.dumps(report))
 
 
-def clean_options(args):
+def clean_options(args: Namespace) -> Any:
     from ..data.cleaning.document import CleanOptions
     families = tuple(filter(None, args.rules.split(",")))
     return CleanOptions(families, dict(map(parse_bound, args.bound)), args.c4_lines, args.repair, tuple(args.language),
@@ -30,7 +32,7 @@ def clean_options(args):
                         args.field, args.scheduler)
 
 
-def parse_bound(text):
+def parse_bound(text: str) -> tuple[str, tuple[float, float]]:
     """"words=20:" -> ("words", (20.0, inf)). Raises ValueError."""
     name, equals, bounds = text.rpartition("=")
     low, colon, high = bounds.partition(":")
@@ -42,7 +44,7 @@ def parse_bound(text):
         raise ValueError(f"expected NAME=LOW:HIGH, either may be left out, such as words=20: (got {text!r})") from None
 
 
-def data_train_classifier(args):
+def data_train_classifier(args: Namespace) -> None:
     from ..data.cleaning.classifier import Classifier, quality_of
     from ..data.sources.files import read_documents
     from ..progress import Progress
@@ -50,7 +52,7 @@ def data_train_classifier(args):
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
                          for last in (False, True))                     # every fifth text is to test on
     progress = Progress("classifier", unit="text")
-    classifier = Classifier.train(*learned, epochs=args.epochs, seed=args.seed, progress=progress)
+    classifier = Classifier.train(learned[0], learned[1], epochs=args.epochs, seed=args.seed, progress=progress)
     progress.close()
     texts, labels = sum(held_out, []), [1] * len(held_out[0]) + [0] * len(held_out[1])
     accuracy, area = quality_of(classifier, texts, labels)
@@ -62,7 +64,7 @@ def data_train_classifier(args):
           f"under the ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
 
 
-def data_tokenize(args):
+def data_tokenize(args: Namespace) -> None:
     from ..data.shards.tokenize import tokenize
     from ..progress import Progress
     from ..tokenizer import Tokenizer
@@ -77,7 +79,7 @@ def data_tokenize(args):
     print(json.dumps(meta)) if args.json else print(f"next: minillm train --data {args.output} --out runs/mine")
 
 
-def parse_source(text):
+def parse_source(text: str) -> tuple[list[str], float]:
     """"books/*2" -> (["books/"], 2.0): read twice. Without *, once."""
     path, star, weight = text.rpartition("*")
     try:
@@ -86,13 +88,13 @@ def parse_source(text):
         return [text], 1.0
 
 
-def data_card(args):
+def data_card(args: Namespace) -> None:
     from ..data.card import write_card
     licences = dict(pair.partition("=")[::2] for pair in args.license)
     print(write_card(args.output, args.reports, args.title, licences, args.limit))
 
 
-def data_dedup(args):
+def data_dedup(args: Namespace) -> None:
     from ..data.dedup.pipeline import dedup
     from ..data.dedup.report import dedup_page
     from ..progress import Progress
@@ -109,7 +111,7 @@ def data_dedup(args):
         print(json.dumps(report))
 
 
-def dedup_options(args):
+def dedup_options(args: Namespace) -> Any:
     from ..data.dedup import minhash
     from ..data.dedup.table import DedupOptions
     if (args.bands is None) != (args.rows is None):
@@ -122,7 +124,7 @@ def dedup_options(args):
                         args.line_characters, memory_size(args.memory), args.threads, args.field)
 
 
-def memory_size(text):
+def memory_size(text: str) -> int:
     """"2G" -> 2 * 2**30. Raises ValueError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found:
@@ -130,7 +132,7 @@ def memory_size(text):
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
-def add(commands):
+def add(commands: Any) -> None:
     p = command(commands, "data", None, "from raw text to shards", EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_clean(actions)
@@ -140,7 +142,7 @@ def add(commands):
     add_card(actions)
 
 
-def add_clean(actions):
+def add_clean(actions: Any) -> None:
     p = command(actions, "clean", data_clean, "drop bad documents and say why, mask personal data",
                 "minillm data clean crawl/ -o clean.jsonl --rules gopher,repetition,c4 --language en")
     p.add_argument("inputs", nargs="+", metavar="IN", help="folders, files: .txt .md .html .jsonl .parquet .warc ...")
@@ -166,7 +168,7 @@ def add_clean(actions):
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
-def add_train_classifier(actions):
+def add_train_classifier(actions: Any) -> None:
     p = command(actions, "train-classifier", data_train_classifier, "learn to tell two kinds of text apart",
                 "minillm data train-classifier --positive good/ --negative bad/ --out classifiers/quality")
     p.add_argument("--positive", nargs="+", required=True, metavar="PATH", help="texts that are to score near 1")
@@ -177,7 +179,7 @@ def add_train_classifier(actions):
     p.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def add_tokenize(actions):
+def add_tokenize(actions: Any) -> None:
     p = command(actions, "tokenize", data_tokenize, "write token shards to train from; goes on where a killed run was",
                 "minillm data tokenize web.jsonl 'books.jsonl*2' --tokenizer my_tokenizer -o shards/")
     p.add_argument("inputs", nargs="+", metavar="IN[*WEIGHT]",
@@ -193,7 +195,7 @@ def add_tokenize(actions):
     p.add_argument("--json", action="store_true", help="print what shards.json holds")
 
 
-def add_card(actions):
+def add_card(actions: Any) -> None:
     p = command(actions, "card", data_card, "write a data card from the reports of clean, dedup and tokenize",
                 "minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md "
                 "--license web=CC-BY-4.0")
@@ -205,7 +207,7 @@ def add_card(actions):
     p.add_argument("--limit", action="append", default=[], metavar="TEXT", help="a known limit of the data; repeatable")
 
 
-def add_dedup(actions):
+def add_dedup(actions: Any) -> None:
     p = command(actions, "dedup", data_dedup, "drop exact and near-duplicate documents, and say which and why", EXAMPLE)
     p.add_argument("inputs", nargs="+", metavar="IN", help="folders and files: .txt .md .py .jsonl, also .gz")
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the report goes beside it")
@@ -230,7 +232,7 @@ def add_dedup(actions):
     p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
 
 
-def add_reading(p):
+def add_reading(p: Any) -> None:
     p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
     p.add_argument("--scheduler", metavar="ADDRESS",
                    help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

@@ -3,20 +3,22 @@ import argparse
 import json
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from . import command
 
 EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
 
 
-def tokenizer_train(args):
+def tokenizer_train(args: Namespace) -> None:
     from ..recipes.train_on_files import train_tokenizer
     print(train_tokenizer(args.data, args.vocab_size, args.out, pattern=args.pattern, ties=args.ties,
                           special_tokens=args.special or ["<|endoftext|>"], stop_early=args.stop_early))
 
 
-def tokenizer_compare(args):
+def tokenizer_compare(args: Namespace) -> None:
     from ..data.sources.files import read_documents
     from ..data.sources.pydocs import english_and_python
     from ..tokenizer import Tokenizer, compare
@@ -27,18 +29,18 @@ def tokenizer_compare(args):
         raise ImportError("--plot needs matplotlib: pip install 'minillm[plot]'")
 
 
-def tokenizer_inspect(args):
+def tokenizer_inspect(args: Namespace) -> None:
     from ..tokenizer import Tokenizer, show
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     print(show.inspect(Tokenizer.from_pretrained(args.tokenizer), text_of(args), colour=colour, ids=args.ids))
 
 
-def tokenizer_encode(args):
+def tokenizer_encode(args: Namespace) -> None:
     from ..tokenizer import Tokenizer
     print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else (), ()))
 
 
-def tokenizer_decode(args):
+def tokenizer_decode(args: Namespace) -> None:
     from ..tokenizer import Tokenizer
     ids = args.ids or sys.stdin.read().split()
     if wrong := [id for id in ids if not id.isdecimal()]:
@@ -46,14 +48,14 @@ def tokenizer_decode(args):
     sys.stdout.write(Tokenizer.from_pretrained(args.tokenizer).decode(map(int, ids)))
 
 
-def text_of(args):
+def text_of(args: Namespace) -> str:
     """A text given as an argument, as a file, or on stdin."""
     if args.file:
         return Path(args.file).read_text(encoding="utf-8")
     return args.text if args.text is not None else sys.stdin.read()
 
 
-def add(commands):
+def add(commands: Any) -> None:
     p = command(commands, "tokenizer", None, "train, compare and look at byte-level BPE tokenizers", EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
@@ -70,7 +72,7 @@ def add(commands):
     add_tokenizer_tools(actions)
 
 
-def add_tokenizer_tools(actions):
+def add_tokenizer_tools(actions: Any) -> None:
     p = command(actions, "compare", tokenizer_compare, "two tokenizers on one text: bytes per token, use of the "
                 "vocabulary, cost", "minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
     p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")

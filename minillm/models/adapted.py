@@ -45,8 +45,8 @@ class LoraModel:
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
 
-    def __init__(self, base, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
-                 dropout: float = 0.0, seed: int = 0, name: str = ""):
+    def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
+                 dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
         """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
         check_settings(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
@@ -85,7 +85,7 @@ class LoraModel:
         """As GPT.decode."""
         return self.model().decode(tokens, cache, rows, last)
 
-    def model(self, key: tuple | None = None):
+    def model(self, key: tuple | None = None) -> Any:
         """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
         params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
         for number, name in enumerate(names):
@@ -94,7 +94,7 @@ class LoraModel:
             params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
         return self.base.on(self.base.ops, params)
 
-    def merged(self):
+    def merged(self) -> Any:
         """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""
         params = self.base.params.astype(self.base.params.flat.dtype)
         for key in adapted_names(self.base, self.targets):
@@ -132,12 +132,12 @@ def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: flo
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
 
-def adapted_names(base, targets: Sequence[str]) -> list[str]:
+def adapted_names(base: Any, targets: Sequence[str]) -> list[str]:
     """h.0.attn.c_attn, ... in reading order."""
     return [f"h.{i}.{target}" for i in range(base.config.n_layer) for target in TARGETS if target in targets]
 
 
-def adapter_shapes(base, rank: int, targets: Sequence[str]) -> Shapes:
+def adapter_shapes(base: Any, rank: int, targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}"""
     shapes: Shapes = {}
     for name in adapted_names(base, targets):
@@ -150,7 +150,7 @@ class Routed:
     """Where the model's backward adds what: for an Adapted weight its adapter's pair (da, db); of everything frozen no
     gradient is wanted, so it is not computed."""
 
-    def __init__(self, grads: Params):
+    def __init__(self, grads: Params) -> None:
         self.grads = grads
 
     def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -181,7 +181,7 @@ def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
     write_json(directory / CONFIG, config, indent=2)
 
 
-def load_adapter(base, directory: AnyPath) -> LoraModel:
+def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
     """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
     with open(Path(directory) / CONFIG, encoding="utf-8") as file:
         config = json.load(file)

@@ -14,7 +14,7 @@ which every reader of GPT-2 takes. Source of the scheme by channels: Dettmers et
 """
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Quantized(NamedTuple):
     scales: np.ndarray | None
 
 
-def quantize(model, weights: str = "int8", group: int = 0):
+def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
     """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
 
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
@@ -93,7 +93,7 @@ def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = sl
     return (values.reshape(len(scales), -1, values.shape[1]) * scales[:, None]).reshape(values.shape)
 
 
-def dequantized_model(model):
+def dequantized_model(model: Any) -> Any:
     """A plain GPT with exactly the weights that a quantized one stands for; a plain one is itself."""
     if isinstance(model.params, Params):
         return model
@@ -116,7 +116,7 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory: AnyPath, model, eot_token: int | None = None) -> None:
+def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None) -> None:
     """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
@@ -146,7 +146,7 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
                     checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
 
 
-def read_matrix(directory, name, tensors):
+def read_matrix(directory: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
     """One matrix and its scales."""
     values = gemm_layout(name, checked(directory, name, tensors[name], np.int8))
     K, N = values.shape
@@ -161,7 +161,7 @@ def read_matrix(directory, name, tensors):
     return Quantized(values, scales)
 
 
-def checked(directory, name, array, dtype):
+def checked(directory: Any, name: str, array: Any, dtype: Any) -> np.ndarray:
     """A copy of the array in memory. Raises ValueError for another dtype, and for NaN or infinity."""
     if array.dtype != dtype:
         raise ValueError(f"{directory}: tensor {name!r} has dtype {array.dtype}: expected {np.dtype(dtype)}")

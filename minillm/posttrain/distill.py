@@ -5,15 +5,18 @@ of both are made chunk by chunk, as in linear_cross_entropy, and the student's g
 stream at once, so that never more than 256 rows of V logits are alive. The teacher runs forward only.
 """
 import time
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from ..config import TrainConfig
 from ..ops.losses.linear_cross_entropy import chunks
 from ..train.loop import batches_of, update
+from ..train.optim import AdamW
 
 
-def distillation_grads(student, teacher, tokens, targets, temperature, weight, key, grads, count):
+def distillation_grads(student: Any, teacher: Any, tokens: np.ndarray, targets: np.ndarray, temperature: float,
+                       weight: float, key: Any, grads: Any, count: int) -> float:
     """Add the gradient of the mean loss over `count` targets to grads (Params); returns this batch's part of the loss.
 
     tokens, targets (B, T) int, targets of -1 do not count; both models must have the same vocabulary.
@@ -34,9 +37,9 @@ def distillation_grads(student, teacher, tokens, targets, temperature, weight, k
     return loss
 
 
-def distill_step(teacher, temperature: float = 1.0, weight: float = 0.9) -> Callable:
+def distill_step(teacher: Any, temperature: float = 1.0, weight: float = 0.9) -> Any:
     """The step for `train`: the student learns from the teacher and from the text. Source: Hinton et al. 2015."""
-    def step(student, optimizer, data, config, state):
+    def step(student: Any, optimizer: AdamW, data: Any, config: TrainConfig, state: dict[str, Any]) -> Any:
         started, grads = time.perf_counter(), optimizer.zero_grads()
         batches = batches_of(data, state["step"], config)
         count = sum(batch.learned for batch in batches)

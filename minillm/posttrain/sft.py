@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ SHARE = 0.1           # of the records, held out for validation
 class ChatData:
     """What `train` needs: packed batches as a function of (step, micro), a validation pass, and a fingerprint."""
 
-    def __init__(self, examples: list[Example], tokenizer, block_size: int, row_tokens: int, seed: int = 0,
-                 accumulate: int = 1, share: float = SHARE):
+    def __init__(self, examples: list[Example], tokenizer: Any, block_size: int, row_tokens: int, seed: int = 0,
+                 accumulate: int = 1, share: float = SHARE) -> None:
         """examples: list of Example; those longer than the context window lose their end. row_tokens: a row's limit.
 
         Raises ValueError when too few examples are left to train and to validate.

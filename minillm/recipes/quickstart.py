@@ -50,7 +50,7 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
     documents = bundled_corpus(corpus, seed, say)
     tokenizer, shards = tokenized(documents, out, corpus, seed, say)
     held_out = split_documents(shards.val, tokenizer)
-    results: dict = {"corpus": corpus, "baselines": baselines(held_out, split_documents(shards.train, tokenizer))}
+    results: dict = {"corpus": corpus}
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODELS[corpus]), seed, ops=select(backend))
     config = replace(SETTINGS, seed=seed, backend=backend)
     data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
@@ -63,6 +63,7 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
     results |= pretrain(model, data, config, out, tokenizer, deadline)
     if corpus == "stories":
         results |= entropy_floor(held_out, shards.val.tokens)
+    results["baselines"] = baselines(held_out, split_documents(shards.train, tokenizer))
     plot_losses(out, results.get("floor_nats_per_token"))
     best = GPT.from_pretrained(out, model.ops)
     say(f"after training:\n{quote(sample(best, tokenizer, PROMPTS[corpus], seed))}\n")

@@ -9,6 +9,7 @@ Check sums: cards ISO/IEC 7812-1 (Luhn), accounts ISO 13616 (IBAN, modulo 97).
 import ipaddress
 import re
 from collections import Counter
+from typing import Any
 
 EMAIL = r"(?<![\w.+-])[\w.+-]{1,64}@(?:[a-zA-Z0-9-]{1,63}\.)+[a-zA-Z]{2,24}(?![\w-])"
 IPV4 = r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)"
@@ -21,20 +22,20 @@ KEY = (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?-----END [A-Z ]*PRIVATE KEY--
        r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})(?!\w)")
 
 
-def is_card(text):
+def is_card(text: str) -> bool:
     """Right by Luhn: from the right, every second digit doubled, its digits added; the sum ends in 0."""
     digits = [int(c) for c in text if c.isdigit()]
     doubled = [sum(divmod(2 * d, 10)) for d in digits[-2::-2]]
     return len(set(digits)) > 1 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-def is_iban(text):
+def is_iban(text: str) -> bool:
     """Four characters moved to the end, letters as numbers from A = 10: the remainder by 97 is 1."""
     plain = text.replace(" ", "")
     return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
 
 
-def is_address(text):
+def is_address(text: str) -> bool:
     """An address with at least three numbers: "::1" is everybody's own machine, and "::" a slice in Python."""
     try:
         ipaddress.ip_address(text)
@@ -43,7 +44,7 @@ def is_address(text):
     return len(re.findall("[0-9a-fA-F]+", text)) >= 3
 
 
-def is_phone(text):
+def is_phone(text: str) -> bool:
     """7 to 15 digits (ITU-T E.164), and a sign that it is one: +, brackets, or three groups."""
     digits = sum(c.isdigit() for c in text)
     groups = len(re.findall(r"\d+", text))
@@ -57,11 +58,11 @@ KINDS = (   # kind, pattern, check; earlier kinds win, so a key with digits is n
 PATTERNS = tuple((kind, re.compile(pattern), check) for kind, pattern, check in KINDS)
 
 
-def mask(text):
+def mask(text: str) -> tuple[str, Any]:
     """(text with every find replaced by <KIND>, Counter of kinds)."""
     found = Counter()
     for kind, pattern, check in PATTERNS:
-        def replace(match, kind=kind, check=check):
+        def replace(match: re.Match, kind: str = kind, check: Any = check) -> str:
             if not check(match.group()):
                 return match.group()
             found[kind] += 1

@@ -17,7 +17,7 @@ Ties, of pairs with equal counts:
     bytes   the one whose bytes are greater (first part, then second part), the rule of most textbooks
 Pairs seen once are merged too if the vocabulary has room.
 
-This is the specification of csrc/text/train.cpp: both give identical merges.
+This is the specification of csrc/text/train.h: both give identical merges.
 """
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, starmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,9 @@ from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import cosine_schedule
 
 
-def train(model, data, config: TrainConfig, run: AnyPath, eot_token: int | None = None, resume: bool = True,
+def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: int | None = None, resume: bool = True,
           progress: Callable | None = None, deadline: float = math.inf, step: Callable | None = None,
-          validate: Callable | None = None, columns: list[str] = COLUMNS) -> dict:
+          validate: Callable | None = None, columns: list[str] = COLUMNS) -> dict[str, Any]:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation() -> iterator of such,
@@ -77,7 +78,7 @@ def due(every: int, state: dict) -> bool:
     return bool(every) and state["step"] % every == 0
 
 
-def one_step(model, optimizer: AdamW, data, config: TrainConfig, state: dict) -> dict:
+def one_step(model: Any, optimizer: AdamW, data: Any, config: TrainConfig, state: dict) -> dict:
     """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes."""
     started, step = time.perf_counter(), state["step"]
     batches = batches_of(data, step, config)
@@ -90,12 +91,12 @@ def one_step(model, optimizer: AdamW, data, config: TrainConfig, state: dict) ->
     return update(model, optimizer, grads, config, state, loss, count, started, batches)
 
 
-def batches_of(data, step: int, config: TrainConfig) -> list[Batch]:
+def batches_of(data: Any, step: int, config: TrainConfig) -> list[Batch]:
     """The micro-batches of a step, as a list of Batch."""
     return list(starmap(Batch, (data.batch(step, micro) for micro in range(config.accumulate))))
 
 
-def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
+def update(model: Any, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
            started: float, batches: Sequence[Batch] = ()) -> dict:
     """Clip and take one step of AdamW; returns the log's columns.
 
@@ -110,7 +111,7 @@ def update(model, optimizer: AdamW, grads: Params, config: TrainConfig, state: d
             "tokens_per_second": count / (time.perf_counter() - started)}
 
 
-def explain_nonfinite(model, batches, config, step, loss, norm):
+def explain_nonfinite(model: Any, batches: Any, config: TrainConfig, step: int, loss: float, norm: float) -> str:
     """Raise NonFiniteError that names the op and the layer. The parameters are still those of the last good step."""
     try:
         with np.errstate(all="ignore"):
@@ -122,7 +123,7 @@ def explain_nonfinite(model, batches, config, step, loss, norm):
                          f"Nothing was updated. A lower lr or a longer warm-up often helps.")
 
 
-def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
+def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
     nats, tokens = evaluate(model, islice(data.validation(), config.eval_batches or None))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
@@ -130,7 +131,7 @@ def validate_loss(model, data, config: TrainConfig, state: dict, run: Path, eot_
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 
-def keep_best(model, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
+def keep_best(model: Any, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
     """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}
@@ -138,7 +139,7 @@ def keep_best(model, state: dict, run: Path, eot_token: int | None, found: dict)
     return found
 
 
-def evaluate(model, batches: Iterable[Batch]) -> tuple[float, int]:
+def evaluate(model: Any, batches: Iterable[Batch]) -> tuple[float, int]:
     """(summed loss in nats, number of predicted tokens) over an iterator of Batch."""
     nats, count = 0.0, 0
     for batch in starmap(Batch, batches):
@@ -153,7 +154,7 @@ def stop_signals() -> Iterator[list[int]]:
     """A list that becomes non-empty at the first SIGINT or SIGTERM; a second one acts as usual."""
     stopped: list[int] = []
 
-    def stop(number, frame):
+    def stop(number: int, frame: Any) -> None:
         stopped.append(number)
         for known, handler in before.items():
             signal.signal(known, handler)

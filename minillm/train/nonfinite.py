@@ -5,7 +5,8 @@ returns, and raise at the first number that is not finite. The parameters an op 
 what layer it is; the backward learns it from the cache.
 """
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,13 @@ class Named(np.ndarray):
 
     name: str
 
-    def __new__(cls, name, array):
+    def __new__(cls, name: str, array: Any) -> "Named":
         view = array.view(cls)
         view.name = name
         return view
 
 
-def find_nonfinite(model, batches: Iterable[Batch], key: tuple[int, int] | None) -> None:
+def find_nonfinite(model: Any, batches: Iterable[Batch], key: tuple[int, int] | None) -> Any:
     """Rerun forward and backward on a list of Batch, and raise NonFiniteError at the first bad number."""
     for name, view in model.params.items():
         if not np.isfinite(view).all():
@@ -53,8 +54,8 @@ def watch(ops: Ops) -> Ops:
     return ops._replace(**wrapped)
 
 
-def watched_forward(function, op, last):
-    def forward(*args):
+def watched_forward(function: Callable, op: str, last: Any) -> Callable:
+    def forward(*args: Any) -> Any:
         layers = [arg.name.removesuffix(".weight") for arg in args if isinstance(arg, Named)]
         last[:] = layers[:1] or last
         where = last[0] if layers else f"after {last[0]}"
@@ -64,8 +65,8 @@ def watched_forward(function, op, last):
     return forward
 
 
-def watched_backward(function, op):
-    def backward(dout, located, **into):
+def watched_backward(function: Callable, op: str) -> Callable:
+    def backward(dout: Any, located: Any, **into: Any) -> Any:
         check_finite(op, "the gradient it was given", dout, located.where)
         grads = function(dout, located.cache, **into)
         for i, grad in enumerate(grads if isinstance(grads, tuple) else (grads,)):
@@ -74,7 +75,7 @@ def watched_backward(function, op):
     return backward
 
 
-def check_finite(op, what, array, where):
+def check_finite(op: str, what: str, array: Any, where: str) -> None:
     """array: one, or a tuple of an op with several outputs; None (a gradient that is not there) is fine."""
     if isinstance(array, tuple):
         for i, part in enumerate(array):

@@ -28,7 +28,8 @@ def built(tree):
 
 
 def test_nothing_is_compiled_twice(built):
-    """Not after files were touched or the tree was moved, either, nor when pip keeps pybind11 elsewhere, as each time."""
+    """Not after files were touched or the tree was moved, either, nor when pip keeps pybind11 elsewhere,
+    as each time."""
     for path in built.rglob("csrc/*/*"):
         path.touch()
     moved = built.rename(built.parent / "moved")
@@ -38,8 +39,10 @@ def test_nothing_is_compiled_twice(built):
     assert done.returncode == 0 and not compiled, done.stdout
 
 
-@pytest.mark.parametrize("file, stale", [("csrc/text/words.h", UNITS), ("csrc/text/letters.h", {"csrc/python/text.cpp"}),
-                                         ("csrc/text/words.cpp", {"csrc/text/words.cpp"}), ("csrc/python/data.cpp", set())])
+@pytest.mark.parametrize("file, stale", [("csrc/text/words.h", UNITS),
+                                         ("csrc/text/letters.h", {"csrc/python/text.cpp"}),
+                                         ("csrc/text/words.cpp", {"csrc/text/words.cpp"}),
+                                         ("csrc/python/data.cpp", set())])
 def test_what_read_a_changed_file_is_compiled_again(built, file, stale):
     with open(built / file, "a") as source:
         source.write("// changed\n")
@@ -98,7 +101,8 @@ def test_without_openmp_the_kernels_are_built_for_one_thread(tree):
     assert compiled == {"csrc/cpu/ops/gelu.cpp"} and extension(tree, "scalar").exists(), done.stdout
 
 
-@pytest.mark.parametrize("cc, cxx", [("gcc-12", "g++-12"), ("clang-14", "clang++-14"), ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")])
+@pytest.mark.parametrize("cc, cxx", [("gcc-12", "g++-12"), ("clang-14", "clang++-14"),
+                                     ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")])
 def test_the_c_compiler_names_that_of_cpp(tree, cc, cxx):
     done, _ = setup(tree, CC=cc, CXX="", PATH="/none")
     assert f"{cxx} cannot be run" in done.stdout
@@ -128,7 +132,8 @@ def test_nvcc_without_a_driver_is_not_used(tree):
     asked, _ = setup(tree, MINILLM_NVCC=str(nvcc), MINILLM_CUDA="1")
     assert asked.returncode and "minillm._cpp.cuda is not built" in asked.stdout
     missing, _ = setup(tree, MINILLM_CUDA="1", PATH="/usr/bin", CUDA_HOME="/none")
-    if not Path("/usr/local/cuda/bin/nvcc").exists() and not list(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/nvcc")):
+    in_wheels = list(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/*/bin/nvcc"))
+    if not Path("/usr/local/cuda/bin/nvcc").exists() and not in_wheels:
         assert missing.returncode and "MINILLM_CUDA=1, but there is no nvcc" in missing.stdout
 
 

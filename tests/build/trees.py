@@ -8,10 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ENDING = sysconfig.get_config_var("EXT_SUFFIX")
-FILES = ["setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "minillm/__init__.py", "minillm/version.py",
-         "minillm/py.typed", "minillm/_cpp/__init__.py", "minillm/kernels/load.py"]
+FILES = ["setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "minillm/__init__.py",
+         "minillm/version.py", "minillm/py.typed", "minillm/_cpp/__init__.py", "minillm/kernels/load.py"]
 SOURCES = {
-    "csrc/python/text.cpp": '#include "text/words.h"\n#include "text/letters.h"\nint text() { return WORDS + LETTERS; }\n',
+    "csrc/python/text.cpp": '#include "text/words.h"\n#include "text/letters.h"\nint text() { return WORDS + LETTERS; '
+                            '}\n',
     "csrc/text/words.cpp": '#include "text/words.h"\nint words() { return WORDS; }\n',
     "csrc/text/words.h": "#define WORDS 1\n",
     "csrc/text/letters.h": "#define LETTERS 2\n",
@@ -37,7 +38,8 @@ def setup(tree, *arguments, **environment):
     ours = {"MINILLM_BUILD": "text", "MINILLM_CUDA": "0", "CCACHE_DISABLE": "1"} | environment
     kept = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX", "CXXFLAGS", "LDFLAGS")}
     done = subprocess.run([sys.executable, "setup.py", *(arguments or ["build_ext", "--inplace"])], cwd=tree, text=True,
-                          env=kept | ours, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+                          env=kept | ours, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
     compiled = {line.split("] ")[1].split(" (")[0] for line in done.stdout.splitlines() if line.startswith("[")}
     return done, compiled
 

@@ -1,4 +1,4 @@
-"""Learn a string by heart and write it down again: tokenizer, model, optimizer and generation in one page."""
+"""Memorize a string and write it down again: tokenizer, model, optimizer and generation in one page."""
 import numpy as np
 
 from minillm import GPT, AdamW, GPTConfig, Tokenizer, generate

@@ -117,5 +117,5 @@ def test_a_c_signature_is_read():
 
 
 def test_all_but_two_ops_have_a_counterpart_in_pytorch():
-    """tests/test_benchmarks.py compares them where PyTorch is installed."""
+    """tests/benchmarks/test_suite.py compares them where PyTorch is installed."""
     assert {op for op, spec in OPS.items() if spec.torch is None} == {"head", "sum_squares"}

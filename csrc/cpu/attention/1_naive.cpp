@@ -60,8 +60,7 @@ struct Naive {
     }
 
     template <class T>
-    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const Sizes& n) {
+    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp, const Sizes& n) {
         std::fill_n(dqkv, n.B * n.T * 3 * n.C(), T(0));
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {

@@ -82,22 +82,21 @@ struct Blocked {
     }
 
     template <class T>
-    static void backward_head(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                              const Sizes& n, int64_t b, int64_t h) {
+    static void backward_head(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp, const Sizes& n,
+                              int64_t b, int64_t h) {
         auto q = qkv_rows(qkv, n, b, h, 0), k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
         auto dq = qkv_rows(dqkv, n, b, h, 0), dk = qkv_rows(dqkv, n, b, h, 1), dv = qkv_rows(dqkv, n, b, h, 2);
         auto o = out_rows(out, n, b, h), d = out_rows(dout, n, b, h);
         std::vector<T> D(n.T);
         for (int64_t t = 0; t < n.T; t++) D[t] = dot(d[t], o[t], n.HS);
-        for (int64_t first = 0; first < n.T; first += BLOCK)             // keys and values of a tile stay in L1
+        for (int64_t first = 0; first < n.T; first += BLOCK)  // keys and values of a tile stay in L1
             for (int64_t t = first; t < n.T; t++)
                 backward_tile_row(dq[t], dk, dv, d[t], D[t], logsumexp[t], q[t], k, v, first,
                                   std::min(first + BLOCK, t + 1), n.HS);
     }
 
     template <class T>
-    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const Sizes& n) {
+    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp, const Sizes& n) {
         std::fill_n(dqkv, n.B * n.T * 3 * n.C(), T(0));
 #pragma omp parallel for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++)

@@ -52,10 +52,8 @@ void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int6
 
 template <class T, int HALF = WIDTH<T> / 2>
 T largest(Vec<T> v) {
-    if constexpr (HALF == 0)
-        return v[0];
-    else
-        return largest<T, HALF / 2>(vmax<T>(v, swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>())));
+    if constexpr (HALF == 0) return v[0];
+    else return largest<T, HALF / 2>(vmax<T>(v, swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>())));
 }
 
 // v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
@@ -76,14 +74,16 @@ void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int
 inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, BLOCK); }
 
 template <class T>
-int64_t vectors_for(int64_t columns) { return (columns + WIDTH<T> - 1) / WIDTH<T>; }
+int64_t vectors_for(int64_t columns) {
+    return (columns + WIDTH<T> - 1) / WIDTH<T>;
+}
 
 // S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each lot as far as its last row sees.
 template <class T, int R>
 void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal, int64_t HS) {
     for (int64_t r = 0; r < rows; r += R)
         tile_matmul<T, R>(block.S + r * BLOCK, BLOCK, block.q + r * block.width, block.width, keys, BLOCK, 0, HS,
-                      vectors_for<T>(visible(diagonal + r + R - 1)), false);
+                          vectors_for<T>(visible(diagonal + r + R - 1)), false);
 }
 
 // The same for one query, rows [begin, end) of k, which nobody needs again: transposed in registers, not packed. It is
@@ -149,12 +149,12 @@ void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_
     for (int64_t r = 0; r < rows; r += R) {
         int64_t common = visible(diagonal + r);
         tile_matmul<T, R>(block.O + r * width, width, block.S + r * BLOCK, BLOCK, values.data, values.stride, 0, common,
-                      width / W, true);
+                          width / W, true);
         for (int64_t row = r + 1; row < r + R; row++)
             for (int64_t s = common; s < visible(diagonal + row); s++)
                 for (int64_t i = 0; i < width; i += W)
-                    store(block.O + row * width + i, load(block.O + row * width + i) +
-                                                         block.S[row * BLOCK + s] * load(values[s] + i));
+                    store(block.O + row * width + i,
+                          load(block.O + row * width + i) + block.S[row * BLOCK + s] * load(values[s] + i));
     }
 }
 
@@ -207,10 +207,10 @@ void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
     const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
         int64_t vectors = vectors_for<T>(visible(t + r + TILE_ROWS - 1 - s));
-        tile_matmul<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0, head.HS,
-                              vectors, false);
+        tile_matmul<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0,
+                                  head.HS, vectors, false);
         tile_matmul<T, TILE_ROWS>(head.dS + r * BLOCK, BLOCK, dout + r * head.width, head.width, head.values, BLOCK, 0,
-                              head.HS, vectors, false);
+                                  head.HS, vectors, false);
     }
     for (int64_t r = 0; r < BLOCK; r++) {
         T *P = head.P + r * BLOCK, *dS = head.dS + r * BLOCK;
@@ -233,12 +233,12 @@ void add_gradients(BackwardHead<T>& head, int64_t t, int64_t s) {
     const int64_t width = head.width, vectors = width / WIDTH<T>;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
         int64_t first = std::max<int64_t>(0, s + r - t);                 // the first query that sees key r
-        tile_matmul<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width, first,
-                                    BLOCK, vectors, true);
-        tile_matmul<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width, first,
-                                    BLOCK, vectors, true);
+        tile_matmul<T, TILE_ROWS, true>(head.dv + r * width, width, head.P + r, BLOCK, head.dout + t * width, width,
+                                        first, BLOCK, vectors, true);
+        tile_matmul<T, TILE_ROWS, true>(head.dk + r * width, width, head.dS + r, BLOCK, head.q + t * width, width,
+                                        first, BLOCK, vectors, true);
         tile_matmul<T, TILE_ROWS>(head.dq + (t + r) * width, width, head.dS + r * BLOCK, BLOCK, head.k, width, 0,
-                              visible(t + r + TILE_ROWS - 1 - s), vectors, true);
+                                  visible(t + r + TILE_ROWS - 1 - s), vectors, true);
     }
 }
 
@@ -249,8 +249,8 @@ void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_
 }
 
 template <class T>
-void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out,
-                          const T* logsumexp, const Sizes& n, int64_t b, int64_t h) {
+void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
+                   const Sizes& n, int64_t b, int64_t h) {
     auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
     start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
     for (int64_t s = 0; s < n.T; s += BLOCK) {
@@ -286,8 +286,7 @@ struct Simd {
     }
 
     template <class T>
-    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                         const Sizes& n) {
+    static void backward(T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp, const Sizes& n) {
 #pragma omp parallel
         {
             BackwardHead<T> head(n.T, n.HS);
@@ -301,10 +300,13 @@ struct Simd {
 const Variant<Simd> registered("_3_simd"), usual("");
 
 // What other files use.
-#define ATTEND(T, R)                                                                                                 \
+#define ATTEND(T, R)                                                                                               \
     template void attend<T, R>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t, \
-                               int64_t, const T*);
-ATTEND(float, 1) ATTEND(float, TILE_ROWS) ATTEND(double, 1) ATTEND(double, TILE_ROWS)
+                               int64_t, const T*)
+ATTEND(float, 1);
+ATTEND(float, TILE_ROWS);
+ATTEND(double, 1);
+ATTEND(double, TILE_ROWS);
 template void backward_head(BackwardHead<float>&, float*, const float*, const float*, const float*, const float*,
                             const Sizes&, int64_t, int64_t);
 

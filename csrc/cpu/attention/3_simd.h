@@ -40,8 +40,13 @@ struct ForwardHead {
     QueryBlock<T> block;
 
     ForwardHead(int64_t n_query, int64_t n_key, int64_t HS)
-        : HS(HS), width(round_up(HS, WIDTH<T>)), slots(n_query <= BLOCK ? 1 : (n_key + BLOCK - 1) / BLOCK),
-          memory(slots * BLOCK * (HS + width)), keys(memory.data()), values(keys + slots * BLOCK * HS), block(width) {}
+        : HS(HS),
+          width(round_up(HS, WIDTH<T>)),
+          slots(n_query <= BLOCK ? 1 : (n_key + BLOCK - 1) / BLOCK),
+          memory(slots * BLOCK * (HS + width)),
+          keys(memory.data()),
+          values(keys + slots * BLOCK * HS),
+          block(width) {}
 };
 
 // One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
@@ -62,7 +67,10 @@ struct BackwardHead {
     T *P, *dS;                                     // (BLOCK, BLOCK)
 
     BackwardHead(int64_t T_, int64_t HS)
-        : T_(T_), HS(HS), width(round_up(HS, WIDTH<T>)), padded(round_up(T_, BLOCK)),
+        : T_(T_),
+          HS(HS),
+          width(round_up(HS, WIDTH<T>)),
+          padded(round_up(T_, BLOCK)),
           memory(padded * (3 * width + 2) + BLOCK * (3 * width + 2 * HS + 2 * BLOCK)) {
         T* next = memory.data();
         auto take = [&](int64_t n) { return std::exchange(next, next + n); };

@@ -49,8 +49,9 @@ void forward_kernel(float* out, float* logsumexp, const bf16* qkv, const Sizes& 
             int64_t b = bh / n.NH, h = bh % n.NH;
             wide.read_qkv(qkv, n, b, h);
             const float* x = wide.qkv;
-            attend<float, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T, qkv_rows(x, wide.alone, 0, 0, 0),
-                                     qkv_rows(x, wide.alone, 0, 0, 1), qkv_rows(x, wide.alone, 0, 0, 2), n.T, n.T);
+            attend<float, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T,
+                                     qkv_rows(x, wide.alone, 0, 0, 0), qkv_rows(x, wide.alone, 0, 0, 1),
+                                     qkv_rows(x, wide.alone, 0, 0, 2), n.T, n.T);
         }
     }
 }
@@ -63,8 +64,8 @@ void place_head(float* dqkv, const float* alone, const Sizes& n, int64_t b, int6
     }
 }
 
-void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16* out,
-                     const float* logsumexp, const Sizes& n) {
+void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16* out, const float* logsumexp,
+                     const Sizes& n) {
 #pragma omp parallel
     {
         thread_local Scratch<float> memory, gradients;

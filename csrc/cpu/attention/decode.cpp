@@ -11,11 +11,11 @@ namespace minillm::attention {
 template <class T>
 struct HeadsView {
     const char* data;
-    int64_t batch, head, row;                      // strides, the first two in bytes
+    int64_t batch, head, row;  // strides, the first two in bytes
 
     HeadsView(const char* name, const Array& a, const Shape& shape) : data(static_cast<const char*>(a.data)) {
         check_shape(name, a, shape);
-        check_dtype(name, a, dtype_of<T>());
+        check_dtype(name, a, DTYPE<T>);
         if (a.strides[3] != sizeof(T) && a.shape[3] > 1 && a.size()) fail(name, " must have a contiguous last axis");
         check_aligned(name, a);
         if ((a.strides[0] | a.strides[1] | a.strides[2]) % int64_t(sizeof(T)))

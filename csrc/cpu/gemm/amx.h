@@ -24,7 +24,7 @@ struct Tiles {
         auto from = rows_of_a<Registers::ROUNDS>(A, rows, depth);
         for (int64_t row = 0; row < ceil_div(rows, ROWS) * ROWS; row += W)
             for (int64_t p = 0; p < elements(depth); p += W) {
-                Bits v[W];                                                      // W rows of W pairs
+                Bits v[W];  // W rows of W pairs
                 read_block(v, from, row, p, false);
                 Pair* to = panels + row / ROWS * ROWS * elements(depth) + p / 16 * 16 * ROWS + row % ROWS * 16 + p % 16;
                 for (int64_t i = 0; i < W; i++) minillm::store(to + i * 16, v[i]);
@@ -54,15 +54,5 @@ typedef Tiles<AmxRegisters> AmxTiles;
 #else
 typedef Dot<false> AmxTiles;                    // never used: has_amx() is false
 #endif
-
-// C (M, N) = A (M, K) @ B (K, N) in bfloat16, or C += with `accumulate`: the best way this machine has. A and B are
-// float, and rounded here, or bf16. epilogue: see Stage.
-template <class SA, class SB, class Epilogue = NoEpilogue>
-void matmul_bf16(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
-                   bool accumulate = false, const Epilogue& epilogue = Epilogue()) {
-    if (has_amx()) return packed_gemm<AmxTiles>(M, N, K, A, B, C, stride, accumulate, epilogue);
-    if (has_dot_instruction()) return dot_gemm<true>(M, N, K, A, B, C, stride, accumulate, epilogue);
-    dot_gemm<false>(M, N, K, A, B, C, stride, accumulate, epilogue);
-}
 
 }  // namespace minillm

@@ -126,11 +126,9 @@ template <class From>
 inline void read_block(Bits* v, const From& from, int64_t line, int64_t p, bool lines_in_lanes) {
     constexpr int64_t W = WIDTH<float>;
     if (from.along_k) {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < W; i++) v[i] = from.of_line(line + i, p);
+        UNROLL_FOR (int64_t i = 0; i < W; i++) v[i] = from.of_line(line + i, p);
     } else {
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < W; i++) v[i] = from.of_lines(line, p + i);
+        UNROLL_FOR (int64_t i = 0; i < W; i++) v[i] = from.of_lines(line, p + i);
     }
     if (from.along_k == lines_in_lanes) transpose<Pair>(v);
 }
@@ -184,55 +182,60 @@ struct RowsOfA {
 };
 
 template <int VECTORS, class Left>
-void pair_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
+inline void fma_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
     Vec<float> sum[MR][VECTORS] = {};
     for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         Bits row[VECTORS];
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<Pair>);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a.at(i, p))) * upper(row[j]);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a.at(i, p))) * lower(row[j]);
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<Pair>);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a.at(i, p))) * upper(row[j]);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a.at(i, p))) * lower(row[j]);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) store(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) store(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
 }
 
 #if defined(__AVX512F__)
 template <int VECTORS, class Left>
 __attribute__((target("avx512bf16"))) void vdpbf16ps_kernel(float* tile, const Left a, const Pair* b,
-                                                                         int64_t elements) {
+                                                            int64_t elements) {
     __m512 sum[MR][VECTORS];
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_setzero_ps();
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_setzero_ps();
     for (int64_t p = 0; p < elements; p++, b += NR<float>) {
         __m512i row[VECTORS];
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) row[j] = _mm512_loadu_si512(b + j * WIDTH<Pair>);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) row[j] = _mm512_loadu_si512(b + j * WIDTH<Pair>);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++)
                 sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)_mm512_set1_epi32(a.at(i, p)), (__m512bh)row[j]);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
 }
 #else
 template <int VECTORS, class Left>
-void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}       // never called
+void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}            // never called
 #endif
+
+// The same for a number of columns: compiled once, in matmul_bf16.cpp.
+template <bool INSTRUCTION, int VECTORS, class Left>
+inline void pair_kernel(float* tile, const Left& a, const Pair* b, int64_t elements) {
+    if (INSTRUCTION) vdpbf16ps_kernel<VECTORS>(tile, a, b, elements);
+    else fma_kernel<VECTORS>(tile, a, b, elements);
+}
+template <bool INSTRUCTION, class Left>
+void pair_kernel(float* tile, const Left& a, const Pair* b, int64_t elements, int64_t columns) {
+    if (columns <= WIDTH<float>) pair_kernel<INSTRUCTION, 1>(tile, a, b, elements);
+    else if (columns <= 2 * WIDTH<float>) pair_kernel<INSTRUCTION, 2>(tile, a, b, elements);
+    else pair_kernel<INSTRUCTION, NV>(tile, a, b, elements);
+}
+#define PAIR_KERNEL(INSTRUCTION, LEFT) \
+    template void pair_kernel<INSTRUCTION>(float*, const LEFT&, const Pair*, int64_t, int64_t)
+extern PAIR_KERNEL(false, PanelOfA);
+extern PAIR_KERNEL(false, RowsOfA);
+extern PAIR_KERNEL(true, PanelOfA);
+extern PAIR_KERNEL(true, RowsOfA);
 
 // Has this CPU VDPBF16PS, in a build that may use it?
 inline bool has_dot_instruction() {
@@ -267,26 +270,17 @@ struct Dot {
     }
     template <class Left>
     static void tile(Session&, float* c, const Left& a, const Pair* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<float>) vectors<1>(c, a, b, elements(depth));
-        else if (columns <= 2 * WIDTH<float>) vectors<2>(c, a, b, elements(depth));
-        else vectors<NV>(c, a, b, elements(depth));
-    }
-    template <int N, class Left>
-    static void vectors(float* tile, const Left& a, const Pair* b, int64_t elements) {
-        if (INSTRUCTION) vdpbf16ps_kernel<N>(tile, a, b, elements);
-        else pair_kernel<N>(tile, a, b, elements);
+        pair_kernel<INSTRUCTION>(c, a, b, elements(depth), columns);
     }
 };
 
 // GEMM where the rows of A are bf16 and hold whole pairs: they are read in place, and only B is packed.
 template <bool INSTRUCTION, class SB, class Epilogue>
 void gemm_of_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B, float* C, int64_t stride,
-                   bool accumulate, const Epilogue& epilogue) {
+                  bool accumulate, const Epilogue& epilogue) {
     typedef Dot<INSTRUCTION> Engine;
     thread_local Scratch<Pair> scratch;
-    auto left = [&](int64_t i, int64_t k, int64_t) {
-        return RowsOfA(A.data + i * A.stride + k, A.stride, M - i);
-    };
+    auto left = [&](int64_t i, int64_t k, int64_t) { return RowsOfA(A.data + i * A.stride + k, A.stride, M - i); };
     Team team;
 #pragma omp parallel if (M * N * K > 1 << 17)
     {
@@ -297,14 +291,14 @@ void gemm_of_rows(int64_t M, int64_t N, int64_t K, Matrix<bf16> A, Matrix<SB> B,
         for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
             int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
             strip_gemm<Engine>(B, C, stride, left, packed_b, {row, std::min(M, row + grid.block)},
-                                   {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, epilogue, 0);
+                               {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, epilogue, 0);
         }
     }
 }
 
 template <bool INSTRUCTION, class SA, class SB, class Epilogue>
-void dot_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride,
-                  bool accumulate, const Epilogue& epilogue) {
+void dot_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, float* C, int64_t stride, bool accumulate,
+              const Epilogue& epilogue) {
     if constexpr (std::is_same_v<SA, bf16>)
         if (!A.transposed && K % 2 == 0 && M && N && K)
             return gemm_of_rows<INSTRUCTION>(M, N, K, A, B, C, stride, accumulate, epilogue);

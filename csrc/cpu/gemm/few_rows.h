@@ -19,9 +19,9 @@
 
 namespace minillm {
 
-constexpr int64_t FEW = 16, FEW_SUMS = 8192;               // rows at most; sums of a piece, 32 KB in float
-constexpr int64_t DEPTH = 8;                               // rows of B at a time: as many streams as prefetchers follow
-constexpr int64_t AHEAD = 16;                              // rows of B between a prefetch and its use
+constexpr int64_t FEW = 16, FEW_SUMS = 8192;  // rows at most; sums of a piece, 32 KB in float
+constexpr int64_t DEPTH = 8;  // rows of B at a time: as many streams as prefetchers follow
+constexpr int64_t AHEAD = 16;  // rows of B between a prefetch and its use
 
 // ---- how a stored matrix (K, N) is read: WIDTH numbers, or the first n of them, of row k from column j on. `from(k)`
 // are the rows from k on; DEPTH of them have the same scales ----
@@ -35,8 +35,9 @@ struct PlainRows {
     Vec<T> at(int64_t k, int64_t j) const { return load(data + k * stride + j); }
     Vec<T> part(int64_t k, int64_t j, int64_t n) const { return load_part(data + k * stride + j, n); }
     void prefetch(int64_t k, int64_t j) const {
-        if constexpr (!FETCH) return;                      // then the machine's own prefetching keeps up
-        for (int64_t i = 0; i < 2 * WIDTH<T>; i += 64 / sizeof(T)) __builtin_prefetch(data + (k + DEPTH) * stride + j + i);
+        if constexpr (!FETCH) return;  // then the machine's own prefetching keeps up
+        for (int64_t i = 0; i < 2 * WIDTH<T>; i += 64 / sizeof(T))
+            __builtin_prefetch(data + (k + DEPTH) * stride + j + i);
     }
 };
 
@@ -50,10 +51,10 @@ struct Bf16Rows {
     void prefetch(int64_t k, int64_t j) const { __builtin_prefetch(data + (k + AHEAD) * stride + j); }
 };
 
-typedef int8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));         // WIDTH<float> of them
+typedef int8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 4)));  // WIDTH<float> of them
 
 inline Vec<float> to_float(Bytes b) {
-#if defined(__AVX512F__)                                   // in one instruction, which the compiler does not find
+#if defined(__AVX512F__)  // in one instruction, which the compiler does not find
     Vec<int32_t> wide = (Vec<int32_t>)_mm512_maskz_cvtepi8_epi32(0xffff, (__m128i)b);
 #elif defined(__AVX2__)
     int64_t bits;
@@ -90,23 +91,17 @@ struct Int8Rows {
 template <int VECTORS, bool PART, int64_t D, class T, class Rows>
 inline void add_vectors(T* sums, int64_t wide, const T (*a)[D], int64_t M, const Rows& B, int64_t column, int64_t n) {
     Vec<T> b[D][VECTORS];
-#pragma GCC unroll 8
-    for (int64_t d = 0; d < D; d++) {
+    UNROLL_FOR (int64_t d = 0; d < D; d++) {
         B.prefetch(d, column);
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
+        UNROLL_FOR (int v = 0; v < VECTORS; v++)
             b[d][v] = PART ? B.part(d, column + v * WIDTH<T>, n) : B.at(d, column + v * WIDTH<T>);
     }
     for (int64_t m = 0; m < M; m++) {
         Vec<T> total[VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) total[v] = load(sums + m * wide + v * WIDTH<T>);
-#pragma GCC unroll 8
-        for (int64_t d = 0; d < D; d++)
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) total[v] += a[m][d] * b[d][v];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) store(sums + m * wide + v * WIDTH<T>, total[v]);
+        UNROLL_FOR (int v = 0; v < VECTORS; v++) total[v] = load(sums + m * wide + v * WIDTH<T>);
+        UNROLL_FOR (int64_t d = 0; d < D; d++)
+            UNROLL_FOR (int v = 0; v < VECTORS; v++) total[v] += a[m][d] * b[d][v];
+        UNROLL_FOR (int v = 0; v < VECTORS; v++) store(sums + m * wide + v * WIDTH<T>, total[v]);
     }
 }
 
@@ -115,7 +110,7 @@ template <int64_t D, class T, class Rows>
 void add_rows(T* sums, int64_t wide, Matrix<T> A, int64_t M, const Rows& all_of_b, int64_t k, int64_t column,
               int64_t n) {
     constexpr int64_t W = WIDTH<T>;
-    constexpr int V = VECTOR_BYTES == 64 ? 2 : 1;              // of 32 registers, 16 hold B; of 16, 8
+    constexpr int V = VECTOR_BYTES == 64 ? 2 : 1;  // of 32 registers, 16 hold B; of 16, 8
     T a[FEW][D];
     for (int64_t m = 0; m < M; m++)
         for (int64_t d = 0; d < D; d++) a[m][d] = *A.from(m, k + d).data;
@@ -131,7 +126,7 @@ template <class T, class Rows>
 int64_t piece_of(int64_t M, int64_t N, int64_t threads) {
     constexpr int64_t STEP = 2 * WIDTH<T>;
     int64_t longest = 2048 / int64_t(sizeof *Rows::data), wide = std::min(longest, FEW_SUMS / M);
-    int64_t pieces = ceil_div(ceil_div(N, wide), threads) * threads;           // as many for each thread
+    int64_t pieces = ceil_div(ceil_div(N, wide), threads) * threads;  // as many for each thread
     wide = ceil_div(N, pieces);
     return ceil_div(wide, STEP) * STEP;
 }
@@ -151,8 +146,8 @@ void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, const Rows& B, T* C,
             for (; k + DEPTH <= end; k += DEPTH) add_rows<DEPTH>(sums, wide, A, M, B, k, column, n);
             for (; k < end; k++) add_rows<1>(sums, wide, A, M, B, k, column, n);
             for (int64_t m = 0; m < M; m++)
-                write_row(C + m * stride + column, sums + m * wide, n, {!accumulate && block == 0, end == K}, epilogue, m,
-                          column);
+                write_row(C + m * stride + column, sums + m * wide, n, {!accumulate && block == 0, end == K}, epilogue,
+                          m, column);
         }
     }
 }
@@ -171,8 +166,8 @@ void few_rows(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, i
 // WIDTH columns of C at a time: a square of WIDTH rows of B is transposed in registers and meets every row of A, while the
 // memory already fetches a piece of the next WIDTH rows, which follow in memory.
 template <class T, class Epilogue>
-void few_rows_transposed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride, bool accumulate,
-                     const Epilogue& epilogue) {
+void few_rows_transposed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride,
+                         bool accumulate, const Epilogue& epilogue) {
     constexpr int64_t W = WIDTH<T>;
 #pragma omp for schedule(dynamic, 64)
     for (int64_t column = 0; column < N; column += W) {
@@ -192,8 +187,7 @@ void few_rows_transposed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T>
                     const T* a = A.from(m, k).data;
                     Vec<T> total = load(sums + m * W);
                     if (depth == W)
-#pragma GCC unroll 16
-                        for (int64_t i = 0; i < W; i++) total += a[i] * v[i];
+                        UNROLL_FOR (int64_t i = 0; i < W; i++) total += a[i] * v[i];
                     else
                         for (int64_t i = 0; i < depth; i++) total += a[i] * v[i];
                     store(sums + m * W, total);

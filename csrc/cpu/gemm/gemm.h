@@ -29,13 +29,13 @@ namespace minillm {
 // Sizes of the tile and of the blocks. 16 registers hold 4 x 3 vectors of C (3 more for B, 1 for A); without fused
 // multiply-add one is needed for each product, so 4 x 2; AVX-512's 32 registers hold 8 x 3.
 constexpr int64_t MR = VECTOR_BYTES == 64 ? 8 : 4;
-constexpr int NV = VECTOR_BYTES == 16 ? 2 : 3;         // vectors in a row of the tile
+constexpr int NV = VECTOR_BYTES == 16 ? 2 : 3;  // vectors in a row of the tile
 template <class T>
 constexpr int64_t NR = NV * WIDTH<T>;
 template <class T>
-constexpr int64_t KC = 1536 / sizeof(T);               // 384 floats
-constexpr int64_t STRIP = 4;                           // panels of B in a strip, at most
-constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 2;   // A is packed in pieces of 1024 x 2 KC: 3 MB
+constexpr int64_t KC = 1536 / sizeof(T);  // 384 floats
+constexpr int64_t STRIP = 4;  // panels of B in a strip, at most
+constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 2;  // A is packed in pieces of 1024 x 2 KC: 3 MB
 
 // A matrix as GEMM sees it: element (i, j) is data[i * stride + j], or data[j * stride + i] if transposed.
 template <class T>
@@ -55,7 +55,7 @@ struct Matrix {
 // Lines are rows in memory: a block of WIDTH x WIDTH is read along k and transposed in registers.
 template <class T, int64_t R>
 void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t depth) {
-    constexpr int64_t W = WIDTH<T>, G = W < R ? W : R;       // G lanes of a vector go to one panel
+    constexpr int64_t W = WIDTH<T>, G = W < R ? W : R;  // G lanes of a vector go to one panel
     int64_t padded = ceil_div(lines, R) * R;
     for (int64_t line = 0; line < padded; line += W)
         for (int64_t k = 0; k < depth; k += W) {
@@ -98,31 +98,36 @@ void pack(T* panels, const T* src, int64_t stride, bool lines_are_rows, int64_t 
 
 // tile (MR, VECTORS * WIDTH) = panel of A (depth, MR) transposed @ panel of B (depth, NR), its first columns.
 template <class T, int VECTORS>
-void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
-    Vec<T> sum[MR][VECTORS] = {};                            // all of it in registers
+inline void micro_kernel(T* tile, const T* a, const T* b, int64_t depth) {
+    Vec<T> sum[MR][VECTORS] = {};  // all of it in registers
     for (int64_t k = 0; k < depth; k++, a += MR, b += NR<T>) {
         Vec<T> row[VECTORS];
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<T>);
-#pragma GCC unroll 8
-        for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) sum[i][j] += a[i] * row[j];
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<T>);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] += a[i] * row[j];
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) store(tile + i * NR<T> + j * WIDTH<T>, sum[i][j]);
 }
+
+// The same for a number of columns: compiled once, in matmul.cpp, as all that the ops share.
+template <class T>
+void micro_kernel(T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
+    if (columns <= WIDTH<T>) micro_kernel<T, 1>(tile, a, b, depth);
+    else if (columns <= 2 * WIDTH<T>) micro_kernel<T, 2>(tile, a, b, depth);
+    else micro_kernel<T, NV>(tile, a, b, depth);
+}
+extern template void micro_kernel(float*, const float*, const float*, int64_t, int64_t);
+extern template void micro_kernel(double*, const double*, const double*, int64_t, int64_t);
 
 // An engine is a way to pack operands and a micro-kernel for their panels; the blocks below are the same for all. Elements are what
 // panels are made of, COLUMNS and ROWS the tile, DEPTH the block of K; a Session lasts for some tiles of one thread.
 template <class T>
-struct Fma {                                             // one fused multiply-add a term
+struct Fma {  // one fused multiply-add a term
     typedef T Element, Number;
     struct Session {};
     static constexpr int64_t ROWS = MR, COLUMNS = NR<T>, DEPTH = KC<T>;
-    static constexpr int64_t elements(int64_t depth) { return depth; }            // of a line `depth` numbers long
+    static constexpr int64_t elements(int64_t depth) { return depth; }  // of a line `depth` numbers long
 
     static void pack_a(T* panels, Matrix<T> A, int64_t rows, int64_t depth) {
         pack<T, ROWS>(panels, A.data, A.stride, !A.transposed, rows, depth);
@@ -130,23 +135,21 @@ struct Fma {                                             // one fused multiply-a
     static void pack_b(T* panels, Matrix<T> B, int64_t columns, int64_t depth) {
         pack<T, COLUMNS>(panels, B.data, B.stride, B.transposed, columns, depth);
     }
-    static void tile(Session&, T* tile, const T* a, const T* b, int64_t depth, int64_t columns) {
-        if (columns <= WIDTH<T>) micro_kernel<T, 1>(tile, a, b, depth);
-        else if (columns <= 2 * WIDTH<T>) micro_kernel<T, 2>(tile, a, b, depth);
-        else micro_kernel<T, NV>(tile, a, b, depth);
+    static void tile(Session&, T* c, const T* a, const T* b, int64_t depth, int64_t columns) {
+        micro_kernel(c, a, b, depth, columns);
     }
 };
 
 // What happens to the numbers of C on their way to memory. `first`: nothing is in C yet. `last`: the sum is complete and
 // goes through the epilogue, a function (v, row, column, n) that is fused into the GEMM: it sees n neighbours of a row of
 // C and returns what is stored, or nothing if it has stored it elsewhere.
-struct Stage {
-    bool first, last;
-};
+struct Stage { bool first, last; };
 
 struct NoEpilogue {
     template <class V>
-    V operator()(V v, int64_t, int64_t, int64_t) const { return v; }
+    V operator()(V v, int64_t, int64_t, int64_t) const {
+        return v;
+    }
 };
 
 // The epilogue of a GEMM whose rows share a bias.
@@ -178,8 +181,8 @@ inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const E
 
 template <class Engine, class T, class Left, class Epilogue>
 void tile_gemm(typename Engine::Session& session, T* c, int64_t stride, const Left& a,
-                   const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
-                   const Epilogue& epilogue, int64_t row, int64_t column) {
+               const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
+               const Epilogue& epilogue, int64_t row, int64_t column) {
     alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < Engine::COLUMNS; j += 64 / sizeof(T)) __builtin_prefetch(c + i * stride + j, 1);
@@ -192,8 +195,8 @@ void tile_gemm(typename Engine::Session& session, T* c, int64_t stride, const Le
 
 // One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
 template <class Engine, class SB, class T, class Left, class Epilogue>
-void strip_gemm(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b,
-                    Range rows, Range columns, Range ks, int64_t K, bool first, const Epilogue& epilogue, int64_t row0) {
+void strip_gemm(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b, Range rows,
+                Range columns, Range ks, int64_t K, bool first, const Epilogue& epilogue, int64_t row0) {
     constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
@@ -203,16 +206,16 @@ void strip_gemm(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename E
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
                 tile_gemm<Engine>(session, C + (row0 + i) * stride + j, stride, left(i, k, line),
-                                      packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
-                                      std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
-        if (!depth) break;                                   // K = 0: C is all zeros, once
+                                  packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
+                                  std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
+        if (!depth) break;  // K = 0: C is all zeros, once
     }
 }
 
 // Pack the part of A that starts at (row0, ks.begin): blocks of DEPTH, each of panels of ROWS. All threads share it.
 template <class Engine, class SA>
 void pack_shared(typename Engine::Element* packed, Matrix<SA> A, int64_t row0, int64_t rows, Range ks) {
-    constexpr int64_t PIECE = 64;                            // rows packed at a time, a multiple of ROWS
+    constexpr int64_t PIECE = 64;  // rows packed at a time, a multiple of ROWS
     int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, Engine::DEPTH);
     int64_t padded = ceil_div(rows, Engine::ROWS) * Engine::ROWS;
 #pragma omp for schedule(dynamic)
@@ -241,21 +244,19 @@ struct Grid {
 
 template <class Engine, class SA, class SB, class T, class Epilogue>
 void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T* C, int64_t stride, bool accumulate,
-                     const Epilogue& epilogue) {
+                 const Epilogue& epilogue) {
     typedef typename Engine::Element Element;
     thread_local Scratch<Element> scratch_a, scratch_b;
     constexpr int64_t PART = BLOCKS_OF_K * Engine::DEPTH, R = Engine::ROWS;
     if (M == 0 || N == 0) return;
     Element* packed_a =
         scratch_a.at_least(std::min(ceil_div(M, R) * R, ROWS_OF_A) * Engine::elements(std::min(K, PART)));
-    bool many = M * N * K > 1 << 17;
     Team team;
-#pragma omp parallel if (many)
+#pragma omp parallel if (M * N * K > 1 << 17)
     {
         KeptApart apart(team);
         int64_t threads = omp_get_num_threads();
-        Element* packed_b =
-            scratch_b.at_least(STRIP * Engine::COLUMNS * Engine::elements(std::min(K, Engine::DEPTH)));
+        Element* packed_b = scratch_b.at_least(STRIP * Engine::COLUMNS * Engine::elements(std::min(K, Engine::DEPTH)));
         for (int64_t row0 = 0; row0 < M; row0 += ROWS_OF_A)
             for (int64_t k0 = 0; k0 < K || k0 == 0; k0 += PART) {
                 int64_t rows = std::min(ROWS_OF_A, M - row0);
@@ -269,8 +270,8 @@ void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T*
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
                     strip_gemm<Engine>(B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
-                                           {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
-                                           epilogue, row0);
+                                       {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
+                                       epilogue, row0);
                 }
             }
     }

@@ -14,41 +14,34 @@ constexpr int TILE_VECTORS = VECTOR_BYTES == 64 ? 4 : 2;             // of 32 un
 // bits do not depend on R and N. The R x N accumulators live in registers: N loads and R broadcasts feed R * N
 // multiply-adds.
 template <class T, int R, int N, bool TRANSPOSED>
-inline void tile_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin,
-                         int64_t end, bool add) {
+inline void tile_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin, int64_t end,
+                        bool add) {
     Vec<T> total[R][N];
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < N; j++) total[i][j] = add ? load(c + i * ldc + j * WIDTH<T>) : Vec<T>{};
+    UNROLL_FOR (int i = 0; i < R; i++)
+        UNROLL_FOR (int j = 0; j < N; j++) total[i][j] = add ? load(c + i * ldc + j * WIDTH<T>) : Vec<T>{};
     for (int64_t p = begin; p < end; p++) {
         Vec<T> row[N];
-#pragma GCC unroll 8
-        for (int j = 0; j < N; j++) row[j] = load(b + p * ldb + j * WIDTH<T>);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
+        UNROLL_FOR (int j = 0; j < N; j++) row[j] = load(b + p * ldb + j * WIDTH<T>);
+        UNROLL_FOR (int i = 0; i < R; i++) {
             T x = TRANSPOSED ? a[p * lda + i] : a[i * lda + p];
-#pragma GCC unroll 8
-            for (int j = 0; j < N; j++) total[i][j] += x * row[j];
+            UNROLL_FOR (int j = 0; j < N; j++) total[i][j] += x * row[j];
         }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < N; j++) store(c + i * ldc + j * WIDTH<T>, total[i][j]);
+    UNROLL_FOR (int i = 0; i < R; i++)
+        UNROLL_FOR (int j = 0; j < N; j++) store(c + i * ldc + j * WIDTH<T>, total[i][j]);
 }
 
 // The same for any number of vectors, cut as evenly as TILE_VECTORS allows.
 template <class T, int R, bool TRANSPOSED = false>
 void tile_matmul(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t begin, int64_t end,
-             int64_t vectors, bool add) {
+                 int64_t vectors, bool add) {
     for (int64_t pieces = (vectors + TILE_VECTORS - 1) / TILE_VECTORS; pieces > 0; pieces--) {
         int64_t n = vectors / pieces;
         switch (n) {
-        case 1: tile_kernel<T, R, 1, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        case 2: tile_kernel<T, R, 2, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        case 3: tile_kernel<T, R, 3, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
-        default: tile_kernel<T, R, 4, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add);
+            case 1: tile_kernel<T, R, 1, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+            case 2: tile_kernel<T, R, 2, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+            case 3: tile_kernel<T, R, 3, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add); break;
+            default: tile_kernel<T, R, 4, TRANSPOSED>(c, ldc, a, lda, b, ldb, begin, end, add);
         }
         vectors -= n;
         b += n * WIDTH<T>;
@@ -60,8 +53,7 @@ void tile_matmul(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
 template <class T>
 inline void load_transposed(Vec<T>* v, const T* from, int64_t stride, int64_t lines, int64_t depth) {
     constexpr int64_t W = WIDTH<T>;
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < W; i++) {
+    UNROLL_FOR (int64_t i = 0; i < W; i++) {
         const T* p = from + i * stride;
         v[i] = i >= lines ? Vec<T>{} : depth >= W ? load(p) : load_part(p, depth);
     }

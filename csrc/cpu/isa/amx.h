@@ -21,7 +21,7 @@ namespace minillm {
 
 // ---- eight registers, in hardware ----
 
-struct alignas(64) TileConfig {                 // what LDTILECFG reads: palette 1, 16 rows of 64 bytes in each register
+struct alignas(64) TileConfig {  // what LDTILECFG reads: palette 1, 16 rows of 64 bytes in each register
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
@@ -31,17 +31,19 @@ static_assert(sizeof(TileConfig) == 64, "LDTILECFG reads 64 bytes");
 // The operands of an instruction are part of its name, so numbers of registers are template arguments.
 #if defined(__AMX_BF16__)
 struct AmxRegisters {
-    static constexpr bool ROUNDS = true;        // where there is AMX-BF16, there is VCVTNE2PS2BF16
-    AmxRegisters() {                            // the shape belongs to the thread, and other libraries set it too
+    static constexpr bool ROUNDS = true;  // where there is AMX-BF16, there is VCVTNE2PS2BF16
+    AmxRegisters() {  // the shape belongs to the thread, and other libraries set it too
         TileConfig config;
         asm volatile("ldtilecfg %0" ::"m"(config));
     }
     ~AmxRegisters() { asm volatile("tilerelease"); }
 
     template <int R>
-    void zero() { asm volatile("tilezero %%tmm%c0" ::"i"(R)); }
+    void zero() {
+        asm volatile("tilezero %%tmm%c0" ::"i"(R));
+    }
     template <int R>
-    void load(const void* p, int64_t stride) {                                  // bytes between rows
+    void load(const void* p, int64_t stride) {  // bytes between rows
         asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(R) : "memory");
     }
     template <int R>
@@ -49,7 +51,9 @@ struct AmxRegisters {
         asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(R) : "memory");
     }
     template <int C, int A, int B>
-    void multiply_add() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B)); }
+    void multiply_add() {
+        asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+    }
 };
 
 // Asked once; a kernel that refuses leaves us with vectors.
@@ -66,10 +70,12 @@ inline bool has_amx() { return false; }
 
 struct EmulatedRegisters {
     static constexpr bool ROUNDS = false;
-    Pair tile[8][16][16];                       // 16 rows of 64 bytes
+    Pair tile[8][16][16];  // 16 rows of 64 bytes
 
     template <int R>
-    void zero() { std::memset(tile[R], 0, sizeof tile[R]); }
+    void zero() {
+        std::memset(tile[R], 0, sizeof tile[R]);
+    }
     template <int R>
     void load(const void* p, int64_t stride) {
         for (int row = 0; row < 16; row++) std::memcpy(tile[R][row], (const char*)p + row * stride, 64);
@@ -86,7 +92,7 @@ struct EmulatedRegisters {
         for (int m = 0; m < 16; m++) {
             float even[16] = {}, odd[16] = {};
             for (int p = 0; p < 16; p++)
-                for (int n = 0; n < 16; n++) {                                  // the compiler makes vectors of it
+                for (int n = 0; n < 16; n++) {  // the compiler makes vectors of it
                     even[n] = fused(tile[A][m][p] << 16, tile[B][p][n] << 16, even[n]);
                     odd[n] = fused(tile[A][m][p] & 0xffff0000, tile[B][p][n] & 0xffff0000, odd[n]);
                 }

@@ -14,9 +14,7 @@ namespace minillm {
 
 constexpr int64_t CHUNKS = 16;      // pieces of a reduction over rows
 
-struct Range {
-    int64_t begin, end;
-};
+struct Range { int64_t begin, end; };
 
 inline Range chunk_of(int64_t n, int64_t chunk) { return {n * chunk / CHUNKS, n * (chunk + 1) / CHUNKS}; }
 

@@ -6,7 +6,7 @@ namespace minillm::linear {
 
 struct Blocked {
     template <class T>
-    static void add_multiple(T* c, T a, const T* b, int64_t n) {             // the compiler makes vectors of it
+    static void add_multiple(T* c, T a, const T* b, int64_t n) {  // the compiler makes vectors of it
         for (int64_t i = 0; i < n; i++) c[i] += a * b[i];
     }
 

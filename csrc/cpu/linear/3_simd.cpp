@@ -13,14 +13,12 @@ struct Simd {
         Vec<T> sum[ROWS][2] = {};
         for (int64_t k = 0; k < K; k++) {
             Vec<T> b0 = load(strip + 2 * W * k), b1 = load(strip + 2 * W * k + W);
-#pragma GCC unroll 4
-            for (int i = 0; i < ROWS; i++) {
+            UNROLL_FOR (int i = 0; i < ROWS; i++) {
                 sum[i][0] += A[i * stride + k] * b0;
                 sum[i][1] += A[i * stride + k] * b1;
             }
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < ROWS; i++) {
+        UNROLL_FOR (int i = 0; i < ROWS; i++) {
             store_part(C + i * N, sum[i][0], std::min(W, columns));
             if (columns > W) store_part(C + i * N + W, sum[i][1], columns - W);
         }
@@ -33,13 +31,11 @@ struct Simd {
 #pragma omp parallel for
         for (int64_t n = 0; n < N; n += WIDE) {
             int64_t columns = std::min(WIDE, N - n), m = 0;
-            std::vector<T> strip(K * WIDE);                                  // (K, WIDE), zeros past the last column
+            std::vector<T> strip(K * WIDE);  // (K, WIDE), zeros past the last column
             for (int64_t k = 0; k < K; k++)
                 for (int64_t j = 0; j < columns; j++) strip[k * WIDE + j] = *B.from(k, n + j).data;
-            for (; m + 4 <= M; m += 4)
-                tile<4>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
-            for (; m < M; m++)
-                tile<1>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
+            for (; m + 4 <= M; m += 4) tile<4>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
+            for (; m < M; m++) tile<1>(C + m * N + n, A.from(m, 0).data, A.stride, strip.data(), N, K, columns);
         }
     }
 };

@@ -9,12 +9,12 @@
 namespace minillm::linear {
 
 struct Amx {
-    static constexpr int64_t SIDE = 32;                                      // of a block of C: 2 x 2 tiles
+    static constexpr int64_t SIDE = 32;  // of a block of C: 2 x 2 tiles
 
     template <class Registers>
     static void block(Registers& r, float* C, const Pair* a, int64_t P, const Pair* b, int64_t columns) {
         r.template zero<0>(), r.template zero<1>(), r.template zero<2>(), r.template zero<3>();
-        for (int64_t p = 0; p < P; p += 16) {                                // strides in bytes
+        for (int64_t p = 0; p < P; p += 16) {  // strides in bytes
             r.template load<4>(a + p, 4 * P), r.template load<5>(a + 16 * P + p, 4 * P);
             r.template load<6>(b + p * columns, 4 * columns), r.template load<7>(b + p * columns + 16, 4 * columns);
             r.template multiply_add<0, 4, 6>(), r.template multiply_add<1, 4, 7>();
@@ -48,7 +48,7 @@ struct Amx {
         auto rows = rows_of_a<false>(A, M, K);
         auto columns = columns_of_b<false>(B, N, K);
         int64_t P = round_up(K, 32) / 2, wide = round_up(N, SIDE);
-        std::vector<Pair> a(round_up(M, SIDE) * P), b(P * wide);             // (rows, P), (P, columns), zeros beyond
+        std::vector<Pair> a(round_up(M, SIDE) * P), b(P * wide);  // (rows, P), (P, columns), zeros beyond
         for (int64_t m = 0; m < M; m++)
             for (int64_t p = 0; p < P; p += W) store(a.data() + m * P + p, rows.of_line(m, p));
         for (int64_t p = 0; p < P; p++)

@@ -17,8 +17,7 @@ Matrix<S> weight_like(Matrix<S>, const char* name, const Array& weight, int64_t 
 // Calls f with the Matrix of a weight, as it arrives.
 template <class F>
 auto by_weight(const char* name, const Array& weight, int64_t rows, int64_t columns, F f) {
-    if (weight.dtype == "uint16")
-        return f(weight_like(Matrix<bf16>{}, name, weight, rows, columns));
+    if (weight.dtype == "uint16") return f(weight_like(Matrix<bf16>{}, name, weight, rows, columns));
     return f(weight_like(Matrix<float>{}, name, weight, rows, columns));
 }
 

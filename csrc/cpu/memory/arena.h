@@ -27,20 +27,20 @@
 namespace minillm {
 
 #ifndef MREMAP_DONTUNMAP
-#define MREMAP_DONTUNMAP 4             // Linux 5.7; an older system refuses it, and pages are given back to it instead
+#define MREMAP_DONTUNMAP 4  // Linux 5.7; an older system refuses it, and pages are given back to it instead
 #endif
 
 constexpr int64_t HUGE_PAGE = 1 << 21;
 
 class Arena {
-    static constexpr int64_t HEADER = 64;                  // before each array stands its size, a cache line long
-    static constexpr int64_t KEPT = 32 << 20;              // bytes of idle pages, beside as many as buffers may lend
+    static constexpr int64_t HEADER = 64;  // before each array stands its size, a cache line long
+    static constexpr int64_t KEPT = 32 << 20;  // bytes of idle pages, beside as many as buffers may lend
     char* base = nullptr;
-    std::map<int64_t, int64_t> holes;                      // begin -> end of what no array uses; neighbours are merged
-    std::vector<int32_t> users;                            // of each page: the arrays that lie on it
-    std::vector<bool> filled;                              // of each page: has memory, or will at its first use
-    std::set<int64_t> idle;                                // pages filled and without users
-    int64_t lent = 0;                                      // bytes of the buffers that lend
+    std::map<int64_t, int64_t> holes;  // begin -> end of what no array uses; neighbours are merged
+    std::vector<int32_t> users;  // of each page: the arrays that lie on it
+    std::vector<bool> filled;  // of each page: has memory, or will at its first use
+    std::set<int64_t> idle;  // pages filled and without users
+    int64_t lent = 0;  // bytes of the buffers that lend
     std::mutex lock;
 
     char* page(int64_t i) const { return base + i * HUGE_PAGE; }
@@ -50,7 +50,7 @@ public:
         int64_t size = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / HUGE_PAGE * HUGE_PAGE;
         int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         void* p = mmap(nullptr, size + HUGE_PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
-        if (p == MAP_FAILED) return;                       // addresses are limited: every array comes from malloc
+        if (p == MAP_FAILED) return;  // addresses are limited: every array comes from malloc
         base = static_cast<char*>(p) + (-reinterpret_cast<intptr_t>(p) & (HUGE_PAGE - 1));
         madvise(base, size, MADV_HUGEPAGE);
         holes[0] = size;
@@ -99,7 +99,8 @@ public:
     void fetch(const std::vector<char*>& missing) {
         std::lock_guard<std::mutex> guard(lock);
         std::vector<int64_t> found;
-        for (; found.size() < missing.size() && !idle.empty(); idle.erase(found.back())) found.push_back(*idle.rbegin());
+        for (; found.size() < missing.size() && !idle.empty(); idle.erase(found.back()))
+            found.push_back(*idle.rbegin());
 #pragma omp parallel for
         for (size_t i = 0; i < found.size(); i++) std::memset(page(found[i]), 0, HUGE_PAGE);
         for (size_t i = 0; i < found.size(); i++)

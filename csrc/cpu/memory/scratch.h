@@ -34,9 +34,7 @@ struct Scratch {
 // Memory that starts on a cache line, so that no packed vector straddles two. It starts as zeros.
 template <class T>
 class TileMemory {
-    struct alignas(64) Line {
-        char bytes[64];
-    };
+    struct alignas(64) Line { char bytes[64]; };
     std::vector<Line> lines;
 
 public:

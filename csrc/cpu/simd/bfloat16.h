@@ -9,13 +9,15 @@
 
 namespace minillm {
 
-struct bf16 {
-    uint16_t bits;
-};
+struct bf16 { uint16_t bits; };
 
-typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));      // WIDTH<float> of them
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES / 2)));  // WIDTH<float> of them
+template <>
+struct VecOf<bf16> {
+    typedef Halves type;
+};
 typedef Vec<uint32_t> Bits;
-typedef uint32_t Pair;                                                       // two bfloat16, neighbours in k of a matmul
+typedef uint32_t Pair;  // two bfloat16, neighbours in k of a matmul
 
 // Each float rounded to bfloat16, in the upper half of its lane; the lower half is left over. Adding just under half of
 // the last kept bit, and a whole half if that bit is odd, carries into it exactly when it must. A NaN stays one.
@@ -35,7 +37,9 @@ inline float number(bf16 x) {
     return value;
 }
 template <class T>
-inline T number(T x) { return x; }
+inline T number(T x) {
+    return x;
+}
 
 // The first n of WIDTH<float> numbers; the others are zeros.
 inline Halves load_part(const bf16* p, int64_t n) {
@@ -46,7 +50,7 @@ inline Halves load_part(const bf16* p, int64_t n) {
 }
 
 inline void store_part(bf16* p, Halves h, int64_t n) {
-    if (n == WIDTH<float>) std::memcpy(p, &h, sizeof h);                     // one instruction
+    if (n == WIDTH<float>) std::memcpy(p, &h, sizeof h);  // one instruction
     else std::memcpy(p, &h, n * sizeof(bf16));
 }
 

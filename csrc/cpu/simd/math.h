@@ -21,15 +21,15 @@ struct ExpConstants;
 template <>
 struct ExpConstants<float> {
     static constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f, LOWEST = -87.5f, HIGHEST = 89.0f,
-                           ROUND = 12582912.0f;                                    // 1.5 * 2^23
-    static constexpr int MANTISSA = 23, BIAS = 126;                                // one under the bias: gives 2^(n-1)
+                           ROUND = 12582912.0f;  // 1.5 * 2^23
+    static constexpr int MANTISSA = 23, BIAS = 126;  // one under the bias: gives 2^(n-1)
     static constexpr float Q[] = {0.001381453772f, 0.008368744373f, 0.04166839084f, 0.1666652041f, 0.4999999343f};
 };
 
 template <>
 struct ExpConstants<double> {
     static constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10,
-                            LOWEST = -708.5, HIGHEST = 710.0, ROUND = 6755399441055744.0;    // 1.5 * 2^52
+                            LOWEST = -708.5, HIGHEST = 710.0, ROUND = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr int MANTISSA = 52, BIAS = 1022;
     static constexpr double Q[] = {2.50000183764045301e-08, 2.76303063446217122e-07, 2.75575868059040759e-06,
                                    2.48014929493618107e-05, 1.98412695057705644e-04, 1.38888889437602326e-03,
@@ -39,17 +39,21 @@ struct ExpConstants<double> {
 
 // Lane by lane maximum and minimum; where b is NaN the result is NaN.
 template <class T>
-inline Vec<T> vmax(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
+inline Vec<T> vmax(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
 
 template <class T>
-inline Vec<T> vmin(Vec<T> a, Vec<T> b) { return a < b ? a : b; }
+inline Vec<T> vmin(Vec<T> a, Vec<T> b) {
+    return a < b ? a : b;
+}
 
 template <class T>
 inline Vec<T> vexp(Vec<T> x) {
     typedef ExpConstants<T> K;
     typedef typename LaneInt<T>::type Int;
     x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
-    Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;     // ROUND leaves the whole number n in the low bits
+    Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;  // ROUND leaves the whole number n in the low bits
     Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
     Vec<T> q = splat<T>(K::Q[0]);
     for (size_t i = 1; i < sizeof K::Q / sizeof(T); i++) q = q * r + K::Q[i];
@@ -61,7 +65,7 @@ inline Vec<T> vexp(Vec<T> x) {
 
 // tanh form of GELU (minillm/ops/gelu.py). Since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), one exp and one division do;
 // nothing cancels for negative x, as 1 + tanh(u) would.
-constexpr double GELU_K = 0.79788456080286535588, GELU_A = 0.044715;      // sqrt(2 / pi)
+constexpr double GELU_K = 0.79788456080286535588, GELU_A = 0.044715;  // sqrt(2 / pi)
 
 template <class T>
 inline Vec<T> vgelu(Vec<T> x) {

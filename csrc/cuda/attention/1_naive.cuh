@@ -13,7 +13,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 constexpr int NAIVE_WARPS = 8;              // rows a block
 constexpr int PARTS = 8;                    // numbers a lane: HS up to 256
 
@@ -107,5 +106,4 @@ __global__ void naive_backward_keys(Backward<T> a, Sizes n) {
     store_row(rows_of(a.dk, bh, n)[s], dk, T(n.scale), n.HS);
     store_row(rows_of(a.dv, bh, n)[s], dv, T(1), n.HS);
 }
-
 }  // namespace minillm::attention

@@ -23,7 +23,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 // Sizes of the tiles for heads of D numbers: such that the backward's five tiles fit into the 163 KB of an sm_80
 // block.
 template <class T, int D>
@@ -162,12 +161,12 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
     const int r0 = (KEYS ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * Tile::ROWS;
     const auto u = rows_of(KEYS ? a.q : a.k, bh, n), w = rows_of(KEYS ? a.dout : a.v, bh, n);
     const T *lse = a.lse + bh * n.T, *delta = a.delta + bh * n.T, scale = n.scale;
-    const auto seen = [&](int i, int c) {                              // i and c count from ty*R and the tile's start
+    const auto seen = [&](int i, int c) {  // i and c count from ty*R and the tile's start
         const int owned = r0 + ty * R + i;
         return KEYS ? is_seen(c, owned, n) : is_seen(owned, c, n);
     };
 
-    T g[R][D / 16] = {}, dv[R][KEYS ? D / 16 : 1] = {};                // g: dK or dQ
+    T g[R][D / 16] = {}, dv[R][KEYS ? D / 16 : 1] = {};  // g: dK or dQ
     load_tile<Tile::ROWS, D>(X, rows_of(KEYS ? a.k : a.q, bh, n), r0, n);
     load_tile<Tile::ROWS, D>(Y, rows_of(KEYS ? a.v : a.dout, bh, n), r0, n);
     const int begin = KEYS && n.causal ? r0 / COLUMNS * COLUMNS : 0;
@@ -180,7 +179,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
 
         T s[R][COLUMNS / 16] = {}, ds[R][COLUMNS / 16] = {};
         matmul_nt<D, PITCH>(s, X, U, ty, tx);
-        matmul_nt<D, PITCH>(ds, Y, W, ty, tx);                         // dP, for now
+        matmul_nt<D, PITCH>(ds, Y, W, ty, tx);  // dP, for now
         UNROLL_FOR (int i = 0; i < R; i++)
             UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
                 const int c = c0 + tx + 16 * j, query = KEYS ? c : r0 + ty * R + i;
@@ -212,5 +211,4 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         }
     }
 }
-
 }  // namespace minillm::attention

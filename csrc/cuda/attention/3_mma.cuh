@@ -18,7 +18,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 constexpr float LOG2E = 1.44269504f;
 
 template <int D>
@@ -149,8 +148,8 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
     cp_async_commit();
     for (int c0 = 0; c0 < end; c0 += COLUMNS) {
         E *K_now = K + c0 / COLUMNS % 2 * COLUMNS * D, *V_now = V + c0 / COLUMNS % 2 * COLUMNS * D;
-        cp_async_wait<0>();                                            // my copies of this tile have landed,
-        __syncthreads();                                               // everybody's have, and the tile before is free
+        cp_async_wait<0>();  // my copies of this tile have landed,
+        __syncthreads();  // everybody's have, and the tile before is free
         if (c0 + COLUMNS < end) {
             load_async<COLUMNS, D, THREADS>(K + (c0 / COLUMNS + 1) % 2 * COLUMNS * D, k, c0 + COLUMNS, n);
             load_async<COLUMNS, D, THREADS>(V + (c0 / COLUMNS + 1) % 2 * COLUMNS * D, v, c0 + COLUMNS, n);
@@ -159,7 +158,7 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
 
         float s[M][COLUMNS / 8][4] = {};
         mma_nt<E, D, M, COLUMNS>(s, Q, w0, K_now);
-        if (c0 + COLUMNS > n.T || (n.causal && c0 + COLUMNS > first_row + 1)) {        // else all rows see all columns
+        if (c0 + COLUMNS > n.T || (n.causal && c0 + COLUMNS > first_row + 1)) {  // else all rows see all columns
             UNROLL_FOR (int i = 0; i < M; i++)
                 UNROLL_FOR (int c = 0; c < COLUMNS / 8; c++)
                     UNROLL_FOR (int e = 0; e < 4; e++)
@@ -177,7 +176,7 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
                 UNROLL_FOR (int c = 0; c < COLUMNS / 8; c++)
                     UNROLL_FOR (int e = 2 * h; e < 2 * h + 2; e++)
                         sum += s[i][c][e] = exp2_fast(s[i][c][e] * scale2 - base);
-                total[i][h] = total[i][h] * shrink + sum;              // this lane's share; added up at the end
+                total[i][h] = total[i][h] * shrink + sum;  // this lane's share; added up at the end
                 top[i][h] = new_top;
                 UNROLL_FOR (int c = 0; c < D / 8; c++) {
                     out[i][c][2 * h] *= shrink;
@@ -198,5 +197,4 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
             if (threadIdx.x % 4 == 0) a.lse[bh * n.T + row] = top[i][h] * float(n.scale) + log(sum);
         }
 }
-
 }  // namespace minillm::attention

@@ -10,7 +10,6 @@
 #include "cuda/attention/3_mma.cuh"
 
 namespace minillm::attention {
-
 template <int D>
 struct MmaBackwardTile {
     static constexpr int SPLIT = D == 256 ? 2 : 1, ROW_WARPS = 4, THREADS = 32 * ROW_WARPS * SPLIT;
@@ -116,5 +115,4 @@ __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Back
             if constexpr (KEYS) store_pairs<E, WIDTH>(rows_of(a.dv, bh, n), row, dv[i], h, 1.0f, d0, n);
         }
 }
-
 }  // namespace minillm::attention

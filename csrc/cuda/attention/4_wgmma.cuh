@@ -27,7 +27,6 @@
 #include "cuda/gpu/hopper.h"
 
 namespace minillm::attention {
-
 template <class E, int D>
 struct WgmmaTile {
     static constexpr int CONSUMERS = 256, THREADS = 128 + CONSUMERS;
@@ -42,9 +41,7 @@ struct WgmmaTile {
     static DEVICE int place(int r, int d) { return d / PANEL * PANEL * COLUMNS + r * PANEL + (d % PANEL ^ r % 8 * 8); }
 };
 
-struct TensorMaps {
-    TensorMap q, k, v;
-};
+struct TensorMaps { TensorMap q, k, v; };
 
 // A tile: rows from `row` on of head h of sequence b.
 template <class E, int D>
@@ -238,7 +235,7 @@ DEVICE void wgmma_consume(WgmmaTile<E, D>& shared, const Forward<E>& a, const Si
 // With 168 registers a thread at the start, the producer gives most of its own to the consumers.
 template <class E, int D>
 __global__ void __launch_bounds__((WgmmaTile<E, D>::THREADS), 1)
-wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
+    wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
     using Tile = WgmmaTile<E, D>;
     SHARED(Tile, shared);
     const int64_t bh = blockIdx.x;
@@ -264,5 +261,4 @@ wgmma_forward(const __grid_constant__ TensorMaps maps, Forward<E> a, Sizes n) {
         wgmma_consume<E, D>(*shared, a, n, bh, r0, tiles);
     }
 }
-
 }  // namespace minillm::attention

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/gpu/device.h"
 
 namespace minillm::attention {
-
 // Element (b, h, t, d) lies at data[b * batch + h * head + t * row + d]: all of (B, T, 3C), (B, T, C) and (B, NH, T,
 // HS) can be said so, and no kernel needs a transposed copy.
 template <class T>
@@ -25,15 +25,7 @@ struct Sizes {
 
 // A row's log-sum-exp and all sums are kept in this type.
 template <class T>
-struct SumOf {
-    using type = float;
-};
-template <>
-struct SumOf<double> {
-    using type = double;
-};
-template <class T>
-using Sum = typename SumOf<T>::type;
+using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class T>
 struct Forward {
@@ -54,12 +46,8 @@ struct Backward {
 enum class Variant { naive = 1, flash = 2, mma = 3, wgmma = 4 };
 
 // Bits of 16-bit numbers, for those who only carry them about.
-struct Bfloat16 {
-    uint16_t bits;
-};
-struct Float16 {
-    uint16_t bits;
-};
+struct Bfloat16 { uint16_t bits; };
+struct Float16 { uint16_t bits; };
 
 // T: float (all variants; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma).
 // wgmma is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before
@@ -71,5 +59,4 @@ void backward(Variant variant, const Backward<T>& arrays, const Sizes& n, gpu::S
 
 // The fastest variant that this GPU has for numbers of so many bytes.
 Variant best_variant(int bytes, int HS);
-
 }  // namespace minillm::attention

@@ -9,11 +9,10 @@
 #include "python/register.h"
 
 namespace minillm {
-
 template <>
-inline constexpr const char* DTYPE<attention::Bfloat16> = "bfloat16";       // ml_dtypes'
+inline const string DTYPE<attention::Bfloat16> = "bfloat16";  // ml_dtypes'
 template <>
-inline constexpr const char* DTYPE<attention::Float16> = "float16";
+inline const string DTYPE<attention::Float16> = "float16";
 
 namespace attention {
 namespace {

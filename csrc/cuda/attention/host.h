@@ -6,37 +6,19 @@
 #include "cuda/attention/attention.h"
 
 namespace minillm::attention {
-
 // Seconds of the last call: copies to the device, kernels, copies back.
-inline struct Seconds {
-    double in = 0, kernels = 0, out = 0;
-} seconds;
+inline struct Seconds { double in = 0, kernels = 0, out = 0; } seconds;
 
 class Stopwatch {
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 
-   public:
+public:
     double lap() {
+        gpu::synchronize(nullptr);
         const auto before = start;
         start = std::chrono::steady_clock::now();
         return std::chrono::duration<double>(start - before).count();
     }
-};
-
-// An array on the device: fresh, and then full of NaN, so that what no kernel wrote shows; or a copy of the host's.
-template <class T>
-class DeviceArray {
-    size_t bytes;
-
-   public:
-    T* data;
-    explicit DeviceArray(int64_t count, const T* host = nullptr)
-        : bytes(count * sizeof(T)), data(static_cast<T*>(gpu::allocate(bytes, nullptr))) {
-        host ? gpu::copy_in(data, host, bytes, nullptr) : gpu::poison(data, bytes, nullptr);
-    }
-    DeviceArray(const DeviceArray&) = delete;
-    ~DeviceArray() { gpu::release(data, nullptr); }
-    void copy_out(T* host) const { gpu::copy_out(host, data, bytes, nullptr); }
 };
 
 // Part `which` of `parts` side by side in (B, T, parts * C): queries are part 0 of 3, out is part 0 of 1.
@@ -49,17 +31,14 @@ template <class T>
 void forward_on_host(Variant variant, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
-    DeviceArray<Sum<T>> d_lse(N);
-    gpu::synchronize(nullptr);
+    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
+    gpu::DeviceArray<Sum<T>> d_lse(N);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     forward(variant, Forward<T>{q(0), q(1), q(2), part(d_out.data, n, 0, 1), d_lse.data}, n, nullptr);
-    gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_out.copy_out(out);
     d_lse.copy_out(lse);
-    gpu::synchronize(nullptr);
     seconds.out = watch.lap();
 }
 
@@ -68,19 +47,15 @@ void backward_on_host(Variant variant, const T* qkv, const T* out, const T* dout
                       const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
-    DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
-    gpu::synchronize(nullptr);
+    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
+    gpu::DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     const auto dq = [&](int which) { return part(d_dqkv.data, n, which, 3); };
     const View<const T> o = part<const T>(d_out.data, n, 0, 1), d = part<const T>(d_dout.data, n, 0, 1);
     backward(variant, Backward<T>{q(0), q(1), q(2), o, d, d_lse.data, d_delta.data, dq(0), dq(1), dq(2)}, n, nullptr);
-    gpu::synchronize(nullptr);
     seconds.kernels = watch.lap();
     d_dqkv.copy_out(dqkv);
-    gpu::synchronize(nullptr);
     seconds.out = watch.lap();
 }
-
 }  // namespace minillm::attention

@@ -2,7 +2,6 @@
 #include "cuda/attention/1_naive.cuh"
 #include "cuda/attention/2_flash.cuh"
 #include "cuda/attention/3_mma_backward.cuh"
-#include "cuda/attention/launch.h"
 #include "cuda/attention/repack.cuh"
 
 namespace minillm::attention {
@@ -100,26 +99,18 @@ void tensor_cores(Variant, const Backward<T>& a, const Sizes& n, stream_t stream
     dv.write_back();
 }
 
-template <class Arrays>
-void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, float) {
-    if (variant == Variant::naive) naive(a, n, stream);
-    else if (variant == Variant::flash) flash(a, n, stream);
-    else tensor_cores<bf16>(variant, a, n, stream);
-}
-template <class Arrays>
-void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, double) {
-    if (variant >= Variant::mma) throw std::runtime_error("the tensor-core variants do not take float64");
-    variant == Variant::naive ? naive(a, n, stream) : flash(a, n, stream);
-}
-template <class Arrays>
-void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Bfloat16) {
-    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take bfloat16");
-    tensor_cores<bf16>(variant, a, n, stream);
-}
-template <class Arrays>
-void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, Float16) {
-    if (variant < Variant::mma) throw std::runtime_error("only the tensor-core variants take float16");
-    tensor_cores<fp16>(variant, a, n, stream);
+// Which kernels take which numbers the bindings have checked; the last argument says the type.
+template <class Arrays, class T>
+void run(Variant variant, const Arrays& a, const Sizes& n, stream_t stream, T) {
+    if constexpr (sizeof(T) >= 4) {
+        if (variant == Variant::naive) return naive(a, n, stream);
+        if (variant == Variant::flash) return flash(a, n, stream);
+    }
+    using E = std::conditional_t<std::is_same_v<T, Float16>, fp16, bf16>;
+    if constexpr (!std::is_same_v<T, double>) {
+        if (variant >= Variant::mma) return tensor_cores<E>(variant, a, n, stream);
+    }
+    throw std::runtime_error("this variant does not take these numbers");
 }
 
 }  // namespace
@@ -139,8 +130,8 @@ Variant best_variant(int bytes, int HS) {
     return HS > 32 && HS <= 128 && gpu::capability() == 90 ? Variant::wgmma : Variant::mma;
 }
 
-#define INSTANTIATE(T)                                                       \
-    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream);    \
+#define INSTANTIATE(T)                                                            \
+    template void forward(Variant, const Forward<T>&, const Sizes&, gpu::Stream); \
     template void backward(Variant, const Backward<T>&, const Sizes&, gpu::Stream);
 INSTANTIATE(float)
 #ifndef SMALL                               // the mutation test compiles many variants, and only what it needs
@@ -148,5 +139,4 @@ INSTANTIATE(double)
 INSTANTIATE(Bfloat16)
 INSTANTIATE(Float16)
 #endif
-
 }  // namespace minillm::attention

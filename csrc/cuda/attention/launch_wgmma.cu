@@ -1,6 +1,5 @@
 // The launchers of what is compiled for sm_90a alone: variant 4, and Hopper's units one by one.
 #include "cuda/attention/4_wgmma.cuh"
-#include "cuda/attention/launch.h"
 #include "cuda/gpu/conformance_hopper.cuh"
 
 namespace minillm::attention {
@@ -33,21 +32,4 @@ template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
 #ifndef SMALL
 template void launch_wgmma(const Forward<fp16>&, const Sizes&, stream_t);
 #endif
-
 }  // namespace minillm::attention
-
-void gpu::hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
-    check_hopper();
-    const size_t in_bytes = HOPPER_ROWS * 128, out_bytes = 128 * HOPPER_OUT * 4;
-    auto* d_in = static_cast<uint32_t*>(::allocate(in_bytes, nullptr));
-    auto* d_out = static_cast<float*>(::allocate(out_bytes, nullptr));
-    ::copy_in(d_in, in, in_bytes, nullptr);
-    ::copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
-    const TensorMap map = tensor_map(d_in, {64, HOPPER_ROWS, 1, 1}, {128, 16, 16}, {64, 64, 1, 1});
-    launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in,
-           d_out);
-    ::copy_out(out, d_out, out_bytes, nullptr);
-    ::synchronize(nullptr);
-    ::release(d_in, nullptr);
-    ::release(d_out, nullptr);
-}

@@ -7,7 +7,6 @@
 #include "cuda/attention/common.cuh"
 
 namespace minillm::attention {
-
 // HS rounded up to a multiple of 8; the scale stays that of the real HS.
 inline Sizes with_padding(Sizes n) {
     n.HS = (n.HS + 7) / 8 * 8;
@@ -50,7 +49,7 @@ class Packed {
     stream_t stream;
     Plain* copy = nullptr;
 
-   public:
+public:
     View<E> view;
 
     Packed(const View<Source>& a, const Sizes& sizes, stream_t s) : source(a), n(sizes), stream(s) {
@@ -60,19 +59,19 @@ class Packed {
         }
         const Sizes padded = with_padding(n);
         const int64_t head = int64_t(n.T) * padded.HS;
-        copy = static_cast<Plain*>(allocate(n.heads() * head * sizeof(E), stream));
+        copy = static_cast<Plain*>(gpu::allocate(n.heads() * head * sizeof(E), stream));
         view = {copy, n.NH * head, head, padded.HS};
         if constexpr (std::is_const<E>::value) launch_repack(plain(), as_numbers(), padded, n.HS, stream);
     }
     Packed(const Packed&) = delete;
     ~Packed() {
-        if (copy) release(copy, stream);
+        if (copy) gpu::release(copy, stream);
     }
     void write_back() {
         if (copy) launch_repack(as_numbers(), view, n, n.HS, stream);
     }
 
-   private:
+private:
     View<Plain> plain() const { return {copy, view.batch, view.head, view.row}; }
     // The source with numbers that convert: 16-bit ones are E.
     auto as_numbers() const {
@@ -80,5 +79,4 @@ class Packed {
         return View<Number>{reinterpret_cast<Number*>(source.data), source.batch, source.head, source.row};
     }
 };
-
 }  // namespace minillm::attention

@@ -43,7 +43,6 @@ struct dim3 {
 using stream_t = void*;
 
 namespace emu {
-
 constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
 constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
 constexpr int FILL = 0xff;                  // makes every float type NaN
@@ -74,7 +73,7 @@ struct Slot {
 };
 struct Warp {
     Meeting meeting;
-    Slot slots[2][32];                      // two sets: a lane that runs ahead cannot overwrite what others still read
+    Slot slots[2][32];  // two sets: a lane that runs ahead cannot overwrite what others still read
 };
 
 struct Copy {
@@ -87,10 +86,10 @@ struct Copy {
 struct Thread {
     dim3 id;
     bool done = false;
-    std::function<bool()> may_go;           // empty: yes
-    Place place;                            // where it waits, or waited last
+    std::function<bool()> may_go;  // empty: yes
+    Place place;  // where it waits, or waited last
     std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed
-    std::vector<uint64_t*> made;            // barriers in shared memory that it has initialised
+    std::vector<uint64_t*> made;  // barriers in shared memory that it has initialised
     Fiber fiber;
     bool ready() const { return !done && (!may_go || may_go()); }
 };
@@ -100,7 +99,7 @@ struct Block {
     unsigned char* shared = nullptr;
     size_t shared_bytes = 0;
     std::vector<Thread> threads;
-    std::vector<int> order, rank;           // order[i]: the thread whose turn is i-th; rank: its inverse
+    std::vector<int> order, rank;  // order[i]: the thread whose turn is i-th; rank: its inverse
     std::vector<Warp> warps;
     Meeting all;
     Thread* self = nullptr;
@@ -144,7 +143,7 @@ struct Block {
         } while (work_beside());
         for (Thread& thread : threads)
             if (!thread.done) fail("deadlock: not every thread comes to " + thread.place.text());
-        switch_fiber(self->fiber, home);    // all are done
+        switch_fiber(self->fiber, home);  // all are done
     }
 
     // One piece of the work beside the threads, any piece; false if there is none.
@@ -201,7 +200,7 @@ struct Block {
         return slots;
     }
 };
-inline Block* block = nullptr;              // the one that runs; kernels run one at a time
+inline Block* block = nullptr;  // the one that runs; kernels run one at a time
 
 inline void run_thread() {
     (*block->kernel)();
@@ -291,7 +290,7 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
     b.kernel = &kernel;
     b.threads = std::vector<Thread>(threads);
     b.random.seed(seed);
-    std::vector<unsigned char> memory(shared + 3 * GUARD);         // shared memory begins at a multiple of 1024
+    std::vector<unsigned char> memory(shared + 3 * GUARD);  // shared memory begins at a multiple of 1024
     const uintptr_t start = (reinterpret_cast<uintptr_t>(memory.data()) + 2 * GUARD - 1) / GUARD * GUARD;
     b.shared = reinterpret_cast<unsigned char*>(start);
     b.shared_bytes = shared;
@@ -303,7 +302,6 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
             }
     check_device_guards();
 }
-
 }  // namespace emu
 
 // ---- the host's side, as in gpu_nvcc.h ----
@@ -312,34 +310,3 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {
     emu::run(grid, threads, shared, [=] { kernel(P(args)...); });
 }
-
-inline void* allocate(size_t bytes, stream_t) {
-    auto* memory = static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 2 * emu::GUARD + 255) / 256 * 256));
-    if (!memory) throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes");
-    std::memset(memory, emu::FILL, bytes + 2 * emu::GUARD);
-    emu::allocations.push_back({memory, bytes});
-    emu::peak = std::max(emu::peak, emu::bytes_in_use += bytes);
-    return memory + emu::GUARD;
-}
-inline void release(void* data, stream_t) {
-    auto& list = emu::allocations;
-    for (size_t i = 0; i < list.size(); i++)
-        if (list[i].memory + emu::GUARD == data) {
-            std::free(list[i].memory);
-            emu::bytes_in_use -= list[i].bytes;
-            list.erase(list.begin() + i);
-            return;
-        }
-}
-inline void copy_in(void* device, const void* host, size_t bytes, stream_t) { std::memcpy(device, host, bytes); }
-inline void copy_out(void* host, const void* device, size_t bytes, stream_t) { std::memcpy(host, device, bytes); }
-inline void poison(void*, size_t, stream_t) {}          // `allocate` has done so
-inline void synchronize(stream_t) {}
-inline int64_t peak_bytes() {                           // most in use at once since the last call
-    const int64_t most = emu::peak;
-    emu::peak = emu::bytes_in_use;
-    return most;
-}
-inline int current_device() { return 0; }
-inline int capability() { return emu::capability; }
-inline std::string driver_problem() { return ""; }

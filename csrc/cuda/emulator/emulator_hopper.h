@@ -218,7 +218,7 @@ inline uint32_t decode(uint64_t descriptor, int row, int k, bool rows_along_k) {
 
 inline void load_a(float (&a)[16][16], const Matmul& p) {
     for (int lane = 0; lane < 32; lane++)
-        for (int i = 0; i < 8 && p.a_in_registers; i++)         // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
+        for (int i = 0; i < 8 && p.a_in_registers; i++)  // register i / 2: row g + 8 (i/2 % 2), k from 8 (i/4)
             a[lane / 4 + i / 2 % 2 * 8][lane % 4 * 2 + i % 2 + i / 4 * 8] = p.number(p.registers[lane][i / 2], i % 2);
     for (int row = 0; row < 16 && !p.a_in_registers; row++)
         for (int k = 0; k < 16; k++)
@@ -310,7 +310,9 @@ void wgmma(Matmul p, float* sums, const uint32_t* registers, const Place& place)
 }  // namespace emu
 
 template <class... Registers>
-void wgmma_fence(Registers&...) { emu::units().warps[emu::warp_number()].fenced = true; }
+void wgmma_fence(Registers&...) {
+    emu::units().warps[emu::warp_number()].fenced = true;
+}
 inline void wgmma_commit(emu::Place here = {}) {
     emu::block->exchange({}, here);
     if (emu::block->lane() == 0) emu::units().warps[emu::warp_number()].groups.emplace_back();
@@ -330,21 +332,12 @@ void wgmma_wait(Registers&... done) {
 
 template <class E>
 void wgmma_ss(float (&d)[16][4], uint64_t a, uint64_t b, bool add, emu::Place here = {}) {
-    emu::Matmul p = {};
-    p.a = a;
-    p.b = b;
-    p.columns = 128;
-    p.add = add;
-    emu::wgmma<E>(p, d[0], nullptr, here);
+    emu::wgmma<E>({a, b, 128, add}, d[0], nullptr, here);
 }
 template <class E, int N8>
 void wgmma_rs(float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, bool add, emu::Place here = {}) {
     static_assert(N8 == 8 || N8 == 16, "64 or 128 columns");
-    emu::Matmul p = {};
-    p.b = b;
-    p.columns = 8 * N8;
-    p.add = add;
-    emu::wgmma<E>(p, d[0], a, here);
+    emu::wgmma<E>({0, b, 8 * N8, add}, d[0], a, here);
 }
 
 namespace emu {
@@ -363,9 +356,13 @@ inline void set_registers(int n, bool give, const Place& place) {
 }
 }  // namespace emu
 template <int N>
-void keep_registers(emu::Place here = {}) { emu::set_registers(N, true, here); }
+void keep_registers(emu::Place here = {}) {
+    emu::set_registers(N, true, here);
+}
 template <int N>
-void take_registers(emu::Place here = {}) { emu::set_registers(N, false, here); }
+void take_registers(emu::Place here = {}) {
+    emu::set_registers(N, false, here);
+}
 
 // ---- the host's side ----
 

@@ -129,7 +129,9 @@ void cp_async_wait() {
 }
 
 template <class E>
-uint32_t pack(float low, float high) { return E(low).bits | uint32_t(E(high).bits) << 16; }
+uint32_t pack(float low, float high) {
+    return E(low).bits | uint32_t(E(high).bits) << 16;
+}
 
 namespace emu {
 // Four 8x8 matrices of 16-bit numbers; lane i points at row i % 8 of matrix i / 8. Lane (g, t) receives in r[m] the

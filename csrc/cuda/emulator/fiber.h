@@ -38,7 +38,7 @@ extern "C" void emu_switch(void** save_top, void* new_top);
 asm(R"(
 .text
 .hidden emu_switch
-.globl emu_switch
+.weak emu_switch
 .type emu_switch, @function
 emu_switch:
     pushq %rbp

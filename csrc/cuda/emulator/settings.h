@@ -4,7 +4,6 @@
 #include <cstdint>
 
 namespace emu {
-
 // 0: threads take turns in order. Else the orders are shuffled by this seed, and
 //   bit 0: the warp that runs goes on as far as it can;
 //   bit 1: asynchronous copies land at once, not as late as allowed;    bit 2: each copy tosses a coin for that;
@@ -13,5 +12,4 @@ inline unsigned seed = 0;
 inline unsigned first_x = 0;                // blocks before it are left out: tests of the last of very many
 inline int capability = 90;                 // what the device says it is
 inline int64_t bank_conflicts = 0;          // 16-byte rows of one ldmatrix phase that met in one bank group
-
 }  // namespace emu

@@ -2,9 +2,12 @@
 // The GPU's answers are recorded once by `python -m benchmarks.gpu` and checked against the emulator ever after.
 #pragma once
 
+#include <vector>
+
+#include "cuda/gpu/device.h"
 #include "cuda/gpu/gpu.h"
 
-constexpr int WORDS_IN = 10, WORDS_OUT = 4;                 // a lane
+constexpr int WORDS_OUT = 4;                                // a lane
 
 DEVICE float as_float(uint32_t word) {
     float x;
@@ -74,4 +77,12 @@ __global__ void conformance_kernel(int which, const uint32_t* in, uint32_t* out)
             for (int i = 0; i < 4; i++) out[i] = __shfl_xor_sync(~0u, in[i], 1 << i);
             return;
     }
+}
+
+void gpu::conformance(int instruction, const uint32_t* in, uint32_t* out) {
+    const std::vector<uint32_t> zeros(32 * WORDS_OUT);
+    DeviceArray<uint32_t> d_in(32 * 12, in), d_out(zeros.size(), zeros.data());
+    launch(conformance_kernel, dim3(1), 32, 32 * 16, stream_t(nullptr), instruction, d_in.data, d_out.data);
+    d_out.copy_out(out);
+    synchronize(nullptr);
 }

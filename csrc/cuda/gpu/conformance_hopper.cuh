@@ -4,6 +4,9 @@
 // of the descriptors, the barriers and the layouts of the registers at once.
 #pragma once
 
+#include <vector>
+
+#include "cuda/gpu/device.h"
 #include "cuda/gpu/hopper.h"
 
 constexpr int HOPPER_ROWS = 192, HOPPER_OUT = 64;          // words: 32 a row; 64 a thread
@@ -46,8 +49,8 @@ DEVICE void run_matmul(HopperTiles& s, const uint32_t* in, float* out) {
         for (int e = 0; e < 4; e++) out[4 * i + e] = d[i][e];
 }
 
-__global__ void __launch_bounds__(128) hopper_conformance_kernel(const __grid_constant__ TensorMap map, int which,
-                                                                  const uint32_t* in, float* out) {
+__global__ void __launch_bounds__(128)
+    hopper_conformance_kernel(const __grid_constant__ TensorMap map, int which, const uint32_t* in, float* out) {
     SHARED(HopperTiles, s);
     if (threadIdx.x == 0) {
         barrier_init(&s->full, 1);
@@ -71,4 +74,15 @@ __global__ void __launch_bounds__(128) hopper_conformance_kernel(const __grid_co
         case 4: return run_matmul<fp16, true, 16>(*s, in, out);
         case 5: return run_matmul<bf16, true, 8>(*s, in, out);
     }
+}
+
+void gpu::hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
+    check_hopper();
+    const std::vector<uint32_t> zeros(128 * HOPPER_OUT);
+    DeviceArray<uint32_t> d_in(HOPPER_ROWS * 32, in), d_out(zeros.size(), zeros.data());
+    const TensorMap map = tensor_map(d_in.data, {64, HOPPER_ROWS, 1, 1}, {128, 16, 16}, {64, 64, 1, 1});
+    launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in.data,
+           reinterpret_cast<float*>(d_out.data));
+    d_out.copy_out(out);
+    synchronize(nullptr);
 }

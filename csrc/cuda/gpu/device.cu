@@ -1,43 +1,61 @@
-// device.h by the vocabulary of gpu.h. Compiled by nvcc for the GPU, by any compiler for the emulator.
-#include "cuda/gpu/device.h"
+// device.h by the CUDA runtime. (The emulator's is emulator/device.cpp.)
 #include "cuda/gpu/conformance.cuh"
+#include "cuda/gpu/device.h"
 
 namespace gpu {
-void* allocate(size_t bytes, Stream stream) { return ::allocate(bytes, stream_t(stream)); }
-void release(void* data, Stream stream) { ::release(data, stream_t(stream)); }
+std::string driver_problem() {
+    int version = 0, count = 0;
+    if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver";
+    cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error != cudaSuccess) return cudaGetErrorString(error);
+    return count ? "" : "no NVIDIA GPU";
+}
+
+int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device), "which GPU");
+    return device;
+}
+
+int capability() {
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, current_device()), "compute capability");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, current_device()), "compute capability");
+    return 10 * major + minor;
+}
+
+// Where allocations come from. It keeps what is freed: returning memory at each synchronisation costs far more.
+static cudaMemPool_t pool() {
+    cudaMemPool_t pool;
+    check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "memory pool");
+    static uint64_t keep = ~uint64_t(0);
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool");
+    return pool;
+}
+int64_t peak_bytes() {
+    uint64_t most = 0, none = 0;
+    check(cudaMemPoolGetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
+    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");  // 0: begin from now
+    return int64_t(most);
+}
+
+void* allocate(size_t bytes, Stream stream) {
+    static const cudaMemPool_t kept = pool();
+    (void)kept;
+    void* data = nullptr;
+    check(cudaMallocAsync(&data, bytes, stream_t(stream)), "asked for " + std::to_string(bytes) + " bytes on the GPU");
+    return data;
+}
+void release(void* data, Stream stream) { cudaFreeAsync(data, stream_t(stream)); }
 void copy_in(void* device, const void* host, size_t bytes, Stream stream) {
-    ::copy_in(device, host, bytes, stream_t(stream));
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_t(stream)), "copy to the GPU");
 }
 void copy_out(void* host, const void* device, size_t bytes, Stream stream) {
-    ::copy_out(host, device, bytes, stream_t(stream));
+    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_t(stream)), "copy from the GPU");
 }
-void poison(void* device, size_t bytes, Stream stream) { ::poison(device, bytes, stream_t(stream)); }
-void synchronize(Stream stream) { ::synchronize(stream_t(stream)); }
-int capability() { return ::capability(); }
-int64_t peak_bytes() { return ::peak_bytes(); }
-int current_device() { return ::current_device(); }
-std::string driver_problem() { return ::driver_problem(); }
-
-void check_driver() {
-    const std::string problem = driver_problem();
-    if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
+void poison(void* device, size_t bytes, Stream stream) {
+    check(cudaMemsetAsync(device, 0xff, bytes, stream_t(stream)), "fill on the GPU");
 }
-void check_hopper() {                       // its instructions are one generation's alone
-    if (capability() != 90)
-        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this has " +
-                                 std::to_string(capability() / 10) + "." + std::to_string(capability() % 10));
-}
-
-void conformance(int instruction, const uint32_t* in, uint32_t* out) {
-    const size_t in_bytes = 32 * 12 * 4, out_bytes = 32 * WORDS_OUT * 4;
-    auto* d_in = static_cast<uint32_t*>(::allocate(in_bytes, nullptr));
-    auto* d_out = static_cast<uint32_t*>(::allocate(out_bytes, nullptr));
-    ::copy_in(d_in, in, in_bytes, nullptr);
-    ::copy_in(d_out, std::string(out_bytes, '\0').data(), out_bytes, nullptr);
-    launch(conformance_kernel, dim3(1), 32, 32 * 16, stream_t(nullptr), instruction, d_in, d_out);
-    ::copy_out(out, d_out, out_bytes, nullptr);
-    ::synchronize(nullptr);
-    ::release(d_in, nullptr);
-    ::release(d_out, nullptr);
-}
+void synchronize(Stream stream) { check(cudaStreamSynchronize(stream_t(stream)), "a kernel failed"); }
 }  // namespace gpu

@@ -1,8 +1,9 @@
-// The GPU as plain C++ sees it: memory, streams and what it is. Defined in device.cu; no CUDA in here.
+// The GPU as plain C++ sees it: memory, streams and what it is. Defined in device.cu, and in emulator/device.cpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 namespace gpu {
@@ -18,8 +19,32 @@ int capability();                           // compute capability of the current
 int64_t peak_bytes();                       // most device memory in use at once since the last call
 int current_device();
 std::string driver_problem();               // why nothing can run here, "" if it can
-void check_driver();                        // these two raise std::runtime_error
-void check_hopper();
+
+inline void check_driver() {
+    const std::string problem = driver_problem();
+    if (!problem.empty()) throw std::runtime_error("the cuda backend cannot run here: " + problem);
+}
+inline void check_hopper() {                // its instructions are one generation's alone
+    if (const int has = capability(); has != 90)
+        throw std::runtime_error("Hopper's instructions need a GPU of compute capability 9.0 (H100, H200): this has " +
+                                 std::to_string(has / 10) + "." + std::to_string(has % 10));
+}
+
+// An array on the device: fresh, and then full of NaN, so that what no kernel wrote shows; or a copy of the host's.
+template <class T>
+class DeviceArray {
+    size_t bytes;
+
+public:
+    T* data;
+    explicit DeviceArray(int64_t count, const T* host = nullptr)
+        : bytes(count * sizeof(T)), data(static_cast<T*>(allocate(bytes, nullptr))) {
+        host ? copy_in(data, host, bytes, nullptr) : poison(data, bytes, nullptr);
+    }
+    DeviceArray(const DeviceArray&) = delete;
+    ~DeviceArray() { release(data, nullptr); }
+    void copy_out(T* host) const { gpu::copy_out(host, data, bytes, nullptr); }
+};
 
 // One instruction for one warp, by its place in the list; host arrays (32, 12) and (32, 4): conformance.cuh.
 inline const char* const INSTRUCTIONS[] = {"mma_bf16",   "mma_fp16", "ldmatrix", "ldmatrix_t", "cp_async_16",

@@ -1,14 +1,14 @@
-// One kernel source, two machines.
+// The vocabulary of the kernels: one kernel source, two machines.
 //
-// The kernels in this directory are written against the small vocabulary below. nvcc gives it the meaning of the GPU
+// Kernels are written against the few words below. nvcc gives it the meaning of the GPU
 // (gpu_nvcc.h: the CUDA runtime and a few PTX instructions); any other C++17 compiler gives it the meaning of an
 // emulator (emulator.h: every CUDA thread is a fiber; emulator_ptx.h: what the instructions do), so that each kernel
 // runs, is tested and can be stepped through on a machine without a GPU.
 //
 //   Where am I        threadIdx.x, blockIdx.x/.y, gridDim.y             Meeting     __syncthreads, __syncwarp
 //   Shared memory     SHARED(T, name)                                   Warp-wide   __shfl_xor_sync, mma, ldmatrix
-//   Copies            cp_async<bytes>, cp_async_commit, cp_async_wait   Host        launch, allocate, release, copy
-//   Loops             UNROLL_FOR (...), unrolled by nvcc
+//   Copies            cp_async<bytes>, cp_async_commit, cp_async_wait   Host        launch; memory: device.h
+//   Loops             UNROLL_FOR (...), which nvcc unrolls
 #pragma once
 
 #include <math.h>

@@ -13,7 +13,7 @@ using stream_t = cudaStream_t;
 #define DEVICE __device__ __forceinline__
 #define UNROLL_FOR _Pragma("unroll") for
 #define UNROLL_4_FOR _Pragma("unroll 4") for
-#define SHARED(T, name)                                          \
+#define SHARED(T, name)                                           \
     extern __shared__ __align__(1024) unsigned char shared_raw[]; \
     T* name = reinterpret_cast<T*>(shared_raw)
 
@@ -89,30 +89,6 @@ inline void check(cudaError_t error, const std::string& what) {
     throw std::runtime_error(what + ": " + cudaGetErrorString(error));
 }
 
-// Why nothing can run here ("" if it can).
-inline std::string driver_problem() {
-    int version = 0, count = 0;
-    if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver";
-    cudaError_t error = cudaGetDeviceCount(&count);
-    cudaGetLastError();
-    if (error != cudaSuccess) return cudaGetErrorString(error);
-    return count ? "" : "no NVIDIA GPU";
-}
-
-inline int current_device() {
-    int device = 0;
-    check(cudaGetDevice(&device), "which GPU");
-    return device;
-}
-
-// Compute capability of the current device, 90 for 9.0.
-inline int capability() {
-    int major = 0, minor = 0;
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, current_device()), "compute capability");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, current_device()), "compute capability");
-    return 10 * major + minor;
-}
-
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t stream, A... args) {
     if (shared > 48 << 10)
@@ -121,39 +97,3 @@ void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_
     kernel<<<grid, threads, shared, stream>>>(P(args)...);
     check(cudaGetLastError(), "kernel launch");
 }
-
-// The pool that allocations come from. It keeps what is freed: returning memory at each synchronisation costs far
-// more.
-inline cudaMemPool_t pool() {
-    cudaMemPool_t pool;
-    check(cudaDeviceGetDefaultMemPool(&pool, current_device()), "memory pool");
-    static uint64_t keep = ~uint64_t(0);
-    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "memory pool");
-    return pool;
-}
-// Most bytes in use at once since the last call.
-inline int64_t peak_bytes() {
-    uint64_t most = 0, none = 0;
-    check(cudaMemPoolGetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &most), "memory pool");
-    check(cudaMemPoolSetAttribute(pool(), cudaMemPoolAttrUsedMemHigh, &none), "memory pool");     // 0: begin from now
-    return int64_t(most);
-}
-
-inline void* allocate(size_t bytes, stream_t stream) {
-    static const cudaMemPool_t kept = pool();
-    (void)kept;
-    void* data = nullptr;
-    check(cudaMallocAsync(&data, bytes, stream), "asked for " + std::to_string(bytes) + " bytes on the GPU");
-    return data;
-}
-inline void release(void* data, stream_t stream) { cudaFreeAsync(data, stream); }
-inline void copy_in(void* device, const void* host, size_t bytes, stream_t stream) {
-    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "copy to the GPU");
-}
-inline void copy_out(void* host, const void* device, size_t bytes, stream_t stream) {
-    check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream), "copy from the GPU");
-}
-inline void poison(void* device, size_t bytes, stream_t stream) {       // NaN everywhere
-    check(cudaMemsetAsync(device, 0xff, bytes, stream), "fill on the GPU");
-}
-inline void synchronize(stream_t stream) { check(cudaStreamSynchronize(stream), "a kernel failed"); }

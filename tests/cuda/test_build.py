@@ -15,20 +15,24 @@ from pathlib import Path
 
 import pytest
 
-from minillm.kernels import info, select as registry
+from minillm.kernels import info
+from minillm.kernels import select as registry
 
-CSRC = Path(__file__).parent.parent / "csrc"
+CSRC = Path(__file__).parents[2] / "csrc"
 MMA = """#include "cuda/attention/3_mma_backward.cuh"
+namespace minillm::attention {
 template __global__ void mma_forward<bf16, 64>(Forward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, true>(Backward<bf16>, Sizes);
 template __global__ void mma_backward<bf16, 64, false>(Backward<bf16>, Sizes);
+}
 """
 WGMMA = '#include "cuda/attention/launch_wgmma.cu"\n'
 SOURCES = {"80": MMA, "90": MMA, "90a": WGMMA}
 AMPERE = {"HMMA": "tensor cores", "LDSM": "ldmatrix", "LDGSTS": "asynchronous copies", "MUFU.EX2": "exponentials"}
 HOPPER = {"HGMMA": "warpgroup matmuls", "UTMALDG": "TMA", "SYNCS": "barriers in memory", "USETMAXREG": "registers",
           "MUFU.EX2": "exponentials"}
-KERNELS = [(arch, kernel) for arch in ("80", "90") for kernel in ("mma_forward", "mma_backward.*Lb1", "mma_backward.*Lb0")]
+KERNELS = [(arch, kernel) for arch in ("80", "90")
+           for kernel in ("mma_forward", "mma_backward.*Lb1", "mma_backward.*Lb0")]
 KERNELS += [("90a", f"wgmma_forward.*{number}Li{D}") for number in ("bfloat16", "half") for D in (64, 128)]
 every_kernel = pytest.mark.parametrize("arch, kernel", KERNELS, ids=lambda text: text.replace(".*", " "))
 
@@ -51,15 +55,16 @@ def compiled(arch):
     atexit.register(shutil.rmtree, folder)
     (folder / "kernels.cu").write_text(SOURCES[arch])
     done = subprocess.run([nvcc, "-std=c++17", "-O3", "-cubin", f"-gencode=arch=compute_{arch},code=sm_{arch}",
-                           "-Xptxas=-v", f"-I{CSRC}", "kernels.cu"], cwd=folder, capture_output=True, text=True, check=False)
+                           "-Xptxas=-v", f"-I{CSRC}", "kernels.cu"], cwd=folder, capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 0, done.stderr
     return folder / "kernels.cubin", done.stderr
 
 
 @every_kernel
 def test_no_spills_and_registers_within_budget(arch, kernel):
-    """255 registers a thread are all there are (168 for each of 384 threads at the start); a kernel that wants more goes
-    to local memory."""
+    """255 registers a thread are all there are (168 for each of 384 threads at the start); a kernel that wants more
+    goes to local memory."""
     report = re.search(rf"entry function '\w*{kernel}.*?Used (\d+) registers", compiled(arch)[1], re.DOTALL)
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report[0], report[0]
     assert int(report[1]) <= (168 if arch == "90a" else 255)
@@ -95,7 +100,8 @@ def test_products_run_beside_the_softmax():
         one, = (i for i, word in enumerate(words) if word.endswith("0x1"))
         until = next(i for i in range(one, len(words)) if words[i].endswith("0x0"))
         D = 64 if "Li64" in name else 128
-        assert words[one - D // 16 - 8:one] == ["HGMMA"] * (D // 16 + 8), name         # matmuls of S, 16 of D each; of P V
+        # matmuls of S, 16 of D each; of P V
+        assert words[one - D // 16 - 8:one] == ["HGMMA"] * (D // 16 + 8), name
         assert words[one + 1:until].count("MUFU.EX2") >= 64 and "HGMMA" not in words[one:until], name
 
 
@@ -109,7 +115,8 @@ def test_the_module_has_every_variant_for_every_gpu():
             assert hasattr(module, f"attention_forward_{kernel.variant}".rstrip("_")), f"{kernel}: build again"
     if os.environ.get("MINILLM_CUDA_ARCHS"):
         pytest.skip("MINILLM_CUDA_ARCHS asks for others")
-    listed = [subprocess.run([tool("cuobjdump"), flag, module.__file__], capture_output=True, text=True, check=True).stdout
+    listed = [subprocess.run([tool("cuobjdump"), flag, module.__file__], capture_output=True, text=True,
+                             check=True).stdout
               for flag in ("-lelf", "-lptx")]
     assert {"sm_80", "sm_90", "sm_90a"} <= set(re.findall(r"sm_\w+", listed[0])) and "sm_90.ptx" in listed[1]
 

@@ -25,7 +25,7 @@ from minillm.__main__ import main, parser
 from minillm.data.sources.stories import stories
 from minillm.recipes import draft_pair, quickstart
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY = "--set n_layer=1 --set n_head=1 --set n_embd=16 --set block_size=64 --vocab-size 300 --set train.steps=2"
 HOME = f"""
 minillm train --data my_texts/ --out runs/mine {TINY}
@@ -65,8 +65,8 @@ SHORTER = {             # what is written -> what is run instead
 }
 ELSEWHERE = {           # what is not run here, and what runs it
     "minillm quickstart --full": "tests/recipes/test_story.py, in small",
-    "python -m benchmarks --readme": "tests/test_benchmarks.py: it writes into the tree",
-    "python -m benchmarks tokenizer": "tests/test_benchmarks.py: it makes texts of many megabytes",
+    "python -m benchmarks --readme": "tests/benchmarks: it writes into the tree",
+    "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
@@ -209,7 +209,8 @@ def test_the_readmes_client_gets_a_text(home, monkeypatch, capsys):
     block = re.search(r"^    from openai(?:.*\n)+?(?=\n)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)[0]
     monkeypatch.chdir(home)
     with served("minillm", "serve", "runs/mine", "--port", "0") as address:
-        exec(textwrap.dedent(block).replace("http://127.0.0.1:8000", address.rstrip("/")), {})
+        exec(textwrap.dedent(block).replace("http://127.0.0.1:8000", address.rstrip("/")).replace("max_tokens=100",
+                                                                                                  "max_tokens=20"), {})
     assert capsys.readouterr().out
 
 

@@ -9,11 +9,11 @@ import pytest
 from tolerances import assert_close, assert_same_bits
 
 from minillm import ops as reference
-from minillm.kernels import select as registry
 from minillm.config import GPTConfig
+from minillm.kernels import select as registry
+from minillm.kernels.select import select
 from minillm.models.gpt2 import GPT
 from minillm.train.optim import AdamW
-from minillm.kernels.select import select
 
 sim = registry.cuda("cudasim")
 if sim is None:
@@ -21,9 +21,10 @@ if sim is None:
 
 EXACT, TENSOR_CORES = ["1_naive", "2_flash"], ["3_mma", "4_wgmma"]
 VARIANTS = EXACT + TENSOR_CORES
-exact_variants, tensor_cores, every_variant = (pytest.mark.parametrize("variant", r) for r in (EXACT, TENSOR_CORES, VARIANTS))
-# What a 16-bit P and a 16-bit result cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11 bits
-# is 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
+exact_variants, tensor_cores, every_variant = (pytest.mark.parametrize("variant", r)
+                                               for r in (EXACT, TENSOR_CORES, VARIANTS))
+# What a 16-bit P and a 16-bit result cost, as a part of the tensor's norm: half a unit in the last place of 8 or 11
+# bits is 2e-3 or 2.4e-4, spread evenly 0.6 of it; twice for P and dS in the gradients.
 ROUNDING = {"bfloat16": 3e-3, "float16": 4e-4}
 both_masks = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
 # in order; shuffled; + a warp ahead; + copies at once; + by coin; all; any thread, copies at once
@@ -259,7 +260,8 @@ def test_dtypes_of_the_variants(variant, dtype, words):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda a: {**a, "qkv": a["qkv"].astype("int32")}, "qkv must be float32 or float64 or float16 or bfloat16: got int32"),
+    (lambda a: {**a, "qkv": a["qkv"].astype("int32")},
+     "qkv must be float32 or float64 or float16 or bfloat16: got int32"),
     (lambda a: {**a, "n_head": 5}, "qkv must have a last axis of 3 . n_head . HS: got 24 with n_head=5"),
     (lambda a: {"qkv": np.zeros((1, 1, 3 * 257), "float32"), "n_head": 1}, "at most 256 numbers a head: got 257"),
 ])

@@ -1,4 +1,5 @@
-"""The sum of squares, the one op that turns an array into a number: right where float32 would fail, in a fixed order."""
+"""The sum of squares, the one op that turns an array into a number: right where float32 would fail,
+in a fixed order."""
 import math
 
 import numpy as np
@@ -7,8 +8,8 @@ from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.kernels import select as registry
 from minillm import select
+from minillm.kernels import select as registry
 
 every_reduce = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("reduce",)))
 
@@ -28,7 +29,8 @@ def test_agrees_with_exact_summation(op, backend, dtype, size, seed):
 @every_reduce
 def test_large_values_do_not_overflow_and_bad_ones_show(op, backend, dtype):
     function = getattr(select({op: backend}), op)
-    assert function(np.full(200_000, 1e25, dtype)) == pytest.approx(2e5 * float(np.dtype(dtype).type(1e25)) ** 2, rel=1e-12)
+    assert function(np.full(200_000, 1e25, dtype)) == pytest.approx(2e5 * float(np.dtype(dtype).type(1e25)) ** 2,
+                                                                    rel=1e-12)
     x = np.ones(70_000, dtype)
     x[66_000] = np.nan
     assert math.isnan(function(x))
@@ -37,7 +39,7 @@ def test_large_values_do_not_overflow_and_bad_ones_show(op, backend, dtype):
 @every_reduce
 def test_bad_inputs_are_named(op, backend, dtype):
     function = getattr(select({op: backend}), op)
-    for label, argument, change, words in registry.OPS[op].bad:
+    for _, _, change, words in registry.OPS[op].bad:
         with pytest.raises(ValueError, match=words):
             function(change(np.ones(4, dtype)))
     with pytest.raises(ValueError, match="x must have shape"):

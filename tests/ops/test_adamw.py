@@ -6,9 +6,9 @@ import pytest
 from cases import cases, pair, sample
 from tolerances import assert_close, assert_same_bits
 
-from minillm.train.optim import AdamW
-from minillm.models.params import Params
 from minillm.kernels.select import Dims, select
+from minillm.models.params import Params
+from minillm.train.optim import AdamW
 
 every_update = pytest.mark.parametrize("op, backend, dtype", cases(kinds=("update",)))
 EVERY_SIZE = [Dims(C=1), Dims(C=7), Dims(C=40)]         # 12 * C * C numbers: below, between and above SIMD widths
@@ -167,7 +167,8 @@ def test_bits_are_of_the_updated_w_and_change_nothing(op, backend, dtype, dims):
 
 
 @pytest.mark.parametrize("bits, words", [
-    (np.zeros(768, "int16"), "bits must have dtype uint16: got int16"), (np.zeros(767, "uint16"), "bits must have shape"),
+    (np.zeros(768, "int16"), "bits must have dtype uint16: got int16"),
+    (np.zeros(767, "uint16"), "bits must have shape"),
     (np.zeros((768, 1), "uint16"), "bits must have shape"), ([0] * 768, "bits must be None or an array of uint16"),
     (np.zeros(768, "float32"), "bits must have dtype uint16")],
     ids=["int16", "shorter", "two axes", "a list", "floats"])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parent / "csrc"
+SOURCES = HERE.parents[1] / "csrc"
 SOURCE = HERE / "cuda_faults.cpp"
 # no-gnu-unique: else the inline variables of every emulator that this process loads would be one
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fno-gnu-unique", "-shared", "-I", str(SOURCES)]
-KERNELS = re.findall(r"\w+", re.search(r"kernels\[\].*?= \{(.*?)\};", SOURCE.read_text(), re.DOTALL)[1])
+KERNELS = re.findall(r"\w+(?:<\w+>)?", re.search(r"kernels\[\].*?= \{(.*?)\};", SOURCE.read_text(), re.DOTALL)[1])
 GOOD, RUN_AHEAD, AT_ONCE = 0, 9, 2                          # schedules: emulator/settings.h, `seed`
 
 if not shutil.which("g++") or not SOURCES.exists():
@@ -109,9 +109,9 @@ def hopper(run, kernel, seed=GOOD):
     ("barrier_not_made", "it was not initialised", "barrier_arrive(&s->other)"),
     ("too_many_arrivals", "more arrivals than it counts", "if (threadIdx.x == 0) barrier_expect(&s->barrier, 16), "),
     ("wrong_phase", "deadlock", "barrier_wait(&s->barrier, 1);"),
-    ("matmul_no_fence", "no wgmma_fence", "wgmma_rs<bf16>"),
-    ("matmul_warps_differ", "four warps of a warpgroup differ", "wgmma_rs<bf16>"),
-    ("matmul_no_swizzle", "must say 128-byte swizzle", ""),
+    ("matmul<NO_FENCE>", "no wgmma_fence", "wgmma_rs<bf16>"),
+    ("matmul<WARPS_DIFFER>", "four warps of a warpgroup differ", "wgmma_rs<bf16>"),
+    ("matmul<NO_SWIZZLE>", "must say 128-byte swizzle", ""),
     ("registers_from_nowhere", "deadlock|from 248 to 256", ""),
     ("registers_not_by_eight", "from 248 to 100", "keep_registers<100>"),
 ])
@@ -122,29 +122,29 @@ def test_faults_of_hopper_are_named(run, kernel, words, line, seed):
 
 
 @pytest.mark.parametrize("kernel, words", [
-    ("matmul_touched", "sums of a matmul under way were touched"),
-    ("matmul_operand_changed", "registers of a matmul under way were written"),
-    ("matmul_not_waited", "were under way"),
+    ("matmul<TOUCHED>", "sums of a matmul under way were touched"),
+    ("matmul<OPERAND_CHANGED>", "registers of a matmul under way were written"),
+    ("matmul<NOT_WAITED>", "were under way"),
     ("tma_without_wait", "were under way|"),
 ])
 def test_late_units(run, kernel, words):
     """What is done late is found late; done at once it is right by luck."""
     data, error = hopper(run, kernel)
     assert re.search(words, error) and (error or np.isnan(data[:32]).all())
-    assert not hopper(run, kernel, AT_ONCE)[1] or kernel == "matmul_touched"
+    assert not hopper(run, kernel, AT_ONCE)[1] or kernel == "matmul<TOUCHED>"
 
 
 @pytest.mark.parametrize("seed", [0, 8, 9, 10, 11, 12, 31, 42, 44])
 def test_units_that_are_waited_for(run, seed):
     data, error = hopper(run, "tma", seed)
     assert not error and np.array_equal(data[:32], np.arange(32))
-    data, error = hopper(run, "matmul_right", seed)
+    data, error = hopper(run, "matmul<RIGHT>", seed)
     assert not error and (data == 16).all()
 
 
 def test_what_is_not_waited_for_is_not_there(run):
-    assert np.isnan(hopper(run, "matmul_read_early")[0]).all()
-    assert np.isnan(hopper(run, "matmul_no_proxy_fence")[0]).all()       # stored by threads, not published
+    assert np.isnan(hopper(run, "matmul<READ_EARLY>")[0]).all()
+    assert np.isnan(hopper(run, "matmul<NO_PROXY_FENCE>")[0]).all()       # stored by threads, not published
     halves = [hopper(run, "tma_half_expected", seed)[0][:32] for seed in range(8, 60)]
     assert any(np.isnan(data).any() for data in halves)                  # the other half landed first
 

@@ -123,8 +123,8 @@ def test_head_over_many_tiles(shape, dtype, allowed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", [7, 2100, 16_400], ids=["one_tile", "tiles", "made_again"])
 def test_head_keeps_its_digits_next_to_large_logits(V, dtype):
-    """Logits near 1e4, 8 apart or less: in float32 they are multiples of 2^-10, and a logsumexp rounded to that would show
-    in every probability. Products are exact here: integers times powers of two, so only the softmax can err."""
+    """Logits near 1e4, 8 apart or less: in float32 they are multiples of 2^-10, and a logsumexp rounded to that would
+    show in every probability. Products are exact here: integers times powers of two, so only the softmax can err."""
     N = 30 if V < 16_400 else 1030
     rng = np.random.default_rng(0)
     x = np.ones((N, 2), dtype)

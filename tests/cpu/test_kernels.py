@@ -9,9 +9,9 @@ from cases import outputs, sample
 from tolerances import assert_same_bits
 
 from minillm.kernels import select as registry
+from minillm.kernels.select import OPS, Dims, choices
 from minillm.ops import attention_forward as reference_attention
 from minillm.ops import dropout_forward as reference_dropout
-from minillm.kernels.select import OPS, Dims, choices
 
 if not registry._cpp:
     pytest.skip("no kernels are built", allow_module_level=True)
@@ -154,7 +154,7 @@ def test_bits_do_not_depend_on_threads(op, dtype, threads):
 
 def test_many_threads_may_call_at_once():
     """Kernels release the GIL, and share the pool of memory: four Python threads get what one gets. Under the thread
-    sanitizer (tests/sanitize.sh thread) this is the test that would show a race."""
+    sanitizer (tests/rebuilt.sh thread) this is the test that would show a race."""
     calls = [(op, sample(op, "float32", Dims(2, 96, 96, 3, 333))) for op in COMPILED]
     want = [outputs(op, "cpu", args) for op, args in calls]
 
@@ -170,15 +170,15 @@ def test_many_threads_may_call_at_once():
 
 # --- attention ------------------------------------------------------------------------------------------------------
 
-RUNGS = ["1_naive", "2_blocked", "3_simd"]
+VARIANTS = ["1_naive", "2_blocked", "3_simd"]
 
 
 @FLOATS
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("T, HS", [(1, 1), (3, 2), (63, 5), (64, 16), (65, 9), (130, 80), (200, 64)])
-def test_attention_rungs_agree(rung, dtype, T, HS):
+def test_attention_variants_agree(variant, dtype, T, HS):
     args = {"qkv": normal(dtype, 2, T, 3 * 2 * HS), "n_head": 2}
-    want, got = (outputs("attention", backend, args) for backend in ("numpy", f"cpu/{rung}"))
+    want, got = (outputs("attention", backend, args) for backend in ("numpy", f"cpu/{variant}"))
     for name in want:
         assert abs(got[name] - want[name]).max() <= 64 * EPS[dtype] * max(1, abs(want[name]).max()), name
 
@@ -191,8 +191,8 @@ def test_later_tokens_leave_no_trace(dtype, bad, T, t):
     qkv = normal(dtype, 2, T, 3 * 2 * 17)
     broken = qkv.copy()
     broken[:, t:] = bad
-    for rung in ["", *(f"_{rung}" for rung in RUNGS)]:
-        forward = getattr(cpu, f"attention_forward{rung}")
+    for variant in ["", *(f"_{variant}" for variant in VARIANTS)]:
+        forward = getattr(cpu, f"attention_forward{variant}")
         assert_same_bits(forward(qkv, 2)[0][:, :t], forward(broken, 2)[0][:, :t])
 
 

@@ -11,7 +11,7 @@ from minillm.kernels import select as registry
 sim = registry.cuda("cudasim")
 if sim is None:
     pytest.skip("minillm._cpp.cudasim is not built", allow_module_level=True)
-FIXTURE = Path(__file__).parent / "fixtures" / "gpu_instructions.npz"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "gpu_instructions.npz"
 
 
 INSTRUCTIONS = sim.INSTRUCTIONS + sim.HOPPER_INSTRUCTIONS
@@ -55,7 +55,8 @@ def test_the_check_of_a_recording_can_fail(tmp_path):
 # ---- Hopper's units: layouts of the PTX manual ----
 
 def of_lane(D):
-    """(64, N) -> what each of 128 threads holds of it, (128, N / 2): rows g and g + 8 of its warp, columns 8 c + 2 t."""
+    """(64, N) -> what each of 128 threads holds of it, (128, N / 2): rows g and g + 8 of its warp,
+    columns 8 c + 2 t."""
     warp, g, t = np.meshgrid(np.arange(4), np.arange(8), np.arange(4), indexing="ij")
     c, half, pair = np.meshgrid(np.arange(D.shape[1] // 8), np.arange(2), np.arange(2), indexing="ij")
     rows = (16 * warp + g).reshape(-1, 1) + 8 * half.reshape(1, -1)
@@ -111,7 +112,8 @@ def test_mma_is_a_product(kind):
 
 def test_ldmatrix_gives_rows_and_columns():
     words = gpu_check.words("ldmatrix", np.random.default_rng(0))
-    matrices = np.ascontiguousarray(words[:, :4]).view("uint16").reshape(4, 8, 8)           # four of 8 rows of 8 numbers
+    # four of 8 rows of 8 numbers
+    matrices = np.ascontiguousarray(words[:, :4]).view("uint16").reshape(4, 8, 8)
     for name, order in (("ldmatrix", (0, 1, 2)), ("ldmatrix_t", (0, 2, 1))):
         got = sim.instruction(name, words).view("uint16").reshape(8, 4, 4, 2)               # g, t, matrix, pair
         assert np.array_equal(got.transpose(2, 0, 1, 3).reshape(4, 8, 8), matrices.transpose(order)), name

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parent / "csrc"
+SOURCES = HERE.parents[1] / "csrc"
 MOST = 2 ** 31 - 1                                  # heads on grid.x
 
 if not shutil.which("g++") or not SOURCES.exists():
@@ -18,8 +18,8 @@ if not shutil.which("g++") or not SOURCES.exists():
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory):
     library = tmp_path_factory.mktemp("far") / "far.so"
-    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared", f"-I{SOURCES}",
-                    str(HERE / "cuda_far.cpp"), "-o", str(library)], check=True)
+    subprocess.run(["g++", "-std=c++17", "-O1", "-w", "-Wno-psabi", "-fPIC", "-fno-gnu-unique", "-shared",
+                    f"-I{SOURCES}", str(HERE / "cuda_far.cpp"), "-o", str(library)], check=True)
     function = ctypes.CDLL(str(library)).attention
     function.restype = ctypes.c_char_p
     function.argtypes = [ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * 4 + [ctypes.c_int] * 2

@@ -1,4 +1,5 @@
-"""Who may import whom: a module imports only rooms on lower floors, and its own room; lazy imports count; no circles."""
+"""Who may import whom: a module imports only rooms on lower floors, and its own room; lazy imports count;
+no circles."""
 import ast
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def room_of(module):
 
 
 def imports(path):
-    """(absolute name, at top level) for each import of a file, lazy ones too; `from .room import name` gives room.name."""
+    """(absolute name, at top level) for each import of a file, lazy ones too;
+    `from .room import name` gives room.name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lazy = {id(node) for function in ast.walk(tree) if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
             for node in ast.walk(function)}

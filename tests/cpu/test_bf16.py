@@ -4,12 +4,12 @@ import pytest
 from test_gemm import arrays, head, head_arrays, linear, mlp, threads  # noqa: F401  (threads is a fixture)
 from tolerances import assert_same_bits
 
-from minillm.kernels import select as registry
 from minillm.config import GPTConfig
+from minillm.kernels import select as registry
+from minillm.kernels.select import OPS, choices, select
 from minillm.models.gpt2 import GPT
 from minillm.train.optim import AdamW, clip_grad_norm
 from minillm.train.schedule import cosine_schedule
-from minillm.kernels.select import OPS, choices, select
 
 KERNELS = registry._cpp
 if "cpu/bf16" not in choices("linear"):

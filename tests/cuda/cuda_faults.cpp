@@ -1,4 +1,5 @@
 // Kernels with one fault each, for test_emulator.py: the emulator must name every one of them.
+#include "cuda/emulator/device.cpp"
 #include "cuda/gpu/hopper.h"
 
 namespace {
@@ -125,25 +126,18 @@ __global__ void matmul(float* out) {
     if (WRONG != NOT_WAITED) wgmma_wait<0>(d);
     if (WRONG != READ_EARLY && threadIdx.x < 64) out[threadIdx.x] = d[0][0];
 }
-__global__ void matmul_right(float* out) { matmul<RIGHT>(out); }
-__global__ void matmul_no_proxy_fence(float* out) { matmul<NO_PROXY_FENCE>(out); }
-__global__ void matmul_no_fence(float* out) { matmul<NO_FENCE>(out); }
-__global__ void matmul_touched(float* out) { matmul<TOUCHED>(out); }
-__global__ void matmul_read_early(float* out) { matmul<READ_EARLY>(out); }
-__global__ void matmul_operand_changed(float* out) { matmul<OPERAND_CHANGED>(out); }
-__global__ void matmul_warps_differ(float* out) { matmul<WARPS_DIFFER>(out); }
-__global__ void matmul_not_waited(float* out) { matmul<NOT_WAITED>(out); }
-__global__ void matmul_no_swizzle(float* out) { matmul<NO_SWIZZLE>(out); }
 __global__ void registers_from_nowhere(float*) { take_registers<256>(); }
 __global__ void registers_not_by_eight(float*) { keep_registers<100>(); }
 
+// clang-format off: many a line
 void (*const kernels[])(float*) = {
     barrier_in_a_branch, two_barriers, exchange_in_a_branch, half_a_shuffle, misaligned_load, misaligned_copy,
     misaligned_ldmatrix, past_shared_memory, past_the_array, before_the_array, race, copy_without_wait, copy_with_wait,
     nothing, tma, tma_without_wait, tma_half_expected, tma_too_much_expected, tma_before_fence, tma_misaligned,
-    tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, matmul_right, matmul_no_proxy_fence,
-    matmul_no_fence, matmul_touched, matmul_read_early, matmul_operand_changed, matmul_warps_differ,
-    matmul_not_waited, matmul_no_swizzle, registers_from_nowhere, registers_not_by_eight};
+    tma_past_shared, barrier_not_made, too_many_arrivals, wrong_phase, matmul<RIGHT>, matmul<NO_PROXY_FENCE>,
+    matmul<NO_FENCE>, matmul<TOUCHED>, matmul<READ_EARLY>, matmul<OPERAND_CHANGED>, matmul<WARPS_DIFFER>,
+    matmul<NOT_WAITED>, matmul<NO_SWIZZLE>, registers_from_nowhere, registers_not_by_eight};
+// clang-format on
 std::string message;
 }  // namespace
 
@@ -151,14 +145,14 @@ std::string message;
 extern "C" const char* run(int which, unsigned seed, float* data, unsigned grid_y, int threads, size_t shared) {
     message = "";
     emu::seed = seed;
-    float* device = static_cast<float*>(allocate(64 * sizeof(float), nullptr));
+    float* device = static_cast<float*>(gpu::allocate(64 * sizeof(float), nullptr));
     try {
-        copy_in(device, data, 64 * sizeof(float), nullptr);
+        gpu::copy_in(device, data, 64 * sizeof(float), nullptr);
         launch(kernels[which], dim3(1, grid_y), threads, shared, nullptr, device);
-        copy_out(data, device, 64 * sizeof(float), nullptr);
+        gpu::copy_out(data, device, 64 * sizeof(float), nullptr);
     } catch (const std::exception& error) {
         message = error.what();
     }
-    release(device, nullptr);
+    gpu::release(device, nullptr);
     return message.c_str();
 }

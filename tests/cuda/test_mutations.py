@@ -1,4 +1,5 @@
-"""A few of the bugs of cuda_mutations.py, planted: the emulator catches them. That script goes through the whole list."""
+"""A few of the bugs of cuda_mutations.py, planted: the emulator catches them.
+That script goes through the whole list."""
 import re
 import shutil
 
@@ -9,7 +10,7 @@ from cuda_mutations import CUDA, MUTANTS, verdict
 if not shutil.which("g++") or not CUDA.exists():
     pytest.skip("needs g++ and the sources in csrc", allow_module_level=True)
 
-QUICK = {("attention/2_flash.cuh", "a barrier in a branch"): "divergence: .*attention/2_flash.cuh:",
+QUICK = {("attention/2_flash.cuh", "a barrier in a branch"): "divergence: .*2_flash.cuh:",
          ("attention/3_mma.cuh", "no barrier"): "schedule",
          ("attention/3_mma.cuh", "no swizzle"): "bank conflicts",
          ("attention/4_wgmma.cuh", "V released before its matmul is done"): "out is off",
@@ -26,8 +27,8 @@ def test_planted_bug_is_caught(file, what):
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m[1]}-{m[0]}".replace(" ", "_"))
 def test_mutants_fit_the_sources(mutant):
     """The script replaces text; after a change of the kernels it must still find it."""
-    _, file, text, replacement, which = mutant
-    assert (CUDA / file).read_text().count(text) > which and text != replacement
+    _, file, text, replacement = mutant
+    assert text in (CUDA / file).read_text() and text != replacement
 
 
 def test_no_mutant_is_listed_twice():
