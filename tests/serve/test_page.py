@@ -221,7 +221,7 @@ def test_an_answer_is_copied(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_has_the_composer_at_the_bottom(served, browser, scheme, tmp_path):
-    """390 pixels wide: no sideways scroll, the settings fold away, native controls and the user's words in the theme."""
+    """390 pixels wide: no sideways scroll, settings fold away, native controls and the user's words in the theme."""
     page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
     page.goto(served)
     box = page.locator("#ask").bounding_box()
