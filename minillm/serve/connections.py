@@ -17,8 +17,8 @@ from typing import Any
 class Limits:
     """Of connections: numbers and seconds. All of them fit into the 1,024 files that a process may usually open."""
 
-    connections: int = 900
-    per_address: int = 450
+    connections: int = 800
+    per_address: int = 400
     head_seconds: float = 10
     unread_seconds: float = 30
 

@@ -8,6 +8,8 @@ from .connections import Limits, connection_class
 from .engine import Engine
 
 Ready = Callable[[str], object]
+WAITING = 2048              # connections that the system holds until they are accepted
+AT_ONCE = 16                # accepted before those that they drop have given their files back
 
 
 def serve(engine: Engine, model_name: str, host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None,
@@ -36,6 +38,8 @@ def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: 
     class Server(uvicorn.Server):       # type: ignore[name-defined]
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            for sock in sockets or []:
+                sock.listen(WAITING)            # asyncio has set it to AT_ONCE: its one number for both
             if ready:
                 ready(f"http://{host}:{sockets[0].getsockname()[1] if sockets else port}")
 
@@ -45,8 +49,8 @@ def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: 
 
     app = create_app(engine, model_name, api_key, hosts=(*LOOPBACK, *names) if host in LOOPBACK or names else None)
     return Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False,
-                                 http=connection_class(limits), ws="none", timeout_keep_alive=30,
-                                 timeout_graceful_shutdown=int(grace) + 5))
+                                 http=connection_class(limits), ws="none", backlog=AT_ONCE,
+                                 timeout_keep_alive=30, timeout_graceful_shutdown=int(grace) + 5))
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -59,7 +63,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
-        sock.listen(2048)
+        sock.listen(WAITING)
         return sock
     except OSError as error:
         sock.close()

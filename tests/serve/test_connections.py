@@ -1,10 +1,13 @@
 """Slow, idle and crowding clients: their connections end in time and keep nobody out."""
 import contextlib
+import resource
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
-from serving import httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
+from serving import command, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
+from small_models import talker  # noqa: F401  (a fixture)
 
 from minillm.serve import completions
 from minillm.serve.connections import Limits
@@ -75,6 +78,28 @@ def test_a_crowd_of_half_open_connections_keeps_nobody_out(model, tokenizer, sen
                     assert client.get("/health").status_code == 200
             assert len(server.server.server_state.connections) <= 60
             assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_a_flood_does_not_use_up_the_files(talker):
+    """1,500 at once from one address and from many, at a server that may open 1,024 files: it accepts no more at a time
+    than it has room for, says nothing, and answers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("too few files for so many clients")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    try:
+        with command(talker) as (process, url):
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1024, hard))
+            for count in (1, 40):
+                with contextlib.ExitStack() as stack:
+                    for i in range(1500):
+                        there = SimpleNamespace(url=url)
+                        stack.enter_context(connect(there, f"127.0.{1 + i % count}.1")).sendall(HEAD)
+                    assert httpx.get(url + "/health", timeout=20).status_code == 200
+            process.kill()
+            assert process.stderr.read() == ""
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_client_that_leaves_in_mid_body_is_no_error(model, tokenizer, caplog):
