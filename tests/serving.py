@@ -50,7 +50,8 @@ def running(model, tokenizer, engine_options=None, name=NAME, **options):
     thread.start()
     try:
         wait_until(lambda: address)
-        yield SimpleNamespace(url=address[0], engine=engine, client=httpx.Client(base_url=address[0], timeout=60))
+        yield SimpleNamespace(url=address[0], engine=engine, server=server,
+                              client=httpx.Client(base_url=address[0], timeout=60))
     finally:
         server.should_exit = True
         thread.join(30)

@@ -27,13 +27,16 @@ def serve(args: Namespace) -> None:
         print(f"minillm serve: anyone who reaches {args.host} may use this server: consider --api-key", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it again after it has stopped: a clean exit
     listen.serve(engine, name, args.host, args.port, key, args.grace,
-                 ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True))
+                 ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True),
+                 names=tuple(name.lower() for name in args.allow_host))
 
 
 def load_engine(args: Namespace) -> "Engine":
     """The engine with its model and tokenizer, not started."""
     from ..serve.engine import Engine
     check_at_least(args, rows=1, queue=0, grace=0, draft_tokens=1)
+    if args.api_key == "":
+        raise ValueError("--api-key must not be empty: leave it out for a server without a key")
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
     generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
@@ -50,6 +53,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--rows", type=int, default=8, help="slots: sequences decoded concurrently (default: %(default)s)")
     p.add_argument("--queue", type=int, default=64, help="requests that may wait; beyond it 429 (default: %(default)s)")
     p.add_argument("--api-key", help=f"demand this key (better: the variable {KEY}, which ps does not show)")
+    p.add_argument("--allow-host", metavar="NAME", action="append", default=[],
+                   help="answer to this name in the Host header, too (for a reverse proxy; repeat for more)")
     p.add_argument("--grace", type=float, default=10.0,
                    help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
     add_drafts(p, " for a request that comes alone")

@@ -1,7 +1,12 @@
-"""Sampling a token from logits: temperature, top-k, nucleus (top-p), min-p, repetition penalty, and a seeded draw.
+"""Sampling a token from logits: temperature, top-k, nucleus (top-p), min-p, penalties, and a seeded draw.
 
     repetition_penalty   r: a logit of a token already in the text is divided by r if positive, else multiplied
                          (Keskar et al. 2019, arXiv 1909.05858)
+    frequency_penalty    f: a logit loses f for each time its token stands among the new ones (as at OpenAI, like
+                         the next two)
+    presence_penalty     and once this much if its token stands there at all; the prompt does not count
+    logit_bias           {token: what is added to its logit}
+    allowed              a mask of tokens, all others get no probability (grammar.py makes one)
     temperature          divide the logits: below 1 sharper, above 1 flatter, 0 greedy (the argmax)
     top_k                keep the k most probable tokens (Fan et al. 2018, arXiv 1805.04833)
     top_p                nucleus: keep the smallest set of most probable tokens whose mass reaches p (Holtzman et al.
@@ -12,7 +17,7 @@
 They act in this order, each on what the one before left; where equal tokens meet an edge, the first of them are kept.
 The draw for position t depends on (seed, t) alone, so neither speed, batch nor an interruption changes a text.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +35,9 @@ class Sampling:
     min_p: float | None = None
     repetition_penalty: float = 1.0
     seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
         check_setting("temperature", self.temperature, lambda v: 0 <= v < float("inf"), "a number of at least 0")
@@ -38,6 +46,16 @@ class Sampling:
         check_setting("min_p", self.min_p, lambda v: 0 <= v <= 1, "in [0, 1], or None", optional=True)
         check_setting("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < float("inf"), "a number above 0")
         check_setting("seed", self.seed, lambda v: v >= 0, "an integer of at least 0", int)
+        for name in ("presence_penalty", "frequency_penalty"):
+            check_setting(name, getattr(self, name), lambda v: abs(v) < float("inf"), "a finite number")
+        for token, bias in (self.logit_bias or {}).items():
+            check_setting("logit_bias", token, lambda v: v >= 0, "of ids, integers of at least 0", int)
+            check_setting("logit_bias", bias, lambda v: v < float("inf"), "of numbers below infinity")
+
+    @property
+    def edits(self) -> bool:
+        """Whether logits are changed before the temperature."""
+        return bool(self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty or self.logit_bias)
 
 
 def check_setting(name: str, value: object, valid: Callable, expected: str, kind: type | None = None,
@@ -50,24 +68,32 @@ def check_setting(name: str, value: object, valid: Callable, expected: str, kind
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
-def sample(logits: np.ndarray, sampling: Sampling, position: int, seen_ids: Sequence[int] = ()) -> tuple[int, float]:
+def sample(logits: np.ndarray, sampling: Sampling, position: int, seen_ids: Sequence[int] = (),
+           allowed: np.ndarray | None = None) -> tuple[int, float]:
     """Sample the token for `position` (0, 1, ... among the new tokens) from logits (V,).
 
-    seen_ids: prompt and new tokens so far, for the repetition penalty. Returns (token, its log-probability under the
-    model's own softmax, before any reshaping). Raises ValueError for logits that are NaN or infinite at their largest.
+    seen_ids: prompt and new tokens so far, for the penalties. allowed: a mask (V,) of the tokens to choose from.
+    Returns (token, its log-probability under the model's own softmax, before any reshaping). Raises ValueError for
+    logits that are NaN or infinite at their largest.
     """
+    start = max(0, len(seen_ids) - position)
     if sampling.temperature == 0:
-        z = logits if sampling.repetition_penalty == 1 else penalised(logits, sampling.repetition_penalty, seen_ids)
+        z = edited(logits, sampling, seen_ids, start, allowed) if sampling.edits or allowed is not None else logits
         token = int(z.argmax())
         check_top(z[token])
     else:
-        token = draw(distribution(logits, sampling, seen_ids), np.random.default_rng((sampling.seed, position)))
+        p = distribution(logits, sampling, seen_ids, start, allowed)
+        token = draw(p, np.random.default_rng((sampling.seed, position)))
     return token, log_probability(logits, token)
 
 
-def distribution(logits: np.ndarray, sampling: Sampling, seen_ids: Sequence[int] = ()) -> np.ndarray:
-    """The probabilities (V,), float64, that `sample` draws from. logits (V,) of any float dtype, left as they are."""
-    z = penalised(logits, sampling.repetition_penalty, seen_ids)
+def distribution(logits: np.ndarray, sampling: Sampling, seen_ids: Sequence[int] = (), start: int = 0,
+                 allowed: np.ndarray | None = None) -> np.ndarray:
+    """The probabilities (V,), float64, that `sample` draws from. logits (V,) of any float dtype, left as they are.
+
+    start: where in seen_ids the new tokens begin.
+    """
+    z = edited(logits, sampling, seen_ids, start, allowed)
     check_top(top := z.max())
     if sampling.temperature == 0:
         return (np.arange(len(z)) == z.argmax()).astype(np.float64)
@@ -88,13 +114,24 @@ def check_top(top: float) -> None:
         raise ValueError(f"logits must be numbers, the largest of them finite: it is {top}")
 
 
-def penalised(logits: np.ndarray, penalty: float, seen_ids: Sequence[int]) -> np.ndarray:
-    """A float64 copy of logits (V,) with the repetition penalty on the tokens seen."""
+def edited(logits: np.ndarray, sampling: Sampling, seen_ids: Sequence[int], start: int,
+           allowed: np.ndarray | None = None) -> np.ndarray:
+    """A float64 copy of logits (V,) with the penalties on the tokens seen, the biases, and only the tokens allowed."""
     z = logits.astype(np.float64)
+    penalty = sampling.repetition_penalty
     if penalty != 1 and len(seen_ids):
         seen = np.asarray(seen_ids)                         # a token may be seen twice: the same is written twice
         with np.errstate(over="ignore"):
             z[seen] = np.where(z[seen] > 0, z[seen] / penalty, z[seen] * penalty)
+    if (sampling.presence_penalty or sampling.frequency_penalty) and len(seen_ids) > start:
+        tokens, counts = np.unique(seen_ids[start:], return_counts=True)
+        z[tokens] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    for token, bias in (sampling.logit_bias or {}).items():
+        if token >= len(z):
+            raise ValueError(f"logit_bias must be of tokens below {len(z)}: got {token}")
+        z[token] += bias
+    if allowed is not None:
+        z[~allowed] = -np.inf
     return z
 
 

@@ -11,7 +11,7 @@ its own p_1 ... p_{k+1}. Then
 Whatever the draft, the text has exactly the target's distribution: a token x comes out with probability
 min(p, q)(x) by acceptance, and by rejection with (1 - sum min(p, q)) max(0, p - q)(x) / sum max(0, p - q); the two
 sums are equal, so this is min(p, q) + max(0, p - q) = p(x). Here p and q are the distributions after temperature,
-top-k, top-p, min-p and repetition penalty; at temperature 0 they are one-hot, and the text is the target's greedy text,
+top-k, top-p, min-p and penalties; at temperature 0 they are one-hot, and the text is the target's greedy text,
 token for token.
 
 Source: Leviathan, Kalman and Matias 2023, arXiv 2211.17192 (algorithm 1; theorem 3.8 is `theoretical_speedup`).
@@ -66,7 +66,7 @@ def speculative_steps(target: GPT, draft: "GPT | Lookup", ids: Sequence[int], ma
         room = min(k, max_new_tokens - written - 1, context.room)
         proposed, q = proposer.propose(room, sampling, ids, rng)
         logits = context.logits(proposed)                                     # (1 + len(proposed), V)
-        tokens = verify(logits, proposed, q, sampling, ids, rng)
+        tokens = verify(logits, proposed, q, sampling, ids, rng, len(ids) - written)
         add_counts(counts, proposed, tokens)
         for row, token in zip(logits, tokens):
             yield Step(token, log_probability(row, token), top_logprobs(row, top))
@@ -79,16 +79,17 @@ def speculative_steps(target: GPT, draft: "GPT | Lookup", ids: Sequence[int], ma
 
 
 def verify(logits: np.ndarray, proposed: list[int], q: list[np.ndarray], sampling: Sampling, ids: list[int],
-           rng: np.random.Generator) -> list[int]:
+           rng: np.random.Generator, start: int = 0) -> list[int]:
     """The tokens of one pass: the accepted draft tokens, and one drawn from the residual or from the last logits.
 
-    logits (1 + k, V) of the target; proposed: k tokens; q: the draft's k distributions (V,); ids: the text so far.
+    logits (1 + k, V) of the target; proposed: k tokens; q: the draft's k distributions (V,); ids: the text so far,
+    whose new tokens begin at `start`.
     """
     for i, token in enumerate(proposed):
-        p = distribution(logits[i], sampling, ids + proposed[:i])
+        p = distribution(logits[i], sampling, ids + proposed[:i], start)
         if not accept(p[token], q[i][token], rng):
             return proposed[:i] + [draw(residual(p, q[i]), rng)]
-    return proposed + [draw(distribution(logits[len(proposed)], sampling, ids + proposed), rng)]
+    return proposed + [draw(distribution(logits[len(proposed)], sampling, ids + proposed, start), rng)]
 
 
 def accept(p: float, q: float, rng: np.random.Generator) -> bool:
@@ -119,7 +120,7 @@ class ModelDraft:
         self.model = model
 
     def begin(self, ids: list[int]) -> None:
-        self.context = Context(self.model, ids)
+        self.context, self.start = Context(self.model, ids), len(ids)
 
     def propose(self, k: int, sampling: Sampling, ids: list[int],
                 rng: np.random.Generator) -> tuple[list[int], list[np.ndarray]]:
@@ -127,7 +128,7 @@ class ModelDraft:
         proposed: list[int] = []
         q: list[np.ndarray] = []
         for _ in range(min(k, self.context.room + 1)):
-            q.append(distribution(self.context.logits(proposed)[-1], sampling, ids + proposed))
+            q.append(distribution(self.context.logits(proposed)[-1], sampling, ids + proposed, self.start))
             proposed.append(draw(q[-1], rng))
         return proposed, q
 

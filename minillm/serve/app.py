@@ -6,16 +6,18 @@
     POST /v1/chat/completions    answer in a conversation
 
 It listens on this machine alone unless told otherwise, and then refuses other names in the Host header: a web page
-cannot reach it by pointing a name of its own at 127.0.0.1. Bodies must be JSON by their content type, which a page of
-another origin may not send without asking first; and nothing is ever answered with permission to ask.
+cannot reach it by pointing a name of its own at 127.0.0.1. With a key, only /health and the page are open. Bodies must
+be JSON by their content type, which a page of another origin may not send without asking first; and nothing is ever
+answered with permission to ask.
 """
 import hmac
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .completions import MAX_BODY, Disconnected, answer, json_response
+from .completions import MAX_BODY, Disconnected, Parser, answer, json_response
 from .engine import Engine
 from .metrics import Counter
 from .protocol import ApiError
@@ -25,6 +27,7 @@ ASSETS = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascr
 PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
                 "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-cache"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/?#\[\]]+)(:[0-9]*)?", re.IGNORECASE)       # a name, and perhaps a port
 
 
 def create_app(engine: Engine, model_name: str, api_key: str | None = None, max_body: int = MAX_BODY,
@@ -32,14 +35,14 @@ def create_app(engine: Engine, model_name: str, api_key: str | None = None, max_
     """The ASGI application. The engine must be started. hosts: the names the server answers to (default: any)."""
     starlette = need_starlette()
     requests = Counter("minillm_http_requests_total", "HTTP requests, by route and status.", "route", "status")
-    guard, complete = partial(guarded, api_key), partial(answer, engine, model_name, max_body)
+    guard, complete = partial(guarded, api_key), partial(answer, engine, model_name, max_body, Parser())
     routes: dict[tuple[str, str], Callable] = {
         ("GET", "/v1/models"): guard(partial(list_models, engine, model_name)),
         ("GET", "/v1/models/{model:path}"): guard(partial(show_model, engine, model_name)),
         ("POST", "/v1/completions"): guard(partial(complete, False)),
         ("POST", "/v1/chat/completions"): guard(partial(complete, True)),
         ("GET", "/health"): partial(health, engine),
-        ("GET", "/metrics"): partial(metrics, engine, requests),
+        ("GET", "/metrics"): guard(partial(metrics, engine, requests)),
         **{("GET", path): partial(asset, *file) for path, file in ASSETS.items()},
     }
     app = starlette.applications.Starlette(
@@ -48,7 +51,7 @@ def create_app(engine: Engine, model_name: str, api_key: str | None = None, max_
         exception_handlers={ApiError: on_api_error, Disconnected: on_disconnected, Exception: on_bug,
                             starlette.exceptions.HTTPException: on_http_error})
     app.router.redirect_slashes = False                 # /health/ is a 404 that says so
-    return counted(known_hosts(app, hosts), requests, [path for _, path in routes])
+    return counted(admitted(app, hosts), requests, [path for _, path in routes])
 
 
 def need_starlette() -> Any:
@@ -102,20 +105,32 @@ def counted(app: Callable, requests: Counter, paths: list[str]) -> Callable:
     return call
 
 
-def known_hosts(app: Callable, hosts: tuple[str, ...] | None) -> Callable:
-    """The application, for requests to these names only."""
-    if hosts is None:
-        return app
-
+def admitted(app: Callable, hosts: tuple[str, ...] | None) -> Callable:
+    """The application, for requests whose head may be believed."""
     async def call(scope: dict, receive: Callable, send: Callable) -> None:
-        if scope["type"] == "http":
-            given = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-            name = given.partition("]")[0][1:] if given.startswith("[") else given.partition(":")[0]
-            if name.lower() not in hosts:
-                error = ApiError(403, "This server does not answer to the name in the Host header.")
-                return await error_response(error)(scope, receive, send)
-        await app(scope, receive, send)
+        error = refusal(scope["headers"], hosts) if scope["type"] == "http" else None
+        await (error_response(error) if error else app)(scope, receive, send)
     return call
+
+
+def refusal(headers: list[tuple[bytes, bytes]], hosts: tuple[str, ...] | None) -> ApiError | None:
+    """Why a request with these headers is refused, if it is.
+
+    Two lengths of one body mean that somebody between the client and us may have read it otherwise (RFC 9112, 6.3).
+    """
+    given = dict(headers)
+    if b"content-length" in given and b"transfer-encoding" in given:
+        return ApiError(400, "A request has Content-Length or Transfer-Encoding, not both.",
+                        headers={"connection": "close"})
+    if hosts is not None and host_name(given.get(b"host", b"").decode("latin-1")) not in hosts:
+        return ApiError(403, "This server does not answer to the name in the Host header.")
+    return None
+
+
+def host_name(header: str) -> str | None:
+    """The name in a Host header, without brackets and port; None for what is no host."""
+    found = HOST.fullmatch(header)
+    return found and found[1].strip("[]").lower()
 
 
 def error_response(error: ApiError) -> Any:

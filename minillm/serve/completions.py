@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from ..tokenizer import Tokenizer
-from . import protocol
+from . import answers, protocol
 from .engine import Engine, Job, Piece, QueueFull, ShuttingDown
 from .protocol import ApiError, Ask
 
@@ -17,17 +17,32 @@ MAX_BODY = 1 << 20          # bytes
 DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
                             # the connection closes never sees the answer
 BODY_SECONDS = 30           # for a body to arrive
+SMALL = 1 << 14             # bytes of a body that is read in a few milliseconds
 
 
 class Disconnected(Exception):
     """The client went away; nobody hears the rest."""
 
 
-async def answer(engine: Engine, model_name: str, max_body: int, chat: bool, request: Any) -> Any:
+class Parser:
+    """protocol.parse on a thread, so that a large body stops no stream, nor many of them.
+
+    One large and one small at a time: the event loop has its turn after each, and the small do not wait for the large.
+    """
+
+    def __init__(self) -> None:
+        self.lanes = asyncio.Semaphore(), asyncio.Semaphore()
+
+    async def parse(self, raw: bytes, *more: Any) -> Ask:
+        async with self.lanes[len(raw) > SMALL]:
+            return await asyncio.to_thread(protocol.parse, raw, *more)
+
+
+async def answer(engine: Engine, model_name: str, max_body: int, parser: Parser, chat: bool, request: Any) -> Any:
     """A request from its body to its answer, whole or as a stream."""
     raw = await read_body(request, max_body)
     block_size = engine.model.config.block_size
-    ask = protocol.parse(raw, chat, model_name, engine.tokenizer, block_size)
+    ask = await parser.parse(raw, chat, model_name, engine.tokenizer, block_size)
     if engine.filtered and ask.top is not None:
         raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
                        "logprobs", "unsupported_parameter")
@@ -52,7 +67,11 @@ def json_response(value: Any, status: int = 200, headers: dict | None = None) ->
 
 
 async def read_body(request: Any, limit: int) -> bytes:
-    """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls."""
+    """The body's bytes. Raises ApiError: 413 for more than `limit`, 415 if it is not called JSON, 408 if it stalls.
+
+    Raises Disconnected if the client goes away before its end.
+    """
+    from starlette.requests import ClientDisconnect
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.", headers={"connection": "close"})
     if int_or_zero(request.headers.get("content-length")) > DRAIN * limit:
@@ -66,6 +85,8 @@ async def read_body(request: Any, limit: int) -> bytes:
                     break
                 if size <= limit:
                     raw += part
+    except ClientDisconnect:
+        raise Disconnected from None
     except TimeoutError:
         raise ApiError(408, "The body did not arrive in time.", headers={"connection": "close"}) from None
     if size > limit:
@@ -91,8 +112,9 @@ def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyn
 
     settings = protocol.sampling_of(ask, choice)
     room = block_size - len(ids)
-    return Job(ids, min(ask.max_tokens or room, room), put if ask.stream else at_once(put), settings, ask.stop,
-               ask.stop_ids, ask.top or 0, score=ask.echo and ask.top is not None, repeatable=ask.seeded)
+    longest = room if ask.max_tokens is None else min(ask.max_tokens, room)
+    return Job(ids, longest, put if ask.stream else at_once(put), settings, ask.stop, ask.stop_ids, ask.top or 0,
+               score=ask.echo and ask.top is not None, repeatable=ask.seeded, grammar=ask.grammar)
 
 
 def at_once(put: Callable[[Piece | Exception], object]) -> Callable[[Piece | Exception], object]:
@@ -150,18 +172,18 @@ async def whole_answer(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: 
     async for index, piece in pieces:               # one for each job: see at_once
         last[index] = piece
     choices = [whole_choice(ask, tokenizer, jobs[index], index, piece) for index, piece in enumerate(last)]
-    return protocol.envelope(ask, protocol.new_id(ask.chat)) | {
-        "choices": choices, "usage": protocol.usage(ask, jobs, last)}
+    return answers.envelope(ask, answers.new_id(ask.chat)) | {
+        "choices": choices, "usage": answers.usage(ask, jobs, last)}
 
 
 def whole_choice(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, piece: Piece) -> dict:
     """One of the answers, its prompt before it if that was asked for."""
     echoed = echo(ask, tokenizer, index)
-    logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
+    logprobs = answers.logprobs(ask, tokenizer, piece.steps, len(echoed))
     if ask.echo and logprobs:
-        prompt = protocol.prompt_logprobs(ask, tokenizer, job) or {}
+        prompt = answers.prompt_logprobs(ask, tokenizer, job) or {}
         logprobs = {key: prompt[key] + logprobs[key] for key in prompt}
-    return protocol.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
+    return answers.whole_choice(ask, index, echoed + piece.text, logprobs, piece.finish_reason)
 
 
 def echo(ask: Ask, tokenizer: Tokenizer, index: int) -> str:
@@ -171,7 +193,7 @@ def echo(ask: Ask, tokenizer: Tokenizer, index: int) -> str:
 
 async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces: AsyncGenerator) -> AsyncGenerator:
     """Yield the chunks of a streamed answer as dicts."""
-    head = protocol.envelope(ask, protocol.new_id(ask.chat), chunk=True)
+    head = answers.envelope(ask, answers.new_id(ask.chat), chunk=True)
     if ask.include_usage:
         head |= {"usage": None}
     last: list = [None] * len(jobs)
@@ -179,13 +201,13 @@ async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces:
         async for index, piece in pieces:
             echoed = echo(ask, tokenizer, index)
             if last[index] is None:
-                for choice in protocol.opening(ask, tokenizer, jobs[index], index, echoed):
+                for choice in answers.opening(ask, tokenizer, jobs[index], index, echoed):
                     yield head | {"choices": [choice]}
             last[index] = piece
-            logprobs = protocol.logprobs(ask, tokenizer, piece.steps, len(echoed))
-            yield head | {"choices": [protocol.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
+            logprobs = answers.logprobs(ask, tokenizer, piece.steps, len(echoed))
+            yield head | {"choices": [answers.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
     if ask.include_usage:
-        yield head | {"choices": [], "usage": protocol.usage(ask, jobs, last)}
+        yield head | {"choices": [], "usage": answers.usage(ask, jobs, last)}
 
 
 async def stream_response(chunks: AsyncGenerator) -> Callable:

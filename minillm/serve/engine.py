@@ -7,7 +7,8 @@
 
 (Yu et al. 2022, Orca, OSDI.) The weights are read once for all slots, and nobody waits for the longest answer of a
 batch. A request's tokens depend on its own prompt, settings and seed alone: decode treats slots apart, prompts are cut
-at fixed places, and draws are keyed by (seed, position). So it gets the same answer alone and in a crowd.
+at fixed places, and draws are keyed by (seed, position). So it gets the same answer alone and in a crowd, and with the
+beginning of its prompt already in the KV cache of another (prefixes.py).
 
 With a draft, a request that finds the engine idle is answered by speculative decoding: sooner, with the same tokens if
 greedy, with the same distribution if sampled. So one that is sampled from a seed of the client's is left out.
@@ -23,14 +24,17 @@ from functools import partial
 import numpy as np
 
 from ..generation.decode import Step
+from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling, log_probability, sample, top_logprobs
 from ..generation.speculative import Counts, Lookup, speculative_steps
 from ..generation.text import TextStream
 from ..models.gpt2 import GPT
 from ..tokenizer import Tokenizer
 from .metrics import Counter, Histogram, gauge
+from .prefixes import Prefixes
 
 log = logging.getLogger(__name__)
+PART = 128          # tokens of a prompt that are read at once; prefixes of prompts are kept in such parts
 
 
 class QueueFull(Exception):
@@ -55,7 +59,9 @@ class Job:
     score: bool = False             # whether to report the prompt's log-probabilities as well, in prompt_steps
     repeatable: bool = True         # whether the same seed must give the same tokens, however they are found
     cancelled: bool = False
+    grammar: Grammar | None = None  # what the answer must follow
     counts: Counts | None = None    # of speculative decoding, where it was used
+    n_cached: int = 0               # tokens of the prompt that the KV cache held already
     prompt_steps: list[Step] = field(default_factory=list)      # one for each token of the prompt but the first
     arrived: float = field(default_factory=time.monotonic)
 
@@ -80,6 +86,7 @@ class ActiveSequence:
         self.n_tokens = 0
         self.speculative: Iterator[Step] | None = None              # of speculative decoding, if that gives the answer
         self.text = new_text(tokenizer, job.stop)
+        self.grammar = job.grammar.begin(job.stop_ids) if job.grammar else None
         self.held: deque[tuple[int, Step]] = deque()                # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out
 
@@ -94,11 +101,15 @@ class ActiveSequence:
         self.seen.append(step.token)
         if step.token in self.job.stop_ids:
             return self.end("stop")
+        if self.grammar:
+            self.grammar.push(step.token)
         self.held.append((self.place(step.token), step))
         text = self.text.push(step.token)
         self.n_out += len(text)
         if self.text.stopped is not None:
             return Piece(text, self.certain(), self.n_tokens, "stop")
+        if self.grammar and self.grammar.complete:
+            return self.end("stop", text)
         if self.n_tokens == self.job.max_tokens:
             return self.end("length", text)
         return Piece(text, self.certain(), self.n_tokens) if text else None
@@ -135,6 +146,7 @@ class Engine:
         self.model, self.tokenizer, self.chunk, self.draft, self.k = model, tokenizer, chunk, draft, k
         self.n_slots, self.n_waiting = n_slots, n_waiting
         self.cache = model.new_cache(n_slots)
+        self.prefixes = Prefixes(self.cache, min(chunk, PART))
         self.free_slots = list(range(n_slots))
         self.active: list[ActiveSequence] = []      # those that have a slot, in order of arrival
         self.waiting: deque[Job] = deque()
@@ -208,7 +220,9 @@ class Engine:
                 job = self.waiting.popleft()
                 self.metrics["queue_seconds"].observe(time.monotonic() - job.arrived)
                 self.metrics["prompt_tokens"].add(len(job.ids))
-                self.active.append(ActiveSequence(job, self.free_slots.pop(0), self.tokenizer, self.new_text))
+                slot = self.prefixes.best_slot(job.ids, self.free_slots)
+                self.free_slots.remove(slot)
+                self.active.append(ActiveSequence(job, slot, self.tokenizer, self.new_text))
             idle = len(self.active) == 1 and not self.waiting
         if idle and self.draft is not None:
             self.begin_speculation(self.active[0], self.draft)
@@ -216,7 +230,7 @@ class Engine:
     def begin_speculation(self, sequence: ActiveSequence, draft: GPT | Lookup) -> None:
         """Answer by speculative decoding, if the sequence has not begun and its tokens may be found that way."""
         job = sequence.job
-        begun = sequence.fed or sequence.speculative or job.score
+        begun = sequence.fed or sequence.speculative or job.score or job.grammar or not job.max_tokens
         spare = self.tokenizer.vocab_size < self.model.config.vocab_size        # ids that no draft token may have
         if begun or spare or (job.repeatable and job.sampling.temperature > 0):
             return
@@ -228,17 +242,36 @@ class Engine:
         """Chunked prefill: prompts into the KV cache, oldest first, up to `chunk` tokens."""
         budget = self.chunk
         for sequence in [s for s in self.active if s.prefilling]:
-            part = sequence.job.ids[sequence.fed:sequence.fed + self.chunk]     # cut where it would be cut alone
-            if len(part) > budget:
-                return
-            budget -= len(part)
-            logits = self.model.decode(np.array([part]), self.cache, rows=np.array([sequence.slot]),
-                                       last=not sequence.job.score)[0]          # (1 or T, V)
-            sequence.fed += len(part)
-            if sequence.job.score:
-                self.score(sequence.job, sequence.fed - len(part), logits)
-            if not sequence.prefilling:
-                self.next_token(sequence, logits[-1])
+            if not sequence.fed:
+                self.begin(sequence)
+            while sequence.prefilling:
+                part = sequence.job.ids[sequence.fed:sequence.fed + self.prefixes.part]   # cut where it would be alone
+                if len(part) > budget:
+                    return
+                budget -= len(part)
+                self.read(sequence, part)
+
+    def begin(self, sequence: ActiveSequence) -> None:
+        """Into the slot what is known of the prompt's beginning; nothing for a score, which needs all its logits."""
+        job = sequence.job
+        sequence.fed = job.n_cached = self.prefixes.reuse([] if job.score else job.ids, sequence.slot)
+        self.metrics["cached_tokens"].add(sequence.fed)
+
+    def read(self, sequence: ActiveSequence, part: list[int]) -> None:
+        """A part of a prompt into the KV cache; its last part gives the answer's first token."""
+        job = sequence.job
+        logits = self.model.decode(np.array([part]), self.cache, rows=np.array([sequence.slot]),
+                                   last=not job.score)[0]               # (1 or T, V)
+        sequence.fed += len(part)
+        self.prefixes.keep(sequence.slot, job.ids[:sequence.fed])
+        if job.score:
+            self.score(job, sequence.fed - len(part), logits)
+        if sequence.prefilling:
+            return
+        if job.max_tokens:
+            self.next_token(sequence, logits[-1])
+        else:
+            self.deliver(sequence, sequence.end("length"))
 
     def score(self, job: Job, start: int, logits: np.ndarray) -> None:
         """Log-probabilities of the prompt's own tokens: logits (T, V) follow its tokens from `start` on."""
@@ -266,8 +299,12 @@ class Engine:
     def next_token(self, sequence: ActiveSequence, logits: np.ndarray) -> None:
         """Sample a token from logits (V,)."""
         job, logits = sequence.job, logits[:self.tokenizer.vocab_size]      # a model's vocabulary may be padded
-        self.push(sequence, lambda: Step(*sample(logits, job.sampling, sequence.n_tokens, sequence.seen),
-                                         top_logprobs(logits, job.top)))
+
+        def draw() -> Step:
+            allowed = sequence.grammar.allowed() if sequence.grammar else None
+            return Step(*sample(logits, job.sampling, sequence.n_tokens, sequence.seen, allowed),
+                        top_logprobs(logits, job.top))
+        self.push(sequence, draw)
 
     def push(self, sequence: ActiveSequence, draw: Callable[[], Step]) -> None:
         """Deliver what becomes certain by the step that is drawn. A job whose logits are no numbers fails alone."""
@@ -326,6 +363,7 @@ class Engine:
 def engine_metrics() -> dict:
     return {
         "prompt_tokens": Counter("minillm_prompt_tokens_total", "Prompt tokens admitted."),
+        "cached_tokens": Counter("minillm_cached_prompt_tokens_total", "Prompt tokens found in the KV cache."),
         "generated_tokens": Counter("minillm_generated_tokens_total", "Tokens generated."),
         "finished": Counter("minillm_answers_total", "Answers that ended, by reason.", "finish_reason"),
         "draft_tokens": Counter("minillm_draft_tokens_total", "Draft tokens proposed, by outcome.", "outcome"),

@@ -81,7 +81,8 @@ function describe(piece) {
 // The line under an answer. times: milliseconds to the first token and to the last.
 function summary(usage, finish, first, last) {
   const written = usage.completion_tokens;
-  const rate = last > first ? ((written - 1) / (last - first) * 1000).toPrecision(3) + " tokens/s" : "";
+  const speed = (written - 1) / (last - first) * 1000;
+  const rate = last > first ? (speed < 100 ? speed.toPrecision(3) : speed.toFixed(0)) + " tokens/s" : "";
   const {accepted_prediction_tokens: kept = 0, rejected_prediction_tokens: rejected = 0} = usage.completion_tokens_details ?? {};
   const drafted = kept + rejected;
   const accepted = drafted ? `${Math.round(100 * kept / drafted)}% of ${drafted} draft tokens accepted` : "";
@@ -145,6 +146,18 @@ async function send(event) {
     page.turns.push({role: "user", content: prompt});
     element("prompt").value = "";
   }
+  await ask(settings, prompt);
+}
+
+// The last answer goes, and another comes in its place.
+async function regenerate() {
+  if (page.running || page.turns.at(-1)?.role !== "assistant") return;
+  page.turns.pop();
+  element("talk").lastElementChild.remove();
+  await ask({...settingsNow(), mode: "chat"}, page.turns.at(-1).content);
+}
+
+async function ask(settings, prompt) {
   setRunning(new AbortController());
   try {
     await answer(settings, prompt);
@@ -156,7 +169,38 @@ async function send(event) {
     }
   } finally {
     setRunning(null);
+    save();
   }
+}
+
+// The conversation outlives a reload, in this tab.
+function save() {
+  sessionStorage.setItem("turns", JSON.stringify(page.turns));
+}
+
+function restore() {
+  page.turns = JSON.parse(sessionStorage.getItem("turns") ?? "[]");
+  for (const {role, content} of page.turns)
+    if (role === "user") addTurn(role, content);
+    else addFooter(addTurn(role, content), content, "", true);
+}
+
+// What stands under an answer: how it went, and what can be done with it.
+function addFooter(turn, text, line, chat) {
+  const footer = Object.assign(document.createElement("small"), {textContent: line});
+  if (navigator.clipboard) footer.append(button("copy", async copy => {       // there is none but on https and this machine
+    await navigator.clipboard.writeText(text);
+    copy.textContent = "copied";
+  }));
+  if (chat) footer.append(button("again", regenerate));
+  turn.append(footer);
+  footer.scrollIntoView({block: "nearest"});
+}
+
+function button(name, action) {
+  const made = Object.assign(document.createElement("button"), {type: "button", className: name, textContent: name});
+  made.addEventListener("click", () => action(made));
+  return made;
 }
 
 function setRunning(controller) {
@@ -212,7 +256,7 @@ async function show(response, settings, started) {
     trimTo(turn, text);
     if (settings.mode === "chat") turns.push({role: "assistant", content: text});
     const line = usage ? summary(usage, finish, first ?? 0, performance.now() - started) : "stopped";
-    turn.append(Object.assign(document.createElement("small"), {textContent: line}));
+    addFooter(turn, text, line, settings.mode === "chat");
     element("status").textContent = "";
   }
 }
@@ -231,8 +275,15 @@ async function* events(body) {
 function clear() {
   page.running?.abort();
   page.turns = [];
+  save();
   element("talk").replaceChildren();
   element("status").textContent = "";
+}
+
+// On a phone the settings are folded away.
+function fold() {
+  const open = document.body.classList.toggle("unfolded");
+  element("fold").setAttribute("aria-expanded", open);
 }
 
 // Every slider shows its value; the mode shows its own fields; the colours of all answers go on and off.
@@ -261,10 +312,12 @@ function begin() {
   });
   element("stop").addEventListener("click", () => page.running?.abort());
   element("clear").addEventListener("click", clear);
+  element("fold").addEventListener("click", fold);
   element("settings").addEventListener("input", refresh);
   element("settings").addEventListener("submit", event => event.preventDefault());
   element("settings").elements.key.addEventListener("change", connect);
   refresh();
+  restore();
   connect().catch(() => { element("model").textContent = "the server does not answer"; });
 }
 

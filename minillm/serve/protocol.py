@@ -1,4 +1,4 @@
-"""OpenAI's protocol, the part that a small model can keep: requests are validated here, and answers put into its form.
+"""OpenAI's protocol, the part that a small model can keep: requests are validated here (answers.py writes its answers).
 
 What we do not know or do not do is an error that names the parameter: a setting that is silently ignored would give
 answers that nobody asked for. Beyond OpenAI's settings there are top_k, min_p and repetition_penalty (the openai client
@@ -7,30 +7,27 @@ sends them by `extra_body`). Reference: https://platform.openai.com/docs/api-ref
 import hashlib
 import json
 import secrets
-import time
-from codecs import getincrementaldecoder
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
-from ..generation.decode import Step
+from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import chat_prompt, end_tokens
-from .engine import Job, Piece
 
-MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 4, 200, 20
+MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 16, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
 IGNORED = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {     # known, not done, harmless at these values
-    "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},), "suffix": ("",), "tools": ([],),
-    "tool_choice": ("none", "auto"), "response_format": ({"type": "text"},), "modalities": (["text"],),
+    "suffix": ("",), "tools": ([],), "tool_choice": ("none", "auto"), "modalities": (["text"],),
     "parallel_tool_calls": (True, False), "functions": ([],), "function_call": ("none", "auto"),
 }
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-COMMON = {"stream", "stream_options", "stop", "seed", "n", "max_tokens", *SAMPLING, *IGNORED, *NEUTRAL}
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+COMMON = {"stream", "stream_options", "stop", "seed", "n", "max_tokens", "logit_bias", "response_format", *SAMPLING,
+          *IGNORED, *NEUTRAL}
 COMPLETION = COMMON | {"prompt", "echo", "logprobs", "best_of"}
 CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens"}
 
@@ -66,6 +63,7 @@ class Ask:
     stream: bool
     include_usage: bool
     echo: bool
+    grammar: Grammar | None
 
 
 # Requests
@@ -79,25 +77,37 @@ def parse(raw: bytes, chat: bool, model: str, tokenizer: Tokenizer, block_size: 
                        "model_not_found")
     prompts_of = conversation if chat else texts
     prompts, stop, stop_ids = prompts_of(body, tokenizer, block_size)
-    limit = token_limit(body, block_size)
+    echo = not chat and flag(body, "echo")
+    limit = token_limit(body, 0 if echo else 1, block_size)
     ask = Ask(chat=chat, model=model, prompts=prompts, stop=stop + stops(body), stop_ids=frozenset(stop_ids),
-              n=number(body, "n", int, 1, MAX_N, 1), max_tokens=limit or (None if chat else COMPLETION_TOKENS),
-              sampling=sampling(body), seeded=body.get("seed") is not None,
+              n=number(body, "n", int, 1, MAX_N, 1),
+              max_tokens=limit if limit is not None or chat else COMPLETION_TOKENS,
+              sampling=sampling(body, tokenizer), seeded=body.get("seed") is not None,
               top=chat_logprobs(body) if chat else number(body, "logprobs", int, 0, MAX_TOP, None),
-              stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=not chat and flag(body, "echo"))
+              stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=echo,
+              grammar=grammar(body, tokenizer))
     if body.get("best_of") not in (None, ask.n):
         raise ApiError(400, "best_of is not supported: leave it out, or give it the value of n.", "best_of")
-    check_lengths(ask, limit or 1, block_size)
+    check_lengths(ask, 1 if limit is None else limit, block_size)
     return ask
 
 
 def parse_body(raw: bytes) -> dict:
-    """The JSON object. A number that is none (NaN, Infinity) is refused with the rest of what is no JSON."""
+    """The JSON object. A number that is none (NaN, Infinity) is refused with the rest of what is no JSON.
+
+    So is an object with a key twice: of the two values, a proxy that checks requests may have read the other one.
+    """
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not a number of JSON")
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(f"the key {brief(Counter(key for key, _ in pairs).most_common(1)[0][0])} stands twice")
+        return found
+
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=refuse)
+        body = json.loads(raw.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The body is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(body, dict):
@@ -132,16 +142,53 @@ def flag(body: dict, name: str, default: bool = False) -> bool:
     return value
 
 
-def sampling(body: dict) -> Sampling:
+def sampling(body: dict, tokenizer: Tokenizer) -> Sampling:
     """Temperature 1 where none is given, as at OpenAI; a seed of our own where none is given."""
     seed = number(body, "seed", int, -2**63, 2**64 - 1, None)
     number(body, "temperature", float, 0, 2, None)
+    for name in ("presence_penalty", "frequency_penalty"):
+        number(body, name, float, -2, 2, None)
     settings = {name: body[name] for name in SAMPLING if name in body}
+    if type(settings.get("top_k")) is int and settings["top_k"] in (0, -1):
+        del settings["top_k"]                            # what others write for all tokens
     try:
-        return Sampling(**settings, seed=secrets.randbits(63) if seed is None else seed % 2**64)
+        return Sampling(**settings, seed=secrets.randbits(63) if seed is None else seed % 2**64,
+                        logit_bias=logit_bias(body, tokenizer))
     except ValueError as error:
         name = str(error).split()[0]                     # its messages begin with the setting's name
         raise ApiError(400, f"{str(error)[:200]}.", name, "invalid_value") from None
+
+
+def logit_bias(body: dict, tokenizer: Tokenizer) -> dict[int, float]:
+    """{"50256": -100}, as JSON has it, with the ids as ints."""
+    given = body.get("logit_bias", {})
+    if not isinstance(given, dict) or not all(is_id(key, tokenizer) and type(bias) in (int, float) and abs(bias) <= 100
+                                              for key, bias in given.items()):
+        raise ApiError(400, f"logit_bias must be an object of ids of tokens, from 0 to {tokenizer.vocab_size - 1}, and "
+                            "numbers from -100 to 100.", "logit_bias", "invalid_value")
+    return {int(key): bias for key, bias in given.items()}
+
+
+def is_id(text: str, tokenizer: Tokenizer) -> bool:
+    """Whether a text is the id of a token, as one writes it."""
+    return len(text) < 10 and text.isdecimal() and str(int(text)) == text and exists(tokenizer, int(text))
+
+
+def grammar(body: dict, tokenizer: Tokenizer) -> Grammar | None:
+    """What the answer must follow: a JSON schema, any JSON object, or nothing."""
+    form = body.get("response_format", {"type": "text"})
+    if form == {"type": "text"}:
+        return None
+    if form == {"type": "json_object"}:
+        form = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
+    inside = form.get("json_schema") if isinstance(form, dict) and form.get("type") == "json_schema" else None
+    if not isinstance(inside, dict) or not isinstance(inside.get("schema"), dict):
+        raise ApiError(400, 'response_format must be {"type": "text"}, {"type": "json_object"} or {"type": '
+                            '"json_schema", "json_schema": {"schema": an object}}.', "response_format", "invalid_value")
+    try:
+        return Grammar(tokenizer, inside["schema"])
+    except (ImportError, ValueError) as error:
+        raise ApiError(400, f"response_format: {str(error)[:300]}", "response_format", "invalid_value") from None
 
 
 def stops(body: dict) -> tuple[str, ...]:
@@ -155,10 +202,10 @@ def stops(body: dict) -> tuple[str, ...]:
     return tuple(value)
 
 
-def token_limit(body: dict, block_size: int) -> int | None:
+def token_limit(body: dict, least: int, block_size: int) -> int | None:
     """How many tokens an answer may have, or None where that is not said."""
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    return number(body, name, int, 1, block_size, None)
+    return number(body, name, int, least, block_size, None)
 
 
 def chat_logprobs(body: dict) -> int | None:
@@ -205,6 +252,8 @@ def conversation(body: dict, tokenizer: Tokenizer,
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list of at least one message.", "messages", "invalid_type")
+    if len(messages) > block_size:              # an empty one has a token or more, too: its role
+        raise too_long(f"{len(messages)} messages", block_size, "messages")
     messages = [{"role": role(message, i), "content": content(message, i)} for i, message in enumerate(messages)]
     check_characters(sum(len(message["content"]) for message in messages), tokenizer, block_size, "messages")
     prompt, stop, ids = chat_prompt(tokenizer, messages)
@@ -220,14 +269,19 @@ def role(message: Any, i: int) -> str:
 
 
 def content(message: dict, i: int) -> str:
-    """A text, or a list of parts that are texts."""
-    value = message.get("content")
+    """A text, or a list of parts that are texts; nothing where an assistant said nothing."""
+    value, place = message.get("content"), f"messages[{i}].content"
+    for name in ("tool_calls", "function_call"):
+        if message.get(name):
+            raise ApiError(400, f"messages[{i}].{name} is not supported by this server.", f"messages[{i}].{name}",
+                           "unsupported_parameter")
+    if value is None and message["role"] == "assistant":
+        return ""
     parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(
             isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
             for part in parts):
-        raise ApiError(400, f"messages[{i}].content must be a string, or a list of parts of type text.",
-                       f"messages[{i}].content", "invalid_type")
+        raise ApiError(400, f"{place} must be a string, or a list of parts of type text.", place, "invalid_type")
     return "".join(part["text"] for part in parts)
 
 
@@ -262,7 +316,7 @@ def check_lengths(ask: Ask, limit: int, block_size: int) -> None:
     """Every prompt, and an answer of `limit` tokens, must fit into the context."""
     param = "messages" if ask.chat else "prompt"
     for ids in ask.prompts:
-        if len(ids) + 1 > block_size:
+        if len(ids) + min(1, limit) > block_size:
             raise too_long(len(ids), block_size, param)
         if len(ids) + limit > block_size:
             raise too_long(f"{len(ids)} and {limit} for the answer", block_size, "max_tokens")
@@ -284,91 +338,3 @@ def sampling_of(ask: Ask, choice: int) -> Sampling:
         return ask.sampling
     digest = hashlib.blake2b(f"{ask.sampling.seed} {choice}".encode(), digest_size=8).digest()
     return replace(ask.sampling, seed=int.from_bytes(digest, "little"))
-
-
-# Answers
-
-def new_id(chat: bool) -> str:
-    return ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
-
-
-def envelope(ask: Ask, id: str, chunk: bool = False) -> dict:
-    """What every answer, and every chunk of a streamed one, begins with."""
-    kind = ("chat.completion.chunk" if chunk else "chat.completion") if ask.chat else "text_completion"
-    return {"id": id, "object": kind, "created": int(time.time()), "model": ask.model}
-
-
-def usage(ask: Ask, jobs: list[Job], last: list[Piece]) -> dict:
-    """last: the last piece of each answer. After speculative decoding, accepted and rejected draft tokens, too."""
-    prompt, written = sum(map(len, ask.prompts)), sum(piece.n_tokens for piece in last)
-    tokens: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
-    counts = [job.counts for job in jobs if job.counts]
-    if counts:
-        accepted, drafted = sum(c.accepted for c in counts), sum(c.drafted for c in counts)
-        tokens["completion_tokens_details"] = {"accepted_prediction_tokens": accepted,
-                                               "rejected_prediction_tokens": drafted - accepted}
-    return tokens
-
-
-def whole_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
-    choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
-    if ask.chat:
-        return choice | {"message": {"role": "assistant", "content": text, "refusal": None}}
-    return choice | {"text": text}
-
-
-def chunk_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
-    choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
-    return choice | ({"delta": {"content": text} if text or logprobs else {}} if ask.chat else {"text": text})
-
-
-def opening(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, echoed: str) -> list[dict]:
-    """What a stream sends first for each answer: a chat names the voice, a completion may repeat the prompt."""
-    if ask.chat:
-        delta = {"role": "assistant", "content": ""}
-        return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
-    return [chunk_choice(ask, index, echoed, prompt_logprobs(ask, tokenizer, job), None)] if ask.echo else []
-
-
-def logprobs(ask: Ask, tokenizer: Tokenizer, steps: list[tuple[int, Step]], offset: int = 0) -> dict | None:
-    """The log-probabilities of a piece's steps, [(place, Step)], in the form of the endpoint; None if not asked for.
-
-    offset: characters that stand before the answer, an echoed prompt.
-    """
-    if ask.top is None:
-        return None
-    if ask.chat:
-        return {"content": [chat_entry(tokenizer, step) for _, step in steps], "refusal": None}
-    return {"tokens": [token_name(tokenizer, step.token) for _, step in steps],
-            "token_logprobs": [step.logprob for _, step in steps],
-            "top_logprobs": [{token_name(tokenizer, token): p for token, p in step.top} for _, step in steps],
-            "text_offset": [offset + place for place, _ in steps]}
-
-
-def prompt_logprobs(ask: Ask, tokenizer: Tokenizer, job: Job) -> dict | None:
-    """Those of an echoed prompt; nothing stands before its first token, which has none."""
-    decoder = getincrementaldecoder("utf-8")(errors="replace")
-    lengths = [len(decoder.decode(tokenizer.token_bytes(id))) for id in job.ids]
-    places = accumulate(lengths[:-1], initial=0)
-    first = Step(job.ids[0], None, [])      # type: ignore[arg-type]
-    found = logprobs(ask, tokenizer, [*zip(places, [first, *job.prompt_steps])])
-    return found and found | {"top_logprobs": [None, *found["top_logprobs"][1:]]}
-
-
-def chat_entry(tokenizer: Tokenizer, step: Step) -> dict:
-    top = [logprob_entry(tokenizer, token, logprob) for token, logprob in step.top]
-    return logprob_entry(tokenizer, step.token, step.logprob) | {"top_logprobs": top}
-
-
-def logprob_entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict:
-    data = tokenizer.token_bytes(token)
-    return {"token": data.decode("utf-8", errors="replace"), "logprob": logprob, "bytes": list(data)}
-
-
-def token_name(tokenizer: Tokenizer, token: int) -> str:
-    """A token as text; a part of a character as its bytes, so that different tokens have different names."""
-    data = tokenizer.token_bytes(token)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -44,7 +44,8 @@ def test_the_command_refuses_what_cannot_work(run, capsys):
     sock = listen.listening_socket("127.0.0.1", 0)
     port = str(sock.getsockname()[1])
     for options, words in ((["--port", port], "cannot listen"), (["--rows", "0"], "--rows"),
-                           (["--queue", "-1"], "--queue"), (["--port", "65536"], "--port")):
+                           (["--queue", "-1"], "--queue"), (["--api-key", ""], "--api-key"),
+                           (["--port", "65536"], "--port")):
         assert main(["serve", str(run), *options]) == 1
         assert words in capsys.readouterr().err
     assert main(["serve", str(run / "nowhere")]) == 1

@@ -51,6 +51,36 @@ def test_repetition_penalty_by_hand():
     assert distribution(logits, Sampling(temperature=0, repetition_penalty=3.0), [0]).argmax() == 3
 
 
+def test_presence_and_frequency_penalties_by_hand():
+    """Only the new tokens count: 0 stands in the prompt; 1 is new once, 2 is new twice. Last comes the bias."""
+    logits, seen = np.array([2.0, 1.0, 0.5, -1.0]), [0, 2, 1, 2, 2]
+    settings = Sampling(presence_penalty=0.5, frequency_penalty=0.25, logit_bias={3: 1.5})
+    expected = np.exp([2.0, 1.0 - 0.75, 0.5 - 1.0, 0.5])
+    assert_close("distribution", distribution(logits, settings, seen, start=2), expected / expected.sum(), "by hand")
+    greedy = Sampling(0, presence_penalty=1.75)
+    assert sample(logits, greedy, 1, [2, 2, 0])[0] == 1 and sample(logits, greedy, 0, [2, 2, 0])[0] == 0
+    assert sample(logits, Sampling(0, frequency_penalty=-2), 2, [0, 3, 3])[0] == 3      # below 0: more of the same
+
+
+def test_biases_force_and_ban():
+    assert distribution(SEVEN, Sampling(logit_bias={3: 100})).argmax() == 3
+    assert distribution(SEVEN, Sampling(logit_bias={2: -100, 4: -np.inf}))[[2, 4]].max() < 1e-40
+    with pytest.raises(ValueError, match="^logit_bias must be of tokens below 7: got 7"):
+        sample(SEVEN, Sampling(logit_bias={7: 1}), 0)
+
+
+def test_only_allowed_tokens_are_drawn():
+    """Whatever else is set; and the mask has the last word, after any bias."""
+    allowed = np.array([1, 0, 0, 1, 0, 1, 0], bool)
+    for changes in RESHAPED + [{"temperature": 0}, {"logit_bias": {2: 100}}]:
+        p = distribution(SEVEN, Sampling(**changes), allowed=allowed)
+        assert p[~allowed].sum() == 0 and p.sum() == pytest.approx(1)
+        token, logprob = sample(SEVEN, Sampling(**changes), 0, allowed=allowed)
+        assert allowed[token] and logprob == log_probability(SEVEN, token)      # the model's own, of all tokens
+    assert_close("distribution", distribution(SEVEN, Sampling(), allowed=allowed)[allowed],
+                 np.exp(SEVEN[allowed]) / np.exp(SEVEN[allowed]).sum(), "by hand")
+
+
 def test_distribution_is_float64_and_leaves_the_logits_alone():
     logits = LOGITS.astype("float32")
     logits.flags.writeable = False
@@ -211,6 +241,8 @@ def test_logprobs_are_those_of_the_unmodified_softmax():
     ("temperature", [-0.1, math.nan, math.inf, "hot", None, True]), ("top_k", [0, -1, 1.5, "5", True]),
     ("top_p", [0.0, 1.1, math.nan, "1"]), ("min_p", [-0.1, 1.1, math.nan]),
     ("repetition_penalty", [0, -1.0, math.nan, math.inf, None]), ("seed", [-1, 0.5, None]),
+    ("presence_penalty", [math.nan, -math.inf, "1"]), ("frequency_penalty", [math.inf, None, True]),
+    ("logit_bias", [{-1: 1}, {"1": 1}, {1: math.nan}, {1: math.inf}, {1: "2"}]),
 ])
 def test_bad_settings_are_named(name, values):
     for value in values:

@@ -1,6 +1,7 @@
 """Speculative decoding: the target's greedy text token for token, its distribution exactly; wrong rules fail."""
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,8 @@ from minillm.models.gpt2 import GPT
 
 V, PROMPT = 5, [1, 3, 1]
 SAMPLINGS = [Sampling(), Sampling(0.5), Sampling(1.5), Sampling(top_p=0.8), Sampling(0.7, top_p=0.9),
-             Sampling(top_k=2), Sampling(min_p=0.3, repetition_penalty=1.5), Sampling(2.0, 4, 0.7)]
+             Sampling(top_k=2), Sampling(min_p=0.3, repetition_penalty=1.5), Sampling(2.0, 4, 0.7),
+             Sampling(presence_penalty=0.8, frequency_penalty=0.6, logit_bias={1: 0.5})]
 
 
 class Table:
@@ -59,8 +61,7 @@ def chi_square(draft, sampling, k, n, length=3, target=TARGET):
     """(chi-square, its 99.9% point): frequencies of all V^length continuations against their exact probabilities."""
     counts = dict.fromkeys(itertools.product(range(V), repeat=length), 0)
     for seed in range(n):
-        settings = Sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p,
-                            sampling.repetition_penalty, seed)
+        settings = replace(sampling, seed=seed)
         counts[tuple(step.token for step in speculative_steps(target, draft, PROMPT, length, settings, k=k))] += 1
     expected = {text: n * probability(target, text, sampling) for text in counts}
     assert math.isclose(sum(expected.values()), n) and not any(counts[t] for t in counts if expected[t] == 0)
@@ -74,7 +75,7 @@ def probability(target, text, sampling):
     """Of a continuation, by the chain rule."""
     seen, p = list(PROMPT), 1.0
     for token in text:
-        p *= distribution(next_logits(target, seen), sampling, seen)[token]
+        p *= distribution(next_logits(target, seen), sampling, seen, len(PROMPT))[token]
         seen.append(token)
     return p
 

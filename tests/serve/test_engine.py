@@ -60,6 +60,7 @@ def test_speculation_changes_no_answer_that_must_repeat(model, tokenizer, kind):
         assert collect(engine, [seeded]) == collect(plain, [job(prompt, seed=5)]) and seeded.counts is None
         free = job(prompt, repeatable=False, seed=5)
         assert len(collect(engine, [free])[0][1]) == 30 and free.counts.passes > 0
+    assert collect(engine, [Job(tokenizer.encode("the"), 0, None, Sampling(0))]) == [("", [], "length")]
     crowd = [job(prompt, temperature=0) for prompt in PROMPTS]
     assert collect(engine, crowd) == collect(plain, [job(prompt, temperature=0) for prompt in PROMPTS])
     assert sum(job.counts is not None for job in crowd) <= 1 and idle(engine)

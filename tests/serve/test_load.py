@@ -4,12 +4,15 @@ import contextlib
 import json
 import resource
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from serving import PROMPTS, alone, httpx, idle, model, running, tokenizer, wait_until  # noqa: F401  (fixtures)
 
 from minillm.generation.sampling import Sampling
-from minillm.serve import completions
+from minillm.serve import completions, protocol
 
 
 async def crowd(url, count, expected, seed=0):
@@ -84,6 +87,32 @@ def test_refused_requests_in_a_crowd_are_429_and_the_rest_is_right(model, tokeni
         answers = asyncio.run(many(server.url))
     assert {answer.status_code for answer in answers} == {200, 429}
     assert all(a.json()["choices"][0]["text"] == text for a in answers if a.status_code == 200)
+
+
+def test_large_bodies_stop_nobody(model, tokenizer, monkeypatch):
+    """They are read one at a time and not by the event loop, which goes on; small ones go past them."""
+    right, reading, most, small = protocol.parse, [], [], threading.Event()
+
+    def parse(raw, *more):
+        if len(raw) < 1000:
+            return right(raw, *more)
+        reading.append(raw)
+        most.append(len(reading))
+        assert small.wait(60)                   # stuck until a small one has been answered
+        time.sleep(0.02)
+        reading.pop()
+        return right(raw, *more)
+
+    monkeypatch.setattr(protocol, "parse", parse)
+    large = {"messages": [{"role": "user", "content": ""}] * 30_500}
+    with running(model, tokenizer) as server, ThreadPoolExecutor(8) as pool:
+        refused = [pool.submit(server.client.post, "/v1/chat/completions", json=large) for _ in range(8)]
+        wait_until(lambda: reading)
+        assert server.client.get("/health").status_code == 200
+        assert server.client.post("/v1/completions", json={"prompt": "the", "max_tokens": 2}).status_code == 200
+        small.set()
+        assert {answer.result().json()["error"]["code"] for answer in refused} == {"context_length_exceeded"}
+    assert most == [1] * 8
 
 
 def test_rubbish_on_the_wire(model, tokenizer):

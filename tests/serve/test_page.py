@@ -70,6 +70,13 @@ def test_colours_and_percents():
     assert node("[0, -0.6931472, -6.9077553].map(page.percent)") == ["100%", "50%", "0.10%"]
 
 
+def test_the_line_under_an_answer():
+    usage = {"prompt_tokens": 3, "completion_tokens": 101}
+    for last, rate in ((1050, "100 tokens/s"), (100, "2000 tokens/s"), (40_050, "2.50 tokens/s")):
+        line = f"page.summary({json.dumps(usage)}, 'length', 50, {last})"
+        assert node(line) == f"3 + 101 tokens · first after 50 ms · {rate} · cut at its longest"
+
+
 @pytest.fixture(scope="module")
 def served(talker):
     """`minillm serve` with prompt lookup, so that the page has an acceptance to show."""
@@ -170,6 +177,71 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
     page.locator("#clear").click()
     assert page.locator(".turn").count() == 0
+
+
+def ask(page, text, answers):
+    page.locator("#prompt").fill(text)
+    page.locator("#send").click()
+    wait_for_answers(page, answers)
+
+
+def test_a_conversation_outlives_a_reload(page):
+    """The answer after it is the one that would have come without; clearing forgets it for good."""
+    fill(page, temperature=0, max_tokens=20)
+    ask(page, "the quick fox", 1)
+    ask(page, "<b>and</b> the dog?", 2)
+    words = "[...document.querySelectorAll('.turn')].map(turn => " \
+            "[...turn.childNodes].filter(n => n.nodeName !== 'SMALL').map(n => n.textContent).join(''))"
+    said = page.evaluate(words)
+    ask(page, "the fox", 3)
+    third = page.evaluate(words)[-1]
+    page.locator(".again").last.click()
+    wait_for(page, "!document.getElementById('send').disabled")
+    assert page.evaluate(words)[-1] == third and page.locator(".assistant").count() == 3
+    page.reload()
+    assert page.evaluate(words)[:4] == said and page.locator(".again:visible").count() == 1
+    fill(page, temperature=0, max_tokens=20)
+    page.locator(".again:visible").click()
+    wait_for(page, "!document.getElementById('send').disabled")
+    assert page.evaluate(words) == [*said, "the fox", third] and page.locator(".error").count() == 0
+    page.locator("#clear").click()
+    page.reload()
+    assert page.locator(".turn").count() == 0
+
+
+def test_an_answer_is_copied(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    fill(page, temperature=0, max_tokens=20)
+    ask(page, "the quick fox", 1)
+    page.locator(".copy").click()
+    wait_for(page, "document.querySelector('.copy').textContent === 'copied'")
+    shown = page.locator(".assistant span").evaluate_all("spans => spans.map(s => s.textContent).join('')")
+    assert page.evaluate("navigator.clipboard.readText()") == shown
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_has_the_composer_at_the_bottom(served, browser, scheme, tmp_path):
+    """390 pixels wide: no sideways scroll, settings fold away, native controls and the user's words in the theme."""
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    page.goto(served)
+    box = page.locator("#ask").bounding_box()
+    assert 780 < box["y"] + box["height"] <= 800 and not page.locator("[name=temperature]").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("#fold").click()
+    assert page.locator("[name=temperature]").is_visible() and page.locator("#fold[aria-expanded=true]").count() == 1
+    fill(page, max_tokens=60)
+    page.locator("#fold").click()
+    for number in range(1, 4):
+        ask(page, "the quick brown fox " * 6, number)
+    button = page.locator(".again:visible").bounding_box()
+    after = page.locator("#ask").bounding_box()
+    assert button["y"] + button["height"] < after["y"]              # in sight, after what was said
+    assert after == box and page.evaluate("document.documentElement.scrollHeight") == 800      # the talk scrolls
+    colours = page.evaluate("[document.querySelector('.user'), document.body].map(e => getComputedStyle(e).color)")
+    assert colours[0] == colours[1]
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light dark"
+    page.screenshot(path=tmp_path / "phone.png")
+    page.close()
 
 
 def test_a_text_is_continued_and_stopped_in_the_browser(page):

@@ -23,13 +23,20 @@ BAD = [     # path, body, status, param
     ("completions", {"prompt": "x", "seed": 2**64}, 400, "seed"),
     ("completions", {"prompt": "x", "n": 17}, 400, "n"),
     ("completions", {"prompt": "x", "logprobs": 21}, 400, "logprobs"),
-    ("completions", {"prompt": "x", "stop": ["a"] * 5}, 400, "stop"),
+    ("completions", {"prompt": "x", "stop": ["a"] * 17}, 400, "stop"),
     ("completions", {"prompt": "x", "stop": [""]}, 400, "stop"),
     ("completions", {"prompt": "x", "stop": {"a": 1}}, 400, "stop"),
     ("completions", {"prompt": "x", "stream": 1}, 400, "stream"),
     ("completions", {"prompt": "x", "stream_options": {"include_usage": True}}, 400, "stream_options"),
-    ("completions", {"prompt": "x", "presence_penalty": 0.5}, 400, "presence_penalty"),
-    ("completions", {"prompt": "x", "logit_bias": {"5": 1}}, 400, "logit_bias"),
+    ("completions", {"prompt": "x", "presence_penalty": 2.5}, 400, "presence_penalty"),
+    ("completions", {"prompt": "x", "frequency_penalty": "1"}, 400, "frequency_penalty"),
+    *[("completions", {"prompt": "x", "logit_bias": bias}, 400, "logit_bias")
+      for bias in ([], {"5": 101}, {"5": True}, {"x": 1}, {"300": 1}, {"-1": 1}, {"05": 1}, {"5": None})],
+    ("completions", {"prompt": "x", "top_k": -2}, 400, "top_k"),
+    ("completions", {"prompt": "x", "echo": False, "max_tokens": 0}, 400, "max_tokens"),
+    *[("chat/completions", {"messages": [{"role": "user", "content": "x"}], "response_format": form}, 400,
+       "response_format") for form in ("json", {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema",
+       "json_schema": {"schema": []}}, {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}})],
     ("completions", {"prompt": "x", "best_of": 3}, 400, "best_of"),
     ("completions", {"prompt": "x", "temprature": 1}, 400, "temprature"),
     ("completions", {"prompt": "x", "model": "other"}, 404, "model"),
@@ -51,6 +58,10 @@ BAD = [     # path, body, status, param
     ("chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, 400, "messages[0].role"),
     ("chat/completions", {"messages": [{"role": ["user"], "content": "x"}]}, 400, "messages[0].role"),
     ("chat/completions", {"messages": [{"role": "user"}]}, 400, "messages[0].content"),
+    ("chat/completions", {"messages": [{"role": "user", "content": None}]}, 400, "messages[0].content"),
+    ("chat/completions", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, 400,
+     "messages[0].tool_calls"),
+    ("chat/completions", {"messages": [{"role": "user", "content": ""}] * 30_500}, 400, "messages"),
     ("chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400,
      "messages[0].content"),
     ("chat/completions", {"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, 400, "top_logprobs"),
@@ -69,7 +80,9 @@ def test_bad_requests_name_the_parameter(server):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"prompt": "x", "temperature": NaN}',
-                                  b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"])
+                                  b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}",
+                                  b'{"prompt": "x", "seed": 1, "seed": 1}',
+                                  b'{"messages": [{"role": "system", "content": "x", "role": "user"}]}'])
 def test_bodies_that_are_no_json_object(server, body):
     answer = server.client.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
@@ -110,6 +123,52 @@ def test_a_default_length_is_no_reason_to_refuse(server):
     assert ask(BLOCK).json()["error"]["param"] == "prompt"
 
 
+def test_what_cannot_fit_is_refused_before_it_is_rendered(tokenizer, monkeypatch):
+    """A message has a token or more, even an empty one: 30,500 of them took a second to render."""
+    def never(*args):
+        raise AssertionError("rendered")
+    monkeypatch.setattr(protocol, "chat_prompt", never)
+    for messages in ([{"role": "user", "content": ""}] * (BLOCK + 1), [{"role": "user", "content": "x" * 100_000}]):
+        with pytest.raises(protocol.ApiError) as error:
+            protocol.parse(json.dumps({"messages": messages}).encode(), True, NAME, tokenizer, BLOCK)
+        assert error.value.code == "context_length_exceeded"
+
+
+def test_what_others_write_is_understood(server):
+    """top_k 0 and -1 are all tokens; 16 stops; an assistant that said nothing; biases and penalties count."""
+    def ask(**more):
+        return server.client.post("/v1/completions", json={"prompt": "the", "max_tokens": 8, "seed": 1} | more).json()
+
+    plain = ask()["choices"]
+    for more in ({"top_k": 0}, {"top_k": -1}, {"presence_penalty": 0}, {"logit_bias": {}}, {"stop": ["\0"] * 16}):
+        assert ask(**more)["choices"] == plain
+    assert ask(logit_bias={"65": 100})["choices"][0]["text"] != plain[0]["text"]
+    forced = ask(prompt=[66], logit_bias={"65": 100, "66": 95}, temperature=0, presence_penalty=2, frequency_penalty=1,
+                 logprobs=0)["choices"][0]["logprobs"]["tokens"]
+    names = server.engine.tokenizer.decode([65]), server.engine.tokenizer.decode([66])
+    assert set(forced[:2]) == {names[0]} and names[1] in forced          # until the penalties weigh more than the bias
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None},
+                {"role": "user", "content": "b"}]
+    answers = [server.client.post("/v1/chat/completions", json={"messages": some, "seed": 1, "max_tokens": 8}).json()
+               for some in (messages, [messages[0], messages[1] | {"content": ""}, messages[2]])]
+    assert answers[0]["choices"] == answers[1]["choices"]
+
+
+def test_no_tokens_but_the_prompts_scores(server):
+    """max_tokens 0 with echo: what harnesses ask for, with room for a prompt as long as the context."""
+    def ask(**more):
+        body = {"prompt": [65] * BLOCK, "max_tokens": 0, "echo": True} | more
+        return server.client.post("/v1/completions", json=body)
+
+    choice = ask(logprobs=1).json()["choices"][0]
+    assert choice["text"] == server.engine.tokenizer.decode([65] * BLOCK) and choice["finish_reason"] == "length"
+    assert len(choice["logprobs"]["token_logprobs"]) == BLOCK and choice["logprobs"]["token_logprobs"][0] is None
+    assert ask().json()["usage"]["completion_tokens"] == 0 and ask().json()["choices"][0]["logprobs"] is None
+    lines = [line for line in ask(stream=True, logprobs=1).text.splitlines() if line]
+    assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-1]) == choice["text"]
+    assert ask(prompt=[65] * (BLOCK + 1)).json()["error"]["param"] == "prompt"
+
+
 VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
                       | st.sampled_from(["user", "text", "x", 1, [], {}, 10**20]),
                       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
@@ -128,4 +187,4 @@ def test_any_json_is_a_request_or_an_api_error(tokenizer, chat, good, body):
     except protocol.ApiError as error:
         json.dumps(error.body())
     else:
-        assert all(0 < len(ids) < BLOCK for ids in ask.prompts)
+        assert all(0 < len(ids) < BLOCK + (ask.max_tokens == 0) for ids in ask.prompts)
