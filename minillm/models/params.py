@@ -18,8 +18,6 @@ from ..config import GPTConfig
 from ..kernels.arrays import Zeros
 
 Array = np.ndarray
-Shape = tuple[int, ...]
-
 Shapes = dict[str, tuple[int, ...]]
 
 
