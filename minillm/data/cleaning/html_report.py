@@ -46,8 +46,8 @@ def reasons(report):
 
 def counted(found, kind="", names=None):
     """Bars of counts, the largest full; the names that belong to a row are shown inside it."""
-    most = max(found.values(), default=0)
-    rows = [Bar(key, count / most, f"{count:,}", "".join(f"<p>{escape(name)}</p>" for name in (names or {}).get(key, ())))
+    most, names = max(found.values(), default=0), names or {}
+    rows = [Bar(key, count / most, f"{count:,}", "".join(f"<p>{escape(name)}</p>" for name in names.get(key, ())))
             for key, count in sorted(found.items(), key=lambda item: -item[1])]
     return bars(rows, kind) if rows else ""
 
