@@ -108,7 +108,7 @@ function headers() {
 }
 
 function button(name, action) {
-  const made = Object.assign(document.createElement("button"), {type: "button", className: name, textContent: name});
+  const made = Object.assign(document.createElement("button"), {type: "button", className: name.toLowerCase(), textContent: name});
   made.addEventListener("click", () => action(made));
   return made;
 }
@@ -146,7 +146,7 @@ function draw() {
 // What stands under a turn: how an answer went, and what can be done.
 function addFooter(shown, text, line) {
   const footer = box("small", "");
-  if (line) footer.append(box("div", "", line));
+  if (line) footer.append(box("span", "", line));
   if (navigator.clipboard) footer.append(button("copy", async copy => {       // there is none but on https and this machine
     await navigator.clipboard.writeText(text);
     copy.textContent = "copied";
@@ -161,7 +161,7 @@ function addFooter(shown, text, line) {
 function edit(shown) {
   const form = document.createElement("form"), area = document.createElement("textarea"), parts = [...shown.children];
   area.value = shown.turn.content;
-  form.append(area, button("cancel", () => shown.replaceChildren(...parts)), box("button", "save", "Send"));
+  form.append(area, button("Cancel", () => shown.replaceChildren(...parts)), box("button", "save", "Send"));
   form.addEventListener("submit", event => {
     event.preventDefault();
     if (page.running || !area.value.trim()) return;
