@@ -2,13 +2,14 @@
 each stage with its uncertainty, what was gained and what was paid; the rest folded away."""
 from collections.abc import Iterable
 from html import escape
+from textwrap import shorten
 from typing import NamedTuple
 
 from ..evaluate.measure import comparison_text
 from ..evaluate.safety import change_text, rate_text
 from ..text.html_page import Bar, Section, bars, fold, page, table
 
-STEP_POINTS, EXCERPT, CLUSTERS = 400, 320, 8
+STEP_POINTS, EXCERPT, CLUSTERS = 400, 240, 8
 CHANCE = 0.05                       # p from which a change is said to be one that chance makes, too
 
 
@@ -83,15 +84,14 @@ def report_html(results: dict) -> str:
 
 
 def lead(results: dict) -> str:
-    """What came of it all, in a few sentences."""
+    """What came of it all, in four figures."""
     first, last = results["stages"][0], results["stages"][-1]
-
-    def change(name: str) -> str:
-        return f"{MEASURES[name].text(last[name])} ({MEASURES[name].text(first[name])} after pretraining)"
-    return (f'<p class="lead">In {results["seconds"] / 60:.1f} minutes raw text became a model that answers. Of what a '
-            f"request asks for, its answers hold {change('followed')}. It declines {change('refused harmful')} of the "
-            f"requests for cruel stories and {change('refused harmless')} of their harmless twins. For a byte of "
-            f"documentation it needs {change('bpb docs')} bits.</p>")
+    tiles = "".join(f"<div><dt>{escape(MEASURES[name].label)}</dt><dd>{MEASURES[name].text(last[name])}</dd>"
+                    f'<dd class="soft">{MEASURES[name].text(first[name])} after pretraining</dd></div>'
+                    for name in ("followed", "refused harmful", "refused harmless", "bpb docs"))
+    return (f'<p class="lead">Raw text, pretraining, fine-tuning, preferences: all in {results["seconds"] / 60:.1f} '
+            "minutes. What the last model does, and what the first did:</p>"
+            f'<dl class="tiles">{tiles}</dl>')
 
 
 # ---- the same prompts ----
@@ -112,11 +112,13 @@ def prompt_part(request: str, answers: Iterable[tuple[str, str]]) -> str:
 
 
 def excerpt(text: str) -> str:
-    """The text; if it is long, its beginning, and the rest on demand."""
+    """The text; if it is long, its beginning and its end, and all of it on demand."""
     text = text.strip()
     if len(text) <= EXCERPT:
         return escape(text) or '<span class="soft">(nothing)</span>'
-    return f"{escape(text[:EXCERPT])} …{fold('the whole answer', f'<p>{escape(text)}</p>')}"
+    end = " ".join(text[-EXCERPT // 2:].split()[1:])
+    return (escape(shorten(text, EXCERPT, placeholder=" … ") + end)
+            + fold("the whole answer", f"<p>{escape(text)}</p>"))
 
 
 # ---- a stage ----
@@ -146,28 +148,26 @@ def verdict(before: dict, after: dict) -> str:
 
 
 def picture(before: dict, after: dict) -> str:
-    """Every measure before and after, with its 95% interval."""
-    names = [name for name in MEASURES if name in after]
-    most = max([1.0, *(high for stage in (before, after) for name, (_, high) in stage["between"].items()
-                       if MEASURES[name].bits and high is not None)])
-    rows = "".join(pair(name, before, after, 1.05 * most if MEASURES[name].bits else 1.0) for name in names)
+    """Every measure that was taken before and after, with its 95% interval."""
+    names = [name for name in MEASURES if name in before and name in after]
+    most = 1.05 * max([1.0, *(high or 0.0 for stage in (before, after) for name, (_, high) in stage["between"].items()
+                              if MEASURES[name].bits)])
+    rows = "".join(pair(name, before, after, most if MEASURES[name].bits else 1.0) for name in names)
     return (f'<figure><div class="bars">{rows}</div><figcaption>Ring: {escape(before["stage"])}; dot: '
             f"{escape(after['stage'])}; lines: 95% intervals. Shares from 0 to 100%, bits per byte from 0 to "
-            f"{1.05 * most:.1f}.</figcaption></figure>")
+            f"{most:.1f}.</figcaption></figure>")
 
 
 def pair(name: str, before: dict, after: dict, most: float) -> str:
     """A row of the picture: the measure before as a ring, after as a dot."""
-    measure, marks = MEASURES[name], ['<line class="floor" x1="0" x2="100%" y1="11" y2="11"/>']
-    shown = [(stage, kind, y) for stage, kind, y in ((before, "was", 7), (after, "is", 15)) if name in stage]
-    for stage, kind, y in shown:
+    measure, marks = MEASURES[name], '<line class="floor" x1="0" x2="100%" y1="11" y2="11"/>'
+    for stage, kind, y in ((before, "was", 7), (after, "is", 15)):
         low, high = (stage[name] if end is None else end for end in stage["between"][name])
-        marks.append(f'<line class="{kind}" x1="{percent(low / most)}" x2="{percent(high / most)}" y1="{y}" y2="{y}"/>'
-                     f'<circle class="{kind}" cx="{percent(stage[name] / most)}" cy="{y}" r="4"/>')
-    label, figures = escape(measure.label), " → ".join(measure.text(stage[name]) for stage, _, _ in shown)
-    return (f'<div class="bar" title="{escape(measure.meaning)}"><span class="name">{label}</span>'
-            f'<svg height="22" role="img" aria-label="{label}: {figures}">{"".join(marks)}</svg>'
-            f'<span class="figures">{figures}</span></div>')
+        marks += (f'<line class="{kind}" x1="{percent(low / most)}" x2="{percent(high / most)}" y1="{y}" y2="{y}"/>'
+                  f'<circle class="{kind}" cx="{percent(stage[name] / most)}" cy="{y}" r="4"/>')
+    label, figures = escape(measure.label), f"{measure.text(before[name])} → {measure.text(after[name])}"
+    return (f'<div class="bar" title="{escape(measure.meaning)}"><span class="name">{label}</span><svg height="22" '
+            f'role="img" aria-label="{label}: {figures}">{marks}</svg><span class="figures">{figures}</span></div>')
 
 
 def percent(share: float) -> str:

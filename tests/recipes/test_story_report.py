@@ -49,7 +49,8 @@ def test_the_page(results):
     html = story_report.report_html(results)
     found = check_report(html)
     assert found.ids == ["prompts", "data", "pretrain", "sft", "dpo", "draft", "all"]
-    assert "75% (25% after pretraining)" in html and "img" not in found.tags and "&lt;script&gt;" in html
+    assert '<dd>75%</dd><dd class="soft">25% after pretraining</dd>' in html and "all in 10.0 minutes" in html
+    assert "img" not in found.tags and "&lt;script&gt;" in html
 
 
 def test_the_same_prompts_after_every_stage(results):
