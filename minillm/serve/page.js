@@ -146,7 +146,7 @@ function draw() {
 // What stands under a turn: how an answer went, and what can be done.
 function addFooter(shown, text, line) {
   const footer = box("small", "");
-  if (line) footer.append(box("span", "", line));
+  if (line) footer.append(box("div", "", line));
   if (navigator.clipboard) footer.append(button("copy", async copy => {       // there is none but on https and this machine
     await navigator.clipboard.writeText(text);
     copy.textContent = "copied";
