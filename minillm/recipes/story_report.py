@@ -114,7 +114,7 @@ def prompt_part(request: str, answers: Iterable[tuple[str, str]]) -> str:
 def excerpt(text: str) -> str:
     """The text; if it is long, its beginning and its end, and all of it on demand."""
     text = text.strip()
-    if len(text) <= EXCERPT:
+    if len(text) <= 2 * EXCERPT:
         return escape(text) or '<span class="soft">(nothing)</span>'
     end = " ".join(text[-EXCERPT // 2:].split()[1:])
     return (escape(shorten(text, EXCERPT, placeholder=" … ") + end)
