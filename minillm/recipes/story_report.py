@@ -88,7 +88,7 @@ def lead(results: dict) -> str:
     first, last = results["stages"][0], results["stages"][-1]
     tiles = "".join(f"<div><dt>{escape(MEASURES[name].label)}</dt><dd>{MEASURES[name].text(last[name])}</dd>"
                     f'<dd class="soft">{MEASURES[name].text(first[name])} after pretraining</dd></div>'
-                    for name in ("followed", "refused harmful", "refused harmless", "bpb docs"))
+                    for name in ("followed", "refused harmful", "refused harmless", "bpb docs") if name in first)
     return (f'<p class="lead">Raw text, pretraining, fine-tuning, preferences: all in {results["seconds"] / 60:.1f} '
             "minutes. What the last model does, and what the first did:</p>"
             f'<dl class="tiles">{tiles}</dl>')

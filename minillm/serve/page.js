@@ -92,6 +92,7 @@ function summary(usage, finish, first, last) {
 
 // ---- the page ----
 
+const NEAR = 100;                   // pixels from the end of the talk
 const page = {store: null, conversation: null, running: null, filtered: false};
 
 function element(id) {
@@ -122,8 +123,17 @@ function addTurn(kind, text = "", turn = null) {
   made.append(words);
   made.turn = turn;
   element("talk").append(made);
-  made.scrollIntoView({block: "end"});
+  toEnd();
   return made;
+}
+
+function atEnd() {
+  const talk = element("talk");
+  return talk.scrollHeight - talk.scrollTop - talk.clientHeight < NEAR;
+}
+
+function toEnd() {
+  element("talk").scrollTop = element("talk").scrollHeight;
 }
 
 function wordsOf(shown) {
@@ -141,6 +151,7 @@ function draw() {
     if (turn.role === "assistant") showMarkdown(wordsOf(made), turn.content);
     addFooter(made, turn.content, "");
   }
+  toEnd();
 }
 
 // What stands under a turn: how an answer went, and what can be done.
@@ -154,7 +165,6 @@ function addFooter(shown, text, line) {
   if (shown.turn?.role === "user") footer.append(button("edit", () => edit(shown)));
   if (shown.turn) footer.append(button("again", regenerate));
   shown.append(footer);
-  footer.scrollIntoView({block: "nearest"});
 }
 
 // Change what the user said: what came after it goes, and the model answers anew.
@@ -251,6 +261,7 @@ function setRunning(controller) {
   element("send").disabled = Boolean(controller);
   element("stop").disabled = !controller;
   document.body.classList.toggle("running", Boolean(controller));
+  element("talk").setAttribute("aria-busy", Boolean(controller));             // read aloud when it is whole
   element("status").textContent = controller ? "waiting …" : "";
 }
 
@@ -277,13 +288,14 @@ async function show(response, conversation, settings, started) {
   const shown = addTurn("assistant", "", chat ? turn : null), tokens = shown.querySelector(".tokens");
   const write = () => { if (chat) showMarkdown(wordsOf(shown), turn.content); else wordsOf(shown).textContent = turn.content; };
   const pieces = new Pieces();
-  let finish = "stopped", usage = null, first = null, waiting = 0;
+  let finish = "stopped", usage = null, first = null, waiting = 0, following = true;
   wordsOf(shown).classList.toggle("plain", !chat);
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
+      if (!waiting) following = atEnd();                            // who reads further up is left there
       const read = readChunk(chunk);
       if (read.tokens.length || read.text) first ??= performance.now() - started;
       for (const token of read.tokens) {
@@ -296,7 +308,7 @@ async function show(response, conversation, settings, started) {
       waiting ||= requestAnimationFrame(() => {                     // once a frame, however fast the tokens come
         waiting = 0;
         write();
-        element("talk").scrollTop = element("talk").scrollHeight;
+        if (following) toEnd();
       });
     }
   } finally {
@@ -306,6 +318,7 @@ async function show(response, conversation, settings, started) {
     if (chat) conversation.turns = [...conversation.turns, turn];
     const line = usage ? summary(usage, finish, first ?? 0, performance.now() - started) : "stopped";
     addFooter(shown, turn.content, line);
+    if (following) toEnd();
   }
 }
 

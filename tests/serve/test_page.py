@@ -182,6 +182,18 @@ def test_a_text_is_continued_and_stopped_in_the_browser(page):
     assert page.locator("#send").is_enabled() and page.locator(".error").count() == 0
 
 
+def test_who_reads_further_up_is_left_there(page):
+    fill(page, max_tokens=60, seed=1)
+    ask(page, "the\n" * 30, 1)
+    assert page.evaluate("atEnd()")
+    page.locator("#prompt").fill("the")
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.assistant')[1]?.querySelectorAll('span').length > 3")
+    page.evaluate("document.getElementById('talk').scrollTop = 0")
+    wait_for_answers(page, 2)
+    assert page.evaluate("document.getElementById('talk').scrollTop") == 0
+
+
 def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
     """A conversation that outgrows the context goes on; a message too long by itself is an error, and given back."""
     refused = []
