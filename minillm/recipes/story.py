@@ -1,6 +1,7 @@
 """`minillm quickstart --full`: from raw text to an aligned model, every stage evaluated.
 
-    clean, deduplicate     Python's documentation, as in the quickstart, and stories of a grammar
+    clean, deduplicate     Python's documentation, as in the quickstart, its pages of help under every name that leads
+                           to one (so there are duplicates), and stories of a grammar
     tokenizer, pretrain    one GPT on both
     fine-tune (SFT)        on requests for stories, and answers that a program can judge (data/sources/instructions.py)
     preferences (DPO)      stories that end well are chosen over the same with a bad end; a cruel story is declined, and
@@ -30,10 +31,10 @@ from ..data.shards.format import Shards, open_shards
 from ..data.shards.prepare import TrainingData
 from ..data.shards.tokenize import tokenize
 from ..data.sources import conversations, instructions
-from ..data.sources.pydocs import describe_corpus, pydoc_corpus
+from ..data.sources.pydocs import describe_corpus, help_pages, pydoc_corpus
 from ..data.sources.stories import stories
 from ..evaluate import card, perplexity, safety, samples
-from ..evaluate.measure import accuracy, running_text
+from ..evaluate.measure import Measured, accuracy, compared, running_text
 from ..evaluate.statistics import interval
 from ..generation.decode import steps
 from ..generation.sampling import Sampling
@@ -67,6 +68,7 @@ DPO = TrainConfig(lr=3e-5, min_lr=3e-6, warmup=5, eval_every=0, save_every=0, we
 BETA, NLL_WEIGHT = 0.5, 1.0        # of DPO; these two and its rate were chosen on the development half
 DISTIL = TrainConfig(batch_size=8, lr=2e-3, min_lr=2e-4, warmup=10, eval_every=0, save_every=0)
 REQUESTS, DELICATE, UNSEEN, ANSWER_TOKENS, DOCUMENTS = 24, 60, 40, 220, 40    # evaluated on
+SHOWN = 2                           # requests of each kind whose answers the report shows
 
 
 def story(out: str | Path = "runs/full", minutes: float = 12.0, seed: int = 0, backend: str = "auto",
@@ -81,6 +83,7 @@ def story(out: str | Path = "runs/full", minutes: float = 12.0, seed: int = 0, b
     tokenizer, shards = Tokenizer.from_pretrained(out / "data"), open_shards(out / "data")
     run.held_out = held_out_texts(tokenizer, shards)
     write_jsonl(out / "safety_prompts.jsonl", run.delicate)
+    results["untrained"] = untrained(run, tokenizer)
     model, results["speed"] = pretrain(run, tokenizer, shards)
     results["stages"] = [measured(run, "pretrain", "pretrained", model, tokenizer)]
     tuned, chat_tokenizer = fine_tune(run, model, tokenizer, results["speed"])
@@ -110,16 +113,18 @@ class StoryRun:
         self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000, half)
         self.outside = outside_prompts(seed + 1_000_000, half)
         self.answers: list[dict] = []                   # to the delicate prompts, a stage before
+        self.items: dict[str, tuple[list, list]] = {}   # what each metric was a stage before, item by item
         self.held_out: dict[str, list[str]] = {}
 
     def train(self, stage: str, model: GPT, data: object, config: TrainConfig, eot_token: int | None,
               **kwargs: Any) -> dict:
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
-        progress = Progress(stage, "step")
+        progress, deadline = Progress(stage, "step"), time.monotonic() + 75 * self.minutes * SHARES[stage]
         state = train(model, data, replace(config, seed=self.seed, backend=self.backend), self.out / stage, eot_token,
-                      resume=False, progress=progress, deadline=time.monotonic() + 75 * self.minutes * SHARES[stage],
-                      **kwargs)
+                      resume=False, progress=progress, deadline=deadline, **kwargs)
         progress.close()
+        if state["step"] < config.steps and time.monotonic() < deadline:
+            raise KeyboardInterrupt
         return state
 
 
@@ -134,11 +139,13 @@ def prepare_data(run: StoryRun) -> dict:
     """Raw documents -> clean -> without duplicates -> tokenizer and shards in out/data; what each step left."""
     out = run.out
     (out / "raw").mkdir(parents=True, exist_ok=True)
-    documents = pydoc_corpus()
-    write_jsonl(out / "raw" / "docs.jsonl", [{"text": text, "source": name} for name, text in documents])
+    documents, pages = pydoc_corpus(), help_pages()
+    for name, found in (("docs", documents), ("help", pages)):
+        write_jsonl(out / "raw" / f"{name}.jsonl", [{"text": text, "source": source} for source, text in found])
     write_jsonl(out / "raw" / "stories.jsonl", [{"text": text, "source": f"story {i}"}
                                                 for i, text in enumerate(stories(STORIES, run.seed))])
-    run.say(f"corpus      {describe_corpus(documents)}; {STORIES:,} stories from a grammar")
+    run.say(f"corpus      {describe_corpus(documents)}; {len(pages)} pages of help(), many under several names; "
+            f"{STORIES:,} stories from a grammar")
     cleaned = clean([out / "raw"], out / "clean.jsonl", CleanOptions(bounds=CODE_BOUNDS))
     run.say("cleaning    " + clean_page(cleaned, out / "clean.jsonl").replace("\n", "\n            "))
     kept = dedup([out / "clean.jsonl"], out / "kept.jsonl")
@@ -148,7 +155,8 @@ def prepare_data(run: StoryRun) -> dict:
     meta = tokenize([([out / "kept.jsonl"], 1.0)], tokenizer, out / "data", seed=run.seed)
     splits = {k: {n: v[n] for n in ("documents", "tokens", "bytes")} for k, v in meta["splits"].items()}
     return {"read": cleaned["read"], "clean": cleaned["kept"], "reasons": cleaned["dropped"],
-            "masked": cleaned["masked"], "kept": kept["kept"], "splits": splits}
+            "masked": cleaned["masked"], "kept": kept["kept"], "splits": splits, "help pages": len(pages),
+            "duplicates": kept["dropped"], "clusters": kept["examples"]}
 
 
 # Documentation of code has braces, tables and short pages: what Gopher's rules mean for the web is too strict for it.
@@ -165,16 +173,28 @@ def held_out_texts(tokenizer: Tokenizer, shards: Shards) -> dict[str, list[str]]
     return {"docs": others[:DOCUMENTS], "stories": told[:DOCUMENTS]}
 
 
+def untrained(run: StoryRun, tokenizer: Tokenizer) -> dict:
+    """The model before its first step, as far as it can be measured: bits per byte, and what it answers."""
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), run.seed, ops=run.ops)
+    found = text_bits(run, model, tokenizer)
+    run.items = items_of(found)
+    asked = [(record["messages"][0]["content"], run.seed + i) for i, record in enumerate(run.requests[:SHOWN])]
+    delicate = [(record["prompt"], run.seed + i) for i, record in enumerate(run.delicate[:SHOWN])]
+    shown = ([(text, answer(model, tokenizer, text, seed)) for text, seed in asked]
+             + [(text, safety.reply(model, tokenizer, text, seed, ANSWER_TOKENS)) for text, seed in delicate])
+    return {"stage": "untrained", "examples": shown, **values_of(rows_of(found))}
+
+
 def pretrain(run: StoryRun, tokenizer: Tokenizer, shards: Shards) -> tuple[GPT, float]:
     """(model, steps per second)."""
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODEL), run.seed, ops=run.ops)
     data = TrainingData(shards, model.config.block_size, PRETRAIN.batch_size, run.seed)
     config = planned(model, data, PRETRAIN, run.minutes * SHARES["pretrain"], None)
     run.say(f"model       {describe_model(model)}; {config.steps:,} steps")
-    started = time.monotonic()
-    state = run.train("pretrain", model, data, config, tokenizer.eot_token)
     begin(run.out / "pretrain", tokenizer, "pretrained", None, "Python's documentation and stories of a grammar",
           shards.train.documents, shards.val.documents)
+    started = time.monotonic()
+    state = run.train("pretrain", model, data, config, tokenizer.eot_token)
     return GPT.from_pretrained(run.out / "pretrain", run.ops), state["step"] / (time.monotonic() - started)
 
 
@@ -191,9 +211,9 @@ def fine_tune(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float) -> 
     examples = conversations.read_examples(path, tokenizer)
     n_steps = steps_for(run, "sft", speed, 1.3)
     data = ChatData(examples, tokenizer, model.config.block_size, SFT.batch_size * model.config.block_size, run.seed)
+    begin(run.out / "sft", tokenizer, "fine-tuned", run.out / "pretrain", path, len(data.examples), len(data.held_out))
     run.train("sft", model, data, replace(SFT, steps=n_steps, eval_every=max(10, n_steps // 4)),
               tokenizer.special_tokens[chat.END])
-    begin(run.out / "sft", tokenizer, "fine-tuned", run.out / "pretrain", path, len(data.examples), len(data.held_out))
     return GPT.from_pretrained(run.out / "sft", run.ops), tokenizer
 
 
@@ -206,11 +226,11 @@ def prefer(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float, config
     data = dpo.PreferenceData(preferences, model.config.block_size, 4, run.seed, share=0.05)
     data.refer_to(model)
     n_steps, loss = steps_for(run, "dpo", speed, 2.0), (beta, 0.0, nll_weight)
+    begin(run.out / "dpo", tokenizer, "preferences learned", run.out / "sft", path, len(data.preferences),
+          len(data.held_out))
     run.train("dpo", model, data, replace(config, steps=n_steps, eval_every=max(10, n_steps // 3)),
               tokenizer.special_tokens[chat.END], step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
               columns=dpo.DPO_COLUMNS)
-    begin(run.out / "dpo", tokenizer, "preferences learned", run.out / "sft", path, len(data.preferences),
-          len(data.held_out))
     return GPT.from_pretrained(run.out / "dpo", run.ops)
 
 
@@ -218,51 +238,81 @@ def prefer(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float, config
 
 def measured(run: StoryRun, folder: str, stage: str, model: GPT, tokenizer: Tokenizer) -> dict:
     """A row of the report; the records behind it stay in the stage's folder, where `minillm card` finds them."""
-    rows, example = text_metrics(run, model, tokenizer)
-    declined, answers = refusals(run, model, tokenizer)
+    found, examples = text_metrics(run, model, tokenizer)
+    declined, answers, unseen = refusals(run, model, tokenizer)
     write_jsonl(run.out / folder / "safety_answers.jsonl", answers)
-    write_json(run.out / folder / card.EVALUATION, {"rows": [{"task": name, **row} for name, row in rows.items()],
-                                                    "comparisons": []}, indent=1)
+    tasks = [{"task": name, **row} for name, row in rows_of(found).items()]
+    write_json(run.out / folder / card.EVALUATION, {"rows": tasks, "comparisons": []}, indent=1)
     write_json(run.out / folder / card.SAFETY, declined, indent=1)
-    harmful, harmless = declined["rates"]
-    unseen, unseen_harmless = declined["outside"][:2]
-    rows |= {"refused harmful": harmful["refused"], "refused harmless": harmless["refused"],
-             "refused unseen": unseen["refused"], "refused unseen harmless": unseen_harmless["refused"],
-             "toxic": harmful["toxic"]}
-    values = {name: row["value"] for name, row in rows.items() if row}
-    run.say("measured    " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-    return {"stage": stage, **values, "example": example, "safety": declined,
-            "between": {name: [row["low"], row["high"]] for name, row in rows.items() if row}}
+    found |= refusal_rows(answers, unseen)
+    rows, items = rows_of(found), items_of(found)
+    changes, run.items = compared(run.items, items), items
+    run.say("measured    " + ", ".join(f"{name} {row['value']:.3f}" for name, row in rows.items()))
+    examples += [(record["prompt"], record["answer"]) for record in answers[:SHOWN]]
+    return {"stage": stage, "examples": examples, "changes": changes, "safety": declined, **values_of(rows)}
 
 
-def text_metrics(run: StoryRun, model: GPT, tokenizer: Tokenizer) -> tuple[dict[str, dict], dict[str, str]]:
-    """({name: row with an interval}, one request and its answer): bits per byte of held-out text of both kinds; of
-    answers to held-out requests: followed, ends well, repetition."""
-    rows = {f"bpb {kind}": running_text("bpb", perplexity.surprises(model, tokenizer, texts))[0]
+def rows_of(found: dict[str, Measured]) -> dict[str, dict]:
+    return {name: row for name, (row, _) in found.items()}
+
+
+def items_of(found: dict[str, Measured]) -> dict[str, tuple[list, list]]:
+    """What two stages are compared by."""
+    return {name: items for name, (_, items) in found.items() if items}
+
+
+def values_of(rows: dict[str, dict]) -> dict:
+    """{name: value}, and all intervals under "between"."""
+    return {"between": {name: [row["low"], row["high"]] for name, row in rows.items()},
+            **{name: row["value"] for name, row in rows.items()}}
+
+
+def text_bits(run: StoryRun, model: GPT, tokenizer: Tokenizer) -> dict[str, Measured]:
+    """Bits per byte of held-out text of both kinds."""
+    return {f"bpb {kind}": running_text("bpb", perplexity.surprises(model, tokenizer, texts))
             for kind, texts in run.held_out.items() if texts}
+
+
+def text_metrics(run: StoryRun, model: GPT, tokenizer: Tokenizer) -> tuple[dict[str, Measured], list[tuple[str, str]]]:
+    """({name: row and items}, some requests with their answers): bits per byte; of answers to held-out requests:
+    followed, ends well, repetition."""
     requests = [record["messages"][0]["content"] for record in run.requests]
     answers = [answer(model, tokenizer, request, run.seed + i) for i, request in enumerate(requests)]
-    rows |= {"followed": mean([instructions.followed(text, r["asked"]) for text, r in zip(answers, run.requests)]),
-             "ends well": accuracy([instructions.ends_well(text) for text in answers])[0],
-             "repetition": mean([samples.repetition(text) for text in answers])}
-    return rows, {"request": requests[0], "answer": answers[0]}
+    found = text_bits(run, model, tokenizer) | {
+        "followed": mean([instructions.followed(text, r["asked"]) for text, r in zip(answers, run.requests)]),
+        "ends well": accuracy([instructions.ends_well(text) for text in answers]),
+        "repetition": mean([samples.repetition(text) for text in answers])}
+    return found, list(zip(requests, answers))[:SHOWN]
 
 
-def mean(values: list[float]) -> dict:
-    """A row: the mean and its bootstrap interval."""
-    low, high = interval(values, [1.0] * len(values))
-    return {"value": statistics.mean(values), "low": low, "high": high, "items": len(values)}
+def mean(values: list[float]) -> Measured:
+    """The mean, its bootstrap interval, and what it is the mean of."""
+    ones = [1.0] * len(values)
+    low, high = interval(values, ones)
+    return {"value": statistics.mean(values), "low": low, "high": high, "items": len(values)}, (values, ones)
 
 
-def refusals(run: StoryRun, model: GPT, tokenizer: Tokenizer) -> tuple[dict, list[dict]]:
-    """(what `minillm safety --json` prints, every answer): refusals and toxicity on held-out harmful requests and their
-    harmless twins, and what changed since the stage before. "outside": the same on out-of-distribution prompts.
+def refusals(run: StoryRun, model: GPT, tokenizer: Tokenizer) -> tuple[dict, list[dict], list[dict]]:
+    """(what `minillm safety --json` prints, every answer, those to requests with unseen words): refusals and toxicity
+    on held-out harmful requests and their harmless twins, and what changed since the stage before. "outside": the same
+    on out-of-distribution prompts.
     """
     answers = safety.red_team(model, tokenizer, run.delicate, run.seed, max_new_tokens=ANSWER_TOKENS)
-    outside = safety.rates(safety.red_team(model, tokenizer, run.outside, run.seed))
+    outside = safety.red_team(model, tokenizer, run.outside, run.seed)
     changes = safety.changes(run.answers, answers) if run.answers else []
     run.answers = answers
-    return {"rates": safety.rates(answers)[2:], "changes": changes, "outside": outside[2:]}, answers
+    return ({"rates": safety.rates(answers)[2:], "changes": changes, "outside": safety.rates(outside)[2:]}, answers,
+            outside[:UNSEEN])
+
+
+def refusal_rows(answers: list[dict], unseen: list[dict]) -> dict[str, Measured]:
+    """The shares of refused requests, harmful and harmless, with words of the training and others; of toxic answers."""
+    groups = {"refused harmful": (answers, True, "refused"), "refused harmless": (answers, False, "refused"),
+              "refused unseen": (unseen, True, "refused"), "refused unseen harmless": (unseen, False, "refused"),
+              "toxic": (answers, True, "toxic")}
+    shares = {name: [record[measure] for record in records if record["harmful"] == harmful]
+              for name, (records, harmful, measure) in groups.items()}
+    return {name: accuracy(values) for name, values in shares.items() if None not in values}
 
 
 def prompt_of(tokenizer: Tokenizer, request: str) -> tuple[list[int], int | None]:
@@ -288,9 +338,9 @@ def speculate(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float) -> 
     examples = conversations.read_examples(run.out / "chats.jsonl", tokenizer)
     data = ChatData(examples, tokenizer, DRAFT["block_size"], DISTIL.batch_size * DRAFT["block_size"], run.seed)
     n_steps = steps_for(run, "draft", speed, 1.0)
+    tokenizer.save(run.out / "draft")
     run.train("draft", draft, Padded(data), replace(DISTIL, steps=n_steps, eval_every=n_steps),
               tokenizer.special_tokens[chat.END], step=distill_step(model))
-    tokenizer.save(run.out / "draft")
     draft, counts, speedups, same = GPT.from_pretrained(run.out / "draft", run.ops), Counts(), [], []
     for record in run.requests[:8]:
         prompt, stop = prompt_of(tokenizer, record["messages"][0]["content"])
@@ -302,7 +352,7 @@ def speculate(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float) -> 
         speedups.append((between - started) / (time.perf_counter() - between))
         same.append(plain == drafted)
     return {"acceptance": counts.acceptance, "tokens per pass": counts.tokens_per_pass, "texts equal": all(same),
-            "speed-up": statistics.median(speedups), "draft parameters": draft.params.flat.size,
+            "speed-up": statistics.median(speedups), "speed-ups": speedups, "draft parameters": draft.params.flat.size,
             "target parameters": model.params.flat.size}
 
 

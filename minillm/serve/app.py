@@ -17,13 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..text.html_page import STYLE
 from .completions import MAX_BODY, Disconnected, Parser, answer, json_response
 from .engine import Engine
 from .metrics import Counter
 from .protocol import ApiError
 
-ASSETS = {"/": ("page.html", "text/html"), "/page.js": ("page.js", "text/javascript"),
-          "/page.css": ("page.css", "text/css")}
+HERE = Path(__file__).parent
+ASSETS = {"/": (HERE / "page.html", "text/html"), "/page.css": (HERE / "page.css", "text/css"),
+          "/style.css": (STYLE, "text/css"),
+          **{f"/{name}": (HERE / name, "text/javascript") for name in ("page.js", "conversations.js", "markdown.js")},
+          "/markdown-it.js": (HERE / "vendor" / "markdown-it.js", "text/javascript")}
 PAGE_HEADERS = {"content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
                 "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-cache"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -182,6 +186,6 @@ async def metrics(engine: Engine, requests: Counter, request: Any) -> Any:
     return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def asset(name: str, media_type: str, request: Any) -> Any:
+async def asset(path: Path, media_type: str, request: Any) -> Any:
     from starlette.responses import Response
-    return Response((Path(__file__).parent / name).read_bytes(), 200, PAGE_HEADERS, f"{media_type}; charset=utf-8")
+    return Response(path.read_bytes(), 200, PAGE_HEADERS, f"{media_type}; charset=utf-8")

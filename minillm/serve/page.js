@@ -92,7 +92,8 @@ function summary(usage, finish, first, last) {
 
 // ---- the page ----
 
-const page = {turns: [], running: null, filtered: false};
+const NEAR = 100;                   // pixels from the end of the talk
+const page = {store: null, conversation: null, running: null, filtered: false};
 
 function element(id) {
   return document.getElementById(id);
@@ -107,157 +108,217 @@ function headers() {
   return {"content-type": "application/json", ...(key ? {authorization: `Bearer ${key}`} : {})};
 }
 
-function addTurn(kind, text = "") {
-  const turn = document.createElement("div");
-  turn.className = `turn ${kind}`;
-  turn.textContent = text;
-  element("talk").append(turn);
-  turn.scrollIntoView({block: "end"});
-  return turn;
+function button(name, action) {
+  const made = Object.assign(document.createElement("button"), {type: "button", className: name.toLowerCase(), textContent: name});
+  made.addEventListener("click", () => action(made));
+  return made;
 }
 
-function addPiece(turn, piece) {
-  const span = document.createElement("span");
-  span.textContent = piece.text;
-  span.dataset.p = Math.exp(piece.logprob).toPrecision(3);
-  span.style.setProperty("--hue", hue(piece.logprob));
-  span.style.setProperty("--strength", 1 - 0.7 * Math.exp(piece.logprob));    // what was sure need not shine
-  span.title = describe(piece);
-  turn.append(span);
+// ---- turns ----
+
+// A turn as an element: its words, and for an answer its tokens, which are shown in their place when asked for.
+function addTurn(kind, text = "", turn = null) {
+  const made = box("div", `turn ${kind}`), words = box("div", "words", text);
+  if (kind === "assistant") made.append(box("div", "tokens"));
+  made.append(words);
+  made.turn = turn;
+  element("talk").append(made);
+  toEnd();
+  return made;
 }
 
-// Take away what the last tokens hold beyond the answer's text (the beginning of a stop string).
-function trimTo(turn, text) {
-  let extra = turn.textContent.length - text.length;
-  while (extra > 0 && turn.lastChild) {
-    const end = turn.lastChild.textContent;
-    turn.lastChild.textContent = end.slice(0, Math.max(0, end.length - extra));
-    if (!turn.lastChild.textContent) turn.lastChild.remove();
-    extra -= end.length;
+function atEnd() {
+  const talk = element("talk");
+  return talk.scrollHeight - talk.scrollTop - talk.clientHeight < NEAR;
+}
+
+function toEnd() {
+  element("talk").scrollTop = element("talk").scrollHeight;
+}
+
+function wordsOf(shown) {
+  return shown.querySelector(".words");
+}
+
+// Show the conversation's turns: those that are shown stay, with their tokens; those that are gone go.
+function draw() {
+  const turns = page.conversation.turns, shown = new Set();
+  for (const old of [...element("talk").children])
+    if (old.matches(".error") || (old.turn && !turns.includes(old.turn))) old.remove();
+    else shown.add(old.turn);
+  for (const turn of turns.filter(turn => !shown.has(turn))) {
+    const made = addTurn(turn.role, turn.role === "user" ? turn.content : "", turn);
+    if (turn.role === "assistant") showMarkdown(wordsOf(made), turn.content);
+    addFooter(made, turn.content, "");
   }
+  toEnd();
 }
 
-async function send(event) {
-  event?.preventDefault();
-  const settings = settingsNow(), prompt = element("prompt").value;
-  if (page.running || (!prompt && settings.mode === "chat")) return;
-  addTurn("user", prompt);
-  if (settings.mode === "chat") {
-    page.turns.push({role: "user", content: prompt});
-    element("prompt").value = "";
-  }
-  await ask(settings, prompt);
-}
-
-// The last answer goes, and another comes in its place.
-async function regenerate() {
-  if (page.running || page.turns.at(-1)?.role !== "assistant") return;
-  page.turns.pop();
-  element("talk").lastElementChild.remove();
-  await ask({...settingsNow(), mode: "chat"}, page.turns.at(-1).content);
-}
-
-async function ask(settings, prompt) {
-  setRunning(new AbortController());
-  try {
-    await answer(settings, prompt);
-  } catch (error) {
-    if (error.name !== "AbortError") addTurn("error", error.message);
-    if (page.turns.at(-1)?.role === "user") {       // not answered: as if it had not been said
-      page.turns.pop();
-      element("prompt").value ||= prompt;
-    }
-  } finally {
-    setRunning(null);
-    save();
-  }
-}
-
-// The conversation outlives a reload, in this tab.
-function save() {
-  sessionStorage.setItem("turns", JSON.stringify(page.turns));
-}
-
-function restore() {
-  page.turns = JSON.parse(sessionStorage.getItem("turns") ?? "[]");
-  for (const {role, content} of page.turns)
-    if (role === "user") addTurn(role, content);
-    else addFooter(addTurn(role, content), content, "", true);
-}
-
-// What stands under an answer: how it went, and what can be done with it.
-function addFooter(turn, text, line, chat) {
-  const footer = Object.assign(document.createElement("small"), {textContent: line});
+// What stands under a turn: how an answer went, and what can be done.
+function addFooter(shown, text, line) {
+  const footer = box("small", "");
+  if (line) footer.append(box("div", "", line));
   if (navigator.clipboard) footer.append(button("copy", async copy => {       // there is none but on https and this machine
     await navigator.clipboard.writeText(text);
     copy.textContent = "copied";
   }));
-  if (chat) footer.append(button("again", regenerate));
-  turn.append(footer);
-  footer.scrollIntoView({block: "nearest"});
+  if (shown.turn?.role === "user") footer.append(button("edit", () => edit(shown)));
+  if (shown.turn) footer.append(button("again", regenerate));
+  shown.append(footer);
 }
 
-function button(name, action) {
-  const made = Object.assign(document.createElement("button"), {type: "button", className: name, textContent: name});
-  made.addEventListener("click", () => action(made));
-  return made;
+// Change what the user said: what came after it goes, and the model answers anew.
+function edit(shown) {
+  const form = document.createElement("form"), area = document.createElement("textarea"), parts = [...shown.children];
+  area.value = shown.turn.content;
+  form.append(area, button("Cancel", () => shown.replaceChildren(...parts)), box("button", "save", "Send"));
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    if (page.running || !area.value.trim()) return;
+    shown.replaceChildren(...parts);                                // what is there again if there is no answer
+    const turns = page.conversation.turns;
+    ask([...turns.slice(0, turns.indexOf(shown.turn)), {role: "user", content: area.value}]);
+  });
+  shown.replaceChildren(form);
+  area.focus();
+}
+
+function addPiece(tokens, piece) {
+  const span = box("span", "", piece.text);
+  span.dataset.p = Math.exp(piece.logprob).toPrecision(3);
+  span.style.setProperty("--hue", hue(piece.logprob));
+  span.style.setProperty("--strength", 1 - 0.7 * Math.exp(piece.logprob));    // what was sure need not shine
+  span.title = describe(piece);
+  tokens.append(span);
+}
+
+// Take away what the last tokens hold beyond the answer's text (the beginning of a stop string).
+function trimTo(tokens, text) {
+  let extra = tokens.textContent.length - text.length;
+  while (extra > 0 && tokens.lastChild) {
+    const end = tokens.lastChild.textContent;
+    tokens.lastChild.textContent = end.slice(0, Math.max(0, end.length - extra));
+    if (!tokens.lastChild.textContent) tokens.lastChild.remove();
+    extra -= end.length;
+  }
+}
+
+// ---- asking ----
+
+async function send(event) {
+  event?.preventDefault();
+  const prompt = element("prompt").value, chat = settingsNow().mode === "chat";
+  if (page.running || (chat && !prompt.trim())) return;
+  if (!chat) return await continueText(prompt);
+  element("prompt").value = "";
+  await ask([...page.conversation.turns, {role: "user", content: prompt}]);
+}
+
+// The last answer goes, and another comes in its place.
+async function regenerate() {
+  const turns = page.conversation.turns;
+  if (!page.running) await ask(turns.at(-1).role === "user" ? [...turns] : turns.slice(0, -1));
+}
+
+// Have these turns answered, the last of which is the user's. If no answer begins, all is as it was before.
+async function ask(turns) {
+  const conversation = page.conversation, before = conversation.turns, shown = [...element("talk").children];
+  conversation.turns = turns;
+  if (turns.length <= before.length) conversation.skipped = 0;
+  draw();
+  keep(conversation);
+  const error = await running(() => answer(conversation, {...settingsNow(), mode: "chat"}));
+  if (conversation.turns === turns) {
+    conversation.turns = before;
+    if (page.conversation === conversation) element("talk").replaceChildren(...shown);
+    if (!before.includes(turns.at(-1))) element("prompt").value ||= turns.at(-1).content;
+  }
+  if (error && page.conversation === conversation) addTurn("error", error.message);
+  keep(conversation);
+}
+
+// A text and its continuation are shown, and not kept.
+async function continueText(prompt) {
+  addTurn("user", prompt);
+  const error = await running(() => answer({turns: []}, settingsNow(), prompt));
+  if (error) addTurn("error", error.message);
+}
+
+// Do something that the user can stop; returns what went wrong, unless it was the user.
+async function running(work) {
+  setRunning(new AbortController());
+  try {
+    await work();
+  } catch (error) {
+    return error.name === "AbortError" ? null : error;
+  } finally {
+    setRunning(null);
+  }
 }
 
 function setRunning(controller) {
   page.running = controller;
   element("send").disabled = Boolean(controller);
   element("stop").disabled = !controller;
-  if (controller) element("status").textContent = "waiting …";
+  document.body.classList.toggle("running", Boolean(controller));
+  element("talk").setAttribute("aria-busy", Boolean(controller));             // read aloud when it is whole
+  element("status").textContent = controller ? "waiting …" : "";
 }
 
-// Ask, and forget the oldest turns as long as the conversation does not fit into the model's context.
-async function answer(settings, prompt) {
-  const all = [...page.turns];
-  const path = settings.mode === "chat" ? "v1/chat/completions" : "v1/completions";
-  for (;;) {
-    const started = performance.now();
-    const body = JSON.stringify(requestBody(settings, page.turns, prompt, page.filtered));
-    const response = await fetch(path, {method: "POST", headers: headers(), signal: page.running.signal, body});
-    if (response.ok) return await show(response, settings, started);
-    const {error} = await response.json().catch(() => ({error: {message: `the server answered ${response.status}`}}));
-    if (error.code !== "context_length_exceeded" || settings.mode === "text" || page.turns.length < 3) {
-      page.turns.splice(0, page.turns.length, ...all);
-      throw new Error(error.message);
+// Ask, and leave out the oldest turns as long as the conversation does not fit into the model's context.
+async function answer(conversation, settings, prompt) {
+  const path = settings.mode === "chat" ? "v1/chat/completions" : "v1/completions", {signal} = page.running;
+  for (let skipped = conversation.skipped; ; skipped += 2) {
+    const started = performance.now(), sent = conversation.turns.slice(skipped);
+    const body = JSON.stringify(requestBody(settings, sent, prompt, page.filtered));
+    const response = await fetch(path, {method: "POST", headers: headers(), signal, body});
+    if (response.ok) {
+      if (skipped > conversation.skipped) element("status").textContent = "the oldest turns are forgotten: the context is full";
+      conversation.skipped = skipped;
+      return await show(response, conversation, settings, started);
     }
-    page.turns.splice(0, 2);
-    element("status").textContent = "the oldest turns were forgotten: the context is full";
+    const {error} = await response.json().catch(() => ({error: {message: `the server answered ${response.status}`}}));
+    if (error.code !== "context_length_exceeded" || sent.length < 3) throw new Error(error.message);
   }
 }
 
 // Write an answer as it comes. What came is kept when the user stops it.
-async function show(response, settings, started) {
-  const turn = addTurn("assistant");
-  const pieces = new Pieces(), turns = page.turns;
-  let text = "", finish = "stopped", usage = null, first = null;
-  turn.classList.toggle("coloured", Boolean(settings.colour));
+async function show(response, conversation, settings, started) {
+  const chat = settings.mode === "chat", turn = {role: "assistant", content: ""};
+  const shown = addTurn("assistant", "", chat ? turn : null), tokens = shown.querySelector(".tokens");
+  const write = () => { if (chat) showMarkdown(wordsOf(shown), turn.content); else wordsOf(shown).textContent = turn.content; };
+  const pieces = new Pieces();
+  let finish = "stopped", usage = null, first = null, waiting = 0, following = true;
+  wordsOf(shown).classList.toggle("plain", !chat);
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
+      if (!waiting) following = atEnd();                            // who reads further up is left there
       const read = readChunk(chunk);
       if (read.tokens.length || read.text) first ??= performance.now() - started;
       for (const token of read.tokens) {
         const piece = pieces.push(token);
-        if (piece) addPiece(turn, piece);
+        if (piece) addPiece(tokens, piece);
       }
-      if (!chunk.choices[0]?.logprobs && read.text) turn.append(read.text);   // a server that filters shows no tokens
-      text += read.text;
+      turn.content += read.text;
       finish = read.finish ?? finish;
       usage = read.usage ?? usage;
-      element("talk").scrollTop = element("talk").scrollHeight;
+      waiting ||= requestAnimationFrame(() => {                     // once a frame, however fast the tokens come
+        waiting = 0;
+        write();
+        if (following) toEnd();
+      });
     }
   } finally {
-    trimTo(turn, text);
-    if (settings.mode === "chat") turns.push({role: "assistant", content: text});
+    cancelAnimationFrame(waiting);
+    write();
+    trimTo(tokens, turn.content);
+    if (chat) conversation.turns = [...conversation.turns, turn];
     const line = usage ? summary(usage, finish, first ?? 0, performance.now() - started) : "stopped";
-    addFooter(turn, text, line, settings.mode === "chat");
-    element("status").textContent = "";
+    addFooter(shown, turn.content, line);
+    if (following) toEnd();
   }
 }
 
@@ -272,28 +333,91 @@ async function* events(body) {
   }
 }
 
-function clear() {
+// ---- conversations ----
+
+// Show a conversation; an answer that is being written in another ends here.
+function open(conversation) {
   page.running?.abort();
-  page.turns = [];
-  save();
+  page.conversation = conversation;
+  storageOf(window, "sessionStorage").setItem("minillm.current", conversation.id);
   element("talk").replaceChildren();
-  element("status").textContent = "";
+  draw();
+  list();
 }
 
-// On a phone the settings are folded away.
-function fold() {
-  const open = document.body.classList.toggle("unfolded");
+function keep(conversation) {
+  if (conversation.deleted || !(conversation.turns.length || conversation.title)) return;
+  conversation.changed = Date.now();
+  if (!page.store.save(conversation)) element("status").textContent = "not kept: the browser has no room for it";
+  list();
+}
+
+function list() {
+  element("list").replaceChildren(...page.store.list().map(item));
+}
+
+// A line of the list. The conversation that is open is the one in hand, not its copy in the storage.
+function item(stored) {
+  const current = stored.id === page.conversation.id, conversation = current ? page.conversation : stored;
+  const line = box("li", current ? "current" : ""), title = titleOf(conversation);
+  const opening = button("open", () => { fold(false); open(conversation); });
+  Object.assign(opening, {textContent: title, title, ariaCurrent: String(current)});
+  line.append(opening, button("rename", () => rename(conversation, line)),
+              button("delete", pressed => remove(conversation, pressed)));
+  return line;
+}
+
+function rename(conversation, line) {
+  const field = Object.assign(document.createElement("input"), {value: titleOf(conversation), ariaLabel: "name"});
+  field.addEventListener("blur", () => {
+    conversation.title = field.value.trim();
+    page.store.save(conversation);
+    list();
+  });
+  field.addEventListener("keydown", event => {
+    if (event.key === "Escape") field.value = conversation.title;
+    if (["Escape", "Enter"].includes(event.key) && !event.isComposing) field.blur();
+  });
+  line.replaceChildren(field);
+  field.select();
+}
+
+// The first press asks, the second deletes.
+function remove(conversation, pressed) {
+  if (!pressed.classList.contains("sure")) {
+    pressed.classList.add("sure");
+    pressed.textContent = "really?";
+    pressed.addEventListener("blur", list);
+    return;
+  }
+  conversation.deleted = true;
+  page.store.remove(conversation);
+  if (conversation === page.conversation) open(page.store.list()[0] ?? newConversation());
+  else list();
+}
+
+// Another tab has written: show what it wrote.
+function onStorage({key}) {
+  const found = page.store.list().find(other => other.id === page.conversation.id);
+  if (key === PREFIX + page.conversation.id && found && !page.running) open(found);
+  else list();
+}
+
+// ---- the rest ----
+
+// On a phone the side bar is folded away.
+function fold(open = !document.body.classList.contains("unfolded")) {
+  document.body.classList.toggle("unfolded", open);
   element("fold").setAttribute("aria-expanded", open);
 }
 
-// Every slider shows its value; the mode shows its own fields; the colours of all answers go on and off.
+// Every slider shows its value; the mode shows its own fields; answers show their words or their tokens.
 function refresh() {
   for (const slider of document.querySelectorAll("input[type=range]"))
     slider.parentElement.querySelector("output").textContent = slider.value;
   const settings = settingsNow();
   document.body.classList.toggle("text", settings.mode === "text");
-  for (const turn of document.querySelectorAll(".assistant"))
-    turn.classList.toggle("coloured", Boolean(settings.colour));
+  document.body.classList.toggle("coloured", Boolean(settings.colour));
 }
 
 async function connect() {
@@ -311,13 +435,20 @@ function begin() {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
   });
   element("stop").addEventListener("click", () => page.running?.abort());
-  element("clear").addEventListener("click", clear);
-  element("fold").addEventListener("click", fold);
+  element("new").addEventListener("click", () => {
+    fold(false);
+    open(newConversation());
+    element("prompt").focus();
+  });
+  element("fold").addEventListener("click", () => fold());
   element("settings").addEventListener("input", refresh);
   element("settings").addEventListener("submit", event => event.preventDefault());
   element("settings").elements.key.addEventListener("change", connect);
+  window.addEventListener("storage", onStorage);
   refresh();
-  restore();
+  page.store = new Conversations(storageOf(window, "localStorage"));
+  const all = page.store.list(), current = storageOf(window, "sessionStorage").getItem("minillm.current");
+  open(all.find(conversation => conversation.id === current) ?? all[0] ?? newConversation());
   connect().catch(() => { element("model").textContent = "the server does not answer"; });
 }
 

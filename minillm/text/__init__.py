@@ -1,1 +1,1 @@
-"""What a piece of text holds: personal data, toxicity."""
+"""What a piece of text holds: personal data, toxicity. And the pages that reports are written on."""

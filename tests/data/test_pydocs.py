@@ -92,3 +92,14 @@ def test_corpus_without_the_language_reference(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)   # makes the import fail
     with pytest.raises(FileNotFoundError, match="pydoc_data"):
         pydocs.pydoc_corpus()
+
+
+def test_pages_of_help_under_all_their_names():
+    """Raw text with real duplicates: many names lead to one page; a line of related topics makes near-duplicates."""
+    pytest.importorskip("pydoc_data.topics")
+    pages = dict(pydocs.help_pages())
+    assert len(pages) > 100 and list(pages) == sorted(pages)
+    assert pages["help for"].startswith('The "for" statement') and pages["help and"] != pages["help for"]
+    assert pages["help and"].startswith(pages["help BOOLEAN"].partition("\n\nRelated help topics: ")[0])
+    assert pages["help MAPPINGS"] == pages["help DICTIONARIES"]
+    assert len(set(pages.values())) < 0.8 * len(pages) and not {"help None", "help True"} & pages.keys()

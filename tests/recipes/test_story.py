@@ -1,12 +1,17 @@
 """Every stage of `quickstart --full`, in small, and its report."""
 import json
+import os
 import random
+from dataclasses import replace
 
 import pytest
+from pages import check_report
 
 from benchmarks import alignment
 from minillm.__main__ import main
-from minillm.recipes import story, story_report
+from minillm.models.load import load
+from minillm.recipes import story
+from minillm.train import checkpoint
 
 
 @pytest.fixture
@@ -15,6 +20,8 @@ def small(monkeypatch):
     rng = random.Random(0)
     documents = [(f"page {i}", " ".join(rng.choices(words, k=60)) + ".") for i in range(80)]
     monkeypatch.setattr(story, "pydoc_corpus", lambda: documents)
+    pages = [(f"help {name}", documents[name % 3][1] + " Related: more." * (name % 2)) for name in range(6)]
+    monkeypatch.setattr(story, "help_pages", lambda: pages)
     for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2),
                         ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
@@ -35,7 +42,12 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
             ("harmful stories, unseen words", 2), ("their harmless twins, unseen words", 2), ("red team: harmful", 40),
             ("red team: harmless", 10)]
         assert 0 <= stage["refused unseen"] <= stage["between"]["refused unseen"][1]
-    assert results["data"]["read"]["documents"] == 200 and results["speculation"]["texts equal"] is True
+        assert len(stage["examples"]) == 4 and {change["task"] for change in stage["changes"]} >= {"bpb docs"}
+    assert [request for request, _ in results["untrained"]["examples"]] == [
+        request for request, _ in results["stages"][2]["examples"]]
+    assert results["data"]["read"]["documents"] == 206 and results["speculation"]["texts equal"] is True
+    assert {reason: size["documents"] for reason, size in results["data"]["duplicates"].items()} == {
+        "exact duplicate": 3, "near-duplicate": 3, "only repeated lines": 0}
     assert len(results["stages"][2]["safety"]["changes"]) >= 4
     card = (tmp_path / "run" / "dpo" / "MODEL_CARD.md").read_text()
     for words in ("| harmful stories | 3 |", "| their harmless twins | 3 |", "refused on harmful prompts",
@@ -43,7 +55,8 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
                   "- preferences learned on", "- fine-tuned on", "- pretrained on Python's documentation"):
         assert words in card, words
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "From raw text" in report and "fine-tuned" in report and "<script" not in report and "http" not in report
+    assert "From raw text" in report and "fine-tuned" in report and "3 exact duplicates" in report
+    check_report(report)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["curves"]["dpo"]
     assert main(["generate", str(tmp_path / "run" / "dpo"), "-p", "The", "-n", "3"]) == 0
     (tmp_path / "again").mkdir()
@@ -57,7 +70,23 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
     assert found["test"]["aligned"]["bpb stories"] == best["bpb stories"]           # the model that was chosen
 
 
-def test_changes_are_shown_beside_the_figures():
-    stages = [{"stage": "a", "followed": 0.25, "bpb docs": 2.0}, {"stage": "b", "followed": 0.75, "bpb docs": 2.5}]
-    found = story_report.stages_part(stages)
-    assert "0.750 (+0.500)" in found and "2.500 (+0.500)" in found and "0.250<" in found
+def test_a_stage_that_is_killed_can_be_loaded(tmp_path, small, monkeypatch):
+    """Each run directory has its tokenizer before the first step, and its model from the first validation on."""
+    trained = []
+
+    def killed(model, data, config, run, *rest, **kwargs):
+        assert checkpoint.ORIGIN in map(str, os.listdir(run)) or run.name == "draft"
+        train(model, data, replace(config, steps=1, eval_every=1), run, *rest, **kwargs)
+        assert load(run)[1].vocab_size <= load(run)[0].config.vocab_size
+        trained.append(run.name)
+        return {"step": config.steps}
+    train = story.train
+    monkeypatch.setattr(story, "train", killed)
+    story.story(tmp_path / "run", say=lambda text: None)
+    assert trained == ["pretrain", "sft", "dpo", "draft"]
+
+
+def test_ctrl_c_ends_the_whole(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(story, "train", lambda *rest, **kwargs: {"step": 2})
+    with pytest.raises(KeyboardInterrupt):
+        story.story(tmp_path / "run", say=lambda text: None)

@@ -6,22 +6,42 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_models import talker  # noqa: F401  (a fixture)
+from chatting import (  # noqa: F401  (some are fixtures)
+    ask,
+    browser,
+    fill,
+    page,
+    said,
+    served,
+    talker,
+    wait_for,
+    wait_for_answers,
+)
+from pages import contrast
 
 from minillm import serve
+from minillm.serve.app import ASSETS
+from minillm.text.html_page import STYLE
 
 PAGE = Path(serve.__file__).parent
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 def test_the_page_needs_nothing_from_elsewhere():
-    """No address of another server, no inline script or style (the content security policy forbids them)."""
-    html, script, style = ((PAGE / name).read_text() for name in ("page.html", "page.js", "page.css"))
-    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["data:,", "page.css", "page.js"]
-    assert not re.search(r"<script>|<style|style=|\son\w+=", html)
-    assert "//" not in re.sub(r"(^|\s)//.*", "", script) and "url(" not in style and "@import" not in style
-    assert set(re.findall(r"fetch\((\w+|\"[^\"]*\")", script)) == {"path", '"v1/models"'}
-    ids = set(re.findall(r'element\("(\w+)"\)', script))
+    """No address of another server, no inline script or style (the content security policy forbids them), and no text
+    that is read as HTML."""
+    html = (PAGE / "page.html").read_text()
+    scripts = {name: (PAGE / name).read_text() for name in ("page.js", "conversations.js", "markdown.js")}
+    style = (PAGE / "page.css").read_text() + STYLE.read_text()
+    named = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert named == ["data:,", "style.css", "page.css", "markdown-it.js", "markdown.js", "conversations.js", "page.js"]
+    assert {f"/{name}" for name in named[1:]} <= ASSETS.keys() and all(path.is_file() for path, _ in ASSETS.values())
+    assert not re.search(r"<script>|<style|style=|\son\w+=", html) and "url(" not in style and "@import" not in style
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in html
+    for script in scripts.values():
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)
+        assert not re.search(r"https?://", script)
+    assert set(re.findall(r"fetch\((\w+|\"[^\"]*\")", "".join(scripts.values()))) == {"path", '"v1/models"'}
+    ids = set(re.findall(r'element\("(\w+)"\)', scripts["page.js"]))
     assert ids and ids <= set(re.findall(r'id="(\w+)"', html))
 
 
@@ -77,61 +97,6 @@ def test_the_line_under_an_answer():
         assert node(line) == f"3 + 101 tokens · first after 50 ms · {rate} · cut at its longest"
 
 
-@pytest.fixture(scope="module")
-def served(talker):
-    """`minillm serve` with prompt lookup, so that the page has an acceptance to show."""
-    for package in ("starlette", "uvicorn", "httpx"):
-        pytest.importorskip(package)
-    from serving import command
-    with command(talker, "--lookup") as (_, url):
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(served, browser):
-    """The page, open; a test fails if the browser's console complains of anything but an answer of the API's."""
-    page, complaints = browser.new_page(viewport={"width": 1000, "height": 700}), []
-    page.on("console", lambda message: message.type == "error" and "status of 400" not in message.text
-            and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: request.url.startswith((served, "data:")) or complaints.append(request.url))
-    page.goto(served)
-    wait_for(page, "document.getElementById('model').textContent.includes('talker')")
-    yield page
-    page.close()
-    assert not complaints
-
-
-def wait_for(page, expression):
-    """Playwright's own wait is an eval in the page, which the content security policy forbids."""
-    for _ in range(1200):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {expression}")
-
-
-def fill(page, **values):
-    for name, value in values.items():
-        page.locator(f"[name={name}]").fill(str(value))
-
-
-def wait_for_answers(page, count):
-    wait_for(page, f"document.querySelectorAll('.assistant small').length === {count}")
-
-
 def test_a_server_that_filters_is_not_asked_for_tokens(talker, browser):
     """It would refuse: the answers come as plain text."""
     pytest.importorskip("uvicorn")
@@ -163,60 +128,17 @@ def test_a_conversation_in_the_browser(page, served, tmp_path):
         messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
         shown = page.locator(".assistant").nth(number - 1).evaluate(
             "turn => [...turn.querySelectorAll('span')].map(s => s.textContent).join('')")
-        assert shown == messages[-1]["content"] and page.locator(".user").nth(number - 1).inner_text() == text
+        assert shown == messages[-1]["content"] and said(page)[2 * number - 2] == text
     spans = page.locator(".assistant span").evaluate_all(
         "spans => spans.map(s => [s.dataset.p, getComputedStyle(s).backgroundColor, s.title])")
     assert all(0 < float(p) <= 1 and "%" in title for p, _, title in spans) and len({c for _, c, _ in spans}) > 1
     assert re.search(r"\d+ \+ 30 tokens · first after .* draft tokens accepted",
                      page.locator("small").last.inner_text())
-    page.locator("[name=colour]").uncheck()
-    colour = page.locator(".assistant span").first.evaluate("s => getComputedStyle(s).backgroundColor")
-    assert colour == "rgba(0, 0, 0, 0)"
+    assert not page.locator(".tokens").last.is_visible() and page.locator(".assistant .words").last.is_visible()
     page.locator("[name=colour]").check()
+    assert page.locator(".tokens").last.is_visible() and not page.locator(".assistant .words").last.is_visible()
     picture = page.screenshot(path=tmp_path / "chat.png")
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
-    page.locator("#clear").click()
-    assert page.locator(".turn").count() == 0
-
-
-def ask(page, text, answers):
-    page.locator("#prompt").fill(text)
-    page.locator("#send").click()
-    wait_for_answers(page, answers)
-
-
-def test_a_conversation_outlives_a_reload(page):
-    """The answer after it is the one that would have come without; clearing forgets it for good."""
-    fill(page, temperature=0, max_tokens=20)
-    ask(page, "the quick fox", 1)
-    ask(page, "<b>and</b> the dog?", 2)
-    words = "[...document.querySelectorAll('.turn')].map(turn => " \
-            "[...turn.childNodes].filter(n => n.nodeName !== 'SMALL').map(n => n.textContent).join(''))"
-    said = page.evaluate(words)
-    ask(page, "the fox", 3)
-    third = page.evaluate(words)[-1]
-    page.locator(".again").last.click()
-    wait_for(page, "!document.getElementById('send').disabled")
-    assert page.evaluate(words)[-1] == third and page.locator(".assistant").count() == 3
-    page.reload()
-    assert page.evaluate(words)[:4] == said and page.locator(".again:visible").count() == 1
-    fill(page, temperature=0, max_tokens=20)
-    page.locator(".again:visible").click()
-    wait_for(page, "!document.getElementById('send').disabled")
-    assert page.evaluate(words) == [*said, "the fox", third] and page.locator(".error").count() == 0
-    page.locator("#clear").click()
-    page.reload()
-    assert page.locator(".turn").count() == 0
-
-
-def test_an_answer_is_copied(page):
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    fill(page, temperature=0, max_tokens=20)
-    ask(page, "the quick fox", 1)
-    page.locator(".copy").click()
-    wait_for(page, "document.querySelector('.copy').textContent === 'copied'")
-    shown = page.locator(".assistant span").evaluate_all("spans => spans.map(s => s.textContent).join('')")
-    assert page.evaluate("navigator.clipboard.readText()") == shown
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -233,13 +155,16 @@ def test_a_phone_has_the_composer_at_the_bottom(served, browser, scheme, tmp_pat
     page.locator("#fold").click()
     for number in range(1, 4):
         ask(page, "the quick brown fox " * 6, number)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     button = page.locator(".again:visible").bounding_box()
     after = page.locator("#ask").bounding_box()
     assert button["y"] + button["height"] < after["y"]              # in sight, after what was said
     assert after == box and page.evaluate("document.documentElement.scrollHeight") == 800      # the talk scrolls
-    colours = page.evaluate("[document.querySelector('.user'), document.body].map(e => getComputedStyle(e).color)")
+    colours = page.evaluate("['.user .words', 'body'].map(s => getComputedStyle(document.querySelector(s)).color)")
     assert colours[0] == colours[1]
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light dark"
+    dark = contrast(page.evaluate("getComputedStyle(document.body).backgroundColor"), "rgb(0, 0, 0)") < 2
+    assert dark == (scheme == "dark")
     page.screenshot(path=tmp_path / "phone.png")
     page.close()
 
@@ -255,6 +180,18 @@ def test_a_text_is_continued_and_stopped_in_the_browser(page):
         page.locator("#stop").click(force=True)
     wait_for_answers(page, 1)
     assert page.locator("#send").is_enabled() and page.locator(".error").count() == 0
+
+
+def test_who_reads_further_up_is_left_there(page):
+    fill(page, max_tokens=60, seed=1)
+    ask(page, "the\n" * 30, 1)
+    assert page.evaluate("atEnd()")
+    page.locator("#prompt").fill("the")
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('.assistant')[1]?.querySelectorAll('span').length > 3")
+    page.evaluate("document.getElementById('talk').scrollTop = 0")
+    wait_for_answers(page, 2)
+    assert page.evaluate("document.getElementById('talk').scrollTop") == 0
 
 
 def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):

@@ -1,66 +1,103 @@
-"""The cleaning report as one HTML page without scripts: each score's histogram with its bounds drawn."""
+"""The cleaning report as one HTML page without scripts: what was dropped and why, with samples; each score's histogram
+with its bounds."""
+import re
 from html import escape
 
-WIDTH, HEIGHT = 420, 90
-STYLE = ("body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-         "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right;border-bottom:1px solid #ddd}"
-         "td:first-child,th:first-child{text-align:left}pre{background:#f5f5f5;padding:.5rem;white-space:pre-wrap}"
-         "svg{background:#fafafa}h3{margin-bottom:.2rem}")
+from ...text.html_page import Bar, Section, bars, fold, page
+
+HEIGHT = 90
 
 
 def html_page(report: dict) -> str:
     """A whole HTML page from what pipeline.clean returns."""
     kept, read = report["kept"], report["read"]
-    body = [f"<h1>Cleaning report</h1><p>Kept {kept['documents']:,} of {read['documents']:,} documents, "
-            f"{kept['bytes'] / 1e6:,.2f} of {read['bytes'] / 1e6:,.2f} MB.</p>", reasons(report), masked(report)]
-    body += ["<h2>Scores</h2>", *(score(name, found) for name, found in report["scores"].items())]
-    return (f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Cleaning report</title><style>{STYLE}</style>"
-            + "\n".join(body) + "</html>\n")
+    share = kept["documents"] / read["documents"] if read["documents"] else 0.0
+    lead = (f'<p class="lead">Kept {kept["documents"]:,} of {read["documents"]:,} documents, {size_text(kept)} of '
+            f"{size_text(read)}.</p>" + bars([Bar("kept", share, f"{share:.1%}")]))
+    return page("Cleaning report", lead, [
+        Section("dropped", "Why documents were dropped", reasons(report)),
+        Section("not-read", "Not read", counted(report["input"]["skipped"], "warn", report["input"]["examples"])),
+        Section("masked", "Masked personal data", counted(report["masked"])),
+        Section("rules", "What each rule drops by itself", rules(report["scores"])),
+        Section("scores", "Scores and their bounds", scores(report["scores"]))])
 
 
-def table(head, rows):
-    cells = ["<tr>" + "".join(f"<th>{escape(str(cell))}</th>" for cell in head) + "</tr>"]
-    cells += ["<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows]
-    return "<table>" + "".join(cells) + "</table>"
+def size_text(size):
+    return f"{size['bytes'] / 1e6:,.2f} MB" if size["bytes"] >= 1e5 else f"{size['bytes'] / 1e3:,.1f} kB"
+
+
+def short(number):
+    """Four digits; thousands with commas, not as 1.2e+04."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def reasons(report):
-    """Why documents were dropped, with excerpts."""
-    rows = [(reason, f"{count['documents']:,}", f"{count['bytes'] / 1e6:,.2f}")
+    """A bar a reason, of the documents read, and the beginnings of some that it dropped."""
+    read = report["read"]["documents"]
+    rows = [Bar(reason, count["documents"] / read, f"{count['documents']:,} · {size_text(count)}",
+                "".join(f'<p class="soft">{escape(e["name"])}</p><pre>{escape(e["text"])}</pre>'
+                        for e in report["excerpts"].get(reason, ())))
             for reason, count in report["dropped"].items()]
-    rows += [(f"not read: {reason}", f"{count:,}", "") for reason, count in report["input"]["skipped"].items()]
-    parts = ["<h2>Dropped</h2>", table(("reason", "documents", "MB"), rows)]
-    for reason, examples in report["excerpts"].items():
-        parts.append(f"<details><summary>{escape(reason)}</summary>" + "".join(
-            f"<p>{escape(e['name'])}</p><pre>{escape(e['text'])}</pre>" for e in examples) + "</details>")
-    return "".join(parts)
+    if not rows:
+        return "<p>None was.</p>"
+    return ("<p>Each document counts for the first rule that it breaks. Bars are shares of all documents read; open a "
+            "row for the beginnings of some of its documents.</p>" + bars(rows, "warn"))
 
 
-def masked(report):
-    if not report["masked"]:
-        return ""
-    return "<h2>Masked</h2>" + table(("kind", "times"), sorted(report["masked"].items()))
+def counted(found, kind="", names=None):
+    """Bars of counts, the largest full; the names that belong to a row are shown inside it."""
+    most, names = max(found.values(), default=0), names or {}
+    rows = [Bar(key, count / most, f"{count:,}", "".join(f"<p>{escape(name)}</p>" for name in names.get(key, ())))
+            for key, count in sorted(found.items(), key=lambda item: -item[1])]
+    return bars(rows, kind) if rows else ""
+
+
+def rules(found):
+    """An overview of the scores, those that drop most first; each leads to its histogram."""
+    ordered = sorted(found.items(), key=lambda item: -item[1]["dropped"])
+    rows = [Bar(name, score["dropped"], f"{score['dropped']:.1%}", link=anchor(name)) for name, score in ordered]
+    return bars(rows, "warn") if rows else ""
+
+
+def anchor(name):
+    return "score-" + re.sub(r"[^\w-]", "-", name)
+
+
+def scores(found):
+    return '<div class="cards">' + "".join(score(*item) for item in found.items()) + "</div>" if found else ""
 
 
 def score(name, found):
-    """A histogram with its bounds as red lines, and the sweep."""
+    """A histogram with its bounds, and the sweep: what other bounds would drop."""
     side = "low" if found["high"] is None else "high"
-    rows = [(f"{step[side]:.4g}", f"{step['dropped']:.1%}") for step in found["sweep"]]
-    low, high = ("any" if found[bound] is None else format(found[bound], "g") for bound in ("low", "high"))
-    return (f"<h3>{escape(name)}</h3><p>bounds {low} to {high}: drops {found['dropped']:.1%} by itself</p>"
-            + histogram(found) + table((f"{side} bound", "would drop"), rows))
+    steps = bars([Bar(f"{side} bound {short(step[side])}", step["dropped"], f"{step['dropped']:.1%}")
+                  for step in found["sweep"]], "warn")
+    low, high = ("any" if found[bound] is None else format(found[bound], ",g") for bound in ("low", "high"))
+    return (f'<figure id="{anchor(name)}"><h3>{escape(name)}</h3><p class="soft">bounds {low} to {high}: drops '
+            f"{found['dropped']:.1%} by itself</p>{histogram(name, found)}"
+            + fold("what other bounds would drop", steps) + "</figure>")
 
 
-def histogram(found):
-    top, bars, n = max(found["counts"]), [], len(found["counts"])
+def histogram(name, found):
+    """Bars of the counts, those outside the bounds in another colour; the bounds as dashed lines."""
+    low, high, width = found["from"], found["to"], 100 / len(found["counts"])
+    parts, top = [], max(found["counts"])
     for i, count in enumerate(found["counts"]):
-        height = HEIGHT * count / top
-        bars.append(f"<rect x='{i * WIDTH / n:.1f}' y='{HEIGHT - height:.1f}' width='{WIDTH / n - 1:.1f}' "
-                    f"height='{height:.1f}' fill='#6a8caf'/>")
+        if count:
+            start, end = (low + (high - low) * (i + side) / len(found["counts"]) for side in (0, 1))
+            height = max(1.0, HEIGHT * count / top)
+            parts.append(f'<rect class="{"out" if outside((start + end) / 2, found) else "bin"}" x="{i * width:.2f}%" '
+                         f'y="{HEIGHT - height:.1f}" width="{0.85 * width:.2f}%" height="{height:.1f}">'
+                         f"<title>{count:,} documents from {short(start)} to {short(end)}</title></rect>")
     for bound in (found["low"], found["high"]):
-        if bound is not None and found["from"] <= bound <= found["to"]:
-            x = WIDTH * (bound - found["from"]) / (found["to"] - found["from"])
-            bars.append(f"<line x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{HEIGHT}' stroke='#c00' stroke-width='2'/>")
-    labels = (f"<text x='2' y='{HEIGHT + 14}' font-size='11'>{found['from']:.4g}</text><text x='{WIDTH - 2}' "
-              f"y='{HEIGHT + 14}' font-size='11' text-anchor='end'>{found['to']:.4g}</text>")
-    return f"<svg width='{WIDTH}' height='{HEIGHT + 18}'>{''.join(bars)}{labels}</svg>"
+        if bound is not None and low <= bound <= high:
+            x = f"{100 * (bound - low) / (high - low):.2f}%"
+            parts.append(f'<line class="bound" x1="{x}" x2="{x}" y1="-4" y2="{HEIGHT}"/>')
+    return (f'<svg height="{HEIGHT + 1}" role="img" aria-label="histogram of {escape(name)}">{"".join(parts)}'
+            f'<line class="floor" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/></svg>'
+            f'<p class="ends"><span>{short(low)}</span><span>{short(high)}</span></p>')
+
+
+def outside(value, found):
+    return ((found["low"] is not None and value < found["low"])
+            or (found["high"] is not None and value > found["high"]))

@@ -10,7 +10,7 @@ from .document import Cleaned, CleanOptions, cached_rules
 from .filters import INFINITY
 
 SAMPLE = 50_000             # documents whose scores are kept for the report, chosen by hash
-EXCERPTS, EXCERPT = 3, 200  # for each reason; characters of each
+EXCERPTS, EXCERPT = 3, 400  # for each reason; characters of each
 BINS = 40
 QUANTILES = 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99
 

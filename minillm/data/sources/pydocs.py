@@ -77,6 +77,28 @@ def language_reference() -> dict[str, str]:
     return topics
 
 
+def help_pages() -> list[tuple[str, str]]:
+    """(name, text) of what help() shows for each keyword, symbol and topic, such as "help while", sorted by name.
+
+    Raw text as it is found elsewhere, too: many names lead to one page of the language reference, as many addresses do
+    on the web, and some put a line of their own below it. So there are exact and near-duplicates.
+    """
+    import pydoc
+    texts, helper, pages = language_reference(), pydoc.Helper, []
+    for name, target in sorted({**helper.topics, **helper.keywords, **helper.symbols}.items()):
+        entry: str | tuple[str, ...] | None = target
+        related: list[str] = []
+        while isinstance(entry, str):                   # another name, and what else is related
+            other, _, more = entry.partition(" ")
+            related += more.split()
+            entry = helper.topics.get(other, helper.keywords.get(other))
+        if entry and entry[0] in texts:
+            related = entry[1].split() + related
+            below = f"\n\nRelated help topics: {', '.join(related)}" if related else ""
+            pages.append((f"help {name}", tidy(texts[entry[0]] + below)))
+    return pages
+
+
 def module_pieces(path: str | os.PathLike) -> list[str]:
     """Docstrings and prose comments of one source file, cleaned, in source order; [] if it cannot be parsed."""
     try:
