@@ -7,17 +7,13 @@ The source is included as it is by a few lines of ours, which add for every boun
 so that static functions, C++ and any order of arguments are called alike: an address for each argument. A main() is
 renamed. A .so is linked to instead; what it takes, only --bind can say.
 """
-import hashlib
-import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import which
 
 from .binding import Function, bind, op_of
-from .prototype import Mapping, Prototype, read_mappings, read_prototypes
+from .prototype import Parameter, read_mappings, read_prototypes
 
 C_FLAGS = "-O3 -march=native -fopenmp"          # of somebody's own kernel on his own machine; --cflags for others
 CPP = (".cpp", ".cc", ".cxx", ".C")
@@ -46,42 +42,64 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
     return found
 
 
-def compile_kernel(path: Path, functions: Sequence[Function], cc: str | None = None, cflags: str = C_FLAGS,
+def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: str | None = None, cflags: str = C_FLAGS,
                    defines: Sequence[str] = (), includes: Sequence[str] = ()) -> Path:
-    """The shared library of the functions, compiled once for each content: its path. Raises ValueError with the
-    compiler's words where it fails."""
+    """The shared library of the functions, made in `folder`: its path. Raises ValueError with the compiler's words."""
     cpp = path.suffix in CPP
-    compiler = cc or ("g++" if cpp else "gcc" if which("gcc") else "cc")
-    source = trampolines(path, functions, cpp)
-    command = [*shlex.split(compiler), *shlex.split(cflags), "-fPIC", "-shared", "-w", "-Dmain=minillm_main",
-               *(f"-D{item}" for item in defines), *(f"-I{item}" for item in (path.parent, *includes))]
-    stamp = hashlib.sha256(repr((source, command, path.read_bytes())).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "minillm" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{path.stem}-{stamp}.so"
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        shim = Path(temporary) / ("shim.cpp" if cpp else "shim.c")
-        shim.write_text(source)
-        linked = [f"-Wl,-rpath,{path.resolve().parent}", str(path.resolve())] if path.suffix == ".so" else []
-        made = Path(temporary) / library.name
-        done = subprocess.run([*command, str(shim), "-o", str(made), *linked, "-lm"], capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(f"{path.name} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
-        os.replace(made, library)
+    shim, library = folder / ("shim.cpp" if cpp else "shim.c"), folder / f"lib{path.stem}.so"
+    shim.write_text(trampolines(path, functions, cpp))
+    linked = [f"-Wl,-rpath,{path.resolve().parent}", str(path.resolve())] if path.suffix == ".so" else []
+    command = [*shlex.split(cc or ("g++" if cpp else "gcc")), *shlex.split(cflags), "-fPIC", "-shared", "-w",
+               "-Dmain=minillm_main", *(f"-D{item}" for item in defines),
+               *(f"-I{item}" for item in (path.resolve().parent, *includes)), str(shim), "-o", str(library), *linked, "-lm"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no compiler {command[0]!r} to compile {path.name}: --cc names another") from None
+    if done.returncode:
+        raise ValueError(f"{path.name} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
     return library
 
 
 def trampolines(path: Path, functions: Sequence[Function], cpp: bool) -> str:
     """The source of the library: theirs, included, and a call of one kind for each function."""
-    head = "#include <stdint.h>\n#include <stddef.h>\n#include <sys/types.h>\n"
+    head = "#define _GNU_SOURCE\n" + "".join(f"#include <{name}.h>\n" for name in (
+        "stdint", "stddef", "sys/types", "signal", "string", "ucontext", "unistd"))
     head += f'#include "{path.resolve()}"\n' if path.suffix != ".so" else "".join(
         f"{f.returns and 'double' or 'void'} {f.name}({', '.join(declared(slot.theirs) for slot in f.slots)});\n"
         for f in functions)
     calls = "\n".join(trampoline(i, function) for i, function in enumerate(functions))
-    return f'{head}\n{"extern " + chr(34) + "C" + chr(34) + " {" if cpp else ""}\n{calls}\n{"}" if cpp else ""}\n'
+    return head + ('extern "C" {\n' if cpp else "") + WATCH + calls + ("\n}\n" if cpp else "\n")
 
 
-def declared(parameter) -> str:
+WATCH = """
+static volatile long* minillm_note;                 /* [signal, address, 1 if it wrote]: memory of the parent */
+static void minillm_fault(int number, siginfo_t* info, void* context) {
+    minillm_note[1] = (long)info->si_addr;
+#if defined(__x86_64__)
+    minillm_note[2] = number == SIGSEGV && (((ucontext_t*)context)->uc_mcontext.gregs[REG_ERR] & 2);
+#endif
+    minillm_note[0] = number;
+    _exit(100);
+}
+void minillm_watch(long* note) {
+    static char stack[65536];
+    stack_t other = {0};
+    struct sigaction action;
+    int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}, i;
+    minillm_note = note;
+    other.ss_sp = stack;
+    other.ss_size = sizeof(stack);
+    sigaltstack(&other, 0);
+    memset(&action, 0, sizeof(action));
+    action.sa_sigaction = minillm_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    for (i = 0; i < 5; ++i) sigaction(numbers[i], &action, 0);
+}
+"""
+
+
+def declared(parameter: Parameter) -> str:
     return f"{parameter.type}{'*' * parameter.pointer} {parameter.name}"
 
 
@@ -92,6 +110,3 @@ def trampoline(number: int, function: Function) -> str:
     call = f"{function.name}({', '.join(arguments)})"
     result = f"*(double*)a[{len(arguments)}] = {call}" if function.returns else call
     return f"void minillm_call_{number}(void** a) {{ {result}; }}"
-
-
-__all__ = ["C_FLAGS", "SOURCES", "Mapping", "Prototype", "compile_kernel", "functions_of"]
