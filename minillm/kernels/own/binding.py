@@ -26,6 +26,8 @@ KNOWN = {   # theirs -> ours, the first that the op has and nothing else took; a
     "output": ("out",), "y": ("out",), "dy": ("dout",), "doutput": ("dout",), "losses": ("out",), "loss": ("out",),
     "dlosses": ("dout",), "dloss": ("dout",), "gamma": ("weight",), "beta": ("bias",), "w": ("weight",),
     "b": ("bias",), "dgamma": ("dweight",), "dbeta": ("dbias",), "dw": ("dweight",), "db": ("dbias",),
+    "inp1": ("x",), "inp2": ("y",), "dinp1": ("dx+",), "dinp2": ("dy+",),
+    "probs": ("softmax(logits)", "out"), "logits": ("x",), "dlogits": ("dx",),
     "preatt": ("[B,NH,T,T]",), "att": ("[B,NH,T,T]",), "dpreatt": ("[B,NH,T,T]",), "datt": ("[B,NH,T,T]",),
     "params": ("w",), "grads": ("grad",), "g": ("grad",), "m_memory": ("m",), "v_memory": ("v",),
     "n": ("N",), "size": ("N",), "num_parameters": ("N",), "n_head": ("NH",), "num_heads": ("NH",), "nh": ("NH",),
@@ -147,9 +149,11 @@ def by_custom(theirs: Parameter, arrays: dict, signature: Signature, taken: list
         return theirs.name
     for ours in KNOWN.get(theirs.name, ()):
         plain = ours.rstrip("+")
+        if ours.endswith("(logits)") and theirs.pointer and "logits" in arrays:
+            return f"{theirs.name}={ours}"
         if ours[0] == "[" and theirs.pointer:
             return f"{theirs.name}={ours}"
-        if plain not in used and (plain in arrays if theirs.pointer else plain in (*SIZES, *signature.scalars)):
+        if (plain in arrays and plain not in used if theirs.pointer else plain in (*SIZES, *signature.scalars)):
             adds = ours.endswith("+") or (plain in arrays and arrays[plain].added)
             return f"{theirs.name}{'+' * adds}={plain}"
     return None

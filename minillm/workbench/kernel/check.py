@@ -33,7 +33,7 @@ class Finding:
     message: str = ""
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.function:<28}{self.check:<22}{self.message}".rstrip()
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.function:<30} {self.check:<22} {self.message}".rstrip()
 
 
 class Refused(Exception):
@@ -162,7 +162,7 @@ def own_memory(bench: Bench, work: Workload, at_end: bool) -> Any:
 def of(bench: Bench, dims: Dims, seed: int, kind: str = "normal") -> Workload:
     """A workload for this kernel, for which none of the null answers is right."""
     kernel = bench.kernel
-    return workload(kernel.op, kernel.direction, dims, kernel.dtype, seed, kind, kernel.added)
+    return workload(kernel.op, kernel.direction, dims, kernel.dtype, seed, kind, kernel.added, kernel.ignores)
 
 
 def check_memory(bench: Bench, work: Workload) -> None:
@@ -213,7 +213,7 @@ def hint(name: str, got: np.ndarray, want: Result, kernel: Any) -> str:
         with np.errstate(all="ignore"):
             return bool(np.all(np.abs(got - other) <= want.allowed))
     if np.isnan(got).all() and not np.isnan(want.expected).all():
-        return ": nothing was written there"
+        return f": nothing was written there, or it adds to what is there (then bind it as +={name})"
     if np.isnan(got).any() and not np.isnan(want.expected).any():
         return f": {int(np.isnan(got).sum())} were never written, or come from what was not"
     if want.before is not None and near(want.expected - want.before):

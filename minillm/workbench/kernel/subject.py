@@ -47,6 +47,8 @@ class CKernel:
         self.function.returns))
     added = property(lambda self: tuple(slot.ours for slot in self.function.results() if slot.added))
 
+    ignores = property(lambda self: any(slot.ours == "ignore_index" for slot in self.function.slots))
+
     def job(self) -> dict[str, Any]:
         """What the child must load."""
         return {"library": str(self.library), "functions": self.count}
@@ -86,6 +88,7 @@ class PyKernel:
     dtype: str = "float32"
     added = ()
     partner = None
+    ignores = True
 
     name = property(lambda self: self.names[self.direction])
 

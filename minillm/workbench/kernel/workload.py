@@ -59,10 +59,13 @@ class Workload:
 
 
 def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: int = 0, kind: str = "normal",
-             added: tuple[str, ...] = ()) -> Workload:
-    """A call of an op with inputs that no other seed gives. added: results that are added to what is there."""
+             added: tuple[str, ...] = (), ignored: bool = True) -> Workload:
+    """A call of an op with inputs that no other seed gives. added: results that are added to what is there; ignored:
+    some targets are ignore_index, which a kernel must know of."""
     rng = np.random.default_rng(seed)
     plain = canonical(OPS[op].sample(rng, dtype, dims))
+    if not ignored and "targets" in plain:
+        plain["targets"] = rng.integers(0, dims.V, plain["targets"].shape)
     args = shaped(plain, kind, rng)
     wide = evaluate(op, args, np.float64, np.random.default_rng(seed + 1), direction)
     moved = [evaluate(op, args, np.dtype(dtype), np.random.default_rng(seed + 1), direction, dout=wide["dout"])]
@@ -194,7 +197,8 @@ def shaped(args: dict[str, Any], kind: str, rng: Any) -> dict[str, Any]:
 
 
 def spread(rows: np.ndarray, rng: Any) -> None:
-    rows *= 10 ** rng.uniform(-4, 4, (len(rows), 1)).astype(rows.dtype)
+    """Rows of sizes from 1e-7 to 10: scores and logits stay where exp has something to tell."""
+    rows *= 10 ** rng.uniform(-7, 1, (len(rows), 1)).astype(rows.dtype)
 
 
 def denormal(rows: np.ndarray, rng: Any) -> None:
