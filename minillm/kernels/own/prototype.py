@@ -16,7 +16,7 @@ TYPES = {   # C type -> NumPy's
 }
 QUALIFIERS = {"const", "restrict", "__restrict", "__restrict__", "volatile", "register", "__const", "std::"}
 KEYWORDS = {"if", "for", "while", "switch", "return", "sizeof", "defined", "else"}
-MAPPING = re.compile(r"minillm:\s*(?:(\w+)\s*:)?\s*(\w+)\s*\(([^;{}]*?)\)", re.DOTALL)
+MAPPING = re.compile(r"minillm:\s*(?:(\w+)\s*:)?\s*(\w+)\s*\(((?:[^(){};]|\(\w*\))*)\)")
 
 
 class Parameter(NamedTuple):
