@@ -1,38 +1,102 @@
 """`minillm kernel`: one's own kernels, checked and timed."""
 import json
-from argparse import Namespace
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
 
 from . import Commands, add_json, command
 
 
+def listed(args: Namespace) -> int:
+    from ..workbench.kernel.template import listing
+    rows = listing()
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        shapes = " ".join(f"{name}({','.join(shape)})" for name, shape in row["shapes"].items())
+        print(f"{row['c']};\n    {shapes}; {', '.join(row['dtypes'])}; {row['flops'] / 1e6:,.1f} MFLOP, "
+              f"{row['bytes'] / 1e6:,.1f} MB in float32\n")
+    print("at the sizes of GPT-2 124M: B=4 T=256 C=768 NH=12 V=50257")
+    return 0
+
+
+def new(args: Namespace) -> int:
+    from ..workbench.kernel.template import new_file
+    check_op(args.op)
+    path = Path(args.out or f"{args.op}.{args.lang}")
+    if path.exists():
+        raise ValueError(f"-o {path} exists already; nothing was written")
+    path.write_text(new_file(args.op, args.direction, args.lang))
+    print(f"wrote {path}; when its body is written: minillm kernel check {path} --op {args.op}")
+    return 0
+
+
 def check(args: Namespace) -> int:
-    from ..ops.table import OPS
-    from ..workbench.kernel.check import as_json, check_kernel
-    from ..workbench.kernel.subject import subjects
-    if args.op and args.op not in OPS:
-        raise ValueError(f"--op must be one of {', '.join(OPS)}: got {args.op}")
-    if not (args.op or args.all):
-        raise ValueError("--op says which op the file is for; --all checks every function that is bound to one")
-    kernels = subjects(args.file, None if args.all else args.op, args.bind, args.cc, args.cflags, args.define,
-                       args.include, args.dtype)
-    found = []
-    for kernel in kernels:
-        for finding in check_kernel(kernel, args.threads, args.seed):
-            found.append(finding)
-            if not args.json:
-                print(finding, flush=True)
+    from ..kernels.own.build import DoesNotCompile
+    from ..workbench.kernel.check import Finding, as_json, check_kernel
+    found: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        found.append(finding)
+        if not args.json:
+            print(finding, flush=True)
+
+    try:
+        for kernel in kernels_of(args):
+            for finding in check_kernel(kernel, args.threads, args.seed):
+                tell(finding)
+    except DoesNotCompile as error:
+        tell(Finding(Path(args.file).name, "compiles", False, str(error)))
+    except ValueError as error:                         # wrong usage, which is no verdict
+        print(f"minillm kernel check: {error}", file=sys.stderr)
+        return 2
     if args.json:
         print(json.dumps(as_json(found), indent=1))
     return int(not all(finding.passed for finding in found))
 
 
+def kernels_of(args: Namespace) -> list[Any]:
+    """The kernels that the arguments name."""
+    from ..workbench.kernel.subject import subjects
+    if args.op:
+        check_op(args.op)
+    elif not args.all:
+        raise ValueError("--op says which op the file is for; --all takes every function that is bound to one")
+    return subjects(args.file, None if args.all else args.op, args.bind, args.cc, args.cflags, args.define, args.include,
+                    args.dtype)
+
+
+def check_op(op: str) -> None:
+    from ..ops.table import OPS
+    if op not in OPS:
+        raise ValueError(f"--op must be one of {', '.join(OPS)}: got {op}")
+
+
 def add(commands: Commands) -> None:
-    from ..kernels.own.build import C_FLAGS
     p = command(commands, "kernel", None, "bring your own kernel: checked by value and gradient, and timed",
                 "minillm kernel check my.c --op layernorm")
     actions = p.add_subparsers(title="actions", required=True)
+    p = command(actions, "list", listed, "each op's functions: C signature, shapes, dtypes, FLOPs and bytes",
+                "minillm kernel list")
+    add_json(p)
+    p = command(actions, "new", new, "write a file to begin with, which compiles and fails the check",
+                "minillm kernel new layernorm --direction forward --lang c -o my.c")
+    p.add_argument("op", metavar="OP", help="which op of the table (minillm kernel list)")
+    p.add_argument("--direction", choices=["forward", "backward"], help="default: both, where there are both")
+    p.add_argument("--lang", choices=["c", "cpp", "cu", "py"], default="c")
+    p.add_argument("-o", "--out", metavar="FILE", help="default: OP.LANG")
     p = command(actions, "check", check, "check one's own kernel against the op's reference: values at every size, hard "
                 "values, gradients, memory", "minillm kernel check my.c --op layernorm")
+    add_file(p)
+    p.add_argument("--seed", type=int, help="the same values again (default: others each time)")
+    add_json(p)
+
+
+def add_file(p: ArgumentParser) -> None:
+    """The kernel's file, and how it is bound and compiled."""
+    from ..kernels.own.build import C_FLAGS
     p.add_argument("file", metavar="FILE", help=".c, .cpp, .so, or FILE.py[:forward,backward]")
     p.add_argument("--op", help="which op of the table (minillm kernel list)")
     p.add_argument("--all", action="store_true", help="every function of the file that is bound to an op")
@@ -44,5 +108,3 @@ def add(commands: Commands) -> None:
     p.add_argument("-I", dest="include", action="append", default=[], metavar="DIR", help="folder of headers")
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of a Python kernel's arrays")
     p.add_argument("--threads", type=int, default=2, help="OMP_NUM_THREADS of the kernel (default: 2)")
-    p.add_argument("--seed", type=int, help="the same values again (default: others each time)")
-    add_json(p)

@@ -15,6 +15,10 @@ from pathlib import Path
 from .binding import Function, bind, op_of
 from .prototype import Parameter, read_mappings, read_prototypes
 
+class DoesNotCompile(ValueError):
+    """The compiler refuses a kernel; the message holds its words."""
+
+
 C_FLAGS = "-O3 -march=native -fopenmp"          # of somebody's own kernel on his own machine; --cflags for others
 CPP = (".cpp", ".cc", ".cxx", ".C")
 SOURCES = (".c", *CPP)
@@ -44,7 +48,7 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
 
 def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: str | None = None, cflags: str = C_FLAGS,
                    defines: Sequence[str] = (), includes: Sequence[str] = ()) -> Path:
-    """The shared library of the functions, made in `folder`: its path. Raises ValueError with the compiler's words."""
+    """The shared library of the functions, made in `folder`: its path. Raises DoesNotCompile with the compiler's words."""
     cpp = path.suffix in CPP
     shim, library = folder / ("shim.cpp" if cpp else "shim.c"), folder / f"lib{path.stem}.so"
     shim.write_text(trampolines(path, functions, cpp))
@@ -57,7 +61,7 @@ def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: 
     except FileNotFoundError:
         raise ValueError(f"there is no compiler {command[0]!r} to compile {path.name}: --cc names another") from None
     if done.returncode:
-        raise ValueError(f"{path.name} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
+        raise DoesNotCompile(f"{path.name} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
     return library
 
 

@@ -5,7 +5,7 @@ Finding with a name; one that fails tells the first workload that shows it, the 
 came.
 """
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...gradcheck import gradcheck
 from ...ops.table import OPS, REFERENCE, Dims, functions
 from .memory import PATTERN, Shared
 from .process import Child, Died, where
-from .subject import Placed
+from .subject import Placed, PyKernel
 from .workload import SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload, workload_at
 
 MEDIUM = Dims(B=2, T=9, C=24, NH=3, V=37)
@@ -56,17 +56,26 @@ class Bench:
             told, placed = self.kernel.lay_out(self.shared, work, at_end, own)
             asked.append(told)
             self.placed.append(placed)
-        self.addresses = self.child.prepare(self.kernel.request(asked))
+        self.addresses: list = []
+        self.addresses = self.guarded(lambda: self.child.prepare(self.kernel.request(asked)))
 
     def rewrite(self, work: Workload, own: Any = None) -> None:
-        """Other values for the same call, at the same addresses."""
+        """Other values for the same call, at the same addresses (a Python backward's cache is made anew, too)."""
+        if isinstance(self.kernel, PyKernel):
+            self.child.end()
+            self.prepare([work])
+            return
         used, self.shared.used = self.shared.used, [0, 4096]
         _, self.placed[0] = self.kernel.lay_out(self.shared, work, bool(self.placed[0].regions[0].inside), own)
         self.shared.used = used
 
     def run(self) -> float:
+        return self.guarded(self.child.go)
+
+    def guarded(self, call: Callable[[], Any]) -> Any:
+        """What the child answers; its end or its complaint is a verdict."""
         try:
-            return self.child.go()
+            return call()
         except Died as died:
             raise Refused("runs", self.explained(str(died))) from None
         except ValueError as error:
@@ -105,8 +114,8 @@ def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iter
             yield Finding(kernel.name, name, True, check(bench, seed) or "")
         except Refused as refused:
             yield Finding(kernel.name, *[refused.args[0], False, refused.args[1]])
-            if refused.args[0] in ("runs", "results"):
-                return
+            if refused.args[0] in ("runs", "results") or name == "values":
+                return                                      # the rest would say the same again
         finally:
             bench.close()
 
@@ -213,7 +222,7 @@ def hint(name: str, got: np.ndarray, want: Result, kernel: Any) -> str:
         with np.errstate(all="ignore"):
             return bool(np.all(np.abs(got - other) <= want.allowed))
     if np.isnan(got).all() and not np.isnan(want.expected).all():
-        return f": nothing was written there, or it adds to what is there (then bind it as +={name})"
+        return f": nothing was written there (or it adds to what is there: then bind it as +={name})"
     if np.isnan(got).any() and not np.isnan(want.expected).any():
         return f": {int(np.isnan(got).sum())} were never written, or come from what was not"
     if want.before is not None and near(want.expected - want.before):

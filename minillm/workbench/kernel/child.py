@@ -64,7 +64,11 @@ def main():
     send(outbox, {"ready": True})
     while line := inbox.readline():
         request = json.loads(line)
-        send(outbox, {"addresses": work.prepare(request)})
+        try:
+            send(outbox, {"addresses": work.prepare(request)})
+        except Exception as error:                          # of their forward, which makes the cache of a backward
+            send(outbox, {"error": f"{type(error).__name__}: {error}"})
+            continue
         while (word := inbox.read(1)) in (b"g", b"s"):          # go, or tell the state; anything else ends the case
             error = work.run() if word == b"g" else state()
             os.write(outbox, b"e" if error else b"d")

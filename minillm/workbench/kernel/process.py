@@ -73,7 +73,10 @@ class Child:
     def prepare(self, request: dict[str, Any]) -> list:
         """Tell it the arrays of the next calls: their addresses there."""
         self.send(request)
-        return self.answer(60)["addresses"]
+        answer = self.answer(60)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["addresses"]
 
     def state(self) -> str:
         """What is wrong with the floating-point state that the kernel left; "" if nothing."""

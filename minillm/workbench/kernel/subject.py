@@ -57,7 +57,7 @@ class CKernel:
         """(what the child is told, where things are) of one call."""
         shapes = shapes_of(self.function.signature, work.sizes)
         before = {name: poisoned(shapes[name], self.dtype) if result.before is None else result.before.reshape(shapes[name])
-                  for name, result in work.results.items()}
+                  for name, result in work.results.items() if name in shapes}
         memory = arguments(self.function, work.values, work.sizes, before, own)
         regions = [shared.place(place.name, place.array, place.written, at_end) for place in memory]
         inputs = [(region, place.array.tobytes()) for region, place in zip(regions, memory) if not place.written]

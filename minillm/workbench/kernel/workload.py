@@ -68,8 +68,9 @@ def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: 
         plain["targets"] = rng.integers(0, dims.V, plain["targets"].shape)
     args = shaped(plain, kind, rng)
     wide = evaluate(op, args, np.float64, np.random.default_rng(seed + 1), direction)
-    moved = [evaluate(op, args, np.dtype(dtype), np.random.default_rng(seed + 1), direction, dout=wide["dout"])]
-    moved += [evaluate(op, nudged(args, rng), np.float64, None, direction, dout=wide["dout"]) for _ in range(2)]
+    narrow = evaluate(op, args, np.dtype(dtype), None, direction, dout=wide["dout"])
+    moved = [narrow] + [evaluate(op, nudged(args, dtype, rng), wider, None, direction, dout=nudged(wide["dout"], dtype, rng))
+                        for wider in (np.dtype(dtype), np.float64, np.float64, np.float64)]
     if kind == "NaN":
         ours = evaluate(op, plain, np.float64, None, direction, dout=wide["dout"])["results"]
         theirs = evaluate(op, moved_where_nan(args, plain), np.float64, None, direction, dout=wide["dout"])["results"]
@@ -86,7 +87,7 @@ def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: 
         results[name].without_nan = moved[-1]["results"][name] + start if kind == "NaN" else None
     values = named_values(op, args) | {name: np.asarray(value, dtype if np.asarray(value).dtype.kind == "f" else None)
                                        for name, value in (wide["forward"] | wide["dout"]).items()}
-    return Workload(op, direction, dims, kind, args, values, moved[0]["cache"], results)
+    return Workload(op, direction, dims, kind, args, values, narrow["cache"], results)
 
 
 def workload_at(op: str, direction: str, args: dict[str, Any], dtype: str, douts: dict[str, Any],
@@ -179,10 +180,10 @@ def moved_where_nan(args: dict[str, Any], plain: dict[str, Any]) -> dict[str, An
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value for name, value in args.items()}
 
 
-def nudged(args: dict[str, Any], rng: Any) -> dict[str, Any]:
-    """The floating arrays moved by up to one rounding of their dtype."""
+def nudged(args: dict[str, Any], dtype: str, rng: Any) -> dict[str, Any]:
+    """The floating arrays moved by up to one rounding of this dtype."""
     def move(x: np.ndarray) -> np.ndarray:
-        return x.astype(np.float64) * (1 + float(np.finfo(x.dtype).eps) * rng.uniform(-1, 1, x.shape))
+        return x.astype(np.float64) * (1 + float(np.finfo(dtype).eps) * rng.uniform(-1, 1, x.shape))
     return {name: move(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
             for name, value in args.items()}
 
