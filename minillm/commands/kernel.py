@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from . import Commands, add_json, command
+from . import Commands, add_json, command, printer
 
 
 def listed(args: Namespace) -> int:
@@ -57,6 +57,43 @@ def check(args: Namespace) -> int:
     return int(not all(finding.passed for finding in found))
 
 
+def bench(args: Namespace) -> int:
+    from ..workbench.kernel import bench as timing
+    from ..workbench.kernel.check import Refused, check_kernel
+    log = Path(args.log)
+    if args.table:
+        print(timing.table(list(timing.read_log(log))))
+        return 0
+    rows, say = [], printer(args.json)
+    try:
+        for kernel in kernels_of(args):
+            say(f"checking {kernel.name}")
+            if wrong := [str(finding) for finding in check_kernel(kernel, args.threads) if not finding.passed]:
+                raise Refused("check", "\n".join(["it is not right, so its speed is nobody's concern:", *wrong]))
+            say(f"timing {kernel.name} beside {args.against}")
+            rows.append(timing.bench_kernel(kernel, args.against.split(","), dims_of(args.dims), args.threads))
+    except Refused as refused:
+        print(f"refused: {refused.args[0]}: {refused.args[1]}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"minillm kernel bench: {error}", file=sys.stderr)
+        return 2
+    timing.keep(rows, log)
+    if args.plot:
+        timing.roofline_picture(rows, Path(args.plot))
+    print(json.dumps(rows, indent=1) if args.json else timing.table(rows) + timing.sentences(rows))
+    return 0
+
+
+def dims_of(text: str | None) -> Any:
+    """Sizes from "B=4 T=256 C=768 NH=12 V=8192"; what is left out has its default."""
+    from ..workbench.kernel.bench import DIMS
+    given = dict(item.split("=", 1) for item in (text or "").split())
+    if unknown := [name for name in given if name not in DIMS._fields]:
+        raise ValueError(f"--dims must be made of {' '.join(f'{name}=...' for name in DIMS._fields)}: got {unknown[0]}")
+    return DIMS._replace(**{name: int(value) for name, value in given.items()})
+
+
 def kernels_of(args: Namespace) -> list[Any]:
     """The kernels that the arguments name."""
     from ..workbench.kernel.subject import subjects
@@ -94,10 +131,21 @@ def add(commands: Commands) -> None:
     add_json(p)
 
 
-def add_file(p: ArgumentParser) -> None:
+    p = command(actions, "bench", bench, "time one's own kernel beside NumPy, ours and PyTorch; every timed call is checked",
+                "minillm kernel bench my.c --op layernorm --against numpy,cpu")
+    add_file(p, optional=True)
+    p.add_argument("--against", default="numpy,cpu", help="numpy, cpu, cpu/VARIANT, torch (default: numpy,cpu)")
+    p.add_argument("--dims", help='sizes, such as "B=4 T=256 C=768 NH=12 V=8192"')
+    p.add_argument("--log", default="kernels.jsonl", help="where results are kept, as JSON lines (default: kernels.jsonl)")
+    p.add_argument("--table", action="store_true", help="only print the standing table of --log")
+    p.add_argument("--plot", metavar="FILE.png", help="draw the roofline")
+    add_json(p)
+
+
+def add_file(p: ArgumentParser, optional: bool = False) -> None:
     """The kernel's file, and how it is bound and compiled."""
     from ..kernels.own.build import C_FLAGS
-    p.add_argument("file", metavar="FILE", help=".c, .cpp, .so, or FILE.py[:forward,backward]")
+    p.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=".c, .cpp, .so, or FILE.py[:forward,backward]")
     p.add_argument("--op", help="which op of the table (minillm kernel list)")
     p.add_argument("--all", action="store_true", help="every function of the file that is bound to an op")
     p.add_argument("--bind", action="append", default=[], metavar="MAPPING",

@@ -52,8 +52,8 @@ class Bench:
         """Lay out one call, or several to be made at one go."""
         self.shared.clear()
         asked, self.placed = [], []
-        for work in works:
-            told, placed = self.kernel.lay_out(self.shared, work, at_end, own)
+        for i, work in enumerate(works):
+            told, placed = self.kernel.lay_out(self.shared, work, at_end, own[i] if isinstance(own, list) else own)
             asked.append(told)
             self.placed.append(placed)
         self.addresses: list = []

@@ -55,7 +55,10 @@ class Room:
 def main():
     inbox, outbox = os.fdopen(int(sys.argv[1]), "rb", 0), int(sys.argv[2])
     job = json.loads(inbox.readline())
-    sys.meta_path.insert(0, NoReference)
+    if job.get("entrant"):
+        sys.path.append(job["root"])                            # one of ours, to be timed beside it
+    else:
+        sys.meta_path.insert(0, NoReference)
     from cffi import FFI
     ffi = FFI()
     ffi.cdef("void *mmap(void *, size_t, int, int, int, long); int munmap(void *, size_t);")
@@ -69,8 +72,8 @@ def main():
         except Exception as error:                          # of their forward, which makes the cache of a backward
             send(outbox, {"error": f"{type(error).__name__}: {error}"})
             continue
-        while (word := inbox.read(1)) in (b"g", b"s"):          # go, or tell the state; anything else ends the case
-            error = work.run() if word == b"g" else state()
+        while (word := inbox.read(1)) in (b"g", b"s", b"n"):        # go, tell the state, or do nothing
+            error = work.run() if word == b"g" else state() if word == b"s" else None
             os.write(outbox, b"e" if error else b"d")
             if error:
                 send(outbox, {"error": error})
@@ -116,16 +119,31 @@ class Library:
             function(call)
 
 
+def theirs(path):
+    """Somebody's Python file as a module."""
+    spec = importlib.util.spec_from_file_location("kernel_under_test", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kernel_under_test"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def ours(entrant, op):
+    """The functions of a backend, or PyTorch's for the op by the same names."""
+    if entrant != "torch":
+        from minillm.kernels.select import select
+        return select(entrant)
+    from minillm.workbench.kernel.torch_pair import torch_functions
+    return torch_functions(op)
+
+
 class Python:
     """A pair of Python functions; what they return must be exactly arrays of the right shape and dtype."""
 
     def __init__(self, ffi, job, room):
         import numpy
         self.np, self.ffi, self.room, self.cache = numpy, ffi, room, None
-        spec = importlib.util.spec_from_file_location("kernel_under_test", job["python"])
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["kernel_under_test"] = module
-        spec.loader.exec_module(module)
+        module = ours(job["entrant"], job["op"]) if job.get("entrant") else theirs(job["python"])
         self.functions = {direction: getattr(module, name) for direction, name in job["names"].items()}
 
     def array(self, region):

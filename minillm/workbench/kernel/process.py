@@ -78,6 +78,13 @@ class Child:
             raise ValueError(answer["error"])
         return answer["addresses"]
 
+    def nothing(self) -> float:
+        """The seconds of a call of nothing: the way there and back."""
+        start = time.perf_counter()
+        os.write(self.outbox, b"n")
+        self.byte(10)
+        return time.perf_counter() - start
+
     def state(self) -> str:
         """What is wrong with the floating-point state that the kernel left; "" if nothing."""
         os.write(self.outbox, b"s")

@@ -86,6 +86,7 @@ class PyKernel:
     direction: str
     names: dict[str, str]
     dtype: str = "float32"
+    entrant: str = ""                   # "numpy", "cpu" or "torch": one of ours, and no file
     added = ()
     partner = None
     ignores = True
@@ -100,7 +101,8 @@ class PyKernel:
         return [a.name for a in spec.signatures()[0].results if a.name in ("s", "out") or spec.kind == "update"]
 
     def job(self) -> dict[str, Any]:
-        return {"library": "", "python": str(self.path.resolve()), "names": self.names}
+        return {"library": "", "python": str(self.path.resolve()), "names": self.names, "entrant": self.entrant,
+                "op": self.op, "root": str(Path(__file__).parents[3])}
 
     def lay_out(self, shared: Shared, work: Workload, at_end: bool = True, own: Any = None) -> tuple[Any, Placed]:
         regions: list[Region] = []
