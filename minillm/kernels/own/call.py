@@ -97,7 +97,8 @@ def arguments(function: Function, values: Values, sizes: Mapping[str, int], befo
             array = before[slot.ours] if slot.ours in results and not slot.through else values[slot.ours]
             if slot.through:
                 array = REFERENCE[functions(OPS[slot.through])[0]](array)[0]
-            array = np.array(np.swapaxes(array, -1, -2) if slot.transposed else array, dtype, order="C")
+            array = np.swapaxes(array, -1, -2) if slot.transposed else array
+            array = np.array(array, dtype, order="C") if slot.ours in results else np.ascontiguousarray(array, dtype)
         found.append(Memory(slot.theirs.name, array, slot.kind == "own" or (slot.ours in results and not slot.through)))
     if function.returns:
         found.append(Memory("the returned number", np.array(np.nan), True))
@@ -144,10 +145,9 @@ def caller(library: Path, count: int) -> list[Callable[[Sequence[Memory]], None]
 
 def pair(op: str, calls: Mapping[str, tuple[Function, Callable]]) -> list[Callable]:
     """forward and backward in the manner of ours, on their functions: {"forward": (function, how to call it), ...}."""
-    names = list(signature(REFERENCE[functions(OPS[op])[0]]).parameters)
-
     def run(direction: str, values: Values, sizes: dict, into: dict, own: dict) -> tuple[dict, dict]:
         function, call = calls[direction]
+        check_dtypes(function, values)
         shapes = shapes_of(function.signature, sizes)
         before = {name: into.get(name, np.zeros(shape, function.dtype)) for name, shape in shapes.items()}
         memory = arguments(function, values, sizes, before, own)
@@ -155,11 +155,11 @@ def pair(op: str, calls: Mapping[str, tuple[Function, Callable]]) -> list[Callab
         return results_of(function, memory, shapes), own_of(function, memory)
 
     def forward(*args: Any, **more: Any) -> Any:
-        given = dict(zip(names, args)) | more
-        values = named_values(op, defaults(op) | given)
+        given = given_by_name(op, args, more)
+        values = named_values(op, given)
         sizes = sizes_of(op, values)
         found, own = run("forward", values, sizes, {}, {})
-        out = tuple(found[name].reshape(shape_of_output(op, name, values)) for name in outputs(op))
+        out = tuple(in_shape(op, name, found[name], values) for name in outputs(op))
         return out if len(out) > 1 else out[0], (given, values, sizes, found, own)
 
     def backward(dout: Any, cache: tuple, into: Any = None) -> Any:
@@ -171,10 +171,20 @@ def pair(op: str, calls: Mapping[str, tuple[Function, Callable]]) -> list[Callab
     return [forward, backward]
 
 
-def defaults(op: str) -> Values:
-    """The op's arguments that have a default."""
-    parameters = signature(REFERENCE[functions(OPS[op])[0]]).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("ops", "bits")}
+def given_by_name(op: str, args: Sequence[Any], more: Mapping[str, Any] = {}) -> Values:
+    """{argument of the op: value}, defaults included."""
+    parameters = {name: p for name, p in signature(REFERENCE[functions(OPS[op])[0]]).parameters.items()
+                  if name not in ("ops", "bits")}
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | dict(
+        zip(parameters, args)) | more
+
+
+def check_dtypes(function: Function, values: Values) -> None:
+    """Raise for arrays of another dtype than the function's own: they would be converted in silence."""
+    for slot in function.slots:
+        value = values.get(slot.ours)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != function.dtype:
+            raise ValueError(f"{slot.ours} must be {function.dtype}, which {function.name} takes: got {value.dtype}")
 
 
 def outputs(op: str) -> list[str]:
@@ -182,13 +192,17 @@ def outputs(op: str) -> list[str]:
     return [a.name for a in OPS[op].signatures()[0].results if a.name in ("s", "out")]
 
 
-def shape_of_output(op: str, name: str, values: Values) -> tuple[int, ...]:
-    """Leading axes are those of the first input, whatever their number."""
+def in_shape(op: str, name: str, array: np.ndarray, values: Values) -> np.ndarray:
+    """A result with the leading axes of the first input, whatever their number: (..., C) is (B, T, C) in C."""
     signature = OPS[op].signatures()[0]
     (letters,) = (a.shape for a in signature.results if a.name == name)
     first = signature.inputs[0]
     shape = np.shape(values[first.name])
-    return shape if letters == first.shape else (*shape[:len(shape) - (letters[0] != "N" or len(first.shape) > 1)], -1)
+    if len(shape) == len(first.shape):
+        return array
+    common = len([1 for ours, theirs in zip(letters, first.shape) if ours == theirs])
+    leading = shape[:len(shape) - (len(first.shape) - common)]
+    return array.reshape(leading if common == len(letters) else (*leading, -1))
 
 
 def gradients(op: str, grads: Mapping[str, np.ndarray], given: Values, into: Any) -> Any:
