@@ -50,7 +50,7 @@ class Entrant:
         self.lay_out(self.works)
         self.overhead = statistics.median(self.bench.child.nothing() for _ in range(50))
         seconds = max(min(self.bench.run() for _ in range(2)) - self.overhead, 1e-7)
-        self.bench.child.end()
+        self.bench.end()
         return seconds
 
     def lay_out(self, works: list[Workload]) -> None:
@@ -106,7 +106,7 @@ def one_round(entrants: list[Entrant], kernel: Any, dims: Dims, sets: int, turn:
         entrant.works = works
         entrant.lay_out(works)
         found[entrant.name, entrant.trusted] = entrant.run(turn % 2 == 0, evict)
-        entrant.bench.child.end()
+        entrant.bench.end()
     right = found["numpy", True]
     for (name, trusted), results in found.items():
         if not trusted:

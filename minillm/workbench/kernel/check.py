@@ -62,7 +62,7 @@ class Bench:
     def rewrite(self, work: Workload, own: Any = None) -> None:
         """Other values for the same call, at the same addresses (a Python backward's cache is made anew, too)."""
         if isinstance(self.kernel, PyKernel):
-            self.child.end()
+            self.end()
             self.prepare([work])
             return
         used, self.shared.used = self.shared.used, [0, 4096]
@@ -89,6 +89,10 @@ class Bench:
             return f"{died.rpartition(' at ')[0]} {place}" if place else died
         return died
 
+    def end(self) -> None:
+        """The case is over; the child gives its memory back."""
+        self.guarded(self.child.end)
+
     def found(self, work: Workload, call: int = 0) -> dict[str, np.ndarray]:
         return self.kernel.found(self.shared, self.placed[call], work)
 
@@ -102,22 +106,28 @@ def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iter
     seed = int.from_bytes(np.random.default_rng(seed).bytes(4), "little")
     checks = {"values": check_values, "sizes": check_sizes, "hard values": check_hard_values, "fresh values": check_fresh,
               "leaves nothing behind": check_quiet, "gradient": check_gradient}
-    for name, check in checks.items():
-        if name == "gradient" and kernel.direction != "backward":
-            continue
-        try:
-            bench = Bench(kernel, threads)
-        except Died as died:
-            yield Finding(kernel.name, "loads", False, str(died))
-            return
-        try:
-            yield Finding(kernel.name, name, True, check(bench, seed) or "")
-        except Refused as refused:
-            yield Finding(kernel.name, *[refused.args[0], False, refused.args[1]])
-            if refused.args[0] in ("runs", "results") or name == "values":
-                return                                      # the rest would say the same again
-        finally:
+    bench = None
+    try:
+        for name, check in checks.items():
+            if name == "gradient" and kernel.direction != "backward":
+                continue
+            try:
+                bench = bench or Bench(kernel, threads)
+                yield Finding(kernel.name, name, True, check(bench, seed))
+            except Died as died:
+                yield Finding(kernel.name, "loads", False, str(died))
+                return
+            except Refused as refused:
+                yield Finding(kernel.name, refused.args[0], False, refused.args[1])
+                if refused.args[0] in ENDS or name == "values":
+                    return                                  # the rest would say the same again
+                bench = bench and bench.close()             # the next check begins with a process of its own
+    finally:
+        if bench:
             bench.close()
+
+
+ENDS = ("runs", "results")      # verdicts after which no other is asked for
 
 
 def check_values(bench: Bench, seed: int) -> str:
@@ -148,7 +158,7 @@ def judge_one(bench: Bench, work: Workload, at_end: bool) -> float:
     check_memory(bench, work)
     worst = compare(work, bench.found(work), bench.kernel)
     check_state(bench, work)
-    bench.child.end()
+    bench.end()
     return worst
 
 
@@ -162,7 +172,7 @@ def own_memory(bench: Bench, work: Workload, at_end: bool) -> Any:
     try:
         bench.prepare([before], at_end)
         bench.run()
-        bench.child.end()
+        bench.end()
         return forward.own(bench.shared, bench.placed[0])
     finally:
         bench.kernel = kernel
@@ -186,7 +196,7 @@ def check_memory(bench: Bench, work: Workload) -> None:
 
 
 def check_state(bench: Bench, work: Workload) -> None:
-    if problem := bench.child.state():
+    if problem := bench.guarded(bench.child.state):
         raise Refused("floating-point state", f"{problem} after it returned ({work})")
 
 
@@ -242,7 +252,7 @@ def check_fresh(bench: Bench, seed: int) -> str:
     own = own_memory(bench, first, True)
     bench.prepare([first], True, own)
     for call in range(CALLS + 1):
-        work = first if call in (0, CALLS) else of(bench, MEDIUM, seed + 100 + call)
+        work = first if call in (0, 5, CALLS) else of(bench, MEDIUM, seed + 100 + call)
         own = own if own is None else own_for(bench, work)
         bench.rewrite(work, own)
         bench.run()
@@ -252,6 +262,7 @@ def check_fresh(bench: Bench, seed: int) -> str:
             bits = bits or {name: array.tobytes() for name, array in found.items()}
             if wrong := [name for name, array in found.items() if array.tobytes() != bits[name]]:
                 raise Refused("same bits twice", f"{wrong[0]} differs between two calls on the same values")
+    bench.end()
     return f"{CALLS} calls at the same addresses, the same bits twice"
 
 
@@ -278,8 +289,11 @@ def check_quiet(bench: Bench, seed: int) -> str:
         raise Refused("leaves nothing behind", f"{len(left)} process{'es' * (len(left) > 1)} it started are left")
     if any(array.tobytes() != early[name] for name, array in bench.found(work).items()):
         raise Refused("leaves nothing behind", "its results change after it has returned")
-    if (spent := bench.child.cpu_seconds() - used) > 0.02:
+    if bench.child.busy() and (spent := bench.child.cpu_seconds() - used) > 1e-3:
         raise Refused("leaves nothing behind", f"it computes on after it has returned: {1e3 * spent:.0f} ms in 50 ms")
+    if bench.child.affinity_changed():
+        raise Refused("leaves nothing behind", "it changed which cores it may use")
+    bench.end()
     return "nothing runs on after it has returned"
 
 
@@ -309,7 +323,7 @@ def pair_of(bench: Bench) -> tuple[Any, Any]:
         bench.prepare([work], True, own)
         bench.run()
         found = bench.found(work)
-        bench.child.end()
+        bench.end()
         bench.kernel = kernel
         return found
 

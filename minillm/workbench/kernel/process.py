@@ -27,8 +27,8 @@ class Died(Exception):
 class Child:
     """One process with one kernel. `call` may raise Died; then the process is gone and another must be started."""
 
-    def __init__(self, shared: Shared, job: dict[str, Any], threads: int = 2, seconds: float = CALL_SECONDS) -> None:
-        self.shared, self.seconds = shared, seconds
+    def __init__(self, shared: Shared, job: dict[str, Any], threads: int = 2) -> None:
+        self.shared, self.seconds = shared, CALL_SECONDS
         to_child, self.outbox = os.pipe()
         self.inbox, from_child = os.pipe()
         self.errors = tempfile.TemporaryFile()
@@ -42,6 +42,8 @@ class Child:
             env=environment, start_new_session=True)
         os.close(to_child)
         os.close(from_child)
+        self.cores = set(sorted(os.sched_getaffinity(0))[:threads])
+        os.sched_setaffinity(self.process.pid, self.cores)
         self.send(job)
         self.answer(60)
 
@@ -50,6 +52,12 @@ class Child:
         try:
             while left:
                 left = left[os.write(self.outbox, left):]
+        except BrokenPipeError:
+            raise Died(self.why()) from None
+
+    def tell(self, byte: bytes) -> None:
+        try:
+            os.write(self.outbox, byte)
         except BrokenPipeError:
             raise Died(self.why()) from None
 
@@ -68,7 +76,11 @@ class Child:
         line = b""
         while not line.endswith(b"\n"):
             line += self.byte(seconds)
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError:
+            self.stop()
+            raise Died("somebody else than the harness answers for it") from None
 
     def prepare(self, request: dict[str, Any]) -> list:
         """Tell it the arrays of the next calls: their addresses there."""
@@ -81,28 +93,31 @@ class Child:
     def nothing(self) -> float:
         """The seconds of a call of nothing: the way there and back."""
         start = time.perf_counter()
-        os.write(self.outbox, b"n")
+        self.tell(b"n")
         self.byte(10)
         return time.perf_counter() - start
 
     def state(self) -> str:
         """What is wrong with the floating-point state that the kernel left; "" if nothing."""
-        os.write(self.outbox, b"s")
+        self.tell(b"s")
         return self.answer(10)["error"] if self.byte(10) == b"e" else ""
 
     def go(self) -> float:
         """One call: its seconds by this process's clock, the way there and back included."""
         start = time.perf_counter()
-        os.write(self.outbox, b"g")
+        self.tell(b"g")
         got = self.byte(self.seconds)
         seconds = time.perf_counter() - start
         if got == b"e":
             raise ValueError(self.answer(10)["error"])
+        if got != b"d" or select.select([self.inbox], [], [], 0)[0]:
+            self.stop()
+            raise Died("somebody else than the harness says that it is done")
         return seconds
 
     def end(self) -> None:
         """The case is over: its memory is given back."""
-        os.write(self.outbox, b".")
+        self.tell(b".")
 
     def stopped(self) -> None:
         """Stop all its threads now, so that nothing is computed after "done"."""
@@ -112,10 +127,20 @@ class Child:
     def continued(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
 
+    def affinity_changed(self) -> bool:
+        """Did any of its threads get cores that it was not given?"""
+        return any(os.sched_getaffinity(int(task.name)) - self.cores
+                   for task in Path(f"/proc/{self.process.pid}/task").iterdir())
+
     def left_behind(self) -> list[int]:
         """Processes that it has started."""
         tasks = Path(f"/proc/{self.process.pid}/task")
         return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+
+    def busy(self) -> bool:
+        """Is any of its threads running, or waiting for a core?"""
+        return any((task / "stat").read_text().rpartition(")")[2].split()[0] == "R"
+                   for task in Path(f"/proc/{self.process.pid}/task").iterdir())
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads."""

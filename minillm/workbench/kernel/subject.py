@@ -172,8 +172,7 @@ def subjects(target: str, op: str | None, bindings: Sequence[str] = (), cc: str 
 def python_kernels(path: Path, names: str, op: str | None, dtype: str) -> list[PyKernel]:
     """The functions of a Python file, which is read here but not run."""
     tree = ast.parse(path.read_text(), str(path))
-    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    defined += [t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)]
+    defined = [name for node in ast.walk(tree) for name in names_of(node)]
     ops = [op] if op else [name for name in OPS if set(functions(OPS[name])) & set(defined)]
     found = []
     for each in ops:
@@ -188,3 +187,12 @@ def python_kernels(path: Path, names: str, op: str | None, dtype: str) -> list[P
         raise ValueError(f"{path.name} has no function for {'op ' + op if op else 'any op'}: name them, FILE.py:forward,"
                          f"backward; it has {', '.join(defined) or 'none'}")
     return found
+
+
+def names_of(node: ast.AST) -> list[str]:
+    """The names that a statement defines: a function, a variable, an import."""
+    if isinstance(node, ast.FunctionDef):
+        return [node.name]
+    if isinstance(node, ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    return [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []

@@ -21,7 +21,7 @@ WIDTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130)
 SHAPES = ([Dims(B=1, T=1, C=2 * width, NH=2, V=width) for width in WIDTHS]
           + [Dims(B=2, T=T, C=6, NH=3, V=5) for T in (1, 2, 9, 33)]
           + [Dims(B=3, T=5, C=7, NH=1, V=3), Dims(B=1, T=67, C=12, NH=4, V=130), Dims(B=2, T=64, C=192, NH=3, V=1000)])
-VALUES = ("normal", "spread", "denormal", "negative zero", "ties", "constant rows", "one-hot", "NaN")
+VALUES = ("normal", "spread", "denormal", "negative zero", "ties", "constant rows", "large mean", "one-hot", "NaN")
 
 
 @dataclass
@@ -218,6 +218,10 @@ def constant_rows(rows: np.ndarray, rng: Any) -> None:
     rows[:] = rng.integers(-4, 5, (len(rows), 1))
 
 
+def large_mean(rows: np.ndarray, rng: Any) -> None:
+    rows += 100
+
+
 def one_hot(rows: np.ndarray, rng: Any) -> None:
     rows[:] = 0
     rows[np.arange(len(rows)), rng.integers(0, rows.shape[1], len(rows))] = 30
@@ -227,5 +231,5 @@ def not_a_number(rows: np.ndarray, rng: Any) -> None:
     rows[rng.integers(0, len(rows)), rng.integers(0, rows.shape[1])] = np.nan
 
 
-HARD = dict(zip(VALUES, (lambda rows, rng: None, spread, denormal, negative_zero, ties, constant_rows, one_hot,
+HARD = dict(zip(VALUES, (lambda rows, rng: None, spread, denormal, negative_zero, ties, constant_rows, large_mean, one_hot,
                          not_a_number)))
