@@ -161,5 +161,5 @@ except ImportError:
     "twice the gradient": (*backward(dx="2 * rs * (g - a - xh * b)"), ("values", "twice")),
     "no mean term": (*backward(dx="rs * (g - xh * b)"), ("values", "dx")),
     "the last row only": (*backward(dweight="if (i == B*T-1) dweight[c] += dout[i*C+c] * xh;"), ("values", "dweight")),
-    "differs from call to call": (*gelu(value=f"({GELU}) * (1 + 1e-7f * (calls++ % 3))", top="static int calls;"), ("same bits twice", "")),
+    "differs from call to call": (*gelu("calls++;", value=f"({GELU}) * (1 + 2e-7f * (calls % 3))", top="static int calls;"), ("same bits twice", "")),
 }
