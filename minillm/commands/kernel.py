@@ -71,7 +71,8 @@ def bench(args: Namespace) -> int:
             if wrong := [str(finding) for finding in check_kernel(kernel, args.threads) if not finding.passed]:
                 raise Refused("check", "\n".join(["it is not right, so its speed is nobody's concern:", *wrong]))
             say(f"timing {kernel.name} beside {args.against}")
-            rows.append(timing.bench_kernel(kernel, args.against.split(","), dims_of(args.dims), args.threads))
+            rows.append(timing.bench_kernel(kernel, args.against.split(","), dims_of(args.dims, args.workload),
+                                            args.threads))
     except Refused as refused:
         print(f"refused: {refused.args[0]}: {refused.args[1]}", file=sys.stderr)
         return 1
@@ -79,15 +80,21 @@ def bench(args: Namespace) -> int:
         print(f"minillm kernel bench: {error}", file=sys.stderr)
         return 2
     timing.keep(rows, log)
+    if args.exchange:
+        from ..workbench.kernel.exchange import write
+        write(Path(args.exchange), rows, Path(args.file.partition(":")[0]), args.author)
     if args.plot:
         timing.roofline_picture(rows, Path(args.plot))
     print(json.dumps(rows, indent=1) if args.json else timing.table(rows) + timing.sentences(rows))
     return 0
 
 
-def dims_of(text: str | None) -> Any:
-    """Sizes from "B=4 T=256 C=768 NH=12 V=8192"; what is left out has its default."""
+def dims_of(text: str | None, workload: str | None) -> Any:
+    """Sizes from "B=4 T=256 C=768 NH=12 V=8192", or of a workload file; what is left out has its default."""
     from ..workbench.kernel.bench import DIMS
+    from ..workbench.kernel.exchange import dims_of_workload
+    if workload:
+        return dims_of_workload(Path(workload), DIMS)
     given = dict(item.split("=", 1) for item in (text or "").split())
     if unknown := [name for name in given if name not in DIMS._fields]:
         raise ValueError(f"--dims must be made of {' '.join(f'{name}=...' for name in DIMS._fields)}: got {unknown[0]}")
@@ -99,7 +106,7 @@ def kernels_of(args: Namespace) -> list[Any]:
     from ..workbench.kernel.subject import subjects
     if args.op:
         check_op(args.op)
-    elif not args.all:
+    elif not args.all and not (args.file or "").endswith(".json"):
         raise ValueError("--op says which op the file is for; --all takes every function that is bound to one")
     return subjects(args.file, None if args.all else args.op, args.bind, args.cc, args.cflags, args.define, args.include,
                     args.dtype)
@@ -139,13 +146,16 @@ def add(commands: Commands) -> None:
     p.add_argument("--log", default="kernels.jsonl", help="where results are kept, as JSON lines (default: kernels.jsonl)")
     p.add_argument("--table", action="store_true", help="only print the standing table of --log")
     p.add_argument("--plot", metavar="FILE.png", help="draw the roofline")
+    p.add_argument("--exchange", metavar="DIR", help="write definition, workload, solution and trace there, as other benches do")
+    p.add_argument("--author", default="you", help="of the solution (default: you)")
+    p.add_argument("--workload", metavar="FILE.jsonl", help="the sizes of a workload of that kind, instead of --dims")
     add_json(p)
 
 
 def add_file(p: ArgumentParser, optional: bool = False) -> None:
     """The kernel's file, and how it is bound and compiled."""
     from ..kernels.own.build import C_FLAGS
-    p.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=".c, .cpp, .so, or FILE.py[:forward,backward]")
+    p.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=".c, .cpp, .so, FILE.py[:forward,backward], or a solution.json")
     p.add_argument("--op", help="which op of the table (minillm kernel list)")
     p.add_argument("--all", action="store_true", help="every function of the file that is bound to an op")
     p.add_argument("--bind", action="append", default=[], metavar="MAPPING",

@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +80,34 @@ def bench_kernel(kernel: Any, against: Sequence[str] = ("numpy", "cpu"), dims: D
         entrants += [Entrant(name, reference(name, kernel), threads, True) for name in names]
         exact = workload(kernel.op, kernel.direction, dims, kernel.dtype, int(rng.integers(2 ** 31)), "normal", kernel.added,
                          kernel.ignores)
-        tolerance = tolerances(exact)
+        tolerance, errors = tolerances(exact), Errors()
         seconds = [entrant.meet(exact) for entrant in entrants]
         sets = how_many(seconds[0], sum(region.nbytes for region in entrants[0].bench.placed[0].regions))
         evict = np.zeros(LAST_CACHE // 4, np.float32)
         energy = joules()
+        peaks = Peaks(kernel, dims, threads)
         for turn in range(rounds + 2):                  # the first two are not counted, and nobody can tell
-            one_round(entrants, kernel, dims, sets, turn, rng, evict, tolerance)
+            peaks.measure()
+            one_round(entrants, kernel, dims, sets, turn, rng, evict, tolerance, errors)
         energy = joules() - energy if energy is not None else None
         for entrant in entrants:
             entrant.times = {state: times[1:] for state, times in entrant.times.items()}
-        return row(kernel, entrants, dims, threads, sets, energy)
+        return row(kernel, entrants, dims, threads, sets, peaks, energy) | {"error": errors.relative, "absolute_error": errors.absolute}
     finally:
         for entrant in entrants:
             entrant.bench.close()
 
 
+@dataclass
+class Errors:
+    """The largest differences from the reference in timed calls."""
+
+    relative: float = 0.0               # to the largest number of the row
+    absolute: float = 0.0
+
+
 def one_round(entrants: list[Entrant], kernel: Any, dims: Dims, sets: int, turn: int, rng: Any, evict: np.ndarray,
-              tolerance: dict[str, float]) -> None:
+              tolerance: dict[str, float], errors: Errors) -> None:
     """Fresh inputs, each candidate once, all results against the reference's."""
     works = [unseen(kernel, dims, rng) for _ in range(sets)]
     found = {}
@@ -111,7 +122,7 @@ def one_round(entrants: list[Entrant], kernel: Any, dims: Dims, sets: int, turn:
     for (name, trusted), results in found.items():
         if not trusted:
             for call, (got, want) in enumerate(zip(results, right)):
-                agree(name, got, want, tolerance, f"timed call {turn * sets + call + 1}", kernel)
+                agree(got, want, tolerance, f"timed call {turn * sets + call + 1}", kernel, errors)
 
 
 def unseen(kernel: Any, dims: Dims, rng: Any) -> Workload:
@@ -139,7 +150,7 @@ def tolerances(exact: Workload) -> dict[str, float]:
     return found
 
 
-def agree(kernel_name: str, got: dict, want: dict, tolerance: dict[str, float], call: str, kernel: Any) -> None:
+def agree(got: dict, want: dict, tolerance: dict[str, float], call: str, kernel: Any, errors: Errors) -> None:
     """Raise Refused where a result of a timed call is not the reference's."""
     for name in kernel.gives:
         name = kernel.reads(name) if hasattr(kernel, "reads") else name
@@ -153,6 +164,8 @@ def agree(kernel_name: str, got: dict, want: dict, tolerance: dict[str, float], 
             index = tuple(map(int, np.unravel_index(error.argmax(), error.shape)))
             raise Refused("timed results", f"{call}: {name}{list(index)} is {a[index]:.9g}, the reference has "
                                            f"{b[index]:.9g}")
+        errors.relative = max(errors.relative, float(error.max(initial=0)))
+        errors.absolute = max(errors.absolute, float(np.abs(a - b).max(initial=0)))
 
 
 def how_many(seconds: float, size: int) -> int:
@@ -168,27 +181,43 @@ def reference(name: str, kernel: Any) -> PyKernel:
     return PyKernel(Path(name), kernel.op, kernel.direction, names, kernel.dtype, entrant=name)
 
 
-def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: int, energy: float | None) -> dict[str, Any]:
+class Peaks:
+    """What this machine can do, measured in turns with the kernel, the best of all turns; and so the floor."""
+
+    def __init__(self, kernel: Any, dims: Dims, threads: int) -> None:
+        backward = kernel.direction == "backward"
+        self.dtype, self.threads, self.flops, self.bandwidth = kernel.dtype, threads, 0.0, 0.0
+        self.work = OPS[kernel.op].flops(dims)[backward]
+        self.size = moved(kernel.op, OPS[kernel.op].signatures()[backward], dims) * (1 + (kernel.dtype == "float64"))
+
+    def measure(self) -> None:
+        self.flops = max(self.flops, peak_flops(self.dtype))
+        self.bandwidth = max(self.bandwidth, peak_bandwidth(self.size, self.threads))
+
+    def floor(self) -> tuple[float, str]:
+        """(seconds, what bounds)."""
+        limits = {"compute": self.work / self.flops, "memory": self.size / self.bandwidth}
+        bound = max(limits, key=lambda name: limits[name])
+        return limits[bound], bound
+
+
+def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: int, peaks: Peaks,
+        energy: float | None) -> dict[str, Any]:
     """The result of one function."""
-    signature = OPS[kernel.op].signatures()[kernel.direction == "backward"]
-    flops, size = OPS[kernel.op].flops(dims)[kernel.direction == "backward"], moved(kernel.op, signature, dims)
-    width = {"float32": 1, "float64": 2}[kernel.dtype]
-    peak, bandwidth = peak_flops(kernel.dtype), peak_bandwidth(size * width, threads)
-    limits = {"compute": flops / peak, "memory": size * width / bandwidth}
-    bound = max(limits, key=lambda name: limits[name])
-    floor, mine = limits[bound], entrants[0]
+    (floor, bound), mine = peaks.floor(), entrants[0]
+    flops, size = peaks.work, peaks.size
     times = {entrant.name if entrant.trusted else "yours":
              {state: 1e3 * statistics.median(values) for state, values in entrant.times.items()} for entrant in entrants}
     best = min(times["yours"].values()) / 1e3
     if best < TOO_FAST * floor:
         raise Refused("roofline", f"{1e3 * best:.4f} ms is faster than this machine can: {flops / 1e6:.1f} MFLOP and "
-                                  f"{size * width / 1e6:.1f} MB take at least {1e3 * floor:.4f} ms ({bound})")
+                                  f"{size / 1e6:.1f} MB take at least {1e3 * floor:.4f} ms ({bound})")
     t, numpy = times["yours"]["warm"] / 1e3, times["numpy"]["warm"] / 1e3
     return {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), "function": kernel.name, "op": kernel.op,
             "direction": kernel.direction, "dims": dims._asdict(), "dtype": kernel.dtype, "threads": threads,
             "cpu": cpu_name(), "ms": times, "calls": sets * len(mine.times["warm"]), "gflops": flops / t / 1e9,
-            "gbs": size * width / t / 1e9, "floor_ms": 1e3 * floor, "bound": bound, "roofline_percent": 100 * floor / t,
-            "peak_gflops": peak / 1e9, "peak_gbs": bandwidth / 1e9,
+            "gbs": size / t / 1e9, "floor_ms": 1e3 * floor, "bound": bound, "roofline_percent": 100 * floor / t,
+            "peak_gflops": peaks.flops / 1e9, "peak_gbs": peaks.bandwidth / 1e9,
             "ratio": {name: values["warm"] / times["yours"]["warm"] for name, values in times.items() if name != "yours"},
             "score": score(t, numpy, floor), "overhead_us": 1e6 * mine.overhead, "joules": energy}
 
@@ -198,10 +227,10 @@ def score(t: float, numpy: float, floor: float) -> float:
     return 1 / (1 + (t - floor) / (numpy - floor)) if numpy > 1.02 * floor else min(1.0, numpy / (2 * t))
 
 
-def peak_flops(dtype: str, n: int = 768) -> float:
+def peak_flops(dtype: str, n: int = 512) -> float:
     """FLOP/s of the best of some matrix products."""
     a = np.random.default_rng(0).standard_normal((n, n)).astype(dtype)
-    return 2 * n ** 3 / min(timed(lambda: a @ a) for _ in range(12))
+    return 2 * n ** 3 / min(timed(lambda: a @ a) for _ in range(6))
 
 
 def peak_bandwidth(size: int, threads: int) -> float:
@@ -209,7 +238,7 @@ def peak_bandwidth(size: int, threads: int) -> float:
     caches where they fit, which each thread has for itself."""
     count = max(4096, min(size, 192 * 2 ** 20) // 12 // threads)
     a, b, c = (np.ones(count, np.float32) for _ in range(3))
-    repeat = max(3, 2 ** 22 // count)
+    repeat = max(2, min(50, 2 ** 20 // count))
     best = min(min(timed(lambda: np.add(a, b, out=c)) / 12, timed(lambda: np.copyto(c, a)) / 8, timed(lambda: a.dot(b)) / 8)
                for _ in range(repeat))
     return threads * count / best

@@ -163,7 +163,7 @@ class Python:
         for one in request["sets"]:
             given = self.values(one["given"])
             cache = pickle.loads(bytes.fromhex(one["cache"])) if one["cache"] else None
-            if self.direction == "backward" and "forward" in self.functions:
+            if self.kind == "pair" and self.direction == "backward" and "forward" in self.functions:
                 cache = self.functions["forward"](*self.values(one["args"]).values())[1]
             self.sets.append((given, [(region["name"], self.array(region)) for region in one["results"]], cache))
         return []
@@ -171,16 +171,18 @@ class Python:
     def run(self):
         for given, results, cache in self.sets:
             try:
-                found = self.call(given, cache)
+                found = self.call(given, results, cache)
             except Exception as error:
                 return f"{type(error).__name__}: {error}"
-            if self.kind != "update" and (error := self.leave(found, results)):
+            if self.kind not in ("update", "fills") and (error := self.leave(found, results)):
                 return error
         return None
 
-    def call(self, given, cache):
+    def call(self, given, results, cache):
         """What the function returns, without the cache."""
         function, arguments = self.functions[self.direction], list(given.values())
+        if self.kind in ("fills", "returns"):
+            return function(*arguments, *(place for _, place in results if self.kind == "fills"))
         if self.direction == "backward":
             return function(tuple(arguments) if len(arguments) > 1 else arguments[0], cache)
         found = function(*arguments)

@@ -4,6 +4,7 @@ Two kinds: a C function with its library, and functions of a Python file with th
 out in shared memory for the child, and read the results there.
 """
 import ast
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ...kernels.own.binding import Function
 from ...kernels.own.build import C_FLAGS, compile_kernel, functions_of
 from ...kernels.own.call import Memory, arguments, own_of, results_of, shapes_of
 from ...ops.table import OPS, functions
+from .exchange import read_solution
 from .memory import Region, Shared, poisoned
 from .workload import Workload
 
@@ -87,6 +89,8 @@ class PyKernel:
     names: dict[str, str]
     dtype: str = "float32"
     entrant: str = ""                   # "numpy", "cpu" or "torch": one of ours, and no file
+    style: str = "pair"                 # "returns" or "fills": takes the C signature's inputs, and gives its results so
+    folder: Any = field(default=None, repr=False)
     added = ()
     partner = None
     ignores = True
@@ -96,6 +100,8 @@ class PyKernel:
     @property
     def gives(self) -> list[str]:
         spec = OPS[self.op]
+        if self.style != "pair":
+            return [a.name for a in spec.signatures()[self.direction == "backward"].results]
         if self.direction == "backward":
             return [f"d{name}" for name in spec.differentiable]
         return [a.name for a in spec.signatures()[0].results if a.name in ("s", "out") or spec.kind == "update"]
@@ -118,9 +124,10 @@ class PyKernel:
                     asked[name] = list(value) if isinstance(value, tuple) else value
             return asked
 
-        backward = self.direction == "backward"
+        backward = self.direction == "backward" and self.style == "pair"
         douts = {name: work.values[name] for name in ("dsum", "dout") if name in work.values} if backward else {}
-        told = {"given": put(douts if backward else work.args), "args": put(work.args) if backward else {}, "cache": ""}
+        given = douts if backward else work.args if self.style == "pair" else self.by_signature(work)
+        told = {"given": put(given), "args": put(work.args) if backward else {}, "cache": ""}
         if backward and "forward" not in self.names:
             import pickle
             told["cache"] = pickle.dumps(work.cache).hex()
@@ -131,6 +138,12 @@ class PyKernel:
         told["results"] = [] if in_place else [region.asked() for region in results.values()]
         return told, Placed([*regions, *results.values()], inputs, results)
 
+    def by_signature(self, work: Workload) -> dict[str, Any]:
+        """The C signature's inputs and its numbers that are no sizes."""
+        signature = OPS[self.op].signatures()[self.direction == "backward"]
+        names = [*(a.name for a in signature.inputs), *(name for name in signature.scalars if name in work.args)]
+        return {name: work.values[name] for name in names}
+
     def reads(self, name: str) -> str:
         """The workload's result for a gradient; two inputs may share one."""
         shared = [f"d{other}" for other in OPS[self.op].shared_gradient]
@@ -140,7 +153,8 @@ class PyKernel:
         return "float64" if OPS[self.op].kind == "reduce" else self.dtype
 
     def request(self, asked: Sequence[Any]) -> dict[str, Any]:
-        return {"direction": self.direction, "kind": OPS[self.op].kind, "sets": list(asked)}
+        kind = OPS[self.op].kind if self.style == "pair" else self.style
+        return {"direction": self.direction, "kind": kind, "sets": list(asked)}
 
     def found(self, shared: Shared, placed: Placed, work: Workload) -> dict[str, np.ndarray]:
         return {self.reads(name): shared.array(region).copy() for name, region in placed.results.items()}
@@ -150,6 +164,8 @@ def subjects(target: str, op: str | None, bindings: Sequence[str] = (), cc: str 
              defines: Sequence[str] = (), includes: Sequence[str] = (), dtype: str = "float32") -> list[Any]:
     """The kernels of a file: FILE.c, FILE.cpp, FILE.so or FILE.py[:forward,backward]. With op None every function that
     is bound to one. Raises ValueError for what cannot be read, bound or compiled."""
+    if target.endswith(".json"):
+        return solved(Path(target), bindings, cc, cflags, dtype)
     file, _, names = target.partition(":")
     path = Path(file)
     if not path.is_file():
@@ -167,6 +183,20 @@ def subjects(target: str, op: str | None, bindings: Sequence[str] = (), cc: str 
         found.append(CKernel(function, library, number, len(bound), partner if function.direction == "backward" else None,
                              folder))
     return found
+
+
+def solved(path: Path, bindings: Sequence[str], cc: str | None, cflags: str, dtype: str) -> list[Any]:
+    """The kernel of a solution in the JSON that benches share."""
+    folder = tempfile.TemporaryDirectory(prefix="minillm-solution-")
+    file, function, op, spec = read_solution(path, Path(folder.name))
+    options = " ".join(spec.get("compile_options", {}).get("cflags", []))
+    if not file.endswith(".py"):
+        found = subjects(file, op, bindings, cc, f"{cflags} {options}".strip(), dtype=dtype)
+        return [kernel for kernel in found if kernel.name == function] or found
+    direction = "backward" if "backward" in json.loads(path.read_text())["definition"] else "forward"
+    style = "fills" if spec.get("destination_passing_style", True) else "returns"
+    return [PyKernel(Path(file), op, direction, {direction: function}, dtype,
+                     style=style if function not in functions(OPS[op]) else "pair", folder=folder)]
 
 
 def python_kernels(path: Path, names: str, op: str | None, dtype: str) -> list[PyKernel]:
