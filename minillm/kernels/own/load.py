@@ -65,8 +65,8 @@ def python_functions(op: str, path: Path, names: str) -> list[Callable]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     wanted = functions(OPS[op])
-    chosen = names.split(",") if names else [name for i, name in enumerate(wanted) if hasattr(module, name)] or [
-        name for name in ("forward", "backward")[:len(wanted)] if hasattr(module, name)]
+    chosen = names.split(",") if names else [plain if hasattr(module, plain) else name
+                                             for name, plain in zip(wanted, ("forward", "backward"))]
     if len(chosen) != len(wanted) or not all(hasattr(module, name) for name in chosen):
         raise ValueError(f"{path.name} must have {' and '.join(wanted)} (or forward and backward, or FILE.py:NAME,NAME)")
     found = [getattr(module, name) for name in chosen]
