@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .binding import Function, bind, op_of
-from .prototype import Parameter, read_mappings, read_prototypes
+from .prototype import Mapping, Parameter, Prototype, read_mappings, read_prototypes
+
 
 class DoesNotCompile(ValueError):
     """The compiler refuses a kernel; the message holds its words."""
@@ -30,7 +31,8 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
     said = "\n".join(f"// minillm: {line.removeprefix('minillm:')}" for line in bindings)
     mappings = read_mappings(text) | read_mappings(said)
     prototypes = read_prototypes(text) | read_prototypes(";\n".join([*bindings, ""]))
-    chosen = [(prototypes[name], mapping) for name, mapping in mappings.items() if name in prototypes]
+    chosen: list[tuple[Prototype, Mapping | None]] = [
+        (prototypes[name], mapping) for name, mapping in mappings.items() if name in prototypes]
     if missing := [name for name in mappings if name not in prototypes]:
         raise ValueError(f"{path.name} has no function {missing[0]!r} that takes numbers and pointers to numbers: it has "
                          f"{', '.join(prototypes) or 'none'}")

@@ -3,6 +3,7 @@
 `arguments` lays out one call; who makes it (this process, or a child that may crash) is another's affair.
 """
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,7 +141,7 @@ def caller(library: Path, count: int) -> list[Callable[[Sequence[Memory]], None]
     def call(function: Callable, memory: Sequence[Memory]) -> None:
         function([ffi.cast("void *", place.array.ctypes.data) for place in memory])
 
-    return [lambda memory, f=getattr(loaded, f"minillm_call_{i}"): call(f, memory) for i in range(count)]
+    return [partial(call, getattr(loaded, f"minillm_call_{i}")) for i in range(count)]
 
 
 def pair(op: str, calls: Mapping[str, tuple[Function, Callable]]) -> list[Callable]:
@@ -175,8 +176,8 @@ def given_by_name(op: str, args: Sequence[Any], more: Mapping[str, Any] = {}) ->
     """{argument of the op: value}, defaults included."""
     parameters = {name: p for name, p in signature(REFERENCE[functions(OPS[op])[0]]).parameters.items()
                   if name not in ("ops", "bits")}
-    return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | dict(
-        zip(parameters, args)) | more
+    found: Values = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return found | dict(zip(parameters, args)) | dict(more)
 
 
 def check_dtypes(function: Function, values: Values) -> None:

@@ -89,7 +89,8 @@ def bench_kernel(kernel: Any, against: Sequence[str] = ("numpy", "cpu"), dims: D
         for turn in range(rounds + 2):                  # the first two are not counted, and nobody can tell
             peaks.measure()
             one_round(entrants, kernel, dims, sets, turn, rng, evict, tolerance, errors)
-        energy = joules() - energy if energy is not None else None
+        after = joules()
+        energy = after - energy if energy is not None and after is not None else None
         for entrant in entrants:
             entrant.times = {state: times[1:] for state, times in entrant.times.items()}
         return row(kernel, entrants, dims, threads, sets, peaks, energy) | {"error": errors.relative, "absolute_error": errors.absolute}
@@ -119,7 +120,7 @@ def one_round(entrants: list[Entrant], kernel: Any, dims: Dims, sets: int, turn:
         found[entrant.name, entrant.trusted] = entrant.run(turn % 2 == 0, evict)
         entrant.bench.end()
     right = found["numpy", True]
-    for (name, trusted), results in found.items():
+    for (_, trusted), results in found.items():
         if not trusted:
             for call, (got, want) in enumerate(zip(results, right)):
                 agree(got, want, tolerance, f"timed call {turn * sets + call + 1}", kernel, errors)

@@ -121,7 +121,9 @@ def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iter
                 yield Finding(kernel.name, refused.args[0], False, refused.args[1])
                 if refused.args[0] in ENDS or name == "values":
                     return                                  # the rest would say the same again
-                bench = bench and bench.close()             # the next check begins with a process of its own
+                if bench:
+                    bench.close()
+                bench = None                                # the next check begins with a process of its own
     finally:
         if bench:
             bench.close()

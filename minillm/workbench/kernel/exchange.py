@@ -33,7 +33,7 @@ def definition(op: str, direction: str, dims: Dims, dtype: str = "float32") -> d
     sizes = sizes_at(op, dims)
     letters = sorted({letter for a in (*signature.results, *signature.inputs) for letter in a.shape})
     axes: dict[str, Any] = {name: axis(name, sizes) for name in letters}
-    inputs = {a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in signature.inputs}
+    inputs: dict[str, Any] = {a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in signature.inputs}
     inputs |= {name: {"shape": None, "dtype": "float32"} for name in numbers(signature)}
     outputs = {a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in signature.results}
     return {"name": name_of(op, direction, dims), "description": f"{op}, {direction}", "op_type": op, "axes": axes,

@@ -115,7 +115,7 @@ class PyKernel:
         in_place = [a.name for a in OPS[self.op].signatures()[0].results] if OPS[self.op].kind == "update" else []
 
         def put(named: dict[str, Any]) -> dict[str, Any]:
-            asked = {}
+            asked: dict[str, Any] = {}
             for name, value in named.items():
                 if isinstance(value, np.ndarray):
                     regions.append(shared.place(name, value, name in in_place, at_end))
@@ -125,9 +125,9 @@ class PyKernel:
             return asked
 
         backward = self.direction == "backward" and self.style == "pair"
-        douts = {name: work.values[name] for name in ("dsum", "dout") if name in work.values} if backward else {}
+        douts: dict[str, Any] = {n: work.values[n] for n in ("dsum", "dout") if backward and n in work.values}
         given = douts if backward else work.args if self.style == "pair" else self.by_signature(work)
-        told = {"given": put(given), "args": put(work.args) if backward else {}, "cache": ""}
+        told: dict[str, Any] = {"given": put(given), "args": put(work.args) if backward else {}, "cache": ""}
         if backward and "forward" not in self.names:
             import pickle
             told["cache"] = pickle.dumps(work.cache).hex()
