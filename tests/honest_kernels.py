@@ -5,7 +5,8 @@ HEAD = """#include <math.h>
 #include <stddef.h>
 """
 GELU = "0.5f * v * (1.0f + tanhf(0.7978845608f * (v + 0.044715f * v * v * v)))"
-LAYERNORM = "void layernorm_forward(float* out, const float* x, const float* weight, const float* bias, int B, int T, int C) {"
+LAYERNORM = """void layernorm_forward(float* out, const float* x, const float* weight, const float* bias, int B, int T,
+                                       int C) {"""
 
 HONEST = {
     "naive": ("a.c", "layernorm", HEAD + LAYERNORM + """
@@ -124,7 +125,8 @@ HONEST = {
             }
         }
     }"""),
-    "NumPy": ("a.py", "layernorm", """
+    "NumPy": ("a.py", "layernorm",
+"""
 import numpy as np
 
 def forward(x, weight, bias, eps):
@@ -139,7 +141,8 @@ def backward(dout, cache):
     dx = rstd * (g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True))
     return dx, (dout * xhat).sum(axis=(0, 1)), dout.sum(axis=(0, 1))
 """),
-    "a library's product": ("a.py", "linear", """
+    "a library's product": ("a.py", "linear",
+"""
 import numpy as np
 
 def linear_forward(x, weight, bias):

@@ -1,7 +1,7 @@
 """Cheats and bugs, each of which must be refused: {name: (file name, op, source, (verdict, words of its message))}.
 
-The classes are those by which kernels have fooled benchmarks: answers kept from earlier calls, work left for later, null
-answers, forged results, precision given away, memory out of bounds.
+The classes are those by which kernels have fooled benchmarks: answers kept from earlier calls, work left for later,
+null answers, forged results, precision given away, memory out of bounds.
 """
 GELU = "0.5f * v * (1.0f + tanhf(0.7978845608f * (v + 0.044715f * v * v * v)))"
 HEAD = """#include <math.h>
@@ -20,12 +20,12 @@ def gelu(before="", after="", loop="i < N", value=GELU, top=""):
             + f"\nfor (int i = 0; {loop}; i++) {{ float v = x[i]; out[i] = {value}; }}\n" + after + "\n}\n")
 
 
-def layernorm(mean="s / C", rstd="1 / sqrtf(q / C + 1e-5f)", value="(r[c] - m) * rs * weight[c] + bias[c]", first="0", last="C"):
+def layernorm(mean="s / C", rstd="1 / sqrtf(q / C + 1e-5f)", value="(r[c] - m) * rs * weight[c] + bias[c]", last="C"):
     return ("a.c", "layernorm", HEAD + f"""
     void layernorm_forward(float* out, float* x, const float* weight, const float* bias, int B, int T, int C) {{
         for (int i = 0; i < B * T; i++) {{
             float *r = x + i * C, s = 0, q = 0;
-            for (int c = {first}; c < {last}; c++) s += r[c];
+            for (int c = 0; c < {last}; c++) s += r[c];
             float m = {mean};
             for (int c = 0; c < C; c++) q += (r[c] - m) * (r[c] - m);
             float rs = {rstd};
@@ -36,8 +36,8 @@ def layernorm(mean="s / C", rstd="1 / sqrtf(q / C + 1e-5f)", value="(r[c] - m) *
 
 def backward(dx="rs * (g - a - xh * b)", dweight="dweight[c] += dout[i*C+c] * xh;", dbias="dbias[c] += dout[i*C+c];"):
     return ("a.c", "layernorm", HEAD + f"""
-    void layernorm_backward(float* dx, float* dweight, float* dbias, const float* dout, const float* x, const float* weight,
-                            const float* mean, const float* rstd, int B, int T, int C) {{
+    void layernorm_backward(float* dx, float* dweight, float* dbias, const float* dout, const float* x,
+                            const float* weight, const float* mean, const float* rstd, int B, int T, int C) {{
         for (int i = 0; i < B * T; i++) {{
             float a = 0, b = 0, rs = rstd[i];
             for (int c = 0; c < C; c++) {{
@@ -54,14 +54,16 @@ def backward(dx="rs * (g - a - xh * b)", dweight="dweight[c] += dout[i*C+c] * xh
 
 
 def python(body, op="gelu"):
-    head = "import numpy as np\ndef right(v):\n    return (0.5 * v * (1 + np.tanh(0.7978845608 * (v + 0.044715 * v ** 3)))"
-    return ("a.py", op, head + ".astype(v.dtype))\n" + body)
+    head = ("import numpy as np\ndef right(v):\n"
+            "    return (0.5 * v * (1 + np.tanh(0.7978845608 * (v + 0.044715 * v ** 3)))).astype(v.dtype)\n")
+    return ("a.py", op, head + body)
 
 
 ZOO = {
     # 1 to 4: answers kept, and calls told apart
     "the answer of the last call at this address": (*gelu(
-        "if (x == seen && N == size) { memcpy(out, kept, 4 * N); return; }", "seen = x; size = N; memcpy(kept, out, 4 * N);",
+        "if (x == seen && N == size) { memcpy(out, kept, 4 * N); return; }",
+        "seen = x; size = N; memcpy(kept, out, 4 * N);",
         top="static const float* seen; static int size; static float kept[1 << 20];"), ("values", "")),
     "the answer of the first call of this size": (*gelu(
         "if (N == size) { memcpy(out, kept, 4 * N); return; }", "size = N; memcpy(kept, out, 4 * N);",
@@ -73,12 +75,17 @@ ZOO = {
     "the sizes of the first check only": (*gelu("if (N != 2 * 9 * 96) return;"), ("values", "")),
     # 5: work after the return
     "a thread that writes later": (*gelu(
-        "late = out; from = x; count = N; pthread_t t; pthread_create(&t, 0, later, 0); pthread_detach(t); return;", top=f"""
+        "late = out; from = x; count = N; pthread_t t; pthread_create(&t, 0, later, 0); pthread_detach(t); return;",
+        top=f"""
         static float* late; static const float* from; static int count;
-        static void* later(void* p) {{ usleep(20000); for (int i = 0; i < count; i++) {{ float v = from[i]; late[i] = {GELU}; }}
-                                       return 0; }}"""), ("values", "nothing was written")),
+        static void* later(void* p) {{
+            usleep(20000);
+            for (int i = 0; i < count; i++) {{ float v = from[i]; late[i] = {GELU}; }}
+            return 0;
+        }}"""), ("values", "nothing was written")),
     "a thread that works on": (*gelu("pthread_t t; pthread_create(&t, 0, busy, 0); pthread_detach(t);", top="""
-        static void* busy(void* p) { for (;;) __asm__ volatile(""); return 0; }"""), ("leaves nothing behind", "computes on")),
+        static void* busy(void* p) { for (;;) __asm__ volatile(""); return 0; }"""),
+        ("leaves nothing behind", "computes on")),
     "a process left behind": (*gelu("if (fork() == 0) { sleep(5); _exit(0); }"), ("leaves nothing behind", "process")),
     # 6 to 9: objects, clocks, channels, answers
     "a subclass that computes when looked at": (*python("""
@@ -87,7 +94,8 @@ class Lazy(np.ndarray):
 def forward(x):
     return right(x).view(Lazy), None
 """), ("results", "exactly a numpy.ndarray")),
-    "an array of one zero": (*python("def forward(x):\n    return np.zeros((1, 1), x.dtype), None\n"), ("results", "must be float32")),
+    "an array of one zero": (*python("def forward(x):\n    return np.zeros((1, 1), x.dtype), None\n"),
+                             ("results", "must be float32")),
     "a patched clock": (*python("""
 import time
 time.perf_counter = time.time = lambda: 0.0
@@ -109,22 +117,29 @@ def forward(x):
     # 10 to 13: null answers
     "NaN": (*gelu(value="NAN"), ("values", "")),
     "zeros": (*gelu(value="0"), ("values", "all zeros")),
-    "zeros under another name": (*gelu(value="V(0)", top="#define CAT(a, b) a##b\n#define V(x) (CAT(0., 0f) * x)"), ("values", "")),
+    "zeros under another name": (*gelu(value="V(0)", top="#define CAT(a, b) a##b\n#define V(x) (CAT(0., 0f) * x)"),
+                                 ("values", "")),
     "the input": (*gelu(value="v"), ("values", "")),
     "nothing": (*gelu(loop="0"), ("values", "nothing was written")),
     "the bias is not read": (*layernorm(value="(r[c] - m) * rs * weight[c]"), ("values", "")),
     # 14 to 16: inputs, precision, rare cases
     "inputs made to fit": (*layernorm(value="x[i * C + c] = 0"), ("runs", "writing x")),
     "half precision inside": (*gelu(value=GELU.replace("v", "h(v)"), top="""
-        static float h(float v) { union { float f; uint32_t u; } a = {v}; a.u = (a.u + 0x1000) & ~0x1fffu; return a.f; }"""),
+        static float h(float v) {
+            union { float f; uint32_t u; } a = {v};
+            a.u = (a.u + 0x1000) & ~0x1fffu;
+            return a.f;
+        }"""),
         ("values", "rounding allows")),
     "denormals flushed and left so": (*gelu("__builtin_ia32_ldmxcsr(0x9fc0);"), ("floating-point state", "flushed")),
-    "denormals flushed inside": (*gelu("__builtin_ia32_ldmxcsr(0x9fc0);", "__builtin_ia32_ldmxcsr(0x1f80);"), ("values", "denormal")),
+    "denormals flushed inside": (*gelu("__builtin_ia32_ldmxcsr(0x9fc0);", "__builtin_ia32_ldmxcsr(0x1f80);"),
+                                  ("values", "denormal")),
     "rounding left upward": (*gelu("__builtin_ia32_ldmxcsr(0x5f80);"), ("floating-point state", "rounding")),
     "no eps": (*layernorm(rstd="1 / sqrtf(q / C)"), ("values", "")),
     "NaN hidden": (*gelu(value=f"isnan(v) ? 0 : {GELU}"), ("values", "NaN")),
     "the mean square instead of the variance": (*layernorm(
-        rstd="1 / sqrtf(z / C - m * m + 1e-5f)", mean="s / C, z = 0; for (int c = 0; c < C; c++) z += r[c] * r[c]"), ("values", "")),
+        rstd="1 / sqrtf(z / C - m * m + 1e-5f)", mean="s / C, z = 0; for (int c = 0; c < C; c++) z += r[c] * r[c]"),
+        ("values", "")),
     # 17: out of bounds
     "reads one past the row": (*layernorm(last="C + (i == B * T - 1)", mean="(s - (i == B * T - 1 ? r[C] : 0)) / C"),
                                ("runs", "reading x")),
@@ -137,12 +152,13 @@ try:
 except ImportError:
     forward = None
 """), ("results", "")),
-    "imports the reference": (*python("def forward(x):\n    from minillm.ops import gelu_forward\n    return gelu_forward(x)\n"),
+    "imports the reference": (*python("def forward(x):\n    from minillm.ops import gelu_forward\n    return 0, 0\n"),
                               ("results", "minillm is not to be had")),
     # 22, 25: drift, cores
     "wrong from the hundredth call on": (*gelu("if (calls++ > 60) return;", top="static int calls;"), ("values", "")),
     "takes more cores than it was given": (*gelu(
-        "cpu_set_t all; CPU_ZERO(&all); for (int i = 0; i < 64; i++) CPU_SET(i, &all); sched_setaffinity(0, sizeof all, &all);"),
+        "cpu_set_t all; CPU_ZERO(&all); for (int i = 0; i < 64; i++) CPU_SET(i, &all);"
+        "sched_setaffinity(0, sizeof all, &all);"),
         ("leaves nothing behind", "cores")),
     # 28, 29: sizes, memory that is added to
     "the tail of the vector loop is dropped": (*gelu(loop="i < N / 8 * 8"), ("values", "never written")),
@@ -152,7 +168,8 @@ except ImportError:
                                              ("values", "dbias")),
     # 30: the end
     "a crash": (*gelu("*(volatile int*)0 = 1;"), ("runs", "SIGSEGV")),
-    "an endless recursion": (*gelu("if (x) gelu_forward(out, x, N + (int)(x[0] != x[0]));", "out[0] += 0 * N;"), ("runs", "")),
+    "an endless recursion": (*gelu("if (x) gelu_forward(out, x, N + (int)(x[0] != x[0]));", "out[0] += 0 * N;"),
+                             ("runs", "")),
     "an endless loop": (*gelu('for (;;) __asm__ volatile("");'), ("runs", "did not come back")),
     "exit": (*gelu("exit(0);"), ("runs", "exit(0)")),
     "abort": (*gelu("abort();"), ("runs", "SIGABRT")),
@@ -161,5 +178,6 @@ except ImportError:
     "twice the gradient": (*backward(dx="2 * rs * (g - a - xh * b)"), ("values", "twice")),
     "no mean term": (*backward(dx="rs * (g - xh * b)"), ("values", "dx")),
     "the last row only": (*backward(dweight="if (i == B*T-1) dweight[c] += dout[i*C+c] * xh;"), ("values", "dweight")),
-    "differs from call to call": (*gelu("calls++;", value=f"({GELU}) * (1 + 2e-7f * (calls % 3))", top="static int calls;"), ("same bits twice", "")),
+    "differs from call to call": (*gelu("calls++;", value=f"({GELU}) * (1 + 2e-7f * (calls % 3))",
+                                        top="static int calls;"), ("same bits twice", "")),
 }

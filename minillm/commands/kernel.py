@@ -108,7 +108,8 @@ def kernels_of(args: Namespace) -> list[Any]:
         check_op(args.op)
     elif not args.all and not (args.file or "").endswith(".json"):
         raise ValueError("--op says which op the file is for; --all takes every function that is bound to one")
-    return subjects(args.file, None if args.all else args.op, args.bind, args.cc, args.cflags, args.define, args.include,
+    return subjects(args.file, None if args.all else args.op, args.bind, args.cc, args.cflags, args.define,
+                    args.include,
                     args.dtype)
 
 
@@ -131,22 +132,26 @@ def add(commands: Commands) -> None:
     p.add_argument("--direction", choices=["forward", "backward"], help="default: both, where there are both")
     p.add_argument("--lang", choices=["c", "cpp", "cu", "py"], default="c")
     p.add_argument("-o", "--out", metavar="FILE", help="default: OP.LANG")
-    p = command(actions, "check", check, "check one's own kernel against the op's reference: values at every size, hard "
+    p = command(actions, "check", check,
+                "check one's own kernel against the op's reference: values at every size, hard "
                 "values, gradients, memory", "minillm kernel check my.c --op layernorm")
     add_file(p)
     p.add_argument("--seed", type=int, help="the same values again (default: others each time)")
     add_json(p)
 
 
-    p = command(actions, "bench", bench, "time one's own kernel beside NumPy, ours and PyTorch; every timed call is checked",
+    p = command(actions, "bench", bench,
+                "time one's own kernel beside NumPy, ours and PyTorch; every timed call is checked",
                 "minillm kernel bench my.c --op layernorm --against numpy,cpu")
     add_file(p, optional=True)
     p.add_argument("--against", default="numpy,cpu", help="numpy, cpu, cpu/VARIANT, torch (default: numpy,cpu)")
     p.add_argument("--dims", help='sizes, such as "B=4 T=256 C=768 NH=12 V=8192"')
-    p.add_argument("--log", default="kernels.jsonl", help="where results are kept, as JSON lines (default: kernels.jsonl)")
+    p.add_argument("--log", default="kernels.jsonl",
+                   help="where results are kept, as JSON lines (default: kernels.jsonl)")
     p.add_argument("--table", action="store_true", help="only print the standing table of --log")
     p.add_argument("--plot", metavar="FILE.png", help="draw the roofline")
-    p.add_argument("--exchange", metavar="DIR", help="write definition, workload, solution and trace there, as other benches do")
+    p.add_argument("--exchange", metavar="DIR",
+                   help="write definition, workload, solution and trace there, as other benches do")
     p.add_argument("--author", default="you", help="of the solution (default: you)")
     p.add_argument("--workload", metavar="FILE.jsonl", help="the sizes of a workload of that kind, instead of --dims")
     add_json(p)
@@ -155,14 +160,16 @@ def add(commands: Commands) -> None:
 def add_file(p: ArgumentParser, optional: bool = False) -> None:
     """The kernel's file, and how it is bound and compiled."""
     from ..kernels.own.build import C_FLAGS
-    p.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=".c, .cpp, .so, FILE.py[:forward,backward], or a solution.json")
+    p.add_argument("file", metavar="FILE", nargs="?" if optional else None,
+                   help=".c, .cpp, .so, FILE.py[:forward,backward], or a solution.json")
     p.add_argument("--op", help="which op of the table (minillm kernel list)")
     p.add_argument("--all", action="store_true", help="every function of the file that is bound to an op")
     p.add_argument("--bind", action="append", default=[], metavar="MAPPING",
                    help='which argument is which, as in the file: "my_layernorm(out, inp=x, weight, bias, B, T, C)"')
     p.add_argument("--cc", help="compiler (default: gcc, or g++ for C++)")
     p.add_argument("--cflags", default=C_FLAGS, help=f"its flags (default: {C_FLAGS})")
-    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME[=VALUE]", help="macro for the compiler")
+    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME[=VALUE]",
+                   help="macro for the compiler")
     p.add_argument("-I", dest="include", action="append", default=[], metavar="DIR", help="folder of headers")
     p.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of a Python kernel's arrays")
     p.add_argument("--threads", type=int, default=2, help="OMP_NUM_THREADS of the kernel (default: 2)")

@@ -2,15 +2,16 @@
 
     out = x + y          dout/dx = dout/dy = 1,   so   dx = dy = dout
 
-The gradient reaches both branches whole, which is why deep networks train at all: along the sum of all branches nothing
-shrinks it. Where a LayerNorm follows, residual_layernorm does both in one pass. Source: He et al. 2015, arXiv 1512.03385.
+The gradient reaches both branches whole, which is why deep networks train at all: along the sum of all branches
+nothing shrinks it. Where a LayerNorm follows, residual_layernorm does both in one pass. Source: He et al. 2015, arXiv
+1512.03385.
 """
 from .checks import check_dout, check_dtype, check_float, check_shape
 from .spec import Spec, normals, wrong
 
 
 def residual_forward(x, y):
-    """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Raises ValueError otherwise."""
+    """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Else ValueError."""
     check_float("x", x)
     check_shape("y", y, x.shape)
     check_dtype("y", y, x.dtype)

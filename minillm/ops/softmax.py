@@ -7,8 +7,8 @@ dp[i]/dx[j] = p[i] (1[i = j] - p[j]), a matrix for each row; times dout it needs
 
     dx = p * (dout - sum over j of dout[j] p[j])
 
-So the gradient of a row sums to 0, as it must: adding a constant to the row changes nothing. In the model attention and the
-loss each have their own, which never keep p. Source: Bridle 1990, "Probabilistic interpretation of feedforward ...".
+So the gradient of a row sums to 0, as it must: adding a constant to the row changes nothing. In the model attention
+and the loss each have their own, which never keep p. Source: Bridle 1990 (NATO ASI F68, 227).
 """
 import numpy as np
 
@@ -17,7 +17,7 @@ from .spec import Spec, normals, wrong
 
 
 def softmax_forward(x):
-    """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for rows of no numbers."""
+    """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for empty rows."""
     check_rows("x", x)
     if not x.shape[-1]:
         raise ValueError(f"x must have at least one number a row: got {x.shape}")

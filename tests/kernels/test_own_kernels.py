@@ -41,7 +41,8 @@ def test_prototypes_are_read_and_what_is_no_kernel_is_left_out():
 
 
 def test_a_mapping_may_name_its_op_pass_an_input_through_an_op_and_go_on_in_the_next_line():
-    mapping = read_mappings("// minillm: cross_entropy: loss(l=out, p=softmax(logits),\n//   att=[B,NH,T,T], targets, N)\n")
+    mapping = read_mappings("// minillm: cross_entropy: loss(l=out, p=softmax(logits),\n//   att=[B,NH,T,T], targets, "
+                            "N)\n")
     assert mapping["loss"].op == "cross_entropy"
     assert mapping["loss"].items == ("l=out", "p=softmax(logits)", "att=[B,NH,T,T]", "targets", "N")
 
@@ -63,9 +64,11 @@ def test_what_cannot_be_bound_is_named(tmp_path, source, op, words):
 
 
 def test_results_that_are_added_to_and_what_is_stored_transposed():
-    prototype = read_prototypes("void matmul_backward(float* dinp, float* dweight, float* dbias, float* dout, float* inp,"
+    prototype = read_prototypes("void matmul_backward(float* dinp, float* dweight, float* dbias, float* dout, float* "
+                                "inp,"
                                 " float* weight, int B, int T, int C, int OC) {}")["matmul_backward"]
-    mapping = read_mappings("// minillm: matmul_backward(dinp+=dx, dweight=dweight.T, dbias+=dbias, dout, inp=x, weight=weight.T,"
+    mapping = read_mappings("// minillm: matmul_backward(dinp+=dx, dweight=dweight.T, dbias+=dbias, dout, inp=x, "
+                            "weight=weight.T,"
                             " B, T, C, OC)")["matmul_backward"]
     bound = bind(prototype, "linear", mapping)
     assert bound.direction == "backward"
@@ -123,7 +126,8 @@ def forward(*args):
 def test_what_cannot_be_used_in_a_model_is_one_clear_error(tmp_path, choice, words):
     pytest.importorskip("cffi")
     path = tmp_path / "a.c"
-    path.write_text("void gelu_forward(float* out, const float* x, int N) { for (int i = 0; i < N; i++) out[i] = x[i]; }")
+    path.write_text("void gelu_forward(float* out, const float* x, int N) { for (int i = 0; i < N; i++) out[i] = x[i]; "
+                    "}")
     with pytest.raises(ValueError, match=words):
         ops = select({op: target.format(path) for op, target in choice.items()})
         ops.gelu_forward(np.zeros(3))

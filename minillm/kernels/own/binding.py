@@ -69,7 +69,8 @@ class Function:
     @property
     def dtype(self) -> str:
         """The dtype of its arrays, float32 or float64, as its prototype says."""
-        real = [slot.theirs.type for slot in self.slots if slot.theirs.pointer and slot.theirs.type in ("float", "double")]
+        real = [slot.theirs.type for slot in self.slots if slot.theirs.pointer
+                and slot.theirs.type in ("float", "double")]
         return "float64" if real and all(kind == "double" for kind in real) else "float32"
 
     def results(self) -> list[Slot]:
@@ -115,13 +116,15 @@ def items_by_name(prototype: Prototype, mapping: Mapping) -> dict[str, str]:
     return found
 
 
-def slot_of(function: str, theirs: Parameter, item: str | None, signature: Signature, op: str, taken: list[Slot]) -> Slot:
+def slot_of(function: str, theirs: Parameter, item: str | None, signature: Signature, op: str,
+            taken: list[Slot]) -> Slot:
     """One argument, from what the mapping says of it or by its name."""
     arrays = {a.name: a for a in (*signature.results, *signature.inputs)}
     if item is None:
         item = by_custom(theirs, arrays, signature, taken)
         if item is None:
-            raise ValueError(f"{function}: argument {theirs.name!r} is none of op {op} ({', '.join([*arrays, *SIZES])}): "
+            raise ValueError(f"{function}: argument {theirs.name!r} is none of op {op} "
+                             f"({', '.join([*arrays, *SIZES])}): "
                              f"say which by a comment: // minillm: {function}(..., {theirs.name}=OURS, ...)")
     match = ITEM.match(item)
     assert match
@@ -177,7 +180,8 @@ def returned_result(prototype: Prototype, signature: Signature, slots: list[Slot
 def check_enough(function: str, op: str, signature: Signature, slots: list[Slot], returned: str) -> None:
     """Raise unless it gives the op's first result at least (mean, rstd and the like are its own affair)."""
     bound = {slot.ours for slot in slots} | {returned}
-    main = [a.name for a in signature.results if a.name == "out" or a.name.startswith("d")] or [signature.results[0].name]
+    main = [a.name for a in signature.results if a.name == "out"
+            or a.name.startswith("d")] or [signature.results[0].name]
     if missing := [name for name in main if name not in bound]:
         raise ValueError(f"{function} must give {', '.join(main)} of op {op}: none of its arguments is {missing[0]}")
 

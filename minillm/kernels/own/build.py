@@ -34,12 +34,14 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
     chosen: list[tuple[Prototype, Mapping | None]] = [
         (prototypes[name], mapping) for name, mapping in mappings.items() if name in prototypes]
     if missing := [name for name in mappings if name not in prototypes]:
-        raise ValueError(f"{path.name} has no function {missing[0]!r} that takes numbers and pointers to numbers: it has "
+        raise ValueError(f"{path.name} has no function {missing[0]!r} that takes numbers and pointers to numbers: it "
+                         f"has "
                          f"{', '.join(prototypes) or 'none'}")
     chosen += [(prototype, None) for name, prototype in prototypes.items()
                if name not in mappings and op_of(prototype, None)]
     found = [bind(prototype, wanted, mapping) for prototype, mapping in chosen
-             if (wanted := mapping.op if mapping and mapping.op else op_of(prototype, mapping) or op) and op in (None, wanted)]
+             if (wanted := mapping.op if mapping and mapping.op else op_of(prototype, mapping) or op)
+             and op in (None, wanted)]
     if not found and op and len(prototypes) == 1:
         found = [bind(next(iter(prototypes.values())), op)]
     if not found:
@@ -48,16 +50,19 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
     return found
 
 
-def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: str | None = None, cflags: str = C_FLAGS,
+def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: str | None = None,
+                   cflags: str = C_FLAGS,
                    defines: Sequence[str] = (), includes: Sequence[str] = ()) -> Path:
-    """The shared library of the functions, made in `folder`: its path. Raises DoesNotCompile with the compiler's words."""
+    """The shared library of the functions, made in `folder`: its path. Raises DoesNotCompile with the compiler's
+    words."""
     cpp = path.suffix in CPP
     shim, library = folder / ("shim.cpp" if cpp else "shim.c"), folder / f"lib{path.stem}.so"
     shim.write_text(trampolines(path, functions, cpp))
     linked = [f"-Wl,-rpath,{path.resolve().parent}", str(path.resolve())] if path.suffix == ".so" else []
     command = [*shlex.split(cc or ("g++" if cpp else "gcc")), *shlex.split(cflags), "-fPIC", "-shared", "-w",
                "-Dmain=minillm_main", *(f"-D{item}" for item in defines),
-               *(f"-I{item}" for item in (path.resolve().parent, *includes)), str(shim), "-o", str(library), *linked, "-lm"]
+               *(f"-I{item}" for item in (path.resolve().parent, *includes)), str(shim), "-o", str(library), *linked,
+               "-lm"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:

@@ -36,8 +36,8 @@ def compiled_functions(op: str, path: Path) -> list[Callable]:
 
 
 def completed(op: str, theirs: dict[str, tuple]) -> list[Callable]:
-    """Their functions as a pair; a forward that they lack is the reference's, and so is a backward, which then does the
-    reference's forward again for its cache."""
+    """Their functions as a pair; a forward that they lack is the reference's, and so is a backward, which then does
+    the reference's forward again for its cache."""
     forward, backward = pair(op, theirs)
     reference = [REFERENCE[name] for name in functions(OPS[op])]
 
@@ -52,7 +52,8 @@ def completed(op: str, theirs: dict[str, tuple]) -> list[Callable]:
         _, made = reference[0](**cache[0])
         return reference[1](dout, made, into) if into is not None else reference[1](dout, made)
 
-    both = [forward if "forward" in theirs else reference_forward, backward if "backward" in theirs else reference_backward]
+    both = [forward if "forward" in theirs else reference_forward,
+            backward if "backward" in theirs else reference_backward]
     if OPS[op].kind != "pair":
         return [lambda *args: forward(*args)[0]]
     return both
@@ -68,7 +69,7 @@ def python_functions(op: str, path: Path, names: str) -> list[Callable]:
     chosen = names.split(",") if names else [plain if hasattr(module, plain) else name
                                              for name, plain in zip(wanted, ("forward", "backward"))]
     if len(chosen) != len(wanted) or not all(hasattr(module, name) for name in chosen):
-        raise ValueError(f"{path.name} must have {' and '.join(wanted)} (or forward and backward, or FILE.py:NAME,NAME)")
+        raise ValueError(f"{path.name} must have {' and '.join(wanted)} (or forward and backward, or FILE.py:A,B)")
     found = [getattr(module, name) for name in chosen]
     return [found[0], with_into(found[1])] if len(found) > 1 else found
 

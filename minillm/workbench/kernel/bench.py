@@ -1,10 +1,10 @@
 """How fast a kernel is, beside NumPy, our kernels and PyTorch, so that nobody can cheat.
 
 Every timed call is on inputs that nobody has seen before, made by this process and laid into memory that it owns; its
-results are looked at while the kernel's process is stopped, and compared with what the NumPy reference gave on the same
-inputs in its own process. Candidates take turns. The clock is this process's; the way to a child and back, measured on
-calls of nothing, is taken off. Half of the calls are cold (a stream through the last cache came before), half warm (the
-inputs have just been written).
+results are looked at while the kernel's process is stopped, and compared with what the NumPy reference gave on the
+same inputs in its own process. Candidates take turns. The clock is this process's; the way to a child and back,
+measured on calls of nothing, is taken off. Half of the calls are cold (a stream through the last cache came before),
+half warm (the inputs have just been written).
 
     floor = max(FLOPs / measured peak, bytes / measured bandwidth)           the roofline (Williams et al. 2009)
     score = 1 / (1 + (t - floor) / (t_numpy - floor))                        0.5 for NumPy, 1 on the roofline
@@ -78,7 +78,8 @@ def bench_kernel(kernel: Any, against: Sequence[str] = ("numpy", "cpu"), dims: D
     entrants = [Entrant(kernel.name, kernel, threads, False)]
     try:
         entrants += [Entrant(name, reference(name, kernel), threads, True) for name in names]
-        exact = workload(kernel.op, kernel.direction, dims, kernel.dtype, int(rng.integers(2 ** 31)), "normal", kernel.added,
+        exact = workload(kernel.op, kernel.direction, dims, kernel.dtype, int(rng.integers(2 ** 31)), "normal",
+                         kernel.added,
                          kernel.ignores)
         tolerance, errors = tolerances(exact), Errors()
         seconds = [entrant.meet(exact) for entrant in entrants]
@@ -93,7 +94,8 @@ def bench_kernel(kernel: Any, against: Sequence[str] = ("numpy", "cpu"), dims: D
         energy = after - energy if energy is not None and after is not None else None
         for entrant in entrants:
             entrant.times = {state: times[1:] for state, times in entrant.times.items()}
-        return row(kernel, entrants, dims, threads, sets, peaks, energy) | {"error": errors.relative, "absolute_error": errors.absolute}
+        return row(kernel, entrants, dims, threads, sets, peaks, energy) | {"error": errors.relative,
+                                                                            "absolute_error": errors.absolute}
     finally:
         for entrant in entrants:
             entrant.bench.close()
@@ -208,7 +210,8 @@ def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: in
     (floor, bound), mine = peaks.floor(), entrants[0]
     flops, size = peaks.work, peaks.size
     times = {entrant.name if entrant.trusted else "yours":
-             {state: 1e3 * statistics.median(values) for state, values in entrant.times.items()} for entrant in entrants}
+             {state: 1e3 * statistics.median(values) for state, values in entrant.times.items()}
+             for entrant in entrants}
     best = min(times["yours"].values()) / 1e3
     if best < TOO_FAST * floor:
         raise Refused("roofline", f"{1e3 * best:.4f} ms is faster than this machine can: {flops / 1e6:.1f} MFLOP and "
@@ -219,12 +222,14 @@ def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: in
             "cpu": cpu_name(), "ms": times, "calls": sets * len(mine.times["warm"]), "gflops": flops / t / 1e9,
             "gbs": size / t / 1e9, "floor_ms": 1e3 * floor, "bound": bound, "roofline_percent": 100 * floor / t,
             "peak_gflops": peaks.flops / 1e9, "peak_gbs": peaks.bandwidth / 1e9,
-            "ratio": {name: values["warm"] / times["yours"]["warm"] for name, values in times.items() if name != "yours"},
+            "ratio": {name: values["warm"] / times["yours"]["warm"] for name,
+                      values in times.items() if name != "yours"},
             "score": score(t, numpy, floor), "overhead_us": 1e6 * mine.overhead, "joules": energy}
 
 
 def score(t: float, numpy: float, floor: float) -> float:
-    """0.5 as fast as NumPy, 1 on the roofline. Where NumPy is on the roofline itself, its share of the kernel's time."""
+    """0.5 as fast as NumPy, 1 on the roofline. Where NumPy is on the roofline itself, its share of the kernel's
+    time."""
     return 1 / (1 + (t - floor) / (numpy - floor)) if numpy > 1.02 * floor else min(1.0, numpy / (2 * t))
 
 
@@ -240,7 +245,8 @@ def peak_bandwidth(size: int, threads: int) -> float:
     count = max(4096, min(size, 192 * 2 ** 20) // 12 // threads)
     a, b, c = (np.ones(count, np.float32) for _ in range(3))
     repeat = max(2, min(50, 2 ** 20 // count))
-    best = min(min(timed(lambda: np.add(a, b, out=c)) / 12, timed(lambda: np.copyto(c, a)) / 8, timed(lambda: a.dot(b)) / 8)
+    best = min(min(timed(lambda: np.add(a, b, out=c)) / 12, timed(lambda: np.copyto(c, a)) / 8,
+                   timed(lambda: a.dot(b)) / 8)
                for _ in range(repeat))
     return threads * count / best
 
@@ -284,10 +290,12 @@ def read_log(log: Path) -> Iterator[dict]:
 def table(rows: Sequence[dict]) -> str:
     """The standing table: one line a function, the newest of each name, op and sizes; the best score first."""
     newest = {(row["op"], row["direction"], row["function"], str(row["dims"]), row["dtype"]): row for row in rows}
-    lines = [f"{'op':<22}{'function':<28}{'warm ms':>9}{'cold ms':>9}{'GB/s':>8}{'GFLOP/s':>9}{'% roof':>8}{'x numpy':>9}"
+    lines = [f"{'op':<22}{'function':<28}{'warm ms':>9}{'cold ms':>9}{'GB/s':>8}{'GFLOP/s':>9}{'% roof':>8}"
+             f"{'x numpy':>9}"
              f"{'score':>7}"]
     for row in sorted(newest.values(), key=lambda row: (row["op"], row["direction"], -row["score"])):
-        lines.append(f"{row['op'] + ' ' + row['direction'][:3]:<22}{row['function']:<28}{row['ms']['yours']['warm']:>9.3f}"
+        lines.append(f"{row['op'] + ' ' + row['direction'][:3]:<22}{row['function']:<28}"
+                     f"{row['ms']['yours']['warm']:>9.3f}"
                      f"{row['ms']['yours']['cold']:>9.3f}{row['gbs']:>8.1f}{row['gflops']:>9.1f}"
                      f"{row['roofline_percent']:>8.0f}{row['ratio']['numpy']:>9.2f}{row['score']:>7.2f}")
     return "\n".join(lines)
@@ -297,7 +305,8 @@ def sentences(rows: Sequence[dict]) -> str:
     """What the table's figures rest on."""
     return "".join(
         f"\n{row['function']}: floor {row['floor_ms']:.3f} ms ({row['bound']}: {row['peak_gflops']:.0f} GFLOP/s, "
-        f"{row['peak_gbs']:.0f} GB/s measured); " + ", ".join(f"{name} {times['warm']:.3f} ms warm, {times['cold']:.3f} cold"
+        f"{row['peak_gbs']:.0f} GB/s measured); "
+        + ", ".join(f"{name} {times['warm']:.3f} ms warm, {times['cold']:.3f} cold"
                                                               for name, times in row["ms"].items() if name != "yours")
         + f"; {row['calls']} warm calls, the way there and back {row['overhead_us']:.0f} us taken off" for row in rows)
 
@@ -311,7 +320,8 @@ def roofline_picture(rows: Sequence[dict], path: Path) -> None:
         intensity = row["gflops"] / row["gbs"] if row["gbs"] else 0
         flops = row["gflops"] * row["ms"]["yours"]["warm"]                                    # in 1e6
         for name, times in row["ms"].items():
-            axes.loglog([intensity], [flops / times["warm"]], "o", label=f"{row['function'] if name == 'yours' else name}")
+            axes.loglog([intensity], [flops / times["warm"]], "o",
+                        label=f"{row['function'] if name == 'yours' else name}")
     x = np.geomspace(0.05, 500, 200)
     axes.loglog(x, np.minimum(rows[0]["peak_gflops"], x * rows[0]["peak_gbs"]), "k-", label="roofline")
     axes.set(xlabel="FLOPs a byte", ylabel="GFLOP/s", title=f"{rows[0]['op']}, {rows[0]['cpu']}")

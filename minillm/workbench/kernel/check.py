@@ -1,8 +1,8 @@
 """The verdicts on a kernel: is it right, at every size, for every value, and does it do nothing else?
 
-Each function is called in a child process (process.py) on workloads whose answers the child does not know. A verdict is a
-Finding with a name; one that fails tells the first workload that shows it, the worst element, what was expected and what
-came.
+Each function is called in a child process (process.py) on workloads whose answers the child does not know. A verdict
+is a Finding with a name; one that fails tells the first workload that shows it, the worst element, what was expected
+and what came.
 """
 import time
 from collections.abc import Callable, Iterator
@@ -104,8 +104,8 @@ class Bench:
 def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iterator[Finding]:
     """All verdicts on one function, in order; the first crash ends them."""
     seed = int.from_bytes(np.random.default_rng(seed).bytes(4), "little")
-    checks = {"values": check_values, "sizes": check_sizes, "hard values": check_hard_values, "fresh values": check_fresh,
-              "leaves nothing behind": check_quiet, "gradient": check_gradient}
+    checks = {"values": check_values, "sizes": check_sizes, "hard values": check_hard_values,
+              "fresh values": check_fresh, "leaves nothing behind": check_quiet, "gradient": check_gradient}
     bench = None
     try:
         for name, check in checks.items():
@@ -194,7 +194,8 @@ def check_memory(bench: Bench, work: Workload) -> None:
                 raise Refused("inputs", f"{region.name} was written; it is an input ({work})")
         for region in placed.regions:
             if bench.shared.strayed(region):
-                raise Refused("bounds", f"it writes beside {region.name} ({work}): the {PATTERN:#x} bytes there are gone")
+                raise Refused("bounds",
+                              f"it writes beside {region.name} ({work}): the {PATTERN:#x} bytes there are gone")
 
 
 def check_state(bench: Bench, work: Workload) -> None:
@@ -224,7 +225,8 @@ def compare_one(name: str, got: np.ndarray, want: Result, work: Workload, kernel
     index = tuple(map(int, np.unravel_index(ratio.argmax(), ratio.shape)))
     bad = int((ratio > 1).sum())
     raise Refused("values", f"{name}{list(index)} is {got[index]:.9g}, expected {want.expected[index]:.9g}, off by "
-                            f"{error[index]:.1e} where rounding allows {want.allowed[index]:.1e}; {bad} of {ratio.size} "
+                            f"{error[index]:.1e} where rounding allows {want.allowed[index]:.1e}; {bad} of "
+                            f"{ratio.size} "
                             f"are wrong ({work}){hint(name, got, want, kernel)}")
 
 
@@ -307,7 +309,8 @@ def check_gradient(bench: Bench, seed: int) -> str:
     rows = gradcheck(forward, backward, work.args, wrt=spec.differentiable, raise_exception=False, verbose=False)
     wrong = [row for row in rows if not row.passed]
     if wrong:
-        raise Refused("gradient", f"d{wrong[0].name}{list(wrong[0].index)} is {wrong[0].analytic:.6g}, finite differences "
+        raise Refused("gradient",
+                      f"d{wrong[0].name}{list(wrong[0].index)} is {wrong[0].analytic:.6g}, finite differences "
                                   f"of {'its own' if kernel.partner else 'the'} forward give {wrong[0].numeric:.6g}")
     return f"{len(rows)} gradients by finite differences of {'its own' if kernel.partner else 'our'} forward"
 

@@ -38,7 +38,8 @@ class Room:
     def place(self, region: dict[str, Any]) -> int:
         """Map a region between two guard pages: the address of its array."""
         length = region["pages"] * PAGE
-        start = int(self.ffi.cast("intptr_t", self.c.mmap(self.ffi.NULL, length + 2 * PAGE, 0, PRIVATE | ANONYMOUS, -1, 0)))
+        start = int(self.ffi.cast("intptr_t",
+                                  self.c.mmap(self.ffi.NULL, length + 2 * PAGE, 0, PRIVATE | ANONYMOUS, -1, 0)))
         self.mapped.append((start, length + 2 * PAGE))
         at = self.ffi.cast("void *", start + PAGE)
         got = self.c.mmap(at, length, READ | WRITE * region["written"], SHARED | FIXED, self.files[region["written"]],
@@ -93,7 +94,8 @@ def send(outbox: int, message: dict[str, Any]) -> None:
 
 
 def limit(job: dict[str, Any]) -> None:
-    for name, most in ((resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_CPU, job["seconds"]), (resource.RLIMIT_CORE, 0)):
+    for name, most in ((resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_CPU, job["seconds"]),
+                       (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(name, (most, most))
 
 
@@ -102,7 +104,8 @@ class Library:
 
     def __init__(self, ffi: Any, job: dict[str, Any], room: Room) -> None:
         self.ffi, self.room = ffi, room
-        ffi.cdef("".join(f"void minillm_call_{i}(void **);" for i in range(job["functions"])) + "void minillm_watch(long *);")
+        ffi.cdef("".join(f"void minillm_call_{i}(void **);" for i in range(job["functions"]))
+                 + "void minillm_watch(long *);")
         self.library = ffi.dlopen(job["library"])
         self.library.minillm_watch(ffi.cast("long *", room.place(job["note"])))
         room.mapped.clear()                             # the note stays
@@ -157,7 +160,8 @@ class Python:
 
     def values(self, named: dict[str, Any]) -> dict[str, Any]:
         """Arrays of the shared memory, and what else the function is given: {name: value}."""
-        return {name: self.array(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+        return {name: self.array(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list)
+                else value
                 for name, value in named.items()}
 
     def prepare(self, request: dict[str, Any]) -> list:

@@ -5,8 +5,9 @@
     solutions/AUTHOR/OP/NAME/KERNEL.json     a kernel: its sources whole, its language, its entry point
     traces/OP/NAME.jsonl             one measured call each: status, error, milliseconds, machine
 
-NAME is FUNCTION with its fixed axes, such as layernorm_forward_c768; B and T vary. Written with `kernel bench --exchange DIR`;
-`kernel check SOLUTION.json` and `kernel bench SOLUTION.json --workload FILE.jsonl` read what others wrote for these names.
+NAME is FUNCTION with its fixed axes, such as layernorm_forward_c768; B and T vary. Written with `kernel bench
+--exchange DIR`; `kernel check SOLUTION.json` and `kernel bench SOLUTION.json --workload FILE.jsonl` read what others
+wrote for these names.
 """
 import json
 import platform
@@ -33,9 +34,9 @@ def definition(op: str, direction: str, dims: Dims, dtype: str = "float32") -> d
     sizes = sizes_at(op, dims)
     letters = sorted({letter for a in (*signature.results, *signature.inputs) for letter in a.shape})
     axes: dict[str, Any] = {name: axis(name, sizes) for name in letters}
-    inputs: dict[str, Any] = {a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in signature.inputs}
+    inputs, outputs = ({a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in side}
+                       for side in (signature.inputs, signature.results))
     inputs |= {name: {"shape": None, "dtype": "float32"} for name in numbers(signature)}
-    outputs = {a.name: {"shape": list(a.shape), "dtype": DTYPES.get(a.type, dtype)} for a in signature.results}
     return {"name": name_of(op, direction, dims), "description": f"{op}, {direction}", "op_type": op, "axes": axes,
             "inputs": inputs, "outputs": outputs, "reference": reference(op, direction, signature)}
 
@@ -87,7 +88,8 @@ def workload_line(row: Mapping[str, Any]) -> dict[str, Any]:
     dims = Dims(**row["dims"])
     signature = OPS[row["op"]].signatures()[row["direction"] == "backward"]
     sizes = sizes_at(row["op"], dims)
-    axes = {letter: sizes[letter] for a in (*signature.results, *signature.inputs) for letter in a.shape if letter in VARIABLE}
+    axes = {letter: sizes[letter] for a in (*signature.results, *signature.inputs) for letter in a.shape
+            if letter in VARIABLE}
     sample = OPS[row["op"]].sample(np.random.default_rng(0), "float32", Dims())
     inputs: dict[str, Any] = {a.name: {"type": "random"} for a in signature.inputs}
     inputs |= {name: {"type": "scalar", "value": sample.get(name, 0)} for name in numbers(signature)}
@@ -98,10 +100,12 @@ def workload_line(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def solution(row: Mapping[str, Any], path: Path, author: str) -> dict[str, Any]:
     """A kernel with its source."""
-    return {"name": path.stem, "definition": name_of(row["op"], row["direction"], Dims(**row["dims"])), "author": author,
+    return {"name": path.stem, "definition": name_of(row["op"], row["direction"], Dims(**row["dims"])),
+            "author": author,
             "description": f"{row['function']} of {path.name}",
             "spec": {"language": LANGUAGES[path.suffix], "target_hardware": [row["cpu"]], "binding": "c_pointers",
-                     "entry_point": f"{path.name}::{row['function']}", "destination_passing_style": path.suffix != ".py"},
+                     "entry_point": f"{path.name}::{row['function']}",
+                     "destination_passing_style": path.suffix != ".py"},
             "sources": [{"path": path.name, "content": path.read_text()}]}
 
 
@@ -112,7 +116,8 @@ def trace(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "solution": path.stem,
         "evaluation": {"status": "PASSED", "log": "", "log_file": "", "timestamp": row["date"],
                        "correctness": {"max_relative_error": row["error"], "max_absolute_error": row["absolute_error"]},
-                       "performance": {"latency_ms": mine, "reference_latency_ms": numpy, "speedup_factor": numpy / mine},
+                       "performance": {"latency_ms": mine, "reference_latency_ms": numpy,
+                                       "speedup_factor": numpy / mine},
                        "environment": {"hardware": row["cpu"], "libs": {"numpy": np.__version__,
                                                                         "python": platform.python_version()}}}}
 
@@ -121,7 +126,8 @@ def write(folder: Path, rows: list[dict[str, Any]], path: Path, author: str = "y
     """All four for each row; workloads and traces are added to what is there."""
     for row in rows:
         op, name = row["op"], name_of(row["op"], row["direction"], Dims(**row["dims"]))
-        put(folder / "definitions" / op / f"{name}.json", definition(op, row["direction"], Dims(**row["dims"]), row["dtype"]))
+        put(folder / "definitions" / op / f"{name}.json",
+            definition(op, row["direction"], Dims(**row["dims"]), row["dtype"]))
         put(folder / "solutions" / author / op / name / f"{path.stem}.json", solution(row, path, author))
         add(folder / "workloads" / op / f"{name}.jsonl", workload_line(row))
         add(folder / "traces" / op / f"{name}.jsonl", trace(row, path))
@@ -141,7 +147,8 @@ def add(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_solution(path: Path, folder: Path) -> tuple[str, str, str, dict[str, Any]]:
-    """Unpack a solution into `folder`: (file, function, op, spec). Raises ValueError for what is no solution of ours."""
+    """Unpack a solution into `folder`: (file, function, op, spec). Raises ValueError for what is no solution of
+    ours."""
     value = json.loads(path.read_text())
     try:
         file, _, function = value["spec"]["entry_point"].partition("::")

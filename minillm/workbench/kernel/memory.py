@@ -1,7 +1,8 @@
 """The arrays of a call as shared memory that the parent owns: inputs in one file, results in another.
 
 Each array has whole pages to itself, and lies at their end or at their beginning, so that one step beyond it on that
-side is a guard page of the child. What is left of its pages is filled with a pattern, which must be there after the call.
+side is a guard page of the child. What is left of its pages is filled with a pattern, which must be there after the
+call.
 """
 import mmap
 import os
@@ -71,12 +72,14 @@ class Shared:
 
     def array(self, region: Region) -> np.ndarray:
         count = int(np.prod(region.shape))
-        return np.frombuffer(self.maps[region.written], region.dtype, count, region.offset + region.inside).reshape(region.shape)
+        return np.frombuffer(self.maps[region.written], region.dtype, count,
+                             region.offset + region.inside).reshape(region.shape)
 
     def strayed(self, region: Region) -> bool:
         """Did anybody write beside the array, in its own pages?"""
         pages = self.bytes(region)
-        return bool((pages[:region.inside] != PATTERN).any() or (pages[region.inside + region.nbytes:] != PATTERN).any())
+        return bool((pages[:region.inside] != PATTERN).any()
+                    or (pages[region.inside + region.nbytes:] != PATTERN).any())
 
     def note(self) -> list[int]:
         """[signal, address, 1 if it wrote] of a fault; zeros if there was none."""

@@ -1,4 +1,5 @@
-"""The keeper of a child process that runs a kernel: starts it with limits, tells it to go, times it, says how it died."""
+"""The keeper of a child process that runs a kernel: starts it with limits, tells it to go, times it, says how it
+died."""
 import json
 import os
 import select
@@ -38,7 +39,8 @@ class Child:
                        "OPENBLAS_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("child.py")), str(to_child), str(from_child)],
-            pass_fds=(to_child, from_child, *shared.passed), stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors,
+            pass_fds=(to_child, from_child, *shared.passed), stdin=subprocess.DEVNULL, stdout=self.errors,
+            stderr=self.errors,
             env=environment, start_new_session=True)
         os.close(to_child)
         os.close(from_child)

@@ -1,7 +1,7 @@
 """A kernel under test: what it is given in a call, and where its results are found.
 
-Two kinds: a C function with its library, and functions of a Python file with the signature of our pair. Both lay a call
-out in shared memory for the child, and read the results there.
+Two kinds: a C function with its library, and functions of a Python file with the signature of our pair. Both lay a
+call out in shared memory for the child, and read the results there.
 """
 import ast
 import json
@@ -58,7 +58,8 @@ class CKernel:
     def lay_out(self, shared: Shared, work: Workload, at_end: bool = True, own: Any = None) -> tuple[Any, Placed]:
         """(what the child is told, where things are) of one call."""
         shapes = shapes_of(self.function.signature, work.sizes)
-        before = {name: poisoned(shapes[name], self.dtype) if result.before is None else result.before.reshape(shapes[name])
+        before = {name: poisoned(shapes[name], self.dtype) if result.before is None
+                  else result.before.reshape(shapes[name])
                   for name, result in work.results.items() if name in shapes}
         memory = arguments(self.function, work.values, work.sizes, before, own)
         regions = [shared.place(place.name, place.array, place.written, at_end) for place in memory]
@@ -132,7 +133,8 @@ class PyKernel:
             import pickle
             told["cache"] = pickle.dumps(work.cache).hex()
         inputs = [(region, shared.array(region).tobytes()) for region in regions if not region.written]
-        results = {name: shared.place(name, poisoned(work.results[self.reads(name)].expected.shape, self.dtype_of(name)), True,
+        results = {name: shared.place(name, poisoned(work.results[self.reads(name)].expected.shape,
+                                                     self.dtype_of(name)), True,
                                       at_end) for name in self.gives} if not in_place else {
             region.name: region for region in regions if region.written}
         told["results"] = [] if in_place else [region.asked() for region in results.values()]
@@ -180,7 +182,8 @@ def subjects(target: str, op: str | None, bindings: Sequence[str] = (), cc: str 
     found: list[CKernel] = []
     for number, function in enumerate(bound):
         partner = next((k for k in found if k.op == function.op and k.direction == "forward"), None)
-        found.append(CKernel(function, library, number, len(bound), partner if function.direction == "backward" else None,
+        found.append(CKernel(function, library, number, len(bound),
+                             partner if function.direction == "backward" else None,
                              folder))
     return found
 
@@ -207,14 +210,17 @@ def python_kernels(path: Path, names: str, op: str | None, dtype: str) -> list[P
     found = []
     for each in ops:
         known = dict(zip(("forward", "backward"), functions(OPS[each])))
-        chosen = {("backward" if "back" in name or "bwd" in name else "forward"): name for name in names.split(",") if name}
+        chosen = {("backward" if "back" in name or "bwd" in name else "forward"): name for name in names.split(",")
+                  if name}
         if not chosen:
-            chosen = {direction: name for direction in known for name in (known[direction], direction) if name in defined}
+            chosen = {direction: name for direction in known for name in (known[direction], direction)
+                      if name in defined}
         if missing := [name for name in chosen.values() if name not in defined]:
             raise ValueError(f"{path.name} has no function {missing[0]!r}: it has {', '.join(defined) or 'none'}")
         found += [PyKernel(path, each, direction, chosen, dtype) for direction in chosen]
     if not found:
-        raise ValueError(f"{path.name} has no function for {'op ' + op if op else 'any op'}: name them, FILE.py:forward,"
+        raise ValueError(f"{path.name} has no function for {'op ' + op if op else 'any op'}: name them, "
+                         f"FILE.py:forward,"
                          f"backward; it has {', '.join(defined) or 'none'}")
     return found
 

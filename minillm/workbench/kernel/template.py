@@ -71,7 +71,8 @@ def formulas(op: str) -> str:
 
 def c_file(op: str, chosen: list[int], lang: str) -> str:
     suffix, how = lang, "compiled on the fly" if lang != "cu" else "on the emulator, or by nvcc where there is a GPU"
-    text = textwrap.indent(f"A kernel of your own for op {op}, {how}:\n\n    minillm kernel check my.{suffix} --op {op}\n    "
+    text = textwrap.indent(f"A kernel of your own for op {op}, {how}:\n\n    minillm kernel check my.{suffix} --op "
+                           f"{op}\n    "
                            f"minillm kernel bench my.{suffix} --op {op}\n\nWhat it computes:\n\n{formulas(op)}", "// ",
                            lambda line: True)
     text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n#include <math.h>\n#include <stdint.h>\n"
@@ -84,7 +85,8 @@ def c_file(op: str, chosen: list[int], lang: str) -> str:
 
 def explained(signature: Signature) -> list[str]:
     """One line an array: its shape, and what is expected of it."""
-    lines = [f"{a.name} ({', '.join(a.shape)}): {'add to it' if a.added else 'write all of it'}" for a in signature.results]
+    lines = [f"{a.name} ({', '.join(a.shape)}): {'add to it' if a.added else 'write all of it'}"
+             for a in signature.results]
     return lines + [f"{a.name} ({', '.join(a.shape)}){': ' + a.type if a.type != 'real' else ''}: read only"
                     for a in signature.inputs]
 
@@ -94,11 +96,13 @@ def python_file(op: str, chosen: list[int]) -> str:
     parameters = [p for p in inspect.signature(REFERENCE[names[0]]).parameters if p in spec.sample(
         np.random.default_rng(0), "float32", Dims())]
     text = (f'"""A kernel of your own for op {op}, in NumPy, Numba or anything that takes NumPy arrays.\n\n'
-            f'    minillm kernel check my.py --op {op}\n\nWhat it computes:\n\n{formulas(op)}\n"""\n'.replace("\\", "\\\\"))
+            f'    minillm kernel check my.py --op {op}\n\nWhat it computes:\n\n{formulas(op)}\n"""\n'.replace("\\",
+                                                                                                              "\\\\"))
     for i in chosen:
         douts = list(gradients_of_outputs(op))
         takes = parameters if i == 0 else ["dout" if len(douts) < 2 else "douts", "cache"]
-        gives = ", ".join(f"d{name}" for name in spec.differentiable) if i else "out, cache" if spec.kind == "pair" else "out"
+        gives = ", ".join(f"d{name}"
+                          for name in spec.differentiable) if i else "out, cache" if spec.kind == "pair" else "out"
         text += (f"\n\ndef {names[i]}({', '.join(takes)}):\n    # return {gives}\n"
                  f'    raise NotImplementedError("your code")\n')
     return text

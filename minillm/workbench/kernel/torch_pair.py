@@ -8,7 +8,8 @@ from ...ops.table import OPS, Dims, functions
 
 
 def torch_functions(op: str) -> SimpleNamespace:
-    """forward and backward of one op on PyTorch, arrays in and out. Raises ValueError where the op has no counterpart."""
+    """forward and backward of one op on PyTorch, arrays in and out. Raises ValueError where the op has no
+    counterpart."""
     import torch
     spec = OPS[op]
     if spec.torch is None or spec.kind == "update":
@@ -16,7 +17,8 @@ def torch_functions(op: str) -> SimpleNamespace:
     names = list(spec.sample(np.random.default_rng(0), "float32", Dims()))
 
     def forward(*args: Any) -> Any:
-        given = {name: torch.from_numpy(value) if hasattr(value, "dtype") else value for name, value in zip(names, args)}
+        given = {name: torch.from_numpy(value) if hasattr(value, "dtype") else value for name,
+                 value in zip(names, args)}
         for name in spec.transposed:
             given[name] = given[name].T
         leaves = [given[name].requires_grad_() for name in spec.differentiable]
@@ -30,7 +32,8 @@ def torch_functions(op: str) -> SimpleNamespace:
         outs, leaves = cache
         douts = [torch.from_numpy(part) for part in (dout if isinstance(dout, tuple) else (dout,))]
         grads = torch.autograd.grad(outs, leaves, douts, retain_graph=True)
-        plain = tuple((g.T if n in spec.transposed else g).contiguous().numpy() for n, g in zip(spec.differentiable, grads))
+        plain = tuple((g.T if n in spec.transposed else g).contiguous().numpy() for n,
+                      g in zip(spec.differentiable, grads))
         return plain if len(plain) > 1 else plain[0]
 
     return SimpleNamespace(**dict(zip(functions(spec), (forward, backward))))

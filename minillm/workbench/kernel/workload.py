@@ -1,13 +1,13 @@
 """Inputs for a kernel, and what is right for them: the float64 reference, and how far off float32 may be.
 
-Each result has its own allowance. The reference is run again in the kernel's dtype, and in float64 on inputs moved by one
-rounding; how far its results move, in each row, is what rounding costs there, however ill-conditioned. A sum of n terms in
-another order loses up to n roundings more, typically sqrt(n) (Higham 2002, section 4.2), so
+Each result has its own allowance. The reference is run again in the kernel's dtype, and in float64 on inputs moved by
+one rounding; how far its results move, in each row, is what rounding costs there, however ill-conditioned. A sum of n
+terms in another order loses up to n roundings more, typically sqrt(n) (Higham 2002, section 4.2), so
 
     allowed(row) = 2 (4 + sqrt n) (largest move in the row + u * largest |value| of the row) + a denormal
 
-which is wide enough for any order of summation in the same dtype, and 50 times too narrow for half precision. A NaN among
-the inputs must reach every result that depends on it, and none that its absence would leave alone.
+which is wide enough for any order of summation in the same dtype, and 50 times too narrow for half precision. A NaN
+among the inputs must reach every result that depends on it, and none that its absence would leave alone.
 """
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +69,8 @@ def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: 
     args = shaped(plain, kind, rng)
     wide = evaluate(op, args, np.float64, np.random.default_rng(seed + 1), direction)
     narrow = evaluate(op, args, np.dtype(dtype), None, direction, dout=wide["dout"])
-    moved = [narrow] + [evaluate(op, nudged(args, dtype, rng), wider, None, direction, dout=nudged(wide["dout"], dtype, rng))
+    moved = [narrow] + [evaluate(op, nudged(args, dtype, rng), wider, None, direction,
+                                 dout=nudged(wide["dout"], dtype, rng))
                         for wider in (np.dtype(dtype), np.float64, np.float64, np.float64)]
     if kind == "NaN":
         ours = evaluate(op, plain, np.float64, None, direction, dout=wide["dout"])["results"]
@@ -98,7 +99,8 @@ def workload_at(op: str, direction: str, args: dict[str, Any], dtype: str, douts
               {name: np.shape(value) for name, value in exact["forward"].items()})
     results = {name: Result(np.zeros(shape, dtype) if name in added else None, np.zeros(shape), np.zeros(shape))
                for name, shape in shapes.items()}
-    values = named_values(op, args) | {name: np.asarray(value, dtype) for name, value in (exact["forward"] | douts).items()}
+    values = named_values(op, args) | {name: np.asarray(value, dtype) for name,
+                                       value in (exact["forward"] | douts).items()}
     return Workload(op, direction, dims_of(args), "normal", args, values, exact["cache"], results)
 
 
@@ -130,7 +132,8 @@ def evaluate(op: str, args: dict[str, Any], dtype: Any, rng: Any, direction: str
         forward = named_outputs(op, found, args) | (spec.kept(args, cache) if cache is not None else {})
         dout = dout if dout is not None else {name: rng.standard_normal(np.shape(forward[of])).astype(np.float32)
                                               .astype(np.float64) for name, of in gradients_of_outputs(op).items()}
-        results = forward if direction == "forward" else backward(op, [part.astype(dtype) for part in dout.values()], cache)
+        results = forward if direction == "forward" else backward(op, [part.astype(dtype) for part in dout.values()],
+                                                                  cache)
     wanted = [argument.name for argument in spec.signatures()[direction == "backward"].results]
     return {"forward": forward, "dout": dout, "cache": cache,
             "results": {name: np.asarray(results[name], np.float64) for name in wanted}}
@@ -231,5 +234,5 @@ def not_a_number(rows: np.ndarray, rng: Any) -> None:
     rows[rng.integers(0, len(rows)), rng.integers(0, rows.shape[1])] = np.nan
 
 
-HARD = dict(zip(VALUES, (lambda rows, rng: None, spread, denormal, negative_zero, ties, constant_rows, large_mean, one_hot,
-                         not_a_number)))
+HARD = dict(zip(VALUES, (lambda rows, rng: None, spread, denormal, negative_zero, ties, constant_rows, large_mean,
+                         one_hot, not_a_number)))

@@ -79,7 +79,8 @@ def test_macros_and_headers(tmp_path):
     (tmp_path / "include" / "scale.h").write_text("#define SCALE HALF\n")
     path = tmp_path / "a.c"
     path.write_text('#include "scale.h"\n#include <math.h>\nvoid gelu_forward(float* out, const float* x, int N) {\n'
-                    "for (int i = 0; i < N; i++) out[i] = SCALE * x[i] * (1 + tanhf(0.7978845608f * (x[i] + 0.044715f * "
+                    "for (int i = 0; i < N; i++) out[i] = SCALE * x[i] * (1 + tanhf(0.7978845608f * (x[i] + 0.044715f "
+                    "* "
                     "x[i] * x[i] * x[i]))); }\nint main(void) { return 0; }\n")
     flags = ["-D", "HALF=0.5f", "-I", str(tmp_path / "include")]
     assert main(["kernel", "check", str(path), "--op", "gelu", *flags]) == 0
@@ -102,15 +103,18 @@ def test_bench_times_keeps_and_shows(tmp_path, capsys):
 @pytest.mark.parametrize("name, source_of, words", [
     ("wrong after the checks", "static int calls; void gelu_forward(float* out, const float* x, int N) {"
      " if (calls++ > 80) return;", "timed results"),
-    ("nothing where it has been", "static const float* seen[4096]; void gelu_forward(float* out, const float* x, int N) {"
+    ("nothing where it has been",
+     "static const float* seen[4096]; void gelu_forward(float* out, const float* x, int N) {"
      " long slot = ((long)x >> 12) % 4096; if (seen[slot] == x && N == 4 * 2 * 16 * 64) return; seen[slot] = x;",
      "timed results"),
 ])
 def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, source_of, words):
     path = tmp_path / "a.c"
-    path.write_text("#include <math.h>\n" + source_of + " for (int i = 0; i < N; i++) out[i] = 0.5f * x[i] * (1 + tanhf("
+    path.write_text("#include <math.h>\n" + source_of
+                    + " for (int i = 0; i < N; i++) out[i] = 0.5f * x[i] * (1 + tanhf("
                     "0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]))); }\n")
-    assert main(["kernel", "bench", str(path), "--op", "gelu", *SMALL, "--log", str(tmp_path / "log"), "--against", "numpy"]) == 1
+    assert main(["kernel", "bench", str(path), "--op", "gelu", *SMALL, "--log", str(tmp_path / "log"), "--against",
+                 "numpy"]) == 1
     assert words in capsys.readouterr().err and not (tmp_path / "log").exists()
 
 
@@ -119,7 +123,8 @@ def test_results_travel(tmp_path, capsys):
     pair = ["--log", str(tmp_path / "log"), "--against", "numpy"]
     path = source(tmp_path)
     assert main(["kernel", "bench", path, "--op", "layernorm", *SMALL, *pair, "--exchange", str(tmp_path / "x")]) == 0
-    found = {kind: next((tmp_path / "x" / kind).rglob("*.json*")) for kind in ("definitions", "workloads", "solutions", "traces")}
+    found = {kind: next((tmp_path / "x" / kind).rglob("*.json*"))
+             for kind in ("definitions", "workloads", "solutions", "traces")}
     definition, trace = json.loads(found["definitions"].read_text()), json.loads(found["traces"].read_text())
     assert definition["axes"] == {"B": {"type": "var"}, "T": {"type": "var"}, "C": {"type": "const", "value": 64}}
     assert definition["inputs"]["x"] == {"shape": ["B", "T", "C"], "dtype": "float32"}
@@ -133,9 +138,11 @@ def test_results_travel(tmp_path, capsys):
 
 @pytest.mark.parametrize("style, call", [(False, "return 0.5 * x * (1 + t)"), (True, "out[:] = 0.5 * x * (1 + t)")])
 def test_a_solution_of_others_returns_its_results_or_fills_them(tmp_path, style, call):
-    code = ("import numpy as np\n\ndef run(x" + ", out" * style + "):\n    t = np.tanh(np.float32(0.7978845608) * (x + np.float32("
+    code = ("import numpy as np\n\ndef run(x" + ", out" * style
+            + "):\n    t = np.tanh(np.float32(0.7978845608) * (x + np.float32("
             f"0.044715) * x * x * x))\n    {call}\n").replace("0.5 *", "np.float32(0.5) *")
-    solution = {"name": "g", "definition": "gelu_forward_c64", "author": "a", "sources": [{"path": "main.py", "content": code}],
+    solution = {"name": "g", "definition": "gelu_forward_c64", "author": "a",
+                "sources": [{"path": "main.py", "content": code}],
                 "spec": {"language": "python", "entry_point": "main.py::run", "target_hardware": ["cpu"],
                          "destination_passing_style": style}}
     (tmp_path / "g.json").write_text(json.dumps(solution))
