@@ -34,7 +34,8 @@ def definition(op: str, direction: str, dims: Dims, dtype: str = "float32") -> d
     sizes = sizes_at(op, dims)
     letters = sorted({letter for a in (*signature.results, *signature.inputs) for letter in a.shape})
     axes: dict[str, Any] = {name: axis(name, sizes) for name in letters}
-    inputs = tensors(signature.inputs, dtype) | {name: {"shape": None, "dtype": "float32"} for name in numbers(signature)}
+    scalars = {name: {"shape": None, "dtype": "float32"} for name in numbers(signature)}
+    inputs = tensors(signature.inputs, dtype) | scalars
     outputs = tensors(signature.results, dtype)
     return {"name": name_of(op, direction, dims), "description": f"{op}, {direction}", "op_type": op, "axes": axes,
             "inputs": inputs, "outputs": outputs, "reference": reference(op, direction, signature)}
