@@ -14,6 +14,7 @@ from .commands import (
     generate,
     gradcheck,
     info,
+    kernel,
     posttrain,
     quantize,
     quickstart,
@@ -24,8 +25,8 @@ from .commands import (
 from .kernels.select import check_kernels
 from .version import __version__
 
-COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
-            serve, chat)
+COMMANDS = (quickstart, info, train, generate, gradcheck, kernel, tokenizer, data, posttrain, distill, evaluate,
+            quantize, serve, chat)
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",

@@ -14,6 +14,7 @@ from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
 from .load import EXTENSIONS, best, how
 from .load import load as load_kernels
+from .own.load import own_functions
 
 __all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
            "multiplies_by_tiles", "select"]
@@ -33,7 +34,8 @@ Functions = cast(Any, namedtuple("Functions", [*NAMES, "decode_step", "backends"
 class Ops(Functions):                              # type: ignore[misc, valid-type]
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
-    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
+    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else
+    None.
     """
 
     __slots__ = ()
@@ -46,12 +48,15 @@ class Ops(Functions):                              # type: ignore[misc, valid-ty
 def select(backend: str | dict[str, str] = "auto") -> Ops:
     """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
-    A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
-    Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
-    that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
-    by name and is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
+    {op: "file:my.c"} takes a kernel of one's own (kernels/own). A string may be such a dict, "layernorm=file:my.c", or
+    name a variant, such as "cpu/bf16": the ops that have it use it, the others the plain backend. Ops that a dict
+    leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name that does not
+    exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for by name and
+    is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
     """
     check_kernels()
+    if isinstance(backend, str) and "=" in backend:
+        backend = dict(item.split("=", 1) for item in backend.split(",") if "=" in item)
     if isinstance(backend, str):
         choice = variant_where_there_is(backend)
     else:
@@ -68,8 +73,8 @@ def select(backend: str | dict[str, str] = "auto") -> Ops:
 
 
 def check_kernels() -> None:
-    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in a
-    line, but nothing passes over it."""
+    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in
+    a line, but nothing passes over it."""
     if _problem:
         raise ImportError(str(_problem)) from _problem
 
@@ -93,6 +98,8 @@ def variant_where_there_is(backend: str) -> dict[str, str]:
 
 def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
     """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
+    if choice.startswith("file:"):
+        return own_functions(spec.name, choice[len("file:"):]), choice
     backend, _, variant = choice.partition("/")
     if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")

@@ -68,4 +68,5 @@ SPEC = Spec(
     flops=lambda d: (8 * d.B * d.T * d.C, 12 * d.B * d.T * d.C),
     c=("out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] weight[C] bias[C]; B T C",
        "dx[B,T,C] dweight[C]+= dbias[C]+= <- dout[B,T,C] x[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    kept=lambda args, cache: {"mean": cache[2][..., 0], "rstd": cache[3][..., 0]},
     torch=lambda torch, x, weight, bias, eps: torch.nn.functional.layer_norm(x, weight.shape, weight, bias, eps))

@@ -67,6 +67,7 @@ SPEC = Spec(
     c=("out[B,T,OC] h[B,T,R] <- x[B,T,C] weight[C,OC] bias[OC] a[C,R] b[R,OC] key[3]:uint64; B T C OC R scale p",
        "dx[B,T,C] da[C,R]+= db[R,OC]+= <- dout[B,T,OC] x[B,T,C] h[B,T,R] weight[C,OC] a[C,R] b[R,OC] key[3]:uint64; "
        "B T C OC R scale p"),
+    kept=lambda args, cache: {"h": cache[2].reshape(*args["x"].shape[:-1], -1)},
     torch=lambda torch, x, weight, bias, a, b, scale, p, key: (
         torch.nn.functional.linear(x, weight, bias) + scale * (torch.nn.functional.dropout(x, p) @ a) @ b),
     transposed=("weight",))

@@ -69,4 +69,5 @@ SPEC = Spec(
     c=("out[B,T,C] h[B,T,OC] <- x[B,T,C] fc_weight[C,OC] fc_bias[OC] proj_weight[OC,C] proj_bias[C]; B T C OC",
        "dx[B,T,C] dfc_weight[C,OC]+= dfc_bias[OC]+= dproj_weight[OC,C]+= dproj_bias[C]+= <- "
        "dout[B,T,C] x[B,T,C] h[B,T,OC] fc_weight[C,OC] proj_weight[OC,C]; B T C OC"),
+    kept=lambda args, cache: {"h": cache[1][0]},
     kernels=CPU | {"cpu/bf16": FLOAT32}, torch=torch_mlp, transposed=("fc_weight", "proj_weight"))

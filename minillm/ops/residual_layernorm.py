@@ -60,4 +60,5 @@ SPEC = Spec(
     flops=lambda d: (9 * d.B * d.T * d.C, 13 * d.B * d.T * d.C),
     c=("s[B,T,C] out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] y[B,T,C] weight[C] bias[C]; B T C",
        "dx[B,T,C] dweight[C]+= dbias[C]+= <- dsum[B,T,C] dout[B,T,C] s[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    kept=lambda args, cache: {"mean": cache[2][..., 0], "rstd": cache[3][..., 0]},
     torch=torch_residual_layernorm)

@@ -84,6 +84,7 @@ class Spec:
                                           # number; update: in place
     composite: bool = False               # calls smaller ops, taken from the `ops` it is given
     gathered: tuple = ()                  # arguments of which only as many numbers are read as `out` has
+    kept: Callable = lambda args, cache: {}     # the forward's further C results, from the NumPy pair: {name: array}
     shared_gradient: tuple = ()           # arguments whose gradient is one array with another's; backward reads none
 
     def signatures(self):

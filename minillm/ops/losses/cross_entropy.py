@@ -58,5 +58,6 @@ SPEC = Spec(
     flops=lambda d: (4 * d.B * d.T * d.V, 3 * d.B * d.T * d.V),
     c=("out[N] top[N] logsum[N] <- logits[N,V] targets[N]:int; N V ignore_index",
        "dlogits[N,V] <- dout[N] logits[N,V] targets[N]:int top[N] logsum[N]; N V ignore_index"),
+    kept=lambda args, cache: {"top": cache[3], "logsum": cache[4]},
     torch=lambda torch, logits, targets, ignore_index: torch.nn.functional.cross_entropy(
         logits, targets, ignore_index=ignore_index, reduction="none"))
