@@ -24,8 +24,8 @@ class GPTConfig:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
-            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+        check_counts(n_layer=self.n_layer, n_head=self.n_head, n_embd=self.n_embd, block_size=self.block_size,
+                     vocab_size=self.vocab_size)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
@@ -55,10 +55,9 @@ class TrainConfig:
     backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every"):
-            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
-        for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
-            check_field(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
+        check_counts(steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate, log_every=self.log_every)
+        check_counts(0, warmup=self.warmup, eval_every=self.eval_every, eval_batches=self.eval_batches,
+                     save_every=self.save_every, seed=self.seed)
         check_field("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
@@ -72,7 +71,13 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-def check_field(name: str, value: object, kind: type, valid: Callable, expected: str) -> None:
+def check_counts(least: int = 1, **values: object) -> None:
+    """Raise ValueError naming a value that is no integer of at least `least`."""
+    for name, value in values.items():
+        check_field(name, value, int, lambda v: v >= least, f"an integer of at least {least}")
+
+
+def check_field(name: str, value: object, kind: type | tuple, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):

@@ -40,7 +40,7 @@ constexpr KindRun KIND_RUNS[] = {{
 MODULE = '''\
 """Made by csrc/text/make_unicode_tables.py from Unicode {unicode}. Do not edit.
 
-RUNS: how many code points, from 0 on, are of which kind, a letter for a sum of FLAGS (A is 0); of two letters, in turns.
+RUNS: how many code points, from 0 on, are of which kind: a letter for a sum of FLAGS (A is 0), or two, in turns.
 """
 UNICODE = "{unicode}"
 FLAGS = {{{flags}}}

@@ -159,7 +159,7 @@ def add(commands: Commands) -> None:
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")
-    add_sampling(p, "longest answer (default: %(default)s)")
+    add_sampling(p, "longest answer")
     for option, value in (("--colour", True), ("--no-colour", False)):
         p.add_argument(option, dest="colour", action="store_const", const=value,
                        help="colour by probability (default: on a terminal)" if value else "plain text")

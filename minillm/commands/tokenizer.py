@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from . import command
+from . import add_json, command
 
 EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
 
@@ -60,12 +60,12 @@ def add(commands: Any) -> None:
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
-    p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included (default: %(default)s)")
+    p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included")
     p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
     p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
     p.add_argument("--ties", choices=["ids", "values", "bytes"], default="ids",
                    help="of pairs equally frequent, first comes: the smaller ids, as at Hugging Face; the smaller ids "
-                        "with bytes by value; the greater bytes, as in textbooks (default: %(default)s)")
+                        "with bytes by value; the greater bytes, as in textbooks")
     p.add_argument("--special", action="append", metavar="TEXT",
                    help="a special token; repeatable (default: <|endoftext|>)")
     p.add_argument("--out", required=True, help="directory for tokenizer.json")
@@ -78,10 +78,10 @@ def add_tokenizer_tools(actions: Any) -> None:
     p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("b", help="another")
     p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
-    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for (default: %(default)s)")
-    p.add_argument("--n-embd", type=int, default=768, help="its width (default: %(default)s)")
+    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for")
+    p.add_argument("--n-embd", type=int, default=768, help="its width")
     p.add_argument("--plot", metavar="FILE.png", help="draw bytes per token (needs matplotlib)")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_json(p)
     for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
                                     ("encode", tokenizer_encode, "the ids of a text")):
         p = command(actions, name, function, summary, f'minillm tokenizer {name} my_tokenizer "Hello there"')

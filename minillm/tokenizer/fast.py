@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import check_field
 from .formats import BYTE_ORDER
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import TIES, Corpus, count_words, documents
@@ -45,8 +46,7 @@ def count_threads(threads: int | None) -> int:
     if threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(MOST_THREADS, cores)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}: got {threads!r}")
+    check_field("threads", threads, int, lambda v: 1 <= v <= MOST_THREADS, f"an integer from 1 to {MOST_THREADS}")
     return threads
 
 

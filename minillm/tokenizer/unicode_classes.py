@@ -1,6 +1,6 @@
 """Made by csrc/text/make_unicode_tables.py from Unicode 16.0. Do not edit.
 
-RUNS: how many code points, from 0 on, are of which kind, a letter for a sum of FLAGS (A is 0); of two letters, in turns.
+RUNS: how many code points, from 0 on, are of which kind: a letter for a sum of FLAGS (A is 0), or two, in turns.
 """
 UNICODE = "16.0"
 FLAGS = {r"\p{L}": 1,

@@ -28,11 +28,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ...config import check_field
 from ...tokenizer import fast
 
 MASK = 2**64 - 1
 MULTIPLIER, BASE = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 UNITS = ("words", "characters")
+UP_TO_65536 = (lambda value: 1 <= value <= 2**16, "an integer from 1 to 65536")
 WORD = re.compile("[0-9a-z\x80-\U0010ffff]+")
 # Beyond ASCII everything belongs to words but the marks and spaces that are common between them.
 SEPARATORS = re.compile("[\x80-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u060c\u061b\u061f\u0964\u0965\u2000-\u206f"
@@ -53,9 +55,7 @@ class Lsh:
 
     def __post_init__(self):
         for name in ("bands", "rows", "ngram"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**16:
-                raise ValueError(f"{name} must be an integer from 1 to 65536: got {value!r}")
+            check_field(name, getattr(self, name), int, *UP_TO_65536)
         if self.unit not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}: got {self.unit!r}")
 
@@ -78,12 +78,9 @@ def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float =
     datasketch's criterion (Zhu, github.com/ekzhu/datasketch, MinHashLSH). `options` are Lsh's others.
     Raises ValueError for a threshold or weight outside (0, 1), or no permutations.
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be between 0 and 1: got {threshold}")
-    if not 0 < miss_weight < 1:
-        raise ValueError(f"miss_weight must be between 0 and 1: got {miss_weight}")
-    if not isinstance(permutations, int) or not 1 <= permutations <= 2**16:
-        raise ValueError(f"permutations must be an integer from 1 to 65536: got {permutations!r}")
+    for name, value in (("threshold", threshold), ("miss_weight", miss_weight)):
+        check_field(name, value, float, lambda v: 0 < v < 1, "between 0 and 1")
+    check_field("permutations", permutations, int, *UP_TO_65536)
     nodes, weights = np.polynomial.legendre.leggauss(64)            # exact for polynomials of a degree up to 127
     below, above = threshold * (nodes + 1) / 2, threshold + (1 - threshold) * (nodes + 1) / 2
     best = (np.inf, 0, 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...config import check_counts
 from ...storage.atomic import atomic_write, write_json
 from ..batches import encodable
 from . import llmc
@@ -34,8 +35,7 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     """
     texts = ((_checked_text(document), 1.0) for document in documents)
     assigned = assign_sides(texts, val_fraction, seed)
-    if shard_tokens < 1:
-        raise ValueError(f"shard_tokens must be >= 1, got {shard_tokens}")
+    check_counts(shard_tokens=shard_tokens)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SIDECAR).unlink(missing_ok=True)

@@ -54,21 +54,29 @@ def last_break(text: str) -> int:
 
 def json_lines(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     """The (name, text, record) of a .jsonl file, named "NAME:LINE"; bad lines are skipped one by one."""
-    number = filled = 0
-    while line := file.readline(LONGEST_LINE):
-        number += 1
-        filled += bool(line.strip())
+    number = 0
+    for number, line in numbered_lines(file):
         try:
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-                    pass
+            if line is None:
                 raise Unusable("line too long")
-            if line.strip():
-                yield f"{name}:{number}", *text_and_record(line, field)
+            yield f"{name}:{number}", *text_and_record(line, field)
         except Unusable as error:
             report.skip(f"{name}:{number}", str(error))
-    if not filled:
+    if not number:
         raise Unusable("empty")
+
+
+def numbered_lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not empty, counted from 1; None for one longer than LONGEST_LINE, which is not held."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        elif line.strip():
+            yield number, line
 
 
 def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
