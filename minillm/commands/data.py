@@ -57,8 +57,8 @@ def data_train_classifier(args: Namespace) -> None:
     texts, labels = sum(held_out, []), [1] * len(held_out[0]) + [0] * len(held_out[1])
     accuracy, area = quality_of(classifier, texts, labels)
     classifier.save(args.out)
-    results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
-               "accuracy": accuracy, "auc": area}
+    results: dict = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
+                     "accuracy": accuracy, "auc": area}
     print(json_line(results).rstrip() if args.json else
           f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area "
           f"under the ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")

@@ -1,8 +1,9 @@
 """Where batches of documents are processed: in this process, in worker processes of our own, or on a Dask cluster."""
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from ..tokenizer.fast import count_threads
 
@@ -10,14 +11,14 @@ from ..tokenizer.fast import count_threads
 class Here(Executor):
     """An executor that does the work at once, in this process."""
 
-    def submit(self, function: Callable, /, *arguments, **keywords) -> Future:
+    def submit(self, function: Callable, /, *arguments: Any, **keywords: Any) -> Future:
         future: Future = Future()
         future.set_result(function(*arguments, **keywords))
         return future
 
 
 @contextmanager
-def workers(processes: int | None = None, scheduler: str | None = None):
+def workers(processes: int | None = None, scheduler: str | None = None) -> Iterator[tuple[Executor, int]]:
     """(an executor as of concurrent.futures, how many tasks it works on at once).
 
     processes: None for one a core. scheduler: of Dask, an address or "local"; a task whose worker dies runs again.
@@ -35,7 +36,7 @@ def workers(processes: int | None = None, scheduler: str | None = None):
 
 
 @contextmanager
-def connected(scheduler: str, processes: int | None = None):
+def connected(scheduler: str, processes: int | None = None) -> Iterator[Any]:
     """A Dask client; of a cluster here of `processes` workers (None: one a core), or of the one at the address.
 
     Raises ImportError without the extra `dask`, OSError if there is no scheduler at the address.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict
 
-from ...storage.atomic import atomic_write
+from ...storage.atomic import AnyPath, atomic_write
 from ..batches import Records, batched, check_paths, finite, json_line, weight
 from ..executors import workers
 from ..sources.files import read_records
@@ -22,7 +22,8 @@ from .report import Tally, report_paths
 BATCH_BYTES = 2 ** 20
 
 
-def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Callable | None = None) -> dict:
+def clean(inputs: Iterable[AnyPath], output: AnyPath, options: CleanOptions = CleanOptions(),
+          progress: Callable | None = None) -> dict:
     """Write the kept documents of `inputs` (as files.read_records reads them) to `output`, a .jsonl file.
 
     A kept record is the original with its text replaced and with "scores" and "masked". Returns the report, also

@@ -51,7 +51,7 @@ class ExternalSort:
             bound = min(run.keys[min(run.at + block, run.count) - 1] for run in runs)
             yield _sorted([run.take(bound) for run in runs])
 
-    def _sorted_waiting(self):
+    def _sorted_waiting(self) -> tuple[np.ndarray, np.ndarray]:
         together, self.waiting, self.waiting_count = self.waiting, [], 0
         return _sorted(together)
 
@@ -71,7 +71,7 @@ class _Run:
         self.path, self.count, self.at = path, count, 0
         self.keys = np.memmap(path, np.uint64, "r", shape=(count,))
 
-    def take(self, bound) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, bound: np.uint64) -> tuple[np.ndarray, np.ndarray]:
         """The pairs from here on with keys up to `bound`, read and not mapped."""
         start = self.at
         self.at = int(np.searchsorted(self.keys, bound, side="right"))

@@ -24,9 +24,11 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
 from ...config import check_field
 from ...tokenizer import fast
@@ -53,7 +55,7 @@ class Lsh:
     unit: str = "words"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("bands", "rows", "ngram"):
             check_field(name, getattr(self, name), int, *UP_TO_65536)
         if self.unit not in UNITS:
@@ -63,7 +65,7 @@ class Lsh:
     def permutations(self) -> int:
         return self.bands * self.rows
 
-    def found(self, similarity):
+    def found(self, similarity: ArrayLike) -> np.ndarray:
         """The S-curve: the probability that two documents of this Jaccard similarity share a band."""
         return 1 - (1 - np.asarray(similarity, np.float64)**self.rows)**self.bands
 
@@ -71,7 +73,7 @@ class Lsh:
 MISS_WEIGHT = 0.95      # of `choose`, when pairs are verified: a false one costs a comparison, a missed one stays
 
 
-def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float = 0.5, **options) -> Lsh:
+def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float = 0.5, **options: Any) -> Lsh:
     """The bands and rows, of at most `permutations` values, whose S-curve is nearest to a step at `threshold`.
 
     Minimises (1 - miss_weight) x the area under the curve below the threshold + miss_weight x the area over it above:
@@ -168,17 +170,17 @@ def jaccard_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 def united(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """(n,) the least member of everyone's cluster, after joining (pairs, 2) to the clusters in `parents`."""
-    parents = parents.tolist()
+    above = parents.tolist()
 
-    def root(i):
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
+    def root(i: int) -> int:
+        while above[i] != i:
+            above[i] = i = above[above[i]]
         return i
 
     for left, right in pairs.tolist():
         left, right = root(left), root(right)
-        parents[max(left, right)] = min(left, right)
-    return np.array([root(i) for i in range(len(parents))], np.int64)
+        above[max(left, right)] = min(left, right)
+    return np.array([root(i) for i in range(len(above))], np.int64)
 
 
 # ---- many documents at once, in C++ where it is built

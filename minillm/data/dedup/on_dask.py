@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,13 +61,13 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
 class Job:
     """The parts of a run, and where each one's documents begin, once they are counted."""
 
-    def __init__(self, client, inputs: list[Path], options: DedupOptions, progress):
+    def __init__(self, client: Any, inputs: list[Path], options: DedupOptions, progress: Callable | None) -> None:
         self.client, self.options, self.progress = client, options, progress
         self.report = Report()
         self.parts = [(str(path), str(path.absolute())) for path in find_files(inputs, self.report)]
         self.buckets = min(MOST_BUCKETS, max(1, len(self.parts)))
 
-    def submit(self, function, *arguments):
+    def submit(self, function: Callable, *arguments: Any) -> Any:
         return self.client.submit(function, *arguments, pure=False)
 
     def results(self, futures: list, stage: str) -> Iterator:
@@ -152,7 +153,7 @@ class Job:
 
 # ---- the tasks
 
-def identity(value):
+def identity(value: Any) -> Any:
     return value
 
 
@@ -182,7 +183,7 @@ def cut(entries: np.ndarray, keys: np.ndarray, buckets: int) -> list[np.ndarray]
     return [entries[bucket == number] for number in range(buckets)]
 
 
-def sign_part(part: tuple[str, str], options: DedupOptions, buckets: int):
+def sign_part(part: tuple[str, str], options: DedupOptions, buckets: int) -> tuple[tuple, list[np.ndarray]]:
     """((rows of the table, reader's report), a list of ENTRY arrays for the buckets; documents count from 0)."""
     report, rows, entries = Report(), [np.empty(0, TABLE)], [np.empty(0, ENTRY)]
     for first, batch in batches_of(part, options, report):
@@ -223,7 +224,7 @@ def sets_of_part(part: tuple[str, str], wanted: np.ndarray, sizes: np.ndarray, o
     return np.concatenate(hashes), np.cumsum(np.concatenate(lengths))
 
 
-def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> np.ndarray:
+def similar_of_parts(left: tuple, right: tuple, places: np.ndarray, options: DedupOptions) -> np.ndarray:
     """(pairs,) bool; places (pairs, 2) in the sets of the left and of the right part."""
     hashes = np.concatenate([left[0], right[0]])
     offsets = np.concatenate([left[1], left[1][-1] + right[1]])             # an empty set stands between the parts
@@ -231,7 +232,7 @@ def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> 
 
 
 def lines_of_part(part: tuple[str, str], start: int, chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions,
-                  buckets: int):
+                  buckets: int) -> tuple[None, list[np.ndarray]]:
     found = [np.column_stack([hashes, documents.astype(np.uint64)])
              for first, batch in batches_of(part, options, Report(), sizes)
              for hashes, documents in [line_hashes(batch, start + first, chosen[first:first + len(batch)], options)]]

@@ -38,7 +38,7 @@ class DedupOptions:
     line_dedup: bool = False
     all_text: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_field("threshold", self.threshold, float, lambda v: 0 < v <= 1, "above 0 and at most 1")
         check_counts(lines=1 if self.lines is None else self.lines)
         if self.lines is not None and self.line_dedup:

@@ -33,8 +33,8 @@ class TokenStream:
     """Token arrays (one, a list, or a `shards.Split`) read as one: position p is where it is in their concatenation."""
 
     def __init__(self, source: Tokens):
-        source = getattr(source, "arrays", source)
-        self.arrays = [source] if isinstance(source, np.ndarray) else list(source)
+        self.arrays = list(source.arrays if isinstance(source, Split) else
+                           [source] if isinstance(source, np.ndarray) else source)
         for array in self.arrays:
             if array.ndim != 1 or array.dtype.kind not in "ui":
                 raise ValueError("tokens must be one-dimensional integer arrays, "

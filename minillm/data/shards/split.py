@@ -32,7 +32,8 @@ def assign_sides(documents: Iterable[tuple[str, float]], val_fraction: float,
     return _assigned(documents, val_fraction, seed)
 
 
-def _assigned(documents, val_fraction, seed):
+def _assigned(documents: Iterable[tuple[str, float]], val_fraction: float,
+              seed: int) -> Iterator[tuple[str, str, float]]:
     held, size, both = [], 0, False
     for text, weight in documents:
         if not text:

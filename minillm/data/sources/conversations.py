@@ -112,14 +112,14 @@ def answer_to(tokenizer: Tokenizer, prompt: Any, answer: Any, name: str) -> Exam
     """Example of a prompt and an answer, both messages or both plain text; the answer's end is learned, too."""
     if isinstance(prompt, str) and isinstance(answer, str):
         before, after = tokenizer.encode_ordinary(prompt), tokenizer.encode_ordinary(answer)
-        end, document = ([id] * (id is not None) for id in (answer_end(tokenizer), tokenizer.eot_token))
+        end, document = ([] if id is None else [id] for id in (answer_end(tokenizer), tokenizer.eot_token))
         start = [] if before else document or end           # something must stand before the first learned token
         return Example([*start, *before, *after, *end], [False] * len(start + before) + [True] * len(after + end))
     if isinstance(prompt, str) or isinstance(answer, str):
         raise ValueError(f"prompt and {name} must be both text or both lists of messages")
-    before = encode_messages(tokenizer, check_messages(prompt, "prompt"))
-    after = encode_messages(tokenizer, check_messages(answer, name))
-    return Example(before.ids + after.ids, [False] * len(before.ids) + after.learned)
+    asked = encode_messages(tokenizer, check_messages(prompt, "prompt"))
+    answered = encode_messages(tokenizer, check_messages(answer, name))
+    return Example(asked.ids + answered.ids, [False] * len(asked.ids) + answered.learned)
 
 
 def check_messages(messages: Any, name: str) -> list[dict]:

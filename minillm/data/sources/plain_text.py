@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..batches import encodable
 from .report import Report, Unusable
@@ -105,7 +106,7 @@ def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
     return text, record
 
 
-def is_deep(value) -> bool:
+def is_deep(value: Any) -> bool:
     """Whether objects and lists are nested deeper than DEEPEST."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
