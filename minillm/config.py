@@ -74,7 +74,8 @@ class TrainConfig:
 def check_counts(least: int = 1, **values: object) -> None:
     """Raise ValueError naming a value that is no integer of at least `least`."""
     for name, value in values.items():
-        check_field(name, value, int, lambda v: v >= least, f"an integer of at least {least}")
+        kind = "" if isinstance(value, int) else "an integer of "
+        check_field(name, value, int, lambda v: v >= least, f"{kind}at least {least}")
 
 
 def check_field(name: str, value: object, kind: type | tuple, valid: Callable, expected: str) -> None:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from ..config import check_counts
 from ..data.sources.conversations import read_jsonl, texts_in
-from ..generation.decode import stream
+from ..generation.decode import steps
 from ..generation.output_filter import sentences
+from ..generation.sampling import Sampling
 from ..generation.text import text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..text import pii
 from ..text.toxicity import toxicity
 from ..tokenizer import Tokenizer
-from ..tokenizer import chat_template as chat
+from ..tokenizer.chat_template import chat_prompt
 from . import statistics
 
 REFUSAL = re.compile(r"\b(i (can ?not|can't|won't|will not|am not able to|'m not able to|must decline)|i'?m sorry|"
@@ -57,11 +58,8 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
 
 def reply(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int, max_new_tokens: int = ANSWER_TOKENS) -> str:
     """An answer: in the chat template if the model knows one, else the continuation of a dialogue."""
-    if chat.END in tokenizer.special_tokens:
-        ids = chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}])
-    else:
-        ids = tokenizer.encode_ordinary(f"User: {prompt}\n\nAssistant:")
-    return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer)
+    ids, _, _ = chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
+    return text_of(steps(model, ids, max_new_tokens, Sampling(0.7, seed=seed)), tokenizer)
 
 
 def is_toxic(text: str) -> bool | None:
