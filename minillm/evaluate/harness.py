@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..generation.decode import steps
-from ..generation.sampling import Sampling
+from ..generation.decode import stream
 from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
@@ -82,7 +81,7 @@ def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) ->
         raise ValueError(f"max_gen_toks must be below the model's context length, {limit}: got {length}")
     ids = (tokenizer.encode_ordinary(context) or [first_token(tokenizer)])[length - limit:]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
-    return text_of(steps(model, ids, length, Sampling(temperature)), tokenizer, until)
+    return text_of(stream(model, ids, length, temperature), tokenizer, until)
 
 
 def default_length(model: GPT) -> int:

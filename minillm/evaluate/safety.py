@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ..config import check_counts
 from ..data.sources.conversations import read_jsonl, texts_in
-from ..generation.decode import steps
+from ..generation.decode import stream
 from ..generation.output_filter import sentences
-from ..generation.sampling import Sampling
 from ..generation.text import text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
@@ -59,7 +58,7 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
 def reply(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int, max_new_tokens: int = ANSWER_TOKENS) -> str:
     """An answer: in the chat template if the model knows one, else the continuation of a dialogue."""
     ids, _, _ = chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
-    return text_of(steps(model, ids, max_new_tokens, Sampling(0.7, seed=seed)), tokenizer)
+    return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer)
 
 
 def is_toxic(text: str) -> bool | None:

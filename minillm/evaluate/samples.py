@@ -9,8 +9,7 @@
 from typing import NamedTuple
 
 from ..data.sources.conversations import texts_in
-from ..generation.decode import steps
-from ..generation.sampling import Sampling
+from ..generation.decode import stream
 from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
@@ -38,7 +37,7 @@ def continuation(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: 
                  seed: int = 0, stop: str | None = None) -> str:
     """The text that a model generates after a prompt (or from the beginning of a document), up to `stop`."""
     ids = tokenizer.encode_ordinary(prompt) or [first_token(tokenizer)]
-    return text_of(steps(model, ids, max_new_tokens, Sampling(temperature, seed=seed)), tokenizer, stop or ())
+    return text_of(stream(model, ids, max_new_tokens, temperature, seed=seed), tokenizer, stop or ())
 
 
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:

@@ -133,8 +133,9 @@ def spoken(steps: Iterable[Step], text: TextStream, ends: set[int] | None = None
     yield None, text.finish()
 
 
-def text_of(steps: Iterable[Step], tokenizer: Tokenizer, stop: str | Iterable[str] = ()) -> str:
-    """The text of an answer as it is generated, up to an end token or one of the strings in `stop`."""
+def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: str | Iterable[str] = ()) -> str:
+    """The text of an answer's tokens as they are generated, up to an end token or one of the strings in `stop`."""
+    steps = (Step(token, 0.0, []) for token in tokens)
     return "".join(piece for _, piece in spoken(steps, TextStream(tokenizer, stop)))
 
 

@@ -99,7 +99,7 @@ def test_generation_ends_before_a_stop():
 def test_the_context_leaves_room_for_the_answer_as_in_the_harness(monkeypatch, settings, left, wanted):
     """max_length - max_gen_toks tokens of the context, its last ones."""
     asked = []
-    monkeypatch.setattr(harness, "steps", lambda model, ids, length, sampling: asked.append((ids, length)) or [])
+    monkeypatch.setattr(harness, "stream", lambda model, ids, length, temperature: asked.append((ids, length)) or [])
     ids = TOK.encode("the hen says cluck and the cow says moo " * 4)
     harness.continued(model(block_size=32), TOK, TOK.decode(ids), settings)
     assert asked == [(ids[-left:], wanted)]
