@@ -66,10 +66,6 @@ class TrainConfig:
         check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
         check_field("backend", self.backend, str, bool, "the name of a backend")
 
-    def as_dict(self) -> dict:
-        """Every setting, as a checkpoint records them."""
-        return dataclasses.asdict(self)
-
 
 def check_counts(least: int = 1, **values: object) -> None:
     """Raise ValueError naming a value that is no integer of at least `least`."""

@@ -3,7 +3,8 @@
     for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
-std is the sample deviation, over G - 1, as in TRL and verl (the paper does not say).
+std is the sample deviation, over G - 1, and small is 1e-4, as in TRL; the paper says neither (huggingface/trl on GitHub,
+July 2026: trl/trainer/grpo_trainer.py, and `nanstd` with Bessel's correction in trl/trainer/utils.py).
 
 The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
 arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
@@ -28,7 +29,7 @@ from ..train.loop import keep_best, update
 from ..train.optim import AdamW
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
-SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero
+SMALL = 1e-4           # added to the deviation: no division by zero
 
 
 class RewardData:

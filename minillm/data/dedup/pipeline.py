@@ -33,7 +33,7 @@ from ..sources.report import Report
 from . import clusters, minhash
 from .external_sort import ExternalSort
 from .lines import Repeated, frequent_lines, line_hashes
-from .report import Written, complete_report, example_clusters, outcome, report_path, write_outcomes
+from .report import Written, complete_report, example_clusters, outcome, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
 
 BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of a batch
@@ -80,15 +80,12 @@ def workspace(output: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(output: Path) -> None:
-    """What runs that were killed left beside the output; of an output that another run is at, nothing."""
+    """The folders of runs that were killed; of an output that another run is at, none."""
     folders = list(output.parent.glob(f".{output.name}.*.work"))
     if any(alive(folder.suffixes[-2][1:]) for folder in folders):
         return
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (output.name, report_path(output).name):
-        for path in output.parent.glob(f".{name}.*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 def alive(pid: str) -> bool:

@@ -250,9 +250,4 @@ def expected_bytes() -> float:
     return STORY.expectations[1]
 
 
-def log2_probability(text: str) -> float:
-    """log2 of the probability of one story (negative): the sum over a validation split is minus its floor in bits.
-
-    Raises ValueError when `text` is not a story of this grammar.
-    """
-    return STORY.log2_probability(text)
+log2_probability = STORY.log2_probability        # summed over a validation split it is minus the floor in bits
