@@ -105,7 +105,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
 def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
           **more: Any) -> dict:
     """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
-    state = train(model, data, config, out, *how, say=say, **more)
+    state = train(model, data, config, out, *how, **more | {"say": say})
     plot_losses(out)
     if state["step"] < config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")

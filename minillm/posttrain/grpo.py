@@ -3,8 +3,8 @@
     for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
-std is the sample deviation, over G - 1, and small is 1e-4, as in TRL; the paper says neither (huggingface/trl on GitHub,
-July 2026: trl/trainer/grpo_trainer.py, and `nanstd` with Bessel's correction in trl/trainer/utils.py).
+std is the sample deviation, over G - 1, and small is 1e-4, as in TRL; the paper says neither (huggingface/trl, July
+2026: trl/trainer/grpo_trainer.py, and `nanstd` with Bessel's correction in trl/trainer/utils.py).
 
 The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
 arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
