@@ -65,7 +65,7 @@ def runs(found: list[int]) -> list[tuple[int, int]]:
 
 
 def cells(lengths: list[tuple[int, str]]) -> list[str]:
-    """"12JR" for 12 code points that are J and R in turns, as capital and small letters often are."""
+    """"12JR" for 12 code points that are J and R in turns, as capital and small letters often are; "J" for one."""
     found: list[tuple[int, str]] = []
     for length, letter in lengths:
         before, letters = found[-1] if found else (0, "")
@@ -73,7 +73,7 @@ def cells(lengths: list[tuple[int, str]]) -> list[str]:
             found[-1] = before + 1, (letters + letter)[:2]
         else:
             found.append((length, letter))
-    return [f"{length}{letters}" for length, letters in found]
+    return [f"{length if length > 1 else ''}{letters}" for length, letters in found]
 
 
 def unicode_version() -> str:

@@ -2,7 +2,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ..tokenizer.fast import count_threads
@@ -28,11 +28,8 @@ def workers(processes: int | None = None, scheduler: str | None = None) -> Itera
             yield client.get_executor(retries=3), max(1, sum(client.nthreads().values()))
         return
     processes = processes or len(os.sched_getaffinity(0))
-    if processes == 1:
-        yield Here(), 1
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            yield pool, processes
+    with ProcessPoolExecutor(processes) if processes > 1 else Here() as pool:
+        yield pool, processes
 
 
 @contextmanager
@@ -45,10 +42,6 @@ def connected(scheduler: str, processes: int | None = None) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ImportError("a Dask scheduler needs the extra: pip install 'minillm[dask]'") from error
-    if scheduler != "local":
-        with Client(scheduler) as client:
-            yield client
-        return
-    with LocalCluster(n_workers=count_threads(processes), threads_per_worker=1, dashboard_address=None) as cluster:
-        with Client(cluster) as client:
-            yield client
+    here = {"n_workers": count_threads(processes), "threads_per_worker": 1, "dashboard_address": None}
+    with (LocalCluster(**here) if scheduler == "local" else nullcontext(scheduler)) as found, Client(found) as client:
+        yield client

@@ -54,7 +54,13 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
     of 8 that divides every matrix's inputs. Backward has no meaning for such a model.
     """
-    check_form(weights, group, model.config)
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
+    if group and weights != "int8":
+        raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
+    if group < 0 or group % STEP or (group and model.config.n_embd % group):
+        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {model.config.n_embd}: got "
+                         f"{group}")
     model = dequantized_model(model)
     if weights == "float32":
         return model
@@ -186,12 +192,3 @@ def checked(directory: Any, name: str, array: Any, dtype: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity")
     return np.array(array)
-
-
-def check_form(weights: str, group: int, config: GPTConfig) -> None:
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
-    if group and weights != "int8":
-        raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
-    if group < 0 or group % STEP or (group and config.n_embd % group):
-        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {config.n_embd}: got {group}")

@@ -96,8 +96,8 @@ def kind_of(code: int) -> int:
 @cache
 def kind_runs() -> tuple[list[int], list[str]]:
     """The code points behind each of the RUNS, and their letters."""
-    lengths, letters = zip(*regex.findall(r"(\d+)([A-Z]+)", RUNS))
-    return list(accumulate(map(int, lengths))), list(letters)
+    lengths, letters = zip(*regex.findall(r"(\d*)([A-Z]+)", RUNS))
+    return list(accumulate(int(length or 1) for length in lengths)), list(letters)
 
 
 def register_pattern(name: str, pattern: str) -> None:

@@ -146,9 +146,9 @@ class Job:
             waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes,
                                        self.options))
             if len(waiting) >= most:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
 
 
 # ---- the tasks
@@ -246,15 +246,9 @@ def frequent_of_bucket(pieces: list[np.ndarray], options: DedupOptions) -> Repea
 
 
 def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: Repeated | None, quoted: set[int],
-                    sizes: np.ndarray, options: DedupOptions) -> Written:
-    whole = Written()
-    for first, batch in batches_of(part, options, Report(), sizes):
-        found = outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
-        whole.lines += found.lines
-        whole.emptied += found.emptied
-        whole.cut += found.cut
-        whole.quotes |= found.quotes
-    return whole
+                    sizes: np.ndarray, options: DedupOptions) -> list[Written]:
+    return [outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
+            for first, batch in batches_of(part, options, Report(), sizes)]
 
 
 def rename(report: Report, shown: str, path: str) -> None:
