@@ -5,6 +5,8 @@ import re
 from argparse import Namespace
 from typing import Any
 
+from ..progress import Progress
+from ..tokenizer import Tokenizer
 from . import add_json, command, print_json, printer
 
 EXAMPLE = "minillm data dedup crawl/ -o kept.jsonl --threshold 0.8"
@@ -14,7 +16,6 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def data_clean(args: Namespace) -> None:
     from ..data.cleaning.pipeline import clean
     from ..data.cleaning.report import clean_page
-    from ..progress import Progress
     progress = Progress("cleaning", unit="document")
     report = clean(args.inputs, args.output, clean_options(args), progress)
     progress.close()
@@ -47,7 +48,6 @@ def data_train_classifier(args: Namespace) -> None:
     from ..data.batches import json_line
     from ..data.cleaning.classifier import Classifier, quality_of
     from ..data.sources.files import read_documents
-    from ..progress import Progress
     groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
                          for last in (False, True))                     # every fifth text is to test on
@@ -67,8 +67,6 @@ def data_train_classifier(args: Namespace) -> None:
 def data_tokenize(args: Namespace) -> None:
     from ..data.shards.tokenize import tokenize
     from ..data.sources.report import Report
-    from ..progress import Progress
-    from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
     meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
                     args.val_fraction, args.seed, args.llmc, args.threads, args.field, scheduler=args.scheduler,
@@ -101,7 +99,6 @@ def data_card(args: Namespace) -> None:
 def data_dedup(args: Namespace) -> None:
     from ..data.dedup.pipeline import dedup
     from ..data.dedup.report import dedup_page
-    from ..progress import Progress
     progress = Progress("dedup", unit="B")
     options = dedup_options(args)
     if args.scheduler:

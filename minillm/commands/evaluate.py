@@ -3,6 +3,9 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+from ..models.load import load
+from ..progress import Progress
+from ..storage.atomic import write_json, write_jsonl
 from . import Commands, add_common, command
 
 
@@ -20,9 +23,6 @@ def run_eval(args: Namespace) -> None:
 def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
     from ..evaluate.card import SAFETY
-    from ..models.load import load
-    from ..progress import Progress
-    from ..storage.atomic import write_json, write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         model, tokenizer = load(directory, args.backend)

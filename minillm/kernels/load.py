@@ -46,11 +46,8 @@ def best() -> str:
 def status() -> dict[str, str]:
     """{instruction set: "" if it can be used here, else why not}, the best first."""
     flags = cpu_flags()
-    return {isa: lacking(needs - flags) or why_not(isa) for isa, needs in NEEDS.items()}
-
-
-def lacking(missing: set[str]) -> str:
-    return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
+    return {isa: f"this CPU lacks {', '.join(sorted(needs - flags))}" if needs - flags else why_not(isa)
+            for isa, needs in NEEDS.items()}
 
 
 def why_not(name: str) -> str:

@@ -35,22 +35,23 @@ def _cut(text_file: io.TextIOWrapper) -> Iterator[str]:
     while fresh := text_file.read(PIECE_CHARACTERS):
         _check_is_text(fresh)
         pending = rest + fresh
-        cut = last_break(pending) if len(fresh) == PIECE_CHARACTERS else len(pending)
+        size = len(pending)
+        cut = last_break(pending, size // 2, size) if len(fresh) == PIECE_CHARACTERS else size
         yield pending[:cut]
         rest = pending[cut:]
     yield rest
 
 
-def last_break(text: str) -> int:
-    """Where best to cut `text`: behind its last paragraph, else its last line, else its last word, else at its end.
+def last_break(text: str, start: int, end: int) -> int:
+    """Where best to cut in text[start:end]: behind the last paragraph, else the last line, the last word, at its end.
 
-    A paragraph's end in the first half is passed over for a line's end in the second, and so on: pieces stay large.
+    A paragraph's end before `start` is passed over for a line's end behind it, and so on: pieces stay large.
     """
     for mark in ("\n\n", "\n", " "):
-        cut = text.rfind(mark, len(text) // 2)
+        cut = text.rfind(mark, start, end)
         if cut >= 0:
             return cut + len(mark)
-    return len(text)
+    return end
 
 
 def json_lines(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
