@@ -1,8 +1,10 @@
 """Where batches of documents are processed: in this process, in worker processes of our own, or on a Dask cluster."""
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 from ..tokenizer.fast import count_threads
@@ -30,6 +32,20 @@ def workers(processes: int | None = None, scheduler: str | None = None) -> Itera
     processes = processes or len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(processes) if processes > 1 else Here() as pool:
         yield pool, processes
+
+
+def in_order(tasks: Iterable[tuple[Any, Future]], most: int) -> Iterator[tuple[Any, Any]]:
+    """(key, result) of each (key, future) in their order. They are drawn, and so begun, at most `most` ahead."""
+    tasks = iter(tasks)
+    waiting = deque(islice(tasks, most))
+    try:
+        while waiting:
+            key, future = waiting.popleft()
+            waiting.extend(islice(tasks, 1))
+            yield key, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
 
 
 @contextmanager

@@ -11,9 +11,7 @@ again, elsewhere, and the result is the same, byte for byte, as that of one proc
 under the same paths. The caller alone writes, part after part; it holds the table (32 bytes a document) and the pairs.
 """
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..batches import Records, check_paths
-from ..executors import connected
+from ..executors import connected, in_order
 from ..sources.files import find_files, read_file
 from ..sources.report import EXAMPLES, Report
 from . import clusters, minhash
@@ -140,15 +138,12 @@ class Job:
         """Part after part, of which only a few are there at a time."""
         repeated = self.submit(identity, repeated)
         quoted = {number for cluster in examples for number in cluster["members"]}
-        waiting, most = deque[Future](), WINDOW * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
-        for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes):
-            here = {number for number in quoted if start <= number < end}
-            waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes,
-                                       self.options))
-            if len(waiting) >= most:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+        width = max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        tasks = ((None, self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated,
+                                    {number for number in quoted if start <= number < end}, sizes, self.options))
+                 for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes))
+        for _, found in in_order(tasks, WINDOW * width):
+            yield from found
 
 
 # ---- the tasks

@@ -11,16 +11,16 @@ one (by hash). Validation documents count once. The side of a document is decide
 """
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from ...storage.atomic import AnyPath, write_json
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
 from ..batches import batched
-from ..executors import workers
+from ..executors import Here, in_order, workers
 from ..sources.files import read_documents
 from ..sources.report import Report
 from .format import SIDECAR, SIDES, fingerprint
@@ -66,27 +66,23 @@ def tokenize(sources: list[tuple[Sequence[AnyPath], float]], tokenizer: Tokenize
 def write_chunks(chunks: Iterable[list], directory: Path, settings: list, threads: int | None, scheduler: str | None,
                  progress: Callable | None) -> list[dict]:
     """Write the (side, text, weight) of each chunk, but for those that an earlier run has finished; their notes."""
-    notes, read = [], 0
-    with workers(None if scheduler else 1, scheduler) as (pool, width):
+    def tasks() -> Iterator[tuple[None, Future]]:
+        read = 0
         for number, chunk in enumerate(chunks):
             read += sum(map(text_bytes, chunk))
-            done = done_before(directory, number, digest_of(chunk, settings))
-            notes.append(done or pool.submit(write_chunk, directory, number, chunk, threads, settings))
-            if len(notes) > 2 * width:
-                notes[-1 - 2 * width] = finished(notes[-1 - 2 * width])
+            note = done_before(directory, number, digest_of(chunk, settings))
+            yield None, (Here().submit(dict, note) if note else
+                         pool.submit(write_chunk, directory, number, chunk, threads, settings))
             if progress:
-                progress(read, read, f"{len(notes)} chunks")
-        return list(map(finished, notes))
+                progress(read, read, f"{number + 1} chunks")
+
+    with workers(None if scheduler else 1, scheduler) as (pool, width):
+        return [note for _, note in in_order(tasks(), 2 * width)]
 
 
 def text_bytes(document: tuple) -> int:
     """UTF-8 bytes of a (side, text, weight). Where chunks are cut depends on the texts alone."""
     return len(document[1].encode())
-
-
-def finished(note: Any) -> dict:
-    """The note of a chunk, or that of the future that writes it."""
-    return note if isinstance(note, dict) else note.result()
 
 
 def digest_of(chunk: list, settings: list) -> str:
