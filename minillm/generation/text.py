@@ -97,8 +97,7 @@ def token_list(tokenizer: Tokenizer) -> list[bytes]:
 
 def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sampling: Sampling,
                   stop: str | Iterable[str] = (), top: int = 0, say: Callable[[str], None] = lambda text: None,
-                  new_text: Callable[..., TextStream] = TextStream,
-                  special: bool | None = None) -> dict:
+                  new_text: Callable[..., TextStream] = TextStream, special: bool | None = None) -> dict:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with an end token (which is not part of it), with one of the strings in `stop`, or after

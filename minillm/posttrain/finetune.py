@@ -88,8 +88,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
-    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
-          resume)
+    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
     settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
     best = learn(model, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
                  step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
