@@ -24,8 +24,8 @@ class GPTConfig:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_counts(n_layer=self.n_layer, n_head=self.n_head, n_embd=self.n_embd, block_size=self.block_size,
-                     vocab_size=self.vocab_size)
+        for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
+            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
@@ -55,9 +55,10 @@ class TrainConfig:
     backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate, log_every=self.log_every)
-        check_counts(0, warmup=self.warmup, eval_every=self.eval_every, eval_batches=self.eval_batches,
-                     save_every=self.save_every, seed=self.seed)
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
+            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+        for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
+            check_field(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
         check_field("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
@@ -65,6 +66,10 @@ class TrainConfig:
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
         check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
         check_field("backend", self.backend, str, bool, "the name of a backend")
+
+    def as_dict(self) -> dict:
+        """Every setting, as a checkpoint records them."""
+        return dataclasses.asdict(self)
 
 
 def check_counts(least: int = 1, **values: object) -> None:

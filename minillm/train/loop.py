@@ -53,7 +53,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint,
-             "settings": json.loads(dump_json(vars(config) | (settings or {}), "settings"))}
+             "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run):
         if checkpoint_exists(run) and resume not in (False, "never"):
