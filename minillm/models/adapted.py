@@ -54,11 +54,7 @@ class LoraModel:
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
                  dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
         """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
-        check_counts(rank=rank)
-        check_field("alpha", alpha, float, lambda v: v > 0, "above 0")
-        check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-        if not targets or not set(targets) <= set(TARGETS):
-            raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
+        check_settings(rank, alpha, targets, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
         self.name, self.config, self.ops = name, base.config, base.ops
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
@@ -129,6 +125,14 @@ class LoraModel:
             raise ValueError(f"{directory} holds a different adapter: its names or shapes differ")
         for key, view in self.params.items():
             view[:] = tensors[peft_name(key)].T
+
+
+def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
+    check_counts(rank=rank)
+    check_field("alpha", alpha, float, lambda v: v > 0, "above 0")
+    check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
+    if not targets or not set(targets) <= set(TARGETS):
+        raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
 
 def adapted_names(base: Any, targets: Sequence[str]) -> list[str]:
