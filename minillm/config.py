@@ -72,7 +72,14 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-def check_field(name: str, value: object, kind: type, valid: Callable, expected: str) -> None:
+def check_counts(least: int = 1, **values: object) -> None:
+    """Raise ValueError naming a value that is no integer of at least `least`."""
+    for name, value in values.items():
+        kind = "" if isinstance(value, int) else "an integer of "
+        check_field(name, value, int, lambda v: v >= least, f"{kind}at least {least}")
+
+
+def check_field(name: str, value: object, kind: type | tuple, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config import check_counts, check_field
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
@@ -127,12 +128,9 @@ class LoraModel:
 
 
 def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"rank must be an integer of at least 1: got {rank!r}")
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0: got {alpha}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a number with 0 <= dropout < 1: got {dropout}")
+    check_counts(rank=rank)
+    check_field("alpha", alpha, float, lambda v: v > 0, "above 0")
+    check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
     if not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 

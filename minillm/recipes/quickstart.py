@@ -23,6 +23,7 @@ from ..kernels.select import select
 from ..models.gpt2 import GPT
 from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
+from ..tokenizer.chat_template import answer_end
 from ..train.loop import one_step, train
 from ..train.optim import AdamW
 from ..train.plot import plot_losses
@@ -143,7 +144,7 @@ def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Pat
              deadline: float, label: str = "training", step: Callable = one_step) -> dict:
     """Train until the deadline at most; returns the best validation figures. Ctrl-C ends the whole job."""
     progress = Progress(label, "step")
-    state = train(model, data, config, out, tokenizer.eot_token, False, progress, deadline, step)
+    state = train(model, data, config, out, answer_end(tokenizer), False, progress, deadline, step)
     progress.close()
     if state["step"] < config.steps and time.monotonic() < deadline:
         raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import check_field
 from .formats import BYTE_ORDER
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import TIES, Corpus, count_words, documents
@@ -45,8 +46,7 @@ def count_threads(threads: int | None) -> int:
     if threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(MOST_THREADS, cores)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}: got {threads!r}")
+    check_field("threads", threads, int, lambda v: 1 <= v <= MOST_THREADS, f"an integer from 1 to {MOST_THREADS}")
     return threads
 
 
@@ -72,8 +72,14 @@ class FastEncoder:
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.special_tokens = special_tokens
         self.special_index = {text: i for i, text in enumerate(special_tokens)}
-        built_in = core.PATTERNS[0] if self.find_words else pattern
-        self.core = build(core, tokens, vocab_size, merges, special_tokens, built_in)
+        special_ids = set(special_tokens.values())
+        byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
+        self.core = (core.Encoder16 if vocab_size <= 1 << 16 else core.Encoder32)(
+            np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
+            *map(np.ascontiguousarray, np.array(merges, np.uint32).reshape(-1, 3).T),              # left, right, made
+            [tokens.get(id) for id in range(vocab_size)],
+            [(text.encode("utf-8"), id) for text, id in special_tokens.items()],
+            core.PATTERNS[0] if self.find_words else pattern)
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
@@ -107,18 +113,6 @@ class FastEncoder:
 
     def decode(self, ids: np.ndarray) -> bytes:
         return self.core.decode(ids)
-
-
-def build(core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
-          special_tokens: dict[str, int], pattern: str) -> Any:
-    """The core's Encoder."""
-    special_ids = set(special_tokens.values())
-    byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
-    left, right, made = np.array(merges, np.uint32).reshape(-1, 3).T
-    return (core.Encoder16 if vocab_size <= 1 << 16 else core.Encoder32)(
-        np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
-        *map(np.ascontiguousarray, (left, right, made)), [tokens.get(id) for id in range(vocab_size)],
-        [(text.encode("utf-8"), id) for text, id in special_tokens.items()], pattern)
 
 
 # ---- training

@@ -24,7 +24,7 @@ SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301,
 @pytest.fixture(autouse=True)
 def it_pays(monkeypatch):
     """As on a machine with AMX: elsewhere `train` keeps no copy."""
-    monkeypatch.setattr(optim, "copy_pays", lambda: True)
+    monkeypatch.setattr(optim, "multiplies_by_tiles", lambda: True)
 
 
 def normal(*shape):
@@ -168,7 +168,7 @@ def test_only_models_whose_gemms_are_all_bfloat16_keep_a_copy(backend):
 
 
 def test_no_copy_where_it_does_not_pay(monkeypatch):
-    monkeypatch.setattr(optim, "copy_pays", lambda: False)
+    monkeypatch.setattr(optim, "multiplies_by_tiles", lambda: False)
     model = GPT(SMALL, ops=select(BF16))
     with bf16_weight_copy(model, AdamW(model.params, ops=model.ops)):
         assert model.params.bits is None

@@ -65,8 +65,9 @@ def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
     return dx, dwte
 
 
-def chunks(n):
-    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+def chunks(n, size=CHUNK):
+    """Slices that cut range(n) into pieces of `size`."""
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 SPEC = Spec(
