@@ -53,9 +53,9 @@ Object::Object(const Object& other) : object(py::handle(other.object).inc_ref().
 Object::~Object() { py::handle(object).dec_ref(); }
 bool Object::is_none() const { return py::handle(object).is_none(); }
 
-string text(const Object& object) { return py::str(handle(object)); }
+string as_text(const Object& object) { return py::str(handle(object)); }
 
-string text(const Shape& shape) {
+string as_text(const Shape& shape) {
     string inside;
     for (int64_t size : shape) inside += (inside.empty() ? "" : ", ") + (size == ANY ? "any" : std::to_string(size));
     return "(" + inside + (shape.size() == 1 ? ",)" : ")");
@@ -64,10 +64,9 @@ string text(const Shape& shape) {
 int64_t Sequence::size() const { return PySequence_Size(get()); }
 Object Sequence::operator[](int64_t i) const { return Object(PySequence_GetItem(get(), i)); }
 
-Tuple tuple_of(std::initializer_list<Object> items) {
-    py::tuple tuple(items.size());
-    size_t i = 0;
-    for (const Object& item : items) tuple[i++] = handle(item);
+Tuple tuple_of(const Object* items, size_t count) {
+    py::tuple tuple(count);
+    for (size_t i = 0; i < count; i++) tuple[i] = handle(items[i]);
     return Tuple(object(std::move(tuple)));
 }
 
@@ -109,6 +108,15 @@ template <>
 std::optional<Array> to(const Object& object) {
     if (!py::isinstance<py::array>(handle(object))) return std::nullopt;
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
+}
+
+template <>
+std::optional<std::string_view> to(const Object& object) {
+    if (!PyUnicode_Check(object.get())) return std::nullopt;
+    Py_ssize_t length;
+    const char* text = PyUnicode_AsUTF8AndSize(object.get(), &length);
+    if (!text) throw py::error_already_set();
+    return std::string_view(text, size_t(length));
 }
 
 template std::optional<int64_t> to(const Object&);
@@ -174,32 +182,65 @@ constexpr bool SANITIZED = true;       // memory used again would hide reads bey
 constexpr bool SANITIZED = false;
 #endif
 
+const py::dtype& dtype_named(const string& name) {
+    static auto& known = *new std::map<string, py::dtype>;            // NumPy takes a microsecond to find one
+    auto place = known.find(name);
+    if (place == known.end()) place = known.emplace(name, py::dtype(name)).first;
+    return place->second;
+}
+
 }  // namespace
 
 std::pair<Object, void*> new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros) {
-    static auto& known = *new std::map<string, py::dtype>;            // NumPy takes a microsecond to find one
-    auto place = known.find(dtype);
-    if (place == known.end()) place = known.emplace(dtype, py::dtype(dtype)).first;
     int64_t bytes = itemsize;
     for (int64_t size : shape) bytes *= size;
     py::array array;
-    if (zeros) array = py::module_::import("numpy").attr("zeros")(shape, place->second);
-    else if (bytes < (1 << 16) || SANITIZED) array = py::array(place->second, shape);
+    if (zeros) array = py::module_::import("numpy").attr("zeros")(shape, dtype_named(dtype));
+    else if (bytes < (1 << 16) || SANITIZED) array = py::array(dtype_named(dtype), shape);
     else {
         void* data = arena().take(bytes);
-        array = py::array(place->second, shape, data, py::capsule(data, [](void* p) { arena().give(p); }));
+        return {array_of_memory(dtype, shape, data, [](void* p) { arena().give(p); }), data};
     }
     void* data = array.mutable_data();
     return {object(std::move(array)), data};
 }
 
+Object array_of_memory(const string& dtype, const Shape& shape, void* data, void (*release)(void*)) {
+    return object(py::array(dtype_named(dtype), shape, data, py::capsule(data, release)));
+}
+
+std::pair<Object, char*> new_bytes(int64_t size) {
+    Object bytes(PyBytes_FromStringAndSize(nullptr, size));
+    if (!bytes.get()) throw py::error_already_set();
+    return {bytes, PyBytes_AS_STRING(bytes.get())};
+}
+
+Object new_handle(void* held, const char* kind, void (*release)(void*)) {
+    py::capsule handle(held, kind, [](PyObject* capsule) {
+        auto give_back = reinterpret_cast<void (*)(void*)>(PyCapsule_GetContext(capsule));
+        give_back(PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)));
+    });
+    PyCapsule_SetContext(handle.ptr(), reinterpret_cast<void*>(release));
+    return object(std::move(handle));
+}
+
+void* held_by(const Object& handle, const char* kind) {
+    return PyCapsule_IsValid(handle.get(), kind) ? PyCapsule_GetPointer(handle.get(), kind) : nullptr;
+}
+
 WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
 WithoutGil::~WithoutGil() { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+void report(const Object& f, int64_t done, int64_t total) {
+    py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals()) throw py::error_already_set();
+    if (!f.is_none()) handle(f)(done, total);
+}
 
 // ---- functions ----
 
 Registry& registry() {
-    static Registry all;
+    static auto& all = *new Registry;                      // never taken apart, since Python ends before it
     return all;
 }
 
@@ -237,7 +278,7 @@ public:
             error.restore();
         } catch (const py::builtin_exception& error) {
             error.set_error();
-        } catch (const std::invalid_argument& error) {
+        } catch (const std::logic_error& error) {
             PyErr_SetString(PyExc_ValueError, error.what());
         } catch (const std::bad_alloc&) {
             PyErr_NoMemory();
@@ -279,7 +320,7 @@ private:
 void add_functions(_object* module) {
     auto m = py::reinterpret_borrow<py::module_>(module);
     for (const Function& f : registry().functions) (new Callable(f))->add_to(m);  // for the life of the process
-    for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = value;
+    for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = handle(value);
     for (auto add : registry().extras) add(module);
 }
 

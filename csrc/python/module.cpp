@@ -14,10 +14,4 @@ const Register threads[] = {{"max_threads()", +[] { return int64_t(omp_get_max_t
 
 }  // namespace minillm
 
-#define TEXT(name) #name
-#define INIT(name)                                                                           \
-    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {             \
-        return minillm::new_module(TEXT(name), "minillm's kernels for one instruction set"); \
-    }
-#define INIT_OF(name) INIT(name)
-INIT_OF(MODULE)
+MINILLM_INIT_OF(MODULE, "minillm's kernels for one instruction set")

@@ -18,7 +18,7 @@ struct Function {
 
 struct Registry {
     std::vector<Function> functions;
-    std::vector<std::pair<string, int64_t>> constants;
+    std::vector<std::pair<string, Object>> constants;
     std::vector<void (*)(_object* module)> extras;         // that add something else, such as a class
 };
 Registry& registry();
@@ -32,7 +32,7 @@ struct Register {
                                             return call(typed, values, names, std::index_sequence_for<A...>());
                                         }});
     }
-    Register(const string& name, int64_t constant) { registry().constants.push_back({name, constant}); }
+    Register(const string& name, const Object& constant) { registry().constants.push_back({name, constant}); }
     explicit Register(void (*add)(_object* module)) { registry().extras.push_back(add); }
 
 private:
@@ -48,3 +48,11 @@ _object* new_module(const char* name, const char* documentation);  // for PyInit
 void add_lent_buffer(_object* module);  // the class LentBuffer (cpu/memory/lent_pages.h)
 
 }  // namespace minillm
+
+// At the end of one file of an extension: what Python calls to load minillm._cpp.MODULE.
+#define MINILLM_TEXT(name) #name
+#define MINILLM_INIT(name, documentation)                                             \
+    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {      \
+        return minillm::new_module(MINILLM_TEXT(name), documentation);                \
+    }
+#define MINILLM_INIT_OF(name, documentation) MINILLM_INIT(name, documentation)

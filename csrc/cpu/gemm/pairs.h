@@ -125,9 +125,10 @@ Lines<S, INSTRUCTION> rows_of(Matrix<S> A, int64_t rows, int64_t depth) {
     return {A.data, A.stride, !A.transposed, rows, depth};
 }
 
-// WIDTH vectors, one for each of the pairs p, p + 1, ...: lane i is that pair of line + i.
+// WIDTH vectors, one for each of the pairs p, p + 1, ...: lane i is that pair of line + i. Not inline: it is large, the blocks go
+// through memory anyway, and so all panels share one.
 template <class From>
-inline void read_block(Bits* v, const From& from, int64_t line, int64_t p, bool lines_in_lanes) {
+__attribute__((noinline)) void read_block(Bits* v, const From& from, int64_t line, int64_t p, bool lines_in_lanes) {
     constexpr int64_t W = WIDTH<float>;
     if (from.along_k) {
         UNROLL_FOR (int64_t i = 0; i < W; i++) v[i] = from.of_line(line + i, p);
