@@ -9,9 +9,9 @@
 // a step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
 // the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
 //
-// Weights are float32, or bfloat16, or int8 with scales, as few_rows.h reads them; activations and the cache are float.
+// Weights are float32, or bfloat16, or int8 with scales, as stored_rows.h reads them; activations and the cache are float.
 #include "cpu/attention/3_simd.h"
-#include "cpu/gemm/few_rows.h"
+#include "cpu/gemm/stored_rows.h"
 #include "cpu/layernorm.h"
 #include "cpu/simd/math.h"
 #include "python/register.h"
