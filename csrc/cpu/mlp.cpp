@@ -175,10 +175,10 @@ Tuple mlp_backward(const Array& dout, const Tuple& cache, const Object& into) {
     });
 }
 
-const Register registered[] = {{"mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)", &mlp_forward},
-                               {"mlp_backward(dout, cache, into=None)", &mlp_backward},
-                               {"mlp_forward_bf16(x, fc_weight, fc_bias, proj_weight, proj_bias)",
-                                &forward<float, bf16>},
-                               {"mlp_backward_bf16(dout, cache, into=None)", &backward<float, bf16>}};
+const Register registered[] = {
+    {"mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)", &mlp_forward},
+    {"mlp_backward(dout, cache, into=None)", &mlp_backward},
+    {"mlp_forward_bf16(x, fc_weight, fc_bias, proj_weight, proj_bias)", &forward<float, bf16>},
+    {"mlp_backward_bf16(dout, cache, into=None)", &backward<float, bf16>}};
 
 }  // namespace minillm::mlp

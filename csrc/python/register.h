@@ -51,8 +51,8 @@ void add_lent_buffer(_object* module);  // the class LentBuffer (cpu/memory/lent
 
 // At the end of one file of an extension: what Python calls to load minillm._cpp.MODULE.
 #define MINILLM_TEXT(name) #name
-#define MINILLM_INIT(name, documentation)                                             \
-    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {      \
-        return minillm::new_module(MINILLM_TEXT(name), documentation);                \
+#define MINILLM_INIT(name, documentation)                                        \
+    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() { \
+        return minillm::new_module(MINILLM_TEXT(name), documentation);           \
     }
 #define MINILLM_INIT_OF(name, documentation) MINILLM_INIT(name, documentation)

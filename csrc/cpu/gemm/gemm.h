@@ -195,8 +195,9 @@ void tile_gemm(const Engine& engine, typename Engine::Session& session, T* c, in
 
 // One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
 template <class Engine, class MatrixB, class T, class Left, class Epilogue>
-void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b, Range rows,
-                Range columns, Range ks, int64_t K, bool first, const Epilogue& epilogue, int64_t row0) {
+void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, const Left& left,
+                typename Engine::Element* packed_b, Range rows, Range columns, Range ks, int64_t K, bool first,
+                const Epilogue& epilogue, int64_t row0) {
     constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
@@ -206,15 +207,16 @@ void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, co
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
                 tile_gemm(engine, session, C + (row0 + i) * stride + j, stride, left(i, k, line),
-                                  packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
-                                  std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
+                          packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
+                          std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
         if (!depth) break;  // K = 0: C is all zeros, once
     }
 }
 
 // Pack the part of A that starts at (row0, ks.begin): blocks of DEPTH, each of panels of ROWS. All threads share it.
 template <class Engine, class MatrixA>
-void pack_shared(const Engine& engine, typename Engine::Element* packed, const MatrixA& A, int64_t row0, int64_t rows, Range ks) {
+void pack_shared(const Engine& engine, typename Engine::Element* packed, const MatrixA& A, int64_t row0, int64_t rows,
+                 Range ks) {
     constexpr int64_t PIECE = 64;  // rows packed at a time, a multiple of ROWS
     int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, Engine::DEPTH);
     int64_t padded = ceil_div(rows, Engine::ROWS) * Engine::ROWS;
@@ -223,7 +225,7 @@ void pack_shared(const Engine& engine, typename Engine::Element* packed, const M
         int64_t row = item % pieces * PIECE, k = item / pieces * Engine::DEPTH;
         int64_t depth = std::min(Engine::DEPTH, ks.end - ks.begin - k);
         engine.pack_a(packed + Engine::elements(k) * padded + row * Engine::elements(depth),
-                       A.from(row0 + row, ks.begin + k), std::min(PIECE, rows - row), depth);
+                      A.from(row0 + row, ks.begin + k), std::min(PIECE, rows - row), depth);
     }
 }
 
@@ -243,8 +245,8 @@ struct Grid {
 };
 
 template <class Engine, class MatrixA, class MatrixB, class T, class Epilogue>
-void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const MatrixA& A, const MatrixB& B, T* C, int64_t stride, bool accumulate,
-                 const Epilogue& epilogue) {
+void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const MatrixA& A, const MatrixB& B, T* C,
+                 int64_t stride, bool accumulate, const Epilogue& epilogue) {
     typedef typename Engine::Element Element;
     thread_local Scratch<Element> scratch_a, scratch_b;
     constexpr int64_t PART = BLOCKS_OF_K * Engine::DEPTH, R = Engine::ROWS;
@@ -270,8 +272,8 @@ void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const Ma
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
                     strip_gemm(engine, B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
-                                       {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
-                                       epilogue, row0);
+                               {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0, epilogue,
+                               row0);
                 }
             }
     }

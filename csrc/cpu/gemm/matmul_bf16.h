@@ -14,7 +14,7 @@ void matmul_bf16(int64_t M, int64_t N, int64_t K, const Operand& A, const Operan
 }
 
 // The usual ones are compiled once, in matmul_bf16.cpp.
-#define MATMUL_BF16(EPILOGUE) \
+#define MATMUL_BF16(EPILOGUE)                                                                                   \
     template void matmul_bf16(int64_t, int64_t, int64_t, const Operand&, const Operand&, float*, int64_t, bool, \
                               const EPILOGUE&)
 extern MATMUL_BF16(NoEpilogue);

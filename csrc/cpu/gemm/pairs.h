@@ -23,9 +23,7 @@ struct Operand {
     Operand from(int64_t i, int64_t j) const {
         return is_float ? Operand(as<float>().from(i, j)) : Operand(as<bf16>().from(i, j));
     }
-    Operand transpose() const {
-        return is_float ? Operand(as<float>().transpose()) : Operand(as<bf16>().transpose());
-    }
+    Operand transpose() const { return is_float ? Operand(as<float>().transpose()) : Operand(as<bf16>().transpose()); }
 };
 
 // ---- reading pairs: `count` lines (rows of A or columns of B) of `depth` numbers, each float or bf16 ----
