@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -178,9 +179,17 @@ Object array_of_memory(const string& dtype, const Shape& shape, void* data, void
 
 std::pair<Object, char*> new_bytes(int64_t size);
 
-// An object of C++ that Python holds and hands back. `kind` is what it is known by, the same pointer each time.
+// An object of C++ that Python holds as a handle and hands back; null if the handle is of another type.
 Object new_handle(void* held, const char* kind, void (*release)(void*));
-void* held_by(const Object& handle, const char* kind);  // null if it is of another kind
+void* held_by(const Object& handle, const char* kind);
+template <class T>
+Object handle_of(T* made) {
+    return new_handle(made, typeid(T).name(), [](void* held) { delete static_cast<T*>(held); });
+}
+template <class T>
+T* held(const Object& handle) {
+    return static_cast<T*>(held_by(handle, typeid(T).name()));
+}
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
 template <class T>

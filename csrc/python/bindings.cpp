@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <map>
 
-#include "cpu/memory/lent_pages.h"
+#include "cpu/memory/arena.h"
 #include "register.h"
 
 namespace py = pybind11;
@@ -321,7 +321,6 @@ void add_functions(_object* module) {
     auto m = py::reinterpret_borrow<py::module_>(module);
     for (const Function& f : registry().functions) (new Callable(f))->add_to(m);  // for the life of the process
     for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = handle(value);
-    for (auto add : registry().extras) add(module);
 }
 
 _object* new_module(const char* name, const char* documentation) {
@@ -334,24 +333,6 @@ _object* new_module(const char* name, const char* documentation) {
     }
     PYBIND11_CATCH_INIT_EXCEPTIONS
     return nullptr;
-}
-
-void add_lent_buffer(_object* module) {
-    auto lend = [](const py::object& buffer) {
-        auto a = argument<Array>(borrowed(buffer), "buffer");
-        check_contiguous("buffer", a);
-        if (!a.writeable) fail("buffer must be writeable");
-        return std::make_unique<LentPages>(a.data, a.size() * a.itemsize);
-    };
-    auto expect = [](LentPages& pages, int64_t begin, int64_t end) {
-        if (begin < 0 || begin > end || end > pages.bytes())
-            fail("expect: from and to must lie in the buffer, in order");
-        pages.expect(begin, end);
-    };
-    py::class_<LentPages>(py::handle(module), "LentBuffer", py::module_local())
-        .def(py::init(lend), py::arg("buffer"), py::keep_alive<1, 2>())
-        .def("clear", &LentPages::clear)
-        .def("expect", expect, py::arg("begin"), py::arg("end"));
 }
 
 }  // namespace minillm

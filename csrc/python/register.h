@@ -19,7 +19,6 @@ struct Function {
 struct Registry {
     std::vector<Function> functions;
     std::vector<std::pair<string, Object>> constants;
-    std::vector<void (*)(_object* module)> extras;         // that add something else, such as a class
 };
 Registry& registry();
 
@@ -33,7 +32,6 @@ struct Register {
                                         }});
     }
     Register(const string& name, const Object& constant) { registry().constants.push_back({name, constant}); }
-    explicit Register(void (*add)(_object* module)) { registry().extras.push_back(add); }
 
 private:
     template <class R, class... A, size_t... I>
@@ -45,7 +43,6 @@ private:
 
 void add_functions(_object* module);                       // to a Python module: all that are registered
 _object* new_module(const char* name, const char* documentation);  // for PyInit_name: a module with all of that
-void add_lent_buffer(_object* module);  // the class LentBuffer (cpu/memory/lent_pages.h)
 
 }  // namespace minillm
 

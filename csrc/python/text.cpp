@@ -37,16 +37,6 @@ Object word_starts(std::string_view text, const string& pattern) {
 
 // ---- encoders: an Encoder of 16 bits an id where all fit, else of 32 ----
 
-template <class T>
-constexpr const char* KIND = sizeof(T) == 2 ? "minillm.Encoder16" : "minillm.Encoder32";
-
-template <class T>
-Object new_encoder(Merges merges, std::vector<std::optional<string>> tokens,
-                   std::vector<std::pair<string, uint32_t>> specials, Pattern pattern) {
-    auto* made = new Encoder<T>(std::move(merges), std::move(tokens), std::move(specials), pattern);
-    return new_handle(made, KIND<T>, [](void* encoder) { delete static_cast<Encoder<T>*>(encoder); });
-}
-
 // tokens: bytes, or None for an id without one; specials: (bytes, id).
 Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
                const List& specials, const string& pattern) {
@@ -61,15 +51,16 @@ Object encoder(const Array& byte_ids, const Array& left, const Array& right, con
         auto pair = argument<Tuple>(specials[i], "specials");
         special.push_back({argument<string>(pair[0], "specials"), uint32_t(argument<uint64_t>(pair[1], "specials"))});
     }
-    auto make = texts.size() <= NARROW ? new_encoder<uint16_t> : new_encoder<uint32_t>;
-    return make(std::move(merges), std::move(texts), std::move(special), pattern_named(pattern));
+    const Pattern cut = pattern_named(pattern);
+    if (texts.size() <= NARROW) return handle_of(new Encoder<uint16_t>(std::move(merges), texts, special, cut));
+    return handle_of(new Encoder<uint32_t>(std::move(merges), texts, special, cut));
 }
 
 // Calls f with the encoder and a zero of its ids' type.
 template <class F>
 auto with(const Object& encoder, F f) {
-    if (void* narrow = held_by(encoder, KIND<uint16_t>)) return f(*static_cast<Encoder<uint16_t>*>(narrow), uint16_t());
-    if (void* wide = held_by(encoder, KIND<uint32_t>)) return f(*static_cast<Encoder<uint32_t>*>(wide), uint32_t());
+    if (auto* narrow = held<Encoder<uint16_t>>(encoder)) return f(*narrow, uint16_t());
+    if (auto* wide = held<Encoder<uint32_t>>(encoder)) return f(*wide, uint32_t());
     fail_type("encoder", encoder);
 }
 
@@ -128,18 +119,15 @@ int64_t cache_bytes(const Object& encoder) {
 
 // ---- counters of words ----
 
-constexpr const char* COUNTER = "minillm.WordCounter";
-
 WordCounter& counter_of(const Object& counter) {
-    if (void* held = held_by(counter, COUNTER)) return *static_cast<WordCounter*>(held);
+    if (auto* words = held<WordCounter>(counter)) return *words;
     fail_type("counter", counter);
 }
 
 Object word_counter(const string& pattern, const List& specials) {
     std::vector<string> texts;
     for (int64_t i = 0; i < specials.size(); i++) texts.push_back(argument<string>(specials[i], "specials"));
-    return new_handle(new WordCounter(pattern_named(pattern), texts), COUNTER,
-                      [](void* counter) { delete static_cast<WordCounter*>(counter); });
+    return handle_of(new WordCounter(pattern_named(pattern), texts));
 }
 
 void count_words(const Object& counter, const List& list, uint64_t threads) {

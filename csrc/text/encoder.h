@@ -1,4 +1,4 @@
-// A vocabulary that encodes and decodes: Encoder16 and Encoder32 of Python (minillm/tokenizer/fast.py).
+// A vocabulary that encodes and decodes, for minillm/tokenizer/fast.py.
 #pragma once
 
 #include <cstdint>

@@ -38,13 +38,13 @@ class Zeros:
             self.flat.fill(0)
             return
         if self.lender is None:
-            self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
+            self.lender = kernels._cpp and kernels._cpp.lend(self.flat)
         if self.lender:
-            self.lender.clear()
+            kernels._cpp.clear_lent(self.lender)
         else:
             self.pages.madvise(mmap.MADV_DONTNEED)
 
     def expect(self, begin: int, end: int) -> None:
         """flat[begin:end] will be written now. Not to say so costs new pages from the system, nothing else."""
         if self.lender:
-            self.lender.expect(begin * self.flat.itemsize, end * self.flat.itemsize)
+            kernels._cpp.expect_lent(self.lender, begin * self.flat.itemsize, end * self.flat.itemsize)
