@@ -15,7 +15,7 @@ d log s(z) / dz = s(-z):
 """
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_shape, from_cache
 from ..spec import Spec, normals, wrong
 
 
@@ -41,7 +41,7 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
 
 def dpo_loss_backward(dout, cache):
     """The gradients of dpo_loss_forward: dout (N,), cache -> dchosen (N,), drejected (N,)."""
-    z, beta, label_smoothing = cache
+    z, beta, label_smoothing = from_cache(cache, z="N", beta=float, label_smoothing=float)
     check_dout(dout, z.shape, z.dtype)
     right, wrong = np.exp(log_sigmoid(z)), np.exp(log_sigmoid(-z))       # s(z) - (1 - e) would cancel for large z
     dchosen = dout * beta * (label_smoothing * right - (1 - label_smoothing) * wrong)

@@ -18,7 +18,7 @@ depend on logp, so
 """
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_shape, from_cache
 from ..spec import Spec, normals, wrong
 
 
@@ -47,7 +47,7 @@ def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04)
 
 def grpo_loss_backward(dout, cache):
     """The gradient of grpo_loss_forward: dout (N,), cache -> dlogp (N,)."""
-    gain, free, back, beta = cache
+    gain, free, back, beta = from_cache(cache, gain="N", free="N:bool", back="N", beta=float)
     check_dout(dout, gain.shape, gain.dtype)
     return dout * (-np.where(free, gain, 0).astype(gain.dtype) - beta * np.expm1(back))
 
