@@ -27,7 +27,7 @@ Permutations checked(const Array<uint32_t>& a, const Array<uint32_t>& b, size_t 
 template <class T, class F>
 py::tuple each_signature(const py::list& list, size_t n, bool characters, const Permutations& permutations,
                          size_t width, size_t threads, const std::string& isa, F write) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     Minima minima = minima_named(isa);
     Array<T> found({texts.size(), width});
     Array<int64_t> counts(texts.size());
@@ -66,7 +66,7 @@ py::tuple keys_of_bands(const py::list& texts, size_t n, bool characters, const 
 
 // Every text's distinct shingles, sorted, one text after the other, and where each begins: (total,), (texts + 1,).
 py::tuple shingle_sets(const py::list& list, size_t n, bool characters, size_t threads) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     if (n < 1) throw py::value_error("n must be at least 1");
     Array<int64_t> offsets(texts.size() + 1);
     int64_t* offset = offsets.mutable_data();
@@ -87,10 +87,13 @@ py::tuple shingle_sets(const py::list& list, size_t n, bool characters, size_t t
     return py::make_tuple(all, offsets);
 }
 
-void check_range(const Array<int64_t>& pairs, int64_t n, const char* what) {
-    for (const int64_t *i = pairs.data(), *end = i + pairs.size(); i < end; i++)
-        if (*i < 0 || *i >= n)
-            throw py::value_error("pairs: " + std::to_string(*i) + " is not one of " + std::to_string(n) + what);
+// A copy, since what is checked must not change while other threads run Python.
+std::vector<int64_t> own(const Array<int64_t>& a) { return {a.data(), a.data() + a.size()}; }
+
+void check_range(const std::vector<int64_t>& pairs, int64_t n, const char* what) {
+    for (int64_t i : pairs)
+        if (i < 0 || i >= n)
+            throw py::value_error("pairs: " + std::to_string(i) + " is not one of " + std::to_string(n) + what);
 }
 
 // (pairs,) float64 similarities of sets as `shingle_sets` gives them.
@@ -99,12 +102,12 @@ Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offse
     if (hashes.ndim() != 1 || offsets.ndim() != 1 || offsets.size() < 1)
         throw py::value_error("hashes and offsets must be vectors, offsets with at least one element");
     if (pairs.ndim() != 2 || pairs.shape(1) != 2) throw py::value_error("pairs must be of shape (pairs, 2)");
-    const int64_t *offset = offsets.data(), *pair = pairs.data();
+    const std::vector<int64_t> offset = own(offsets), pair = own(pairs);
     int64_t sets = offsets.size() - 1;
-    for (py::ssize_t i = 0; i < offsets.size(); i++)
+    for (size_t i = 0; i < offset.size(); i++)
         if (offset[i] < (i ? offset[i - 1] : 0) || offset[i] > hashes.size())
             throw py::value_error("offsets must not fall, from 0 to the number of hashes");
-    check_range(pairs, sets, " sets");
+    check_range(pair, sets, " sets");
     size_t count = size_t(pairs.shape(0));
     Array<double> found(count);
     const uint64_t* all = hashes.data();
@@ -123,13 +126,17 @@ Array<double> jaccard(const Array<uint64_t>& hashes, const Array<int64_t>& offse
 void unite_pairs(Array<int64_t> parents, const Array<int64_t>& pairs) {
     if (parents.ndim() != 1 || pairs.ndim() != 2 || pairs.shape(1) != 2)
         throw py::value_error("parents must be a vector and pairs of shape (pairs, 2)");
-    int64_t n = parents.size(), *parent = parents.mutable_data();
-    const int64_t* pair = pairs.data();
+    int64_t n = parents.size(), *result = parents.mutable_data();
+    std::vector<int64_t> parent = own(parents);
+    const std::vector<int64_t> pair = own(pairs);
     for (int64_t i = 0; i < n; i++)
         if (parent[i] < 0 || parent[i] > i) throw py::value_error("a parent must not be larger than its child");
-    check_range(pairs, n, " documents");
-    py::gil_scoped_release release;
-    unite(parent, n, pair, pairs.shape(0));
+    check_range(pair, n, " documents");
+    {
+        py::gil_scoped_release release;
+        unite(parent.data(), n, pair.data(), pairs.shape(0));
+    }
+    std::copy(parent.begin(), parent.end(), result);
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ py::array_t<T> encode(Encoder<T>& encoder, py::str str, const Allowed& allowed) 
 // All texts one after the other, and where each begins: (ids, (n + 1,) int64).
 template <class T>
 py::tuple encode_batch(Encoder<T>& encoder, const py::list& list, const Allowed& allowed, size_t threads) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     py::array_t<int64_t> offsets(texts.size() + 1);
     Sink<T> ids;
     int64_t* begins = offsets.mutable_data();
@@ -77,20 +77,21 @@ py::tuple encode_batch(Encoder<T>& encoder, const py::list& list, const Allowed&
 template <class T>
 py::array_t<T> encode_words(Encoder<T>& encoder, const py::list& words) {
     Sink<T> ids;
-    encoder.encode_words(utf8_of_all(words), ids);
+    encoder.encode_words(HeldTexts(words), ids);
     return as_array(ids);
 }
 
 template <class T>
 py::bytes decode(const Encoder<T>& encoder, Array<int64_t> ids) {
+    std::vector<const std::string*> tokens(ids.size());  // each id is read once: another thread may change it
     size_t total = 0;
-    for (py::ssize_t i = 0; i < ids.size(); i++) total += encoder.token(ids.data()[i]).size();
+    for (size_t i = 0; i < tokens.size(); i++) {
+        tokens[i] = &encoder.token(ids.data()[i]);
+        total += tokens[i]->size();
+    }
     py::bytes bytes(nullptr, total);
     char* out = PyBytes_AS_STRING(bytes.ptr());
-    for (py::ssize_t i = 0; i < ids.size(); i++) {
-        const std::string& token = encoder.token(ids.data()[i]);
-        out = std::copy(token.begin(), token.end(), out);
-    }
+    for (const std::string* token : tokens) out = std::copy(token->begin(), token->end(), out);
     return bytes;
 }
 
@@ -107,7 +108,7 @@ void bind_encoder(py::module_& m, const char* name) {
 }
 
 void add(WordCounter& counter, const py::list& list, size_t threads) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     py::gil_scoped_release release;
     counter.add(texts, threads);
 }

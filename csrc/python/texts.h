@@ -21,11 +21,13 @@ inline std::string_view utf8(py::handle text) {
     return {p, size_t(length)};
 }
 
-inline Texts utf8_of_all(const py::list& texts) {
-    Texts found;
-    for (py::handle text : texts) found.push_back(utf8(text));
-    return found;
-}
+// The UTF-8 of a list's texts, which are held: another thread may empty the list in the meantime.
+struct HeldTexts : Texts {
+    py::tuple held;
+    explicit HeldTexts(const py::list& list) : held(list) {
+        for (py::handle text : held) push_back(utf8(text));
+    }
+};
 
 // Gives the ids' memory to a NumPy array.
 template <class T>
