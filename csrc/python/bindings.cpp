@@ -31,6 +31,13 @@ string dtype_name(const py::dtype& dtype) {
     return py::str(dtype);
 }
 
+// A matrix multiplies otherwise, and of a masked array no kernel knows the mask.
+bool is_strange(py::handle array) {
+    if (Py_TYPE(array.ptr()) == py::detail::npy_api::get().PyArray_Type_) return false;
+    auto numpy = py::module_::import("numpy");
+    return py::isinstance(array, numpy.attr("matrix")) || py::isinstance(array, numpy.attr("ma").attr("MaskedArray"));
+}
+
 Array array_of(const py::array& a) {
     return {borrowed(a),
             Shape(a.shape(), a.shape() + a.ndim()),
@@ -111,7 +118,7 @@ std::optional<List> to(const Object& object) {
 }
 template <>
 std::optional<Array> to(const Object& object) {
-    if (!py::isinstance<py::array>(handle(object))) return std::nullopt;
+    if (!py::isinstance<py::array>(handle(object)) || is_strange(handle(object))) return std::nullopt;
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
 }
 

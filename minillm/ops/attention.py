@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from .checks import check_dout, check_float, check_shape, from_cache
+from .checks import check_dout, check_float, check_number, check_shape, from_cache
 from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
@@ -83,7 +83,8 @@ def merge_heads(x):
 
 
 def check_heads(width, n_head):
-    if n_head < 1 or not width or width % (3 * n_head):
+    check_number("n_head", n_head, lambda n: n >= 1, "an integer of at least 1", int)
+    if not width or width % (3 * n_head):
         raise ValueError(f"qkv must have a last axis of 3 * n_head * HS: got {width} with n_head={n_head}")
 
 

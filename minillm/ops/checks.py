@@ -7,9 +7,20 @@ import numpy as np
 NUMBERS = {int: Integral, float: Real}      # NumPy's scalars, too
 
 
+def check_number(name, value, fits, wanted, kind=float):
+    """Raise unless the value is a number of this kind (int, float) for which fits(value) is true; `wanted` in words."""
+    if not isinstance(value, NUMBERS[kind]) or not fits(value):
+        raise ValueError(f"{name} must be {wanted}: got {value}")
+
+
+def is_array(value):
+    """Whether it is an array of NumPy's: a matrix multiplies otherwise, and of a masked array no kernel knows the mask."""
+    return isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, np.ma.MaskedArray))
+
+
 def check_shape(name, array, expected):
     """Raise unless the array has this shape: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
-    if not hasattr(array, "shape"):
+    if not is_array(array):
         raise ValueError(f"{name} must be an array: got {type(array).__name__}")
     shape = array.shape
     if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape)):
@@ -61,7 +72,7 @@ def from_cache(cache, **kinds):
 def check_letters(name, array, letters, dtype, sizes):
     """Raise unless the array has this dtype and this shape; sizes: of the letters so far, which it adds to."""
     if dtype:
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in {"int": "iu", "bool": "b"}[dtype]:
+        if not is_array(array) or array.dtype.kind not in {"int": "iu", "bool": "b"}[dtype]:
             raise ValueError(f"{name} must be an array of {dtype}: got {getattr(array, 'dtype', type(array).__name__)}")
     else:
         check_float(name, array)
@@ -89,7 +100,7 @@ def added(into, *grads):
 
 def check_float(name, array):
     """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
+    if not is_array(array) or array.dtype.kind not in "fc":
         raise ValueError(f"{name} must be an array of floats: got {getattr(array, 'dtype', type(array).__name__)}")
     if not array.dtype.isnative:
         raise ValueError(f"{name} must have this machine's order of bytes: got {array.dtype}")
@@ -104,10 +115,11 @@ def check_rows(name, array):
 
 def check_ids(name, ids, size, ignore_index=None):
     """Raise unless ids are integers in [0, size), or equal to ignore_index."""
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
+    if not is_array(ids) or ids.dtype.kind not in "iu":
         raise ValueError(f"{name} must be an array of integers: got {getattr(ids, 'dtype', type(ids).__name__)}")
     bad = (ids < 0) | (ids >= size)
     if ignore_index is not None:
+        check_number("ignore_index", ignore_index, lambda i: abs(i) < 2 ** 63, "an integer of 64 bits", int)
         bad &= ids != ignore_index
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -17,7 +17,7 @@ from numbers import Integral
 
 import numpy as np
 
-from .checks import check_dout, check_float, from_cache
+from .checks import check_dout, check_float, check_number, from_cache
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -42,9 +42,8 @@ def dropout_backward(dout, cache):
 
 def check_mask(p, key):
     """Raise unless p and key can make a mask."""
-    if not 0 <= p < 1:
-        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
-    if len(key) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in key):
+    check_number("p", p, lambda p: 0 <= p < 1, "a number with 0 <= p < 1")
+    if not isinstance(key, (tuple, list)) or len(key) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in key):
         raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
 
 

@@ -17,7 +17,7 @@ Source: Radford et al. 2018 (GPT), learned positions.
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_shape, from_cache
+from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_number, check_shape, from_cache
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -59,6 +59,7 @@ def embedding_backward(dout, cache, into=None):
 
 
 def check_fits(T, start, wpe):
+    check_number("start", start, lambda start: True, "an integer", int)
     if not 0 <= start <= len(wpe) - T:
         raise ValueError(f"tokens must fit into block_size {len(wpe)}: got {T} tokens from position {start}")
 

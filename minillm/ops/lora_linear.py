@@ -12,7 +12,7 @@ I J. With b = 0 at the start the layer is the frozen one. dout reaches x through
 Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
 from . import linear
-from .checks import added, check_dout, check_dtype, check_rows, check_shape, from_cache, rows
+from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .dropout import check_mask, scaled
 from .spec import Spec, normals, wrong
 
@@ -31,6 +31,7 @@ def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
     check_shape("b", b, (a.shape[1], weight.shape[1]))
     for name, array in (("weight", weight), ("bias", bias), ("a", a), ("b", b)):
         check_dtype(name, array, x.dtype)
+    check_number("scale", scale, lambda scale: True, "a number")
     check_mask(p, key)
     dropped = rows(scaled(x, p, key) if p else x)                         # (N, I)
     h = dropped @ a                                                       # (N, I) @ (I, r) -> (N, r)
