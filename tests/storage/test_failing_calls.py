@@ -15,18 +15,18 @@ pytestmark = pytest.mark.skipif(not COMPILER or not sys.platform.startswith("lin
                                 reason="no C compiler, or not Linux")
 
 SCRIPT = """if True:
-    import ctypes, errno, os, shutil, sys, traceback
+    import ctypes, errno, os, sys, traceback
     from pathlib import Path
     from some_params import save_run
     from minillm import GPT, GPTConfig, Tokenizer
     from minillm.data.shards.format import open_shards
-    from minillm.data.shards.prepare import prepare
+    from minillm.data.shards.prepare import prepare, tokenizer_of
     from minillm.storage.directories import replace_directory
     from minillm.storage.lock import exclusive
     from minillm.train import checkpoint
     from minillm.train.optim import AdamW
 
-    FAULTS = {"full disk": (errno.ENOSPC, 1), "error": (errno.EIO, 0), "interrupted": (errno.EINTR, 0), "kill": (0, 0)}
+    FAULTS = {"full disk": (errno.ENOSPC, 1), "interrupted": (errno.EINTR, 2), "kill": (0, 4), "error": (errno.EIO, 15)}
     calls = ctypes.CDLL(sys.argv[1])
     folder, operation = Path(sys.argv[2]), sys.argv[3]
 
@@ -62,9 +62,9 @@ SCRIPT = """if True:
         def resume(number):
             with exclusive(run):
                 assert find() == 0
-        return resume, lambda: find() == 0 and None or 0
+        return resume, find
 
-    def tokenizer_of(run):
+    def vocabulary_of(run):
         tokenizers = [Tokenizer.train(["some text " * 5], 256 + 1 + n, stop_early=False) for n in range(2)]
 
         def find():
@@ -72,25 +72,24 @@ SCRIPT = """if True:
         return lambda number: tokenizers[number % 2].save(run), find
 
     def shards_of(run):
-        "The old or the new, or none yet: what is not finished is refused and made again."
+        "The old or the new, or none: what is not finished is known as such, and made again."
         def save(number):
-            shutil.rmtree(run, ignore_errors=True)
             prepare(lambda: [(str(i), f"document {i} of {number} " * 3) for i in range(20)], run, vocab_size=260, source=str(number))
 
         def find():
-            try:
-                return int(open_shards(run).meta["source"]) if run.exists() else None
-            except FileNotFoundError:
+            if not (run / "data" / "source.txt").exists():
                 return None
+            tokenizer_of(run, open_shards(run / "data"))
+            return int((run / "data" / "source.txt").read_text())
         return save, find
 
-    save, find = {"checkpoint": checkpoint_of, "resume": resume_of, "tokenizer": tokenizer_of, "shards": shards_of}[operation](
+    save, find = {"checkpoint": checkpoint_of, "resume": resume_of, "tokenizer": vocabulary_of, "shards": shards_of}[operation](
         folder / "run")
 
-    def child(number, at, error, for_ever):
+    def child(number, at, error, kinds):
         "Exit code: 0 saved, 3 refused, 9 neither; and 10 more if the call was never reached."
         try:
-            calls.arm(at, error, for_ever)
+            calls.arm(at, error, kinds)
             save(number)
             code = 0
         except (OSError, ValueError) as failure:
@@ -104,24 +103,24 @@ SCRIPT = """if True:
         os._exit(code + 10 * (not reached))
 
     number = total = 0
-    save(0), find()
-    for name, (error, for_ever) in FAULTS.items():
+    save(0)
+    found = find()
+    for name, (error, kinds) in FAULTS.items():
         for at in range(1, 2000):
-            old, number = find(), 1 - number
+            old, number = found, 1 - number
             process = os.fork()
             if not process:
-                child(number, at, error, for_ever)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            what = f"{operation}: {name} at call {at}: exit code {code}, {old} -> {find()}, not {number}"
+                child(number, at, error, kinds)
+            code, found = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), find()
+            what = f"{operation}: {name} at call {at}: exit code {code}, {old} -> {found}, not {number}"
             assert code in (0, 3, 10, 13, -9), what
-            assert operation == "resume" or find() in ((old, number) if operation != "shards" else (old, number, None)), what
-            assert find() is not None or operation == "shards", what
-            if code in (0, 10):
-                assert operation == "resume" or find() == number, what
+            expected = {"resume": [0], "shards": [old, number, None]}.get(operation, [old, number])
+            assert found in ([number] if code in (0, 10) and operation != "resume" else expected), what
             total += 1
             if code >= 10:
                 break
         save(number)
+        found = find()
         left = [str(path) for path in folder.rglob("*") if path.name.endswith((".tmp", ".old"))]
         assert not left, left
     print(total)
@@ -152,4 +151,4 @@ def test_any_call_may_fail(library, folder, operation):
                           env=os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parent}",
                                             "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 40, done.stdout
+    assert int(done.stdout) > 30, done.stdout
