@@ -15,7 +15,11 @@ import time
 import traceback
 from pathlib import Path
 
-from .targets import TARGETS, Missing
+ROOT = Path(__file__).resolve().parents[2]
+PATHS = [str(ROOT / folder) for folder in (".", "tests", "tests/cpu")]          # as in pyproject.toml, for pytest
+sys.path[:0] = PATHS
+
+from .targets import TARGETS, Missing  # noqa: E402
 
 SECONDS, SIZES, ALLOWANCE = 1.0, 4, 96 << 20        # of CPU time; of memory, times the input, and so many bytes more
 HANGS = 60                                          # seconds for one case, after which Python says where it stands
@@ -46,7 +50,8 @@ def run(name: str, seed: int, seconds: float) -> int:
             journal.write_text(f"{first}")
             call = f"from tests.fuzz.__main__ import run_here; raise SystemExit(run_here({name!r}, {seed}, {first}, " \
                    f"10 ** 9, {left}, {str(journal)!r}))"
-            child = subprocess.run([sys.executable, "-X", "faulthandler", "-c", call], check=False, timeout=left + 10 * HANGS)
+            child = subprocess.run([sys.executable, "-X", "faulthandler", "-c", call], check=False, timeout=left + 10 * HANGS,
+                                   env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)})
             if child.returncode in (0, 1):
                 return failed or child.returncode
             case, failed = int(journal.read_text()), 1
