@@ -208,12 +208,13 @@ Tuple linear_cross_entropy_backward_bf16(const Array& dout, const Tuple& cache, 
     const Operand w = operand_of("wte", wte, {ANY, C});
     int64_t V = wte.shape[0];
     const float* pd = input<float>("dout", dout, {N});
-    const int64_t *pt = input<int64_t>("cached targets", targets, {N}), ignore_index = cached<int64_t>(cache, 3);
+    auto ignore_index = cached<int64_t>(cache, 3);
+    auto checked = ids("cached targets", targets, {N}, V, &ignore_index);
     Cache left = cache_left(cache, N, V);
     auto dx = fresh<float>({N, C});
     auto dwte = gradients<float>(into, {{V, C}})[0];
     without_gil([&] {
-        backward_kernel(dx.data, dwte.data, !into.is_none(), pd, left, Head{px, w, pt, ignore_index, N, V, C});
+        backward_kernel(dx.data, dwte.data, !into.is_none(), pd, left, Head{px, w, checked, ignore_index, N, V, C});
     });
     return tuple_of({dx, dwte});
 }

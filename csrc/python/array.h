@@ -143,8 +143,8 @@ T cached(const Tuple& cache, int64_t i) {
     return *std::move(item);
 }
 
-// Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
-// are few beside the numbers that they select, so a converted copy costs nothing.
+// A copy of token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will
+// do, and another thread may write to the caller's array: ids are few beside the numbers that they select.
 Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
                           const int64_t* ignore_index = nullptr);
 

@@ -31,6 +31,13 @@ string dtype_name(const py::dtype& dtype) {
     return py::str(dtype);
 }
 
+// A matrix multiplies otherwise, and of a masked array no kernel knows the mask.
+bool is_strange(py::handle array) {
+    if (Py_TYPE(array.ptr()) == py::detail::npy_api::get().PyArray_Type_) return false;
+    auto numpy = py::module_::import("numpy");
+    return py::isinstance(array, numpy.attr("matrix")) || py::isinstance(array, numpy.attr("ma").attr("MaskedArray"));
+}
+
 Array array_of(const py::array& a) {
     return {borrowed(a),
             Shape(a.shape(), a.shape() + a.ndim()),
@@ -89,7 +96,11 @@ Shape Array::with_last(int64_t size) const {
 template <class T>
 std::optional<T> to(const Object& object) {
     py::detail::make_caster<T> caster;
-    if (!caster.load(handle(object), true)) return std::nullopt;
+    try {
+        if (!caster.load(handle(object), true)) return std::nullopt;
+    } catch (py::error_already_set&) {  // a sequence without a length: an array of no axis
+        return std::nullopt;
+    }
     return py::detail::cast_op<T>(caster);
 }
 template <>
@@ -106,7 +117,7 @@ std::optional<List> to(const Object& object) {
 }
 template <>
 std::optional<Array> to(const Object& object) {
-    if (!py::isinstance<py::array>(handle(object))) return std::nullopt;
+    if (!py::isinstance<py::array>(handle(object)) || is_strange(handle(object))) return std::nullopt;
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
 }
 
@@ -129,7 +140,9 @@ template std::optional<Shape> to(const Object&);
 // ---- arguments ----
 
 void fail_type(const string& name, const Object& value) {
-    throw py::type_error(name + " cannot be of type " + Py_TYPE(value.get())->tp_name);
+    const char* type = Py_TYPE(value.get())->tp_name;
+    if (name == "cache") fail("cache must be what this op's forward returned, a tuple: got ", string(type));
+    throw py::type_error(name + " cannot be of type " + type);
 }
 
 void check_shape(const char* name, const Array& a, const Shape& wanted) {
@@ -161,15 +174,18 @@ Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, 
                           const int64_t* ignore_index) {
     check_shape(name, a, shape);
     auto given = py::reinterpret_borrow<py::array>(handle(a));
-    if (given.dtype().kind() != 'i' && given.dtype().kind() != 'u')
-        fail(name, " must be an array of integers: got ", a.dtype);
-    constexpr int ALIGNED = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast | ALIGNED>(given);
-    const int64_t* p = wide.data();
-    for (int64_t i = 0; i < wide.size(); i++)
-        if ((p[i] < 0 || p[i] >= size) && !(ignore_index && p[i] == *ignore_index))
-            fail(name, " must be in [0, ", size, "): got ", p[i], " at flat index ", i);
-    return {object(std::move(wide)), p};
+    const char kind = given.dtype().kind();
+    if (kind != 'i' && kind != 'u') fail(name, " must be an array of integers: got ", a.dtype);
+    constexpr int COPY = 0x20;  // NPY_ARRAY_ENSURECOPY, which pybind11 does not name
+    auto own = py::array_t<int64_t, py::array::c_style | py::array::forcecast | COPY>(given);
+    const int64_t* p = own.data();
+    for (int64_t i = 0; i < own.size(); i++) {
+        bool ignored = ignore_index && p[i] == *ignore_index && (kind == 'i' || p[i] >= 0);  // 2^64 - 1 is not -1
+        if ((p[i] < 0 || p[i] >= size) && !ignored)
+            fail(name, " must be in [0, ", size, "): got ",
+                 kind == 'i' ? std::to_string(p[i]) : std::to_string(uint64_t(p[i])), " at flat index ", i);
+    }
+    return {object(std::move(own)), p};
 }
 
 // ---- results ----

@@ -27,7 +27,7 @@ Permutations checked(const Array& a, const Array& b, uint64_t n) {
 template <class T, class F>
 Tuple each_signature(const List& list, uint64_t n, bool characters, const Permutations& permutations, int64_t width,
                      uint64_t threads, const string& isa, F write) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     Minima minima = minima_named(isa);
     auto found = fresh<T>({int64_t(texts.size()), width});
     auto counts = fresh<int64_t>({int64_t(texts.size())});
@@ -63,7 +63,7 @@ Tuple keys_of_bands(const List& texts, uint64_t n, bool characters, const Array&
 
 // Every text's distinct shingles, sorted, one text after the other, and where each begins: (total,), (texts + 1,).
 Tuple shingle_sets(const List& list, uint64_t n, bool characters, uint64_t threads) {
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     if (n < 1) fail("n must be at least 1");
     auto offset = fresh<int64_t>({int64_t(texts.size()) + 1});
     std::vector<std::vector<uint64_t>> sets(texts.size());
@@ -82,22 +82,29 @@ Tuple shingle_sets(const List& list, uint64_t n, bool characters, uint64_t threa
     return tuple_of({all, offset});
 }
 
-const int64_t* checked_pairs(const Array& pairs, int64_t n, const char* what) {
-    const int64_t* p = input<int64_t>("pairs", pairs, {ANY, 2});
-    for (int64_t i = 0; i < pairs.size(); i++)
-        if (p[i] < 0 || p[i] >= n) fail("pairs: ", p[i], " is not one of ", n, what);
-    return p;
+// A copy, since what is checked must not change while other threads run Python.
+std::vector<int64_t> own(const char* name, const Array& a, const Shape& shape) {
+    const int64_t* p = input<int64_t>(name, a, shape);
+    return {p, p + a.size()};
+}
+
+std::vector<int64_t> own_pairs(const Array& pairs, int64_t n, const char* what) {
+    auto copy = own("pairs", pairs, {ANY, 2});
+    for (int64_t i : copy)
+        if (i < 0 || i >= n) fail("pairs: ", i, " is not one of ", n, what);
+    return copy;
 }
 
 // (pairs,) float64 similarities of sets as `shingle_sets` gives them.
 Object jaccard(const Array& hashes, const Array& offsets, const Array& pairs, uint64_t threads) {
     const uint64_t* all = input<uint64_t>("hashes", hashes, {ANY});
-    const int64_t *offset = input<int64_t>("offsets", offsets, {ANY}), sets = offsets.size() - 1;
+    const auto offset = own("offsets", offsets, {ANY});
+    const int64_t sets = offsets.size() - 1;
     if (sets < 0) fail("offsets must have at least one element");
     for (int64_t i = 0; i <= sets; i++)
         if (offset[i] < (i ? offset[i - 1] : 0) || offset[i] > hashes.size())
             fail("offsets must not fall, from 0 to the number of hashes");
-    const int64_t* pair = checked_pairs(pairs, sets, " sets");
+    const auto pair = own_pairs(pairs, sets, " sets");
     auto found = fresh<double>({pairs.shape[0]});
     without_gil([&] {
         parallel(pairs.shape[0], std::max<size_t>(1, threads), [&](size_t, size_t i) {
@@ -110,11 +117,14 @@ Object jaccard(const Array& hashes, const Array& offsets, const Array& pairs, ui
 
 // Joins the trees of each pair in `parents` (n,), in place: afterwards a root is the least member of its tree.
 void unite_pairs(const Array& parents, const Array& pairs) {
-    int64_t* parent = in_place<int64_t>("parents", parents, {ANY});
-    const int64_t n = parents.size(), *pair = checked_pairs(pairs, n, " documents");
+    int64_t* result = in_place<int64_t>("parents", parents, {ANY});
+    const int64_t n = parents.size();
+    auto parent = own("parents", parents, {ANY});
+    const auto pair = own_pairs(pairs, n, " documents");
     for (int64_t i = 0; i < n; i++)
         if (parent[i] < 0 || parent[i] > i) fail("a parent must not be larger than its child");
-    without_gil([&] { unite(parent, n, pair, pairs.shape[0]); });
+    without_gil([&] { unite(parent.data(), n, pair.data(), pairs.shape[0]); });
+    std::copy(parent.begin(), parent.end(), result);
 }
 
 Tuple instruction_sets() {

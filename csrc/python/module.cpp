@@ -3,11 +3,19 @@
 // The same sources are compiled once per instruction set (see setup.py), each time into a module of its own, so that
 // nothing compiled for AVX-512 can be linked into the module that an older CPU loads. Python picks the module at import.
 // To add an op, see register.h.
+#include <pthread.h>
+
 #include "cpu/isa/openmp.h"
 #include "cpu/memory/lent_pages.h"
 #include "python/register.h"
 
 namespace minillm {
+
+// fork copies one thread, and libgomp would wait for the others of its pool for ever: so the pool ends before a fork, and
+// parent and child start a new one when they need it. LLVM's OpenMP does that itself.
+#if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__)
+const int at_fork = pthread_atfork([] { omp_pause_resource_all(omp_pause_hard); }, nullptr, nullptr);
+#endif
 
 // The gradient buffer, which lends its pages (memory/lent_pages.h).
 struct LentBuffer {

@@ -86,7 +86,7 @@ Object encode(const Object& encoder, std::string_view text, const Shape& allowed
 // All texts one after the other, and where each begins: (ids, (n + 1,) int64).
 Tuple encode_batch(const Object& encoder, const List& list, const Shape& allowed, uint64_t threads) {
     return with(encoder, [&](auto& with_state, auto zero) {
-        Texts texts = utf8_of_all(list);
+        HeldTexts texts(list);
         auto offsets = fresh<int64_t>({int64_t(texts.size()) + 1});
         Sink<decltype(zero)> ids;
         without_gil([&] { with_state.encode_batch(texts, places(allowed), threads, ids, offsets); });
@@ -97,18 +97,22 @@ Tuple encode_batch(const Object& encoder, const List& list, const Shape& allowed
 Object encode_words(const Object& encoder, const List& words) {
     return with(encoder, [&](auto& with_state, auto zero) {
         Sink<decltype(zero)> ids;
-        with_state.encode_words(utf8_of_all(words), ids);
+        with_state.encode_words(HeldTexts(words), ids);
         return as_array(ids);
     });
 }
 
 Object decode(const Object& encoder, const Array& ids) {
-    const int64_t *id = input<int64_t>("ids", ids, {ANY}), *end = id + ids.size();
+    const int64_t* id = input<int64_t>("ids", ids, {ANY});
     return with(encoder, [&](auto& of, auto) {
+        std::vector<const string*> tokens(ids.size());  // each id is read once: another thread may change it
         size_t total = 0;
-        for (auto i = id; i < end; i++) total += of.token(*i).size();
+        for (size_t i = 0; i < tokens.size(); i++) {
+            tokens[i] = &of.token(id[i]);
+            total += tokens[i]->size();
+        }
         auto [bytes, out] = new_bytes(total);
-        for (auto i = id; i < end; i++) out = std::copy(of.token(*i).begin(), of.token(*i).end(), out);
+        for (const string* token : tokens) out = std::copy(token->begin(), token->end(), out);
         return bytes;
     });
 }
@@ -132,7 +136,7 @@ Object word_counter(const string& pattern, const List& specials) {
 
 void count_words(const Object& counter, const List& list, uint64_t threads) {
     WordCounter& to = counter_of(counter);
-    Texts texts = utf8_of_all(list);
+    HeldTexts texts(list);
     without_gil([&] { to.add(texts, threads); });
 }
 

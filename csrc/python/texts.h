@@ -7,12 +7,16 @@
 
 namespace minillm {
 
-// They live as long as the list, which nobody may change meanwhile.
-inline Texts utf8_of_all(const List& texts) {
-    Texts found;
-    for (int64_t i = 0; i < texts.size(); i++) found.push_back(argument<std::string_view>(texts[i], "texts"));
-    return found;
-}
+// The UTF-8 of a list's texts, which are held: another thread may empty the list in the meantime.
+struct HeldTexts : Texts {
+    std::vector<Object> held;
+    explicit HeldTexts(const List& list) {
+        for (int64_t i = 0; i < list.size(); i++) {
+            held.push_back(list[i]);
+            push_back(argument<std::string_view>(held.back(), "texts"));
+        }
+    }
+};
 
 // Gives the ids' memory to a NumPy array.
 template <class T>

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -24,7 +23,6 @@ class Encoder {
     std::vector<std::pair<std::string, uint32_t>> specials;
     Merges merges;
     Pattern pattern;
-    std::mutex guard;
     std::vector<std::unique_ptr<State<T>>> idle;
 
     std::unique_ptr<State<T>> borrow();
