@@ -129,7 +129,7 @@ class LoraModel:
 
 def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
     check_counts(rank=rank)
-    check_field("alpha", alpha, float, lambda v: v > 0, "above 0")
+    check_field("alpha", alpha, float, lambda v: 0 < v < math.inf, "above 0")
     check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
     if not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
@@ -190,6 +190,9 @@ def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
     config = read_json(path)
     check_kind(config, path)
     rank, alpha = config["r"], config["lora_alpha"]
+    check_settings(rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0))
+    if rank > (Path(directory) / WEIGHTS).stat().st_size:              # before there is room for so large a one
+        raise ValueError(f"{path}: r = {rank} is more than {WEIGHTS} holds")
     if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
         alpha *= math.sqrt(rank)
     adapter = LoraModel(base, rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0),
@@ -213,6 +216,8 @@ def check_kind(config: dict, path: Path) -> None:
 def full_names(modules: Sequence[str] | str) -> list[str]:
     """PEFT's target_modules, of which each is the end of a name, as ours: c_attn is attn.c_attn."""
     modules = [modules] if isinstance(modules, str) else modules
+    if not isinstance(modules, (list, tuple)):
+        raise ValueError(f"target_modules must be a list of names: got {modules!r}")
     for module in modules:
         if not any(f".{target}".endswith(f".{module}") for target in TARGETS):
             raise ValueError(f"target_modules must be some of {', '.join(TARGETS)}: got {module!r}")

@@ -20,7 +20,7 @@ For dx let g = dout * weight be the gradient at xhat. x reaches the loss along t
 So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
-from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -36,8 +36,7 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     for name, array in (("weight", weight), ("bias", bias)):
         check_shape(name, array, (x.shape[-1],))
         check_dtype(name, array, x.dtype)
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0: got {eps}")
+    check_number("eps", eps, lambda eps: eps > 0, "above 0")
     mean = x.mean(axis=-1, keepdims=True)                            # (..., 1)
     centred = x - mean
     var = (centred * centred).mean(axis=-1, keepdims=True)           # (..., 1)
@@ -50,7 +49,7 @@ def layernorm_backward(dout, cache, into=None):
 
     into: the last two, to add to instead of fresh arrays.
     """
-    x, weight, mean, rstd = cache
+    x, weight, mean, rstd = from_cache(cache, x="...C", weight="C", mean="...1", rstd="...1")
     check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)
     dbias = rows(dout).sum(axis=0)                                   # (N, C) -> (C)

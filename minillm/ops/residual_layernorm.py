@@ -38,6 +38,8 @@ def residual_layernorm_backward(douts, cache, into=None):
     douts = (dsum, dout), both (..., C). dsum may be None where nothing else reads the sum. dx and dy are one array,
     since they are equal. into: dweight and dbias to add to instead of fresh arrays.
     """
+    if not isinstance(douts, tuple) or len(douts) != 2:
+        raise ValueError(f"douts must be a pair (dsum, dout): got {type(douts).__name__}")
     dsum, dout = douts
     ds, dweight, dbias = layernorm_backward(dout, cache, into)
     if dsum is not None:

@@ -15,7 +15,7 @@ d log s(z) / dz = s(-z):
 """
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
 from ..spec import Spec, normals, wrong
 
 
@@ -30,10 +30,8 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
     for name, array in (("rejected", rejected), ("ref_chosen", ref_chosen), ("ref_rejected", ref_rejected)):
         check_shape(name, array, chosen.shape)
         check_dtype(name, array, chosen.dtype)
-    if not beta > 0:
-        raise ValueError(f"beta must be above 0: got {beta}")
-    if not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"label_smoothing must be in [0, 0.5): got {label_smoothing}")
+    check_number("beta", beta, lambda beta: beta > 0, "above 0")
+    check_number("label_smoothing", label_smoothing, lambda e: 0 <= e < 0.5, "in [0, 0.5)")
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     losses = -(1 - label_smoothing) * log_sigmoid(z) - label_smoothing * log_sigmoid(-z)
     return losses, (z, beta, label_smoothing)
@@ -41,7 +39,7 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
 
 def dpo_loss_backward(dout, cache):
     """The gradients of dpo_loss_forward: dout (N,), cache -> dchosen (N,), drejected (N,)."""
-    z, beta, label_smoothing = cache
+    z, beta, label_smoothing = from_cache(cache, z="N", beta=float, label_smoothing=float)
     check_dout(dout, z.shape, z.dtype)
     right, wrong = np.exp(log_sigmoid(z)), np.exp(log_sigmoid(-z))       # s(z) - (1 - e) would cancel for large z
     dchosen = dout * beta * (label_smoothing * right - (1 - label_smoothing) * wrong)

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from ..bfloat16 import bfloat16_bits
-from ..checks import check_dtype, check_float, check_shape
+from ..checks import check_dtype, check_float, check_number, check_shape
 from ..spec import CPU, Spec, normals, wrong
 
 
@@ -34,6 +34,11 @@ def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weig
         check_dtype(name, array, w.dtype)
     if bits is not None:
         check_bits(bits, w)
+    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay), ("scale", scale), ("beta1", beta1),
+                        ("beta2", beta2)):
+        check_number(name, value, lambda value: True, "a number")
+    for name, value in (("step", step), ("n_decayed", n_decayed)):
+        check_number(name, value, lambda value: True, "an integer", int)
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"beta1 and beta2 must be in [0, 1): got {beta1}, {beta2}")
     if step < 1 or not 0 <= n_decayed <= w.size:
