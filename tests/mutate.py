@@ -1,0 +1,260 @@
+"""Errors planted in the ops and their kernels, one at a time: do the tests see them?
+
+    nice python tests/mutate.py [--count 200] [--seed 0] [--only ops|csrc|TEXT] [--planted] [--json]
+
+A mutant is minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off by one, a
+statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1, AVX2) and
+linked first, and the tests of its op run, then the others that EXTRA names. What fails, crashes or never ends is caught.
+Mutants that do not compile, or whose object code is the same, do not count. tests/mutants.md explains those that survive.
+"""
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+ISA, LIMIT = "avx2", 180                # instruction set; seconds for the tests of one mutant
+GEMM, HEAD, BF16 = "csrc/cpu/gemm/matmul.cpp", "csrc/cpu/linear_cross_entropy.cpp", "csrc/cpu/gemm/matmul_bf16.cpp"
+UNITS = {                               # header: the unit that is compiled for it
+    "attention/3_simd.h": "csrc/cpu/attention/3_simd.cpp", "attention/pair.h": "csrc/cpu/attention/2_blocked.cpp",
+    "attention/heads.h": "csrc/cpu/attention/3_simd.cpp", "cpu/layernorm.h": "csrc/cpu/layernorm.cpp", "cpu/mlp.h": "csrc/cpu/mlp.cpp",
+    "gemm/matmul_bf16.h": BF16, "gemm/bf16.h": BF16, "gemm/amx.h": BF16, "gemm/": GEMM,
+    "linear/layer.h": "csrc/cpu/linear.cpp", "linear/ladder.h": "csrc/cpu/linear/2_blocked.cpp",
+    "linear/column_sums.h": "csrc/cpu/linear.cpp", "linear/bf16_weight.h": "csrc/cpu/linear/bf16.cpp",
+    "isa/amx.h": "csrc/cpu/linear/4_amx.cpp", "isa/": "csrc/cpu/layernorm.cpp", "simd/elementwise.h": "csrc/cpu/gelu.cpp",
+    "simd/math.h": "csrc/cpu/gelu.cpp", "simd/softmax.h": HEAD, "simd/bfloat16.h": "csrc/cpu/adamw.cpp",
+    "simd/vec.h": "csrc/cpu/layernorm.cpp", "memory/": "csrc/python/bindings.cpp"}
+OPS = {                                 # file: what the ids of its tests hold, where that is not its name
+    "gemm/": "linear or head", "linear/": "linear and not lora and not cross", "matmul": "linear or head", "simd/math": "gelu",
+    "simd/softmax": "cross_entropy", "simd/bfloat16": "adamw or bf16", "simd/elementwise": "gelu", "simd/vec": "layernorm",
+    "isa/amx": "amx", "isa/": "layernorm", "attention/": "attention", "decode.cpp": "decode", "memory/": "gelu",
+    "mlp": "mlp", "head": "head", "ops/checks": "linear or cross or adamw", "ops/bfloat16": "adamw", "ops/spec": "linear",
+    "ops/attention": "attention", "ops/linear.py": "linear", "csrc/cpu/linear.cpp": "linear", "ops/table": "linear"}
+EXTRA = {                               # file: tests beside those in tests/ops
+    "gemm/": ["tests/cpu/test_gemm.py", "tests/cpu/test_bf16.py"], "bf16": ["tests/cpu/test_bf16.py"],
+    "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
+    "memory/": ["tests/kernels/test_arrays.py"], "simd/": ["tests/cpu/test_kernels.py", "tests/cpu/test_gemm.py"],
+    "linear": ["tests/cpu/test_gemm.py"], "mlp": ["tests/cpu/test_gemm.py"], "head": ["tests/cpu/test_gemm.py"],
+    "sum_squares": ["tests/cpu/test_sum_squares.py"], "": ["tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py"]}
+SLOW = "not cudasim and not test_training_ends and not toy_op"
+PLANTED = (                             # errors that once survived: file, text, replacement
+    ("csrc/cpu/sum_squares.cpp", "std::min(PIECE, n - p * PIECE)", "p ? (n - p * PIECE) / 16 * 16 : std::min(PIECE, n)"),
+    ("csrc/cpu/layernorm.cpp", "n = rows.begin; n < rows.end", "n = rows.begin + (N > 1000 && chunk == CHUNKS - 1); n < rows.end"),
+    ("csrc/cpu/cross_entropy.cpp", "        top[n] = row_max(z, V);\n        logsum[n] = std::log(row_exp_sum(z, top[n], V));",
+     "        static T shared;\n        shared = row_max(z, V);\n        logsum[n] = std::log(row_exp_sum(z, shared, V));\n"
+     "        top[n] = shared;"),
+    ("csrc/cpu/mlp.cpp", "row < N || row == 0", "row < N"),
+    ("csrc/cpu/layernorm.cpp", "if (!(eps > 0)) fail(", "if (eps < -9) fail("),
+    ("minillm/ops/layernorm.py", "if not eps > 0:", "if eps < -9:"),
+)
+SWAPS = {" + ": [" - "], " - ": [" + "], " * ": [" / "], " / ": [" * "], " += ": [" -= ", " = "], " -= ": [" += "], " *= ": [" /= "],
+         " < ": [" <= "], " <= ": [" < "], " > ": [" >= "], " >= ": [" > "], " == ": [" != "], " != ": [" == "], " && ": [" || "],
+         " || ": [" && "], " and ": [" or "], " or ": [" and "], "min(": ["max("], "max(": ["min("], "true": ["false"],
+         "false": ["true"], "True": ["False"], "False": ["True"], ".begin": [".end"], ".end": [".begin"], "not ": [""],
+         "zeros": ["ones"], "axis=0": ["axis=-1"], "axis=-1": ["axis=0"], "#pragma omp barrier": [""]}
+WORDS = re.compile("|".join(rf"\b{re.escape(w)}" if w[0].isalpha() else re.escape(w) for w in sorted(SWAPS, key=len, reverse=True)))
+NUMBER = re.compile(r"(?<![\w.\"])\d+(?![\w.])")
+NEGATED = re.compile(r"(?<=[=(,?:] )-(?=\w)|(?<=\()-(?=\w)")
+ARGUMENTS = re.compile(r"(?<=\()(\w+), (\w+)(?=[,)])|(?<=, )(\w+), (\w+)(?=[,)])")
+STATEMENT = {".py": re.compile(r"(?<= )(?!return)[\w\[\].: ]+ [+*/-]?= .*|(?<= )check_.*\)$|(?<= )raise .*"),
+             ".cpp": re.compile(r"(?<= )[\w\[\].>() -]+(?<!const)(?<!auto) [+*/-]?= [^{]*;$|(?<= )[\w:.<>]+\([^{]*\);$")}
+LEFT_OUT = re.compile(r"\s*(#(?!pragma omp barrier)|template|using|typedef|static_assert|struct|class|import|from |extern|namespace)"
+                      r"|.*(prefetch|constexpr|Register|UNROLL_FOR \(int64_t prefetch)|\s*(def|fail|std::string)\b")
+
+
+class Mutant(NamedTuple):
+    file: str
+    line: int
+    old: str                            # the whole lines, stripped, before and after
+    new: str
+    text: str                           # of the file
+
+    def __str__(self):
+        return f"{self.file}: `{self.old}` → `{self.new}`"
+
+
+def code(text, suffix):
+    """The text with comments, strings and (of an op's file) what describes it to the table blanked, every place kept."""
+    blank = lambda found: re.sub(r"[^\n]", "\0", found[0])
+    text = re.sub(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"' + (r"|#.*" if suffix == ".py" else r"|//.*"), blank, text)
+    return re.sub(r"^(SPEC = |def sample|def torch_)[\s\S]*?(?=^def |\Z)", blank, text, flags=re.M) if suffix == ".py" else text
+
+
+def changes(line, suffix):
+    """Every (begin, end, replacement) of a line of code."""
+    for found in WORDS.finditer(line):
+        yield from ((*found.span(), new) for new in SWAPS[found[0]])
+    for found in NUMBER.finditer(line):
+        yield from ((*found.span(), str(n)) for n in (int(found[0]) + 1, int(found[0]) - 1) if n >= 0)
+    yield from ((*found.span(), "") for found in NEGATED.finditer(line))
+    for found in ARGUMENTS.finditer(line):
+        one, other = (name for name in found.groups() if name)
+        yield (*found.span(), f"{other}, {one}")
+    for found in STATEMENT.get(suffix, STATEMENT[".cpp"]).finditer(line):
+        yield (*found.span(), "pass" if suffix == ".py" else ";")
+
+
+def mutants_of(path):
+    """Every mutant of a file."""
+    file, text = str(path.relative_to(ROOT)), path.read_text()
+    lines, masked = text.split("\n"), code(text, path.suffix).split("\n")
+    for number, (line, visible) in enumerate(zip(lines, masked)):
+        for begin, end, new in [] if LEFT_OUT.match(visible) else changes(visible, path.suffix):
+            changed = line[:begin] + new + line[end:]
+            yield Mutant(file, number + 1, line.strip(), changed.strip(),
+                         "\n".join([*lines[:number], changed, *lines[number + 1:]]))
+
+
+def planted():
+    for file, old, new in PLANTED:
+        text = (ROOT / file).read_text()
+        assert old in text, f"{file} has no {old!r} any more"
+        yield Mutant(file, text[:text.index(old)].count("\n") + 1, old.strip(), new.strip(), text.replace(old, new, 1))
+
+
+def drawn(only, seed):
+    """All mutants in random order, those of ops and of csrc in turns."""
+    files = {"ops": sorted((ROOT / "minillm/ops").rglob("*.py")),
+             "csrc": sorted(p for ending in ("*.cpp", "*.h") for p in (ROOT / "csrc/cpu").rglob(ending))}
+    kinds = [[m for path in paths for m in mutants_of(path) if only in (None, kind) or only in m.file]
+             for kind, paths in files.items()]
+    for kind in kinds:
+        random.Random(seed).shuffle(kind)
+    while any(kinds):
+        yield from (kind.pop() for kind in kinds if kind)
+
+
+def of(file, table, default=None):
+    return next((value for part, value in table.items() if part in file), default)
+
+
+class Tree:
+    """A copy of the tree with the kernels of one instruction set in it."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        for name in ("minillm", "csrc", "tests", "benchmarks", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, self.folder / name)
+        for extension in self.folder.rglob("*.so"):
+            extension.unlink()
+        os.environ |= {"MINILLM_BUILD": ISA, "MINILLM_CUDA": "0", "CXXFLAGS": "-O1", "MINILLM_CPU": ISA,
+                       "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}
+        os.chdir(self.folder)
+        self.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], check=True)
+        setup = runpy.run_path("setup.py", run_name="setup")
+        self.commands = {command[command.index("-c") + 1]: (made, command) for made, command in setup["compilations"](ISA)}
+        _, self.link, _ = setup["linking"](ISA)
+        self.extension, = Path("minillm/_cpp").glob(f"{ISA}.*.so")
+
+    def run(self, command, check=False):
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=None if check else subprocess.DEVNULL, check=check).returncode
+
+    def verdict(self, mutant):
+        """What came of the mutant: "survived", "no mutant" (does not compile, the same code), or the test that caught it."""
+        path = Path(mutant.file)
+        right = path.read_text()
+        path.write_text(mutant.text)
+        try:
+            return self.compiled(mutant) if path.suffix != ".py" else self.tested(mutant.file)
+        finally:
+            path.write_text(right)
+
+    def compiled(self, mutant):
+        unit = mutant.file if mutant.file.endswith(".cpp") else of(mutant.file, UNITS)
+        made, command = self.commands[unit]
+        kept = [(Path(made), Path(made).read_bytes()), (self.extension, self.extension.read_bytes())]
+        try:
+            if self.run(command) or Path(made).read_bytes() == kept[0][1]:
+                return "no mutant"
+            first = [self.link[0], made, *(part for part in self.link[1:] if part != made)]        # its templates win
+            first[first.index("-o") + 1] = str(self.extension)
+            self.extension.unlink()
+            return "no mutant" if self.run(first) else self.tested(mutant.file)
+        finally:
+            for path, content in kept:
+                path.unlink(missing_ok=True)
+                path.write_bytes(content)
+
+    def tested(self, file):
+        name = of(file, OPS, Path(file).stem)
+        runs = [["tests/ops", "-k", f"({name}) and {SLOW}"]]
+        runs += [[*dict.fromkeys(sum((tests for part, tests in EXTRA.items() if part in file), [])), "-k", SLOW]]
+        for arguments in runs:
+            if caught := in_a_process(arguments):
+                return caught
+        return "survived"
+
+
+def in_a_process(arguments):
+    """The first test that fails, or what else ended it. Forked: what all tests import is there already."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        child = multiprocessing.get_context("fork").Process(target=run_pytest, args=(arguments, log.name))
+        child.start()
+        child.join(LIMIT)
+        if child.is_alive():
+            child.kill()
+            return "it never ends"
+        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", log.read(), re.M)
+    if child.exitcode in (0, 5):                            # 5: no such tests
+        return ""
+    return failed[1] if failed else f"exit code {child.exitcode}"
+
+
+def run_pytest(arguments, log):
+    import pytest
+    sys.path[:] = [str(Path.cwd()), *(place for place in sys.path if place not in (str(ROOT), str(ROOT / "tests")))]
+    sys.dont_write_bytecode = True
+    output = os.open(log, os.O_WRONLY)
+    os.dup2(output, 1), os.dup2(output, 2)
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--tb=no", *arguments]))
+
+
+def explained():
+    """The mutants that tests/mutants.md explains, as text."""
+    return set(re.findall(r"^- (\S+: `.*?` → `.*?`): ", (ROOT / "tests/mutants.md").read_text(), re.M))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="ops, csrc, or a part of a file's name")
+    parser.add_argument("--planted", action="store_true", help="the errors that once survived, not random ones")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    import hypothesis, numpy, pytest                        # noqa: E401, F401  # inherited by the processes of the tests
+    results, known, started = [], explained(), time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(folder)
+        for mutant in planted() if options.planted else drawn(options.only, options.seed):
+            found = tree.verdict(mutant)
+            if found == "no mutant":
+                continue
+            if found == "survived" and str(mutant) in known:
+                found = "explained"
+            results.append({"mutant": str(mutant), "line": mutant.line, "found": found})
+            print(f"{len(results):>4} {time.time() - started:5.0f} s  {mutant.file}:{mutant.line} `{mutant.old}` → `{mutant.new}`\n"
+                  f"               {found}", file=sys.stderr, flush=True)
+            if len(results) == options.count:
+                break
+        os.chdir(ROOT)
+    counted = {kind: sum(r["found"] == kind for r in results) for kind in ("survived", "explained")}
+    caught = len(results) - sum(counted.values())
+    summary = {"mutants": len(results), "caught": caught, **counted, "seconds": round(time.time() - started)}
+    print(json.dumps(summary | {"results": results}, indent=1) if options.json else summary)
+    return 0 if caught >= 0.95 * (len(results) - counted["explained"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
