@@ -4,7 +4,7 @@
 
 A mutant is minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off by one, a
 statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1, AVX2) and
-linked first, and the tests of its op run, then the others that EXTRA names. What fails, crashes or never ends is caught.
+linked first; then come the numeric tests of its op, called straight away, its tests by pytest, and those that EXTRA names. What fails, crashes or never ends is caught.
 Mutants that do not compile, or whose object code is the same, do not count. tests/mutants.md explains those that survive.
 """
 import argparse
@@ -13,17 +13,21 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ISA, LIMIT = "avx2", 180                # instruction set; seconds for the tests of one mutant
+ISA, SECONDS = "avx2", 120              # instruction set; of CPU time, and five times that in all, for the tests of one mutant
 GEMM, HEAD, BF16 = "csrc/cpu/gemm/matmul.cpp", "csrc/cpu/linear_cross_entropy.cpp", "csrc/cpu/gemm/matmul_bf16.cpp"
 UNITS = {                               # header: the unit that is compiled for it
     "attention/3_simd.h": "csrc/cpu/attention/3_simd.cpp", "attention/pair.h": "csrc/cpu/attention/2_blocked.cpp",
@@ -35,11 +39,11 @@ UNITS = {                               # header: the unit that is compiled for 
     "simd/math.h": "csrc/cpu/gelu.cpp", "simd/softmax.h": HEAD, "simd/bfloat16.h": "csrc/cpu/adamw.cpp",
     "simd/vec.h": "csrc/cpu/layernorm.cpp", "memory/": "csrc/python/bindings.cpp"}
 OPS = {                                 # file: what the ids of its tests hold, where that is not its name
-    "gemm/": "linear or head", "linear/": "linear and not lora and not cross", "matmul": "linear or head", "simd/math": "gelu",
-    "simd/softmax": "cross_entropy", "simd/bfloat16": "adamw or bf16", "simd/elementwise": "gelu", "simd/vec": "layernorm",
-    "isa/amx": "amx", "isa/": "layernorm", "attention/": "attention", "decode.cpp": "decode", "memory/": "gelu",
-    "mlp": "mlp", "head": "head", "ops/checks": "linear or cross or adamw", "ops/bfloat16": "adamw", "ops/spec": "linear",
-    "ops/attention": "attention", "ops/linear.py": "linear", "csrc/cpu/linear.cpp": "linear", "ops/table": "linear"}
+    "gemm/": "linear head", "linear/": "linear", "simd/math": "gelu", "simd/softmax": "linear_cross_entropy",
+    "simd/bfloat16": "adamw", "simd/elementwise": "gelu", "simd/vec": "layernorm", "isa/amx": "linear", "isa/": "layernorm",
+    "attention/decode": "attention_decode", "attention/": "attention attention_decode", "cpu/decode": "attention_decode",
+    "memory/": "gelu", "mlp_bf16": "mlp", "cpu/mlp.h": "mlp", "linear_cross_entropy_bf16": "linear_cross_entropy",
+    "ops/checks": "linear cross_entropy adamw mlp", "ops/bfloat16": "adamw", "ops/spec": "linear", "ops/table": "linear"}
 EXTRA = {                               # file: tests beside those in tests/ops
     "gemm/": ["tests/cpu/test_gemm.py", "tests/cpu/test_bf16.py"], "bf16": ["tests/cpu/test_bf16.py"],
     "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
@@ -54,8 +58,8 @@ PLANTED = (                             # errors that once survived: file, text,
      "        static T shared;\n        shared = row_max(z, V);\n        logsum[n] = std::log(row_exp_sum(z, shared, V));\n"
      "        top[n] = shared;"),
     ("csrc/cpu/mlp.cpp", "row < N || row == 0", "row < N"),
-    ("csrc/cpu/layernorm.cpp", "if (!(eps > 0)) fail(", "if (eps < -9) fail("),
-    ("minillm/ops/layernorm.py", "if not eps > 0:", "if eps < -9:"),
+    ("csrc/cpu/layernorm.cpp", "if (!(eps > 0 && eps < INFINITY)) fail(", "if (eps < -9) fail("),
+    ("minillm/ops/layernorm.py", "if not 0 < eps < math.inf:", "if eps < -9:"),
 )
 SWAPS = {" + ": [" - "], " - ": [" + "], " * ": [" / "], " / ": [" * "], " += ": [" -= ", " = "], " -= ": [" += "], " *= ": [" /= "],
          " < ": [" <= "], " <= ": [" < "], " > ": [" >= "], " >= ": [" > "], " == ": [" != "], " != ": [" == "], " && ": [" || "],
@@ -146,7 +150,7 @@ class Tree:
         for name in ("minillm", "csrc", "tests", "benchmarks", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, self.folder / name)
-        for extension in self.folder.rglob("*.so"):
+        for extension in [*self.folder.rglob("*.so")]:
             extension.unlink()
         os.environ |= {"MINILLM_BUILD": ISA, "MINILLM_CUDA": "0", "CXXFLAGS": "-O1", "MINILLM_CPU": ISA,
                        "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}
@@ -187,37 +191,57 @@ class Tree:
                 path.write_bytes(content)
 
     def tested(self, file):
-        name = of(file, OPS, Path(file).stem)
-        runs = [["tests/ops", "-k", f"({name}) and {SLOW}"]]
-        runs += [[*dict.fromkeys(sum((tests for part, tests in EXTRA.items() if part in file), [])), "-k", SLOW]]
-        for arguments in runs:
-            if caught := in_a_process(arguments):
-                return caught
-        return "survived"
+        names, others = of(file, OPS, Path(file).stem), sum((tests for part, tests in EXTRA.items() if part in file), [])
+        return (in_a_process(call_tests, names.split()) or
+                in_a_process(run_pytest, ["tests/ops", "-k", f"({names.replace(' ', ' or ')}) and {SLOW}"]) or
+                in_a_process(run_pytest, [*dict.fromkeys(others), "-k", SLOW]) or "survived")
 
 
-def in_a_process(arguments):
-    """The first test that fails, or what else ended it. Forked: what all tests import is there already."""
+def in_a_process(function, *arguments):
+    """The first test that fails, or what else ended it; "" if nothing did. Forked: what all tests import is there."""
     with tempfile.NamedTemporaryFile("r") as log:
-        child = multiprocessing.get_context("fork").Process(target=run_pytest, args=(arguments, log.name))
+        child = multiprocessing.get_context("fork").Process(target=apart, args=(log.name, function, *arguments))
         child.start()
-        child.join(LIMIT)
+        child.join(5 * SECONDS)
         if child.is_alive():
             child.kill()
-            return "it never ends"
-        failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", log.read(), re.M)
+        child.join()
+        failed = re.findall(r"^(?:FAILED|ERROR|running) (?:tests/)?(\S+)", log.read(), re.M)
     if child.exitcode in (0, 5):                            # 5: no such tests
         return ""
-    return failed[1] if failed else f"exit code {child.exitcode}"
+    how = {1: "", -9: " never ends", -signal.SIGXCPU: " never ends"}.get(child.exitcode, f" ends with {child.exitcode}")
+    return (failed[-1] if failed else "a test") + how
 
 
-def run_pytest(arguments, log):
-    import pytest
-    sys.path[:] = [str(Path.cwd()), *(place for place in sys.path if place not in (str(ROOT), str(ROOT / "tests")))]
-    sys.dont_write_bytecode = True
-    output = os.open(log, os.O_WRONLY)
+def apart(log, function, arguments):
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1), os.dup2(output, 2)
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--tb=no", *arguments]))
+    sys.path[:] = [str(Path("tests").absolute()), str(Path.cwd()),
+                   *(place for place in sys.path if place not in (str(ROOT), str(ROOT / "tests")))]
+    sys.dont_write_bytecode = True
+    os._exit(function(arguments))
+
+
+def call_tests(ops):
+    """The numeric tests of these ops without pytest, whose start costs more than they do."""
+    for module in ("test_gradients", "test_borders"):
+        for name, function in vars(import_module(f"ops.{module}")).items():
+            marks = [mark.args[:2] for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
+            for values in product(*(choices for _, choices in marks)):
+                case = {}
+                for (names, _), value in zip(marks, values):
+                    names, value = names.split(", "), getattr(value, "values", value)
+                    case |= zip(names, value if len(names) > 1 else [value])
+                if case.get("op") in ops:
+                    print(f"running ops/{module}.py::{name}[{'-'.join(map(str, case.values()))}]", flush=True)
+                    function(**case)
+    return 0
+
+
+def run_pytest(arguments):
+    import pytest
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--tb=no", *arguments])
 
 
 def explained():

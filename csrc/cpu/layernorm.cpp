@@ -138,7 +138,7 @@ Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, 
         int64_t C = last("x", x), N = C ? x.rows() : 0;
         const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}),
                 *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
+        if (!(eps > 0 && eps < INFINITY)) fail("eps must be a number above 0: got ", eps);
         auto out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
         without_gil([&] { forward<T>(out, mean, rstd, nullptr, px, nullptr, pw, pb, T(eps), N, C); });
         return tuple_of({out, tuple_of({x, weight, mean, rstd})});

@@ -4,6 +4,8 @@
 //   ds = dsum + dx            dx: layernorm's, from dout
 //
 // The kernels are layernorm.cpp's: a row of s is still in L1 when it is normalised, so the sum costs no pass over memory.
+#include <cmath>
+
 #include "cpu/layernorm.h"
 #include "python/register.h"
 
@@ -15,7 +17,7 @@ Tuple residual_layernorm_forward(const Array& x, const Array& y, const Array& we
         int64_t C = last("x", x), N = C ? x.rows() : 0;
         const T *px = input<T>("x", x, x.shape), *py = input<T>("y", y, x.shape), *pw = input<T>("weight", weight, {C}),
                 *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
+        if (!(eps > 0 && eps < INFINITY)) fail("eps must be a number above 0: got ", eps);
         auto s = fresh<T>(x.shape), out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
         without_gil([&] { layernorm::forward<T>(out, mean, rstd, s, px, py, pw, pb, T(eps), N, C); });
         return tuple_of({tuple_of({s, out}), tuple_of({s, weight, mean, rstd})});

@@ -13,6 +13,8 @@ d log s(z) / dz = s(-z):
     dloss/dh = beta (e s(beta h) - (1 - e) s(-beta h))
     dchosen = dout dloss/dh,   drejected = -dchosen
 """
+import math
+
 import numpy as np
 
 from ..checks import check_dout, check_dtype, check_float, check_shape
@@ -30,8 +32,8 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
     for name, array in (("rejected", rejected), ("ref_chosen", ref_chosen), ("ref_rejected", ref_rejected)):
         check_shape(name, array, chosen.shape)
         check_dtype(name, array, chosen.dtype)
-    if not beta > 0:
-        raise ValueError(f"beta must be above 0: got {beta}")
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be a number above 0: got {beta}")
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be in [0, 0.5): got {label_smoothing}")
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
@@ -64,7 +66,8 @@ SPEC = Spec(
     sample=lambda rng, dtype, d: normals(rng, dtype, **dict.fromkeys(
         ("chosen", "rejected", "ref_chosen", "ref_rejected"), d.B * d.T)) | {"beta": 0.3, "label_smoothing": 0.1},
     bad=wrong("chosen", "integers") + wrong("rejected", "narrower", "other_dtype") + wrong("ref_chosen", "narrower")
-    + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0) + wrong("label_smoothing", 0.5, -0.1),
+    + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0, math.nan, math.inf)
+    + wrong("label_smoothing", 0.5, -0.1, math.nan),
     flops=lambda d: (12 * d.B * d.T, 8 * d.B * d.T),
     c=("out[N] <- chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing",
        "dchosen[N] drejected[N] <- dout[N] chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; "
