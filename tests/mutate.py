@@ -49,7 +49,7 @@ EXTRA = {                               # file: tests beside those in tests/ops
     "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
     "memory/": ["tests/kernels/test_arrays.py"], "simd/": ["tests/cpu/test_kernels.py", "tests/cpu/test_gemm.py"],
     "linear": ["tests/cpu/test_gemm.py"], "mlp": ["tests/cpu/test_gemm.py"], "head": ["tests/cpu/test_gemm.py"],
-    "sum_squares": ["tests/cpu/test_sum_squares.py"], "": ["tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py"]}
+    "sum_squares": ["tests/cpu/test_sum_squares.py"], "": ["tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py", "tests/kernels/test_shared_state.py"]}
 SLOW = "not cudasim and not test_training_ends and not toy_op"
 PLANTED = (                             # errors that once survived: file, text, replacement
     ("csrc/cpu/sum_squares.cpp", "std::min(PIECE, n - p * PIECE)", "p ? (n - p * PIECE) / 16 * 16 : std::min(PIECE, n)"),
