@@ -49,7 +49,8 @@ EXTRA = {                               # file: tests beside those in tests/ops
     "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
     "memory/": ["tests/kernels/test_arrays.py"], "simd/": ["tests/cpu/test_kernels.py", "tests/cpu/test_gemm.py"],
     "linear": ["tests/cpu/test_gemm.py"], "mlp": ["tests/cpu/test_gemm.py"], "head": ["tests/cpu/test_gemm.py"],
-    "sum_squares": ["tests/cpu/test_sum_squares.py"], "": ["tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py", "tests/kernels/test_shared_state.py"]}
+    "sum_squares": ["tests/cpu/test_sum_squares.py"]}
+NAMED = ["tests/ops", "tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py", "tests/kernels/test_shared_state.py"]
 SLOW = "not cudasim and not test_training_ends and not toy_op"
 PLANTED = (                             # errors that once survived: file, text, replacement
     ("csrc/cpu/sum_squares.cpp", "std::min(PIECE, n - p * PIECE)", "p ? (n - p * PIECE) / 16 * 16 : std::min(PIECE, n)"),
@@ -193,8 +194,8 @@ class Tree:
     def tested(self, file):
         names, others = of(file, OPS, Path(file).stem), sum((tests for part, tests in EXTRA.items() if part in file), [])
         return (in_a_process(call_tests, names.split()) or
-                in_a_process(run_pytest, ["tests/ops", "-k", f"({names.replace(' ', ' or ')}) and {SLOW}"]) or
-                in_a_process(run_pytest, [*dict.fromkeys(others), "-k", SLOW]) or "survived")
+                in_a_process(run_pytest, [*NAMED[:1 if file.endswith(".py") else 4], "-k", f"({names.replace(' ', ' or ')} or share) and {SLOW}"]) or
+                others and in_a_process(run_pytest, [*dict.fromkeys(others), "-k", SLOW]) or "survived")
 
 
 def in_a_process(function, *arguments):
