@@ -1,6 +1,6 @@
 """Errors planted in the ops and their kernels, one at a time: do the tests see them?
 
-    nice python tests/mutate.py [--count 200] [--seed 0] [--only ops|csrc|TEXT] [--planted] [--json]
+    nice python tests/mutate.py [--count 200] [--seed 0] [--only ops|csrc|TEXT] [--planted] [--jobs 1] [--json]
 
 A mutant is minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off by one, a
 statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1, AVX2) and
@@ -21,13 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ISA, SECONDS = "avx2", 120              # instruction set; of CPU time, and five times that in all, for the tests of one mutant
+ISA, SECONDS = "avx2", 90               # instruction set; of CPU time, and twenty times that in all, for some tests of a mutant
 GEMM, HEAD, BF16 = "csrc/cpu/gemm/matmul.cpp", "csrc/cpu/linear_cross_entropy.cpp", "csrc/cpu/gemm/matmul_bf16.cpp"
 UNITS = {                               # header: the unit that is compiled for it
     "attention/3_simd.h": "csrc/cpu/attention/3_simd.cpp", "attention/pair.h": "csrc/cpu/attention/2_blocked.cpp",
@@ -143,59 +145,71 @@ def of(file, table, default=None):
     return next((value for part, value in table.items() if part in file), default)
 
 
-class Tree:
+class Build(NamedTuple):
+    commands: dict                      # unit: its object, and the command that compiles it
+    link: list
+    extension: Path
+
+
+def prepare(folder):
     """A copy of the tree with the kernels of one instruction set in it."""
+    for name in ("minillm", "csrc", "tests", "benchmarks", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    os.environ |= {"MINILLM_BUILD": ISA, "MINILLM_CUDA": "0", "CXXFLAGS": "-O1", "MINILLM_CPU": ISA,
+                   "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}
+    os.chdir(folder)
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], stdout=subprocess.DEVNULL, check=True)
+    setup = runpy.run_path("setup.py", run_name="setup")
+    commands = {command[command.index("-c") + 1]: (made, command) for made, command in setup["compilations"](ISA)}
+    return Build(commands, setup["linking"](ISA)[1], *Path("minillm/_cpp").glob(f"{ISA}.*.so"))
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        for name in ("minillm", "csrc", "tests", "benchmarks", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, self.folder / name)
-        for extension in [*self.folder.rglob("*.so")]:
-            extension.unlink()
-        os.environ |= {"MINILLM_BUILD": ISA, "MINILLM_CUDA": "0", "CXXFLAGS": "-O1", "MINILLM_CPU": ISA,
-                       "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}
-        os.chdir(self.folder)
-        self.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], check=True)
-        setup = runpy.run_path("setup.py", run_name="setup")
-        self.commands = {command[command.index("-c") + 1]: (made, command) for made, command in setup["compilations"](ISA)}
-        _, self.link, _ = setup["linking"](ISA)
-        self.extension, = Path("minillm/_cpp").glob(f"{ISA}.*.so")
 
-    def run(self, command, check=False):
-        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=None if check else subprocess.DEVNULL, check=check).returncode
+def move_to_a_copy(folder):
+    """Each process that makes mutants has a tree of its own."""
+    copy = folder.parent / str(os.getpid())
+    shutil.copytree(folder, copy)
+    os.chdir(copy)
 
-    def verdict(self, mutant):
-        """What came of the mutant: "survived", "no mutant" (does not compile, the same code), or the test that caught it."""
-        path = Path(mutant.file)
-        right = path.read_text()
-        path.write_text(mutant.text)
-        try:
-            return self.compiled(mutant) if path.suffix != ".py" else self.tested(mutant.file)
-        finally:
-            path.write_text(right)
 
-    def compiled(self, mutant):
-        unit = mutant.file if mutant.file.endswith(".cpp") else of(mutant.file, UNITS)
-        made, command = self.commands[unit]
-        kept = [(Path(made), Path(made).read_bytes()), (self.extension, self.extension.read_bytes())]
-        try:
-            if self.run(command) or Path(made).read_bytes() == kept[0][1]:
-                return "no mutant"
-            first = [self.link[0], made, *(part for part in self.link[1:] if part != made)]        # its templates win
-            first[first.index("-o") + 1] = str(self.extension)
-            self.extension.unlink()
-            return "no mutant" if self.run(first) else self.tested(mutant.file)
-        finally:
-            for path, content in kept:
-                path.unlink(missing_ok=True)
-                path.write_bytes(content)
+def verdict(mutant, build):
+    """What came of the mutant: "survived", "no mutant" (does not compile, the same code), or the test that caught it."""
+    path = Path(mutant.file)
+    right = path.read_text()
+    path.write_text(mutant.text)
+    try:
+        return tested(mutant.file) if path.suffix == ".py" else compiled_and_tested(mutant.file, *build)
+    finally:
+        path.write_text(right)
 
-    def tested(self, file):
-        names, others = of(file, OPS, Path(file).stem), sum((tests for part, tests in EXTRA.items() if part in file), [])
-        return (in_a_process(call_tests, names.split()) or
-                in_a_process(run_pytest, [*NAMED[:1 if file.endswith(".py") else 4], "-k", f"({names.replace(' ', ' or ')} or share) and {SLOW}"]) or
-                others and in_a_process(run_pytest, [*dict.fromkeys(others), "-k", SLOW]) or "survived")
+
+def compiled_and_tested(file, commands, link, extension):
+    made, command = commands[file if file.endswith(".cpp") else of(file, UNITS)]
+    kept = {path: path.read_bytes() for path in (Path(made), extension)}
+    try:
+        if not runs(command) or Path(made).read_bytes() == kept[Path(made)]:
+            return "no mutant"
+        extension.unlink()
+        first = [link[0], made, *(str(extension) if part == link[-1] else part for part in link[1:] if part != made)]
+        return tested(file) if runs(first) else "no mutant"         # first: so that its templates win
+    finally:
+        for path, content in kept.items():
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
+
+
+def runs(command):
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def tested(file):
+    ops, others = of(file, OPS, Path(file).stem).split(), sum((tests for part, tests in EXTRA.items() if part in file), [])
+    named = ["tests/ops"] if file.endswith(".py") else NAMED
+    return (in_a_process(call_tests, file, ops)
+            or in_a_process(run_pytest, *named, "-k", f"({' or '.join(ops)} or share) and {SLOW}")
+            or others and in_a_process(run_pytest, *dict.fromkeys(others), "-k", SLOW) or "survived")
 
 
 def in_a_process(function, *arguments):
@@ -203,7 +217,7 @@ def in_a_process(function, *arguments):
     with tempfile.NamedTemporaryFile("r") as log:
         child = multiprocessing.get_context("fork").Process(target=apart, args=(log.name, function, *arguments))
         child.start()
-        child.join(5 * SECONDS)
+        child.join(20 * SECONDS)
         if child.is_alive():
             child.kill()
         child.join()
@@ -214,18 +228,18 @@ def in_a_process(function, *arguments):
     return (failed[-1] if failed else "a test") + how
 
 
-def apart(log, function, arguments):
+def apart(log, function, *arguments):
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1), os.dup2(output, 2)
     sys.path[:] = [str(Path("tests").absolute()), str(Path.cwd()),
                    *(place for place in sys.path if place not in (str(ROOT), str(ROOT / "tests")))]
     sys.dont_write_bytecode = True
-    os._exit(function(arguments))
+    os._exit(function(*arguments))
 
 
-def call_tests(ops):
-    """The numeric tests of these ops without pytest, whose start costs more than they do."""
+def call_tests(file, ops):
+    """The numeric tests of these ops and of the variants that the file names, without pytest, whose start costs more."""
     for module in ("test_gradients", "test_borders"):
         for name, function in vars(import_module(f"ops.{module}")).items():
             marks = [mark.args[:2] for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
@@ -234,13 +248,15 @@ def call_tests(ops):
                 for (names, _), value in zip(marks, values):
                     names, value = names.split(", "), getattr(value, "values", value)
                     case |= zip(names, value if len(names) > 1 else [value])
-                if case.get("op") in ops:
+                backend, _, variant = case.get("backend", "numpy").partition("/")
+                here = backend == "cpu" if file.startswith("csrc") else not variant
+                if case.get("op") in ops and here and (variant in file or "ladder" in file):
                     print(f"running ops/{module}.py::{name}[{'-'.join(map(str, case.values()))}]", flush=True)
                     function(**case)
     return 0
 
 
-def run_pytest(arguments):
+def run_pytest(*arguments):
     import pytest
     return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--tb=no", *arguments])
 
@@ -256,14 +272,18 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="ops, csrc, or a part of a file's name")
     parser.add_argument("--planted", action="store_true", help="the errors that once survived, not random ones")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     import hypothesis, numpy, pytest                        # noqa: E401, F401  # inherited by the processes of the tests
     results, known, started = [], explained(), time.time()
     with tempfile.TemporaryDirectory() as folder:
-        tree = Tree(folder)
-        for mutant in planted() if options.planted else drawn(options.only, options.seed):
-            found = tree.verdict(mutant)
+        tree = Path(folder) / "tree"
+        tree.mkdir()
+        build = prepare(tree)
+        chosen = list(islice(planted() if options.planted else drawn(options.only, options.seed), 2 * options.count))
+        pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork"), move_to_a_copy, (tree,))
+        for mutant, found in zip(chosen, pool.map(partial(verdict, build=build), chosen)):
             if found == "no mutant":
                 continue
             if found == "survived" and str(mutant) in known:
@@ -273,6 +293,7 @@ def main():
                   f"               {found}", file=sys.stderr, flush=True)
             if len(results) == options.count:
                 break
+        pool.shutdown(cancel_futures=True)
         os.chdir(ROOT)
     counted = {kind: sum(r["found"] == kind for r in results) for kind in ("survived", "explained")}
     caught = len(results) - sum(counted.values())
