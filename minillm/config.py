@@ -30,7 +30,8 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf, "a number above 0")
+        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
+                    "a number above 0")
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,16 @@ def move_to_a_copy(folder):
     os.chdir(copy)
 
 
-def verdict(mutant, build):
-    """What came of the mutant: "survived", "no mutant" (does not compile, the same code), or the test that caught it."""
+def verdict(mutant, build, known):
+    """What came of the mutant: the test that caught it, "survived", "explained", or "no mutant" (does not compile, or is
+    the same code)."""
+    found = tried(mutant, build)
+    found = "explained" if found == "survived" and str(mutant) in known else found
+    print(f"{mutant.file}:{mutant.line} `{mutant.old}` → `{mutant.new}`\n    {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def tried(mutant, build):
     path = Path(mutant.file)
     right = path.read_text()
     path.write_text(mutant.text)
@@ -284,21 +292,16 @@ def main():
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     import hypothesis, numpy, pytest                        # noqa: E401, F401  # inherited by the processes of the tests
-    results, known, started = [], explained(), time.time()
+    results, started = [], time.time()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         tree.mkdir()
         build = prepare(tree)
         chosen = list(islice(planted() if options.planted else drawn(options.only, options.seed), 2 * options.count))
         pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork"), move_to_a_copy, (tree,))
-        for mutant, found in zip(chosen, pool.map(partial(verdict, build=build), chosen)):
-            if found == "no mutant":
-                continue
-            if found == "survived" and str(mutant) in known:
-                found = "explained"
-            results.append({"mutant": str(mutant), "line": mutant.line, "found": found})
-            print(f"{len(results):>4} {time.time() - started:5.0f} s  {mutant.file}:{mutant.line} `{mutant.old}` → `{mutant.new}`\n"
-                  f"               {found}", file=sys.stderr, flush=True)
+        for mutant, found in zip(chosen, pool.map(partial(verdict, build=build, known=explained()), chosen)):
+            if found != "no mutant":
+                results.append({"mutant": str(mutant), "line": mutant.line, "found": found})
             if len(results) == options.count:
                 break
         pool.shutdown(cancel_futures=True)

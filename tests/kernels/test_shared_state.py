@@ -1,8 +1,8 @@
 """Nothing that a kernel computes is shared between threads by mistake: many threads, many times, the same bits.
 
-The thread sanitizer does not see OpenMP's regions (tests/rebuilt.sh). So every compiled op is called again and again with
-more threads than cores, which the system interrupts anywhere, and compared with one thread; and the sources have no
-such variables.
+The thread sanitizer does not see OpenMP's regions (tests/rebuilt.sh). So every compiled op is called again and again
+with more threads than cores, which the system interrupts anywhere, and compared with one thread; and the sources have
+no variables that could be shared.
 """
 import re
 from pathlib import Path
@@ -56,6 +56,6 @@ def test_more_threads_than_cores_change_no_bit(op, backend, dtype, threads):
 @pytest.mark.skipif(not SOURCES.exists(), reason="needs the sources")
 def test_kernels_have_no_variables_that_threads_share():
     """A `static` without const or thread_local inside a function; the arena has a lock."""
-    found = {f"{path.name}: {line.strip()}" for path in SOURCES.rglob("*.[hc]*") for line in path.read_text().splitlines()
-             if re.match(r"\s*static (?!const|inline).*;\s*(//.*)?$", line)}
+    found = {f"{path.name}: {line.strip()}"
+             for path in SOURCES.rglob("*.[hc]*") for line in path.read_text().splitlines() if re.match(r"\s*static (?!const|inline).*;\s*(//.*)?$", line)}
     assert found == {"arena.h: static Arena* the_arena = new Arena;"}

@@ -43,7 +43,8 @@ def test_preferences(count):
 @documents
 def test_answers(count):
     rng, model = np.random.default_rng(count), small_model()
-    prompts, answers = ([rng.integers(0, CHAT.vocab_size, rng.integers(1, 9)).tolist() for _ in range(count)] for _ in "ab")
+    prompts, answers = ([rng.integers(0, CHAT.vocab_size, rng.integers(1, 9)).tolist() for _ in range(count)]
+                        for _ in range(2))
     losses, alone = losses_of(model, packed_answers(prompts, answers)), []
     for prompt, answer in zip(prompts, answers):
         ids = np.array([prompt + answer])

@@ -1,8 +1,8 @@
-"""What is said to be on the disk is: the order of writes, fsyncs, renames and removals, as the system is asked for them.
+"""What is said to be on the disk is: the order of fsyncs, renames and removals, as the system is asked for them.
 
-After a power cut a file holds what was synced, and a directory the names it had when it was synced; what came after may be
-there or not, in any order. So contents are synced before a rename puts them in the old ones' place, the directory after
-it, and the old ones go only then. Kills, of which a running system forgets nothing, cannot show this.
+After a power cut a file holds what was synced, and a directory the names it had when it was synced; what came after may
+be there or not, in any order. So contents are synced before a rename puts them in the old ones' place, the directory
+after it, and the old ones go only then. Kills, of which a running system forgets nothing, cannot show this.
 """
 import os
 import shutil
@@ -59,12 +59,13 @@ class Disk:
 
     def check_whole(self, path):
         """Is all that lies there on the disk?"""
-        paths = [path, *(os.path.join(folder, name) for folder, folders, files in os.walk(path) for name in folders + files)]
-        for part in paths:
+        inside = [os.path.join(folder, name) for folder, folders, files in os.walk(path) for name in folders + files]
+        for part in [path, *inside]:
             assert self.synced.get(os.stat(part).st_ino) == self.contents(part), f"{part} is in use before it is synced"
 
     def check_names(self, folder):
-        assert self.synced.get(os.stat(folder).st_ino) == self.contents(folder), f"{folder} is not synced, yet its old files go"
+        synced = self.synced.get(os.stat(folder).st_ino)
+        assert synced == self.contents(folder), f"{folder} is not synced, yet its old files go"
 
 
 @pytest.fixture
@@ -83,12 +84,12 @@ def large(path):
 
 WRITERS = {"atomic_write": large, "write_json": lambda path: write_json(path, {"a": 1}),
            "write_jsonl": lambda path: write_jsonl(path, [{"a": 1}, {"b": 2}]),
-           "write_safetensors": lambda path: write_safetensors(path, {"a": np.ones(9), "b": np.ones((2, 3), "float32")})}
+           "write_safetensors": lambda path: write_safetensors(path, {"a": np.ones(9), "b": np.ones(6, "float32")})}
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_file_is_synced_renamed_and_its_directory_synced(tmp_path, disk, write):
-    for generation in (1, 2):
+    for _ in range(2):
         disk.events.clear()
         write(tmp_path / "model")
         (first, temporary), (second, source, target), last = disk.events
@@ -113,8 +114,8 @@ def test_a_directory_is_synced_before_it_takes_the_place_of_the_old_one(tmp_path
     disk.synced[os.stat(tmp_path / "last").st_ino] = Disk.contents(tmp_path / "last")
     replace_directory(tmp_path / "last", fill(2))
     assert {name for event, name in disk.events[:-4]} == {"a", "b", "c", "sub", ".last.tmp"}
-    assert disk.events[-4:] == [("rename", "last", ".last.old"), ("rename", ".last.tmp", "last"), ("fsync", tmp_path.name),
-                                ("remove", ".last.old")]
+    assert disk.events[-4:] == [("rename", "last", ".last.old"), ("rename", ".last.tmp", "last"),
+                                ("fsync", tmp_path.name), ("remove", ".last.old")]
 
 
 def test_a_recovered_directory_is_durable_before_anything_goes(tmp_path, disk):

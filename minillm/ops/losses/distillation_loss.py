@@ -88,7 +88,8 @@ def torch_distillation_loss(torch, logits, teacher, targets, temperature, weight
 SPEC = Spec(
     "distillation_loss", sample, differentiable=("logits",), kernels=CPU,
     bad=wrong("logits", "flatter") + wrong("teacher", "narrower", "shorter", "other_dtype")
-    + wrong("targets", "too_big", "negative", "floats", "narrower") + wrong("temperature", 0.0, -1.0, math.nan, math.inf)
+    + wrong("targets", "too_big", "negative", "floats", "narrower")
+    + wrong("temperature", 0.0, -1.0, math.nan, math.inf)
     + wrong("weight", -0.1, 1.1),
     flops=lambda d: (15 * d.B * d.T * d.V, 8 * d.B * d.T * d.V),
     c=("out[N] <- logits[N,V] teacher[N,V] targets[N]:int; N V temperature weight ignore_index",
