@@ -2,10 +2,11 @@
 
     nice python tests/mutate.py [--count 200] [--seed 0] [--only ops|csrc|TEXT] [--planted] [--jobs 1] [--json]
 
-A mutant is minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off by one, a
-statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1, AVX2) and
-linked first; then come the numeric tests of its op, called straight away, its tests by pytest, and those that EXTRA names. What fails, crashes or never ends is caught.
-Mutants that do not compile, or whose object code is the same, do not count. tests/mutants.md explains those that survive.
+A mutant is a file of minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off
+by one, a statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1,
+AVX2) and linked first. Then come the numeric tests of its op, called straight away, all tests of the op, by pytest, and
+those that EXTRA names. What fails, crashes or never ends is caught. Mutants that do not compile, or give the same object
+code, do not count. Some are right all the same, or only slower: tests/mutants.md explains those that survived.
 """
 import argparse
 import json
@@ -23,68 +24,74 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from inspect import signature
 from importlib import import_module
+from inspect import signature
 from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ISA, SECONDS = "avx2", 90               # instruction set; of CPU time, and twenty times that in all, for some tests of a mutant
-GEMM, HEAD, BF16 = "csrc/cpu/gemm/matmul.cpp", "csrc/cpu/linear_cross_entropy.cpp", "csrc/cpu/gemm/matmul_bf16.cpp"
+ISA, SECONDS = "avx2", 90               # instruction set; of CPU time, and twenty times that in all, for tests of a mutant
 UNITS = {                               # header: the unit that is compiled for it
-    "attention/3_simd.h": "csrc/cpu/attention/3_simd.cpp", "attention/pair.h": "csrc/cpu/attention/2_blocked.cpp",
-    "attention/heads.h": "csrc/cpu/attention/3_simd.cpp", "cpu/layernorm.h": "csrc/cpu/layernorm.cpp", "cpu/mlp.h": "csrc/cpu/mlp.cpp",
-    "gemm/matmul_bf16.h": BF16, "gemm/bf16.h": BF16, "gemm/amx.h": BF16, "gemm/": GEMM,
-    "linear/layer.h": "csrc/cpu/linear.cpp", "linear/ladder.h": "csrc/cpu/linear/2_blocked.cpp",
-    "linear/column_sums.h": "csrc/cpu/linear.cpp", "linear/bf16_weight.h": "csrc/cpu/linear/bf16.cpp",
-    "isa/amx.h": "csrc/cpu/linear/4_amx.cpp", "isa/": "csrc/cpu/layernorm.cpp", "simd/elementwise.h": "csrc/cpu/gelu.cpp",
-    "simd/math.h": "csrc/cpu/gelu.cpp", "simd/softmax.h": HEAD, "simd/bfloat16.h": "csrc/cpu/adamw.cpp",
-    "simd/vec.h": "csrc/cpu/layernorm.cpp", "memory/": "csrc/python/bindings.cpp"}
-OPS = {                                 # file: what the ids of its tests hold, where that is not its name
+    "attention/3_simd.h": "attention/3_simd.cpp", "attention/pair.h": "attention/2_blocked.cpp",
+    "attention/heads.h": "attention/3_simd.cpp", "cpu/layernorm.h": "layernorm.cpp", "cpu/mlp.h": "mlp.cpp",
+    "gemm/matmul_bf16.h": "gemm/matmul_bf16.cpp", "gemm/bf16.h": "gemm/matmul_bf16.cpp",
+    "gemm/amx.h": "gemm/matmul_bf16.cpp", "gemm/": "gemm/matmul.cpp", "linear/layer.h": "linear.cpp",
+    "linear/ladder.h": "linear/2_blocked.cpp", "linear/column_sums.h": "linear.cpp",
+    "linear/bf16_weight.h": "linear/bf16.cpp", "isa/amx.h": "linear/4_amx.cpp", "isa/": "layernorm.cpp",
+    "simd/elementwise.h": "gelu.cpp", "simd/math.h": "gelu.cpp", "simd/softmax.h": "linear_cross_entropy.cpp",
+    "simd/bfloat16.h": "adamw.cpp", "simd/vec.h": "layernorm.cpp", "memory/": "../python/bindings.cpp"}
+OPS = {                                 # file: the ops that it belongs to, where that is not its name
     "gemm/": "linear head", "linear/": "linear", "simd/math": "gelu", "simd/softmax": "linear_cross_entropy",
-    "simd/bfloat16": "adamw", "simd/elementwise": "gelu", "simd/vec": "layernorm", "isa/amx": "linear", "isa/": "layernorm",
-    "attention/decode": "attention_decode", "attention/": "attention attention_decode", "cpu/decode": "attention_decode",
-    "memory/": "gelu", "mlp_bf16": "mlp", "cpu/mlp.h": "mlp", "linear_cross_entropy_bf16": "linear_cross_entropy",
-    "ops/checks": "linear cross_entropy adamw mlp", "ops/bfloat16": "adamw"}
+    "simd/bfloat16": "adamw", "simd/elementwise": "gelu", "simd/vec": "layernorm", "isa/amx": "linear",
+    "isa/": "layernorm", "attention/decode": "attention_decode", "attention/": "attention attention_decode",
+    "cpu/decode": "attention_decode", "memory/": "gelu", "mlp_bf16": "mlp", "cpu/mlp.h": "mlp",
+    "linear_cross_entropy_bf16": "linear_cross_entropy", "ops/checks": "linear cross_entropy adamw mlp",
+    "ops/bfloat16": "adamw"}
 TABLE = ("spec.py", "table.py")         # what tests and benchmarks are made from, not what is tested
-EXTRA = {                               # file: tests beside those in tests/ops
+NUMERIC = ("test_gradients", "test_contract", "test_into", "test_borders", "test_bad_inputs")
+NAMED = ("tests/ops", "tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py",
+         "tests/kernels/test_shared_state.py")                  # of which those run that name the op
+EXTRA = {                               # file: further tests
     "gemm/": ["tests/cpu/test_gemm.py", "tests/cpu/test_bf16.py"], "bf16": ["tests/cpu/test_bf16.py"],
     "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
     "memory/": ["tests/kernels/test_arrays.py"], "simd/": ["tests/cpu/test_kernels.py", "tests/cpu/test_gemm.py"],
     "linear": ["tests/cpu/test_gemm.py"], "mlp": ["tests/cpu/test_gemm.py"], "head": ["tests/cpu/test_gemm.py"],
     "sum_squares": ["tests/cpu/test_sum_squares.py"]}
-NAMED = ["tests/ops", "tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py", "tests/kernels/test_shared_state.py"]
 SLOW = "not cudasim and not test_training_ends and not toy_op"
 PLANTED = (                             # errors that once survived: file, text, replacement
-    ("csrc/cpu/sum_squares.cpp", "std::min(PIECE, n - p * PIECE)", "p ? (n - p * PIECE) / 16 * 16 : std::min(PIECE, n)"),
-    ("csrc/cpu/layernorm.cpp", "n = rows.begin; n < rows.end", "n = rows.begin + (N > 1000 && chunk == CHUNKS - 1); n < rows.end"),
-    ("csrc/cpu/cross_entropy.cpp", "        top[n] = row_max(z, V);\n        logsum[n] = std::log(row_exp_sum(z, top[n], V));",
-     "        static T shared;\n        shared = row_max(z, V);\n        logsum[n] = std::log(row_exp_sum(z, shared, V));\n"
-     "        top[n] = shared;"),
+    ("csrc/cpu/sum_squares.cpp", "std::min(PIECE, n - p * PIECE)",
+     "p ? (n - p * PIECE) / 16 * 16 : std::min(PIECE, n)"),
+    ("csrc/cpu/layernorm.cpp", "n = rows.begin; n <", "n = rows.begin + (N > 1000 && chunk == CHUNKS - 1); n <"),
+    ("csrc/cpu/cross_entropy.cpp", "top[n] = row_max(z, V);", "static T shared; top[n] = shared = row_max(z, V);"),
     ("csrc/cpu/mlp.cpp", "row < N || row == 0", "row < N"),
+    ("csrc/cpu/head.cpp", "matmul<T>(N, V, C,", "if (V == 0) fail(\"no vocabulary\"); matmul<T>(N, V, C,"),
     ("csrc/cpu/layernorm.cpp", "if (!(eps > 0 && eps < INFINITY)) fail(", "if (eps < -9) fail("),
     ("minillm/ops/layernorm.py", "if not 0 < eps < math.inf:", "if eps < -9:"),
 )
-SWAPS = {" + ": [" - "], " - ": [" + "], " * ": [" / "], " / ": [" * "], " += ": [" -= ", " = "], " -= ": [" += "], " *= ": [" /= "],
-         " < ": [" <= "], " <= ": [" < "], " > ": [" >= "], " >= ": [" > "], " == ": [" != "], " != ": [" == "], " && ": [" || "],
-         " || ": [" && "], " and ": [" or "], " or ": [" and "], "min(": ["max("], "max(": ["min("], "true": ["false"],
-         "false": ["true"], "True": ["False"], "False": ["True"], ".begin": [".end"], ".end": [".begin"], "not ": [""],
-         "zeros": ["ones"], "axis=0": ["axis=-1"], "axis=-1": ["axis=0"], "#pragma omp barrier": [""]}
-WORDS = re.compile("|".join(rf"\b{re.escape(w)}" if w[0].isalpha() else re.escape(w) for w in sorted(SWAPS, key=len, reverse=True)))
+SWAPS = {
+    " + ": [" - "], " - ": [" + "], " * ": [" / "], " / ": [" * "], " += ": [" -= ", " = "], " -= ": [" += "],
+    " *= ": [" /= "], " < ": [" <= "], " <= ": [" < "], " > ": [" >= "], " >= ": [" > "], " == ": [" != "],
+    " != ": [" == "], " && ": [" || "], " || ": [" && "], " and ": [" or "], " or ": [" and "], "min(": ["max("],
+    "max(": ["min("], "true": ["false"], "false": ["true"], "True": ["False"], "False": ["True"], ".begin": [".end"],
+    ".end": [".begin"], "not ": [""], "zeros": ["ones"], "axis=0": ["axis=-1"], "axis=-1": ["axis=0"],
+    "#pragma omp barrier": [""]}
+WORDS = re.compile("|".join(rf"\b{re.escape(word)}" if word[0].isalpha() else re.escape(word)
+                            for word in sorted(SWAPS, key=len, reverse=True)))
 NUMBER = re.compile(r"(?<![\w.\"])\d+(?![\w.])")
 NEGATED = re.compile(r"(?<=[=(,?:] )-(?=\w)|(?<=\()-(?=\w)")
 ARGUMENTS = re.compile(r"(?<=\()(\w+), (\w+)(?=[,)])|(?<=, )(\w+), (\w+)(?=[,)])")
-STATEMENT = {".py": re.compile(r"(?<= )(?! |return)[\w\[\].: ]+ [+*/-]?= .*|(?<= )check_.*\)$|(?<= )raise .*"),
-             ".cpp": re.compile(r"(?<= )[\w\[\].>() -]+(?<!const)(?<!auto) [+*/-]?= [^{]*;$|(?<= )[\w:.<>]+\([^{]*\);$")}
-LEFT_OUT = re.compile(r"\s*(#(?!pragma omp barrier)|template|using|typedef|static_assert|struct|class|import|from |extern|namespace)"
-                      r"|.*(prefetch|constexpr|Register|UNROLL_FOR \(int64_t prefetch)|\s*(def|fail|std::string)\b")
+STATEMENT = {
+    ".py": re.compile(r"(?<= )(?! |return)[\w\[\].: ]+ [+*/-]?= .*|(?<= )check_.*\)$|(?<= )raise .*"),
+    ".cpp": re.compile(r"(?<= )[\w\[\].>() -]+(?<!const)(?<!auto) [+*/-]?= [^{]*;$|(?<= )[\w:.<>]+\([^{]*\);$")}
+LEFT_OUT = re.compile(r"\s*(#(?!pragma omp barrier)|template|using|typedef|static_assert|struct|class|import|from |extern"
+                      r"|namespace)|.*(prefetch|constexpr|Register)|\s*(def|fail)\b")
 
 
 class Mutant(NamedTuple):
     file: str
     line: int
-    old: str                            # the whole lines, stripped, before and after
+    old: str                            # the line, before and after
     new: str
     text: str                           # of the file
 
@@ -92,11 +99,16 @@ class Mutant(NamedTuple):
         return f"{self.file}: `{self.old}` → `{self.new}`"
 
 
-def code(text, suffix):
-    """The text with comments, strings and (of an op's file) what describes it to the table blanked, every place kept."""
-    blank = lambda found: re.sub(r"[^\n]", "\0", found[0])
-    text = re.sub(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"' + (r"|#.*" if suffix == ".py" else r"|//.*"), blank, text)
-    return re.sub(r"^(SPEC = |def sample|def torch_)[\s\S]*?(?=^def |\Z)", blank, text, flags=re.M) if suffix == ".py" else text
+# ---- making them ----
+
+def visible(text, suffix):
+    """The text with comments, strings and (of an op's file) the SPEC blanked, every place kept."""
+    def blank(found):
+        return re.sub(r"[^\n]", "\0", found[0])
+    text = re.sub(r'"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"' + ("|#.*" if suffix == ".py" else "|//.*"), blank, text)
+    if suffix != ".py":
+        return text
+    return re.sub(r"^(SPEC = |def sample|def torch_)[\s\S]*?(?=^def |\Z)", blank, text, flags=re.M)
 
 
 def changes(line, suffix):
@@ -114,11 +126,10 @@ def changes(line, suffix):
 
 
 def mutants_of(path):
-    """Every mutant of a file."""
     file, text = str(path.relative_to(ROOT)), path.read_text()
-    lines, masked = text.split("\n"), code(text, path.suffix).split("\n")
-    for number, (line, visible) in enumerate(zip(lines, masked)):
-        for begin, end, new in [] if LEFT_OUT.match(visible) else changes(visible, path.suffix):
+    lines = text.split("\n")
+    for number, (line, code) in enumerate(zip(lines, visible(text, path.suffix).split("\n"))):
+        for begin, end, new in [] if LEFT_OUT.match(code) else changes(code, path.suffix):
             changed = line[:begin] + new + line[end:]
             yield Mutant(file, number + 1, line.strip(), changed.strip(),
                          "\n".join([*lines[:number], changed, *lines[number + 1:]]))
@@ -128,14 +139,14 @@ def planted():
     for file, old, new in PLANTED:
         text = (ROOT / file).read_text()
         assert old in text, f"{file} has no {old!r} any more"
-        yield Mutant(file, text[:text.index(old)].count("\n") + 1, old.strip(), new.strip(), text.replace(old, new, 1))
+        yield Mutant(file, text[:text.index(old)].count("\n") + 1, old, new, text.replace(old, new, 1))
 
 
 def drawn(only, seed):
     """All mutants in random order, those of ops and of csrc in turns."""
-    files = {"ops": sorted(p for p in (ROOT / "minillm/ops").rglob("*.py") if p.name not in TABLE),
-             "csrc": sorted(p for ending in ("*.cpp", "*.h") for p in (ROOT / "csrc/cpu").rglob(ending))}
-    kinds = [[m for path in paths for m in mutants_of(path) if only in (None, kind) or only in m.file]
+    files = {"ops": sorted(path for path in (ROOT / "minillm/ops").rglob("*.py") if path.name not in TABLE),
+             "csrc": sorted(path for end in ("*.cpp", "*.h") for path in (ROOT / "csrc/cpu").rglob(end))}
+    kinds = [[mutant for path in paths for mutant in mutants_of(path) if only in (None, kind) or only in mutant.file]
              for kind, paths in files.items()]
     for kind in kinds:
         random.Random(seed).shuffle(kind)
@@ -143,9 +154,7 @@ def drawn(only, seed):
         yield from (kind.pop() for kind in kinds if kind)
 
 
-def of(file, table, default=None):
-    return next((value for part, value in table.items() if part in file), default)
-
+# ---- building them ----
 
 class Build(NamedTuple):
     commands: dict                      # unit: its object, and the command that compiles it
@@ -176,11 +185,11 @@ def move_to_a_copy(folder):
     os.chdir(copy)
 
 
-def verdict(mutant, build, known):
-    """What came of the mutant: the test that caught it, "survived", "explained", or "no mutant" (does not compile, or is
-    the same code)."""
+def verdict(mutant, build, explained):
+    """What came of the mutant: the test that caught it, "survived", "explained", or "no mutant" (does not compile, or
+    gives the same code)."""
     found = tried(mutant, build)
-    found = "explained" if found == "survived" and str(mutant) in known else found
+    found = "explained" if found == "survived" and str(mutant) in explained else found
     print(f"{mutant.file}:{mutant.line} `{mutant.old}` → `{mutant.new}`\n    {found}", file=sys.stderr, flush=True)
     return found
 
@@ -201,7 +210,8 @@ def tried(mutant, build):
 
 
 def compiled_and_tested(file, commands, link, extension):
-    made, command = commands[file if file.endswith(".cpp") else of(file, UNITS)]
+    unit = file if file.endswith(".cpp") else os.path.normpath(f"csrc/cpu/{of(file, UNITS)}")
+    made, command = commands[unit]
     kept = {path: path.read_bytes() for path in (Path(made), extension)}
     try:
         if not runs(command) or Path(made).read_bytes() == kept[Path(made)]:
@@ -215,16 +225,24 @@ def compiled_and_tested(file, commands, link, extension):
             path.write_bytes(content)
 
 
+def of(file, table, default=None):
+    return next((value for part, value in table.items() if part in file), default)
+
+
 def runs(command):
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
+# ---- testing them ----
+
 def tested(file):
-    ops, others = of(file, OPS, Path(file).stem).split(), sum((tests for part, tests in EXTRA.items() if part in file), [])
-    named = ["tests/ops"] if file.endswith(".py") else NAMED
+    """The test that caught the mutant of this file, or "survived"."""
+    ops = of(file, OPS, Path(file).stem).split()
+    named = NAMED[:1] if file.endswith(".py") else NAMED
+    others = dict.fromkeys(test for part, tests in EXTRA.items() if part in file for test in tests)
     return (in_a_process(call_tests, file, ops)
             or in_a_process(run_pytest, *named, "-k", f"({' or '.join(ops)} or share) and {SLOW}")
-            or others and in_a_process(run_pytest, *dict.fromkeys(others), "-k", SLOW) or "survived")
+            or others and in_a_process(run_pytest, *others, "-k", SLOW) or "survived")
 
 
 def in_a_process(function, *arguments):
@@ -239,8 +257,8 @@ def in_a_process(function, *arguments):
         failed = re.findall(r"^(?:FAILED|ERROR|running) (?:tests/)?(\S+)", log.read(), re.M)
     if child.exitcode in (0, 5):                            # 5: no such tests
         return ""
-    how = {1: "", -9: " never ends", -signal.SIGXCPU: " never ends"}.get(child.exitcode, f" ends with {child.exitcode}")
-    return (failed[-1] if failed else "a test") + how
+    how = {1: "", -signal.SIGKILL: " never ends", -signal.SIGXCPU: " never ends"}
+    return (failed[-1] if failed else "the import") + how.get(child.exitcode, f" ends with {child.exitcode}")
 
 
 def apart(log, function, *arguments):
@@ -255,21 +273,24 @@ def apart(log, function, *arguments):
 
 def call_tests(file, ops):
     """The numeric tests of these ops and of the variants that the file names, without pytest, whose start costs more."""
-    for module in ("test_gradients", "test_contract", "test_into", "test_borders", "test_bad_inputs"):
+    for module in NUMERIC:
         for name, function in vars(import_module(f"ops.{module}")).items():
             marks = [mark.args[:2] for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
             for values in product(*(choices for _, choices in marks)):
                 case = {}
                 for (names, _), value in zip(marks, values):
-                    names, value = names.split(", "), getattr(value, "values", value)
-                    case |= zip(names, value if len(names) > 1 else [value])
-                backend, _, variant = case.get("backend", "numpy").partition("/")
-                here = backend == "cpu" if file.startswith("csrc") else not variant
-                right = case.get("op") in ops and here and (variant in file or "ladder" in file)
-                if right and case.keys() == signature(function).parameters.keys():
+                    several = value.values if hasattr(value, "marks") else value if ", " in names else [value]
+                    case |= zip(names.split(", "), several)
+                if right_case(case, file, ops) and case.keys() == signature(function).parameters.keys():
                     print(f"running ops/{module}.py::{name}[{'-'.join(map(str, case.values()))}]", flush=True)
                     function(**case)
     return 0
+
+
+def right_case(case, file, ops):
+    backend, _, variant = case.get("backend", "numpy").partition("/")
+    here = backend == "cpu" if file.startswith("csrc") else not variant
+    return case.get("op") in ops and here and (variant in file or "ladder" in file)
 
 
 def run_pytest(*arguments):
@@ -277,9 +298,27 @@ def run_pytest(*arguments):
     return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--tb=no", *arguments])
 
 
-def explained():
+def explained_ones():
     """The mutants that tests/mutants.md explains, as text."""
     return set(re.findall(r"^- (\S+: `.*?` → `.*?`): ", (ROOT / "tests/mutants.md").read_text(), re.M))
+
+
+def all_tried(options, folder):
+    """[{mutant, line, found}] of as many as are asked for."""
+    tree, results = Path(folder) / "tree", []
+    tree.mkdir()
+    build = prepare(tree)
+    mutants = planted() if options.planted else drawn(options.only, options.seed)
+    chosen = list(islice(mutants, 2 * options.count))
+    pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork"), move_to_a_copy, (tree,))
+    for mutant, found in zip(chosen, pool.map(partial(verdict, build=build, explained=explained_ones()), chosen)):
+        if found != "no mutant":
+            results.append({"mutant": str(mutant), "line": mutant.line, "found": found})
+        if len(results) == options.count:
+            break
+    pool.shutdown(cancel_futures=True)
+    os.chdir(ROOT)
+    return results
 
 
 def main():
@@ -290,22 +329,12 @@ def main():
     parser.add_argument("--planted", action="store_true", help="the errors that once survived, not random ones")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    import hypothesis, numpy, pytest                        # noqa: E401, F401  # inherited by the processes of the tests
-    results, started = [], time.time()
+    options, started = parser.parse_args(), time.time()
+    import hypothesis  # noqa: F401  # here and the next two: inherited by the processes that test
+    import numpy  # noqa: F401
+    import pytest  # noqa: F401
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        tree.mkdir()
-        build = prepare(tree)
-        chosen = list(islice(planted() if options.planted else drawn(options.only, options.seed), 2 * options.count))
-        pool = ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork"), move_to_a_copy, (tree,))
-        for mutant, found in zip(chosen, pool.map(partial(verdict, build=build, known=explained()), chosen)):
-            if found != "no mutant":
-                results.append({"mutant": str(mutant), "line": mutant.line, "found": found})
-            if len(results) == options.count:
-                break
-        pool.shutdown(cancel_futures=True)
-        os.chdir(ROOT)
+        results = all_tried(options, folder)
     counted = {kind: sum(r["found"] == kind for r in results) for kind in ("survived", "explained")}
     caught = len(results) - sum(counted.values())
     summary = {"mutants": len(results), "caught": caught, **counted, "seconds": round(time.time() - started)}
