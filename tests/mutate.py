@@ -2,11 +2,11 @@
 
     nice python tests/mutate.py [--count 200] [--seed 0] [--only ops|csrc|TEXT] [--planted] [--jobs 1] [--json]
 
-A mutant is a file of minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant off
-by one, a statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is compiled (-O1,
-AVX2) and linked first. Then come the numeric tests of its op, called straight away, all tests of the op, by pytest, and
-those that EXTRA names. What fails, crashes or never ends is caught. Mutants that do not compile, or give the same object
-code, do not count. Some are right all the same, or only slower: tests/mutants.md explains those that survived.
+A mutant is a file of minillm/ops (Python) or csrc/cpu (C++) with one change: another operator, a bound or a constant
+off by one, a statement left out, two arguments swapped. It is made in a copy of the tree, where its one unit is
+compiled (-O1, AVX2) and linked first. Then come the numeric tests of its op, called straight away, all tests of the op,
+by pytest, and those that EXTRA names. What fails, crashes or never ends is caught. Mutants that do not compile, or give
+the same object code, do not count. Some are right all the same, or only slower: tests/mutants.md explains those.
 """
 import argparse
 import json
@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-ISA, SECONDS = "avx2", 90               # instruction set; of CPU time, and twenty times that in all, for tests of a mutant
+ISA = "avx2"
+SECONDS = 90                            # of CPU time for some tests of a mutant, and twenty times that in all
 UNITS = {                               # header: the unit that is compiled for it
     "attention/3_simd.h": "attention/3_simd.cpp", "attention/pair.h": "attention/2_blocked.cpp",
     "attention/heads.h": "attention/3_simd.cpp", "cpu/layernorm.h": "layernorm.cpp", "cpu/mlp.h": "mlp.cpp",
@@ -84,8 +85,8 @@ ARGUMENTS = re.compile(r"(?<=\()(\w+), (\w+)(?=[,)])|(?<=, )(\w+), (\w+)(?=[,)])
 STATEMENT = {
     ".py": re.compile(r"(?<= )(?! |return)[\w\[\].: ]+ [+*/-]?= .*|(?<= )check_.*\)$|(?<= )raise .*"),
     ".cpp": re.compile(r"(?<= )[\w\[\].>() -]+(?<!const)(?<!auto) [+*/-]?= [^{]*;$|(?<= )[\w:.<>]+\([^{]*\);$")}
-LEFT_OUT = re.compile(r"\s*(#(?!pragma omp barrier)|template|using|typedef|static_assert|struct|class|import|from |extern"
-                      r"|namespace)|.*(prefetch|constexpr|Register)|\s*(def|fail)\b")
+LEFT_OUT = re.compile(r"\s*(#(?!pragma omp barrier)|template|using|typedef|static_assert|struct|class|import|from "
+                      r"|extern|namespace)|.*(prefetch|constexpr|Register)|\s*(def|fail)\b")
 
 
 class Mutant(NamedTuple):
@@ -272,7 +273,7 @@ def apart(log, function, *arguments):
 
 
 def call_tests(file, ops):
-    """The numeric tests of these ops and of the variants that the file names, without pytest, whose start costs more."""
+    """The numeric tests of these ops and of the variants that the file names, without pytest, which starts slowly."""
     for module in NUMERIC:
         for name, function in vars(import_module(f"ops.{module}")).items():
             marks = [mark.args[:2] for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
