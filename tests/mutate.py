@@ -121,7 +121,8 @@ def changes(line, suffix):
     yield from ((*found.span(), "") for found in NEGATED.finditer(line))
     for found in ARGUMENTS.finditer(line):
         one, other = (name for name in found.groups() if name)
-        yield (*found.span(), f"{other}, {one}")
+        if one != other:
+            yield (*found.span(), f"{other}, {one}")
     for found in STATEMENT.get(suffix, STATEMENT[".cpp"]).finditer(line):
         yield (*found.span(), "pass" if suffix == ".py" else ";")
 
