@@ -1,4 +1,4 @@
-"""Every op's forward is its definition, written out once more, one number at a time, from the paper and not from our file.
+"""Every op's forward is its definition, written out once more, one number at a time, from the paper, not from our file.
 
 Gradient checks hold a backward to its forward, and kernels are held to the reference: a wrong formula in the reference
 alone would pass both.
