@@ -142,3 +142,14 @@ def fill_memory():
     """Leave NaNs where the next results will lie, so that what a kernel does not write is seen."""
     for n in (8, 40, 80, 320, 1000):
         del [pair("gelu", "cpu")[0](np.full(n, np.nan, "float32")) for _ in range(9)][:]
+
+
+@pytest.mark.parametrize("op, backend, dtype", [case for case in on_cpu
+                                                if "targets" in sample(case.values[0], "float32")])
+def test_every_token_may_be_the_target(op, backend, dtype):
+    """Also the first and the last of each tile of the vocabulary: one row for each token."""
+    args = inputs(op, dtype, Dims(1, 1100, 4, 1, 1100)) | {"targets": np.arange(1100)}
+    dout = outs_like(op, args)
+    want = results(op, "numpy", {name: widened(value) for name, value in args.items()}, widened(dout))
+    for name, array in results(op, backend, args, dout).items():
+        assert_close(f"{op} {name}", array, want[name], f"reference {precision(backend, dtype)}")
