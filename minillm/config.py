@@ -4,6 +4,7 @@ They are read from TOML and from `--set name=value`; a key that does not exist, 
 range, is an error that names the key. There is nothing else to configure, and no global state.
 """
 import dataclasses
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: v > 0, "a number above 0")
+        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
+                    "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class TrainConfig:
             check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
             check_field(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
-        check_field("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
+        check_field("lr", self.lr, float, lambda v: 0 < v < math.inf, "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
-        check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
+        check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
         check_field("backend", self.backend, str, bool, "the name of a backend")
 
     def as_dict(self) -> dict:

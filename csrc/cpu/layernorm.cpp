@@ -136,7 +136,7 @@ Tuple forward(const Array& x, const Object& y, const Array& weight, const Array&
         const T *px = input<T>("x", x, x.shape),
                 *py = y.is_none() ? nullptr : input<T>("y", argument<Array>(y, "y"), x.shape),
                 *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
+        if (!(eps > 0 && eps < INFINITY)) fail("eps must be a number above 0: got ", eps);
         auto out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
         auto s = py ? fresh<T>(x.shape) : Result<T>(x, nullptr);
         without_gil([&] { forward_kernel<T>(out, mean, rstd, s, px, py, pw, pb, T(eps), N, C); });

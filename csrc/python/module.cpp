@@ -36,7 +36,7 @@ Object lend(const Array& array) {
 
 void expect(const Object& buffer, int64_t begin, int64_t end) {
     LentPages& pages = lent(buffer).pages;
-    if (begin < 0 || begin > end || end > pages.bytes()) fail("begin and end must lie in the buffer, in order");
+    if (begin < 0 || begin > end || end > pages.bytes()) fail("expect: begin and end must lie in the buffer, in order");
     pages.expect(begin, end);
 }
 

@@ -49,6 +49,20 @@ def test_bad_input_is_named(op, backend, dtype, row):
         pair(op, backend)[0](**args)
 
 
+@pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "decode", "update", "reduce")))
+def test_every_float_array_has_one_dtype_and_its_own_shape(op, backend, dtype):
+    """The first array of floats decides the dtype and cannot be integers; all others must have it. And no array but the
+    first may have an axis more."""
+    function, (first, *others) = pair(op, backend)[0], float_names(sample(op, dtype))
+    wrong = [(first, CHANGES["int64"]), *((name, CHANGES["float64" if dtype == "float32" else "float32"])
+                                          for name in others)]
+    wrong += [(name, CHANGES["one more axis"]) for name in others]
+    for name, change in wrong:
+        args = sample(op, dtype)
+        with pytest.raises(ValueError, match=rf"\b({name}|{first})\b"):
+            function(**args | {name: change(args[name])})
+
+
 @every_pair
 def test_bad_dout_is_named(op, backend, dtype):
     forward, backward = pair(op, backend)

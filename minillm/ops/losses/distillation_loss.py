@@ -15,6 +15,8 @@ from the chain rule, the other because Q - P is about (z - u) / (T V) at high te
 that cannot be: of the teacher's, P = 0 and the term is 0. Source: Hinton, Vinyals and
 Dean 2015, arXiv 1503.02531, section 2. Rows whose target is ignore_index have loss 0 and gradient 0.
 """
+import math
+
 import numpy as np
 
 from ..checks import check_dout, check_dtype, check_float, check_ids, check_number, check_shape, from_cache
@@ -86,7 +88,8 @@ def torch_distillation_loss(torch, logits, teacher, targets, temperature, weight
 SPEC = Spec(
     "distillation_loss", sample, differentiable=("logits",), kernels=CPU,
     bad=wrong("logits", "flatter") + wrong("teacher", "narrower", "shorter", "other_dtype")
-    + wrong("targets", "too_big", "negative", "floats", "narrower") + wrong("temperature", 0.0, -1.0)
+    + wrong("targets", "too_big", "negative", "floats", "narrower")
+    + wrong("temperature", 0.0, -1.0, math.nan, math.inf)
     + wrong("weight", -0.1, 1.1),
     flops=lambda d: (15 * d.B * d.T * d.V, 8 * d.B * d.T * d.V),
     c=("out[N] <- logits[N,V] teacher[N,V] targets[N]:int; N V temperature weight ignore_index",

@@ -16,6 +16,8 @@ depend on logp, so
 
     dloss/dlogp = -r A [r A <= clip(r) A] + beta (1 - exp(ref_logp - logp))
 """
+import math
+
 import numpy as np
 
 from ..checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
@@ -34,7 +36,7 @@ def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04)
         check_shape(name, array, logp.shape)
         check_dtype(name, array, logp.dtype)
     check_number("clip", clip, lambda clip: clip > 0, "above 0")
-    check_number("beta", beta, lambda beta: beta >= 0, "at least 0")
+    check_number("beta", beta, lambda beta: 0 <= beta < math.inf, "a number of at least 0")
     gain = np.exp(logp - old_logp) * advantages                          # r A
     held = clipped(np.exp(logp - old_logp), 1 - clip, 1 + clip) * advantages
     free = ~(gain.real > held.real)                                      # where r A is the minimum (and for NaN)
@@ -73,7 +75,8 @@ def torch_grpo_loss(torch, logp, old_logp, ref_logp, advantages, clip, beta):
 SPEC = Spec(
     "grpo_loss", sample, differentiable=("logp",),
     bad=wrong("logp", "integers") + wrong("old_logp", "narrower", "other_dtype") + wrong("ref_logp", "narrower")
-    + wrong("advantages", "other_dtype") + wrong("clip", 0.0, -0.2) + wrong("beta", -0.1),
+    + wrong("advantages", "other_dtype") + wrong("clip", 0.0, -0.2, math.nan)
+    + wrong("beta", -0.1, math.nan, math.inf),
     flops=lambda d: (12 * d.B * d.T, 5 * d.B * d.T),
     c=("out[N] <- logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta",
        "dlogp[N] <- dout[N] logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta"),
