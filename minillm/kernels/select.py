@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .. import ops as reference
 from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
-from .load import EXTENSIONS, best, how
+from .load import EXTENSIONS, best, cpu_flags, how
 from .load import load as load_kernels
 
 __all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
@@ -141,6 +141,11 @@ def choices(op: str, dtype: str | None = None) -> list[str]:
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
     built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
     return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether bf16 GEMMs of the kernels in use run on instructions for them, and so in less time than float32's."""
+    return _cpp is not None and _cpp.__name__.endswith((".avx512", ".amx")) and "avx512_bf16" in cpu_flags()
 
 
 def multiplies_by_tiles() -> bool:
