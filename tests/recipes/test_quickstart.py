@@ -42,6 +42,7 @@ def machine(monkeypatch):
     """`machine(seconds_of)` fakes one whose step number s, the 15 trial steps first, takes seconds_of(s); for a small
     model on a few stories."""
     monkeypatch.setattr(quickstart, "STORIES", 300)
+    monkeypatch.setattr(quickstart, "ENOUGH", 500)
     monkeypatch.setitem(quickstart.MODELS, "stories", {"n_layer": 1, "n_head": 1, "n_embd": 32, "block_size": 64})
 
     def fake(seconds_of):
