@@ -29,11 +29,11 @@ from ..train.plot import plot_losses
 from ..train.schedule import last_step
 
 VOCAB = {"docs": 4096, "stories": 1024}
-MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256},
+MODELS = {"docs": {"n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
           "stories": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
 PROMPTS = {"docs": "The following example shows how to", "stories": "Once upon a time"}
 STORIES = 20_000
-SETTINGS = TrainConfig(batch_size=2, lr=2e-3, min_lr=0.0, schedule="wsd", decay=0.4, weight_decay=0.3, save_every=1000,
+SETTINGS = TrainConfig(batch_size=2, lr=1.5e-3, min_lr=0.0, schedule="wsd", decay=0.4, weight_decay=0.3, save_every=1000,
                        log_every=20)
 EPOCHS = 10                          # at most: more of the same text is learned by heart
 TIMED_STEPS = 15                     # steps to measure the machine by
