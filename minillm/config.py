@@ -42,8 +42,10 @@ class TrainConfig:
     batch_size: int = 8         # sequences in a micro-batch, B
     accumulate: int = 1         # gradient accumulation: micro-batches per optimizer step
     lr: float = 6e-4            # peak learning rate, reached after the warm-up
-    min_lr: float = 6e-5        # where the cosine ends
+    min_lr: float = 6e-5        # where the schedule ends
     warmup: int = 100           # steps of linear warm-up
+    schedule: str = "cosine"    # or "wsd": warm-up, stable, decay (train/schedule.py)
+    decay: float = 0.3          # of "wsd": the share of the steps, at their end, in which the rate falls
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -67,6 +69,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
         check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
+        check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
+        check_field("decay", self.decay, float, lambda v: 0 <= v <= 1, "a number with 0 <= decay <= 1")
         check_field("backend", self.backend, str, bool, "the name of a backend")
 
     def as_dict(self) -> dict:

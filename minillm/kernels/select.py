@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .. import ops as reference
 from ..ops.table import OPS, Dims, Spec, functions
-from .load import EXTENSIONS, best, how
+from .load import EXTENSIONS, best, cpu_flags, how
 from .load import load as load_kernels
 from .own.load import own_functions
 
@@ -146,6 +146,11 @@ def choices(op: str, dtype: str | None = None) -> list[str]:
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
     return ["numpy"] + [name for name, dtypes in OPS[op].kernels.items()
                         if usable[name.partition("/")[0]] and (dtype is None or dtype in dtypes)]
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether bf16 GEMMs of the kernels in use run on instructions for them, and so in less time than float32's."""
+    return _cpp is not None and _cpp.__name__.endswith((".avx512", ".amx")) and "avx512_bf16" in cpu_flags()
 
 
 def multiplies_by_tiles() -> bool:
