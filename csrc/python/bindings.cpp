@@ -174,8 +174,8 @@ Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, 
     for (int64_t i = 0; i < own.size(); i++) {
         bool ignored = ignore_index && p[i] == *ignore_index && (kind == 'i' || p[i] >= 0);  // 2^64 - 1 is not -1
         if ((p[i] < 0 || p[i] >= size) && !ignored)
-            fail(name, " must be in [0, ", size, "): got ", kind == 'i' ? std::to_string(p[i]) : std::to_string(uint64_t(p[i])),
-                 " at flat index ", i);
+            fail(name, " must be in [0, ", size, "): got ",
+                 kind == 'i' ? std::to_string(p[i]) : std::to_string(uint64_t(p[i])), " at flat index ", i);
     }
     return {object(std::move(own)), p};
 }

@@ -1,4 +1,4 @@
-"""A child made by fork after kernels, tokenizer and deduplication ran with several threads goes on, with several threads,
+"""A child made by fork after kernels, tokenizer and deduplication ran with several threads goes on with them,
 and so does its parent: nobody waits for threads that only the parent has."""
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from minillm.tokenizer import Tokenizer
 from minillm.tokenizer.fast import load_extension
 
 SECONDS = 60            # for what takes one
-pytestmark = [pytest.mark.skipif("cpu" not in choices("attention") or not hasattr(os, "fork"), reason="no kernels, no fork"),
+pytestmark = [pytest.mark.skipif("cpu" not in choices("attention"), reason="no kernels are built"),
               pytest.mark.filterwarnings("ignore::DeprecationWarning")]         # Python's own, of fork beside threads
 TEXTS = [f"{i} words of text {i * i} " * 20 for i in range(64)]
 needs = {name: pytest.mark.skipif(load_extension(name=name) is None, reason=f"no {name}") for name in ("text", "data")}
