@@ -84,6 +84,7 @@ def run_here(name: str, seed: int, first: int, count: int, seconds: float, journ
                 print(f"fuzz: {name}: {fault}\n    {again(name, seed, case)}", flush=True)
             if time.monotonic() > end or faults > 20:
                 break
+        getattr(target, "close", lambda: None)()
     print(f"fuzz: {name}: {done} cases, {faults} faults (seed {seed})", flush=True)
     return int(faults > 0)
 
