@@ -20,6 +20,8 @@ from minillm.tokenizer.fast import load_extension
 SECONDS = 60            # for what takes one
 pytestmark = [pytest.mark.skipif("cpu" not in choices("attention"), reason="no kernels are built"),
               pytest.mark.filterwarnings("ignore::DeprecationWarning")]         # Python's own, of fork beside threads
+unsanitized = pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""),
+                                 reason="it has locks of its own, for threads that begin and end")
 TEXTS = [f"{i} words of text {i * i} " * 20 for i in range(64)]
 needs = {name: pytest.mark.skipif(load_extension(name=name) is None, reason=f"no {name}") for name in ("text", "data")}
 
@@ -103,6 +105,7 @@ def test_pool_of_processes(work):
         assert [pool.apply_async(work).get(timeout=SECONDS) for _ in range(4)] == 4 * [want]
 
 
+@unsanitized
 @pytest.mark.parametrize("work", WORK)
 def test_fork_while_another_thread_is_at_work(work):
     """Whatever lock that thread holds at the moment, the child has it free."""
@@ -122,6 +125,7 @@ def test_fork_while_another_thread_is_at_work(work):
         thread.join()
 
 
+@unsanitized
 @needs["text"]
 def test_fork_while_another_thread_encodes_short_texts():
     """Where an encoder's lock is taken most often."""
