@@ -3,7 +3,8 @@
 The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be
 used. MINILLM_CPU=none leaves all of them out, and NumPy does everything.
 A module that is there but broken raises its own ImportError: it is never passed over in silence.
-A process may fork after kernels ran (os.fork, multiprocessing's "fork"): parent and child go on, each with threads of its own.
+A process may fork after kernels ran (os.fork, multiprocessing's "fork"): parent and child go on, each with threads of
+its own.
 setup.py runs this file to know what suits a CPU, so it imports nothing of ours.
 """
 import json

@@ -14,7 +14,7 @@ def check_number(name, value, fits, wanted, kind=float):
 
 
 def is_array(value):
-    """Whether it is an array of NumPy's: a matrix multiplies otherwise, and of a masked array no kernel knows the mask."""
+    """Whether it is an array of NumPy's: a matrix multiplies otherwise, a mask is known to no kernel."""
     return isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, np.ma.MaskedArray))
 
 

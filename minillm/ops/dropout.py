@@ -43,7 +43,8 @@ def dropout_backward(dout, cache):
 def check_mask(p, key):
     """Raise unless p and key can make a mask."""
     check_number("p", p, lambda p: 0 <= p < 1, "a number with 0 <= p < 1")
-    if not isinstance(key, (tuple, list)) or len(key) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in key):
+    words = key if isinstance(key, (tuple, list)) else ()
+    if len(words) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in words):
         raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
 
 

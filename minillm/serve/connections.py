@@ -50,7 +50,7 @@ def connection_class(limits: Limits) -> type:
                 self.drop_after("head", limits.head_seconds)
 
         def send_400_response(self, msg: str) -> None:
-            """For bytes that are no HTTP. In the body of a request they end its answer, too: none may follow this one."""
+            """For bytes that are no HTTP. In the body of a request they end its answer, too: one is enough."""
             if self.cycle:
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()

@@ -1,7 +1,7 @@
 """python -m tests.fuzz [--only NAME] [--seconds N | --hours N] [--seed N] [--case N]: the fuzzer; see targets.py.
 
-Every case is drawn from (seed, target, number), so a fault can be seen again with --only, --seed and --case. Each target runs
-in a process of its own, which a crash may end: the next one goes on behind the case.
+Every case is drawn from (seed, target, number), so a fault can be seen again with --only, --seed and --case. Each
+target runs in a process of its own, which a crash may end: the next one goes on behind the case.
 """
 import argparse
 import faulthandler
@@ -50,8 +50,8 @@ def run(name: str, seed: int, seconds: float) -> int:
             journal.write_text(f"{first}")
             call = f"from tests.fuzz.__main__ import run_here; raise SystemExit(run_here({name!r}, {seed}, {first}, " \
                    f"10 ** 9, {left}, {str(journal)!r}))"
-            child = subprocess.run([sys.executable, "-X", "faulthandler", "-c", call], check=False, timeout=left + 10 * HANGS,
-                                   env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)})
+            child = subprocess.run([sys.executable, "-X", "faulthandler", "-c", call], check=False,
+                                   timeout=left + 10 * HANGS, env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)})
             if child.returncode in (0, 1):
                 return failed or child.returncode
             case, failed = int(journal.read_text()), 1
@@ -84,6 +84,7 @@ def run_here(name: str, seed: int, first: int, count: int, seconds: float, journ
                 print(f"fuzz: {name}: {fault}\n    {again(name, seed, case)}", flush=True)
             if time.monotonic() > end or faults > 20:
                 break
+        getattr(target, "close", lambda: None)()
     print(f"fuzz: {name}: {done} cases, {faults} faults (seed {seed})", flush=True)
     return int(faults > 0)
 
@@ -91,7 +92,7 @@ def run_here(name: str, seed: int, first: int, count: int, seconds: float, journ
 def one(target, errors, rng) -> str | None:
     """Draw a case and run it. What is wrong, if anything is."""
     size, call = target(rng)
-    for last in (False, True):                      # time and memory are taken again: the first may have imported things
+    for _ in range(2):                              # taken again if it costs much: the first may have imported things
         before, start = peak(reset=True), time.process_time()
         try:
             call()

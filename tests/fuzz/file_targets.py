@@ -1,4 +1,5 @@
-"""The files that this package writes and reads: safetensors, models, checkpoints, adapters, shards, tokenizers, chats."""
+"""The files of this package: safetensors, models, checkpoints, adapters, shards, tokenizers, conversations."""
+
 import base64
 import json
 import shutil
@@ -16,7 +17,7 @@ from minillm.models.adapted import LoraModel, load_adapter, save_adapter
 from minillm.models.pretrained import MODEL, write_model
 from minillm.models.quantized import quantize, save_quantized
 from minillm.storage.safetensors import read_safetensors, write_safetensors
-from minillm.train.checkpoint import (OPTIMIZER, STATE, file_checksum, json_checksum, load_training, save_training)
+from minillm.train.checkpoint import OPTIMIZER, STATE, file_checksum, json_checksum, load_training, save_training
 from minillm.train.optim import AdamW
 
 from . import mutations as m
@@ -30,16 +31,18 @@ KINDS = ("F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "f32", "",
 @target(ValueError, OSError)
 def safetensors(folder):
     path = folder / "a.safetensors"
-    write_safetensors(path, {"a": np.ones((2, 3), "f4"), "b.c": np.arange(4), "empty": np.zeros((0, 5), "f2")}, {"x": "y"})
+    write_safetensors(
+        path, {"a": np.ones((2, 3), "f4"), "b.c": np.arange(4), "empty": np.zeros((0, 5), "f2")}, {"x": "y"}
+    )
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    header, rest = json.loads(data[8:8 + length]), data[8 + length:]
+    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
 
     def change_entry(rng, changed):
         entry = changed[rng.choice(sorted(set(changed) - {"__metadata__"}) or ["new"])] if len(changed) > 1 else {}
         entry["dtype"] = rng.choice(KINDS)
-        entry["shape"] = [rng.choice((0, 1, 2, 3, 2 ** 31, 2 ** 62, -1)) for _ in range(rng.choice((0, 1, 2, 3, 64, 70)))]
-        entry["data_offsets"] = [rng.choice((0, 24, 32, 56, len(rest), 2 ** 40)) for _ in range(2)]
+        entry["shape"] = [rng.choice((0, 1, 2, 3, 2**31, 2**62, -1)) for _ in range(rng.choice((0, 1, 2, 3, 64, 70)))]
+        entry["data_offsets"] = [rng.choice((0, 24, 32, 56, len(rest), 2**40)) for _ in range(2)]
 
     def draw(rng):
         kind = rng.randrange(4)
@@ -48,10 +51,11 @@ def safetensors(folder):
             change_entry(rng, changed)
         text = m.json_text(rng, changed, separators=(",", ":"))
         text += b" " * (-len(text) % rng.choice((1, 8, 8, 8)))
-        size = len(text) if rng.random() < 0.9 else rng.choice(m.INTEGERS) % 2 ** 64
+        size = len(text) if rng.random() < 0.9 else rng.choice(m.INTEGERS) % 2**64
         whole = struct.pack("<Q", size) + text + rest
         path.write_bytes(m.bytes_(rng, whole) if rng.random() < 0.4 else whole)
         return path.stat().st_size, lambda: [np.asarray(array).sum() for array in read_safetensors(path)[0].values()]
+
     return draw
 
 
@@ -76,7 +80,9 @@ def checkpoint(folder):
     model = GPT(CONFIG, 0)
     optimizer = AdamW(model.params)
     write_model(valid, model.config, model.params)
-    save_training(valid, optimizer.m, optimizer.v, {"step": 3, "best": None, "data": "x", "seed": 0, "settings": {"lr": 1e-3}})
+    save_training(
+        valid, optimizer.m, optimizer.v, {"step": 3, "best": None, "data": "x", "seed": 0, "settings": {"lr": 1e-3}}
+    )
 
     def seal(copy):
         """As if it had been saved so: what is behind the checksums is looked at, too."""
@@ -138,7 +144,9 @@ def tokenizer_files(folder):
     """Whatever loads encodes and decodes as its Python twin does."""
     forms = [folder / name for name in ("json", "vocab", "ranks")]
     for pattern, form in zip(("gpt2", "cl100k", "o200k"), forms):
-        tokenizer = Tokenizer.train(TEXTS, 290, pattern=pattern, stop_early=True, special_tokens=["<|endoftext|>", "<|end|>"])
+        tokenizer = Tokenizer.train(
+            TEXTS, 290, pattern=pattern, stop_early=True, special_tokens=["<|endoftext|>", "<|end|>"]
+        )
         tokenizer.save(form)
         if form.name == "vocab":
             (form / "tokenizer.json").unlink()
@@ -159,8 +167,15 @@ def tokenizer_files(folder):
         lines = ranks.splitlines(keepends=True)
         for _ in range(rng.randint(1, 3)):
             i = rng.randrange(len(lines))
-            lines[i] = rng.choice((lines[rng.randrange(len(lines))], b"", m.bytes_(rng, lines[i]), base64.b64encode(
-                rng.randbytes(rng.randint(0, 5))) + b" %d\n" % rng.choice((0, 3, 290, 2 ** 20, 2 ** 31, 10 ** 9 - 1))))
+            lines[i] = rng.choice(
+                (
+                    lines[rng.randrange(len(lines))],
+                    b"",
+                    m.bytes_(rng, lines[i]),
+                    base64.b64encode(rng.randbytes(rng.randint(0, 5)))
+                    + b" %d\n" % rng.choice((0, 3, 290, 2**20, 2**31, 10**9 - 1)),
+                )
+            )
         again.write_bytes(b"".join(lines))
         return again.stat().st_size
 
@@ -170,26 +185,46 @@ def tokenizer_files(folder):
             if again.is_dir():
                 shutil.rmtree(again)
             pattern = rng.choice(("gpt2", "cl100k"))
-            return changed_ranks(rng), lambda: use(lambda b: Tokenizer.from_tiktoken(again, {}, pattern, backend=b), text)
+            return changed_ranks(rng), lambda: use(
+                lambda b: Tokenizer.from_tiktoken(again, {}, pattern, backend=b), text
+            )
         again.unlink() if again.is_file() else None
-        return m.changed_copy(rng, form, again), lambda: use(lambda b: Tokenizer.from_pretrained(again, backend=b), text)
+        return m.changed_copy(rng, form, again), lambda: use(
+            lambda b: Tokenizer.from_pretrained(again, backend=b), text
+        )
+
     return draw
 
 
 @target(ValueError, OSError)
 def chats(folder):
-    tokenizer = Tokenizer.train(TEXTS, 290, stop_early=True, special_tokens=["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>",
-                                                            "<|end|>"])
-    turns = [{"role": "system", "content": "be"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    records = [{"messages": turns}, {"prompt": "a", "completion": "b"}, {"prompt": turns[:2], "completion": turns[2:]},
-               {"prompt": "q", "chosen": "a", "rejected": "b"}, {"chosen": turns, "rejected": [*turns[:2], {
-                   "role": "assistant", "content": "no"}]}]
+    tokenizer = Tokenizer.train(
+        TEXTS,
+        290,
+        stop_early=True,
+        special_tokens=["<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"],
+    )
+    turns = [
+        {"role": "system", "content": "be"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+    records = [
+        {"messages": turns},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": turns[:2], "completion": turns[2:]},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"chosen": turns, "rejected": [*turns[:2], {"role": "assistant", "content": "no"}]},
+    ]
     path = folder / "chats.jsonl"
 
     def draw(rng):
-        lines = [m.json_text(rng, m.json_(rng, record) if rng.random() < 0.7 else record)
-                 for record in rng.choices(records, k=rng.randint(1, 4))]
+        lines = [
+            m.json_text(rng, m.json_(rng, record) if rng.random() < 0.7 else record)
+            for record in rng.choices(records, k=rng.randint(1, 4))
+        ]
         path.write_bytes(rng.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\0", b"\x85")).join(lines))
         read = rng.choice((read_examples, read_preferences))
         return path.stat().st_size, lambda: read(path, tokenizer)
+
     return draw

@@ -1,8 +1,8 @@
 """What is fuzzed, by name.
 
-A target is a function of an empty folder that makes what it needs and returns a function of a random.Random: this draws a
-case, (bytes of the input, a function that runs it). `errors` are those that the documentation names for bad input; the runner
-(__main__.py) says what else is a fault. An answer that differs from its twin's is an AssertionError.
+A target is a function of an empty folder that makes what it needs and returns a function of a random.Random: this draws
+a case, (bytes of the input, a function that runs it). `errors` are those that the documentation names for bad input;
+the runner (__main__.py) says what else is a fault. An answer that differs from its twin's is an AssertionError.
 """
 
 

@@ -1,4 +1,5 @@
 """The tokenizer and deduplication in C++ beside their Python twins: equal answers to any text and any ids."""
+
 import numpy as np
 
 from minillm import Tokenizer
@@ -30,11 +31,26 @@ def tokenizer(folder):
         pairs.append((fast, Tokenizer(*fast._parts(), "python")))
 
     def ids_of(rng, size):
-        ids = [rng.choice((rng.randrange(size), rng.randrange(size), size, -1, 2 ** 31, 2 ** 63 - 1)) if rng.random() < 0.1 else
-               rng.randrange(size) for _ in range(rng.randint(0, 30))]
-        form = rng.choice((list, tuple, iter, lambda ids: np.array(ids, "i8"), lambda ids: np.array(ids, "i8")[::-1],
-                           lambda ids: np.array(ids, ">i8"), lambda ids: np.array(ids, "i8").astype("u2"),
-                           lambda ids: np.array(ids, float), lambda ids: np.array([ids]), lambda ids: np.array(ids, object)))
+        ids = [
+            rng.choice((rng.randrange(size), rng.randrange(size), size, -1, 2**31, 2**63 - 1))
+            if rng.random() < 0.1
+            else rng.randrange(size)
+            for _ in range(rng.randint(0, 30))
+        ]
+        form = rng.choice(
+            (
+                list,
+                tuple,
+                iter,
+                lambda ids: np.array(ids, "i8"),
+                lambda ids: np.array(ids, "i8")[::-1],
+                lambda ids: np.array(ids, ">i8"),
+                lambda ids: np.array(ids, "i8").astype("u2"),
+                lambda ids: np.array(ids, float),
+                lambda ids: np.array([ids]),
+                lambda ids: np.array(ids, object),
+            )
+        )
         return lambda: form(ids)
 
     def draw(rng):
@@ -46,14 +62,20 @@ def tokenizer(folder):
 
         def run():
             for text in texts:
-                assert outcome(fast.encode, text, allowed, disallowed) == outcome(slow.encode, text, allowed, disallowed), text
+                assert outcome(fast.encode, text, allowed, disallowed) == outcome(
+                    slow.encode, text, allowed, disallowed
+                ), text
                 assert list(fast.encode_iterable(text, allowed, ())) == fast.encode(text, allowed, ()), text
-                assert fast.encode_bytes(text.encode("utf-16", "surrogatepass")) == slow.encode_bytes(text.encode("utf-16", "surrogatepass"))
+                assert fast.encode_bytes(text.encode("utf-16", "surrogatepass")) == slow.encode_bytes(
+                    text.encode("utf-16", "surrogatepass")
+                )
             batches = [outcome(twin.encode_batch, texts, allowed, disallowed, 2) for twin in (fast, slow)]
             assert batches[0] == batches[1], texts
             decoded = [outcome(twin.decode_bytes, ids()) for twin in (fast, slow)]
             assert decoded[0] == decoded[1], (decoded, ids())
+
         return sum(map(len, texts)) * 4, run
+
     return draw
 
 
@@ -65,14 +87,23 @@ def training(folder):
 
     def draw(rng):
         texts = [m.text(rng, 100) for _ in range(rng.randint(1, 4))]
-        settings = dict(vocab_size=256 + 2 + rng.randint(0, 60), pattern=rng.choice(("gpt2", "cl100k", "o200k")),
-                        ties=rng.choice(("ids", "bytes", "values")), special_tokens=SPECIALS[:2], stop_early=rng.random() < 0.7)
+        settings = dict(
+            vocab_size=256 + 2 + rng.randint(0, 60),
+            pattern=rng.choice(("gpt2", "cl100k", "o200k")),
+            ties=rng.choice(("ids", "bytes", "values")),
+            special_tokens=SPECIALS[:2],
+            stop_early=rng.random() < 0.7,
+        )
 
         def run():
-            found = [outcome(lambda backend=backend: Tokenizer.train(texts, backend=backend, **settings).merges)
-                     for backend in ("cpp", "python")]
+            found = [
+                outcome(lambda backend=backend: Tokenizer.train(texts, backend=backend, **settings).merges)
+                for backend in ("cpp", "python")
+            ]
             assert found[0] == found[1], (texts, settings)
+
         return sum(map(len, texts)) * 4, run
+
     return draw
 
 
@@ -83,13 +114,20 @@ def dedup(folder):
 
     def draw(rng):
         texts = [m.text(rng, 60).encode("utf-8", "replace").decode() for _ in range(rng.randint(0, 6))]
-        lsh = minhash.Lsh(rng.randint(1, 9), rng.randint(1, 5), rng.choice((1, 2, 5, 2 ** 16)), rng.choice(minhash.UNITS),
-                          rng.randrange(2 ** 32))
+        lsh = minhash.Lsh(
+            rng.randint(1, 9),
+            rng.randint(1, 5),
+            rng.choice((1, 2, 5, 2**16)),
+            rng.choice(minhash.UNITS),
+            rng.randrange(2**32),
+        )
         threads = rng.choice((1, 2, 3))
 
         def both(function, *arguments):
-            found = [function(*arguments, **({} if function is minhash.unite else {"threads": threads}), backend=backend)
-                     for backend in ("cpp", "python")]
+            found = [
+                function(*arguments, **({} if function is minhash.unite else {"threads": threads}), backend=backend)
+                for backend in ("cpp", "python")
+            ]
             for one, two in zip(*map(np.atleast_1d if isinstance(found[0], np.ndarray) else tuple, found)):
                 np.testing.assert_array_equal(one, two, str(texts))
             return found[0]
@@ -105,5 +143,7 @@ def dedup(folder):
                 for parent, backend in zip(parents, ("cpp", "python")):
                     minhash.unite(parent, pairs, backend)
                 np.testing.assert_array_equal(*parents)
+
         return sum(map(len, texts)) * 4, run
+
     return draw

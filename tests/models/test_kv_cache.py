@@ -174,7 +174,8 @@ def test_a_planted_fault_is_seen():
 
 @compiled_step
 @pytest.mark.parametrize("change, words", [
-    ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"), ({"rows": np.array([2])}, r"rows must be in \[0, 1\)"),
+    ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"),
+    ({"rows": np.array([2])}, r"rows must be in \[0, 1\)"),
     ({"starts": np.array([12])}, r"starts must be in \[0, 12\)"),
     ({"starts": np.array([-1])}, r"starts must be in \[0, 12\)"),
     ({"starts": np.array([11]), "tokens": np.zeros((1, 2), int)}, "block_size 12"),

@@ -4,6 +4,7 @@ Each op has a list of wrong inputs of its own. Then every array argument of ever
 every way of CHANGES, most of them not foreseen by anybody. Caches: test_caches.py.
 """
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -156,6 +157,38 @@ def test_the_cache_of_another_precision_is_refused(op):
         out, cache = pair(op, one)[0](**sample(op, "float32"))
         with pytest.raises(ValueError, match="must"):
             pair(op, other)[1](np.ones_like(out), cache)
+
+
+@pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "decode", "reduce"), dtypes=["float32"]))
+def test_arrays_that_mean_something_else(op, backend, dtype):
+    """A matrix multiplies otherwise, the mask of a masked array would be passed over."""
+    args = sample(op, dtype)
+    for name in [name for name, value in args.items() if isinstance(value, np.ndarray)]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrong = [np.ma.masked_array(args[name]), *([np.asmatrix(args[name])] if args[name].ndim == 2 else [])]
+        for array in wrong:
+            with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
+                pair(op, backend)[0](**args | {name: array})
+
+
+@pytest.mark.parametrize("op, backend, dtype", cases(kinds=("pair", "update"), dtypes=["float32"]))
+def test_numbers_of_a_wrong_type_are_named(op, backend, dtype):
+    args = sample(op, dtype)
+    for name in [name for name, value in args.items() if not isinstance(value, np.ndarray)]:
+        for value in (None, "text", (), 1j, [1.0], object()):
+            with pytest.raises((ValueError, TypeError), match=rf"\b({name}|targets|block_size)\b"):
+                pair(op, backend)[0](**args | {name: value})
+
+
+@cpu_only
+@pytest.mark.parametrize("op, name", [("embedding", "tokens"), ("cross_entropy", "targets"),
+                                      ("linear_cross_entropy", "targets"), ("distillation_loss", "targets")])
+def test_the_largest_unsigned_id_is_not_minus_one(op, name):
+    args = sample(op, "float32")
+    args[name] = np.full(args[name].shape, 2 ** 64 - 1, "uint64")
+    with pytest.raises(ValueError, match=f"{name} must be in .*18446744073709551615"):
+        pair(op, "cpu")[0](**args)
 
 
 @cpu_only

@@ -97,7 +97,8 @@ def distillation_squares_no_temperature(dout, cache):
 def distillation_forgets_ignored(dout, cache):
     """As those whose target is the last token."""
     logs, soft_logs, p, targets, valid, *numbers = cache
-    return ops.distillation_loss_backward(dout, (logs, soft_logs, p, targets % logs.shape[1], np.ones_like(valid), *numbers))
+    forgotten = targets % logs.shape[1], np.ones_like(valid)
+    return ops.distillation_loss_backward(dout, (logs, soft_logs, p, *forgotten, *numbers))
 
 
 def dpo_without_smoothing(dout, cache):

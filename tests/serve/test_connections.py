@@ -123,7 +123,8 @@ def test_a_body_that_is_no_http_is_no_error(model, tokenizer, caplog, host):
     """The answer to the head, which may have begun, and the one to the body are not both sent."""
     head = HEAD.replace(b"localhost", host.encode()) + b"transfer-encoding: chunked\r\n\r\n"
     with running(model, tokenizer) as server:
-        for pieces in ([head.replace(b"POST", b"HEAD") + b"no chunk\r\n"], [head + b"no chunk\r\n"], [head, b"no chunk\r\n"], [head + b"5\r\n{", b"}12345678"]):
+        for pieces in ([head.replace(b"POST", b"HEAD") + b"no chunk\r\n"], [head + b"no chunk\r\n"],
+                       [head, b"no chunk\r\n"], [head + b"5\r\n{", b"}12345678"]):
             with connect(server) as sock:
                 for piece in pieces:
                     sock.sendall(piece)

@@ -1,5 +1,5 @@
-"""Saving and resuming while any one call to the system fails (disk full, input/output error, interrupted), or the process is
-killed there: what is found afterwards is whole, the old or the new, and what is raised is one OSError or ValueError."""
+"""Saving and resuming while any one call to the system fails (disk full, interrupted, any error), or is the process's
+last: what is found then is whole, the old or the new, and what is raised is one OSError or ValueError."""
 import os
 import shutil
 import subprocess
@@ -74,7 +74,8 @@ SCRIPT = """if True:
     def shards_of(run):
         "The old or the new, or none: what is not finished is known as such, and made again."
         def save(number):
-            prepare(lambda: [(str(i), f"document {i} of {number} " * 3) for i in range(20)], run, vocab_size=260, source=str(number))
+            documents = [(str(i), f"document {i} of {number} " * 3) for i in range(20)]
+            prepare(lambda: documents, run, vocab_size=260, source=str(number))
 
         def find():
             if not (run / "data" / "source.txt").exists():
@@ -83,8 +84,8 @@ SCRIPT = """if True:
             return int((run / "data" / "source.txt").read_text())
         return save, find
 
-    save, find = {"checkpoint": checkpoint_of, "resume": resume_of, "tokenizer": vocabulary_of, "shards": shards_of}[operation](
-        folder / "run")
+    operations = {"checkpoint": checkpoint_of, "resume": resume_of, "tokenizer": vocabulary_of, "shards": shards_of}
+    save, find = operations[operation](folder / "run")
 
     def child(number, at, error, kinds):
         "Exit code: 0 saved, 3 refused, 9 neither; and 10 more if the call was never reached."
@@ -146,9 +147,9 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("operation", ["checkpoint", "resume", "tokenizer", "shards"])
 def test_any_call_may_fail(library, folder, operation):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT, library, folder, operation], capture_output=True,
-                          text=True, timeout=250, check=False, cwd=HERE.parents[1],
-                          env=os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE.parent}",
-                                            "OMP_NUM_THREADS": "1"})
+    paths = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent)))
+    settings = {"LD_PRELOAD": str(library), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT, library, folder, operation],
+                          env=os.environ | settings, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 30, done.stdout
