@@ -159,7 +159,7 @@ class Search:
         h = self.settings.eps if self.settings.eps and self.limits is FLOAT64 else self.step * scale
         first = line.level(h)
         residual, bar = first.centre, self.tolerated(line, first.centre, close) + first.noise
-        if not abs(residual) <= bar - first.noise:
+        if not abs(residual) <= self.tolerated(line, residual, close):
             second = line.level(h / 4)
             residual = (16 * second.centre - first.centre) / 15
             if not np.isfinite(residual):
@@ -191,7 +191,8 @@ class Search:
         scale = self.rms if index is None else self.scale(index)
         if index is not None and not finding.kink and self.learnt(finding, scale):
             return True
-        m = measure(line, scale, self.limits)
+        size = abs(float(self.x.ravel()[index])) if index is not None else 0.0
+        m = measure(line, scale, self.limits, size or scale)
         margin = MARGIN if index is not None else MARGIN / 8            # in a sum of many, luck evens out
         bar = m.bar + margin * norm(self.noise()[line.places] * line.direction)
         allowed = self.settings.allowed(line.slope + m.residual)
