@@ -243,6 +243,9 @@ class Search:
         for kind in kinds:
             finding = self.direction(kind)
             right = finding.right or self.verdict(finding)
+            if not right and not np.isfinite(finding.residual) and np.isfinite(finding.line.slope):
+                finding = self.direction(kind, relative=True)       # log and sqrt: no element may leave its sign
+                right = finding.right or self.verdict(finding)
             if finding.measured and finding.measured.kink:
                 return self.by_differences() if all_elements else self.beside_the_kinks()
             if not right:
@@ -262,10 +265,12 @@ class Search:
         nearby = self.beside(self.rms)
         return nearby and nearby.along_directions(all_elements=False)
 
-    def direction(self, kind: str) -> Finding:
+    def direction(self, kind: str, relative: bool = False) -> Finding:
         n = self.grad.size
         weights = (self.rng.standard_normal(n) if kind == "normal" else
                    self.rng.choice(np.array([-1.0, 0.0, 0.0, 1.0]), n)) * 1.0
+        if relative:
+            weights = weights * np.minimum(1, np.abs(self.x.astype(np.float64).ravel()) / self.rms)
         line = Line(self.scalar, self.name, slice(0, n), weights, self.grad)
         analytic, self.analytic_step = self.analytic_step, self.analytic_step and bool(self.directions)
         typical = min(norm(line.grad * line.direction), (1e-2 if self.single else 1e-3) * self.median / self.agreement)
