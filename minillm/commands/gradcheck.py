@@ -6,9 +6,18 @@ from . import Commands, add_json, command
 
 
 def gradcheck(args: Namespace) -> int:
+    if args.precision:
+        return precision(args)
     from ..workbench.gradients import gradcheck_page, gradcheck_table
     rows = gradcheck_table(args.op, args.backend, args.model, args.method, args.dtype)
     print(json.dumps(rows, indent=1) if args.json else gradcheck_page(rows))
+    return int(not all(row["passed"] for row in rows))
+
+
+def precision(args: Namespace) -> int:
+    from ..workbench.precision import precision_page, precision_table
+    rows = precision_table(args.op, args.backend)
+    print(json.dumps(rows, indent=1) if args.json else precision_page(rows))
     return int(not all(row["passed"] for row in rows))
 
 
@@ -20,4 +29,6 @@ def add(commands: Commands) -> None:
     p.add_argument("--model", action="store_true", help="check a whole small GPT, every parameter tensor")
     p.add_argument("--method", choices=["central", "complex"], help="default: central; reference ops also complex")
     p.add_argument("--dtype", choices=["float64"], default="float64", help="finite differences need float64")
+    p.add_argument("--precision", action="store_true",
+                   help="compare float32 and bfloat16 gradients with float64, beside a bound of their rounding errors")
     add_json(p)
