@@ -269,7 +269,17 @@ def forward_writes_its_input(p):
     return forward, p.backward
 
 
-def identity_in_place(change, wrong=2):
+def noisy_forward(p):
+    """Another output every time."""
+    rng = np.random.default_rng(7)
+
+    def forward(*args):
+        out, cache = p.forward(*args)
+        return each(lambda part: part * (1 + 1e-6 * rng.standard_normal(part.shape)), out), cache
+    return forward, p.backward
+
+
+def identity_in_place(change):
     """The two that began it: the identity, whose backward writes dout and hands it on."""
     def spoil(p):
         if p.op != "dropout":
@@ -378,7 +388,9 @@ ANY = [   # kind, label, spoil
     ("call by call", "alternating", call_by_call(lambda i, g, _: each(lambda grad: grad * (1 + i % 2), g))),
     ("call by call", "right once", call_by_call(lambda i, g, _: each(lambda grad: grad * (not i), g))),
     ("call by call", "accumulated", call_by_call(accumulate)), ("call by call", "one buffer", call_by_call(reuse)),
-    ("call by call", "random", random_noise),
+    ("call by call", "random", random_noise), ("call by call", "noisy forward", noisy_forward),
+    ("form", "float32", gradient(lambda g, p: g.astype("float32"))),
+    ("form", "an axis more", gradient(lambda g, p: g[None])),
     ("some values", "large", where_input(lambda x: x >= np.quantile(x, 0.95))),
     ("some values", "small", where_input(lambda x: x <= np.quantile(x, 0.05))),
     ("noise", "1e-4", noise(1e-4)), ("precision", "float32", single_precision),
@@ -483,9 +495,11 @@ def answers(forward, backward, pair):
         held.append(backward(d, c))
         found += [grad.copy() for grad in as_tuple(held[-1])]
     found += [grad for grads in held for grad in as_tuple(grads)]       # as they are after all calls
-    return [*found, *as_tuple(dout), *(first[name] for name in pair.names)]
+    return [*found, *as_tuple(out), *as_tuple(dout), *(first[name] for name in pair.names)]
 
 
 def differs(a, b):
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return True
     with np.errstate(invalid="ignore"):
-        return a.shape != b.shape or not (np.abs(a - b) <= VISIBLE * np.abs(b).max(initial=0)).all()
+        return not (np.abs(a - b) <= VISIBLE * np.abs(b).max(initial=0)).all()
