@@ -23,8 +23,7 @@ def parser():
     add = parser.add_argument
     add("names", nargs="*", metavar="op",
         help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative, serve or "
-        "gradcheck "
-        "(default: every op)")
+        "gradcheck (default: every op)")
     add("--all", action="store_true",
         help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
     add("--quick", action="store_true",

@@ -15,7 +15,7 @@ from minillm.gradcheck import gradcheck
 
 from .planted import as_tuple, each
 
-SECONDS, BYTES = 60, 4e9            # of the CPU, and of memory: a check that needs more has not found anything
+SECONDS, BYTES = 20, 1e9            # of the CPU, and of memory: a check that needs more has not found anything
 
 
 def minillm(pair):
