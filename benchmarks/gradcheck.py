@@ -26,21 +26,22 @@ def rows(options, peaks=None, progress=None):
     yield [], {}, {name: "not installed" for name in ("torch", "jax") if name not in installed()}
     for name, check in checkers.items():
         step = 1 if name == OURS else SHARE
-        total = len(cases) + count // step
-
-        def told(done, name=name, total=total):
-            if progress:
-                progress(done, total, name)
-
-        verdicts = [(told(number), verdict(check, case))[1] for number, case in enumerate(cases)]
-        runs = [(told(len(cases) + number), pair.op, *timed(check, pair))[1:]
-                for number, pair in enumerate(islice(right_runs(count), 0, None, step))]
+        verdicts = [verdict(check, case) for case in watched(cases, len(cases), f"{name}, errors", progress)]
+        pairs = watched(islice(right_runs(count), 0, None, step), count // step, f"{name}, right pairs", progress)
+        runs = [(pair.op, *timed(check, pair)) for pair in pairs]
         alarms = [f"false alarm: right pair {number * step}, {op}: {said}"
                   for number, (op, said, _) in enumerate(runs) if said]
         right = report_row("gradcheck", "right pairs", "right", name, "float64", [seconds for *_, seconds in runs],
                            runs=len(runs), false_alarms=len(alarms))
         wrong = [*mistakes(cases, verdicts), *alarms] if name == OURS else []
         yield [*lines(name, cases, verdicts), right], {name: wrong} if wrong else {}, {}
+
+
+def watched(items, total, words, progress):
+    for number, item in enumerate(items):
+        if progress:
+            progress(number, total, words)
+        yield item
 
 
 def mistakes(cases, verdicts):
