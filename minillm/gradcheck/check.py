@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from .contract import Pair, results
+from .diagnosis import Evidence, diagnose, diagnose_some
 from .measure import Scalar, flat
 from .rows import ContractError, GradcheckError, Row
 from .search import Search, Settings, rounding
 
 METHODS = ("central", "complex")
+STREAM = b"gradcheck"           # a dout equal to an x of default_rng(0) would make x.T @ dout symmetric, and hide bugs
 
 
 def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] | Sequence[Any],
@@ -38,7 +40,7 @@ def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] |
     names = floating(inputs, wrt)
     if method is not None and method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}: got {method!r}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, *STREAM])
     original = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
     pair = Pair(forward, backward, inputs, names, rng)
     breaches = [Row(what, (), 0.0, 0.0, 0.0, 0.0, False, 0, note=sentence) for what, sentence in pair.breaches]
@@ -103,9 +105,19 @@ def searches(pair: Pair, inputs: dict[str, Any], dout: Any, grads: dict[str, np.
         grad = gradients(pair, there, dout).get(name)
         return grad if grad is None else next(searches(pair, there, dout, {name: grad}, settings))
 
+    def explain(name: str, numeric: np.ndarray, wrong: np.ndarray, terms: Callable, measured: np.ndarray) -> str:
+        x, others = inputs[name], {other: grad for other, grad in grads.items() if other != name}
+        if numeric.size < x.size:
+            return diagnose_some(grads[name].ravel()[measured], numeric, wrong, x.ravel()[measured], x.size)
+        outs, douts = ([np.asarray(a) for a in (part if isinstance(part, tuple) else (part,))]
+                       for part in (pair.out, dout))
+        integers = any(np.asarray(value).dtype.kind in "iu" and np.ndim(value) for value in inputs.values())
+        return diagnose(Evidence(grads[name], numeric.reshape(x.shape), wrong.reshape(x.shape), x, outs, douts, terms,
+                                 others, integers))
+
     for name, grad in grads.items():
         yield Search(scalar, name, grad.ravel(), partial(noise, name), settings, takes_complex, pair.rng, single,
-                     partial(beside, name))
+                     partial(explain, name), partial(beside, name))
 
 
 def other_gradients(pair: Pair, inputs: dict[str, Any], dout: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
@@ -155,7 +167,7 @@ def check_model(loss: Callable, grads: Mapping[str, np.ndarray], params: Mapping
 
     loss(params) -> scalar, where params is a dict of float64 (or complex128) arrays; grads {name: array}. Returns rows.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, *STREAM])
     names = list(params)
     scalar = Scalar(lambda *values: (loss(dict(zip(names, values))), None), dict(params), np.ones(1),
                     np.finfo(np.float64).eps)

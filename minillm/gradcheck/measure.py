@@ -22,7 +22,8 @@ Three things are left, and the error bar is the largest of them (each times a sa
     noise        what rounding inside the function really does: R's scatter at smaller steps, times their h, over this h
 
 Steps fall by factors of 4 from far above |x| (a function may be smooth on a larger scale than its argument) to 1e-13 of
-it, until the bar is small and has begun to rise; the smallest bar counts. A **kink** is where S+ and S- each settle, on
+it, or until rounding is all there is. The smallest bar counts, but only where the estimates from all smaller steps
+agree within theirs: a function that saturates looks flat from afar. A **kink** is where S+ and S- each settle, on
 different values: any slope between the two is a valid subgradient.
 
 The complex step, Im L(x + i h d) / h with h = 1e-30, subtracts nothing and has no error but rounding; it needs an
@@ -36,8 +37,8 @@ import numpy as np
 
 ROUNDINGS = 4                   # in units of eps, of an output that changed: what its own sums have lost, typically
 COMPLEX_STEP = 1e-30
-RESOLVED = 1e-3                 # a bar this small, relative to the derivative, needs no further steps
-LATER = 5                       # levels beyond the best one that show its noise
+TINY = 2.0 ** -17               # of the first step
+LATER = 4                       # levels below one that show its noise
 FLOAT32, FLOAT64 = (2.0 ** -6, 2.0 ** -18, 1e-4), (2.0 ** -13, 2.0 ** -44, 1e-8)     # first step, last step, agreement
 
 
@@ -120,7 +121,8 @@ class Line:
 
     def level(self, h: float) -> "Level":
         plus, minus = self.at(h), self.at(-h)
-        return Level(h, plus.residual, minus.residual, max(plus.noise, minus.noise))
+        return Level(h, plus.residual, minus.residual, max(plus.noise, minus.noise),
+                     not plus.slopes.any() and not minus.slopes.any())
 
     def complex_residual(self) -> float:
         """The same by the complex step: the derivative minus the predicted slope."""
@@ -139,6 +141,7 @@ class Level(NamedTuple):
     plus: float
     minus: float
     noise: float
+    still: bool = False             # nothing changed
 
     @property
     def centre(self) -> float:
@@ -164,53 +167,57 @@ class Measured(NamedTuple):
         return max(self.low, -self.high) - self.bar
 
 
-def measure(line: Line, scale: float, limits: tuple[float, float, float], allowed: Callable) -> Measured:
-    """The residual along a line by steps from large to small; NaN where none of them is finite.
+def measure(line: Line, scale: float, limits: tuple[float, float, float]) -> Measured:
+    """The residual along a line by steps from large to small; NaN where too few of them are finite.
 
-    scale: a typical size of x along the line. limits: FLOAT32 or FLOAT64. allowed(residual): a tolerance of the
-    caller's; a bar far below it is small enough, too.
+    scale: a typical size of x along the line. limits: FLOAT32 or FLOAT64.
     """
     levels: list[Level] = []
-    h, best, since = max(16 * scale, 1.0), np.inf, 0
+    h = max(16 * scale, 1.0)
     with np.errstate(all="ignore"):
         while h > scale * limits[1]:
             level = line.level(h)
             h /= 4
-            if not np.isfinite(level.centre):
-                continue
-            levels.append(level)
-            if len(levels) < 3:
-                continue
-            bar = max(truncation(levels, len(levels) - 1), level.noise)
-            since = 0 if bar < best else since + 1
-            best = min(best, bar)
-            small = RESOLVED * max(abs(line.slope), abs(level.centre + line.slope), allowed(level.centre))
-            if since >= LATER and best <= small:
+            if np.isfinite(level.centre):
+                levels.append(level)
+            if len(levels) > 6 and drowned(levels, line):
                 break
         return best_of(levels, line)
 
 
+def drowned(levels: list[Level], line: Line) -> bool:
+    """Whether rounding has grown far beyond the derivative, as it does with each further step."""
+    recent = [abs(levels[k].centre - levels[k - 1].centre) for k in range(len(levels) - 3, len(levels))]
+    return min(recent) > 10 * max(abs(line.slope), *(abs(level.centre + line.slope) for level in levels[:3]))
+
+
 def best_of(levels: list[Level], line: Line) -> Measured:
-    """The level with the smallest bar, or the kink that all small steps see."""
-    if len(levels) < 4:
+    """The level with the smallest bar of those that smaller steps confirm, or the kink that all of them see."""
+    found = [(k, bar_of(levels, k)) for k in range(2, len(levels) - LATER) if not stuck(levels, k)]
+    if not found:
         return Measured(np.nan, np.nan, np.nan, np.nan, np.nan)
-    smooth, best = None, np.inf
-    for k in range(2, len(levels)):
-        later = [abs(richardson(levels, j) - richardson(levels, j - 1)) * levels[j].h
-                 for j in range(k + 1, min(k + 1 + LATER, len(levels)))]
-        if len(later) < 2:
-            break
-        bar = max(2 * truncation(levels, k), levels[k].noise, 4 * max(later) / levels[k].h)
-        if bar < best:
-            smooth, best = k, bar
-        small = 10 * RESOLVED * max(abs(line.slope), abs(levels[smooth].centre + line.slope)) if smooth else 0
-        if smooth and best <= small and bar > 50 * best:
-            break                                           # below, rounding has the upper hand
-    residual = richardson(levels, smooth) if smooth else np.nan
+    residuals = {k: richardson(levels, k) for k, _ in found}
+    confirmed = [(bar, k) for k, bar in found
+                 if all(abs(residuals[j] - residuals[k]) <= bar + other for j, other in found if j > k)]
+    bar, k = min(confirmed)
     kink = kink_of(levels)
-    if kink is not None and kink.high - kink.low < 2 * best:
+    if kink is not None and kink.high - kink.low < 2 * bar:
         return by_outputs(line, kink)
-    return Measured(residual, best, residual, residual, levels[smooth].h if smooth else np.nan)
+    return Measured(residuals[k], bar, residuals[k], residuals[k], levels[k].h)
+
+
+def bar_of(levels: list[Level], k: int) -> float:
+    """The error bar of level k: truncation, rounding, and the noise that the levels after it show."""
+    later = range(k + 1, min(k + 1 + LATER, len(levels)))
+    noise = max(abs(richardson(levels, j) - richardson(levels, j - 1)) * levels[j].h for j in later)
+    return max(2 * truncation(levels, k), levels[k].noise, 4 * noise / levels[k].h)
+
+
+def stuck(levels: list[Level], k: int) -> bool:
+    """Whether a step is too small to change anything, by rounding inside the function: where larger ones do, and where
+    no step near the size of x has found a flat place."""
+    first = next((j for j, level in enumerate(levels) if level.still), 0)
+    return levels[k].still and first > 0 and levels[first].h < TINY * levels[0].h
 
 
 def truncation(levels: list[Level], k: int) -> float:
@@ -250,7 +257,7 @@ def by_outputs(line: Line, kink: Measured) -> Measured:
 
 
 def norm(x: np.ndarray) -> float:
-    return float(np.sqrt(x @ x))
+    return float(np.sqrt(np.square(x).sum()))
 
 
 EPS = float(np.finfo(np.float64).eps)

@@ -67,6 +67,7 @@ class Search:
     analytic_step: bool             # whether the complex step applies
     rng: np.random.Generator
     single: bool = False            # whether the gradient is float32
+    explain: Callable | None = None # numeric gradient, where it differs, its terms, the elements -> a sentence
     beside: Callable | None = None  # size -> the same check at a point nearby, None where the pair does not take it
     note: str = ""
     found: dict[int, Finding] = field(default_factory=dict)
@@ -93,7 +94,28 @@ class Search:
         wrong = self.decide(list(self.found.values()))
         if wrong is None and not broken.size:
             wrong = self.along_directions(all_elements=count >= n)
+        if wrong is not None and np.isfinite(wrong.residual):
+            self.diagnose()
         return self.row(len(chosen), wrong)
+
+    def diagnose(self) -> None:
+        """The explanation of what is wrong, from all elements where that is affordable."""
+        if self.explain is None:
+            return
+        for i in range(self.grad.size if self.grad.size <= FULL else 0):
+            if i not in self.found:
+                self.look(i)
+        measured = np.array(sorted(self.found))
+        found = [self.found[i] for i in measured]
+        numeric = np.array([f.line.slope + f.residual for f in found])
+        wrong = np.array([not f.right for f in found])
+        if wrong.any():
+            self.note = self.explain(numeric, wrong, self.terms, measured)
+
+    def terms(self, i: int) -> np.ndarray:
+        """The summands, one for each output, of the derivative by element i."""
+        line, h = self.found[i].line, self.step * self.scale(i)
+        return (line.at(h).slopes + line.at(-h).slopes) / 2
 
     def tensor(self, samples: int, directions: int) -> list[Row]:
         """Rows of a model's tensor: of elements, and of random directions alone."""
@@ -164,8 +186,9 @@ class Search:
         scale = self.rms if index is None else self.scale(index)
         if index is not None and self.learnt(finding, scale):
             return True
-        m = measure(line, scale, self.limits, self.settings.allowed)
-        bar = m.bar + norm(self.noise()[line.places] * line.direction)
+        m = measure(line, scale, self.limits)
+        margin = MARGIN if index is not None else MARGIN / 8            # in a sum of many, luck evens out
+        bar = m.bar + margin * norm(self.noise()[line.places] * line.direction)
         allowed = self.settings.allowed(line.slope + m.residual)
         finding.measured, finding.residual, finding.bar = m, m.residual, bar + allowed
         finding.right = bool(m.outside - (bar - m.bar) <= allowed)
@@ -273,7 +296,7 @@ class Search:
 
 
 def rounding(grad: np.ndarray, jittered: list[np.ndarray], shaken: list[np.ndarray], eps: float) -> np.ndarray:
-    """The rounding of a gradient itself, with a margin: how it scatters where last digits change, those of the inputs
+    """The rounding of a gradient itself: how it scatters where last digits change, those of the inputs
     (all of them away from values that a gradient may treat in a special way, wrongly) and those of dout."""
     spread = eps * np.nan_to_num(np.abs(grad))
     with np.errstate(all="ignore"):
@@ -281,4 +304,4 @@ def rounding(grad: np.ndarray, jittered: list[np.ndarray], shaken: list[np.ndarr
             spread = np.maximum(spread, np.nan_to_num(np.ptp(jittered, axis=0)))
         for other in shaken:
             spread = np.maximum(spread, np.nan_to_num(np.abs(other - grad)))
-    return MARGIN * np.maximum(spread, norm(spread) / spread.size ** 0.5)
+    return np.maximum(spread, norm(spread) / spread.size ** 0.5)
