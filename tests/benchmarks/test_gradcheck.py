@@ -29,9 +29,12 @@ def test_planted_errors_are_found(op):
 
 
 def test_one_wrong_element_among_many_is_found():
-    large = [case for case in numbered() if case.kind == "one of 10**5" and case.op in ("embedding", "layernorm")]
-    large += [case for case in numbered() if case.kind == "dropped duplicates"]
-    assert len(large) > 6 and all(score.found(complaint(OURS, case.pair())) for case in large if counts(case))
+    """Of embedding, whose forward is quick: an element, a row, and the one token of 200 that comes twice."""
+    large = [case for case in numbered() if case.op == "embedding" and case.kind == "one of 10**5"]
+    large += [case for case in numbered() if case.label.startswith("embedding_by_assignment at 10**5")]
+    assert len(large) == 4
+    for case in large:
+        assert counts(case) and score.found(complaint(OURS, case.pair())), case[:4]
 
 
 @pytest.mark.parametrize("part", range(4))
