@@ -10,6 +10,7 @@ from .diagnosis import Evidence, diagnose, diagnose_some
 from .measure import Scalar, flat
 from .rows import ContractError, GradcheckError, Row
 from .search import Search, Settings, rounding
+from .second_order import check_symmetry
 
 METHODS = ("central", "complex")
 STREAM = b"gradcheck"           # a dout equal to an x of default_rng(0) would make x.T @ dout symmetric, and hide bugs
@@ -18,7 +19,7 @@ STREAM = b"gradcheck"           # a dout equal to an x of default_rng(0) would m
 def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] | Sequence[Any],
               eps: float | None = None, atol: float | None = None, rtol: float | None = None, method: str | None = None,
               raise_exception: bool = True, samples: int | None = None, seed: int = 0,
-              wrt: Sequence[str] | None = None, verbose: bool = True) -> list[Row]:
+              wrt: Sequence[str] | None = None, verbose: bool = True, second_order: bool = False) -> list[Row]:
     """Check `backward` against numeric derivatives of `forward`; returns a list of Row, one per gradient.
 
     forward(*inputs) -> (out, cache); backward(dout, cache) -> the gradient of each floating input, in their order
@@ -31,6 +32,7 @@ def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] |
     atol + rtol * |numeric| where they are given; NaN never does. eps: the first step (default: from the size of x).
     method: None is the complex step where the forward takes it and central differences where it does not.
     verbose: print the rows of a check that passes; without raise_exception they are the caller's to show.
+    second_order: also whether the derivative of backward is symmetric (second_order.py), in a Row of that name.
 
     Raises GradcheckError (an AssertionError) on a wrong gradient and ContractError, one of these and a ValueError, for
     a pair that writes into what it was given or is not a function, unless raise_exception is false; ValueError for
@@ -47,6 +49,9 @@ def gradcheck(forward: Callable, backward: Callable, inputs: Mapping[str, Any] |
     rows = []
     if not any(row.name in ("noise", *inputs) and "must be" not in row.note for row in breaches):
         rows = check_pair(pair, original, Settings(eps, atol, rtol, method, samples))
+        if second_order:
+            rows.append(check_symmetry(lambda values: gradients(pair, values, pair.dout), original, list(pair.grads),
+                                       rng))
     rows += breaches
     if raise_exception and not all(row.passed for row in rows):
         raise (ContractError if breaches else GradcheckError)(rows)

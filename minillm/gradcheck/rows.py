@@ -25,7 +25,7 @@ class Row:
         place = f"{self.name}{list(self.index) if self.index else ''}"
         if not self.checked:
             return f"{verdict} {place:<36} {self.note}"
-        counts = f"{self.checked:,} checked" + (f", {self.directions} directions" if self.directions else "")
+        counts = f"{self.checked:,} checked" + (f" and {self.directions} directions" if self.directions > 1 else "")
         return (f"{verdict} {place:<36} analytic {self.analytic:+.9e}  numeric {self.numeric:+.9e}  "
                 f"error {self.error:.1e}  relative {self.relative:.1e}  ({counts})"
                 + (f"\n     {self.note}" if self.note else ""))
