@@ -63,7 +63,7 @@ def gradcheck_pair(args: Namespace) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "gradcheck", gradcheck, "check every backward, or one of your own (FILE.py:forward,backward), "
+    p = command(commands, "gradcheck", gradcheck, "check every backward, or one of your own (FILE.py:forward,backward) "
                 "against numeric derivatives with error bars; exit code 0: right, 1: wrong, 2: cannot be called",
                 "minillm gradcheck --op layernorm --backend cpu\n"
                 'example: minillm gradcheck mine.py:forward,backward --inputs "x=(3,5) weight=(5,)"')

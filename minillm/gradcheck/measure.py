@@ -39,7 +39,7 @@ ROUNDINGS = 4                   # in units of eps, of an output that changed: wh
 COMPLEX_STEP = 1e-30
 TINY = 2.0 ** -17               # of the first step
 LATER = 4                       # levels below one that show its noise
-FLOAT32, FLOAT64 = (2.0 ** -6, 2.0 ** -18, 1e-4), (2.0 ** -13, 2.0 ** -44, 1e-8)     # first step, last step, agreement
+FLOAT32, FLOAT64 = (2.0 ** -6, 2.0 ** -22, 1e-4), (2.0 ** -13, 2.0 ** -44, 1e-8)     # first step, last step, agreement
 
 
 def flat(out: Any) -> np.ndarray:
@@ -210,7 +210,7 @@ def bar_of(levels: list[Level], k: int) -> float:
     """The error bar of level k: truncation, rounding, and the noise that the levels after it show."""
     later = range(k + 1, min(k + 1 + LATER, len(levels)))
     noise = max(abs(richardson(levels, j) - richardson(levels, j - 1)) * levels[j].h for j in later)
-    return max(2 * truncation(levels, k), levels[k].noise, 4 * noise / levels[k].h)
+    return max(4 * truncation(levels, k), levels[k].noise, 4 * noise / levels[k].h)
 
 
 def stuck(levels: list[Level], k: int) -> bool:

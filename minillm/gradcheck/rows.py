@@ -26,9 +26,9 @@ class Row:
         if not self.checked:
             return f"{verdict} {place:<36} {self.note}"
         counts = f"{self.checked:,} checked" + (f" and {self.directions} directions" if self.directions > 1 else "")
+        note = f": {self.note}" if self.note else ""
         return (f"{verdict} {place:<36} analytic {self.analytic:+.9e}  numeric {self.numeric:+.9e}  "
-                f"error {self.error:.1e}  relative {self.relative:.1e}  ({counts})"
-                + (f"\n     {self.note}" if self.note else ""))
+                f"error {self.error:.1e}  relative {self.relative:.1e}  ({counts}){note}")
 
 
 def row_of(name: str, index: tuple, analytic: float, residual: float, bar: float, passed: bool) -> Row:

@@ -25,6 +25,7 @@ from .rows import Row, row_of
 
 ALL, SAMPLED, GAUSSIANS, SUBSETS, FULL = 256, 16, 2, 4, 2048
 COMPLEX_AGREEMENT = 1e-10
+KINK = 0.1                      # of a slope: one-sided slopes that differ by more are looked at with care
 MARGIN = 64                     # of the rounding of a gradient: a few tries show its size, not its largest values
 
 
@@ -96,6 +97,7 @@ class Search:
             wrong = self.along_directions(all_elements=count >= n)
         if wrong is not None and np.isfinite(wrong.residual):
             self.diagnose()
+            wrong = self.decide(list(self.found.values())) or wrong         # perhaps another is worse
         return self.row(len(chosen), wrong)
 
     def diagnose(self) -> None:
@@ -163,6 +165,9 @@ class Search:
             if not np.isfinite(residual):
                 residual = second.centre
         right = abs(residual) <= self.tolerated(line, residual, close)
+        if index is not None and abs(first.plus - first.minus) > KINK * max(
+                abs(first.plus + line.slope), abs(first.minus + line.slope), typical):
+            return Finding(line, index, residual, bar, None)                    # perhaps a kink
         if right and abs(by_complex - residual) > 1e3 * bar:
             self.analytic_step = False
             self.note = "forward is not analytic (abs, .real or the like under the complex step): differences count"
@@ -184,7 +189,7 @@ class Search:
     def verdict(self, finding: Finding) -> bool:
         line, index = finding.line, finding.index
         scale = self.rms if index is None else self.scale(index)
-        if index is not None and self.learnt(finding, scale):
+        if index is not None and not finding.kink and self.learnt(finding, scale):
             return True
         m = measure(line, scale, self.limits)
         margin = MARGIN if index is not None else MARGIN / 8            # in a sum of many, luck evens out
@@ -238,10 +243,15 @@ class Search:
             finding = self.direction(kind)
             right = finding.right or self.verdict(finding)
             if finding.measured and finding.measured.kink:
-                return self.beside_the_kinks()
+                return self.by_differences() if all_elements else self.beside_the_kinks()
             if not right:
                 return self.locate(finding) or finding
         return None
+
+    def by_differences(self) -> Finding | None:
+        """All elements again, should the complex step have been blind."""
+        self.analytic_step = False
+        return self.decide([self.look(i) for i in range(self.grad.size)])
 
     def beside_the_kinks(self) -> Finding | None:
         """Many kinks on one line allow an interval in which errors hide: the directions of a point nearby, which no
@@ -265,8 +275,7 @@ class Search:
     def locate(self, finding: Finding) -> Finding | None:
         """The wrong element behind a wrong direction."""
         if self.grad.size <= FULL:
-            self.analytic_step = False                       # by differences, should the complex step have been blind
-            return self.decide([self.look(i) for i in range(self.grad.size)])
+            return self.by_differences()
         line, whole = finding.line, finding.residual
         h = finding.measured.h if finding.measured and np.isfinite(finding.measured.h) else self.step * self.rms
         start, stop = 0, self.grad.size
