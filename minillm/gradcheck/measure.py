@@ -29,6 +29,7 @@ different values: any slope between the two is a valid subgradient.
 The complex step, Im L(x + i h d) / h with h = 1e-30, subtracts nothing and has no error but rounding; it needs an
 analytic forward that takes complex128 (Squire and Trapp 1998), and it never decides alone that a gradient is wrong.
 """
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -73,7 +74,8 @@ class Scalar:
 
     def complex_outputs(self, **changed: np.ndarray) -> np.ndarray:
         self.calls += 1
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
             return flat(self.forward(*{**self.complex_inputs, **changed}.values())[0])
 
     def change(self, out: np.ndarray) -> np.ndarray:
@@ -167,15 +169,16 @@ class Measured(NamedTuple):
         return max(self.low, -self.high) - self.bar
 
 
-def measure(line: Line, scale: float, limits: tuple[float, float, float]) -> Measured:
+def measure(line: Line, scale: float, limits: tuple[float, float, float], smallest: float) -> Measured:
     """The residual along a line by steps from large to small; NaN where too few of them are finite.
 
-    scale: a typical size of x along the line. limits: FLOAT32 or FLOAT64.
+    scale: a typical size of x along the line. limits: FLOAT32 or FLOAT64. smallest: the size of what moves, where that
+    is less: sqrt and log end at zero.
     """
     levels: list[Level] = []
     h = max(16 * scale, 1.0)
     with np.errstate(all="ignore"):
-        while h > scale * limits[1]:
+        while h > min(scale, smallest) * limits[1]:
             level = line.level(h)
             h /= 4
             if np.isfinite(level.centre):
@@ -257,7 +260,8 @@ def by_outputs(line: Line, kink: Measured) -> Measured:
 
 
 def norm(x: np.ndarray) -> float:
-    return float(np.sqrt(np.square(x).sum()))
+    largest = float(np.abs(x).max(initial=0))
+    return largest * float(np.sqrt(np.square(x / largest).sum())) if 0 < largest < np.inf else largest
 
 
 EPS = float(np.finfo(np.float64).eps)

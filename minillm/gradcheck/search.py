@@ -159,7 +159,7 @@ class Search:
         h = self.settings.eps if self.settings.eps and self.limits is FLOAT64 else self.step * scale
         first = line.level(h)
         residual, bar = first.centre, self.tolerated(line, first.centre, close) + first.noise
-        if not abs(residual) <= bar - first.noise:
+        if not abs(residual) <= self.tolerated(line, residual, close):
             second = line.level(h / 4)
             residual = (16 * second.centre - first.centre) / 15
             if not np.isfinite(residual):
@@ -191,7 +191,8 @@ class Search:
         scale = self.rms if index is None else self.scale(index)
         if index is not None and not finding.kink and self.learnt(finding, scale):
             return True
-        m = measure(line, scale, self.limits)
+        size = abs(float(self.x.ravel()[index])) if index is not None else 0.0
+        m = measure(line, scale, self.limits, size or scale)
         margin = MARGIN if index is not None else MARGIN / 8            # in a sum of many, luck evens out
         bar = m.bar + margin * norm(self.noise()[line.places] * line.direction)
         allowed = self.settings.allowed(line.slope + m.residual)
@@ -242,6 +243,9 @@ class Search:
         for kind in kinds:
             finding = self.direction(kind)
             right = finding.right or self.verdict(finding)
+            if not right and not np.isfinite(finding.residual) and np.isfinite(finding.line.slope):
+                finding = self.direction(kind, relative=True)       # log and sqrt: no element may leave its sign
+                right = finding.right or self.verdict(finding)
             if finding.measured and finding.measured.kink:
                 return self.by_differences() if all_elements else self.beside_the_kinks()
             if not right:
@@ -261,10 +265,12 @@ class Search:
         nearby = self.beside(self.rms)
         return nearby and nearby.along_directions(all_elements=False)
 
-    def direction(self, kind: str) -> Finding:
+    def direction(self, kind: str, relative: bool = False) -> Finding:
         n = self.grad.size
         weights = (self.rng.standard_normal(n) if kind == "normal" else
                    self.rng.choice(np.array([-1.0, 0.0, 0.0, 1.0]), n)) * 1.0
+        if relative:
+            weights = weights * np.minimum(1, np.abs(self.x.astype(np.float64).ravel()) / self.rms)
         line = Line(self.scalar, self.name, slice(0, n), weights, self.grad)
         analytic, self.analytic_step = self.analytic_step, self.analytic_step and bool(self.directions)
         typical = min(norm(line.grad * line.direction), (1e-2 if self.single else 1e-3) * self.median / self.agreement)
