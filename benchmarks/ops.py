@@ -5,6 +5,7 @@ import numpy as np
 
 from minillm.kernels.select import choices, select
 from minillm.ops.table import OPS, REFERENCE, Dims, functions
+from minillm.workbench.precision import in_bfloat16
 
 from .fresh import Fresh
 from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
@@ -59,11 +60,6 @@ def ours(spec, choice, args, dout):
     build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
     return Candidate(choice, *build(spec, calls, args, dout),
                      tolerance=TOLERANCE["bfloat16"] if in_bfloat16(choice) else None)
-
-
-def in_bfloat16(choice):
-    """Are the matmuls of this implementation in bfloat16, whatever its arrays are?"""
-    return choice.endswith(("/bf16", "amx", "mma"))
 
 
 def pair(spec, calls, args, dout):

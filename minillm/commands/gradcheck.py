@@ -8,6 +8,8 @@ from . import Commands, add_json, check_at_least, command
 
 def gradcheck(args: Namespace) -> int:
     """0: right, 1: wrong, 2: the pair in FILE.py cannot be called as asked."""
+    if args.precision:
+        return precision(args)
     if args.pair is None:
         return gradcheck_ops(args)
     try:
@@ -26,6 +28,13 @@ def gradcheck_ops(args: Namespace) -> int:
     if args.plot:
         plot_curves(args.plot, curves_of_op(args.op[0], args.backend or "numpy"))
     print(json.dumps(rows, indent=1) if args.json else gradcheck_page(rows))
+    return int(not all(row["passed"] for row in rows))
+
+
+def precision(args: Namespace) -> int:
+    from ..workbench.precision import precision_page, precision_table
+    rows = precision_table(args.op, args.backend)
+    print(json.dumps(rows, indent=1) if args.json else precision_page(rows))
     return int(not all(row["passed"] for row in rows))
 
 
@@ -70,6 +79,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--backend", help="numpy, cpu, cpu/VARIANT, ... (default: everything that is built)")
     p.add_argument("--model", action="store_true", help="check a whole small GPT, every parameter tensor")
     p.add_argument("--method", choices=["central", "complex"], help="default: central; reference ops also complex")
+    p.add_argument("--precision", action="store_true",
+                   help="compare float32 and bfloat16 gradients with float64, beside a bound of their rounding errors")
     p.add_argument("--dtype", choices=["float64", "float32"], default="float64",
                    help="of --inputs; ops are checked in float64")
     add_json(p)
