@@ -21,12 +21,13 @@ from .commands import (
     serve,
     tokenizer,
     train,
+    verify,
 )
 from .kernels.select import check_kernels
 from .version import __version__
 
 COMMANDS = (quickstart, info, train, generate, gradcheck, kernel, tokenizer, data, posttrain, distill, evaluate,
-            quantize, serve, chat)
+            quantize, serve, chat, verify)
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",
