@@ -6,7 +6,6 @@ with the reference ops, or with transformers. What the compiled kernels promise 
 where a BLAS or a kernel of one's own does a GEMM, or a sum is regrouped, within a tolerance that is told. The run's
 files are only read: what has to be written is written into a temporary directory.
 """
-import math
 import re
 import shutil
 import time
@@ -57,16 +56,19 @@ class Subject(NamedTuple):
     targets: Array                                          # (ROWS, T) int, -1 where ignored: more in each row
 
     @property
-    def tolerance(self) -> float:
-        """Of numbers that are summed in another order."""
-        if "cpu/bf16" in self.sources:
-            return BF16
+    def regrouped(self) -> float:
+        """The tolerance of the same numbers summed in another order."""
         return TOLERANCE[self.dtype]
 
     @property
-    def kernels(self) -> float:
+    def same_ops(self) -> float:
         """0, for bit for bit, where the compiled float32 kernels promise it; else the tolerance."""
-        return 0 if self.sources <= {"cpu", "cpu/bf16"} and self.dtype == "float32" else self.tolerance
+        return 0 if self.sources <= {"cpu", "cpu/bf16"} and self.dtype == "float32" else self.regrouped
+
+    @property
+    def other_ops(self) -> float:
+        """The tolerance of the same formulas in other kernels."""
+        return BF16 if "cpu/bf16" in self.sources else self.regrouped
 
     @property
     def sources(self) -> set[str]:
@@ -137,14 +139,13 @@ def name_of(check: Callable) -> str:
 # ---- comparing ----------------------------------------------------------------------------------------------------
 
 def compare(parts: dict[str, tuple[Any, Any]], tolerance: float) -> Finding:
-    """{what: (got, want)}, bit for bit if tolerance is 0, else by the share of the largest number of all."""
+    """{what: (got, want)}, bit for bit if tolerance is 0, else by the share of the largest number of each."""
     pairs = {what: (np.asarray(got), np.asarray(want)) for what, (got, want) in parts.items()}
-    size = max(float(np.abs(want).max(initial=0)) for _, want in pairs.values())
     numbers, worst = sum(want.size for _, want in pairs.values()), 0.0
     for what, (got, want) in pairs.items():
         if got.shape != want.shape:
             return Finding(False, f"{what}: shape {got.shape}, expected {want.shape}")
-        errors = np.abs(got - want) / max(size, 1e-30)
+        errors = np.abs(got - want) / max(float(np.abs(want).max(initial=0)), 1e-30)
         wrong = different(got, want) if tolerance == 0 else ~(errors <= tolerance)
         if wrong.any():
             at = [int(i) for i in np.argwhere(wrong)[0]] if wrong.ndim else ""
@@ -246,7 +247,7 @@ def causal(s: Subject) -> Finding:
 def positions_tried(s: Subject) -> list[int]:
     """All of a small model, some of a large one; the first and the last are among them."""
     T = s.tokens.shape[1]
-    size = sum(math.prod(np.shape(value)) for value in s.model.params.values())
+    size = sum(array.size for name, value in s.model.params.items() for _, (array, _) in leaves(name, value, value))
     count = int(min(T - 1, max(4, WORK / (4 * T * size))))
     return sorted({int(t) for t in np.linspace(1, T - 1, count)})
 
@@ -306,7 +307,7 @@ def cached_decoding(s: Subject) -> Finding:
     read = model.decode(tokens[2:, :half], cache, rows=[2]) if half else want[2:, :0]
     parts["a row by itself"] = (read, want[2:, :half])
     parts["rows in another order"] = (model.decode(tokens[[2, 1], half:], cache, rows=[2, 1]), want[[2, 1], half:])
-    return compare(parts, s.kernels)
+    return compare(parts, BF16 if "cpu/bf16" in s.sources else s.same_ops)     # decoding multiplies in float32
 
 
 def batch_invariance(s: Subject) -> Finding:
@@ -317,7 +318,7 @@ def batch_invariance(s: Subject) -> Finding:
         tokens, targets = s.tokens[row:row + 1], s.targets[row:row + 1]
         parts[f"logits of row {row}"] = (s.model.forward(tokens)[0][0], logits[row])
         parts[f"losses of row {row}"] = (s.model.losses(tokens, targets)[0], losses[row])
-    return compare(parts, s.kernels)
+    return compare(parts, s.same_ops)
 
 
 def padding_invariance(s: Subject) -> Finding:
@@ -331,7 +332,7 @@ def padding_invariance(s: Subject) -> Finding:
                                                                       targets[row:row + 1, :n])[0])
              for row, n in enumerate(lengths)}
     filling = {f"the filling of row {row}": (losses[row, n:], 0 * losses[row, n:]) for row, n in enumerate(lengths)}
-    return compare(parts | filling, s.kernels)
+    return compare(parts | filling, s.same_ops)
 
 
 def packing_invariance(s: Subject) -> Finding:
@@ -342,7 +343,7 @@ def packing_invariance(s: Subject) -> Finding:
     packed = [np.concatenate(parts, axis=1) for parts in zip(*cut)]
     losses = np.split(s.model.losses(*packed, lengths=lengths)[0], np.cumsum(lengths)[:-1])
     return compare({f"losses of document {i}": (losses[i], s.model.losses(*alone)[0]) for i, alone in enumerate(cut)},
-                   s.kernels)
+                   s.same_ops)
 
 
 def thread_invariance(s: Subject) -> Finding:
@@ -361,7 +362,7 @@ def thread_invariance(s: Subject) -> Finding:
     for count, (loss, grads) in enumerate(found[1:], 2):
         parts[f"loss on {count} threads"] = (loss, found[0][0])
         parts |= {f"{what} on {count} threads": pair for what, pair in gradients(grads, found[0][1]).items()}
-    return compare(parts, s.kernels)
+    return compare(parts, s.same_ops)
 
 
 def reference_ops(s: Subject) -> Finding:
@@ -369,7 +370,7 @@ def reference_ops(s: Subject) -> Finding:
     if s.sources == {"numpy"}:
         return Finding(None, "skipped: the model runs on the reference itself")
     rows = s.tokens[:1]
-    return compare({"logits": (s.model.forward(rows)[0], s.model.on(select("numpy")).forward(rows)[0])}, s.tolerance)
+    return compare({"logits": (s.model.forward(rows)[0], s.model.on(select("numpy")).forward(rows)[0])}, s.other_ops)
 
 
 def transformers(s: Subject) -> Finding:
@@ -386,18 +387,20 @@ def transformers(s: Subject) -> Finding:
     theirs, rows = GPT2LMHeadModel.from_pretrained(s.directory, local_files_only=True).float().eval(), s.tokens[:1]
     with torch.no_grad():
         want = theirs(torch.from_numpy(rows)).logits.numpy()
-    return compare({"logits": (s.model.forward(rows)[0], want)}, s.tolerance)
+    return compare({"logits": (s.model.forward(rows)[0], want)}, s.other_ops)
 
 
 def adapter(s: Subject) -> Finding:
     """The base with the run's LoRA adapter has the logits of the merged model."""
     if s.directory is None or not (s.directory / FOLDER / ADAPTER_CONFIG).exists():
         return Finding(None, "skipped: the run has no adapter")
-    base = read_json(s.directory / FOLDER / ADAPTER_CONFIG).get("base_model_name_or_path") or "which is not recorded"
-    if not Path(base).is_dir():
-        return Finding(None, f"skipped: its base model, {base}, is not there")
-    adapted, rows = load_adapter(load_model(base, s.model.ops), s.directory / FOLDER), s.tokens[:1]
-    return compare({"logits": (s.model.forward(rows)[0], adapted.model().forward(rows)[0])}, s.tolerance)
+    name = read_json(s.directory / FOLDER / ADAPTER_CONFIG).get("base_model_name_or_path") or "which is not recorded"
+    places = [folder / Path(name).name for folder in (s.directory, *s.directory.resolve().parents[:2])]
+    base = next((place for place in (Path(name), *places) if place.is_dir()), None)
+    if base is None:
+        return Finding(None, f"skipped: its base model, {name}, is not there")
+    adapted, rows = load_adapter(load_model(base, select(s.model.ops.backends)), s.directory / FOLDER), s.tokens[:1]
+    return compare({"logits": (s.model.forward(rows)[0], adapted.model().forward(rows)[0])}, s.other_ops)
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
@@ -406,7 +409,7 @@ def accumulation(s: Subject) -> Finding:
     """Micro-batches of one row add up to the loss and the gradients of the big batch, whose mean is over tokens."""
     loss, grads = s.model.loss_and_grads(s.tokens, s.targets)
     total, accumulated = summed(s.model, s.tokens, s.targets, range(ROWS))
-    return compare({"loss": (total, loss)} | gradients(accumulated, grads), s.tolerance)
+    return compare({"loss": (total, loss)} | gradients(accumulated, grads), s.regrouped)
 
 
 def rank_invariance(s: Subject) -> Finding:
@@ -419,7 +422,7 @@ def rank_invariance(s: Subject) -> Finding:
             part, share = summed(s.model, s.tokens, s.targets, range(rank, ROWS, ranks))
             total, together.flat[:] = total + part, together.flat + share.flat
         parts |= {f"loss of {ranks} ranks": (total, loss)}
-        found = compare(parts | gradients(together, grads), s.tolerance)
+        found = compare(parts | gradients(together, grads), s.regrouped)
         if not found.passed:
             return found._replace(figure=f"{ranks} ranks: {found.figure}")
     return found._replace(figure="2, 3 and 4 ranks, in one process: " + found.figure)
@@ -450,7 +453,7 @@ def tied_weights(s: Subject) -> Finding:
     grads, of_head, of_embedding = three_gradients(s.model, tokens, targets)
     if not (of_head.any() and of_embedding.any()):
         return Finding(False, "wte has no gradient from " + ("the embedding" if of_head.any() else "the head"))
-    return compare({"gradient of wte, head plus embedding": (grads, of_head + of_embedding)}, s.tolerance)
+    return compare({"gradient of wte, head plus embedding": (grads, of_head + of_embedding)}, s.regrouped)
 
 
 def with_ops(model: Any, **changed: Callable) -> Any:
@@ -500,7 +503,8 @@ def dropout_determinism(s: Subject) -> Finding:
     rate, model = s.model.config.dropout or 0.1, copy(s.model)
     model.config = replace(s.model.config, dropout=rate)
     (loss, grads), (again, same) = (model.loss_and_grads(s.tokens, s.targets, key=(0, 1, 2)) for _ in range(2))
-    others = [model.losses(s.tokens, s.targets, key=key)[0].sum() for key in ((1, 1, 2), (0, 2, 2), (0, 1, 3), (0, 1, 2))]
+    others = [model.losses(s.tokens, s.targets, key=key)[0].sum()
+              for key in ((1, 1, 2), (0, 2, 2), (0, 1, 3), (0, 1, 2))]
     if len(set(map(float, others))) < 4:
         return Finding(False, "another seed, step or micro-batch drops the same activations")
     found = compare({"loss": (again, loss)} | gradients(same, grads), 0)
@@ -515,8 +519,8 @@ def save_and_load(s: Subject) -> Finding:
         else:
             save_quantized(folder, s.model)
         loaded = type(s.model).from_pretrained(folder, s.model.ops, s.dtype)
-        parts = {name: pair for name in s.model.params for pair in [(loaded.params[name], s.model.params[name])]}
-        return compare({name: pair for what, pair in parts.items() for name, pair in leaves(what, *pair)}, 0)
+        return compare({what: pair for name, weight in s.model.params.items()
+                        for what, pair in leaves(name, loaded.params[name], weight)}, 0)
 
 
 def leaves(name: str, got: Any, want: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -557,7 +561,8 @@ def resume(s: Subject) -> Finding:
 def learner_of(s: Subject, begun: bool = True) -> tuple[Any, AdamW, dict]:
     """A copy of the model that may be trained (or fresh adapters on it), with its optimizer and state: begun where the
     run's checkpoint ends, if it has one."""
-    last = s.directory / "last" if s.directory else None
+    run = s.directory.resolve().parent if s.directory and (s.directory / STATE).exists() else s.directory
+    last = run / "last" if run else None
     if last and (last / FOLDER).is_dir():
         learner = load_adapter(s.model, last / FOLDER)
     else:
@@ -565,10 +570,10 @@ def learner_of(s: Subject, begun: bool = True) -> tuple[Any, AdamW, dict]:
         learner.params = s.model.params.astype(s.dtype)
     optimizer = AdamW(learner.params, ops=learner.ops)
     state = {"step": 0, "seed": 0, "data": "random tokens", "settings": {}, "best": {"step": 0}}
-    if begun and last and (last / STATE).exists():
+    if begun and run and last and (last / STATE).exists():
         found = read_json(last / STATE)
         mine = {"settings": found.get("settings", {}), "data": found.get("data"), "seed": found.get("seed")}
-        state["step"] = restore(s.directory, learner, optimizer, mine, say=lambda text: None)["step"]
+        state["step"] = restore(run, learner, optimizer, mine, say=lambda text: None)["step"]
     return learner, optimizer, state
 
 
