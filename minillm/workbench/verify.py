@@ -429,31 +429,39 @@ def rank_invariance(s: Subject) -> Finding:
 
 
 def tied_weights(s: Subject) -> Finding:
-    """wte is the head: the same memory, a logit follows its row, and both gradients are added."""
-    ops, seen = s.model.ops, {}
-    def noting(name: str) -> Callable:
-        def call(*args: Any, **settings: Any) -> Any:
-            seen[name] = args[1]
-            return getattr(ops, name)(*args, **settings)
-        return call
-    readers = ("embedding_forward", "head", "linear_cross_entropy_forward")
-    watched = with_ops(s.model, **{name: noting(name) for name in readers})
-    tokens, targets = s.tokens[:1] // 2, s.targets[:1]
-    logits = watched.forward(tokens)[0]
-    watched.losses(tokens, targets)
-    wte = s.model.params["wte.weight"]
-    apart = [name for name, weight in seen.items() if not np.shares_memory(weight, wte)]
+    """wte is the head: the same memory, logits and losses follow its rows, and both gradients are added."""
+    tokens, wte, last = s.tokens[:1] // 2, s.model.params["wte.weight"], s.model.config.vocab_size - 1
+    (logits, losses), read = head_of(s.model, tokens, last)
+    apart = [name for name, weight in read.items() if not np.shares_memory(weight, wte)]
     if apart:
         return Finding(False, f"{', '.join(apart)}: reads another matrix than wte")
-    unused = s.model.config.vocab_size - 1
     changed = copy(s.model)
-    changed.params = dict(s.model.params, **{"wte.weight": wte + (np.arange(len(wte)) == unused)[:, None]})
-    if unused not in tokens and np.array_equal(changed.forward(tokens)[0][..., unused], logits[..., unused]):
-        return Finding(False, f"logit {unused} does not follow row {unused} of wte: the head is another matrix")
-    grads, of_head, of_embedding = three_gradients(s.model, tokens, targets)
+    changed.params = dict(s.model.params, **{"wte.weight": wte.copy()})
+    changed.params["wte.weight"][last] = np.random.default_rng(1).standard_normal(wte.shape[1])
+    after, _ = head_of(changed, tokens, last)
+    for what, old, new in (("logits", logits, after[0]), ("losses", losses, after[1])):
+        if np.array_equal(old, new):
+            return Finding(False, f"{what} of token {last} do not follow row {last} of wte: the head is another matrix")
+    grads, of_head, of_embedding = three_gradients(s.model, tokens, s.targets[:1])
     if not (of_head.any() and of_embedding.any()):
         return Finding(False, "wte has no gradient from " + ("the embedding" if of_head.any() else "the head"))
     return compare({"gradient of wte, head plus embedding": (grads, of_head + of_embedding)}, s.regrouped)
+
+
+def head_of(model: Any, tokens: Array, token: int) -> tuple[tuple[Array, Array], dict[str, Array]]:
+    """(the logits of one token, the losses where it is the target), and {op: the wte that it was given}."""
+    read = {}
+
+    def noting(name: str) -> Callable:
+        def call(*args: Any, **settings: Any) -> Any:
+            read[name] = args[1]
+            return getattr(model.ops, name)(*args, **settings)
+        return call
+
+    watched = with_ops(model, **{name: noting(name) for name in ("embedding_forward", "head",
+                                                                 "linear_cross_entropy_forward")})
+    losses = watched.losses(tokens, np.full_like(tokens, token))[0]
+    return (watched.forward(tokens)[0][..., token], losses), read
 
 
 def with_ops(model: Any, **changed: Callable) -> Any:
