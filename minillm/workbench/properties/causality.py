@@ -1,0 +1,121 @@
+"""What a token may see: the tokens before it and its own position, in every layer."""
+import re
+from collections.abc import Callable
+from copy import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...kernels.select import OPS, functions
+from ...train.nonfinite import Named
+from .subject import USED, Array, Finding, Subject, different, leaves
+
+WORK = 2e10                                                 # operations that finding a causal leak may take, about
+
+
+def causal(s: Subject) -> Finding:
+    """No output before token t changes by a bit when the tokens from t on do: in each layer, for every t that is
+    tried."""
+    T, V = s.tokens.shape[1], s.model.config.vocab_size
+    if T < 2 or V < 2:
+        return Finding(None, "skipped: it takes two tokens")
+    tokens, targets = s.tokens[:1], s.targets[:1]
+    before = outputs(s.model, tokens, targets)
+    places = positions_tried(s)
+    leaks, blind = [], 0
+    for t in places:
+        changed = tokens.copy()
+        changed[:, t:] = (changed[:, t:] + 1) % V
+        after = outputs(s.model, changed, targets)
+        leaks += first_difference(before, after, slice(0, t), f"with other tokens from {t} on")
+        blind += not different(before[-2].array[t:], after[-2].array[t:]).any()
+    if leaks:
+        return leak(leaks, f"leak for {len(leaks)} of {len(places)} positions")
+    if blind:
+        return Finding(False, f"other tokens change no logits at {blind} of {len(places)} positions: the model is "
+                       "blind, so nothing is known of leaks")
+    return Finding(True, f"{len(places)} positions, outputs before them bit-identical in {len(before)} ops")
+
+
+def positions_tried(s: Subject) -> list[int]:
+    """All of a small model, some of a large one; the first and the last are among them."""
+    T = s.tokens.shape[1]
+    size = sum(array.size for name, value in s.model.params.items() for _, (array, _) in leaves(name, value, value))
+    count = int(min(T - 1, max(4, WORK / (4 * T * size))))
+    return sorted({int(t) for t in np.linspace(1, T - 1, count)})
+
+
+def positions(s: Subject) -> Finding:
+    """The token at t gets row t of wpe and no other: another row t changes the embedding at t and nothing before."""
+    tokens, targets, wpe = s.tokens[:1], s.targets[:1], s.model.params["wpe.weight"]
+    before, T = outputs(s.model, tokens, targets), s.tokens.shape[1]
+    places, leaks = sorted({0, T // 2, T - 1}), []
+    for t in places:
+        changed = wpe.copy()
+        changed[t] += 1
+        after = outputs(s.model, tokens, targets, {"wpe.weight": changed})
+        leaks += first_difference(before, after, slice(0, t), f"with another row {t} of wpe")
+        leaks += first_difference(before[:1], after[:1], slice(t + 1, T), f"with another row {t} of wpe")
+        if not different(before[0].array[t], after[0].array[t]).any():
+            leaks.append((0, Finding(False, f"embedding: token {t} does not get row {t} of wpe", "embedding")))
+    if leaks:
+        return leak(leaks, "positions are shifted")
+    return Finding(True, f"tokens {', '.join(map(str, places))} of {T} get their own rows of wpe")
+
+
+class Output(NamedTuple):
+    """What an op gave in a forward pass, and the layer it worked for."""
+
+    layer: str
+    array: Array                                            # (T, ...)
+
+
+def outputs(model: Any, tokens: Array, targets: Array, params: dict | None = None) -> list[Output]:
+    """Every op's output in order, of `forward` and `losses` on one row of tokens; at the end logits and losses."""
+    seen: list[Output] = []
+    watched, last = copy(model), [""]
+    watched.params = {name: Named(name, value) if type(value) is np.ndarray else value
+                      for name, value in dict(model.params, **(params or {})).items()}
+    watched.ops = model.ops._replace(**{
+        functions(spec)[0]: recorded(getattr(model.ops, functions(spec)[0]), spec.name, last, seen, tokens.shape[1])
+        for spec in OPS.values() if spec.name in {*USED, "gelu", "dropout"}})
+    logits = watched.forward(tokens)[0]
+    losses = watched.losses(tokens, targets)[0]
+    return [*seen, Output("logits", logits[0]), Output("loss", losses)]
+
+
+def recorded(function: Callable, op: str, last: list[str], seen: list[Output], T: int) -> Callable:
+    """An op that writes down its outputs, and the layer by the parameters it is given (or the op before was)."""
+    def call(*args: Any, **settings: Any) -> Any:
+        names = [arg.name for arg in args if isinstance(arg, Named)]
+        last[:] = [layer_of(op, names[0])] if names else [f"{last[0].split(' ')[0].rpartition('.')[0]} ({op})"]
+        result = function(*(np.asarray(arg) if isinstance(arg, Named) else arg for arg in args), **settings)
+        out = result if op in ("head", "attention_decode") else result[0]
+        seen.extend(Output(last[0], np.asarray(part).reshape(T, -1))
+                    for part in (out if isinstance(out, tuple) else (out,)))
+        return result
+    return call
+
+
+def layer_of(op: str, name: str) -> str:
+    """h.0.attn.c_attn.weight -> "h.0.attn.c_attn (linear)"; the embedding and the head are layers of their own."""
+    layer = re.sub(r"\.(weight|bias)$", "", name) if name.startswith(("h.", "ln_f")) else ""
+    return f"{layer} ({op})" if layer else op
+
+
+def first_difference(before: list[Output], after: list[Output], span: slice, how: str) -> list[tuple[int, Finding]]:
+    """(which op, Finding) of the first op whose outputs differ within the span of tokens, or nothing."""
+    for number, (old, new) in enumerate(zip(before, after)):
+        wrong = different(old.array[span], new.array[span])
+        if wrong.any():
+            at = span.start + int(np.argwhere(wrong)[0][0])
+            size = float(np.abs(old.array[span] - new.array[span]).max())
+            return [(number, Finding(False, f"{old.layer}: the output at {at} changes by up to {size:.2g} {how}",
+                                     old.layer))]
+    return []
+
+
+def leak(leaks: list[tuple[int, Finding]], summary: str) -> Finding:
+    """The leak that is first in forward order, of those that were found."""
+    first = min(leaks, key=lambda found: found[0])[1]
+    return first._replace(figure=f"{summary}, first in {first.figure}")
