@@ -56,6 +56,8 @@ def test_leaks_at_both_ends():
     model = rough_model()
     model.ops = model.ops._replace(head=lambda x, wte: x[:, ::-1] @ wte.T)
     assert failed(causality.causal, model).layer == "head"
+    model = planted(rough_model(), "linear_cross_entropy_forward", lambda *args: args[-1] + args[-1].mean())
+    assert failed(causality.causal, model).layer == "linear_cross_entropy"
 
 
 def test_a_leak_in_the_models_own_code():
@@ -78,5 +80,5 @@ def test_shifted_positions(by):
     def shifted(tokens, wte, wpe, out):
         return wte[tokens] + np.roll(wpe, by, axis=0)[:tokens.shape[1]]
     model = planted(rough_model(), "embedding_forward", shifted)
-    assert failed(causality.positions, model, "positions are shifted").layer == "embedding"
+    assert failed(causality.positions, model, "of wpe reaches").layer == "embedding"
     assert found(causality.causal, model).passed
