@@ -67,7 +67,7 @@ def subject_of(model: Any, directory: AnyPath | None = None) -> Subject:
 
 def compare(parts: dict[str, tuple[Any, Any]], tolerance: float) -> Finding:
     """{what: (got, want)}, bit for bit if tolerance is 0, else by the share of the largest number of each."""
-    pairs = {what: (np.asarray(got), np.asarray(want)) for what, (got, want) in parts.items()}
+    pairs = {what: (np.atleast_1d(got), np.atleast_1d(want)) for what, (got, want) in parts.items()}
     numbers, worst = sum(want.size for _, want in pairs.values()), 0.0
     for what, (got, want) in pairs.items():
         if got.shape != want.shape:
@@ -75,7 +75,7 @@ def compare(parts: dict[str, tuple[Any, Any]], tolerance: float) -> Finding:
         errors = np.abs(got - want) / max(float(np.abs(want).max(initial=0)), 1e-30)
         wrong = different(got, want) if tolerance == 0 else ~(errors <= tolerance)
         if wrong.any():
-            at = [int(i) for i in np.argwhere(wrong)[0]] if wrong.ndim else ""
+            at = [int(i) for i in np.argwhere(wrong)[0]]
             return Finding(False, f"{what}: {int(wrong.sum()):,} of {want.size:,} numbers differ, by up to "
                            f"{float(np.abs(got - want).max()):.2g}, first at {at}" + stated(tolerance))
         worst = max(worst, float(errors.max(initial=0)))
