@@ -8,7 +8,7 @@ import numpy as np
 
 from ...kernels.select import OPS, functions
 from ...train.nonfinite import Named
-from .subject import USED, Array, Finding, Subject, different, leaves
+from .subject import USED, Array, Finding, Subject, different, parameters_of
 
 WORK = 2e10                                                 # operations that finding a causal leak may take, about
 
@@ -39,8 +39,7 @@ def causal(s: Subject) -> Finding:
 def positions_tried(s: Subject) -> list[int]:
     """All of a small model, some of a large one; the first and the last are among them."""
     T = s.tokens.shape[1]
-    size = sum(array.size for name, value in s.model.params.items() for _, (array, _) in leaves(name, value, value))
-    count = int(min(T - 1, max(4, WORK / (4 * T * size))))
+    count = int(min(T - 1, max(4, WORK / (4 * T * parameters_of(s.model)))))
     return sorted({int(t) for t in np.linspace(1, T - 1, count)})
 
 

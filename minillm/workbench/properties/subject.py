@@ -11,7 +11,9 @@ from ...storage.atomic import AnyPath
 Array = np.ndarray
 USED = ("embedding", "layernorm", "residual_layernorm", "linear", "attention", "attention_decode", "mlp", "head",
         "linear_cross_entropy")                             # ops that a GPT runs on
-TOKENS, ROWS = 129, 4                                       # of a sequence, one more than a kernel's tile; sequences
+ROWS = 4                                                    # sequences in a batch
+TOKENS, FEW_TOKENS = 129, 33                                # of a sequence: one more than a kernel's tile
+LARGE = 30_000_000                                          # parameters of a model that is given FEW_TOKENS
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}             # of the largest number: rounding in another order
 BF16 = 3e-2                                                 # GEMMs in bfloat16, 8 bits of mantissa
 
@@ -58,11 +60,16 @@ class Finding(NamedTuple):
 
 def subject_of(model: Any, directory: AnyPath | None = None) -> Subject:
     """The model with random tokens from its vocabulary: the last target of row 0 is ignored, the last 2 of row 1..."""
-    T = min(TOKENS, model.config.block_size)
+    T = min(TOKENS if parameters_of(model) < LARGE else FEW_TOKENS, model.config.block_size)
     tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (ROWS, T + 1))
     ignored = np.arange(T) >= T - np.minimum(np.arange(1, ROWS + 1), T - 1)[:, None]
     return Subject(model, Path(directory) if directory else None, np.ascontiguousarray(tokens[:, :-1]),
                    np.where(ignored, -1, tokens[:, 1:]))
+
+
+def parameters_of(model: Any) -> int:
+    """How many numbers the model's weights have."""
+    return sum(array.size for name, value in model.params.items() for _, (array, _) in leaves(name, value, value))
 
 
 def compare(parts: dict[str, tuple[Any, Any]], tolerance: float) -> Finding:
