@@ -142,7 +142,7 @@ def forward(x):
         ("values", "")),
     # 17: out of bounds
     "reads one past the row": (*layernorm(last="C + (i == B * T - 1)", mean="(s - (i == B * T - 1 ? r[C] : 0)) / C"),
-                               ("runs", "reading x")),
+                               ("runs", "element 24 of row 17, whose last is 23")),
     "reads one before": (*gelu("volatile float before = x[-1]; (void)before;"), ("runs", "reading x[-1]")),
     "writes one past the end": (*gelu(after="out[N] = 0;"), ("runs", "writing out")),
     # 19: the reference

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from .. import ops as reference
-from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
-from .load import EXTENSIONS, best, how
+from ..ops.table import OPS, Dims, Spec, functions
+from .load import EXTENSIONS, best, cpu_flags, how
 from .load import load as load_kernels
 from .own.load import own_functions
 
-__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
-           "multiplies_by_tiles", "select"]
+__all__ = ["OPS", "Dims", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions", "multiplies_by_tiles",
+           "select"]
 
 try:
     _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
@@ -89,9 +89,9 @@ def decode_step(sources: dict[str, str]) -> Callable | None:
 def variant_where_there_is(backend: str) -> dict[str, str]:
     """{op: backend} for a string such as "cpu/bf16": without the variant for ops that lack it; one must have it."""
     plain, _, variant = backend.partition("/")
-    having = {k.op for k in KERNELS if (k.backend, k.variant) == ("cpu" if plain == "auto" else plain, variant)}
+    having = {op for op, spec in OPS.items() if backend.replace("auto", "cpu") in spec.kernels}
     if variant and not having:
-        known = sorted({f"{k.backend}/{k.variant}" for k in KERNELS if k.variant})
+        known = sorted({name for spec in OPS.values() for name in spec.kernels if "/" in name})
         raise ValueError(f"no op has a variant {backend!r}: there is {', '.join(known)}")
     return {op: backend if op in having else plain for op in OPS}
 
@@ -108,13 +108,11 @@ def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
         raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():
         raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
-    wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
-    for kernel in KERNELS:
-        if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
-            tail = f"_{variant}" if variant else ""
-            return [compiled(module, name + tail) for name in functions(spec)], choice.replace("auto", "cpu")
+    kernel = choice.replace("auto", "cpu")
+    if module and kernel in spec.kernels:
+        return [compiled(module, f"{name}_{variant}".rstrip("_")) for name in functions(spec)], kernel
     if variant:
-        known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
+        known = ", ".join(name for name in spec.kernels if "/" in name) or "none"
         raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
     return [getattr(reference, name) for name in functions(spec)], "numpy"
 
@@ -146,8 +144,13 @@ def choices(op: str, dtype: str | None = None) -> list[str]:
     "cpu/1_naive", ...]."""
     check_kernels()
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
-    built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
-    return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
+    return ["numpy"] + [name for name, dtypes in OPS[op].kernels.items()
+                        if usable[name.partition("/")[0]] and (dtype is None or dtype in dtypes)]
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether bf16 GEMMs of the kernels in use run on instructions for them, and so in less time than float32's."""
+    return _cpp is not None and _cpp.__name__.endswith((".avx512", ".amx")) and "avx512_bf16" in cpu_flags()
 
 
 def multiplies_by_tiles() -> bool:

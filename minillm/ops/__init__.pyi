@@ -77,7 +77,7 @@ def mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | Non
 
 
 def residual_forward(x: Array, y: Array) -> tuple[Array, tuple]:
-    """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Raises ValueError otherwise."""
+    """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Else ValueError."""
 
 
 def residual_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
@@ -93,7 +93,7 @@ def residual_layernorm_backward(douts: tuple[Array, ...], cache: tuple, into: tu
 
 
 def softmax_forward(x: Array) -> tuple[Array, tuple]:
-    """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for rows of no numbers."""
+    """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for empty rows."""
 
 
 def softmax_backward(dout: Array, cache: tuple) -> Array:

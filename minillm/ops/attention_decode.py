@@ -44,7 +44,8 @@ def torch_attention_decode(torch, q, k, v):
 
 SPEC = Spec(
     "attention_decode", sample, kind="decode", differentiable=(), kernels=CPU,
-    bad=wrong("k", "narrower", "other_dtype") + wrong("v", "narrower", "other_dtype"),
+    bad=wrong("q", "integers", "flatter") + wrong("k", "narrower", "other_dtype")
+    + wrong("v", "narrower", "other_dtype"),
     flops=lambda d: (4 * d.B * d.T * d.C, 0),
     c=("out[B,T,C] <- q[B,NH,T,HS] k[B,NH,S,HS] v[B,NH,S,HS]; B T S C NH HS",),
     torch=torch_attention_decode)

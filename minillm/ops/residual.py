@@ -6,7 +6,9 @@ The gradient reaches both branches whole, which is why deep networks train at al
 nothing shrinks it. Where a LayerNorm follows, residual_layernorm does both in one pass. Source: He et al. 2015, arXiv
 1512.03385.
 """
-from .checks import check_dout, check_dtype, check_float, check_shape
+import numpy as np
+
+from .checks import check_dout, check_dtype, check_float, check_shape, from_cache
 from .spec import Spec, normals, wrong
 
 
@@ -20,7 +22,7 @@ def residual_forward(x, y):
 
 def residual_backward(dout, cache):
     """The gradients of residual_forward: dout (...), cache -> dx (...), dy (...), which are fresh and equal."""
-    shape, dtype = cache
+    shape, dtype = from_cache(cache, shape=tuple, dtype=np.dtype)
     check_dout(dout, shape, dtype)
     return dout.copy(), dout.copy()
 

@@ -12,7 +12,7 @@ and the loss each have their own, which never keep p. Source: Bridle 1990 (NATO 
 """
 import numpy as np
 
-from .checks import check_dout, check_rows
+from .checks import check_dout, check_rows, from_cache
 from .spec import Spec, normals, wrong
 
 
@@ -28,7 +28,7 @@ def softmax_forward(x):
 
 def softmax_backward(dout, cache):
     """The gradient of softmax_forward: dout (..., V), cache -> dx (..., V)."""
-    (p,) = cache
+    (p,) = from_cache(cache, p="...V")
     check_dout(dout, p.shape, p.dtype)
     return p * (dout - (dout * p).sum(axis=-1, keepdims=True))
 

@@ -25,16 +25,6 @@ class Dims(NamedTuple):
     V: int = 11     # vocabulary
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A compiled implementation of an op. `backend` alone is the default variant; others are chosen by name."""
-
-    op: str
-    backend: str                          # "cpu", "cuda", or "cudasim": the same CUDA kernels on the emulator
-    variant: str = ""                     # "" is the backend's best; "1_naive" and so on are the steps of a ladder
-    dtypes: tuple = REAL
-
-
 class Argument(NamedTuple):
     """One array of a C signature: `dweight[C,OC]+=` or `tokens[B,T]:int`."""
 
@@ -66,7 +56,8 @@ class Spec:
 
     c: what a C kernel of the op is called with, forward and backward: "results <- inputs; scalars". Sizes are letters
     (B T C NH HS OC V, N rows); a scalar is a size or an argument of the op, and one left out has its sample's value.
-    kernels: the compiled ones that exist, {"cpu" or "cpu/variant": dtypes}.
+    kernels: the compiled ones that exist, {"cpu" or "cpu/variant": dtypes}; so of "cuda" and, the same on the emulator,
+    "cudasim". A backend alone is its best; variants such as "cpu/1_naive" are the steps of a ladder.
     torch: the same op by PyTorch, called as torch(the module, **arguments), differentiated by autograd; for an update
     it returns two functions: one step, and what the arrays hold then.
     """

@@ -14,12 +14,6 @@ def count_parameters(c: GPTConfig) -> int:
     return (c.vocab_size + c.block_size) * c.n_embd + c.n_layer * block + 2 * c.n_embd
 
 
-def training_bytes(c: GPTConfig, batch_size: int) -> int:
-    """About what a training step needs: the parameters with all that belongs to them, and the activations."""
-    activations = batch_size * c.block_size * c.n_layer * c.n_embd * PER_TOKEN * 4
-    return PER_PARAMETER * count_parameters(c) + activations
-
-
 def free_bytes() -> int | None:
     """What the system, or the container, can still give; None where neither says."""
     found = []
@@ -34,8 +28,9 @@ def free_bytes() -> int | None:
 
 
 def check_memory(c: GPTConfig, batch_size: int) -> str:
-    """A few words on what training needs. Raises ValueError for more than there is."""
-    size, needed, free = count_parameters(c), training_bytes(c, batch_size), free_bytes()
+    """A few words on what training needs, parameters and activations. Raises ValueError for more than there is."""
+    size, free = count_parameters(c), free_bytes()
+    needed = PER_PARAMETER * size + 4 * PER_TOKEN * batch_size * c.block_size * c.n_layer * c.n_embd
     if free is not None and needed > free:
         raise ValueError(f"a model of {size / 1e6:,.1f}M parameters needs about {needed / 1e9:,.1f} GB to train, and "
                          f"{free / 1e9:,.1f} GB are free: choose a smaller n_layer, n_embd, block_size or batch_size")

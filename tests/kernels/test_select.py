@@ -79,6 +79,17 @@ def test_cpu_without_the_extension_is_an_import_error(monkeypatch):
     assert choices("layernorm") == ["numpy"]
 
 
+@pytest.mark.parametrize("kernels, flags, has", [
+    ("avx512", {"avx512_bf16"}, True), ("amx", {"avx512_bf16"}, True), ("avx512", {"avx512f"}, False),
+    ("avx2", {"avx512_bf16"}, False), ("scalar", {"avx512_bf16"}, False)])
+def test_bf16_needs_the_instruction_and_kernels_that_use_it(kernels, flags, has, monkeypatch):
+    monkeypatch.setattr(registry, "_cpp", SimpleNamespace(__name__=f"minillm._cpp.{kernels}"))
+    monkeypatch.setattr(registry, "cpu_flags", lambda: flags)
+    assert registry.multiplies_in_bf16() == has
+    monkeypatch.setattr(registry, "_cpp", None)
+    assert not registry.multiplies_in_bf16()
+
+
 def test_the_result_cannot_be_changed():
     ops = select("numpy")
     with pytest.raises(AttributeError):

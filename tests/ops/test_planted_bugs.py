@@ -22,7 +22,7 @@ def layernorm_without_a_term(dout, cache):
 def embedding_by_assignment(dout, cache):
     """The last of repeated tokens wins."""
     _, dwpe = ops.embedding_backward(dout, cache)
-    dwte = np.zeros(cache[2])
+    dwte = np.zeros_like(cache[1])
     dwte[cache[0]] = dout
     return dwte, dwpe
 
@@ -95,8 +95,10 @@ def distillation_squares_no_temperature(dout, cache):
 
 
 def distillation_forgets_ignored(dout, cache):
-    logs, soft_logs, p, targets, valid, temperature, weight = cache
-    return ops.distillation_loss_backward(dout, (logs, soft_logs, p, targets, np.ones_like(valid), temperature, weight))
+    """As those whose target is the last token."""
+    logs, soft_logs, p, targets, valid, *numbers = cache
+    forgotten = targets % logs.shape[1], np.ones_like(valid)
+    return ops.distillation_loss_backward(dout, (logs, soft_logs, p, *forgotten, *numbers))
 
 
 def dpo_without_smoothing(dout, cache):

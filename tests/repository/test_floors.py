@@ -111,7 +111,7 @@ def test_ops_and_gradcheck_need_numpy_alone(path):
 def test_this_test_sees_imports(tmp_path):
     """Relative, absolute, lazy: all are found."""
     seen = dict(imports(PACKAGE / "commands" / "quickstart.py"))
-    assert seen["json"] and not seen["minillm.recipes.story.story"]
+    assert seen["argparse.Namespace"] and not seen["minillm.recipes.story.story"]
     assert "recipes.story" in ours(PACKAGE / "commands" / "quickstart.py")
 
 

@@ -16,7 +16,7 @@ Cached: logits, and of each row m and log(sum) apart: next to a large m their su
 """
 import numpy as np
 
-from ..checks import check_dout, check_float, check_ids, check_shape
+from ..checks import check_dout, check_float, check_ids, check_shape, from_cache
 from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
@@ -42,7 +42,9 @@ def cross_entropy_forward(logits, targets, ignore_index=-1):
 
 def cross_entropy_backward(dout, cache):
     """The gradient of cross_entropy_forward: dout (N,), cache -> dlogits (N, V)."""
-    logits, targets, valid, top, logsum = cache
+    logits, targets, valid, top, logsum = from_cache(
+        cache, logits="NV", targets="N:int", valid="N:bool", top="N", logsum="N")
+    check_ids("cached targets", targets[valid], logits.shape[1])
     check_dout(dout, targets.shape, logits.dtype)
     dlogits = np.exp(logits - top[:, None] - logsum[:, None])            # p, (N, V)
     dlogits[np.flatnonzero(valid), targets[valid]] -= 1

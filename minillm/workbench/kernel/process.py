@@ -175,7 +175,7 @@ class Child:
 
 
 def where(address: int, regions: Sequence[Region], addresses: Sequence[int]) -> str:
-    """An address as an index: "x[40], 1 past its end", or "" where it is near no array."""
+    """An address as an index: "x[40], 1 past its end: element 8 of row 4, whose last is 7", or "" near no array."""
     for region, start in zip(regions, addresses):
         first = start - region.inside
         if first - PAGE <= address < first + (region.pages + 1) * PAGE:
@@ -183,5 +183,7 @@ def where(address: int, regions: Sequence[Region], addresses: Sequence[int]) -> 
             index, length = (address - start) // size, region.nbytes // size
             side = (f"{index - length + 1} past its end" if index >= length else
                     f"{-index} before its beginning" if index < 0 else "inside it: it is an input")
-            return f"{region.name}[{index}], {side} (it has {'x'.join(map(str, region.shape)) or 1} numbers)"
+            return f"{region.name}[{index}], {side} (it has {'x'.join(map(str, region.shape)) or 1} numbers)" + (
+                f": element {region.shape[-1] + index - length} of row {length // region.shape[-1] - 1}, whose "
+                f"last is {region.shape[-1] - 1}" if index >= length and len(region.shape) > 1 else "")
     return ""
