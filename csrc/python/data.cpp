@@ -145,4 +145,4 @@ const Register registered[] = {
 }  // namespace
 }  // namespace minillm::data
 
-MINILLM_INIT_OF(MODULE, "Shingles, MinHash signatures, LSH bands, Jaccard similarity and union-find")
+DEFINE_MODULE(MODULE, "Shingles, MinHash signatures, LSH bands, Jaccard similarity and union-find")

@@ -48,4 +48,4 @@ const Register registered[] = {{"max_threads()", +[] { return int64_t(omp_get_ma
 
 }  // namespace minillm
 
-MINILLM_INIT_OF(MODULE, "minillm's kernels for one instruction set")
+DEFINE_MODULE(MODULE, "minillm's kernels for one instruction set")

@@ -47,9 +47,9 @@ _object* new_module(const char* name, const char* documentation);  // for PyInit
 }  // namespace minillm
 
 // At the end of one file of an extension: what Python calls to load minillm._cpp.MODULE.
-#define MINILLM_TEXT(name) #name
-#define MINILLM_INIT(name, documentation)                                        \
+#define TEXT_OF(name) #name
+#define DEFINE_NAMED_MODULE(name, documentation)                                 \
     extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() { \
-        return minillm::new_module(MINILLM_TEXT(name), documentation);           \
+        return minillm::new_module(TEXT_OF(name), documentation);                \
     }
-#define MINILLM_INIT_OF(name, documentation) MINILLM_INIT(name, documentation)
+#define DEFINE_MODULE(name, documentation) DEFINE_NAMED_MODULE(name, documentation)

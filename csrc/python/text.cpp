@@ -194,4 +194,4 @@ const Register registered[] = {
 }  // namespace
 }  // namespace minillm::text
 
-MINILLM_INIT_OF(MODULE, "Pre-tokenizer, BPE encoder and trainer")
+DEFINE_MODULE(MODULE, "Pre-tokenizer, BPE encoder and trainer")
