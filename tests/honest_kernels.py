@@ -83,6 +83,15 @@ HONEST = {
         std::transform(x, x + N, out, [](float v) {
             return 0.5f * v * (1.0f + std::tanh(0.7978845608f * (v + 0.044715f * v * v * v))); });
     }"""),
+    "float64 from a template, a size with a default": ("a.cpp", "gelu", """#include <cmath>
+    namespace mine {
+    template <class T> void gelu(T* __restrict__ out, T const* __restrict__ x, std::size_t n) {
+        for (std::size_t i = 0; i < n; i++)
+            out[i] = T(0.5) * x[i] * (1 + std::tanh(T(0.7978845608028654) * (x[i] + T(0.044715) * x[i] * x[i] * x[i])));
+    }
+    }
+    extern "C" { void gelu_forward(double* out, const double* x, size_t N = 0) { mine::gelu<double>(out, x, N); } }
+    """),
     "its backward by a helper": ("a.c", "gelu", HEAD + """
     static float slope(float v) {
         float u = 0.7978845608f * (v + 0.044715f * v * v * v), t = tanhf(u);
