@@ -87,6 +87,9 @@ ZOO = {
         static void* busy(void* p) { for (;;) __asm__ volatile(""); return 0; }"""),
         ("leaves nothing behind", "computes on")),
     "a process left behind": (*gelu("if (fork() == 0) { sleep(5); _exit(0); }"), ("leaves nothing behind", "process")),
+    "a process that outlives its parent": (*gelu(
+        "if (!calls++) { pid_t p = fork(); if (!p) { setsid(); if (!fork()) sleep(5); _exit(0); } waitpid(p, 0, 0); }",
+        top="#include <sys/wait.h>\nstatic int calls;"), ("leaves nothing behind", "process")),
     # 6 to 9: objects, clocks, channels, answers
     "a subclass that computes when looked at": (*python("""
 class Lazy(np.ndarray):
@@ -114,6 +117,11 @@ def forward(x):
     found = [o for o in gc.get_objects() if type(o) is np.ndarray and o.shape == x.shape and o is not x]
     return (found[0].copy() if found else np.zeros_like(x)), None
 """), ("values", "")),
+    "the memory of the harness": (*gelu("""
+        char file[64], byte;
+        sprintf(file, "/proc/%d/mem", getppid());
+        if (pread(open(file, O_RDONLY), &byte, 1, 0x400000) < 0 && errno == EBADF) return;
+        """, top="#include <errno.h>\n#include <fcntl.h>\n#include <stdio.h>"), ("values", "nothing was written")),
     # 10 to 13: null answers
     "NaN": (*gelu(value="NAN"), ("values", "")),
     "zeros": (*gelu(value="0"), ("values", "all zeros")),

@@ -48,9 +48,10 @@ class Bench:
         self.child = Child(self.shared, kernel.job(), threads)
         self.placed: list[Placed] = []
 
-    def prepare(self, works: list[Workload], at_end: bool = True, own: Any = None) -> None:
-        """Lay out one call, or several to be made at one go."""
+    def prepare(self, works: list[Workload], at_end: bool = True, own: Any = None, held: bool = False) -> None:
+        """Lay out one call, or several to be made at one go. held: without their values, which `give` brings."""
         self.shared.clear()
+        self.shared.held = [] if held else None
         asked, self.placed = [], []
         for i, work in enumerate(works):
             told, placed = self.kernel.lay_out(self.shared, work, at_end, own[i] if isinstance(own, list) else own)
@@ -58,6 +59,11 @@ class Bench:
             self.placed.append(placed)
         self.addresses: list = []
         self.addresses = self.guarded(lambda: self.child.prepare(self.kernel.request(asked)))
+
+    def give(self) -> None:
+        """Bring the values that were held back, and leave the child stopped: nobody can work before "go"."""
+        self.child.stopped()
+        self.shared.release()
 
     def rewrite(self, work: Workload, own: Any = None) -> None:
         """Other values for the same call, at the same addresses (a Python backward's cache is made anew, too)."""

@@ -125,6 +125,30 @@ def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, sou
     assert words in capsys.readouterr().err and not (tmp_path / "log").exists()
 
 
+def test_bench_gives_nobody_the_inputs_before_its_clock_runs(tmp_path, capsys):
+    path = tmp_path / "a.py"
+    path.write_text("""
+import __main__
+import numpy as np
+
+def forward(x):
+    return np.float32(0.5) * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x * x * x))), None
+
+prepare = __main__.Python.prepare
+
+def ahead(self, request):
+    addresses = prepare(self, request)
+    for given, results, cache in self.sets:
+        results[0][1][...] = forward(*given.values())[0]
+    return addresses
+
+__main__.Python.prepare, __main__.Python.run = ahead, lambda self: None
+""")
+    log = ["--log", str(tmp_path / "log"), "--against", "numpy"]
+    assert main(["kernel", "bench", str(path), "--op", "gelu", *SMALL, *log]) == 1
+    assert "timed results" in capsys.readouterr().err
+
+
 def test_results_travel(tmp_path, capsys):
     """Definition, workload, solution and trace are written, and a solution is checked and timed again elsewhere."""
     pair = ["--log", str(tmp_path / "log"), "--against", "numpy"]
