@@ -170,6 +170,8 @@ except ImportError:
         ("leaves nothing behind", "cores")),
     # 28, 29: sizes, memory that is added to
     "the tail of the vector loop is dropped": (*gelu(loop="i < N / 8 * 8"), ("values", "never written")),
+    "the counter is too short": (*gelu(loop="i < N && i < 1 << 20"), ("values", "C=4104")),
+    "no more columns than its buffer has": (*layernorm(last="C && c < 4096"), ("values", "C=4104")),
     "wrong for one token": (*layernorm(mean="B * T == 1 ? 0 : s / C"), ("values", "T=1")),
     "adds to memory that is not cleared": (*gelu(value=f"out[i] + {GELU}"), ("values", "adds to what is there")),
     "clears memory that is to be added to": (*backward(dbias="if (i == 0) dbias[c] = 0; dbias[c] += dout[i*C+c];"),

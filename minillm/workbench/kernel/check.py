@@ -16,7 +16,9 @@ from ...ops.table import OPS, REFERENCE, Dims, functions
 from .memory import PATTERN, Shared
 from .process import Child, Died, where
 from .subject import Placed, PyKernel
-from .workload import SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload, workload_at
+from .template import moved
+from .workload import (LARGE, MOST_BYTES, SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload,
+                       workload_at)
 
 MEDIUM = Dims(B=2, T=9, C=24, NH=3, V=37)
 TINY = Dims(B=1, T=3, C=4, NH=2, V=5)
@@ -144,7 +146,15 @@ def check_values(bench: Bench, seed: int) -> str:
 
 def check_sizes(bench: Bench, seed: int) -> str:
     """Each size with the arrays at the end of their pages, then at the beginning, between guard pages."""
-    return judged(bench, [of(bench, dims, seed + i) for i, dims in enumerate(SHAPES)], ends=(True, False))
+    found = judged(bench, [of(bench, dims, seed + i) for i, dims in enumerate(SHAPES)], ends=(True, False))
+    judged(bench, [of(bench, large(bench.kernel), seed)])
+    return f"1 large and {found}"
+
+
+def large(kernel: Any) -> Dims:
+    """The first of the large sizes at which the op's arrays are not too many bytes."""
+    signature = OPS[kernel.op].signatures()[kernel.direction == "backward"]
+    return next((dims for dims in LARGE if moved(kernel.op, signature, dims) < MOST_BYTES), LARGE[-1])
 
 
 def check_hard_values(bench: Bench, seed: int) -> str:
