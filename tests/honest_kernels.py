@@ -134,6 +134,32 @@ HONEST = {
             }
         }
     }"""),
+    "attention's backward by the softmax's matrix": ("a.c", "attention", HEAD + """
+    void attention_backward(float* dinp, float* dout, float* inp, int B, int T, int C, int NH) {
+        int HS = C / NH;
+        float scale = 1 / sqrtf(HS), p[T], dp[T];
+        for (int b = 0; b < B; b++) for (int h = 0; h < NH; h++) for (int t = 0; t < T; t++) {
+            long row = (b * T + t) * 3L * C + h * HS;
+            float *q = inp + row, *dq = dinp + row, *d = dout + ((long)b * T + t) * C + h * HS, top = -INFINITY, sum = 0;
+            for (int s = 0; s <= t; s++) {
+                float* k = inp + (b * T + s) * 3L * C + C + h * HS;
+                p[s] = dp[s] = 0;
+                for (int i = 0; i < HS; i++) { p[s] += q[i] * k[i] * scale; dp[s] += k[C + i] * d[i]; }
+                top = p[s] > top || p[s] != p[s] ? p[s] : top;
+            }
+            for (int s = 0; s <= t; s++) sum += p[s] = expf(p[s] - top);
+            for (int s = 0; s <= t; s++) p[s] /= sum;
+            for (int s = 0; s <= t; s++) {
+                float slope = 0, *k = inp + (b * T + s) * 3L * C + C + h * HS, *dk = dinp + (k - inp);
+                for (int r = 0; r <= t; r++) slope += p[r] * ((r == s) - p[s]) * dp[r];
+                for (int i = 0; i < HS; i++) {
+                    dq[i] += slope * scale * k[i];
+                    dk[i] += slope * scale * q[i];
+                    dk[C + i] += p[s] * d[i];
+                }
+            }
+        }
+    }"""),
     "NumPy": ("a.py", "layernorm",
 """
 import numpy as np

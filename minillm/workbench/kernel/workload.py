@@ -216,6 +216,8 @@ def shaped(args: dict[str, Any], kind: str, rng: Any) -> dict[str, Any]:
     x = args[name].copy()
     rows = x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x.reshape(1, -1)
     HARD[kind](rows, rng)
+    if kind == "large mean" and "qkv" in args:
+        rows -= 96                      # 100 would leave each softmax one-hot, and of its gradient only cancellation
     return args | {name: rows.reshape(x.shape)}
 
 
