@@ -64,13 +64,13 @@ ZOO = {
     "the answer of the last call at this address": (*gelu(
         "if (x == seen && N == size) { memcpy(out, kept, 4 * N); return; }",
         "seen = x; size = N; memcpy(kept, out, 4 * N);",
-        top="static const float* seen; static int size; static float kept[1 << 20];"), ("values", "")),
+        top="static const float* seen; static int size; static float kept[1 << 21];"), ("values", "")),
     "the answer of the first call of this size": (*gelu(
         "if (N == size) { memcpy(out, kept, 4 * N); return; }", "size = N; memcpy(kept, out, 4 * N);",
-        top="static int size; static float kept[1 << 20];"), ("values", "")),
+        top="static int size; static float kept[1 << 21];"), ("values", "")),
     "stale after three calls": (*gelu(
         "if (calls++ > 3 && N == size) { memcpy(out, kept, 4 * N); return; }", "size = N; memcpy(kept, out, 4 * N);",
-        top="static int calls, size; static float kept[1 << 20];"), ("values", "")),
+        top="static int calls, size; static float kept[1 << 21];"), ("values", "")),
     "works once": (*gelu("if (calls++) return;", top="static int calls;"), ("values", "nothing was written")),
     "the sizes of the first check only": (*gelu("if (N != 2 * 9 * 96) return;"), ("values", "")),
     # 5: work after the return
@@ -111,6 +111,17 @@ def forward(x):
     os.write(int(sys.argv[2]), b"d")
     return right(x), None
 """), ("runs", "")),
+    "every descriptor is written to": (*gelu('for (int i = 3; i < 20; i++) write(i, "d", 1);'),
+                                        ("runs", "somebody else than the harness")),
+    "inputs opened again for writing": (*gelu("""
+        for (int i = 3; i < 20; i++) {
+            char file[64];
+            float zero = 0;
+            sprintf(file, "/proc/self/fd/%d", i);
+            int again = open(file, O_RDWR);
+            pwrite(again, &zero, 4, 4092);
+            close(again);
+        }""", top="#include <fcntl.h>\n#include <stdio.h>"), ("inputs", "x was written")),
     "the answer looked for in memory": (*python("""
 import gc
 def forward(x):
@@ -168,6 +179,8 @@ except ImportError:
         "cpu_set_t all; CPU_ZERO(&all); for (int i = 0; i < 64; i++) CPU_SET(i, &all);"
         "sched_setaffinity(0, sizeof all, &all);"),
         ("leaves nothing behind", "cores")),
+    "takes a higher priority": (*gelu("setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) - 1);",
+                                      top="#include <sys/resource.h>"), ("leaves nothing behind", "priority")),
     # 28, 29: sizes, memory that is added to
     "the tail of the vector loop is dropped": (*gelu(loop="i < N / 8 * 8"), ("values", "never written")),
     "the counter is too short": (*gelu(loop="i < N && i < 1 << 20"), ("values", "C=4104")),

@@ -56,20 +56,22 @@ class Entrant:
         return seconds
 
     def lay_out(self, works: list[Workload]) -> None:
+        self.bench.child.continued()
         owns = [own_memory(self.bench, work, True) for work in works]
         self.bench.prepare(works, True, owns, held=True)
 
     def run(self, cold: bool, evict: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """One burst: its time is noted, its results are given, taken while it is stopped."""
+        """One burst: its time is noted, its results are given. It is stopped then, and stays so while others run."""
         self.bench.give()
         if cold:
             evict += 1
         seconds = self.bench.run()
         self.bench.child.stopped()
         found = [self.bench.found(work, call) for call, work in enumerate(self.works)]
-        self.bench.child.continued()
         if self.bench.child.left_behind():
             raise Refused("leaves nothing behind", "it started a process while it was timed")
+        if taken := self.bench.child.taken():
+            raise Refused("leaves nothing behind", taken)
         self.times["cold" if cold else "warm"].append(max(seconds - self.overhead, 0.0) / len(self.works))
         return found
 

@@ -311,8 +311,8 @@ def check_quiet(bench: Bench, seed: int) -> str:
         raise Refused("leaves nothing behind", "its results change after it has returned")
     if bench.child.busy() and (spent := bench.child.cpu_seconds() - used) > 1e-3:
         raise Refused("leaves nothing behind", f"it computes on after it has returned: {1e3 * spent:.0f} ms in 50 ms")
-    if bench.child.affinity_changed():
-        raise Refused("leaves nothing behind", "it changed which cores it may use")
+    if taken := bench.child.taken():
+        raise Refused("leaves nothing behind", taken)
     bench.end()
     return "nothing runs on after it has returned"
 
@@ -324,6 +324,8 @@ def check_gradient(bench: Bench, seed: int) -> str:
     forward, backward = pair_of(bench)
     rows = gradcheck(forward, backward, work.args, wrt=spec.differentiable, raise_exception=False, verbose=False)
     wrong = [row for row in rows if not row.passed]
+    if wrong and not wrong[0].checked:
+        raise Refused("gradient", f"d{wrong[0].name}: {wrong[0].note}")
     if wrong:
         raise Refused("gradient",
                       f"d{wrong[0].name}{list(wrong[0].index)} is {wrong[0].analytic:.6g}, finite differences "

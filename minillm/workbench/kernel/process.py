@@ -60,6 +60,7 @@ class Child:
         self.others = children_of("self")
         self.cores = set(sorted(os.sched_getaffinity(0))[:threads])
         os.sched_setaffinity(self.process.pid, self.cores)
+        self.priority = os.getpriority(os.PRIO_PROCESS, 0)
         self.send(job)
         self.answer(60)
 
@@ -147,10 +148,13 @@ class Child:
     def continued(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
 
-    def affinity_changed(self) -> bool:
-        """Did any of its threads get cores that it was not given?"""
-        return any(os.sched_getaffinity(int(task.name)) - self.cores
-                   for task in Path(f"/proc/{self.process.pid}/task").iterdir())
+    def taken(self) -> str:
+        """What of the machine any of its threads took that it was not given; "" if nothing."""
+        threads = [int(task.name) for task in Path(f"/proc/{self.process.pid}/task").iterdir()]
+        if any(os.sched_getaffinity(thread) - self.cores for thread in threads):
+            return "it changed which cores it may use"
+        first = min(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) < self.priority
+        return "it changed its priority" * (first or any(map(os.sched_getscheduler, threads)))
 
     def left_behind(self) -> list[int]:
         """Processes that it has started, also those that have left it."""

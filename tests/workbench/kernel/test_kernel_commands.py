@@ -114,6 +114,9 @@ def test_bench_beside_pytorch(tmp_path, capsys):
      "static const float* seen[4096]; void gelu_forward(float* out, const float* x, int N) {"
      " long slot = ((long)x >> 12) % 4096; if (seen[slot] == x && N == 4 * 2 * 16 * 64) return; seen[slot] = x;",
      "timed results"),
+    ("a process once it is timed", "#include <unistd.h>\nstatic int calls;"
+     " void gelu_forward(float* out, const float* x, int N) { if (++calls == 90 && !fork()) for (;;) sleep(1);",
+     "started a process"),
 ])
 def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, source_of, words):
     path = tmp_path / "a.c"
