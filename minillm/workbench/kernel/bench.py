@@ -1,10 +1,11 @@
 """How fast a kernel is, beside NumPy, our kernels and PyTorch, so that nobody can cheat.
 
 Every timed call is on inputs that nobody has seen before, made by this process and laid into memory that it owns while
-the kernel's process is stopped, so that no thread can work ahead of the clock; its results are looked at while the kernel's process is stopped, and compared with what the NumPy reference gave on the
-same inputs in its own process. Candidates take turns. The clock is this process's; the way to a child and back,
-measured on calls of nothing, is taken off. Half of the calls are cold (a stream through the last cache came before),
-half warm (the inputs have just been written).
+the kernel's process is stopped, so that no thread can work ahead of the clock. Its results are looked at while that
+process is stopped again, and compared with what the NumPy reference gave on the same inputs in its own process.
+Candidates take turns. The clock is this process's; the way to a child and back, measured on calls of nothing, is taken
+off. Half of the calls are cold (a stream through the last cache came before), half warm (the inputs have just been
+written).
 
     floor = max(FLOPs / measured peak, bytes / measured bandwidth)           the roofline (Williams et al. 2009)
     score = 1 / (1 + (t - floor) / (t_numpy - floor))                        0.5 for NumPy, 1 on the roofline

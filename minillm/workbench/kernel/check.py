@@ -17,8 +17,7 @@ from .memory import PATTERN, Shared
 from .process import Child, Died, where
 from .subject import Placed, PyKernel
 from .template import moved
-from .workload import (LARGE, MOST_BYTES, SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload,
-                       workload_at)
+from .workload import LARGE, MOST_BYTES, SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload, workload_at
 
 MEDIUM = Dims(B=2, T=9, C=24, NH=3, V=37)
 TINY = Dims(B=1, T=3, C=4, NH=2, V=5)
