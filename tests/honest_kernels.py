@@ -140,7 +140,7 @@ HONEST = {
         float scale = 1 / sqrtf(HS), p[T], dp[T];
         for (int b = 0; b < B; b++) for (int h = 0; h < NH; h++) for (int t = 0; t < T; t++) {
             long row = (b * T + t) * 3L * C + h * HS;
-            float *q = inp + row, *dq = dinp + row, *d = dout + (b * T + t) * (long)C + h * HS, top = -INFINITY, sum = 0;
+            float *q = inp + row, *dq = dinp + row, *d = dout + (b * T + t) * (long)C + h * HS, top = -INFINITY, sum=0;
             for (int s = 0; s <= t; s++) {
                 float* k = inp + (b * T + s) * 3L * C + C + h * HS;
                 p[s] = dp[s] = 0;

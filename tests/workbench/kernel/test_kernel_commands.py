@@ -74,6 +74,15 @@ def test_wrong_usage_is_2_and_a_refusal_1(tmp_path, capsys, arguments, code, wor
     assert words in out.out + out.err
 
 
+@pytest.mark.parametrize("arguments, words", [
+    (["--dims", "B=x"], "--dims"), (["--dims", "B=0"], "--dims"), (["--dims", "B"], "--dims"),
+    (["--workload", "none"], "--workload"), (["--threads", "0"], "--threads"),
+])
+def test_bench_names_a_wrong_option_before_it_works(tmp_path, capsys, arguments, words):
+    assert main(["kernel", "bench", source(tmp_path), "--op", "layernorm", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_macros_and_headers(tmp_path):
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "scale.h").write_text("#define SCALE HALF\n")
