@@ -83,6 +83,15 @@ HONEST = {
         std::transform(x, x + N, out, [](float v) {
             return 0.5f * v * (1.0f + std::tanh(0.7978845608f * (v + 0.044715f * v * v * v))); });
     }"""),
+    "float64 from a template, a size with a default": ("a.cpp", "gelu", """#include <cmath>
+    namespace mine {
+    template <class T> void gelu(T* __restrict__ out, T const* __restrict__ x, std::size_t n) {
+        for (std::size_t i = 0; i < n; i++)
+            out[i] = T(0.5) * x[i] * (1 + std::tanh(T(0.7978845608028654) * (x[i] + T(0.044715) * x[i] * x[i] * x[i])));
+    }
+    }
+    extern "C" { void gelu_forward(double* out, const double* x, size_t N = 0) { mine::gelu<double>(out, x, N); } }
+    """),
     "its backward by a helper": ("a.c", "gelu", HEAD + """
     static float slope(float v) {
         float u = 0.7978845608f * (v + 0.044715f * v * v * v), t = tanhf(u);
@@ -122,6 +131,32 @@ HONEST = {
                 float value = 0;
                 for (int s = 0; s <= t; s++) value += p[s] / sum * inp[(b * T + s) * 3 * C + 2 * C + h * HS + i];
                 out[(b * T + t) * C + h * HS + i] = value;
+            }
+        }
+    }"""),
+    "attention's backward by the softmax's matrix": ("a.c", "attention", HEAD + """
+    void attention_backward(float* dinp, float* dout, float* inp, int B, int T, int C, int NH) {
+        int HS = C / NH;
+        float scale = 1 / sqrtf(HS), p[T], dp[T];
+        for (int b = 0; b < B; b++) for (int h = 0; h < NH; h++) for (int t = 0; t < T; t++) {
+            long row = (b * T + t) * 3L * C + h * HS;
+            float *q = inp + row, *dq = dinp + row, *d = dout + (b * T + t) * (long)C + h * HS, top = -INFINITY, sum=0;
+            for (int s = 0; s <= t; s++) {
+                float* k = inp + (b * T + s) * 3L * C + C + h * HS;
+                p[s] = dp[s] = 0;
+                for (int i = 0; i < HS; i++) { p[s] += q[i] * k[i] * scale; dp[s] += k[C + i] * d[i]; }
+                top = p[s] > top || p[s] != p[s] ? p[s] : top;
+            }
+            for (int s = 0; s <= t; s++) sum += p[s] = expf(p[s] - top);
+            for (int s = 0; s <= t; s++) p[s] /= sum;
+            for (int s = 0; s <= t; s++) {
+                float slope = 0, *k = inp + (b * T + s) * 3L * C + C + h * HS, *dk = dinp + (k - inp);
+                for (int r = 0; r <= t; r++) slope += p[r] * ((r == s) - p[s]) * dp[r];
+                for (int i = 0; i < HS; i++) {
+                    dq[i] += slope * scale * k[i];
+                    dk[i] += slope * scale * q[i];
+                    dk[C + i] += p[s] * d[i];
+                }
             }
         }
     }"""),

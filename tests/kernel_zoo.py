@@ -64,13 +64,13 @@ ZOO = {
     "the answer of the last call at this address": (*gelu(
         "if (x == seen && N == size) { memcpy(out, kept, 4 * N); return; }",
         "seen = x; size = N; memcpy(kept, out, 4 * N);",
-        top="static const float* seen; static int size; static float kept[1 << 20];"), ("values", "")),
+        top="static const float* seen; static int size; static float kept[1 << 21];"), ("values", "")),
     "the answer of the first call of this size": (*gelu(
         "if (N == size) { memcpy(out, kept, 4 * N); return; }", "size = N; memcpy(kept, out, 4 * N);",
-        top="static int size; static float kept[1 << 20];"), ("values", "")),
+        top="static int size; static float kept[1 << 21];"), ("values", "")),
     "stale after three calls": (*gelu(
         "if (calls++ > 3 && N == size) { memcpy(out, kept, 4 * N); return; }", "size = N; memcpy(kept, out, 4 * N);",
-        top="static int calls, size; static float kept[1 << 20];"), ("values", "")),
+        top="static int calls, size; static float kept[1 << 21];"), ("values", "")),
     "works once": (*gelu("if (calls++) return;", top="static int calls;"), ("values", "nothing was written")),
     "the sizes of the first check only": (*gelu("if (N != 2 * 9 * 96) return;"), ("values", "")),
     # 5: work after the return
@@ -83,10 +83,14 @@ ZOO = {
             for (int i = 0; i < count; i++) {{ float v = from[i]; late[i] = {GELU}; }}
             return 0;
         }}"""), ("values", "nothing was written")),
-    "a thread that works on": (*gelu("pthread_t t; pthread_create(&t, 0, busy, 0); pthread_detach(t);", top="""
+    "a thread that works on": (*gelu("pthread_t t; if (!calls++) pthread_create(&t, 0, busy, 0);", top="""
+        static int calls;
         static void* busy(void* p) { for (;;) __asm__ volatile(""); return 0; }"""),
         ("leaves nothing behind", "computes on")),
     "a process left behind": (*gelu("if (fork() == 0) { sleep(5); _exit(0); }"), ("leaves nothing behind", "process")),
+    "a process that outlives its parent": (*gelu(
+        "if (!calls++) { pid_t p = fork(); if (!p) { setsid(); if (!fork()) sleep(5); _exit(0); } waitpid(p, 0, 0); }",
+        top="#include <sys/wait.h>\nstatic int calls;"), ("leaves nothing behind", "process")),
     # 6 to 9: objects, clocks, channels, answers
     "a subclass that computes when looked at": (*python("""
 class Lazy(np.ndarray):
@@ -105,15 +109,31 @@ def forward(x):
     "a forged 'done'": (*python("""
 import os, sys
 def forward(x):
-    os.write(int(sys.argv[2]), b"d")
+    os.write(int(sys.argv[2]), b"dd")
     return right(x), None
 """), ("runs", "")),
+    "every descriptor is written to": (*gelu('for (int i = 3; i < 20; i++) write(i, "dd", 2);'),
+                                        ("runs", "somebody else than the harness")),
+    "inputs opened again for writing": (*gelu("""
+        for (int i = 3; i < 20; i++) {
+            char file[64];
+            float zero = 0;
+            sprintf(file, "/proc/self/fd/%d", i);
+            int again = open(file, O_RDWR);
+            pwrite(again, &zero, 4, 4092);
+            close(again);
+        }""", top="#include <fcntl.h>\n#include <stdio.h>"), ("inputs", "x was written")),
     "the answer looked for in memory": (*python("""
 import gc
 def forward(x):
     found = [o for o in gc.get_objects() if type(o) is np.ndarray and o.shape == x.shape and o is not x]
     return (found[0].copy() if found else np.zeros_like(x)), None
 """), ("values", "")),
+    "the memory of the harness": (*gelu("""
+        char file[64], byte;
+        sprintf(file, "/proc/%d/mem", getppid());
+        if (pread(open(file, O_RDONLY), &byte, 1, 0x400000) < 0 && errno == EBADF) return;
+        """, top="#include <errno.h>\n#include <fcntl.h>\n#include <stdio.h>"), ("values", "nothing was written")),
     # 10 to 13: null answers
     "NaN": (*gelu(value="NAN"), ("values", "")),
     "zeros": (*gelu(value="0"), ("values", "all zeros")),
@@ -160,8 +180,12 @@ except ImportError:
         "cpu_set_t all; CPU_ZERO(&all); for (int i = 0; i < 64; i++) CPU_SET(i, &all);"
         "sched_setaffinity(0, sizeof all, &all);"),
         ("leaves nothing behind", "cores")),
+    "takes a higher priority": (*gelu("setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) - 1);",
+                                      top="#include <sys/resource.h>"), ("leaves nothing behind", "priority")),
     # 28, 29: sizes, memory that is added to
     "the tail of the vector loop is dropped": (*gelu(loop="i < N / 8 * 8"), ("values", "never written")),
+    "the counter is too short": (*gelu(loop="i < N && i < 1 << 20"), ("values", "C=4104")),
+    "no more columns than its buffer has": (*layernorm(last="C && c < 4096"), ("values", "C=4104")),
     "wrong for one token": (*layernorm(mean="B * T == 1 ? 0 : s / C"), ("values", "T=1")),
     "adds to memory that is not cleared": (*gelu(value=f"out[i] + {GELU}"), ("values", "adds to what is there")),
     "clears memory that is to be added to": (*backward(dbias="if (i == 0) dbias[c] = 0; dbias[c] += dout[i*C+c];"),

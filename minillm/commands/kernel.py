@@ -66,13 +66,13 @@ def bench(args: Namespace) -> int:
         return 0
     rows, say = [], printer(args.json)
     try:
+        dims = dims_of(args.dims, args.workload)
         for kernel in kernels_of(args):
             say(f"checking {kernel.name}")
             if wrong := [str(finding) for finding in check_kernel(kernel, args.threads) if not finding.passed]:
                 raise Refused("check", "\n".join(["it is not right, so its speed is nobody's concern:", *wrong]))
             say(f"timing {kernel.name} beside {args.against}")
-            rows.append(timing.bench_kernel(kernel, args.against.split(","), dims_of(args.dims, args.workload),
-                                            args.threads))
+            rows.append(timing.bench_kernel(kernel, args.against.split(","), dims, args.threads))
     except Refused as refused:
         print(f"refused: {refused.args[0]}: {refused.args[1]}", file=sys.stderr)
         return 1
@@ -94,16 +94,22 @@ def dims_of(text: str | None, workload: str | None) -> Any:
     from ..workbench.kernel.bench import DIMS
     from ..workbench.kernel.exchange import dims_of_workload
     if workload:
+        if not Path(workload).is_file():
+            raise ValueError(f"--workload must be an existing file: got {workload}")
         return dims_of_workload(Path(workload), DIMS)
-    given = dict(item.split("=", 1) for item in (text or "").split())
+    given = dict(item.partition("=")[::2] for item in (text or "").split())
     if unknown := [name for name in given if name not in DIMS._fields]:
         raise ValueError(f"--dims must be made of {' '.join(f'{name}=...' for name in DIMS._fields)}: got {unknown[0]}")
+    if wrong := [f"{name}={value}" for name, value in given.items() if not value.isdecimal() or int(value) < 1]:
+        raise ValueError(f"--dims must give whole numbers from 1 on: got {wrong[0]}")
     return DIMS._replace(**{name: int(value) for name, value in given.items()})
 
 
 def kernels_of(args: Namespace) -> list[Any]:
     """The kernels that the arguments name."""
     from ..workbench.kernel.subject import subjects
+    if args.threads < 1:
+        raise ValueError(f"--threads must be at least 1: got {args.threads}")
     if args.op:
         check_op(args.op)
     elif not args.all and not (args.file or "").endswith(".json"):

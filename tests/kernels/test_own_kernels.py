@@ -63,6 +63,13 @@ def test_what_cannot_be_bound_is_named(tmp_path, source, op, words):
         functions_of(path, op)
 
 
+def test_a_name_that_everybody_uses_means_the_same_when_a_mapping_lists_it(tmp_path):
+    path = tmp_path / "a.c"
+    path.write_text("// minillm: act(out, inp, N)\nvoid act(float* out, float* inp, int N) {}\n")
+    (function,) = functions_of(path, "gelu")
+    assert [slot.ours for slot in function.slots] == ["out", "x", "N"]
+
+
 def test_results_that_are_added_to_and_what_is_stored_transposed():
     prototype = read_prototypes("void matmul_backward(float* dinp, float* dweight, float* dbias, float* dout, float* "
                                 "inp,"

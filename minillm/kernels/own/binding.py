@@ -120,7 +120,7 @@ def slot_of(function: str, theirs: Parameter, item: str | None, signature: Signa
             taken: list[Slot]) -> Slot:
     """One argument, from what the mapping says of it or by its name."""
     arrays = {a.name: a for a in (*signature.results, *signature.inputs)}
-    if item is None:
+    if item is None or item == theirs.name and item not in arrays:      # named alone: what everybody means by it
         item = by_custom(theirs, arrays, signature, taken)
         if item is None:
             raise ValueError(f"{function}: argument {theirs.name!r} is none of op {op} "

@@ -60,7 +60,8 @@ def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: 
     shim.write_text(trampolines(path, functions, cpp))
     linked = [f"-Wl,-rpath,{path.resolve().parent}", str(path.resolve())] if path.suffix == ".so" else []
     command = [*shlex.split(cc or ("g++" if cpp else "gcc")), *shlex.split(cflags), "-fPIC", "-shared", "-w",
-               "-Dmain=minillm_main", *(f"-D{item}" for item in defines),
+               "-Dmain=minillm_main", "-D_GNU_SOURCE=",
+               *(f"-D{item}" for item in defines),
                *(f"-I{item}" for item in (path.resolve().parent, *includes)), str(shim), "-o", str(library), *linked,
                "-lm"]
     try:
@@ -74,7 +75,7 @@ def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: 
 
 def trampolines(path: Path, functions: Sequence[Function], cpp: bool) -> str:
     """The source of the library: theirs, included, and a call of one kind for each function."""
-    head = "#define _GNU_SOURCE\n" + "".join(f"#include <{name}.h>\n" for name in (
+    head = "".join(f"#include <{name}.h>\n" for name in (
         "stdint", "stddef", "sys/types", "signal", "string", "ucontext", "unistd"))
     head += f'#include "{path.resolve()}"\n' if path.suffix != ".so" else "".join(
         f"{f.returns and 'double' or 'void'} {f.name}({', '.join(declared(slot.theirs) for slot in f.slots)});\n"

@@ -86,7 +86,8 @@ def read_parameters(text: str) -> list[Parameter] | None:
 
 
 def read_parameter(text: str) -> Parameter | None:
-    """`const float* __restrict__ inp`, `float x[]` or `int B`."""
+    """`const float* __restrict__ inp`, `float x[]`, `int B` or `size_t N = 0`."""
+    text = text.partition("=")[0]
     pointer = text.count("*") + text.count("[") == 1
     words = [word.removeprefix("std::") for word in re.sub(r"\*|\[[^]]*\]", " ", text).split()]
     words = [word for word in words if word not in QUALIFIERS]

@@ -1,10 +1,11 @@
 """How fast a kernel is, beside NumPy, our kernels and PyTorch, so that nobody can cheat.
 
-Every timed call is on inputs that nobody has seen before, made by this process and laid into memory that it owns; its
-results are looked at while the kernel's process is stopped, and compared with what the NumPy reference gave on the
-same inputs in its own process. Candidates take turns. The clock is this process's; the way to a child and back,
-measured on calls of nothing, is taken off. Half of the calls are cold (a stream through the last cache came before),
-half warm (the inputs have just been written).
+Every timed call is on inputs that nobody has seen before, made by this process and laid into memory that it owns while
+the kernel's process is stopped, so that no thread can work ahead of the clock. Its results are looked at while that
+process is stopped again, and compared with what the NumPy reference gave on the same inputs in its own process.
+Candidates take turns. The clock is this process's; the way to a child and back, measured on calls of nothing, is taken
+off. Half of the calls are cold (a stream through the last cache came before), half warm (the inputs have just been
+written).
 
     floor = max(FLOPs / measured peak, bytes / measured bandwidth)           the roofline (Williams et al. 2009)
     score = 1 / (1 + (t - floor) / (t_numpy - floor))                        0.5 for NumPy, 1 on the roofline
@@ -50,22 +51,28 @@ class Entrant:
         self.works = [work]
         self.lay_out(self.works)
         self.overhead = statistics.median(self.bench.child.nothing() for _ in range(50))
+        self.bench.give()
         seconds = max(min(self.bench.run() for _ in range(2)) - self.overhead, 1e-7)
         self.bench.end()
         return seconds
 
     def lay_out(self, works: list[Workload]) -> None:
+        self.bench.child.continued()
         owns = [own_memory(self.bench, work, True) for work in works]
-        self.bench.prepare(works, True, owns)
+        self.bench.prepare(works, True, owns, held=True)
 
     def run(self, cold: bool, evict: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """One burst: its time is noted, its results are given, taken while it is stopped."""
+        """One burst: its time is noted, its results are given. It is stopped then, and stays so while others run."""
+        self.bench.give()
         if cold:
             evict += 1
         seconds = self.bench.run()
         self.bench.child.stopped()
         found = [self.bench.found(work, call) for call, work in enumerate(self.works)]
-        self.bench.child.continued()
+        if self.bench.child.left_behind():
+            raise Refused("leaves nothing behind", "it started a process while it was timed")
+        if taken := self.bench.child.taken():
+            raise Refused("leaves nothing behind", taken)
         self.times["cold" if cold else "warm"].append(max(seconds - self.overhead, 0.0) / len(self.works))
         return found
 

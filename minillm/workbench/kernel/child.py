@@ -17,6 +17,7 @@ from typing import Any
 PAGE = 4096
 READ, WRITE = 1, 2                      # PROT_READ, PROT_WRITE
 SHARED, PRIVATE, FIXED, ANONYMOUS = 1, 2, 16, 32
+SYS_PTRACE, DROP_BOUND, SET_DUMPABLE, SUBREAPER = 19, 24, 4, 36         # a capability, and options of prctl
 
 
 class NoReference:
@@ -65,6 +66,7 @@ def main() -> None:
     ffi = FFI()
     ffi.cdef("void *mmap(void *, size_t, int, int, int, long); int munmap(void *, size_t);")
     limit(job)
+    shut(ffi)
     work = (Library if job["library"] else Python)(ffi, job, Room(ffi, job["files"]))
     send(outbox, {"ready": True})
     while line := inbox.readline():
@@ -85,7 +87,7 @@ def main() -> None:
 def state(tiny: float = 5e-324, one: float = 1.0, small: float = 2.0 ** -60) -> str:
     """What the kernel has left of the floating-point state, if it is not as it was: flushing, or another rounding."""
     if tiny * one == 0 or (2.0 ** -1022) * (one / 2) == 0:
-        return "denormal numbers are flushed to zero"
+        return "denormal numbers are flushed to zero (-Ofast and -ffast-math do that as well)"
     return "" if one + small == one == one - small / 2 and -one - small == -one else "rounding is not to nearest"
 
 
@@ -97,6 +99,19 @@ def limit(job: dict[str, Any]) -> None:
     for name, most in ((resource.RLIMIT_AS, job["memory"]), (resource.RLIMIT_CPU, job["seconds"]),
                        (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(name, (most, most))
+
+
+def shut(ffi: Any) -> None:
+    """No process of the harness can look into the memory of another, not even as root: answers are kept there."""
+    ffi.cdef("int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long);"
+             "int capget(void *, void *); int capset(void *, void *);")
+    c, header, sets = ffi.dlopen(None), ffi.new("unsigned[]", [0x20080522, 0]), ffi.new("unsigned[6]")
+    c.capget(header, sets)
+    for i in range(3):                                      # effective, permitted, inheritable
+        sets[i] &= ~(1 << SYS_PTRACE)
+    c.prctl(DROP_BOUND, SYS_PTRACE, 0, 0, 0)
+    c.capset(header, sets)
+    c.prctl(SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Library:

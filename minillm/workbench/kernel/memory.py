@@ -43,6 +43,7 @@ class Shared:
         self.files = [os.memfd_create("inputs"), os.memfd_create("results")]
         self.maps: list[Any] = [None, None]
         self.used = [0, PAGE]                           # the first page of results is the note of a fault
+        self.held: list[tuple[Region, np.ndarray]] | None = None
         self.grow(1, PAGE)
         readable = os.open(f"/proc/self/fd/{self.files[0]}", os.O_RDONLY)
         self.passed = [readable, self.files[1]]         # what the child is given
@@ -56,15 +57,27 @@ class Shared:
             self.maps[which] = mmap.mmap(self.files[which], size)
 
     def place(self, name: str, array: np.ndarray, written: bool, at_end: bool = True) -> Region:
-        """Room for an array, and the array in it."""
+        """Room for an array, and the array in it, unless it is held back until `release`."""
         pages = max(1, -(-array.nbytes // PAGE))
         region = Region(name, written, self.used[written], pages, (pages * PAGE - array.nbytes) * at_end, array.shape,
                         array.dtype.name)
         self.used[written] += pages * PAGE
         self.grow(written, self.used[written])
+        if self.held is None:
+            self.fill(region, array)
+        else:
+            self.held.append((region, array))
+        return region
+
+    def fill(self, region: Region, array: np.ndarray) -> None:
         self.bytes(region)[:] = PATTERN
         self.array(region)[...] = array
-        return region
+
+    def release(self) -> None:
+        """Fill in what was held back."""
+        for region, array in self.held or ():
+            self.fill(region, array)
+        self.held = None
 
     def bytes(self, region: Region) -> np.ndarray:
         """All bytes of its pages."""

@@ -1,5 +1,6 @@
 """The keeper of a child process that runs a kernel: starts it with limits, tells it to go, times it, says how it
 died."""
+import ctypes
 import json
 import os
 import select
@@ -14,15 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from .child import PAGE
+from .child import PAGE, SET_DUMPABLE, SUBREAPER
 from .memory import Region, Shared
 
 MEMORY = 8 * 2 ** 30            # bytes of address space of the child; its share of the arrays is part of it
 CALL_SECONDS = 20.0
 
 
+STARTED: set[int] = set()       # all children that this module has started
+
+
 class Died(Exception):
     """The kernel did not come back: the message says why."""
+
+
+def children_of(pid: int | str) -> set[int]:
+    return {int(child) for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()}
 
 
 class Child:
@@ -30,6 +39,9 @@ class Child:
 
     def __init__(self, shared: Shared, job: dict[str, Any], threads: int = 2) -> None:
         self.shared, self.seconds = shared, CALL_SECONDS
+        prctl = ctypes.CDLL(None).prctl
+        prctl(SET_DUMPABLE, 0, 0, 0, 0)                     # nobody reads the answers from our memory,
+        prctl(SUBREAPER, 1, 0, 0, 0)                        # and what outlives its parent becomes our child
         to_child, self.outbox = os.pipe()
         self.inbox, from_child = os.pipe()
         self.errors = tempfile.TemporaryFile()
@@ -44,8 +56,11 @@ class Child:
             env=environment, start_new_session=True)
         os.close(to_child)
         os.close(from_child)
+        STARTED.add(self.process.pid)
+        self.others = children_of("self")
         self.cores = set(sorted(os.sched_getaffinity(0))[:threads])
         os.sched_setaffinity(self.process.pid, self.cores)
+        self.priority = os.getpriority(os.PRIO_PROCESS, 0)
         self.send(job)
         self.answer(60)
 
@@ -94,8 +109,10 @@ class Child:
 
     def nothing(self) -> float:
         """The seconds of a call of nothing: the way there and back."""
+        self.stopped()
         start = time.perf_counter()
         self.tell(b"n")
+        self.continued()
         self.byte(10)
         return time.perf_counter() - start
 
@@ -105,9 +122,11 @@ class Child:
         return self.answer(10)["error"] if self.byte(10) == b"e" else ""
 
     def go(self) -> float:
-        """One call: its seconds by this process's clock, the way there and back included."""
+        """One call, of a child that may be stopped: its seconds by this process's clock, the way there and back
+        included."""
         start = time.perf_counter()
         self.tell(b"g")
+        self.continued()
         got = self.byte(self.seconds)
         seconds = time.perf_counter() - start
         if got == b"e":
@@ -129,15 +148,21 @@ class Child:
     def continued(self) -> None:
         os.kill(self.process.pid, signal.SIGCONT)
 
-    def affinity_changed(self) -> bool:
-        """Did any of its threads get cores that it was not given?"""
-        return any(os.sched_getaffinity(int(task.name)) - self.cores
-                   for task in Path(f"/proc/{self.process.pid}/task").iterdir())
+    def taken(self) -> str:
+        """What of the machine any of its threads took that it was not given; "" if nothing."""
+        threads = [int(task.name) for task in Path(f"/proc/{self.process.pid}/task").iterdir()]
+        if any(os.sched_getaffinity(thread) - self.cores for thread in threads):
+            return "it changed which cores it may use"
+        first = min(os.getpriority(os.PRIO_PROCESS, thread) for thread in threads) < self.priority
+        return "it changed its priority" * (first or any(map(os.sched_getscheduler, threads)))
 
     def left_behind(self) -> list[int]:
-        """Processes that it has started."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+        """Processes that it has started, also those that have left it."""
+        return [*children_of(self.process.pid), *self.strays()]
+
+    def strays(self) -> set[int]:
+        """Children of this process that it has not started."""
+        return children_of("self") - self.others - STARTED
 
     def busy(self) -> bool:
         """Is any of its threads running, or waiting for a core?"""
@@ -166,6 +191,9 @@ class Child:
         except ProcessLookupError:
             pass
         self.process.wait()
+        for pid in self.strays():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def close(self) -> None:
         self.stop()

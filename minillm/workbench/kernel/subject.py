@@ -113,6 +113,7 @@ class PyKernel:
 
     def lay_out(self, shared: Shared, work: Workload, at_end: bool = True, own: Any = None) -> tuple[Any, Placed]:
         regions: list[Region] = []
+        inputs: list[tuple[Region, bytes]] = []
         in_place = [a.name for a in OPS[self.op].signatures()[0].results] if OPS[self.op].kind == "update" else []
 
         def put(named: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +121,8 @@ class PyKernel:
             for name, value in named.items():
                 if isinstance(value, np.ndarray):
                     regions.append(shared.place(name, value, name in in_place, at_end))
+                    if not regions[-1].written:
+                        inputs.append((regions[-1], value.tobytes()))
                     asked[name] = regions[-1].asked()
                 else:
                     asked[name] = list(value) if isinstance(value, tuple) else value
@@ -128,11 +131,13 @@ class PyKernel:
         backward = self.direction == "backward" and self.style == "pair"
         douts: dict[str, Any] = {n: work.values[n] for n in ("dsum", "dout") if backward and n in work.values}
         given = douts if backward else work.args if self.style == "pair" else self.by_signature(work)
-        told: dict[str, Any] = {"given": put(given), "args": put(work.args) if backward else {}, "cache": ""}
+        held, shared.held = shared.held, None if backward else shared.held
+        told: dict[str, Any] = {"args": put(work.args) if backward else {}, "cache": ""}    # its forward runs at once
+        shared.held = held
+        told["given"] = put(given)
         if backward and "forward" not in self.names:
             import pickle
             told["cache"] = pickle.dumps(work.cache).hex()
-        inputs = [(region, shared.array(region).tobytes()) for region in regions if not region.written]
         results = {name: shared.place(name, poisoned(work.results[self.reads(name)].expected.shape,
                                                      self.dtype_of(name)), True,
                                       at_end) for name in self.gives} if not in_place else {

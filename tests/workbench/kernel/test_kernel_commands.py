@@ -74,6 +74,15 @@ def test_wrong_usage_is_2_and_a_refusal_1(tmp_path, capsys, arguments, code, wor
     assert words in out.out + out.err
 
 
+@pytest.mark.parametrize("arguments, words", [
+    (["--dims", "B=x"], "--dims"), (["--dims", "B=0"], "--dims"), (["--dims", "B"], "--dims"),
+    (["--workload", "none"], "--workload"), (["--threads", "0"], "--threads"),
+])
+def test_bench_names_a_wrong_option_before_it_works(tmp_path, capsys, arguments, words):
+    assert main(["kernel", "bench", source(tmp_path), "--op", "layernorm", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_macros_and_headers(tmp_path):
     (tmp_path / "include").mkdir()
     (tmp_path / "include" / "scale.h").write_text("#define SCALE HALF\n")
@@ -114,6 +123,9 @@ def test_bench_beside_pytorch(tmp_path, capsys):
      "static const float* seen[4096]; void gelu_forward(float* out, const float* x, int N) {"
      " long slot = ((long)x >> 12) % 4096; if (seen[slot] == x && N == 4 * 2 * 16 * 64) return; seen[slot] = x;",
      "timed results"),
+    ("a process once it is timed", "#include <unistd.h>\nstatic int calls;"
+     " void gelu_forward(float* out, const float* x, int N) { if (++calls == 90 && !fork()) for (;;) sleep(1);",
+     "started a process"),
 ])
 def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, source_of, words):
     path = tmp_path / "a.c"
@@ -123,6 +135,30 @@ def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, sou
     assert main(["kernel", "bench", str(path), "--op", "gelu", *SMALL, "--log", str(tmp_path / "log"), "--against",
                  "numpy"]) == 1
     assert words in capsys.readouterr().err and not (tmp_path / "log").exists()
+
+
+def test_bench_gives_nobody_the_inputs_before_its_clock_runs(tmp_path, capsys):
+    path = tmp_path / "a.py"
+    path.write_text("""
+import __main__
+import numpy as np
+
+def forward(x):
+    return np.float32(0.5) * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x * x * x))), None
+
+prepare = __main__.Python.prepare
+
+def ahead(self, request):
+    addresses = prepare(self, request)
+    for given, results, cache in self.sets:
+        results[0][1][...] = forward(*given.values())[0]
+    return addresses
+
+__main__.Python.prepare, __main__.Python.run = ahead, lambda self: None
+""")
+    log = ["--log", str(tmp_path / "log"), "--against", "numpy"]
+    assert main(["kernel", "bench", str(path), "--op", "gelu", *SMALL, *log]) == 1
+    assert "timed results" in capsys.readouterr().err
 
 
 def test_results_travel(tmp_path, capsys):
