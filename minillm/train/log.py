@@ -53,12 +53,12 @@ def describe(row: dict, state: dict) -> str:
 
 
 @contextmanager
-def recorded_failure(run: Path, state: dict) -> Iterator[None]:
-    """Numbers or memory that end the training are written to failure.json; one of before is removed."""
+def recorded_failure(run: Path, state: dict, model: object) -> Iterator[None]:
+    """Numbers or memory that end the training are written to failure.json; one of before is removed. model: config."""
     (run / FAILURE).unlink(missing_ok=True)
     try:
         yield
     except (FloatingPointError, MemoryError) as error:
         write_json(run / FAILURE, {"step": state["step"], "kind": type(error).__name__, "message": str(error),
-                                   "settings": state["settings"]})
+                                   "settings": state["settings"], "model": vars(model)})
         raise

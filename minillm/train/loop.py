@@ -67,7 +67,8 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
         trim_log(run, state["step"], columns)
         saved, rows, warned = state["step"], read_log(run), ""
         known = state["settings"] | {"vocab_size": model.config.vocab_size}
-        with recorded_failure(run, state), stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
+        with recorded_failure(run, state, model.config), stop_signals() as stopped, \
+                bf16_weight_copy(model, optimizer), quiet:
             while state["step"] < last_step(config, state) and not stopped:
                 row = step(model, optimizer, data, config, state)
                 state["step"] += 1

@@ -55,9 +55,9 @@ def exploding_gradients(rows: Rows, settings: Settings) -> Finding | None:
 
 
 def over_fitting(rows: Rows, settings: Settings) -> Finding | None:
-    """The validation loss has risen since its best, or the training loss is far below it."""
+    """The validation loss has risen since its best, or the training loss, which has not, is far below it."""
     measured = [row for row in rows if "val_loss" in row]
-    if len(measured) < 2:
+    if len(measured) < 2 or rising_loss(rows, settings):
         return None
     best, last = min(measured, key=lambda row: row["val_loss"]), measured[-1]
     trained = late([row["train_loss"] for row in rows if row["step"] <= last["step"] and "train_loss" in row])
@@ -83,7 +83,7 @@ def suspiciously_low(rows: Rows, settings: Settings) -> Finding | None:
 
 
 # In this order: the first is shown in the progress line.
-SYMPTOMS = (nothing_learned, rising_loss, exploding_gradients, suspiciously_low, over_fitting)
+SYMPTOMS = (nothing_learned, exploding_gradients, rising_loss, suspiciously_low, over_fitting)
 
 
 def symptoms(rows: Rows, settings: Settings) -> list[Finding]:

@@ -6,18 +6,21 @@ what they explain: a cause stands before its symptoms, and where it is found the
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..config import GPTConfig
 from ..data.shards.format import documents_of
 from ..train import symptoms
 from ..train.memory import count_parameters, free_bytes
 from ..train.schedule import last_step
 from ..train.symptoms import Finding, late
-from .patient import WINDOW, Patient, longest_repeat, repeated, window_hashes
+from .patient import Patient, longest_repeat, repeated, window_hashes
 
 RATES = [3e-4 * 10 ** (i / 2) for i in (0, 1, 2, 3, 4, -2)]         # of the range test: from 3e-4 up, and one below
+TOO_FEW_STEPS = 20
 ENOUGH_TOKENS = 1000                                                # below, a data set is too small to be judged
 
 
@@ -25,9 +28,10 @@ def out_of_memory(p: Patient) -> Finding | None:
     """The run died of memory."""
     if p.failure.get("kind") != "MemoryError":
         return None
-    free = free_bytes()
-    return Finding("out of memory", f"at step {p.failure['step']}: {p.failure['message'] or 'memory ran out'}"
-                   + f"; {free / 1e9:.1f} GB are free now" * bool(free),
+    free, shape = free_bytes(), GPTConfig(**p.failure["model"])
+    return Finding("out of memory", f"at step {p.failure['step']}: {p.failure['message'] or 'memory ran out'}; "
+                   f"{count_parameters(shape) / 1e6:.1f}M parameters, {p.config.batch_size} sequences of "
+                   f"{shape.block_size} tokens" + f"; {(free or 0) / 1e9:.1f} GB are free now" * bool(free),
                    f"halve train.batch_size (now {p.config.batch_size}) and double train.accumulate (now "
                    f"{p.config.accumulate}): the same training; then a smaller model.block_size or model.n_embd")
 
@@ -75,10 +79,10 @@ def loss_mask(p: Patient) -> Finding | None:
 def leak(p: Patient) -> Finding | None:
     """Validation text is in the training data, or was trained on, or the logged loss is not that of the model."""
     train, val = p.streams
-    copied = np.isin(window_hashes(val)[::4], window_hashes(train)) if len(val) > WINDOW else np.zeros(0)
+    copied = np.isin(window_hashes(val, p.window)[::4], window_hashes(train, p.window))
     if copied.size and copied.mean() > 0.1:
         return Finding("leak", f"{100 * copied.mean():.0f}% of the validation text stands in the training text, in "
-                       f"stretches of {WINDOW} tokens", "minillm data dedup, then tokenize again: it splits by the "
+                       f"stretches of {p.window} tokens", "minillm data dedup, then tokenize again: it splits by the "
                        "hash of each document")
     if p.losses["val"] < 0.8 * p.losses["train"]:
         return Finding("leak", f"loss {p.losses['val']:.2f} on validation text, {p.losses['train']:.2f} on training "
@@ -104,7 +108,7 @@ def below_floor(p: Patient) -> Finding | None:
 def data_order(p: Patient) -> Finding | None:
     """The batches were not a random sample of the data: lately trained text costs less than the rest."""
     logged = late([row["train_loss"] for row in p.rows if "train_loss" in row])
-    if p.losses["train"] < 1.25 * logged + 0.1:
+    if p.losses["train"] < 1.15 * logged + 0.1:
         return None
     return Finding("data order", f"loss {logged:.2f} on the batches of late, {p.losses['train']:.2f} on training text "
                    "drawn at random", "shuffle the blocks, each once an epoch (data/shards/loader.py does), instead of "
@@ -113,6 +117,10 @@ def data_order(p: Patient) -> Finding | None:
 
 def not_learning(p: Patient) -> Finding | None:
     """The loss is above what the tokens' frequencies alone give, or rises; a range test tells whether the rate is it."""
+    if p.state["step"] < max(TOO_FEW_STEPS, last_step(p.config, p.state) / 2):                  # too early to say
+        return None
+    if not p.shards:
+        return symptoms.rising_loss(p.rows, p.settings) or symptoms.nothing_learned(p.rows, p.settings)
     train, _ = p.streams
     counts = np.bincount(train.astype(np.int64))
     share = counts[counts > 0] / counts.sum()
@@ -137,20 +145,19 @@ def not_learning(p: Patient) -> Finding | None:
 def exploding(p: Patient) -> Finding | None:
     """The gradient's norm grew over the run, or is far above the clip."""
     found = symptoms.exploding_gradients(p.rows, p.settings)
-    if found is None:
-        return None
+    if found is None or not p.shards:
+        return found
     worst = max(p.update_ratios, key=lambda name: p.update_ratios[name])
     return found._replace(evidence=f"{found.evidence}; {over_time(p)}; largest update over weight "
                                    f"{p.update_ratios[worst]:.2g} in {worst}")
 
 
 def vanishing(p: Patient) -> Finding | None:
-    """A layer's gradient is a thousandth of the largest, at the start and at the end."""
-    for (_, first), (_, last) in pairwise([p.gradients[0], p.gradients[-1]]):
-        layers = {name: last[name] for name in last if name.startswith("h.")}
-        name = min(layers, key=lambda name: layers[name])
-        if layers[name] > 1e-3 * max(layers.values()):
-            return None
+    """A layer's gradient is less than a thousandth of the largest one's."""
+    layers = {name: norm for name, norm in p.gradients[-1][1].items() if name.startswith("h.")}
+    name = min(layers, key=lambda name: layers[name])
+    if layers[name] > 1e-3 * max(layers.values()):
+        return None
     return Finding("vanishing gradients", f"gradient of {name} {layers[name]:.2g}, largest of a layer "
                    f"{max(layers.values()):.2g}; {over_time(p)}; update over weight {p.update_ratios[name]:.2g}",
                    f"look at the initialisation of {name} and the LayerNorm before it; fewer layers, a fresh start "
@@ -182,13 +189,13 @@ def dead_units(p: Patient) -> Finding | None:
 def duplicated_data(p: Patient) -> Finding | None:
     """Much of the training text is there more than once."""
     train, _ = p.streams
-    hashes = window_hashes(train)
+    hashes = window_hashes(train, p.window)
     share = 1 - len(np.unique(hashes)) / max(1, len(hashes))
     if len(train) < ENOUGH_TOKENS or share < 0.15:
         return None
     known = [ids.tobytes() for ids in documents_of(p.shards.train, p.shards.eot_token)]
     return Finding("duplicated data", f"{100 * share:.0f}% of the training text stands there before, in stretches of "
-                   f"{WINDOW} tokens; {len(known) - len(set(known))} of {len(known)} documents are copies",
+                   f"{p.window} tokens; {len(known) - len(set(known))} of {len(known)} documents are copies",
                    "minillm data dedup (with --line-dedup for lines), then tokenize again")
 
 
@@ -199,13 +206,13 @@ def over_fitting(p: Patient) -> Finding | None:
         return found
     epochs = p.state["tokens"] / p.shards.train.tokens
     return found._replace(evidence=f"{found.evidence}; {epochs:.1f} epochs; {copied_samples(p)} of 4 samples hold "
-                                   f"{WINDOW} tokens of training text word for word")
+                                   f"{p.window} tokens of training text word for word")
 
 
 def copied_samples(p: Patient) -> int:
     """How many of four samples are in part the training text."""
-    known = window_hashes(p.streams[0])
-    return sum(bool(np.isin(window_hashes(np.array(ids, np.uint64)), known).any()) for ids in p.samples(1.0, 4))
+    known = window_hashes(p.streams[0], p.window)
+    return sum(bool(np.isin(window_hashes(np.array(ids, np.uint64), p.window), known).any()) for ids in p.samples(1.0, 4))
 
 
 def small_vocabulary(p: Patient) -> Finding | None:
@@ -247,6 +254,17 @@ def repetition(p: Patient) -> Finding | None:
                    "until then --repetition-penalty 1.2")
 
 
+def sampling_note(p: Patient) -> str:
+    """For the page: greedy text repeats itself where text drawn at random does not."""
+    (greedy,), drawn = p.samples(0.0, 1), p.samples(1.0, 4)
+    said = float(np.mean([repeated(ids) for ids in drawn]))
+    if repeated(greedy) < said + 0.3:
+        return ""
+    return (f"greedy text repeats itself ({100 * repeated(greedy):.0f}% of its 4-grams, longest span "
+            f"{longest_repeat(greedy)} tokens), at temperature 1 {100 * said:.0f}% do: that is the sampling, not the "
+            "training; generate with --temperature 0.8 or --top-p 0.9")
+
+
 def phrases(p: Patient, texts: list[list[int]]) -> str:
     """distinct-2 of texts, and their commonest phrase of four tokens."""
     pairs = [pair for ids in texts for pair in pairwise(ids)]
@@ -267,28 +285,28 @@ class Check(NamedTuple):
 LEARNING = (not_learning, exploding, vanishing, dead_units, repetition)
 CHECKS = (
     Check(out_of_memory, (), (unfinished, *LEARNING)),
-    Check(diverged, (), (unfinished, *LEARNING)),
+    Check(diverged, (), (unfinished, over_fitting, *LEARNING)),
     Check(unfinished, ("state",)),
-    Check(duplicated_data, explains=(over_fitting, repetition, leak, below_floor)),
-    Check(padding, explains=(repetition, not_learning, small_vocabulary, below_floor)),
+    Check(duplicated_data, ("shards",), (over_fitting, repetition, leak, below_floor)),
+    Check(padding, ("shards",), (repetition, not_learning, small_vocabulary, below_floor)),
     Check(not_shifted, explains=(leak, below_floor, data_order, over_fitting, *LEARNING)),
     Check(loss_mask, explains=(leak, data_order, over_fitting, *LEARNING)),
     Check(leak, explains=(below_floor, data_order, over_fitting, *LEARNING)),
     Check(below_floor),
+    Check(vanishing, explains=LEARNING),
+    Check(exploding, ("state",), (data_order, over_fitting, *LEARNING)),
     Check(data_order, explains=(over_fitting, *LEARNING)),
-    Check(dead_units, explains=(not_learning, exploding, vanishing, repetition)),
-    Check(vanishing, explains=(not_learning, exploding, repetition)),
-    Check(not_learning, explains=(exploding, repetition)),
-    Check(exploding, ("state", "shards")),
+    Check(not_learning, ("state",), LEARNING),
+    Check(dead_units, explains=LEARNING),
     Check(over_fitting, ("state",)),
-    Check(small_vocabulary),
+    Check(small_vocabulary, ("state", "shards")),
     Check(repetition),
 )
 
 
-def examine(run: str) -> dict:
-    """All checks of a run: {"findings": [...], "checked": [names], "skipped": [names], "note": about its samples}."""
-    p, findings, explained = Patient(run), [], set()
+def examine(run: str | Path) -> dict:
+    """All checks of a run: {"run", "healthy", "findings", "checked", "skipped", "notes"}; nothing is written."""
+    p, found, explained = Patient(run), [], set()
     checked, skipped = [], []
     with np.errstate(all="ignore"):
         for check in CHECKS:
@@ -299,18 +317,20 @@ def examine(run: str) -> dict:
                 skipped.append(name)
                 continue
             checked.append(name)
-            if found := check.function(p):
-                findings.append(found._asdict() | {"check": name})
+            if finding := check.function(p):
+                found.append(finding._asdict())
                 explained.update(check.explains)
-    return {"run": str(run), "healthy": not findings, "findings": findings, "checked": checked, "skipped": skipped}
+        note = sampling_note(p) if "repetition" in checked else ""
+    return {"run": str(run), "healthy": not found, "findings": found, "checked": checked, "skipped": skipped,
+            "notes": [note] * bool(note)}
 
 
 def doctor_page(results: dict) -> str:
     """What was found, one paragraph an illness; or that nothing was."""
     lines = [f"{found['illness'].upper()}: {found['evidence']}\n  try: {found['advice']}"
              for found in results["findings"]]
-    if not lines:
-        lines = [f"healthy: {len(results['checked'])} checks found nothing"]
+    lines = lines or [f"healthy: {len(results['checked'])} checks found nothing"]
+    lines += [f"note: {note}" for note in results["notes"]]
     if results["skipped"]:
         lines.append(f"not checked, for want of a checkpoint or of the training data: {', '.join(results['skipped'])}")
     return "\n".join(lines)

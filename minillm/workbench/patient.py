@@ -22,7 +22,7 @@ from ..train.optim import AdamW, clip_scale, global_norm
 
 Array = np.ndarray
 TOKENS = 2048                # that a measurement reads, at least one block
-WINDOW = 32                  # tokens: text that agrees in so many is a copy
+COPY = 120                   # bytes, about: text that agrees in so many is a copy
 MOST = 2 ** 21               # tokens in which copies are looked for
 SPOKEN = 64                  # tokens of a sample
 
@@ -42,8 +42,8 @@ class Patient:
             self.m, self.v, self.state = load_training(self.run / "last")
         self.settings = dict(self.state.get("settings") or self.failure.get("settings") or {})
         self.config = TrainConfig(**{k: v for k, v in self.settings.items() if k in names(TrainConfig)})
-        if self.state:
-            self.settings["vocab_size"] = self.model.config.vocab_size
+        if (self.run / "last" / CONFIG).exists():
+            self.settings["vocab_size"] = read_json(self.run / "last" / CONFIG)["vocab_size"]
 
     @cached_property
     def model(self) -> GPT:
@@ -144,6 +144,11 @@ class Patient:
                       for split in (self.shards.train, self.shards.val))
         return np.concatenate(train)[:MOST], np.concatenate(val)[:MOST]
 
+    @property
+    def window(self) -> int:
+        """The tokens of a stretch of COPY bytes, at least 16."""
+        return max(16, round(COPY * self.shards.train.tokens / max(1, self.shards.train.bytes)))
+
     @cached_property
     def compressed(self) -> float:
         """Bits per byte of lzma on the validation text, which may read a megabyte of the training text first."""
@@ -177,7 +182,7 @@ def layer_norms(params: Params) -> dict[str, float]:
             for name, array in params.items() if array.ndim == 2}
 
 
-def window_hashes(ids: Array, size: int = WINDOW) -> Array:
+def window_hashes(ids: Array, size: int) -> Array:
     """A number for each stretch of `size` tokens: a polynomial in uint64, which wraps. Stretches of few kinds of
     tokens, such as padding, are left out."""
     if len(ids) < size:
