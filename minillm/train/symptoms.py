@@ -22,8 +22,8 @@ class Finding(NamedTuple):
 
 
 def nothing_learned(rows: Rows, settings: Settings) -> Finding | None:
-    """After the warm-up and as long again, the loss is still that of a blind guess, ln V."""
-    losses = after_warmup(rows, settings, "train_loss", times=2)
+    """After the warm-up the loss is still that of a blind guess, ln V."""
+    losses = after_warmup(rows, settings, "train_loss")
     blind = math.log(settings.get("vocab_size", 1))
     if len(losses) < ENOUGH or late(losses) < 0.95 * blind:
         return None
@@ -102,15 +102,17 @@ def verdict(rows: Rows, settings: Settings) -> str:
     found = symptoms(rows, settings)
     if found:
         return f"verdict: {found[0].illness}: {found[0].evidence}. Try: {found[0].advice}"
+    if not after_warmup(rows, settings, "train_loss"):
+        return f"verdict: too short to judge, all of it was warm-up. Try: train.warmup below {settings['warmup']}"
     values = [row["val_loss"] for row in rows if "val_loss" in row]
     if len(values) > 2 and values[-1] == min(values) and values[-1] < 0.98 * values[-2]:
         return "verdict: healthy, and the validation loss was still falling. Try: more train.steps"
     return "verdict: healthy, nothing suspicious in the log. Try: a larger model.n_embd, or more data"
 
 
-def after_warmup(rows: Rows, settings: Settings, column: str, times: int = 1) -> list[float]:
-    """A column's values after `times` warm-ups."""
-    return [row[column] for row in rows if column in row and row["step"] > times * settings.get("warmup", 0)]
+def after_warmup(rows: Rows, settings: Settings, column: str) -> list[float]:
+    """A column's values after the warm-up."""
+    return [row[column] for row in rows if column in row and row["step"] > settings.get("warmup", 0)]
 
 
 def late(values: Sequence[float]) -> float:

@@ -116,7 +116,7 @@ def data_order(p: Patient) -> Finding | None:
 
 
 def not_learning(p: Patient) -> Finding | None:
-    """The loss is above what the tokens' frequencies alone give, or rises; a range test tells whether the rate is it."""
+    """The loss is above what token frequencies alone give, or rises; a range test tells whether it is the rate."""
     if p.state["step"] < max(TOO_FEW_STEPS, last_step(p.config, p.state) / 2):                  # too early to say
         return None
     if not p.shards:
@@ -212,7 +212,8 @@ def over_fitting(p: Patient) -> Finding | None:
 def copied_samples(p: Patient) -> int:
     """How many of four samples are in part the training text."""
     known = window_hashes(p.streams[0], p.window)
-    return sum(bool(np.isin(window_hashes(np.array(ids, np.uint64), p.window), known).any()) for ids in p.samples(1.0, 4))
+    return sum(bool(np.isin(window_hashes(np.array(ids, np.uint64), p.window), known).any())
+               for ids in p.samples(1.0, 4))
 
 
 def small_vocabulary(p: Patient) -> Finding | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..config import TrainConfig, names
-from ..data.shards.format import SIDECAR, Shards, open_shards
+from ..data.shards.format import SIDECAR, open_shards
 from ..data.shards.loader import Loader, sequential
 from ..generation.decode import generate
 from ..generation.text import first_token
@@ -37,7 +37,9 @@ class Patient:
             raise FileNotFoundError(f"{run}: no run directory of minillm train: no log.csv, last/ or {FAILURE} in it")
         self.rows = read_log(run)
         self.failure = read_json(self.run / FAILURE) if (self.run / FAILURE).exists() else {}
-        self.m, self.v, self.state = None, None, {}
+        self.m: Any = None
+        self.v: Any = None
+        self.state: dict = {}
         if (self.run / "last" / STATE).exists():
             self.m, self.v, self.state = load_training(self.run / "last")
         self.settings = dict(self.state.get("settings") or self.failure.get("settings") or {})
@@ -55,8 +57,8 @@ class Patient:
         return load_model(self.run) if (self.run / CONFIG).exists() else self.model
 
     @cached_property
-    def shards(self) -> Shards | None:
-        """The data it was pretrained on, where they still are."""
+    def shards(self) -> Any:
+        """The Shards it was pretrained on, None where they are gone."""
         if self.pretrained and (self.run / "data" / SIDECAR).exists():
             return open_shards(self.run / "data")
         source = self.origin.get("data")
@@ -107,7 +109,8 @@ class Patient:
         """{layer: length of the last update of AdamW over that of the weights}, at the highest rate that was used."""
         steps, c = max(1, self.state["step"]), self.config
         updates = self.m.zeros_like()
-        updates.flat[:] = (self.m.flat / (1 - c.beta1 ** steps)) / (np.sqrt(self.v.flat / (1 - c.beta2 ** steps)) + c.eps)
+        m, v = self.m.flat / (1 - c.beta1 ** steps), self.v.flat / (1 - c.beta2 ** steps)
+        updates.flat[:] = m / (np.sqrt(v) + c.eps)
         weights = layer_norms(self.model.params)
         return {name: self.rate * norm / max(weights[name], 1e-30) for name, norm in layer_norms(updates).items()}
 

@@ -87,7 +87,8 @@ def trained(corpus, run, data=TrainingData, change=lambda model: None, words="go
     change(made)
     batches = data(shards, model.block_size, config.batch_size, 0, config.accumulate)
     try:
-        train(made, batches, config, run, step=step, progress=lambda step, *_: signal.raise_signal(signal.SIGINT) if step == until else None)
+        train(made, batches, config, run, step=step,
+              progress=lambda done, *_: signal.raise_signal(signal.SIGINT) if done == until else None)
     except (FloatingPointError, MemoryError):
         pass
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
