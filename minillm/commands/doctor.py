@@ -10,7 +10,7 @@ def doctor(args: Namespace) -> int:
     """0: healthy, 1: something was found, 2: no run that can be read."""
     from ..workbench.doctor import doctor_page, examine
     try:
-        results = examine(args.run)
+        results = examine(args.run, args.data)
     except (ValueError, OSError) as error:
         print(f"minillm doctor: {error}", file=sys.stderr)
         return 2
@@ -23,4 +23,5 @@ def add(commands: Commands) -> None:
                 "and what to change; exit code 0: healthy, 1: something was found, 2: cannot be read",
                 "minillm doctor runs/mine")
     p.add_argument("run", help="run directory, which is only read")
+    p.add_argument("--data", metavar="DIR", help="token shards it was pretrained on, where the run does not say")
     add_json(p)

@@ -305,9 +305,9 @@ CHECKS = (
 )
 
 
-def examine(run: str | Path) -> dict:
+def examine(run: str | Path, data: str | Path | None = None) -> dict:
     """All checks of a run: {"run", "healthy", "findings", "checked", "skipped", "notes"}; nothing is written."""
-    p, found, explained = Patient(run), [], set()
+    p, found, explained = Patient(run, data), [], set()
     checked, skipped = [], []
     with np.errstate(all="ignore"):
         for check in CHECKS:

@@ -30,9 +30,9 @@ SPOKEN = 64                  # tokens of a sample
 class Patient:
     """A run directory: `rows` of its log, `settings`, `failure` (a dict, or empty), and what a check asks for."""
 
-    def __init__(self, run: str | Path):
-        """Raises FileNotFoundError for no run directory, ValueError for files that are damaged."""
-        self.run = Path(run)
+    def __init__(self, run: str | Path, data: str | Path | None = None):
+        """data: the folder of its shards, if neither the run nor its origin has them. Raises FileNotFoundError for no run directory, ValueError for files that are damaged."""
+        self.run, self.data = Path(run), data
         if not any((self.run / name).exists() for name in ("log.csv", "last", FAILURE)):
             raise FileNotFoundError(f"{run}: no run directory of minillm train: no log.csv, last/ or {FAILURE} in it")
         self.rows = read_log(run)
@@ -59,10 +59,10 @@ class Patient:
     @cached_property
     def shards(self) -> Any:
         """The Shards it was pretrained on, None where they are gone."""
-        if self.pretrained and (self.run / "data" / SIDECAR).exists():
-            return open_shards(self.run / "data")
-        source = self.origin.get("data")
-        return open_shards(source) if self.pretrained and source and (Path(source) / SIDECAR).exists() else None
+        if self.data:
+            return open_shards(self.data)
+        places = [self.run / "data", Path(self.origin.get("data") or self.run)] * self.pretrained
+        return next((open_shards(place) for place in places if (place / SIDECAR).exists()), None)
 
     @cached_property
     def origin(self) -> dict:
