@@ -31,7 +31,10 @@ class Patient:
     """A run directory: `rows` of its log, `settings`, `failure` (a dict, or empty), and what a check asks for."""
 
     def __init__(self, run: str | Path, data: str | Path | None = None):
-        """data: the folder of its shards, if neither the run nor its origin has them. Raises FileNotFoundError for no run directory, ValueError for files that are damaged."""
+        """data: the folder of its shards, if neither the run nor its origin has them.
+
+        Raises FileNotFoundError for no run directory, ValueError for files that are damaged.
+        """
         self.run, self.data = Path(run), data
         if not any((self.run / name).exists() for name in ("log.csv", "last", FAILURE)):
             raise FileNotFoundError(f"{run}: no run directory of minillm train: no log.csv, last/ or {FAILURE} in it")
