@@ -17,10 +17,12 @@ from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import answer_end
 from ..train.checkpoint import checkpoint_exists
+from ..train.log import read_log
 from ..train.loop import train
 from ..train.memory import check_memory
 from ..train.origin import begin
 from ..train.plot import plot_losses
+from ..train.symptoms import verdict
 from .quickstart import Say, describe_shards
 
 LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
@@ -59,7 +61,9 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
         raise KeyboardInterrupt
     say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "
         f"byte, at step {state['best']['step']:,}\nnext: minillm generate {out} -p \"...\"")
-    return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
+    known = state["settings"] | {"vocab_size": model_config.vocab_size}
+    say(judged := verdict(read_log(out), known))
+    return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged}
 
 
 def describe_leaks(shards: Shards) -> str:

@@ -1,9 +1,12 @@
-"""The log of a run, log.csv: a row for every logged step, and the progress line."""
+"""The log of a run, log.csv: a row for every logged step, the progress line, and failure.json: why a run died."""
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..storage.atomic import AnyPath, atomic_write
+from ..storage.atomic import AnyPath, atomic_write, write_json
 
+FAILURE = "failure.json"
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
@@ -47,3 +50,15 @@ def describe(row: dict, state: dict) -> str:
         text += f"  val {state['best']['val_loss']:.3f}"
         text += f" ({state['best']['val_bpb']:.3f} bits/byte)" if "val_bpb" in state["best"] else ""
     return text + f"  {row['tokens_per_second']:,.0f} tok/s"
+
+
+@contextmanager
+def recorded_failure(run: Path, state: dict, model: object) -> Iterator[None]:
+    """Numbers or memory that end the training are written to failure.json; one of before is removed. model: config."""
+    (run / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except (FloatingPointError, MemoryError) as error:
+        write_json(run / FAILURE, {"step": state["step"], "kind": type(error).__name__, "message": str(error),
+                                   "settings": state["settings"], "model": vars(model)})
+        raise

@@ -25,10 +25,11 @@ from ..models.params import Params
 from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save
-from .log import COLUMNS, append_log, describe, trim_log
+from .log import COLUMNS, append_log, describe, read_log, recorded_failure, trim_log
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
 from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import Timetable, last_step, learning_rate
+from .symptoms import warning
 
 WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
 
@@ -64,8 +65,10 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
         if checkpoint_exists(run) and resume not in (False, "never"):
             state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
         trim_log(run, state["step"], columns)
-        saved = state["step"]
-        with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
+        saved, rows, warned = state["step"], read_log(run), ""
+        known = state["settings"] | {"vocab_size": model.config.vocab_size}
+        with recorded_failure(run, state, model.config), stop_signals() as stopped, \
+                bf16_weight_copy(model, optimizer), quiet:
             while state["step"] < last_step(config, state) and not stopped:
                 row = step(model, optimizer, data, config, state)
                 state["step"] += 1
@@ -76,11 +79,13 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
                     row |= validate(model, data, config, state, run, eot_token)
                 if "val_loss" in row or due(config.log_every, state):
                     append_log(run, state, row, columns)
+                    rows.append({"step": state["step"], **row})
+                    warned = warning(rows, known) if columns is COLUMNS else ""
                 if done or decays or due(config.save_every, state):
                     save(run, model, optimizer, state, eot_token)
                     saved = state["step"]
                 if progress:
-                    progress(state["step"], end, describe(row, state))
+                    progress(state["step"], end, warned + describe(row, state))
                 if done:
                     break
             if state["best"] is None and not stopped:    # resumed to do no more steps, before the first validation
