@@ -51,6 +51,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
     BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
+    model.recompute = config.recompute
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint,
              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
