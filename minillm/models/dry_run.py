@@ -30,21 +30,30 @@ ROWS, DEPTH = 1024, 768                                 # of a packed block of t
 
 
 class Meter:
-    """What a run takes: FLOPs by (op, phase), and the bytes alive by category, now and when they were most."""
+    """What a run takes: FLOPs by (op, phase); bytes alive by category, now, at most, and when their sum was most."""
 
     def __init__(self) -> None:
         self.flops: Counter = Counter()
         self.bytes: Counter = Counter()
+        self.most: Counter = Counter()
         self.at_peak: Counter = Counter()
         self.going_back = False
 
     def take(self, category: str, size: int) -> None:
         self.bytes[category] += size
+        self.most[category] = max(self.most[category], self.bytes[category])
         if self.bytes.total() > self.at_peak.total():
             self.at_peak = self.bytes.copy()
 
     def give(self, category: str, size: int) -> None:
         self.bytes[category] -= size
+
+    def times(self, factor: float) -> "Meter":
+        """As if everything were so many times as much."""
+        other = Meter()
+        for name in ("flops", "bytes", "most", "at_peak"):
+            setattr(other, name, Counter({key: int(factor * n) for key, n in getattr(self, name).items()}))
+        return other
 
     def phase(self, name: str) -> str:
         """forward, backward, update; recomputation for a forward between two backwards."""

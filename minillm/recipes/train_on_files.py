@@ -16,8 +16,8 @@ from ..progress import Progress
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import checkpoint_exists
+from ..train.estimate import describe_run
 from ..train.loop import train
-from ..train.memory import check_memory
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from .quickstart import Say, describe_shards
@@ -44,8 +44,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards) + describe_leaks(shards))
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
-    say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
-        f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")
+    say(describe_run(model_config, train_config))
     model = GPT(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)

@@ -1,7 +1,7 @@
 """The estimate of what training takes: right for small models, and an error before a huge one is allocated."""
 import pytest
 
-from minillm import GPT, GPTConfig
+from minillm import GPT, GPTConfig, TrainConfig
 from minillm.train import memory
 
 SHAPES = [GPTConfig(n_layer=3, n_head=2, n_embd=24, block_size=40, vocab_size=300), GPTConfig(n_layer=1, n_embd=12)]
