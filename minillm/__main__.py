@@ -14,6 +14,7 @@ from .commands import (
     generate,
     gradcheck,
     info,
+    plan,
     posttrain,
     quantize,
     quickstart,
@@ -25,7 +26,7 @@ from .kernels.select import check_kernels
 from .version import __version__
 
 COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
-            serve, chat)
+            serve, chat, plan)
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",

@@ -144,6 +144,7 @@ def sizes_of(spec: Spec, arguments: Mapping) -> dict[str, int]:
 def dims_of(sizes: Mapping) -> Dims:
     """The sizes as Spec.flops reads them. Rows that are not cut into sequences are one long one."""
     given = {letter: sizes[letter] for letter in Dims._fields if letter in sizes}
+    given |= {"C": sizes["NH"] * sizes["HS"]} if "HS" in sizes else {}
     rows = {} if "T" in sizes else {"B": 1, "T": sizes["N"]}
     return Dims(**{"B": 1, "C": 1, "NH": 1, "V": 1} | rows | given)
 

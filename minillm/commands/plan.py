@@ -1,0 +1,57 @@
+"""`minillm plan`: what a model will take, before it is trained."""
+import json
+import re
+from argparse import Namespace
+
+from ..config import GPTConfig, TrainConfig, parse_setting
+from . import Commands, add_json, check_at_least, command, printer
+
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def plan(args: Namespace) -> int | None:
+    from ..workbench.plan import Question, measured_speed
+    from ..workbench.plan import plan as make
+    from ..workbench.plan_text import describe
+    check_at_least(args, processes=1, price=0, tokens=1)
+    model, train = settings(args)
+    here = measured_speed(model, train) if args.here else None
+    found = make(Question(model, train, int(args.tokens or 0), args.processes, amount("--memory", args.memory),
+                          args.price, here))
+    printer(args.json)(describe(found))
+    if args.json:
+        print(json.dumps(found))
+    return None
+
+
+def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
+    """The preset, then --set."""
+    from ..workbench.plan import PRESETS
+    model, trained = dict(PRESETS[args.preset]), {}
+    for setting in args.set:
+        table, key, value = parse_setting(setting)
+        (model if table == "model" else trained)[key] = value
+    return GPTConfig(**model), TrainConfig(**trained)
+
+
+def amount(option: str, text: str | None) -> int:
+    """12GB -> 12e9, 12GiB -> 12 * 2^30 bytes, nothing -> 0. Raises ValueError."""
+    if text is None:
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    if not found or found[2] not in UNITS or not float(found[1]):
+        raise ValueError(f"{option} must be a size such as 12GB or 800MiB: got {text!r}")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def add(commands: Commands) -> None:
+    p = command(commands, "plan", plan, "parameters, FLOPs, memory, tokens, hours and money of a model, before it is trained",
+                "minillm plan --preset 124M --memory 12GB --set train.batch_size=4")
+    p.add_argument("--preset", choices=["124M", "1.5B", "7B"], default="124M", help="shape (default: %(default)s)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as n_layer=6; repeatable")
+    p.add_argument("--tokens", type=float, help="to train on (default: 20 for each parameter)")
+    p.add_argument("--processes", type=int, default=1, help="that train together, sharing moments (default: 1)")
+    p.add_argument("--memory", metavar="SIZE", help="such as 12GB: what is the largest that fits?")
+    p.add_argument("--price", type=float, help="dollars an hour, in place of the table's")
+    p.add_argument("--here", action="store_true", help="measure this machine's speed, too")
+    add_json(p)
