@@ -15,6 +15,8 @@ def plan(args: Namespace) -> int | None:
     from ..workbench.plan_text import describe
     check_at_least(args, processes=1, price=0, tokens=1)
     model, train = settings(args)
+    if args.verify:
+        return check(args, model, train)
     here = measured_speed(model, train) if args.here else None
     found = make(Question(model, train, int(args.tokens or 0), args.processes, amount("--memory", args.memory),
                           args.price, here))
@@ -22,6 +24,17 @@ def plan(args: Namespace) -> int | None:
     if args.json:
         print(json.dumps(found))
     return None
+
+
+def check(args: Namespace, model: GPTConfig, train: TrainConfig) -> int:
+    """One real step against its plan; exit code 1 where they differ."""
+    from ..workbench.plan_text import describe_check
+    from ..workbench.plan_verify import verify
+    found = verify(model, train)
+    printer(args.json)(describe_check(found))
+    if args.json:
+        print(json.dumps(found))
+    return 0 if found["right"] else 1
 
 
 def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
@@ -54,4 +67,5 @@ def add(commands: Commands) -> None:
     p.add_argument("--memory", metavar="SIZE", help="such as 12GB: what is the largest that fits?")
     p.add_argument("--price", type=float, help="dollars an hour, in place of the table's")
     p.add_argument("--here", action="store_true", help="measure this machine's speed, too")
+    p.add_argument("--verify", action="store_true", help="run one real step: its FLOPs and bytes are those planned?")
     add_json(p)

@@ -23,6 +23,7 @@ from .gpt2 import GPT
 from .kv_cache import KVCache
 from .params import gpt_shapes
 
+ARRAYS = "arrays"                                        # Meter.most: all that ops make, activations and logits together
 HALF = np.dtype(np.uint16)                              # of numbers that are kept as bfloat16
 ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"}, "linear_cross_entropy": {"x"}}  # by cpu/bf16
 KEPT_LOGITS = {"cpu": (64 << 20, 4), "cpu/bf16": (128 << 20, 2)}        # bytes at most, and bytes of one
@@ -41,7 +42,8 @@ class Meter:
 
     def take(self, category: str, size: int) -> None:
         self.bytes[category] += size
-        self.most[category] = max(self.most[category], self.bytes[category])
+        now = {category: self.bytes[category], ARRAYS: self.bytes.total() - self.bytes["gradients"]}
+        self.most |= {name: max(count, self.most[name]) for name, count in now.items()}
         if self.bytes.total() > self.at_peak.total():
             self.at_peak = self.bytes.copy()
 

@@ -98,3 +98,16 @@ def devices(p: dict[str, Any]) -> Iterable[str]:
     for d in p["devices"]:
         price = (f"{d['price']:>12.2f}{d['dollars']:>12,.2f}" if d["price"] else "")
         yield f"  {d['name']:20}{number(d['flops_per_second']):>10}{d['hours']:>14,.2f}{price}"
+
+
+def describe_check(found: dict[str, Any]) -> str:
+    """What `minillm plan --verify` found."""
+    f = found["flops"]
+    lines = [f"FLOPs       {f['planned']:,} planned, {f['counted']:,} counted: "
+             + ("equal, op by op" if f["equal"] else "NOT EQUAL")]
+    for name, what in (("arrays", "arrays of the ops"), ("memory", "resident memory")):
+        c = found[name]
+        verdict = "within 5%" if c["within"] else "too small to tell" if name == "memory" and found["coarse"] else "TOO FAR"
+        lines.append(f"{what:18}{size(c['planned']):>12} planned, {size(c['measured']):>12} measured at most: "
+                     f"{c['error']:+.1%}, {verdict}")
+    return "\n".join(lines)
