@@ -13,14 +13,20 @@ def plan(args: Namespace) -> int | None:
     from ..workbench.plan import Question, measured_speed
     from ..workbench.plan import plan as make
     from ..workbench.plan_text import describe
-    check_at_least(args, processes=1, price=0, tokens=1)
+    check_at_least(args, processes=1, price=0, tokens=1, hours=0.001)
     model, train = settings(args)
+    if args.hours:
+        return for_hours(args, train)
     if args.verify:
         return check(args, model, train)
     here = measured_speed(model, train) if args.here else None
     found = make(Question(model, train, int(args.tokens or 0), args.processes, amount("--memory", args.memory),
                           args.price, here))
-    printer(args.json)(describe(found))
+    say = printer(args.json)
+    say(describe(found))
+    if args.plot:
+        from ..workbench.plan_plot import plot_plan
+        say(f"picture     {plot_plan(found, args.plot)}")
     if args.json:
         print(json.dumps(found))
     return None
@@ -35,6 +41,20 @@ def check(args: Namespace, model: GPTConfig, train: TrainConfig) -> int:
     if args.json:
         print(json.dumps(found))
     return 0 if found["right"] else 1
+
+
+def for_hours(args: Namespace, train: TrainConfig) -> None:
+    """Tokenize as `minillm train` would, into --out, and plan for the hours."""
+    from ..recipes.train_on_files import shards_for
+    from ..workbench.plan_hours import describe_hours, plan_hours
+    if not args.data or not args.out:
+        raise ValueError("--hours needs --data, what to train on, and --out, the run to plan for")
+    say = printer(args.json)
+    shards = shards_for(args.data, args.out, args.tokenizer, args.vocab_size)
+    found = plan_hours(args.hours, shards, train.backend, train.seed, say)
+    say(describe_hours(found, args.data, args.out))
+    if args.json:
+        print(json.dumps(found))
 
 
 def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
@@ -67,5 +87,12 @@ def add(commands: Commands) -> None:
     p.add_argument("--memory", metavar="SIZE", help="such as 12GB: what is the largest that fits?")
     p.add_argument("--price", type=float, help="dollars an hour, in place of the table's")
     p.add_argument("--here", action="store_true", help="measure this machine's speed, too")
+    p.add_argument("--plot", metavar="FILE.png", help="write a picture of the plan, too")
+    p.add_argument("--hours", type=float, help="choose size, tokens, batch and learning rate for these hours here, and "
+                   "predict the loss, from small runs on --data")
+    p.add_argument("--data", nargs="+", metavar="PATH", help="with --hours: what to train on")
+    p.add_argument("--out", help="with --hours: the run directory to plan for; the data is tokenized there")
+    p.add_argument("--tokenizer", help="with --hours: directory with tokenizer.json (default: train one on the data)")
+    p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")
     p.add_argument("--verify", action="store_true", help="run one real step: its FLOPs and bytes are those planned?")
     add_json(p)

@@ -60,6 +60,13 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"]}
 
 
+def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int) -> Shards:
+    """The shards that `train_on_files` would train on; it finds them in `out` again."""
+    check_data(paths, out)
+    with exclusive(out):
+        return (ready_shards(paths, out, False) or tokenized(paths, out, tokenizer, vocab_size, Report(), False))[1]
+
+
 def describe_leaks(shards: Shards) -> str:
     """A line of warning about documents on both sides, if there are any."""
     if shards.train.documents > LEAKS_LOOKED_FOR or not (leaked := count_leaked(shards)):
