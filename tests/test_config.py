@@ -31,7 +31,8 @@ def test_configurations_cannot_change_or_grow():
 @pytest.mark.parametrize("setting, expected", [
     ("train.lr=3e-4", ("train", "lr", 3e-4)), ("optim.lr=1", ("train", "lr", 1.0)), ("lr=0.1", ("train", "lr", 0.1)),
     ("n_layer=3", ("model", "n_layer", 3)), ("model.dropout=0.1", ("model", "dropout", 0.1)),
-    ("backend=cpu", ("train", "backend", "cpu")), ("recompute=true", ("train", "recompute", True)), (" train.steps = 5", ("train", "steps", 5)),
+    ("backend=cpu", ("train", "backend", "cpu")), ("recompute=true", ("train", "recompute", True)),
+    (" train.steps = 5", ("train", "steps", 5)),
 ])
 def test_parse_setting(setting, expected):
     got = parse_setting(setting)

@@ -2,6 +2,7 @@
 import json
 import re
 from argparse import Namespace
+from typing import Any
 
 from ..config import GPTConfig, TrainConfig, parse_setting
 from . import Commands, add_json, check_at_least, command, printer
@@ -9,14 +10,15 @@ from . import Commands, add_json, check_at_least, command, printer
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
-def plan(args: Namespace) -> int | None:
+def plan(args: Namespace) -> int:
     from ..workbench.plan import Question, measured_speed
     from ..workbench.plan import plan as make
     from ..workbench.plan_text import describe
     check_at_least(args, processes=1, price=0, tokens=1, hours=0.001)
     model, train = settings(args)
     if args.hours:
-        return for_hours(args, train)
+        for_hours(args, train)
+        return 0
     if args.verify:
         return check(args, model, train)
     here = measured_speed(model, train) if args.here else None
@@ -29,7 +31,7 @@ def plan(args: Namespace) -> int | None:
         say(f"picture     {plot_plan(found, args.plot)}")
     if args.json:
         print(json.dumps(found))
-    return None
+    return 0
 
 
 def check(args: Namespace, model: GPTConfig, train: TrainConfig) -> int:
@@ -60,7 +62,8 @@ def for_hours(args: Namespace, train: TrainConfig) -> None:
 def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
     """The preset, then --set."""
     from ..workbench.plan import PRESETS
-    model, trained = dict(PRESETS[args.preset]), {}
+    model: dict[str, Any] = dict(PRESETS[args.preset])
+    trained: dict[str, Any] = {}
     for setting in args.set:
         table, key, value = parse_setting(setting)
         (model if table == "model" else trained)[key] = value
@@ -78,7 +81,8 @@ def amount(option: str, text: str | None) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "plan", plan, "parameters, FLOPs, memory, tokens, hours and money of a model, before it is trained",
+    p = command(commands, "plan", plan,
+                "parameters, FLOPs, memory, tokens, hours and money of a model, before it is trained",
                 "minillm plan --preset 124M --memory 12GB --set train.batch_size=4")
     p.add_argument("--preset", choices=["124M", "1.5B", "7B"], default="124M", help="shape (default: %(default)s)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as n_layer=6; repeatable")

@@ -23,9 +23,10 @@ from .gpt2 import GPT
 from .kv_cache import KVCache
 from .params import gpt_shapes
 
-ARRAYS = "arrays"                                        # Meter.most: all that ops make, activations and logits together
+ARRAYS = "arrays"                                       # Meter.most: of all that ops make, activations and logits
 HALF = np.dtype(np.uint16)                              # of numbers that are kept as bfloat16
-ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"}, "linear_cross_entropy": {"x"}}  # by cpu/bf16
+ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"},            # what cpu/bf16 keeps so
+           "linear_cross_entropy": {"x"}}
 KEPT_LOGITS = {"cpu": (64 << 20, 4), "cpu/bf16": (128 << 20, 2)}        # bytes at most, and bytes of one
 ROWS, DEPTH = 1024, 768                                 # of a packed block of the kernels' GEMM
 
@@ -92,8 +93,8 @@ class Shape(np.ndarray):
             return 0.0                                                  # the sum of zeros
         if "out" in settings:
             return settings["out"][0]
-        owner = next(x.memory for x in inputs if isinstance(x, Shape))
-        return shape_of(np.broadcast_shapes(*(np.shape(x) for x in inputs)), self.dtype, owner and owner.meter)
+        meter = next((x.memory.meter for x in inputs if isinstance(x, Shape) and x.memory), None)
+        return shape_of(np.broadcast_shapes(*(np.shape(x) for x in inputs)), self.dtype, meter)
 
 
 def shape_of(shape: tuple, dtype: Any = np.float32, meter: Meter | None = None, category: str = "activations") -> Shape:
@@ -136,8 +137,8 @@ def sizes_of(spec: Spec, arguments: Mapping) -> dict[str, int]:
         if len(argument.shape) == 1 and len(shape) > 1:                 # a flat op, such as dropout
             shape = (math.prod(shape),)
         for letter, size in zip(argument.shape, shape):
-            number, name = re.fullmatch(r"(\d*)(\w+)", letter).groups()
-            sizes.setdefault(name, size // int(number or 1))
+            factor, name = factor_of(letter)
+            sizes.setdefault(name, size // factor)
     if "n_head" in arguments:
         sizes["NH"] = int(arguments["n_head"])
     return sizes
@@ -153,8 +154,13 @@ def dims_of(sizes: Mapping) -> Dims:
 
 def size_by(letters: tuple, sizes: Mapping) -> tuple[int, ...]:
     """("B", "T", "3C") -> a shape."""
-    split = (re.fullmatch(r"(\d*)(\w+)", letter).groups() for letter in letters)
-    return tuple(int(number or 1) * sizes[name] for number, name in split)
+    return tuple(factor * sizes[name] for factor, name in map(factor_of, letters))
+
+
+def factor_of(letter: str) -> tuple[int, str]:
+    """"3C" -> (3, "C")"""
+    name = letter.lstrip("0123456789")
+    return int(letter.removesuffix(name) or 1), name
 
 
 # ---- namespaces ----
@@ -200,9 +206,10 @@ def dry_forward(spec: Spec, backend: str, meter: Meter) -> Callable:
     def forward(*args: Any, **more: Any) -> Any:
         arguments = dict(zip(names, args)) | more
         sizes = sizes_of(spec, arguments)
-        for result in first.results:
-            like = arguments.get("x") if result.shape == ("N",) and spec.name in ("dropout", "gelu") else None
-            arguments[result.name] = shape_of(size_by(result.shape, sizes) if like is None else like.shape, meter=meter)
+        for place, result in enumerate(first.results):
+            like = arguments["x"].shape if result.shape == ("N",) and spec.name in ("dropout", "gelu") else None
+            half = place >= len(outputs) and rounds(spec, result.name, backend)         # never there in float32
+            arguments[result.name] = shape_of(like or size_by(result.shape, sizes), HALF if half else np.float32, meter)
         out = tuple(arguments[result.name] for result in first.results[:len(outputs)])
         cache = {name: kept(spec, name, arguments[name], backend, meter) for name in wanted
                  if isinstance(arguments.get(name), np.ndarray)}
@@ -213,8 +220,11 @@ def dry_forward(spec: Spec, backend: str, meter: Meter) -> Callable:
 
 def kept(spec: Spec, name: str, array: np.ndarray, backend: str, meter: Meter) -> np.ndarray:
     """An array as the cache has it: itself, or a rounded copy."""
-    rounded = backend == "cpu/bf16" and name in ROUNDED.get(spec.name, ())
-    return shape_of(array.shape, HALF, meter) if rounded else array
+    return shape_of(array.shape, HALF, meter) if rounds(spec, name, backend) and array.dtype != HALF else array
+
+
+def rounds(spec: Spec, name: str, backend: str) -> bool:
+    return backend == "cpu/bf16" and name in ROUNDED.get(spec.name, ())
 
 
 def more_kept(spec: Spec, sizes: Mapping, backend: str, meter: Meter) -> dict[str, Shape]:
@@ -284,9 +294,10 @@ def dry_step(config: GPTConfig, ops: Ops, batch: int, accumulate: int = 1, recom
     """The Meter of one training step: forward and backward of all micro-batches, the norm and the update."""
     meter = Meter()
     model, grads = dry_model(config, ops, meter, recompute), DryGradients(config, meter)
+    learn: Any = model.loss_and_grads                                   # of other Params than it says
     tokens = np.zeros((batch, config.block_size), np.int64)
     for micro in range(accumulate):
-        model.loss_and_grads(tokens, tokens, key=(0, 0, micro), grads=grads, count=tokens.size)
+        learn(tokens, tokens, key=(0, 0, micro), grads=grads, count=tokens.size)
     for spec in (OPS["sum_squares"], OPS["adamw"]):
         parameters = sum(map(math.prod, grads.shapes.values()))
         meter.flops[spec.name, "update"] += spec.flops(Dims(N=parameters))[0]

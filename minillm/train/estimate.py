@@ -19,8 +19,10 @@ def describe_run(c: GPTConfig, t: TrainConfig) -> str:
     memory = check_memory(c, t)
     tokens, parameters = t.steps * step_tokens(c, t), count_parameters(c)
     seconds = t.steps * step_flops(c, t).total() / flops_per_second(c, t)
-    return (f"model       {memory}\nplan        {t.steps:,} steps of {step_tokens(c, t):,} tokens, "
-            f"{tokens / parameters:.1f} for each parameter (compute-optimal: {CHINCHILLA}), about {clock(seconds)} here")
+    return (f"model       {memory}\n"
+            f"plan        {t.steps:,} steps of {step_tokens(c, t):,} tokens, "
+            f"{tokens / parameters:.1f} for each parameter (compute-optimal: {CHINCHILLA}), "
+            f"about {clock(seconds)} here")
 
 
 def step_tokens(c: GPTConfig, t: TrainConfig) -> int:

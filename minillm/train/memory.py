@@ -10,6 +10,7 @@ from ..models.dry_run import Meter, dry_step
 from .optim import copy_pays
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
+LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
 DEEP = 100                  # layers at most in a dry run: more are alike
 ROWS, DEPTH = 1024, 768     # of what the kernels' GEMM packs at a time
 CGROUP = Path("/sys/fs/cgroup")
@@ -97,16 +98,20 @@ def check_memory(c: GPTConfig, t: TrainConfig) -> str:
 
 def remedy(c: GPTConfig, t: TrainConfig, free: int) -> str:
     """What to change so that it fits, the least first: smaller micro-batches, recomputation, a shallower model."""
-    for recompute in dict.fromkeys((t.recompute, True)):
-        found = largest(lambda n: step_memory(c, replace(t, batch_size=n, recompute=recompute)), free, t.batch_size)
-        if found:
-            again = "train.recompute=true and " * (recompute and not t.recompute)
-            return (f"{again}train.batch_size={found} with train.accumulate={-(-t.batch_size * t.accumulate // found)} "
-                    "would fit, with the same gradients")
     least = replace(t, batch_size=1, recompute=True)
+    for again in dict.fromkeys((t, replace(t, recompute=True))):
+        if found := largest_batch(c, again, free, t.batch_size):
+            first = "train.recompute=true and " * (again.recompute and not t.recompute)
+            return (f"{first}train.batch_size={found} with train.accumulate={-(-t.batch_size * t.accumulate // found)} "
+                    "would fit, with the same gradients")
     layers = largest(lambda n: step_memory(replace(c, n_layer=n), least), free, c.n_layer)
     depth = f" (n_layer={layers} would fit, with train.batch_size=1 and train.recompute=true)" if layers else ""
     return f"choose a smaller n_layer, n_embd, block_size or vocab_size{depth}"
+
+
+def largest_batch(c: GPTConfig, t: TrainConfig, memory: int, most: int = LARGEST, processes: int = 1) -> int:
+    """The largest micro-batch that fits into so many bytes, 0 for none."""
+    return largest(lambda n: step_memory(c, replace(t, batch_size=n), processes), memory, most)
 
 
 def largest(memory: Callable[[int], dict[str, int]], limit: int, most: int) -> int:

@@ -4,7 +4,7 @@ All of it is arithmetic on a dry run of the model's own code (models/dry_run.py)
 memory to speak of, and `minillm plan --verify` can hold a real step against it.
 """
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -17,7 +17,7 @@ from ..models.dry_run import DryCache, Meter, dry_model
 from ..models.params import gpt_shapes
 from ..models.quantized import WEIGHTS
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
-from ..train.memory import count_parameters, dry_run, largest, step_memory
+from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
 from .devices import DEVICES, MFU, Device
 
 PRESETS = {             # GPT-2's shapes (Radford et al. 2019, table 2; the largest as released), and that of a 7B model
@@ -29,7 +29,6 @@ TOKENS_PER_PARAMETER = {        # rules for how much to train on
     "compute-optimal": (CHINCHILLA, "Hoffmann et al. 2022, table 3 (Chinchilla)"),
     "small and served much": (200, "Sardana et al. 2024 (arXiv 2401.00448): cheaper in all where it answers much"),
 }
-LONGEST = 1 << 20               # tokens of context that are tried
 PROCESSES = (1, 2, 4, 8)
 
 
@@ -57,7 +56,8 @@ def plan(q: Question) -> dict[str, Any]:
         "flops": {"training": by_op(flops), "training_step": flops.total(), "tokens_per_step": tokens,
                   "six_n_p": 6 * parameters * (tokens // q.processes), "prefill": by_op(serving_flops(q.model, False)),
                   "decode": by_op(serving_flops(q.model, True))},
-        "memory": {"training": training_memory(q), "choices": list(memory_choices(q)), "serving": serving_table(q.model)},
+        "memory": {"training": training_memory(q), "choices": list(memory_choices(q)),
+                   "serving": {weights: serving_memory(q.model, 1, weights) for weights in WEIGHTS}},
         "tokens": {"planned": total, "per_parameter": total / parameters, "steps": steps,
                    "rules": {name: {"per_parameter": n, "tokens": n * parameters, "source": source}
                              for name, (n, source) in TOKENS_PER_PARAMETER.items()}},
@@ -90,7 +90,8 @@ def training_memory(q: Question) -> dict[str, Any]:
     """Bytes by category, of each its own most, and at the moment when their sum is most; activations by name."""
     at_peak, most = step_memory(q.model, q.train, q.processes), dry_run(q.model, q.train).most
     sizes = {name: max(size, most.get(name, 0)) for name, size in at_peak.items()}
-    return {"sizes": sizes, "at_peak": at_peak, "peak": sum(at_peak.values()), "block": block_activations(q.model, q.train)}
+    return {"sizes": sizes, "at_peak": at_peak, "peak": sum(at_peak.values()),
+            "block": block_activations(q.model, q.train)}
 
 
 def block_activations(c: GPTConfig, t: TrainConfig) -> dict[str, int]:
@@ -115,7 +116,7 @@ def unseen(cache: Any, seen: set[int]) -> Iterable[int]:
 
 def memory_choices(q: Question) -> Iterable[dict[str, Any]]:
     """The peak for each precision, with and without recomputation and accumulation, and some numbers of processes."""
-    backends = [backend for backend in ("cpu", "cpu/bf16") if backend in choices("linear")] or ["numpy"]
+    backends: list[str] = [b for b in ("cpu", "cpu/bf16") if b in choices("linear")] or ["numpy"]
     for backend, recompute, accumulate in product(backends, (False, True), (1, max(2, q.train.accumulate))):
         t = replace(q.train, backend=backend, recompute=recompute, accumulate=accumulate)
         peaks = {str(n): sum(step_memory(q.model, t, n).values()) for n in sorted({*PROCESSES, q.processes})}
@@ -123,13 +124,8 @@ def memory_choices(q: Question) -> Iterable[dict[str, Any]]:
                "accumulate": accumulate, "peak": peaks}
 
 
-def serving_table(c: GPTConfig) -> dict[str, dict[str, int]]:
-    """Bytes to serve one sequence of the whole context, by category, for each form of the weights."""
-    return {weights: serving_memory(c, 1, weights) for weights in WEIGHTS}
-
-
 def serving_memory(c: GPTConfig, sequences: int, weights: str = "float32") -> dict[str, int]:
-    """Bytes by category to serve so many sequences of block_size tokens at once (models/quantized.py says the forms)."""
+    """Bytes by category to serve so many sequences of block_size tokens at once; weights: as models/quantized.py."""
     shapes = gpt_shapes(c)
     matrices = [shape for name, shape in shapes.items() if len(shape) == 2 and name != "wpe.weight"]
     numbers, columns = sum(rows * cols for rows, cols in matrices), sum(cols for _, cols in matrices)
@@ -147,17 +143,24 @@ def serving_memory(c: GPTConfig, sequences: int, weights: str = "float32") -> di
 
 def fitting(q: Question) -> dict[str, Any]:
     """The largest micro-batch and context that fit into q.memory, for training and for serving."""
-    def longest(memory: Callable[[GPTConfig], dict[str, int]]) -> int:
-        return largest(lambda n: memory(replace(q.model, block_size=n)), q.memory, LONGEST)
-    training = {}
-    for name, t in (("as planned", q.train), ("with recomputation", replace(q.train, recompute=True))):
-        training[name] = {
-            "micro_batch": largest(lambda n, t=t: step_memory(q.model, replace(t, batch_size=n), q.processes), q.memory,
-                                   LONGEST),
-            "block_size": longest(lambda c, t=t: step_memory(c, replace(t, batch_size=1), q.processes))}
-    serving = {weights: {"sequences": largest(lambda n, w=weights: serving_memory(q.model, n, w), q.memory, LONGEST),
-                         "block_size": longest(lambda c, w=weights: serving_memory(c, 1, w))} for weights in WEIGHTS}
-    return {"memory": q.memory, "training": training, "serving": serving}
+    again = replace(q.train, recompute=True)
+    return {"memory": q.memory,
+            "training": {"as planned": training_fits(q, q.train), "with recomputation": training_fits(q, again)},
+            "serving": {weights: serving_fits(q, weights) for weights in WEIGHTS}}
+
+
+def training_fits(q: Question, t: TrainConfig) -> dict[str, int]:
+    def by_length(n: int) -> dict[str, int]:
+        return step_memory(replace(q.model, block_size=n), replace(t, batch_size=1), q.processes)
+    return {"micro_batch": largest_batch(q.model, t, q.memory, processes=q.processes),
+            "block_size": largest(by_length, q.memory, LARGEST)}
+
+
+def serving_fits(q: Question, weights: str) -> dict[str, int]:
+    def by_length(n: int) -> dict[str, int]:
+        return serving_memory(replace(q.model, block_size=n), 1, weights)
+    return {"sequences": largest(lambda n: serving_memory(q.model, n, weights), q.memory, LARGEST),
+            "block_size": largest(by_length, q.memory, LARGEST)}
 
 
 # ---- hours and money ----

@@ -1,18 +1,19 @@
-"""`minillm plan --hours`: the size, tokens, batch and learning rate for so many hours here, and the loss they will reach.
+"""`minillm plan --hours`: size, tokens, batch and learning rate for so many hours here, and the loss they will reach.
 
-A part of the hours goes to small runs: three sizes beside the one that 20 tokens for each parameter suggest, each
-trained to the end of its own schedule. Through their losses goes, by least squares,
+A part of the hours goes to small runs, each trained to the end of its own schedule: the size that 20 tokens for each
+parameter suggest, at three lengths, of which the longest is about a quarter of the run that is planned; and the sizes
+beside it, at the shortest. Through their losses goes, by least squares and the longer ones counting more,
 
     L(N, D) = E + A / N^alpha + B / D^beta          N parameters, D tokens (Hoffmann et al. 2022, equation 2)
 
-with alpha and beta of a grid. The size that this says is best within the hours is chosen, and its loss predicted. The
-stated error is how far the same fit without the longest run was from that run. The learning rate is Kaplan's rule
+with E, alpha and beta of a grid. The size that this says is best within the hours is chosen, and its loss predicted.
+The stated error is how far the same fit without the longest run was from that run. The learning rate is Kaplan's rule
 (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best in runs of the shortest length.
 """
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +31,11 @@ from ..train.optim import AdamW
 Say = Callable[[str], None]
 SIZES = ((2, 64, 2), (2, 96, 3), (3, 128, 4), (4, 192, 6), (6, 256, 8), (6, 384, 6), (8, 512, 8), (12, 640, 10),
          (12, 768, 12), (18, 896, 14), (24, 1024, 16), (36, 1280, 20), (48, 1600, 25))     # n_layer, n_embd, n_head
-SHARE = 0.3                     # of the hours, for small runs
-LENGTHS = (1, 3, 9)             # of the runs, in the shortest; the last for the middle size alone
+SHARE = 0.4                     # of the hours, for small runs
+LENGTHS = (1, 2, 4)             # of the runs, in the shortest; sizes beside the middle one have that alone
 FACTORS = (1.0, 2.0, 4.0)       # of the learning rate
-EXPONENTS = np.arange(0.2, 0.65, 0.05)
+EXPONENTS = np.arange(0.05, 0.65, 0.05)
+FLOORS = np.arange(0, 0.6, 0.05)                # E, in the lowest loss: more than half cannot be told from so few runs
 VALIDATED = 64                  # sequences of the validation split that every loss is measured on
 STEPS = 2000                    # that a batch size leaves, about; and the fewest tokens in a batch
 LEAST_TOKENS = 512
@@ -46,6 +48,7 @@ class Run(NamedTuple):
     parameters: int
     tokens: int
     loss: float
+    seconds: float = 0.0
 
 
 class Fit(NamedTuple):
@@ -64,20 +67,23 @@ class Fit(NamedTuple):
 def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 0, say: Say = print) -> dict[str, Any]:
     """The plan for `hours` on this machine with these shards, as a dict; small runs are told through `say`."""
     seconds, started = 3600 * hours, time.perf_counter()
-    base = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=128 if hours < 0.5 else 256, vocab_size=shards.vocab_size)
-    ladder = [replace(base, n_layer=layers, n_embd=width, n_head=heads) for layers, width, heads in SIZES]
+    length, vocabulary = 128 if hours < 0.5 else 256, shards.vocab_size
+    ladder = [GPTConfig(layers, heads, width, length, vocabulary) for layers, width, heads in SIZES]
     middle, speed = suggested(ladder, seconds * (1 - SHARE), backend)
-    shortest = SHARE * seconds / (len(FACTORS) - 1 + 3 * sum(LENGTHS[:2]) + LENGTHS[2])
+    begun = small_run(ladder[middle], 0, shards, backend, seed, 1.0, lambda text: None)
+    slower = begun.tokens / begun.seconds / speed[middle]               # than the GEMMs alone
+    speed = {place: slower * tokens for place, tokens in speed.items()}
+    shortest = SHARE * seconds / (len(FACTORS) - 1 + 2 + sum(LENGTHS))
     lr_factor, first = best_factor(ladder[middle], shortest * speed[middle], shards, backend, seed, say)
     runs = [first]
     for place in (middle - 1, middle, middle + 1):
-        for length in LENGTHS if place == middle else LENGTHS[:2]:
-            if 0 <= place < len(ladder) and (place, length) != (middle, 1):
-                runs.append(small_run(ladder[place], length * shortest * speed[place], shards, backend, seed, lr_factor,
-                                      say))
+        for length in LENGTHS[1:] if place == middle else LENGTHS[:1]:
+            tokens = length * shortest * speed[place]
+            runs.append(small_run(ladder[place], tokens, shards, backend, seed, lr_factor, say))
+        speed[place] = runs[-1].tokens / runs[-1].seconds
     fitted, error = fit(runs), stated_error(runs)
-    left = seconds - (time.perf_counter() - started)
-    chosen = min((place for place in (middle - 1, middle, middle + 1) if 0 <= place < len(ladder)),
+    left = max(seconds - (time.perf_counter() - started), (1 - SHARE) * seconds / 2)
+    chosen = min((middle - 1, middle, middle + 1),
                  key=lambda place: fitted(count_parameters(ladder[place]), left * speed[place]))
     c, tokens = ladder[chosen], left * speed[chosen]
     t = settings(c, tokens, backend, seed, lr_factor)
@@ -89,15 +95,16 @@ def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 
 
 
 def suggested(ladder: Sequence[GPTConfig], seconds: float, backend: str) -> tuple[int, dict[int, float]]:
-    """(place of the size that sees about 20 tokens for each parameter in these seconds, tokens a second by place)."""
+    """(place of the largest size that sees 20 tokens for each parameter in these seconds, tokens a second by place); a
+    size beside it on both sides."""
     speed: dict[int, float] = {}
     for place, c in enumerate(ladder):
         t = settings(c, 1, backend, 0)
         speed[place] = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
         few = speed[place] * seconds < CHINCHILLA * count_parameters(c)
-        if few or sum(step_memory(c, t).values()) > (free_bytes() or math.inf):
+        if place >= 2 and (few or sum(step_memory(c, t).values()) > (free_bytes() or math.inf)):
             break
-    return max(0, place - 1), speed
+    return place - 1, speed
 
 
 def settings(c: GPTConfig, tokens: float, backend: str, seed: int, factor: float = 1.0) -> TrainConfig:
@@ -126,26 +133,27 @@ def small_run(c: GPTConfig, tokens: float, shards: Shards, backend: str, seed: i
     optimizer = AdamW(model.params, t.lr, (t.beta1, t.beta2), t.eps, t.weight_decay, model.ops)
     for step in range(t.steps):
         one_step(model, optimizer, data, t, {"step": step})
+    seconds = time.perf_counter() - started
     nats, count = evaluate(model, data.validation(t.eval_batches))
-    run = Run(count_parameters(c), t.steps * step_tokens(c, t), nats / count)
-    say(f"small run   {run.parameters / 1e6:.2f}M parameters, {run.tokens:,} tokens, lr {t.lr:.3g}: loss {run.loss:.4f} "
-        f"in {time.perf_counter() - started:.0f} s")
+    run = Run(count_parameters(c), t.steps * step_tokens(c, t), nats / count, seconds)
+    say(f"small run   {run.parameters / 1e6:.2f}M parameters, {run.tokens:,} tokens, lr {t.lr:.3g}: "
+        f"loss {run.loss:.4f} in {run.seconds:.0f} s")
     return run
 
 
 def fit(runs: Sequence[Run]) -> Fit:
-    """The law through the losses: E, A and B by least squares (none below 0), alpha and beta the best of a grid."""
-    N, D, L = (np.array(column, float) for column in zip(*runs))
-    best, least = Fit(float(L.mean()), 0.0, 0.0, 0.3, 0.3), math.inf
-    for alpha in EXPONENTS:
-        for beta in EXPONENTS:
-            columns = np.stack([np.ones_like(N), N ** -alpha, D ** -beta], 1)
-            for used in ([0, 1, 2], [0, 2], [1, 2], [2]):
-                found = np.zeros(3)
-                found[used] = np.linalg.lstsq(columns[:, used] / L[:, None], np.ones_like(L), rcond=None)[0]
-                error = float(((columns @ found / L - 1) ** 2).sum())
-                if found.min() >= 0 and error < least:
-                    best, least = Fit(*found.tolist(), float(alpha), float(beta)), error
+    """The law through the losses: A and B by least squares (none below 0), E, alpha and beta the best of a grid."""
+    N, D, L = (np.array(column, float) for column in list(zip(*runs))[:3])
+    best, least = Fit(0.0, 0.0, float(L.mean()), 0.3, 0.0), math.inf
+    for E, alpha, beta in product(FLOORS * L.min(), EXPONENTS, EXPONENTS):
+        columns = np.stack([N ** -alpha, D ** -beta], 1)
+        weight = np.sqrt(D) / L                                         # errors are relative
+        for used in ([0, 1], [0], [1]):
+            found = np.zeros(2)
+            found[used] = np.linalg.lstsq(columns[:, used] * weight[:, None], (L - E) * weight, rcond=None)[0]
+            error = float((((E + columns @ found - L) * weight) ** 2).sum())
+            if found.min() >= 0 and error < least:
+                best, least = Fit(float(E), float(found[0]), float(found[1]), float(alpha), float(beta)), error
     return best
 
 
@@ -168,9 +176,11 @@ def describe_hours(p: dict[str, Any], data: Sequence[Any], out: Any) -> str:
     law = p["fit"]
     passes = f", {p['passes']:.1f} times through the data" + (
         " (more than 4 say little new: Muennighoff et al. 2023, arXiv 2305.16264)" if p["passes"] > 4 else "")
-    return (f"chosen      {p['parameters'] / 1e6:.2f}M parameters, {p['tokens']:,} tokens ({p['tokens'] / p['parameters']:.1f} "
-            f"for each parameter{passes}), lr {t['lr']:.3g}, batch_size {t['batch_size']}\n"
-            f"law         L = {law['E']:.3f} + {law['A']:.3g} / N^{law['alpha']:.2f} + {law['B']:.3g} / D^{law['beta']:.2f}\n"
-            f"predicted   validation loss {p['predicted_loss']:.4f} nats per token, give or take {p['stated_error']:.1%}, "
-            f"in {p['hours_left']:.2f} hours\n"
+    return (f"chosen      {p['parameters'] / 1e6:.2f}M parameters, {p['tokens']:,} tokens "
+            f"({p['tokens'] / p['parameters']:.1f} for each parameter{passes}), lr {t['lr']:.3g}, "
+            f"batch_size {t['batch_size']}\n"
+            f"law         L = {law['E']:.3f} + {law['A']:.3g} / N^{law['alpha']:.2f} "
+            f"+ {law['B']:.3g} / D^{law['beta']:.2f}\n"
+            f"predicted   validation loss {p['predicted_loss']:.4f} nats per token, give or take "
+            f"{p['stated_error']:.1%}, in {p['hours_left']:.2f} hours\n"
             f"next: minillm train --data {' '.join(map(str, data))} --out {out} {sets}")

@@ -68,4 +68,5 @@ def draw_devices(axes: Any, p: dict[str, Any]) -> None:
     bars = axes.barh(names, [device["hours"] for device in p["devices"]])
     axes.bar_label(bars, [f" ${device['dollars']:,.0f}" if device["price"] else "" for device in p["devices"]])
     axes.set(title=f"hours on {p['processes']} of", xscale="log")
+    axes.margins(x=0.1)
     axes.invert_yaxis()

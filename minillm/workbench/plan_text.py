@@ -25,7 +25,8 @@ def describe(p: dict[str, Any]) -> str:
 
 
 def head(p: dict[str, Any]) -> Iterable[str]:
-    shape = ", ".join(f"{name}={p['model'][name]}" for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"))
+    names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+    shape = ", ".join(f"{name}={p['model'][name]}" for name in names)
     yield f"model       {number(p['parameters'])} parameters ({p['parameters']:,}): {shape}"
 
 
@@ -39,10 +40,11 @@ def flops(p: dict[str, Any]) -> Iterable[str]:
     ops = list(dict.fromkeys(op for phase in phases.values() for op in phase))
     yield "  " + f"{'':22}" + "".join(f"{name:>14}" for name in phases)
     for op in ops:
-        yield "  " + f"{op:22}" + "".join(f"{number(phase[op]) if op in phase else '':>14}" for phase in phases.values())
-    yield "  " + f"{'all':22}" + "".join(f"{number(sum(phase.values())):>14}" for phase in phases.values())
-    yield (f"  prefill: one sequence of {p['model']['block_size']:,} tokens; decode: one token after as many, less one; "
-           "forward to update: one step")
+        cells = (number(phase[op]) if op in phase else "" for phase in phases.values())
+        yield f"  {op:22}" + "".join(f"{cell:>14}" for cell in cells)
+    yield f"  {'all':22}" + "".join(f"{number(sum(phase.values())):>14}" for phase in phases.values())
+    yield (f"  prefill: one sequence of {p['model']['block_size']:,} tokens; decode: the token after as many, less one; "
+           "others: one step")
 
 
 def memory(p: dict[str, Any]) -> Iterable[str]:
@@ -107,7 +109,8 @@ def describe_check(found: dict[str, Any]) -> str:
              + ("equal, op by op" if f["equal"] else "NOT EQUAL")]
     for name, what in (("arrays", "arrays of the ops"), ("memory", "resident memory")):
         c = found[name]
-        verdict = "within 5%" if c["within"] else "too small to tell" if name == "memory" and found["coarse"] else "TOO FAR"
+        coarse = name == "memory" and found["coarse"]
+        verdict = "within 5%" if c["within"] else "too small to tell" if coarse else "TOO FAR"
         lines.append(f"{what:18}{size(c['planned']):>12} planned, {size(c['measured']):>12} measured at most: "
                      f"{c['error']:+.1%}, {verdict}")
     return "\n".join(lines)

@@ -55,8 +55,9 @@ def verify(c: GPTConfig, t: TrainConfig) -> dict[str, Any]:
     planned, measured = sum(step_memory(c, t).values()), resident("VmHWM") - before
     arrays = dry_run(c, t).most[ARRAYS]
     flops = step_flops(c, t)
-    found = {"flops": {"planned": flops.total(), "counted": counts.flops.total(), "equal": flops == counts.flops},
-             "arrays": compared(arrays, counts.most[ARRAYS]), "memory": compared(planned, measured)}
+    equal = {"planned": flops.total(), "counted": counts.flops.total(), "equal": flops == counts.flops}
+    found: dict[str, Any] = {
+        "flops": equal, "arrays": compared(arrays, counts.most[ARRAYS]), "memory": compared(planned, measured)}
     coarse = planned < COARSE or before == 0
     found["right"] = (found["flops"]["equal"] and found["arrays"]["within"]
                       and (coarse or found["memory"]["within"]))
