@@ -43,7 +43,7 @@ def flops(p: dict[str, Any]) -> Iterable[str]:
         cells = (number(phase[op]) if op in phase else "" for phase in phases.values())
         yield f"  {op:22}" + "".join(f"{cell:>14}" for cell in cells)
     yield f"  {'all':22}" + "".join(f"{number(sum(phase.values())):>14}" for phase in phases.values())
-    yield (f"  prefill: one sequence of {p['model']['block_size']:,} tokens; decode: the token after as many, less one; "
+    yield (f"  prefill: one sequence of {p['model']['block_size']:,} tokens; decode: the token after one less; "
            "others: one step")
 
 

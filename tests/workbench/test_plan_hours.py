@@ -52,9 +52,11 @@ def test_the_command_plans_and_says_how_to_train(tmp_path, capsys, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("the hen says cluck and the cow says moo\n" * 500)
     monkeypatch.setattr(planner, "flops_per_second", lambda c, t: 1e10)
-    monkeypatch.setattr(planner, "small_run", lambda c, tokens, shards, backend, seed, factor, say: Run(
-        planner.count_parameters(c), int(tokens), LAW(planner.count_parameters(c), tokens) + abs(factor - 2),
-        1.0))
+
+    def made_up(c, tokens, shards, backend, seed, factor, say):
+        size, tokens = planner.count_parameters(c), max(1000, tokens)
+        return Run(size, int(tokens), LAW(size, tokens) + abs(factor - 2), tokens / 1000)
+    monkeypatch.setattr(planner, "small_run", made_up)
     assert main(["plan", "--hours", "1", "--data", str(text), "--out", str(tmp_path / "run"), "--vocab-size", "270",
                  "--json"]) == 0
     said = capsys.readouterr()
