@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 from minillm.config import GPTConfig, TrainConfig
+from minillm.train import estimate
 from minillm.train.estimate import describe_run, flops_per_second, step_flops
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=300)
@@ -20,5 +21,14 @@ def test_flops_of_any_number_of_micro_batches():
     assert one["adamw", "update"] == five["adamw", "update"]
 
 
-def test_this_machine_computes():
-    assert 1e6 < flops_per_second(SMALL, TrainConfig()) < 1e15
+def test_this_machine_computes(monkeypatch):
+    """By a small model as a whole, by a large one's MLP."""
+    assert 1e5 < flops_per_second(SMALL, TrainConfig()) < 1e15
+    monkeypatch.setattr(estimate, "mlp_per_second", lambda c, t: 5.0)
+    assert flops_per_second(GPTConfig(), TrainConfig()) == 5.0
+    assert flops_per_second(SMALL, TrainConfig()) > 5
+
+
+def test_the_first_run_warms_up():
+    waits = iter([0.3, 0.01, 0.01, 0.01])
+    assert estimate.typical_time(lambda: estimate.time.sleep(next(waits))) < 0.2
