@@ -77,6 +77,12 @@ def test_recomputation_keeps_a_twelfth_of_each_block():
         assert (other - one) / (4 * 64 * deep.n_embd) == pytest.approx(floats, rel=0.5 if not recompute else 0.01)
 
 
+def test_one_block_at_a_time_is_made_again():
+    """6 inputs, one block of 12 and NumPy's 4 more, gradients and what is under way: not a second block."""
+    c = replace(LARGE, n_layer=6, block_size=64)
+    assert 22 < dry_step(c, select("numpy"), 1, 1, True).most[ARRAYS] / (4 * 64 * c.n_embd) < 32
+
+
 def test_a_large_model_is_run_dry_in_little_memory():
     tracemalloc.start()
     try:

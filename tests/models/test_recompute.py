@@ -62,6 +62,8 @@ def test_with_adapters_and_their_own_dropout():
     for name, view in adapter.params.items():
         view[:] = np.random.default_rng(len(name)).standard_normal(view.shape)
     same(adapter)
+    _, (activations, _) = adapter.losses(*batch())
+    assert adapter.recompute and all(isinstance(kept, np.ndarray) for kept in activations.blocks)
 
 
 def test_only_the_input_of_each_block_is_kept():
