@@ -7,8 +7,9 @@ beside it, at the shortest. Through their losses goes, by least squares and the 
     L(N, D) = E + A / N^alpha + B / D^beta          N parameters, D tokens (Hoffmann et al. 2022, equation 2)
 
 with E, alpha and beta of a grid. The size that this says is best within the hours is chosen, and its loss predicted.
-The stated error is how far the same fit without the longest run was from that run. The learning rate is Kaplan's rule
-(Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best in runs of the shortest length.
+The stated error is how far the same fit without the longest run was from that run, for each doubling of the tokens. The
+learning rate is Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best in
+runs of the shortest length.
 """
 import math
 import time
@@ -34,7 +35,7 @@ SIZES = ((2, 64, 2), (2, 96, 3), (3, 128, 4), (4, 192, 6), (6, 256, 8), (6, 384,
 SHARE = 0.4                     # of the hours, for small runs
 LENGTHS = (1, 2, 4)             # of the runs, in the shortest; sizes beside the middle one have that alone
 FACTORS = (1.0, 2.0, 4.0)       # of the learning rate
-EXPONENTS = np.arange(0.05, 0.65, 0.05)
+EXPONENTS = np.arange(0.05, 0.4, 0.05)          # from Kaplan's 0.076 and 0.095 to Hoffmann's 0.34 and 0.28
 FLOORS = np.arange(0, 0.6, 0.05)                # E, in the lowest loss: more than half cannot be told from so few runs
 VALIDATED = 64                  # sequences of the validation split that every loss is measured on
 STEPS = 2000                    # that a batch size leaves, about; and the fewest tokens in a batch
@@ -81,16 +82,17 @@ def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 
             tokens = length * shortest * speed[place]
             runs.append(small_run(ladder[place], tokens, shards, backend, seed, lr_factor, say))
         speed[place] = runs[-1].tokens / runs[-1].seconds
-    fitted, error = fit(runs), stated_error(runs)
+    fitted = fit(runs)
     left = max(seconds - (time.perf_counter() - started), (1 - SHARE) * seconds / 2)
     chosen = min((middle - 1, middle, middle + 1),
                  key=lambda place: fitted(count_parameters(ladder[place]), left * speed[place]))
     c, tokens = ladder[chosen], left * speed[chosen]
     t = settings(c, tokens, backend, seed, lr_factor)
+    tokens = t.steps * step_tokens(c, t)
     return {"hours": hours, "hours_left": left / 3600, "model": vars(c), "train": t.as_dict(),
-            "parameters": count_parameters(c), "tokens": t.steps * step_tokens(c, t),
-            "passes": t.steps * step_tokens(c, t) / shards.train.tokens, "tokens_per_second": speed[chosen],
-            "predicted_loss": fitted(count_parameters(c), t.steps * step_tokens(c, t)), "stated_error": error,
+            "parameters": count_parameters(c), "tokens": tokens, "passes": tokens / shards.train.tokens,
+            "tokens_per_second": speed[chosen],
+            "predicted_loss": fitted(count_parameters(c), tokens), "stated_error": stated_error(runs, tokens),
             "fit": fitted._asdict(), "runs": [run._asdict() for run in runs]}
 
 
@@ -101,8 +103,9 @@ def suggested(ladder: Sequence[GPTConfig], seconds: float, backend: str) -> tupl
     for place, c in enumerate(ladder):
         t = settings(c, 1, backend, 0)
         speed[place] = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
-        few = speed[place] * seconds < CHINCHILLA * count_parameters(c)
-        if place >= 2 and (few or sum(step_memory(c, t).values()) > (free_bytes() or math.inf)):
+        if place > 2 and sum(step_memory(c, t).values()) > (free_bytes() or math.inf):
+            return place - 2, speed
+        if place >= 2 and speed[place] * seconds < CHINCHILLA * count_parameters(c):
             break
     return place - 1, speed
 
@@ -157,11 +160,14 @@ def fit(runs: Sequence[Run]) -> Fit:
     return best
 
 
-def stated_error(runs: Sequence[Run]) -> float:
-    """Relative: how far the law through the other runs is from the longest one."""
+def stated_error(runs: Sequence[Run], tokens: float) -> float:
+    """Relative, of a prediction for so many tokens: how far the law through the other runs is from the longest one, for
+    each doubling from the second longest of its size to that, times the doublings from there."""
     longest = max(runs, key=lambda run: run.tokens * run.parameters)
     others = [run for run in runs if run is not longest]
-    return max(LEAST_ERROR, abs(fit(others)(longest.parameters, longest.tokens) / longest.loss - 1))
+    second = max((run.tokens for run in others if run.parameters == longest.parameters), default=longest.tokens / 2)
+    off = abs(fit(others)(longest.parameters, longest.tokens) / longest.loss - 1)
+    return max(LEAST_ERROR, off * max(1.0, math.log(tokens / longest.tokens) / math.log(longest.tokens / second)))
 
 
 def describe_hours(p: dict[str, Any], data: Sequence[Any], out: Any) -> str:

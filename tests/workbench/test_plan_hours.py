@@ -22,14 +22,14 @@ def runs(noise=0.0):
 def test_a_law_is_found_again():
     found = fit(runs())
     assert found(3 * 10 ** 6, 2 * 10 ** 8) == pytest.approx(LAW(3 * 10 ** 6, 2 * 10 ** 8), rel=0.02)
-    assert stated_error(runs()) < 0.02
+    assert stated_error(runs(), 16 * 10 ** 7) < 0.03
 
 
 def test_noise_is_stated():
     noisy = runs(0.05)
     longest = max(noisy, key=lambda run: run.parameters * run.tokens)
     spoilt = [run if run is not longest else run._replace(loss=1.5 * run.loss) for run in noisy]
-    assert stated_error(spoilt) > 0.2
+    assert stated_error(spoilt, 16 * 10 ** 7) > 0.4
 
 
 def test_nothing_is_below_zero():
