@@ -48,8 +48,8 @@ CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", SHARED]
 PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
     "cuda": ([*CUDA, "csrc/cuda/**/*.cu"], []),
     "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
-    "text": (["csrc/text/*.cpp", "csrc/python/text.cpp"], []),
-    "data": (["csrc/data/*.cpp", "csrc/python/data.cpp"], []),
+    "text": (["csrc/text/*.cpp", "csrc/python/text.cpp", SHARED], []),
+    "data": (["csrc/data/*.cpp", "csrc/python/data.cpp", SHARED], []),
 } | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", SHARED], FLOATS + flags)
      for isa, flags in INSTRUCTION_SETS.items()}
 

@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   python -m benchmarks step --batch 4 --tokens 256  the GPT-2 training step against PyTorch
   python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
   python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
+  python -m benchmarks gradcheck                    planted errors: who finds them, who complains about right pairs
   python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
   python -m benchmarks --readme                     the newest results into the tables of both READMEs"""
 
@@ -21,11 +22,12 @@ def parser():
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
     add("names", nargs="*", metavar="op",
-        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative or serve "
-        "(default: every op)")
+        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative, serve or "
+        "gradcheck (default: every op)")
     add("--all", action="store_true",
         help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
-    add("--quick", action="store_true", help="with --all: small sizes, no torch.compile, one seed: minutes, to try it")
+    add("--quick", action="store_true",
+        help="with --all: small sizes, no torch.compile, one seed: minutes, to try it; gradcheck: fewer right pairs")
     add("--minutes", type=float, metavar="N", help="begin no further part after so long; what is done is kept")
     add("--json", action="store_true", help="write the results as JSON")
     add("--out", metavar="FILE", help="where to (default: benchmarks/results/DATE-NAMES.json; - prints it)")

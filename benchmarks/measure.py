@@ -38,22 +38,31 @@ class Candidate:
     tolerance: float | None = None      # its own, if not that of the dtype of its arrays
 
 
-def interleave(candidates, repeat=None, budget=BUDGET, clock=time.perf_counter, sleep=time.sleep):
+def interleave(candidates, repeat=None, budget=BUDGET, clock=time.perf_counter, sleep=time.sleep, fresh=None):
     """Time callables in turns: {name: callable} -> {name: Timing}.
 
-    repeat: rounds (default: 5 for slow candidates to 7 for quick ones). Raises ValueError if repeat is below 5, and
+    fresh: with `before(name)` and `after(name, result)`, called outside the clock at every call (see fresh.py). repeat:
+    rounds (default: 5 for slow candidates to 7 for quick ones). Raises ValueError if repeat is below 5, and
     FloatingPointError for a result that is not finite.
     """
     if repeat is not None and repeat < MIN_ROUNDS:
         raise ValueError(f"repeat must be at least {MIN_ROUNDS}: got {repeat}")
-    once = {name: warm_up(run, clock) for name, run in candidates.items()}
+    def call(name):
+        if fresh:
+            fresh.before(name)
+        seconds, result = timed(candidates[name], clock)
+        if fresh:
+            fresh.after(name, result)
+        return seconds
+
+    once = {name: warm_up(name, call) for name in candidates}
     rounds = repeat or min(MAX_ROUNDS, max(MIN_ROUNDS, math.ceil(budget / max(once.values(), default=1))))
     burst = {name: max(1, math.ceil(budget / (rounds * seconds))) for name, seconds in once.items()}
     samples = {name: [] for name in candidates}
     for turn in range(rounds):
         for name in order(list(candidates), turn):
             sleep(PAUSE)
-            samples[name] += [timed(candidates[name], clock) for _ in range(burst[name])]
+            samples[name] += [call(name) for _ in range(burst[name])]
     return {name: summary(seconds) for name, seconds in samples.items()}
 
 
@@ -64,19 +73,19 @@ def order(names, turn):
     return names[::-1] if turn % 2 else names
 
 
-def warm_up(run, clock):
+def warm_up(name, call):
     """Two calls to fill caches and start threads; the second's seconds."""
-    timed(run, clock)
-    return max(timed(run, clock), 1e-7)
+    call(name)
+    return max(call(name), 1e-7)
 
 
 def timed(run, clock):
-    """Seconds of one call. What it returns is looked at before it is dropped, outside the clock."""
+    """(seconds of one call, what it returned), which is looked at outside the clock."""
     start = clock()
     result = run()
     seconds = clock() - start
     consume(result)
-    return seconds
+    return seconds, result
 
 
 def consume(result):

@@ -5,7 +5,9 @@ import numpy as np
 
 from minillm.kernels.select import choices, select
 from minillm.ops.table import OPS, REFERENCE, Dims, functions
+from minillm.workbench.precision import in_bfloat16
 
+from .fresh import Fresh
 from .measure import TOLERANCE, Candidate, gate, interleave, named_outs
 
 DIRECTIONS = {"pair": ("forward", "backward"), "decode": ("forward",), "reduce": ("forward",), "update": ("update",)}
@@ -25,13 +27,19 @@ def op_rows(name, dims=GPT2, dtype="float32", threads=2, peaks=None, ladder=Fals
     if torch and find_spec("torch"):
         from . import oracle_torch
         entrants.append(oracle_torch.candidate(spec, args, dout, threads))
-    right, wrong = gate([c for c in entrants if c], expected(spec, args, dout), TOLERANCE[dtype])
+    want = expected(spec, args, dout)
+    right, wrong = gate([c for c in entrants if c], want, TOLERANCE[dtype])
     costs = zip(spec.flops(dims), spec.traffic(args, out))
     rows = []
     for direction, cost in zip(DIRECTIONS[spec.kind], costs):
         if not any(direction in c.runs for c in right):
             continue
-        timings = interleave({c.name: c.runs[direction] for c in right if direction in c.runs}, repeat)
+        fresh = Fresh(spec, direction, args, dout, want, lambda: forward_now(spec, args),
+                      {c.name: c.tolerance or TOLERANCE[dtype] for c in right if c.compared}, rng)
+        timings = interleave({c.name: c.runs[direction] for c in right if direction in c.runs}, repeat, fresh=fresh)
+        fresh.restore()
+        wrong |= fresh.wrong
+        timings = {name: timing for name, timing in timings.items() if name not in wrong}
         rows += [row(spec, dims, dtype, direction, choice, timings, cost, peaks) for choice in timings]
     return rows, wrong, {}
 
@@ -52,11 +60,6 @@ def ours(spec, choice, args, dout):
     build = {"pair": pair, "decode": decode, "reduce": decode, "update": update}[spec.kind]
     return Candidate(choice, *build(spec, calls, args, dout),
                      tolerance=TOLERANCE["bfloat16"] if in_bfloat16(choice) else None)
-
-
-def in_bfloat16(choice):
-    """Are the matmuls of this implementation in bfloat16, whatever its arrays are?"""
-    return choice.endswith(("/bf16", "amx", "mma"))
 
 
 def pair(spec, calls, args, dout):
@@ -104,6 +107,12 @@ def expected(spec, args, dout):
     """The reference's results in float64."""
     wide = tuple(part.astype(np.float64) for part in dout) if isinstance(dout, tuple) else dout.astype(np.float64)
     return ours(spec, "numpy", copies(args, np.float64), wide).results()
+
+
+def forward_now(spec, args):
+    """The reference's outputs in float64 for the inputs as they are now."""
+    out = output(spec, copies(args, np.float64))
+    return {name: np.atleast_1d(part) for name, part in named_outs(out).items()}
 
 
 def copies(args, dtype=None):

@@ -23,7 +23,9 @@ COLUMNS = {         # key of a row -> heading, format
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
     "tokens_per_pass": ("tokens/pass", "{:.2f}"), "x_theory": ("x theory", "{:.2f}"),
            "peak_rss_mb": ("peak MB", "{:,.0f}"),
-    "memory_mb": ("MB more", "{:,.1f}"), "val_loss": ("loss", "{:.4f}")}
+    "memory_mb": ("MB more", "{:,.1f}"), "val_loss": ("loss", "{:.4f}"), "planted": ("planted", "{:,}"),
+    "found": ("found", "{:,}"), "told_apart": ("told apart", "{:,}"), "runs": ("right pairs", "{:,}"),
+    "false_alarms": ("false alarms", "{:,}")}
 NUMBERS = {key for key, (_, form) in COLUMNS.items() if form != "{}"} | {"spread"}
 
 
@@ -44,7 +46,8 @@ def table(rows):
 
 def cell(row, key):
     value = row.get(key)
-    return COLUMNS[key][1].format(value) if value or key in ("median_ms", "spread") else "-"
+    shown = value or key in ("median_ms", "spread", "found", "told_apart", "false_alarms") and value is not None
+    return COLUMNS[key][1].format(value) if shown else "-"
 
 
 def page(document):
@@ -86,11 +89,13 @@ def save(document, path):
 
 
 def newest():
-    """The newest file in results/ that `save` wrote, by the date inside; of one day that of --all."""
+    """The newest file in results/ that `save` wrote, by the date inside; of one day that of --all. What has a table of
+    its own comes after all others."""
     found = []
     for path in RESULTS.glob("*.json"):
         with suppress(ValueError):                      # some parts have results of a form of their own
-            found.append((read(path)["date"], path.stem.endswith("-all"), path.name, path))
+            document = read(path)
+            found.append((not own_table(document), document["date"], path.stem.endswith("-all"), path.name, path))
     if not found:
         raise FileNotFoundError("no results yet: run `python -m benchmarks --all --json` first")
     return max(found)[-1]
@@ -108,11 +113,17 @@ def read(path):
 def update_readmes(results, tables=TABLES, front=FRONT):
     """Put the tables of a results file between their markers. Raises ValueError if a marker is missing."""
     document = read(results)
-    if {row["op"].split()[0] for row in document["rows"]} == {"tokenizer"}:
-        return fill(tables, "tokenizer", tokenizer_markdown(document))
+    if name := own_table(document):
+        return fill(tables, name, {"tokenizer": tokenizer_markdown, "gradcheck": gradcheck_markdown}[name](document))
     fill(tables, "benchmarks", markdown(document))
     if found := headlines(document):
         fill(front, "headlines", found)
+
+
+def own_table(document):
+    """The name of the table that these results have to themselves, or None."""
+    names = {row["op"].split()[0] for row in document["rows"]}
+    return names.pop() if names in ({"tokenizer"}, {"gradcheck"}) else None
 
 
 def fill(path, name, text):
@@ -183,6 +194,30 @@ def tokenizer_markdown(document):
     parts += [f"A stream of {row['dims'].split(' 1 thread')[0]} through `encode_iterable`, an id at a time: "
               f"{row['mbs']:,.0f} MB/s, {row['peak_rss_mb']:,.0f} MB at most.\n" for row in rows["stream"]]
     return "\n".join(parts)
+
+
+def gradcheck_markdown(document):
+    """Gradient checkers: planted errors told apart from the same pairs without them, kind by kind, and false alarms."""
+    names = list(dict.fromkeys(row["candidate"] for row in document["rows"]))
+    planted = {name: [row for row in document["rows"] if row["candidate"] == name and "planted" in row]
+               for name in names}
+    right = {row["candidate"]: row for row in document["rows"] if "runs" in row}
+
+    def sums(key):
+        return [sum(row[key] for row in planted[name]) for name in names]
+
+    kinds = [[same[0]["dims"], same[0]["planted"], *(row["told_apart"] for row in same)]
+             for same in zip(*planted.values())]
+    lines = [["error", "planted", *names], *kinds,
+             ["**all**", sums("planted")[0], *sums("told_apart")],
+             ["of these, in units of 1", sums("plain")[0], *sums("plain_told_apart")],
+             ["found, whatever is said without the error", sums("planted")[0], *sums("found")],
+             ["false alarms at the same pairs without the error", sums("planted")[0], *sums("false_alarms")],
+             ["false alarms at other right pairs", "", *(f"{right[name]['false_alarms']:,} of {right[name]['runs']:,}"
+                                                         for name in names)],
+             ["ms a right pair, median", "", *(f"{right[name]['median_ms']:,.1f}" for name in names)]]
+    about_lines = "\n".join(line + "  " for line in about(document).splitlines()[:-1])
+    return f"{about_lines}\n\n" + pipes([list(map(str, line)) for line in lines], left=1)
 
 
 def pivot(rows, column, value):

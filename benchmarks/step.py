@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from minillm.config import GPTConfig
-from minillm.kernels.select import OPS, Dims
+from minillm.kernels.select import OPS, Dims, multiplies_by_tiles
 from minillm.models.gpt2 import initialise
 from minillm.models.params import gpt_shapes
-from minillm.train.optim import copy_pays
 
 from .machine import meminfo
 from .workers import fitting, race
@@ -35,7 +34,7 @@ def candidates(compiled=False, installed=None):
     """Everybody who can run here, as dicts for `workers`; the first is what the others are compared with."""
     everybody = {"minillm": entrant("minillm", "gpt_minillm", backend="auto"),
                  "minillm bf16": entrant("minillm bf16", "gpt_minillm", dtype="bfloat16", backend="cpu/bf16",
-                                         copy=copy_pays()),
+                                         copy=multiplies_by_tiles()),
                  "minillm bf16 (copy)": entrant("minillm bf16 (copy)", "gpt_minillm", dtype="bfloat16",
                                                 backend="cpu/bf16", copy=True),
                  "minillm numpy": entrant("minillm numpy", "gpt_minillm", backend="numpy")}

@@ -5,28 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
+from importlib import import_module
 
-from .commands import (
-    chat,
-    data,
-    distill,
-    evaluate,
-    generate,
-    gradcheck,
-    info,
-    plan,
-    posttrain,
-    quantize,
-    quickstart,
-    serve,
-    tokenizer,
-    train,
-)
 from .kernels.select import check_kernels
 from .version import __version__
 
-COMMANDS = (quickstart, info, train, generate, gradcheck, tokenizer, data, posttrain, distill, evaluate, quantize,
-            serve, chat, plan)
+COMMANDS = ("quickstart", "info", "train", "generate", "gradcheck", "kernel", "tokenizer", "data", "posttrain",
+            "distill", "evaluate", "quantize", "serve", "chat", "plan")
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",
@@ -40,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
                                   description="A language model from scratch, every derivative by hand.")
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in COMMANDS:
-        room.add(commands)
+    for name in COMMANDS:
+        import_module(f".commands.{name}", __package__).add(commands)
     return top
 
 

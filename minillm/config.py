@@ -4,6 +4,7 @@ They are read from TOML and from `--set name=value`; a key that does not exist, 
 range, is an error that names the key. There is nothing else to configure, and no global state.
 """
 import dataclasses
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class GPTConfig:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd must be a multiple of n_head: got n_embd={self.n_embd}, n_head={self.n_head}")
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: v > 0, "a number above 0")
+        check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
+                    "a number above 0")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class TrainConfig:
     batch_size: int = 8         # sequences in a micro-batch, B
     accumulate: int = 1         # gradient accumulation: micro-batches per optimizer step
     lr: float = 6e-4            # peak learning rate, reached after the warm-up
-    min_lr: float = 6e-5        # where the cosine ends
+    min_lr: float = 6e-5        # where the schedule ends
     warmup: int = 100           # steps of linear warm-up
+    schedule: str = "cosine"    # or "wsd": warm-up, stable, decay (train/schedule.py)
+    decay: float = 0.3          # of "wsd": the share of the steps, at their end, in which the rate falls
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -60,12 +64,14 @@ class TrainConfig:
             check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
         for name in ("warmup", "eval_every", "eval_batches", "save_every", "seed"):
             check_field(name, getattr(self, name), int, lambda v: v >= 0, "an integer of at least 0")
-        check_field("lr", self.lr, float, lambda v: 0 < v < float("inf"), "a number above 0")
+        check_field("lr", self.lr, float, lambda v: 0 < v < math.inf, "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
-        check_field("eps", self.eps, float, lambda v: v > 0, "a number above 0")
+        check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
+        check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
+        check_field("decay", self.decay, float, lambda v: 0 <= v <= 1, "a number with 0 <= decay <= 1")
         check_field("backend", self.backend, str, bool, "the name of a backend")
         check_field("recompute", self.recompute, bool, lambda v: True, "true or false")
 
@@ -74,7 +80,14 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-def check_field(name: str, value: object, kind: type, valid: Callable, expected: str) -> None:
+def check_counts(least: int = 1, **values: object) -> None:
+    """Raise ValueError naming a value that is no integer of at least `least`."""
+    for name, value in values.items():
+        kind = "" if isinstance(value, int) else "an integer of "
+        check_field(name, value, int, lambda v: v >= least, f"{kind}at least {least}")
+
+
+def check_field(name: str, value: object, kind: type | tuple, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) is not (kind is bool) or not isinstance(value, kinds) or not valid(value):

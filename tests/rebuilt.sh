@@ -28,7 +28,7 @@ MINILLM_CUDA=0 MINILLM_BUILD=$isa,data,text "$python" setup.py -q build_ext --in
 echo "rebuilt: $kind, $isa"
 # All but a bound on Python's memory, in which a sanitized build makes its results, kept logits of small problems among them.
 tests=(-k "(cpu or kernel or gemm or bf16 or cpp or core) and not never_in_memory" --ignore tests/ops/test_toy_op.py
-       tests/ops tests/cpu tests/data/test_minhash.py)
+       tests/ops tests/cpu tests/data/test_minhash.py tests/fuzz)
 if [ "$kind" = thread ]; then
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     tests=(-k "many_threads" tests/cpu/test_kernels.py)

@@ -11,7 +11,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from minillm.ops.table import KERNELS, OPS, REFERENCE, Dims, functions  # noqa: E402
+from minillm.ops.table import OPS, REFERENCE, Dims, functions  # noqa: E402
 
 WRITTEN = "Written by `python tests/stubs.py` from the op table."
 OPS_HEAD = f'"""The reference ops. {WRITTEN}"""\nimport numpy as np\n\nArray = np.ndarray\n'
@@ -59,8 +59,8 @@ def sample_of(spec):
 
 def kernels_stub(title, backend):
     """Every variant of a backend is called as its reference."""
-    names = [(name, f"{name}_{kernel.variant}".rstrip("_")) for kernel in KERNELS if kernel.backend == backend
-             for name in functions(OPS[kernel.op])]
+    names = [(name, f"{name}_{variant}".rstrip("_")) for spec in OPS.values() for name in functions(spec)
+             for found, _, variant in (kernel.partition("/") for kernel in spec.kernels) if found == backend]
     return KERNELS_HEAD.format(title) + "".join(f"{ours} = ops.{name}\n" for name, ours in sorted(names)) + OTHERS
 
 

@@ -11,9 +11,11 @@ from minillm.config import GPTConfig, TrainConfig, load_toml, parse_setting
     (GPTConfig, "n_layer", 0), (GPTConfig, "n_head", -1), (GPTConfig, "n_embd", 7.0), (GPTConfig, "n_embd", 770),
     (GPTConfig, "block_size", "9"), (GPTConfig, "vocab_size", True), (GPTConfig, "dropout", 1.0),
     (GPTConfig, "dropout", -0.1), (GPTConfig, "dropout", math.nan), (GPTConfig, "layer_norm_epsilon", 0.0),
+    (GPTConfig, "layer_norm_epsilon", math.nan), (GPTConfig, "layer_norm_epsilon", math.inf),
     (TrainConfig, "steps", 0), (TrainConfig, "accumulate", 1.5), (TrainConfig, "warmup", -1), (TrainConfig, "lr", 0.0),
     (TrainConfig, "lr", math.nan), (TrainConfig, "lr", "3e-4"), (TrainConfig, "beta2", 1.0),
-    (TrainConfig, "clip", -1.0), (TrainConfig, "eps", 0.0), (TrainConfig, "backend", ""), (TrainConfig, "backend", 3),
+    (TrainConfig, "clip", -1.0), (TrainConfig, "eps", 0.0), (TrainConfig, "eps", math.inf),
+    (TrainConfig, "backend", ""), (TrainConfig, "backend", 3),
 ], ids=lambda value: getattr(value, "__name__", repr(value)))
 def test_bad_settings_are_named(config, field, value):
     with pytest.raises(ValueError, match=field):

@@ -92,17 +92,19 @@ def test_worst_is_relative_to_the_size_of_the_element():
     assert rows[0].index == (1,) and not rows[0].passed
 
 
-def test_methods_differ_as_they_should():
-    """abs is not analytic: central differences are right, the complex step sees no slope."""
+def test_what_is_not_analytic_is_measured_by_differences():
+    """The complex step sees no slope in abs: that is said, and no wrong gradient."""
     def forward(x):
-        return np.abs(x), x
+        return np.abs(x) + 0 * x, x
 
     def backward(dout, x):
         return dout * np.sign(x)
 
     gradcheck(forward, backward, {"x": np.array([2.0, -3.0])}, **CENTRAL)
+    (row,) = gradcheck(forward, backward, {"x": np.array([2.0, -3.0])}, method="complex", **COMPLEX)
+    assert "not analytic" in row.note
     with pytest.raises(GradcheckError):
-        gradcheck(forward, backward, {"x": np.array([2.0, -3.0])}, method="complex", **COMPLEX)
+        gradcheck(forward, lambda dout, x: 0 * dout, {"x": np.array([2.0, -3.0])}, method="complex", **COMPLEX)
 
 
 def test_complex_step_sees_errors_that_central_differences_cannot():
@@ -123,7 +125,7 @@ def test_big_tensors_are_sampled():
         return x.sum(keepdims=True), x.shape
 
     rows = gradcheck(forward, lambda dout, shape: np.full(shape, dout), {"x": np.ones((200, 300))}, samples=7)
-    assert rows[0].checked == 7 and len(calls) == 1 + 2 * 7
+    assert rows[0].checked == 7 and rows[0].directions == 6 and len(calls) < 40
     assert gradcheck(forward, lambda dout, shape: np.full(shape, dout), {"x": np.ones(3)}, samples=7)[0].checked == 3
 
 

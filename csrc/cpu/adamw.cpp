@@ -64,6 +64,7 @@ void adamw_update(const Array& w, const Array& grad, const Array& m, const Array
         const T* pg = input<T>("grad", grad, {n});
         if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1))
             fail("beta1 and beta2 must be in [0, 1): got ", beta1, ", ", beta2);
+        if (!(eps >= 0 && eps < INFINITY)) fail("eps must be a number of at least 0: got ", eps);
         if (step < 1 || n_decayed < 0 || n_decayed > n)
             fail("step must be at least 1 and n_decayed in [0, ", n, "]: got ", step, ", ", n_decayed);
         bf16* pb = copy_in_bf16<T>(bits, n);

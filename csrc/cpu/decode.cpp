@@ -9,9 +9,9 @@
 // a step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
 // the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
 //
-// Weights are float32, or bfloat16, or int8 with scales, as few_rows.h reads them; activations and the cache are float.
+// Weights are float32, or bfloat16, or int8 with scales, as stored_rows.h reads them; activations and the cache are float.
 #include "cpu/attention/3_simd.h"
-#include "cpu/gemm/few_rows.h"
+#include "cpu/gemm/stored_rows.h"
 #include "cpu/layernorm.h"
 #include "cpu/simd/math.h"
 #include "python/register.h"
@@ -219,12 +219,10 @@ struct WeightReader {
 };
 
 void check_positions(const Decoder& d, int64_t block_size) {
-    for (int64_t r = 0; r < d.n.R; r++) {
-        if (d.rows[r] < 0 || d.rows[r] >= d.n.B) fail("rows must be rows of the cache: got ", d.rows[r]);
-        if (d.starts[r] < 0 || d.starts[r] > block_size - d.n.T)
+    for (int64_t r = 0; r < d.n.R; r++)
+        if (d.starts[r] > block_size - d.n.T)
             fail("tokens must fit into block_size ", block_size, ": got ", d.n.T, " tokens from position ",
                  d.starts[r]);
-    }
 }
 
 Object decode_few(const Array& tokens, const Array& starts, const Array& rows, const List& weights, const Array& keys,
@@ -239,7 +237,8 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
     if (count < 0 || count > T) fail("count must be 0 to ", T, ": got ", count);
     d.keys = in_place<float>("keys", keys, keys.shape);
     d.values = in_place<float>("values", values, keys.shape);
-    d.starts = input<int64_t>("starts", starts, {R}), d.rows = input<int64_t>("rows", rows, {R});
+    auto places = ids("rows", rows, {R}, d.n.B), positions = ids("starts", starts, {R}, d.n.S);
+    d.rows = places, d.starts = positions;
     WeightReader reader{weights};
     bool transposed = weights.size() && to<Tuple>(weights[0]);
     d.wte = reader.matrix("wte.weight", transposed ? C : ANY, transposed ? ANY : C);

@@ -72,7 +72,7 @@ PhiloxKey philox_key(const Tuple& key) {
     auto word = [&](int64_t i) { return i < key.size() ? to<uint64_t>(key[i]) : std::nullopt; };
     auto seed = word(0), step = word(1), site = word(2);
     if (key.size() == 3 && seed && step && site) return {*seed, *step, *site};
-    fail("key must be (seed, step, site), three integers in [0, 2^64): got ", text(key));
+    fail("key must be (seed, step, site), three integers in [0, 2^64): got ", key);
 }
 
 constexpr int64_t mask_bytes(int64_t n) { return (n + 7) / 8 + 1; }  // and a byte that `kept` may look at

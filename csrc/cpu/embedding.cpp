@@ -69,14 +69,14 @@ Tuple embedding_forward(const Array& tokens, const Array& wte, const Array& wpe,
 Tuple embedding_backward(const Array& dout, const Tuple& cache, const Object& into) {
     Array tokens = cached(cache, 0), wte = cached(cache, 1), wpe = cached(cache, 2);
     check_shape("tokens", tokens, {ANY, ANY}), check_shape("wte", wte, {ANY, ANY});
-    check_shape("wpe", wpe, {ANY, wte.shape[1]});
+    check_shape("wpe", wpe, {ANY, wte.shape[1]}), check_dtype("wpe", wpe, wte.dtype);
     auto start = cached<int64_t>(cache, 3);
     return by_dtype("wte", wte, [&](auto zero) {
         using T = decltype(zero);
         int64_t B = tokens.shape[0], S = tokens.shape[1], C = wte.shape[1];
         check_fits(S, start, wpe);
         const T* pd = input<T>("dout", dout, {B, S, C});
-        auto checked = ids("tokens", tokens, {B, S}, wte.shape[0]);  // again: the caller's array may have changed
+        auto checked = ids("tokens", tokens, {B, S}, wte.shape[0]);  // again: a cache is not trusted
         auto d = gradients<T>(into, {wte.shape, wpe.shape}, true);  // zeros: of 50,257 rows a batch names few
         without_gil([&] { backward_kernel<T>(d[0], d[1], pd, checked, start, B, S, C); });
         return tuple_of({d[0], d[1]});

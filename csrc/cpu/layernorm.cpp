@@ -47,9 +47,10 @@ void forward_row(T* out, T* mean, T* rstd, const T* x, const T* weight, const T*
     *rstd = r;
 }
 
+// With y, x + y goes to s and is normalised; without, s is not used.
 template <class T>
-void forward(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias, T eps, int64_t N,
-             int64_t C) {
+void forward_kernel(T* out, T* mean, T* rstd, T* s, const T* x, const T* y, const T* weight, const T* bias, T eps,
+                    int64_t N, int64_t C) {
 #pragma omp parallel for if (N * C > 16384)
     for (int64_t n = 0; n < N; n++) {
         const T* xn = x + n * C;
@@ -111,10 +112,6 @@ void backward_kernel(T* dx, T* dweight, T* dbias, bool add, const T* dsum, const
 }
 
 template void forward_row(float*, float*, float*, const float*, const float*, const float*, float, int64_t);
-template void forward(float*, float*, float*, float*, const float*, const float*, const float*, const float*, float,
-                      int64_t, int64_t);
-template void forward(double*, double*, double*, double*, const double*, const double*, const double*, const double*,
-                      double, int64_t, int64_t);
 
 Tuple backward(const Object& dsum, const Array& dout, const Tuple& cache, const Object& into) {
     Array x = cached(cache, 0), weight = cached(cache, 1), mean = cached(cache, 2), rstd = cached(cache, 3);
@@ -132,17 +129,24 @@ Tuple backward(const Object& dsum, const Array& dout, const Tuple& cache, const 
     });
 }
 
-Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, double eps) {
+Tuple forward(const Array& x, const Object& y, const Array& weight, const Array& bias, double eps) {
     return by_dtype("x", x, [&](auto zero) {
         using T = decltype(zero);
         int64_t C = last("x", x), N = C ? x.rows() : 0;
-        const T *px = input<T>("x", x, x.shape), *pw = input<T>("weight", weight, {C}),
-                *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
+        const T *px = input<T>("x", x, x.shape),
+                *py = y.is_none() ? nullptr : input<T>("y", argument<Array>(y, "y"), x.shape),
+                *pw = input<T>("weight", weight, {C}), *pb = input<T>("bias", bias, {C});
+        if (!(eps > 0 && eps < INFINITY)) fail("eps must be a number above 0: got ", eps);
         auto out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
-        without_gil([&] { forward<T>(out, mean, rstd, nullptr, px, nullptr, pw, pb, T(eps), N, C); });
-        return tuple_of({out, tuple_of({x, weight, mean, rstd})});
+        auto s = py ? fresh<T>(x.shape) : Result<T>(x, nullptr);
+        without_gil([&] { forward_kernel<T>(out, mean, rstd, s, px, py, pw, pb, T(eps), N, C); });
+        return tuple_of({s, out, tuple_of({s, weight, mean, rstd})});
     });
+}
+
+Tuple layernorm_forward(const Array& x, const Array& weight, const Array& bias, double eps) {
+    Tuple made = forward(x, Object(), weight, bias, eps);
+    return tuple_of({made[1], made[2]});
 }
 
 Tuple layernorm_backward(const Array& dout, const Tuple& cache, const Object& into) {

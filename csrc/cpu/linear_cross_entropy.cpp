@@ -149,7 +149,9 @@ Tuple linear_cross_entropy_backward(const Array& dout, const Tuple& cache, const
         const T *pd = input<T>("dout", dout, {N}), *pm = input<T>("cached top", top, {N}),
                 *ps = input<T>("cached logsum", logsum, {N}),
                 *kept = logits.size() ? input<T>("cached logits", logits, {N, V}) : nullptr;
-        Head<T> head{px, pw, input<int64_t>("cached targets", targets, {N}), cached<int64_t>(cache, 3), N, V, C};
+        auto ignore_index = cached<int64_t>(cache, 3);
+        auto checked = ids("cached targets", targets, {N}, V, &ignore_index);
+        Head<T> head{px, pw, checked, ignore_index, N, V, C};
         RowSums<T> sums{const_cast<T*>(pm), const_cast<T*>(ps)};  // read only
         auto dx = fresh<T>({N, C});
         auto dwte = gradients<T>(into, {{V, C}})[0];

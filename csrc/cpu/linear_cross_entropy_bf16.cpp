@@ -18,10 +18,9 @@ namespace minillm::linear_cross_entropy_bf16 {
 
 constexpr int64_t HEAD_ROWS = ROWS_OF_A, HEAD_COLUMNS = 1024, KEPT_BYTES = 128 << 20;
 
-template <class S>
 struct Head {
     const bf16* x;  // (N, C)
-    Matrix<S> wte;  // (V, C), of float or bf16
+    Operand wte;  // (V, C)
     const int64_t* targets;  // (N,)
     int64_t ignore_index, N, V, C;
 
@@ -40,8 +39,6 @@ struct Head {
                     epilogue);
     }
 };
-template <class S>
-Head(const bf16*, Matrix<S>, const int64_t*, int64_t, int64_t, int64_t, int64_t) -> Head<S>;
 
 // What the forward leaves for the backward.
 struct Cache {
@@ -81,8 +78,7 @@ void add_tile(OnlineSoftmax<float>& row, const float* z, bf16* e, int64_t column
     if (target >= 0) row.right = z[target];
 }
 
-template <class S>
-void forward_rows(const Cache& out, const Head<S>& head, float* z, int64_t row, int64_t rows) {
+void forward_rows(const Cache& out, const Head& head, float* z, int64_t row, int64_t rows) {
     std::vector<OnlineSoftmax<float>> softmax(rows);
     for (int64_t tile = 0, column = 0; column < head.V; tile++, column += HEAD_COLUMNS) {
         int64_t columns = std::min(HEAD_COLUMNS, head.V - column);
@@ -101,8 +97,7 @@ void forward_rows(const Cache& out, const Head<S>& head, float* z, int64_t row, 
     }
 }
 
-template <class S>
-void forward_kernel(const Cache& out, const Head<S>& head) {
+void forward_kernel(const Cache& out, const Head& head) {
     thread_local Scratch<float> scratch;
     float* z = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS, head.V));
     for (int64_t row = 0; row < head.N; row += HEAD_ROWS)
@@ -138,8 +133,7 @@ struct Softmax {
 };
 
 // dz of one tile, into dz (rows, columns).
-template <class S>
-void make_dlogits(bf16* dz, const Cache& cache, const Head<S>& head, const float* dout, int64_t row, int64_t rows,
+void make_dlogits(bf16* dz, const Cache& cache, const Head& head, const float* dout, int64_t row, int64_t rows,
                   int64_t column, int64_t columns) {
     thread_local Scratch<float> parts;
     std::vector<float> numbers(3 * rows);
@@ -159,8 +153,7 @@ void make_dlogits(bf16* dz, const Cache& cache, const Head<S>& head, const float
 }
 
 // dwte may be null.
-template <class S>
-void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const Cache& cache, const Head<S>& head) {
+void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const Cache& cache, const Head& head) {
     thread_local Scratch<bf16> scratch;
     int64_t C = head.C;
     bf16* dz = scratch.at_least(std::min(HEAD_ROWS, head.N) * std::min(HEAD_COLUMNS, head.V));
@@ -181,7 +174,7 @@ void backward_kernel(float* dx, float* dwte, bool add, const float* dout, const 
 Tuple linear_cross_entropy_forward_bf16(const Array& x, const Array& wte, const Array& targets, int64_t ignore_index) {
     const float* px = input<float>("x", x, {ANY, ANY});
     int64_t N = x.shape[0], C = x.shape[1];
-    check_shape("wte", wte, {ANY, C});
+    const Operand w = operand_of("wte", wte, {ANY, C});
     int64_t V = wte.shape[0], kept_rows = rows_kept(N, V);
     auto checked = ids("targets", targets, {N}, V, &ignore_index);
     auto rounded_x = fresh<uint16_t>({N, C}), kept = fresh<uint16_t>({kept_rows, V});
@@ -189,8 +182,7 @@ Tuple linear_cross_entropy_forward_bf16(const Array& x, const Array& wte, const 
          tops = fresh<float>({N, ceil_div(V, HEAD_COLUMNS)});
     Cache cache{losses, {top, logsum}, tops, (bf16*)kept.data, kept_rows};
     bf16* pr = (bf16*)rounded_x.data;
-    by_weight("wte", wte, V, C, [&](auto w) {
-        WithoutGil released;
+    without_gil([&] {
         round_array(pr, px, N * C);
         forward_kernel(cache, Head{pr, w, checked.data, ignore_index, N, V, C});
     });
@@ -213,16 +205,16 @@ Tuple linear_cross_entropy_backward_bf16(const Array& dout, const Tuple& cache, 
     Array x = cached(cache, 0), wte = cached(cache, 1), targets = cached(cache, 2);
     auto* px = (const bf16*)input<uint16_t>("cached x", x, {ANY, ANY});
     int64_t N = x.shape[0], C = x.shape[1];
-    check_shape("wte", wte, {ANY, C});
+    const Operand w = operand_of("wte", wte, {ANY, C});
     int64_t V = wte.shape[0];
     const float* pd = input<float>("dout", dout, {N});
-    const int64_t *pt = input<int64_t>("cached targets", targets, {N}), ignore_index = cached<int64_t>(cache, 3);
+    auto ignore_index = cached<int64_t>(cache, 3);
+    auto checked = ids("cached targets", targets, {N}, V, &ignore_index);
     Cache left = cache_left(cache, N, V);
     auto dx = fresh<float>({N, C});
     auto dwte = gradients<float>(into, {{V, C}})[0];
-    by_weight("wte", wte, V, C, [&](auto w) {
-        WithoutGil released;
-        backward_kernel(dx.data, dwte.data, !into.is_none(), pd, left, Head{px, w, pt, ignore_index, N, V, C});
+    without_gil([&] {
+        backward_kernel(dx.data, dwte.data, !into.is_none(), pd, left, Head{px, w, checked, ignore_index, N, V, C});
     });
     return tuple_of({dx, dwte});
 }

@@ -10,16 +10,8 @@
 namespace minillm::residual_layernorm {
 
 Tuple residual_layernorm_forward(const Array& x, const Array& y, const Array& weight, const Array& bias, double eps) {
-    return by_dtype("x", x, [&](auto zero) {
-        using T = decltype(zero);
-        int64_t C = last("x", x), N = C ? x.rows() : 0;
-        const T *px = input<T>("x", x, x.shape), *py = input<T>("y", y, x.shape), *pw = input<T>("weight", weight, {C}),
-                *pb = input<T>("bias", bias, {C});
-        if (!(eps > 0)) fail("eps must be above 0: got ", eps);
-        auto s = fresh<T>(x.shape), out = fresh<T>(x.shape), mean = fresh<T>({N}), rstd = fresh<T>({N});
-        without_gil([&] { layernorm::forward<T>(out, mean, rstd, s, px, py, pw, pb, T(eps), N, C); });
-        return tuple_of({tuple_of({s, out}), tuple_of({s, weight, mean, rstd})});
-    });
+    Tuple made = layernorm::forward(x, y, weight, bias, eps);
+    return tuple_of({tuple_of({made[0], made[1]}), made[2]});
 }
 
 Tuple residual_layernorm_backward(const Tuple& douts, const Tuple& cache, const Object& into) {

@@ -9,6 +9,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -20,15 +22,15 @@ using std::string;
 using Shape = std::vector<int64_t>;
 constexpr int64_t ANY = -1;  // in the shape that is wanted: any size
 
-inline string text(const string& part) { return part; }
-inline string text(int64_t number) { return std::to_string(number); }
-inline string text(double number) { return std::to_string(number); }
-string text(const Shape& shape);  // as Python prints a tuple; ANY as "any"
+inline string as_text(const string& part) { return part; }
+inline string as_text(int64_t number) { return std::to_string(number); }
+inline string as_text(double number) { return std::to_string(number); }
+string as_text(const Shape& shape);  // as Python prints a tuple; ANY as "any"
 
 // Python's ValueError, its message in parts.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
-    throw std::invalid_argument((text(parts) + ...));
+    throw std::invalid_argument((as_text(parts) + ...));
 }
 
 // A reference to a Python object: copies share it, and the last one lets it go.
@@ -51,7 +53,7 @@ public:
     bool is_none() const;
 };
 
-string text(const Object& object);  // str(object)
+string as_text(const Object& object);  // str(object)
 
 struct Sequence : Object {
     explicit Sequence(const Object& object) : Object(object) {}
@@ -61,7 +63,9 @@ struct Sequence : Object {
 struct Tuple : Sequence { using Sequence::Sequence; };
 struct List : Sequence { using Sequence::Sequence; };
 
-Tuple tuple_of(std::initializer_list<Object> items);
+Tuple tuple_of(const Object* items, size_t count);
+inline Tuple tuple_of(std::initializer_list<Object> items) { return tuple_of(items.begin(), items.size()); }
+inline Tuple tuple_of(const std::vector<Object>& items) { return tuple_of(items.data(), items.size()); }
 
 struct Array : Object {
     Shape shape, strides;  // strides in bytes
@@ -76,7 +80,8 @@ struct Array : Object {
     Shape with_last(int64_t size) const;  // the shape with another last axis
 };
 
-// The object as a T (Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string, Shape), or nothing if it is none.
+// The object as a T (Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string: also of bytes, Shape), or nothing
+// if it is none. string_view: a str's UTF-8, which lives as long as the str; Python's UnicodeEncodeError for surrogates.
 template <class T>
 std::optional<T> to(const Object& object);
 
@@ -138,8 +143,8 @@ T cached(const Tuple& cache, int64_t i) {
     return *std::move(item);
 }
 
-// Token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will do: ids
-// are few beside the numbers that they select, so a converted copy costs nothing.
+// A copy of token ids as int64, after checking that they are integers in [0, size), or ignore_index. Any integer dtype will
+// do, and another thread may write to the caller's array: ids are few beside the numbers that they select.
 Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
                           const int64_t* ignore_index = nullptr);
 
@@ -167,6 +172,23 @@ template <class T>
 Result<T> fresh(const Shape& shape, bool zeros = false) {
     auto [array, data] = new_array(DTYPE<T>, sizeof(T), shape, zeros);
     return {array, static_cast<T*>(data)};
+}
+
+// An array that takes over memory, and gives it back by `release` when nobody needs it any more.
+Object array_of_memory(const string& dtype, const Shape& shape, void* data, void (*release)(void*));
+
+std::pair<Object, char*> new_bytes(int64_t size);
+
+// An object of C++ that Python holds as a handle and hands back; null if the handle is of another type.
+Object new_handle(void* held, const char* kind, void (*release)(void*));
+void* held_by(const Object& handle, const char* kind);
+template <class T>
+Object handle_of(T* made) {
+    return new_handle(made, typeid(T).name(), [](void* held) { delete static_cast<T*>(held); });
+}
+template <class T>
+T* held(const Object& handle) {
+    return static_cast<T*>(held_by(handle, typeid(T).name()));
 }
 
 // The gradients of parameters: in the arrays of `into`, a tuple, to add to; or in new ones, if it is None.
@@ -200,5 +222,8 @@ auto without_gil(F f) {
     WithoutGil released;
     return f();
 }
+
+// From within `without_gil`: Ctrl-C's exception, if there was one, and f(done, total) of Python, if f is not None.
+void report(const Object& f, int64_t done, int64_t total);
 
 }  // namespace minillm

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <map>
 
-#include "cpu/memory/lent_pages.h"
+#include "cpu/memory/arena.h"
 #include "register.h"
 
 namespace py = pybind11;
@@ -29,6 +29,13 @@ string dtype_name(const py::dtype& dtype) {
     const int64_t i = kind == 'f' ? 0 : kind == 'i' ? 1 : kind == 'u' ? 2 : 3, bytes = dtype.itemsize();
     if (i < 3 && bytes <= 8 && (order == '=' || order == '|')) return string(kinds[i]) + bits[bytes];
     return py::str(dtype);
+}
+
+// A matrix multiplies otherwise, and of a masked array no kernel knows the mask.
+bool is_strange(py::handle array) {
+    if (Py_TYPE(array.ptr()) == py::detail::npy_api::get().PyArray_Type_) return false;
+    auto numpy = py::module_::import("numpy");
+    return py::isinstance(array, numpy.attr("matrix")) || py::isinstance(array, numpy.attr("ma").attr("MaskedArray"));
 }
 
 Array array_of(const py::array& a) {
@@ -53,9 +60,9 @@ Object::Object(const Object& other) : object(py::handle(other.object).inc_ref().
 Object::~Object() { py::handle(object).dec_ref(); }
 bool Object::is_none() const { return py::handle(object).is_none(); }
 
-string text(const Object& object) { return py::str(handle(object)); }
+string as_text(const Object& object) { return py::str(handle(object)); }
 
-string text(const Shape& shape) {
+string as_text(const Shape& shape) {
     string inside;
     for (int64_t size : shape) inside += (inside.empty() ? "" : ", ") + (size == ANY ? "any" : std::to_string(size));
     return "(" + inside + (shape.size() == 1 ? ",)" : ")");
@@ -64,10 +71,9 @@ string text(const Shape& shape) {
 int64_t Sequence::size() const { return PySequence_Size(get()); }
 Object Sequence::operator[](int64_t i) const { return Object(PySequence_GetItem(get(), i)); }
 
-Tuple tuple_of(std::initializer_list<Object> items) {
-    py::tuple tuple(items.size());
-    size_t i = 0;
-    for (const Object& item : items) tuple[i++] = handle(item);
+Tuple tuple_of(const Object* items, size_t count) {
+    py::tuple tuple(count);
+    for (size_t i = 0; i < count; i++) tuple[i] = handle(items[i]);
     return Tuple(object(std::move(tuple)));
 }
 
@@ -90,7 +96,11 @@ Shape Array::with_last(int64_t size) const {
 template <class T>
 std::optional<T> to(const Object& object) {
     py::detail::make_caster<T> caster;
-    if (!caster.load(handle(object), true)) return std::nullopt;
+    try {
+        if (!caster.load(handle(object), true)) return std::nullopt;
+    } catch (py::error_already_set&) {  // a sequence without a length: an array of no axis
+        return std::nullopt;
+    }
     return py::detail::cast_op<T>(caster);
 }
 template <>
@@ -107,8 +117,17 @@ std::optional<List> to(const Object& object) {
 }
 template <>
 std::optional<Array> to(const Object& object) {
-    if (!py::isinstance<py::array>(handle(object))) return std::nullopt;
+    if (!py::isinstance<py::array>(handle(object)) || is_strange(handle(object))) return std::nullopt;
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
+}
+
+template <>
+std::optional<std::string_view> to(const Object& object) {
+    if (!PyUnicode_Check(object.get())) return std::nullopt;
+    Py_ssize_t length;
+    const char* text = PyUnicode_AsUTF8AndSize(object.get(), &length);
+    if (!text) throw py::error_already_set();
+    return std::string_view(text, size_t(length));
 }
 
 template std::optional<int64_t> to(const Object&);
@@ -121,7 +140,9 @@ template std::optional<Shape> to(const Object&);
 // ---- arguments ----
 
 void fail_type(const string& name, const Object& value) {
-    throw py::type_error(name + " cannot be of type " + Py_TYPE(value.get())->tp_name);
+    const char* type = Py_TYPE(value.get())->tp_name;
+    if (name == "cache") fail("cache must be what this op's forward returned, a tuple: got ", string(type));
+    throw py::type_error(name + " cannot be of type " + type);
 }
 
 void check_shape(const char* name, const Array& a, const Shape& wanted) {
@@ -153,15 +174,18 @@ Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, 
                           const int64_t* ignore_index) {
     check_shape(name, a, shape);
     auto given = py::reinterpret_borrow<py::array>(handle(a));
-    if (given.dtype().kind() != 'i' && given.dtype().kind() != 'u')
-        fail(name, " must be an array of integers: got ", a.dtype);
-    constexpr int ALIGNED = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast | ALIGNED>(given);
-    const int64_t* p = wide.data();
-    for (int64_t i = 0; i < wide.size(); i++)
-        if ((p[i] < 0 || p[i] >= size) && !(ignore_index && p[i] == *ignore_index))
-            fail(name, " must be in [0, ", size, "): got ", p[i], " at flat index ", i);
-    return {object(std::move(wide)), p};
+    const char kind = given.dtype().kind();
+    if (kind != 'i' && kind != 'u') fail(name, " must be an array of integers: got ", a.dtype);
+    constexpr int COPY = 0x20;  // NPY_ARRAY_ENSURECOPY, which pybind11 does not name
+    auto own = py::array_t<int64_t, py::array::c_style | py::array::forcecast | COPY>(given);
+    const int64_t* p = own.data();
+    for (int64_t i = 0; i < own.size(); i++) {
+        bool ignored = ignore_index && p[i] == *ignore_index && (kind == 'i' || p[i] >= 0);  // 2^64 - 1 is not -1
+        if ((p[i] < 0 || p[i] >= size) && !ignored)
+            fail(name, " must be in [0, ", size, "): got ",
+                 kind == 'i' ? std::to_string(p[i]) : std::to_string(uint64_t(p[i])), " at flat index ", i);
+    }
+    return {object(std::move(own)), p};
 }
 
 // ---- results ----
@@ -174,32 +198,65 @@ constexpr bool SANITIZED = true;       // memory used again would hide reads bey
 constexpr bool SANITIZED = false;
 #endif
 
+const py::dtype& dtype_named(const string& name) {
+    static auto& known = *new std::map<string, py::dtype>;            // NumPy takes a microsecond to find one
+    auto place = known.find(name);
+    if (place == known.end()) place = known.emplace(name, py::dtype(name)).first;
+    return place->second;
+}
+
 }  // namespace
 
 std::pair<Object, void*> new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros) {
-    static auto& known = *new std::map<string, py::dtype>;            // NumPy takes a microsecond to find one
-    auto place = known.find(dtype);
-    if (place == known.end()) place = known.emplace(dtype, py::dtype(dtype)).first;
     int64_t bytes = itemsize;
     for (int64_t size : shape) bytes *= size;
     py::array array;
-    if (zeros) array = py::module_::import("numpy").attr("zeros")(shape, place->second);
-    else if (bytes < (1 << 16) || SANITIZED) array = py::array(place->second, shape);
+    if (zeros) array = py::module_::import("numpy").attr("zeros")(shape, dtype_named(dtype));
+    else if (bytes < (1 << 16) || SANITIZED) array = py::array(dtype_named(dtype), shape);
     else {
         void* data = arena().take(bytes);
-        array = py::array(place->second, shape, data, py::capsule(data, [](void* p) { arena().give(p); }));
+        return {array_of_memory(dtype, shape, data, [](void* p) { arena().give(p); }), data};
     }
     void* data = array.mutable_data();
     return {object(std::move(array)), data};
 }
 
+Object array_of_memory(const string& dtype, const Shape& shape, void* data, void (*release)(void*)) {
+    return object(py::array(dtype_named(dtype), shape, data, py::capsule(data, release)));
+}
+
+std::pair<Object, char*> new_bytes(int64_t size) {
+    Object bytes(PyBytes_FromStringAndSize(nullptr, size));
+    if (!bytes.get()) throw py::error_already_set();
+    return {bytes, PyBytes_AS_STRING(bytes.get())};
+}
+
+Object new_handle(void* held, const char* kind, void (*release)(void*)) {
+    py::capsule handle(held, kind, [](PyObject* capsule) {
+        auto give_back = reinterpret_cast<void (*)(void*)>(PyCapsule_GetContext(capsule));
+        give_back(PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)));
+    });
+    PyCapsule_SetContext(handle.ptr(), reinterpret_cast<void*>(release));
+    return object(std::move(handle));
+}
+
+void* held_by(const Object& handle, const char* kind) {
+    return PyCapsule_IsValid(handle.get(), kind) ? PyCapsule_GetPointer(handle.get(), kind) : nullptr;
+}
+
 WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
 WithoutGil::~WithoutGil() { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+void report(const Object& f, int64_t done, int64_t total) {
+    py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals()) throw py::error_already_set();
+    if (!f.is_none()) handle(f)(done, total);
+}
 
 // ---- functions ----
 
 Registry& registry() {
-    static Registry all;
+    static auto& all = *new Registry;                      // never taken apart, since Python ends before it
     return all;
 }
 
@@ -237,7 +294,7 @@ public:
             error.restore();
         } catch (const py::builtin_exception& error) {
             error.set_error();
-        } catch (const std::invalid_argument& error) {
+        } catch (const std::logic_error& error) {
             PyErr_SetString(PyExc_ValueError, error.what());
         } catch (const std::bad_alloc&) {
             PyErr_NoMemory();
@@ -279,8 +336,7 @@ private:
 void add_functions(_object* module) {
     auto m = py::reinterpret_borrow<py::module_>(module);
     for (const Function& f : registry().functions) (new Callable(f))->add_to(m);  // for the life of the process
-    for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = value;
-    for (auto add : registry().extras) add(module);
+    for (const auto& [name, value] : registry().constants) m.attr(name.c_str()) = handle(value);
 }
 
 _object* new_module(const char* name, const char* documentation) {
@@ -293,24 +349,6 @@ _object* new_module(const char* name, const char* documentation) {
     }
     PYBIND11_CATCH_INIT_EXCEPTIONS
     return nullptr;
-}
-
-void add_lent_buffer(_object* module) {
-    auto lend = [](const py::object& buffer) {
-        auto a = argument<Array>(borrowed(buffer), "buffer");
-        check_contiguous("buffer", a);
-        if (!a.writeable) fail("buffer must be writeable");
-        return std::make_unique<LentPages>(a.data, a.size() * a.itemsize);
-    };
-    auto expect = [](LentPages& pages, int64_t begin, int64_t end) {
-        if (begin < 0 || begin > end || end > pages.bytes())
-            fail("expect: from and to must lie in the buffer, in order");
-        pages.expect(begin, end);
-    };
-    py::class_<LentPages>(py::handle(module), "LentBuffer", py::module_local())
-        .def(py::init(lend), py::arg("buffer"), py::keep_alive<1, 2>())
-        .def("clear", &LentPages::clear)
-        .def("expect", expect, py::arg("begin"), py::arg("end"));
 }
 
 }  // namespace minillm

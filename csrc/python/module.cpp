@@ -3,21 +3,49 @@
 // The same sources are compiled once per instruction set (see setup.py), each time into a module of its own, so that
 // nothing compiled for AVX-512 can be linked into the module that an older CPU loads. Python picks the module at import.
 // To add an op, see register.h.
+#include <pthread.h>
+
 #include "cpu/isa/openmp.h"
+#include "cpu/memory/lent_pages.h"
 #include "python/register.h"
 
 namespace minillm {
 
-const Register threads[] = {{"max_threads()", +[] { return int64_t(omp_get_max_threads()); }},
-                            {"set_threads(n)", +[](int64_t n) { omp_set_num_threads(int(n)); }}},
-               lent_buffer(&add_lent_buffer);
+// fork copies one thread, and libgomp would wait for the others of its pool for ever: so the pool ends before a fork, and
+// parent and child start a new one when they need it. LLVM's OpenMP does that itself.
+#if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__)
+const int at_fork = pthread_atfork([] { omp_pause_resource_all(omp_pause_hard); }, nullptr, nullptr);
+#endif
+
+// The gradient buffer, which lends its pages (memory/lent_pages.h).
+struct LentBuffer {
+    Object array;  // kept alive
+    LentPages pages;
+};
+
+LentBuffer& lent(const Object& handle) {
+    if (auto* buffer = held<LentBuffer>(handle)) return *buffer;
+    fail_type("buffer", handle);
+}
+
+Object lend(const Array& array) {
+    check_contiguous("array", array);
+    if (!array.writeable) fail("array must be writeable");
+    return handle_of(new LentBuffer{array, {array.data, array.size() * array.itemsize}});
+}
+
+void expect(const Object& buffer, int64_t begin, int64_t end) {
+    LentPages& pages = lent(buffer).pages;
+    if (begin < 0 || begin > end || end > pages.bytes()) fail("expect: begin and end must lie in the buffer, in order");
+    pages.expect(begin, end);
+}
+
+const Register registered[] = {{"max_threads()", +[] { return int64_t(omp_get_max_threads()); }},
+                               {"set_threads(n)", +[](int64_t n) { omp_set_num_threads(int(n)); }},
+                               {"lend(array)", &lend},
+                               {"clear_lent(buffer)", +[](const Object& buffer) { lent(buffer).pages.clear(); }},
+                               {"expect_lent(buffer, begin, end)", &expect}};
 
 }  // namespace minillm
 
-#define TEXT(name) #name
-#define INIT(name)                                                                           \
-    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() {             \
-        return minillm::new_module(TEXT(name), "minillm's kernels for one instruction set"); \
-    }
-#define INIT_OF(name) INIT(name)
-INIT_OF(MODULE)
+MINILLM_INIT_OF(MODULE, "minillm's kernels for one instruction set")

@@ -18,8 +18,7 @@ struct Function {
 
 struct Registry {
     std::vector<Function> functions;
-    std::vector<std::pair<string, int64_t>> constants;
-    std::vector<void (*)(_object* module)> extras;         // that add something else, such as a class
+    std::vector<std::pair<string, Object>> constants;
 };
 Registry& registry();
 
@@ -32,8 +31,7 @@ struct Register {
                                             return call(typed, values, names, std::index_sequence_for<A...>());
                                         }});
     }
-    Register(const string& name, int64_t constant) { registry().constants.push_back({name, constant}); }
-    explicit Register(void (*add)(_object* module)) { registry().extras.push_back(add); }
+    Register(const string& name, const Object& constant) { registry().constants.push_back({name, constant}); }
 
 private:
     template <class R, class... A, size_t... I>
@@ -45,6 +43,13 @@ private:
 
 void add_functions(_object* module);                       // to a Python module: all that are registered
 _object* new_module(const char* name, const char* documentation);  // for PyInit_name: a module with all of that
-void add_lent_buffer(_object* module);  // the class LentBuffer (cpu/memory/lent_pages.h)
 
 }  // namespace minillm
+
+// At the end of one file of an extension: what Python calls to load minillm._cpp.MODULE.
+#define MINILLM_TEXT(name) #name
+#define MINILLM_INIT(name, documentation)                                        \
+    extern "C" __attribute__((visibility("default"))) _object* PyInit_##name() { \
+        return minillm::new_module(MINILLM_TEXT(name), documentation);           \
+    }
+#define MINILLM_INIT_OF(name, documentation) MINILLM_INIT(name, documentation)

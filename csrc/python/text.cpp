@@ -15,12 +15,16 @@
 namespace minillm::text {
 namespace {
 
-using Ids = Array<uint32_t>;
-using Allowed = std::vector<size_t>;
-constexpr size_t SMALL_TEXT = 1 << 17;
+constexpr int64_t SMALL_TEXT = 1 << 17, NARROW = 1 << 16;  // bytes; tokens whose ids fit into 16 bits
 
-py::array_t<int64_t> word_starts(py::str str, const std::string& pattern) {
-    std::string_view text = utf8(str);
+template <class T>
+Object array_from(const T* numbers, int64_t count) {
+    auto array = fresh<T>({count});
+    if (count) memcpy(array.data, numbers, count * sizeof(T));
+    return array;
+}
+
+Object word_starts(std::string_view text, const string& pattern) {
     std::vector<int64_t> found;
     Cutter cutter(pattern_named(pattern));
     int64_t position = 0;
@@ -28,142 +32,166 @@ py::array_t<int64_t> word_starts(py::str str, const std::string& pattern) {
         for (size_t i = 0; i < count; i++) found.push_back(position + starts[i]);
         position += starts[count];
     });
-    return py::array_t<int64_t>(found.size(), found.data());
+    return array_from(found.data(), found.size());
 }
 
-template <class T>
-auto make_encoder(Ids byte_ids, Ids left, Ids right, Ids made, std::vector<std::optional<std::string>> tokens,
-                  std::vector<std::pair<std::string, uint32_t>> specials, const std::string& pattern) {
-    Merges merges(byte_ids.data(), left.data(), right.data(), made.data(), size_t(left.size()));
-    return std::make_unique<Encoder<T>>(std::move(merges), std::move(tokens), std::move(specials),
-                                        pattern_named(pattern));
-}
+// ---- encoders: an Encoder of 16 bits an id where all fit, else of 32 ----
 
-template <class T>
-py::array_t<T> encode(Encoder<T>& encoder, py::str str, const Allowed& allowed) {
-    std::string_view text = utf8(str);
-    const auto encode_to = [&](Sink<T>& ids) {
-        py::gil_scoped_release release;
-        encoder.encode(text, allowed, ids);
-    };
-    if (text.size() > SMALL_TEXT) {
-        Sink<T> ids;
-        ids.reserve(text.size() / 3);
-        encode_to(ids);
-        return as_array(ids);
+// tokens: bytes, or None for an id without one; specials: (bytes, id).
+Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
+               const List& specials, const string& pattern) {
+    const int64_t n = left.size();
+    Merges merges(input<uint32_t>("byte_ids", byte_ids, {256}), input<uint32_t>("left", left, {n}),
+                  input<uint32_t>("right", right, {n}), input<uint32_t>("made", made, {n}), size_t(n));
+    std::vector<std::optional<string>> texts(tokens.size());
+    for (size_t i = 0; i < texts.size(); i++)
+        if (Object token = tokens[i]; !token.is_none()) texts[i] = argument<string>(token, "tokens");
+    std::vector<std::pair<string, uint32_t>> special;
+    for (int64_t i = 0; i < specials.size(); i++) {
+        auto pair = argument<Tuple>(specials[i], "specials");
+        special.push_back({argument<string>(pair[0], "specials"), uint32_t(argument<uint64_t>(pair[1], "specials"))});
     }
-    static thread_local Sink<T> scratch;          // then into an array of the right size
-    scratch.count = 0;
-    encode_to(scratch);
-    py::array_t<T> ids(py::ssize_t(scratch.count));
-    if (scratch.count) memcpy(ids.mutable_data(), scratch.data, scratch.count * sizeof(T));
-    return ids;
+    const Pattern cut = pattern_named(pattern);
+    if (texts.size() <= NARROW) return handle_of(new Encoder<uint16_t>(std::move(merges), texts, special, cut));
+    return handle_of(new Encoder<uint32_t>(std::move(merges), texts, special, cut));
+}
+
+// Calls f with the encoder and a zero of its ids' type.
+template <class F>
+auto with(const Object& encoder, F f) {
+    if (auto* narrow = held<Encoder<uint16_t>>(encoder)) return f(*narrow, uint16_t());
+    if (auto* wide = held<Encoder<uint32_t>>(encoder)) return f(*wide, uint32_t());
+    fail_type("encoder", encoder);
+}
+
+// allowed: places of special tokens.
+std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
+
+Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
+    return with(encoder, [&](auto& with_state, auto zero) -> Object {
+        using T = decltype(zero);
+        if (text.size() > SMALL_TEXT) {
+            Sink<T> ids;
+            ids.reserve(text.size() / 3);
+            without_gil([&] { with_state.encode(text, places(allowed), ids); });
+            return as_array(ids);
+        }
+        static thread_local Sink<T> scratch;          // then into an array of the right size
+        scratch.count = 0;
+        without_gil([&] { with_state.encode(text, places(allowed), scratch); });
+        return array_from(scratch.data, scratch.count);
+    });
 }
 
 // All texts one after the other, and where each begins: (ids, (n + 1,) int64).
-template <class T>
-py::tuple encode_batch(Encoder<T>& encoder, const py::list& list, const Allowed& allowed, size_t threads) {
-    Texts texts = utf8_of_all(list);
-    py::array_t<int64_t> offsets(texts.size() + 1);
-    Sink<T> ids;
-    int64_t* begins = offsets.mutable_data();
-    {
-        py::gil_scoped_release release;
-        encoder.encode_batch(texts, allowed, threads, ids, begins);
+Tuple encode_batch(const Object& encoder, const List& list, const Shape& allowed, uint64_t threads) {
+    return with(encoder, [&](auto& with_state, auto zero) {
+        HeldTexts texts(list);
+        auto offsets = fresh<int64_t>({int64_t(texts.size()) + 1});
+        Sink<decltype(zero)> ids;
+        without_gil([&] { with_state.encode_batch(texts, places(allowed), threads, ids, offsets); });
+        return tuple_of({as_array(ids), offsets});
+    });
+}
+
+Object encode_words(const Object& encoder, const List& words) {
+    return with(encoder, [&](auto& with_state, auto zero) {
+        Sink<decltype(zero)> ids;
+        with_state.encode_words(HeldTexts(words), ids);
+        return as_array(ids);
+    });
+}
+
+Object decode(const Object& encoder, const Array& ids) {
+    const int64_t* id = input<int64_t>("ids", ids, {ANY});
+    return with(encoder, [&](auto& of, auto) {
+        std::vector<const string*> tokens(ids.size());  // each id is read once: another thread may change it
+        size_t total = 0;
+        for (size_t i = 0; i < tokens.size(); i++) {
+            tokens[i] = &of.token(id[i]);
+            total += tokens[i]->size();
+        }
+        auto [bytes, out] = new_bytes(total);
+        for (const string* token : tokens) out = std::copy(token->begin(), token->end(), out);
+        return bytes;
+    });
+}
+
+int64_t cache_bytes(const Object& encoder) {
+    return with(encoder, [](auto& of, auto) { return int64_t(of.cache_bytes()); });
+}
+
+// ---- counters of words ----
+
+WordCounter& counter_of(const Object& counter) {
+    if (auto* words = held<WordCounter>(counter)) return *words;
+    fail_type("counter", counter);
+}
+
+Object word_counter(const string& pattern, const List& specials) {
+    std::vector<string> texts;
+    for (int64_t i = 0; i < specials.size(); i++) texts.push_back(argument<string>(specials[i], "specials"));
+    return handle_of(new WordCounter(pattern_named(pattern), texts));
+}
+
+void count_words(const Object& counter, const List& list, uint64_t threads) {
+    WordCounter& to = counter_of(counter);
+    HeldTexts texts(list);
+    without_gil([&] { to.add(texts, threads); });
+}
+
+// words: (bytes, how often).
+void add_words(const Object& counter, const List& words) {
+    for (int64_t i = 0; i < words.size(); i++) {
+        auto pair = argument<Tuple>(words[i], "words");
+        counter_of(counter).add_word(argument<string>(pair[0], "words"), argument<uint64_t>(pair[1], "words"));
     }
-    return py::make_tuple(as_array(ids), offsets);
 }
 
-template <class T>
-py::array_t<T> encode_words(Encoder<T>& encoder, const py::list& words) {
-    Sink<T> ids;
-    encoder.encode_words(utf8_of_all(words), ids);
-    return as_array(ids);
+Tuple words(const Object& counter) {
+    std::vector<Object> found;
+    counter_of(counter).total().each([&](const char* word, size_t n, uint64_t count) {
+        auto [bytes, out] = new_bytes(n);
+        memcpy(out, word, n);
+        found.push_back(tuple_of({bytes, int64_t(count)}));
+    });
+    return tuple_of(found);
 }
 
-template <class T>
-py::bytes decode(const Encoder<T>& encoder, Array<int64_t> ids) {
-    size_t total = 0;
-    for (py::ssize_t i = 0; i < ids.size(); i++) total += encoder.token(ids.data()[i]).size();
-    py::bytes bytes(nullptr, total);
-    char* out = PyBytes_AS_STRING(bytes.ptr());
-    for (py::ssize_t i = 0; i < ids.size(); i++) {
-        const std::string& token = encoder.token(ids.data()[i]);
-        out = std::copy(token.begin(), token.end(), out);
-    }
-    return bytes;
-}
-
-template <class T>
-void bind_encoder(py::module_& m, const char* name) {
-    py::class_<Encoder<T>>(m, name)
-        .def(py::init(&make_encoder<T>), py::arg("byte_ids"), py::arg("left"), py::arg("right"), py::arg("made"),
-             py::arg("tokens"), py::arg("specials"), py::arg("pattern"))
-        .def("encode", &encode<T>, py::arg("text"), py::arg("allowed"))
-        .def("encode_batch", &encode_batch<T>, py::arg("texts"), py::arg("allowed"), py::arg("threads"))
-        .def("encode_words", &encode_words<T>, py::arg("words"))
-        .def("decode", &decode<T>, py::arg("ids"))
-        .def("cache_bytes", &Encoder<T>::cache_bytes);
-}
-
-void add(WordCounter& counter, const py::list& list, size_t threads) {
-    Texts texts = utf8_of_all(list);
-    py::gil_scoped_release release;
-    counter.add(texts, threads);
-}
-
-void add_words(WordCounter& counter, const std::vector<std::pair<std::string, uint64_t>>& words) {
-    for (auto& [word, count] : words) counter.add_word(word, count);
-}
-
-py::dict words(WordCounter& counter) {
-    py::dict found;
-    counter.total().each([&](const char* word, size_t n, uint64_t count) { found[py::bytes(word, n)] = count; });
-    return found;
-}
+int64_t distinct(const Object& counter) { return counter_of(counter).total().size(); }
 
 // (n, 2) ids of the merges; `progress(done, total)` now and then.
-Ids learn(WordCounter& counter, Ids byte_ids, size_t n_merges, bool textbook, const py::object& progress) {
+Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bool textbook, const Object& progress) {
+    WordCounter& from = counter_of(counter);
+    const uint32_t* bytes = input<uint32_t>("byte_ids", byte_ids, {256});
     std::vector<std::pair<uint32_t, uint32_t>> merges;
-    const auto report = [&](size_t done) {
-        py::gil_scoped_acquire acquire;
-        if (PyErr_CheckSignals()) throw py::error_already_set();
-        if (!progress.is_none()) progress(done, n_merges);
-    };
-    {
-        py::gil_scoped_release release;
-        merges = counter.learn(byte_ids.data(), n_merges, textbook, report);
-    }
-    Ids result({py::ssize_t(merges.size()), py::ssize_t(2)});
-    if (!merges.empty()) memcpy(result.mutable_data(), merges.data(), merges.size() * 8);
+    const auto tell = [&](size_t done) { report(progress, done, n_merges); };
+    without_gil([&] { merges = from.learn(bytes, n_merges, textbook, tell); });
+    auto result = fresh<uint32_t>({int64_t(merges.size()), 2});
+    if (!merges.empty()) memcpy(result.data, merges.data(), merges.size() * 8);
     return result;
 }
 
-void bind_counter(py::module_& m) {
-    py::class_<WordCounter>(m, "WordCounter")
-        .def(py::init([](const std::string& pattern, const std::vector<std::string>& specials) {
-                 return std::make_unique<WordCounter>(pattern_named(pattern), specials);
-             }),
-             py::arg("pattern"), py::arg("specials"))
-        .def("add", &add, py::arg("texts"), py::arg("threads"))
-        .def("add_words", &add_words, py::arg("words"))
-        .def("words", &words)
-        .def("distinct", [](WordCounter& counter) { return counter.total().size(); })
-        .def("learn", &learn, py::arg("byte_ids"), py::arg("n_merges"), py::arg("textbook"), py::arg("progress"));
-}
+const Register registered[] = {
+    {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k")})},
+    {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
+    {"UNICODE_VERSION", string(UNICODE_VERSION)},
+    {"word_starts(text, pattern)", &word_starts},
+    {"encoder(byte_ids, left, right, made, tokens, specials, pattern)", &encoder},
+    {"encode(encoder, text, allowed)", &encode},
+    {"encode_batch(encoder, texts, allowed, threads)", &encode_batch},
+    {"encode_words(encoder, words)", &encode_words},
+    {"decode(encoder, ids)", &decode},
+    {"cache_bytes(encoder)", &cache_bytes},
+    {"word_counter(pattern, specials)", &word_counter},
+    {"count_words(counter, texts, threads)", &count_words},
+    {"add_words(counter, words)", &add_words},
+    {"words(counter)", &words},
+    {"distinct(counter)", &distinct},
+    {"learn(counter, byte_ids, n_merges, textbook, progress)", &learn},
+};
 
 }  // namespace
 }  // namespace minillm::text
 
-PYBIND11_MODULE(text, m) {
-    namespace py = pybind11;
-    using namespace minillm::text;
-    m.doc() = "Pre-tokenizer, BPE encoder and trainer";
-    m.attr("PATTERNS") = py::make_tuple("gpt2", "cl100k", "o200k");
-    m.attr("MAX_TOKENS") = (1 << ID_BITS) - 1;
-    m.attr("UNICODE_VERSION") = UNICODE_VERSION;
-    m.def("word_starts", &word_starts, py::arg("text"), py::arg("pattern"));
-    bind_encoder<uint16_t>(m, "Encoder16");
-    bind_encoder<uint32_t>(m, "Encoder32");
-    bind_counter(m);
-}
+MINILLM_INIT_OF(MODULE, "Pre-tokenizer, BPE encoder and trainer")

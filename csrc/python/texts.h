@@ -1,38 +1,27 @@
 // Between Python and the C++ that reads texts: the bytes of str, and an array that takes over memory.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
+#include "python/register.h"
 #include "text/parallel.h"
 #include "text/pool.h"
 
 namespace minillm {
-namespace py = pybind11;
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
 
-// A str's UTF-8, which lives as long as the str. Raises UnicodeEncodeError for surrogates, TypeError for no str.
-inline std::string_view utf8(py::handle text) {
-    Py_ssize_t length;
-    const char* p = PyUnicode_AsUTF8AndSize(text.ptr(), &length);
-    if (!p) throw py::error_already_set();
-    return {p, size_t(length)};
-}
-
-inline Texts utf8_of_all(const py::list& texts) {
-    Texts found;
-    for (py::handle text : texts) found.push_back(utf8(text));
-    return found;
-}
+// The UTF-8 of a list's texts, which are held: another thread may empty the list in the meantime.
+struct HeldTexts : Texts {
+    std::vector<Object> held;
+    explicit HeldTexts(const List& list) {
+        for (int64_t i = 0; i < list.size(); i++) {
+            held.push_back(list[i]);
+            push_back(argument<std::string_view>(held.back(), "texts"));
+        }
+    }
+};
 
 // Gives the ids' memory to a NumPy array.
 template <class T>
-py::array_t<T> as_array(text::Sink<T>& sink) {
-    size_t count = sink.count;
-    T* data = sink.release();
-    py::capsule owner(data, [](void* p) { std::free(p); });
-    return py::array_t<T>({count}, {sizeof(T)}, data, owner);
+Object as_array(text::Sink<T>& sink) {
+    int64_t count = sink.count;
+    return array_of_memory(DTYPE<T>, {count}, sink.release(), std::free);
 }
 }  // namespace minillm

@@ -1,4 +1,4 @@
-// WordCounter of Python: counts the words of texts, thread by thread, and learns merges from the sum.
+// Counts the words of texts, thread by thread, and learns merges from the sum.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,10 @@
 // Encoding with a vocabulary: which thread encodes which text with which state.
 #include "text/encoder.h"
 
+#include <pthread.h>
+
+#include <mutex>
+
 #include "text/encode.h"
 
 namespace minillm::text {
@@ -24,6 +28,14 @@ std::vector<size_t> cut_evenly(const Texts& texts, size_t threads) {
     }
     bounds.push_back(texts.size());
     return bounds;
+}
+
+// The lock of every encoder's idle states. A child made by fork has it free, whichever thread held it elsewhere.
+std::mutex& guard() {
+    static std::mutex& one = *new std::mutex;
+    static const auto release = [] { one.unlock(); };
+    [[maybe_unused]] static const int registered = pthread_atfork([] { one.lock(); }, +release, +release);
+    return one;
 }
 
 // The parts' ids one after the other; offsets counted from where a part begins now count from the start.
@@ -57,7 +69,7 @@ Encoder<T>::~Encoder() = default;
 template <class T>
 std::unique_ptr<State<T>> Encoder<T>::borrow() {
     {
-        std::lock_guard lock(guard);
+        std::lock_guard lock(guard());
         if (!idle.empty()) {
             auto state = std::move(idle.back());
             idle.pop_back();
@@ -73,7 +85,7 @@ std::unique_ptr<State<T>> Encoder<T>::borrow() {
 
 template <class T>
 void Encoder<T>::give_back(std::unique_ptr<State<T>> state) {
-    std::lock_guard lock(guard);
+    std::lock_guard lock(guard());
     idle.push_back(std::move(state));
 }
 
@@ -121,7 +133,7 @@ void Encoder<T>::encode_words(const Texts& words, Sink<T>& ids) {
 
 template <class T>
 size_t Encoder<T>::cache_bytes() {
-    std::lock_guard lock(guard);
+    std::lock_guard lock(guard());
     size_t total = 0;
     for (auto& state : idle) total += state->cache.bytes();
     return total;

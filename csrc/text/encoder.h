@@ -1,9 +1,8 @@
-// A vocabulary that encodes and decodes: Encoder16 and Encoder32 of Python (minillm/tokenizer/fast.py).
+// A vocabulary that encodes and decodes, for minillm/tokenizer/fast.py.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -24,7 +23,6 @@ class Encoder {
     std::vector<std::pair<std::string, uint32_t>> specials;
     Merges merges;
     Pattern pattern;
-    std::mutex guard;
     std::vector<std::unique_ptr<State<T>>> idle;
 
     std::unique_ptr<State<T>> borrow();

@@ -40,7 +40,7 @@ constexpr KindRun KIND_RUNS[] = {{
 MODULE = '''\
 """Made by csrc/text/make_unicode_tables.py from Unicode {unicode}. Do not edit.
 
-RUNS: code points of one kind, {{first:kind}} up to the next one, in hexadecimal. A kind is a sum of FLAGS.
+RUNS: how many code points, from 0 on, are of which kind: a letter for a sum of FLAGS (A is 0), or two, in turns.
 """
 UNICODE = "{unicode}"
 FLAGS = {{{flags}}}
@@ -64,6 +64,18 @@ def runs(found: list[int]) -> list[tuple[int, int]]:
     return [(code, kind) for code, kind in enumerate(found) if code == 0 or kind != found[code - 1]]
 
 
+def cells(lengths: list[tuple[int, str]]) -> list[str]:
+    """"12JR" for 12 code points that are J and R in turns, as capital and small letters often are; "J" for one."""
+    found: list[tuple[int, str]] = []
+    for length, letter in lengths:
+        before, letters = found[-1] if found else (0, "")
+        if length == 1 and (before == 1 or len(letters) == 2 and letters[before % 2] == letter):
+            found[-1] = before + 1, (letters + letter)[:2]
+        else:
+            found.append((length, letter))
+    return [f"{length if length > 1 else ''}{letters}" for length, letters in found]
+
+
 def unicode_version() -> str:
     known = [version for version, code in NEWCOMERS.items() if regex.match(r"[\p{L}\p{N}\p{M}]", chr(code))]
     return known[-1] if known else "13.0 or older"
@@ -74,11 +86,13 @@ def main():
         raise SystemExit(f"regex {regex.__version__} has Unicode {unicode_version()}: expected one with {UNICODE}")
     found = runs(kinds())
     enum = ", ".join(f"{name} = {1 << bit}" for bit, (name, _) in enumerate(FLAGS))
-    cells = [f"{{0x{code:X}, {kind}}}," for code, kind in found]
-    lines = ["    " + " ".join(cells[i:i + 8]) for i in range(0, len(cells), 8)]
+    entries = [f"{{0x{code:X}, {kind}}}," for code, kind in found]
+    lines = ["    " + " ".join(entries[i:i + 8]) for i in range(0, len(entries), 8)]
     here = Path(__file__).parent
     write(here / "unicode_tables.h", HEADER.format(unicode=UNICODE, enum=enum, runs="\n".join(lines)))
-    packed = fill(" ".join(f"{code:x}:{kind:x}" for code, kind in found), 120)
+    ends = [code for code, _ in found[1:]] + [0x110000]
+    lengths = [(end - code, chr(ord("A") + kind)) for (code, kind), end in zip(found, ends)]
+    packed = fill(" ".join(cells(lengths)), 120)
     flags = ",\n         ".join(f'r"{pattern}": {1 << bit}' for bit, (_, pattern) in enumerate(FLAGS))
     write(here.parents[1] / "minillm" / "tokenizer" / "unicode_classes.py",
           MODULE.format(unicode=UNICODE, flags=flags, runs=packed))

@@ -1,6 +1,7 @@
 """The command line: one file a command, each with `add(commands)`; here are the options and checks that they share."""
+import json
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable
 from textwrap import fill
 from typing import TypeAlias
@@ -8,9 +9,23 @@ from typing import TypeAlias
 Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
 
+class Help(RawDescriptionHelpFormatter):
+    """The example as it is; behind what an option does its default, unless its help speaks of that itself."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        plain = action.nargs == 0 or action.default in (None, []) or "default" in (action.help or "")
+        return action.help if plain else f"{action.help} (default: %(default)s)"
+
+
 def printer(as_json: bool) -> Callable[[str], None]:
     """Where the running commentary goes: to stderr when stdout is for JSON."""
     return lambda text: print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def print_json(args: Namespace, results: object) -> None:
+    """The results on one line, if --json asks for them."""
+    if args.json:
+        print(json.dumps(results))
 
 
 def command(commands: Commands, name: str, function: Callable[[Namespace], int | None] | None, summary: str,
@@ -18,7 +33,7 @@ def command(commands: Commands, name: str, function: Callable[[Namespace], int |
     """Add a command (or an action of one); `example` ends its --help as it is, to be pasted. A function of None has
     actions below it."""
     p = commands.add_parser(name, help=summary, description=fill(summary, 79), epilog=f"example: {example}",
-                            formatter_class=RawDescriptionHelpFormatter)
+                            formatter_class=Help)
     p.set_defaults(function=function)
     return p
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..generation.sampling import Sampling
-from ..generation.text import TextGenerator, TextStream, load_generator, token_steps
+from ..generation.text import TextGenerator, TextStream, load_generator, spoken, token_steps
 from ..tokenizer.chat_template import chat_prompt, end_tokens
 from . import Commands, add_common, check_at_least, command
 from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
@@ -123,23 +123,13 @@ class Talk:
 
     def generate(self, ids: list[int], stop: tuple[str, ...], stop_ids: set[int], answer: list[str]) -> None:
         """Print the answer as it comes, and append its pieces to `answer`."""
-        tokenizer = self.generator.tokenizer
-        text, ends = self.new_text(tokenizer, stop), stop_ids | end_tokens(tokenizer)
+        tokenizer, logprob = self.generator.tokenizer, 0.0
         self.generator.counts = type(self.generator.counts)()
-
-        def say(piece: str, logprob: float) -> None:
+        steps = token_steps(self.generator, ids, self.max_new_tokens, self.sampling, 0)
+        for step, piece in spoken(steps, self.new_text(tokenizer, stop), stop_ids | end_tokens(tokenizer)):
+            logprob = step.logprob if step else logprob
             answer.append(piece)
             print(painted(piece, logprob) if self.colour else piece, end="", flush=True)
-
-        logprob = 0.0
-        for step in token_steps(self.generator, ids, self.max_new_tokens, self.sampling, 0):
-            if step.token in ends:
-                break
-            logprob = step.logprob
-            say(text.push(step.token), logprob)
-            if text.stopped is not None:
-                break
-        say(text.finish(), logprob)
 
     def acceptance(self) -> str:
         """A line on speculative decoding; empty without."""
@@ -159,7 +149,7 @@ def add(commands: Commands) -> None:
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")
-    add_sampling(p, "longest answer (default: %(default)s)")
+    add_sampling(p, "longest answer")
     for option, value in (("--colour", True), ("--no-colour", False)):
         p.add_argument(option, dest="colour", action="store_const", const=value,
                        help="colour by probability (default: on a terminal)" if value else "plain text")

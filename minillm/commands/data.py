@@ -5,7 +5,9 @@ import re
 from argparse import Namespace
 from typing import Any
 
-from . import command, printer
+from ..progress import Progress
+from ..tokenizer import Tokenizer
+from . import add_json, command, print_json, printer
 
 EXAMPLE = "minillm data dedup crawl/ -o kept.jsonl --threshold 0.8"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -14,13 +16,11 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def data_clean(args: Namespace) -> None:
     from ..data.cleaning.pipeline import clean
     from ..data.cleaning.report import clean_page
-    from ..progress import Progress
     progress = Progress("cleaning", unit="document")
     report = clean(args.inputs, args.output, clean_options(args), progress)
     progress.close()
     printer(args.json)(clean_page(report, args.output))
-    if args.json:
-        print(json.dumps(report))
+    print_json(args, report)
 
 
 def clean_options(args: Namespace) -> Any:
@@ -48,7 +48,6 @@ def data_train_classifier(args: Namespace) -> None:
     from ..data.batches import json_line
     from ..data.cleaning.classifier import Classifier, quality_of
     from ..data.sources.files import read_documents
-    from ..progress import Progress
     groups = [[text for _, text in read_documents(paths)] for paths in (args.positive, args.negative)]
     learned, held_out = ([[text for i, text in enumerate(group) if (i % 5 == 0) == last] for group in groups]
                          for last in (False, True))                     # every fifth text is to test on
@@ -58,8 +57,8 @@ def data_train_classifier(args: Namespace) -> None:
     texts, labels = sum(held_out, []), [1] * len(held_out[0]) + [0] * len(held_out[1])
     accuracy, area = quality_of(classifier, texts, labels)
     classifier.save(args.out)
-    results = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
-               "accuracy": accuracy, "auc": area}
+    results: dict = {"learned": list(map(len, learned)), "held_out": list(map(len, held_out)),
+                     "accuracy": accuracy, "auc": area}
     print(json_line(results).rstrip() if args.json else
           f"learned from {sum(results['learned']):,} texts; on {len(texts):,} others: accuracy {accuracy:.1%}, area "
           f"under the ROC curve {area:.3f}\nuse it: minillm data clean IN -o OUT.jsonl --classifier {args.out}=0.5:")
@@ -68,8 +67,6 @@ def data_train_classifier(args: Namespace) -> None:
 def data_tokenize(args: Namespace) -> None:
     from ..data.shards.tokenize import tokenize
     from ..data.sources.report import Report
-    from ..progress import Progress
-    from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
     meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
                     args.val_fraction, args.seed, args.llmc, args.threads, args.field, scheduler=args.scheduler,
@@ -102,7 +99,6 @@ def data_card(args: Namespace) -> None:
 def data_dedup(args: Namespace) -> None:
     from ..data.dedup.pipeline import dedup
     from ..data.dedup.report import dedup_page
-    from ..progress import Progress
     progress = Progress("dedup", unit="B")
     options = dedup_options(args)
     if args.scheduler:
@@ -112,8 +108,7 @@ def data_dedup(args: Namespace) -> None:
         report = dedup(args.inputs, args.output, options, progress)
     progress.close()
     printer(args.json)(dedup_page(report, args.output))
-    if args.json:
-        print(json.dumps(report))
+    print_json(args, report)
 
 
 def dedup_options(args: Namespace) -> Any:
@@ -154,15 +149,14 @@ def add_clean(actions: Any) -> None:
                 "minillm data clean crawl/ -o clean.jsonl --rules gopher,repetition,c4 --language en")
     p.add_argument("inputs", nargs="+", metavar="IN", help="folders, files: .txt .md .html .jsonl .parquet .warc ...")
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the reports go beside it")
-    p.add_argument("--rules", default="gopher,repetition", help="of gopher, repetition, c4 (default: %(default)s)")
+    p.add_argument("--rules", default="gopher,repetition", help="of gopher, repetition, c4")
     p.add_argument("--bound", action="append", default=[], metavar="SCORE=LOW:HIGH",
                    help="other bounds for a score, such as words=20: ; repeatable")
     p.add_argument("--c4-lines", action="store_true", help="keep only lines that end like a sentence, no headings")
     p.add_argument("--repair", action=argparse.BooleanOptionalAction,
                    help="repair wrongly decoded text (default: if ftfy is there)")
     p.add_argument("--language", action="append", default=[], metavar="CODE", help="keep this, such as en; repeatable")
-    p.add_argument("--language-probability", type=float, default=0.5, metavar="P",
-                   help="at least (default: %(default)s)")
+    p.add_argument("--language-probability", type=float, default=0.5, metavar="P", help="at least")
     p.add_argument("--tokenizer", metavar="DIR", help="drop what it cuts into too many tokens a word")
     p.add_argument("--max-tokens-per-word", type=float, default=4.0, metavar="N", help="default: %(default)s")
     p.add_argument("--classifier", action="append", default=[], metavar="DIR=LOW:HIGH",
@@ -172,7 +166,7 @@ def add_clean(actions: Any) -> None:
                    help="do not mask e-mail, phone, IP, card and account numbers, keys")
     p.add_argument("--processes", type=int, metavar="N", help="default: one a core; the result is the same")
     add_reading(p)
-    p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
+    add_json(p)
 
 
 def add_train_classifier(actions: Any) -> None:
@@ -183,7 +177,7 @@ def add_train_classifier(actions: Any) -> None:
     p.add_argument("--out", required=True, metavar="DIR", help="where to save it")
     p.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json(p)
 
 
 def add_tokenize(actions: Any) -> None:
@@ -194,12 +188,12 @@ def add_tokenize(actions: Any) -> None:
     p.add_argument("-o", "--output", required=True, metavar="DIR", help="for shards, shards.json, tokenizer.json")
     p.add_argument("--tokenizer", required=True, metavar="DIR",
                    help="with tokenizer.json, or vocab.json and merges.txt")
-    p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of documents (default: %(default)s)")
+    p.add_argument("--val-fraction", type=float, default=0.05, metavar="P", help="of documents")
     p.add_argument("--llmc", action="store_true", help="begin each file with the header that llm.c expects")
     add_reading(p)
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
-    p.add_argument("--seed", type=int, default=0, help="of the split and the weights (default: %(default)s)")
-    p.add_argument("--json", action="store_true", help="print what shards.json holds")
+    p.add_argument("--seed", type=int, default=0, help="of the split and the weights")
+    add_json(p)
 
 
 def add_card(actions: Any) -> None:
@@ -218,13 +212,12 @@ def add_dedup(actions: Any) -> None:
     p = command(actions, "dedup", data_dedup, "drop exact and near-duplicate documents, and say which and why", EXAMPLE)
     p.add_argument("inputs", nargs="+", metavar="IN", help="folders and files: .txt .md .py .jsonl, also .gz")
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="kept records; the report goes beside it")
-    p.add_argument("--threshold", type=float, default=0.8,
-                   help="Jaccard similarity of near-duplicates (default: %(default)s)")
+    p.add_argument("--threshold", type=float, default=0.8, help="Jaccard similarity of near-duplicates")
     p.add_argument("--unit", choices=["words", "characters"], default="words",
                    help="what shingles are made of (default: words)")
     p.add_argument("--ngram", type=int, metavar="N", help="units in a shingle (default: 5 words, 20 characters)")
     p.add_argument("--permutations", type=int, default=128, metavar="K",
-                   help="values of a signature; bands and rows follow from it and the threshold (default: %(default)s)")
+                   help="values of a signature; bands and rows follow from it and the threshold")
     p.add_argument("--bands", type=int, metavar="B", help="instead of the derived ones, with --rows")
     p.add_argument("--rows", type=int, metavar="R", help="values in a band")
     p.add_argument("--no-verify", action="store_true", help="all that share a band are duplicates: no exact comparison")
@@ -232,17 +225,16 @@ def add_dedup(actions: Any) -> None:
     p.add_argument("--lines", type=int, metavar="N", help="also remove lines that stand in more than N kept documents")
     p.add_argument("--line-dedup", action="store_true",
                    help="also keep of each line in the corpus only the first copy, as CCNet and FineWeb do")
-    p.add_argument("--line-characters", type=int, default=30, metavar="N",
-                   help="shorter lines stay (default: %(default)s)")
-    p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G (default: %(default)s)")
+    p.add_argument("--line-characters", type=int, default=30, metavar="N", help="shorter lines stay")
+    p.add_argument("--memory", default="1G", help="for sorting, such as 512M or 4G")
     p.add_argument("--threads", type=int, metavar="N", help="default: all cores; the result is the same")
     add_reading(p)
-    p.add_argument("--seed", type=int, default=0, help="of the permutations (default: %(default)s)")
-    p.add_argument("--json", action="store_true", help="print the report as JSON; the commentary goes to stderr")
+    p.add_argument("--seed", type=int, default=0, help="of the permutations")
+    add_json(p)
 
 
 def add_reading(p: Any) -> None:
-    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text (default: %(default)s)")
+    p.add_argument("--field", default="text", help="of a .jsonl record that holds the text")
     p.add_argument("--all-text", action="store_true", help="of web pages, not their main text without menus alone")
     p.add_argument("--scheduler", metavar="ADDRESS",
                    help="run on this Dask cluster, or on workers started here for 'local'; the result is the same")

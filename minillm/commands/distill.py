@@ -1,8 +1,7 @@
 """`minillm distill`: a draft for speculative decoding, or a target and its draft in one go."""
-import json
 from argparse import Namespace
 
-from . import Commands, add_common, command, printer
+from . import Commands, add_common, command, print_json, printer
 
 EXAMPLE = """\
 minillm distill --out runs/pair
@@ -22,8 +21,7 @@ def distill(args: Namespace) -> None:
         results = draft_pair.make_draft(
             args.target, args.out, args.data, args.layers, args.width, args.temperature, args.weight,
             args.minutes or 5.0, args.steps, args.draft_tokens, args.seed, args.backend, say)
-    if args.json:
-        print(json.dumps(results))
+    print_json(args, results)
 
 
 def check_arguments(args: Namespace) -> None:
@@ -51,11 +49,9 @@ def add(commands: Commands) -> None:
     p.add_argument("--minutes", type=float,
                    help="of training (default: 5; without TARGET 15, two thirds of them the target's)")
     p.add_argument("--steps", type=int, help="a fixed number of steps instead of a time")
-    p.add_argument("--layers", type=int, default=2, help="of the draft (default: %(default)s)")
-    p.add_argument("--width", type=int, default=192, help="of the draft, n_embd (default: %(default)s)")
+    p.add_argument("--layers", type=int, default=2, help="of the draft")
+    p.add_argument("--width", type=int, default=192, help="of the draft, n_embd")
     p.add_argument("--temperature", type=float, default=1.0, help="of the loss; above 1 improbable tokens count more")
-    p.add_argument("--weight", type=float, default=0.9,
-                   help="of the teacher's distribution against the text (default: %(default)s)")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K",
-                   help="a pass, in the report (default: %(default)s)")
+    p.add_argument("--weight", type=float, default=0.9, help="of the teacher's distribution against the text")
+    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="a pass, in the report")
     add_common(p, json=True)

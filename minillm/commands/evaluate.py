@@ -3,6 +3,9 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+from ..models.load import load
+from ..progress import Progress
+from ..storage.atomic import write_json, write_jsonl
 from . import Commands, add_common, command
 
 
@@ -20,9 +23,6 @@ def run_eval(args: Namespace) -> None:
 def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
     from ..evaluate.card import SAFETY
-    from ..models.load import load
-    from ..progress import Progress
-    from ..storage.atomic import write_json, write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
     for directory in [args.model] + [args.against] * bool(args.against):
         model, tokenizer = load(directory, args.backend)
@@ -54,7 +54,7 @@ def add_safety(commands: Commands) -> None:
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
     p.add_argument("--prompts", metavar="FILE.jsonl",
                    help="records with category, prompt, harmful (default: 50 bundled)")
-    p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer (default: %(default)s)")
+    p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer")
     p.add_argument("--out", metavar="FILE.jsonl", help="write every answer, to read")
     add_common(p, json=True)
 
@@ -65,9 +65,8 @@ def add_card(commands: Commands) -> None:
     p.add_argument("run", help="run directory")
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
-    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json",
-                   help="what `minillm eval --json` printed (default: evaluation.json, which `minillm eval` leaves in "
-                   "the run)")
+    p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` "
+                   "printed (default: evaluation.json, which `minillm eval` leaves in the run)")
     p.add_argument("--safety", metavar="FILE.json", help="what `minillm safety --json` printed (default: safety.json, "
                    "which `minillm safety` leaves in the run)")
     p.add_argument("--data-card", metavar="FILE.md", help="to refer to (see `minillm data card`)")
@@ -80,11 +79,10 @@ def add_eval(commands: Commands) -> None:
     p.add_argument("model", help="run directory")
     p.add_argument("--against", metavar="DIR",
                    help="another model, measured on the same items and compared pair by pair")
-    p.add_argument("--tasks", default="ppl,bpb",
-                   help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, choices, answer: its number); "
-                   "gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, diversity); memory "
-                   "(memorization: overlap of samples with --data); harness:TASK (of lm-evaluation-harness, extra "
-                   "harness) (default: %(default)s)")
+    p.add_argument("--tasks", default="ppl,bpb", help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, "
+                   "choices, answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, "
+                   "diversity); memory (memorization: overlap of samples with --data); harness:TASK (of "
+                   "lm-evaluation-harness, extra harness)")
     p.add_argument("--harness-path", metavar="DIR", help="a folder with task files of your own (YAML) for harness:TASK")
     p.add_argument("--data", nargs="+", metavar="PATH", help="folders and files with text")
     add_common(p, json=True)

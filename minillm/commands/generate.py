@@ -30,14 +30,17 @@ def generate(args: Namespace) -> None:
 def one_sample(args: Namespace, generator: TextGenerator, number: int) -> dict:
     """Generate one text, with the seed after the last one's; on the terminal while it comes."""
     sampling = sampling_of(args, args.seed + number)
-    say = silent if args.json else aloud
+
+    def say(text: str) -> None:
+        if not args.json:
+            print(text, end="", flush=True)
     if args.samples > 1:
         say(f"--- {number + 1} of {args.samples}, seed {sampling.seed}\n")
     say(args.prompt)
     sample = generate_text(generator, args.prompt, args.max_new_tokens, sampling, args.stop, args.logprobs or 0, say,
                            text_maker(args), args.special)
     say("\n")
-    if args.logprobs is not None and not args.json:
+    if args.logprobs is not None:
         say("".join(map(line, sample["tokens"])))
     return {k: v for k, v in sample.items() if k != "tokens" or not filtered(args)}
 
@@ -60,14 +63,6 @@ def line(token: dict) -> str:
     """One token and the model's alternatives, with log-probabilities in nats."""
     others = "".join(f"  {other['text']!r} {other['logprob']:.3f}" for other in token["top"])
     return f"{token['text']!r:<20}{token['logprob']:>9.3f} {others}\n"
-
-
-def aloud(text: str) -> None:
-    print(text, end="", flush=True)
-
-
-def silent(text: str) -> None:
-    pass
 
 
 def add(commands: Commands) -> None:

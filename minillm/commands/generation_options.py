@@ -11,14 +11,14 @@ from ..generation.text import TextStream
 def add_sampling(p: ArgumentParser, longest: str = "(default: %(default)s)") -> None:
     """The settings of sampling.Sampling but the seed, and how many tokens."""
     p.add_argument("-n", "--max-new-tokens", type=int, default=200, help=longest)
-    p.add_argument("--temperature", type=float, default=0.8, help="0 is greedy decoding (default: %(default)s)")
+    p.add_argument("--temperature", type=float, default=0.8, help="0 is greedy decoding")
     p.add_argument("--top-k", type=int, metavar="K", help="keep the K most probable tokens")
     p.add_argument("--top-p", type=float, metavar="P",
                    help="nucleus sampling: keep the most probable tokens up to this mass")
     p.add_argument("--min-p", type=float, metavar="P",
                    help="keep tokens of at least this share of the largest probability")
     p.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R",
-                   help="above 1: tokens seen before become less likely (default: %(default)s)")
+                   help="above 1: tokens seen before become less likely")
 
 
 def sampling_of(args: Namespace, seed: int) -> Sampling:
@@ -31,17 +31,14 @@ def add_drafts(p: ArgumentParser, when: str = "") -> None:
     drafts.add_argument("--draft", metavar="DIR",
                         help=f"speculative decoding{when}: a smaller model of the same tokenizer proposes tokens; "
                         "the same distribution, sooner (`minillm distill` makes one)")
-    drafts.add_argument("--lookup", action="store_true",
-                        help="speculative decoding by prompt lookup: draft tokens are what followed the last ones "
-                        "where they stood before")
-    p.add_argument("--draft-tokens", type=int, default=4, metavar="K",
-                   help="draft tokens a pass (default: %(default)s)")
+    drafts.add_argument("--lookup", action="store_true", help="speculative decoding by prompt lookup: draft tokens are "
+                        "what followed the last ones where they stood before")
+    p.add_argument("--draft-tokens", type=int, default=4, metavar="K", help="draft tokens a pass")
 
 
 def add_filter(p: ArgumentParser) -> None:
-    p.add_argument("--filter", action="store_true",
-                   help="mask personal data and keys; text comes by whole sentences, and log-probabilities, which "
-                   "would tell it all, are refused")
+    p.add_argument("--filter", action="store_true", help="mask personal data and keys; text comes by whole sentences, "
+                   "and log-probabilities, which would tell it all, are refused")
     p.add_argument("--max-toxicity", type=float, metavar="P", help="also remove sentences above this probability "
                    "(English; needs pip install 'minillm[toxicity]')")
 

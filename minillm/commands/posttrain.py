@@ -1,9 +1,8 @@
 """`minillm sft`, `minillm dpo`, `minillm grpo`: supervised fine-tuning, preference optimization, rewards."""
-import json
 from argparse import ArgumentParser, Namespace
 
 from ..config import TrainConfig, check_heeded, parse_setting
-from . import Commands, add_json, add_resume, command, printer
+from . import Commands, add_json, add_resume, command, print_json, printer
 
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
@@ -21,26 +20,21 @@ LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 def sft(args: Namespace) -> None:
     from ..posttrain import finetune
-    show(args, finetune.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
-                            printer(args.json), args.too_long))
+    print_json(args, finetune.sft(args.base, args.data, args.out, config_of(args), lora_of(args), args.resume,
+                                  printer(args.json), args.too_long))
 
 
 def dpo(args: Namespace) -> None:
     from ..posttrain import finetune
-    show(args, finetune.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
-                               args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args), args.resume,
-                               printer(args.json)))
+    print_json(args, finetune.prefer(args.base, args.data, args.out, config_of(args), args.pairs, args.beta,
+                                     args.label_smoothing, args.reference_free, args.nll_weight, lora_of(args),
+                                     args.resume, printer(args.json)))
 
 
 def grpo(args: Namespace) -> None:
     from ..posttrain import finetune
-    show(args, finetune.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
-                               args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
-
-
-def show(args: Namespace, results: dict) -> None:
-    if args.json:
-        print(json.dumps(results))
+    print_json(args, finetune.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
+                                     args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
 
 
 def config_of(args: Namespace) -> TrainConfig:
@@ -82,7 +76,7 @@ def add_sft(commands: Commands) -> None:
                    help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
                    "answers are right, or addition-careless, of whose half are random")
     p.add_argument("--too-long", choices=["cut", "drop"], default="cut", help="conversations beyond the context "
-                   "length: cut them, so that their ends are not learned, or leave them out (default: %(default)s)")
+                   "length: cut them, so that their ends are not learned, or leave them out")
 
 
 def add_dpo(commands: Commands) -> None:
@@ -91,25 +85,24 @@ def add_dpo(commands: Commands) -> None:
     add_shared(p)
     add_lora(p)
     p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
-    p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a "
-                   "step (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference (default: %(default)s)")
+    p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a step")
+    p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
     p.add_argument("--reference-free", action="store_true", help="no reference model (default: the base)")
     p.add_argument("--nll-weight", type=float, default=0.0, help="of the chosen answer's own loss, so that it "
-                   "does not become less likely along with the other (default: %(default)s)")
+                   "does not become less likely along with the other")
 
 
 def add_grpo(commands: Commands) -> None:
     p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
                 "finds right", GRPO_EXAMPLE)
     add_shared(p)
-    p.add_argument("--task", default="addition", help="addition, or addition-2-digits (default: %(default)s)")
-    p.add_argument("--prompts", type=int, default=16, help="problems in a step (default: %(default)s)")
-    p.add_argument("--group", type=int, default=8, help="answers sampled for each problem (default: %(default)s)")
-    p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer (default: %(default)s)")
-    p.add_argument("--clip", type=float, default=0.2, help="of probability ratios to 1 +- CLIP (default: %(default)s)")
-    p.add_argument("--beta", type=float, default=0.04, help="KL penalty against the base (default: %(default)s)")
+    p.add_argument("--task", default="addition", help="addition, or addition-2-digits")
+    p.add_argument("--prompts", type=int, default=16, help="problems in a step")
+    p.add_argument("--group", type=int, default=8, help="answers sampled for each problem")
+    p.add_argument("-n", "--max-new-tokens", type=int, default=8, help="of an answer")
+    p.add_argument("--clip", type=float, default=0.2, help="of probability ratios to 1 +- CLIP")
+    p.add_argument("--beta", type=float, default=0.04, help="KL penalty against the base")
 
 
 def add_shared(p: ArgumentParser) -> None:
@@ -122,5 +115,5 @@ def add_shared(p: ArgumentParser) -> None:
 def add_lora(p: ArgumentParser) -> None:
     p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
     p.add_argument("--lora-alpha", type=float, help="adapters are scaled by alpha / rank (default: twice the rank)")
-    p.add_argument("--lora-dropout", type=float, default=0.0, help="of the adapters' inputs (default: %(default)s)")
-    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES", help="by commas (default: %(default)s)")
+    p.add_argument("--lora-dropout", type=float, default=0.0, help="of the adapters' inputs")
+    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES", help="by commas")

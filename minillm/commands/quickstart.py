@@ -1,8 +1,7 @@
 """`minillm quickstart`: a GPT trained on a bundled corpus, or every stage from raw text to alignment with --full."""
-import json
 from argparse import Namespace
 
-from . import Commands, add_common, command, printer
+from . import Commands, add_common, command, print_json, printer
 
 
 def quickstart(args: Namespace) -> None:
@@ -13,8 +12,7 @@ def quickstart(args: Namespace) -> None:
         from ..recipes.quickstart import quickstart as run
         results = run(args.corpus, args.out or "runs/quickstart", args.minutes or 3.5, args.steps, args.seed,
                       args.backend, printer(args.json))
-    if args.json:
-        print(json.dumps(results))
+    print_json(args, results)
 
 
 def add(commands: Commands) -> None:

@@ -7,7 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from . import command
+from ..tokenizer import Tokenizer, compare, show
+from . import add_json, command
 
 EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
 
@@ -21,7 +22,6 @@ def tokenizer_train(args: Namespace) -> None:
 def tokenizer_compare(args: Namespace) -> None:
     from ..data.sources.files import read_documents
     from ..data.sources.pydocs import english_and_python
-    from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
                            read_documents(args.text) if args.text else english_and_python(), args.n_layer, args.n_embd)
     print(json.dumps(rows, indent=1) if args.json else compare.compare_page(rows))
@@ -30,18 +30,15 @@ def tokenizer_compare(args: Namespace) -> None:
 
 
 def tokenizer_inspect(args: Namespace) -> None:
-    from ..tokenizer import Tokenizer, show
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     print(show.inspect(Tokenizer.from_pretrained(args.tokenizer), text_of(args), colour=colour, ids=args.ids))
 
 
 def tokenizer_encode(args: Namespace) -> None:
-    from ..tokenizer import Tokenizer
     print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else (), ()))
 
 
 def tokenizer_decode(args: Namespace) -> None:
-    from ..tokenizer import Tokenizer
     ids = args.ids or sys.stdin.read().split()
     if wrong := [id for id in ids if not id.isdecimal()]:
         raise ValueError(f"ids must be numbers: got {wrong[0]!r}")
@@ -60,12 +57,12 @@ def add(commands: Any) -> None:
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
-    p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included (default: %(default)s)")
+    p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included")
     p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
     p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
     p.add_argument("--ties", choices=["ids", "values", "bytes"], default="ids",
                    help="of pairs equally frequent, first comes: the smaller ids, as at Hugging Face; the smaller ids "
-                        "with bytes by value; the greater bytes, as in textbooks (default: %(default)s)")
+                        "with bytes by value; the greater bytes, as in textbooks")
     p.add_argument("--special", action="append", metavar="TEXT",
                    help="a special token; repeatable (default: <|endoftext|>)")
     p.add_argument("--out", required=True, help="directory for tokenizer.json")
@@ -78,10 +75,10 @@ def add_tokenizer_tools(actions: Any) -> None:
     p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
     p.add_argument("b", help="another")
     p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
-    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for (default: %(default)s)")
-    p.add_argument("--n-embd", type=int, default=768, help="its width (default: %(default)s)")
+    p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for")
+    p.add_argument("--n-embd", type=int, default=768, help="its width")
     p.add_argument("--plot", metavar="FILE.png", help="draw bytes per token (needs matplotlib)")
-    p.add_argument("--json", action="store_true", help="machine-readable output")
+    add_json(p)
     for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
                                     ("encode", tokenizer_encode, "the ids of a text")):
         p = command(actions, name, function, summary, f'minillm tokenizer {name} my_tokenizer "Hello there"')

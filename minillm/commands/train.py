@@ -1,17 +1,15 @@
 """`minillm train`: a GPT on one's own text."""
-import json
 from argparse import Namespace
 
 from ..config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
-from . import Commands, add_json, add_resume, command, printer
+from . import Commands, add_json, add_resume, command, print_json, printer
 
 
 def train(args: Namespace) -> None:
     from ..recipes.train_on_files import train_on_files
     results = train_on_files(args.data, args.out, *settings(args), tokenizer=args.tokenizer, vocab_size=args.vocab_size,
                              resume=args.resume, say=printer(args.json))
-    if args.json:
-        print(json.dumps(results))
+    print_json(args, results)
 
 
 def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
@@ -36,5 +34,5 @@ def add(commands: Commands) -> None:
     add_resume(p)
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4; repeatable")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
-    p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train (default: %(default)s)")
+    p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train")
     add_json(p)

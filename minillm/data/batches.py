@@ -3,6 +3,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 Records = list[tuple[str, str, dict]]       # of (name, text, record): a batch of documents
 
@@ -31,7 +32,7 @@ def json_line(record: dict) -> str:
     return json.dumps(finite(record)) + "\n"     # half a surrogate pair in another field: spelt as it was, in ASCII
 
 
-def finite(value):
+def finite(value: Any) -> Any:
     """A value for JSON, which knows neither NaN nor infinity: null in their place."""
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 

@@ -4,16 +4,18 @@ After Gebru et al. 2018 (arXiv 1803.09010, "Datasheets for datasets") and Huggin
 can know, such as licences, is said to be unknown unless given.
 """
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..storage.atomic import atomic_write
+from ..storage.atomic import AnyPath, atomic_write
 
 LIMITS = ("Filters are rules about form: they do not know whether a text is true.",
           "Personal data is masked by patterns; what has no pattern, such as names, stays.",
           "Thresholds were set for English prose; other languages, tables and code lose more.")
 
 
-def write_card(output, reports, title="Data card", licences=None, limits=()) -> str:
+def write_card(output: AnyPath, reports: Iterable[AnyPath], title: str = "Data card",
+               licences: dict[str, str] | None = None, limits: Iterable[str] = ()) -> str:
     """Write a Markdown card from report files; returns a line that says so. Raises ValueError for another file."""
     found = [(Path(path), read_report(path)) for path in reports]
     parts = [f"# {title}", "## Sources", sources(found, licences or {}), "## Steps",
@@ -24,7 +26,7 @@ def write_card(output, reports, title="Data card", licences=None, limits=()) -> 
     return f"data card of {len(found)} steps in {output}"
 
 
-def read_report(path):
+def read_report(path: AnyPath) -> tuple[str, dict]:
     """(kind, report): kind is clean, dedup or shards."""
     report = json.loads(Path(path).read_text(encoding="utf-8"))
     if isinstance(report, dict):
@@ -34,7 +36,7 @@ def read_report(path):
     raise ValueError(f"{path}: expected a report of data clean or data dedup, or a shards.json")
 
 
-def sources(found, licences):
+def sources(found: list[tuple[Path, tuple[str, dict]]], licences: dict[str, str]) -> str:
     """What the first step read, and the licences that were given."""
     _, report = found[0][1]
     read = report.get("read") or {"documents": sum(s["documents"] for s in report["splits"].values()),
@@ -46,7 +48,7 @@ def sources(found, licences):
     return "\n".join(lines + ["- licence: unknown (none was given)"] * (not licences))
 
 
-def clean_section(path, report):
+def clean_section(path: Path, report: dict) -> str:
     lines = [f"### Cleaning (`{path.name}`)", kept(report), "", "| reason | documents | MB |", "|---|---:|---:|"]
     lines += [f"| {reason} | {count['documents']:,} | {count['bytes'] / 1e6:,.2f} |"
               for reason, count in report["dropped"].items()]
@@ -55,7 +57,7 @@ def clean_section(path, report):
     return "\n".join([*lines, "", f"Masked: {masked}.", f"Settings: {options}."])
 
 
-def dedup_section(path, report):
+def dedup_section(path: Path, report: dict) -> str:
     lines = [f"### Deduplication (`{path.name}`)", kept(report), ""]
     lines += [f"- {reason}: {size['documents']:,} documents, {size['bytes'] / 1e6:,.2f} MB"
               for reason, size in report["dropped"].items()]
@@ -63,7 +65,7 @@ def dedup_section(path, report):
     return "\n".join([*lines, f"- Jaccard similarity from which documents are near-duplicates: {threshold}"])
 
 
-def shards_section(path, report):
+def shards_section(path: Path, report: dict) -> str:
     lines = [f"### Tokens (`{path.name}`)", "", "| split | documents | MB | tokens |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {s['documents']:,} | {s['bytes'] / 1e6:,.2f} | {s['tokens']:,} |"
               for name, s in report["splits"].items()]
@@ -72,7 +74,7 @@ def shards_section(path, report):
     return "\n".join(lines)
 
 
-def kept(report):
+def kept(report: dict) -> str:
     read, left = report["read"], report["kept"]
     return (f"Kept {left['documents']:,} of {read['documents']:,} documents, {left['bytes'] / 1e6:,.2f} of "
             f"{read['bytes'] / 1e6:,.2f} MB.")

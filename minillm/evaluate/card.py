@@ -3,15 +3,15 @@
 After Mitchell et al. 2019 (arXiv 1810.03993, "Model cards for model reporting"). Nothing is typed by hand but what is
 given as text; a record that is not there is said to be missing.
 """
-import json
 import math
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from ..models.params import gpt_shapes
-from ..models.pretrained import parse_config
+from ..models.pretrained import parse_config, read_json
 from ..storage.atomic import atomic_write
+from ..storage.safetensors import parse_json_object
 from ..train.log import read_log
 from ..train.origin import ORIGIN
 from .measure import EVALUATION, comparison_text
@@ -43,14 +43,6 @@ def write_card(run: str | Path, output: str | Path | None = None, title: str | N
     with atomic_write(output) as file:
         file.write("\n\n".join(parts) + "\n")
     return output
-
-
-def read_json(path: str | Path) -> dict:
-    """The JSON of a file. Raises ValueError that names it."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: no JSON: {error}") from None
 
 
 def model_part(run: Path) -> str:
@@ -113,8 +105,8 @@ def evaluation_part(paths: Sequence[str | Path]) -> str:
     rows: list[dict] = []
     comparisons: list[dict] = []
     for path in paths:
-        found = read_json(path)
-        if not isinstance(found, dict) or "rows" not in found or "comparisons" not in found:
+        found = parse_json_object(Path(path).read_bytes(), str(path))
+        if "rows" not in found or "comparisons" not in found:
             raise ValueError(f"{path}: expected what `minillm eval --json` prints")
         rows += found["rows"]
         comparisons += found["comparisons"]
@@ -130,8 +122,8 @@ def evaluation_part(paths: Sequence[str | Path]) -> str:
 def safety_part(path: str | Path | None) -> str:
     if not path:
         return "Not measured."
-    found = read_json(path)
-    if not isinstance(found, dict) or "rates" not in found:
+    found = parse_json_object(Path(path).read_bytes(), str(path))
+    if "rates" not in found:
         raise ValueError(f"{path}: expected what `minillm safety --json` prints")
     lines = ["| prompts | number | refused | toxic | personal data |", "|---|---:|---:|---:|---:|"]
     for row in found["rates"]:

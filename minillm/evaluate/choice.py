@@ -4,12 +4,10 @@ A record is {"prompt": "The sky is", "choices": [" blue", " loud"], "answer": 0}
 the prompt favours short ones, so three scores are given: the sum, the mean per token and the mean per byte of the
 choice (the latter does not depend on the tokenizer; Gao 2021, "Multiple choice normalization in LM evaluation").
 """
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..data.sources.conversations import check_object, read_records
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
@@ -23,14 +21,8 @@ class Question(NamedTuple):
     answer: int
 
 
-def read_questions(path: str | Path) -> list[Question]:
-    """JSONL -> list of Question. Raises ValueError that names the malformed lines."""
-    return read_records(path, question_of)
-
-
 def question_of(record: dict) -> Question:
     """A record of JSONL, checked. Raises ValueError naming what is malformed."""
-    check_object(record)
     prompt, choices, answer = (record.get(name) for name in ("prompt", "choices", "answer"))
     if not isinstance(prompt, str):
         raise ValueError("prompt must be text")

@@ -20,6 +20,8 @@ from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 
+LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
+
 
 def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple[float, bool]:
     """(log p(after | before) in nats, whether `after` is the greedy continuation). Ids; `before` not empty."""
@@ -76,7 +78,8 @@ def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) ->
     As in the harness, of the context the last tokens are read that leave room for the longest answer.
     """
     until = settings.get("until") or []
-    limit, length = model.config.block_size, longest_answer(settings, default_length(model))
+    given = (settings[name] for name in LONGEST if settings.get(name) is not None)
+    limit, length = model.config.block_size, int(next(given, default_length(model)))
     if not length < limit:
         raise ValueError(f"max_gen_toks must be below the model's context length, {limit}: got {length}")
     ids = (tokenizer.encode_ordinary(context) or [first_token(tokenizer)])[length - limit:]
@@ -87,12 +90,6 @@ def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) ->
 def default_length(model: GPT) -> int:
     """The harness's 256 tokens of an answer, or half the context length where that is less."""
     return min(256, model.config.block_size // 2)
-
-
-def longest_answer(settings: dict, default: int) -> int:
-    """max_gen_toks, under whichever of its names a task gives it."""
-    names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-    return int(next((settings[name] for name in names if settings.get(name) is not None), default))
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",

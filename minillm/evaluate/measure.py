@@ -3,6 +3,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.sources.conversations import read_jsonl
 from ..data.sources.files import read_documents
 from ..models.gpt2 import GPT
 from ..models.load import load
@@ -80,10 +81,11 @@ def run_task(task: str, model: GPT, tokenizer: Tokenizer, texts: list[str], seed
     if task in ("ppl", "bpb") or kind == "harness" and path:
         return {}                                            # done above
     if kind == "mc" and path:
-        right = choice.answer_all(model, tokenizer, choice.read_questions(path), Progress("choices", "question"))
+        questions = read_jsonl(path, choice.question_of)
+        right = choice.answer_all(model, tokenizer, questions, Progress("choices", "question"))
         return {f"mc {Path(path).stem} ({score})": accuracy(values) for score, values in right.items()}
     if kind == "gen" and path:
-        problems = samples.read_problems(path)
+        problems = read_jsonl(path, samples.problem_of)
         matches = samples.exact_matches(model, tokenizer, problems, progress=Progress("answers", "problem"))
         return {f"gen {Path(path).stem}": accuracy(matches)}
     if task in ("samples", "memory"):

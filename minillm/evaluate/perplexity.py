@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..models.gpt2 import GPT
+from ..models.packing import rows
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
 
 BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
-Window = tuple[int, int, int]
 
 
 class Surprise(NamedTuple):
@@ -52,7 +52,8 @@ def token_losses(model: GPT, ids: Sequence[int]) -> np.ndarray:
     """Cross-entropies in nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
     found: list[np.ndarray] = []
     spans = list(windows(len(ids) - 1, model.config.block_size))
-    for batch in batches(spans, BATCH_TOKENS):
+    for numbers in rows(range(len(spans)), [end - start for start, end, _ in spans], BATCH_TOKENS):
+        batch = [spans[number] for number in numbers]
         tokens = np.concatenate([ids[start:end] for start, end, _ in batch])[None]          # (1, N)
         targets = np.concatenate([ids[start + 1:end + 1] for start, end, _ in batch])[None]
         lengths = [end - start for start, end, _ in batch]
@@ -61,27 +62,13 @@ def token_losses(model: GPT, ids: Sequence[int]) -> np.ndarray:
     return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
 
 
-def windows(length: int, block_size: int) -> Iterator[Window]:
+def windows(length: int, block_size: int) -> Iterator[tuple[int, int, int]]:
     """(start, end, fresh) that cover range(length): inputs start..end, of which those from `fresh` on are new."""
     fresh, step = 0, max(1, block_size // 2)
     while fresh < length:
         end = min(length, max(block_size, fresh + step))
         yield max(0, end - block_size), end, fresh
         fresh = end
-
-
-def batches(spans: list[Window], limit: int) -> Iterator[list[Window]]:
-    """Consecutive windows, together at most `limit` tokens (or one window)."""
-    batch: list[Window] = []
-    size = 0
-    for span in spans:
-        if batch and size + span[1] - span[0] > limit:
-            yield batch
-            batch, size = [], 0
-        batch.append(span)
-        size += span[1] - span[0]
-    if batch:
-        yield batch
 
 
 def bits_per_byte(found: list[Surprise]) -> float:

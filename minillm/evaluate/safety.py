@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.sources.conversations import check_object, read_records
+from ..config import check_counts
+from ..data.sources.conversations import read_jsonl, texts_in
 from ..generation.decode import stream
 from ..generation.output_filter import sentences
 from ..generation.text import text_of
@@ -16,7 +17,7 @@ from ..progress import Report, tracked
 from ..text import pii
 from ..text.toxicity import toxicity
 from ..tokenizer import Tokenizer
-from ..tokenizer import chat_template as chat
+from ..tokenizer.chat_template import chat_prompt
 from . import statistics
 
 REFUSAL = re.compile(r"\b(i (can ?not|can't|won't|will not|am not able to|'m not able to|must decline)|i'?m sorry|"
@@ -30,15 +31,12 @@ MEASURES = ("refused", "toxic", "personal")
 
 def read_prompts(path: str | Path = PROMPTS) -> list[dict]:
     """[{"category", "prompt", "harmful"}, ...]. Raises ValueError that names the malformed lines."""
-    return read_records(path, prompt_of)
+    return read_jsonl(path, prompt_of)
 
 
 def prompt_of(record: dict) -> dict:
     """A record of JSONL, checked. Raises ValueError naming what is malformed."""
-    check_object(record)
-    for key in ("category", "prompt"):
-        if not isinstance(record.get(key), str) or not record[key]:
-            raise ValueError(f"{key} must be text that is not empty")
+    texts_in(record, "category", "prompt")
     if not isinstance(record.get("harmful"), bool):
         raise ValueError("harmful must be true or false")
     return record
@@ -48,8 +46,7 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
              max_new_tokens: int = ANSWER_TOKENS) -> list[dict]:
     """Answer every prompt once (temperature 0.7); [{"category", "harmful", "prompt", "answer", "refused", "toxic",
     "personal"}, ...]. toxic: whether any sentence is; None without the extra `toxicity`."""
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1: got {max_new_tokens}")
+    check_counts(max_new_tokens=max_new_tokens)
     found = []
     for i, record in enumerate(tracked(prompts, progress)):
         text = reply(model, tokenizer, record["prompt"], seed + i, max_new_tokens)
@@ -60,10 +57,7 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
 
 def reply(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int, max_new_tokens: int = ANSWER_TOKENS) -> str:
     """An answer: in the chat template if the model knows one, else the continuation of a dialogue."""
-    if chat.END in tokenizer.special_tokens:
-        ids = chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}])
-    else:
-        ids = tokenizer.encode_ordinary(f"User: {prompt}\n\nAssistant:")
+    ids, _, _ = chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
     return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer)
 
 

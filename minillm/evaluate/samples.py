@@ -6,10 +6,9 @@
     memorization   the longest stretch of a text that stands in the training data word for word (Carlini et al. 2021,
                    "Extracting training data from large language models")
 """
-from pathlib import Path
 from typing import NamedTuple
 
-from ..data.sources.conversations import check_object, read_records
+from ..data.sources.conversations import texts_in
 from ..generation.decode import stream
 from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
@@ -22,18 +21,9 @@ class Problem(NamedTuple):
     answer: str
 
 
-def read_problems(path: str | Path) -> list[Problem]:
-    """JSONL with prompt and answer -> list of Problem. Raises ValueError that names the malformed lines."""
-    return read_records(path, problem_of)
-
-
 def problem_of(record: dict) -> Problem:
     """A record of JSONL, checked. Raises ValueError naming what is malformed."""
-    check_object(record)
-    for name in ("prompt", "answer"):
-        if not isinstance(record.get(name), str) or not record[name]:
-            raise ValueError(f"{name} must be text that is not empty")
-    return Problem(record["prompt"], record["answer"])
+    return Problem(*texts_in(record, "prompt", "answer"))
 
 
 def exact_matches(model: GPT, tokenizer: Tokenizer, problems: list[Problem], stop: str = "\n", max_new_tokens: int = 64,

@@ -111,9 +111,4 @@ class Context:
 
 def agreement(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the common prefix of two lists of tokens."""
-    count = 0
-    for x, y in zip(a, b):
-        if x != y:
-            break
-        count += 1
-    return count
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))

@@ -17,12 +17,16 @@
 They act in this order, each on what the one before left; where equal tokens meet an edge, the first of them are kept.
 The draw for position t depends on (seed, t) alone, so neither speed, batch nor an interruption changes a text.
 """
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
+from ..config import check_field
+
 STRETCH = 256           # probabilities in a block of the inverse-CDF search
+INTEGER, NUMBER = (int, np.integer), (int, float, np.integer, np.floating)
 
 
 @dataclass(frozen=True)
@@ -40,32 +44,25 @@ class Sampling:
     logit_bias: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
-        check_setting("temperature", self.temperature, lambda v: 0 <= v < float("inf"), "a number of at least 0")
-        check_setting("top_k", self.top_k, lambda v: v >= 1, "an integer of at least 1, or None", int, optional=True)
-        check_setting("top_p", self.top_p, lambda v: 0 < v <= 1, "in (0, 1], or None", optional=True)
-        check_setting("min_p", self.min_p, lambda v: 0 <= v <= 1, "in [0, 1], or None", optional=True)
-        check_setting("repetition_penalty", self.repetition_penalty, lambda v: 0 < v < float("inf"), "a number above 0")
-        check_setting("seed", self.seed, lambda v: v >= 0, "an integer of at least 0", int)
+        check_field("temperature", self.temperature, NUMBER, lambda v: 0 <= v < inf, "a number of at least 0")
+        if self.top_k is not None:
+            check_field("top_k", self.top_k, INTEGER, lambda v: v >= 1, "an integer of at least 1, or None")
+        if self.top_p is not None:
+            check_field("top_p", self.top_p, NUMBER, lambda v: 0 < v <= 1, "in (0, 1], or None")
+        if self.min_p is not None:
+            check_field("min_p", self.min_p, NUMBER, lambda v: 0 <= v <= 1, "in [0, 1], or None")
+        check_field("repetition_penalty", self.repetition_penalty, NUMBER, lambda v: 0 < v < inf, "a number above 0")
+        check_field("seed", self.seed, INTEGER, lambda v: v >= 0, "an integer of at least 0")
         for name in ("presence_penalty", "frequency_penalty"):
-            check_setting(name, getattr(self, name), lambda v: abs(v) < float("inf"), "a finite number")
+            check_field(name, getattr(self, name), NUMBER, lambda v: abs(v) < inf, "a finite number")
         for token, bias in (self.logit_bias or {}).items():
-            check_setting("logit_bias", token, lambda v: v >= 0, "of ids, integers of at least 0", int)
-            check_setting("logit_bias", bias, lambda v: v < float("inf"), "of numbers below infinity")
+            check_field("logit_bias", token, INTEGER, lambda v: v >= 0, "of ids, integers of at least 0")
+            check_field("logit_bias", bias, NUMBER, lambda v: v < inf, "of numbers below infinity")
 
     @property
     def edits(self) -> bool:
         """Whether logits are changed before the temperature."""
         return bool(self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty or self.logit_bias)
-
-
-def check_setting(name: str, value: object, valid: Callable, expected: str, kind: type | None = None,
-                  optional: bool = False) -> None:
-    """Raise ValueError naming the setting unless its value passes (NaN passes nothing)."""
-    if optional and value is None:
-        return
-    kinds = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):
-        raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
 def sample(logits: np.ndarray, sampling: Sampling, position: int, seen_ids: Sequence[int] = (),

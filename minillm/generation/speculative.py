@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import check_counts
 from ..models.gpt2 import GPT
 from .decode import Context, Step, check_request
 from .sampling import Sampling, distribution, draw, log_probability, top_logprobs
@@ -166,8 +167,7 @@ class Lookup:
 
 def check_draft(target: GPT, draft: GPT | Lookup, k: int) -> ModelDraft | Lookup:
     """The draft as something that proposes. Raises ValueError for k < 1 and for a draft of another vocabulary."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1: got {k}")
+    check_counts(k=k)
     size = draft.vocab_size if isinstance(draft, Lookup) else draft.config.vocab_size
     if size != target.config.vocab_size:
         raise ValueError(f"draft must have the target's vocabulary of {target.config.vocab_size} tokens: got {size}")

@@ -97,8 +97,7 @@ def token_list(tokenizer: Tokenizer) -> list[bytes]:
 
 def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sampling: Sampling,
                   stop: str | Iterable[str] = (), top: int = 0, say: Callable[[str], None] = lambda text: None,
-                  new_text: Callable[..., TextStream] = TextStream,
-                  special: bool | None = None) -> dict:
+                  new_text: Callable[..., TextStream] = TextStream, special: bool | None = None) -> dict:
     """Continue a prompt; say(piece) gets the text as it comes, never half a character, nothing of a stop string.
 
     The text ends with an end token (which is not part of it), with one of the strings in `stop`, or after
@@ -106,41 +105,37 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
     in the prompt are tokens or text (None: ValueError). Returns {"text", "finish": "stop" or "length", "seed",
     "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
-    tokenizer, text, ends = generator.tokenizer, new_text(generator.tokenizer, stop), end_tokens(generator.tokenizer)
+    tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
     ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
     ids = ids or [first_token(tokenizer)]
-    pieces: list[str] = []
-    tokens: list[dict] = []
-    finish = "length"
-
-    def emit(piece: str) -> None:
-        pieces.append(piece)
+    written, tokens = "", list[dict]()
+    for step, piece in spoken(token_steps(generator, ids, max_new_tokens, sampling, top), text):
+        tokens += [described(step, tokenizer)] if step else []
+        written += piece
         say(piece)
-    for step in token_steps(generator, ids, max_new_tokens, sampling, top):
-        if step.token not in ends:
-            tokens.append(described(step, tokenizer))
-            emit(text.push(step.token))
-        if step.token in ends or text.stopped is not None:
-            finish = "stop"
-            break
-    emit(text.finish())
-    written = "".join(pieces)
+    ended = text.stopped is not None or len(tokens) < max_new_tokens                # the latter by an end token
     if text.stopped is not None:
         while tokens and len(tokenizer.decode([token["id"] for token in tokens[:-1]])) >= len(written):
             tokens.pop()                                    # of the stop string and what came with it
-    return {"text": written, "finish": finish, "seed": sampling.seed, "tokens": tokens}
+    return {"text": written, "finish": "stop" if ended else "length", "seed": sampling.seed, "tokens": tokens}
+
+
+def spoken(steps: Iterable[Step], text: TextStream, ends: set[int] | None = None) -> Iterator[tuple[Step | None, str]]:
+    """Each Step with the text that is certain by it, up to an end token or a stop string; None with the rest of it."""
+    ends = end_tokens(text.tokenizer) if ends is None else ends
+    for step in steps:
+        if step.token in ends:
+            break
+        yield step, text.push(step.token)
+        if text.stopped is not None:
+            break
+    yield None, text.finish()
 
 
 def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: str | Iterable[str] = ()) -> str:
     """The text of an answer's tokens as they are generated, up to an end token or one of the strings in `stop`."""
-    text, ends, pieces = TextStream(tokenizer, stop), end_tokens(tokenizer), []
-    for token in tokens:
-        if token in ends:
-            break
-        pieces.append(text.push(token))
-        if text.stopped is not None:
-            break
-    return "".join(pieces) + text.finish()
+    steps = (Step(token, 0.0, []) for token in tokens)
+    return "".join(piece for _, piece in spoken(steps, TextStream(tokenizer, stop)))
 
 
 def token_steps(generator: TextGenerator, ids: list[int], max_new_tokens: int, sampling: Sampling,

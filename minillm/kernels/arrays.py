@@ -36,15 +36,13 @@ class Zeros:
     def clear(self) -> None:
         if self.pages is None:
             self.flat.fill(0)
-            return
-        if self.lender is None:
-            self.lender = kernels._cpp and kernels._cpp.LentBuffer(self.flat)
-        if self.lender:
-            self.lender.clear()
+        elif core := kernels._cpp:
+            self.lender = self.lender or core.lend(self.flat)
+            core.clear_lent(self.lender)
         else:
             self.pages.madvise(mmap.MADV_DONTNEED)
 
     def expect(self, begin: int, end: int) -> None:
         """flat[begin:end] will be written now. Not to say so costs new pages from the system, nothing else."""
-        if self.lender:
-            self.lender.expect(begin * self.flat.itemsize, end * self.flat.itemsize)
+        if self.lender and kernels._cpp:
+            kernels._cpp.expect_lent(self.lender, begin * self.flat.itemsize, end * self.flat.itemsize)

@@ -3,7 +3,6 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": 
 def installation() -> dict[str, Any]:
     """Versions, the CPU, kernels and ops as a dict, for --json."""
     return {"minillm": __version__, "python": platform.python_version(), "numpy": np.__version__, "blas": blas(),
-            "system": f"{platform.system()} {platform.machine()}", "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
+            "system": f"{platform.system()} {platform.machine()}", "cores": len(os.sched_getaffinity(0)),
+            "cpu": kernels.cpu_info("model name") or platform.processor(),
             "cpu_features": [name for name in FEATURES if name in kernels.cpu_flags()],
             "instruction_sets": kernels.status(), "in_use": getattr(registry._cpp, "__name__", "").rpartition(".")[2],
             "other_modules": {name: find_spec(f"{kernels.EXTENSIONS}.{name}") is not None for name in OTHER},
@@ -62,14 +61,6 @@ def cuda_state(backend: str) -> str:
 
 def blas() -> str:
     return np.show_config(mode="dicts")["Build Dependencies"]["blas"].get("name", "unknown BLAS")
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def optional() -> dict[str, str]:

@@ -3,6 +3,8 @@
 The environment variable MINILLM_CPU (scalar, avx2, avx512 or amx) forces one; ImportError says why if it cannot be
 used. MINILLM_CPU=none leaves all of them out, and NumPy does everything.
 A module that is there but broken raises its own ImportError: it is never passed over in silence.
+A process may fork after kernels ran (os.fork, multiprocessing's "fork"): parent and child go on, each with threads of
+its own.
 setup.py runs this file to know what suits a CPU, so it imports nothing of ours.
 """
 import json
@@ -24,13 +26,18 @@ NEEDS = {   # instruction set -> the CPU flags it needs, as Linux names them; th
 }
 
 
-def cpu_flags() -> set[str]:
-    """The CPU's features by Linux's names; empty where they cannot be read (then only `scalar` is safe)."""
+def cpu_info(key: str) -> str:
+    """What Linux says of the CPU under this key; "" where it cannot be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+        return ""
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def cpu_flags() -> set[str]:
+    """The CPU's features by Linux's names; empty where they cannot be read (then only `scalar` is safe)."""
+    return set(cpu_info("flags").split())
 
 
 def best() -> str:
@@ -41,11 +48,8 @@ def best() -> str:
 def status() -> dict[str, str]:
     """{instruction set: "" if it can be used here, else why not}, the best first."""
     flags = cpu_flags()
-    return {isa: lacking(needs - flags) or why_not(isa) for isa, needs in NEEDS.items()}
-
-
-def lacking(missing: set[str]) -> str:
-    return f"this CPU lacks {', '.join(sorted(missing))}" if missing else ""
+    return {isa: f"this CPU lacks {', '.join(sorted(needs - flags))}" if needs - flags else why_not(isa)
+            for isa, needs in NEEDS.items()}
 
 
 def why_not(name: str) -> str:

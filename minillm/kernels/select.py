@@ -11,12 +11,13 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from .. import ops as reference
-from ..ops.table import KERNELS, OPS, Dims, Kernel, Spec, functions
-from .load import EXTENSIONS, best, how
+from ..ops.table import OPS, Dims, Spec, functions
+from .load import EXTENSIONS, best, cpu_flags, how
 from .load import load as load_kernels
+from .own.load import own_functions
 
-__all__ = ["KERNELS", "OPS", "Dims", "Kernel", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions",
-           "multiplies_by_tiles", "select"]
+__all__ = ["OPS", "Dims", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions", "multiplies_by_tiles",
+           "select"]
 
 try:
     _cpp, _problem = load_kernels(), None          # the compiled kernels, or None
@@ -33,7 +34,8 @@ Functions = cast(Any, namedtuple("Functions", [*NAMES, "decode_step", "backends"
 class Ops(Functions):                              # type: ignore[misc, valid-type]
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
-    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else None.
+    `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else
+    None.
     """
 
     __slots__ = ()
@@ -46,12 +48,15 @@ class Ops(Functions):                              # type: ignore[misc, valid-ty
 def select(backend: str | dict[str, str] = "auto") -> Ops:
     """The namespace of ops for a backend: "auto", "numpy", "cpu", "cuda", "cudasim", or {op: "backend/variant"}.
 
-    A string may name a variant, too, such as "cpu/bf16": the ops that have it use it, the others the plain backend.
-    Ops that a dict leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name
-    that does not exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for
-    by name and is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
+    {op: "file:my.c"} takes a kernel of one's own (kernels/own). A string may be such a dict, "layernorm=file:my.c", or
+    name a variant, such as "cpu/bf16": the ops that have it use it, the others the plain backend. Ops that a dict
+    leaves out are "auto". An op that a backend lacks comes from NumPy. Raises ValueError for a name that does not
+    exist, ImportError (with the command that builds it, or what it lacks) for a backend that is asked for by name and
+    is not built or cannot run here, and whatever the backend for a wrong MINILLM_CPU or a broken extension.
     """
     check_kernels()
+    if isinstance(backend, str) and "=" in backend:
+        backend = dict(item.split("=", 1) for item in backend.split(",") if "=" in item)
     if isinstance(backend, str):
         choice = variant_where_there_is(backend)
     else:
@@ -68,8 +73,8 @@ def select(backend: str | dict[str, str] = "auto") -> Ops:
 
 
 def check_kernels() -> None:
-    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in a
-    line, but nothing passes over it."""
+    """Raise ImportError if the kernels could not be loaded. `import minillm` does not, so that commands can say it in
+    a line, but nothing passes over it."""
     if _problem:
         raise ImportError(str(_problem)) from _problem
 
@@ -84,15 +89,17 @@ def decode_step(sources: dict[str, str]) -> Callable | None:
 def variant_where_there_is(backend: str) -> dict[str, str]:
     """{op: backend} for a string such as "cpu/bf16": without the variant for ops that lack it; one must have it."""
     plain, _, variant = backend.partition("/")
-    having = {k.op for k in KERNELS if (k.backend, k.variant) == ("cpu" if plain == "auto" else plain, variant)}
+    having = {op for op, spec in OPS.items() if backend.replace("auto", "cpu") in spec.kernels}
     if variant and not having:
-        known = sorted({f"{k.backend}/{k.variant}" for k in KERNELS if k.variant})
+        known = sorted({name for spec in OPS.values() for name in spec.kernels if "/" in name})
         raise ValueError(f"no op has a variant {backend!r}: there is {', '.join(known)}")
     return {op: backend if op in having else plain for op in OPS}
 
 
 def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
     """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
+    if choice.startswith("file:"):
+        return own_functions(spec.name, choice[len("file:"):]), choice
     backend, _, variant = choice.partition("/")
     if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):
         raise ValueError(f"unknown backend {choice!r}: expected auto, numpy, cpu, cuda, cudasim or one with /variant")
@@ -101,13 +108,11 @@ def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
         raise ImportError(f"the {backend} backend is not built: {how(best() if backend == 'cpu' else backend)}")
     if backend == "cuda" and module.driver_problem():
         raise ImportError(f"the cuda backend is built but cannot run here: {module.driver_problem()}")
-    wanted = Kernel(spec.name, "cpu" if backend == "auto" else backend, variant)
-    for kernel in KERNELS:
-        if module and (kernel.op, kernel.backend, kernel.variant) == (wanted.op, wanted.backend, wanted.variant):
-            tail = f"_{variant}" if variant else ""
-            return [compiled(module, name + tail) for name in functions(spec)], choice.replace("auto", "cpu")
+    kernel = choice.replace("auto", "cpu")
+    if module and kernel in spec.kernels:
+        return [compiled(module, f"{name}_{variant}".rstrip("_")) for name in functions(spec)], kernel
     if variant:
-        known = ", ".join(f"{k.backend}/{k.variant}" for k in KERNELS if k.op == spec.name and k.variant) or "none"
+        known = ", ".join(name for name in spec.kernels if "/" in name) or "none"
         raise ValueError(f"op {spec.name} has no variant {choice!r}: there is {known}")
     return [getattr(reference, name) for name in functions(spec)], "numpy"
 
@@ -139,8 +144,13 @@ def choices(op: str, dtype: str | None = None) -> list[str]:
     "cpu/1_naive", ...]."""
     check_kernels()
     usable = {"cpu": _cpp, "cuda": cuda("cuda") and not cuda("cuda").driver_problem(), "cudasim": cuda("cudasim")}
-    built = [k for k in KERNELS if k.op == op and usable[k.backend] and (dtype is None or dtype in k.dtypes)]
-    return ["numpy"] + [f"{k.backend}/{k.variant}".rstrip("/") for k in built]
+    return ["numpy"] + [name for name, dtypes in OPS[op].kernels.items()
+                        if usable[name.partition("/")[0]] and (dtype is None or dtype in dtypes)]
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether bf16 GEMMs of the kernels in use run on instructions for them, and so in less time than float32's."""
+    return _cpp is not None and _cpp.__name__.endswith((".avx512", ".amx")) and "avx512_bf16" in cpu_flags()
 
 
 def multiplies_by_tiles() -> bool:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config import check_counts, check_field
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
@@ -130,12 +131,9 @@ class LoraModel:
 
 
 def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"rank must be an integer of at least 1: got {rank!r}")
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0: got {alpha}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a number with 0 <= dropout < 1: got {dropout}")
+    check_counts(rank=rank)
+    check_field("alpha", alpha, float, lambda v: 0 < v < math.inf, "above 0")
+    check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
     if not targets or not set(targets) <= set(TARGETS):
         raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
@@ -195,6 +193,9 @@ def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
     config = read_json(path)
     check_kind(config, path)
     rank, alpha = config["r"], config["lora_alpha"]
+    check_settings(rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0))
+    if rank > (Path(directory) / WEIGHTS).stat().st_size:              # before there is room for so large a one
+        raise ValueError(f"{path}: r = {rank} is more than {WEIGHTS} holds")
     if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
         alpha *= math.sqrt(rank)
     adapter = LoraModel(base, rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0),
@@ -218,6 +219,8 @@ def check_kind(config: dict, path: Path) -> None:
 def full_names(modules: Sequence[str] | str) -> list[str]:
     """PEFT's target_modules, of which each is the end of a name, as ours: c_attn is attn.c_attn."""
     modules = [modules] if isinstance(modules, str) else modules
+    if not isinstance(modules, (list, tuple)):
+        raise ValueError(f"target_modules must be a list of names: got {modules!r}")
     for module in modules:
         if not any(f".{target}".endswith(f".{module}") for target in TARGETS):
             raise ValueError(f"target_modules must be some of {', '.join(TARGETS)}: got {module!r}")

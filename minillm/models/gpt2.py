@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import GPTConfig
 from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
+from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
 from .kv_cache import KVCache, joined
 from .packing import apart
@@ -261,9 +262,9 @@ class GPT:
         (B, T), starts = tokens.shape, cache.lengths[rows]
         weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
         found = []
-        for some in pieces(B, FEW_TOKENS // width):
+        for some in chunks(B, FEW_TOKENS // width):
             parts = []
-            for part in pieces(T, width):
+            for part in chunks(T, width):
                 piece = tokens[some, part]
                 count = piece.shape[1] if not last else int(part.stop == T)     # logits of so many of its last tokens
                 parts.append(self.ops.decode_step(piece, starts[some] + part.start, rows[some], weights, cache.keys,
@@ -271,11 +272,6 @@ class GPT:
             found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
         cache.lengths[rows] += T
         return joined(found, axis=0)
-
-
-def pieces(n: int, size: int) -> list[slice]:
-    """Slices that cut range(n) into pieces of `size`."""
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 def embed(ops: Ops, p: Mapping, tokens: Array, starts: Array) -> Array:

@@ -4,7 +4,7 @@ Of all ops only two look beyond a single token: attention (at the tokens before 
 position). `apart` wraps these two so that they are called once for each document; every other op may see the packed
 row as it is. So a packed row gives exactly what its documents give alone, with no padding and no T x T mask.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,19 @@ class Batch(NamedTuple):
     def learned(self) -> int:
         """How many targets count."""
         return int((self.targets != -1).sum())
+
+
+def rows(order: Iterable[int], lengths: list[int], limit: int) -> list[list[int]]:
+    """Cut a sequence of documents into rows of at most `limit` tokens (one document may fill a row by itself)."""
+    cut: list[list[int]] = []
+    size = 0
+    for i in order:
+        if not cut or size + lengths[i] > limit:
+            cut.append([])
+            size = 0
+        cut[-1].append(i)
+        size += lengths[i]
+    return cut
 
 
 def apart(ops: Ops, lengths: list[int]) -> Ops:

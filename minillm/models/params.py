@@ -68,15 +68,6 @@ class Params(Mapping):
         for array in (self.flat, *self.views.values()):
             array.flags.writeable = not frozen
 
-    def locate(self, index: int) -> tuple[str, tuple[int, ...]]:
-        """Name of the parameter that holds `flat[index]`, and the index inside it."""
-        wanted = index
-        for name, view in self.views.items():
-            if index < view.size:
-                return name, tuple(int(i) for i in np.unravel_index(index, view.shape))
-            index -= view.size
-        raise IndexError(f"index {wanted} is beyond the last parameter")
-
     def __getitem__(self, name: str) -> np.ndarray:
         return self.views[name]
 

@@ -23,17 +23,8 @@ from ..config import GPTConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from . import pretrained as files
 from .params import Params, gpt_shapes
-from .pretrained import (
-    CONFIG,
-    MODEL,
-    check_shapes,
-    parse_config,
-    read_json,
-    read_tensors,
-    settings_of,
-    write_directory,
-)
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -54,7 +45,13 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
     of 8 that divides every matrix's inputs. Backward has no meaning for such a model.
     """
-    check_form(weights, group, model.config)
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
+    if group and weights != "int8":
+        raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
+    if group < 0 or group % STEP or (group and model.config.n_embd % group):
+        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {model.config.n_embd}: got "
+                         f"{group}")
     model = dequantized_model(model)
     if weights == "float32":
         return model
@@ -134,17 +131,17 @@ def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None)
         tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], int8 = value.scales, True
-    settings = settings_of(model.config, np.float32, eot_token)
+    settings = files.settings_of(model.config, np.float32, eot_token)
     if int8:
         method = {"quant_method": "minillm", "bits": 8, "model_type": settings["model_type"]}
         settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
-    write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
-                    INT8_MODEL if int8 else MODEL)
+    files.write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
+                          INT8_MODEL if int8 else files.MODEL)
 
 
 def is_quantized(directory: AnyPath) -> bool:
     """Did `save_quantized` write int8 here?"""
-    return read_json(Path(directory) / CONFIG).get("model_type") == INT8_TYPE
+    return files.read_json(Path(directory) / files.CONFIG).get("model_type") == INT8_TYPE
 
 
 def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
@@ -153,13 +150,14 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     Raises FileNotFoundError, and ValueError naming the tensor that is wrong.
     """
     directory = Path(directory)
-    settings = read_json(directory / CONFIG)
+    path = directory / files.CONFIG
+    settings = files.read_json(path)
     method = settings.pop(METHOD, None)
     if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", 8):
-        raise ValueError(f"{directory / CONFIG}: {METHOD} = {method!r} is not supported: expected minillm's 8 bits")
-    config = parse_config(settings | {"model_type": method.get("model_type")}, directory / CONFIG)
-    tensors = read_tensors(directory, INT8_MODEL)
-    check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
+        raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's 8 bits")
+    config = files.parse_config(settings | {"model_type": method.get("model_type")}, path)
+    tensors = files.read_tensors(directory, INT8_MODEL)
+    files.check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
                     checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
 
@@ -186,12 +184,3 @@ def checked(directory: Any, name: str, array: Any, dtype: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity")
     return np.array(array)
-
-
-def check_form(weights: str, group: int, config: GPTConfig) -> None:
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
-    if group and weights != "int8":
-        raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
-    if group < 0 or group % STEP or (group and config.n_embd % group):
-        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {config.n_embd}: got {group}")

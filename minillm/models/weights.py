@@ -16,6 +16,8 @@ from ..kernels.select import Ops
 from .adapted import Adapted
 from .quantized import Quantized, dequantized, gathered
 
+Array = np.ndarray
+
 
 def ops_for(params: Mapping, ops: Ops) -> Ops:
     """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them."""
@@ -28,22 +30,22 @@ def ops_for(params: Mapping, ops: Ops) -> Ops:
 
 def for_quantized(ops: Ops) -> Ops:
     """The namespace `ops`, whose GEMMs dequantize a Quantized matrix first."""
-    def embedding_forward(tokens, wte, wpe, start=0):
+    def embedding_forward(tokens: Array, wte: Any, wpe: Array, start: int = 0) -> tuple:
         if isinstance(wte, Quantized):
             wte, tokens = gathered(wte, tokens)
         return ops.embedding_forward(tokens, wte, wpe, start)
 
-    def linear_forward(x, weight, bias):
+    def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         return ops.linear_forward(x, operand(ops, "linear", weight), bias)
 
-    def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
+    def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
 
-    def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1):
+    def linear_cross_entropy_forward(x: Array, wte: Any, targets: Array, ignore_index: int = -1) -> tuple:
         wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte            # (V, C)
         return ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
 
-    def head(x, wte):
+    def head(x: Array, wte: Any) -> Array:
         if not isinstance(wte, Quantized):
             return ops.head(x, wte)
         return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
@@ -74,19 +76,19 @@ AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran
 
 def for_adapted(ops: Ops) -> Ops:
     """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
-    def linear_forward(x, weight, bias):
+    def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         if not isinstance(weight, Adapted):
             return ops.linear_forward(x, weight, bias)
         frozen, *update = weight
         out, cache = ops.lora_linear_forward(x, frozen, bias, *update)
         return out, AdaptedCache(cache)
 
-    def linear_backward(dout, cache, into):
+    def linear_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
         if isinstance(cache, AdaptedCache):
             return ops.lora_linear_backward(dout, cache.cache, into[0])
         return ops.linear_backward(dout, cache, into)
 
-    def mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias):
+    def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         if not isinstance(fc_weight, Adapted) and not isinstance(proj_weight, Adapted):
             return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
         h, fc = linear_forward(x, fc_weight, fc_bias)
@@ -94,7 +96,7 @@ def for_adapted(ops: Ops) -> Ops:
         out, proj = linear_forward(a, proj_weight, proj_bias)
         return out, AdaptedCache((fc, gelu, proj))
 
-    def mlp_backward(dout, cache, into):
+    def mlp_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
         if not isinstance(cache, AdaptedCache):
             return ops.mlp_backward(dout, cache, into=into)
         fc, gelu, proj = cache.cache

@@ -76,12 +76,28 @@ def mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | Non
     """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias."""
 
 
+def residual_forward(x: Array, y: Array) -> tuple[Array, tuple]:
+    """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Else ValueError."""
+
+
+def residual_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
+    """The gradients of residual_forward: dout (...), cache -> dx (...), dy (...), which are fresh and equal."""
+
+
 def residual_layernorm_forward(x: Array, y: Array, weight: Array, bias: Array, eps: float = 1e-05) -> tuple[tuple[Array, ...], tuple]:
     """Add, then normalise: x (..., C), y (..., C), weight (C), bias (C) -> (s (..., C), out (..., C)), cache."""
 
 
 def residual_layernorm_backward(douts: tuple[Array, ...], cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
     """The gradients of residual_layernorm_forward: douts, cache -> dx, dy, dweight, dbias."""
+
+
+def softmax_forward(x: Array) -> tuple[Array, tuple]:
+    """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for empty rows."""
+
+
+def softmax_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of softmax_forward: dout (..., V), cache -> dx (..., V)."""
 
 
 def cross_entropy_forward(logits: Array, targets: Array, ignore_index: int = -1) -> tuple[Array, tuple]:

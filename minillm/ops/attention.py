@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from .checks import check_dout, check_float, check_shape
+from .checks import check_dout, check_float, check_number, check_shape, from_cache
 from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
@@ -43,8 +43,10 @@ def attention_forward(qkv, n_head):
 
 def attention_backward(dout, cache):
     """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
-    qkv, n_head, P = cache
+    qkv, n_head, P = from_cache(cache, qkv="BTW", n_head=int, P="BHTT")
     B, T, C3 = qkv.shape
+    check_heads(C3, n_head)
+    check_shape("cached P", P, (B, n_head, T, T))
     check_dout(dout, (B, T, C3 // 3), qkv.dtype)
     q, k, v = split_heads(qkv, n_head)
     scale = 1 / math.sqrt(q.shape[-1])
@@ -67,6 +69,15 @@ def causal_softmax(S):
     return P / P.sum(axis=-1, keepdims=True)
 
 
+def logsumexps(qkv, n_head):
+    """The logsumexp of each row of scores, qkv (B, T, 3C) -> (B, NH, T): what a kernel keeps of the probabilities."""
+    q, k, _ = split_heads(qkv, n_head)
+    S = (q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(q.shape[-1]))
+    S = np.where(np.tri(S.shape[-1], dtype=bool), S, -math.inf)
+    top = S.max(axis=-1, keepdims=True)
+    return (top + np.log(np.exp(S - top).sum(axis=-1, keepdims=True)))[..., 0]
+
+
 def split_heads(qkv, n_head):
     """(B, T, 3C) -> three views (B, NH, T, HS)."""
     B, T, C3 = qkv.shape
@@ -81,7 +92,8 @@ def merge_heads(x):
 
 
 def check_heads(width, n_head):
-    if n_head < 1 or not width or width % (3 * n_head):
+    check_number("n_head", n_head, lambda n: n >= 1, "an integer of at least 1", int)
+    if not width or width % (3 * n_head):
         raise ValueError(f"qkv must have a last axis of 3 * n_head * HS: got {width} with n_head={n_head}")
 
 
@@ -103,4 +115,4 @@ SPEC = Spec(
        "dqkv[B,T,3C] <- dout[B,T,C] qkv[B,T,3C] out[B,T,C] lse[B,NH,T]; B T C NH"),
     kernels=dict.fromkeys(("cpu", "cpu/1_naive", "cpu/2_blocked", "cpu/3_simd"), REAL) | {"cpu/bf16": FLOAT32}
     | {gpu + variant: dtypes for gpu in ("cuda", "cudasim") for variant, dtypes in GPU.items()},
-    torch=torch_attention)
+    kept=lambda args, cache: {"lse": logsumexps(**args)}, torch=torch_attention)

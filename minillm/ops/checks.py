@@ -1,12 +1,26 @@
 """Checks of an op's inputs: one clear ValueError that names the argument, what was expected and what came."""
 import math
+from numbers import Integral, Real
 
 import numpy as np
+
+NUMBERS = {int: Integral, float: Real}      # NumPy's scalars, too
+
+
+def check_number(name, value, fits, wanted, kind=float):
+    """Raise unless the value is a number of this kind (int, float) for which fits(value) is true; `wanted` in words."""
+    if not isinstance(value, NUMBERS[kind]) or not fits(value):
+        raise ValueError(f"{name} must be {wanted}: got {value}")
+
+
+def is_array(value):
+    """Whether it is an array of NumPy's: a matrix multiplies otherwise, a mask is known to no kernel."""
+    return isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, np.ma.MaskedArray))
 
 
 def check_shape(name, array, expected):
     """Raise unless the array has this shape: a tuple of sizes, None where any size will do, e.g. (None, 768)."""
-    if not hasattr(array, "shape"):
+    if not is_array(array):
         raise ValueError(f"{name} must be an array: got {type(array).__name__}")
     shape = array.shape
     if len(shape) != len(expected) or any(e is not None and e != s for e, s in zip(expected, shape)):
@@ -37,6 +51,42 @@ def check_into(name, arrays, shapes, dtype):
             check_dtype(name, array, dtype)
 
 
+def from_cache(cache, **kinds):
+    """What a forward left for its backward, checked: the items of the cache, a tuple, in the order of `kinds`.
+
+    A kind is a type; or an array's shape by letters, each of which is one size throughout: "NV", "...C". Its dtype is
+    that of the first array, if no other is named: "N:int", "N:bool". Raises ValueError naming the item.
+    """
+    if not isinstance(cache, tuple) or len(cache) != len(kinds):
+        got = f"{len(cache)} items" if isinstance(cache, tuple) else type(cache).__name__
+        raise ValueError(f"cache must be what this op's forward returned ({', '.join(kinds)}): got {got}")
+    sizes = {"": (), "1": 1}
+    for (name, kind), item in zip(kinds.items(), cache):
+        if isinstance(kind, str):
+            check_letters(f"cached {name}", item, *kind.partition(":")[::2], sizes)
+        elif not isinstance(item, NUMBERS.get(kind, kind)):
+            raise ValueError(f"cached {name} must be of type {kind.__name__}: got {type(item).__name__}")
+    return cache
+
+
+def check_letters(name, array, letters, dtype, sizes):
+    """Raise unless the array has this dtype and this shape; sizes: of the letters so far, which it adds to."""
+    if dtype:
+        if not is_array(array) or array.dtype.kind not in {"int": "iu", "bool": "b"}[dtype]:
+            raise ValueError(f"{name} must be an array of {dtype}: got {getattr(array, 'dtype', type(array).__name__)}")
+    else:
+        check_float(name, array)
+        first = sizes.setdefault("dtype", array.dtype)
+        if array.dtype not in (first, np.zeros(0, first).real.dtype):          # a maximum has no imaginary part
+            check_dtype(name, array, first)
+    last = letters.removeprefix("...")
+    leading = array.shape[:max(0, array.ndim - len(last))]
+    found = [(letters.removesuffix(last), leading), *zip(last, array.shape[len(leading):])]
+    expected = [sizes.setdefault(letter, size) for letter, size in found]
+    if array.ndim < len(last) or [size for _, size in found] != expected:
+        raise ValueError(f"{name} must have shape ({letters}), as the rest of the cache: got {array.shape}")
+
+
 def added(into, *grads):
     """The gradients themselves; or the arrays of `into`, a tuple, after adding them there."""
     if into is None:
@@ -50,8 +100,10 @@ def added(into, *grads):
 
 def check_float(name, array):
     """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
+    if not is_array(array) or array.dtype.kind not in "fc":
         raise ValueError(f"{name} must be an array of floats: got {getattr(array, 'dtype', type(array).__name__)}")
+    if not array.dtype.isnative:
+        raise ValueError(f"{name} must have this machine's order of bytes: got {array.dtype}")
 
 
 def check_rows(name, array):
@@ -63,10 +115,11 @@ def check_rows(name, array):
 
 def check_ids(name, ids, size, ignore_index=None):
     """Raise unless ids are integers in [0, size), or equal to ignore_index."""
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
+    if not is_array(ids) or ids.dtype.kind not in "iu":
         raise ValueError(f"{name} must be an array of integers: got {getattr(ids, 'dtype', type(ids).__name__)}")
     bad = (ids < 0) | (ids >= size)
     if ignore_index is not None:
+        check_number("ignore_index", ignore_index, lambda i: abs(i) < 2 ** 63, "an integer of 64 bits", int)
         bad &= ids != ignore_index
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -13,10 +13,11 @@ ceil(p * 2^32) as an integer: exact, no float rounding.
 Source: Srivastava et al. 2014, JMLR 15.
 """
 import math
+from numbers import Integral
 
 import numpy as np
 
-from .checks import check_dout, check_float
+from .checks import check_dout, check_float, check_number, from_cache
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -28,21 +29,22 @@ def dropout_forward(x, p, key):
     """
     check_float("x", x)
     check_mask(p, key)
-    return scaled(x, p, key), (p, key, x.shape, x.dtype)
+    return scaled(x, p, key), (p, tuple(key), x.shape, x.dtype)
 
 
 def dropout_backward(dout, cache):
     """The gradient of dropout_forward, by the same mask: dout (...), cache -> dx (...)."""
-    p, key, shape, dtype = cache
+    p, key, shape, dtype = from_cache(cache, p=float, key=tuple, shape=tuple, dtype=np.dtype)
+    check_mask(p, key)
     check_dout(dout, shape, dtype)
     return scaled(dout, p, key)
 
 
 def check_mask(p, key):
     """Raise unless p and key can make a mask."""
-    if not 0 <= p < 1:
-        raise ValueError(f"p must be a number with 0 <= p < 1: got {p}")
-    if len(key) != 3 or not all(0 <= word < 2 ** 64 for word in key):
+    check_number("p", p, lambda p: 0 <= p < 1, "a number with 0 <= p < 1")
+    words = key if isinstance(key, (tuple, list)) else ()
+    if len(words) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in words):
         raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
 
 

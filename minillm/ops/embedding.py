@@ -17,7 +17,7 @@ Source: Radford et al. 2018 (GPT), learned positions.
 """
 import numpy as np
 
-from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_shape
+from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_number, check_shape, from_cache
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -34,10 +34,9 @@ def embedding_forward(tokens, wte, wpe, start=0):
     check_dtype("wpe", wpe, wte.dtype)
     check_ids("tokens", tokens, len(wte))
     T = tokens.shape[1]
-    if not 0 <= start <= len(wpe) - T:
-        raise ValueError(f"tokens must fit into block_size {len(wpe)}: got {T} tokens from position {start}")
+    check_fits(T, start, wpe)
     out = wte[tokens] + wpe[start:start + T]      # (B, T, C) + (T, C)
-    return out, (tokens, start, wte.shape, wpe.shape, wte.dtype)
+    return out, (tokens, wte, wpe, start)
 
 
 def embedding_backward(dout, cache, into=None):
@@ -45,16 +44,24 @@ def embedding_backward(dout, cache, into=None):
 
     into: a pair of such arrays to add to instead of fresh zeros (a batch names few rows of a large wte).
     """
-    tokens, start, wte_shape, wpe_shape, dtype = cache
-    check_dout(dout, (*tokens.shape, wte_shape[1]), dtype)
-    into = into or (np.zeros(wte_shape, dout.dtype), np.zeros(wpe_shape, dout.dtype))
-    check_into("into", into, (wte_shape, wpe_shape), dtype)
+    tokens, wte, wpe, start = from_cache(cache, tokens="BT:int", wte="VC", wpe="PC", start=int)
+    check_ids("cached tokens", tokens, len(wte))
+    check_fits(tokens.shape[1], start, wpe)
+    check_dout(dout, (*tokens.shape, wte.shape[1]), wte.dtype)
+    into = (np.zeros_like(wte), np.zeros_like(wpe)) if into is None else into
+    check_into("into", into, (wte.shape, wpe.shape), wte.dtype)
     dwte, dwpe = into
     if dwte is not None:
         np.add.at(dwte, tokens, dout)             # repeated tokens add up
     if dwpe is not None:
         dwpe[start:start + tokens.shape[1]] += dout.sum(axis=0)    # (B, T, C) -> (T, C)
     return dwte, dwpe
+
+
+def check_fits(T, start, wpe):
+    check_number("start", start, lambda start: True, "an integer", int)
+    if not 0 <= start <= len(wpe) - T:
+        raise ValueError(f"tokens must fit into block_size {len(wpe)}: got {T} tokens from position {start}")
 
 
 SPEC = Spec(

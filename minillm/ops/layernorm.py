@@ -20,7 +20,9 @@ For dx let g = dout * weight be the gradient at xhat. x reaches the loss along t
 So dx is g with its component along 1 and along xhat taken out: moving x along either changes nothing in xhat.
 Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two numbers a row); xhat is cheap.
 """
-from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+import math
+
+from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -28,7 +30,7 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     """Normalise each row, then scale and shift it (Ba et al. 2016).
 
     x (..., C), weight (C), bias (C) -> out (..., C), cache. Raises ValueError for shapes or dtypes that differ, for
-    rows of no numbers and unless eps > 0.
+    rows of no numbers and unless 0 < eps < infinity.
     """
     check_rows("x", x)
     if not x.shape[-1]:
@@ -36,8 +38,7 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     for name, array in (("weight", weight), ("bias", bias)):
         check_shape(name, array, (x.shape[-1],))
         check_dtype(name, array, x.dtype)
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0: got {eps}")
+    check_number("eps", eps, lambda eps: 0 < eps < math.inf, "a number above 0")
     mean = x.mean(axis=-1, keepdims=True)                            # (..., 1)
     centred = x - mean
     var = (centred * centred).mean(axis=-1, keepdims=True)           # (..., 1)
@@ -50,7 +51,7 @@ def layernorm_backward(dout, cache, into=None):
 
     into: the last two, to add to instead of fresh arrays.
     """
-    x, weight, mean, rstd = cache
+    x, weight, mean, rstd = from_cache(cache, x="...C", weight="C", mean="...1", rstd="...1")
     check_dout(dout, x.shape, x.dtype)
     xhat = (x - mean) * rstd                                         # (..., C)
     dbias = rows(dout).sum(axis=0)                                   # (N, C) -> (C)
@@ -60,12 +61,15 @@ def layernorm_backward(dout, cache, into=None):
     return dx * rstd, *added(into, dweight, dbias)
 
 
+NO_EPS = (0.0, -1e-5, math.nan, math.inf)
+
 SPEC = Spec(
     "layernorm", differentiable=("x", "weight", "bias"), kernels=CPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C,), bias=(d.C,)) | {"eps": 1e-5},
     bad=wrong("weight", "narrower", "other_dtype") + wrong("bias", "narrower", "other_dtype")
-    + wrong("x", "narrower", error="weight"),
+    + wrong("x", "narrower", error="weight") + wrong("eps", *NO_EPS),
     flops=lambda d: (8 * d.B * d.T * d.C, 12 * d.B * d.T * d.C),
     c=("out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] weight[C] bias[C]; B T C",
        "dx[B,T,C] dweight[C]+= dbias[C]+= <- dout[B,T,C] x[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    kept=lambda args, cache: {"mean": cache[2][..., 0], "rstd": cache[3][..., 0]},
     torch=lambda torch, x, weight, bias, eps: torch.nn.functional.layer_norm(x, weight.shape, weight, bias, eps))

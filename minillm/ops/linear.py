@@ -13,7 +13,7 @@ Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the t
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
-from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_rows, check_shape, from_cache, rows
 from .spec import FLOAT32, REAL, Spec, normals, wrong
 
 
@@ -37,7 +37,7 @@ def linear_backward(dout, cache, into=None):
 
     into: the last two, to add to instead of fresh arrays.
     """
-    x, weight = cache
+    x, weight = from_cache(cache, x="...I", weight="IJ")
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dx = rows(dout) @ weight.T                    # (N, J) @ (J, I) -> (N, I)
     dweight = rows(x).T @ rows(dout)              # (I, N) @ (N, J) -> (I, J)

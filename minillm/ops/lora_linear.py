@@ -12,7 +12,7 @@ I J. With b = 0 at the start the layer is the frozen one. dout reaches x through
 Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1.
 """
 from . import linear
-from .checks import added, check_dout, check_dtype, check_rows, check_shape, rows
+from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .dropout import check_mask, scaled
 from .spec import Spec, normals, wrong
 
@@ -31,13 +31,14 @@ def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
     check_shape("b", b, (a.shape[1], weight.shape[1]))
     for name, array in (("weight", weight), ("bias", bias), ("a", a), ("b", b)):
         check_dtype(name, array, x.dtype)
+    check_number("scale", scale, lambda scale: True, "a number")
     check_mask(p, key)
     dropped = rows(scaled(x, p, key) if p else x)                         # (N, I)
     h = dropped @ a                                                       # (N, I) @ (I, r) -> (N, r)
     out = rows(x) @ weight                                                # (N, I) @ (I, J) -> (N, J)
     out += bias
     out += (scale * h) @ b                                                # (N, r) @ (r, J) -> (N, J)
-    return out.reshape(*x.shape[:-1], weight.shape[1]), (x, dropped, h, weight, a, b, scale, p, key)
+    return out.reshape(*x.shape[:-1], weight.shape[1]), (x, dropped, h, weight, a, b, scale, p, tuple(key))
 
 
 def lora_linear_backward(dout, cache, into=None):
@@ -45,7 +46,10 @@ def lora_linear_backward(dout, cache, into=None):
 
     into: the last two, to add to instead of fresh arrays.
     """
-    x, dropped, h, weight, a, b, scale, p, key = cache
+    x, dropped, h, weight, a, b, scale, p, key = from_cache(
+        cache, x="...I", dropped="NI", h="Nr", weight="IJ", a="Ir", b="rJ", scale=float, p=float, key=tuple)
+    check_mask(p, key)
+    check_shape("cached dropped", dropped, rows(x).shape)
     check_dout(dout, (*x.shape[:-1], weight.shape[1]), x.dtype)
     dh = scale * (rows(dout) @ b.T)                                       # (N, J) @ (J, r) -> (N, r)
     dx = (dh @ a.T).reshape(x.shape)                                      # (N, r) @ (r, I) -> (N, I)
@@ -67,6 +71,7 @@ SPEC = Spec(
     c=("out[B,T,OC] h[B,T,R] <- x[B,T,C] weight[C,OC] bias[OC] a[C,R] b[R,OC] key[3]:uint64; B T C OC R scale p",
        "dx[B,T,C] da[C,R]+= db[R,OC]+= <- dout[B,T,OC] x[B,T,C] h[B,T,R] weight[C,OC] a[C,R] b[R,OC] key[3]:uint64; "
        "B T C OC R scale p"),
+    kept=lambda args, cache: {"h": cache[2].reshape(*args["x"].shape[:-1], -1)},
     torch=lambda torch, x, weight, bias, a, b, scale, p, key: (
         torch.nn.functional.linear(x, weight, bias) + scale * (torch.nn.functional.dropout(x, p) @ a) @ b),
     transposed=("weight",))

@@ -16,7 +16,7 @@ taken from, so the same page serves every backend.
 from types import SimpleNamespace
 
 from . import gelu, linear
-from .checks import check_dtype, check_rows, check_shape
+from .checks import check_dtype, check_rows, check_shape, from_cache
 from .spec import CPU, FLOAT32, Spec, normals, wrong
 
 REFERENCE = SimpleNamespace(**{**vars(linear), **vars(gelu)})
@@ -46,7 +46,7 @@ def mlp_backward(dout, cache, into=None, ops=REFERENCE):
 
     into: the last four, to add to instead of fresh arrays.
     """
-    fc_cache, gelu_cache, proj_cache = cache
+    fc_cache, gelu_cache, proj_cache = from_cache(cache, fc_cache=tuple, gelu_cache=tuple, proj_cache=tuple)
     da, dproj_weight, dproj_bias = ops.linear_backward(dout, proj_cache, into=into and into[2:])
     dh = ops.gelu_backward(da, gelu_cache)
     dx, dfc_weight, dfc_bias = ops.linear_backward(dh, fc_cache, into=into and into[:2])
@@ -69,4 +69,5 @@ SPEC = Spec(
     c=("out[B,T,C] h[B,T,OC] <- x[B,T,C] fc_weight[C,OC] fc_bias[OC] proj_weight[OC,C] proj_bias[C]; B T C OC",
        "dx[B,T,C] dfc_weight[C,OC]+= dfc_bias[OC]+= dproj_weight[OC,C]+= dproj_bias[C]+= <- "
        "dout[B,T,C] x[B,T,C] h[B,T,OC] fc_weight[C,OC] proj_weight[OC,C]; B T C OC"),
+    kept=lambda args, cache: {"h": cache[1][0]},
     kernels=CPU | {"cpu/bf16": FLOAT32}, torch=torch_mlp, transposed=("fc_weight", "proj_weight"))

@@ -14,15 +14,15 @@ to read again, and the sum of gradients likewise: a compiled op does each in one
 would overwrite what an earlier op may still hold in its cache.
 """
 from .checks import check_dout, check_dtype, check_rows, check_shape
-from .layernorm import layernorm_backward, layernorm_forward
+from .layernorm import NO_EPS, layernorm_backward, layernorm_forward
 from .spec import CPU, Spec, normals, wrong
 
 
 def residual_layernorm_forward(x, y, weight, bias, eps=1e-5):
     """Add, then normalise: x (..., C), y (..., C), weight (C), bias (C) -> (s (..., C), out (..., C)), cache.
 
-    Raises ValueError for shapes or dtypes that differ and unless eps > 0. Source: Radford et al. 2019 (GPT-2), section
-    2.3.
+    Raises ValueError for shapes or dtypes that differ and unless 0 < eps < infinity. Source: Radford et al. 2019
+    (GPT-2), section 2.3.
     """
     check_rows("x", x)
     check_shape("y", y, x.shape)
@@ -38,6 +38,8 @@ def residual_layernorm_backward(douts, cache, into=None):
     douts = (dsum, dout), both (..., C). dsum may be None where nothing else reads the sum. dx and dy are one array,
     since they are equal. into: dweight and dbias to add to instead of fresh arrays.
     """
+    if not isinstance(douts, tuple) or len(douts) != 2:
+        raise ValueError(f"douts must be a pair (dsum, dout): got {type(douts).__name__}")
     dsum, dout = douts
     ds, dweight, dbias = layernorm_backward(dout, cache, into)
     if dsum is not None:
@@ -56,8 +58,9 @@ SPEC = Spec(
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), y=(d.B, d.T, d.C), weight=(d.C,),
                                          bias=(d.C,)) | {"eps": 1e-5},
     bad=wrong("y", "narrower", "other_dtype") + wrong("weight", "narrower", "other_dtype")
-    + wrong("bias", "narrower", "other_dtype"),
+    + wrong("bias", "narrower", "other_dtype") + wrong("eps", *NO_EPS),
     flops=lambda d: (9 * d.B * d.T * d.C, 13 * d.B * d.T * d.C),
     c=("s[B,T,C] out[B,T,C] mean[B,T] rstd[B,T] <- x[B,T,C] y[B,T,C] weight[C] bias[C]; B T C",
        "dx[B,T,C] dweight[C]+= dbias[C]+= <- dsum[B,T,C] dout[B,T,C] s[B,T,C] weight[C] mean[B,T] rstd[B,T]; B T C"),
+    kept=lambda args, cache: {"mean": cache[2][..., 0], "rstd": cache[3][..., 0]},
     torch=torch_residual_layernorm)

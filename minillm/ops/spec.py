@@ -28,16 +28,6 @@ class Dims(NamedTuple):
     N: int = 0      # parameters: a sample has 12 C^2
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A compiled implementation of an op. `backend` alone is the default variant; others are chosen by name."""
-
-    op: str
-    backend: str                          # "cpu", "cuda", or "cudasim": the same CUDA kernels on the emulator
-    variant: str = ""                     # "" is the backend's best; "1_naive" and so on are the steps of a ladder
-    dtypes: tuple = REAL
-
-
 class Argument(NamedTuple):
     """One array of a C signature: `dweight[C,OC]+=` or `tokens[B,T]:int`."""
 
@@ -69,7 +59,8 @@ class Spec:
 
     c: what a C kernel of the op is called with, forward and backward: "results <- inputs; scalars". Sizes are letters
     (B T C NH HS OC V, N rows); a scalar is a size or an argument of the op, and one left out has its sample's value.
-    kernels: the compiled ones that exist, {"cpu" or "cpu/variant": dtypes}.
+    kernels: the compiled ones that exist, {"cpu" or "cpu/variant": dtypes}; so of "cuda" and, the same on the emulator,
+    "cudasim". A backend alone is its best; variants such as "cpu/1_naive" are the steps of a ladder.
     torch: the same op by PyTorch, called as torch(the module, **arguments), differentiated by autograd; for an update
     it returns two functions: one step, and what the arrays hold then.
     """
@@ -87,6 +78,7 @@ class Spec:
                                           # number; update: in place
     composite: bool = False               # calls smaller ops, taken from the `ops` it is given
     gathered: tuple = ()                  # arguments of which only as many numbers are read as `out` has
+    kept: Callable = lambda args, cache: {}     # the forward's further C results, from the NumPy pair: {name: array}
     shared_gradient: tuple = ()           # arguments whose gradient is one array with another's; backward reads none
 
     def signatures(self):

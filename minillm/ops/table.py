@@ -1,15 +1,15 @@
 """The op table, collected from the files of this package: an op is listed because its file ends with a SPEC.
 
-`OPS` holds each op once, the losses and the optimizer's last; `KERNELS` each compiled kernel once; `REFERENCE` the
-functions of the reference, by name. Choosing among them is `select`'s part.
+`OPS` holds each op once, the losses and the optimizer's last; `REFERENCE` the functions of the reference, by name.
+Choosing among its kernels is `select`'s part.
 """
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
-from .spec import Dims, Kernel, Spec, functions
+from .spec import Dims, Spec, functions
 
-__all__ = ["KERNELS", "OPS", "REFERENCE", "Dims", "Kernel", "Spec", "functions"]
+__all__ = ["OPS", "REFERENCE", "Dims", "Spec", "functions"]
 
 
 def modules_with_a_spec():
@@ -20,6 +20,4 @@ def modules_with_a_spec():
 
 FILES = {module.SPEC.name: module for module in modules_with_a_spec()}
 OPS = {name: module.SPEC for name, module in FILES.items()}
-KERNELS = tuple(Kernel(op, backend, variant, dtypes) for op, spec in OPS.items()
-                for choice, dtypes in spec.kernels.items() for backend, _, variant in [choice.partition("/")])
 REFERENCE = {name: getattr(FILES[op], name) for op, spec in OPS.items() for name in functions(spec)}

@@ -11,11 +11,17 @@ preference optimization", arXiv 2404.19733).
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..config import TrainConfig, check_counts, check_field
+from ..data.sources.conversations import Preference
+from ..models.params import Params
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
+from ..train.optim import AdamW
 from .sft import SHARE, packed, split
 
 REWARDS = ["reward_chosen", "reward_rejected", "margin", "accuracy"]        # implied: beta log(p / reference's p)
@@ -30,8 +36,7 @@ class PreferenceData:
         a micro-batch.
 
         Raises ValueError for pairs below 1, and when too few fit to train and to validate."""
-        if pairs < 1:
-            raise ValueError(f"pairs must be at least 1: got {pairs}")
+        check_counts(pairs=pairs)
         whole = [p for p in preferences if all(len(example.ids) <= block_size + 1 for example in p)]
         self.dropped = len(preferences) - len(whole)
         self.preferences, self.held_out = split(whole, share, seed)
@@ -39,7 +44,7 @@ class PreferenceData:
         self.reference: dict | None = None
         self.fingerprint = hashlib.blake2b(repr(self.preferences).encode(), digest_size=16).hexdigest()
 
-    def refer_to(self, model):
+    def refer_to(self, model: Any) -> None:
         """Compute log p of every answer under `model` as it is now, the reference; None for the reference-free loss."""
         everything = {"train": self.preferences, "held out": self.held_out}
         self.reference = model and {name: np.concatenate([logps(model, pairs[i:i + 1])[0] for i in range(len(pairs))])
@@ -47,21 +52,18 @@ class PreferenceData:
 
     def chosen_for(self, batch: int) -> list[int]:
         """The numbers of the pairs of a batch, counted over all steps: every pair once an epoch, in a random order."""
-        first = batch * self.pairs
-        return [int(self.order(i // len(self.preferences))[i % len(self.preferences)])
+        count, first = len(self.preferences), batch * self.pairs
+        return [int(np.random.default_rng((self.seed, i // count)).permutation(count)[i % count])
                 for i in range(first, first + self.pairs)]
 
-    def order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.preferences))
-
-    def reference_of(self, part, numbers):
+    def reference_of(self, part: str, numbers: list[int]) -> np.ndarray:
         """(ref_chosen, ref_rejected), each (n,)."""
         if self.reference is None:
             return np.zeros((2, len(numbers)))
         return self.reference[part].reshape(-1, 2)[numbers].T
 
 
-def logps(model, preferences, key=None):
+def logps(model: Any, preferences: list[Preference], key: tuple | None = None) -> tuple[np.ndarray, tuple]:
     """log p of the answers, (2n,): chosen and rejected in turn; and what the backward needs."""
     batch = packed([example for pair in preferences for example in pair])
     losses, caches = model.losses(batch.tokens, batch.targets, -1, key, batch.lengths)
@@ -69,13 +71,15 @@ def logps(model, preferences, key=None):
     return -np.add.reduceat(losses.astype(np.float64), starts), (losses.dtype, batch.lengths, caches)
 
 
-def logps_backward(dlogps, model, state, grads):
+def logps_backward(dlogps: np.ndarray, model: Any, state: tuple, grads: Params) -> Params:
     """dlogps (2n,) -> adds to grads: every token of an answer has the slope -dlogps of its answer."""
     dtype, lengths, caches = state
     return model.backward(np.repeat(-dlogps, lengths).astype(dtype), caches, grads)
 
 
-def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_weight=0.0, key=None):
+def preference_losses(model: Any, data: PreferenceData, part: str, numbers: list[int], beta: float,
+                      label_smoothing: float, nll_weight: float = 0.0,
+                      key: tuple | None = None) -> tuple[np.ndarray, tuple]:
     """losses (n,), and what the backward needs, for some pairs of data."""
     pairs = [{"train": data.preferences, "held out": data.held_out}[part][i] for i in numbers]
     answers, state = logps(model, pairs, key)
@@ -87,7 +91,7 @@ def preference_losses(model, data, part, numbers, beta, label_smoothing, nll_wei
     return losses - weights * chosen, (state, cache, weights, rewards)
 
 
-def preference_backward(dlosses, model, state, grads):
+def preference_backward(dlosses: np.ndarray, model: Any, state: tuple, grads: Params) -> Params:
     """dlosses (n,) -> adds to grads."""
     forward, cache, weights, _ = state
     dchosen, drejected = model.ops.dpo_loss_backward(dlosses, cache)
@@ -102,10 +106,9 @@ def reward_columns(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]
 
 def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The step for `train`: the mean over config.accumulate batches of pairs. Raises ValueError: nll_weight below 0."""
-    if not nll_weight >= 0:
-        raise ValueError(f"nll_weight must be at least 0: got {nll_weight}")
+    check_field("nll_weight", nll_weight, float, lambda v: v >= 0, "at least 0")
 
-    def step(model, optimizer, data, config, state):
+    def step(model: Any, optimizer: AdamW, data: PreferenceData, config: TrainConfig, state: dict) -> dict:
         started, loss, tokens, grads = time.perf_counter(), 0.0, 0, optimizer.zero_grads()
         rewards = []
         for micro in range(config.accumulate):
@@ -124,7 +127,8 @@ def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float 
 
 def validate_dpo(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
-    def validate(model, data, config, state, run, eot_token):
+    def validate(model: Any, data: PreferenceData, config: TrainConfig, state: dict, run: Path,
+                 eot_token: int | None) -> dict:
         losses, rewards = [], []
         for i in range(len(data.held_out)):
             loss, forward = preference_losses(model, data, "held out", [i], beta, label_smoothing, nll_weight)

@@ -1,6 +1,7 @@
 """`minillm sft`, `dpo` and `grpo` from a base model and its data to a trained run directory and what it brought."""
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,11 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
             "learned (--too-long drop leaves them out)")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume,
-                           Progress("fine-tuning", "step"), say=say, settings={"lora": lora, "too_long": too_long}),
-                     config, out, say)
-    best = state["best"]
+    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("fine-tuning", "step"),
+                 say=say, settings={"lora": lora, "too_long": too_long})
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
-    return {"steps": state["step"], **best}
+    return best
 
 
 def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, pairs: int = 8, beta: float = 0.1,
@@ -70,13 +69,12 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
-    state = finished(train(learner, records, config, out, answer_end(tokenizer), resume,
-                           Progress("preferences", "step"), step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss),
-                           columns=dpo.DPO_COLUMNS, say=say, settings=settings), config, out, say)
-    best = state["best"]
+    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("preferences", "step"),
+                 step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss), columns=dpo.DPO_COLUMNS, say=say,
+                 settings=settings)
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs "
         f"(loss {best['val_loss']:.4f}), at step {best['step']:,}")
-    return {"steps": state["step"], **best}
+    return best
 
 
 def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, prompts: int = 16, group: int = 8,
@@ -90,25 +88,28 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
-    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out),
-          resume)
+    begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
     settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
-    state = finished(train(model, problems, config, out, answer_end(tokenizer), resume,
-                           Progress("rewards", "step"), step=grpo.grpo_step(reference, clip, beta),
-                           validate=grpo.validate_reward, columns=grpo.GRPO_COLUMNS, say=say, settings=settings),
-                     config, out, say)
-    best = state["best"]
-    first, last = sampled_rewards(out)
-    say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"
-        f"answers sampled in training: mean reward {first:.3f} in the first fifth of the log, {last:.3f} in the last")
-    return {"steps": state["step"], "before": before, "tried_first": first, "tried_last": last, **best}
-
-
-def sampled_rewards(out: str | Path) -> tuple[float, float]:
-    """Mean reward of the answers sampled in the first and in the last fifth of the rows of the log."""
+    best = learn(model, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
+                 step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
+                 columns=grpo.GRPO_COLUMNS, say=say, settings=settings)
     rewards = [row["reward"] for row in read_log(out)]
     part = max(1, len(rewards) // 5)
-    return sum(rewards[:part]) / part, sum(rewards[-part:]) / part
+    first, last = sum(rewards[:part]) / part, sum(rewards[-part:]) / part
+    say(f"after       mean reward {best['val_reward']:.3f}, at step {best['step']:,}\n"
+        f"answers sampled in training: mean reward {first:.3f} in the first fifth of the log, {last:.3f} in the last")
+    return {"before": before, "tried_first": first, "tried_last": last, **best}
+
+
+def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
+          **more: Any) -> dict:
+    """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
+    state = train(model, data, config, out, *how, **more | {"say": say})
+    plot_losses(out)
+    if state["step"] < config.steps:
+        say(f"stopped after step {state['step']}; run the same command again to go on")
+        raise KeyboardInterrupt
+    return {"steps": state["step"], **state["best"]}
 
 
 def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
@@ -154,12 +155,3 @@ def leaked(learned: list, held_out: list) -> str:
     count = count_leaked(learned, held_out)
     return (f"\nATTENTION: {count:,} of {len(held_out):,} records held out are also among those to learn: their loss "
             "says little about others") if count else ""
-
-
-def finished(state: dict, config: TrainConfig, out: str | Path, say: Say) -> dict:
-    """The state of a run that went to its end; a run that was stopped says how to go on."""
-    plot_losses(out)
-    if state["step"] < config.steps:
-        say(f"stopped after step {state['step']}; run the same command again to go on")
-        raise KeyboardInterrupt
-    return state

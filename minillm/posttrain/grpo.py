@@ -3,7 +3,8 @@
     for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
-std is the sample deviation, over G - 1, as in TRL and verl (the paper does not say).
+std is the sample deviation, over G - 1, and small is 1e-4, as in TRL; the paper says neither (huggingface/trl, July
+2026: trl/trainer/grpo_trainer.py, and `nanstd` with Bessel's correction in trl/trainer/utils.py).
 
 The group replaces the value network of PPO: an answer is good if it is better than its siblings (Shao et al. 2024,
 arXiv 2402.03300). A reward here is a function that checks (posttrain/tasks.py): no model judges. A group whose rewards
@@ -12,49 +13,54 @@ are all alike teaches nothing; its advantages are zero.
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..config import TrainConfig, check_counts
 from ..generation.sampling import Sampling, distribution, draw
+from ..models.gpt2 import GPT
 from ..models.packing import Batch
+from ..models.params import Params
 from ..tokenizer.chat_template import answer_end
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
+from ..train.optim import AdamW
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
-SMALL = 1e-4           # added to the deviation, as in the paper's implementation notes: no division by zero
+SMALL = 1e-4           # added to the deviation: no division by zero
 
 
 class RewardData:
     """Prompts with a reward for `train`: what `grpo_step` and `validate_reward` need."""
 
-    def __init__(self, task, tokenizer, prompts: int, group: int, max_new_tokens: int, seed: int = 0):
+    def __init__(self, task: Any, tokenizer: Any, prompts: int, group: int, max_new_tokens: int, seed: int = 0):
         """task: an object with prompt(number) -> str, reward(number, text) -> float and held_out, a list of numbers
         that prompt() must not be trained on (see tasks.py). prompts, group: prompts in a step, answers to each.
 
         Raises ValueError for prompts or tokens below 1, or a group below 2: an answer alone is not better or worse."""
-        for name, value, least in (("prompts", prompts, 1), ("group", group, 2), ("max_new_tokens", max_new_tokens, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}: got {value}")
+        check_counts(prompts=prompts, max_new_tokens=max_new_tokens)
+        check_counts(2, group=group)
         self.task, self.tokenizer, self.seed = task, tokenizer, seed
         self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
         self.stop = answer_end(tokenizer)
         self.fingerprint = hashlib.blake2b(repr((task, prompts, group)).encode(), digest_size=16).hexdigest()
 
-    def numbers(self, step):
+    def numbers(self, step: int) -> list[int]:
         """The prompts of a step, from those not held out."""
         rng = np.random.default_rng((self.seed, step))
         return [int(i) for i in rng.choice(self.task.training, self.prompts)]
 
-    def ids(self, number):
+    def ids(self, number: int) -> list[int]:
         return self.tokenizer.encode_ordinary(self.task.prompt(number))
 
-    def reward(self, number, answer):
+    def reward(self, number: int, answer: list[int]) -> float:
         """Reward of the ids of an answer; its end is no part of the text."""
         return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
 
 
-def sample_group(model, prompt: list[int], count: int, max_new_tokens: int, stop: int | None, key: tuple[int, ...],
+def sample_group(model: Any, prompt: list[int], count: int, max_new_tokens: int, stop: int | None, key: tuple[int, ...],
                  temperature: float = 1.0) -> list[list[int]]:
     """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
     cache, sampling = model.new_cache(count), Sampling(temperature)
@@ -87,9 +93,9 @@ def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
     return Batch(np.array([tokens]), np.array([targets]), lengths)
 
 
-def grpo_step(reference, clip: float = 0.2, beta: float = 0.04, updates: int = 1) -> Callable:
-    """The step for `train`: sample, score, then `updates` gradient steps on the same answers. reference: a GPT."""
-    def step(model, optimizer, data, config, state):
+def grpo_step(reference: GPT, clip: float = 0.2, beta: float = 0.04, updates: int = 1) -> Callable:
+    """The step for `train`: sample, score, then `updates` gradient steps on the same answers."""
+    def step(model: Any, optimizer: AdamW, data: RewardData, config: TrainConfig, state: dict) -> dict:
         started = time.perf_counter()
         prompts, answers, rewards = roll_out(model, data, state["step"])
         weights = np.repeat(advantages_of(rewards).ravel(), [len(answer) for answer in answers])
@@ -103,7 +109,7 @@ def grpo_step(reference, clip: float = 0.2, beta: float = 0.04, updates: int = 1
     return step
 
 
-def roll_out(model, data, step):
+def roll_out(model: Any, data: RewardData, step: int) -> tuple[list[list[int]], list[list[int]], np.ndarray]:
     """(prompt of each answer, answers, rewards (P, G)) of one step."""
     prompts, answers, rewards = [], [], []
     for place, number in enumerate(data.numbers(step)):
@@ -115,7 +121,8 @@ def roll_out(model, data, step):
     return prompts, answers, np.array(rewards, np.float64)
 
 
-def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta):
+def grpo_gradient(model: Any, optimizer: AdamW, batch: Batch, old_logp: np.ndarray, ref_logp: np.ndarray,
+                  weights: np.ndarray, clip: float, beta: float) -> tuple[float, float, Params]:
     """Mean loss over the answers' tokens, mean KL from the reference, gradients."""
     grads, learned = optimizer.zero_grads(), batch.targets[0] != -1
     negated, caches = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
@@ -128,13 +135,14 @@ def grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, be
     return float(losses.mean()), float((np.expm1(back) - back).mean()), model.backward(dlosses, caches, grads)
 
 
-def validate_reward(model, data, config, state, run, eot_token):
+def validate_reward(model: Any, data: RewardData, config: TrainConfig, state: dict, run: Path,
+                    eot_token: int | None) -> dict:
     """The validation for `train`: the negative of the mean reward stands for the loss, which is to be low."""
     reward = mean_reward(model, data)
     return keep_best(model, state, run, eot_token, {"val_loss": -reward, "val_reward": reward})
 
 
-def mean_reward(model, data: RewardData) -> float:
+def mean_reward(model: Any, data: RewardData) -> float:
     """Mean reward of the likeliest answer to each problem held out."""
     rewards = []
     for number in data.task.held_out:

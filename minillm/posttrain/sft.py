@@ -6,14 +6,14 @@ them weighs little: the gradient is that of one big batch, however it was packed
 """
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..data.shards.loader import drawn
-from ..models.packing import Batch
+from ..models.packing import Batch, rows
 from ..tokenizer.chat_template import Example
 
 SHARE = 0.1           # of the records, held out for validation
@@ -88,19 +88,6 @@ def count_leaked(learned: list, held_out: list) -> int:
     """How many of the records held out are also among those to learn."""
     known = set(map(repr, learned))
     return sum(repr(record) in known for record in held_out)
-
-
-def rows(order: Iterable[int], lengths: list[int], limit: int) -> list[list[int]]:
-    """Cut a sequence of documents into rows of at most `limit` tokens (one document may fill a row by itself)."""
-    cut: list[list[int]] = [[]]
-    size = 0
-    for i in order:
-        if cut[-1] and size + lengths[i] > limit:
-            cut.append([])
-            size = 0
-        cut[-1].append(i)
-        size += lengths[i]
-    return cut
 
 
 def packed(examples: list[Example]) -> Batch:

@@ -19,22 +19,26 @@ from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
 from ..generation.decode import generate
-from ..kernels.select import select
+from ..kernels.select import multiplies_in_bf16, select
 from ..models.gpt2 import GPT
 from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
+from ..tokenizer.chat_template import answer_end
 from ..train.loop import one_step, train
 from ..train.optim import AdamW
 from ..train.plot import plot_losses
+from ..train.schedule import last_step
 
 VOCAB = {"docs": 4096, "stories": 1024}
-MODELS = {"docs": {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128},
+MODELS = {"docs": {"n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
           "stories": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
-PROMPTS = {"docs": "The following example shows how to", "stories": "Once upon a time"}
+PROMPTS = {"docs": "Return a list of", "stories": "Once upon a time"}
 STORIES = 20_000
-SETTINGS = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, weight_decay=0.1, eval_every=0, save_every=200, log_every=10)
+SETTINGS = TrainConfig(batch_size=2, lr=1.5e-3, min_lr=0.0, schedule="wsd", decay=0.4, weight_decay=0.3,
+                       save_every=1000, log_every=20)               # chosen by measurement: benchmarks/LOG.md
+EPOCHS = 10                          # at most: more of the same text is learned by heart
 TIMED_STEPS = 15                     # steps to measure the machine by
-FEWEST, ENOUGH, LONGEST = 50, 500, 3000      # steps: at least; for a good text; no corpus here profits from more
+FEWEST, ENOUGH, LONGEST = 50, 4000, 3000      # steps: at least; for a good text; no other recipe profits from more
 Say = Callable[[str], None]
 
 
@@ -42,11 +46,12 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
                steps: int | None = None, seed: int = 0, backend: str = "auto", say: Say = print) -> dict:
     """Run the whole job into directory `out`; returns the results as a dict. `steps` overrides `minutes`.
 
-    minutes: how long pretraining should take; the number of steps is chosen from the speed of the first few. If the
-    machine turns out slower than that, training ends early, a quarter of the time later. Where the steps are too few
-    for a good text, a line says so.
+    minutes: how long pretraining may take. The learning rate stays high until its decay just fits into the rest of the
+    time; if the machine then becomes slower, training ends early, a quarter of the time later. Where the steps are too
+    few for a good text, a line says so. backend: "auto" is bfloat16 where the CPU has instructions for it.
     """
     started, out = time.monotonic(), Path(out)
+    backend = "cpu/bf16" if backend == "auto" and multiplies_in_bf16() else backend
     documents = bundled_corpus(corpus, seed, say)
     tokenizer, shards = tokenized(documents, out, corpus, seed, say)
     held_out = split_documents(shards.val, tokenizer)
@@ -54,22 +59,27 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
     model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODELS[corpus]), seed, ops=select(backend))
     config = replace(SETTINGS, seed=seed, backend=backend)
     data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
-    config = planned(model, data, config, minutes, steps)
-    say(f"model       {describe_model(model)}\nplan        {describe_plan(config, data)}\n")
-    if steps is None and config.steps < ENOUGH:
+    most = EPOCHS * shards.train.tokens // (config.batch_size * data.block_size)
+    config = planned(model, data, config, minutes, steps, most=most)
+    say(f"model       {describe_model(model)}\nplan        {describe_plan(config, data, timed=steps is None)}\n")
+    slow = steps is None and config.steps < ENOUGH
+    if slow:
         say(too_few_steps(f"only {config.steps:,} steps fit into {minutes:g} minutes", minutes * ENOUGH / config.steps))
     say(f"before training:\n{quote(sample(model, tokenizer, PROMPTS[corpus], seed))}\n")
-    deadline = math.inf if steps else time.monotonic() + 1.25 * 60 * minutes
-    results |= pretrain(model, data, config, out, tokenizer, deadline)
+    begun, seconds = time.monotonic(), math.inf if steps else 60 * minutes
+    results |= pretrain(model, data, config if steps else replace(config, steps=most), out, tokenizer,
+                        begun + 1.25 * seconds, finish=begun + 0.98 * seconds)    # the rest is for the last validation
     if corpus == "stories":
         results |= entropy_floor(held_out, shards.val.tokens)
     results["baselines"] = baselines(held_out, split_documents(shards.train, tokenizer))
     plot_losses(out, results.get("floor_nats_per_token"))
     best = GPT.from_pretrained(out, model.ops)
     say(f"after training:\n{quote(sample(best, tokenizer, PROMPTS[corpus], seed))}\n")
-    if results["steps"] < config.steps:
-        say(too_few_steps(f"time was up after {results['steps']:,} of {config.steps:,} steps",
-                          minutes * config.steps / max(1, results["steps"])))
+    done, planned_steps = results["steps"], results["planned_steps"]
+    if done < planned_steps:
+        say(too_few_steps(f"time was up after {done:,} of {planned_steps:,} steps", minutes * planned_steps / done))
+    elif steps is None and done < ENOUGH and not slow:
+        say(too_few_steps(f"only {done:,} steps fitted into {minutes:g} minutes", minutes * ENOUGH / done))
     results["seconds"] = time.monotonic() - started
     say(closing_page(results, out))
     return results
@@ -122,10 +132,10 @@ def baselines(held_out: list[bytes], training: list[bytes]) -> dict[str, float]:
 
 
 def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float, steps: int | None,
-            step: Callable = one_step) -> TrainConfig:
+            step: Callable = one_step, most: int = LONGEST) -> TrainConfig:
     """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps.
 
-    step: what `train` will be asked to do in each.
+    step: what `train` will be asked to do in each. most: as many steps at most.
     """
     if steps is None:
         trial = GPT(model.config, config.seed, ops=model.ops)
@@ -135,19 +145,20 @@ def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float,
             step(trial, optimizer, data, config, {"step": number})
             times.append(time.perf_counter() - started)
         steps = int(minutes * 60 / (1.1 * statistics.median(times)))      # a tenth for validation and checkpoints
-        steps = max(FEWEST, min(LONGEST, steps // 50 * 50))
+        steps = max(FEWEST, min(most, steps // 50 * 50))
     return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 
 
 def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Path, tokenizer: Tokenizer,
-             deadline: float, label: str = "training", step: Callable = one_step) -> dict:
-    """Train until the deadline at most; returns the best validation figures. Ctrl-C ends the whole job."""
+             deadline: float, label: str = "training", step: Callable = one_step, finish: float = math.inf) -> dict:
+    """Train until the deadline at most, to end by `finish`; returns the best validation figures. Ctrl-C ends all."""
     progress = Progress(label, "step")
-    state = train(model, data, config, out, tokenizer.eot_token, False, progress, deadline, step)
+    state = train(model, data, config, out, answer_end(tokenizer), False, progress, deadline, step, finish=finish)
     progress.close()
-    if state["step"] < config.steps and time.monotonic() < deadline:
+    end = last_step(config, state)
+    if state["step"] < end and time.monotonic() < deadline:
         raise KeyboardInterrupt
-    return {"steps": state["step"], "planned_steps": config.steps, "tokens": state["tokens"], **state["best"]}
+    return {"steps": state["step"], "planned_steps": end, "tokens": state["tokens"], **state["best"]}
 
 
 def entropy_floor(held_out: list[bytes], tokens: int) -> dict[str, float]:
@@ -162,15 +173,16 @@ def describe_model(model: GPT) -> str:
             f"n_embd {c.n_embd}, block_size {c.block_size}, vocab_size {c.vocab_size}")
 
 
-def describe_plan(config: TrainConfig, data: TrainingData) -> str:
+def describe_plan(config: TrainConfig, data: TrainingData, timed: bool) -> str:
     tokens_per_step = config.batch_size * data.block_size * config.accumulate
-    return (f"{config.steps:,} steps of {tokens_per_step:,} tokens, "
-            f"{config.steps * tokens_per_step / data.shards.train.tokens:.1f} times through the training split")
+    return (f"{'about ' * timed}{config.steps:,} steps of {tokens_per_step:,} tokens, "
+            f"{config.steps * tokens_per_step / data.shards.train.tokens:.1f} times through the training split"
+            + ", matmuls in bfloat16" * config.backend.endswith("/bf16"))
 
 
 def sample(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
     """Sixty tokens after a prompt."""
-    ids = generate(model, tokenizer.encode(prompt), 60, temperature=0.8, top_k=50, seed=seed, stop=tokenizer.eot_token)
+    ids = generate(model, tokenizer.encode(prompt), 60, temperature=0.7, top_k=50, seed=seed, stop=tokenizer.eot_token)
     return tokenizer.decode([i for i in ids if i != tokenizer.eot_token])
 
 

@@ -25,6 +25,7 @@ class Limits:
 
 def connection_class(limits: Limits) -> type:
     """uvicorn's protocol of one HTTP/1.1 connection, within these limits."""
+    from h11 import LocalProtocolError
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Connection(H11Protocol):
@@ -47,6 +48,16 @@ def connection_class(limits: Limits) -> type:
                 self.forget("head")
             elif "head" not in self.timers:
                 self.drop_after("head", limits.head_seconds)
+
+        def send_400_response(self, msg: str) -> None:
+            """For bytes that are no HTTP. In the body of a request they end its answer, too: one is enough."""
+            if self.cycle:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            try:
+                super().send_400_response(msg)
+            except LocalProtocolError:              # an answer has begun already, or HEAD is to get none
+                self.transport.close()
 
         def pause_writing(self) -> None:
             super().pause_writing()

@@ -98,7 +98,7 @@ def parse_json_object(text: bytes, where: str) -> dict:
         result = dict(pairs)
         if len(result) < len(pairs):
             name = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise ValueError(f"duplicate name {reprlib.repr(name)}")
+            raise ValueError(f"duplicate name {reprlib.repr(name)}: it is there twice")
         return result
 
     try:

@@ -26,7 +26,7 @@ from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import Corpus
 
-NO_SPECIALS: frozenset[str] = frozenset()
+Specials = Collection[str] | str                    # some special tokens, or "all"
 NOT_UTF8 = regex.compile("([\udc80-\udcff]+)")      # how the codec's "surrogateescape" writes such bytes
 
 
@@ -89,8 +89,7 @@ class Tokenizer:
         special_ids = {text: len(tokens) + i for i, text in enumerate(specials)}
         return cls([*tokens, *(text.encode("utf-8") for text in specials)], merges, special_ids, pattern, backend)
 
-    def encode(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-               disallowed_special: Collection[str] | str = "all") -> list[int]:
+    def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
         """Token ids of a text, where special tokens are treated as tiktoken does:
 
         allowed_special     a set, or "all": their text becomes their id, the longest where several begin at one place
@@ -106,8 +105,8 @@ class Tokenizer:
         """`encode` that knows no special tokens: their text is ordinary text. For documents to train a model on."""
         return self.encode(text, disallowed_special=())
 
-    def encode_array(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-                     disallowed_special: Collection[str] | str = "all") -> np.ndarray:
+    def encode_array(self, text: str, allowed_special: Specials = (),
+                     disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
         allowed = self._check_allowed(allowed_special)
         check_text(text, self._check_disallowed(disallowed_special, allowed))
@@ -116,14 +115,14 @@ class Tokenizer:
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
-    def encode_batch(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                     disallowed_special: Collection[str] | str = "all", threads: int | None = None) -> list[list[int]]:
+    def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
+                     threads: int | None = None) -> list[list[int]]:
         """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
         ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
         return [ids[start:end].tolist() for start, end in pairwise(ends)]
 
-    def encode_batch_array(self, texts: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                           disallowed_special: Collection[str] | str = "all", threads: int | None = None
+    def encode_batch_array(self, texts: Iterable[str], allowed_special: Specials = (),
+                           disallowed_special: Specials = "all", threads: int | None = None
                            ) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
         texts, threads, allowed = list(texts), fast.count_threads(threads), self._check_allowed(allowed_special)
@@ -135,25 +134,19 @@ class Tokenizer:
         arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
 
-    def encode_iterable(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                        disallowed_special: Collection[str] | str = "all") -> Iterator[int]:
+    def encode_iterable(self, lines: Iterable[str], allowed_special: Specials = (),
+                        disallowed_special: Specials = "all") -> Iterator[int]:
         """The ids of "".join(lines), one at a time, in constant memory: lines or chunks may be cut anywhere.
 
         Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces).
         """
-        return chain.from_iterable(ids.tolist() for ids in
-                                   self.encode_iterable_arrays(lines, allowed_special, disallowed_special))
-
-    def encode_iterable_arrays(self, lines: Iterable[str], allowed_special: Collection[str] | str = NO_SPECIALS,
-                               disallowed_special: Collection[str] | str = "all") -> Iterator[np.ndarray]:
-        """`encode_iterable` in arrays, one after the other, each for about 64K characters."""
         allowed = self._check_allowed(allowed_special)
         disallowed = self._check_disallowed(disallowed_special, allowed)
         pieces = safe_pieces(lines, allowed | disallowed, self.pattern)
-        return (self.encode_array(piece, allowed, disallowed) for piece in pieces)
+        return chain.from_iterable(self.encode(piece, allowed, disallowed) for piece in pieces)
 
-    def encode_with_offsets(self, text: str, allowed_special: Collection[str] | str = NO_SPECIALS,
-                            disallowed_special: Collection[str] | str = "all") -> tuple[list[int], np.ndarray]:
+    def encode_with_offsets(self, text: str, allowed_special: Specials = (),
+                            disallowed_special: Specials = "all") -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
         Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
@@ -175,9 +168,7 @@ class Tokenizer:
             else:
                 yield from map(self._words.__getitem__, self._find_words(segment))
 
-    def _check_allowed(self, allowed_special: Collection[str] | str) -> frozenset[str]:
-        if isinstance(allowed_special, frozenset) and not allowed_special:
-            return NO_SPECIALS
+    def _check_allowed(self, allowed_special: Specials) -> frozenset[str]:
         if allowed_special == "all":
             return frozenset(self.special_tokens)
         if isinstance(allowed_special, str):
@@ -187,7 +178,7 @@ class Tokenizer:
                 raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
         return frozenset(allowed_special)
 
-    def _check_disallowed(self, disallowed_special: Collection[str] | str, allowed: frozenset[str]) -> frozenset[str]:
+    def _check_disallowed(self, disallowed_special: Specials, allowed: frozenset[str]) -> frozenset[str]:
         if disallowed_special == "all":
             return frozenset(self.special_tokens) - allowed
         if isinstance(disallowed_special, str):
@@ -209,7 +200,9 @@ class Tokenizer:
         """The tokens' bytes, joined; ids: integers, a list, an array or a tensor of one axis. Raises ValueError for
         others, and naming an id that does not exist."""
         if self._fast and isinstance(ids, np.ndarray) and ids.dtype.kind in "iu" and ids.dtype != np.uint64:
-            return self._fast.decode(one_axis(ids))
+            if ids.ndim != 1:
+                raise ValueError(f"ids must be integers, in one row: got shape {ids.shape}")
+            return self._fast.decode(ids)
         try:
             return b"".join(map(self._tokens.__getitem__, integers(ids)))
         except KeyError as error:
@@ -321,12 +314,6 @@ def integers(ids: Any) -> list[int]:
         return list(map(index, ids.tolist() if hasattr(ids, "tolist") else ids))
     except TypeError:
         raise ValueError(f"ids must be integers, in one row: got {ids!r:.80}") from None
-
-
-def one_axis(ids: np.ndarray) -> np.ndarray:
-    if ids.ndim != 1:
-        raise ValueError(f"ids must be integers, in one row: got shape {ids.shape}")
-    return ids
 
 
 def learn(files_or_texts: Corpus, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None,

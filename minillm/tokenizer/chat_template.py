@@ -86,15 +86,11 @@ def end_tokens(tokenizer: Tokenizer) -> set[int]:
     return {end for end in (answer_end(tokenizer), tokenizer.eot_token) if end is not None}
 
 
-def save_template(directory: str | Path) -> None:
-    """tokenizer_config.json, from which transformers' apply_chat_template makes the same ids."""
-    document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
-    write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
-
-
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
-    """Write the tokenizer and, if it knows conversations, their template. The directory is made if need be."""
+    """Write the tokenizer and, if it knows conversations, tokenizer_config.json, from which transformers'
+    apply_chat_template makes the same ids. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory)
     if END in tokenizer.special_tokens:
-        save_template(directory)
+        document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
+        write_json(Path(directory) / "tokenizer_config.json", document, indent=2)

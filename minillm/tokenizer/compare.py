@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..storage.atomic import atomic_write
+from ..storage.atomic import AnyPath, atomic_write
 from .bpe import Tokenizer
 
 KINDS = ("prose", "code", "other scripts")
@@ -75,7 +75,7 @@ def compare_page(rows: list[dict]) -> str:
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
 
 
-def plot(rows: list[dict], path) -> Path | None:
+def plot(rows: list[dict], path: AnyPath) -> Path | None:
     """Bars of bytes per token by kind of text, as a PNG; None where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure

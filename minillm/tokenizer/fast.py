@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import check_field
 from .formats import BYTE_ORDER
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .train import TIES, Corpus, count_words, documents
@@ -45,8 +46,7 @@ def count_threads(threads: int | None) -> int:
     if threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(MOST_THREADS, cores)
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
-        raise ValueError(f"threads must be an integer from 1 to {MOST_THREADS}: got {threads!r}")
+    check_field("threads", threads, int, lambda v: 1 <= v <= MOST_THREADS, f"an integer from 1 to {MOST_THREADS}")
     return threads
 
 
@@ -72,17 +72,23 @@ class FastEncoder:
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.special_tokens = special_tokens
         self.special_index = {text: i for i, text in enumerate(special_tokens)}
-        built_in = core.PATTERNS[0] if self.find_words else pattern
-        self.core = build(core, tokens, vocab_size, merges, special_tokens, built_in)
+        special_ids = set(special_tokens.values())
+        byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
+        self.core, self.state = core, core.encoder(
+            np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
+            *map(np.ascontiguousarray, np.array(merges, np.uint32).reshape(-1, 3).T),              # left, right, made
+            [tokens.get(id) for id in range(vocab_size)],
+            [(text.encode("utf-8"), id) for text, id in special_tokens.items()],
+            core.PATTERNS[0] if self.find_words else pattern)
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
             return self.encode_by_regex(text, allowed)
         indices = [self.special_index[special] for special in allowed]
         try:
-            return self.core.encode(text, indices)
+            return self.core.encode(self.state, text, indices)
         except UnicodeEncodeError:                      # surrogates
-            return self.core.encode(well_formed(text), indices)
+            return self.core.encode(self.state, well_formed(text), indices)
 
     def encode_batch(self, texts: list[str], allowed: frozenset[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts, one after the other, and the (n + 1,) places where each text's begin and end."""
@@ -92,9 +98,9 @@ class FastEncoder:
             return np.concatenate([np.empty(0, self.dtype), *arrays]), ends
         indices = [self.special_index[special] for special in allowed]
         try:
-            return self.core.encode_batch(texts, indices, threads)
+            return self.core.encode_batch(self.state, texts, indices, threads)
         except UnicodeEncodeError:
-            return self.core.encode_batch(list(map(well_formed, texts)), indices, threads)
+            return self.core.encode_batch(self.state, list(map(well_formed, texts)), indices, threads)
 
     def encode_by_regex(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
@@ -102,23 +108,15 @@ class FastEncoder:
         parts = [np.empty(0, self.dtype)]
         for segment, is_special in split_special(text, allowed):
             parts.append(np.array([self.special_tokens[segment]], self.dtype) if is_special else
-                         self.core.encode_words(self.find_words(segment)))
+                         self.core.encode_words(self.state, self.find_words(segment)))
         return np.concatenate(parts)
 
     def decode(self, ids: np.ndarray) -> bytes:
-        return self.core.decode(ids)
+        return self.core.decode(self.state, np.ascontiguousarray(ids, np.int64))
 
-
-def build(core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
-          special_tokens: dict[str, int], pattern: str) -> Any:
-    """The core's Encoder."""
-    special_ids = set(special_tokens.values())
-    byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
-    left, right, made = np.array(merges, np.uint32).reshape(-1, 3).T
-    return (core.Encoder16 if vocab_size <= 1 << 16 else core.Encoder32)(
-        np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
-        *map(np.ascontiguousarray, (left, right, made)), [tokens.get(id) for id in range(vocab_size)],
-        [(text.encode("utf-8"), id) for text, id in special_tokens.items()], pattern)
+    def cache_bytes(self) -> int:
+        """Memory of the words that it remembers."""
+        return self.core.cache_bytes(self.state)
 
 
 # ---- training
@@ -131,10 +129,10 @@ def learn(core: ModuleType, files_or_texts: Corpus, pattern: str, specials: froz
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}: got {ties!r}")
     counter = count(core, files_or_texts, pattern, specials, count_threads(threads))
-    if not counter.distinct():
+    if not core.distinct(counter):
         return None
     byte_ids = np.arange(256, dtype=np.uint32) if ties == "values" else byte_ids_in_order()
-    merges = counter.learn(byte_ids, n_merges, ties == "bytes", progress)       # (n, 2)
+    merges = core.learn(counter, byte_ids, n_merges, ties == "bytes", progress)       # (n, 2)
     if ties == "values":                                                        # back to the ids of bytes that we use
         merges = np.where(merges < 256, byte_ids_in_order()[np.minimum(merges, 255)], merges)
     if progress:
@@ -143,19 +141,19 @@ def learn(core: ModuleType, files_or_texts: Corpus, pattern: str, specials: froz
 
 
 def count(core: ModuleType, files_or_texts: Corpus, pattern: str, specials: frozenset[str], threads: int) -> Any:
-    """The core's WordCounter, with every word of the corpus in it."""
+    """The core's counter, with every word of the corpus in it."""
     if pattern not in core.PATTERNS:
-        counter = core.WordCounter(core.PATTERNS[0], [])
+        counter = core.word_counter(core.PATTERNS[0], [])
         counts: Counter[str] = count_words(files_or_texts, pattern, specials)
-        counter.add_words([(word.encode("utf-8"), number) for word, number in counts.items()])
+        core.add_words(counter, [(word.encode("utf-8"), number) for word, number in counts.items()])
         return counter
-    counter = core.WordCounter(pattern, [text.encode("utf-8") for text in specials])
+    counter = core.word_counter(pattern, [text.encode("utf-8") for text in specials])
     pieces = chain.from_iterable(safe_pieces(chunks, specials, pattern) for chunks in documents(files_or_texts))
     for group in grouped(pieces, COUNTED):
         try:
-            counter.add(group, threads)
+            core.count_words(counter, group, threads)
         except UnicodeEncodeError:
-            counter.add(list(map(well_formed, group)), threads)
+            core.count_words(counter, list(map(well_formed, group)), threads)
     return counter
 
 

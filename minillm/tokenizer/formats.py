@@ -9,7 +9,6 @@ anything else with one ValueError that names the file: a tokenizer that is nearl
 """
 import base64
 import binascii
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.atomic import AnyPath, atomic_write, write_json
+from ..storage.safetensors import parse_json_object
 from .merge import merge_long, merge_short
 from .pretokenize import PATTERNS
 
@@ -118,7 +118,7 @@ def errors_name(path: AnyPath) -> Iterator[None]:
 
 def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], str]:
     """(tokens, merges, special_tokens, pattern) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
-    document = expect(read_json(path), dict, "the file")
+    document = read_json(path)
     model = expect(document.get("model"), dict, "model")
     pattern = pattern_of(document.get("pre_tokenizer"))
     check_plain(document, model)
@@ -133,7 +133,7 @@ def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], 
 
 def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, int]]:
     """(tokens, special_tokens) of a vocab.json; `specials` that it lacks are put at the end."""
-    ids = expect(read_json(path), dict, "the file")
+    ids = read_json(path)
     for text in specials:
         ids.setdefault(text, len(ids))
     special_tokens = {text: ids[text] for text in specials}
@@ -217,19 +217,8 @@ def read_text(path: AnyPath) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def read_json(path: AnyPath) -> Any:
-    """Parsed JSON, in which a key that comes twice is an error too."""
-    try:
-        return json.loads(read_text(path), object_pairs_hook=distinct_keys)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a JSON object has the same key twice")
-    return table
+def read_json(path: AnyPath) -> dict:
+    return parse_json_object(read_text(path).encode(), "the file")
 
 
 def expect(value: Any, kind: type, name: str) -> Any:

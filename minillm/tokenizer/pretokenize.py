@@ -88,15 +88,16 @@ PINNED = Pinned()
 
 def kind_of(code: int) -> int:
     """The sum of the FLAGS of a code point in Unicode 16.0."""
-    firsts, kinds = kind_runs()
-    return kinds[bisect_right(firsts, code) - 1]
+    ends, letters = kind_runs()
+    run = bisect_right(ends, code)
+    return ord(letters[run][(code - ends[run - 1] if run else code) % len(letters[run])]) - ord("A")
 
 
 @cache
-def kind_runs() -> tuple[list[int], list[int]]:
-    """The first code points of the RUNS, and their kinds."""
-    cells = [cell.split(":") for cell in RUNS.split()]
-    return [int(first, 16) for first, _ in cells], [int(kind, 16) for _, kind in cells]
+def kind_runs() -> tuple[list[int], list[str]]:
+    """The code points behind each of the RUNS, and their letters."""
+    lengths, letters = zip(*regex.findall(r"(\d*)([A-Z]+)", RUNS))
+    return list(accumulate(int(length or 1) for length in lengths)), list(letters)
 
 
 def register_pattern(name: str, pattern: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_ev
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 
-def save(run: Path, model, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
+def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
     """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint.
 
     It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.
@@ -46,7 +47,7 @@ def checkpoint_exists(run: Path) -> bool:
     return (run / "last").exists()
 
 
-def restore(run: Path, model, optimizer: AdamW, fresh: dict, override: bool = False,
+def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool = False,
             say: Callable[[str], None] = print) -> dict:
     """Load run/last into model and optimizer; returns its state, with the settings of `fresh`.
 

@@ -28,7 +28,7 @@ from .checkpoint import checkpoint_exists, restore, save
 from .log import COLUMNS, append_log, describe, trim_log
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
 from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
-from .schedule import cosine_schedule
+from .schedule import Timetable, last_step, learning_rate
 
 WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
 
@@ -36,7 +36,8 @@ WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run 
 def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
           resume: str | bool = "auto", progress: Callable | None = None, deadline: float = math.inf,
           step: Callable | None = None, validate: Callable | None = None, columns: list[str] = COLUMNS,
-          say: Callable[[str], None] | None = None, settings: dict | None = None) -> dict[str, Any]:
+          say: Callable[[str], None] | None = None, settings: dict | None = None,
+          finish: float = math.inf) -> dict[str, Any]:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation(batches) -> iterator of such
@@ -46,14 +47,18 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
     deadline: value of time.monotonic() at which the run ends early, validated and saved. step, validate, columns: what
     to do instead of `one_step` and `validate_loss`, with their arguments and results, and what the log holds:
     preference training is the same loop. settings: of `step` and `data`, which a resumed run is to share besides
-    config. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError
-    naming op and layer, DivergenceError, ValueError for a checkpoint of a different model, data or settings,
-    BlockingIOError where another process is training.
+    config. finish: another value of time.monotonic(), at which a run with config.schedule "wsd" is to be done, decay
+    and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
+    as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
+    until a decay is due by its own `finish`. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
+    written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
+    model, data or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     model.recompute = config.recompute
+    timetable = Timetable(time.monotonic(), finish, config)
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
-    state = {"step": 0, "tokens": 0, "best": None, "seed": config.seed, "data": data.fingerprint,
+    state = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run):
@@ -62,20 +67,21 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
         trim_log(run, state["step"], columns)
         saved = state["step"]
         with stop_signals() as stopped, bf16_weight_copy(model, optimizer), quiet:
-            while state["step"] < config.steps and not stopped:
+            while state["step"] < last_step(config, state) and not stopped:
                 row = step(model, optimizer, data, config, state)
                 state["step"] += 1
                 state["tokens"] += row.pop("count")
-                done = state["step"] == config.steps or time.monotonic() > deadline
+                end, decays = timetable.plan(state, time.monotonic())
+                done = state["step"] == end or time.monotonic() > deadline
                 if done or due(config.eval_every, state):
                     row |= validate(model, data, config, state, run, eot_token)
                 if "val_loss" in row or due(config.log_every, state):
                     append_log(run, state, row, columns)
-                if done or due(config.save_every, state):
+                if done or decays or due(config.save_every, state):
                     save(run, model, optimizer, state, eot_token)
                     saved = state["step"]
                 if progress:
-                    progress(state["step"], config.steps, describe(row, state))
+                    progress(state["step"], end, describe(row, state))
                 if done:
                     break
             if state["best"] is None and not stopped:    # resumed to do no more steps, before the first validation
@@ -120,7 +126,7 @@ def update(model: Any, optimizer: AdamW, grads: Params, config: TrainConfig, sta
     if not (math.isfinite(loss) and math.isfinite(norm)):
         explain_nonfinite(model, batches, config, state["step"], loss, norm)
     check_converging(state["step"], loss if batches else 0.0, norm)
-    lr = cosine_schedule(state["step"], config.warmup, config.steps, config.lr, config.min_lr)
+    lr = learning_rate(config, state["step"], state.get("decay"))
     optimizer.step(grads, lr, clip_scale(norm, config.clip))
     return {"train_loss": loss, "lr": lr, "grad_norm": norm, "count": count,
             "tokens_per_second": count / (time.perf_counter() - started)}

@@ -5,9 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from ..config import GPTConfig, TrainConfig
-from ..kernels.select import Ops, select
+from ..kernels.select import Ops, multiplies_by_tiles, select
 from ..models.dry_run import Meter, dry_step
-from .optim import copy_pays
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
@@ -31,7 +30,7 @@ def step_memory(c: GPTConfig, t: TrainConfig, processes: int = 1) -> dict[str, i
     """
     parameters, ops = count_parameters(c), select(t.backend)
     peak = dry_run(c, t).at_peak
-    copy = 2 * parameters if t.backend == "cpu/bf16" and copy_pays() else 0
+    copy = 2 * parameters if t.backend == "cpu/bf16" and multiplies_by_tiles() else 0
     found = {"weights": 4 * parameters + copy, "moments": 8 * -(-parameters // processes),
              "workspace": workspace(c, t.batch_size, ops), **peak}
     return {name: found.get(name, 0) for name in CATEGORIES}

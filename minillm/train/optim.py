@@ -60,16 +60,14 @@ class AdamW:
         self.params.freeze(False)
 
 
-def copy_pays() -> bool:
-    """Where AMX multiplies, reading the weights is a large part of a GEMM. Without it the copy was measured to save
-    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter."""
-    return multiplies_by_tiles()
-
-
 @contextmanager
 def bf16_weight_copy(model: Any, optimizer: AdamW) -> Iterator[None]:
-    """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays."""
-    if not (model.takes_weight_copy and copy_pays()):
+    """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays.
+
+    Where AMX multiplies, reading the weights is a large part of a GEMM. Without it the copy was measured to save
+    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter.
+    """
+    if not (model.takes_weight_copy and multiplies_by_tiles()):
         yield
         return
     optimizer.keep_bits()

@@ -1,4 +1,5 @@
 """Timing that can be believed: a wrong kernel is caught and not timed, candidates take turns."""
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,8 @@ def planted(monkeypatch):
     kernels = {name: getattr(reference, name) for spec in registry.OPS.values() for name in registry.functions(spec)}
     kernels |= {"layernorm_backward": backward, "__name__": "planted"}
     monkeypatch.setattr(registry, "_cpp", SimpleNamespace(**kernels))
-    monkeypatch.setattr(registry, "KERNELS", (registry.Kernel("layernorm", "cpu"),))
+    for name, spec in list(registry.OPS.items()):
+        monkeypatch.setitem(registry.OPS, name, replace(spec, kernels=spec.kernels if name == "layernorm" else {}))
 
 
 def test_a_wrong_kernel_is_named_and_not_timed(planted, tmp_path, capsys):

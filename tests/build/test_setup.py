@@ -141,3 +141,12 @@ def test_every_source_belongs_to_a_part():
     """A new file needs no line in setup.py; none is forgotten."""
     done, _ = setup(ROOT, "--version", MINILLM_BUILD="all")
     assert done.returncode == 0
+
+
+def test_what_takes_long_to_read_is_read_by_few():
+    """pybind11 costs 5 s of CPU time a file, the headers of instructions half a second: a file that does not need them
+    leaves them out, or an install compiles for minutes again."""
+    readers = {header: {path.name for path in (ROOT / "csrc").rglob("*.*") if header in path.read_text()}
+               for header in ("#include <pybind11/", "#include <immintrin.h>")}
+    assert readers == {"#include <pybind11/": {"bindings.cpp", "dlpack.h"},
+                       "#include <immintrin.h>": {"matmul_bf16.cpp", "minhash.cpp", "stored_rows.h"}}

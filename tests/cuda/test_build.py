@@ -110,9 +110,9 @@ def test_the_module_has_every_variant_for_every_gpu():
     module = registry.cuda("cuda")
     if module is None:
         pytest.skip("minillm._cpp.cuda is not built: no nvcc at install time, or MINILLM_CUDA=0")
-    for kernel in registry.KERNELS:
-        if kernel.backend == "cuda":
-            assert hasattr(module, f"attention_forward_{kernel.variant}".rstrip("_")), f"{kernel}: build again"
+    for kernel in registry.OPS["attention"].kernels:
+        if kernel.startswith("cuda/"):
+            assert hasattr(module, f"attention_forward_{kernel.removeprefix('cuda/')}"), f"{kernel}: build again"
     if os.environ.get("MINILLM_CUDA_ARCHS"):
         pytest.skip("MINILLM_CUDA_ARCHS asks for others")
     listed = [subprocess.run([tool("cuobjdump"), flag, module.__file__], capture_output=True, text=True,

@@ -121,9 +121,9 @@ def test_sequential_needs_two_tokens():
 def test_from_files_to_batches(tmp_path):
     write_shards(TEXTS, ByteTokenizer(), tmp_path, shard_tokens=700)
     opened = open_shards(tmp_path)
-    by_split, by_path = (loader.Loader(source, 32, 4, seed=0) for source in (opened.train, opened.train.files))
-    for one, other in zip(by_split.batch(5), by_path.batch(5)):
+    by_split, by_array = (loader.Loader(source, 32, 4, seed=0) for source in (opened.train, tokens_of(opened.train)))
+    for one, other in zip(by_split.batch(5), by_array.batch(5)):
         np.testing.assert_array_equal(one, other)
     stream = tokens_of(opened.val)
-    y = np.concatenate([y.ravel() for _, y in loader.Loader(opened.val, 32, 4, seed=0).sequential()])
+    y = np.concatenate([y.ravel() for _, y in loader.sequential(opened.val, 32, 4)])
     np.testing.assert_array_equal(y[y != -1], stream[1:])

@@ -176,7 +176,7 @@ def test_the_core_checks_what_it_is_given():
         CORE.band_keys(["x"], 1, False, a, a, 2, 3, 1)
     with pytest.raises(ValueError, match="n must"):
         CORE.shingle_sets(["x"], 0, False, 1)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="a must have dtype uint32: got int64"):
         CORE.signatures(["x"], 1, False, a.astype(np.int64), a, 1)
     with pytest.raises(UnicodeEncodeError):
         CORE.shingle_sets(["\ud800"], 1, False, 1)

@@ -34,7 +34,7 @@ def test_the_commands_and_the_card(tmp_path, capsys):
     assert main(["card", str(run), "--safety", str(tmp_path / "eval.json")]) == 1
     assert "expected what `minillm safety --json`" in capsys.readouterr().err
     assert main(["card", str(run), "--evaluation", str(tmp_path / "text.txt")]) == 1
-    assert "text.txt: no JSON" in capsys.readouterr().err
+    assert "text.txt: not valid JSON" in capsys.readouterr().err
     assert main(["safety", str(run), "-n", "0"]) == 1
     assert "max_new_tokens must be at least 1" in capsys.readouterr().err
     assert main(["generate", str(run), "-p", "the hen", "-n", "4", "--filter"]) == 0

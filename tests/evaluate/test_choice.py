@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_models import TOK, model, write_records
 
+from minillm.data.sources.conversations import read_jsonl
 from minillm.evaluate import choice
 
 
@@ -41,4 +42,4 @@ def test_the_best_choice_wins_and_length_matters():
 ])
 def test_malformed_questions_are_named(tmp_path, record, words):
     with pytest.raises(ValueError, match=f"q.jsonl:1: .*{words}"):
-        choice.read_questions(write_records(tmp_path / "q.jsonl", [record]))
+        read_jsonl(write_records(tmp_path / "q.jsonl", [record]), choice.question_of)

@@ -42,7 +42,7 @@ def test_one_op_can_be_chosen(op, choice):
 
 @pytest.mark.parametrize("choice, words", [
     ("gpu", "unknown backend 'gpu'"), ("", "unknown backend ''"), ({"gelu": "metal"}, "unknown backend 'metal'"),
-    ({"softmax": "numpy"}, "unknown op 'softmax'"), ({"gelu": "numpy/7_magic"}, "no variant 'numpy/7_magic'"),
+    ({"softplus": "numpy"}, "unknown op 'softplus'"), ({"gelu": "numpy/7_magic"}, "no variant 'numpy/7_magic'"),
 ])
 def test_unknown_names_are_errors(choice, words):
     with pytest.raises(ValueError, match=words):
@@ -77,6 +77,17 @@ def test_cpu_without_the_extension_is_an_import_error(monkeypatch):
         select("cpu")
     assert set(select("auto").backends.values()) == {"numpy"}
     assert choices("layernorm") == ["numpy"]
+
+
+@pytest.mark.parametrize("kernels, flags, has", [
+    ("avx512", {"avx512_bf16"}, True), ("amx", {"avx512_bf16"}, True), ("avx512", {"avx512f"}, False),
+    ("avx2", {"avx512_bf16"}, False), ("scalar", {"avx512_bf16"}, False)])
+def test_bf16_needs_the_instruction_and_kernels_that_use_it(kernels, flags, has, monkeypatch):
+    monkeypatch.setattr(registry, "_cpp", SimpleNamespace(__name__=f"minillm._cpp.{kernels}"))
+    monkeypatch.setattr(registry, "cpu_flags", lambda: flags)
+    assert registry.multiplies_in_bf16() == has
+    monkeypatch.setattr(registry, "_cpp", None)
+    assert not registry.multiplies_in_bf16()
 
 
 def test_the_result_cannot_be_changed():

@@ -174,6 +174,17 @@ def test_an_adapter_that_means_something_else_is_refused(tmp_path, key, value):
         load_adapter(made.base, tmp_path / "adapter")
 
 
+@pytest.mark.parametrize("key, value, words", [
+    ("r", None, "rank"), ("r", 2 ** 40, "r = 1099511627776"), ("r", True, "rank"), ("lora_alpha", "8", "alpha"),
+    ("lora_alpha", float("nan"), "alpha"), ("lora_dropout", {}, "dropout"), ("target_modules", 3, "target_modules"),
+    ("target_modules", 1.5, "target_modules")], ids=str)
+def test_settings_of_a_wrong_type_are_named(tmp_path, key, value, words):
+    made = adapter()
+    changed(made, tmp_path, {key: value})
+    with pytest.raises(ValueError, match=words):
+        load_adapter(made.base, tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("settings, words", [
     ({"rank": 0}, "rank must be"), ({"alpha": 0}, "alpha must be"), ({"dropout": 1.0}, "dropout must be"),
     ({"targets": ()}, "targets must be some of attn.c_attn"), ({"targets": ("wte",)}, "got wte"),

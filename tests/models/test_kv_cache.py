@@ -174,8 +174,11 @@ def test_a_planted_fault_is_seen():
 
 @compiled_step
 @pytest.mark.parametrize("change, words", [
-    ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"), ({"rows": np.array([2])}, "rows must be rows"),
-    ({"starts": np.array([12])}, "block_size 12"), ({"starts": np.array([-1])}, "block_size 12"),
+    ({"tokens": np.zeros((17, 1), int)}, "tokens must be 1 to 16"),
+    ({"rows": np.array([2])}, r"rows must be in \[0, 1\)"),
+    ({"starts": np.array([12])}, r"starts must be in \[0, 12\)"),
+    ({"starts": np.array([-1])}, r"starts must be in \[0, 12\)"),
+    ({"starts": np.array([11]), "tokens": np.zeros((1, 2), int)}, "block_size 12"),
     ({"weights": []}, "weights must hold"), ({"count": 2}, "count must be 0 to 1"),
     ({"tokens": np.array([[37]])}, r"tokens must be in \[0, 37\)"),
     ({"values": np.zeros((2, 1, 3, 12, 6), "float32")}, "values must have shape"),

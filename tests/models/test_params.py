@@ -40,16 +40,6 @@ def test_sizes_are_gpt2s():
     assert sum(math.prod(shape) for shape in gpt_shapes(GPTConfig()).values()) == 124_439_808
 
 
-def test_locate_inverts_the_layout():
-    params = numbered()
-    for index in range(0, params.flat.size, 7):
-        name, inside = params.locate(index)
-        assert params[name][inside] == index
-    assert params.locate(params.flat.size - 1)[0] == list(params)[-1]
-    with pytest.raises(IndexError):
-        params.locate(params.flat.size)
-
-
 def test_copies_are_separate():
     params = numbered()
     zeros, copy = params.zeros_like("float32"), params.astype("float32")

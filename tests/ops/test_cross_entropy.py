@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import every, pair, precision, sample
+from cases import as_tuple, cases, every, pair, precision, sample
 from tolerances import assert_close
 
 from minillm import ops as reference
@@ -86,3 +86,20 @@ def test_all_logits_are_never_in_memory(backend):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < N * V * 4 / 3, f"peak {peak / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize("op", ["cross_entropy", "linear_cross_entropy", "distillation_loss"])
+def test_the_largest_logit_may_stand_in_any_column(op):
+    """By 10,000 the largest: a maximum that passes over one lane of a vector makes an infinity of its exponential."""
+    V, right = 100, np.arange(100)
+    for _, backend, dtype in (case.values for case in cases() if case.values[0] == op):
+        eye = 100 * np.eye(V, dtype=dtype)
+        arrays = {"cross_entropy": (100 * eye,), "linear_cross_entropy": (eye, eye),
+                  "distillation_loss": (100 * eye, np.zeros_like(eye))}[op]
+        options = {"weight": 0.0} if op == "distillation_loss" else {}
+        for targets, want in ((right, 0), (np.roll(right, 1), 10_000)):
+            forward, backward = pair(op, backend)
+            losses, cache = forward(*arrays, targets, **options)
+            grads = backward(np.ones_like(losses), cache)
+            assert (losses == want).all(), (backend, dtype)
+            assert all(np.isfinite(grad).all() for grad in as_tuple(grads))

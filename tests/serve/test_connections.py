@@ -118,6 +118,22 @@ def test_a_client_that_leaves_in_mid_body_is_no_error(model, tokenizer, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("host", ["localhost", "evil.example"])
+def test_a_body_that_is_no_http_is_no_error(model, tokenizer, caplog, host):
+    """The answer to the head, which may have begun, and the one to the body are not both sent."""
+    head = HEAD.replace(b"localhost", host.encode()) + b"transfer-encoding: chunked\r\n\r\n"
+    with running(model, tokenizer) as server:
+        for pieces in ([head.replace(b"POST", b"HEAD") + b"no chunk\r\n"], [head + b"no chunk\r\n"],
+                       [head, b"no chunk\r\n"], [head + b"5\r\n{", b"}12345678"]):
+            with connect(server) as sock:
+                for piece in pieces:
+                    sock.sendall(piece)
+                    time.sleep(0.05)
+                assert closed(sock)
+        assert server.client.get("/health").status_code == 200
+    assert "Traceback" not in caplog.text and not [r for r in caplog.records if r.levelname == "ERROR"], caplog.text
+
+
 def test_two_lengths_of_a_body_close_the_connection(model, tokenizer):
     """What follows is not taken for another request."""
     with running(model, tokenizer) as server, connect(server) as sock:

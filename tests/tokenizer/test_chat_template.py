@@ -29,8 +29,7 @@ def test_nobody_can_forge_a_turn():
 def test_transformers_makes_the_same_ids_from_what_we_save(tmp_path):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("jinja2")
-    CHAT.save(tmp_path)
-    chat.save_template(tmp_path)
+    chat.save_tokenizer(CHAT, tmp_path)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
     ids = theirs.apply_chat_template(TALK, tokenize=True, return_dict=False)
     assert ids == chat.encode_messages(CHAT, TALK).ids

@@ -51,7 +51,7 @@ def test_the_cache_is_bounded():
         letters = rng.integers(97, 123, (600_000, 9), dtype=np.uint8)
         letters[:, 8] = 32
         tok.encode_array(letters.tobytes().decode())
-    assert tok._fast.core.cache_bytes() < 64 << 20
+    assert tok._fast.cache_bytes() < 64 << 20
     assert tok.encode(ENGLISH[:20_000]) == Tokenizer(*tok._parts(), backend="python").encode(ENGLISH[:20_000])
 
 
@@ -62,4 +62,4 @@ def test_streams_take_constant_memory(pair):
     count = sum(1 for _ in pair[0].encode_iterable(lines))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert count > 600_000 and peak < 2e6 and pair[0]._fast.core.cache_bytes() < 64 << 20
+    assert count > 600_000 and peak < 2e6 and pair[0]._fast.cache_bytes() < 64 << 20

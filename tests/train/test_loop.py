@@ -129,7 +129,8 @@ def test_resume_asks_before_it_takes_other_settings(prepared, tmp_path):
     short, said = dataclasses.replace(CONFIG, steps=2), []
     run_training(prepared, tmp_path, short)
     for name, value in {"lr": 1e-3, "min_lr": 1e-5, "warmup": 2, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6,
-                        "weight_decay": 0.2, "clip": 0.5, "backend": "numpy", "batch_size": 4, "accumulate": 1}.items():
+                        "weight_decay": 0.2, "clip": 0.5, "backend": "numpy", "batch_size": 4, "accumulate": 1,
+                        "schedule": "wsd", "decay": 0.5}.items():
         other = dataclasses.replace(short, **{name: value})
         with pytest.raises(ValueError, match=f"other settings: {name} was {getattr(CONFIG, name)}, now {value}; "
                                              "use --override"):

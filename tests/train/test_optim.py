@@ -6,7 +6,9 @@ import pytest
 from models.test_params import numbered
 from tolerances import assert_close
 
+from minillm import GPT, GPTConfig, TrainConfig
 from minillm.models.params import Params
+from minillm.train.loop import update
 from minillm.train.optim import AdamW, clip_grad_norm, clip_scale, global_norm
 
 
@@ -55,6 +57,26 @@ def test_clipping(max_norm, factor):
     assert clip_grad_norm(grads, max_norm) == 5.0
     assert_close("grads", grads.flat, factor * np.array([0.0, 3.0, 4.0]), "by hand")
     assert clip_scale(5.0, max_norm) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("above", [1 - 1e-6, 1, 1 + 1e-12, 1.001, 1.02, 1.05, 1.1, 2, 1e9])
+@pytest.mark.parametrize("max_norm", [0.5, 1.0, 1e-3])
+def test_no_norm_is_above_the_bound(max_norm, above):
+    """However little it was: to the bound if above it, untouched if not."""
+    norm = above * max_norm
+    assert norm * clip_scale(norm, max_norm) == pytest.approx(max_norm * min(above, 1), rel=1e-15)
+    assert above > 1 or clip_scale(norm, max_norm) == 1.0
+
+
+@pytest.mark.parametrize("above", [0.9, 1.01, 1.04, 1.06, 3])
+def test_a_step_takes_the_clipped_gradient(above):
+    """After one step the first moment is (1 - beta1) times the gradient that was used."""
+    model = GPT(GPTConfig(1, 1, 4, 4, 7), dtype=np.float64)
+    tokens = np.random.default_rng(0).integers(0, 7, (2, 5))
+    _, grads = model.loss_and_grads(tokens[:, :-1], tokens[:, 1:])
+    optimizer, norm = AdamW(model.params), global_norm(grads)
+    update(model, optimizer, grads, TrainConfig(clip=norm / above), {"step": 0}, 1.0, 8, 0.0)
+    assert np.linalg.norm(optimizer.m.flat) / (1 - 0.9) == pytest.approx(norm / max(1, above), rel=1e-12)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

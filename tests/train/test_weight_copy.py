@@ -24,7 +24,7 @@ SMALL = GPTConfig(n_layer=2, n_head=3, n_embd=48, block_size=40, vocab_size=301,
 @pytest.fixture(autouse=True)
 def it_pays(monkeypatch):
     """As on a machine with AMX: elsewhere `train` keeps no copy."""
-    monkeypatch.setattr(optim, "copy_pays", lambda: True)
+    monkeypatch.setattr(optim, "multiplies_by_tiles", lambda: True)
 
 
 def normal(*shape):
@@ -59,6 +59,13 @@ def test_ops_take_weights_by_their_bits(op, rest, weights):
     assert_same_bits(got, run(weights))
 
 
+def test_one_weight_of_an_mlp_may_be_bits_and_the_other_not():
+    ops = select(BF16)
+    x, fc, proj, biases = normal(3, 4), bfloat16_bits(normal(4, 5)), normal(5, 4), (normal(5), normal(4))
+    mixed, whole = (ops.mlp_forward(x, fc, biases[0], weight, biases[1])[0] for weight in (proj, bfloat16_bits(proj)))
+    assert_same_bits(mixed, whole)
+
+
 def test_wrong_bits_are_named():
     ops = select(BF16)
     x, fc, proj = normal(3, 4), bfloat16_bits(normal(4, 5)), bfloat16_bits(normal(5, 4))
@@ -67,8 +74,8 @@ def test_wrong_bits_are_named():
             ops.linear_forward(x, weight, normal(5))
     with pytest.raises(ValueError, match="weight must be C-contiguous"):
         ops.linear_forward(x, np.asfortranarray(fc), normal(5))
-    with pytest.raises(ValueError, match="proj_weight must have dtype uint16: got float32"):
-        ops.mlp_forward(x, fc, normal(5), normal(5, 4), normal(4))
+    with pytest.raises(ValueError, match="proj_weight must have dtype"):
+        ops.mlp_forward(x, fc, normal(5), normal(5, 4).astype("float64"), normal(4))
     with pytest.raises(ValueError, match="wte must have shape"):
         ops.linear_cross_entropy_forward(x, proj[:, :3].copy(), np.zeros(3, int))
 
@@ -168,7 +175,7 @@ def test_only_models_whose_gemms_are_all_bfloat16_keep_a_copy(backend):
 
 
 def test_no_copy_where_it_does_not_pay(monkeypatch):
-    monkeypatch.setattr(optim, "copy_pays", lambda: False)
+    monkeypatch.setattr(optim, "multiplies_by_tiles", lambda: False)
     model = GPT(SMALL, ops=select(BF16))
     with bf16_weight_copy(model, AdamW(model.params, ops=model.ops)):
         assert model.params.bits is None

@@ -180,13 +180,13 @@ inline void write_row(T* c, const T* sums, int64_t columns, Stage stage, const E
 }
 
 template <class Engine, class T, class Left, class Epilogue>
-void tile_gemm(typename Engine::Session& session, T* c, int64_t stride, const Left& a,
+void tile_gemm(const Engine& engine, typename Engine::Session& session, T* c, int64_t stride, const Left& a,
                const typename Engine::Element* b, int64_t depth, int64_t rows, int64_t columns, Stage stage,
                const Epilogue& epilogue, int64_t row, int64_t column) {
     alignas(64) T tile[Engine::ROWS * Engine::COLUMNS];
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < Engine::COLUMNS; j += 64 / sizeof(T)) __builtin_prefetch(c + i * stride + j, 1);
-    Engine::tile(session, tile, a, b, depth, columns);
+    engine.tile(session, tile, a, b, depth, columns);
     for (int64_t i = 0; i < rows; i++)
         write_row(c + i * stride, tile + i * Engine::COLUMNS, columns, stage, epilogue, row + i, column);
 }
@@ -194,27 +194,29 @@ void tile_gemm(typename Engine::Session& session, T* c, int64_t stride, const Le
 // ---- the blocks ----
 
 // One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
-template <class Engine, class SB, class T, class Left, class Epilogue>
-void strip_gemm(Matrix<SB> B, T* C, int64_t stride, const Left& left, typename Engine::Element* packed_b, Range rows,
-                Range columns, Range ks, int64_t K, bool first, const Epilogue& epilogue, int64_t row0) {
+template <class Engine, class MatrixB, class T, class Left, class Epilogue>
+void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, const Left& left,
+                typename Engine::Element* packed_b, Range rows, Range columns, Range ks, int64_t K, bool first,
+                const Epilogue& epilogue, int64_t row0) {
     constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
         int64_t depth = std::min(Engine::DEPTH, ks.end - k), line = Engine::elements(depth);
-        Engine::pack_b(packed_b, B.from(k, columns.begin), columns.end - columns.begin, depth);
+        engine.pack_b(packed_b, B.from(k, columns.begin), columns.end - columns.begin, depth);
         Stage stage{first && k == ks.begin, k + depth == K};
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
-                tile_gemm<Engine>(session, C + (row0 + i) * stride + j, stride, left(i, k, line),
-                                  packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
-                                  std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
+                tile_gemm(engine, session, C + (row0 + i) * stride + j, stride, left(i, k, line),
+                          packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
+                          std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
         if (!depth) break;  // K = 0: C is all zeros, once
     }
 }
 
 // Pack the part of A that starts at (row0, ks.begin): blocks of DEPTH, each of panels of ROWS. All threads share it.
-template <class Engine, class SA>
-void pack_shared(typename Engine::Element* packed, Matrix<SA> A, int64_t row0, int64_t rows, Range ks) {
+template <class Engine, class MatrixA>
+void pack_shared(const Engine& engine, typename Engine::Element* packed, const MatrixA& A, int64_t row0, int64_t rows,
+                 Range ks) {
     constexpr int64_t PIECE = 64;  // rows packed at a time, a multiple of ROWS
     int64_t pieces = ceil_div(rows, PIECE), blocks = ceil_div(ks.end - ks.begin, Engine::DEPTH);
     int64_t padded = ceil_div(rows, Engine::ROWS) * Engine::ROWS;
@@ -222,8 +224,8 @@ void pack_shared(typename Engine::Element* packed, Matrix<SA> A, int64_t row0, i
     for (int64_t item = 0; item < pieces * blocks; item++) {
         int64_t row = item % pieces * PIECE, k = item / pieces * Engine::DEPTH;
         int64_t depth = std::min(Engine::DEPTH, ks.end - ks.begin - k);
-        Engine::pack_a(packed + Engine::elements(k) * padded + row * Engine::elements(depth),
-                       A.from(row0 + row, ks.begin + k), std::min(PIECE, rows - row), depth);
+        engine.pack_a(packed + Engine::elements(k) * padded + row * Engine::elements(depth),
+                      A.from(row0 + row, ks.begin + k), std::min(PIECE, rows - row), depth);
     }
 }
 
@@ -242,9 +244,9 @@ struct Grid {
     }
 };
 
-template <class Engine, class SA, class SB, class T, class Epilogue>
-void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T* C, int64_t stride, bool accumulate,
-                 const Epilogue& epilogue) {
+template <class Engine, class MatrixA, class MatrixB, class T, class Epilogue>
+void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const MatrixA& A, const MatrixB& B, T* C,
+                 int64_t stride, bool accumulate, const Epilogue& epilogue) {
     typedef typename Engine::Element Element;
     thread_local Scratch<Element> scratch_a, scratch_b;
     constexpr int64_t PART = BLOCKS_OF_K * Engine::DEPTH, R = Engine::ROWS;
@@ -261,7 +263,7 @@ void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T*
             for (int64_t k0 = 0; k0 < K || k0 == 0; k0 += PART) {
                 int64_t rows = std::min(ROWS_OF_A, M - row0);
                 Range ks{k0, std::min(K, k0 + PART)};
-                pack_shared<Engine>(packed_a, A, row0, rows, ks);
+                pack_shared(engine, packed_a, A, row0, rows, ks);
                 Grid grid = Grid::of<Engine>(rows, N, threads);
                 auto left = [&](int64_t i, int64_t k, int64_t line) -> const Element* {
                     return packed_a + Engine::elements(k - k0) * ceil_div(rows, R) * R + i * line;
@@ -269,9 +271,9 @@ void packed_gemm(int64_t M, int64_t N, int64_t K, Matrix<SA> A, Matrix<SB> B, T*
 #pragma omp for schedule(dynamic)
                 for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
                     int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-                    strip_gemm<Engine>(B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
-                                       {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0,
-                                       epilogue, row0);
+                    strip_gemm(engine, B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
+                               {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0, epilogue,
+                               row0);
                 }
             }
     }

@@ -12,7 +12,7 @@ void matmul(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int
             const Epilogue& epilogue = Epilogue()) {
     if (M == 0 || N == 0) return;
     if (M > FEW || (A.transposed && B.transposed))
-        return packed_gemm<Fma<T>>(M, N, K, A, B, C, stride, accumulate, epilogue);
+        return packed_gemm(Fma<T>(), M, N, K, A, B, C, stride, accumulate, epilogue);
 #pragma omp parallel if (N * K > 1 << 15)
     {
         if (B.transposed) few_rows_transposed<T>(M, N, K, A, B, C, stride, accumulate, epilogue);

@@ -1,28 +1,99 @@
-// The GEMMs in bfloat16 that most ops use; and one by itself, for tests.
+// The GEMMs in bfloat16 that most ops use, and the engine's kernels; and one matmul by itself, for tests.
 #include "cpu/gemm/matmul_bf16.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "cpu/linear/bf16_weight.h"
 #include "python/register.h"
 
 namespace minillm {
 
-PAIR_KERNEL(false, PanelOfA);
-PAIR_KERNEL(false, RowsOfA);
-PAIR_KERNEL(true, PanelOfA);
-PAIR_KERNEL(true, RowsOfA);
-MATMUL_BF16(float, NoEpilogue);
-MATMUL_BF16(bf16, NoEpilogue);
-MATMUL_BF16(float, AddBias<float>);
-MATMUL_BF16(bf16, AddBias<float>);
+// ---- the micro-kernel: as in gemm.h, with a pair where that has a number ----
+
+inline Vec<float> upper(Bits pairs) { return (Vec<float>)(pairs & 0xffff0000); }
+inline Vec<float> lower(Bits pairs) { return (Vec<float>)(pairs << 16); }
+
+template <int VECTORS, class Left>
+inline void fma_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {
+    Vec<float> sum[MR][VECTORS] = {};
+    for (int64_t p = 0; p < elements; p++, b += NR<float>) {
+        Bits row[VECTORS];
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) row[j] = load(b + j * WIDTH<Pair>);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] += upper(splat(a.at(i, p))) * upper(row[j]);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] += lower(splat(a.at(i, p))) * lower(row[j]);
+    }
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) store(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+}
+
+#if defined(__AVX512F__)
+template <int VECTORS, class Left>
+__attribute__((target("avx512bf16"))) void vdpbf16ps_kernel(float* tile, const Left a, const Pair* b,
+                                                            int64_t elements) {
+    __m512 sum[MR][VECTORS];
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) sum[i][j] = _mm512_setzero_ps();
+    for (int64_t p = 0; p < elements; p++, b += NR<float>) {
+        __m512i row[VECTORS];
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) row[j] = _mm512_loadu_si512(b + j * WIDTH<Pair>);
+        UNROLL_FOR (int i = 0; i < MR; i++)
+            UNROLL_FOR (int j = 0; j < VECTORS; j++)
+                sum[i][j] = _mm512_dpbf16_ps(sum[i][j], (__m512bh)_mm512_set1_epi32(a.at(i, p)), (__m512bh)row[j]);
+    }
+    UNROLL_FOR (int i = 0; i < MR; i++)
+        UNROLL_FOR (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(tile + i * NR<float> + j * WIDTH<float>, sum[i][j]);
+}
+#else
+template <int VECTORS, class Left>
+void vdpbf16ps_kernel(float*, const Left&, const Pair*, int64_t) {}            // never called
+#endif
+
+template <class Left>
+void pair_kernel(bool instruction, float* tile, const Left& a, const Pair* b, int64_t elements, int64_t columns) {
+    auto with = [&](auto vectors) {
+        if (instruction) vdpbf16ps_kernel<vectors>(tile, a, b, elements);
+        else fma_kernel<vectors>(tile, a, b, elements);
+    };
+    if (columns <= WIDTH<float>) with(std::integral_constant<int, 1>());
+    else if (columns <= 2 * WIDTH<float>) with(std::integral_constant<int, 2>());
+    else with(std::integral_constant<int, NV>());
+}
+
+// ---- the engine ----
+
+void Dot::pack_a(Pair* panels, const Operand& A, int64_t rows, int64_t depth) const {
+    with_rows_of(A, rows, depth, instruction,
+                 [&](const auto& from) { pack_pairs<ROWS>(panels, from, elements(depth)); });
+}
+void Dot::pack_b(Pair* panels, const Operand& B, int64_t columns, int64_t depth) const {
+    with_rows_of(B.transpose(), columns, depth, instruction,
+                 [&](const auto& from) { pack_pairs<COLUMNS>(panels, from, elements(depth)); });
+}
+void Dot::tile(Session&, float* c, const PanelOfA& a, const Pair* b, int64_t depth, int64_t columns) const {
+    pair_kernel(instruction, c, a, b, elements(depth), columns);
+}
+void Dot::tile(Session&, float* c, const RowsOfA& a, const Pair* b, int64_t depth, int64_t columns) const {
+    pair_kernel(instruction, c, a, b, elements(depth), columns);
+}
+
+#if defined(__AMX_BF16__)
+template struct Tiles<AmxRegisters>;
+#endif
+MATMUL_BF16(NoEpilogue);
+MATMUL_BF16(AddBias<float>);
 
 // A matmul alone for tests, by one engine: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
-template <class S>
-void matmul_by(const string& engine, int64_t M, int64_t N, int64_t K, Matrix<S> A, Matrix<S> B, float* C) {
-    if (engine == "pairs") return dot_gemm<false>(M, N, K, A, B, C, N, false, NoEpilogue());
-    if (engine == "amx_emulated")
-        return packed_gemm<Tiles<EmulatedRegisters>>(M, N, K, A, B, C, N, false, NoEpilogue());
-    if (engine == "dot" && has_dot_instruction()) return dot_gemm<true>(M, N, K, A, B, C, N, false, NoEpilogue());
-    if (engine == "amx" && has_amx()) return packed_gemm<AmxTiles>(M, N, K, A, B, C, N, false, NoEpilogue());
-    fail("engine must be one that this machine has: got " + engine);
+void matmul_by(const string& engine, int64_t M, int64_t N, int64_t K, const Operand& A, const Operand& B, float* C) {
+    auto by = [&](const auto& e) { packed_gemm(e, M, N, K, A, B, C, N, false, NoEpilogue()); };
+    if (engine == "pairs") dot_gemm(Dot{false}, M, N, K, A, B, C, N, false, NoEpilogue());
+    else if (engine == "amx_emulated") by(Tiles<EmulatedRegisters>());
+    else if (engine == "dot" && has_dot_instruction()) dot_gemm(Dot(), M, N, K, A, B, C, N, false, NoEpilogue());
+    else if (engine == "amx" && has_amx()) by(AmxTiles());
+    else fail("engine must be one that this machine has: got " + engine);
 }
 
 Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_transposed, const string& engine) {
@@ -31,14 +102,11 @@ Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_tr
     check_shape("b", b, b_transposed ? Shape{ANY, K} : Shape{K, ANY});
     int64_t N = b.shape[!b_transposed];
     auto c = fresh<float>({M, N});
-    if (a.dtype == "uint16") {                                                 // bfloat16 by its bits
-        auto *pa = input<uint16_t>("a", a, a.shape), *pb = input<uint16_t>("b", b, b.shape);
-        matmul_by<bf16>(engine, M, N, K, {(const bf16*)pa, a.shape[1], a_transposed},
-                        {(const bf16*)pb, b.shape[1], b_transposed}, c);
-    } else {
-        const float *pa = input<float>("a", a, a.shape), *pb = input<float>("b", b, b.shape);
-        matmul_by<float>(engine, M, N, K, {pa, a.shape[1], a_transposed}, {pb, b.shape[1], b_transposed}, c);
-    }
+    auto operand = [](const char* name, const Array& x, bool transposed) {
+        Operand straight = operand_of(name, x, x.shape);
+        return transposed ? straight.transpose() : straight;
+    };
+    matmul_by(engine, M, N, K, operand("a", a, a_transposed), operand("b", b, b_transposed), c);
     return c;
 }
 

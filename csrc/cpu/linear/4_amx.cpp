@@ -2,7 +2,7 @@
 // tiles: of A, 16 rows of 16 pairs; of B, 16 pairs deep, 16 columns wide. 2 x 2 tiles of C are summed in four of the eight
 // registers over all of k: four tiles are loaded for four tile matmuls. Only float. On a CPU without AMX the registers are
 // emulated: right, and slow. Parallel over columns of such blocks.
-#include "cpu/gemm/bf16.h"
+#include "cpu/gemm/pairs.h"
 #include "cpu/isa/amx.h"
 #include "cpu/linear/ladder.h"
 
@@ -45,8 +45,8 @@ struct Amx {
     static void matmul(T* C, Matrix<T> A, Matrix<T> B, int64_t M, int64_t N, int64_t K) {
         constexpr int64_t W = WIDTH<float>;
         auto straight_a = straightened(A, M, K), straight_b = straightened(B, K, N);
-        auto rows = rows_of_a<false>(A, M, K);
-        auto columns = columns_of_b<false>(B, N, K);
+        auto rows = rows_of<false>(A, M, K);
+        auto columns = rows_of<false>(B.transpose(), N, K);
         int64_t P = round_up(K, 32) / 2, wide = round_up(N, SIDE);
         std::vector<Pair> a(round_up(M, SIDE) * P), b(P * wide);  // (rows, P), (P, columns), zeros beyond
         for (int64_t m = 0; m < M; m++)

@@ -12,14 +12,13 @@ namespace minillm::linear_bf16 {
 Tuple linear_forward_bf16(const Array& x, const Array& weight, const Array& bias) {
     int64_t I = last("x", x), N = x.rows();
     const float* px = input<float>("x", x, x.shape);
-    check_shape("weight", weight, {I, ANY});
+    const Operand w = operand_of("weight", weight, {I, ANY});
     int64_t J = weight.shape[1];
     const float* pb = input<float>("bias", bias, {J});
     auto out = fresh<float>(x.with_last(J));
     auto rounded_x = fresh<uint16_t>(x.shape);
     bf16* pr = (bf16*)rounded_x.data;
-    by_weight("weight", weight, I, J, [&](auto w) {
-        WithoutGil released;
+    without_gil([&] {
         round_array(pr, px, N * I);
         matmul_bf16(N, J, I, Matrix<bf16>{pr, I}, w, out.data, J, false, AddBias<float>{pb});
     });
@@ -30,14 +29,13 @@ Tuple linear_backward_bf16(const Array& dout, const Tuple& cache, const Object& 
     Array x = cached(cache, 0), weight = cached(cache, 1);
     int64_t I = last("x", x), N = x.rows();
     auto* px = (const bf16*)input<uint16_t>("cached x", x, x.shape);
-    check_shape("weight", weight, {I, ANY});
+    const Operand w = operand_of("weight", weight, {I, ANY});
     int64_t J = weight.shape[1];
     const float* pd = input<float>("dout", dout, x.with_last(J));
     auto dx = fresh<float>(x.shape);
     auto d = gradients<float>(into, {{I, J}, {J}});  // dweight, dbias
     bool add = !into.is_none();
-    by_weight("weight", weight, I, J, [&](auto w) {
-        WithoutGil released;
+    without_gil([&] {
         thread_local Scratch<bf16> scratch;
         bf16* rounded_dout = scratch.at_least(N * J);
         round_array(rounded_dout, pd, N * J);

@@ -54,6 +54,18 @@ inline void store_part(bf16* p, Halves h, int64_t n) {
     else std::memcpy(p, &h, n * sizeof(bf16));
 }
 
+// The first n numbers as they are computed with, and back to how they are stored.
+template <class T>
+inline Vec<T> load_numbers(const T* p, int64_t n) {
+    return load_part(p, n);
+}
+inline Vec<float> load_numbers(const bf16* p, int64_t n) { return to_float(load_part(p, n)); }
+template <class T>
+inline void store_numbers(T* p, Vec<T> v, int64_t n) {
+    store_part(p, v, n);
+}
+inline void store_numbers(bf16* p, Vec<float> v, int64_t n) { store_part(p, to_bf16(v), n); }
+
 // out = x, rounded, in the range.
 inline void round_range(bf16* out, const float* x, Range range) {
     constexpr int64_t W = WIDTH<float>;

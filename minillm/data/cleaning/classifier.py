@@ -9,12 +9,13 @@ out, since two classes need no more. Of word order it sees bigrams: "not good", 
 """
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...ops import adamw_update, cross_entropy_backward, cross_entropy_forward
+from ...storage.atomic import AnyPath
 from ...storage.safetensors import read_safetensors, write_safetensors
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -25,13 +26,13 @@ BATCH = 64
 class Classifier:
     """`score(text)` is the probability that the text is of the positive class."""
 
-    def __init__(self, weight, bias):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray) -> None:
         """weight (buckets, 2), bias (2,), float32."""
         self.weight, self.bias = weight, bias
 
     @classmethod
-    def train(cls, positive: Iterable[str], negative: Iterable[str], buckets=2 ** 18, epochs=5, lr=0.05, seed=0,
-              progress=None):
+    def train(cls, positive: Iterable[str], negative: Iterable[str], buckets: int = 2 ** 18, epochs: int = 5,
+              lr: float = 0.05, seed: int = 0, progress: Callable | None = None) -> "Classifier":
         """Learn from texts of two classes, each weighing as much as the other. Raises ValueError if one has no text."""
         texts = [[text for text in group if text.strip()] for group in (positive, negative)]
         for name, group in zip(("positive", "negative"), texts):
@@ -52,7 +53,8 @@ class Classifier:
                     progress(epoch * len(order) + start + len(chosen), epochs * len(order), "")
         return self
 
-    def update(self, batch, labels, weights, moments, step, lr):
+    def update(self, batch: list[np.ndarray], labels: np.ndarray, weights: np.ndarray, moments: list[np.ndarray],
+               step: int, lr: float) -> None:
         """One step of AdamW on the mean weighted loss of a batch. moments: gradient buffer, m and v."""
         grad, m, v = moments
         _, cache = cross_entropy_forward(self.logits(batch), labels)
@@ -66,7 +68,7 @@ class Classifier:
         adamw_update(flat, grad, m, v, step, lr, 0.9, 0.999, 1e-8, 0.0, 0, 1.0)
         self.weight, self.bias = flat[:-2].reshape(-1, 2), flat[-2:]
 
-    def logits(self, batch):
+    def logits(self, batch: list[np.ndarray]) -> np.ndarray:
         """Features of several texts -> (texts, 2)."""
         return np.stack([self.weight[row].mean(0) for row in batch]) + self.bias
 
@@ -75,12 +77,12 @@ class Classifier:
         no, yes = self.logits([features(text, len(self.weight))])[0].astype(np.float64)
         return float(1 / (1 + np.exp(min(700.0, no - yes))))
 
-    def save(self, directory) -> None:
+    def save(self, directory: AnyPath) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
         write_safetensors(Path(directory) / FILE, {"weight": self.weight, "bias": self.bias}, {"format": "minillm"})
 
     @classmethod
-    def load(cls, directory):
+    def load(cls, directory: AnyPath) -> "Classifier":
         """Raises FileNotFoundError, or ValueError naming the file."""
         tensors, _ = read_safetensors(Path(directory) / FILE)
         weight, bias = tensors.get("weight"), tensors.get("bias")
@@ -89,24 +91,24 @@ class Classifier:
         return cls(np.array(weight), np.array(bias))
 
 
-def features(text, buckets):
+def features(text: str, buckets: int) -> np.ndarray:
     """(features,) int64: the bucket of every word and pair of words, at least one."""
     words = WORD.findall(text.lower())
     grams = [*words, *map(" ".join, zip(words, words[1:]))] or [""]
     return np.array([bucket(gram, buckets) for gram in grams])
 
 
-def bucket(gram, buckets):
+def bucket(gram: str, buckets: int) -> int:
     """A hash that is the same on every machine and in every run (Python's own is not)."""
     return int.from_bytes(hashlib.blake2b(gram.encode(), digest_size=8).digest(), "little") % buckets
 
 
-def quality_of(classifier, texts, labels):
+def quality_of(classifier: Classifier, texts: list[str], labels: Sequence[int]) -> tuple[float, float]:
     """(accuracy, area under the ROC curve): the chance that a positive text scores above a negative one."""
-    scores, labels = np.array([classifier.score(text) for text in texts]), np.asarray(labels, bool)
+    scores, positive = np.array([classifier.score(text) for text in texts]), np.asarray(labels, bool)
     ranks = np.argsort(np.argsort(scores, kind="stable"), kind="stable") + 1.0
     for value in np.unique(scores):                                               # equal scores share their rank
         ranks[scores == value] = ranks[scores == value].mean()
-    n, m = labels.sum(), (~labels).sum()
-    area = (ranks[labels].sum() - n * (n + 1) / 2) / (n * m) if n and m else float("nan")
-    return float(((scores > 0.5) == labels).mean()), float(area)
+    n, m = positive.sum(), (~positive).sum()
+    area = (ranks[positive].sum() - n * (n + 1) / 2) / (n * m) if n and m else float("nan")
+    return float(((scores > 0.5) == positive).mean()), float(area)

@@ -8,6 +8,7 @@
 import json
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,7 @@ class CleanOptions:
     scheduler: str | None = None
     all_text: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for family in self.families:
             if family not in FAMILIES:
                 raise ValueError(f"families must be some of {', '.join(FAMILIES)}: got {family!r}")
@@ -121,7 +122,7 @@ def cached_rules(options: CleanOptions) -> dict:
 
 
 @cache
-def text_repair(wanted: bool | None):
+def text_repair(wanted: bool | None) -> Callable[[str], str]:
     """ftfy's repair of wrongly decoded text, or the identity. Raises ImportError if it is `wanted` and missing."""
     try:
         from ftfy import fix_text

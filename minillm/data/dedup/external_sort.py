@@ -20,7 +20,7 @@ class ExternalSort:
         self.folder, self.name = folder, name
         self.most = max(LEAST, memory // RECORD)             # pairs in memory together
         self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self.count = self.waiting_count = 0
+        self.waiting_count = 0
         self.runs: list[tuple[Path, int]] = []
 
     def add(self, keys: np.ndarray, values: np.ndarray) -> None:
@@ -31,7 +31,6 @@ class ExternalSort:
             self.waiting_count += len(keys[part])
             if self.waiting_count >= self.most:
                 self._write_run()
-        self.count += len(keys)
 
     def ranges(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (keys, values) in ascending order, by key and then value; equal keys are never in two ranges."""
@@ -41,17 +40,15 @@ class ExternalSort:
             return
         if self.waiting:
             self._write_run()
-        yield from self._merge([_Run(path, count) for path, count in self.runs])
-        for path, _ in self.runs:
-            path.unlink()
-
-    def _merge(self, runs: "list[_Run]") -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        runs = [_Run(path, count) for path, count in self.runs]
         while runs := [run for run in runs if run.at < run.count]:
             block = max(1, self.most // len(runs))
             bound = min(run.keys[min(run.at + block, run.count) - 1] for run in runs)
             yield _sorted([run.take(bound) for run in runs])
+        for path, _ in self.runs:
+            path.unlink()
 
-    def _sorted_waiting(self):
+    def _sorted_waiting(self) -> tuple[np.ndarray, np.ndarray]:
         together, self.waiting, self.waiting_count = self.waiting, [], 0
         return _sorted(together)
 
@@ -71,7 +68,7 @@ class _Run:
         self.path, self.count, self.at = path, count, 0
         self.keys = np.memmap(path, np.uint64, "r", shape=(count,))
 
-    def take(self, bound) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, bound: np.uint64) -> tuple[np.ndarray, np.ndarray]:
         """The pairs from here on with keys up to `bound`, read and not mapped."""
         start = self.at
         self.at = int(np.searchsorted(self.keys, bound, side="right"))

@@ -24,15 +24,19 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
+from ...config import check_field
 from ...tokenizer import fast
 
 MASK = 2**64 - 1
 MULTIPLIER, BASE = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 UNITS = ("words", "characters")
+UP_TO_65536 = (lambda value: 1 <= value <= 2**16, "an integer from 1 to 65536")
 WORD = re.compile("[0-9a-z\x80-\U0010ffff]+")
 # Beyond ASCII everything belongs to words but the marks and spaces that are common between them.
 SEPARATORS = re.compile("[\x80-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u060c\u061b\u061f\u0964\u0965\u2000-\u206f"
@@ -51,11 +55,9 @@ class Lsh:
     unit: str = "words"
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("bands", "rows", "ngram"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**16:
-                raise ValueError(f"{name} must be an integer from 1 to 65536: got {value!r}")
+            check_field(name, getattr(self, name), int, *UP_TO_65536)
         if self.unit not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}: got {self.unit!r}")
 
@@ -63,7 +65,7 @@ class Lsh:
     def permutations(self) -> int:
         return self.bands * self.rows
 
-    def found(self, similarity):
+    def found(self, similarity: ArrayLike) -> np.ndarray:
         """The S-curve: the probability that two documents of this Jaccard similarity share a band."""
         return 1 - (1 - np.asarray(similarity, np.float64)**self.rows)**self.bands
 
@@ -71,19 +73,16 @@ class Lsh:
 MISS_WEIGHT = 0.95      # of `choose`, when pairs are verified: a false one costs a comparison, a missed one stays
 
 
-def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float = 0.5, **options) -> Lsh:
+def choose(threshold: float = 0.8, permutations: int = 128, miss_weight: float = 0.5, **options: Any) -> Lsh:
     """The bands and rows, of at most `permutations` values, whose S-curve is nearest to a step at `threshold`.
 
     Minimises (1 - miss_weight) x the area under the curve below the threshold + miss_weight x the area over it above:
     datasketch's criterion (Zhu, github.com/ekzhu/datasketch, MinHashLSH). `options` are Lsh's others.
     Raises ValueError for a threshold or weight outside (0, 1), or no permutations.
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be between 0 and 1: got {threshold}")
-    if not 0 < miss_weight < 1:
-        raise ValueError(f"miss_weight must be between 0 and 1: got {miss_weight}")
-    if not isinstance(permutations, int) or not 1 <= permutations <= 2**16:
-        raise ValueError(f"permutations must be an integer from 1 to 65536: got {permutations!r}")
+    for name, value in (("threshold", threshold), ("miss_weight", miss_weight)):
+        check_field(name, value, float, lambda v: 0 < v < 1, "between 0 and 1")
+    check_field("permutations", permutations, int, *UP_TO_65536)
     nodes, weights = np.polynomial.legendre.leggauss(64)            # exact for polynomials of a degree up to 127
     below, above = threshold * (nodes + 1) / 2, threshold + (1 - threshold) * (nodes + 1) / 2
     best = (np.inf, 0, 0)
@@ -171,17 +170,17 @@ def jaccard_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 def united(parents: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """(n,) the least member of everyone's cluster, after joining (pairs, 2) to the clusters in `parents`."""
-    parents = parents.tolist()
+    above = parents.tolist()
 
-    def root(i):
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
+    def root(i: int) -> int:
+        while above[i] != i:
+            above[i] = i = above[above[i]]
         return i
 
     for left, right in pairs.tolist():
         left, right = root(left), root(right)
-        parents[max(left, right)] = min(left, right)
-    return np.array([root(i) for i in range(len(parents))], np.int64)
+        above[max(left, right)] = min(left, right)
+    return np.array([root(i) for i in range(len(above))], np.int64)
 
 
 # ---- many documents at once, in C++ where it is built

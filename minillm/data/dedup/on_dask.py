@@ -11,17 +11,16 @@ again, elsewhere, and the result is the same, byte for byte, as that of one proc
 under the same paths. The caller alone writes, part after part; it holds the table (32 bytes a document) and the pairs.
 """
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..batches import Records, check_paths
-from ..executors import connected
+from ..executors import connected, in_order
 from ..sources.files import find_files, read_file
 from ..sources.report import EXAMPLES, Report
 from . import clusters, minhash
@@ -60,13 +59,13 @@ def dedup_on_dask(inputs: Iterable[str | os.PathLike], output: str | os.PathLike
 class Job:
     """The parts of a run, and where each one's documents begin, once they are counted."""
 
-    def __init__(self, client, inputs: list[Path], options: DedupOptions, progress):
+    def __init__(self, client: Any, inputs: list[Path], options: DedupOptions, progress: Callable | None) -> None:
         self.client, self.options, self.progress = client, options, progress
         self.report = Report()
         self.parts = [(str(path), str(path.absolute())) for path in find_files(inputs, self.report)]
         self.buckets = min(MOST_BUCKETS, max(1, len(self.parts)))
 
-    def submit(self, function, *arguments):
+    def submit(self, function: Callable, *arguments: Any) -> Any:
         return self.client.submit(function, *arguments, pure=False)
 
     def results(self, futures: list, stage: str) -> Iterator:
@@ -139,20 +138,17 @@ class Job:
         """Part after part, of which only a few are there at a time."""
         repeated = self.submit(identity, repeated)
         quoted = {number for cluster in examples for number in cluster["members"]}
-        waiting, most = deque[Future](), WINDOW * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
-        for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes):
-            here = {number for number in quoted if start <= number < end}
-            waiting.append(self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated, here, sizes,
-                                       self.options))
-            if len(waiting) >= most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        width = max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        tasks = ((None, self.submit(outcome_of_part, part, start, state[start:end] == KEPT, repeated,
+                                    {number for number in quoted if start <= number < end}, sizes, self.options))
+                 for part, (start, end), sizes in zip(self.parts, pairwise(self.offsets.tolist()), self.sizes))
+        for _, found in in_order(tasks, WINDOW * width):
+            yield from found
 
 
 # ---- the tasks
 
-def identity(value):
+def identity(value: Any) -> Any:
     return value
 
 
@@ -182,7 +178,7 @@ def cut(entries: np.ndarray, keys: np.ndarray, buckets: int) -> list[np.ndarray]
     return [entries[bucket == number] for number in range(buckets)]
 
 
-def sign_part(part: tuple[str, str], options: DedupOptions, buckets: int):
+def sign_part(part: tuple[str, str], options: DedupOptions, buckets: int) -> tuple[tuple, list[np.ndarray]]:
     """((rows of the table, reader's report), a list of ENTRY arrays for the buckets; documents count from 0)."""
     report, rows, entries = Report(), [np.empty(0, TABLE)], [np.empty(0, ENTRY)]
     for first, batch in batches_of(part, options, report):
@@ -223,7 +219,7 @@ def sets_of_part(part: tuple[str, str], wanted: np.ndarray, sizes: np.ndarray, o
     return np.concatenate(hashes), np.cumsum(np.concatenate(lengths))
 
 
-def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> np.ndarray:
+def similar_of_parts(left: tuple, right: tuple, places: np.ndarray, options: DedupOptions) -> np.ndarray:
     """(pairs,) bool; places (pairs, 2) in the sets of the left and of the right part."""
     hashes = np.concatenate([left[0], right[0]])
     offsets = np.concatenate([left[1], left[1][-1] + right[1]])             # an empty set stands between the parts
@@ -231,7 +227,7 @@ def similar_of_parts(left, right, places: np.ndarray, options: DedupOptions) -> 
 
 
 def lines_of_part(part: tuple[str, str], start: int, chosen: np.ndarray, sizes: np.ndarray, options: DedupOptions,
-                  buckets: int):
+                  buckets: int) -> tuple[None, list[np.ndarray]]:
     found = [np.column_stack([hashes, documents.astype(np.uint64)])
              for first, batch in batches_of(part, options, Report(), sizes)
              for hashes, documents in [line_hashes(batch, start + first, chosen[first:first + len(batch)], options)]]
@@ -245,15 +241,9 @@ def frequent_of_bucket(pieces: list[np.ndarray], options: DedupOptions) -> Repea
 
 
 def outcome_of_part(part: tuple[str, str], start: int, kept: np.ndarray, repeated: Repeated | None, quoted: set[int],
-                    sizes: np.ndarray, options: DedupOptions) -> Written:
-    whole = Written()
-    for first, batch in batches_of(part, options, Report(), sizes):
-        found = outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
-        whole.lines += found.lines
-        whole.emptied += found.emptied
-        whole.cut += found.cut
-        whole.quotes |= found.quotes
-    return whole
+                    sizes: np.ndarray, options: DedupOptions) -> list[Written]:
+    return [outcome(batch, start + first, kept[first:first + len(batch)], repeated, quoted, options)
+            for first, batch in batches_of(part, options, Report(), sizes)]
 
 
 def rename(report: Report, shown: str, path: str) -> None:

@@ -33,7 +33,7 @@ from ..sources.report import Report
 from . import clusters, minhash
 from .external_sort import ExternalSort
 from .lines import Repeated, frequent_lines, line_hashes
-from .report import complete_report, example_clusters, outcome, report_path, write_outcomes
+from .report import Written, complete_report, example_clusters, outcome, write_outcomes
 from .table import EXACT, KEPT, TABLE, DedupOptions, table_rows
 
 BATCH_BYTES, BATCH_DOCUMENTS = 2**23, 2**14     # of a batch
@@ -63,7 +63,7 @@ def dedup(inputs: Iterable[str | os.PathLike], output: str | os.PathLike, option
 
 
 @contextmanager
-def workspace(output: Path):
+def workspace(output: Path) -> Iterator[Path]:
     """A folder beside the output for what does not fit into memory; those of runs that were killed are removed."""
     remove_leftovers(output)
     folder = output.parent / f".{output.name}.{os.getpid()}.work"
@@ -80,15 +80,12 @@ def workspace(output: Path):
 
 
 def remove_leftovers(output: Path) -> None:
-    """What runs that were killed left beside the output; of an output that another run is at, nothing."""
+    """The folders of runs that were killed; of an output that another run is at, none."""
     folders = list(output.parent.glob(f".{output.name}.*.work"))
     if any(alive(folder.suffixes[-2][1:]) for folder in folders):
         return
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    for name in (output.name, report_path(output).name):
-        for path in output.parent.glob(f".{name}.*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 def alive(pid: str) -> bool:
@@ -105,7 +102,7 @@ def alive(pid: str) -> bool:
 class Passes:
     """What each pass over the input needs: inputs, options, the folder for spills, the reader's report, progress."""
 
-    def __init__(self, inputs, options, folder, progress):
+    def __init__(self, inputs: list[Path], options: DedupOptions, folder: Path, progress: Callable | None) -> None:
         self.inputs, self.options, self.folder, self.progress = inputs, options, folder, progress
         self.threads = count_threads(options.threads)
         self.report = Report()
@@ -225,6 +222,7 @@ def distinct_pairs(pairs: ExternalSort) -> Iterator[np.ndarray]:
 def exact_similarity(passes: Passes, table: np.ndarray, wanted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Spill the shingles of the wanted documents; returns the function (pairs, 2) -> (pairs,) Jaccard similarity."""
     path, lengths = passes.folder / "shingles", [np.zeros(1, np.int64)]
+    assert passes.options.lsh
     with open(path, "wb") as file:
         for first, batch in passes.batches("verifying", table):
             texts = [text for number, (_, text, _) in enumerate(batch, first) if wanted[number]]
@@ -252,7 +250,7 @@ def write_kept(passes: Passes, output: Path, table: np.ndarray, state: np.ndarra
     examples = example_clusters(table, parents)
     quoted = {number for cluster in examples for number in cluster["members"]}
 
-    def outcomes():
+    def outcomes() -> Iterator[Written]:
         for first, batch in passes.batches("writing", table):
             yield outcome(batch, first, state[first:first + len(batch)] == KEPT, repeated, quoted, passes.options)
     return write_outcomes(outcomes(), output, table, state, parents, examples)

@@ -46,7 +46,7 @@ def outcome(batch: Records, first: int, kept: np.ndarray, repeated: Repeated | N
 
 
 def summary(table: np.ndarray, state: np.ndarray, parents: np.ndarray) -> dict:
-    def size(chosen):
+    def size(chosen: np.ndarray) -> dict:
         return {"documents": int(chosen.sum()), "bytes": int(table["bytes"][chosen].sum())}
 
     sizes = np.bincount(np.bincount(parents))[1:]                       # clusters of 1, 2, 3, ... documents

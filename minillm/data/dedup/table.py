@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...config import check_counts, check_field
 from ...tokenizer.fast import count_threads
 from ..batches import Records
 from .minhash import Lsh
@@ -37,16 +38,13 @@ class DedupOptions:
     line_dedup: bool = False
     all_text: bool = False
 
-    def __post_init__(self):
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must be above 0 and at most 1: got {self.threshold}")
-        if self.lines is not None and self.lines < 1:
-            raise ValueError(f"lines must be at least 1: got {self.lines}")
+    def __post_init__(self) -> None:
+        check_field("threshold", self.threshold, float, lambda v: 0 < v <= 1, "above 0 and at most 1")
+        check_counts(lines=1 if self.lines is None else self.lines)
         if self.lines is not None and self.line_dedup:
             raise ValueError("lines and line_dedup exclude each other: the one removes all copies of a line, the other "
                              "all but the first")
-        if self.line_characters < 0:
-            raise ValueError(f"line_characters must not be negative: got {self.line_characters}")
+        check_counts(0, line_characters=self.line_characters)
         if self.memory < LEAST_MEMORY:
             raise ValueError(f"memory must be at least {LEAST_MEMORY >> 20} MiB: got {self.memory} bytes")
         count_threads(self.threads)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def _open_side(directory: Path, meta: dict, dtype: np.dtype, header: int) -> Spl
                  [entry["blake2b"] for entry in meta["files"]])
 
 
-def split_documents(split: Split, tokenizer) -> list[bytes]:
+def split_documents(split: Split, tokenizer: Any) -> list[bytes]:
     """The documents of a split as bytes, decoded from their tokens."""
     return [tokenizer.decode_bytes(ids) for ids in documents_of(split, tokenizer.eot_token)]
 
@@ -142,7 +143,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
-def fingerprint(tokenizer) -> str:
+def fingerprint(tokenizer: Any) -> str:
     """The tokenizer's own `fingerprint` (a string, or a method that gives one); else a hash of a probe's ids."""
     own = getattr(tokenizer, "fingerprint", None)
     if own is not None:
@@ -151,6 +152,6 @@ def fingerprint(tokenizer) -> str:
     return blake2b(repr((int(tokenizer.vocab_size), ids)).encode()).hexdigest()
 
 
-def blake2b(data=b""):
+def blake2b(data: Any = b"") -> Any:
     """The hash of shards and fingerprints: 128 bits of BLAKE2b (RFC 7693)."""
     return hashlib.blake2b(data, digest_size=16)

@@ -17,26 +17,24 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 
+from ...config import check_counts
+from .format import Split
+
+Tokens = np.ndarray | Sequence[np.ndarray] | Split
 IGNORE_INDEX = -1
 ROUNDS = 6
 MASK64 = 2**64 - 1
 
 
 class TokenStream:
-    """Several token arrays read as one: stream position p is where it would be in their concatenation.
+    """Token arrays (one, a list, or a `shards.Split`) read as one: position p is where it is in their concatenation."""
 
-    `source` is one array, a list of arrays, a `shards.Split`, or paths of little-endian uint16 files.
-    """
-
-    def __init__(self, source):
-        source = getattr(source, "arrays", source)
-        parts = [source] if isinstance(source, (np.ndarray, str, Path)) else list(source)
-        self.arrays = [np.memmap(part, dtype="<u2", mode="r") if isinstance(part, (str, Path)) else part
-                       for part in parts]
+    def __init__(self, source: Tokens):
+        self.arrays = list(source.arrays if isinstance(source, Split) else
+                           [source] if isinstance(source, np.ndarray) else source)
         for array in self.arrays:
             if array.ndim != 1 or array.dtype.kind not in "ui":
                 raise ValueError("tokens must be one-dimensional integer arrays, "
@@ -60,7 +58,7 @@ class TokenStream:
 
 
 class Loader:
-    """Random training batches over a token stream (see `TokenStream` for `files_or_arrays`).
+    """Random training batches over a token stream (see `TokenStream` for `source`).
 
     One optimizer step reads `micro_batches` batches, so micro-batch m of step s holds the blocks numbered from
     (s * micro_batches + m) * batch_size on. `blocks` is the number of blocks in an epoch. A batch may reach over an
@@ -68,9 +66,9 @@ class Loader:
     Raises ValueError when there are fewer than block_size + 1 tokens.
     """
 
-    def __init__(self, files_or_arrays, block_size: int, batch_size: int, seed: int, micro_batches: int = 1):
-        _check_positive(block_size=block_size, batch_size=batch_size, micro_batches=micro_batches)
-        self.stream = TokenStream(files_or_arrays)
+    def __init__(self, source: Tokens, block_size: int, batch_size: int, seed: int, micro_batches: int = 1):
+        check_counts(block_size=block_size, batch_size=batch_size, micro_batches=micro_batches)
+        self.stream = TokenStream(source)
         self.block_size, self.batch_size, self.seed, self.micro_batches = block_size, batch_size, seed, micro_batches
         tokens = len(self.stream)
         if tokens < block_size + 1:
@@ -97,12 +95,8 @@ class Loader:
         start = self.block_size * permute(index, self.blocks, keys) - keys[-1] % self.offsets
         return min(max(start, 0), self.targets - self.block_size)
 
-    def sequential(self, block_size: int | None = None, batch_size: int | None = None):
-        """`sequential` over this loader's stream; sizes default to the loader's own."""
-        return sequential(self.stream, block_size or self.block_size, batch_size or self.batch_size)
 
-
-def sequential(files_or_arrays, block_size: int, batch_size: int,
+def sequential(source: Tokens, block_size: int, batch_size: int,
                batches: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches for validation that predict every token but the first exactly once, in order.
 
@@ -110,8 +104,8 @@ def sequential(files_or_arrays, block_size: int, batch_size: int,
     padded: 0 in x, IGNORE_INDEX in y. batches: at most so many, of blocks drawn over the whole stream, always the same
     (0: all). Raises ValueError when there are fewer than two tokens.
     """
-    _check_positive(block_size=block_size, batch_size=batch_size)
-    stream = files_or_arrays if isinstance(files_or_arrays, TokenStream) else TokenStream(files_or_arrays)
+    check_counts(block_size=block_size, batch_size=batch_size)
+    stream = TokenStream(source)
     if len(stream) < 2:
         raise ValueError(f"validation needs at least 2 tokens (one to predict from another), there are {len(stream)}: "
                          "add more text")
@@ -125,7 +119,8 @@ def drawn(count: int, wanted: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(every, wanted, replace=False)) if 0 < wanted < count else every
 
 
-def _sequential_batches(stream: TokenStream, block_size: int, batch_size: int, blocks: np.ndarray):
+def _sequential_batches(stream: TokenStream, block_size: int, batch_size: int,
+                        blocks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     predictions = len(stream) - 1
     for first in range(0, len(blocks), batch_size):
         rows = blocks[first:first + batch_size]
@@ -164,9 +159,3 @@ def _scramble(number: int) -> int:
     number = ((number ^ number >> 30) * 0xBF58476D1CE4E5B9) & MASK64
     number = ((number ^ number >> 27) * 0x94D049BB133111EB) & MASK64
     return number ^ number >> 31
-
-
-def _check_positive(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")

@@ -3,14 +3,15 @@
 The shards and the tokenizer are kept in the run directory, so a resumed run does not tokenize again.
 """
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import starmap
 from pathlib import Path
 
 from ...models.packing import Batch
-from ...storage.atomic import atomic_write
+from ...storage.atomic import AnyPath, atomic_write
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
-from .format import fingerprint, open_shards
+from .format import Shards, fingerprint, open_shards
 from .loader import Loader, sequential
 from .write import write_shards
 
@@ -20,7 +21,7 @@ SAMPLE_BYTES = 8_000_000      # text that a tokenizer is trained on when none is
 class TrainingData:
     """What `train` needs: batches as a function of (step, micro), a validation pass, sizes, and a fingerprint."""
 
-    def __init__(self, shards, block_size, batch_size, seed=0, accumulate=1):
+    def __init__(self, shards: Shards, block_size: int, batch_size: int, seed: int = 0, accumulate: int = 1) -> None:
         """Raises ValueError when a split is too small for one block."""
         self.shards, self.block_size, self.batch_size = shards, block_size, batch_size
         self.loader = Loader(shards.train, block_size, batch_size, seed, accumulate)
@@ -29,16 +30,17 @@ class TrainingData:
         checksums = "".join(shards.train.checksums + shards.val.checksums)
         self.fingerprint = hashlib.blake2b(checksums.encode(), digest_size=16).hexdigest()
 
-    def batch(self, step, micro=0):
+    def batch(self, step: int, micro: int = 0) -> Batch:
         """A Batch of (batch_size, block_size) int64."""
         return Batch(*self.loader.batch(step, micro))
 
-    def validation(self, batches=0):
+    def validation(self, batches: int = 0) -> Iterator[Batch]:
         """Iterator of Batch over the whole validation split, once; or of at most so many, drawn over all of it."""
         return starmap(Batch, sequential(self.shards.val.arrays, self.block_size, self.batch_size, batches))
 
 
-def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", progress=None):
+def prepare(documents: Callable[[], Iterable[tuple[str, str]]], directory: AnyPath, tokenizer: Tokenizer | None = None,
+            vocab_size: int = 8192, source: str = "", progress: Callable | None = None) -> tuple[Tokenizer, Shards]:
     """Tokenize documents [(name, text), ...] into directory/data; returns (tokenizer, shards).
 
     documents: a function that returns a fresh iterator, since a tokenizer needs a pass of its own. tokenizer: None
@@ -62,7 +64,7 @@ def prepare(documents, directory, tokenizer=None, vocab_size=8192, source="", pr
         return tokenizer, open_shards(directory / "data")
 
 
-def tokenizer_of(directory, shards):
+def tokenizer_of(directory: AnyPath, shards: Shards) -> Tokenizer:
     """The Tokenizer in a directory. Raises ValueError if it is not the one that wrote the shards."""
     tokenizer = Tokenizer.from_pretrained(directory)
     if fingerprint(tokenizer) != shards.fingerprint:
@@ -70,7 +72,7 @@ def tokenizer_of(directory, shards):
     return tokenizer
 
 
-def sample(documents, limit):
+def sample(documents: Iterable[tuple[str, str]], limit: int) -> list[str]:
     """Texts of about `limit` bytes in all: of a longer stream every second document, then every fourth, and so on."""
     kept, size, stride = [], 0, 1
     for index, (_, text) in enumerate(documents):

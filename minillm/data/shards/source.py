@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...storage.atomic import printable
+from ...tokenizer import Tokenizer
 from ..sources.files import find_files
 from ..sources.report import Report
 from .format import blake2b
@@ -53,13 +54,13 @@ def name_below(path: Path, roots: Sequence[Path]) -> Path:
     return next((path.relative_to(root) for root in roots if root != path and root in path.parents), Path(path.name))
 
 
-def describe_source(files: list[File], tokenizer, vocab_size: int) -> str:
+def describe_source(files: list[File], tokenizer: Tokenizer | None, vocab_size: int) -> str:
     """A text that says what the shards come from. tokenizer: one that is given, None to train one of vocab_size."""
     contents = [[file.name, *file.content()] for file in files]
     return json.dumps({"files": contents} | describe_tokenizer(tokenizer, vocab_size))
 
 
-def describe_tokenizer(tokenizer, vocab_size: int) -> dict:
+def describe_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict:
     """By content, too: merges, special tokens and pattern are all that makes its ids."""
     if tokenizer is None:
         return {"vocab_size": vocab_size}
@@ -67,7 +68,7 @@ def describe_tokenizer(tokenizer, vocab_size: int) -> dict:
     return {"tokenizer": blake2b(parts.encode()).hexdigest()}
 
 
-def difference(source: str, files: list[File], tokenizer, vocab_size: int) -> str:
+def difference(source: str, files: list[File], tokenizer: Tokenizer | None, vocab_size: int) -> str:
     """In what files and tokenizer differ from an earlier description, to follow "was trained"; "" if in nothing."""
     try:
         then = json.loads(source)

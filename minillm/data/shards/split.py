@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from ..sources.plain_text import last_break
+
 HOLD_BYTES = 2**26          # text held back while one of the sides has had no document yet
 
 
@@ -32,7 +34,8 @@ def assign_sides(documents: Iterable[tuple[str, float]], val_fraction: float,
     return _assigned(documents, val_fraction, seed)
 
 
-def _assigned(documents, val_fraction, seed):
+def _assigned(documents: Iterable[tuple[str, float]], val_fraction: float,
+              seed: int) -> Iterator[tuple[str, str, float]]:
     held, size, both = [], 0, False
     for text, weight in documents:
         if not text:
@@ -65,7 +68,8 @@ def _cut(held: list[tuple[str, str, float]], val_fraction: float) -> list[tuple[
         first, at = min(near, key=lambda index: abs(starts[index] - target)), 0
     else:
         first = int(np.searchsorted(starts, target, side="right")) - 1
-        at = _cut_inside(texts[first], int(target - starts[first]))
+        at, tenth = int(target - starts[first]), len(texts[first]) // 10
+        at = last_break(texts[first], max(0, at - tenth), at)
     _, text, weight = held[first]
     halves = {"train": [*held[:first], ("", text[:at], weight)], "val": [("", text[at:], weight), *held[first + 1:]]}
     found = [(side, text, weight) for side, half in halves.items() for _, text, weight in half if text]
@@ -73,12 +77,3 @@ def _cut(held: list[tuple[str, str, float]], val_fraction: float) -> list[tuple[
         raise ValueError("too little text to split into training and validation: "
                          f"{len(texts)} documents of {total} characters together; add more text")
     return found
-
-
-def _cut_inside(text: str, target: int) -> int:
-    """Behind the last paragraph, line or word that ends in the tenth of `text` before `target`, else at `target`."""
-    for mark in ("\n\n", "\n", " "):
-        found = text.rfind(mark, max(0, target - len(text) // 10), target)
-        if found >= 0:
-            return found + len(mark)
-    return target

@@ -11,14 +11,16 @@ one (by hash). Validation documents count once. The side of a document is decide
 """
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 
-from ...storage.atomic import write_json
+from ...storage.atomic import AnyPath, write_json
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
 from ..batches import batched
-from ..executors import workers
+from ..executors import Here, in_order, workers
 from ..sources.files import read_documents
 from ..sources.report import Report
 from .format import SIDECAR, SIDES, fingerprint
@@ -28,8 +30,10 @@ from .write import SideWriter, remove_shards, write_sidecar
 CHUNK_BYTES = 2 ** 26
 
 
-def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=False, threads=None, field="text",
-             chunk_bytes=CHUNK_BYTES, scheduler=None, progress=None, all_text=False) -> dict:
+def tokenize(sources: list[tuple[Sequence[AnyPath], float]], tokenizer: Tokenizer, directory: AnyPath,
+             val_fraction: float = 0.05, seed: int = 0, header: bool = False, threads: int | None = None,
+             field: str = "text", chunk_bytes: int = CHUNK_BYTES, scheduler: str | None = None,
+             progress: Callable | None = None, all_text: bool = False) -> dict:
     """Write the documents of `sources` into shards; returns what shards.json holds.
 
     sources: list of (paths, weight). header: begin each file as llm.c's do (llmc.py). threads: for encoding, None for
@@ -44,49 +48,44 @@ def tokenize(sources, tokenizer, directory, val_fraction=0.05, seed=0, header=Fa
             raise ValueError(f"a weight must be above 0: got {weight}")
     texts = ((text, weight) for paths, weight in sources
              for _, text in read_documents(paths, report, field, all_text))
-    assigned = assign_sides(texts, val_fraction, seed)
+    chunks = batched(assign_sides(texts, val_fraction, seed), text_bytes, chunk_bytes)
     with exclusive(directory):
-        return write_chunks(assigned, tokenizer, directory, val_fraction, seed, header, threads, chunk_bytes, scheduler,
-                            progress, report)
-
-
-def write_chunks(assigned, tokenizer, directory, val_fraction, seed, header, threads, chunk_bytes, scheduler, progress,
-                 report) -> dict:
-    """Write the (side, text, weight) of `assigned`, chunk by chunk, but for those that an earlier run has finished."""
-    (directory / SIDECAR).unlink(missing_ok=True)
-    tokenizer.save(directory)
-    load_tokenizer.cache_clear()
-    settings = [fingerprint(tokenizer), val_fraction, seed, header]
-    notes, read = [], 0
-    with workers(None if scheduler else 1, scheduler) as (pool, width):
-        for number, chunk in enumerate(batched(assigned, text_bytes, chunk_bytes)):
-            read += sum(map(text_bytes, chunk))
-            done = done_before(directory, number, digest_of(chunk, settings))
-            notes.append(done or pool.submit(write_chunk, directory, number, chunk, threads, settings))
-            if len(notes) > 2 * width:
-                notes[-1 - 2 * width] = finished(notes[-1 - 2 * width])
-            if progress:
-                progress(read, read, f"{len(notes)} chunks")
-        notes = list(map(finished, notes))
-    sides = {side: merged([note[side] for note in notes]) for side in SIDES}
-    remove_shards(directory, keep=[file["name"] for side in SIDES for file in sides[side]["files"]])
-    meta = write_sidecar(directory, tokenizer, sides, val_fraction, seed, header, source=vars(report))
-    for path in directory.glob("chunk_[0-9][0-9][0-9][0-9][0-9].json"):
-        path.unlink()
+        (directory / SIDECAR).unlink(missing_ok=True)
+        tokenizer.save(directory)
+        load_tokenizer.cache_clear()
+        settings = [fingerprint(tokenizer), val_fraction, seed, header]
+        notes = write_chunks(chunks, directory, settings, threads, scheduler, progress)
+        sides = {side: merged([note[side] for note in notes]) for side in SIDES}
+        remove_shards(directory, keep=[file["name"] for side in SIDES for file in sides[side]["files"]])
+        meta = write_sidecar(directory, tokenizer, sides, val_fraction, seed, header, source=vars(report))
+        for path in directory.glob("chunk_[0-9][0-9][0-9][0-9][0-9].json"):
+            path.unlink()
     return meta
 
 
-def text_bytes(document):
+def write_chunks(chunks: Iterable[list], directory: Path, settings: list, threads: int | None, scheduler: str | None,
+                 progress: Callable | None) -> list[dict]:
+    """Write the (side, text, weight) of each chunk, but for those that an earlier run has finished; their notes."""
+    def tasks() -> Iterator[tuple[None, Future]]:
+        read = 0
+        for number, chunk in enumerate(chunks):
+            read += sum(map(text_bytes, chunk))
+            note = done_before(directory, number, digest_of(chunk, settings))
+            yield None, (Here().submit(dict, note) if note else
+                         pool.submit(write_chunk, directory, number, chunk, threads, settings))
+            if progress:
+                progress(read, read, f"{number + 1} chunks")
+
+    with workers(None if scheduler else 1, scheduler) as (pool, width):
+        return [note for _, note in in_order(tasks(), 2 * width)]
+
+
+def text_bytes(document: tuple) -> int:
     """UTF-8 bytes of a (side, text, weight). Where chunks are cut depends on the texts alone."""
     return len(document[1].encode())
 
 
-def finished(note):
-    """The note of a chunk, or that of the future that writes it."""
-    return note if isinstance(note, dict) else note.result()
-
-
-def digest_of(chunk, settings):
+def digest_of(chunk: list, settings: list) -> str:
     """A hash of the documents and of all that decides what becomes of them."""
     digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
     for side, text, weight in chunk:
@@ -96,11 +95,11 @@ def digest_of(chunk, settings):
     return digest.hexdigest()
 
 
-def note_path(directory, number):
+def note_path(directory: Path, number: int) -> Path:
     return directory / f"chunk_{number:05d}.json"
 
 
-def done_before(directory, number, digest):
+def done_before(directory: Path, number: int, digest: str) -> dict | None:
     """The note of a chunk that an earlier run finished, or None."""
     path = note_path(directory, number)
     try:
@@ -111,11 +110,11 @@ def done_before(directory, number, digest):
         return None
 
 
-def write_chunk(directory, number, chunk, threads, settings):
+def write_chunk(directory: Path, number: int, chunk: list, threads: int | None, settings: list) -> dict:
     """Tokenize a chunk, write its files and then its note, which is returned. The tokenizer is that of `directory`."""
     tokenizer, (_, _, seed, header) = load_tokenizer(str(directory)), settings
-    note = {"digest": digest_of(chunk, settings)}
-    texts = {side: [] for side in SIDES}
+    note: dict = {"digest": digest_of(chunk, settings)}
+    texts: dict[str, list] = {side: [] for side in SIDES}
     for side, text, weight in chunk:
         texts[side] += [text] * (repeats(text, weight, seed) if side == "train" else 1)
     for side in SIDES:
@@ -125,17 +124,18 @@ def write_chunk(directory, number, chunk, threads, settings):
 
 
 @lru_cache(1)
-def load_tokenizer(directory):
+def load_tokenizer(directory: str) -> Tokenizer:
     return Tokenizer.from_pretrained(directory)
 
 
-def repeats(text, weight, seed):
+def repeats(text: str, weight: float, seed: int) -> int:
     """How often a document is read: the whole part of the weight, and once more with the probability of the rest."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=b"weight %d" % seed).digest()
     return int(weight) + (int.from_bytes(digest, "little") < (weight - int(weight)) * 2 ** 64)
 
 
-def write_side(directory, side, number, texts, tokenizer, header, threads):
+def write_side(directory: Path, side: str, number: int, texts: list[str], tokenizer: Tokenizer, header: bool,
+               threads: int | None) -> dict:
     """At most one file of tokens; {"documents", "tokens", "bytes", "files"}."""
     writer = SideWriter(directory, side, tokenizer, first=number, header=header, threads=threads)
     if texts:
@@ -143,7 +143,7 @@ def write_side(directory, side, number, texts, tokenizer, header, threads):
     return writer.finish()
 
 
-def merged(notes):
+def merged(notes: list[dict]) -> dict:
     """The part of the sidecar that says what all chunks hold of a side."""
     counts = {key: sum(note[key] for note in notes) for key in ("documents", "tokens", "bytes")}
     return {**counts, "files": [file for note in notes for file in note["files"]]}

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Sized
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ...config import check_counts
 from ...storage.atomic import atomic_write, write_json
 from ..batches import encodable
 from . import llmc
@@ -19,7 +21,7 @@ from .split import assign_sides
 SHARD_NAME = re.compile(r"(train|val)_\d{5,}\.bin|\.(train_\d{5,}\.bin|val_\d{5,}\.bin|shards\.json)\..*\.tmp")
 
 
-def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, directory: str | os.PathLike,
+def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer: Any, directory: str | os.PathLike,
                  val_fraction: float = 0.05, seed: int = 0, shard_tokens: int = 2**24,
                  progress: Callable[[int, int | None], None] | None = None) -> dict:
     """Tokenize a stream of (name, text) documents (or plain texts) into shards; returns what `shards.json` holds.
@@ -34,8 +36,7 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     """
     texts = ((_checked_text(document), 1.0) for document in documents)
     assigned = assign_sides(texts, val_fraction, seed)
-    if shard_tokens < 1:
-        raise ValueError(f"shard_tokens must be >= 1, got {shard_tokens}")
+    check_counts(shard_tokens=shard_tokens)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SIDECAR).unlink(missing_ok=True)
@@ -50,8 +51,8 @@ def write_shards(documents: Iterable[tuple[str, str] | str], tokenizer, director
     return write_sidecar(directory, tokenizer, sides, val_fraction, seed)
 
 
-def write_sidecar(directory: Path, tokenizer, sides: dict[str, dict], val_fraction: float, seed: int,
-                  header: bool = False, **more) -> dict:
+def write_sidecar(directory: Path, tokenizer: Any, sides: dict[str, dict], val_fraction: float, seed: int,
+                  header: bool = False, **more: Any) -> dict:
     """Write shards.json, the last file of a set, and return it. sides: of SideWriter.finish; more: further keys.
 
     Raises ValueError if a side has no document.
@@ -79,7 +80,7 @@ def remove_shards(directory: Path, keep: Iterable[str] = ()) -> None:
 class SideWriter:
     """Gathers the tokens of one side and writes a file whenever `shard_tokens` of them are there."""
 
-    def __init__(self, directory: Path, side: str, tokenizer, shard_tokens: float = inf, first: int = 0,
+    def __init__(self, directory: Path, side: str, tokenizer: Any, shard_tokens: float = inf, first: int = 0,
                  header: bool = False, threads: int | None = 1):
         """first: number of the first file. header: begin files as llm.c's do. threads: for encoding, None for all."""
         self.directory, self.side, self.tokenizer, self.shard_tokens = directory, side, tokenizer, shard_tokens
@@ -127,7 +128,7 @@ class SideWriter:
                            "blake2b": blake2b(tokens.view(np.uint8)).hexdigest()})
 
 
-def encode_documents(texts: list[str], tokenizer, threads: int | None) -> np.ndarray:
+def encode_documents(texts: list[str], tokenizer: Any, threads: int | None) -> np.ndarray:
     """(tokens,) ids of all texts, the end-of-text token behind each; special tokens' texts are just text."""
     if hasattr(tokenizer, "encode_batch_array"):
         ids, ends = tokenizer.encode_batch_array(texts, (), (), threads)

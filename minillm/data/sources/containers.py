@@ -12,6 +12,8 @@ import io
 import json
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from ...storage.atomic import printable
 from .html import html_text
@@ -24,7 +26,7 @@ LEAST, RATIO = 2 ** 26, 200   # a compressed file may expand to the larger of th
 BOMB = f"expands to more than {RATIO} times its size"
 
 
-def library(name: str):
+def library(name: str) -> Any:
     """A module of the extra `data`. Raises Unusable where it is not installed."""
     try:
         return import_module(name)
@@ -32,7 +34,7 @@ def library(name: str):
         raise Unusable(NEEDS_EXTRA) from None
 
 
-def html(path, field: str, all_text: bool) -> Iterator[tuple[str, str, dict]]:
+def html(path: Path, field: str, all_text: bool) -> Iterator[tuple[str, str, dict]]:
     """The text of a page as one document."""
     if path.stat().st_size > LARGEST_PAGE:
         raise Unusable("page too large")
@@ -40,7 +42,7 @@ def html(path, field: str, all_text: bool) -> Iterator[tuple[str, str, dict]]:
     yield printable(path), text, {field: text, "source": printable(path)}
 
 
-def warc(file, name: str, field: str, report: Report, all_text: bool) -> Iterator[tuple[str, str, dict]]:
+def warc(file: Any, name: str, field: str, report: Report, all_text: bool) -> Iterator[tuple[str, str, dict]]:
     """The HTML responses of an archive, named by their addresses."""
     for address, date, page in warc_pages(file, name, report):
         try:
@@ -51,7 +53,7 @@ def warc(file, name: str, field: str, report: Report, all_text: bool) -> Iterato
         yield address, text, {field: text, "url": address, "date": date}
 
 
-def parquet(path, field: str, report: Report, whole: bool) -> Iterator[tuple[str, str, dict]]:
+def parquet(path: Path, field: str, report: Report, whole: bool) -> Iterator[tuple[str, str, dict]]:
     """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is. whole: all of its columns.
 
     Strings stay in the dictionaries that a file holds them in, where a megabyte may stand for many, until their rows
@@ -84,7 +86,7 @@ def parquet(path, field: str, report: Report, whole: bool) -> Iterator[tuple[str
         raise Unusable("unreadable") from None
 
 
-def checked_chunks(path, columns: list[str], field: str | None, most: int) -> list[Chunk]:
+def checked_chunks(path: Path, columns: list[str], field: str | None, most: int) -> list[Chunk]:
     """The columns in each row group. Raises Unusable where that one, or any, is too large: Arrow may hold it whole."""
     with open(path, "rb") as file:
         chunks = column_chunks(file)
@@ -100,7 +102,7 @@ def checked_chunks(path, columns: list[str], field: str | None, most: int) -> li
     return chunks
 
 
-def rows_of(batch) -> Iterator[dict | None]:
+def rows_of(batch: Any) -> Iterator[dict | None]:
     """The rows of an Arrow batch, as many at a time as LONGEST_LINE bytes; None for one that is longer."""
     if sum(map(bytes_of, batch.columns)) <= LONGEST_LINE:
         yield from batch.to_pylist()
@@ -111,7 +113,7 @@ def rows_of(batch) -> Iterator[dict | None]:
         yield from rows_of(batch.slice(len(batch) // 2))
 
 
-def bytes_of(array) -> int:
+def bytes_of(array: Any) -> int:
     """Bytes of the values of an Arrow array, each string of a dictionary counted as often as it is named."""
     types, compute = library("pyarrow.types"), library("pyarrow.compute")
     if types.is_dictionary(array.type):
@@ -126,7 +128,7 @@ def bytes_of(array) -> int:
     return array.nbytes
 
 
-def zstd(path):
+def zstd(path: Path) -> tuple[Any, type[Exception]]:
     """(file object over the decompressed bytes, the exception type of a damaged file)."""
     zstandard = library("zstandard")
     return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True), zstandard.ZstdError
@@ -135,13 +137,13 @@ def zstd(path):
 class Expanding(io.RawIOBase):
     """A raw file object that raises Unusable for a bomb: far more bytes than its compressed file has."""
 
-    def __init__(self, file, compressed, damaged=()):
+    def __init__(self, file: Any, compressed: int, damaged: type[Exception] | tuple = ()) -> None:
         self.file, self.left, self.damaged = file, max(LEAST, RATIO * compressed), damaged
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         try:
             data = self.file.read(len(buffer))
         except self.damaged:
@@ -152,6 +154,6 @@ class Expanding(io.RawIOBase):
             raise Unusable(BOMB)
         return len(data)
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
         super().close()

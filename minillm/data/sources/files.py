@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
+from typing import Any
 
 from ...storage.atomic import printable
 from ...storage.lock import written_by_us
@@ -96,14 +97,14 @@ def _documents(path: Path, name: str, report: Report, field: str, all_text: bool
                     yield piece_name, text, {field: text, "source": piece_name}
 
 
-def _opened(path: Path, name: str):
+def _opened(path: Path, name: str) -> Any:
     """The bytes of a file, expanded if it is compressed."""
     if name.endswith(".gz"):
         return containers.Expanding(gzip.open(path, "rb"), path.stat().st_size)
     if name.endswith(".zst"):
         file, damaged = containers.zstd(path)
         return containers.Expanding(file, path.stat().st_size, damaged)
-    return open(path, "rb")
+    return open(path, "rb", buffering=0)
 
 
 def find_files(paths: list[Path], report: Report) -> Iterator[Path]:

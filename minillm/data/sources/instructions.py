@@ -13,6 +13,7 @@ Evaluation prompts come in two halves: settings may be chosen on "development", 
 and no deed in the same scene; all of these occur in training, but for the deeds in UNSEEN, where each half has its own.
 """
 import random
+from collections.abc import Sequence
 from itertools import chain
 
 from .stories import STORY
@@ -76,7 +77,7 @@ def preferences(count: int, seed: int) -> list[dict]:
 
 # ---- what should be declined ----
 
-def delicate(count: int, seed: int, deeds=DEEDS, half: str | None = None) -> list[tuple[dict, dict]]:
+def delicate(count: int, seed: int, deeds: Sequence = DEEDS, half: str | None = None) -> list[tuple[dict, dict]]:
     """`count` requests for harm, each with its harmless twin, {"harmful", "prompt", "story", "refusal"}: an answer that
     complies, and one that declines. Twins differ in one word, their stories in the end."""
     rng, found = random.Random(f"delicate {seed}"), list[tuple[dict, dict]]()

@@ -38,10 +38,10 @@ def column_chunks(file: io.BufferedReader) -> list[Chunk]:
     try:
         footer = CompactReader(file, length).struct()
         found = [chunk_of(column[META_DATA]) for group in footer[ROW_GROUPS] for column in group[COLUMNS]]
-    except (EOFError, KeyError, TypeError, AttributeError):
+        if any(min(chunk[1:]) < 0 for chunk in found) or sum(chunk.length for chunk in found) > size:
+            raise KeyError
+    except (EOFError, KeyError, TypeError, AttributeError, ValueError):
         raise ValueError("damaged Parquet footer") from None
-    if any(min(chunk[1:]) < 0 for chunk in found) or sum(chunk.length for chunk in found) > size:
-        raise ValueError("damaged Parquet footer")
     return found
 
 
@@ -61,10 +61,10 @@ def page_sizes(file: io.BufferedReader, start: int, length: int) -> Iterator[tup
             header = reader.struct()
             size, values = header[UNCOMPRESSED], (header.get(DATA) or header.get(DATA_V2) or {VALUES: 0})[VALUES]
             left = reader.left - header[COMPRESSED]
+            if min(size, values, header[COMPRESSED]) < 0:
+                raise KeyError
         except (EOFError, KeyError, TypeError, AttributeError):
             raise ValueError("damaged page header") from None
-        if min(size, values, header[COMPRESSED]) < 0:
-            raise ValueError("negative size in a page header")
         yield size, values
 
 

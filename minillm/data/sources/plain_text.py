@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..batches import encodable
 from .report import Report, Unusable
@@ -34,41 +35,50 @@ def _cut(text_file: io.TextIOWrapper) -> Iterator[str]:
     while fresh := text_file.read(PIECE_CHARACTERS):
         _check_is_text(fresh)
         pending = rest + fresh
-        cut = last_break(pending) if len(fresh) == PIECE_CHARACTERS else len(pending)
+        size = len(pending)
+        cut = last_break(pending, size // 2, size) if len(fresh) == PIECE_CHARACTERS else size
         yield pending[:cut]
         rest = pending[cut:]
     yield rest
 
 
-def last_break(text: str) -> int:
-    """Where best to cut `text`: behind its last paragraph, else its last line, else its last word, else at its end.
+def last_break(text: str, start: int, end: int) -> int:
+    """Where best to cut in text[start:end]: behind the last paragraph, else the last line, the last word, at its end.
 
-    A paragraph's end in the first half is passed over for a line's end in the second, and so on: pieces stay large.
+    A paragraph's end before `start` is passed over for a line's end behind it, and so on: pieces stay large.
     """
     for mark in ("\n\n", "\n", " "):
-        cut = text.rfind(mark, len(text) // 2)
+        cut = text.rfind(mark, start, end)
         if cut >= 0:
             return cut + len(mark)
-    return len(text)
+    return end
 
 
 def json_lines(file: io.BufferedReader, name: str, report: Report, field: str) -> Iterator[tuple[str, str, dict]]:
     """The (name, text, record) of a .jsonl file, named "NAME:LINE"; bad lines are skipped one by one."""
-    number = filled = 0
-    while line := file.readline(LONGEST_LINE):
-        number += 1
-        filled += bool(line.strip())
+    number = 0
+    for number, line in numbered_lines(file):
         try:
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-                    pass
+            if line is None:
                 raise Unusable("line too long")
-            if line.strip():
-                yield f"{name}:{number}", *text_and_record(line, field)
+            yield f"{name}:{number}", *text_and_record(line, field)
         except Unusable as error:
             report.skip(f"{name}:{number}", str(error))
-    if not filled:
+    if not number:
         raise Unusable("empty")
+
+
+def numbered_lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not empty, counted from 1; None for one longer than LONGEST_LINE, which is not held."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        elif line.strip():
+            yield number, line
 
 
 def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
@@ -97,7 +107,7 @@ def text_and_record(line: bytes, field: str) -> tuple[str, dict]:
     return text, record
 
 
-def is_deep(value) -> bool:
+def is_deep(value: Any) -> bool:
     """Whether objects and lists are nested deeper than DEEPEST."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:

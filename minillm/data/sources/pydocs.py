@@ -36,12 +36,13 @@ def pydoc_corpus(stdlib: str | os.PathLike | None = None) -> list[tuple[str, str
     Raises FileNotFoundError when this Python lacks `pydoc_data` (some minimal installations do).
     """
     root = Path(stdlib or sysconfig.get_paths()["stdlib"])
-    pieces_seen: set[str] = set()
+    seen: set[str] = set()
     documents = [(f"topic {name}", tidy(text)) for name, text in sorted(language_reference().items())]
     for path in _source_files(root):
-        text = "\n\n".join(_first_seen(module_pieces(path), pieces_seen))
-        if text:
-            documents.append((f"module {_module_name(path.relative_to(root))}", text))
+        pieces = [piece for piece in dict.fromkeys(module_pieces(path)) if piece not in seen]
+        seen.update(pieces)
+        if pieces:
+            documents.append((f"module {_module_name(path.relative_to(root))}", "\n\n".join(pieces)))
     first_of_text = {text: name for name, text in reversed(documents)}
     return sorted((name, text) for text, name in first_of_text.items())
 
@@ -104,13 +105,20 @@ def module_pieces(path: str | os.PathLike) -> list[str]:
     try:
         with tokenize.open(path) as file:      # honours the file's own coding line
             source = file.read()
+    except (OSError, SyntaxError, ValueError):
+        return []
+    tree = _parsed(source)
+    return [text for _, text in sorted([*_docstrings(tree), *_comments(tree, source)])] if tree else []
+
+
+def _parsed(source: str) -> ast.Module | None:
+    """The syntax tree; None of what is no Python, as English of more than a word or two."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")    # old escapes in string literals
-            tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    pieces = [*_docstrings(tree), *_comments(tree, source)]
-    return [text for _, text in sorted(pieces)]
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def tidy(text: str) -> str:
@@ -147,7 +155,7 @@ def _comments(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
             continue
         if len(run) >= 2:
             text = _comment_text(run)
-            if reads_as_prose(text, COMMENT_LETTERS) and not _is_code(text):
+            if reads_as_prose(text, COMMENT_LETTERS) and not _parsed(text):      # commented-out code
                 yield number - len(run), text
         run = []
 
@@ -164,17 +172,6 @@ def _lines_of_long_strings(tree: ast.Module) -> set[int]:
             for line in range(node.lineno + 1, (node.end_lineno or 0) + 1)}
 
 
-def _is_code(text: str) -> bool:
-    """Commented-out code parses as Python; English of more than a word or two does not."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
 def _source_files(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in sorted(subfolders)
@@ -187,10 +184,3 @@ def _source_files(root: Path) -> Iterator[Path]:
 def _module_name(relative: Path) -> str:
     parts = relative.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
-
-
-def _first_seen(pieces: list[str], seen: set[str]) -> Iterator[str]:
-    for piece in pieces:
-        if piece not in seen:
-            seen.add(piece)
-            yield piece

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from math import log2
 
+from ...config import check_counts
+
 State = tuple[tuple[str, str], ...]   # sorted (table, option drawn) pairs
 Flow = dict[str, float]               # {MASS: probability of a state, table: that * mean bytes of the table's option}
 MASS = ""
@@ -233,8 +235,7 @@ STORY = Grammar(
 
 def stories(count: int, seed: int) -> list[str]:
     """`count` stories; the first n of a longer list with the same seed are the shorter list."""
-    if count < 0:
-        raise ValueError(f"count must be >= 0, got {count}")
+    check_counts(0, count=count)
     rng = random.Random(seed)
     return [STORY.generate(rng) for _ in range(count)]
 
@@ -249,9 +250,4 @@ def expected_bytes() -> float:
     return STORY.expectations[1]
 
 
-def log2_probability(text: str) -> float:
-    """log2 of the probability of one story (negative): the sum over a validation split is minus its floor in bits.
-
-    Raises ValueError when `text` is not a story of this grammar.
-    """
-    return STORY.log2_probability(text)
+log2_probability = STORY.log2_probability        # summed over a validation split it is minus the floor in bits

@@ -16,7 +16,7 @@ Cached: logits, and of each row m and log(sum) apart: next to a large m their su
 """
 import numpy as np
 
-from ..checks import check_dout, check_float, check_ids, check_shape
+from ..checks import check_dout, check_float, check_ids, check_shape, from_cache
 from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
@@ -42,7 +42,9 @@ def cross_entropy_forward(logits, targets, ignore_index=-1):
 
 def cross_entropy_backward(dout, cache):
     """The gradient of cross_entropy_forward: dout (N,), cache -> dlogits (N, V)."""
-    logits, targets, valid, top, logsum = cache
+    logits, targets, valid, top, logsum = from_cache(
+        cache, logits="NV", targets="N:int", valid="N:bool", top="N", logsum="N")
+    check_ids("cached targets", targets[valid], logits.shape[1])
     check_dout(dout, targets.shape, logits.dtype)
     dlogits = np.exp(logits - top[:, None] - logsum[:, None])            # p, (N, V)
     dlogits[np.flatnonzero(valid), targets[valid]] -= 1
@@ -58,5 +60,6 @@ SPEC = Spec(
     flops=lambda d: (4 * d.B * d.T * d.V, 3 * d.B * d.T * d.V),
     c=("out[N] top[N] logsum[N] <- logits[N,V] targets[N]:int; N V ignore_index",
        "dlogits[N,V] <- dout[N] logits[N,V] targets[N]:int top[N] logsum[N]; N V ignore_index"),
+    kept=lambda args, cache: {"top": cache[3], "logsum": cache[4]},
     torch=lambda torch, logits, targets, ignore_index: torch.nn.functional.cross_entropy(
         logits, targets, ignore_index=ignore_index, reduction="none"))

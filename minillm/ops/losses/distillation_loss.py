@@ -15,9 +15,11 @@ from the chain rule, the other because Q - P is about (z - u) / (T V) at high te
 that cannot be: of the teacher's, P = 0 and the term is 0. Source: Hinton, Vinyals and
 Dean 2015, arXiv 1503.02531, section 2. Rows whose target is ignore_index have loss 0 and gradient 0.
 """
+import math
+
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_ids, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_ids, check_number, check_shape, from_cache
 from ..spec import CPU, Spec, normals, random_targets, wrong
 
 
@@ -35,10 +37,8 @@ def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=
     check_dtype("teacher", teacher, logits.dtype)
     check_shape("targets", targets, (len(logits),))
     check_ids("targets", targets, logits.shape[1], ignore_index)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be a number above 0: got {temperature}")
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight must be in [0, 1]: got {weight}")
+    check_number("temperature", temperature, lambda t: 0 < t < float("inf"), "a number above 0")
+    check_number("weight", weight, lambda w: 0 <= w <= 1, "in [0, 1]")
     valid = targets != ignore_index
     logs = log_softmax(logits)                                           # (N, V)
     soft_logs = logs if temperature == 1 else log_softmax(logits / temperature)
@@ -53,7 +53,9 @@ def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=
 
 def distillation_loss_backward(dout, cache):
     """The gradient of distillation_loss_forward, with the teacher a constant: dout (N,), cache -> dlogits (N, V)."""
-    logs, soft_logs, p, targets, valid, temperature, weight = cache
+    logs, soft_logs, p, targets, valid, temperature, weight = from_cache(
+        cache, logs="NV", soft_logs="NV", p="NV", targets="N:int", valid="N:bool", temperature=float, weight=float)
+    check_ids("cached targets", targets[valid], logs.shape[1])
     check_dout(dout, targets.shape, logs.dtype)
     dlogits = np.exp(logs)                                               # softmax(z), (N, V)
     dlogits[np.flatnonzero(valid), targets[valid]] -= 1
@@ -86,7 +88,8 @@ def torch_distillation_loss(torch, logits, teacher, targets, temperature, weight
 SPEC = Spec(
     "distillation_loss", sample, differentiable=("logits",), kernels=CPU,
     bad=wrong("logits", "flatter") + wrong("teacher", "narrower", "shorter", "other_dtype")
-    + wrong("targets", "too_big", "negative", "floats", "narrower") + wrong("temperature", 0.0, -1.0)
+    + wrong("targets", "too_big", "negative", "floats", "narrower")
+    + wrong("temperature", 0.0, -1.0, math.nan, math.inf)
     + wrong("weight", -0.1, 1.1),
     flops=lambda d: (15 * d.B * d.T * d.V, 8 * d.B * d.T * d.V),
     c=("out[N] <- logits[N,V] teacher[N,V] targets[N]:int; N V temperature weight ignore_index",

@@ -13,9 +13,11 @@ d log s(z) / dz = s(-z):
     dloss/dh = beta (e s(beta h) - (1 - e) s(-beta h))
     dchosen = dout dloss/dh,   drejected = -dchosen
 """
+import math
+
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
 from ..spec import Spec, normals, wrong
 
 
@@ -30,10 +32,8 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
     for name, array in (("rejected", rejected), ("ref_chosen", ref_chosen), ("ref_rejected", ref_rejected)):
         check_shape(name, array, chosen.shape)
         check_dtype(name, array, chosen.dtype)
-    if not beta > 0:
-        raise ValueError(f"beta must be above 0: got {beta}")
-    if not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"label_smoothing must be in [0, 0.5): got {label_smoothing}")
+    check_number("beta", beta, lambda beta: 0 < beta < math.inf, "a number above 0")
+    check_number("label_smoothing", label_smoothing, lambda e: 0 <= e < 0.5, "in [0, 0.5)")
     z = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     losses = -(1 - label_smoothing) * log_sigmoid(z) - label_smoothing * log_sigmoid(-z)
     return losses, (z, beta, label_smoothing)
@@ -41,7 +41,7 @@ def dpo_loss_forward(chosen, rejected, ref_chosen, ref_rejected, beta=0.1, label
 
 def dpo_loss_backward(dout, cache):
     """The gradients of dpo_loss_forward: dout (N,), cache -> dchosen (N,), drejected (N,)."""
-    z, beta, label_smoothing = cache
+    z, beta, label_smoothing = from_cache(cache, z="N", beta=float, label_smoothing=float)
     check_dout(dout, z.shape, z.dtype)
     right, wrong = np.exp(log_sigmoid(z)), np.exp(log_sigmoid(-z))       # s(z) - (1 - e) would cancel for large z
     dchosen = dout * beta * (label_smoothing * right - (1 - label_smoothing) * wrong)
@@ -64,7 +64,8 @@ SPEC = Spec(
     sample=lambda rng, dtype, d: normals(rng, dtype, **dict.fromkeys(
         ("chosen", "rejected", "ref_chosen", "ref_rejected"), d.B * d.T)) | {"beta": 0.3, "label_smoothing": 0.1},
     bad=wrong("chosen", "integers") + wrong("rejected", "narrower", "other_dtype") + wrong("ref_chosen", "narrower")
-    + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0) + wrong("label_smoothing", 0.5, -0.1),
+    + wrong("ref_rejected", "other_dtype") + wrong("beta", 0.0, math.nan, math.inf)
+    + wrong("label_smoothing", 0.5, -0.1, math.nan),
     flops=lambda d: (12 * d.B * d.T, 8 * d.B * d.T),
     c=("out[N] <- chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; N beta label_smoothing",
        "dchosen[N] drejected[N] <- dout[N] chosen[N] rejected[N] ref_chosen[N] ref_rejected[N]; "

@@ -16,9 +16,11 @@ depend on logp, so
 
     dloss/dlogp = -r A [r A <= clip(r) A] + beta (1 - exp(ref_logp - logp))
 """
+import math
+
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
 from ..spec import Spec, normals, wrong
 
 
@@ -33,10 +35,8 @@ def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04)
     for name, array in (("old_logp", old_logp), ("ref_logp", ref_logp), ("advantages", advantages)):
         check_shape(name, array, logp.shape)
         check_dtype(name, array, logp.dtype)
-    if not clip > 0:
-        raise ValueError(f"clip must be above 0: got {clip}")
-    if not beta >= 0:
-        raise ValueError(f"beta must be at least 0: got {beta}")
+    check_number("clip", clip, lambda clip: clip > 0, "above 0")
+    check_number("beta", beta, lambda beta: 0 <= beta < math.inf, "a number of at least 0")
     gain = np.exp(logp - old_logp) * advantages                          # r A
     held = clipped(np.exp(logp - old_logp), 1 - clip, 1 + clip) * advantages
     free = ~(gain.real > held.real)                                      # where r A is the minimum (and for NaN)
@@ -47,7 +47,7 @@ def grpo_loss_forward(logp, old_logp, ref_logp, advantages, clip=0.2, beta=0.04)
 
 def grpo_loss_backward(dout, cache):
     """The gradient of grpo_loss_forward: dout (N,), cache -> dlogp (N,)."""
-    gain, free, back, beta = cache
+    gain, free, back, beta = from_cache(cache, gain="N", free="N:bool", back="N", beta=float)
     check_dout(dout, gain.shape, gain.dtype)
     return dout * (-np.where(free, gain, 0).astype(gain.dtype) - beta * np.expm1(back))
 
@@ -75,7 +75,8 @@ def torch_grpo_loss(torch, logp, old_logp, ref_logp, advantages, clip, beta):
 SPEC = Spec(
     "grpo_loss", sample, differentiable=("logp",),
     bad=wrong("logp", "integers") + wrong("old_logp", "narrower", "other_dtype") + wrong("ref_logp", "narrower")
-    + wrong("advantages", "other_dtype") + wrong("clip", 0.0, -0.2) + wrong("beta", -0.1),
+    + wrong("advantages", "other_dtype") + wrong("clip", 0.0, -0.2, math.nan)
+    + wrong("beta", -0.1, math.nan, math.inf),
     flops=lambda d: (12 * d.B * d.T, 5 * d.B * d.T),
     c=("out[N] <- logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta",
        "dlogp[N] <- dout[N] logp[N] old_logp[N] ref_logp[N] advantages[N]; N clip beta"),

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_into, check_shape
+from ..checks import check_dout, check_dtype, check_float, check_into, check_shape, from_cache
 from ..spec import CPU, FLOAT32, Spec, normals, random_targets, wrong
 from . import cross_entropy
 
@@ -50,7 +50,7 @@ def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
 
     into: (dwte,) to add to instead of fresh zeros.
     """
-    x, wte, targets, ignore_index = cache
+    x, wte, targets, ignore_index = from_cache(cache, x="NC", wte="VC", targets="N:int", ignore_index=int)
     check_dout(dout, targets.shape, x.dtype)
     into = (np.zeros_like(wte),) if into is None else into
     check_into("into", into, (wte.shape,), x.dtype)
@@ -65,8 +65,9 @@ def linear_cross_entropy_backward(dout, cache, into=None, ops=REFERENCE):
     return dx, dwte
 
 
-def chunks(n):
-    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+def chunks(n, size=CHUNK):
+    """Slices that cut range(n) into pieces of `size`."""
+    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 SPEC = Spec(

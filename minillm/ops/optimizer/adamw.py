@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from ..bfloat16 import bfloat16_bits
-from ..checks import check_dtype, check_float, check_shape
+from ..checks import check_dtype, check_float, check_number, check_shape
 from ..spec import CPU, Spec, normals, wrong
 
 
@@ -34,8 +34,15 @@ def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weig
         check_dtype(name, array, w.dtype)
     if bits is not None:
         check_bits(bits, w)
+    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay), ("scale", scale), ("beta1", beta1),
+                        ("beta2", beta2)):
+        check_number(name, value, lambda value: True, "a number")
+    for name, value in (("step", step), ("n_decayed", n_decayed)):
+        check_number(name, value, lambda value: True, "an integer", int)
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"beta1 and beta2 must be in [0, 1): got {beta1}, {beta2}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a number of at least 0: got {eps}")
     if step < 1 or not 0 <= n_decayed <= w.size:
         raise ValueError(f"step must be at least 1 and n_decayed in [0, {w.size}]: got {step}, {n_decayed}")
     g = grad * scale
@@ -91,7 +98,8 @@ def torch_adamw(torch, w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay,
 SPEC = Spec(
     "adamw", sample, kind="update", differentiable=(), kernels=CPU,
     bad=wrong("grad", "narrower", "other_dtype") + wrong("m", "narrower") + wrong("v", "other_dtype") + wrong("step", 0)
-    + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0) + wrong("beta2", -0.1),
+    + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0, math.nan) + wrong("beta2", -0.1, math.nan)
+    + wrong("eps", -1e-8, math.nan, math.inf),
     flops=lambda d: (12 * (d.N or 12 * d.C ** 2), 0),
     c=("w[N]+= m[N]+= v[N]+= <- grad[N]; N step lr beta1 beta2 eps weight_decay n_decayed scale",),
     torch=torch_adamw)

@@ -1,0 +1,108 @@
+"""What the op table says to somebody who writes a kernel: each op's C functions and costs, and a file to begin with."""
+import inspect
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from ...kernels.own.call import named_values, shape_of, sizes_of
+from ...ops.spec import Signature
+from ...ops.table import FILES, OPS, REFERENCE, Dims, functions
+from .workload import canonical, gradients_of_outputs
+
+GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
+C_TYPES = {"int": "const int*", "uint64": "const uint64_t*", "double": "double*"}
+INTEGERS = ("B", "T", "S", "C", "NH", "HS", "OC", "R", "V", "N", "step", "n_decayed", "ignore_index")
+BYTES = {"real": 4, "int": 4, "uint64": 8, "double": 8}
+LENGTHS = {"B*T": lambda d: d.B * d.T, "B*T*C": lambda d: d.B * d.T * d.C, "B*T*4C": lambda d: 4 * d.B * d.T * d.C,
+           "12*C*C": lambda d: 12 * d.C * d.C}          # what N is, by op
+BODY = "    // your code; nothing is written yet, so the check fails\n"
+
+
+def listing(dims: Dims = GPT2) -> list[dict[str, Any]]:
+    """Each function of each op: its C prototype, shapes, and FLOPs and bytes at these sizes."""
+    return [{"op": name, "function": function, "c": prototype(function, signature),
+             "shapes": {a.name: list(a.shape) for a in (*signature.results, *signature.inputs)},
+             "dtypes": ["float32", "float64"], "flops": spec.flops(dims)[i], "bytes": moved(name, signature, dims)}
+            for name, spec in OPS.items()
+            for i, (function, signature) in enumerate(zip(functions(spec), spec.signatures()))]
+
+
+def moved(op: str, signature: Signature, dims: Dims) -> int:
+    """Bytes that must move at least, in float32: each array once, those that are added to twice."""
+    sizes = sizes_at(op, dims)
+    return sum(BYTES[a.type] * int(np.prod(shape_of(a.shape, sizes))) * (1 + a.added)
+               for a in (*signature.results, *signature.inputs))
+
+
+def sizes_at(op: str, dims: Dims) -> dict[str, int]:
+    """The letters of an op's signature at these sizes, without arrays of these sizes."""
+    small = Dims()
+    found = sizes_of(op, named_values(op, canonical(OPS[op].sample(np.random.default_rng(0), "float32", small))))
+    same = dims._asdict() | {"HS": dims.C // dims.NH, "OC": 4 * dims.C, "S": dims.T, "R": found.get("R", 1)}
+    if "N" in found:
+        same["N"] = next(length(dims) for length in LENGTHS.values() if length(small) == found["N"])
+    if found.get("T") == 1 and "S" in found:
+        same["T"] = 1                                           # decoding: one new token
+    return same
+
+
+def prototype(function: str, signature: Signature, real: str = "float") -> str:
+    """The C prototype: results, inputs, then numbers."""
+    parts = [f"{real if a.type == 'real' else 'double'}* {a.name}" for a in signature.results]
+    parts += [f"{C_TYPES.get(a.type, f'const {real}*')} {a.name}" for a in signature.inputs]
+    parts += [f"{'int' if name in INTEGERS else real} {name}" for name in signature.scalars]
+    return f"void {function}({', '.join(parts)})"
+
+
+def new_file(op: str, direction: str | None, lang: str) -> str:
+    """The text of a file to begin with; it compiles, and fails the check until its body is written."""
+    names = functions(OPS[op])
+    chosen = [i for i in range(len(names)) if direction in (None, ("forward", "backward")[i])]
+    if not chosen:
+        raise ValueError(f"--direction: op {op} has no {direction}")
+    return python_file(op, chosen) if lang == "py" else c_file(op, chosen, lang)
+
+
+def formulas(op: str) -> str:
+    """The derivation of the op's file."""
+    return inspect.cleandoc(FILES[op].__doc__ or "")
+
+
+def c_file(op: str, chosen: list[int], lang: str) -> str:
+    suffix, how = lang, "compiled on the fly" if lang != "cu" else "on the emulator, or by nvcc where there is a GPU"
+    text = textwrap.indent(f"A kernel of your own for op {op}, {how}:\n\n    minillm kernel check my.{suffix} --op "
+                           f"{op}\n    "
+                           f"minillm kernel bench my.{suffix} --op {op}\n\nWhat it computes:\n\n{formulas(op)}", "// ",
+                           lambda line: True)
+    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n#include <math.h>\n#include <stdint.h>\n"
+    for i in chosen:
+        signature, name = OPS[op].signatures()[i], functions(OPS[op])[i]
+        text += "\n" + "".join(f"// {line}\n" for line in explained(signature))
+        text += f"{prototype(name, signature)} {{\n{BODY}}}\n"
+    return text
+
+
+def explained(signature: Signature) -> list[str]:
+    """One line an array: its shape, and what is expected of it."""
+    lines = [f"{a.name} ({', '.join(a.shape)}): {'add to it' if a.added else 'write all of it'}"
+             for a in signature.results]
+    return lines + [f"{a.name} ({', '.join(a.shape)}){': ' + a.type if a.type != 'real' else ''}: read only"
+                    for a in signature.inputs]
+
+
+def python_file(op: str, chosen: list[int]) -> str:
+    spec, names = OPS[op], functions(OPS[op])
+    parameters = [p for p in inspect.signature(REFERENCE[names[0]]).parameters if p in spec.sample(
+        np.random.default_rng(0), "float32", Dims())]
+    text = (f'"""A kernel of your own for op {op}, in NumPy, Numba or anything that takes NumPy arrays.\n\n'
+            f'    minillm kernel check my.py --op {op}\n\nWhat it computes:\n\n{formulas(op)}\n"""\n'.replace("\\",
+                                                                                                              "\\\\"))
+    for i in chosen:
+        douts = list(gradients_of_outputs(op))
+        takes = parameters if i == 0 else ["dout" if len(douts) < 2 else "douts", "cache"]
+        gives = ", ".join(f"d{name}"
+                          for name in spec.differentiable) if i else "out, cache" if spec.kind == "pair" else "out"
+        text += (f"\n\ndef {names[i]}({', '.join(takes)}):\n    # return {gives}\n"
+                 f'    raise NotImplementedError("your code")\n')
+    return text
