@@ -428,7 +428,7 @@ def errors_of(op):
         yield "transposed", "square", dims, gradient(lambda g, p: square(g))
     for shape, label, spoil in AT_SHAPE:
         yield "one shape", f"{shape}: {label}", SHAPES[shape], spoil
-    for kind, wrong in OWN[op]:
+    for kind, wrong in OWN.get(op, ()):
         for shape, dims in (SHAPES | ({"10**5": LARGE[op]} if kind == "dropped duplicates" else {})).items():
             yield kind, f"{getattr(wrong, '__name__', 'part')} at {shape}", dims, wrong
     for label, spoil in IN_MANY:
@@ -441,7 +441,7 @@ def square(grad):
 
 def made(kind, label, op, dims, number, spoil):
     scale = SCALES[number % len(SCALES)]
-    own = any(spoil is wrong for _, wrong in OWN[op])
+    own = any(spoil is wrong for _, wrong in OWN.get(op, ()))
     base = right_pair(op, dims)
     sizes = [base.inputs[name].size for name in base.names]
     which = int(np.argmax(sizes)) if kind == "one of 10**5" else number % len(base.names)

@@ -11,7 +11,7 @@ from .kernels.select import check_kernels
 from .version import __version__
 
 COMMANDS = ("quickstart", "info", "train", "generate", "gradcheck", "kernel", "tokenizer", "data", "posttrain",
-            "distill", "evaluate", "quantize", "serve", "chat", "plan")
+            "distill", "evaluate", "quantize", "serve", "chat", "verify", "plan")
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",

@@ -118,7 +118,7 @@ def add_at(array: np.ndarray, indices: np.ndarray, terms: Rounded) -> None:
     value, error = split(terms)
     count = np.zeros(len(array))
     np.add.at(count, indices, 1)
-    np.add.at(array, indices, value + 1j * (error + gamma(int(count.max(initial=0))) * np.abs(value)))
+    np.add.at(np.asarray(array), indices, value + 1j * (error + gamma(int(count.max(initial=0))) * np.abs(value)))
 
 
 def function(f: Callable, slope: Callable, units: float = ELEMENTARY) -> Callable:

@@ -13,7 +13,8 @@ PACKAGE = Path(minillm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 AT_RUN_TIME = {"numpy", "regex"}                # the only packages that a fresh install brings
 NEVER = {"torch", "transformers", "tensorflow", "jax", "tests", "benchmarks", "pytest", "hypothesis"}
-PEERS = {("workbench.kernel.torch_pair", "torch")}           # whom a kernel is timed beside, in a process of its own
+PEERS = {("workbench.kernel.torch_pair", "torch"),           # whom a kernel is timed beside, in a process of its own
+         *[("workbench.properties.code_paths", peer) for peer in ("torch", "transformers")]}    # whose logits ours are
 FLOOR = {
     "ops": 0, "storage": 0, "text": 0, "_cpp": 0, "gradcheck": 0, "config": 0, "progress": 0, "version": 0,
     "kernels": 1, "tokenizer": 1,

@@ -1,0 +1,23 @@
+"""`minillm verify`: the properties that every model must have, as PASS or FAIL with figures."""
+import json
+from argparse import Namespace
+
+from ..progress import Progress
+from . import Commands, add_backend, add_json, command
+
+
+def verify(args: Namespace) -> int:
+    from ..workbench.verify import verdict_page, verify
+    progress = Progress("verifying", "check")
+    rows = verify(args.model, args.backend, progress)
+    progress.close()
+    print(json.dumps(rows, indent=1) if args.json else verdict_page(rows))
+    return int(any(row["passed"] is False for row in rows))
+
+
+def add(commands: Commands) -> None:
+    p = command(commands, "verify", verify, "check a run: causal leaks, cached decoding, batches, threads, resuming, "
+                "tied weights, ...; exit code 1 if one fails", "minillm verify runs/mine")
+    p.add_argument("model", help="run directory, or a GPT-2 directory; it is only read")
+    add_backend(p)
+    add_json(p)
