@@ -57,6 +57,7 @@ class TrainConfig:
     log_every: int = 10         # steps between rows of log.csv
     seed: int = 0
     backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
+    recompute: bool = False     # make activations again in the backward: less memory, a third more time, the same bits
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "log_every"):
@@ -72,6 +73,7 @@ class TrainConfig:
         check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
         check_field("decay", self.decay, float, lambda v: 0 <= v <= 1, "a number with 0 <= decay <= 1")
         check_field("backend", self.backend, str, bool, "the name of a backend")
+        check_field("recompute", self.recompute, bool, lambda v: True, "true or false")
 
     def as_dict(self) -> dict:
         """Every setting, as a checkpoint records them."""
@@ -88,7 +90,7 @@ def check_counts(least: int = 1, **values: object) -> None:
 def check_field(name: str, value: object, kind: type | tuple, valid: Callable, expected: str) -> None:
     """Raise ValueError naming the field unless `value` has the kind and passes `valid` (NaN passes nothing)."""
     kinds = (int, float) if kind is float else kind
-    if isinstance(value, bool) or not isinstance(value, kinds) or not valid(value):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, kinds) or not valid(value):
         raise ValueError(f"{name} must be {expected}: got {value!r}")
 
 
@@ -106,7 +108,7 @@ def load_toml(path: str | Path) -> tuple[dict, dict]:
     return tables.get("model", {}), tables.get("train", {})
 
 
-def parse_setting(setting: str) -> tuple[str, str, int | float | str]:
+def parse_setting(setting: str) -> tuple[str, str, int | float | str | bool]:
     """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is found in either."""
     name, equals, text = setting.partition("=")
     if not equals:
@@ -115,8 +117,8 @@ def parse_setting(setting: str) -> tuple[str, str, int | float | str]:
     table = {"optim": "train", "": "model" if key in names(GPTConfig) else "train"}.get(table, table)
     kind: Any = field_of(table, key).type
     try:
-        return table, key, kind(text)
-    except ValueError:
+        return table, key, {"true": True, "false": False}[text.strip().lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
         raise ValueError(f"--set {setting}: {key} must be of type {kind.__name__}") from None
 
 

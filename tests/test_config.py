@@ -33,7 +33,8 @@ def test_configurations_cannot_change_or_grow():
 @pytest.mark.parametrize("setting, expected", [
     ("train.lr=3e-4", ("train", "lr", 3e-4)), ("optim.lr=1", ("train", "lr", 1.0)), ("lr=0.1", ("train", "lr", 0.1)),
     ("n_layer=3", ("model", "n_layer", 3)), ("model.dropout=0.1", ("model", "dropout", 0.1)),
-    ("backend=cpu", ("train", "backend", "cpu")), (" train.steps = 5", ("train", "steps", 5)),
+    ("backend=cpu", ("train", "backend", "cpu")), ("recompute=true", ("train", "recompute", True)),
+    (" train.steps = 5", ("train", "steps", 5)),
 ])
 def test_parse_setting(setting, expected):
     got = parse_setting(setting)
@@ -43,7 +44,8 @@ def test_parse_setting(setting, expected):
 @pytest.mark.parametrize("setting, words", [
     ("lr", "NAME=VALUE"), ("train.lrr=1", "unknown key train.lrr: expected one of .*lr"), ("foo=1", "foo"),
     ("data.lr=1", "unknown table 'data'"), ("model.lr=1", "unknown key model.lr"),
-    ("steps=1.5", "steps must be of type int"), ("lr=fast", "lr must be of type float"), ("=3", "unknown key"),
+    ("steps=1.5", "steps must be of type int"), ("lr=fast", "lr must be of type float"),
+    ("recompute=1", "recompute must be of type bool"), ("=3", "unknown key"),
 ])
 def test_parse_setting_errors(setting, words):
     with pytest.raises(ValueError, match=words):

@@ -50,6 +50,7 @@ class LoraModel:
     """A GPT whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
+    recompute = False                       # as GPT's
 
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
                  dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
@@ -98,7 +99,9 @@ class LoraModel:
             a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
             drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
             params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
-        return self.base.on(self.base.ops, params)
+        model = self.base.on(self.base.ops, params)
+        model.recompute = self.recompute
+        return model
 
     def merged(self) -> Any:
         """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""

@@ -15,6 +15,7 @@ NumPy or on compiled kernels, in float32 or float64, and weights may be of any t
 import math
 from collections import namedtuple
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,19 @@ FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS t
 # The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
 Block = namedtuple("Block", "qkv attention proj attention_drop ln_2 mlp mlp_drop next_norm")
 # What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
-Activations = namedtuple("Activations", "ops shape embedding embedding_drop ln_1 blocks")
+# Of each block it has Block, or only the block's input x where `again(i, x)` is to make that once more.
+Activations = namedtuple("Activations", "ops again shape embedding embedding_drop ln_1 blocks")
 
 
 class GPT:
-    """A GPT-2: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+    """A GPT-2: `config`, `params` (one flat buffer with views) and the `ops` it runs on.
+
+    recompute: keep of each block its input only, and make the other activations again when the backward comes to it.
+    That is one more forward, about a twelfth of the memory, and the same bits: an op gives the same for the same input,
+    and a dropout mask is a function of its key. Source: Chen et al. 2016 (arXiv 1604.06174), section 4.1.
+    """
+
+    recompute = False
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
                  ops: Ops | None = None, params: Any = None):
@@ -56,7 +65,9 @@ class GPT:
 
     def on(self, ops: Ops, params: Any = None) -> "GPT":
         """The same GPT on other ops; with its own parameters, or others."""
-        return GPT(self.config, ops=ops, params=self.params if params is None else params)
+        other = GPT(self.config, ops=ops, params=self.params if params is None else params)
+        other.recompute = self.recompute
+        return other
 
     @classmethod
     def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
@@ -131,24 +142,37 @@ class GPT:
     def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None) -> tuple[Array,
                                                                                                        Activations]:
         """The residual stream after ln_f: tokens (B, T) -> x (B, T, C), Activations. With a key, dropout is on."""
-        p, n_head, eps = self.params, self.config.n_head, self.config.layer_norm_epsilon
-        ops = self.ops if lengths is None else apart(self.ops, lengths)
+        p, ops = self.params, self.ops if lengths is None else apart(self.ops, lengths)
         check_tokens(tokens)
         drop, blocks = self.dropout_at(key), []
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
         x, embedding_drop = drop(x, 0)
-        a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), eps)
+        a, ln_1 = ops.layernorm_forward(x, *layer(p, "h.0.ln_1"), self.config.layer_norm_epsilon)
         for i, norm in enumerate(self.norms_after_blocks()):
-            a, qkv = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_attn"))                    # (B, T, 3C)
-            a, attention = ops.attention_forward(a, n_head)                                     # (B, T, C)
-            a, proj = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_proj"))
-            a, attention_drop = drop(a, 2 * i + 1)
-            (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
-            m, mlp = ops.mlp_forward(m, *linear(p, f"h.{i}.mlp.c_fc"), *linear(p, f"h.{i}.mlp.c_proj"))
-            m, mlp_drop = drop(m, 2 * i + 2)
-            (x, a), next_norm = ops.residual_layernorm_forward(x, m, *layer(p, norm), eps)
-            blocks.append(Block(qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, next_norm))
-        return a, Activations(ops, a.shape, embedding, embedding_drop, ln_1, blocks)
+            start = x
+            x, a, block = self.block(i, norm, x, a, ops, drop)
+            blocks.append(start if self.recompute else block)
+            del block                                                           # else it would live as long as the next
+        again = partial(self.block_again, ops, drop)
+        return a, Activations(ops, again, a.shape, embedding, embedding_drop, ln_1, blocks)
+
+    def block(self, i: int, norm: str, x: Array, a: Array, ops: Ops, drop: Callable) -> tuple[Array, Array, Block]:
+        """Block i and the LayerNorm named `norm` after it: x and a, its LayerNorm, (B, T, C) -> the same, and Block."""
+        p, eps = self.params, self.config.layer_norm_epsilon
+        a, qkv = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_attn"))                        # (B, T, 3C)
+        a, attention = ops.attention_forward(a, self.config.n_head)                             # (B, T, C)
+        a, proj = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_proj"))
+        a, attention_drop = drop(a, 2 * i + 1)
+        (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
+        m, mlp = ops.mlp_forward(m, *linear(p, f"h.{i}.mlp.c_fc"), *linear(p, f"h.{i}.mlp.c_proj"))
+        m, mlp_drop = drop(m, 2 * i + 2)
+        (x, a), next_norm = ops.residual_layernorm_forward(x, m, *layer(p, norm), eps)
+        return x, a, Block(qkv, attention, proj, attention_drop, ln_2, mlp, mlp_drop, next_norm)
+
+    def block_again(self, ops: Ops, drop: Callable, i: int, x: Array) -> Block:
+        """The activations of block i once more, from its input x (B, T, C)."""
+        a, _ = ops.layernorm_forward(x, *layer(self.params, f"h.{i}.ln_1"), self.config.layer_norm_epsilon)
+        return self.block(i, self.norms_after_blocks()[i], x, a, ops, drop)[2]
 
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line.
@@ -164,8 +188,10 @@ class GPT:
         """da, the gradient of what `hidden` returned -> g, with the gradients added."""
         ops, dx, da = activations.ops, None, da.reshape(activations.shape)      # (B*T, C) -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
-            kept = activations.blocks.pop()._asdict()                           # what is popped is free after its op
-            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), kept.pop("next_norm"), into=layer(g, norm))
+            kept = activations.blocks.pop()
+            kept = (kept if isinstance(kept, Block) else activations.again(i, kept))._asdict()
+            dx, dm, *_ = ops.residual_layernorm_backward((dx, da), kept.pop("next_norm"),       # popped: free after it
+                                                         into=layer(g, norm))
             dm = self.undrop(dm, kept.pop("mlp_drop"))
             dm, *_ = ops.mlp_backward(dm, kept.pop("mlp"),
                                       into=layer(g, f"h.{i}.mlp.c_fc") + layer(g, f"h.{i}.mlp.c_proj"))

@@ -46,6 +46,7 @@ SPEC = Spec(
     "attention_decode", sample, kind="decode", differentiable=(), kernels=CPU,
     bad=wrong("q", "integers", "flatter") + wrong("k", "narrower", "other_dtype")
     + wrong("v", "narrower", "other_dtype"),
-    flops=lambda d: (4 * d.B * d.T * d.C, 0),
+    # of T queries, the first sees S - T + 1 keys, the last all S: on average S - T / 2, as attention counts
+    flops=lambda d: (4 * d.B * d.T * d.C if not d.S else 2 * d.B * d.T * (2 * d.S - d.T * (d.T > 1)) * d.C, 0),
     c=("out[B,T,C] <- q[B,NH,T,HS] k[B,NH,S,HS] v[B,NH,S,HS]; B T S C NH HS",),
     torch=torch_attention_decode)

@@ -53,7 +53,7 @@ SPEC = Spec(
     "linear", sample, differentiable=("x", "weight", "bias"),
     bad=wrong("weight", "flatter", "other_dtype", "shorter") + wrong("bias", "narrower", "other_dtype")
     + wrong("x", "narrower", error="weight"),
-    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 16 * d.B * d.T * d.C ** 2),
+    flops=lambda d: (2 * d.B * d.T * d.C * (d.OC or 4 * d.C), 4 * d.B * d.T * d.C * (d.OC or 4 * d.C)),
     c=("out[B,T,OC] <- x[B,T,C] weight[C,OC] bias[OC]; B T C OC",
        "dx[B,T,C] dweight[C,OC]+= dbias[OC]+= <- dout[B,T,OC] x[B,T,C] weight[C,OC]; B T C OC"),
     # float32 arrays, matmuls in bfloat16: 4_amx is emulated where the CPU has no AMX

@@ -67,7 +67,7 @@ SPEC = Spec(
     "lora_linear", sample, differentiable=("x", "a", "b"),
     bad=wrong("weight", "flatter", "other_dtype") + wrong("bias", "narrower") + wrong("a", "shorter", "other_dtype")
     + wrong("b", "narrower", "other_dtype") + wrong("p", 1.0) + wrong("x", "narrower", error="weight"),
-    flops=lambda d: (8 * d.B * d.T * d.C ** 2, 8 * d.B * d.T * d.C ** 2),            # and r / C of it for the update
+    flops=lambda d: (2 * d.B * d.T * d.C * (d.OC or 4 * d.C),) * 2,            # and r / C of it for the update
     c=("out[B,T,OC] h[B,T,R] <- x[B,T,C] weight[C,OC] bias[OC] a[C,R] b[R,OC] key[3]:uint64; B T C OC R scale p",
        "dx[B,T,C] da[C,R]+= db[R,OC]+= <- dout[B,T,OC] x[B,T,C] h[B,T,R] weight[C,OC] a[C,R] b[R,OC] key[3]:uint64; "
        "B T C OC R scale p"),

@@ -65,7 +65,7 @@ SPEC = Spec(
     bad=wrong("fc_weight", "flatter", "shorter", "other_dtype") + wrong("fc_bias", "narrower", "other_dtype")
     + wrong("proj_weight", "flatter", "shorter", "other_dtype") + wrong("proj_bias", "narrower", "other_dtype")
     + wrong("x", "narrower", error="fc_weight"),
-    flops=lambda d: (16 * d.B * d.T * d.C ** 2, 32 * d.B * d.T * d.C ** 2),
+    flops=lambda d: (4 * d.B * d.T * d.C * (d.OC or 4 * d.C), 8 * d.B * d.T * d.C * (d.OC or 4 * d.C)),
     c=("out[B,T,C] h[B,T,OC] <- x[B,T,C] fc_weight[C,OC] fc_bias[OC] proj_weight[OC,C] proj_bias[C]; B T C OC",
        "dx[B,T,C] dfc_weight[C,OC]+= dfc_bias[OC]+= dproj_weight[OC,C]+= dproj_bias[C]+= <- "
        "dout[B,T,C] x[B,T,C] h[B,T,OC] fc_weight[C,OC] proj_weight[OC,C]; B T C OC"),

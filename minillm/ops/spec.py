@@ -16,13 +16,16 @@ CPU = {"cpu": REAL}                       # the kernels of an op that is compile
 
 
 class Dims(NamedTuple):
-    """Sizes from which an op makes its sample inputs."""
+    """Sizes from which an op makes its sample inputs; with the last three, those of any call, to count its FLOPs."""
 
     B: int = 2      # batch
     T: int = 5      # tokens in a sequence
     C: int = 8      # width, a multiple of NH
     NH: int = 2     # heads
     V: int = 11     # vocabulary
+    OC: int = 0     # columns of a weight: a sample has 4 C
+    S: int = 0      # keys that queries attend to: a sample has one query for T keys
+    N: int = 0      # parameters: a sample has 12 C^2
 
 
 class Argument(NamedTuple):

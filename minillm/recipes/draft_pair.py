@@ -70,7 +70,7 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
     learned = ", ".join(map(str, data)) if data else Path(target) / "data"
     begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")
     config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
-    check_memory(config, SETTINGS.batch_size)
+    check_memory(config, replace(SETTINGS, backend=backend))
     student = GPT(config, seed, ops=teacher.ops)
     step = distill_step(teacher, temperature, weight)
     best = fit("draft", student, shards, out, tokenizer, step, minutes, n_steps, seed, backend, say)

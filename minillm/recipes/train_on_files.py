@@ -17,9 +17,9 @@ from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import answer_end
 from ..train.checkpoint import checkpoint_exists
+from ..train.estimate import describe_run
 from ..train.log import read_log
 from ..train.loop import train
-from ..train.memory import check_memory
 from ..train.origin import begin
 from ..train.plot import plot_losses
 from ..train.symptoms import verdict
@@ -47,8 +47,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards) + describe_leaks(shards))
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
-    say(f"model       {check_memory(model_config, train_config.batch_size)}; {train_config.steps:,} steps of "
-        f"{train_config.batch_size * train_config.accumulate * model_config.block_size:,} tokens")
+    say(describe_run(model_config, train_config))
     model = GPT(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
@@ -64,6 +63,13 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     known = state["settings"] | {"vocab_size": model_config.vocab_size}
     say(judged := verdict(read_log(out), known))
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged}
+
+
+def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int) -> Shards:
+    """The shards that `train_on_files` would train on; it finds them in `out` again."""
+    check_data(paths, out)
+    with exclusive(out):
+        return (ready_shards(paths, out, False) or tokenized(paths, out, tokenizer, vocab_size, Report(), False))[1]
 
 
 def describe_leaks(shards: Shards) -> str:

@@ -20,7 +20,8 @@ from ..tokenizer.formats import TOKENIZER_FILES
 from .optim import AdamW
 
 OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
-HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every")    # the others change every step
+HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every",    # the others change every step
+            "recompute")
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 

@@ -56,6 +56,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
     model, data or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
+    model.recompute = config.recompute
     timetable = Timetable(time.monotonic(), finish, config)
     optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
     state = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,

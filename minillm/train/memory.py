@@ -1,11 +1,19 @@
-"""How much memory training takes, told before any of it is allocated."""
+"""How much memory training takes, told before any of it is allocated: a dry run of one step (models/dry_run.py)."""
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-from ..config import GPTConfig
+from ..config import GPTConfig, TrainConfig
+from ..kernels.select import Ops, multiplies_by_tiles, select
+from ..models.dry_run import Meter, dry_step
 
-PER_PARAMETER = 16          # bytes: weight, gradient and two moments, float32 each
-PER_TOKEN = 14              # floats kept for the backward, for each token, channel and layer (measured)
+CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
+LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
+DEEP = 100                  # layers at most in a dry run: more are alike
+ROWS, DEPTH = 1024, 768     # of what the kernels' GEMM packs at a time
 CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = ("memory.max memory.current", "memory/memory.limit_in_bytes memory/memory.usage_in_bytes")   # v2, v1
 
 
 def count_parameters(c: GPTConfig) -> int:
@@ -14,24 +22,104 @@ def count_parameters(c: GPTConfig) -> int:
     return (c.vocab_size + c.block_size) * c.n_embd + c.n_layer * block + 2 * c.n_embd
 
 
+def step_memory(c: GPTConfig, t: TrainConfig, processes: int = 1) -> dict[str, int]:
+    """Bytes by category at the moment of a training step when they are most.
+
+    processes: that share the optimizer's moments (ZeRO stage 1: Rajbhandari et al. 2020, arXiv 1910.02054); each has
+    batch_size sequences of its own.
+    """
+    parameters, ops = count_parameters(c), select(t.backend)
+    peak = dry_run(c, t).at_peak
+    copy = 2 * parameters if t.backend == "cpu/bf16" and multiplies_by_tiles() else 0
+    found = {"weights": 4 * parameters + copy, "moments": 8 * -(-parameters // processes),
+             "workspace": workspace(c, t.batch_size, ops), **peak}
+    return {name: found.get(name, 0) for name in CATEGORIES}
+
+
+def dry_run(c: GPTConfig, t: TrainConfig) -> Meter:
+    """The Meter of a step, or of its first two micro-batches: bytes by category (gradients, activations, logits)."""
+    meter = dry_step_of(replace(c, n_layer=min(DEEP, c.n_layer)), t.batch_size, min(2, t.accumulate), t.recompute,
+                        t.backend)
+    return meter if c.n_layer <= DEEP else meter.times(c.n_layer / DEEP)
+
+
+@cache
+def dry_step_of(c: GPTConfig, batch: int, accumulate: int, recompute: bool, backend: str) -> Meter:
+    return dry_step(c, select(backend), batch, accumulate, recompute)
+
+
+def workspace(c: GPTConfig, batch: int, ops: Ops) -> int:
+    """What ops use within a call, about: the kernels keep theirs; NumPy's temporaries of its largest op."""
+    tokens, C = batch * c.block_size, c.n_embd
+    rows = min(ROWS, tokens)
+    if ops.backends["linear"] == "numpy":
+        return 4 * max(4 * batch * c.n_head * c.block_size ** 2, 5 * tokens * 4 * C, 3 * 256 * c.vocab_size)
+    packed = 4 * min(ROWS, max(rows, 4 * C)) * min(DEPTH, 4 * C)
+    if ops.backends["linear"] == "cpu/bf16":
+        return 14 * rows * 4 * C + 6 * tokens * C + 12 * packed
+    return 12 * rows * 4 * C + 4 * rows * min(DEPTH, c.vocab_size) + 6 * packed
+
+
 def free_bytes() -> int | None:
-    """What the system, or the container, can still give; None where neither says."""
+    """What the system, its container and `ulimit -v` can still give; None where none of them says."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        found += [int(limit) - int(used)] if limit != "max" else []
+        found += list(address_space())
+        for limit, used in (files.split() for files in CGROUP_FILES):
+            if (CGROUP / limit).exists() and (most := (CGROUP / limit).read_text().strip()) != "max":
+                found.append(int(most) - int((CGROUP / used).read_text()))
     except (OSError, ValueError):
         pass
-    return min(found) if found else None
+    return max(0, min(found)) if found else None
 
 
-def check_memory(c: GPTConfig, batch_size: int) -> str:
-    """A few words on what training needs, parameters and activations. Raises ValueError for more than there is."""
-    size, free = count_parameters(c), free_bytes()
-    needed = PER_PARAMETER * size + 4 * PER_TOKEN * batch_size * c.block_size * c.n_layer * c.n_embd
+def address_space() -> Iterator[int]:
+    """What is left of the address space, where that is limited."""
+    try:
+        import resource
+    except ImportError:                                     # not a Unix
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+
+
+def check_memory(c: GPTConfig, t: TrainConfig) -> str:
+    """A few words on what training needs. Raises ValueError for more than there is, with what would fit instead."""
+    size, needed, free = count_parameters(c), sum(step_memory(c, t).values()), free_bytes()
     if free is not None and needed > free:
         raise ValueError(f"a model of {size / 1e6:,.1f}M parameters needs about {needed / 1e9:,.1f} GB to train, and "
-                         f"{free / 1e9:,.1f} GB are free: choose a smaller n_layer, n_embd, block_size or batch_size")
+                         f"{free / 1e9:,.1f} GB are free: {remedy(c, t, free)}")
     return f"{size / 1e6:.1f}M parameters, about {needed / 1e9:.1f} GB to train"
+
+
+def remedy(c: GPTConfig, t: TrainConfig, free: int) -> str:
+    """What to change so that it fits, the least first: smaller micro-batches, recomputation, a shallower model."""
+    least = replace(t, batch_size=1, recompute=True)
+    for again in dict.fromkeys((t, replace(t, recompute=True))):
+        if found := largest_batch(c, again, free, t.batch_size):
+            first = "train.recompute=true and " * (again.recompute and not t.recompute)
+            return (f"{first}train.batch_size={found} with train.accumulate={-(-t.batch_size * t.accumulate // found)} "
+                    "would fit, with the same gradients")
+    layers = largest(lambda n: step_memory(replace(c, n_layer=n), least), free, c.n_layer)
+    depth = f" (n_layer={layers} would fit, with train.batch_size=1 and train.recompute=true)" if layers else ""
+    return f"choose a smaller n_layer, n_embd, block_size or vocab_size{depth}"
+
+
+def largest_batch(c: GPTConfig, t: TrainConfig, memory: int, most: int = LARGEST, processes: int = 1) -> int:
+    """The largest micro-batch that fits into so many bytes, 0 for none."""
+    return largest(lambda n: step_memory(c, replace(t, batch_size=n), processes), memory, most)
+
+
+def largest(memory: Callable[[int], dict[str, int]], limit: int, most: int) -> int:
+    """The largest n in [0, most] whose memory(n), by category, is at most `limit` in all; 0 if there is none."""
+    low, high = 0, 1
+    while high <= most and sum(memory(high).values()) <= limit:
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if sum(memory(middle).values()) <= limit else (low, middle)
+    return low

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tolerances import assert_same_bits
 from training import CONFIG, MODEL, final_state, prepared, run_training, training_data  # noqa: F401  (a fixture)
@@ -165,3 +166,12 @@ def test_resume_never_starts_again(prepared, tmp_path):
 def test_the_numpy_backend_trains_alike(uninterrupted, prepared, tmp_path):
     state = train(GPT(MODEL, ops=select("numpy")), training_data(prepared), CONFIG, tmp_path)
     assert state["best"]["val_loss"] == pytest.approx(uninterrupted[2]["best"]["val_loss"], abs=2e-3)
+
+
+def test_recomputation_changes_no_bit_of_a_run(uninterrupted, prepared, tmp_path):
+    """Nor does it matter to a run that goes on with the other choice."""
+    run_training(prepared, tmp_path, deadline=0)
+    model, _ = run_training(prepared, tmp_path, dataclasses.replace(CONFIG, recompute=True))
+    assert model.recompute and not uninterrupted[1].recompute
+    for one, other in zip(final_state(uninterrupted[0]), final_state(tmp_path)):
+        assert_same_bits(np.asarray(one), np.asarray(other))

@@ -28,5 +28,5 @@ def sum_squares(x):
 
 SPEC = Spec(
     "sum_squares", kind="reduce", differentiable=(), bad=wrong("x", "integers"), kernels=CPU,
-    sample=lambda rng, dtype, d: normals(rng, dtype, x=12 * d.C * d.C), flops=lambda d: (2 * 12 * d.C ** 2, 0),
+    sample=lambda rng, dtype, d: normals(rng, dtype, x=12 * d.C * d.C), flops=lambda d: (2 * (d.N or 12 * d.C ** 2), 0),
     c=("out[1]:double <- x[N]; N",))
