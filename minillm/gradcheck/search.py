@@ -26,6 +26,7 @@ from .rows import Row, row_of
 ALL, SAMPLED, GAUSSIANS, SUBSETS, FULL = 256, 16, 2, 4, 2048
 COMPLEX_AGREEMENT = 1e-10
 KINK = 0.1                      # of a slope: one-sided slopes that differ by more are looked at with care
+UNSEEN = 1e-40                  # slopes that float64 loses beside 1, as log(1 + exp(-x)) at 100: no step shows them
 MARGIN = 64                     # of the rounding of a gradient: a few tries show its size, not its largest values
 
 
@@ -40,7 +41,7 @@ class Settings:
     samples: int | None = None
 
     def allowed(self, numeric: float) -> float:
-        return (self.atol or 0.0) + (self.rtol or 0.0) * abs(numeric)
+        return UNSEEN + (self.atol or 0.0) + (self.rtol or 0.0) * abs(numeric)
 
 
 @dataclass

@@ -103,3 +103,11 @@ def test_dout_is_not_what_users_draw():
     x = np.random.default_rng(0).standard_normal((5, 5))
     with pytest.raises(GradcheckError, match="transposed"):
         gradcheck(lambda x, w: (x @ w, (x, w)), lambda dout, c: (dout @ c[1].T, dout.T @ c[0]), {"x": x, "w": x + 1})
+
+
+def test_a_slope_that_float64_loses_beside_1():
+    """log(1 + exp(-x)) is 0 from 37 on, for every step that matters; its right slope is no error."""
+    def forward(x):
+        return np.log(1 + np.exp(-x)), x
+
+    gradcheck(forward, lambda dout, x: -dout / (1 + np.exp(x)), {"x": np.array([100.0, 120.0])}, verbose=False)
