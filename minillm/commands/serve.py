@@ -25,10 +25,13 @@ def serve(args: Namespace) -> None:
     key = args.api_key or os.environ.get(KEY) or None
     if args.host not in app.LOOPBACK and key is None:
         print(f"minillm serve: anyone who reaches {args.host} may use this server: consider --api-key", file=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it again after it has stopped: a clean exit
-    listen.serve(engine, name, args.host, args.port, key, args.grace,
-                 ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True),
-                 names=tuple(name.lower() for name in args.allow_host))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)        # the server raises it again once it has stopped
+    try:
+        listen.serve(engine, name, args.host, args.port, key, args.grace,
+                     ready=lambda url: print(f"{name} is served at {url} (API at {url}/v1); Ctrl-C stops", flush=True),
+                     names=tuple(name.lower() for name in args.allow_host))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def load_engine(args: Namespace) -> "Engine":

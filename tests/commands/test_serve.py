@@ -7,6 +7,7 @@ import pytest
 from serving import command, httpx, model, tokenizer, wait_until  # noqa: F401  (fixtures)
 
 from minillm import GPT, GPTConfig
+from minillm.__main__ import main
 from minillm.serve import listen
 
 
@@ -40,7 +41,6 @@ def test_sigterm_cuts_what_runs_and_exits_cleanly(run):
 
 
 def test_the_command_refuses_what_cannot_work(run, capsys):
-    from minillm.__main__ import main
     sock = listen.listening_socket("127.0.0.1", 0)
     port = str(sock.getsockname()[1])
     for options, words in ((["--port", port], "cannot listen"), (["--rows", "0"], "--rows"),
@@ -49,3 +49,11 @@ def test_the_command_refuses_what_cannot_work(run, capsys):
         assert main(["serve", str(run), *options]) == 1
         assert words in capsys.readouterr().err
     assert main(["serve", str(run / "nowhere")]) == 1
+
+
+def test_a_server_in_this_process_leaves_the_signals_as_they_were(run, monkeypatch):
+    """A handler that stays would keep children from ending at SIGTERM."""
+    monkeypatch.setattr(listen, "serve", lambda *args, **more: None)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["serve", str(run), "--port", "0"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
