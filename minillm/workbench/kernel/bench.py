@@ -13,7 +13,6 @@ written).
 What is faster than the roofline has not done the work.
 """
 import json
-import os
 import platform
 import statistics
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ...ops.table import OPS, Dims, functions
+from ...storage.atomic import write_jsonl
 from .check import Bench, Refused, own_memory
 from .subject import PyKernel
 from .template import moved
@@ -281,11 +281,8 @@ def cpu_name() -> str:
 
 
 def keep(rows: Sequence[dict], log: Path) -> None:
-    """Append the rows to a file of JSON lines."""
-    with log.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
+    """Add the rows to a file of JSON lines, which is replaced whole."""
+    write_jsonl(log, [*(read_log(log) if log.exists() else ()), *rows])
 
 
 def read_log(log: Path) -> Iterator[dict]:
