@@ -83,7 +83,7 @@ def base(tmp_path_factory):
 def test_a_stage_reads_every_setting_but_those_it_refuses(stage, base, tmp_path):
     records = [{"prompt": f"{i}", "chosen": "cluck", "rejected": "a hen"} for i in range(8)]
     pairs, text = write(tmp_path / "pairs.jsonl", records), write(tmp_path / "text.txt", ["a hen says cluck. " * 200])
-    shape, config, out = GPTConfig(vocab_size=300, **SMALL), Watched(batch_size=2), tmp_path / "out"
+    shape, config, out = GPTConfig(vocab_size=300, **SMALL), Watched(batch_size=2, schedule="wsd"), tmp_path / "out"
     {"train": lambda: train_on_files([text], out, shape, config, base),
      "sft": lambda: run.sft(base, "addition", out, config),
      "dpo": lambda: run.prefer(base, pairs, out, config),
