@@ -144,7 +144,7 @@ def row(spec, dims, dtype, direction, name, timings, cost, peaks):
     timing, (flops, size) = timings[name], cost
     rates = {"gflops": flops / timing.median / 1e9, "gbs": size / timing.median / 1e9}
     arithmetic = "bfloat16" if in_bfloat16(name) and "bfloat16" in (peaks or {}) else dtype
-    return {"op": spec.name, "dims": " ".join(f"{k}={v}" for k, v in dims._asdict().items()), "dtype": dtype,
+    return {"op": spec.name, "dims": " ".join(f"{k}={v}" for k, v in dims.sampled().items()), "dtype": dtype,
             "direction": direction, "candidate": name, "median_ms": 1e3 * timing.median, "low_ms": 1e3 * timing.low,
             "high_ms": 1e3 * timing.high, "samples": timing.samples, **rates, **share(rates, arithmetic, peaks),
             "x_numpy": ratio("numpy", timing, timings), "x_torch": ratio("torch", timing, timings)}

@@ -7,7 +7,7 @@ from argparse import Namespace
 from datetime import date
 from inspect import isgenerator
 
-from minillm.kernels.select import OPS, Dims
+from minillm.kernels.select import OPS
 from minillm.progress import Progress
 
 from . import attention_lengths, decode, dedup, demo, gradcheck, machine, report, serve, speculative, step, tokenizer
@@ -64,8 +64,8 @@ def parse_dims(text):
     given = {}
     for part in filter(None, (text or "").split(",")):
         key, _, value = part.strip().partition("=")
-        if key not in Dims._fields or not value.isdecimal() or int(value) < 1:
-            raise ValueError(f"--dims: {part!r}: expected {', '.join(Dims._fields)} and numbers, as in B=4,T=256")
+        if key not in GPT2.sampled() or not value.isdecimal() or int(value) < 1:
+            raise ValueError(f"--dims: {part!r}: expected {', '.join(GPT2.sampled())} and numbers, as in B=4,T=256")
         given[key] = int(value)
     if "C" in given and "NH" not in given:
         given["NH"] = max(1, given["C"] // 64)

@@ -98,8 +98,9 @@ def dims_of(text: str | None, workload: str | None) -> Any:
             raise ValueError(f"--workload must be an existing file: got {workload}")
         return dims_of_workload(Path(workload), DIMS)
     given = dict(item.partition("=")[::2] for item in (text or "").split())
-    if unknown := [name for name in given if name not in DIMS._fields]:
-        raise ValueError(f"--dims must be made of {' '.join(f'{name}=...' for name in DIMS._fields)}: got {unknown[0]}")
+    if unknown := [name for name in given if name not in DIMS.sampled()]:
+        known = " ".join(f"{name}=..." for name in DIMS.sampled())
+        raise ValueError(f"--dims must be made of {known}: got {unknown[0]}")
     if wrong := [f"{name}={value}" for name, value in given.items() if not value.isdecimal() or int(value) < 1]:
         raise ValueError(f"--dims must give whole numbers from 1 on: got {wrong[0]}")
     return DIMS._replace(**{name: int(value) for name, value in given.items()})

@@ -27,6 +27,10 @@ class Dims(NamedTuple):
     S: int = 0      # keys that queries attend to: a sample has one query for T keys
     N: int = 0      # parameters: a sample has 12 C^2
 
+    def sampled(self):
+        """{name: size} of those that a sample is made from, which is what one asks for and is shown."""
+        return dict(zip(self._fields[:5], self))
+
 
 class Argument(NamedTuple):
     """One array of a C signature: `dweight[C,OC]+=` or `tokens[B,T]:int`."""

@@ -225,7 +225,7 @@ def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: in
                                   f"{size / 1e6:.1f} MB take at least {1e3 * floor:.4f} ms ({bound})")
     t, numpy = times["yours"]["warm"] / 1e3, times["numpy"]["warm"] / 1e3
     return {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), "function": kernel.name, "op": kernel.op,
-            "direction": kernel.direction, "dims": dims._asdict(), "dtype": kernel.dtype, "threads": threads,
+            "direction": kernel.direction, "dims": dims.sampled(), "dtype": kernel.dtype, "threads": threads,
             "cpu": cpu_name(), "ms": times, "calls": sets * len(mine.times["warm"]), "gflops": flops / t / 1e9,
             "gbs": size / t / 1e9, "floor_ms": 1e3 * floor, "bound": bound, "roofline_percent": 100 * floor / t,
             "peak_gflops": peaks.flops / 1e9, "peak_gbs": peaks.bandwidth / 1e9,

@@ -39,7 +39,7 @@ def sizes_at(op: str, dims: Dims) -> dict[str, int]:
     """The letters of an op's signature at these sizes, without arrays of these sizes."""
     small = Dims()
     found = sizes_of(op, named_values(op, canonical(OPS[op].sample(np.random.default_rng(0), "float32", small))))
-    same = dims._asdict() | {"HS": dims.C // dims.NH, "OC": 4 * dims.C, "S": dims.T, "R": found.get("R", 1)}
+    same = dims.sampled() | {"HS": dims.C // dims.NH, "OC": 4 * dims.C, "S": dims.T, "R": found.get("R", 1)}
     if "N" in found:
         same["N"] = next(length(dims) for length in LENGTHS.values() if length(small) == found["N"])
     if found.get("T") == 1 and "S" in found:

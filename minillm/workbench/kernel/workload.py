@@ -57,7 +57,7 @@ class Workload:
         return sizes | ({"B": B, "T": T} if sizes.get("N") == B * T else {})
 
     def __str__(self) -> str:
-        sizes = " ".join(f"{name}={size}" for name, size in self.dims._asdict().items())
+        sizes = " ".join(f"{name}={size}" for name, size in self.dims.sampled().items())
         return sizes + (f", {self.values_kind}" if self.values_kind != "normal" else "")
 
 
