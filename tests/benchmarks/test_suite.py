@@ -59,7 +59,7 @@ def test_the_command_runs_from_end_to_end():
 
 @pytest.mark.parametrize("arguments, words", [
     (["layernrom"], "unknown benchmark 'layernrom'"),
-    (["gelu", "--dims", "B=0"], "--dims: 'B=0'"),
+    (["gelu", "--dims", "B=0"], "--dims: 'B=0'"), (["gelu", "--dims", "S=9"], "--dims: 'S=9'"),
     (["gelu", "--dims", "C=16,NH=3"], "C must be a multiple of NH"),
     (["step", "--size", "3T"], "--size must be one of"),
     (["step", "--tokens", "-1"], "--tokens must be at least 1"),

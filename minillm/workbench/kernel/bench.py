@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.load import cpu_info
 from ...ops.table import OPS, Dims, functions
 from ...storage.atomic import write_jsonl
 from .check import Bench, Refused, own_memory
@@ -163,7 +164,7 @@ def tolerances(exact: Workload) -> dict[str, float]:
 def agree(got: dict, want: dict, tolerance: dict[str, float], call: str, kernel: Any, errors: Errors) -> None:
     """Raise Refused where a result of a timed call is not the reference's."""
     for name in kernel.gives:
-        name = kernel.reads(name) if hasattr(kernel, "reads") else name
+        name = kernel.reads(name)
         if name not in want:                            # mean, rstd and the like, which Python does not return
             continue
         a, b = (np.atleast_1d(np.asarray(array, np.float64)) for array in (got[name], want[name]))
@@ -226,7 +227,8 @@ def row(kernel: Any, entrants: list[Entrant], dims: Dims, threads: int, sets: in
     t, numpy = times["yours"]["warm"] / 1e3, times["numpy"]["warm"] / 1e3
     return {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), "function": kernel.name, "op": kernel.op,
             "direction": kernel.direction, "dims": dims.sampled(), "dtype": kernel.dtype, "threads": threads,
-            "cpu": cpu_name(), "ms": times, "calls": sets * len(mine.times["warm"]), "gflops": flops / t / 1e9,
+            "cpu": cpu_info("model name") or platform.processor(),
+            "ms": times, "calls": sets * len(mine.times["warm"]), "gflops": flops / t / 1e9,
             "gbs": size / t / 1e9, "floor_ms": 1e3 * floor, "bound": bound, "roofline_percent": 100 * floor / t,
             "peak_gflops": peaks.flops / 1e9, "peak_gbs": peaks.bandwidth / 1e9,
             "ratio": {name: values["warm"] / times["yours"]["warm"] for name,
@@ -270,14 +272,6 @@ def joules() -> float | None:
         return int(Path("/sys/class/powercap/intel-rapl:0/energy_uj").read_text()) / 1e6
     except (OSError, ValueError):
         return None
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def keep(rows: Sequence[dict], log: Path) -> None:

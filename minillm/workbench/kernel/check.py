@@ -72,7 +72,8 @@ class Bench:
             self.end()
             self.prepare([work])
             return
-        used, self.shared.used = self.shared.used, [0, 4096]
+        used = self.shared.used
+        self.shared.clear()
         _, self.placed[0] = self.kernel.lay_out(self.shared, work, bool(self.placed[0].regions[0].inside), own)
         self.shared.used = used
 
@@ -222,7 +223,7 @@ def compare(work: Workload, found: dict[str, np.ndarray], kernel: Any) -> float:
     """Raise for the worst element beyond its allowance; else the worst error as a share of it."""
     worst = 0.0
     for name in kernel.gives:
-        name = kernel.reads(name) if hasattr(kernel, "reads") else name
+        name = kernel.reads(name)
         worst = max(worst, compare_one(name, found[name], work.results[name], work, kernel))
     return worst
 

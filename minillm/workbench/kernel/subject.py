@@ -75,6 +75,10 @@ class CKernel:
         found = results_of(self.function, memory, shapes_of(self.function.signature, work.sizes))
         return {name: array.reshape(work.results[name].expected.shape) for name, array in found.items()}
 
+    def reads(self, name: str) -> str:
+        """The workload's result for one of `gives`: the same."""
+        return name
+
     def own(self, shared: Shared, placed: Placed) -> dict[str, np.ndarray]:
         """What a call left in memory of their own, for the backward."""
         return own_of(self.function, [Memory(r.name, shared.array(r).copy(), r.written) for r in placed.regions])

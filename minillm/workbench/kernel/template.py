@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...kernels.own.binding import SIZES
 from ...kernels.own.call import named_values, shape_of, sizes_of
 from ...ops.spec import Signature
 from ...ops.table import FILES, OPS, REFERENCE, Dims, functions
@@ -12,7 +13,7 @@ from .workload import canonical, gradients_of_outputs
 
 GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
 C_TYPES = {"int": "const int*", "uint64": "const uint64_t*", "double": "double*"}
-INTEGERS = ("B", "T", "S", "C", "NH", "HS", "OC", "R", "V", "N", "step", "n_decayed", "ignore_index")
+INTEGERS = (*SIZES, "step", "n_decayed", "ignore_index")
 BYTES = {"real": 4, "int": 4, "uint64": 8, "double": 8}
 LENGTHS = {"B*T": lambda d: d.B * d.T, "B*T*C": lambda d: d.B * d.T * d.C, "B*T*4C": lambda d: 4 * d.B * d.T * d.C,
            "12*C*C": lambda d: 12 * d.C * d.C}          # what N is, by op
