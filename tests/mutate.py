@@ -68,7 +68,7 @@ PLANTED = (                             # errors that once survived: file, text,
     ("csrc/cpu/mlp.cpp", "row < N || row == 0", "row < N"),
     ("csrc/cpu/head.cpp", "matmul<T>(N, V, C,", "if (V == 0) fail(\"no vocabulary\"); matmul<T>(N, V, C,"),
     ("csrc/cpu/layernorm.cpp", "if (!(eps > 0 && eps < INFINITY)) fail(", "if (eps < -9) fail("),
-    ("minillm/ops/layernorm.py", "if not 0 < eps < math.inf:", "if eps < -9:"),
+    ("minillm/ops/layernorm.py", "return 0 < eps < math.inf", "return eps >= -9"),
 )
 SWAPS = {
     " + ": [" - "], " - ": [" + "], " * ": [" / "], " / ": [" * "], " += ": [" -= ", " = "], " -= ": [" += "],

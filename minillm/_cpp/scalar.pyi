@@ -48,9 +48,19 @@ mlp_backward = ops.mlp_backward
 mlp_backward_bf16 = ops.mlp_backward
 mlp_forward = ops.mlp_forward
 mlp_forward_bf16 = ops.mlp_forward
+relu_squared_backward = ops.relu_squared_backward
+relu_squared_forward = ops.relu_squared_forward
 residual_layernorm_backward = ops.residual_layernorm_backward
 residual_layernorm_forward = ops.residual_layernorm_forward
+residual_rmsnorm_backward = ops.residual_rmsnorm_backward
+residual_rmsnorm_forward = ops.residual_rmsnorm_forward
+rmsnorm_backward = ops.rmsnorm_backward
+rmsnorm_forward = ops.rmsnorm_forward
+rope_backward = ops.rope_backward
+rope_forward = ops.rope_forward
 sum_squares = ops.sum_squares
+swiglu_backward = ops.swiglu_backward
+swiglu_forward = ops.swiglu_forward
 
 
 def __getattr__(name: str) -> Any: ...          # what is no op: the decoder's step, threads, buffers

@@ -76,6 +76,14 @@ def mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | Non
     """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias."""
 
 
+def relu_squared_forward(x: Array) -> tuple[Array, tuple]:
+    """max(x, 0)^2 of each element: x (...) of floats -> out (...), cache (So et al. 2021)."""
+
+
+def relu_squared_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of relu_squared_forward: dout (...), cache -> dx (...)."""
+
+
 def residual_forward(x: Array, y: Array) -> tuple[Array, tuple]:
     """x + y (He et al. 2015): x (...), y of the same shape and dtype -> out (...), cache. Else ValueError."""
 
@@ -92,12 +100,44 @@ def residual_layernorm_backward(douts: tuple[Array, ...], cache: tuple, into: tu
     """The gradients of residual_layernorm_forward: douts, cache -> dx, dy, dweight, dbias."""
 
 
+def residual_rmsnorm_forward(x: Array, y: Array, weight: Array, eps: float = 1e-06) -> tuple[tuple[Array, ...], tuple]:
+    """Add, then normalise: x (..., C), y (..., C), weight (C) -> (s (..., C), out (..., C)), cache."""
+
+
+def residual_rmsnorm_backward(douts: tuple[Array, ...], cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
+    """The gradients of residual_rmsnorm_forward: douts, cache -> dx, dy, dweight."""
+
+
+def rmsnorm_forward(x: Array, weight: Array, eps: float = 1e-06) -> tuple[Array, tuple]:
+    """Scale each row to root mean square 1, then by weight (Zhang & Sennrich 2019, eq. 4)."""
+
+
+def rmsnorm_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
+    """The gradients of rmsnorm_forward: dout (..., C), cache -> dx (..., C), dweight (C)."""
+
+
+def rope_forward(x: Array, cos: Array, sin: Array, interleaved: int = 0) -> tuple[Array, tuple]:
+    """Rotate the pairs of every head (Su et al. 2021, eq. 34)."""
+
+
+def rope_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of rope_forward: dout (B, T, C), cache -> dx (B, T, C)."""
+
+
 def softmax_forward(x: Array) -> tuple[Array, tuple]:
     """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for empty rows."""
 
 
 def softmax_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of softmax_forward: dout (..., V), cache -> dx (..., V)."""
+
+
+def swiglu_forward(gate: Array, up: Array) -> tuple[Array, tuple]:
+    """silu(gate) * up (Shazeer 2020, eq. 6): gate (...) of floats, up of the same shape and dtype -> out (...), cache."""
+
+
+def swiglu_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
+    """The gradients of swiglu_forward: dout (...), cache -> dgate (...), dup (...)."""
 
 
 def cross_entropy_forward(logits: Array, targets: Array, ignore_index: int = -1) -> tuple[Array, tuple]:

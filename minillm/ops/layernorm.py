@@ -38,7 +38,7 @@ def layernorm_forward(x, weight, bias, eps=1e-5):
     for name, array in (("weight", weight), ("bias", bias)):
         check_shape(name, array, (x.shape[-1],))
         check_dtype(name, array, x.dtype)
-    check_number("eps", eps, lambda eps: 0 < eps < math.inf, "a number above 0")
+    check_number("eps", eps, is_eps, "a number above 0")
     mean = x.mean(axis=-1, keepdims=True)                            # (..., 1)
     centred = x - mean
     var = (centred * centred).mean(axis=-1, keepdims=True)           # (..., 1)
@@ -59,6 +59,10 @@ def layernorm_backward(dout, cache, into=None):
     g = dout * weight
     dx = g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True)
     return dx * rstd, *added(into, dweight, dbias)
+
+
+def is_eps(eps):
+    return 0 < eps < math.inf
 
 
 NO_EPS = (0.0, -1e-5, math.nan, math.inf)

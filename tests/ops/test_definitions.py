@@ -46,6 +46,28 @@ def layernorm(x, weight, bias, eps):
     return by_row(row, x)
 
 
+def rmsnorm(x, weight, eps):
+    def row(values):
+        root = sqrt(sum(v * v for v in values) / len(values) + eps)
+        return [v / root * w for v, w in zip(values, weight)]
+    return by_row(row, x)
+
+
+def silu(x):
+    return np.vectorize(lambda v: v / (1 + exp(-v)))(x)
+
+
+def rope(x, cos, sin, interleaved):
+    """Each pair as a complex number, times one of modulus 1."""
+    half, out = cos.shape[1], np.array(x)
+    for b, t, start in np.ndindex(x.shape[0], x.shape[1], x.shape[2] // (2 * half)):
+        for i in range(half):
+            first, second = (2 * i, 2 * i + 1) if interleaved else (i, i + half)
+            a = complex(*x[b, t, 2 * half * start + np.array([first, second])]) * complex(cos[t, i], sin[t, i])
+            out[b, t, 2 * half * start + first], out[b, t, 2 * half * start + second] = a.real, a.imag
+    return out
+
+
 def attention_of(q, k, v):
     """The newest queries of one head (T, HS), to keys and values (S, HS)."""
     def row(query, last):
@@ -102,6 +124,9 @@ DEFINITIONS = {
     "embedding": lambda tokens, wte, wpe, start=0: [[wte[id] + wpe[start + t] for t, id in enumerate(row)]
                                                     for row in tokens],
     "residual_layernorm": lambda x, y, weight, bias, eps: (x + y, layernorm(x + y, weight, bias, eps)),
+    "rmsnorm": rmsnorm, "residual_rmsnorm": lambda x, y, weight, eps: (x + y, rmsnorm(x + y, weight, eps)),
+    "rope": rope, "swiglu": lambda gate, up: silu(gate) * up,
+    "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)
                                                   for heads in zip(q, k, v)]),
     "mlp": lambda x, fc_weight, fc_bias, proj_weight, proj_bias: linear(
