@@ -20,8 +20,7 @@ Tuple residual_rmsnorm_backward(const Tuple& douts, const Tuple& cache, const Ob
     return tuple_of({d[0], d[0], d[1]});
 }
 
-const Register registered[] = {
-    {"residual_rmsnorm_forward(x, y, weight, eps=1e-6)", &residual_rmsnorm_forward},
-    {"residual_rmsnorm_backward(douts, cache, into=None)", &residual_rmsnorm_backward}};
+const Register registered[] = {{"residual_rmsnorm_forward(x, y, weight, eps=1e-6)", &residual_rmsnorm_forward},
+                               {"residual_rmsnorm_backward(douts, cache, into=None)", &residual_rmsnorm_backward}};
 
 }  // namespace minillm::residual_rmsnorm

@@ -29,7 +29,9 @@ void rotate(T* out, const T* x, const T* cos, const T* sin, T sign, bool interle
         int64_t t = n % tokens * half;
         for (int64_t c = n * C; c < (n + 1) * C; c += 2 * half)
             if (interleaved) rotate_head(out + c, x + c, cos + t, sin + t, sign, half, 1, 2);
-            else rotate_head(out + c, x + c, cos + t, sin + t, sign, half, half, 1);  // steps of 1: the loop is vectorised
+            else
+                rotate_head(out + c, x + c, cos + t, sin + t, sign, half, half,
+                            1);  // steps of 1: the loop is vectorised
     }
 }
 

@@ -12,7 +12,7 @@ def attention_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
 
 
-def attention_decode(q: Array, k: Array, v: Array) -> Array:
+def attention_decode(q: Array, k: Array, v: Array, window: int = 0) -> Array:
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t."""
 
 
@@ -38,6 +38,14 @@ def gelu_forward(x: Array) -> tuple[Array, tuple]:
 
 def gelu_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of gelu_forward: dout (...), cache -> dx (...)."""
+
+
+def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0) -> tuple[Array, tuple]:
+    """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023)."""
+
+
+def grouped_attention_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
+    """The gradients of grouped_attention_forward: dout (B, T, NH * HS), cache -> dq, dk, dv."""
 
 
 def head(x: Array, wte: Array) -> Array:
@@ -74,6 +82,14 @@ def mlp_forward(x: Array, fc_weight: Array, fc_bias: Array, proj_weight: Array, 
 
 def mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
     """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias."""
+
+
+def projection_forward(x: Array, weight: Array, bias: Array = None) -> tuple[Array, tuple]:
+    """x @ weight.T + bias: x (..., I), weight (J, I), bias (J) or None -> out (..., J), cache."""
+
+
+def projection_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
+    """The gradients of projection_forward: dout (..., J), cache -> dx (..., I), dweight (J, I), dbias (J)."""
 
 
 def relu_squared_forward(x: Array) -> tuple[Array, tuple]:

@@ -3,33 +3,40 @@
     out[t] = sum over s <= S - T + t of softmax(scale * q[t] . k[s]) * v[s]        of T queries and S >= T keys
 
 It is the last T rows of `attention` (derived there), for autoregressive decoding with a KV cache: keys and values of
-earlier tokens do not change, so only those of new tokens are computed. Forward only.
+earlier tokens do not change, so only those of new tokens are computed. Forward only. k and v may have fewer heads, each
+for a group of query heads, and a window may bound how far a query sees: see grouped_attention.py.
 """
 import math
 
-from .attention import causal_softmax, merge_heads
-from .checks import check_dtype, check_float, check_shape
+from .checks import check_dtype, check_float, check_number, check_shape
+from .grouped_attention import ungrouped, visible_softmax
 from .spec import CPU, Spec, normals, wrong
 
 
-def attention_decode(q, k, v):
+def attention_decode(q, k, v, window=0):
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t.
 
-    q (B, NH, T, HS), k and v (B, NH, S, HS) with S >= T -> out (B, T, NH*HS). Raises ValueError for shapes or dtypes
-    that differ, for HS = 0 and for more queries than keys.
+    q (B, NH, T, HS), k and v (B, NKV, S, HS) with S >= T, NKV dividing NH, window 0 (all) or how many tokens a query
+    sees -> out (B, T, NH*HS). Raises ValueError for shapes or dtypes that differ, for HS = 0 and for more queries than
+    keys.
     """
     check_float("q", q)
     check_shape("q", q, (None, None, None, None))
-    check_shape("k", k, (*q.shape[:2], None, q.shape[3]))
+    check_shape("k", k, (len(q), None, None, q.shape[3]))
     check_shape("v", v, k.shape)
     for name, array in (("k", k), ("v", v)):
         check_dtype(name, array, q.dtype)
-    if not q.shape[3]:
+    (B, NH, T, HS), NKV = q.shape, k.shape[1]
+    if not HS:
         raise ValueError(f"q must have at least one number a head: got {q.shape}")
-    if q.shape[2] > k.shape[2]:
-        raise ValueError(f"q must not be longer than k: got {q.shape[2]} queries for {k.shape[2]} keys")
-    scale = 1 / math.sqrt(q.shape[-1])
-    return merge_heads(causal_softmax(scale * (q @ k.swapaxes(-1, -2))) @ v)
+    if NH and (not NKV or NH % NKV):
+        raise ValueError(f"k must have a number of heads that divides q's {NH}: got {NKV}")
+    if T > k.shape[2]:
+        raise ValueError(f"q must not be longer than k: got {T} queries for {k.shape[2]} keys")
+    check_number("window", window, lambda w: w >= 0, "an integer of at least 0", int)
+    groups = q.reshape(B, NKV, NH // max(1, NKV), T, HS)             # (B, NKV, group, T, HS)
+    k, v = k[:, :, None], v[:, :, None]                              # (B, NKV, 1, S, HS)
+    return ungrouped(visible_softmax(1 / math.sqrt(HS) * (groups @ k.swapaxes(-1, -2)), window) @ v)
 
 
 def sample(rng, dtype, d):

@@ -81,7 +81,7 @@ def replaced(cache, way, item):
 @every_pair
 def test_no_cache(op, backend, dtype):
     backward, dout, cache = left(op, backend, dtype)
-    turned = [cache[::-1]] if len({getattr(item, "shape", None) for item in cache}) > 1 else []      # else nobody can tell
+    turned = [cache[::-1]] if len({getattr(a, "shape", None) for a in cache}) > 1 else []
     for wrong in [*NO_CACHES, list(cache), cache[:-1], cache[1:], *turned, (*cache, None)]:
         longer = isinstance(wrong, tuple) and len(wrong) > len(cache) and backend != "numpy"  # kernels read the first
         assert refused(backward, dout, wrong) or longer or len(cache) == 1, wrong

@@ -83,6 +83,14 @@ def attention(qkv, n_head):
                      for b in range(len(qkv))])
 
 
+def grouped_attention(q, k, v, n_head, window):
+    group = n_head * k.shape[-1] // q.shape[-1]
+    group = n_head // group
+    q, k, v = (np.split(x, x.shape[-1] // (q.shape[-1] // n_head), axis=-1) for x in (q, k, v))
+    return np.stack([np.concatenate([attention_of(q[h][b], k[h // group][b], v[h // group][b])
+                                     for h in range(n_head)], -1) for b in range(len(q[0]))])
+
+
 def cross_entropy(logits, targets, ignore_index):
     return [0 if y == ignore_index else -log_softmax(z, y) for z, y in zip(logits, targets)]
 
@@ -125,7 +133,8 @@ DEFINITIONS = {
                                                     for row in tokens],
     "residual_layernorm": lambda x, y, weight, bias, eps: (x + y, layernorm(x + y, weight, bias, eps)),
     "rmsnorm": rmsnorm, "residual_rmsnorm": lambda x, y, weight, eps: (x + y, rmsnorm(x + y, weight, eps)),
-    "rope": rope, "swiglu": lambda gate, up: silu(gate) * up,
+    "rope": rope, "grouped_attention": grouped_attention,
+    "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)
                                                   for heads in zip(q, k, v)]),

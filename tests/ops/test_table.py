@@ -87,7 +87,7 @@ def test_the_forwards_c_signature_fits(op):
         values["wpe"] = values["wpe"][:args["tokens"].shape[1]]                         # from the first position on
     assert "out" in values or spec.kind == "update"
     found = sizes([a for a in (*forward.results, *forward.inputs) if a.name in values], values)
-    assert set(found) <= set(forward.scalars) <= set(args) | {"B", "T", "S", "C", "NH", "HS", "OC", "R", "V", "N"}
+    assert set(found) <= set(forward.scalars) <= set(args) | {"B", "T", "S", "C", "K", "NH", "HS", "OC", "R", "V", "N"}
     arrays = {name for name, value in args.items() if isinstance(value, (np.ndarray, tuple))}
     assert arrays == {a.name for a in forward.inputs} | {a.name for a in forward.results if spec.kind == "update"}
 

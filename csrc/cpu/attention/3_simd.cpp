@@ -62,6 +62,12 @@ Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
     return lane_numbers<T>() <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
 }
 
+// v in the lanes whose column is after `before`; `hidden` in the others: the left border of a window.
+template <class T>
+Vec<T> within(Vec<T> v, int64_t column, int64_t before, T hidden) {
+    return lane_numbers<T>() > typename LaneInt<T>::type(before - column) ? v : splat<T>(hidden);
+}
+
 template <class T>
 void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
     pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
@@ -110,7 +116,7 @@ void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64
 
 // S becomes P; every row's top, sums and shrink are brought up to date.
 template <class T>
-void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal) {
+void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal, int64_t window) {
     constexpr int64_t W = WIDTH<T>;
     for (int64_t r = 0; r < rows; r++) {
         T* row = block.S + r * BLOCK;
@@ -118,6 +124,8 @@ void running_softmax(QueryBlock<T>& block, int64_t rows, int64_t diagonal) {
         Vec<T> best = splat<T>(block.top[r]);
         for (int64_t j = 0; j < columns; j += W) {
             if (columns < j + W) store(row + j, causal<T>(load(row + j), j, diagonal + r, -INFINITY));
+            if (diagonal + r - window >= j)
+                store(row + j, within<T>(load(row + j), j, diagonal + r - window, -INFINITY));
             best = vmax<T>(load(row + j), best);
         }
         T top = largest<T>(best);
@@ -160,7 +168,7 @@ void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_
 
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key, const T* next) {
+            int64_t n_query, int64_t n_key, const T* next, int64_t window) {
     auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
     const bool in_place = R == 1 && HS == width;                           // one query reads them once: no packing
     int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
@@ -168,17 +176,18 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
         int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
         int64_t first = n_key - n_query + begin;                           // position of row 0
         block.start(q, begin, end, rows, HS);
-        for (int64_t j = 0; j <= (n_key - n_query + end - 1) / BLOCK; j++) {
+        for (int64_t j = std::max<int64_t>(0, first - window + 1) / BLOCK; j <= (first + end - begin - 1) / BLOCK;
+             j++) {
             T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
-            if (j == n_packed) {
+            if (j >= n_packed) {
                 if (R > 1) pack_transposed(keys, k, j * BLOCK, n_key, HS);
                 if (!in_place) pack_rows(values, width, v, j * BLOCK, std::min((j + 1) * BLOCK, n_key), BLOCK, HS);
-                n_packed++;
+                n_packed = j + 1;
             }
             Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
             if (R == 1) scores_of_one(block, k, v, j * BLOCK, n_key, HS, next);
             else scores<T, R>(block, keys, rows, first - j * BLOCK, HS);
-            running_softmax(block, rows, first - j * BLOCK);
+            running_softmax(block, rows, first - j * BLOCK, window);
             add_values<T, R>(block, in_place ? there : packed, rows, first - j * BLOCK);
         }
         for (int64_t t = begin; t < end; t++) {
@@ -202,7 +211,7 @@ void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, R
 
 // P and dS of the queries from t on against the packed keys, the first of which stands at s <= t.
 template <class T>
-void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
+void probabilities(BackwardHead<T>& head, int64_t t, int64_t s, int64_t window) {
     constexpr int64_t W = WIDTH<T>;
     const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
@@ -222,6 +231,7 @@ void probabilities(BackwardHead<T>& head, int64_t t, int64_t s) {
             }
             Vec<T> p = vexp<T>(load(P + j) - head.logsumexp[t + r]), ds = p * (load(dS + j) - head.D[t + r]);
             if (last < j + W - 1) p = causal<T>(p, j, last, 0), ds = causal<T>(ds, j, last, 0);
+            if (last - window >= j) p = within<T>(p, j, last - window, 0), ds = within<T>(ds, j, last - window, 0);
             store(P + j, p), store(dS + j, ds);
         }
     }
@@ -242,32 +252,37 @@ void add_gradients(BackwardHead<T>& head, int64_t t, int64_t s) {
     }
 }
 
+// to = from * scale, or += with `add`.
 template <class T>
-void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_t end, int64_t HS, T scale = 1) {
+void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_t end, int64_t HS, bool add,
+                 T scale = 1) {
     for (int64_t t = begin; t < end; t++)
-        for (int64_t i = 0; i < HS; i++) to[t][i] = from[(t - begin) * width + i] * scale;
+        for (int64_t i = 0; i < HS; i++) {
+            T x = from[(t - begin) * width + i] * scale;
+            to[t][i] = add ? to[t][i] + x : x;
+        }
 }
 
 template <class T>
-void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                   const Sizes& n, int64_t b, int64_t h) {
-    auto k = qkv_rows(qkv, n, b, h, 1), v = qkv_rows(qkv, n, b, h, 2);
-    start_queries(head, qkv_rows(qkv, n, b, h, 0), out_rows(dout, n, b, h), out_rows(out, n, b, h), logsumexp);
-    for (int64_t s = 0; s < n.T; s += BLOCK) {
-        int64_t end = std::min(s + BLOCK, n.T);
-        pack_rows(head.k, head.width, k, s, end, BLOCK, n.HS);
-        pack_transposed(head.keys, k, s, n.T, n.HS);
-        pack_transposed(head.values, v, s, n.T, n.HS);
+void backward_head(BackwardHead<T>& head, const HeadRows<T>& d, Rows<const T> dout, const HeadRows<const T>& x,
+                   Rows<const T> out, const T* logsumexp, bool add, int64_t window) {
+    int64_t HS = head.HS;
+    start_queries(head, x.q, dout, out, logsumexp);
+    for (int64_t s = 0; s < head.T_; s += BLOCK) {
+        int64_t end = std::min(s + BLOCK, head.T_);
+        pack_rows(head.k, head.width, x.k, s, end, BLOCK, HS);
+        pack_transposed(head.keys, x.k, s, head.T_, HS);
+        pack_transposed(head.values, x.v, s, head.T_, HS);
         std::fill_n(head.dk, BLOCK * head.width, T(0));
         std::fill_n(head.dv, BLOCK * head.width, T(0));
-        for (int64_t t = s; t < n.T; t += BLOCK) {
-            probabilities(head, t, s);
+        for (int64_t t = s; t < head.T_ && t - window < end; t += BLOCK) {
+            probabilities(head, t, s, window);
             add_gradients(head, t, s);
         }
-        unpack_rows(qkv_rows(dqkv, n, b, h, 1), head.dk, head.width, s, end, n.HS);
-        unpack_rows(qkv_rows(dqkv, n, b, h, 2), head.dv, head.width, s, end, n.HS);
+        unpack_rows(d.k, head.dk, head.width, s, end, HS, add);
+        unpack_rows(d.v, head.dv, head.width, s, end, HS, add);
     }
-    unpack_rows(qkv_rows(dqkv, n, b, h, 0), head.dq, head.width, 0, n.T, n.HS, 1 / std::sqrt(T(n.HS)));
+    unpack_rows(d.q, head.dq, head.width, 0, head.T_, HS, false, 1 / std::sqrt(T(HS)));
 }
 
 struct Simd {
@@ -292,7 +307,8 @@ struct Simd {
             BackwardHead<T> head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
             for (int64_t bh = 0; bh < n.B * n.NH; bh++)
-                backward_head(head, dqkv, dout, qkv, out, logsumexp + bh * n.T, n, bh / n.NH, bh % n.NH);
+                backward_head<T>(head, qkv_head(dqkv, n, bh), out_rows(dout, n, bh / n.NH, bh % n.NH),
+                                 qkv_head(qkv, n, bh), out_rows(out, n, bh / n.NH, bh % n.NH), logsumexp + bh * n.T);
         }
     }
 };
@@ -302,12 +318,15 @@ const Variant<Simd> registered("_3_simd"), usual("");
 // What other files use.
 #define ATTEND(T, R)                                                                                               \
     template void attend<T, R>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t, \
-                               int64_t, const T*)
+                               int64_t, const T*, int64_t)
 ATTEND(float, 1);
 ATTEND(float, TILE_ROWS);
 ATTEND(double, 1);
 ATTEND(double, TILE_ROWS);
-template void backward_head(BackwardHead<float>&, float*, const float*, const float*, const float*, const float*,
-                            const Sizes&, int64_t, int64_t);
+#define BACKWARD_HEAD(T)                                                                                       \
+    template void backward_head(BackwardHead<T>&, const HeadRows<T>&, Rows<const T>, const HeadRows<const T>&, \
+                                Rows<const T>, const T*, bool, int64_t)
+BACKWARD_HEAD(float);
+BACKWARD_HEAD(double);
 
 }  // namespace minillm::attention

@@ -50,10 +50,10 @@ struct ForwardHead {
 };
 
 // One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
-// next: the keys that this thread will probably need then.
+// next: the keys that this thread will probably need then. window: how many keys a query sees, itself the last of them.
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key, const T* next = nullptr);
+            int64_t n_query, int64_t n_key, const T* next = nullptr, int64_t window = NO_WINDOW);
 
 // A head's arrays for backward: everything of the queries packed once, keys and values block by block.
 template <class T>
@@ -82,9 +82,9 @@ struct BackwardHead {
     }
 };
 
-// One head of the backward.
+// One head of the backward. add: the gradients of keys and values are added to, not those of queries.
 template <class T>
-void backward_head(BackwardHead<T>& head, T* dqkv, const T* dout, const T* qkv, const T* out, const T* logsumexp,
-                   const Sizes& n, int64_t b, int64_t h);
+void backward_head(BackwardHead<T>& head, const HeadRows<T>& d, Rows<const T> dout, const HeadRows<const T>& x,
+                   Rows<const T> out, const T* logsumexp, bool add = false, int64_t window = NO_WINDOW);
 
 }  // namespace minillm::attention

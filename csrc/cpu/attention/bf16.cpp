@@ -78,7 +78,9 @@ void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16
             wide.read_qkv(qkv, n, b, h);
             wide.read_out(out, n, b, h);
             for (int64_t t = 0; t < n.T; t++) std::copy_n(out_rows(dout, n, b, h)[t], n.HS, dhead + t * n.HS);
-            backward_head<float>(head, d, dhead, wide.qkv, wide.out, logsumexp + bh * n.T, wide.alone, 0, 0);
+            backward_head<float>(head, qkv_head(d, wide.alone, 0), {dhead, n.HS},
+                                 qkv_head<const float>(wide.qkv, wide.alone, 0), {wide.out, n.HS},
+                                 logsumexp + bh * n.T);
             place_head(dqkv, d, n, b, h);
         }
     }

@@ -29,7 +29,7 @@ struct HeadsView {
 
 template <class T>
 void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const HeadsView<T>& v, const Sizes& n,
-                   int64_t S) {
+                   int64_t S, int64_t group, int64_t window) {
     auto attend_head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
 #pragma omp parallel if (S * n.C() > 16384)
     {
@@ -37,28 +37,31 @@ void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const H
 #pragma omp for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
             int64_t b = bh / n.NH, h = bh % n.NH, then = std::min<int64_t>(bh + omp_get_num_threads(), n.B * n.NH - 1);
-            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h), v.rows(b, h), n.T, S,
-                        k.rows(then / n.NH, then % n.NH).data);
+            attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h / group), v.rows(b, h / group),
+                        n.T, S, k.rows(then / n.NH, then % n.NH / group).data, window);
         }
     }
 }
 
-Object attention_decode(const Array& q, const Array& k, const Array& v) {
+Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t window) {
     return by_dtype("q", q, [&](auto zero) -> Object {
         using T = decltype(zero);
         check_shape("q", q, {ANY, ANY, ANY, ANY});
         if (q.shape[3] == 0) fail("q must have at least one number a head: got ", q.shape);
         Sizes n{q.shape[0], q.shape[2], q.shape[1], q.shape[3]};
-        HeadsView<T> qs("q", q, q.shape), ks("k", k, {n.B, n.NH, ANY, n.HS});
-        int64_t S = k.shape[2];
-        HeadsView<T> vs("v", v, {n.B, n.NH, S, n.HS});
+        HeadsView<T> qs("q", q, q.shape), ks("k", k, {n.B, ANY, ANY, n.HS}), vs("v", v, k.shape);
+        int64_t NKV = k.shape[1], S = k.shape[2];
+        if (n.NH && (!NKV || n.NH % NKV)) fail("k must have a number of heads that divides q's ", n.NH, ": got ", NKV);
+        if (window < 0) fail("window must be an integer of at least 0: got ", window);
         if (S < n.T) fail("q must not be longer than k: got ", n.T, " queries for ", S, " keys");
         auto out = fresh<T>({n.B, n.T, n.C()});
-        without_gil([&] { decode_kernel<T>(out, qs, ks, vs, n, S); });
+        without_gil([&] {
+            decode_kernel<T>(out, qs, ks, vs, n, S, n.NH / std::max<int64_t>(1, NKV), window ? window : NO_WINDOW);
+        });
         return out;
     });
 }
 
-const Register registered("attention_decode(q, k, v)", &attention_decode);
+const Register registered("attention_decode(q, k, v, window=0)", &attention_decode);
 
 }  // namespace minillm::attention

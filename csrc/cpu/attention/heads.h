@@ -5,6 +5,8 @@
 
 namespace minillm::attention {
 
+constexpr int64_t NO_WINDOW = int64_t(1) << 60;  // a query sees every key up to its own
+
 struct Sizes {
     int64_t B, T, NH, HS;
     int64_t C() const { return NH * HS; }
@@ -27,6 +29,19 @@ Rows<T> qkv_rows(T* qkv, const Sizes& n, int64_t b, int64_t h, int64_t which) {
 template <class T>
 Rows<T> out_rows(T* out, const Sizes& n, int64_t b, int64_t h) {
     return {out + b * n.T * n.C() + h * n.HS, n.C()};
+}
+
+// Queries, keys and values of one head, or their gradients.
+template <class T>
+struct HeadRows {
+    Rows<T> q, k, v;
+};
+
+// Those of sequence bh / NH and head bh % NH in qkv (B, T, 3C).
+template <class T>
+HeadRows<T> qkv_head(T* qkv, const Sizes& n, int64_t bh) {
+    int64_t b = bh / n.NH, h = bh % n.NH;
+    return {qkv_rows(qkv, n, b, h, 0), qkv_rows(qkv, n, b, h, 1), qkv_rows(qkv, n, b, h, 2)};
 }
 
 template <class T>

@@ -19,7 +19,7 @@ from .prototype import Mapping, Parameter, Prototype
 
 OTHER_OPS = {"encoder": "embedding", "matmul": "linear", "fc": "linear", "crossentropy": "cross_entropy",
              "layer_norm": "layernorm", "adam": "adamw"}             # what others call them, at the front of a name
-SIZES = ("B", "T", "S", "C", "NH", "HS", "OC", "R", "V", "N")
+SIZES = ("B", "T", "S", "C", "K", "NH", "HS", "OC", "R", "V", "N")
 KNOWN = {   # theirs -> ours, the first that the op has and nothing else took; added to where everybody adds
     "inp": ("x", "qkv", "tokens", "logits"), "input": ("x", "qkv", "tokens", "logits"), "in": ("x", "qkv", "logits"),
     "a": ("x",), "dinp": ("dx+", "dqkv+", "dlogits+"), "dinput": ("dx", "dqkv", "dlogits"), "din": ("dx", "dqkv"),

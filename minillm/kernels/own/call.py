@@ -50,7 +50,7 @@ def sizes_of(op: str, values: Values) -> dict[str, int]:
         else:                                                    # (..., C) of any number of axes is (B, T, C)
             shape = shape if len(shape) == len(argument.shape) else (1, int(np.prod(shape[:-1])), shape[-1])
             for size, letters in zip(shape, argument.shape):
-                found.setdefault(letters.lstrip("0123456789"), size // int(letters.rstrip("BTSCNHORV") or 1))
+                found.setdefault(letters.lstrip("0123456789"), size // int(letters.rstrip("BTSCKNHORV") or 1))
     if "N" in found:
         x = values[signature.inputs[0].name if signature.inputs else signature.results[0].name]
         found = {"B": 1, "T": found["N"]} | dict(zip("BTC", x.shape if x.ndim == 3 else ())) | found

@@ -13,7 +13,7 @@ from .workload import canonical, gradients_of_outputs
 
 GPT2 = Dims(B=4, T=256, C=768, NH=12, V=50257)
 C_TYPES = {"int": "const int*", "uint64": "const uint64_t*", "double": "double*"}
-INTEGERS = (*SIZES, "step", "n_decayed", "ignore_index")
+INTEGERS = (*SIZES, "step", "n_decayed", "ignore_index", "interleaved", "window")
 BYTES = {"real": 4, "int": 4, "uint64": 8, "double": 8}
 LENGTHS = {"B*T": lambda d: d.B * d.T, "B*T*C": lambda d: d.B * d.T * d.C, "B*T*4C": lambda d: 4 * d.B * d.T * d.C,
            "12*C*C": lambda d: 12 * d.C * d.C}          # what N is, by op
@@ -40,7 +40,8 @@ def sizes_at(op: str, dims: Dims) -> dict[str, int]:
     """The letters of an op's signature at these sizes, without arrays of these sizes."""
     small = Dims()
     found = sizes_of(op, named_values(op, canonical(OPS[op].sample(np.random.default_rng(0), "float32", small))))
-    same = dims.sampled() | {"HS": dims.C // dims.NH, "OC": 4 * dims.C, "S": dims.T, "R": found.get("R", 1)}
+    same = dims.sampled() | {"HS": dims.C // dims.NH, "OC": 4 * dims.C, "S": dims.T, "R": found.get("R", 1),
+                             "K": found.get("K", 1) * dims.C // found.get("C", 1)}
     if "N" in found:
         same["N"] = next(length(dims) for length in LENGTHS.values() if length(small) == found["N"])
     if found.get("T") == 1 and "S" in found:

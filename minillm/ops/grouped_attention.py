@@ -1,0 +1,139 @@
+"""Causal attention in which several query heads share one head of keys and values (grouped queries).
+
+q has NH heads of HS numbers, k and v only NKV, a divisor of NH: query heads g * NH / NKV ... read head g of k and v. With
+t the position of a query and s that of a key it sees (s <= t, and t - s < window where there is one), per query head:
+
+    S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :])
+    out[t]  = sum over s of P[t, s] * v[s]
+
+That is attention.py, where every step back is derived. What is new is that a head of k and v is used by NH / NKV query
+heads, and a number used several times gets the sum of its gradients:
+
+    dq = scale * dS @ k
+    dk = scale * sum over the group of dS.T @ q          dv = sum over the group of P.T @ dout
+
+The KV cache is NH / NKV times smaller, and no head of k or v is ever repeated in memory. NKV = NH is plain attention,
+NKV = 1 multi-query attention. A window bounds what a layer sees; deeper layers reach further through it.
+Source: Ainslie et al. 2023, arXiv 2305.13245; the window: Beltagy et al. 2020, arXiv 2004.05150.
+"""
+import math
+
+import numpy as np
+
+from .attention import merge_heads
+from .checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
+from .spec import CPU, Spec, normals, wrong
+
+
+def grouped_attention_forward(q, k, v, n_head, window=0):
+    """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023).
+
+    q (B, T, NH * HS), k and v (B, T, NKV * HS), n_head int, window 0 (all) or how many tokens a query sees, itself
+    among them -> out (B, T, NH * HS), cache. Raises ValueError for widths that are not whole heads.
+    """
+    check_float("q", q)
+    check_shape("q", q, (None, None, None))
+    check_shape("k", k, (*q.shape[:2], None))
+    check_groups(q.shape[2], k.shape[2], n_head)
+    check_shape("v", v, k.shape)
+    for name, array in (("k", k), ("v", v)):
+        check_dtype(name, array, q.dtype)
+    check_number("window", window, lambda w: w >= 0, "an integer of at least 0", int)
+    queries, keys, values = grouped_heads(q, k, v, n_head)
+    P = visible_softmax(queries @ keys.swapaxes(-1, -2) * (1 / math.sqrt(keys.shape[-1])), window)
+    return ungrouped(P @ values), (q, k, v, n_head, window, P)             # P (B, NKV, group, T, T)
+
+
+def grouped_attention_backward(dout, cache):
+    """The gradients of grouped_attention_forward: dout (B, T, NH * HS), cache -> dq, dk, dv."""
+    q, k, v, n_head, window, P = from_cache(cache, q="BTC", k="BTK", v="BTK", n_head=int, window=int, P="BHGTT")
+    check_groups(q.shape[2], k.shape[2], n_head)
+    check_dout(dout, q.shape, q.dtype)
+    queries, keys, values = grouped_heads(q, k, v, n_head)
+    check_shape("cached P", P, (*queries.shape[:4], q.shape[1]))
+    scale = 1 / math.sqrt(keys.shape[-1])
+    dout = grouped_heads(dout, k, v, n_head)[0]                      # (B, NKV, group, T, HS)
+    dP = dout @ values.swapaxes(-1, -2)                              # (B, NKV, group, T, T)
+    dS = scale * P * (dP - (dP * P).sum(axis=-1, keepdims=True))
+    dk = (dS.swapaxes(-1, -2) @ queries).sum(axis=2)                 # over the group: (B, NKV, T, HS)
+    dv = (P.swapaxes(-1, -2) @ dout).sum(axis=2)
+    return ungrouped(dS @ keys), merge_heads(dk), merge_heads(dv)
+
+
+def grouped_heads(q, k, v, n_head):
+    """q as (B, NKV, group, T, HS); k and v as (B, NKV, 1, T, HS), so that a group meets its one head."""
+    B, T, C = q.shape
+    HS = C // n_head
+    n_kv = k.shape[2] // HS
+    k, v = (x.reshape(B, x.shape[1], n_kv, 1, HS).transpose(0, 2, 3, 1, 4) for x in (k, v))
+    return q.reshape(B, T, n_kv, n_head // n_kv, HS).transpose(0, 2, 3, 1, 4), k, v
+
+
+def ungrouped(x):
+    """(B, NKV, group, T, HS) -> (B, T, NH * HS)."""
+    B, n_kv, group, T, HS = x.shape
+    return merge_heads(x.reshape(B, n_kv * group, T, HS))
+
+
+def visible(S, window):
+    """Scores S (..., T, S) with -inf in the columns that a row does not see: those after its own and, with a window,
+    those `window` or more before it. The last row stands at the last column."""
+    T, columns = S.shape[-2:]
+    own = columns - T + np.arange(T)[:, None]
+    column = np.arange(columns)
+    return np.where((column <= own) & (column > (own - window if window else -1)), S, -math.inf)
+
+
+def visible_softmax(S, window):
+    """Softmax of each row over the columns it sees."""
+    S = visible(S, window)                                           # exp(-inf) is exactly 0
+    P = np.exp(S - S.real.max(axis=-1, keepdims=True, initial=-math.inf))
+    return P / P.sum(axis=-1, keepdims=True)
+
+
+def check_groups(width, kv_width, n_head):
+    """Raise unless q is n_head whole heads, and k whole heads of that size, whose number divides n_head."""
+    check_number("n_head", n_head, lambda n: n >= 1, "an integer of at least 1", int)
+    if not width or width % n_head:
+        raise ValueError(f"q must have a last axis of n_head * HS: got {width} with n_head={n_head}")
+    heads, rest = divmod(kv_width, width // n_head)
+    if rest or not heads or n_head % heads:
+        raise ValueError(f"k must have a last axis of heads of {width // n_head} numbers, whose count divides n_head="
+                         f"{n_head}: got {kv_width}")
+
+
+def logsumexps(q, k, v, n_head, window=0):
+    """The logsumexp of each row of scores, (B, NH, T): what a kernel keeps of the probabilities."""
+    queries, keys, _ = grouped_heads(q, k, v, n_head)
+    S = queries @ keys.swapaxes(-1, -2) * (1 / math.sqrt(keys.shape[-1]))
+    S = visible(S, window)
+    top = S.max(axis=-1, keepdims=True)
+    lse = (top + np.log(np.exp(S - top).sum(axis=-1, keepdims=True)))[..., 0]           # (B, NKV, group, T)
+    return lse.reshape(len(q), n_head, q.shape[1])
+
+
+def sample(rng, dtype, d):
+    group = next(n for n in (3, 2, 1) if d.NH % n == 0)              # NKV heads, d.NH / group
+    width = d.C // group if d.C % group == 0 else d.C
+    return normals(rng, dtype, q=(d.B, d.T, d.C), k=(d.B, d.T, width), v=(d.B, d.T, width)) | {
+        "n_head": d.NH, "window": 0}
+
+
+def torch_grouped_attention(torch, q, k, v, n_head, window):
+    B, T, C = q.shape
+    q, k, v = (x.view(B, T, -1, C // n_head).transpose(1, 2) for x in (q, k, v))             # (B, heads, T, HS)
+    mask = torch.ones(T, T, dtype=torch.bool).tril()
+    mask = mask & ~mask.tril(-window) if window else mask
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    return out.transpose(1, 2).reshape(B, T, C)
+
+
+SPEC = Spec(
+    "grouped_attention", sample, differentiable=("q", "k", "v"), kernels=CPU,
+    bad=wrong("q", "narrower", "flatter") + wrong("k", "narrower", "other_dtype") + wrong("v", "shorter")
+    + wrong("n_head", 3, 0) + wrong("window", -1),
+    flops=lambda d: (2 * d.B * d.T ** 2 * d.C, 5 * d.B * d.T ** 2 * d.C),        # causal: half of the square
+    c=("out[B,T,C] lse[B,NH,T] <- q[B,T,C] k[B,T,K] v[B,T,K]; B T C K NH window",
+       "dq[B,T,C] dk[B,T,K] dv[B,T,K] <- dout[B,T,C] q[B,T,C] k[B,T,K] v[B,T,K] out[B,T,C] lse[B,NH,T]; "
+       "B T C K NH window"),
+    kept=lambda args, cache: {"lse": logsumexps(**args)}, torch=torch_grouped_attention)
