@@ -33,6 +33,55 @@ class GPTConfig:
         check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
                     "a number above 0")
 
+    @property
+    def n_kv_head(self) -> int:
+        """Heads of keys and values: one for each query head."""
+        return self.n_head
+
+    @property
+    def head_dim(self) -> int:
+        """HS, numbers a head."""
+        return self.n_embd // self.n_head
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Architecture of Llama and its kin (models/llama.py). The defaults are a small Llama 2 of 110M parameters."""
+
+    family: str = "llama"       # model_type of config.json: llama, mistral, qwen2, qwen3
+    n_layer: int = 12           # transformer blocks
+    n_head: int = 12            # query heads
+    n_kv_head: int = 12         # heads of keys and values, each for n_head / n_kv_head query heads
+    head_dim: int = 64          # HS, numbers a head: even, for rotary positions
+    n_embd: int = 768           # width of the residual stream, C
+    n_inner: int = 2048         # width of the MLP
+    block_size: int = 1024      # context length, in tokens
+    vocab_size: int = 32000     # V
+    norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    rope_scaling: tuple[tuple[str, Any], ...] = ()      # models/rope.py: ("rope_type", "llama3"), ("factor", 8.0), ...
+    window: int = 0             # tokens that a query sees, itself among them; 0: all
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False       # RMSNorm of each head of queries and keys, before they are rotated
+    tied: bool = False          # is the output head the token embedding?
+    dropout: float = 0.0        # there is none
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "n_inner", "block_size", "vocab_size"):
+            check_field(name, getattr(self, name), int, lambda v: v >= 1, "an integer of at least 1")
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f"n_kv_head must divide n_head: got n_kv_head={self.n_kv_head}, n_head={self.n_head}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even: got {self.head_dim}")
+        check_field("window", self.window, int, lambda v: v >= 0, "an integer of at least 0")
+        for name in ("norm_eps", "rope_theta"):
+            check_field(name, getattr(self, name), float, lambda v: 0 < v < math.inf, "a number above 0")
+        for name in ("qkv_bias", "o_bias", "mlp_bias", "qk_norm", "tied"):
+            check_field(name, getattr(self, name), bool, lambda v: True, "true or false")
+        check_field("dropout", self.dropout, float, lambda v: v == 0, "0: Llama has none")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -37,6 +37,7 @@ def function(name, sample, returns):
 def parameter(p, sample):
     """`eps: float = 1e-05`; the type is that of the sample's value, or of the default."""
     kind = OF_BACKWARD.get(p.name) or type_of(sample.get(p.name, p.default))
+    kind += " | None" * (p.default is None and "None" not in kind)
     return f"{p.name}: {kind}" + ("" if p.default is inspect.Parameter.empty else f" = {p.default!r}")
 
 

@@ -67,6 +67,8 @@ rope_forward = ops.rope_forward
 sum_squares = ops.sum_squares
 swiglu_backward = ops.swiglu_backward
 swiglu_forward = ops.swiglu_forward
+token_embedding_backward = ops.token_embedding_backward
+token_embedding_forward = ops.token_embedding_forward
 
 
 def __getattr__(name: str) -> Any: ...          # what is no op: the decoder's step, threads, buffers

@@ -2,7 +2,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ..config import GPTConfig
+from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops
 from ..ops.attention import split_heads
 
@@ -12,11 +12,12 @@ Array = np.ndarray
 class KVCache:
     """Keys and values of the tokens seen so far. Row b holds the lengths[b] tokens of one sequence.
 
-    keys, values: (n_layer, B, NH, block_size, HS), of which the first lengths[b] tokens of row b are filled.
+    keys, values: (n_layer, B, NKV, block_size, HS), of which the first lengths[b] tokens of row b are filled; NKV is
+    NH but where query heads share them.
     """
 
-    def __init__(self, config: GPTConfig, batch_size: int, dtype: DTypeLike):
-        shape = (config.n_layer, batch_size, config.n_head, config.block_size, config.n_embd // config.n_head)
+    def __init__(self, config: GPTConfig | LlamaConfig, batch_size: int, dtype: DTypeLike):
+        shape = (config.n_layer, batch_size, config.n_kv_head, config.block_size, config.head_dim)
         self.n_head, self.batch_size = config.n_head, batch_size
         self.lengths = np.zeros(batch_size, np.int64)
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
@@ -51,12 +52,16 @@ class KVCache:
 
     def attend(self, ops: Ops, layer: int, rows: np.ndarray, qkv: np.ndarray) -> np.ndarray:
         """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
-        T, out = qkv.shape[1], []
-        q, k, v = split_heads(qkv, self.n_head)                                 # each (B, NH, T, HS)
+        return self.append_and_attend(ops, layer, rows, *split_heads(qkv, self.n_head))
+
+    def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
+                          window: int = 0) -> np.ndarray:
+        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); window: how many tokens a query sees (0: all)."""
+        T, out = q.shape[2], []
         for batch, row, end in spans(rows, self.lengths[rows] + T):
             keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
             keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
-            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end]))
+            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end], window))
         return joined(out, axis=0)
 
 

@@ -1,5 +1,6 @@
 """Loading: a model of whatever family from its directory, alone or with its tokenizer."""
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -8,20 +9,23 @@ from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .gpt2 import GPT
+from .llama import Llama
+from .llama_files import ARCHITECTURES
 from .pretrained import CONFIG, read_json
 
-FAMILIES = {"gpt2": GPT}                # model_type of config.json -> class
+FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
 
 
 def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
-               weights: str | None = None) -> GPT:
-    """The model of a directory, ours or of transformers, by its config.json's model_type; see GPT.from_pretrained."""
+               weights: str | None = None) -> Any:
+    """The model of a directory, ours or of transformers, by its config.json's model_type: a GPT or a Llama, which
+    answer to the same calls; see GPT.from_pretrained."""
     model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
     return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
 
 
-def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[GPT, Tokenizer]:
-    """(model, Tokenizer) of a run directory, or of a GPT-2 directory with tokenizer.json.
+def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[Any, Tokenizer]:
+    """(model, Tokenizer) of a run directory, or of a transformers directory with tokenizer.json.
 
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """

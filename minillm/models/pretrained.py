@@ -115,13 +115,13 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
 
 # model.safetensors
 
-def read_tensors(directory: Path, model: str = MODEL) -> dict[str, np.ndarray]:
-    """{name: array} of a model, names without "transformer.", masks left out."""
+def read_tensors(directory: Path, model: str = MODEL, prefix: str = PREFIX) -> dict[str, np.ndarray]:
+    """{name: array} of a model, names without the prefix, masks left out."""
     tensors: dict[str, np.ndarray] = {}
     for name, array in read_shards(directory, model).items():
-        short = name.removeprefix(PREFIX)
+        short = name.removeprefix(prefix)
         if short in tensors:
-            raise ValueError(f"{directory}: tensor {short!r} is there with and without {PREFIX!r}")
+            raise ValueError(f"{directory}: tensor {short!r} is there with and without {prefix!r}")
         if not BUFFERS.fullmatch(short):
             tensors[short] = array
     return tensors

@@ -84,7 +84,7 @@ def mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | Non
     """The gradients of mlp_forward: dout (..., C), cache -> dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias."""
 
 
-def projection_forward(x: Array, weight: Array, bias: Array = None) -> tuple[Array, tuple]:
+def projection_forward(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, tuple]:
     """x @ weight.T + bias: x (..., I), weight (J, I), bias (J) or None -> out (..., J), cache."""
 
 
@@ -154,6 +154,14 @@ def swiglu_forward(gate: Array, up: Array) -> tuple[Array, tuple]:
 
 def swiglu_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
     """The gradients of swiglu_forward: dout (...), cache -> dgate (...), dup (...)."""
+
+
+def token_embedding_forward(tokens: Array, wte: Array) -> tuple[Array, tuple]:
+    """Look up each token's embedding: tokens (B, T) int, wte (V, C) -> out (B, T, C), cache."""
+
+
+def token_embedding_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> Array:
+    """The gradient of token_embedding_forward, a scatter-add: dout (B, T, C), cache -> dwte (V, C)."""
 
 
 def cross_entropy_forward(logits: Array, targets: Array, ignore_index: int = -1) -> tuple[Array, tuple]:

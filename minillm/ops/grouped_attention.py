@@ -1,6 +1,7 @@
 """Causal attention in which several query heads share one head of keys and values (grouped queries).
 
-q has NH heads of HS numbers, k and v only NKV, a divisor of NH: query heads g * NH / NKV ... read head g of k and v. With
+q has NH heads of HS numbers, k and v only NKV, a divisor of NH: query heads g * NH / NKV ... read head g of k and v.
+With
 t the position of a query and s that of a key it sees (s <= t, and t - s < window where there is one), per query head:
 
     S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :])

@@ -133,6 +133,7 @@ DEFINITIONS = {
                                                     for row in tokens],
     "residual_layernorm": lambda x, y, weight, bias, eps: (x + y, layernorm(x + y, weight, bias, eps)),
     "rmsnorm": rmsnorm, "residual_rmsnorm": lambda x, y, weight, eps: (x + y, rmsnorm(x + y, weight, eps)),
+    "token_embedding": lambda tokens, wte: [[wte[id] for id in row] for row in tokens],
     "rope": rope, "grouped_attention": grouped_attention,
     "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),

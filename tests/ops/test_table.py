@@ -43,7 +43,7 @@ def test_the_table_is_consistent():
 @pytest.mark.parametrize("op", OPS)
 def test_costs_are_positive_and_grow(op):
     spec, small, large = OPS[op], Dims(), Dims(B=4, T=10, C=16, NH=2, V=22)
-    assert all(b > a for a, b in zip(spec.flops(small)[:1], spec.flops(large)[:1]))
+    assert sum(spec.flops(large)) > sum(spec.flops(small)) and min(spec.flops(small)) >= 0
     (moved, back), (wide, _) = (spec.traffic(sample(op, dtype), output(spec, sample(op, dtype)))
                                 for dtype in ("float32", "float64"))
     assert moved >= sum(a.nbytes for a in sample(op, "float32").values() if isinstance(a, np.ndarray))

@@ -1,0 +1,263 @@
+"""Llama and its kin (Llama 2 and 3, Mistral, Qwen2, Qwen3, SmolLM2, TinyLlama), line for line forward and back.
+
+    x = wte[tokens]                                                          (B, T, C)
+    for each block:  x = x + o(attention(rope(q(n)), rope(k(n)), v(n)))      n = rmsnorm(x)
+                     x = x + down(silu(gate(n)) * up(n))                     n = rmsnorm(x)
+    loss = cross_entropy(rmsnorm(x) @ head.T)                                the head is wte again if `tied`
+
+Beside gpt2.py: RMSNorm for LayerNorm, rotary positions for learned ones, heads of keys and values shared by groups of
+query heads, a gated MLP, and weights stored (out, in), mostly without biases. Qwen3 normalises each head of q and k.
+Every addition to the residual stream is followed by an RMSNorm, so the two are one op, as there.
+
+Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.09388. Names are Hugging Face's.
+"""
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from ..config import LlamaConfig
+from ..kernels.select import Ops, select
+from ..ops.checks import check_shape
+from ..storage.atomic import AnyPath
+from .gpt2 import check_tokens
+from .kv_cache import KVCache
+from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
+from .packing import apart
+from .params import Params, matrix
+from .pretrained import HEAD
+from .rope import rope_angles
+
+Array = np.ndarray
+
+# The activations of a block: the cache of each op, in forward order; next_norm is the norm after the block.
+Block = namedtuple("Block", "q k v q_norm k_norm q_rope k_rope attention o norm_2 gate up swiglu down next_norm")
+# What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
+Activations = namedtuple("Activations", "ops shape embedding norm_1 blocks")
+
+
+class Llama:
+    """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+
+    chunked_prefill = recompute = False                 # as of GPT, which knows these two as well
+
+    def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
+                 params: Params | None = None):
+        """Fresh weights from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
+        self.config, self.names = config, tuple(llama_shapes(config))
+        self.params = params if params is not None else initialise(config, seed, dtype)
+        self.ops = ops or select("auto")
+        self.head = EMBEDDING if config.tied else HEAD
+        self.cos, self.sin = rope_angles(config, np.arange(config.block_size), self.params.flat.dtype)
+
+    def on(self, ops: Ops, params: Params | None = None) -> "Llama":
+        """The same Llama on other ops; with its own parameters, or others."""
+        return Llama(self.config, ops=ops, params=self.params if params is None else params)
+
+    @classmethod
+    def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
+                        weights: str | None = None) -> "Llama":
+        """Load config.json and model.safetensors: ours, or a directory saved by transformers.
+
+        Raises ValueError for a model with a feature that is not computed here, which it names.
+        """
+        if weights not in (None, "float32"):
+            raise ValueError(f"weights must be float32 for {cls.__name__}: got {weights!r}")
+        config, params = read_llama(directory, dtype)
+        return cls(config, ops=ops, params=params)
+
+    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+        """Write config.json and model.safetensors, which transformers reads too."""
+        write_llama(directory, self.config, self.params, eot_token)
+
+    @property
+    def takes_weight_copy(self) -> bool:
+        """Do all its GEMMs multiply in bfloat16, so that they may read a copy of the weights in that type?"""
+        return {self.ops.backends[op] for op in ("projection", "linear_cross_entropy")} == {"cpu/bf16"}
+
+    def forward(self, tokens: Array) -> tuple[Array, tuple]:
+        """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
+        x, activations = self.hidden(tokens)
+        return self.ops.head(x, self.params[self.head]), (x, activations)
+
+    def loss_and_grads(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Any = None,
+                       grads: Params | None = None, count: int | None = None,
+                       lengths: list[int] | None = None) -> tuple[float, Params]:
+        """Mean loss over the valid targets, and the gradient of every parameter; arguments as of GPT.loss_and_grads."""
+        losses, caches = self.losses(tokens, targets, ignore_index, key, lengths)
+        count = count or max(1, int((targets != ignore_index).sum()))
+        dlosses = np.full(losses.shape, 1 / count, losses.dtype)
+        return float(losses.sum()) / count, self.backward(dlosses, caches, grads)
+
+    def losses(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Any = None,
+               lengths: list[int] | None = None) -> tuple[Array, list]:
+        """Loss of every token in nats, 0 where ignored: tokens, targets (B, T) -> losses (B*T,), caches.
+
+        key: of dropout, which there is none of. With lengths, tokens is one row (1, N) of documents of these lengths,
+        which do not see each other. caches: a list that `backward` empties.
+        """
+        check_tokens(tokens)
+        if not isinstance(targets, np.ndarray):
+            raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
+        check_shape("targets", targets, tokens.shape)
+        x, activations = self.hidden(tokens, key, lengths)
+        losses, head = self.ops.linear_cross_entropy_forward(
+            x.reshape(-1, x.shape[-1]), matrix(self.params, self.head), targets.reshape(-1), ignore_index)
+        return losses, [activations, head]
+
+    def hidden(self, tokens: Array, key: Any = None, lengths: list[int] | None = None) -> tuple[Array, Activations]:
+        """The residual stream after the last norm: tokens (B, T) -> (B, T, C), Activations."""
+        check_tokens(tokens)
+        p, eps, longest = self.params, self.config.norm_eps, max(lengths or [tokens.shape[1]])
+        ops = self.ops if lengths is None else apart(self.ops, lengths)
+        if longest > self.config.block_size:
+            raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {longest}")
+        x, embedding = ops.token_embedding_forward(tokens, p[EMBEDDING])                        # (B, T, C)
+        n, norm_1 = ops.rmsnorm_forward(x, p["model.layers.0.input_layernorm.weight"], eps)
+        blocks = []
+        for i, norm in enumerate(self.norms_after_blocks()):
+            x, n, block = self.block(i, norm, x, n, ops)
+            blocks.append(block)
+        return n, Activations(ops, n.shape, embedding, norm_1, blocks)
+
+    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
+        """Block i and the RMSNorm named `norm` after it: x and n, its norm, (B, T, C) -> the same, and Block."""
+        p, eps, at = self.params, self.config.norm_eps, f"model.layers.{i}"
+        cos, sin = self.cos[:n.shape[1]], self.sin[:n.shape[1]]                                 # (T, HS / 2)
+        q, q_cache = self.project(n, f"{at}.self_attn.q_proj")                                  # (B, T, NH * HS)
+        k, k_cache = self.project(n, f"{at}.self_attn.k_proj")                                  # (B, T, NKV * HS)
+        v, v_cache = self.project(n, f"{at}.self_attn.v_proj")
+        q, q_norm = self.norm_heads(q, f"{at}.self_attn.q_norm.weight")
+        k, k_norm = self.norm_heads(k, f"{at}.self_attn.k_norm.weight")
+        q, q_rope = ops.rope_forward(q, cos, sin)
+        k, k_rope = ops.rope_forward(k, cos, sin)
+        a, attention = ops.grouped_attention_forward(q, k, v, self.config.n_head, self.config.window)
+        a, o = self.project(a, f"{at}.self_attn.o_proj")                                        # (B, T, C)
+        (x, n), norm_2 = ops.residual_rmsnorm_forward(x, a, p[f"{at}.post_attention_layernorm.weight"], eps)
+        g, gate = self.project(n, f"{at}.mlp.gate_proj")                                        # (B, T, n_inner)
+        u, up = self.project(n, f"{at}.mlp.up_proj")
+        m, swiglu = ops.swiglu_forward(g, u)
+        m, down = self.project(m, f"{at}.mlp.down_proj")                                        # (B, T, C)
+        (x, n), next_norm = ops.residual_rmsnorm_forward(x, m, p[norm], eps)
+        return x, n, Block(q_cache, k_cache, v_cache, q_norm, k_norm, q_rope, k_rope, attention, o, norm_2, gate, up,
+                           swiglu, down, next_norm)
+
+    def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
+        """dlosses (B*T,) -> grads: `losses` walked back, line for line. The caches are used up."""
+        g = grads if grads is not None else self.params.zeros_like()
+        dn, _ = self.ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g[self.head],))
+        return self.hidden_backward(dn, caches.pop(), g)
+
+    def hidden_backward(self, dn: Array, activations: Activations, g: Params) -> Params:
+        """dn, the gradient of what `hidden` returned -> g, with the gradients added."""
+        ops, dx, dn = activations.ops, None, dn.reshape(activations.shape)                      # -> (B, T, C)
+        for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
+            kept, at = activations.blocks.pop(), f"model.layers.{i}"
+            dx, dm, _ = ops.residual_rmsnorm_backward((dx, dn), kept.next_norm, into=(g[norm],))
+            dm = self.project_back(dm, kept.down, g, f"{at}.mlp.down_proj")
+            dgate, dup = ops.swiglu_backward(dm, kept.swiglu)
+            dn = self.project_back(dgate, kept.gate, g, f"{at}.mlp.gate_proj")
+            dn = dn + self.project_back(dup, kept.up, g, f"{at}.mlp.up_proj")
+            dx, da, _ = ops.residual_rmsnorm_backward((dx, dn), kept.norm_2,
+                                                      into=(g[f"{at}.post_attention_layernorm.weight"],))
+            da = self.project_back(da, kept.o, g, f"{at}.self_attn.o_proj")
+            dq, dk, dv = ops.grouped_attention_backward(da, kept.attention)
+            dq, dk = ops.rope_backward(dq, kept.q_rope), ops.rope_backward(dk, kept.k_rope)
+            dq = self.norm_heads_back(dq, kept.q_norm, g, f"{at}.self_attn.q_norm.weight")
+            dk = self.norm_heads_back(dk, kept.k_norm, g, f"{at}.self_attn.k_norm.weight")
+            dn = self.project_back(dq, kept.q, g, f"{at}.self_attn.q_proj")
+            dn = dn + self.project_back(dk, kept.k, g, f"{at}.self_attn.k_proj")
+            dn = dn + self.project_back(dv, kept.v, g, f"{at}.self_attn.v_proj")
+        dn, _ = ops.rmsnorm_backward(dn, activations.norm_1, into=(g["model.layers.0.input_layernorm.weight"],))
+        ops.token_embedding_backward(dx + dn, activations.embedding, into=(g[EMBEDDING],))
+        return g
+
+    def project(self, x: Array, name: str) -> tuple[Array, tuple]:
+        """The linear layer of this name, with its bias if it has one."""
+        return self.ops.projection_forward(x, matrix(self.params, f"{name}.weight"),
+                                           self.params.views.get(f"{name}.bias"))
+
+    def project_back(self, dout: Array, cache: tuple, g: Params, name: str) -> Array:
+        bias = g[f"{name}.bias"] if f"{name}.bias" in g.views else None
+        return self.ops.projection_backward(dout, cache, into=(g[f"{name}.weight"], bias))[0]
+
+    def norm_heads(self, x: Array, name: str) -> tuple[Array, tuple | None]:
+        """RMSNorm of each head, where the model has this weight (HS): x (B, T, heads * HS) -> the same shape, cache."""
+        if not self.config.qk_norm:
+            return x, None
+        heads = x.reshape(*x.shape[:2], -1, self.config.head_dim)                               # (B, T, heads, HS)
+        out, cache = self.ops.rmsnorm_forward(heads, self.params[name], self.config.norm_eps)
+        return out.reshape(x.shape), cache
+
+    def norm_heads_back(self, dout: Array, cache: tuple | None, g: Params, name: str) -> Array:
+        if cache is None:
+            return dout
+        heads = dout.reshape(*dout.shape[:2], -1, self.config.head_dim)
+        return self.ops.rmsnorm_backward(heads, cache, into=(g[name],))[0].reshape(dout.shape)
+
+    def norms_after_blocks(self) -> list[str]:
+        """Names of the norms that read what block 0, 1, ... leaves: the next block's first, at the end the last."""
+        return [f"model.layers.{i}.input_layernorm.weight"
+                for i in range(1, self.config.n_layer)] + ["model.norm.weight"]
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty KV cache for `decode`, with room for batch_size sequences."""
+        return KVCache(self.config, batch_size, self.params.flat.dtype)
+
+    def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
+        """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
+
+        As GPT.decode: row b goes on with row rows[b] of the cache; last: only of the last token, (B, 1, V). Equal to
+        the last rows of `forward` on the whole sequence.
+        """
+        check_tokens(tokens)
+        rows = cache.check_rows(rows, len(tokens))
+        starts, T, eps = cache.lengths[rows], tokens.shape[1], self.config.norm_eps
+        if starts.max() + T > self.config.block_size:
+            raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {T} tokens from position "
+                             f"{starts.max()}")
+        p, ops = self.params, self.ops
+        x = ops.token_embedding_forward(tokens, p[EMBEDDING])[0]                                # (B, T, C)
+        for i in range(self.config.n_layer):
+            at = f"model.layers.{i}"
+            n, _ = ops.rmsnorm_forward(x, p[f"{at}.input_layernorm.weight"], eps)
+            q, k, v = (self.project(n, f"{at}.self_attn.{name}_proj")[0] for name in "qkv")
+            q = self.rotate(self.norm_heads(q, f"{at}.self_attn.q_norm.weight")[0], starts)
+            k = self.rotate(self.norm_heads(k, f"{at}.self_attn.k_norm.weight")[0], starts)
+            q, k, v = map(self.heads, (q, k, v))                                                # (B, heads, T, HS)
+            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window)
+            x = x + self.project(a, f"{at}.self_attn.o_proj")[0]
+            n, _ = ops.rmsnorm_forward(x, p[f"{at}.post_attention_layernorm.weight"], eps)
+            g, u = (self.project(n, f"{at}.mlp.{name}_proj")[0] for name in ("gate", "up"))
+            x = x + self.project(ops.swiglu_forward(g, u)[0], f"{at}.mlp.down_proj")[0]
+        cache.lengths[rows] += T
+        if last:
+            x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
+        return ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head])
+
+    def rotate(self, x: Array, starts: Array) -> Array:
+        """Rotary positions of rows that begin at different places: x (B, T, heads * HS) -> the same shape."""
+        T = x.shape[1]
+        if np.all(starts == starts[0]):
+            at = slice(int(starts[0]), int(starts[0]) + T)
+            return self.ops.rope_forward(x, self.cos[at], self.sin[at])[0]
+        return np.concatenate([self.rotate(x[b:b + 1], starts[b:b + 1]) for b in range(len(x))])
+
+    def heads(self, x: Array) -> Array:
+        """(B, T, heads * HS) -> (B, heads, T, HS), a view."""
+        return x.reshape(*x.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+
+
+def initialise(config: LlamaConfig, seed: int, dtype: DTypeLike) -> Params:
+    """Matrices normal, norms 1, biases 0. Each tensor draws from its own generator, keyed by its place: the same seed
+    gives the same weights in every dtype."""
+    params = Params(llama_shapes(config), dtype)
+    for position, name in enumerate(llama_shapes(config)):
+        view = params[name]
+        if view.ndim == 2:
+            draw = np.random.default_rng((seed, position)).standard_normal(view.shape)
+            view[:] = deviation(name, config) * draw
+        elif not name.endswith("bias"):
+            view[:] = 1
+    return params

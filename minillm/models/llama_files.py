@@ -1,0 +1,178 @@
+"""Directories of Llama and its kin, as transformers writes them: config.json and model.safetensors.
+
+What config.json asks for and we do not compute is refused by its name.
+"""
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..config import LlamaConfig
+from ..storage.atomic import AnyPath, write_json
+from ..storage.safetensors import write_safetensors
+from .params import Params, Shapes
+from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors
+from .rope import scaled_frequencies
+
+EMBEDDING = "model.embed_tokens.weight"
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
+                 "qwen3": "Qwen3ForCausalLM"}
+NAMES = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_kv_head": "num_key_value_heads",
+         "head_dim": "head_dim", "n_embd": "hidden_size", "n_inner": "intermediate_size",
+         "block_size": "max_position_embeddings", "vocab_size": "vocab_size", "norm_eps": "rms_norm_eps",
+         "tied": "tie_word_embeddings"}
+SUPPORTED: dict[str, tuple] = {         # key: values whose meaning we compute; the first is what an absent key means
+    "hidden_act": ("silu",), "attention_dropout": (0.0,), "pretraining_tp": (1,), "quantization_config": (None,)}
+
+
+def llama_shapes(config: LlamaConfig) -> Shapes:
+    """{name: shape} of every parameter, in reading order; weights are stored (out, in)."""
+    c, q, kv = config, config.n_head * config.head_dim, config.n_kv_head * config.head_dim
+    shapes: Shapes = {EMBEDDING: (c.vocab_size, c.n_embd)}
+    for i in range(c.n_layer):
+        at, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+        shapes[f"model.layers.{i}.input_layernorm.weight"] = (c.n_embd,)
+        for name, width, bias in (("q_proj", q, c.qkv_bias), ("k_proj", kv, c.qkv_bias), ("v_proj", kv, c.qkv_bias)):
+            shapes |= projection_shapes(f"{at}.{name}", width, c.n_embd, bias)
+        if c.qk_norm:
+            shapes |= {f"{at}.q_norm.weight": (c.head_dim,), f"{at}.k_norm.weight": (c.head_dim,)}
+        shapes |= projection_shapes(f"{at}.o_proj", c.n_embd, q, c.o_bias)
+        shapes[f"model.layers.{i}.post_attention_layernorm.weight"] = (c.n_embd,)
+        for name in ("gate_proj", "up_proj"):
+            shapes |= projection_shapes(f"{mlp}.{name}", c.n_inner, c.n_embd, c.mlp_bias)
+        shapes |= projection_shapes(f"{mlp}.down_proj", c.n_embd, c.n_inner, c.mlp_bias)
+    shapes["model.norm.weight"] = (c.n_embd,)
+    return shapes if c.tied else shapes | {HEAD: (c.vocab_size, c.n_embd)}
+
+
+def projection_shapes(name: str, out: int, width: int, bias: bool) -> Shapes:
+    return {f"{name}.weight": (out, width)} | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def read_llama(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[LlamaConfig, Params]:
+    """Read a directory of ours or of transformers; returns (LlamaConfig, Params of `dtype`).
+
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, a configuration that is not computed
+    here (the key is named), missing, unexpected or misshaped tensors, and weights that are NaN or infinite.
+    """
+    directory = Path(directory)
+    settings = read_json(directory / CONFIG)
+    config = parse_llama(settings, directory / CONFIG)
+    tensors = {name: array for name, array in read_tensors(directory, prefix="").items()
+               if not name.endswith("rotary_emb.inv_freq")}             # angles that older files saved as weights
+    if config.tied:
+        head = tensors.pop(HEAD, None)
+        if head is not None and not np.array_equal(head, tensors.get(EMBEDDING, head), equal_nan=True):
+            raise ValueError(f"{directory}: {HEAD} differs from {EMBEDDING}, though tie_word_embeddings is true")
+    return config, checked_params(tensors, config, directory, dtype)
+
+
+def checked_params(tensors: Mapping[str, np.ndarray], config: LlamaConfig, directory: Path,
+                   dtype: DTypeLike) -> Params:
+    if config.n_layer > len(tensors):
+        raise ValueError(f"{directory}: num_hidden_layers = {config.n_layer} in {CONFIG}, but only {len(tensors)} "
+                         "tensors")
+    found, expected = {name: array.shape for name, array in tensors.items()}, llama_shapes(config)
+    if found != expected:
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
+    params = Params(expected, dtype)
+    for name, array in params.items():
+        if tensors[name].dtype.kind != "f":
+            raise ValueError(f"{directory}: tensor {name!r} has dtype {tensors[name].dtype}: expected floating point")
+        with np.errstate(over="ignore", invalid="ignore"):              # what does not fit becomes infinite
+            array[:] = tensors[name]
+        if not np.isfinite(array).all():
+            raise ValueError(f"{directory}: tensor {name!r} holds NaN or infinity in {params.flat.dtype}")
+    return params
+
+
+# config.json
+
+def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
+    """A dict of transformers' form as LlamaConfig. Raises ValueError naming file and key for what we do not compute."""
+    family = settings.get("model_type")
+    if family not in ARCHITECTURES:
+        raise ValueError(f"{path}: model_type = {family!r} is not supported: expected gpt2 or one of "
+                         f"{', '.join(ARCHITECTURES)}")
+    for key, allowed in SUPPORTED.items():
+        if settings.get(key, allowed[0]) not in allowed:
+            raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
+    values = with_defaults(settings)
+    if missing := [key for key in NAMES.values() if values.get(key) is None]:
+        raise ValueError(f"{path}: missing {', '.join(missing)}")
+    bias = bool(settings.get("attention_bias", False))
+    theta, scaling = rope_settings(settings)
+    try:
+        config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
+                             rope_scaling=scaling, window=window_of(settings), qkv_bias=bias or family == "qwen2",
+                             o_bias=bias, mlp_bias=bool(settings.get("mlp_bias", False)), qk_norm=family == "qwen3")
+        scaled_frequencies(config)
+        return config
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers takes for what is absent or null."""
+    heads = settings.get("num_attention_heads")
+    values = dict(settings) | {"tie_word_embeddings": bool(settings.get("tie_word_embeddings", False))}
+    if not values.get("num_key_value_heads"):
+        values["num_key_value_heads"] = heads
+    if not values.get("head_dim") and isinstance(heads, int) and isinstance(values.get("hidden_size"), int):
+        values["head_dim"] = values["hidden_size"] // max(1, heads)
+    return {"rms_norm_eps": 1e-6} | values
+
+
+def rope_settings(settings: Mapping[str, Any]) -> tuple[float, tuple]:
+    """(theta, the scaling as sorted pairs) from rope_parameters, or from rope_theta and rope_scaling of older files."""
+    found = dict(settings.get("rope_parameters") or settings.get("rope_scaling") or {})
+    theta = found.pop("rope_theta", None) or settings.get("rope_theta") or 10000.0
+    kind = found.pop("rope_type", None) or found.pop("type", None) or "default"
+    found.pop("type", None)
+    return float(theta), () if kind == "default" else tuple(sorted((found | {"rope_type": kind}).items()))
+
+
+def window_of(settings: Mapping[str, Any]) -> int:
+    """How many tokens a query sees; 0 for all. Raises ValueError where layers differ."""
+    window = settings.get("sliding_window") or 0
+    used = settings.get("use_sliding_window", settings.get("model_type") == "mistral")
+    kinds = set(settings.get("layer_types") or ()) - {"full_attention" if not used else "sliding_attention"}
+    if used and window and kinds or kinds - {"full_attention"}:
+        raise ValueError(f"layer_types with {', '.join(sorted(kinds))} are not supported: expected one kind for all")
+    return window if used else 0
+
+
+def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: int | None) -> dict[str, Any]:
+    """The dict that transformers' configuration is read from."""
+    rope = {"rope_type": "default"} | dict(config.rope_scaling) | {"rope_theta": config.rope_theta}
+    settings: dict[str, Any] = {key: getattr(config, name) for name, key in NAMES.items()}
+    settings |= {"model_type": config.family, "architectures": [ARCHITECTURES[config.family]], "hidden_act": "silu",
+                 "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope,
+                 "bos_token_id": eot_token, "eos_token_id": eot_token, "dtype": np.dtype(dtype).name}
+    if config.family in ("llama", "qwen3"):
+        settings["attention_bias"] = config.o_bias
+    if config.family == "llama":
+        settings["mlp_bias"] = config.mlp_bias
+    if config.family == "mistral" or config.window:
+        settings |= {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
+    return settings
+
+
+def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: int | None = None) -> None:
+    """Write config.json and model.safetensors, which transformers reads. Raises ValueError if they do not belong
+    together, OSError as the file system does."""
+    if params.shapes != llama_shapes(config):
+        raise ValueError("params do not have the names and shapes that config asks for:\n"
+                         + differences(llama_shapes(config), params.shapes))
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_safetensors(directory / MODEL, {name: params[name] for name in params}, {"format": "pt"})
+    write_json(directory / CONFIG, settings_of(config, params.flat.dtype, eot_token), **LAYOUT)
+
+
+def deviation(name: str, config: LlamaConfig) -> float:
+    """Of the normal distribution that a matrix starts from: 0.02, less for what is added to the residual stream."""
+    return 0.02 / math.sqrt(2 * config.n_layer) if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
