@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from ..models.params import gpt_shapes
-from ..models.pretrained import parse_config, read_json
+from ..models.load import described
+from ..models.pretrained import read_json
 from ..storage.atomic import atomic_write
 from ..storage.safetensors import parse_json_object
 from ..train.log import read_log
@@ -46,9 +46,8 @@ def write_card(run: str | Path, output: str | Path | None = None, title: str | N
 
 
 def model_part(run: Path) -> str:
-    config = parse_config(read_json(run / "config.json"), run / "config.json")
-    size = sum(map(math.prod, gpt_shapes(config).values()))
-    rows = [f"- GPT-2 architecture, {size / 1e6:.1f}M parameters"]
+    family, config, shapes = described(run)
+    rows = [f"- {family} architecture, {sum(map(math.prod, shapes.values())) / 1e6:.1f}M parameters"]
     rows += [f"- {key}: {getattr(config, key)}" for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
     if (run / ADAPTER).exists():
         adapter = read_json(run / ADAPTER)

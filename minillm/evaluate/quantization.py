@@ -9,7 +9,7 @@ from ..data.shards.format import SIDECAR, Shards, open_shards, split_documents
 from ..data.sources.files import read_documents
 from ..kernels.select import select
 from ..models.gpt2 import GPT
-from ..models.load import load_model
+from ..models.load import gpt2_only, load_model
 from ..models.pretrained import CONFIG, read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
 from ..progress import Report
@@ -33,7 +33,7 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
     directory, out = Path(directory), Path(out)
     if out.exists() and out.samefile(directory):
         raise ValueError(f"-o {out}: expected another directory than the model's own")
-    model = load_model(directory, select(backend))
+    model = gpt2_only(load_model(directory, select(backend)), "quantization")
     quantized = quantize(model, weights, group)
     save_quantized(out, quantized, read_json(directory / CONFIG).get("eos_token_id"))
     for name in TOKENIZER_FILES:

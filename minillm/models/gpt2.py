@@ -54,6 +54,8 @@ class GPT:
     """
 
     recompute = False
+    shapes = staticmethod(gpt_shapes)
+    rows_of_tokens: tuple[str, ...] = ("wte.weight",)                           # tensors with a row for each token
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
                  ops: Ops | None = None, params: Any = None):

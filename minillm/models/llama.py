@@ -41,6 +41,7 @@ class Llama:
     """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
 
     chunked_prefill = recompute = False                 # as of GPT, which knows these two as well
+    shapes = staticmethod(llama_shapes)
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
                  params: Params | None = None):
@@ -49,6 +50,7 @@ class Llama:
         self.params = params if params is not None else initialise(config, seed, dtype)
         self.ops = ops or select("auto")
         self.head = EMBEDDING if config.tied else HEAD
+        self.rows_of_tokens = tuple({EMBEDDING: 0, self.head: 1})               # tensors with a row for each token
         self.cos, self.sin = rope_angles(config, np.arange(config.block_size), self.params.flat.dtype)
 
     def on(self, ops: Ops, params: Params | None = None) -> "Llama":
@@ -70,6 +72,14 @@ class Llama:
     def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
+
+    def load_weights(self, directory: AnyPath) -> None:
+        """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
+        config, params = read_llama(directory, self.params.flat.dtype)
+        changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
+        if changed:
+            raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
+        self.params.flat[:] = params.flat
 
     @property
     def takes_weight_copy(self) -> bool:

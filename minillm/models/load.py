@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .gpt2 import GPT
 from .llama import Llama
-from .llama_files import ARCHITECTURES
-from .pretrained import CONFIG, read_json
+from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
+from .params import Shapes, gpt_shapes
+from .pretrained import CONFIG, parse_config, read_json
 
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
 
@@ -38,3 +40,21 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
         raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                          f"{model.config.vocab_size}")
     return model, tokenizer
+
+
+def described(directory: AnyPath) -> tuple[str, GPTConfig | LlamaConfig, Shapes]:
+    """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
+    path = Path(directory) / CONFIG
+    settings = read_json(path)
+    if settings.get("model_type") in ARCHITECTURES:
+        llama = parse_llama(settings, path)
+        return llama.family.capitalize(), llama, llama_shapes(llama)
+    gpt = parse_config(settings, path)
+    return "GPT-2", gpt, gpt_shapes(gpt)
+
+
+def gpt2_only(model: Any, what: str) -> Any:
+    """The model itself; raises ValueError if it is of another family, for which `what` is not there."""
+    if not isinstance(model, GPT):
+        raise ValueError(f"{what} is there for GPT-2 only so far: got a {model.config.family} model")
+    return model

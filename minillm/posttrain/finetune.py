@@ -9,8 +9,7 @@ from ..config import TrainConfig
 from ..data.sources import conversations
 from ..models.adapted import LoraModel
 from ..models.gpt2 import GPT
-from ..models.load import load
-from ..models.params import gpt_shapes
+from ..models.load import gpt2_only, load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
@@ -113,7 +112,7 @@ def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Pat
 
 
 def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
-    """(tokenizer, model) that know the chat template's marks. New rows of wte are the mean of the old plus noise.
+    """(tokenizer, model) that know the chat template's marks. New rows of wte (and of an untied head) are the mean of the old plus noise.
 
     The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
     """
@@ -122,12 +121,12 @@ def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
     if tokenizer.vocab_size <= old:
         return tokenizer, model
     config = type(model.config)(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
-    params = type(model.params)(gpt_shapes(config), model.params.flat.dtype)
+    params = type(model.params)(model.shapes(config), model.params.flat.dtype)
     for name, view in params.items():
         view[:len(model.params[name])] = model.params[name]
-    wte = params["wte.weight"]
-    noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
-    wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
+    for wte in (params[name] for name in model.rows_of_tokens):
+        noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
+        wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
     return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
@@ -137,6 +136,7 @@ def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path
     is written to out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
+    gpt2_only(model, "LoRA")
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
         model.save_pretrained(base, answer_end(tokenizer))

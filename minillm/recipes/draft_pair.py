@@ -22,7 +22,7 @@ from ..generation.sampling import Sampling
 from ..generation.speculative import Counts, Lookup, speculative_steps, theoretical_speedup
 from ..kernels.select import select
 from ..models.gpt2 import GPT
-from ..models.load import load
+from ..models.load import gpt2_only, load
 from ..posttrain.distill import distill_step
 from ..progress import Progress
 from ..tokenizer import Tokenizer
@@ -66,6 +66,7 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
     nothing to learn on.
     """
     teacher, tokenizer = load(target, backend)
+    gpt2_only(teacher, "distillation")
     shards = shards_of(target, out, data, tokenizer)
     learned = ", ".join(map(str, data)) if data else Path(target) / "data"
     begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")

@@ -12,7 +12,7 @@ from ..data.shards.loader import Loader, sequential
 from ..generation.decode import generate
 from ..generation.text import first_token
 from ..models.gpt2 import GPT
-from ..models.load import load_model
+from ..models.load import gpt2_only, load_model
 from ..models.params import Params
 from ..models.pretrained import CONFIG, read_json
 from ..tokenizer import Tokenizer
@@ -53,7 +53,7 @@ class Patient:
     @cached_property
     def model(self) -> GPT:
         """Of the last checkpoint."""
-        return load_model(self.run / "last")
+        return gpt2_only(load_model(self.run / "last"), "doctor")
 
     @cached_property
     def best(self) -> GPT:
