@@ -112,7 +112,8 @@ def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Pat
 
 
 def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
-    """(tokenizer, model) that know the chat template's marks. New rows of wte (and of an untied head) are the mean of the old plus noise.
+    """(tokenizer, model) that know the chat template's marks. New rows of wte, and of an untied head, are the mean of
+    the old plus noise.
 
     The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
     """
