@@ -58,13 +58,20 @@ def listen(inbox: Connection, process: Any, seconds: float) -> Iterator[Stage]:
             message = json.loads(inbox.recv_bytes())
         except EOFError:
             process.join(5)
-            yield Stage("runs", False, f"{last} the process ended (exit code {process.exitcode}): a crash, or os._exit")
+            yield Stage("runs", False, f"{last} the process ended: {how(process.exitcode)}")
             return
         if "end" in message:
             return
         last = f"after the stage {message['name']!r}"
         yield Stage(**message)
     yield Stage("runs", False, f"{last} it did not come back within {seconds:g} s: a loop without end?")
+
+
+def how(code: int | None) -> str:
+    """What an exit code says."""
+    if code and code < 0:
+        return f"killed by signal {-code} ({signal.strsignal(-code)})"
+    return f"os._exit, perhaps (exit code {code})"
 
 
 def end(process: Any) -> None:
@@ -104,7 +111,10 @@ def quiet() -> int:
 
 def said(printed: int) -> str:
     """The beginning of what was printed, in a line."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:                                     # beyond PRINTED
+        pass
     text = os.pread(printed, 200, 0).decode(errors="replace").strip()
     return " / ".join(text.splitlines())[:100]
 
