@@ -15,6 +15,6 @@ def check_peak(call: Callable[[], Any], whole: int, words: str) -> str:
     finally:
         tracemalloc.stop()
     if peak > whole / 2:
-        raise Wrong(f"{words} it holds {peak / 1e6:.1f} MB at a time, as much as all scores ({whole / 1e6:.1f} MB): only "
-                    "those of one block, (T, block), may be in memory")
+        raise Wrong(f"{words} it holds {peak / 1e6:.1f} MB at a time, as much as all scores ({whole / 1e6:.1f} MB): "
+                    "only those of one block, (T, block), may be in memory")
     return f"{words} it holds {peak / 1e6:.2f} MB at a time, where all scores would be {whole / 1e6:.1f} MB"
