@@ -21,8 +21,8 @@ import numpy as np
 
 from ....ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
 
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def accumulate(micro_batches, loss_and_grad):

@@ -20,8 +20,8 @@ import numpy as np
 
 from ....ops.optimizer import adamw as op
 
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0):

@@ -19,8 +19,8 @@ import math
 import numpy as np
 
 from ....evaluate import perplexity as package
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def perplexity(nats):

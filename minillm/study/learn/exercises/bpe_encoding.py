@@ -14,8 +14,8 @@ Source: Sennrich, Haddow and Birch 2016, arXiv 1508.07909, section 3.2; on bytes
 from itertools import pairwise
 
 from ....tokenizer import merge
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def merge_pair(ids, pair, new):

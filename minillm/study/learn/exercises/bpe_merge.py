@@ -11,8 +11,8 @@ occurs twice but can be replaced once, the first time. The list given is left as
 Source: Sennrich, Haddow and Birch 2016, arXiv 1508.07909, algorithm 1.
 """
 from ....tokenizer import merge
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def merge_pair(ids, pair, new):

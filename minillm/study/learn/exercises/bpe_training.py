@@ -19,8 +19,8 @@ from itertools import pairwise
 
 from ....tokenizer import train
 from ....tokenizer.formats import BYTE_ORDER
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def merge_pair(ids, pair, new):

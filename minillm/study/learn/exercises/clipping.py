@@ -19,8 +19,8 @@ import numpy as np
 
 from ....train.optim import clip_scale
 
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def clip_gradients(grads, max_norm):

@@ -20,8 +20,8 @@ import math
 import numpy as np
 
 from ....ops.attention import attention_forward
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def decode_step(qkv, keys, values, length, n_head):

@@ -18,8 +18,8 @@ import math
 
 from ....train import schedule
 
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def cosine_schedule(step, warmup, steps, lr, min_lr):

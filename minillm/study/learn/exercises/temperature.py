@@ -17,8 +17,8 @@ III.2 (inversion).
 import numpy as np
 
 from ....generation import sampling
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def distribution(logits, temperature):

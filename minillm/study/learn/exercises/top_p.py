@@ -16,8 +16,8 @@ Source: Holtzman et al. 2020, arXiv 1904.09751, section 3.1.
 import numpy as np
 
 from ....generation import sampling
-from ..cases import tried
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def nucleus(p, top_p):
@@ -32,7 +32,7 @@ def nucleus(p, top_p):
 
 def _cases(yours):
     """Binary fractions, so that sums are exact; the size of the set, its order, ties, the ends."""
-    p = np.array([0.125, 0.5, 0.0625, 0.25, 0.0625])
+    p = np.array([0.125, 0.5, 0.03125, 0.25, 0.0625, 0.03125, 0.0, 0.0])
 
     def case(rule, p, top_p):
         kept = p * sampling.nucleus(p, top_p)
@@ -49,7 +49,7 @@ def _cases(yours):
     yield case("a sum of exactly top_p reaches it: no further token is needed", p, 0.75)
     yield case("one token alone may reach top_p, and one must always be kept", p, 0.1)
     yield case("at top_p = 1 every token must be kept", p, 1.0)
-    yield case("of equal tokens at the edge only as many must be kept as are needed, the first of them", p, 0.9)
+    yield case("of equal tokens at the edge only as many must be kept as are needed, the first of them", p, 0.95)
     yield case("of equal tokens the first must be kept", np.full(8, 0.125), 0.3)
     yield case("a token of probability 0 must keep it", np.array([0.5, 0.0, 0.5, 0.0]), 1.0)
     given = p.copy()
