@@ -31,6 +31,8 @@ class Exercise:
 
     What is judged, any of:
     op: of the op table; functions called OP_forward and OP_backward are judged on the op's own samples.
+    inputs: the same for a pair NAME_forward, NAME_backward that is no op: rng -> {argument: value}, in order; wrt names
+    those that have a gradient (default: all arrays of floats).
     cases: rng -> {function: [arguments, each a tuple]}; the results must be those of the reference solution.
     checks: (stage, check) pairs; check(yours, rng), where yours has the learner's functions as attributes, returns the
     evidence in a sentence or raises Wrong.
@@ -45,6 +47,8 @@ class Exercise:
     hints: tuple[str, ...]
     needs: tuple[str, ...] = ()
     op: str = ""
+    inputs: Callable[[Any], dict[str, Any]] | None = None
+    wrt: tuple[str, ...] = ()
     cases: Callable[[Any], dict[str, list[tuple]]] | None = None
     checks: tuple[tuple[str, Callable[[Any, Any], str]], ...] = ()
     mistakes: tuple[tuple[str, str, str], ...] = ()

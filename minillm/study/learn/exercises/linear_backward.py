@@ -36,7 +36,7 @@ EXERCISE = Exercise(
         "Nudge bias[j]: out[n, j] of every row moves by 1. So dbias[j] = sum over n of dout[n, j].",
     ),
     mistakes=(("rows_of_dout.sum(axis=0)", "rows_of_dout.mean(axis=0)",
-               "your dbias is the mean over rows; each row moves by 1, so it is their sum"),
+               "it is the mean over rows; each row moves by 1, so it is their sum"),
               ("rows_of_x.T @ rows_of_dout", "rows_of_x.T @ rows_of_dout / len(rows_of_x)",
-               "your dweight is divided by the number of rows: the loss does that, if anybody does, and dout has it in "
+               "it is divided by the number of rows: the loss does that, if anybody does, and dout has it in "
                "it already")))
