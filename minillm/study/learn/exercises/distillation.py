@@ -16,9 +16,7 @@ Source: Hinton, Vinyals and Dean 2015, arXiv 1503.02531, section 2.
 """
 import numpy as np
 
-from ....ops.losses import distillation_loss
 from ..exercise import Exercise
-from ..rules import tried
 
 
 def log_softmax(z):
@@ -47,3 +45,36 @@ def distillation_loss_backward(dout, cache):
     hard[np.flatnonzero(valid), targets[valid]] -= 1                             # softmax(z) - 1[v = y]
     dlogits = (1 - weight) * hard + weight * temperature * (np.exp(soft) - p)
     return dlogits * np.where(valid, dout, 0)[:, None].astype(dout.dtype)
+
+
+EXERCISE = Exercise(
+    __file__, op="distillation_loss", solve=("distillation_loss_forward", "distillation_loss_backward"),
+    needs=("cross_entropy",),
+    hints=("Three log-softmaxes: of z for the cross-entropy, of z / T and of u / T for the divergence.",
+           "KL is sum of P * (log P - log Q) along the row; P = exp(log P).",
+           "The cross-entropy's gradient is softmax(z) - 1[v = y], at temperature 1.",
+           "Of KL only - sum over v of P[v] log Q[v] depends on z. d log Q[v] / dz[j] = (1[v = j] - Q[j]) / T.",
+           "So dKL/dz[j] = (Q[j] - P[j]) / T, since P sums to 1; with the factor w T^2 that is w T (Q - P).",
+           "Rows of target -1 have loss 0 and gradient 0; a target of -1 must not be taken as an index."),
+    mistakes=(
+        ("weight * temperature * (np.exp(soft) - p)", "weight * temperature ** 2 * (np.exp(soft) - p)",
+         "T^2 becomes T in the gradient: one 1 / T comes from z / T"),
+        ("weight * temperature * (np.exp(soft) - p)", "weight * temperature * (p - np.exp(soft))",
+         "the soft part's sign is wrong: it must be Q - P"),
+        ("weight * temperature * (np.exp(soft) - p)", "weight * (np.exp(soft) - p)",
+         "the factor T of the soft part is missing: T^2 of the loss over T of z / T"),
+        ("    hard[np.flatnonzero(valid), targets[valid]] -= 1", "    hard[np.flatnonzero(valid), targets[valid]] -= 0",
+         "the 1 at the target is missing: CE's gradient is softmax(z) - 1[v = y]"),
+        ("np.where(valid, dout, 0)[:, None]", "dout[:, None]", "rows with target -1 must have gradient 0"),
+        ("* temperature ** 2 *", "*", "the factor T^2 of the divergence is missing"),
+        ("* temperature ** 2 *", "* temperature *", "the divergence's factor must be T^2, not T"),
+        ("soft_loss = (p * (soft_teacher - soft)).sum(axis=1)", "soft_loss = -(p * soft).sum(axis=1)",
+         "it is the cross-entropy with the teacher: KL takes the teacher's own entropy off"),
+        ("soft_loss = (p * (soft_teacher - soft)).sum(axis=1)",
+         "soft_loss = (np.exp(soft) * (soft - soft_teacher)).sum(axis=1)",
+         "it is KL(Q || P): the teacher's probabilities must be the weights"),
+        ("logs = log_softmax(logits) ", "logs = log_softmax(logits / temperature) ",
+         "the cross-entropy must be at temperature 1"),
+        ("log_softmax(teacher / temperature)", "log_softmax(teacher)", "the teacher's logits must be divided by T, too"),
+        ("(1 - weight) * hard_loss + weight * temperature", "weight * hard_loss + (1 - weight) * temperature",
+         "w and 1 - w are exchanged: w is the weight of the teacher")))
