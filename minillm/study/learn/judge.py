@@ -30,7 +30,7 @@ def judge(exercise: Exercise, path: Path) -> Iterator[Stage]:
         except Wrong as wrong:
             yield Stage(name, False, str(wrong))
             return
-        except (Exception, SystemExit) as error:                # noqa: BLE001  learners' code raises what it likes
+        except BaseException as error:              # noqa: BLE001  learners' code raises what it likes, SystemExit too
             yield Stage(name, False, told(error, path))
             return
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,42 +32,46 @@ PRINTED = 2 ** 20                           # bytes
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> list[Stage]:
-    """The stages of a file, the last of which failed or all passed; whatever the file does."""
+def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator[Stage]:
+    """The stages of a file as they come, the last of which failed, or all passed; whatever the file does."""
     if exercise.c:
-        return list(judge(exercise, path))              # the kernel bench has processes of its own
+        yield from judge(exercise, path)                # the kernel bench has processes of its own
+        return
     context: Any = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
         context.set_forkserver_preload([__name__])
     inbox, outbox = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(outbox, exercise.name, str(path)), daemon=True)
+    process = context.Process(target=work, args=(outbox, exercise.name, str(path.resolve())), daemon=True)
     process.start()
     outbox.close()
-    stages: list[Stage] = []
     try:
-        problem = listen(inbox, stages, time.monotonic() + seconds, seconds)
+        yield from listen(inbox, process, seconds)
     finally:
         end(process)
-    if problem:
-        stages.append(Stage("runs", False, problem.replace("CODE", str(process.exitcode))))
-    return stages
 
 
-def listen(inbox: Connection, stages: list[Stage], deadline: float, seconds: float) -> str:
-    """Collect the stages; what went wrong with the process itself, or ""."""
+def listen(inbox: Connection, process: Any, seconds: float) -> Iterator[Stage]:
+    """The stages that come through the pipe; one more that fails if the process dies or does not come back."""
+    last, deadline = "at the start", time.monotonic() + seconds
     while inbox.poll(max(0.0, deadline - time.monotonic())):
         try:
             message = json.loads(inbox.recv_bytes())
         except EOFError:
-            return f"{after(stages)} the process ended (exit code CODE): a crash, or os._exit"
+            process.join(5)
+            yield Stage("runs", False, f"{last} the process ended: {how(process.exitcode)}")
+            return
         if "end" in message:
-            return ""
-        stages.append(Stage(**message))
-    return f"{after(stages)} it did not come back within {seconds:g} s: a loop without end?"
+            return
+        last = f"after the stage {message['name']!r}"
+        yield Stage(**message)
+    yield Stage("runs", False, f"{last} it did not come back within {seconds:g} s: a loop without end?")
 
 
-def after(stages: list[Stage]) -> str:
-    return f"after the stage {stages[-1].name!r}" if stages else "at the start"
+def how(code: int | None) -> str:
+    """What an exit code says."""
+    if code and code < 0:
+        return f"killed by signal {-code} ({signal.strsignal(-code)})"
+    return f"os._exit, perhaps (exit code {code})"
 
 
 def end(process: Any) -> None:
@@ -106,7 +111,10 @@ def quiet() -> int:
 
 def said(printed: int) -> str:
     """The beginning of what was printed, in a line."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:                                     # beyond PRINTED
+        pass
     text = os.pread(printed, 200, 0).decode(errors="replace").strip()
     return " / ".join(text.splitlines())[:100]
 

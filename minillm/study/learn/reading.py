@@ -28,7 +28,8 @@ def parsed(path: Path) -> ast.Module:
         return ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         shown = f": {error.text.strip()}" if error.text else ""
-        raise Wrong(f"line {error.lineno}: no Python ({error.msg}){shown}") from None
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise Wrong(f"{where}no Python ({error.msg}){shown}") from None
     except (ValueError, RecursionError) as error:               # no UTF-8, a zero byte, brackets without end
         raise Wrong(f"the file cannot be read as Python: {error}") from None
 

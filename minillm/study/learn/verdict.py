@@ -1,4 +1,5 @@
 """What a judgement says: stages in order, each with its evidence; the first that fails is the last."""
+import errno
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ def told(error: BaseException, path: Path) -> str:
     """An exception of a learner's code in a line: where in the file, which, what."""
     if isinstance(error, SystemExit):
         return "it calls exit(), which ends the program: return instead"
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return f"{place(error, path)}: it prints, or writes to a file, more than a megabyte"
     if isinstance(error, MemoryError):
         return f"it asks for too much memory ({place(error, path)}): {first_line(error)}".removesuffix(": ")
     return f"{place(error, path)}: {type(error).__name__}: {first_line(error)}".removesuffix(": ")
