@@ -7,6 +7,11 @@ from .exercise import Exercise
 
 PATH = (
     "linear_forward", "linear_backward",
+    "adamw", "clipping", "schedule", "accumulation",
+    "kv_cache", "temperature", "top_p", "speculative",
+    "bpe_merge", "bpe_training", "bpe_encoding", "bits_per_byte", "bootstrap", "minhash", "lsh",
+    "lora", "dpo", "grpo_advantage", "grpo", "distillation",
+    "int8", "layernorm_c",
 )
 
 
