@@ -67,10 +67,10 @@ def _cases(yours):
                **first | {"eps": 0.3, "step": 2})
     still = {"m": zeros, "v": zeros, "grad": zeros, "weight_decay": 0.1}
     yield case("with a gradient of zeros and no decay w must stay as it is", "w", **still | {"weight_decay": 0.0})
-    yield case("only the first n_decayed numbers of w must decay", "w", **still, n_decayed=2)
-    yield case("decay must take lr * weight_decay * w off", "w", **still, n_decayed=6)
     yield case("decay must act on w itself, not through the gradient: m and v know nothing of it", "m",
                weight_decay=0.1, n_decayed=6)
+    yield case("only the first n_decayed numbers of w must decay", "w", **still, n_decayed=2)
+    yield case("decay must take lr * weight_decay * w off", "w", **still, n_decayed=6)
     yield case("decay must be taken of w as it was before the step", "w", weight_decay=5.0, n_decayed=6)
     yield case("grad must be left as it is", "grad", scale=0.5)
     single = {name: value.astype(np.float32) for name, value in first.items() if isinstance(value, np.ndarray)}

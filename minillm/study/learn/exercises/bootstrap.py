@@ -40,7 +40,6 @@ def _cases(yours):
     """Draws that are written down, so that nothing is left to chance."""
     nats, tokens = np.array([20.0, 3.0, 90.0]), np.array([10.0, 2.0, 30.0])
     rng = np.random.default_rng(2)
-    many = rng.integers(0, 3, (400, 3))
 
     def ratios(rule, chosen):
         chosen = np.array(chosen)
@@ -59,6 +58,7 @@ def _cases(yours):
     yield "interval: high is the 97.5% quantile of the values themselves: no normal distribution, no symmetry", got[1], \
         high
     yield "interval: the values need not be sorted", yours.interval(rng.permutation(values)), (low, high)
+    nats, tokens, many = rng.uniform(1, 9, 20), rng.integers(1, 9, 20).astype(float), rng.integers(0, 20, (400, 20))
     ends = statistics.quantiles(statistics.resampled_ratio(nats, tokens, many))
     got = yours.perplexity_interval(nats.copy(), tokens.copy(), many)
     yield ("perplexity_interval: the perplexity is e to the nats per token; the interval is of it, not of the loss",

@@ -33,15 +33,15 @@ def _cases(yours):
         rewards = np.array(rewards, np.float64)
         return rule, yours.advantages_of(rewards.copy()), grpo.advantages_of(rewards)
 
-    got = yours.advantages_of(np.array([[0.0, 1.0, 1.0, 0.0]]))
-    yield "advantages_of must return an array of the shape of rewards", np.shape(got) == (1, 4)
+    got = yours.advantages_of(np.array([[0.0, 1.0, 1.0, 0.0], [10.0, 11.0, 13.0, 11.0]]))
+    yield "advantages_of must return an array of the shape of rewards", np.shape(got) == (2, 4)
+    yield ("the advantages of a group, which is a row, must sum to 0: take off each group's own mean",
+           np.abs(got.sum(axis=1)).max() < 1e-9)
     yield "above the mean is positive, below it negative", got[0, 0] < 0 < got[0, 1]
-    yield "the advantages of a group must sum to 0: take the group's mean off", abs(got.sum()) < 1e-9
     yield case("the deviation is over G - 1 (ddof=1), and 1e-4 is added to it", [[0, 1, 1, 0]])
     yield case("divide by the deviation, the root of the variance: rewards 100 times as large give nearly the same",
                [[0, 100, 100, 0]])
-    yield case("each prompt's group stands for itself, along axis 1: not all answers together, not the columns",
-               [[0, 1, 1, 0], [10, 11, 13, 11]])
+    yield case("the deviation is of each group by itself: not of all answers together", [[0, 1, 1, 0], [10, 11, 13, 11]])
     yield case("small must be added to the deviation itself, not to its square", [[0.5, 0.5, 0.501, 0.5]])
     yield case("a group of equal rewards teaches nothing: zeros, not NaN", [[1, 1, 1], [0, 1, 1]])
     yield case("two answers are a group, too", [[3, -1]])

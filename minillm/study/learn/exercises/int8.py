@@ -40,6 +40,15 @@ def matmul(x, values, scales):
     return (x @ values.astype(np.float32)) * scales
 
 
+def _divides(quantize):
+    """Whether a column of zeros can be divided."""
+    try:
+        with np.errstate(divide="raise", invalid="raise"):
+            return quantize(np.zeros((2, 1), np.float32)) is not None
+    except FloatingPointError:
+        return False
+
+
 def _cases(yours):
     """Scales, rounding, signs, zeros; then the way back, and the product."""
     def case(rule, matrix, which):
@@ -47,13 +56,14 @@ def _cases(yours):
         values, scales = quantized.to_int8(matrix)
         return f"quantize: {rule}", yours.quantize(matrix.copy())[which], (values, scales[0])[which], 1e-6
 
-    plain = [[127.0, 1.0], [-64.0, 0.5], [3.0, -0.25]]
+    plain = [[127.0, 1.0], [-64.0, -1.0], [3.0, 0.0]]
     yield case("one scale for each column, its largest |w| over 127", plain, 1)
     yield case("the largest of a column becomes 127", plain, 0)
     yield case("the largest |w| counts, be it negative: -5 becomes -127", [[1.0], [-5.0], [2.0]], 0)
     yield case("round to nearest, not towards zero or down", [[127.0], [1.75], [-1.75], [0.75]], 0)
     yield case("halves are rounded to even, as np.rint does", [[127.0], [0.5], [1.5], [-2.5]], 0)
-    yield case("a column of zeros has values 0, without a division by 0", [[0.0, 1.0], [0.0, 2.0]], 0)
+    yield case("a column of zeros has values 0", [[0.0, 1.0], [0.0, 2.0]], 0)
+    yield "quantize: a column of zeros must not be divided by its scale, 0: NaN has no int8", _divides(yours.quantize)
     yield case("a column of zeros has scale 0", [[0.0, 1.0], [0.0, 2.0]], 1)
     rng = np.random.default_rng(9)
     matrix = rng.standard_normal((32, 6)).astype(np.float32) * np.array([1e-3, 1, 30, 1e3, 1e-8, 1], np.float32)

@@ -52,10 +52,12 @@ def _cases(yours):
     yield case("large logits overflow: take the maximum off before exp", z + 1000, 1.0)
     yield case("a small temperature makes large numbers: take the maximum off before exp", z, 1e-3)
     yield case("a token of logit -inf must have probability 0", np.array([0.0, -np.inf, 1.0]), 0.7)
-    yield case("float32 logits must give float64 probabilities", z.astype(np.float32), 0.7)
+    yield ("a token of logit -inf must have probability 0, not a small one",
+           yours.distribution(np.array([0.0, -np.inf, 1.0]), 0.7)[1] == 0)
     given = z.copy()
     yours.distribution(given, 0.5)
     yield "the logits must be left as they are", given, z
+    yield case("float32 logits must give float64 probabilities", z.astype(np.float32), 0.7)
     p = np.array([0.25, 0.0, 0.5, 0.25])
     for u, token, rule in ((0.1, 0, "u below p[0] stands for token 0"),
                            (0.25, 2, "u = p[0] is beyond token 0, and token 1, of probability 0, never comes"),

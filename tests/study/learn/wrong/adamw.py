@@ -1,0 +1,25 @@
+"""Wrong solutions of `adamw`: (what is wrong, text of the reference, its replacement, words of the diagnosis)."""
+WRONG = [
+    ("m without 1 - beta1", "beta1 * m + (1 - beta1) * g", "beta1 * m + g", "m must become"),
+    ("v of g, not g^2", "(1 - beta2) * g * g", "(1 - beta2) * g", "the mean of the squares"),
+    ("scale missing", "g = scale * grad", "g = grad", "scale must multiply the gradient before m"),
+    ("scale multiplies the step", "g = scale * grad\n", "g = grad\n    lr = lr * scale\n", "scale must multiply"),
+    ("a new w that nobody sees", "w -= lr * mhat / (np.sqrt(vhat) + eps)",
+     "w = w - lr * mhat / (np.sqrt(vhat) + eps)", "in place"),
+    ("m rebound", "m[:] = beta1 * m", "m = beta1 * m", "m must become"),
+    ("no bias correction", "mhat = m / (1 - beta1 ** step)\n    vhat = v / (1 - beta2 ** step)", "mhat, vhat = m, v",
+     "the bias correction of m and v is missing"),
+    ("bias correction of the first step for ever", "mhat = m / (1 - beta1 ** step)\n    vhat = v / (1 - beta2 ** step)",
+     "mhat = m / (1 - beta1)\n    vhat = v / (1 - beta2)", "must fade"),
+    ("steps counted from 0", "1 - beta2 ** step", "1 - beta2 ** (step + 1)", "after the first step"),
+    ("eps inside the root", "(np.sqrt(vhat) + eps)", "np.sqrt(vhat + eps)", "after the root"),
+    ("decay through the gradient (Adam with L2)", "g = scale * grad\n",
+     "g = scale * grad\n    g[:n_decayed] += weight_decay * w[:n_decayed]\n", "not through the gradient"),
+    ("everything decays", "w[:n_decayed] -= lr * weight_decay * w[:n_decayed]", "w -= lr * weight_decay * w",
+     "only the first n_decayed"),
+    ("decay without lr", "w[:n_decayed] -= lr * weight_decay", "w[:n_decayed] -= weight_decay", "decay"),
+    ("decay of the new w", "    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n    w -= lr * mhat / (np.sqrt(vhat) "
+     "+ eps)\n", "    w -= lr * mhat / (np.sqrt(vhat) + eps)\n    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n",
+     "before the step"),
+    ("grad is overwritten", "g = scale * grad\n", "g = grad\n    g *= scale\n", "grad must be left"),
+]
