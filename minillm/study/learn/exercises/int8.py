@@ -59,7 +59,7 @@ def _cases(yours):
     plain = [[127.0, 1.0], [-64.0, -1.0], [3.0, 0.0]]
     yield case("one scale for each column, its largest |w| over 127", plain, 1)
     yield case("the largest of a column becomes 127", plain, 0)
-    yield case("the largest |w| counts, be it negative: -5 becomes -127", [[1.0], [-5.0], [2.0]], 0)
+    yield case("the largest |w| counts, be it negative: the scale is |w| / 127", [[1.0], [-254.0], [2.0]], 1)
     yield case("round to nearest, not towards zero or down", [[127.0], [1.75], [-1.75], [0.75]], 0)
     yield case("halves are rounded to even, as np.rint does", [[127.0], [0.5], [1.5], [-2.5]], 0)
     yield case("a column of zeros has values 0", [[0.0, 1.0], [0.0, 2.0]], 0)

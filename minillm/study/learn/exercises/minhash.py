@@ -53,7 +53,8 @@ def _cases(yours):
         return f"signature: {rule}", yours.signature(hashes.copy(), a.copy(), b.copy()), want
 
     small, hashes = np.array([5, 2, 9], np.uint32), rng.integers(0, 2 ** 32, 40, np.uint32)
-    yield signed("one number for each of the K permutations, not for each shingle", small, np.array([1, 3], np.uint32), np.array([7, 8], np.uint32))
+    yield ("signature: it has one number for each of the K permutations, not for each shingle",
+           np.shape(yours.signature(small.copy(), a[:5], b[:5])) == (5,))
     yield signed("the least a * h + b", small, np.array([1], np.uint32), np.array([100], np.uint32))
     yield signed("modulo 2^32: in uint32, where it wraps by itself, not in wider integers or floats", hashes, a, b)
     yield signed("a shingle that stands twice counts once", np.repeat(hashes, 2), a, b)

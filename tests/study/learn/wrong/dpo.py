@@ -8,7 +8,7 @@ WRONG = [
      "z = beta * (rejected - ref_rejected - chosen + ref_chosen)", "teaches the rejected"),
     ("no beta", "z = beta * (", "z = 1.0 * (", "beta is missing"),
     ("no label smoothing", LOSS, "losses = -log_sigmoid(z)", "the label smoothing is missing"),
-    ("a reward, not a loss", LOSS, LOSS.replace("-(1", "(1").replace("- label", "+ label"), "the sign is wrong"),
+    ("a reward, not a loss", LOSS, "losses = (1 - label_smoothing) * log_sigmoid(z) + label_smoothing * log_sigmoid(-z)", "the sign is wrong"),
     ("log of a sigmoid that is 0", LOSS,
      "losses = -(1 - label_smoothing) * np.log(1 / (1 + np.exp(-z))) - label_smoothing * np.log(1 / (1 + np.exp(z)))",
      "1000 times as large"),

@@ -5,7 +5,7 @@ WRONG = [
      "one scale for each column"),
     ("a scale for each row", "np.abs(matrix).max(axis=0)", "np.abs(matrix).max(axis=1)", ""),
     ("over 128", "np.float32(127)", "np.float32(128)", "over 127"),
-    ("the largest, not the largest |w|", "np.abs(matrix).max(axis=0)", "matrix.max(axis=0)", "-5 becomes -127"),
+    ("the largest, not the largest |w|", "np.abs(matrix).max(axis=0)", "matrix.max(axis=0)", "be it negative"),
     ("cut off", "np.rint(matrix / safe)", "matrix / safe", "round to nearest"),
     ("rounded down", "np.rint(", "np.floor(", "round to nearest"),
     ("halves up", "np.rint(matrix / safe)", "np.floor(matrix / safe + 0.5)", "to even"),
