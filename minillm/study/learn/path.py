@@ -6,7 +6,8 @@ from pathlib import Path
 from .exercise import Exercise
 
 PATH = (
-    "linear_forward", "linear_backward",
+    "linear_forward", "linear_backward", "gelu", "residual", "embedding", "softmax", "cross_entropy",
+    "layernorm_forward", "layernorm_backward", "residual_layernorm", "dropout", "mlp",
     "adamw", "clipping", "schedule", "accumulation",
     "kv_cache", "temperature", "top_p", "speculative",
     "bpe_merge", "bpe_training", "bpe_encoding", "bits_per_byte", "bootstrap", "minhash", "lsh",

@@ -24,6 +24,7 @@ def linear_backward(dout, cache):
     dbias = rows_of_dout.sum(axis=0)                          # (N, J) -> (J,)
     return dx, dweight, dbias
 
+
 EXERCISE = Exercise(
     __file__, op="linear", solve=("linear_backward",), needs=("linear_forward",),
     hints=(
@@ -35,8 +36,13 @@ EXERCISE = Exercise(
         "A sum over rows: flatten the leading axes, x.reshape(-1, I) and dout.reshape(-1, J), and dweight = x.T @ dout.",
         "Nudge bias[j]: out[n, j] of every row moves by 1. So dbias[j] = sum over n of dout[n, j].",
     ),
-    mistakes=(("rows_of_dout.sum(axis=0)", "rows_of_dout.mean(axis=0)",
-               "it is the mean over rows; each row moves by 1, so it is their sum"),
-              ("rows_of_x.T @ rows_of_dout", "rows_of_x.T @ rows_of_dout / len(rows_of_x)",
-               "it is divided by the number of rows: the loss does that, if anybody does, and dout has it in "
-               "it already")))
+    mistakes=(
+        ("rows_of_dout.sum(axis=0)", "rows_of_dout.mean(axis=0)",
+         "is the mean over rows: each row moves by 1, so it is their sum"),
+        ("rows_of_x.T @ rows_of_dout", "rows_of_x.T @ rows_of_dout / len(rows_of_x)",
+         "is divided by the number of rows: if the loss is a mean, that is in dout already"),
+        ("rows_of_x.T @ rows_of_dout ", "x[0].T @ dout[0] ", "counts the first sequence alone: it is a sum over all rows"),
+        ("rows_of_x.T @ rows_of_dout ", "x[-1].T @ dout[-1] ", "counts the last sequence alone: it is a sum over all rows"),
+        ("rows_of_x.T @ rows_of_dout ", "(0 * rows_of_x + 1).T @ rows_of_dout ",
+         "lacks x: out moves by x where the weight moves by 1"),
+    ))

@@ -13,6 +13,7 @@ def linear_forward(x, weight, bias):
     out = x @ weight + bias
     return out, (x, weight)
 
+
 EXERCISE = Exercise(
     __file__, op="linear", solve=("linear_forward",),
     hints=(
@@ -22,4 +23,9 @@ EXERCISE = Exercise(
         "The bias (J,) is added to each row: broadcasting does so by itself, since it aligns last axes.",
         "out = x @ weight + bias, and return out, (x, weight).",
     ),
-    mistakes=(("+ bias", "", "the bias is not added"),))
+    mistakes=(
+        ("x @ weight + bias", "x @ weight", "the bias is not added"),
+        ("x @ weight + bias", "x @ weight - bias", "the bias is taken off instead of added"),
+        ("x @ weight + bias", "x @ weight * bias", "the bias is multiplied instead of added"),
+        ("x @ weight + bias", "x @ (weight + bias)", "the bias is added to the weight: it belongs to the product"),
+    ))
