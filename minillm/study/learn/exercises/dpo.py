@@ -19,6 +19,7 @@ Source: Rafailov et al. 2023, arXiv 2305.18290, equation 7; Mitchell 2023 ("cons
 import numpy as np
 
 from ..exercise import Exercise
+from ..rules import tried
 
 
 def log_sigmoid(z):
@@ -41,9 +42,23 @@ def dpo_loss_backward(dout, cache):
     return dchosen, -dchosen
 
 
+def _cases(yours):
+    """The logarithm of a sigmoid where a float64 sigmoid is 0 or 1, and losses of such pairs."""
+    for z, right, rule in ((0.0, -np.log(2.0), "at 0 it is -ln 2"), (-1000.0, -1000.0, "exp(1000) overflows"),
+                           (1000.0, 0.0, "at 1000 it is 0"), (40.0, -np.exp(-40.0), "1 + e^-40 is 1: np.log1p is not 0")):
+        got = yours.log_sigmoid(np.array([z]))
+        yield f"log_sigmoid({z:g}): {rule}", np.abs(got - right).max() <= 1e-9 * abs(right)
+    for chosen, right in ((-1e4, 1000.0), (1e4, 0.0)):
+        losses, cache = yours.dpo_loss_forward(np.array([chosen]), np.zeros(1), np.zeros(1), np.zeros(1), 0.1)
+        yield f"a pair with beta h = {chosen / 10:g} must have loss {right:g}: no overflow, no log of 0", losses, \
+            np.array([right])
+        dchosen, _ = yours.dpo_loss_backward(np.ones(1), cache)
+        yield f"a pair with beta h = {chosen / 10:g} must have a gradient that is a number", np.isfinite(dchosen).all()
+
+
 EXERCISE = Exercise(
     __file__, op="dpo_loss", solve=("log_sigmoid", "dpo_loss_forward", "dpo_loss_backward"),
-    needs=("lora",),
+    needs=("lora",), checks=(("extremes", tried(_cases)),),
     hints=("For z < 0, log s(z) = z - log(1 + e^z); for z >= 0 it is -log(1 + e^-z): exp is taken of negative numbers "
            "only, and np.log1p(x) is log(1 + x).",
            "So log s(z) = min(z, 0) - log1p(exp(-|z|)), and the loss follows from h.",
