@@ -36,8 +36,9 @@ class Cases:
             if not equal(mine, right):
                 known = known_mistake(self.exercise, mine, right,
                                       lambda other: getattr(other, name)(*deepcopy(args)))
-                call = f"{name}({', '.join(map(brief, args))})"
-                raise Wrong(f"{call}: {known or told_apart(name, mine, right)}")
+                if known:
+                    raise Wrong(f"{name}: {known}")
+                raise Wrong(f"{name}({', '.join(map(brief, args))}): {told_apart(name, mine, right)}")
         return f"equal to the reference's in {len(self.calls)} calls"
 
     def contract(self) -> str:
@@ -69,5 +70,5 @@ def brief(value: Any) -> str:
         text = np.array2string(value, precision=3, threshold=6, edgeitems=2).replace("\n", "") if value.ndim == 1 else (
             f"array of shape {value.shape}")
     else:
-        text = repr(value)
+        text = f"a dict of {len(value)}" if isinstance(value, dict) and len(value) > 4 else repr(value)
     return text if len(text) <= 60 else f"{text[:45]} ... {text[-10:]}"

@@ -44,12 +44,15 @@ def stages(exercise: Exercise, path: Path) -> Iterator[tuple[str, Callable[[], s
     yield "written", lambda: read(exercise, path)
     yield "runs", lambda: runs(path, loaded)
     yours = loaded[0]
-    if exercise.op or exercise.inputs:
-        yield from Pair(exercise, yours).stages()
+    pair = Pair(exercise, yours) if exercise.op or exercise.inputs else None
+    if pair:
+        yield from pair.stages()
     if exercise.cases:
         yield from Cases(exercise, yours).stages()
     for name, check in exercise.checks:
         yield name, lambda check=check: check(yours, np.random.default_rng(19))
+    if pair:
+        yield "speed", pair.speed
 
 
 def runs(path: Path, loaded: list[ModuleType]) -> str:

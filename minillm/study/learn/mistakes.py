@@ -23,6 +23,8 @@ def variant_of(exercise: Exercise, old: str = "", new: str = "") -> ModuleType:
 
 def known_mistake(exercise: Exercise, mine: Any, right: Any, result: Callable[[Any], Any]) -> str | None:
     """The sentence of the first variant whose result is the learner's and not the right one."""
+    if isinstance(mine, np.ndarray) and mine.dtype.kind == "f" and not np.isfinite(mine).any():
+        return None                                                     # as many mistakes give
     for old, new, sentence in exercise.mistakes:
         with np.errstate(all="ignore"):
             try:

@@ -62,7 +62,7 @@ EXERCISE = Exercise(
         ("- xhat * (g", "+ xhat * (g", "has the wrong sign at the variance term"),
         ("(dout * xhat).reshape(-1, C).sum(axis=0)", "dout.reshape(-1, C).sum(axis=0)",
          "lacks xhat: out moves by xhat where the weight moves by 1"),
-        ("(dout * xhat).reshape(-1, C).sum(axis=0)", "(g * xhat).reshape(-1, C).sum(axis=0)",
+        ("(dout * xhat).reshape(-1, C).sum(axis=0)", "(dout * weight * xhat).reshape(-1, C).sum(axis=0)",
          "has the weight in it: out = xhat * weight, so its slope along weight is xhat alone"),
         ("dbias = dout.reshape", "dbias = (dout * weight).reshape",
          "has the weight in it: the bias is added after the weight is multiplied"),

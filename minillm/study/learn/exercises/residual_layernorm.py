@@ -41,7 +41,6 @@ EXERCISE = Exercise(
          "both gradients"),
         ("    ds = ds + dsum\n", "    ds = dsum\n", "is dsum alone: the way through LayerNorm is missing"),
         ("ds = ds + dsum", "ds = (ds + dsum) / 2", "is half of it: a sum does not divide the gradient"),
-        ("return ds, ds,", "return ds, dsum,", "is dsum alone: y reaches the loss just as x does"),
         ("return (s, out), cache", "return (x, out), cache", "the first result is s = x + y, which goes on"),
         ("layernorm_forward(s, weight", "layernorm_forward(x, weight", "LayerNorm is taken of x, before y is added"),
     ))
