@@ -1,0 +1,74 @@
+"""Wrong solutions are refused, each by a diagnosis that names its mistake; reference solutions pass, blanks do not.
+
+wrong/NAME.py holds the wrong solutions of an exercise: what is wrong, a text of the reference solution, what stands in
+its place, and words that the diagnosis must hold. Judged in this process, where there is no time limit: a wrong
+solution that never ends is process.py's to stop, and test_process.py's to try.
+"""
+import runpy
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm.study.learn import pair
+from minillm.study.learn.exercise import Exercise
+from minillm.study.learn.judge import judge
+from minillm.study.learn.path import PATH, exercise_called
+from minillm.study.learn.verdict import Stage
+
+WRONG = {path.stem: runpy.run_path(str(path))["WRONG"] for path in sorted((Path(__file__).parent / "wrong").glob("*.py"))}
+
+
+def judged(exercise: Exercise, text: str, folder: Path) -> Stage:
+    """The last stage of the judgement of a text: the one that refused it, if any did."""
+    path = folder / f"mine_{len(list(folder.iterdir()))}{exercise.suffix}"      # a name that no import remembers
+    path.write_text(text, encoding="utf-8")
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        return list(judge(exercise, path))[-1]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Nothing is timed here; and what the judge sets for a process of its own is put back."""
+    monkeypatch.setattr(pair, "SECONDS", 0.0)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+
+
+def needs_compiler(exercise: Exercise) -> None:
+    if exercise.c and not shutil.which("gcc"):
+        pytest.skip("no C compiler")
+
+
+@pytest.mark.parametrize("name", PATH)
+def test_the_reference_passes_and_the_blank_fails(name, tmp_path):
+    exercise = exercise_called(name)
+    assert not judged(exercise, exercise.template(), tmp_path).passed
+    needs_compiler(exercise)
+    stage = judged(exercise, exercise.solution(), tmp_path)
+    assert stage.passed, stage
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_solution_is_told_its_mistake(name, tmp_path):
+    exercise = exercise_called(name)
+    needs_compiler(exercise)
+    reference, told = exercise.reference(), []
+    for label, old, new, words in WRONG[name]:
+        assert old in reference, f"{label}: the reference has no {old!r}"
+        stage = judged(exercise, reference.replace(old, new), tmp_path)
+        if stage.passed or not all(word in stage.message for word in ([words] if isinstance(words, str) else words)):
+            told.append(f"{label}: {stage}")
+    assert not told, "\n".join(told)
+
+
+def test_there_are_enough_wrong_solutions():
+    assert all(len(cases) >= 4 for cases in WRONG.values())
+    assert sum(map(len, WRONG.values())) >= 100
+
+
+def test_each_exercise_needs_only_what_came_before():
+    for place, name in enumerate(PATH):
+        for need in exercise_called(name).needs:
+            assert need in PATH[:place], f"{name} needs {need}"
