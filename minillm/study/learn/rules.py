@@ -4,7 +4,9 @@ The cases of an exercise stand in the order in which one would explain a mistake
 which nothing but that rule changes the result. So the first that differs names the mistake.
 """
 import math
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,49 @@ from .exercise import Wrong
 RTOL = 1e-9             # of float64 results that were computed in another order
 
 
-def tried(cases: Callable[[Any], Iterable[tuple]]) -> Callable[[Any, Any], str]:
-    """A check of an exercise from its cases(yours): (rule, got, want), (rule, got, want, rtol) or (rule, holds)."""
+def tried(cases: Callable[[Any], Iterable[tuple]], returns: bool = True) -> Callable[[Any, Any], str]:
+    """A check of an exercise from its cases(yours): (rule, got, want), (rule, got, want, rtol) or (rule, holds).
+
+    returns: whether the learner's functions give a result; without, they change their arguments in place.
+    """
     def check(yours: Any, rng: Any) -> str:
         count = 0
-        with np.errstate(all="ignore"):
-            for count, (rule, got, *rest) in enumerate(cases(yours), 1):
+        with np.errstate(all="ignore"), judging(yours):
+            for count, (rule, got, *rest) in enumerate(cases(Returning(yours) if returns else yours), 1):
                 if rest and (problem := difference(got, *rest)):
                     raise Wrong(f"{rule} ({problem})")
                 if not rest and not got:
                     raise Wrong(rule)
-        return f"{count} cases"
+        return f"right in {count} cases"
     return check
+
+
+class Returning:
+    """The learner's functions, where None instead of a result is told so."""
+
+    def __init__(self, yours: Any) -> None:
+        self.yours = yours
+
+    def __getattr__(self, name: str) -> Callable:
+        function = getattr(self.yours, name)
+
+        def called(*args: Any, **settings: Any) -> Any:
+            result = function(*args, **settings)
+            if result is None:
+                raise Wrong(f"{name} returns None: is a `return` missing?")
+            return result
+        return called
+
+
+@contextmanager
+def judging(yours: Any) -> Iterator[None]:
+    """An exception that is raised outside the learner's file is about what came out of it."""
+    try:
+        yield
+    except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
+        if any(frame.filename == yours.__file__ for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        raise Wrong(f"a result is not of the kind that the task asks for: {error}") from error
 
 
 def difference(got: Any, want: Any, rtol: float = RTOL) -> str:
@@ -35,7 +68,7 @@ def difference(got: Any, want: Any, rtol: float = RTOL) -> str:
     if isinstance(want, (tuple, list)):
         return sequence_difference(got, want, rtol)
     if isinstance(want, float):
-        return "" if isinstance(got, (int, float, np.number)) and near(float(got), want, rtol) else told(got, want)
+        return "" if is_number(got) and near(float(got), want, rtol) else told(got, want)
     if isinstance(want, (set, Mapping, str, bytes)) or want is None:
         return "" if type(got) is type(want) and got == want else told(got, want)
     return "" if isinstance(got, (int, np.integer, np.bool_)) and got == want else told(got, want)
@@ -57,12 +90,17 @@ def array_difference(got: Any, want: np.ndarray, rtol: float) -> str:
 
 def sequence_difference(got: Any, want: Any, rtol: float) -> str:
     if not isinstance(got, (tuple, list)):
-        return told(got, want)
+        return f"expected a {type(want).__name__}, got a {type(got).__name__}"
     if len(got) != len(want):
         return f"expected {len(want)} of them, {short(want)}: got {len(got)}, {short(got)}"
     plain = all(isinstance(item, (int, float, str)) for item in want)
     problems = (difference(a, b, rtol) for a, b in zip(got, want))
     return next((told(got, want) if plain else problem for problem in problems if problem), "")
+
+
+def is_number(value: Any) -> bool:
+    """One number: Python's, NumPy's or an array of no axes."""
+    return isinstance(value, (int, float, np.number)) or isinstance(value, np.ndarray) and not value.ndim
 
 
 def near(got: float, want: float, rtol: float) -> bool:

@@ -78,7 +78,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("adamw_update",), needs=(), checks=(("values", tried(_cases)),),
+    __file__, solve=("adamw_update",), needs=(), checks=(("values", tried(_cases, returns=False)),),
     hints=("Let g be the same in every step. Write m after one, two, three steps, from m = 0, as a multiple of g.",
            "m after t steps is (1 - beta1)(1 + beta1 + ... + beta1^(t-1)) g: a geometric series.",
            "Its sum is (1 - beta1^t) g, so mhat = m / (1 - beta1^t); and with g^2 in place of g, vhat = v / "
