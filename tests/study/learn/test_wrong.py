@@ -5,40 +5,14 @@ its place, and words that the diagnosis must hold. Judged in this process, where
 solution that never ends is process.py's to stop, and test_process.py's to try.
 """
 import runpy
-import shutil
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.study.learn.judging import judged, needs_compiler
 
-from minillm.study.learn import pair
-from minillm.study.learn.exercise import Exercise
-from minillm.study.learn.judge import judge
 from minillm.study.learn.path import PATH, exercise_called
-from minillm.study.learn.verdict import Stage
 
 WRONG = {path.stem: runpy.run_path(str(path))["WRONG"] for path in sorted((Path(__file__).parent / "wrong").glob("*.py"))}
-
-
-def judged(exercise: Exercise, text: str, folder: Path) -> Stage:
-    """The last stage of the judgement of a text: the one that refused it, if any did."""
-    path = folder / f"mine_{len(list(folder.iterdir()))}{exercise.suffix}"      # a name that no import remembers
-    path.write_text(text, encoding="utf-8")
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        return list(judge(exercise, path))[-1]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Nothing is timed here; and what the judge sets for a process of its own is put back."""
-    monkeypatch.setattr(pair, "SECONDS", 0.0)
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-
-
-def needs_compiler(exercise: Exercise) -> None:
-    if exercise.c and not shutil.which("gcc"):
-        pytest.skip("no C compiler")
 
 
 @pytest.mark.parametrize("name", PATH)
