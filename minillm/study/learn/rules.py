@@ -24,7 +24,8 @@ def tried(cases: Callable[[Any], Iterable[tuple]], returns: bool = True) -> Call
     def check(yours: Any, rng: Any) -> str:
         count = 0
         with np.errstate(all="ignore"), judging(yours):
-            for count, (rule, got, *rest) in enumerate(cases(Returning(yours) if returns else yours), 1):
+            for rule, got, *rest in cases(Returning(yours) if returns else yours):
+                count += 1
                 if rest and (problem := difference(got, *rest)):
                     raise Wrong(f"{rule} ({problem})")
                 if not rest and not got:
@@ -85,7 +86,8 @@ def array_difference(got: Any, want: np.ndarray, rtol: float) -> str:
     if same.all():
         return ""
     place = tuple(map(int, np.unravel_index(int(np.argmin(same)), want.shape)))
-    return f"element {list(place)} is {got[place]:.6g}, expected {want[place]:.6g}" if want.size > 8 else told(got, want)
+    one = f"element {list(place)} is {got[place]:.6g}, expected {want[place]:.6g}"
+    return one if want.size > 8 else told(got, want)
 
 
 def sequence_difference(got: Any, want: Any, rtol: float) -> str:

@@ -8,11 +8,12 @@ import runpy
 from pathlib import Path
 
 import pytest
-from tests.study.learn.judging import judged, needs_compiler
 
 from minillm.study.learn.path import PATH, exercise_called
+from tests.study.learn.judging import judged, needs_compiler
 
-WRONG = {path.stem: runpy.run_path(str(path))["WRONG"] for path in sorted((Path(__file__).parent / "wrong").glob("*.py"))}
+FILES = sorted((Path(__file__).parent / "wrong").glob("*.py"))
+WRONG = {path.stem: runpy.run_path(str(path))["WRONG"] for path in FILES}
 
 
 @pytest.mark.parametrize("name", PATH)
@@ -39,6 +40,7 @@ def test_a_wrong_solution_is_told_its_mistake(name, tmp_path):
 
 def test_there_are_enough_wrong_solutions():
     assert all(len(cases) >= 4 for cases in WRONG.values())
+    assert all(words for cases in WRONG.values() for *_, words in cases)
     assert sum(map(len, WRONG.values())) >= 100
 
 

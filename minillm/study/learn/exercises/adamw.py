@@ -19,7 +19,6 @@ Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
 import numpy as np
 
 from ....ops.optimizer import adamw as op
-
 from ..exercise import Exercise
 from ..rules import tried
 

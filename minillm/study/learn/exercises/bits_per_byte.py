@@ -52,7 +52,8 @@ def _cases(yours):
     yield tokens("beyond what a float holds it must be infinity, not an OverflowError", np.array([1e4]))
     yield tokens("a sure model has perplexity 1", np.zeros(3))
     one = [np.array([math.log(2)] * 8)]
-    yield bits("8 tokens of ln 2 nats are 8 bits, over 8 bytes in UTF-8 that is 1: mind nats and bits", one, ["abcdefgh"])
+    yield bits("8 tokens of ln 2 nats are 8 bits, over 8 bytes in UTF-8 that is 1: mind nats and bits", one,
+               ["abcdefgh"])
     yield bits("divide by the bytes of the text, not by its tokens", one, ["abcdefgh" * 4])
     yield bits("bytes in UTF-8, not characters: ö has two, 猫 three", one, ["ö猫"])
     yield bits("all bits over all bytes: not the mean of the documents' ratios", [*one, hard], ["ab", "a" * 50])

@@ -10,8 +10,8 @@ unit that is drawn is the document, since the tokens inside one are not independ
     interval            the 95% interval of values (R,): from their 2.5% quantile to their 97.5% quantile (NumPy's)
     perplexity_interval the 95% interval of the perplexity e^(nats / tokens): nats (n,), tokens (n,), chosen (R, n)
 
-Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; for models: Koehn 2004, "Statistical significance
-tests for machine translation evaluation".
+Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; for models: Koehn 2004, "Statistical
+significance tests for machine translation evaluation".
 """
 import numpy as np
 
@@ -55,8 +55,8 @@ def _cases(yours):
     got = yours.interval(values.copy())
     yield "interval: return two numbers, (low, high)", np.shape(got) == (2,)
     yield "interval: 95% leaves 2.5% out on each side, so low is the 2.5% quantile", got[0], low
-    yield "interval: high is the 97.5% quantile of the values themselves: no normal distribution, no symmetry", got[1], \
-        high
+    yield ("interval: high is the 97.5% quantile of the values themselves: no normal distribution, no symmetry",
+           got[1], high)
     yield "interval: the values need not be sorted", tuple(yours.interval(rng.permutation(values))), (low, high)
     nats, tokens, many = rng.uniform(1, 9, 20), rng.integers(1, 9, 20).astype(float), rng.integers(0, 20, (400, 20))
     ends = statistics.quantiles(statistics.resampled_ratio(nats, tokens, many))

@@ -18,7 +18,6 @@ import math
 import numpy as np
 
 from ....train.optim import clip_scale
-
 from ..exercise import Exercise
 from ..rules import tried
 

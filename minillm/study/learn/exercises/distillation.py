@@ -75,6 +75,7 @@ EXERCISE = Exercise(
          "it is KL(Q || P): the teacher's probabilities must be the weights"),
         ("logs = log_softmax(logits) ", "logs = log_softmax(logits / temperature) ",
          "the cross-entropy must be at temperature 1"),
-        ("log_softmax(teacher / temperature)", "log_softmax(teacher)", "the teacher's logits must be divided by T, too"),
+        ("log_softmax(teacher / temperature)", "log_softmax(teacher)",
+         "the teacher's logits must be divided by T, too"),
         ("(1 - weight) * hard_loss + weight * temperature", "weight * hard_loss + (1 - weight) * temperature",
          "w and 1 - w are exchanged: w is the weight of the teacher")))

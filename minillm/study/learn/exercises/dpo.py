@@ -1,13 +1,13 @@
 """DPO: learn from pairs of answers, one preferred, without a reward model.
 
 Of each answer only log p(answer | prompt) is needed, under the model that learns and under a fixed reference: chosen,
-rejected, ref_chosen and ref_rejected, each (N,), one number a pair. How much more the model has raised the chosen answer
-than the rejected one, compared with the reference, is
+rejected, ref_chosen and ref_rejected, each (N,), one number a pair. How much more the model has raised the chosen
+answer than the rejected one, compared with the reference, is
 
     h = (chosen - ref_chosen) - (rejected - ref_rejected)
 
-and the loss is that of a classifier that should find the chosen answer by it; e, the label smoothing, is the probability
-that the label is the wrong way round:
+and the loss is that of a classifier that should find the chosen answer by it; e, the label smoothing, is the
+probability that the label is the wrong way round:
 
     loss = -(1 - e) log s(beta h) - e log s(-beta h),     s(z) = 1 / (1 + exp(-z))          (N,)
 
@@ -45,7 +45,8 @@ def dpo_loss_backward(dout, cache):
 def _cases(yours):
     """The logarithm of a sigmoid where a float64 sigmoid is 0 or 1, and losses of such pairs."""
     for z, right, rule in ((0.0, -np.log(2.0), "at 0 it is -ln 2"), (-1000.0, -1000.0, "exp(1000) overflows"),
-                           (1000.0, 0.0, "at 1000 it is 0"), (40.0, -np.exp(-40.0), "1 + e^-40 is 1: np.log1p is not 0")):
+                           (1000.0, 0.0, "at 1000 it is 0"),
+                           (40.0, -np.exp(-40.0), "1 + e^-40 is 1: np.log1p is not 0")):
         got = yours.log_sigmoid(np.array([z]))
         yield f"log_sigmoid({z:g}): {rule}", np.abs(got - right).max() <= 1e-9 * abs(right)
     for chosen, right in ((-1e4, 1000.0), (1e4, 0.0)):

@@ -1,10 +1,10 @@
 """GRPO: raise the probability of the tokens of answers that scored above their group.
 
-For each token of the sampled answers are known, all (N,): logp, its log-probability under the model that learns; old_logp,
-under the model that sampled it; ref_logp, under a fixed reference; advantages, of the answer it belongs to.
+For each token of the sampled answers are known, all (N,): logp, its log-probability under the model that learns;
+old_logp, under the model that sampled it; ref_logp, under a fixed reference; advantages, of the answer it belongs to.
 
     r    = exp(logp - old_logp)                     how much likelier the token has become since it was sampled
-    kl   = exp(ref_logp - logp) - (ref_logp - logp) - 1        an estimate of the divergence from the reference, never < 0
+    kl   = exp(ref_logp - logp) - (ref_logp - logp) - 1        an estimate of the divergence from the reference
     loss = -min(r A, clip(r, 1 - e, 1 + e) A) + beta kl         (N,)
 
 The minimum takes away the reason to move r further than e, the argument clip, in the direction of A; moving it back is
@@ -61,4 +61,5 @@ EXERCISE = Exercise(
          "the KL penalty has the wrong sign: it must raise the loss"),
         ("+ beta * (np.expm1(back) - back)", "+ beta * (logp - ref_logp)",
          "kl is the estimate logp - ref_logp, which may be negative; the task's is exp(x) - x - 1"),
-        ("back = ref_logp - logp", "back = logp - ref_logp", "kl is of logp - ref_logp; it must be of ref_logp - logp")))
+        ("back = ref_logp - logp", "back = logp - ref_logp",
+         "kl is of logp - ref_logp; it must be of ref_logp - logp")))

@@ -41,7 +41,8 @@ def _cases(yours):
     yield case("the deviation is over G - 1 (ddof=1), and 1e-4 is added to it", [[0, 1, 1, 0]])
     yield case("divide by the deviation, the root of the variance: rewards 100 times as large give nearly the same",
                [[0, 100, 100, 0]])
-    yield case("the deviation is of each group by itself: not of all answers together", [[0, 1, 1, 0], [10, 11, 13, 11]])
+    yield case("the deviation is of each group by itself: not of all answers together",
+               [[0, 1, 1, 0], [10, 11, 13, 11]])
     yield case("small must be added to the deviation itself, not to its square", [[0.5, 0.5, 0.501, 0.5]])
     yield case("a group of equal rewards teaches nothing: zeros, not NaN", [[1, 1, 1], [0, 1, 1]])
     yield case("two answers are a group, too", [[3, -1]])
@@ -52,6 +53,6 @@ def _cases(yours):
 
 EXERCISE = Exercise(
     __file__, solve=("advantages_of",), needs=("dpo",), checks=(("values", tried(_cases)),),
-    hints=("A group is a row: mean along axis 1, with keepdims=True so that it can be taken off each number of its row.",
+    hints=("A group is a row: mean along axis 1, with keepdims=True so that it can be taken off each of the row.",
            "np.std divides by G unless ddof=1 says G - 1.",
            "Divide by (std + 1e-4): with equal rewards that is 0 / 1e-4 = 0."))

@@ -8,9 +8,9 @@ The same forward as in NumPy, on raw pointers. For each of the B * T rows of C n
     out (B, T, C), mean (B, T), rstd (B, T)         write all of them; they hold garbage before
     x (B, T, C), weight (C), bias (C)               read only
 
-Arrays are float32, rows one after the other: number c of row n is x[n * C + c]. Your kernel is compiled with gcc and run
-in a process of its own, between guard pages, at sizes that are not round, on large, tiny, infinite and NaN numbers; then
-it is timed. (`minillm kernel check` and `minillm kernel bench` do the same for any kernel, of any op.)
+Arrays are float32, rows one after the other: number c of row n is x[n * C + c]. Your kernel is compiled with gcc and
+run in a process of its own, between guard pages, at sizes that are not round, on large, tiny, infinite and NaN numbers;
+then it is timed. (`minillm kernel check` and `minillm kernel bench` do the same for any kernel, of any op.)
 
 NumPy needs five passes over memory for this, you need one over x from memory: the row of a second pass is in L1. A sum
 of x and x^2 in one pass is tempting, var = mean(x^2) - mean^2, but it cancels where the mean is large.

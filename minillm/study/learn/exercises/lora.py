@@ -8,9 +8,9 @@ and b (r, J): r (I + J) numbers instead of I J. At the start b is 0, and the lay
 
 weight and bias are constants: they get no gradient. x may have leading axes, say (B, T, I).
 
-Write both: lora_linear_forward returns out and a cache of your own, and lora_linear_backward, from dout (..., J) and the
-cache, the gradients dx (..., I), da (I, r) and db (r, J). x reaches out along two ways. h is small: multiply in the order
-that never makes an (I, J) matrix of a and b.
+Write both: lora_linear_forward returns out and a cache of your own, and lora_linear_backward, from dout (..., J) and
+the cache, the gradients dx (..., I), da (I, r) and db (r, J). x reaches out along two ways. h is small: multiply in the
+order that never makes an (I, J) matrix of a and b.
 
 Source: Hu et al. 2021, arXiv 2106.09685, section 4.1.
 """

@@ -17,7 +17,6 @@ Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5 (the cosine); H
 import math
 
 from ....train import schedule
-
 from ..exercise import Exercise
 from ..rules import tried
 

@@ -1,8 +1,8 @@
 """Speculative decoding: a draft proposes tokens, the target verifies them, and nobody can tell.
 
-A small draft model proposes k tokens, the i-th drawn from its distribution q[i]; one pass of the large target gives its own
-distributions p[0] to p[k]. Tokens are verified in order, so that the text has exactly the target's distribution, whatever
-the draft:
+A small draft model proposes k tokens, the i-th drawn from its distribution q[i]; one pass of the large target gives its
+own distributions p[0] to p[k]. Tokens are verified in order, so that the text has exactly the target's distribution,
+whatever the draft:
 
     keep a token x, drawn from q, with probability   min(1, p(x) / q(x))
     at the first token not kept, drop it and all after it, and draw one from   max(0, p - q), normalised
@@ -38,7 +38,7 @@ def residual(p, q):
 
 
 def verify(p, q, proposed, u):
-    """p (k + 1, V), q (k, V), proposed (k tokens), u (k,) -> (list of the tokens kept, distribution (V,) of the next)."""
+    """p (k + 1, V), q (k, V), proposed k tokens, u (k,) -> (list of the tokens kept, distribution (V,) of the next)."""
     for i, x in enumerate(proposed):
         if u[i] >= acceptance(p[i], q[i], x):
             return list(proposed[:i]), residual(p[i], q[i])

@@ -14,9 +14,9 @@ WRONG = [
     ("a sum over tokens", RETURN, "return loss_sum, grad_sum", "its own loss"),
     ("the last gradient only", "grad_sum = grad_sum + count * grad", "grad_sum = count * grad", "the last one alone"),
     ("keeps the buffer", SUMS + "            tokens += count",
-     "            kept = kept + [(count, loss, grad)] if tokens else [(count, loss, grad)]\n            tokens += count\n"
-     "    loss_sum = sum(c * x for c, x, _ in kept)\n    grad_sum = sum(c * g for c, _, g in kept)",
-     "written again by the next call"),
+     "            kept = kept + [(count, loss, grad)] if tokens else [(count, loss, grad)]\n"
+     "            tokens += count\n    loss_sum = sum(c * x for c, x, _ in kept)\n"
+     "    grad_sum = sum(c * g for c, _, g in kept)", "written again by the next call"),
     ("0 times NaN", "        if count:\n", "        if True:\n", "0 * NaN is NaN"),
     ("two calls for each", "        loss, grad, count = loss_and_grad(item)",
      "        loss, count = loss_and_grad(item)[::2]\n        grad = loss_and_grad(item)[1]", "once for each"),

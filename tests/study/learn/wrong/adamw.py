@@ -18,8 +18,9 @@ WRONG = [
     ("everything decays", "w[:n_decayed] -= lr * weight_decay * w[:n_decayed]", "w -= lr * weight_decay * w",
      "only the first n_decayed"),
     ("decay without lr", "w[:n_decayed] -= lr * weight_decay", "w[:n_decayed] -= weight_decay", "decay"),
-    ("decay of the new w", "    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n    w -= lr * mhat / (np.sqrt(vhat) "
-     "+ eps)\n", "    w -= lr * mhat / (np.sqrt(vhat) + eps)\n    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n",
+    ("decay of the new w",
+     "    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n    w -= lr * mhat / (np.sqrt(vhat) + eps)\n",
+     "    w -= lr * mhat / (np.sqrt(vhat) + eps)\n    w[:n_decayed] -= lr * weight_decay * w[:n_decayed]\n",
      "before the step"),
     ("grad is overwritten", "g = scale * grad\n", "g = grad\n    g *= scale\n", "grad must be left"),
 ]

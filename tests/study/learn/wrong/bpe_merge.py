@@ -12,7 +12,8 @@ WRONG = [
      "        here = i > 0 and (ids[i - 1], ids[i]) == pair\n        backwards.append(new if here else ids[i])\n"
      "        i -= 2 if here else 1\n    return backwards[::-1]\n", "from the left"),
     ("merged tokens merge again", "    return merged\n",
-     "    return merged if merged == ids else merge_pair(merged, (new, pair[1]), new)\n", "one token is in one pair only"),
-    ("in place", "merged, i = [], 0\n", "merged, i = [], 0\n    if len(ids) == 3 and ids[2] == 3:\n        ids[0] = new\n",
-     "left as it is"),
+     "    return merged if merged == ids else merge_pair(merged, (new, pair[1]), new)\n",
+     "one token is in one pair only"),
+    ("in place", "merged, i = [], 0\n",
+     "merged, i = [], 0\n    if len(ids) == 3 and ids[2] == 3:\n        ids[0] = new\n", "left as it is"),
 ]

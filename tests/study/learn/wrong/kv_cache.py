@@ -19,9 +19,10 @@ WRONG = [
      "with heads the new key must be split"),
     ("heads first", SPLIT, "q, k, v = qkv.reshape(B, n_head, 3, C // n_head).transpose(2, 0, 1, 3)", "with heads"),
     ("exp overflows", "scores - scores.max(axis=-1, keepdims=True)", "scores", "large scores overflow"),
-    ("the cache is emptied", "    keys[:, :, length], values", "    keys[:, :, :length] = 0\n    keys[:, :, length], values",
-     "before `length` must be left"),
-    ("masked instead of cut", "    scores = np.einsum(\"bhd,bhsd->bhs\", q, seen_keys) / math.sqrt(C // n_head)\n",
-     "    seen_keys, seen_values = keys, values\n    scores = np.einsum(\"bhd,bhsd->bhs\", q, keys) / math.sqrt(C // n_head)\n"
+    ("the cache is emptied", "    keys[:, :, length], values",
+     "    keys[:, :, :length] = 0\n    keys[:, :, length], values", "before `length` must be left"),
+    ("masked instead of cut", '    scores = np.einsum("bhd,bhsd->bhs", q, seen_keys) / math.sqrt(C // n_head)\n',
+     "    seen_keys, seen_values = keys, values\n"
+     '    scores = np.einsum("bhd,bhsd->bhs", q, keys) / math.sqrt(C // n_head)\n'
      "    scores[..., length + 1:] = -np.inf\n", "must not be read"),
 ]

@@ -1,7 +1,8 @@
 """Wrong solutions of `minhash`: (what is wrong, text of the reference, its replacement, words of the diagnosis)."""
 VALUES = "values = hashes[:, None] * a + b "
 WRONG = [
-    ("over one set", "len(A & B) / len(A | B) if A | B else 0.0", "len(A & B) / max(1, len(A))", "over what is in either"),
+    ("over one set", "len(A & B) / len(A | B) if A | B else 0.0", "len(A & B) / max(1, len(A))",
+     "over what is in either"),
     ("over the sum of both", "len(A & B) / len(A | B) if A | B", "len(A & B) / (len(A) + len(B)) if A | B",
      "in both over what is in either"),
     ("0 / 0", " if A | B else 0.0", "", "ZeroDivisionError"),
@@ -15,7 +16,8 @@ WRONG = [
     ("b is left out", VALUES, "values = hashes[:, None] * a ", "the least a * h + b"),
     ("min of nothing", "values.min(axis=0, initial=np.uint32(2 ** 32 - 1))", "values.min(axis=0)", "ValueError"),
     ("no shingles are zeros", "    return values.min(axis=0",
-     "    if not len(hashes):\n        return np.zeros(len(a), np.uint32)\n    return values.min(axis=0", "all 2^32 - 1"),
+     "    if not len(hashes):\n        return np.zeros(len(a), np.uint32)\n    return values.min(axis=0",
+     "all 2^32 - 1"),
     ("agreement anywhere", "float(np.mean(one == other))", "float(np.mean(np.isin(one, other)))", "place by place"),
     ("all or nothing", "float(np.mean(one == other))", "float(np.all(one == other))", "the share of places"),
     ("how many agree", "float(np.mean(one == other))", "float(np.sum(one == other))", "the share of places"),

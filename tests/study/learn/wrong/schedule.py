@@ -18,6 +18,6 @@ WRONG = [
     ("WSD decays from the warm-up on", "(end - step) / max(1, end - start)", "(end - step) / max(1, end - warmup)",
      "must be lr"),
     ("WSD falls below min_lr", "min(1.0, max(0.0, left))", "min(1.0, left)", "after the decay"),
-    ("WSD decays to 0", "return min_lr + (lr - min_lr) * min(1.0, max(0.0, left))", "return lr * min(1.0, max(0.0, left))",
-     "a line from lr to min_lr"),
+    ("WSD decays to 0", "return min_lr + (lr - min_lr) * min(1.0, max(0.0, left))",
+     "return lr * min(1.0, max(0.0, left))", "a line from lr to min_lr"),
 ]
