@@ -3,6 +3,7 @@
 The kernel bench runs a kernel in a process of its own, so the judge needs none.
 """
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,8 @@ def written(exercise: Exercise, path: Path) -> str:
 
 
 def compiles(exercise: Exercise, path: Path, kernels: list) -> str:
+    if not shutil.which("gcc"):
+        raise Wrong("not judged: this exercise needs the C compiler gcc, which is not installed here")
     try:
         kernels += [kernel for kernel in subjects(str(path), exercise.op) if kernel.name in exercise.solve]
     except (DoesNotCompile, ValueError) as error:
