@@ -1,6 +1,6 @@
 """The stages for an exercise in C: its body is written, it compiles, and the kernel bench finds nothing.
 
-The kernel bench runs a kernel in a process of its own, so the judge needs none.
+The kernel bench runs a kernel in a process of its own, with limits of its own.
 """
 import re
 import shutil
@@ -46,7 +46,8 @@ def compiles(exercise: Exercise, path: Path, kernels: list) -> str:
     try:
         kernels += [kernel for kernel in subjects(str(path), exercise.op) if kernel.name in exercise.solve]
     except (DoesNotCompile, ValueError) as error:
-        raise Wrong(str(error).strip()) from None
+        lines = str(error).strip().splitlines()
+        raise Wrong(next((line for line in lines if "error:" in line), lines[0])) from None
     return "the compiler takes it without a complaint"
 
 
