@@ -12,7 +12,7 @@
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -133,12 +133,12 @@ class Pair:
             right, _ = self.right.forward(*args.values())
             for name, a, b in outputs(out, right):
                 if not equal(a, b):
-                    known = known_mistake(self.exercise, a, b, lambda other: self.output(other, args, name))
+                    known = known_mistake(self.exercise, a, b, partial(self.output, args, name))
                     raise Wrong(f"{name}{joined(known)}" if known else difference(name, a, b))
                 largest = max(largest, float(np.abs(a - b).max(initial=0)))
         return f"out agrees with the reference, largest difference {largest:.1e}"
 
-    def output(self, other: Any, args: dict[str, Any], name: str) -> Any:
+    def output(self, args: dict[str, Any], name: str, other: Any) -> Any:
         """A wrong variant's output of that name."""
         out, _ = getattr(other, self.forward_name)(*args.values())
         return next(a for each, a, _ in outputs(out, out) if each == name)
@@ -149,7 +149,8 @@ class Pair:
         if wrong := [row for row in numeric if not row.passed]:
             rest = [f"d{row.name}" for row in numeric if row.passed]
             others = listed(rest) if len(rest) < 5 else f"the other {len(rest)}"
-            raise Wrong(self.diagnosed(wrong) + (f"; {others} {'is' if len(rest) == 1 else 'are'} right" if rest else ""))
+            right = f"; {others} {'is' if len(rest) == 1 else 'are'} right" if rest else ""
+            raise Wrong(self.diagnosed(wrong) + right)
         if not numeric:
             raise Wrong("; ".join(row.note for row in rows))
         checked = sum(row.checked for row in numeric)
@@ -219,7 +220,7 @@ class Pair:
         right, _ = self.right.forward(*args.values())
         for name, a, b in outputs(out, right):
             if not equal(a, b, 1e-6):
-                known = known_mistake(self.exercise, a, b, lambda other: self.output(other, args, name))
+                known = known_mistake(self.exercise, a, b, partial(self.output, args, name))
                 raise Wrong(f"with {first} {LARGE:g} times as large {difference(name, a, b, 1e-6)}"
                             + (f": {known}" if known else ""))
         theirs = self.gradients(self.right, args) if self.backward else {}

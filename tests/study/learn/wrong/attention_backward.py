@@ -1,4 +1,4 @@
-"""Wrong solutions of attention_backward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of attention_backward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no sum", (" - (dP * P).sum(axis=-1, keepdims=True)", ""), "lacks the term of the softmax's sum"),
     ("no softmax", ("P * (dP - (dP * P).sum(axis=-1, keepdims=True))", "dP"), "is without the softmax's backward"),

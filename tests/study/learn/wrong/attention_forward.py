@@ -1,4 +1,4 @@
-"""Wrong solutions of attention_forward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of attention_forward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no scale", (" * (1 / math.sqrt(HS))", ""), "lacks the scale 1 / sqrt(HS)"),
     ("1 / HS", ("1 / math.sqrt(HS)", "1 / HS"), "has the scale 1 / HS"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of block_backward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of block_backward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no residual at s1", ("    ds1 = ds1 + dout\n", ""), "lacks dout at s1"),
     ("no residual at x", ("    dx = dx + ds1\n", ""), "your dx lacks ds1"),

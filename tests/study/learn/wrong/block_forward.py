@@ -1,4 +1,4 @@
-"""Wrong solutions of block_forward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of block_forward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no residual", ("return s1 + h", "return h"), "the residual around the MLP is missing"),
     ("norm goes on", ("s1 = x + projected", "s1 = a + projected"), "the LayerNorm of x is added"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of cross_entropy: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of cross_entropy: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("sign", ("-right, 0)", "right, 0)"), "the sign is wrong"),
     ("ignored rows", ("np.where(valid, -right, 0)", "-right"), "ignore_index must have loss 0"),

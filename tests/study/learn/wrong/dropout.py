@@ -1,4 +1,4 @@
-"""Wrong solutions of dropout: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of dropout: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no scale", ("x * keep * (1 / (1 - p))", "x * keep"), "not scaled by 1 / (1 - p)"),
     ("wrong way", ("x * keep *", "x * ~keep *"), "the mask is the wrong way round"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of embedding: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of embedding: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("repeated tokens",
      ("np.add.at(dwte, tokens, dout)", "dwte[tokens] += dout"),

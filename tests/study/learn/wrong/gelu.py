@@ -1,4 +1,4 @@
-"""Wrong solutions of gelu: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of gelu: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("half missing", ("0.5 * x * (1 + t), (x,)", "x * (1 + t), (x,)"), "out lacks the factor 0.5"),
     ("sigmoid form",

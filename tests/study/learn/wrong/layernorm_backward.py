@@ -1,4 +1,4 @@
-"""Wrong solutions of layernorm_backward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of layernorm_backward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no mean term", (" - g.mean(axis=-1, keepdims=True)", ""), "your dx lacks the mean term"),
     ("no variance term",

@@ -1,4 +1,4 @@
-"""Wrong solutions of layernorm_forward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of layernorm_forward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("C - 1",
      ("(centred ** 2).mean(axis=-1, keepdims=True)",

@@ -1,4 +1,4 @@
-"""Wrong solutions of linear_backward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of linear_backward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("mean", ("rows_of_dout.sum(axis=0)", "rows_of_dout.mean(axis=0)"), "your dbias is the mean over rows"),
     ("sign", ("dx = dout @ weight.T", "dx = -(dout @ weight.T)"), "your dx: the sign is wrong"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of linear_forward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of linear_forward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no bias", ("x @ weight + bias", "x @ weight"), "bias is not added"),
     ("bias to the weight", ("x @ weight + bias", "x @ (weight + bias)"), "belongs to the product"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of online_softmax_backward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of online_softmax_backward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no row sum", ("dout @ v[part].T - rowsum", "dout @ v[part].T"), "lacks the row's sum"),
     ("last block", ("dq += scale", "dq = scale"), "your dq counts the last block alone"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of online_softmax_forward: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of online_softmax_forward: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("l not mended", ("mend * l + P", "l + P"), "does not bring l into the new unit"),
     ("acc not mended", ("mend * acc + P", "acc + P"), "does not bring acc into the new unit"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of residual: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of residual: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("half each", ("return dout.copy(), dout.copy()", "return dout / 2, dout / 2"), "your dx is half of dout"),
     ("one gradient",

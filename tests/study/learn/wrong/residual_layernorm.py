@@ -1,4 +1,4 @@
-"""Wrong solutions of residual_layernorm: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of residual_layernorm: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("no dsum", ("    ds = ds + dsum\n", ""), "lacks dsum"),
     ("dsum alone", ("    ds = ds + dsum\n", "    ds = dsum\n"), "is dsum alone"),

@@ -1,4 +1,4 @@
-"""Wrong solutions of softmax: (label, (text of the reference, what replaces it), words of the verdict)."""
+"""Wrong solutions of softmax: (label, (text of the reference, its replacement), words)."""
 WRONG = [
     ("overflow", ("np.exp(x - x.max(axis=-1, keepdims=True))", "np.exp(x)"), "take the row's maximum off"),
     ("whole maximum", ("x - x.max(axis=-1, keepdims=True)", "x - x.max()"), "with x 1000 times as large out"),
