@@ -67,6 +67,7 @@ def equal(mine: Any, right: Any, tolerance: float = EXACT) -> bool:
 
 def wrong_places(mine: Any, right: Any, tolerance: float = EXACT) -> np.ndarray:
     """Which numbers differ; NaN equals NaN, and infinity itself."""
+    tolerance = tolerance if np.asarray(right).dtype.kind == "f" else 0             # integers are the same or not
     a, b = np.asarray(mine, np.float64), np.asarray(right, np.float64)
     size = np.abs(b[np.isfinite(b)]).max(initial=0)
     with np.errstate(all="ignore"):
