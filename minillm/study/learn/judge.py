@@ -2,8 +2,6 @@
 
 Runs the learner's code in this process: process.py gives it one of its own.
 """
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,9 +20,6 @@ from .verdict import Stage, told
 
 def judge(exercise: Exercise, path: Path) -> Iterator[Stage]:
     """Every stage in order; the first that fails is the last."""
-    sys.dont_write_bytecode = True
-    warnings.simplefilter("ignore")
-    np.seterr(all="ignore")                                     # nan and inf are judged, not warned of
     for name, check in stages(exercise, path):
         try:
             yield Stage(name, True, check())

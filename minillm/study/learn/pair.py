@@ -54,7 +54,7 @@ class Pair:
         return Right
 
     def sample(self, number: int = 0, dtype: str = "float64", dims: Dims | None = None) -> dict[str, Any]:
-        rng = np.random.default_rng([number, 19])
+        rng = np.random.default_rng([number, 1])
         if self.exercise.op:
             args = OPS[self.exercise.op].sample(rng, dtype, dims or SIZES[number])
             while not number and "targets" in args and args["targets"].min() >= 0:      # one row must be ignored

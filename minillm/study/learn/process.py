@@ -10,11 +10,14 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .exercise import Exercise
 from .judge import judge
@@ -88,6 +91,9 @@ def work(outbox: Connection, name: str, path: str) -> None:
     """In the child: judge, and send each stage as it is there."""
     if hasattr(os, "setsid"):
         os.setsid()
+    sys.dont_write_bytecode = True
+    warnings.simplefilter("ignore")
+    np.seterr(all="ignore")                             # nan and inf are judged, not warned of
     printed = quiet()
     limit()
     for stage in judge(exercise_called(name), Path(path)):

@@ -1,4 +1,5 @@
 """Right solutions that are written otherwise than the reference pass: nobody is refused for his style."""
+import numpy as np
 import pytest
 
 from minillm.study.learn.path import exercise_called
@@ -272,3 +273,4 @@ def test_another_right_solution_passes(name, tmp_path):
     given = "" if exercise.c else given + "\nimport numpy as np\n"
     stage = judged(exercise, given + RIGHT[name], tmp_path)
     assert stage.passed, stage
+    assert np.geterr()["over"] == "warn"                        # what a judgement sets is put back

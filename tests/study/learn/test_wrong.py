@@ -1,8 +1,8 @@
 """Wrong solutions are refused, each by a diagnosis that names its mistake.
 
-wrong/NAME.py holds the wrong solutions of an exercise: (label, (text of the reference, what replaces it), words of the
-verdict, one text or several). They are judged in this process, where there is no time limit; one that never ends is
-process.py's to stop.
+wrong/NAME.py holds the wrong solutions of an exercise: what is wrong, a text of the reference solution, what stands in
+its place, and words that the diagnosis must hold. Judged in this process, where there is no time limit: a wrong
+solution that never ends is process.py's to stop, and test_process.py's to try.
 """
 import runpy
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_a_wrong_solution_is_told_its_mistake(name, tmp_path):
     exercise = exercise_called(name)
     needs_compiler(exercise)
     reference, told = exercise.reference(), []
-    for label, (old, new), words in WRONG[name]:
+    for label, old, new, words in WRONG[name]:
         assert old in reference, f"{label}: the reference has no {old!r}"
         stage = judged(exercise, reference.replace(old, new), tmp_path)
         if stage.passed or not all(word in stage.message for word in ([words] if isinstance(words, str) else words)):
@@ -30,7 +30,7 @@ def test_a_wrong_solution_is_told_its_mistake(name, tmp_path):
 
 
 def test_there_are_enough_wrong_solutions():
-    for name in PATH:
-        assert len(WRONG[name]) >= 4, name
-        assert all(words for *_, words in WRONG[name]), name
-    assert sum(map(len, WRONG.values())) >= 400
+    assert set(WRONG) == set(PATH)
+    assert all(len(cases) >= 4 for cases in WRONG.values())
+    assert all(words for cases in WRONG.values() for *_, words in cases)
+    assert sum(map(len, WRONG.values())) >= 200
