@@ -1,4 +1,6 @@
-"""The online softmax, the backward: all gradients of attention from out and one number a row, block by block.
+"""The online softmax, the backward.
+
+All gradients of attention from out and one number a row, block by block.
 
     out = P @ v,    P = softmax of the rows of S = scale * q @ k.T = exp(S - lse)
 

@@ -1,4 +1,6 @@
-"""The online softmax, the forward: attention that never holds all scores, as FlashAttention does it.
+"""The online softmax, the forward.
+
+Attention that never holds all scores, as FlashAttention does it.
 
     out[t] = sum over s of P[t, s] * v[s],    P = softmax of the rows of S = scale * q @ k.T,    scale = 1 / sqrt(D)
 
