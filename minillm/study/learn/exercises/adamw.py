@@ -20,7 +20,7 @@ import numpy as np
 
 from ....ops.optimizer import adamw as op
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0):
@@ -77,7 +77,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("adamw_update",), needs=(), checks=(("values", tried(_cases, returns=False)),),
+    __file__, solve=("adamw_update",), needs=(), checks=by_cases(_cases, in_place=True, returns=False),
     hints=("Let g be the same in every step. Write m after one, two, three steps, from m = 0, as a multiple of g.",
            "m after t steps is (1 - beta1)(1 + beta1 + ... + beta1^(t-1)) g: a geometric series.",
            "Its sum is (1 - beta1^t) g, so mhat = m / (1 - beta1^t); and with g^2 in place of g, vhat = v / "

@@ -20,7 +20,7 @@ import numpy as np
 
 from ....evaluate import perplexity as package
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def perplexity(nats):
@@ -61,7 +61,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("perplexity", "bits_per_byte"), needs=("bpe_encoding",), checks=(("values", tried(_cases)),),
+    __file__, solve=("perplexity", "bits_per_byte"), needs=("bpe_encoding",), checks=by_cases(_cases),
     hints=("Sum the losses of all documents, and count their tokens: len(losses). The perplexity is exp of the ratio.",
            "math.exp raises OverflowError above 709: return math.inf there.",
            "One bit is ln 2 nats: bits = nats / math.log(2).",

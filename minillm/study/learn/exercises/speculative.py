@@ -23,7 +23,7 @@ import numpy as np
 
 from ....generation import speculative
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def acceptance(p, q, x):
@@ -92,7 +92,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("acceptance", "residual", "verify"), needs=("top_p",), checks=(("values", tried(_cases)),),
+    __file__, solve=("acceptance", "residual", "verify"), needs=("top_p",), checks=by_cases(_cases),
     hints=("A token x comes out of the draft with probability q(x). At most p(x) of that may stay: keep min(q, p).",
            "To keep min(q(x), p(x)) of q(x), accept with probability min(1, p(x) / q(x)).",
            "What is still missing of p is p - min(p, q) = max(0, p - q); draw from it, normalised, in all other cases.",

@@ -17,7 +17,7 @@ import numpy as np
 
 from ....generation import sampling
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def nucleus(p, top_p):
@@ -62,7 +62,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("nucleus",), needs=("temperature",), checks=(("values", tried(_cases)),),
+    __file__, solve=("nucleus",), needs=("temperature",), checks=by_cases(_cases),
     hints=("np.argsort(-p, kind='stable') gives the tokens from the most probable on, of equal ones the first first.",
            "sums = p[order].cumsum(); the nucleus ends at the first place where sums >= top_p.",
            "np.searchsorted(sums, top_p) counts the sums below top_p; the nucleus has one token more.",
