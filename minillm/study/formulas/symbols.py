@@ -16,8 +16,8 @@ INSIDE = {"out", "xhat", "logits", "loss", "losses", "scores", "mean", "rstd", "
 SIZES = {"NH", "HS", "OC"}
 WORDS = {*LETTERS, *FUNCTIONS, *ARGUMENTS, *DIFFERENTIABLE, *INSIDE, *SIZES, "scale", "keep", "top", "kl", "mhat", "vhat",
          "ref", "reward", "rows", "start", "warmup", "steps", "progress", "min_lr"}
-ARRAYS = {*DIFFERENTIABLE, *INSIDE, "g", "p", "P", "Q", "S", "keep"} - {"mean", "rstd", "var", "sum", "loss", "chosen",
-                                                                         "rejected", "logp", "a", "b", "logsumexp"}
+SCALARS = {*LETTERS, *SIZES, "scale", "mean", "rstd", "var", "loss", "top", "beta1", "beta2", "min_lr", "progress"}
+ARRAYS = {"out", "xhat", "logits", "weight", "bias", "wte", "g", "p", "P", "Q", "S", "keep"}
 BEFORE = ("ref", "old", "fc", "proj", "soft", "min", "max")     # set as an index: ref_logp is logp with the index ref
 
 
