@@ -12,7 +12,7 @@ from .parse import (Binary, Call, Choice, Derivative, Group, Index, Indicator, M
                     Relation, Transposed, parse, parts)
 from .symbols import ARRAYS, BEFORE, FUNCTIONS, LETTERS, REDUCTIONS, SCALARS, is_gradient
 
-SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "∼", "-": "−", ".": "⋅", "||": "∥"}
+SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "≈", "-": "−", ".": "⋅", "||": "∥"}
 BIG_SIGNS = {"sum": "∑", "product": "∏"}
 POINT = "⊙"
 

@@ -8,14 +8,14 @@ LETTERS = {         # names that are set as one letter
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "lambda": "λ", "mu": "μ", "pi": "π",
     "sigma": "σ", "tau": "τ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ", "infinity": "∞"}
 REDUCTIONS = ("sum", "mean", "std", "max", "min", "logsumexp", "norm")      # a row becomes one number
-FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, "softmax", "layernorm", "gelu", "dropout", "clip", "round", "cos", "CE", "KL",
+FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, "softmax", "layernorm", "gelu", "dropout", "clip", "drop", "round", "cos", "CE", "KL",
              "cross_entropy", *REFERENCE}
 ARGUMENTS = {name for function in REFERENCE.values() for name in signature(function).parameters}
 DIFFERENTIABLE = {name for spec in OPS.values() for name in spec.differentiable}
 INSIDE = {"out", "xhat", "logits", "loss", "losses", "scores", "mean", "rstd", "var", "sum", "logp", "logsumexp"}
 SIZES = {"NH", "HS", "OC"}
 WORDS = {*LETTERS, *FUNCTIONS, *ARGUMENTS, *DIFFERENTIABLE, *INSIDE, *SIZES, "scale", "keep", "top", "kl", "mhat", "vhat",
-         "ref", "reward", "rows", "start", "warmup", "steps", "progress", "min_lr"}
+         "ref", "reward", "rows", "start", "n_decayed", "warmup", "steps", "progress", "min_lr"}
 SCALARS = {*LETTERS, *SIZES, "scale", "mean", "rstd", "var", "loss", "top", "beta1", "beta2", "min_lr", "progress"}
 ARRAYS = {"out", "xhat", "logits", "weight", "bias", "wte", "g", "p", "P", "Q", "S", "keep"}
 BEFORE = ("ref", "old", "fc", "proj", "soft", "min", "max")     # set as an index: ref_logp is logp with the index ref
