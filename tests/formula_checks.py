@@ -17,6 +17,7 @@ from minillm.study.formulas.parse import (
     Transposed,
 )
 
+UNNAMED = "sum of what has no name"
 H = 1e-30
 EXACT, ROUGH = 1e-12, 2e-3              # where a formula says ~
 
@@ -41,8 +42,10 @@ def mistakes(texts, values, expected):
             sides[step.text, step.name] = last[step.name] = step.value
         if step.name and "/" in step.name and not close_derivative(step, texts, values, last):
             found.append((step.text, step.name, "complex step"))
+        if step.name is None:
+            last[UNNAMED] = last.get(UNNAMED, 0) + step.value
     found += [("", name, "last value") for name, wanted in expected.items()
-              if name.endswith(" last") and not close(last[name.removesuffix(" last")], wanted)]
+              if (name == UNNAMED or name.endswith(" last")) and not close(last[name.removesuffix(" last")], wanted)]
     return found
 
 
@@ -66,7 +69,7 @@ def mutants(tree):
     """A formula with one mistake each: signs, dropped factors, indices, conditions, numbers, functions, transposes."""
     if isinstance(tree, Relation) and tree.signs and tree.signs[0] in ("=", "<-", "+=", "~"):
         for place in range(1, len(tree.sides)):
-            for changed in mutants(tree.sides[place]):
+            for changed in (Minus(tree.sides[place]), *mutants(tree.sides[place])):
                 yield tree._replace(sides=(*tree.sides[:place], changed, *tree.sides[place + 1:]))
         for place, condition in enumerate(tree.where):
             for changed in mutants(condition):

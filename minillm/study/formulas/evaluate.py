@@ -53,6 +53,10 @@ def step(text: Any, tree: Any, known: Values, held: set) -> Iterator[Step]:
         yield Step(text, None, value_of(tree, known))
         return
     left, *rest = tree.sides
+    if not is_place(left):                                              # u . v = v . u says that both are equal
+        yield from (Step(text, None, value_of(side, known), sign != "~", value_of(left, known))
+                    for sign, side in zip(tree.signs, rest))
+        return
     also = [side for side in rest[:-1] if is_place(side) and name_of(side) not in known]
     known_left = value_of(left, known) if isinstance(left, Call) and function_of(left.function, known) else None
     computed = [(sign, given(left, side, tree, known)) for sign, side in zip(tree.signs, rest) if side not in also]
@@ -130,6 +134,9 @@ def size_of(index: str, tree: Any, known: Values) -> int:
             array = known.get(name, known.get(name[1:]) if is_gradient(name) else None)
             sizes |= {np.shape(array)[axis] for axis, item in enumerate(part.items)
                       if item == Name(index) and np.ndim(array) > axis}
+    bounds = [part for part in walk(tree) if isinstance(part, Relation) and part.sides[0] == Name(index)]
+    if not sizes and bounds:                                            # i <= k, of no array
+        return int(value_of(bounds[0].sides[1], known)) + (bounds[0].signs[0] == "<=")
     if len(sizes) != 1:
         raise ValueError(f"index {index} must stand at axes of one size: got {sorted(sizes) or 'none'}")
     return sizes.pop()
@@ -223,10 +230,11 @@ def choose(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition, yes, no)[()]
 
 
-CONSTANTS = {"pi": math.pi, "infinity": math.inf}
+CONSTANTS = {"pi": math.pi}
 REDUCE = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "product": np.prod}
 FUNCTIONS = {
-    "exp": np.exp, "log": np.log, "ln": np.log, "sqrt": np.sqrt, "tanh": np.tanh, "cos": np.cos, "round": np.round,
+    "exp": np.exp, "log": np.log, "ln": np.log, "sqrt": np.sqrt, "tanh": np.tanh, "cos": np.cos, "round": np.round, "mod": np.mod, "Im": np.imag,
+    "binomial": math.comb,
     "sum": by_row(np.sum), "mean": by_row(np.mean), "max": greatest, "min": least, "softmax": softmax,
     "std": lambda x: np.std(x, axis=-1, ddof=1, keepdims=np.ndim(x) > 1),
     "logsumexp": lambda x: np.log(by_row(np.sum)(np.exp(x))), "norm": lambda x: np.sqrt(np.sum(np.square(x))),

@@ -7,6 +7,9 @@ from .parse import Binary, Call, Name, Over, Power, Relation, parse, walk
 from .symbols import is_known
 
 
+DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
+
+
 class Formula(NamedTuple):
     """text: on one line; line: its number in the docstring, from 1; first, last: its columns in that line, so that a
     page can put it back between the words."""
@@ -19,7 +22,7 @@ class Formula(NamedTuple):
 def formulas_of(docstring: str | None) -> list[Formula]:
     """The formulas of a docstring, in their order; words, names alone and shapes are none."""
     lines = cleandoc(docstring or "").split("\n")
-    defined = {word for line in lines if line.startswith("    ") for word in re.findall(r"(\w+)[\w, \[\]]* +(?:=|<-) ", line)}
+    defined = {word for line in lines if line.startswith("    ") for word in re.findall(DEFINED, line)}
     return [formula for number, line in enumerate(lines, 1) if line.startswith("    ")
             for formula in formulas_in(line, number, defined)]
 
@@ -50,7 +53,9 @@ OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
 
 
 def is_formula(text: str, defined: set) -> bool:
-    """Whether it parses, holds names of formulas only, and says more than a product of words would."""
+    """Whether it parses, has blanks around its signs (n=1 is an argument), holds names of formulas only, and says more than a product of words would."""
+    if re.search(r"\w=\w", text):
+        return False
     try:
         trees = list(walk(parse(text)))
     except ValueError:
