@@ -22,9 +22,10 @@ class Formula(NamedTuple):
 def formulas_of(docstring: str | None) -> list[Formula]:
     """The formulas of a docstring, in their order; words, names alone and shapes are none."""
     lines = cleandoc(docstring or "").split("\n")
-    defined = {word for line in lines if line.startswith("    ") for word in re.findall(DEFINED, line)}
-    return [formula for number, line in enumerate(lines, 1) if line.startswith("    ")
-            for formula in formulas_in(line, number, defined)]
+    block = [(number, line) for number, line in enumerate(lines, 1) if line.startswith("    ")]
+    block = block or list(enumerate(lines, 1))[2:]          # one that is all there is lost its indent with the others
+    defined = {word for _, line in block for word in re.findall(DEFINED, line)}
+    return [formula for number, line in block for formula in formulas_in(line, number, defined)]
 
 
 def formulas_in(line: str, number: int, defined: set) -> list[Formula]:
