@@ -1,7 +1,7 @@
 """Hold formulas against numbers, and plant mistakes in them."""
 import numpy as np
 
-from minillm.study.formulas import steps
+from minillm.study.formulas import parse, steps
 from minillm.study.formulas.parse import (
     Binary,
     Call,
@@ -19,6 +19,8 @@ from minillm.study.formulas.parse import (
 
 UNNAMED = "sum of what has no name"
 H = 1e-30
+EVEN = ("top = max(x)", "m = max(z)",                   # any number may be taken from the exponents
+        "x = (step - warmup) / (steps - warmup)")       # cos(-x) is cos(x)
 EXACT, ROUGH = 1e-12, 2e-3              # where a formula says ~
 
 
@@ -36,11 +38,14 @@ def mistakes(texts, values, expected):
     for step in steps(texts, values):
         for label, wanted in (("expected", expected.get(step.name)), ("function", step.left),
                               ("other side", sides.get((step.text, step.name)))):
-            if wanted is not None and not callable(step.value) and not close(step.value, wanted, step.exact):
+            value = step.value
+            if callable(value) and isinstance(wanted, tuple):                       # a function: (arguments, its value)
+                value, wanted = value(*wanted[0]), wanted[1]
+            if wanted is not None and not callable(value) and not close(value, wanted, step.exact):
                 found.append((step.text, step.name, label))
         if step.exact:
             sides[step.text, step.name] = last[step.name] = step.value
-        if step.name and "/" in step.name and not close_derivative(step, texts, values, last):
+        if step.name and "/" in step.name and step.name not in expected and not close_derivative(step, texts, values, last):
             found.append((step.text, step.name, "complex step"))
         if step.name is None:
             last[UNNAMED] = last.get(UNNAMED, 0) + step.value
@@ -63,6 +68,12 @@ def close_derivative(step, texts, values, last):
         return close(value, slope(np.ones(at.shape)))
     columns = np.stack([slope(np.eye(at.shape[-1])[c] * np.ones(at.shape)) for c in range(at.shape[-1])], axis=-1)
     return close(value, columns if y.shape == at.shape else columns[..., 0, :])
+
+
+def planted(text):
+    """Its mutants, but for those that change nothing."""
+    tree = parse(text)
+    return [mutant for mutant in mutants(tree) if text not in EVEN or mutant.sides[1] != Minus(tree.sides[1])]
 
 
 def mutants(tree):

@@ -57,7 +57,7 @@ def step(text: Any, tree: Any, known: Values, held: set) -> Iterator[Step]:
         yield from (Step(text, None, value_of(side, known), sign != "~", value_of(left, known))
                     for sign, side in zip(tree.signs, rest))
         return
-    also = [side for side in rest[:-1] if is_place(side) and name_of(side) not in known]
+    also = [side for side in rest[:-1] if is_place(side) and name_of(side) not in {*known, *FUNCTIONS}]
     known_left = value_of(left, known) if isinstance(left, Call) and function_of(left.function, known) else None
     computed = [(sign, given(left, side, tree, known)) for sign, side in zip(tree.signs, rest) if side not in also]
     for sign, found in computed:

@@ -1,9 +1,9 @@
 """Find the formulas of a docstring: they stand in its indented blocks, several on a line with wide blanks between."""
 import re
 from inspect import cleandoc
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .parse import Binary, Call, Name, Over, Power, Relation, parse, walk
+from .parse import RESERVED, Binary, Over, Power, Relation, parse, walk
 from .symbols import is_known
 
 
@@ -54,20 +54,13 @@ OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
 
 
 def is_formula(text: str, defined: set) -> bool:
-    """Whether it parses, has blanks around its signs (n=1 is an argument), holds names of formulas only, and says more than a product of words would."""
-    if re.search(r"\w=\w", text):
+    """Whether it holds names of formulas only, has blanks around its signs (n=1 is an argument), parses, and says more
+    than a product of words would."""
+    names = set(re.findall(r"[A-Za-z]\w*", text)) - {*RESERVED, *defined}
+    if not all(map(is_known, names)) or re.search(r"\w=\w", text):
         return False
     try:
-        trees = list(walk(parse(text)))
+        trees = walk(parse(text))
     except ValueError:
         return False
-    named = {tree.text for tree in trees if isinstance(tree, Name)} | {
-        tree.function for tree in trees if isinstance(tree, Call)}
-    says = any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
-    return says and all(is_known(name) or name in defined for name in named)
-
-
-def parsed(formula: Formula) -> Any:
-    return parse(formula.text)
-
-
+    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
