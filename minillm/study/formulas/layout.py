@@ -64,16 +64,19 @@ class Cases(NamedTuple):
     rows: tuple
 
 
+GRADIENT = Mark("upright", "d")
 THIN, WIDE = Mark("space", "thin"), Mark("space", "quad")
 
 
-def layout(text: str) -> Any:
-    """The boxes of a formula. Raises ValueError where it does not parse."""
-    return boxes(parse(text))
+def layout(text: str, display: bool = True) -> Any:
+    """The boxes of a formula that stands on a line of its own, or within one. Raises ValueError where it does not
+    parse."""
+    return boxes(parse(text), not display)
 
 
 def boxes(tree: Any, small: bool = False) -> Any:
-    """small: inside an index or exponent, where a fraction is set with a slash."""
+    """small: within a line of text, a fraction, an index or an exponent: there a fraction has a slash, a sum its index beside
+    it."""
     return RULES[type(tree)](tree, small)
 
 
@@ -99,22 +102,25 @@ def name_box(name: str) -> Any:
     if name in LETTERS:
         return Mark("letter", LETTERS[name])
     if is_gradient(name):
-        return row(Mark("upright", "d"), name_box(name[1:]))
+        return row(GRADIENT, name_box(name[1:]))
     if name.endswith("hat") and len(name) == 4:
         return Hat(name_box(name[0]))
     if digits:
         return Script(name_box(digits[1]), Mark("number", digits[2]))
     if rest and first in BEFORE:
         return Script(name_box(rest), Mark("text", first))
-    if rest and (len(first) == 1 or first in LETTERS):
+    if rest and (len(first) == 1 or first in LETTERS or "_" not in rest):
         return Script(name_box(first), name_box(rest) if len(rest) == 1 else Mark("text", rest.replace("_", " ")))
     return Mark("letter" if len(name) == 1 else "word", name.replace("_", " "))
 
 
 def function_box(name: str) -> Any:
-    if name in LETTERS or len(name) == 1 or name not in FUNCTIONS:
+    first, _, rest = name.partition("_")
+    if name in LETTERS or len(name) == 1:
         return name_box(name)
-    return Mark("upright", name.replace("_", " "))
+    if name in FUNCTIONS:
+        return Mark("upright", name)
+    return Script(function_box(first), name_box(rest)) if first in FUNCTIONS and rest else name_box(name)
 
 
 def name(tree: Name, small: bool) -> Any:
@@ -141,7 +147,7 @@ def index(tree: Index, small: bool) -> Any:
 def call(tree: Call, small: bool) -> Any:
     inside = tree.arguments[0]
     if tree.function == "sqrt":
-        return Root(boxes(bare(inside)))
+        return Root(boxes(bare(inside), small))
     if tree.function == "norm":
         return Fence("‖", boxes(inside, small), "‖")
     if tree.function in BIG_SIGNS:
@@ -174,7 +180,7 @@ def without_d(tree: Any) -> Any:
 def binary(tree: Binary, small: bool) -> Any:
     operator, left, right = tree
     if operator == "/" and not small:
-        return Fraction(boxes(bare(left)), boxes(bare(right)))
+        return Fraction(boxes(bare(left), True), boxes(bare(right), True))
     before, after = boxes(left, small), boxes(right, small)
     if operator == "*" and not is_scalar(left) and not is_scalar(right) and (is_whole(left) or is_whole(right)):
         return row(before, sign(POINT), after)
@@ -182,7 +188,8 @@ def binary(tree: Binary, small: bool) -> Any:
         return row(before, sign(operator), after)
     if edge(after, 0).kind == "number":
         return row(before, sign("."), after)
-    return row(before, *([THIN] if is_wide(edge(before, -1)) or is_wide(edge(after, 0)) else []), after)
+    apart = operator == "@" or is_wide(edge(before, -1)) or is_wide(edge(after, 0))
+    return row(before, *([THIN] if apart else []), after)
 
 
 def is_whole(tree: Any) -> bool:
@@ -206,6 +213,8 @@ def edge(box: Any, place: int) -> Mark:
     """The first (0) or last (-1) mark of a box, as far as it stands on the line."""
     while not isinstance(box, Mark):
         if isinstance(box, Row):
+            if place == -1 and box.items[-2] == GRADIENT:
+                return Mark("word", "")
             box = box.items[place]
         elif isinstance(box, Script):
             box = box.base if place == 0 else Mark("upright" if is_wide(edge(box.base, -1)) else "letter", "")
@@ -246,7 +255,8 @@ def over(tree: Over, small: bool) -> Any:
         under += [sign(",")] if under else []
         under.append(boxes(item, True))
     big = Mark("sign", BIG_SIGNS[tree.kind]) if tree.kind in BIG_SIGNS else Mark("upright", tree.kind)
-    return row(Big(big, row(*under)), THIN, boxes(tree.body, small))
+    sign_box = Script(big, row(*under)) if small else Big(big, row(*under))
+    return row(sign_box, THIN, boxes(tree.body, small))
 
 
 def indicator(tree: Indicator, small: bool) -> Any:
@@ -256,15 +266,17 @@ def indicator(tree: Indicator, small: bool) -> Any:
 def choice(tree: Choice, small: bool) -> Any:
     rows, rest = [], tree
     while isinstance(rest, Choice):
-        rows.append((boxes(rest.value, small), row(Mark("text", "if"), THIN, boxes(rest.condition, small))))
+        rows.append((boxes(rest.value, True), row(Mark("text", "if"), THIN, boxes(rest.condition, True))))
         rest = rest.other
-    return Cases((*rows, (boxes(rest, small), Mark("text", "otherwise"))))
+    return Cases((*rows, (boxes(rest, True), Mark("text", "otherwise"))))
 
 
 def relation(tree: Relation, small: bool) -> Any:
-    items = [boxes(tree.sides[0], small)]
+    first = boxes(tree.sides[0], small)
+    items = [first]
     for mark, side in zip(tree.signs, tree.sides[1:]):
-        items += [sign(mark), boxes(side, small)]
+        items += [sign("<-"), first, sign("+")] if mark == "+=" else [sign(mark)]
+        items.append(boxes(side, small))
     for place, condition in enumerate(tree.where):
         items += [sign(",")] if place else [WIDE, Mark("text", "for"), THIN]
         items.append(boxes(condition, small))

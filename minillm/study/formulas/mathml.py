@@ -13,7 +13,7 @@ def to_mathml(text: str, display: bool = True) -> str:
     Raises ValueError where it does not parse.
     """
     kind = ' display="block"' if display else ""
-    return f"<math{kind}>{mathml(layout(text))}</math>"
+    return f"<math{kind}>{mathml(layout(text, display))}</math>"
 
 
 def mathml(box: Any) -> str:

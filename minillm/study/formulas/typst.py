@@ -8,9 +8,12 @@ WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 SPECIAL = set(r'\$#_^&"/,;:()[]{}|~*\'')
 
 
-def to_typst(text: str) -> str:
-    """A formula such as `out = x @ weight + bias` in Typst's math. Raises ValueError where it does not parse."""
-    return typst(layout(text))
+def to_typst(text: str, display: bool = True) -> str:
+    """A formula such as `out = x @ weight + bias` in Typst's math, for a line of its own or for one of text.
+
+    Raises ValueError where it does not parse.
+    """
+    return typst(layout(text, display))
 
 
 def typst(box: Any) -> str:
