@@ -233,8 +233,8 @@ def choose(condition: Any, yes: Any, no: Any) -> Any:
 CONSTANTS = {"pi": math.pi}
 REDUCE = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "product": np.prod}
 FUNCTIONS = {
-    "exp": np.exp, "log": np.log, "ln": np.log, "sqrt": np.sqrt, "tanh": np.tanh, "cos": np.cos, "round": np.round, "mod": np.mod, "Im": np.imag,
-    "binomial": math.comb,
+    "exp": np.exp, "log": np.log, "ln": np.log, "sqrt": np.sqrt, "tanh": np.tanh, "cos": np.cos, "round": np.round,
+    "mod": np.mod, "Im": np.imag, "binomial": math.comb,
     "sum": by_row(np.sum), "mean": by_row(np.mean), "max": greatest, "min": least, "softmax": softmax,
     "std": lambda x: np.std(x, axis=-1, ddof=1, keepdims=np.ndim(x) > 1),
     "logsumexp": lambda x: np.log(by_row(np.sum)(np.exp(x))), "norm": lambda x: np.sqrt(np.sum(np.square(x))),
@@ -248,7 +248,7 @@ COMPARE = {"=": np.equal, "!=": np.not_equal, "<": lambda a, b: np.real(a) < np.
            ">=": lambda a, b: np.real(a) >= np.real(b)}
 RULES = {
     Name: name, Binary: binary, Call: call, Index: index, Derivative: derivative, Over: over, Relation: relation,
-    Group: group, Number: lambda tree, known: float(tree.text) if "." in tree.text or "e" in tree.text else int(tree.text),
+    Group: group, Number: lambda tree, known: int(tree.text) if tree.text.isdecimal() else float(tree.text),
     Power: lambda tree, known: np.power(value_of(tree.base, known) * 1.0, value_of(tree.exponent, known)),
     Minus: lambda tree, known: -value_of(tree.value, known),
     Transposed: lambda tree, known: np.swapaxes(value_of(tree.value, known), -1, -2),

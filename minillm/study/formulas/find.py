@@ -11,8 +11,8 @@ DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # wha
 
 
 class Formula(NamedTuple):
-    """text: on one line; line: its number in the docstring, from 1; first, last: its columns in that line, so that a
-    page can put it back between the words."""
+    """text: with single blanks; line: its number in the docstring, from 1; first, last: its columns in that line of
+    inspect.cleandoc(docstring), so that a page can put it back between the words."""
     text: str
     line: int
     first: int
@@ -63,4 +63,5 @@ def is_formula(text: str, defined: set) -> bool:
         trees = walk(parse(text))
     except ValueError:
         return False
-    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
+    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator
+               for tree in trees)

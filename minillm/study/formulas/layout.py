@@ -9,8 +9,8 @@ import re
 from typing import Any, NamedTuple
 
 from .parse import (Binary, Call, Choice, Derivative, Group, Index, Indicator, Minus, Name, Number, Over, Power,
-                    Relation, Transposed, parse, parts)
-from .symbols import ARRAYS, BEFORE, FUNCTIONS, LETTERS, REDUCTIONS, SCALARS, is_gradient
+                    Relation, Transposed, parse, parts, walk)
+from .symbols import ARRAYS, BEFORE, EITHER, FUNCTIONS, LETTERS, REDUCTIONS, SCALARS, is_gradient
 
 SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "≈", "-": "−", ".": "⋅", "||": "∥"}
 BIG_SIGNS = {"sum": "∑", "product": "∏"}
@@ -18,7 +18,8 @@ POINT = "⊙"
 
 
 class Mark(NamedTuple):
-    """kind: letter (italic), word (italic), upright, bold, number, sign (spaced by what it is), text, space (thin or quad)."""
+    """kind: letter (italic), word (italic), upright, bold, number, text, sign (spaced by what it is), space (thin or
+    quad)."""
     kind: str
     text: str
 
@@ -58,6 +59,10 @@ class Fence(NamedTuple):
     body: Any
     right: str
 
+    def grows(self) -> bool:
+        """Whether the brackets are taller than a line: around fractions and sums, not for a mere index."""
+        return any(isinstance(box, (Fraction, Big, Cases)) for box in walk(self.body))
+
 
 class Cases(NamedTuple):
     """(value, condition) each."""
@@ -75,8 +80,8 @@ def layout(text: str, display: bool = True) -> Any:
 
 
 def boxes(tree: Any, small: bool = False) -> Any:
-    """small: within a line of text, a fraction, an index or an exponent: there a fraction has a slash, a sum its index beside
-    it."""
+    """small: within a line of text, a fraction, an index or an exponent. There a fraction has a slash, and a sum its
+    index beside it."""
     return RULES[type(tree)](tree, small)
 
 
@@ -203,7 +208,7 @@ def is_whole(tree: Any) -> bool:
 def is_scalar(tree: Any) -> bool:
     """Whether it is certainly one number: an element, what a row comes down to, or made of such."""
     if isinstance(tree, Name):
-        return tree.text in SCALARS or len(tree.text) == 1 and tree.text not in ARRAYS | {"x", "w", "m", "v"}
+        return tree.text in SCALARS or len(tree.text) == 1 and tree.text not in ARRAYS | EITHER
     if isinstance(tree, Call):
         return tree.function in REDUCTIONS or all(map(is_scalar, tree.arguments))
     return isinstance(tree, (Index, Over, Indicator, Number)) or bool(parts(tree)) and all(map(is_scalar, parts(tree)))
@@ -230,11 +235,12 @@ def is_wide(mark: Mark) -> bool:
 
 
 def power(tree: Power, small: bool) -> Any:
-    base = boxes(tree.base, small)
-    above = boxes(bare(tree.exponent), True)
-    if isinstance(base, Script) and base.above is None:
-        return base._replace(above=above)
-    return Script(base, None, above)
+    return raised(boxes(tree.base, small), boxes(bare(tree.exponent), True))
+
+
+def raised(base: Any, above: Any) -> Any:
+    """An exponent stands over an index, not behind it."""
+    return base._replace(above=above) if isinstance(base, Script) and base.above is None else Script(base, None, above)
 
 
 def minus(tree: Minus, small: bool) -> Any:
@@ -242,7 +248,7 @@ def minus(tree: Minus, small: bool) -> Any:
 
 
 def transposed(tree: Transposed, small: bool) -> Any:
-    return Script(boxes(tree.value, small), None, Mark("upright", "⊤"))
+    return raised(boxes(tree.value, small), Mark("upright", "⊤"))
 
 
 def group(tree: Group, small: bool) -> Any:

@@ -35,7 +35,8 @@ def typst(box: Any) -> str:
         case Root(body):
             return f"sqrt({typst(body)})"
         case Fence(left, body, right):
-            return f"lr(\\{left}{typst(body)}\\{right})"
+            inside = f"\\{left}{typst(body)}\\{right}"
+            return f"lr({inside})" if box.grows() else inside
         case Cases(rows):
             return f"cases({', '.join(f'{typst(value)} quad & {typst(condition)}' for value, condition in rows)})"
     raise TypeError(f"no box: {box}")
