@@ -2,8 +2,8 @@
 
     from minillm.study.formulas import evaluate, formulas_of, to_mathml, to_typst
 
-A docstring's formulas stand in its indented blocks, several on a line with wide blanks between; what is no formula stays
-text. `NOTATION` says what the plain signs mean and how they are set: the book prints it.
+A docstring's formulas stand in its indented blocks, several on a line with wide blanks between; what is no formula
+stays text. `NOTATION` says what the plain signs mean: the book prints it.
 """
 from .evaluate import Step, evaluate, steps
 from .find import Formula, formulas_of
@@ -15,7 +15,7 @@ __all__ = ["NOTATION", "STYLE", "Formula", "Step", "evaluate", "formulas_of", "p
 
 NOTATION = (        # (as it is written, what it means)
     ("x[t, s]", "an element of an array, counted from 0; of a matrix x[t] is a row"),
-    ("dx", "the gradient of the loss with respect to x, of x's shape; dout is the one that comes in, of the op's result"),
+    ("dx", "the gradient of the loss with respect to x, of x's shape; dout comes in, for the op's result"),
     ("dout/dx", "the derivative of out with respect to x (without blanks: dout / n divides a gradient)"),
     ("x @ weight", "matmul"),
     ("x.T", "the transpose"),

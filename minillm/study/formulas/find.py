@@ -3,9 +3,9 @@ import re
 from inspect import cleandoc
 from typing import NamedTuple
 
-from .parse import RESERVED, Binary, Over, Power, Relation, parse, walk
+from . import trees
+from .parse import RESERVED, parse
 from .symbols import is_known
-
 
 DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
 
@@ -60,8 +60,8 @@ def is_formula(text: str, defined: set) -> bool:
     if not all(map(is_known, names)) or re.search(r"\w=\w", text):
         return False
     try:
-        trees = walk(parse(text))
+        found = list(trees.walk(parse(text)))
     except ValueError:
         return False
-    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator
-               for tree in trees)
+    says = (trees.Relation, trees.Over, trees.Power)
+    return any(isinstance(tree, says) or isinstance(tree, trees.Binary) and tree.operator for tree in found)

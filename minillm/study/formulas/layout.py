@@ -6,10 +6,11 @@ Where two whole arrays are multiplied number by number a ring with a dot says so
 numbers, or a matmul.
 """
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .parse import (Binary, Call, Choice, Derivative, Group, Index, Indicator, Minus, Name, Number, Over, Power,
-                    Relation, Transposed, parse, parts, walk)
+from . import trees
+from .parse import parse
 from .symbols import ARRAYS, BEFORE, EITHER, FUNCTIONS, LETTERS, REDUCTIONS, SCALARS, is_gradient
 
 SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "≈", "-": "−", ".": "⋅", "||": "∥"}
@@ -61,7 +62,7 @@ class Fence(NamedTuple):
 
     def grows(self) -> bool:
         """Whether the brackets are taller than a line: around fractions and sums, not for a mere index."""
-        return any(isinstance(box, (Fraction, Big, Cases)) for box in walk(self.body))
+        return any(isinstance(box, (Fraction, Big, Cases)) for box in trees.walk(self.body))
 
 
 class Cases(NamedTuple):
@@ -94,7 +95,7 @@ def row(*items: Any) -> Any:
 
 def bare(tree: Any) -> Any:
     """Without the round brackets around it, which a fraction or an index makes needless."""
-    return tree.value if isinstance(tree, Group) and tree.bracket == "(" else tree
+    return tree.value if isinstance(tree, trees.Group) and tree.bracket == "(" else tree
 
 
 def sign(text: str) -> Mark:
@@ -128,11 +129,11 @@ def function_box(name: str) -> Any:
     return Script(function_box(first), name_box(rest)) if first in FUNCTIONS and rest else name_box(name)
 
 
-def name(tree: Name, small: bool) -> Any:
+def name(tree: trees.Name, small: bool) -> Any:
     return name_box(tree.text)
 
 
-def number(tree: Number, small: bool) -> Any:
+def number(tree: trees.Number, small: bool) -> Any:
     mantissa, power, exponent = tree.text.partition("e")
     if not power:
         return Mark("number", tree.text)
@@ -141,7 +142,7 @@ def number(tree: Number, small: bool) -> Any:
     return ten if mantissa == "1" else row(Mark("number", mantissa), sign("×"), ten)
 
 
-def index(tree: Index, small: bool) -> Any:
+def index(tree: trees.Index, small: bool) -> Any:
     items: list = []
     for item in tree.items:
         items += [sign(",")] if items else []
@@ -149,7 +150,7 @@ def index(tree: Index, small: bool) -> Any:
     return Script(boxes(tree.base, small), row(*items))
 
 
-def call(tree: Call, small: bool) -> Any:
+def call(tree: trees.Call, small: bool) -> Any:
     inside = tree.arguments[0]
     if tree.function == "sqrt":
         return Root(boxes(bare(inside), small))
@@ -168,21 +169,21 @@ def call(tree: Call, small: bool) -> Any:
 
 
 def is_sum(tree: Any) -> bool:
-    return isinstance(tree, Minus) or isinstance(tree, Binary) and tree.operator in "+-" and tree.operator != ""
+    return isinstance(tree, trees.Minus) or isinstance(tree, trees.Binary) and tree.operator in ("+", "-")
 
 
-def derivative(tree: Derivative, small: bool) -> Any:
+def derivative(tree: trees.Derivative, small: bool) -> Any:
     top, bottom = (row(Mark("upright", "∂"), without_d(part)) for part in tree)
     return row(top, sign("/"), bottom) if small else Fraction(top, bottom)
 
 
 def without_d(tree: Any) -> Any:
-    if isinstance(tree, Index):
-        return index(tree._replace(base=Name(tree.base.text[1:])), True)
+    if isinstance(tree, trees.Index):
+        return index(tree._replace(base=trees.Name(tree.base.text[1:])), True)
     return name_box(tree.text[1:])
 
 
-def binary(tree: Binary, small: bool) -> Any:
+def binary(tree: trees.Binary, small: bool) -> Any:
     operator, left, right = tree
     if operator == "/" and not small:
         return Fraction(boxes(bare(left), True), boxes(bare(right), True))
@@ -199,19 +200,21 @@ def binary(tree: Binary, small: bool) -> Any:
 
 def is_whole(tree: Any) -> bool:
     """Whether an array stands in it as a whole, and not one of its elements."""
-    if isinstance(tree, (Index, Call, Over, Indicator)):
+    if isinstance(tree, (trees.Index, trees.Call, trees.Over, trees.Indicator)):
         return False
-    return isinstance(tree, Derivative) or isinstance(tree, Name) and (
-        tree.text in ARRAYS or is_gradient(tree.text)) or any(map(is_whole, parts(tree)))
+    return isinstance(tree, trees.Derivative) or isinstance(tree, trees.Name) and (
+        tree.text in ARRAYS or is_gradient(tree.text)) or any(map(is_whole, trees.parts(tree)))
 
 
 def is_scalar(tree: Any) -> bool:
     """Whether it is certainly one number: an element, what a row comes down to, or made of such."""
-    if isinstance(tree, Name):
+    if isinstance(tree, trees.Name):
         return tree.text in SCALARS or len(tree.text) == 1 and tree.text not in ARRAYS | EITHER
-    if isinstance(tree, Call):
+    if isinstance(tree, trees.Call):
         return tree.function in REDUCTIONS or all(map(is_scalar, tree.arguments))
-    return isinstance(tree, (Index, Over, Indicator, Number)) or bool(parts(tree)) and all(map(is_scalar, parts(tree)))
+    inside = trees.parts(tree)
+    return isinstance(tree, (trees.Index, trees.Over, trees.Indicator, trees.Number)) or (
+        bool(inside) and all(map(is_scalar, inside)))
 
 
 def edge(box: Any, place: int) -> Mark:
@@ -234,7 +237,7 @@ def is_wide(mark: Mark) -> bool:
     return mark.kind in ("word", "upright", "text", "bold")
 
 
-def power(tree: Power, small: bool) -> Any:
+def power(tree: trees.Power, small: bool) -> Any:
     return raised(boxes(tree.base, small), boxes(bare(tree.exponent), True))
 
 
@@ -243,19 +246,19 @@ def raised(base: Any, above: Any) -> Any:
     return base._replace(above=above) if isinstance(base, Script) and base.above is None else Script(base, None, above)
 
 
-def minus(tree: Minus, small: bool) -> Any:
+def minus(tree: trees.Minus, small: bool) -> Any:
     return row(sign("-"), boxes(tree.value, small))
 
 
-def transposed(tree: Transposed, small: bool) -> Any:
+def transposed(tree: trees.Transposed, small: bool) -> Any:
     return raised(boxes(tree.value, small), Mark("upright", "⊤"))
 
 
-def group(tree: Group, small: bool) -> Any:
+def group(tree: trees.Group, small: bool) -> Any:
     return Fence(tree.bracket, boxes(tree.value, small), {"(": ")", "|": "|"}[tree.bracket])
 
 
-def over(tree: Over, small: bool) -> Any:
+def over(tree: trees.Over, small: bool) -> Any:
     under: list = []
     for item in tree.indices:
         under += [sign(",")] if under else []
@@ -265,19 +268,19 @@ def over(tree: Over, small: bool) -> Any:
     return row(sign_box, THIN, boxes(tree.body, small))
 
 
-def indicator(tree: Indicator, small: bool) -> Any:
+def indicator(tree: trees.Indicator, small: bool) -> Any:
     return row(Mark("bold", "1"), Fence("[", boxes(tree.condition, True), "]"))
 
 
-def choice(tree: Choice, small: bool) -> Any:
+def choice(tree: trees.Choice, small: bool) -> Any:
     rows, rest = [], tree
-    while isinstance(rest, Choice):
+    while isinstance(rest, trees.Choice):
         rows.append((boxes(rest.value, True), row(Mark("text", "if"), THIN, boxes(rest.condition, True))))
         rest = rest.other
     return Cases((*rows, (boxes(rest, True), Mark("text", "otherwise"))))
 
 
-def relation(tree: Relation, small: bool) -> Any:
+def relation(tree: trees.Relation, small: bool) -> Any:
     first = boxes(tree.sides[0], small)
     items = [first]
     for mark, side in zip(tree.signs, tree.sides[1:]):
@@ -289,6 +292,7 @@ def relation(tree: Relation, small: bool) -> Any:
     return row(*items)
 
 
-RULES = {Name: name, Number: number, Index: index, Call: call, Derivative: derivative, Binary: binary, Power: power,
-         Minus: minus, Transposed: transposed, Group: group, Over: over, Indicator: indicator, Choice: choice,
-         Relation: relation}
+RULES: dict[type, Callable] = {
+    trees.Name: name, trees.Number: number, trees.Index: index, trees.Call: call, trees.Derivative: derivative,
+    trees.Binary: binary, trees.Power: power, trees.Minus: minus, trees.Transposed: transposed, trees.Group: group,
+    trees.Over: over, trees.Indicator: indicator, trees.Choice: choice, trees.Relation: relation}

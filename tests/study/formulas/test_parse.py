@@ -19,8 +19,8 @@ def test_what_binds_more(text):
     assert evaluate(text, VALUES) == pytest.approx(NUMBERS[text], rel=1e-15)
 
 
-WRONG = {"a +": "the end", "a b)": "'\\)' at column 4", "(a": "\\)", "x[1": "\\]", "a = = b": "'='", "a § b": "'§', at column 3",
-         "sum over i x": "of", "1 if a": "relation|else", "": "the end", "of a": "'of'"}
+WRONG = {"a +": "the end", "a b)": "'\\)' at column 4", "(a": "\\)", "x[1": "\\]", "a = = b": "'='",
+         "a § b": "'§', at column 3", "sum over i x": "of", "1 if a": "relation|else", "": "the end", "of a": "'of'"}
 
 
 @pytest.mark.parametrize("text", WRONG)
@@ -61,7 +61,7 @@ def test_formulas_are_found_between_words():
 
 def test_a_block_alone():
     """Taken out of its function, such a docstring has no indent left."""
-    assert [formula.text for formula in formulas_of("The norm.\n\n    norm = sqrt(sum(g^2))\n    ")] == ["norm = sqrt(sum(g^2))"]
+    assert formulas_of("The norm.\n\n    norm = sqrt(sum(g^2))\n    ")[0].text == "norm = sqrt(sum(g^2))"
     assert not formulas_of("Only words.\n\nAnd more of them, in a line.\n") and not formulas_of(None)
 
 

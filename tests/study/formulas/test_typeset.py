@@ -14,7 +14,8 @@ PACKAGE = Path(minillm.__file__).parent
 
 @cache
 def all_texts():
-    nodes = [node for path in sorted(PACKAGE.rglob("*.py")) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)
              if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))]
     return [formula.text for node in nodes for formula in formulas_of(ast.get_docstring(node))] + [
         text for text, _ in NOTATION]
@@ -65,7 +66,8 @@ def test_typst(text):
 READ = {
     "xhat * weight": "x^⊙weight", "scale * weight": "scaleweight", "rstd * (g - mean(g))": "rstd(g−mean(g))",
     "x @ wte.T": "xwte⊤", "q[t] . k[s]": "qt⋅ks", "m <- beta1 * m": "m←β1m", "dwte += x": "dwte←dwte+x",
-    "Phi(x) ~ t": "Φ(x)≈t", "KL(P || Q)": "KL(P∥Q)", "ref_logp": "logpref", "lr": "η", "norm(g)": "‖g‖", "|x|": "|x|"}
+    "Phi(x) ~ t": "Φ(x)≈t", "KL(P || Q)": "KL(P∥Q)", "ref_logp": "logpref", "lr": "η",
+    "norm(g)": "‖g‖", "|x|": "|x|"}
 
 
 @pytest.mark.parametrize("text", READ)
