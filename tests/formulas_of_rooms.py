@@ -16,7 +16,7 @@ from minillm.evaluate.perplexity import Surprise, bits_per_byte, perplexity
 from minillm.evaluate.statistics import Z, share_interval, sign_test
 from minillm.generation import speculative
 from minillm.gradcheck import jacobian
-from minillm.gradcheck.measure import Line, Scalar, richardson
+from minillm.gradcheck.measure import Line, Scalar, richardson, sides
 from minillm.models.quantized import to_int8
 from minillm.ops.attention import attention_forward
 from minillm.ops.gelu import gelu_forward
@@ -113,7 +113,8 @@ def extrapolation():
     levels = [line.level(h), line.level(h / 4)]
     yield ({"h": h, "L": lambda t: float(DOUT @ softmax_forward(X + t * steps)[0]),
             "predicted": lambda t: t * wrong @ steps},
-           {"R": richardson(levels, 1), "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
+           {"R": richardson(levels, 1), "S_plus": sides(levels, 1)[0],
+            "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
             "centre": ((h,), levels[0].centre)})
 
 
