@@ -7,6 +7,7 @@ from .layout import Big, Cases, Fence, Fraction, Hat, Mark, Root, Row, Script, l
 STYLE = """math { font-family: "New Computer Modern Math", "Latin Modern Math", "STIX Two Math", "Cambria Math",
   "DejaVu Math TeX Gyre", math; }
 """                     # for pages: browsers need a font that is made for formulas, and machines have different ones
+NO_RULE = ' linethickness="0"'
 WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 
 
@@ -25,8 +26,8 @@ def mathml(box: Any) -> str:
             return mark(box)
         case Row(items):
             return f"<mrow>{''.join(map(mathml, items))}</mrow>"
-        case Fraction(top, bottom):
-            return f"<mfrac>{mathml(top)}{mathml(bottom)}</mfrac>"
+        case Fraction(top, bottom, rule):
+            return f"<mfrac{'' if rule else NO_RULE}>{mathml(top)}{mathml(bottom)}</mfrac>"
         case Script(base, below, above):
             ends = "".join(mathml(end) for end in (below, above) if end is not None)
             tag = "msup" if below is None else "msub" if above is None else "msubsup"
