@@ -14,10 +14,10 @@ WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 def to_mathml(text: str, display: bool = True) -> str:
     """A formula such as `out = x @ weight + bias` as a <math> element, on a line of its own or within one.
 
-    Raises ValueError where it does not parse.
+    Raises ValueError where it does not parse. The plain formula is what is read aloud where MathML is not.
     """
     kind = ' display="block"' if display else ""
-    return f"<math{kind}>{mathml(layout(text, display))}</math>"
+    return f'<math{kind} alttext="{escape(text)}">{mathml(layout(text, display))}</math>'
 
 
 def mathml(box: Any) -> str:
