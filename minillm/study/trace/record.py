@@ -26,7 +26,9 @@ from ...train.optim import AdamW, clip_scale, global_norm
 from ...version import __version__
 from .lens import attention_maps, best, logit_lens
 from .numbers import Cut, cut_of, shortest, statistics
+from .numeric import differences
 from .source import shown
+from .terms import contributors
 from .watch import Record, recording, unite
 
 Array = np.ndarray
@@ -63,16 +65,20 @@ def record(model: Any, tokens: Sequence[int], training: Training = Training(), t
     decoded = decoding_step(model, seen, ids, text)
     say(2, 5, "timing")
     time_calls(model, seen, batch, key, ids)
-    say(3, 5, "attention and logit lens")
     same = unite(seen)
+    cuts = plan(seen, same, batch)
+    say(3, 5, "what gradients are the sum of")
+    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()})
+    say(4, 5, "finite differences")
+    measured = differences(model, seen, same, batch, key, progress and (lambda done, total, what: say(
+        4 + done // total, 5, f"finite differences {done}/{total}")))
     found = {
         "version": 1, "minillm": __version__, "prompt": "".join(map(text, tokens)),
         "tokens": [{"id": int(i), "text": text(int(i))} for i in tokens],
         "model": described(model), "attention": attention_maps(seen), "lens": logit_lens(model, seen, text),
         "decode": decoded, "totals": totals(seen.calls)}
-    cuts = plan(seen, same, batch)
     found["model"]["whole"] = all(cut.whole for cut in cuts.values())
-    found |= {"ops": ops_of(seen), "arrays": exported(seen, same, cuts), "calls": calls_of(seen, same),
+    found |= {"ops": ops_of(seen), "arrays": exported(seen, same, cuts, measured, shares), "calls": calls_of(seen, same),
               "training": step["training"], "parameters": updated(seen, step, cuts, training)}
     say(5, 5, "")
     return found
@@ -198,8 +204,9 @@ def plan(seen: Record, same: dict[str, str], batch: Batch) -> dict[str, Cut]:
     return cuts
 
 
-def exported(seen: Record, same: dict[str, str], cuts: dict[str, Cut]) -> dict:
-    found = {}
+def exported(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured: dict, shares: dict) -> dict:
+    """Every array with its numbers, its gradient, and what is known of that."""
+    found: dict[str, dict] = {}
     for key, cut in cuts.items():
         about, array = seen.arrays[key], seen.live[key]
         used = [call for name in seen.arrays if same.get(name, name) == key for call in seen.arrays[name]["used_by"]]
@@ -213,6 +220,10 @@ def exported(seen: Record, same: dict[str, str], cuts: dict[str, Cut]) -> dict:
             "stats": statistics(array, not cut.whole), "whole": cut.whole,
             **({} if cut.whole else {"rows": cut.rows, "cols": cut.cols}),
             "values": shortest(array.ravel()[cut.places])}
+        for name, known in (("numeric", measured), ("contributors", shares)):
+            if key in known:
+                whole = len(known[key]["index"]) == array.size
+                found[key][name] = known[key] | {"index": None if whole else known[key]["index"].tolist()}
     return found
 
 
@@ -221,7 +232,8 @@ def calls_of(seen: Record, same: dict[str, str]) -> list[dict]:
         for put in call["inputs"] + call["outputs"]:
             if "array" in put:
                 put["array"] = same.get(put["array"], put["array"])
-        call.pop("backward", None)
+        for name in ("backward", "values", "shapes"):
+            call.pop(name, None)
         call |= {name: call.get(name) for name in ("flops", "bytes", "seconds")}
     return seen.calls
 

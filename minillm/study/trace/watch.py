@@ -135,7 +135,8 @@ class Record:
         call = self.call(None, STEPS[ufunc], self.inputs_of(dict(zip("xy", inputs)), kind, STEPS[ufunc]), self.layer)
         x, y = map(plain, inputs)
         out = ufunc(x, y) if ufunc is np.add else self.matmul(x, y)
-        key = self.array(out, "out", kind, f"{call['called']['text']}", call["id"])
+        call["values"] = {"x": x, "y": y}
+        key = self.array(out, "out", kind, call["called"]["text"], call["id"])
         call["outputs"].append({"name": "out", "array": key, "source": call["called"]})
         owners = [self.arrays[given["array"]]["of"] for given in call["inputs"]]
         for of in [of for of in owners[0] if of in owners[-1]] if ufunc is np.add else []:
@@ -174,7 +175,8 @@ def recorded_forward(record: Record, spec: Spec) -> Callable:
         found = function(*map(plain, args), **{key: plain(value) for key, value in more.items()})
         out, cache = found if spec.kind == "pair" else (found, None)
         out = out if isinstance(out, tuple) else (out,)
-        count_work(call, spec, values, out)
+        call["values"], call["shapes"] = {key: plain(value) for key, value in values.items()}, [x.shape for x in out]
+        count_work(call, spec, call["values"], out)
         keys = []
         for place, (result, value) in enumerate(zip(spec.signatures()[0].results, out)):
             key = record.array(value, result.name, "activation", f"output of {spec.name} {layer}".strip(), call["id"])
@@ -225,13 +227,12 @@ def gradients_of(record: Record, spec: Spec, call: dict, first: dict, found: tup
             continue
         of = given[name]
         if buffer is not None:                                  # the gradient so far, this call's part added
-            again = record.arrays[of]["gradient"] if "gradient" in record.arrays[of] else None
-            if again is not None:                               # what it was before stays as it was
-                record.known.pop(id(buffer), None)
             value = buffer.copy() if record.arrays[of]["name"] in record.shared else buffer
-            record.known.pop(id(value), None)
+        before = record.arrays[of].get("gradient") if buffer is not None else None
         key = record.array(value, f"d{record.arrays[of]['name'] if buffer is not None else name}", "gradient",
                            f"gradient of {record.arrays[of]['name']}", call["id"])
+        if before is not None:
+            record.arrays[key]["before"] = before
         record.gradient_of(key, of)
         call["outputs"].append({"name": f"d{name}", "array": key,
                                 "source": line_of_result(call["function"], f"d{name}")})
@@ -321,7 +322,6 @@ def layer_of(record: Record, values: Mapping[str, Any]) -> str:
 
 def count_work(call: dict, spec: Spec, values: Mapping[str, Any], out: tuple) -> None:
     """FLOPs and least bytes of a call, by the op table; those of its backward are kept for that."""
-    values = {name: plain(value) for name, value in values.items()}
     forward, backward = spec.flops(dims_of(sizes_of(spec, values)))
     read, back = spec.traffic(values, out)
     call |= {"flops": int(forward), "bytes": int(read), "backward": (int(backward), int(back))}
