@@ -71,4 +71,17 @@ function arrow(from, to, side, lane) {
        + `L ${edge2 + out} ${y2 - (down ? 24 : -24)} C ${edge2 + out} ${y2 - (down ? 12 : -12)} ${edge2 + out * 1.4} ${y2} ${edge2} ${y2}`;
 }
 
-if (typeof document === "undefined") module.exports = {blockOf, rowsOf, edgesOf, arrow};
+// The loss turns the way around, and what arrives at the top is what the optimizer takes.
+function bridges(calls) {
+  const outer = calls.filter(call => call.parent === null).sort((a, b) => a.id - b.id), found = [];
+  for (const [i, call] of outer.entries())
+    if (i && (call.phase === "update" || call.phase === "backward" && outer[i - 1].phase === "forward")) found.push([outer[i - 1], call]);
+  return found;
+}
+
+// An arrow from the left column to the right one.
+function across(from, to) {
+  return `M ${from.x + from.width} ${from.y + from.height / 2} L ${to.x} ${to.y + to.height / 2}`;
+}
+
+if (typeof document === "undefined") module.exports = {blockOf, rowsOf, edgesOf, bridges, arrow};

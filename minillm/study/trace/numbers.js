@@ -53,30 +53,53 @@ function nameAt(array, flat, byRow = false) {
   return array.name + (place.length ? `[${place.join(", ")}]` : "");
 }
 
-// What adds up to an element of a gradient: {from, byRow, terms: [[place, term]], count, rest}; null: not recorded.
-function termsOf(gradient, index) {
-  const found = gradient.contributors, at = found ? found.index.indexOf(index) : -1;
+// Which element of what was measured or explained a flat index is (index null: all were, in order); -1: none.
+const positionIn = (found, index) => !found ? -1 : found.index ? found.index.indexOf(index) : index;
+const sizeOf = array => array.shape.reduce((a, b) => a * b, 1);
+const largestOf = ({stats}) => Math.max(Math.abs(stats.min), Math.abs(stats.max));
+
+// What adds up to an element of a gradient: {byRow, terms: [{array, place, term}], count, rest}; null: not recorded.
+// A term comes from an element, or from a row, of the gradients that came in; or was there before (a tied weight).
+function termsOf(arrays, gradient, index) {
+  const found = gradient.contributors, at = positionIn(found, index);
   if (at < 0) return null;
-  const flat = found.top[at], [count, rest] = found.rest[at], terms = [];
-  for (let i = 0; i < flat.length; i += 2) terms.push([flat[i], flat[i + 1]]);
-  return {from: found.array, byRow: found.by === "position", terms, count, rest};
+  const byRow = found.by === "position", flat = found.top[at], [count, rest] = found.rest[at], terms = [];
+  for (let i = 0; i < flat.length; i += 2) terms.push({...sender(arrays, found, flat[i], byRow, index), term: flat[i + 1]});
+  return {byRow, terms, count, rest};
+}
+
+// The array that a place counts into, and the place in it.
+function sender(arrays, found, place, byRow, index) {
+  if (place === -1) return {array: arrays[found.before], place: index, before: true};
+  for (const array of found.arrays.map(id => arrays[id])) {
+    const size = byRow ? sizeOf(array) / (array.shape.at(-1) || 1) : sizeOf(array);
+    if (place < size) return {array, place};
+    place -= size;
+  }
+  return {array: null, place};
 }
 
 // Is the element the sum of its terms, up to what float32 loses on the way?
-function addUp({terms, rest}, element) {
-  const sum = terms.reduce((total, [, term]) => total + term, rest);
-  const size = terms.reduce((total, [, term]) => total + Math.abs(term), Math.abs(rest));
-  return Math.abs(sum - element) <= 1e-4 * size + 1e-12;
+function addUp({terms, rest}, element, largest) {
+  const sum = terms.reduce((total, {term}) => total + term, rest);
+  const size = terms.reduce((total, {term}) => total + Math.abs(term), Math.abs(rest));
+  return Math.abs(sum - element) <= 1e-5 * size + 1e-6 * largest;
 }
 
 // The finite difference at an element: {value, bar, agrees}; null: none was made there. float32 loses about a
-// millionth of the largest gradient, which is added to the error bar.
+// millionth of the largest gradient: ten times that is added to the error bar.
 function numericOf(gradient, index) {
-  const found = gradient.numeric, at = found ? found.index.indexOf(index) : -1;
-  if (at < 0) return null;
-  const value = found.values[at], bar = found.bars[at], element = matrixOf(gradient).at(index);
-  const {min, max} = gradient.stats, largest = Math.max(Math.abs(min), Math.abs(max));
-  return {value, bar, agrees: element === undefined || Math.abs(element - value) <= bar + 1e-5 * largest};
+  const at = positionIn(gradient.numeric, index), element = matrixOf(gradient).at(index);
+  if (at < 0 || element === undefined) return null;
+  const value = gradient.numeric.values[at], bar = gradient.numeric.bars[at];
+  return {value, bar, agrees: Math.abs(element - value) <= bar + 1e-5 * largestOf(gradient)};
+}
+
+// The flat indices of the numbers of an array that were recorded, in their order.
+function placesOf(array) {
+  if (array.whole) return [...array.values.keys()];
+  const width = array.shape.length ? array.shape.at(-1) : 1;
+  return array.rows.flatMap(row => array.cols.map(col => row * width + col));
 }
 
 // What was typed into a blank, judged: {right, known}. Within one per cent is right; known: it is a number at all.
@@ -99,4 +122,5 @@ function blanks(name, count, wanted) {
 }
 
 if (typeof document === "undefined")
-  module.exports = {exact, short, matrixOf, indices, nameAt, termsOf, addUp, numericOf, judge, blanks};
+  module.exports = {exact, short, matrixOf, indices, nameAt, termsOf, addUp, numericOf, judge, blanks,
+                    placesOf};

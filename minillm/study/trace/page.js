@@ -47,7 +47,7 @@ const rowOf = row => box("div.row", {}, node(row.forward, "left"), node(row.back
 function node(call, side) {
   if (!call) return box(`span.${side}`);
   const output = data.arrays[call.outputs[0]?.array], where = call.where || call.function;
-  return box(`button.node.${side}`, {type: "button", "data-call": call.id, onclick: () => { location.hash = `#call-${call.id}`; },
+  return box(`button.node.${side}`, {type: "button", "data-call": call.id, onclick: () => visit(`#call-${call.id}`),
     "aria-label": `${opName(call)} ${call.where}, ${call.phase}${output ? `, gives ${shapeText(output)}` : ""}`},
     box("b", {}, breakable(opName(call))), box("small", {}, where.replace(/^.*?\d+\./, "")), output && box("small.shape", {}, output.shape.join("×")));
 }
@@ -80,6 +80,11 @@ function arrows() {
     const column = columns[a.side], apart = Math.abs(column.indexOf(a.item) - column.indexOf(b.item));
     return svg("path", {d: arrow(a.place, b.place, a.side, apart > 1 ? LANE : 0), "data-from": from, "data-to": to, class: a.side, "marker-end": `url(#tip-${a.side})`});
   });
+  paths.push(...bridges(calls).map(([from, to]) => {
+    const [a, b] = [anchor.get(from.id), anchor.get(to.id)];
+    const d = a.side === b.side ? arrow(a.place, b.place, a.side, 0) : across(a.place, b.place);
+    return a.item === b.item ? null : svg("path", {d, "data-from": from.id, "data-to": to.id, class: "right", "marker-end": "url(#tip-right)"});
+  }));
   picture.replaceChildren(svg("defs", {}, tip("left"), tip("right")), ...paths.filter(Boolean));
   mark();
 }
@@ -155,6 +160,11 @@ function filter() {
 
 // ---- what is open ----
 
+function visit(address) {
+  if (location.hash === address) follow();
+  else location.hash = address;
+}
+
 // The address names what is open: #call-7, or #call-7/a12/5 with a number chosen.
 function follow() {
   const found = location.hash.match(/^#call-(\d+)(?:\/(a\d+)\/(\d+))?$/), call = found && data.calls[Number(found[1])];
@@ -175,7 +185,6 @@ function reveal(array, index) {
 function closePanel() {
   document.body.classList.remove("opened");
   const item = state.opener;
-  history.replaceState(null, "", "#way");
   if (item?.offsetParent) item.focus();
 }
 

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from ...text.html_page import STYLE
+from ..formulas import formulas_of, to_mathml
 
 HERE = Path(__file__).parent
 SCRIPTS = ("numbers.js", "graph.js", "tables.js", "panel.js", "sections.js", "page.js")     # in the order they build on
@@ -47,14 +48,22 @@ def as_json(recorded: dict[str, Any]) -> str:
 
 
 def lead(recorded: dict[str, Any]) -> str:
-    """What the page shows, in two sentences and the tokens."""
+    """What the page shows, in two sentences, and the tokens with the loss of each that was predicted."""
     model, training = recorded["model"], recorded["training"]
-    tokens = "".join(f'<li title="token {token["id"]}">{escape(shown(token["text"]))}</li>'
-                     for token in recorded["tokens"])
+    losses = [None, *recorded["arrays"][training["losses"]]["values"]]
+    tokens = "".join(f'<li title="token {token["id"]}">{escape(shown(token["text"]))}'
+                     + (f"<small>loss {cut(loss)}</small>" if loss is not None else "") + "</li>"
+                     for token, loss in zip(recorded["tokens"], losses + [None] * len(recorded["tokens"])))
     return (f'<p class="lead">One training step (forward, loss, backward, AdamW) and one decoding step of a model with '
-            f'{model["parameters"]:,} parameters, as they ran. The loss of the {training["count"]} predicted tokens '
-            f'was {training["loss_before"]} and is {training["loss_after"]} after the update.</p>'
+            f'{model["parameters"]:,} parameters, as they ran. The mean loss was {cut(training["loss_before"])}; after '
+            f'the update it is {cut(training["loss_after"])}.</p>'
             f'<ol class="chips" aria-label="tokens of the prompt">{tokens}</ol>')
+
+
+def cut(number: float) -> str:
+    """A number cut short, never rounded; all its digits are its title."""
+    text = str(number)
+    return f'<span title="{text}">{text[:6]}…</span>' if len(text) > 6 and "e" not in text else text
 
 
 def shown(text: str) -> str:
@@ -65,10 +74,5 @@ def shown(text: str) -> str:
 def formula_templates(ops: dict[str, Any]) -> str:
     """Per op the formulas of its docstring, typeset, for the panels to take a copy of."""
     return "\n".join(f'<template data-formulas="{escape(name)}">'
-                     + "".join(f"<li>{typeset(formula)}</li>" for formula in op["formulas"]) + "</template>"
-                     for name, op in ops.items())
-
-
-def typeset(formula: dict[str, str]) -> str:
-    """MathML; the plain formula where there is none."""
-    return formula.get("mathml") or f"<code>{escape(formula['text'])}</code>"
+                     + "".join(f"<li>{to_mathml(formula.text)}</li>" for formula in formulas_of(op["docstring"]))
+                     + "</template>" for name, op in ops.items())

@@ -20,8 +20,8 @@ function openCall(call, array = null, index = null) {
   const heading = box("h2", {tabindex: "-1"}, opName(one), one.where && box("small", {}, one.where));
   fill(panel,
     box("header", {}, heading, box("button.close", {type: "button", onclick: closePanel}, "Close")),
-    box("p", {}, summaryOf(one)), related(one, backward), formulas(one), code(forward, backward), cost(forward, backward),
-    box("h3", {}, "Numbers"), settings(one), ...numbers(forward, backward),
+    box("p", {}, summaryOf(one)), related(one, backward), formulas(one),
+    box("h3", {}, "Numbers"), settings(one), numbers(forward, backward), code(forward, backward), cost(forward, backward),
     box("div", {id: "card", role: "region", "aria-live": "polite", "aria-label": "the number that is chosen"}));
   panel.scrollTop = 0;
   document.body.classList.add("opened");
@@ -67,8 +67,8 @@ const place = source => box("code", {}, `${source.file}:${source.line}`);
 function code(forward, backward) {
   const lines = [["forward", forward], ["backward", backward]].filter(([, call]) => call).flatMap(([way, call]) => [
     ...call.outputs.filter(output => output.source).map(output => [output.name, place(output.source), box("code", {}, output.source.text)]),
-    call.called ? [`called, ${call.phase}`, place(call.called), box("code", {}, call.called.text)] : null]).filter(Boolean);
-  return lines.length ? [box("h3", {}, "Code"), table("the lines that compute it", ["what", "where", "line"], lines, ".code")] : null;
+    call.called && [`${way}, called`, place(call.called), box("code", {}, call.called.text)]]).filter(Boolean);
+  return lines.length ? [box("h3", {}, "Code"), table("the lines that compute it", ["result", "where", "line"], lines, ".code")] : null;
 }
 
 function cost(forward, backward) {
@@ -88,9 +88,11 @@ function settings(call) {
 // The arrays of an op, each with its gradient beside it: what comes in, what goes out, then its parameters.
 function numbers(forward, backward) {
   const one = forward ?? backward, grads = backward && backward !== one ? arraysOf([...backward.outputs, ...backward.inputs]) : [];
+  const sources = new Map([...one.outputs, ...(backward?.outputs ?? [])].map(output => [output.array, output.source]));
   const all = [...arraysOf(one.inputs).map(item => ["in", ...item]), ...arraysOf(one.outputs).map(item => ["out", ...item])];
   const order = item => item[2].kind === "parameter" ? 1 : 0;
-  return all.sort((a, b) => order(a) - order(b)).map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(array, grads)));
+  return all.sort((a, b) => order(a) - order(b))
+    .map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(array, grads), sources));
 }
 
 // What this op sends back to an array, and the whole gradient where other ops send something, too.
@@ -101,24 +103,30 @@ function gradientsOf(array, grads) {
   return [...found.values()];
 }
 
-function arrayPart(way, name, array, gradients) {
-  const size = array.shape.reduce((a, b) => a * b, 1), title = array.name === name ? name : `${name} = ${array.name}`;
-  const summary = [box("b", {}, name), box("span.soft", {}, ` ${way} · ${shapeText(array)} · ${array.kind === "parameter" ? array.name : array.role}`)];
-  const build = () => box("div.beside", {}, matrix(array, title, show),
-    gradients.map(([label, gradient]) => box("div", {}, matrix(gradient, label, show), measured(gradient))));
-  const made = fold(summary, build, array.kind !== "parameter" && size <= CELLS);
+function arrayPart(way, name, array, gradients, sources) {
+  const said = array.kind === "parameter" ? array.name : array.role;
+  const summary = [box("b", {}, name), box("span.soft", {}, ` ${way} · ${shapeText(array)} · ${said}`)];
+  const build = () => box("div.beside", {}, box("div", {}, matrix(array, name, show), line(sources.get(array.id))),
+    gradients.map(([label, gradient]) => box("div.gradient", {}, matrix(gradient, label, show), line(sources.get(gradient.id)), measured(gradient))));
+  const made = fold(summary, build, array.kind !== "parameter" && sizeOf(array) <= CELLS);
   return Object.assign(made, {arrays: [array, ...gradients.map(([, gradient]) => gradient)]});
 }
 
+// The line of source that computes an array.
+const line = source => source && box("p.line", {}, box("code", {}, source.text), " ", box("span.soft", {}, `${source.file}:${source.line}`));
+
 // The finite differences of a gradient: how many agree, and all of them on demand.
 function measured(gradient) {
-  const found = gradient.numeric;
-  if (!found) return null;
-  const agreeing = found.index.filter(index => numericOf(gradient, index).agrees).length, all = found.index.length;
-  const rows = () => found.index.map((index, i) => [nameAt(gradient, index), textAt(gradient, index, true),
-    isBlank(gradient, index) ? "?" : exact(found.values[i]), exact(found.bars[i]), numericOf(gradient, index).agrees ? "agrees" : "differs"]);
-  return fold(box("span", {class: agreeing === all ? "agrees" : "differs"}, `${agreeing} of ${all} finite differences agree`),
-              () => live(() => table("finite differences of the loss", ["element", "gradient", "finite difference", "error bar", ""], rows())));
+  const index = gradient.numeric && (gradient.numeric.index ?? placesOf(gradient)).filter(at => numericOf(gradient, at));
+  if (!index?.length) return null;
+  const agreeing = index.filter(at => numericOf(gradient, at).agrees).length, all = index.length;
+  const row = at => {
+    const {value, bar, agrees} = numericOf(gradient, at);
+    return [nameAt(gradient, at), textAt(gradient, at, true), isBlank(gradient, at) ? "?" : exact(value), exact(bar),
+            box(`span.${agrees ? "agrees" : "differs"}`, {}, agrees ? "agrees" : "differs")];
+  };
+  return fold(box("span", {class: agreeing === all ? "agrees" : "differs"}, `${agreeing} of ${isOne(all, "finite difference")} agree`),
+              () => live(() => table("finite differences of the loss", ["element", "gradient", "finite difference", "error bar", ""], index.map(row), ".terms")));
 }
 
 // ---- the card of a number ----
@@ -141,7 +149,6 @@ function partOf(array, index) {
           of && sameSize(of, array) && box("p", {}, "the gradient of ", numberLink(of, index, nameAt(of, index)), ` = ${textAt(of, index, true)}`)];
 }
 
-const sizeOf = array => array.shape.reduce((a, b) => a * b, 1);
 const sameSize = (a, b) => sizeOf(a) === sizeOf(b);
 
 function difference(array, index) {
@@ -159,16 +166,26 @@ function numberLink(array, index, text) {
 
 // What adds up to an element of a gradient, the largest first; each leads to where it comes from.
 function contributions(array, index) {
-  const found = termsOf(array, index);
-  if (!found) return null;
-  const from = data.arrays[found.from], largest = Math.max(...found.terms.map(([, term]) => Math.abs(term)), 0) || 1;
-  const rows = found.terms.map(([at, term]) => [found.byRow || !from ? from ? nameAt(from, at, true) : String(at) : numberLink(from, at, nameAt(from, at)),
-                                                 box("span", {title: exact(term)}, exact(term)), bar(term / largest)]);
+  const found = termsOf(data.arrays, array, index);
+  if (!found) return array.contributors && box("p.soft", {}, "What adds up to it was not recorded.");
+  const largest = Math.max(...found.terms.map(({term}) => Math.abs(term)), Math.abs(found.rest)) || 1;
+  const rows = found.terms.map(sent => [senderLink(sent, found.byRow), exact(sent.term), bar(sent.term / largest)]);
   if (found.count) rows.push([`${isOne(found.count, "more term")}, together`, exact(found.rest), bar(found.rest / largest)]);
-  const right = addUp(found, matrixOf(array).at(index));
-  return [box("h4", {}, "What adds up to it"), table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms"),
-          box("p.sum", {}, "sum ", box("b", {}, textAt(array, index, true)), " ",
+  const right = addUp(found, matrixOf(array).at(index), largestOf(array));
+  return [box("h4", {}, "What adds up to it"), rows.length ? table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms") : box("p", {}, "Nothing does: each term is nought."),
+          box("p.sum", {}, "sum: ", box("b", {}, textAt(array, index, true)), " ",
               box(`span.${right ? "agrees" : "differs"}`, {}, right ? "the terms add up to it" : "the terms do not add up to it"))];
+}
+
+function senderText({array, place, before}, byRow) {
+  return !array ? String(place) : before ? `${nameAt(array, place)} of ${where(array)}, already there` : nameAt(array, place, byRow);
+}
+
+// Where an array was made, in words.
+const where = array => (call => call ? `${opName(call)} ${call.where}` : array.role)(data.calls[array.made_by]);
+
+function senderLink(sent, byRow) {
+  return byRow || !sent.array ? senderText(sent, byRow) : numberLink(sent.array, sent.place, senderText(sent, byRow));
 }
 
 function bar(share) {
@@ -195,12 +212,11 @@ function ask(card, array, index) {
 
 // The terms without their sum.
 function hint(array, index) {
-  const found = termsOf(array, index);
-  if (!found) return null;
-  const from = data.arrays[found.from];
-  const rows = () => [...found.terms.map(([at, term]) => [from ? nameAt(from, at, found.byRow) : String(at), exact(term)]),
-                      ...(found.count ? [[isOne(found.count, "more term"), exact(found.rest)]] : [])];
-  return fold("a hint: the terms", () => table("terms", ["sent by", "term"], rows()));
+  const found = termsOf(data.arrays, array, index);
+  if (!found?.terms.length) return null;
+  const rows = () => [...found.terms.map(sent => [senderText(sent, found.byRow), exact(sent.term)]),
+                      ...(found.count ? [[`${isOne(found.count, "more term")}, together`, exact(found.rest)]] : [])];
+  return fold("a hint: the terms that add up to it", () => table("terms", ["sent by", "term"], rows()));
 }
 
 // Judge what was typed into a blank ("": the reader gave up), and show it everywhere.

@@ -80,10 +80,10 @@ function updateSection() {
 // The update of a parameter, element by element: w, g, m and v before and after, the step, the new w.
 function updateTable(parameter) {
   const value = data.arrays[parameter.value], gradient = data.arrays[parameter.gradient];
-  const index = parameter.index ?? [...parameter.after.keys()];
+  const index = placesOf(value);
   let start = 0;
   const column = {
-    w: i => parameter.before?.[i] ?? matrixOf(value).at(index[i]), g: i => gradient && matrixOf(gradient).at(index[i]),
+    w: i => value.values[i], g: i => gradient && matrixOf(gradient).at(index[i]),
     m: i => parameter.m?.[i] ?? 0, v: i => parameter.v?.[i] ?? 0, "new m": i => parameter.m_after[i],
     "new v": i => parameter.v_after[i], update: i => parameter.update[i], "new w": i => parameter.after[i]};
   const figure = box("figure.live");

@@ -113,14 +113,14 @@ function redrawAll() {
 }
 
 function grid(array, title, rows, {cols, width}, choose) {
-  const {min, max} = array.stats ?? {min: 0, max: 0}, largest = Math.max(Math.abs(min), Math.abs(max)) || 1;
+  const largest = isFloat(array) && largestOf(array) || 1;
   const cell = (row, col) => {
     const index = row * width + col, blank = isBlank(array, index), checked = blank ? null : numericOf(array, index);
     const value = matrixOf(array).at(index), answer = state.answers.get(keyOf(array, index));
+    const said = `${nameAt(array, index)} ${blank ? "is a blank" : `= ${textAt(array, index, true)}`}`;
     const mark = answer ? (answer.right ? ".right" : ".wrong") : checked ? (checked.agrees ? ".agrees" : ".differs") : "";
     const made = box(`td${blank ? ".blank" : mark}`, {
-      "data-array": array.id, "data-index": index, tabindex: "-1", title: `${nameAt(array, index)} = ${textAt(array, index, true)}`,
-      "aria-label": blank ? `${nameAt(array, index)}: a blank` : null}, textAt(array, index));
+      "data-array": array.id, "data-index": index, tabindex: "-1", title: said, "aria-label": said}, textAt(array, index));
     if (!blank && isFloat(array)) colour(made, value / largest);
     return made;
   };
