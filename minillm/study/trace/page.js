@@ -90,7 +90,7 @@ function arrows() {
 }
 
 function tip(side) {
-  return svg("marker", {id: `tip-${side}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 6, markerHeight: 6, orient: "auto"},
+  return svg("marker", {id: `tip-${side}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto"},
              svg("path", {d: "M 0 0 L 8 4 L 0 8 z", class: side}));
 }
 

@@ -55,8 +55,8 @@ def lead(recorded: dict[str, Any]) -> str:
                      + (f"<small>loss {cut(loss)}</small>" if loss is not None else "") + "</li>"
                      for token, loss in zip(recorded["tokens"], losses + [None] * len(recorded["tokens"])))
     return (f'<p class="lead">One training step (forward, loss, backward, AdamW) and one decoding step of a model with '
-            f'{model["parameters"]:,} parameters, as they ran. The mean loss was {cut(training["loss_before"])}; after '
-            f'the update it is {cut(training["loss_after"])}.</p>'
+            f'{model["parameters"]:,} parameters, as they ran. The mean loss was {cut(training["loss_before"])} before '
+            f'the update and is {cut(training["loss_after"])} after it.</p>'
             f'<ol class="chips" aria-label="tokens of the prompt">{tokens}</ol>')
 
 

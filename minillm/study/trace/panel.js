@@ -17,6 +17,7 @@ const arraysOf = list => list.filter(item => item.array).map(item => [item.name,
 function openCall(call, array = null, index = null) {
   const {forward, backward} = pairOf(call), panel = element("panel"), one = forward ?? backward;
   state.call = call;
+  state.made = new Set([forward, backward].flatMap(made => made?.outputs ?? []).map(output => output.array));
   const heading = box("h2", {tabindex: "-1"}, opName(one), one.where && box("small", {}, one.where));
   fill(panel,
     box("header", {}, heading, box("button.close", {type: "button", onclick: closePanel}, "Close")),
@@ -55,7 +56,7 @@ function formulas(call) {
 // What is built when it is unfolded.
 function fold(summary, build, open = false) {
   const made = box("details.fold", {}, box("summary", {}, summary));
-  const unfold = () => { if (made.open && made.children.length === 1) made.append(build()); };
+  const unfold = () => { if (made.open && made.children.length === 1) made.append(...[build()].flat(9)); };
   made.addEventListener("toggle", unfold);
   made.open = open;
   unfold();
@@ -78,11 +79,17 @@ function cost(forward, backward) {
 }
 
 const countText = count => count === null ? "–" : count.toLocaleString("en");
-const timeText = seconds => seconds === null ? "–" : box("span", {title: `${exact(seconds)} s`}, `${short(seconds)} s`);
+
+// A time in a unit that suits it; a shift of the decimal point, of what was measured to far fewer digits than twelve.
+function timeText(seconds) {
+  if (seconds === null) return "–";
+  const [unit, factor] = seconds < 1e-2 ? ["µs", 1e6] : ["ms", 1e3];
+  return box("span.time", {title: `${exact(seconds)} s`}, `${Number((seconds * factor).toPrecision(12))} ${unit}`);
+}
 
 function settings(call) {
   const set = [...call.inputs, ...call.outputs].filter(item => !item.array && item.value !== undefined);
-  return set.length ? box("p.soft", {}, set.map(item => `${item.name} = ${item.value}`).join(" · ")) : null;
+  return set.length ? box("p.soft", {}, set.map(item => `${item.name} = ${typeof item.value === "number" ? exact(item.value, !Number.isInteger(item.value)) : item.value}`).join(" · ")) : null;
 }
 
 // The arrays of an op, each with its gradient beside it: what comes in, what goes out, then its parameters.
@@ -137,16 +144,20 @@ function show(array, index) {
   history.replaceState(null, "", `#call-${state.call.id}/${array.id}/${index}`);
   if (isBlank(array, index)) return ask(card, array, index);
   const answer = state.answers.get(keyOf(array, index));
-  fill(card,
-    box("p.number", {}, box("b", {}, nameAt(array, index)), " = ", box("span.value", {}, textAt(array, index, true))),
-    answer && verdictText(answer, array, index), partOf(array, index), difference(array, index), contributions(array, index));
+  const about = box("div", {},
+    box("p.number", {}, box("b", {}, nameAt(array, index)), " = ", box("span.value", {}, textAt(array, index, true)), " ",
+        box("span.soft", {}, array.role)),
+    answer && verdictText(answer, array, index), partOf(array, index), difference(array, index));
+  fill(card, about, contributions(array, index));
+  card.scrollTop = 0;
 }
 
 // Its gradient, or what it is the gradient of.
 function partOf(array, index) {
   const gradient = data.arrays[array.gradient], of = data.arrays[array.of];
   return [gradient && box("p", {}, "its gradient: ", numberLink(gradient, index, textAt(gradient, index, true))),
-          of && sameSize(of, array) && box("p", {}, "the gradient of ", numberLink(of, index, nameAt(of, index)), ` = ${textAt(of, index, true)}`)];
+          of && sameSize(of, array) && box("p", {}, "the gradient of ", numberLink(of, index, nameAt(of, index)),
+                                    ` of ${where(of)}, which is ${textAt(of, index, true)}`)];
 }
 
 const sameSize = (a, b) => sizeOf(a) === sizeOf(b);
@@ -172,9 +183,9 @@ function contributions(array, index) {
   const rows = found.terms.map(sent => [senderLink(sent, found.byRow), exact(sent.term), bar(sent.term / largest)]);
   if (found.count) rows.push([`${isOne(found.count, "more term")}, together`, exact(found.rest), bar(found.rest / largest)]);
   const right = addUp(found, matrixOf(array).at(index), largestOf(array));
-  return [box("h4", {}, "What adds up to it"), rows.length ? table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms") : box("p", {}, "Nothing does: each term is nought."),
+  return box("div", {}, box("h4", {}, "What adds up to it"), rows.length ? table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms") : box("p", {}, "Nothing does: each term is nought."),
           box("p.sum", {}, "sum: ", box("b", {}, textAt(array, index, true)), " ",
-              box(`span.${right ? "agrees" : "differs"}`, {}, right ? "the terms add up to it" : "the terms do not add up to it"))];
+              box(`span.${right ? "agrees" : "differs"}`, {}, right ? "the terms add up to it" : "the terms do not add up to it")));
 }
 
 function senderText({array, place, before}, byRow) {

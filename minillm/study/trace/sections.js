@@ -11,20 +11,25 @@ function attentionSection() {
           layers.map((layer, i) => {
             const heads = data.attention.filter(head => `${head.phase} ${head.layer}` === layer), [phase, number] = layer.split(" ");
             return fold(`${phase === "forward" ? "training" : "decoding"} step, block ${number}: ${isOne(heads.length, "head")}`,
-                        () => box("div.heads", {}, heads.map(attentionMap)), i < 2 || phase === "decode" && layers.length < 6);
+                        () => [box("p.soft", {}, "computed by ", callLink(data.calls[heads[0].call], `${opName(data.calls[heads[0].call])} ${data.calls[heads[0].call].where}`)),
+                               box("div.heads", {}, heads.map(head => live(() => attentionMap(head))))],
+                        i < 1 || layers.length < 6);
           })];
 }
 
-function attentionMap(head) {
-  const label = position => shown(data.tokens[position].text), {queries, keys, values} = head;
+const FEW_KEYS = 8;                             // more, and the map has colours only unless all digits are wanted
+
+function attentionMap({layer, head, queries, keys, values}) {
+  const label = position => shown(data.tokens[position].text), dense = keys.length > FEW_KEYS && state.digits !== "all";
   const cell = (q, k) => {
-    const value = values[q * keys.length + k];
-    const made = box("td", {title: `${label(queries[q])} → ${label(keys[k])}: ${exact(value)}`}, keys[k] > queries[q] ? "" : short(value, true, 6));
-    colour(made, value);
+    const value = values[q * keys.length + k], later = keys[k] > queries[q];
+    const made = box("td", {title: `${label(queries[q])} → ${label(keys[k])}: ${exact(value)}`},
+                     later ? "" : state.digits === "all" ? exact(value) : short(value, true, 6));
+    if (!later) colour(made, value);
     return made;
   };
-  return box("figure.attention", {}, box("figcaption", {}, box("strong", {}, `head ${head.head}`), " ", callLink(data.calls[head.call], "its op")),
-    box("div.wide", {tabindex: "0"}, box("table.grid", {}, box("caption.unseen", {}, `block ${head.layer}, head ${head.head}: who attends to whom`),
+  return box("figure.attention", {}, box("figcaption", {}, box("strong", {}, `head ${head}`)),
+    box("div.wide", {}, box(`table.grid${dense ? ".dense" : ""}`, {}, box("caption.unseen", {}, `block ${layer}, head ${head}: who attends to whom`),
       box("thead", {}, box("tr", {}, box("td"), keys.map(k => box("th", {scope: "col"}, label(k))))),
       box("tbody", {}, queries.map((q, i) => box("tr", {}, box("th", {scope: "row"}, label(q)), keys.map((_, j) => cell(i, j))))))));
 }
@@ -64,7 +69,7 @@ const FIRST = 12;
 function updateSection() {
   const {training} = data, typeset = document.querySelector('template[data-formulas="adamw"]');
   const said = ["lr", "beta1", "beta2", "eps", "weight_decay", "step", "norm", "clip", "scale", "moments"];
-  const names = {norm: "gradient norm", clip: "clipped at", scale: "gradient times", step: "step", weight_decay: "weight decay"};
+  const names = {norm: "gradient norm", clip: "clipped at", scale: "clipping: g times", step: "step", weight_decay: "weight decay"};
   const select = box("select", {"aria-label": "parameter"}, data.parameters.map((p, i) => box("option", {value: String(i)}, p.name)));
   const shownTable = box("div");
   const draw = () => fill(shownTable, updateTable(data.parameters[Number(select.value)]));
@@ -72,7 +77,7 @@ function updateSection() {
   draw();
   return [box("p", {}, `The loss was ${exact(training.loss_before)}; after the update it is ${exact(training.loss_after)} on the same tokens.`),
           box("dl.settings", {}, said.filter(name => training[name] !== undefined && training[name] !== null).map(name =>
-            box("div", {}, box("dt", {}, names[name] ?? name), box("dd", {}, typeof training[name] === "number" ? exact(training[name], name !== "step") : training[name])))),
+            box("div", {}, box("dt", {}, names[name] ?? name), box("dd", {}, typeof training[name] === "number" ? box("span", {title: exact(training[name])}, short(training[name], name !== "step", 11)) : training[name])))),
           typeset?.content.childElementCount ? box("ol.formulas", {}, typeset.content.cloneNode(true)) : null,
           box("p", {}, box("label", {}, "Parameter ", select)), shownTable];
 }
@@ -123,8 +128,8 @@ function costsSection() {
   const ops = data.calls.filter(call => call.parent === null && call.seconds !== null), most = Math.max(...ops.map(call => call.seconds));
   const rows = ops.map(call => [[callLink(call, opName(call)), " ", box("span.soft", {}, `${call.where} ${call.phase}`)], timeText(call.seconds),
                                 bar(call.seconds / most), countText(call.flops), countText(call.bytes)]);
-  return [table("totals", ["phase", "time", "FLOPs", "bytes"], total),
-          fold("each op", () => table("time, FLOPs and bytes of each op", ["op", "time", "", "FLOPs", "bytes"], rows, ".terms"), rows.length < 60)];
+  return [table("totals", ["phase", "time", "FLOPs", "bytes"], total, ".costs"),
+          fold("each op", () => table("time, FLOPs and bytes of each op", ["op", "time", "", "FLOPs", "bytes"], rows, ".costs"), rows.length < 60)];
 }
 
 const SECTIONS = {attention: attentionSection, lens: lensSection, update: updateSection, decode: decodeSection, costs: costsSection};

@@ -2,7 +2,7 @@
 // Arrays as tables: numbers or colours, a page of rows at a time. What a reader is to fill in is not shown anywhere.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = {call: null, digits: "short", practice: false, answers: new Map(), opener: null};
+const state = {call: null, made: new Set(), digits: "short", practice: false, answers: new Map(), opener: null};
 const CELLS = 800, BLANKS = 3;                  // most cells of a page of a table; blanks in a table
 
 function element(id) {
@@ -36,9 +36,8 @@ const isOne = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 // ---- blanks ----
 
-// The places of an array that the reader is to fill in: what an op computed, in the rows that are shown first.
+// The places of an array that the reader is to fill in: of what the open op computed, in the rows that are shown first.
 function blanksOf(array) {
-  if (array.made_by === null || !isFloat(array)) return new Set();
   const {rows, cols, width} = matrixOf(array), first = rows.slice(0, rowsAPage(cols));
   const places = [...blanks(array.id, first.length * cols.length, BLANKS)];
   return new Set(places.map(place => first[Math.floor(place / cols.length)] * width + cols[place % cols.length]));
@@ -48,7 +47,7 @@ const rowsAPage = cols => Math.max(1, Math.min(16, Math.floor(CELLS / cols.lengt
 const keyOf = (array, index) => `${array.id}/${index}`;
 
 function isBlank(array, index) {
-  if (!state.practice || state.answers.has(keyOf(array, index))) return false;
+  if (!state.practice || !state.made.has(array.id) || !isFloat(array) || state.answers.has(keyOf(array, index))) return false;
   array.blanks ??= blanksOf(array);
   return array.blanks.has(index);
 }
@@ -145,6 +144,7 @@ function pick(cell, choose) {
   cell.classList.add("chosen");
   goTo(cell);
   choose(data.arrays[cell.dataset.array], Number(cell.dataset.index));
+  cell.scrollIntoView({block: "nearest", inline: "nearest"});
 }
 
 function goTo(cell) {
