@@ -22,7 +22,7 @@ Array = np.ndarray
 LIMITS = (0.0, 2.0 ** -20, 0.0)         # of the steps: the smallest one, in sizes of the array; the rest is unused
 SMALL = 16                              # numbers of an array that is measured as a whole
 SOME = 8                                # elements of a larger one
-WORK = 2e10                             # FLOPs in all, about, which is a few seconds
+WORK = 3e10                             # FLOPs in all, about, which is a few seconds
 CALL = 2e6                              # what a forward costs besides its FLOPs
 RUNS = 30                               # forwards for a derivative, about
 
@@ -45,7 +45,7 @@ def differences(model: Any, seen: Record, same: dict[str, str], batch: Batch, ke
     for done, (grad, places) in enumerate(wanted.items()):
         if progress:
             progress(done, len(wanted), "finite differences")
-        of = seen.arrays[grad]["of"][0]
+        of = same.get(seen.arrays[grad]["of"][0], seen.arrays[grad]["of"][0])
         if seen.arrays[of]["kind"] == "parameter":
             scalar = of_parameter(model, seen.arrays[of]["name"], batch, key)
         elif (place := place_of(seen, same, of)) is not None:
@@ -61,19 +61,18 @@ def choose(seen: Record, same: dict[str, str], model: Any) -> dict[str, Array]:
     grads = [grad for grad, about in seen.arrays.items() if about["of"] and grad not in same
              and seen.arrays[about["of"][0]].get("gradient") == grad]
     forward = sum(call["flops"] for call in seen.calls if call["phase"] == "forward" and call.get("flops"))
-    affordable = int(WORK / RUNS / (CALL + forward))
-    each = max(1, min(SOME, affordable // max(1, len(grads))))
-    chosen, spent = {}, 0
-    for grad in grads:
-        values = np.abs(seen.live[grad].ravel())
-        if values.size <= SMALL and spent + values.size < affordable / 2:
-            chosen[grad] = np.arange(values.size)
-        elif spent < affordable:
-            top = np.argpartition(-values, min(each - each // 2, values.size - 1))[:each - each // 2]
-            spread = np.linspace(0, values.size - 1, each // 2 + 2).astype(int)[1:-1]
-            chosen[grad] = np.unique(np.concatenate([top, spread]))
-        spent += len(chosen.get(grad, ()))
-    return chosen
+    affordable = max(1, int(WORK / RUNS / (CALL + forward)))
+    grads = grads[::-(-len(grads) // affordable)]                       # some of them, if there is no time for all
+    each = max(1, min(SOME, affordable // len(grads)))
+    return {grad: some_of(seen.live[grad].ravel(), SMALL if each == SOME else 0, each) for grad in grads}
+
+
+def some_of(values: Array, small: int, count: int) -> Array:
+    if values.size <= max(small, count):
+        return np.arange(values.size)
+    largest = np.argpartition(-np.abs(values), count - count // 2)[:count - count // 2]
+    spread = np.linspace(0, values.size - 1, count // 2 + 2).astype(int)[1:-1]
+    return np.unique(np.concatenate([largest, spread]))
 
 
 def measured(scalar: Scalar, grads: Array, places: Array) -> dict:

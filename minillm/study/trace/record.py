@@ -24,6 +24,7 @@ from ...progress import Report
 from ...train.nonfinite import find_nonfinite
 from ...train.optim import AdamW, clip_scale, global_norm
 from ...version import __version__
+from ..formulas import formulas_of, to_mathml
 from .lens import attention_maps, best, logit_lens
 from .numbers import Cut, cut_of, shortest, statistics
 from .numeric import differences
@@ -185,7 +186,9 @@ def ops_of(seen: Record) -> dict:
     for name in dict.fromkeys(call["op"] for call in seen.calls if call["op"]):
         docstring = FILES[name].__doc__ or ""
         found[name] = {"summary": docstring.split("\n\n")[0].replace("\n", " "), "docstring": docstring,
-                       "file": shown(FILES[name].__file__ or ""), "formulas": []}
+                       "file": shown(FILES[name].__file__ or ""),
+                       "formulas": [{"text": formula.text, "line": formula.line, "mathml": to_mathml(formula.text)}
+                                    for formula in formulas_of(docstring)]}
     return found
 
 

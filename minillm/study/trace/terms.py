@@ -6,12 +6,12 @@ number of dout at a time (the others zero), the reference's backward gives its s
 large, one element is moved in the reference's forward instead (complex step), which gives its shares of all numbers;
 and where that is dear, too, dout is split by positions. All in float64, from the recorded inputs.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ...kernels.select import OPS, functions
+from ...kernels.select import OPS
 from ...ops.table import REFERENCE
 from .numbers import shortest
 from .watch import Record
@@ -20,24 +20,27 @@ Array = np.ndarray
 TOP = 4                         # terms that are shown
 ELEMENTS = 8_000                # explained in all, about
 FEW = 8                         # of an array that is dear to explain
-GROUPS = 32                     # of positions
+CALL = 1e5                      # what a call of the reference costs besides its FLOPs, about
 STEP = 1e-30                    # of the complex step
 WORK = 4e9                      # FLOPs in all, about
 
 
 def contributors(seen: Record, same: dict[str, str], first: dict[str, Array]) -> dict[str, dict]:
     """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most."""
-    backs = [call for call in seen.calls if call["phase"] == "backward"]
-    made = {output["array"]: call for call in backs for output in call["outputs"] if "array" in output}
     finer = set(same.values())                                          # made within a composite op, too: from nearer
-    grads = [key for key in made if key not in finer and seen.arrays[same.get(key, key)]["kind"] == "gradient"]
-    each = share_of([seen.live[key].size for key in grads], ELEMENTS)
-    found = {}
-    for key in grads:
-        target = same.get(key, key)
-        index = order(seen.live[key], first.get(target), each)
-        if explained := explain(seen, made[key], key, index, WORK / len(grads)):
-            found[target] = explained
+    wanted = {}
+    for call in seen.calls:
+        keys = [output["array"] for output in call["outputs"] if "array" in output and call["phase"] == "backward"]
+        keys = [key for key in dict.fromkeys(keys) if key not in finer
+                and seen.arrays[same.get(key, key)]["kind"] == "gradient"]
+        if keys:
+            wanted[call["id"]] = keys
+    each = share_of([seen.live[key].size for keys in wanted.values() for key in keys], ELEMENTS)
+    found: dict[str, dict] = {}
+    for number, keys in wanted.items():
+        places = {key: order(seen.live[key], first.get(same.get(key, key)), each) for key in keys}
+        explained = explain(seen, seen.calls[number], places, WORK / len(wanted))
+        found |= {same.get(key, key): terms for key, terms in explained.items()}
     return found
 
 
@@ -58,25 +61,31 @@ def order(array: Array, first: Array | None, most: int) -> Array:
     return np.sort(places)
 
 
-def explain(seen: Record, call: dict, key: str, index: Array, work: float) -> dict | None:
-    """The terms of some elements of one gradient."""
+def explain(seen: Record, call: dict, places: dict[str, Array], work: float) -> dict[str, dict]:
+    """The terms of some elements of the gradients that a call makes: {key of a gradient: places} -> {key: terms}."""
     if call["op"] is None:
-        return {"+": of_sum, "@": of_matmul}[call["function"]](seen, call, index) if call["function"] in "+@" else None
-    name = next(output["name"] for output in call["outputs"] if output["array"] == key)
-    forward = seen.calls[call["partner"]]
-    names = [put["array"] for put in call["inputs"] if "array" in put]
-    douts = [seen.live[array].astype(np.float64) for array in names]
-    count = sum(dout.size for dout in douts)
-    if count * max(call["flops"], 1000) <= work and count * index.size < 5e6:
-        by, shares = "element", one_hot(call, forward, douts, name, index)
-    elif FEW * 4 * max(forward["flops"], seen.live[key].size) <= work and key_of(forward, name):
-        by, index = "element", index[:FEW]
-        shares = complex_steps(forward, douts, name, index)
+        step = {"+": of_sum, "@": of_matmul}.get(call["function"])
+        return {key: step(seen, call, index) for key, index in places.items()} if step else {}
+    names = {output["array"]: output["name"] for output in reversed(call["outputs"])}
+    arrays, forward = [put["array"] for put in call["inputs"] if "array" in put], seen.calls[call["partner"]]
+    douts = [seen.live[array].astype(np.float64) for array in arrays]
+    count, most = sum(dout.size for dout in douts), max(index.size for index in places.values())
+    wanted = {names[key]: index for key, index in places.items()}
+    if count * max(call["flops"], CALL) <= work and count * most < 5e6:
+        by, shares = "element", one_hot(call, forward, douts, wanted)
     else:
-        by, index = "position", index[:FEW]
-        shares = by_position(call, forward, douts, name, index)
-    before = seen.arrays[key].get("before")
-    return listed(by, names, index, shares, before and (before, seen.live[before].ravel()[index]))
+        places = {key: index[:: max(1, len(index) // FEW)][:FEW] for key, index in places.items()}
+        wanted = {names[key]: index for key, index in places.items()}
+        sizes = sum(seen.live[key].size for key in places)
+        dear = len(places) * FEW * 4 * max(forward["flops"], sizes, CALL) > work
+        by, shares = (("position", by_position(call, forward, douts, wanted)) if dear else
+                      ("element", complex_steps(forward, douts, wanted)))
+    found = {}
+    for key, index in places.items():
+        before = seen.arrays[key].get("before")
+        found[key] = listed(by, arrays, index, shares[names[key]],
+                            before and (before, seen.live[before].ravel()[index]))
+    return found
 
 
 def listed(by: str, arrays: list[str], index: Array, shares: Array, before: Any = None) -> dict:
@@ -103,66 +112,59 @@ def arguments(call: dict, dtype: type) -> dict[str, Any]:
             for name, value in call["values"].items()}
 
 
-def backward_of(call: dict, forward: dict, name: str) -> Callable[[list], Array]:
-    """A function: douts -> the gradient `name`, flat, by the reference."""
+def backward_of(call: dict, forward: dict, wanted: dict[str, Array]) -> Callable[[list], dict[str, Array]]:
+    """A function: douts -> the wanted elements of the gradients, by the reference."""
     spec, shapes = OPS[call["op"]], forward["shapes"]
     cache = REFERENCE[forward["function"]](**arguments(forward, np.float64))[1]
-    place = [f"d{argument}" for argument in spec.differentiable].index(name)
-
-    def grad(parts: list[Array]) -> Array:
-        shaped = tuple(part.reshape(shape) for part, shape in zip(padded(parts, call, shapes), shapes))
-        found = REFERENCE[functions(spec)[1]](shaped if len(shaped) > 1 else shaped[0], cache)
-        return (found[place] if isinstance(found, tuple) else found).ravel()
-    return grad
-
-
-def padded(parts: list[Array], call: dict, shapes: list) -> list[Array]:
-    """Zeros for the outputs of a forward that nothing read."""
-    given = iter(parts)
     present = [put["name"] for put in call["inputs"]]
-    names = present if len(present) == len(shapes) else ["ds", "dout"]
-    return [next(given) if name in present else np.zeros(shape) for name, shape in zip(names, shapes)]
+
+    def grads(parts: list[Array]) -> dict[str, Array]:
+        given = dict(zip(present, parts))
+        outs = [f"d{output['name']}" for output in forward["outputs"]]
+        shaped = tuple(given.get(out, np.zeros(1)).reshape(shape) if out in given else None
+                       for out, shape in zip(outs, shapes))
+        found = REFERENCE[call["function"]](shaped if len(shaped) > 1 else shaped[0], cache)
+        found = dict(zip([f"d{name}" for name in spec.differentiable], found if isinstance(found, tuple) else (found,)))
+        return {name: found[name].ravel()[index] for name, index in wanted.items()}
+    return grads
 
 
-def one_hot(call: dict, forward: dict, douts: list[Array], name: str, index: Array) -> Array:
-    grad, shares = backward_of(call, forward, name), []
-    for which, dout in enumerate(douts):
-        for place in range(dout.size):
+def shares_of(grads: Callable, wanted: dict[str, Array], parts: Iterator[list[Array]]) -> dict[str, Array]:
+    """Each part of dout by itself."""
+    rows = [grads(part) for part in parts]
+    return {name: np.array([row[name] for row in rows]) for name in wanted}
+
+
+def one_hot(call: dict, forward: dict, douts: list[Array], wanted: dict[str, Array]) -> dict[str, Array]:
+    return shares_of(backward_of(call, forward, wanted), wanted, pieces(douts, [1] * len(douts)))
+
+
+def by_position(call: dict, forward: dict, douts: list[Array], wanted: dict[str, Array]) -> dict[str, Array]:
+    widths = [dout.shape[-1] if dout.ndim > 1 else 1 for dout in douts]
+    return shares_of(backward_of(call, forward, wanted), wanted, pieces(douts, widths))
+
+
+def pieces(douts: list[Array], widths: list[int]) -> Iterator[list[Array]]:
+    """So many numbers of one dout at a time, all others zero."""
+    for which, (dout, width) in enumerate(zip(douts, widths)):
+        for start in range(0, dout.size, width):
             parts = [np.zeros_like(other) for other in douts]
-            parts[which].flat[place] = dout.flat[place]
-            shares.append(grad(parts)[index])
-    return np.array(shares)
+            parts[which].ravel()[start:start + width] = dout.ravel()[start:start + width]
+            yield parts
 
 
-def by_position(call: dict, forward: dict, douts: list[Array], name: str, index: Array) -> Array:
-    """Rows of dout, at most GROUPS of them: the last ones, and all before as one."""
-    grad, shares = backward_of(call, forward, name), []
-    for which, dout in enumerate(douts):
-        width = dout.shape[-1] if dout.ndim > 1 else 1
-        rows = dout.size // width
-        for row in range(rows):
-            parts = [np.zeros_like(other) for other in douts]
-            part = slice(row * width, (row + 1) * width)
-            parts[which].ravel()[part] = dout.ravel()[part]
-            shares.append(grad(parts)[index] if rows <= GROUPS or row >= rows - GROUPS else np.zeros(len(index)))
-    return np.array(shares)
-
-
-def key_of(forward: dict, name: str) -> bool:
-    return any(f"d{put['name']}" == name and "array" in put for put in forward["inputs"])
-
-
-def complex_steps(forward: dict, douts: list[Array], name: str, index: Array) -> Array:
-    given, shares = arguments(forward, np.complex128), []
-    x = given[name[1:]]
-    for place in index:
-        x.flat[place] += 1j * STEP
-        out = REFERENCE[forward["function"]](**given)[0]
-        slopes = [part.imag.ravel() / STEP for part in (out if isinstance(out, tuple) else (out,))]
-        x.flat[place] = x.flat[place].real
-        slopes = slopes[-len(douts):]
-        shares.append(np.concatenate([dout.ravel() * slope for dout, slope in zip(douts, slopes)]))
-    return np.array(shares).T
+def complex_steps(forward: dict, douts: list[Array], wanted: dict[str, Array]) -> dict[str, Array]:
+    given, shares = arguments(forward, np.complex128), {}
+    for name, index in wanted.items():
+        x, rows = given[name[1:]], []
+        for place in index:
+            x.flat[place] += 1j * STEP
+            out = REFERENCE[forward["function"]](**given)[0]
+            x.flat[place] = x.flat[place].real
+            slopes = [part.imag.ravel() / STEP for part in (out if isinstance(out, tuple) else (out,))][-len(douts):]
+            rows.append(np.concatenate([dout.ravel() * slope for dout, slope in zip(douts, slopes)]))
+        shares[name] = np.array(rows).T
+    return shares
 
 
 # ---- steps that are no ops ----
