@@ -182,8 +182,15 @@ function reveal(array, index) {
   if (cell()) pick(cell(), show); else show(array, index);
 }
 
+// On a narrow screen the panel covers the page, of which nothing else can be reached then.
+function cover(opened) {
+  document.body.classList.toggle("opened", opened);
+  const narrow = matchMedia("(max-width: 60rem)").matches;
+  for (const part of document.querySelectorAll("#top, #tools, .map, main > section:not(#way)")) part.inert = opened && narrow;
+}
+
 function closePanel() {
-  document.body.classList.remove("opened");
+  cover(false);
   const item = state.opener;
   if (item?.offsetParent) item.focus();
 }
@@ -237,6 +244,7 @@ function begin() {
   element("practice").addEventListener("click", practise);
   for (const radio of document.querySelectorAll("[name=phase]")) radio.addEventListener("change", () => drawGraph(radio.value));
   window.addEventListener("hashchange", follow);
+  window.addEventListener("resize", () => cover(document.body.classList.contains("opened")));
   drawGraph("forward");
   new ResizeObserver(arrows).observe(element("graph"));
   follow();

@@ -12,7 +12,6 @@ from string import Template
 from typing import Any
 
 from ...text.html_page import STYLE
-from ..formulas import formulas_of, to_mathml
 
 HERE = Path(__file__).parent
 SCRIPTS = ("numbers.js", "graph.js", "tables.js", "panel.js", "sections.js", "page.js")     # in the order they build on
@@ -21,7 +20,7 @@ SCRIPTS = ("numbers.js", "graph.js", "tables.js", "panel.js", "sections.js", "pa
 def page(recorded: dict[str, Any]) -> str:
     """The whole HTML file of what record.py recorded. Raises ValueError for a recording that is no JSON."""
     script = "".join(read(name) for name in SCRIPTS)
-    title = f"A step of {recorded['model']['directory']}, number by number"
+    title = f"A step of {recorded['model'].get('directory', 'a model')}, number by number"
     return Template(read("page.html")).substitute(
         title=escape(title), lead=lead(recorded), formulas=formula_templates(recorded["ops"]), data=as_json(recorded),
         style=STYLE.read_text(encoding="utf-8") + read("page.css"), script=script, digest=digest("\n" + script))
@@ -74,5 +73,5 @@ def shown(text: str) -> str:
 def formula_templates(ops: dict[str, Any]) -> str:
     """Per op the formulas of its docstring, typeset, for the panels to take a copy of."""
     return "\n".join(f'<template data-formulas="{escape(name)}">'
-                     + "".join(f"<li>{to_mathml(formula.text)}</li>" for formula in formulas_of(op["docstring"]))
-                     + "</template>" for name, op in ops.items())
+                     + "".join(f"<li>{formula['mathml']}</li>" for formula in op["formulas"]) + "</template>"
+                     for name, op in ops.items())

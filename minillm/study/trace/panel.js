@@ -25,7 +25,7 @@ function openCall(call, array = null, index = null) {
     box("h3", {}, "Numbers"), settings(one), numbers(forward, backward), code(forward, backward), cost(forward, backward),
     box("div", {id: "card", role: "region", "aria-live": "polite", "aria-label": "the number that is chosen"}));
   panel.scrollTop = 0;
-  document.body.classList.add("opened");
+  cover(true);
   markOpen(call);
   heading.focus({preventScroll: true});
   if (array) show(array, index);
@@ -99,14 +99,15 @@ function numbers(forward, backward) {
   const all = [...arraysOf(one.inputs).map(item => ["in", ...item]), ...arraysOf(one.outputs).map(item => ["out", ...item])];
   const order = item => item[2].kind === "parameter" ? 1 : 0;
   return all.sort((a, b) => order(a) - order(b))
-    .map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(array, grads), sources));
+    .map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(name, array, grads), sources));
 }
 
 // What this op sends back to an array, and the whole gradient where other ops send something, too.
-function gradientsOf(array, grads) {
-  const own = grads.filter(([, gradient]) => gradient.of === array.id), whole = data.arrays[array.gradient];
-  const found = new Map(own.map(([name, gradient]) => [gradient.id, [name, gradient]]));
-  if (whole && !found.has(whole.id)) found.set(whole.id, [own.length ? "whole gradient" : "gradient", whole]);
+function gradientsOf(name, array, grads) {
+  const found = new Map(), whole = data.arrays[array.gradient];
+  for (const [label, gradient] of grads)
+    if (gradient.of === array.id && (!found.has(gradient.id) || label === `d${name}`)) found.set(gradient.id, [label, gradient]);
+  if (whole && !found.has(whole.id)) found.set(whole.id, [found.size ? "whole gradient" : `d${name}`, whole]);
   return [...found.values()];
 }
 
@@ -115,7 +116,7 @@ function arrayPart(way, name, array, gradients, sources) {
   const summary = [box("b", {}, name), box("span.soft", {}, ` ${way} · ${shapeText(array)} · ${said}`)];
   const build = () => box("div.beside", {}, box("div", {}, matrix(array, name, show), line(sources.get(array.id))),
     gradients.map(([label, gradient]) => box("div.gradient", {}, matrix(gradient, label, show), line(sources.get(gradient.id)), measured(gradient))));
-  const made = fold(summary, build, array.kind !== "parameter" && sizeOf(array) <= CELLS);
+  const made = fold(summary, build, array.kind !== "parameter");
   return Object.assign(made, {arrays: [array, ...gradients.map(([, gradient]) => gradient)]});
 }
 
@@ -244,10 +245,15 @@ function answerBlank(array, index, typed) {
 function verdictText({typed, right}, array, index) {
   const expected = textAt(array, index, true);
   return box(`p.verdict.${right ? "agrees" : "differs"}`, {role: "status"},
-             right ? `Right: it is ${expected}.` : typed ? `Wrong: you typed ${typed}, it is ${expected}.` : `It is ${expected}.`);
+             right ? `Right: it is ${expected}.` : typed ? `Wrong: you typed ${typed}, it is ${expected}.` : `It is ${expected}.`,
+             box("span.soft", {}, ` ${scoreText()}`));
+}
+
+function scoreText() {
+  const answers = [...state.answers.values()];
+  return `${answers.filter(answer => answer.right).length} of ${answers.length} right`;
 }
 
 function score() {
-  const answers = [...state.answers.values()], right = answers.filter(answer => answer.right).length;
-  element("score").textContent = state.practice ? `${right} of ${answers.length} right` : "";
+  element("score").textContent = state.practice ? scoreText() : "";
 }

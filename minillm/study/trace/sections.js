@@ -7,7 +7,7 @@ function attentionSection() {
   const layers = [...new Set(data.attention.map(head => `${head.phase} ${head.layer}`))];
   if (!layers.length) return box("p", {}, "No attention was recorded.");
   return [box("p", {}, "Row: the token that asks; column: the token that it attends to. A row's probabilities add up to 1. "
-              + "What comes later is never seen."),
+              + "What comes later is never seen. The stronger the colour, the likelier."),
           layers.map((layer, i) => {
             const heads = data.attention.filter(head => `${head.phase} ${head.layer}` === layer), [phase, number] = layer.split(" ");
             return fold(`${phase === "forward" ? "training" : "decoding"} step, block ${number}: ${isOne(heads.length, "head")}`,
@@ -25,7 +25,7 @@ function attentionMap({layer, head, queries, keys, values}) {
     const value = values[q * keys.length + k], later = keys[k] > queries[q];
     const made = box("td", {title: `${label(queries[q])} → ${label(keys[k])}: ${exact(value)}`},
                      later ? "" : state.digits === "all" ? exact(value) : short(value, true, 6));
-    if (!later) colour(made, value);
+    if (!later) colour(made, Math.sqrt(value));
     return made;
   };
   return box("figure.attention", {}, box("figcaption", {}, box("strong", {}, `head ${head}`)),

@@ -62,15 +62,19 @@ function textAt(array, index, full = false) {
 
 // ---- tables ----
 
-// What a row stands for: a token, where rows are tokens; else its index.
+// What a row stands for: a token, a head and a token; else its index.
 function rowLabel(array, row) {
-  const tokens = data.tokens, lead = array.shape.slice(0, -1), height = lead.reduce((a, b) => a * b, 1);
-  if (array.kind !== "parameter" && height === tokens.length - 1) return [`${row} `, box("b", {}, shown(tokens[row].text))];
-  if (height === data.model.config.vocab_size && array.shape.length === 2) {
-    const known = tokens.find(token => token.id === row);
-    return known ? [`${row} `, box("b", {}, shown(known.text))] : String(row);
+  const {tokens, model: {config}} = data, lead = array.shape.slice(0, -1), place = indices(lead, row);
+  const token = position => box("b", {}, shown(tokens[position].text)), last = tokens.length - 1;
+  const decoding = data.calls[array.made_by ?? array.used_by[0]]?.phase === "decode";
+  const positions = lead.at(-1), at = decoding && positions === 1 ? last : place.at(-1), heads = lead.length === 3 && lead[1] === config.n_head;
+  if (array.kind === "parameter" || array.shape[0] === config.vocab_size) {
+    const known = lead.length === 1 && lead[0] === config.vocab_size && tokens.findIndex(one => one.id === row);
+    return known >= 0 && known !== false ? [`${row} `, token(known)] : place.join(", ");
   }
-  return lead.length > 1 ? indices(lead, row).join(", ") : lead.length ? String(row) : "";
+  if (lead.length > 2 && !heads || !lead.length) return place.join(", ");
+  const name = [last, last + 1].includes(positions) || at === last ? [`${at} `, token(at)] : [String(at)];
+  return heads ? [`head ${place[1]}, `, ...name] : name;
 }
 
 // A table of an array, which is built when it is asked for. choose(array, index): what a click on a number does.
