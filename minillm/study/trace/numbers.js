@@ -123,4 +123,4 @@ function blanks(name, count, wanted) {
 
 if (typeof document === "undefined")
   module.exports = {exact, short, matrixOf, indices, nameAt, termsOf, addUp, numericOf, judge, blanks,
-                    placesOf};
+                    placesOf, largestOf};

@@ -221,14 +221,15 @@ function practise() {
   redrawAll();
 }
 
+const whenIdle = work => window.requestIdleCallback ? requestIdleCallback(work, {timeout: 500}) : setTimeout(work, 1);
+
 // Build what is still empty, one section whenever the browser has time.
 function buildSections() {
-  const soon = window.requestIdleCallback ?? (work => setTimeout(work, 1));
   const [name, build] = Object.entries(SECTIONS).find(([name]) => !element(name).dataset.built) ?? [];
   if (!name) return;
   element(name).dataset.built = "yes";
   fill(element(name).lastElementChild, build());
-  soon(buildSections);
+  whenIdle(buildSections);
 }
 
 function begin() {
@@ -248,7 +249,7 @@ function begin() {
   drawGraph("forward");
   new ResizeObserver(arrows).observe(element("graph"));
   follow();
-  requestAnimationFrame(() => setTimeout(buildSections));
+  setTimeout(() => whenIdle(buildSections), 100);
 }
 
 begin();
