@@ -21,8 +21,8 @@ function openCall(call, array = null, index = null) {
   const heading = box("h2", {tabindex: "-1"}, opName(one), one.where && box("small", {}, one.where));
   fill(panel,
     box("header", {}, heading, box("button.close", {type: "button", onclick: closePanel}, "Close")),
-    box("p", {}, summaryOf(one)), related(one, backward), formulas(one),
-    box("h3", {}, "Numbers"), settings(one), numbers(forward, backward), code(forward, backward), cost(forward, backward),
+    box("p", {}, summaryOf(one)), one.phase === "update" && box("p", {}, box("a", {href: "#update"}, "Its numbers, weight by weight")), related(one, backward), formulas(one),
+    numbers(forward, backward), attentionOf(one), code(forward, backward), cost(forward, backward),
     box("div", {id: "card", role: "region", "aria-live": "polite", "aria-label": "the number that is chosen"}));
   panel.scrollTop = 0;
   cover(true);
@@ -92,14 +92,20 @@ function settings(call) {
   return set.length ? box("p.soft", {}, set.map(item => `${item.name} = ${typeof item.value === "number" ? exact(item.value, !Number.isInteger(item.value)) : item.value}`).join(" · ")) : null;
 }
 
+// The maps of an attention's heads.
+function attentionOf(call) {
+  const heads = data.attention.filter(head => head.call === call.id);
+  return heads.length ? [box("h3", {}, "Who attends to whom"), box("div.heads", {}, heads.map(head => live(() => attentionMap(head))))] : null;
+}
+
 // The arrays of an op, each with its gradient beside it: what comes in, what goes out, then its parameters.
 function numbers(forward, backward) {
   const one = forward ?? backward, grads = backward && backward !== one ? arraysOf([...backward.outputs, ...backward.inputs]) : [];
   const sources = new Map([...one.outputs, ...(backward?.outputs ?? [])].map(output => [output.array, output.source]));
   const all = [...arraysOf(one.inputs).map(item => ["in", ...item]), ...arraysOf(one.outputs).map(item => ["out", ...item])];
   const order = item => item[2].kind === "parameter" ? 1 : 0;
-  return all.sort((a, b) => order(a) - order(b))
-    .map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(name, array, grads), sources));
+  return [box("h3", {}, "Numbers"), settings(one), all.sort((a, b) => order(a) - order(b))
+    .map(([way, name, array]) => arrayPart(way, name, array, gradientsOf(name, array, grads), sources))];
 }
 
 // What this op sends back to an array, and the whole gradient where other ops send something, too.
@@ -246,12 +252,18 @@ function verdictText({typed, right}, array, index) {
   const expected = textAt(array, index, true);
   return box(`p.verdict.${right ? "agrees" : "differs"}`, {role: "status"},
              right ? `Right: it is ${expected}.` : typed ? `Wrong: you typed ${typed}, it is ${expected}.` : `It is ${expected}.`,
-             box("span.soft", {}, ` ${scoreText()}`));
+             box("span.soft", {}, scoreText()), nextBlank());
+}
+
+// A button that leads to the next blank of the panel; none if there is none left.
+function nextBlank() {
+  const next = element("panel").querySelector("td.blank");
+  return next && box("button", {type: "button", onclick: () => pick(next, show)}, "Next blank");
 }
 
 function scoreText() {
   const answers = [...state.answers.values()];
-  return `${answers.filter(answer => answer.right).length} of ${answers.length} right`;
+  return answers.length ? `${answers.filter(answer => answer.right).length} of ${answers.length} right` : "open an op: some of its numbers are blanks";
 }
 
 function score() {

@@ -95,12 +95,13 @@ function updateTable(parameter) {
   const cell = (name, i) => {
     const x = column[name](i);
     if (x === undefined || x === null) return "–";
-    return box("span", {title: exact(x)}, state.digits === "all" ? exact(x) : short(x, true, 9));
+    const text = state.digits === "all" ? exact(x) : short(x, true, 9);
+    return box("span", {title: exact(x)}, name === "g" ? numberLink(gradient, index[i], text) : text);
   };
   const turn = by => { start += by; draw(); };
   const draw = () => {
     const rows = index.slice(start, start + FIRST).map((at, i) => [nameAt({name: "", shape: value.shape}, at), ...Object.keys(column).map(name => cell(name, start + i))]);
-    fill(figure, table(`the update of ${parameter.name}`, [parameter.name, ...Object.keys(column)], rows),
+    fill(figure, table(`the update of ${parameter.name}`, [parameter.name, ...Object.keys(column)], rows, ".update"),
       box("p.pages", {}, box("button", {type: "button", disabled: start === 0, onclick: () => turn(-FIRST)}, "earlier"),
           ` ${start + 1} to ${start + rows.length} of ${index.length}${parameter.decayed ? "" : ", without weight decay"} `,
           box("button", {type: "button", disabled: start + FIRST >= index.length, onclick: () => turn(FIRST)}, "later")));

@@ -125,12 +125,12 @@ def test_fill_in_the_blank(opened, recorded):
         blanks.first.click()
         page.keyboard.type("no number")
         page.keyboard.press("Enter")
-        assert "Type a number" in page.locator("#card").inner_text() and page.locator("#score").inner_text() == "0 of 0 right"
+        assert "Type a number" in page.locator("#card").inner_text() and "open an op" in page.locator("#score").inner_text()
         page.locator("#card input").fill(str(out["values"][places[0]] * 1.001))
         page.keyboard.press("Enter")
         assert f"Right: it is {out['values'][places[0]]!r}" in page.locator("#card .verdict").inner_text()
         assert page.locator("#score").inner_text() == "1 of 1 right" and blanks.count() == 2
-        blanks.first.click()
+        page.get_by_role("button", name="Next blank").click()
         page.keyboard.type("12345")
         page.keyboard.press("Enter")
         assert page.locator("#card .verdict").inner_text().startswith(
