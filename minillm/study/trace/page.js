@@ -161,12 +161,14 @@ function filter() {
 // ---- what is open ----
 
 function visit(address) {
-  if (location.hash === address) follow();
-  else location.hash = address;
+  if (location.hash !== address) location.hash = address;
+  follow(null, true);
 }
 
 // The address names what is open: #call-7, or #call-7/a12/5 with a number chosen.
-function follow() {
+function follow(event, again = false) {
+  if (state.address === location.hash && !again) return;
+  state.address = location.hash;
   const found = location.hash.match(/^#call-(\d+)(?:\/(a\d+)\/(\d+))?$/), call = found && data.calls[Number(found[1])];
   if (!call) return;
   const array = data.arrays[found[2]], index = Number(found[3]);

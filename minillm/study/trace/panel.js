@@ -148,7 +148,8 @@ function measured(gradient) {
 function show(array, index) {
   const card = element("card");
   if (!card) return;
-  history.replaceState(null, "", `#call-${state.call.id}/${array.id}/${index}`);
+  state.address = `#call-${state.call.id}/${array.id}/${index}`;
+  history.replaceState(null, "", state.address);
   if (isBlank(array, index)) return ask(card, array, index);
   const answer = state.answers.get(keyOf(array, index));
   const about = box("div", {},

@@ -2,7 +2,7 @@
 // Arrays as tables: numbers or colours, a page of rows at a time. What a reader is to fill in is not shown anywhere.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = {call: null, made: new Set(), digits: "short", practice: false, answers: new Map(), opener: null};
+const state = {call: null, made: new Set(), digits: "short", practice: false, answers: new Map(), opener: null, address: ""};
 const CELLS = 800, BLANKS = 3;                  // most cells of a page of a table; blanks in a table
 
 function element(id) {
