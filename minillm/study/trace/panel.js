@@ -256,10 +256,11 @@ function verdictText({typed, right}, array, index) {
              box("span.soft", {}, scoreText()), nextBlank());
 }
 
-// A button that leads to the next blank of the panel; none if there is none left.
+// A button that leads to the next blank after the chosen number, or the first; none if there is none left.
 function nextBlank() {
-  const next = element("panel").querySelector("td.blank");
-  return next && box("button", {type: "button", onclick: () => pick(next, show)}, "Next blank");
+  const left = () => [...element("panel").querySelectorAll("td.blank")], chosen = () => element("panel").querySelector("td.chosen");
+  const next = () => left().find(cell => chosen()?.compareDocumentPosition(cell) & Node.DOCUMENT_POSITION_FOLLOWING) ?? left()[0];
+  return left().length > 0 && box("button", {type: "button", onclick: () => pick(next(), show)}, "Next blank");
 }
 
 function scoreText() {
