@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...ops.optimizer.sum_squares import sum_squares
+
 Array = np.ndarray
 BINS = 16
 SIDE = 8                    # rows and columns of a cut
@@ -61,10 +63,10 @@ def some(wanted: Sequence[int], size: int, count: int) -> list[int]:
 
 def statistics(array: Array, histogram: bool) -> dict:
     """Norm, mean and range, in float64; with the histogram where asked for."""
-    values = array.ravel().astype(np.float64)
-    found = {"norm": rounded(np.linalg.norm(values)), "mean": rounded(values.mean()), "min": shortest(array.min())[0],
-             "max": shortest(array.max())[0]}
+    floats = array.ravel() if array.dtype.kind == "f" else array.ravel().astype(np.float64)
+    found = {"norm": rounded(math.sqrt(sum_squares(floats))), "mean": rounded(floats.mean(dtype=np.float64)),
+             "min": shortest(array.min())[0], "max": shortest(array.max())[0]}
     if histogram:
-        counts, edges = np.histogram(values, BINS)
+        counts, edges = np.histogram(floats, BINS)
         found["histogram"] = {"low": rounded(edges[0]), "high": rounded(edges[-1]), "counts": counts.tolist()}
     return found

@@ -19,12 +19,12 @@ from .numbers import rounded
 from .watch import Record
 
 Array = np.ndarray
-LIMITS = (0.0, 2.0 ** -20, 0.0)         # of the steps: the smallest one, in sizes of the array; the rest is unused
+LIMITS = (0.0, 2.0 ** -18, 0.0)         # of the steps: the smallest one, in sizes of the array; the rest is unused
 SMALL = 16                              # numbers of an array that is measured as a whole
 SOME = 8                                # elements of a larger one
 WORK = 3e10                             # FLOPs in all, about, which is a few seconds
 CALL = 2e6                              # what a forward costs besides its FLOPs
-RUNS = 30                               # forwards for a derivative, about
+RUNS = 25                               # forwards for a derivative, about
 
 
 class Place(NamedTuple):

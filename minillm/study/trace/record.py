@@ -34,7 +34,7 @@ from .watch import Record, recording, unite
 
 Array = np.ndarray
 MOST = 100_000              # numbers in a record, about: a tiny model has no more
-REPEATS = 5                 # runs, of which the median time is shown
+REPEATS, SECONDS = 5, 3.0   # runs, of which the median time is shown; no more of them after so long
 
 
 class Training(NamedTuple):
@@ -144,8 +144,8 @@ def decoding_step(model: Any, seen: Record, ids: Array, text: Callable[[int], st
 
 def time_calls(model: Any, seen: Record, batch: Batch, key: tuple, ids: Array) -> None:
     """Give every call of an op the median time of some runs that record nothing else."""
-    runs = []
-    for _ in range(REPEATS):
+    runs, started = list[list[float]](), time.perf_counter()
+    while len(runs) < REPEATS and (not runs or time.perf_counter() - started < SECONDS):
         seconds: list[float] = []
         timed = model.on(stopwatch(model.ops, seconds))
         losses, caches = timed.losses(batch.tokens, batch.targets, key=key)

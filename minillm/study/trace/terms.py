@@ -19,7 +19,9 @@ from .watch import Record
 Array = np.ndarray
 TOP = 4                         # terms that are shown
 ELEMENTS = 8_000                # explained in all, about
-FEW = 8                         # of an array that is dear to explain
+FEW = 2                         # of an array that is dear to explain
+MANY = 4096                     # numbers that tell whether two arrays are the same
+PAGES = 300                     # FLOPs in whose time a number of a large array is made
 CALL = 1e5                      # what a call of the reference costs besides its FLOPs, about
 STEP = 1e-30                    # of the complex step
 WORK = 4e9                      # FLOPs in all, about
@@ -27,11 +29,11 @@ WORK = 4e9                      # FLOPs in all, about
 
 def contributors(seen: Record, same: dict[str, str], first: dict[str, Array]) -> dict[str, dict]:
     """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most."""
-    finer = set(same.values())                                          # made within a composite op, too: from nearer
+    inner = within(seen, same)
     wanted = {}
     for call in seen.calls:
         keys = [output["array"] for output in call["outputs"] if "array" in output and call["phase"] == "backward"]
-        keys = [key for key in dict.fromkeys(keys) if key not in finer
+        keys = [key for key in dict.fromkeys(keys) if key not in inner
                 and seen.arrays[same.get(key, key)]["kind"] == "gradient"]
         if keys:
             wanted[call["id"]] = keys
@@ -41,6 +43,21 @@ def contributors(seen: Record, same: dict[str, str], first: dict[str, Array]) ->
         places = {key: order(seen.live[key], first.get(same.get(key, key)), each) for key in keys}
         explained = explain(seen, seen.calls[number], places, WORK / len(wanted))
         found |= {same.get(key, key): terms for key, terms in explained.items()}
+    return found | {outer: found[same.get(key, key)] for outer, key in inner.items() if same.get(key, key) in found}
+
+
+def within(seen: Record, same: dict[str, str]) -> dict[str, str]:
+    """{gradient that a composite op makes: the same as its parts make it, from nearer}, perhaps rounded otherwise."""
+    found = {}
+    for call in seen.calls:
+        parts = [output["array"] for part in seen.calls if part["parent"] == call["id"] for output in part["outputs"]]
+        for output in call["outputs"] if call["phase"] == "backward" else ():
+            x = seen.live[output["array"]].ravel()
+            for key in parts:
+                y = seen.live[key].ravel()
+                if x.size == y.size and seen.arrays[key]["kind"] == "gradient" and np.allclose(
+                        x[:MANY], y[:MANY], rtol=1e-3, atol=1e-6 * float(np.abs(x[:MANY]).max())):
+                    found[output["array"]] = key
     return found
 
 
@@ -54,11 +71,10 @@ def share_of(sizes: list[int], total: int) -> int:
 
 def order(array: Array, first: Array | None, most: int) -> Array:
     """At most so many places of an array, those that matter before the others."""
-    places = np.arange(array.size)
-    if array.size > most:
-        wanted = [] if first is None else [*first]
-        places = np.fromiter(dict.fromkeys([*wanted, *range(min(array.size, most))]), np.int64)[:most]
-    return np.sort(places)
+    if array.size <= most:
+        return np.arange(array.size)
+    wanted = [] if first is None else [*first]
+    return np.sort(np.fromiter(dict.fromkeys([*wanted, *range(most)]), np.int64)[:most])
 
 
 def explain(seen: Record, call: dict, places: dict[str, Array], work: float) -> dict[str, dict]:
@@ -74,12 +90,14 @@ def explain(seen: Record, call: dict, places: dict[str, Array], work: float) -> 
     if count * max(call["flops"], CALL) <= work and count * most < 5e6:
         by, shares = "element", one_hot(call, forward, douts, wanted)
     else:
-        places = {key: index[:: max(1, len(index) // FEW)][:FEW] for key, index in places.items()}
+        each = len(places) * 4 * max(forward["flops"], CALL)            # to explain one element of every gradient
+        few = max(FEW, int(work / each))
+        places = {key: index[:few] for key, index in places.items()}
         wanted = {names[key]: index for key, index in places.items()}
-        sizes = sum(seen.live[key].size for key in places)
-        dear = len(places) * FEW * 4 * max(forward["flops"], sizes, CALL) > work
-        by, shares = (("position", by_position(call, forward, douts, wanted)) if dear else
-                      ("element", complex_steps(forward, douts, wanted)))
+        rows = sum(len(dout.reshape(-1, dout.shape[-1])) for dout in douts)
+        splitting = rows * (call["flops"] + PAGES * sum(seen.live[key].size for key in places))
+        by, shares = (("element", complex_steps(forward, douts, wanted)) if few * each <= max(work, splitting) else
+                      ("position", by_position(call, forward, douts, wanted)))
     found = {}
     for key, index in places.items():
         before = seen.arrays[key].get("before")
@@ -93,7 +111,9 @@ def listed(by: str, arrays: list[str], index: Array, shares: Array, before: Any 
     places = np.arange(len(shares))
     if before:
         places, shares = np.append(places, -1), np.vstack([shares, before[1]])
-    ranked = np.argsort(-np.abs(shares), axis=0, kind="stable")[:TOP]
+    sizes = np.abs(shares)
+    most = np.argpartition(-sizes, min(TOP, len(sizes)) - 1, axis=0)[:TOP]
+    ranked = np.take_along_axis(most, np.argsort(-np.take_along_axis(sizes, most, axis=0), axis=0, kind="stable"), 0)
     largest = np.take_along_axis(shares, ranked, axis=0)
     counts, rest = (shares != 0).sum(axis=0), shares.sum(axis=0) - largest.sum(axis=0)
     top = []
@@ -182,9 +202,9 @@ def of_matmul(seen: Record, call: dict, index: Array) -> dict:
     array = call["inputs"][0]["array"]
     flat = np.arange(call["values"]["x"].size).reshape(seen.live[array].reshape(-1, seen.live[array].shape[-1]).shape)
     flat = flat if call["values"]["x"].flags.c_contiguous else flat.T
-    x, y = (operand.astype(np.float64) for operand in call["values"].values())
+    x, y = call["values"].values()
     rows, cols = np.unravel_index(index, (len(x), y.shape[1]))
-    shares = x[rows] * y[:, cols].T                                             # (elements, k)
+    shares = x[rows].astype(np.float64) * y[:, cols].T                          # (elements, k)
     found = listed("element", [array], index, shares.T)
     for row, terms in zip(rows, found["top"]):
         terms[::2] = flat[row, terms[::2]].tolist()                             # as a place in the array
