@@ -191,7 +191,7 @@ function contributions(array, index) {
   const rows = found.terms.map(sent => [senderLink(sent, found.byRow), exact(sent.term), bar(sent.term / largest)]);
   if (found.count) rows.push([`${isOne(found.count, "more term")}, together`, exact(found.rest), bar(found.rest / largest)]);
   const right = addUp(found, matrixOf(array).at(index), largestOf(array));
-  return box("div", {}, box("h4", {}, "What adds up to it"), rows.length ? table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms") : box("p", {}, "Nothing does: each term is nought."),
+  return box("div", {}, box("h4", {}, "What adds up to it"), rows.length ? table(`terms of ${nameAt(array, index)}`, ["sent by", "term", ""], rows, ".terms") : box("p", {}, "Nothing does: each term is zero."),
           box("p.sum", {}, "sum: ", box("b", {}, textAt(array, index, true)), " ",
               box(`span.${right ? "agrees" : "differs"}`, {}, right ? "the terms add up to it" : "the terms do not add up to it")));
 }

@@ -40,7 +40,8 @@ const isOne = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 function blanksOf(array) {
   const {rows, cols, width} = matrixOf(array), first = rows.slice(0, rowsAPage(cols));
   const places = [...blanks(array.id, first.length * cols.length, BLANKS)];
-  return new Set(places.map(place => first[Math.floor(place / cols.length)] * width + cols[place % cols.length]));
+  const found = places.map(place => first[Math.floor(place / cols.length)] * width + cols[place % cols.length]);
+  return new Set(found.filter(index => array.whole || termsOf(data.arrays, array, index)));      // else nobody could tell
 }
 
 const rowsAPage = cols => Math.max(1, Math.min(16, Math.floor(CELLS / cols.length)));
@@ -136,7 +137,7 @@ function grid(array, title, rows, {cols, width}, choose) {
   return table;
 }
 
-// A background: green above nought, red below, stronger the larger; 1 is the largest number of the array.
+// A background: green above zero, red below, stronger the larger; 1 is the largest number of the array.
 function colour(cell, share) {
   cell.style.setProperty("--ink", share < 0 ? "var(--warn)" : "var(--accent)");
   cell.style.setProperty("--much", `${Math.round(Math.min(1, Math.abs(share)) * 100)}%`);
