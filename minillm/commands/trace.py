@@ -1,0 +1,30 @@
+"""`minillm trace`: every number of one training step and one decoding step of a model, as a page."""
+import json
+from argparse import Namespace
+
+from ..progress import Progress
+from . import Commands, add_backend, command
+
+
+def trace(args: Namespace) -> int:
+    from ..storage.atomic import atomic_write
+    from ..study.trace.page import page
+    from ..study.trace.run import record_run
+    progress = Progress("tracing", "part")
+    recorded = record_run(args.run, args.prompt, args.backend, progress)
+    progress.close()
+    text = json.dumps(recorded, allow_nan=False) if args.out.endswith(".json") else page(recorded)
+    with atomic_write(args.out) as file:
+        file.write(text)
+    print(f"{args.out}: {len(recorded['calls'])} calls, {len(text) / 1e6:.1f} MB; open it in a browser")
+    return 0
+
+
+def add(commands: Commands) -> None:
+    p = command(commands, "trace", trace, "one training step and one decoding step of a model as a page that shows "
+                "every number: data and gradients as a graph, formulas, source lines, attention, logit lens, AdamW",
+                'minillm trace runs/mine -p "the cat sat" -o trace.html')
+    p.add_argument("run", metavar="RUN", help="run directory, or a GPT-2 directory with a tokenizer; it is only read")
+    p.add_argument("-p", "--prompt", required=True, help="text to learn from and to continue")
+    p.add_argument("-o", "--out", default="trace.html", help="file to write; NAME.json: the record as JSON instead")
+    add_backend(p)
