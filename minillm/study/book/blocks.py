@@ -6,6 +6,7 @@ Text is a list of spans. A span's kind is one of
     emphasis, strong        value: spans
     link                    value: (spans, address)
     ref, cite, index        value: a label; keys of sources; an index entry, which prints nothing
+    see                     value: (label, words), words that lead to a label
 """
 from typing import Any, NamedTuple, TypeAlias
 
@@ -58,10 +59,12 @@ class Code(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A displayed equation, in plain notation. note: words beside it."""
-    text: str
+    """A displayed line of one or more equations in plain notation, with one number; words before and after them."""
+    texts: list[str]
     label: str = ""
     number: str = ""
+    before: Spans = []
+    after: Spans = []
 
 
 class Box(NamedTuple):
@@ -74,6 +77,7 @@ class Exercise(NamedTuple):
     """A question; its answer stands in the appendix."""
     question: Spans
     answer: list[Any]           # blocks
+    label: str = ""
     number: str = ""
 
 

@@ -89,7 +89,9 @@ class Writer:
         return f"#listing({first}, {quoted(block.language)}, {quoted(block.text)}, {words})\n"
 
     def formula(self, block: Formula) -> str:
-        return f"#equation({quoted(block.number)}, $ {formula.typst(block.text)} $, {quoted(anchor(block))})\n"
+        body = " quad ".join(formula.typst(text) for text in block.texts)
+        before, after = (content(self.text(words)) if words else "none" for words in (block.before, block.after))
+        return f"#equation({quoted(block.number)}, $ {body} $, {before}, {after}, {quoted(anchor(block))})\n"
 
     def box(self, block: Box) -> str:
         return f"#box-of({content(escape(block.title))}, {content(self.text(block.spans))})\n"
