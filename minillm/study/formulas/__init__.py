@@ -1,0 +1,12 @@
+"""The plain formulas of docstrings, typeset (Typst, MathML) and evaluated (NumPy): one source for reader, book and test.
+
+    from minillm.study.formulas import formulas_of, to_mathml, to_typst
+
+`NOTATION` says what the plain signs mean.
+"""
+from .find import Formula, formulas_of
+from .mathml import to_mathml
+from .parse import parse
+from .typst import to_typst
+
+__all__ = ["Formula", "formulas_of", "parse", "to_mathml", "to_typst"]

@@ -1,0 +1,67 @@
+"""Find the formulas of a docstring: they stand in its indented blocks, several on a line with wide blanks between."""
+import re
+from inspect import cleandoc
+from typing import Any, NamedTuple
+
+from .parse import Binary, Call, Name, Over, Power, Relation, parse, walk
+from .symbols import is_known
+
+
+class Formula(NamedTuple):
+    """text: on one line; line: its number in the docstring, from 1; first, last: its columns in that line, so that a
+    page can put it back between the words."""
+    text: str
+    line: int
+    first: int
+    last: int
+
+
+def formulas_of(docstring: str | None) -> list[Formula]:
+    """The formulas of a docstring, in their order; words, names alone and shapes are none."""
+    lines = cleandoc(docstring or "").split("\n")
+    defined = {word for line in lines if line.startswith("    ") for word in re.findall(r"(\w+)[\w, \[\]]* +(?:=|<-) ", line)}
+    return [formula for number, line in enumerate(lines, 1) if line.startswith("    ")
+            for formula in formulas_in(line, number, defined)]
+
+
+def formulas_in(line: str, number: int, defined: set) -> list[Formula]:
+    """Pieces between wide blanks and arrows. One that is no formula is tried with its neighbours: blanks also align."""
+    pieces = [(found.start(), found.end()) for found in re.finditer(r"\S+(?: (?!->)\S+)*", line)]
+    found, place = [], 0
+    while place < len(pieces):
+        for end in range(len(pieces), place, -1):
+            first, last = pieces[place][0], pieces[end - 1][1]
+            text = line[first:last].rstrip(".,;:")
+            if is_joined(line, pieces[place:end]) and is_formula(text, defined):
+                found.append(Formula(" ".join(text.split()), number, first, first + len(text)))
+                place = end - 1
+                break
+        place += 1
+    return found
+
+
+def is_joined(line: str, pieces: list) -> bool:
+    """Whether each neighbour is held to the next by an operator, which begins or ends one of them."""
+    texts = [line[first:last] for first, last in pieces]
+    return all(before.split()[-1] in OPEN or after.split()[0] in OPEN for before, after in zip(texts, texts[1:]))
+
+
+OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
+
+
+def is_formula(text: str, defined: set) -> bool:
+    """Whether it parses, holds names of formulas only, and says more than a product of words would."""
+    try:
+        trees = list(walk(parse(text)))
+    except ValueError:
+        return False
+    named = {tree.text for tree in trees if isinstance(tree, Name)} | {
+        tree.function for tree in trees if isinstance(tree, Call)}
+    says = any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
+    return says and all(is_known(name) or name in defined for name in named)
+
+
+def parsed(formula: Formula) -> Any:
+    return parse(formula.text)
+
+
