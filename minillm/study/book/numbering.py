@@ -20,6 +20,7 @@ class Target(NamedTuple):
 class Book(NamedTuple):
     """All that a book is made of. parts: {name: title}."""
     title: str
+    version: str
     parts: dict[str, str]
     chapters: list[Chapter]
     targets: dict[str, Target]

@@ -33,7 +33,7 @@ ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII
 def typst_of(book: Book) -> str:
     """The whole book."""
     marks = IndexMarks()
-    parts = [f"#let book-title = {quoted(book.title)}\n", TEMPLATE.read_text(encoding="utf-8"), title_page(book)]
+    parts = [f"#let book-title = {quoted(book.title)}\n#let book-version = {quoted(book.version)}\n", TEMPLATE.read_text(encoding="utf-8"), title_page(book)]
     groups = groupby(book.chapters, key=lambda chapter: chapter.part)
     for number, (part, chapters) in enumerate(groups):
         parts.append(f"#part({quoted(ROMAN[number])}, {content(escape(book.parts[part]))})\n")
