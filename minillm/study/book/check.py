@@ -17,11 +17,11 @@ def error_picture(op: str) -> str:
     """The curves of all its gradients as an SVG."""
     curves = curves_of_op(op, "numpy")
     steps = [row["h"] for curve in curves.values() for row in curve]
-    axes = Axes((min(steps), max(steps)), (1e-17, 1e3), "xy", "step h", "error of the central difference")
+    axes = Axes((min(steps), max(steps)), (1e-17, 1e3), "xy", "step h", "error", box=(48, 20, 350, 170))
     body = axes.frame()
     for colour, curve in zip(COLOURS, curves.values()):
         body += axes.curve([(row["h"], row["rounding"]) for row in curve], colour, 0.8, "1.5 2")
         seen = [(row["h"], row["error"]) for row in curve if row["error"] > 0]
         body += axes.curve(seen, colour, 1.1) + axes.dots(seen, colour)
     return picture(f"Error of the central difference of {op} against its step, log-log.",
-                   body + legend(320, 150, list(zip(curves, COLOURS))))
+                   body + legend(56, 10, list(zip(curves, COLOURS)), across=True))

@@ -4,12 +4,13 @@ Motivation and derivation are the docstring of its file; code, arrays and costs 
 picture are run when the book is built; the figures of its kernels are the newest committed ones, or fresh ones.
 """
 import inspect
+import re
 from pathlib import Path
 
 from ...ops.spec import Spec
 from ...ops.table import FILES, OPS, functions
 from ...workbench.kernel.template import GPT2, moved, prototype
-from .blocks import Block, Box, Chapter, Code, Heading, Paragraph, Picture, Span, Spans, Table
+from .blocks import Block, Box, Chapter, Code, Heading, Paragraph, Picture, Span, Spans, Table, plain
 from .check import checked_rows, error_picture
 from .derivation import blocks_of, words
 from .exercises import exercises_of
@@ -33,9 +34,9 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     """The chapter of an op of the table. live: fresh measurements, by op."""
     spec, label = OPS[name], label_of(name)
     head, _, rest = inspect.cleandoc(FILES[name].__doc__ or "").partition("\n")
-    title: Spans = [Span("code", name)]
+    title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
-        Paragraph([Span("emphasis", words(head)), Span("index", f"{name}"), Span("index", "op!" + name)]),
+        Paragraph([Span("emphasis", words(head)), Span("index", plain(title)), Span("index", name)]),
         Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
         *blocks_of("\n" + rest.strip("\n"), f"eq-{label}"),

@@ -160,10 +160,15 @@ def number(value: float, log: bool = False) -> str:
     return f"{value:,.10g}".replace("-", "−")
 
 
-def legend(x: float, y: float, entries: Sequence[tuple[str, str]], step: float = 13, dash: Sequence[str] = ()) -> str:
-    """(words, colour) below each other, each with a piece of its line."""
-    return "".join(line((x, y + i * step - 3), (x + 16, y + i * step - 3), colour, 1.6, dash[i] if i < len(dash) else "")
-                   + text(x + 21, y + i * step, words) for i, (words, colour) in enumerate(entries))
+def legend(x: float, y: float, entries: Sequence[tuple[str, str]], step: float = 13, dash: Sequence[str] = (),
+           across: bool = False) -> str:
+    """(words, colour) below each other, or beside each other, each with a piece of its line."""
+    parts = []
+    for i, (words, colour) in enumerate(entries):
+        parts.append(line((x, y - 3), (x + 16, y - 3), colour, 1.6, dash[i] if i < len(dash) else "")
+                     + text(x + 21, y, words))
+        x, y = (x + 36 + 4.6 * len(words), y) if across else (x, y + step)
+    return "".join(parts)
 
 
 def heat(x: float, y: float, cell: float, values: Sequence[Sequence[float]], colour: str = BLUE) -> str:
