@@ -51,7 +51,7 @@ def references(done: list[Chapter]) -> Chapter:
 
 
 def index(done: list[Chapter]) -> Chapter:
-    return Chapter("index", inline("Index"), [Index()])
+    return Chapter("subject-index", inline("Index"), [Index()])
 
 
 APPENDICES: dict[str, Callable[[list[Chapter]], Chapter]] = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from ...storage.atomic import AnyPath, atomic_write
 from ...version import __version__
 from .contents import HERE, chapters, read_contents
-from .numbering import Book, number_chapters
+from .numbering import Book, check_references, number_chapters
 from .references import read_sources
 from .to_html import write_html
 from .to_typst import typst_of
@@ -19,7 +19,9 @@ def read_book(live: dict | None = None, contents: str | None = None) -> Book:
     text = (HERE / "contents.txt").read_text(encoding="utf-8") if contents is None else contents
     parts, names = read_contents(text)
     done, targets = number_chapters(chapters(names, live))
-    return Book(TITLE, __version__, parts, done, targets, read_sources())
+    book = Book(TITLE, __version__, parts, done, targets, read_sources())
+    check_references(book)
+    return book
 
 
 def write_pdf(book: Book, path: AnyPath) -> int:

@@ -1,12 +1,13 @@
 """The parts and their chapters, in the order of contents.txt: `part NAME: Title`, then the names of its chapters.
 
-A chapter is a file of chapters/; names that begin with @ are made: @ops, a chapter for each op of the table, and the
-appendices.
+A chapter is a file of chapters/; names that begin with @ are made: @ops, a chapter for each op of the table (or @layernorm,
+just one), and the appendices.
 """
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
+from ...ops.table import OPS
 from .appendices import APPENDICES
 from .blocks import Block, Chapter, Exercise, Paragraph, Picture, Span, Spans, Table
 from .listings import code_of, listing
@@ -36,9 +37,12 @@ def chapters(names: list[tuple[str, str]], live: dict | None) -> Iterator[Item]:
         if name == "@ops":
             for op in reading_order():
                 yield op_chapter(op, live)._replace(part=part)
+        elif name[1:] in OPS:
+            yield op_chapter(name[1:], live)._replace(part=part)
         elif name.startswith("@"):
             if name[1:] not in APPENDICES:
-                raise ValueError(f"contents.txt: {name} must be @ops or one of @{', @'.join(APPENDICES)}")
+                raise ValueError(f"contents.txt: {name} must be @ops, @ and an op's name, or one of "
+                                 f"@{', @'.join(APPENDICES)}")
             yield part, APPENDICES[name[1:]]
         else:
             text = (HERE / "chapters" / f"{name}.md").read_text(encoding="utf-8")

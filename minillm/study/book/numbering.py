@@ -1,9 +1,9 @@
 """Numbers of chapters, sections, equations, figures, tables and exercises, and where a reference leads."""
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
-from .blocks import Block, Chapter, Exercise, Formula, Heading, Paragraph, Picture, Table
+from .blocks import Block, Chapter, Exercise, Formula, Heading, Paragraph, Picture, Span, Table
 from .references import Source
 
 WORDS = {Formula: "Equation", Picture: "Figure", Table: "Table", Exercise: "Exercise"}
@@ -57,11 +57,33 @@ def number_blocks(chapter: Chapter, targets: dict[str, Target]) -> list[Block]:
             count[type(block)] += 1
             block = block._replace(number=f"{chapter.number}.{count[type(block)]}")
             words = f"{WORDS[type(block)]} " + (f"({block.number})" if isinstance(block, Formula) else block.number)
-        label = getattr(block, "label", "")
+        label = f"exercise-{block.number}" if isinstance(block, Exercise) else getattr(block, "label", "")
         if label and (words or isinstance(block, Paragraph)):
             add(targets, label, Target(words, chapter.name, label))
         blocks.append(block)
     return blocks
+
+
+def check_references(book: Book) -> None:
+    """Raise ValueError that names every reference and citation that leads nowhere."""
+    wrong = []
+    for chapter in book.chapters:
+        for span in spans_in(chapter):
+            labels = {"ref": [span.value], "see": span.value[:1], "cite": []}.get(span.kind, [])
+            keys = span.value if span.kind == "cite" else []
+            wrong += [f"{chapter.name}: {{ref:{label}}}" for label in labels if label not in book.targets]
+            wrong += [f"{chapter.name}: {{cite:{key}}}" for key in keys if key not in book.sources]
+    if wrong:
+        raise ValueError("references that lead nowhere: " + ", ".join(wrong))
+
+
+def spans_in(thing: Any) -> Iterator[Span]:
+    """All spans within a chapter, a block, a list or a span."""
+    if isinstance(thing, Span):
+        yield thing
+    if isinstance(thing, (list, tuple)):
+        for part in thing:
+            yield from spans_in(part)
 
 
 def section_number(chapter: str, level: int, count: Counter) -> str:
@@ -77,3 +99,12 @@ def add(targets: dict[str, Target], label: str, target: Target) -> None:
     if label in targets:
         raise ValueError(f"two places have the label {label!r}: in {targets[label].chapter} and in {target.chapter}")
     targets[label] = target
+
+
+def anchor(block: Formula | Picture | Table) -> str:
+    """The label that a numbered thing has in the text."""
+    return block.label or f"{type(block).__name__.lower()}-{block.number}"
+
+
+def section_anchor(block: Heading) -> str:
+    return block.label or f"section-{block.number}"

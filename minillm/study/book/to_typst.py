@@ -22,7 +22,7 @@ from .blocks import (
     Table,
 )
 from .index import IndexMarks, index_lines
-from .numbering import APPENDICES, Book
+from .numbering import APPENDICES, Book, anchor, section_anchor
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 SPECIAL = re.compile(r"[\\#$*_`<>@~\[\]=\-+/{}^|]")
@@ -67,8 +67,8 @@ class Writer:
         return getattr(self, type(block).__name__.lower())(block) + "\n"
 
     def heading(self, block: Heading) -> str:
-        label = block.label or f"section-{block.number}-{self.chapter}"
-        return f"#section({block.level}, {quoted(block.number)}, {content(self.text(block.spans))}, {quoted(label)})\n"
+        words = content(self.text(block.spans))
+        return f"#section({block.level}, {quoted(block.number)}, {words}, {quoted(section_anchor(block))})\n"
 
     def paragraph(self, block: Paragraph) -> str:
         text = re.sub(r"^(\d+)([.)])", r"\1\\\2", self.text(block.spans))
@@ -136,11 +136,6 @@ class Writer:
             sources = "; ".join(f"#link(<source-{key}>)[{escape(self.book.sources[key].short())}]" for key in value)
             return f"({sources})"
         return f"#metadata(none) <{self.marks.add(value, self.chapter)}>"
-
-
-def anchor(block: Formula | Picture | Table) -> str:
-    """The label that a numbered thing has in the text."""
-    return block.label or f"{type(block).__name__.lower()}-{block.number}"
 
 
 def escape(text: str) -> str:
