@@ -1,10 +1,13 @@
 """Find the formulas of a docstring: they stand in its indented blocks, several on a line with wide blanks between."""
 import re
 from inspect import cleandoc
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .parse import Binary, Call, Name, Over, Power, Relation, parse, walk
+from .parse import RESERVED, Binary, Over, Power, Relation, parse, walk
 from .symbols import is_known
+
+
+DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
 
 
 class Formula(NamedTuple):
@@ -19,9 +22,10 @@ class Formula(NamedTuple):
 def formulas_of(docstring: str | None) -> list[Formula]:
     """The formulas of a docstring, in their order; words, names alone and shapes are none."""
     lines = cleandoc(docstring or "").split("\n")
-    defined = {word for line in lines if line.startswith("    ") for word in re.findall(r"(\w+)[\w, \[\]]* +(?:=|<-) ", line)}
-    return [formula for number, line in enumerate(lines, 1) if line.startswith("    ")
-            for formula in formulas_in(line, number, defined)]
+    block = [(number, line) for number, line in enumerate(lines, 1) if line.startswith("    ")]
+    block = block or list(enumerate(lines, 1))[2:]          # one that is all there is lost its indent with the others
+    defined = {word for _, line in block for word in re.findall(DEFINED, line)}
+    return [formula for number, line in block for formula in formulas_in(line, number, defined)]
 
 
 def formulas_in(line: str, number: int, defined: set) -> list[Formula]:
@@ -50,18 +54,13 @@ OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
 
 
 def is_formula(text: str, defined: set) -> bool:
-    """Whether it parses, holds names of formulas only, and says more than a product of words would."""
+    """Whether it holds names of formulas only, has blanks around its signs (n=1 is an argument), parses, and says more
+    than a product of words would."""
+    names = set(re.findall(r"[A-Za-z]\w*", text)) - {*RESERVED, *defined}
+    if not all(map(is_known, names)) or re.search(r"\w=\w", text):
+        return False
     try:
-        trees = list(walk(parse(text)))
+        trees = walk(parse(text))
     except ValueError:
         return False
-    named = {tree.text for tree in trees if isinstance(tree, Name)} | {
-        tree.function for tree in trees if isinstance(tree, Call)}
-    says = any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
-    return says and all(is_known(name) or name in defined for name in named)
-
-
-def parsed(formula: Formula) -> Any:
-    return parse(formula.text)
-
-
+    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)

@@ -9,16 +9,16 @@ import re
 from typing import Any, NamedTuple
 
 from .parse import (Binary, Call, Choice, Derivative, Group, Index, Indicator, Minus, Name, Number, Over, Power,
-                    Relation, Transposed, parse)
-from .symbols import ARRAYS, BEFORE, FUNCTIONS, LETTERS, is_gradient
+                    Relation, Transposed, parse, parts)
+from .symbols import ARRAYS, BEFORE, FUNCTIONS, LETTERS, REDUCTIONS, SCALARS, is_gradient
 
-SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "∼", "-": "−", ".": "⋅", "||": "∥"}
+SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "~": "≈", "-": "−", ".": "⋅", "||": "∥"}
 BIG_SIGNS = {"sum": "∑", "product": "∏"}
 POINT = "⊙"
 
 
 class Mark(NamedTuple):
-    """kind: letter (italic), word (italic), upright, number, sign (spaced by what it is), text, space (thin or quad)."""
+    """kind: letter (italic), word (italic), upright, bold, number, sign (spaced by what it is), text, space (thin or quad)."""
     kind: str
     text: str
 
@@ -176,7 +176,7 @@ def binary(tree: Binary, small: bool) -> Any:
     if operator == "/" and not small:
         return Fraction(boxes(bare(left)), boxes(bare(right)))
     before, after = boxes(left, small), boxes(right, small)
-    if operator == "*" and is_whole(left) and is_whole(right):
+    if operator == "*" and not is_scalar(left) and not is_scalar(right) and (is_whole(left) or is_whole(right)):
         return row(before, sign(POINT), after)
     if operator in ("+", "-", "/", "."):
         return row(before, sign(operator), after)
@@ -186,14 +186,20 @@ def binary(tree: Binary, small: bool) -> Any:
 
 
 def is_whole(tree: Any) -> bool:
-    """Whether it is an array as a whole, and no number: neither one of its elements nor what a row comes down to."""
+    """Whether an array stands in it as a whole, and not one of its elements."""
+    if isinstance(tree, (Index, Call, Over, Indicator)):
+        return False
+    return isinstance(tree, Derivative) or isinstance(tree, Name) and (
+        tree.text in ARRAYS or is_gradient(tree.text)) or any(map(is_whole, parts(tree)))
+
+
+def is_scalar(tree: Any) -> bool:
+    """Whether it is certainly one number: an element, what a row comes down to, or made of such."""
     if isinstance(tree, Name):
-        return tree.text in ARRAYS or is_gradient(tree.text)
-    if isinstance(tree, Binary):
-        return is_whole(tree.left) or tree.operator != "/" and is_whole(tree.right)
-    if isinstance(tree, (Group, Minus, Transposed)):
-        return is_whole(tree.value)
-    return is_whole(tree.base) if isinstance(tree, Power) else isinstance(tree, Derivative)
+        return tree.text in SCALARS or len(tree.text) == 1 and tree.text not in ARRAYS | {"x", "w", "m", "v"}
+    if isinstance(tree, Call):
+        return tree.function in REDUCTIONS or all(map(is_scalar, tree.arguments))
+    return isinstance(tree, (Index, Over, Indicator, Number)) or bool(parts(tree)) and all(map(is_scalar, parts(tree)))
 
 
 def edge(box: Any, place: int) -> Mark:
@@ -211,7 +217,7 @@ def edge(box: Any, place: int) -> Mark:
 
 
 def is_wide(mark: Mark) -> bool:
-    return mark.kind in ("word", "upright", "text")
+    return mark.kind in ("word", "upright", "text", "bold")
 
 
 def power(tree: Power, small: bool) -> Any:
@@ -244,7 +250,7 @@ def over(tree: Over, small: bool) -> Any:
 
 
 def indicator(tree: Indicator, small: bool) -> Any:
-    return row(Mark("number", "1"), Fence("[", boxes(tree.condition, True), "]"))
+    return row(Mark("bold", "1"), Fence("[", boxes(tree.condition, True), "]"))
 
 
 def choice(tree: Choice, small: bool) -> Any:

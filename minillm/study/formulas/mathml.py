@@ -50,5 +50,7 @@ def mark(box: Mark) -> str:
     text = escape(box.text)
     if box.kind == "word":
         return f'<mi style="font-style:italic">{text}</mi>'
+    if box.kind == "bold":
+        return f'<mn style="font-weight:bold">{text}</mn>'
     tag = {"letter": "mi", "number": "mn", "sign": "mo", "text": "mtext"}.get(box.kind)
     return f"<{tag}>{text}</{tag}>" if tag else f'<mi mathvariant="normal">{text}</mi>'

@@ -200,10 +200,7 @@ class Parser:
             return Minus(self.term())
         tree = self.factor()
         while True:
-            if self.at("/", glued=True) and is_difference(tree) and self.look(1) and self.look(1).glued:   # type: ignore
-                self.place += 1
-                tree = Derivative(tree, self.operand())
-            elif self.at("*", "/", "@") or self.at(".") and not self.at(".", glued=True):
+            if self.at("*", "/", "@") or self.at(".") and not self.at(".", glued=True):
                 tree = Binary(self.take("*", "/", "@", "."), tree, self.factor())
             elif self.begins_operand():
                 tree = Binary("", tree, self.power())
@@ -225,6 +222,9 @@ class Parser:
         base, token = self.operand(), self.look()
         if isinstance(base, Number) and token and token.glued and (token.kind == "name" or token.text == "("):
             return Binary("", base, self.power())                       # 2h, which binds more than the / in x / 2h
+        if self.at("/", glued=True) and is_difference(base):
+            self.place += 1
+            return Derivative(base, self.operand())                     # dout/dx; with blanks, dout / n is a quotient
         if self.at("^"):
             self.place += 1
             return Power(base, self.factor())

@@ -1,8 +1,10 @@
 """Formulas in Typst's math: what stands between the two dollar signs."""
+from collections.abc import Iterable
 from typing import Any
 
 from .layout import Big, Cases, Fence, Fraction, Hat, Mark, Root, Row, Script, layout
 
+WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 SPECIAL = set(r'\$#_^&"/,;:()[]{}|~*\'')
 
 
@@ -16,7 +18,7 @@ def typst(box: Any) -> str:
         case Mark():
             return mark(box)
         case Row(items):
-            return " ".join(map(typst, items))
+            return joined(map(typst, items))
         case Fraction(top, bottom):
             return f"frac({typst(top)}, {typst(bottom)})"
         case Script(base, below, above):
@@ -30,18 +32,27 @@ def typst(box: Any) -> str:
         case Root(body):
             return f"sqrt({typst(body)})"
         case Fence(left, body, right):
-            return f"lr(\\{left} {typst(body)} \\{right})"
+            return f"lr(\\{left}{typst(body)}\\{right})"
         case Cases(rows):
             return f"cases({', '.join(f'{typst(value)} quad & {typst(condition)}' for value, condition in rows)})"
     raise TypeError(f"no box: {box}")
 
 
+def joined(parts: Iterable[str]) -> str:
+    """One after the other. Blanks only where names would run together: beside a word Typst would show them."""
+    text = ""
+    for part in parts:
+        text += " " + part if text[-1:].isalnum() and part[:1].isalnum() else part
+    return text
+
+
 def mark(box: Mark) -> str:
     if box.kind == "space":
-        return box.text
+        return f"#h({WIDTHS[box.text]})"
     if box.kind == "sign":
         return "".join("\\" + c if c in SPECIAL else c for c in box.text)
-    if box.kind == "number" or box.kind == "letter":
+    if box.kind in ("number", "letter"):
         return box.text
-    quoted = '"' + box.text.replace('"', '\\"') + '"'
-    return f"italic({quoted})" if box.kind == "word" else f"upright({quoted})"
+    if box.kind in ("bold", "upright") and len(box.text) == 1:
+        return f"{box.kind}({box.text})"
+    return f'italic("{box.text}")' if box.kind == "word" else f'upright("{box.text}")'
