@@ -59,12 +59,10 @@ class Code(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A displayed line of one or more equations in plain notation, with one number; words before and after them."""
-    texts: list[str]
+    """A displayed line with a number: one or more equations (math), and words before, between and after them."""
+    spans: Spans
     label: str = ""
     number: str = ""
-    before: Spans = []
-    after: Spans = []
 
 
 class Box(NamedTuple):

@@ -1,10 +1,13 @@
 """Build the book: chapters read or made, numbered, written as a PDF and as HTML. The same code gives the same bytes."""
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from ...progress import Report
 from ...storage.atomic import AnyPath, atomic_write
 from ...version import __version__
 from .contents import HERE, chapters, read_contents
+from .live import measure
 from .numbering import Book, check_references, number_chapters
 from .references import read_sources
 from .to_html import write_html
@@ -40,7 +43,7 @@ def write_typst(text: str, path: AnyPath) -> int:
     return int(made.count(b"/Type /Page\n") + made.count(b"/Type/Page/"))
 
 
-def import_typst():  # noqa: ANN201
+def import_typst() -> Any:
     """The typesetter. Raises ImportError that says what to install."""
     try:
         import typst
@@ -49,14 +52,14 @@ def import_typst():  # noqa: ANN201
     return typst
 
 
-def build(pdf: AnyPath | None, html: AnyPath | None, live: dict | None, say: Say) -> Book:
-    """The whole: a PDF, HTML, or both."""
+def build(pdf: AnyPath | None, html: AnyPath | None, live: bool, say: Say, progress: Report | None = None) -> Book:
+    """The whole: a PDF, HTML, or both. live: measure the kernels first."""
     if pdf:
         import_typst()                          # before any work
-    book = read_book(live)
+    book = read_book(measure(progress=progress) if live else None)
     if html:
         write_html(book, Path(html))
-        say(f"{html}/index.html: {len(book.chapters)} chapters")
+        say(f"{Path(html) / 'index.html'}: {len(book.chapters)} chapters")
     if pdf:
         say(f"{pdf}: {write_pdf(book, pdf)} pages")
     return book

@@ -49,9 +49,19 @@ def equations(docstring: str, number: int, lines: list[str], label: str) -> Iter
         if not found[line]:
             yield Paragraph([Span("text", "")] + words(text.strip()))
             continue
-        before = text[:found[line][0].first].strip()
-        after = text[found[line][-1].last:].strip(" .,;")
-        yield Formula([f.text for f in found[line]], f"{label}-{line}", before=words(before), after=words(after))
+        yield Formula(joined(text, found[line]), f"{label}-{line}")
+
+
+def joined(text: str, found: list[formula.Formula]) -> Spans:
+    """Formulas and the words around them, without the commas between."""
+    spans, end = [], 0
+    for piece in [*found, None]:
+        between = text[end:piece.first if piece else len(text)].strip(" .,;")
+        spans += words(between) if between else []
+        if piece:
+            spans.append(Span("math", piece.text))
+            end = piece.last
+    return spans
 
 
 def prose(docstring: str, number: int, lines: list[str]) -> Spans:
@@ -68,7 +78,7 @@ def prose(docstring: str, number: int, lines: list[str]) -> Spans:
 
 def words(text: str) -> Spans:
     """Text with its code and sources marked."""
-    text, spans, end = curly(re.sub(r"\s+", " ", text)), [], 0
+    text, spans, end = curly(re.sub(r"\s+", " ", text)).replace("->", "→"), [], 0
     for found in MARK.finditer(text):
         spans.append(Span("text", text[end:found.start()]))
         end = found.end()

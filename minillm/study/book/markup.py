@@ -102,11 +102,11 @@ def read_formulas(piece: str) -> list[Block]:
     """`$$ a = b $$ {#label}`, or a line for each equation between two lines of $$."""
     if "\n" in piece:
         lines = [labelled(line) for line in piece.split("\n")[1:-1] if line.strip()]
-        return [Formula([text.strip()], label) for text, label in lines]
+        return [Formula([Span("math", text.strip())], label) for text, label in lines]
     text, label = labelled(piece)
     if not text.endswith("$$") or len(text) < 5:
         raise ValueError(f"an equation must stand between $$ and $$: got {piece[:50]!r}")
-    return [Formula([text[2:-2].strip()], label)]
+    return [Formula([Span("math", text[2:-2].strip())], label)]
 
 
 def read_table(lines: list[str]) -> Table:

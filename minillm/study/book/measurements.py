@@ -1,17 +1,17 @@
 """How fast the kernels of an op are: tables of the newest committed results, or of fresh ones."""
 from .blocks import Block, Box, Paragraph, Span, Table
 from .markup import inline
-from .results import NONE_HERE, Measured, ladder, newest
+from .results import NONE_HERE, Measured, ladder, newest, runs
 
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "cpu": "C++", "auto": "C++ (its parts)"}
 
 
 def measurement_blocks(op: str, label: str, live: dict | None) -> list[Block]:
     """The op's candidates side by side, and its ladder of variants where it has one."""
-    found, steps = ((live or {}).get(op), None) if live is not None else (newest(op), ladder(op))
-    if found is None:
-        return [Box("Not here", [Span("text", NONE_HERE)])] if live is None and not newest_of_any() else [Paragraph(inline(
-            "No measurement of this op is committed."))]
+    found, steps = (newest(op), ladder(op)) if live is None else (live.get(op), None)
+    if not found or not found.rows:
+        return [Paragraph(inline("No measurement of this op is there.")) if live is not None or runs() else
+                Box("Not here", [Span("text", NONE_HERE)])]
     found = found._replace(rows=[row for row in found.rows if not row.get("ladder")])
     blocks: list[Block] = []
     if found.rows:
@@ -19,11 +19,6 @@ def measurement_blocks(op: str, label: str, live: dict | None) -> list[Block]:
     if steps:
         blocks.append(speed_table(op, steps, f"{label}-ladder", "What each idea buys: variants in turns"))
     return blocks
-
-
-def newest_of_any() -> bool:
-    from .results import runs
-    return bool(runs())
 
 
 def speed_table(op: str, run: Measured, label: str, what: str) -> Table:

@@ -70,14 +70,19 @@ def where_it_is(spec: Spec) -> Spans:
 
 def at_a_glance(spec: Spec, label: str) -> list[Block]:
     """The arrays of each function with their shapes, and what a call costs at the sizes of GPT-2."""
-    rows = [inline_row("function", "array", "shape", "role")]
-    for function, signature in zip(functions(spec), spec.signatures()):
-        for role, arrays in (("input", signature.inputs), ("result", signature.results)):
-            rows += [inline_row(f"`{function}`" if a is signature.inputs[0] and role == "input" else "", f"`{a.name}`",
-                                f"({', '.join(a.shape)})", role + (", added to" if a.added else ""))
-                     for a in arrays]
+    names = [function.replace(f"{spec.name}_", "") for function in functions(spec)]
+    shapes: dict[str, str] = {}
+    roles: dict[str, list[str]] = {}
+    for place, signature in enumerate(spec.signatures()):
+        for role, arrays in (("read", signature.inputs), ("written", signature.results)):
+            for array in arrays:
+                shapes[array.name] = ", ".join(array.shape)
+                roles.setdefault(array.name, ["–"] * len(names))[place] = "added to" if array.added else role
+    rows = [inline_row("array", "shape", *names)]
+    rows += [inline_row(f"`{name}`", f"({shapes[name]})", *roles[name]) for name in shapes]
     sizes = ", ".join(f"{key} = {value:,}" for key, value in GPT2.sampled().items())
-    return [Table(rows, [False] * 4, inline(f"The arrays of `{spec.name}`, as its C kernels see them."), f"{label}-arrays"),
+    return [Table(rows, [False] * len(rows[0]), inline(f"The arrays of `{spec.name}`, as its C kernels see them."),
+                  f"{label}-arrays"),
             Table(cost_rows(spec), [False, True, True, True],
                   inline(f"What a call costs at the sizes of GPT-2 ({sizes}, float32): FLOPs from the op table, bytes "
                          f"that must move at least, and their ratio, the arithmetic intensity."), f"{label}-costs")]

@@ -138,11 +138,9 @@ class Writer:
         return f'<figure class="code">{words}<pre class="{kind}" tabindex="0"><code>{chr(10).join(lines)}</code></pre></figure>'
 
     def formula(self, block: Formula) -> str:
-        texts = " ".join(formula.mathml(text) for text in block.texts)
-        before, after = (f'<span class="words">{self.text(words)}</span>' if words else ""
-                         for words in (block.before, block.after))
-        return (f'<div class="equation"{self.id(anchor(block))}><div>{before} {texts} {after}</div>'
-                f"<span>({block.number})</span></div>")
+        parts = " ".join(formula.mathml(span.value, display=True) if span.kind == "math" else
+                         f'<span class="words">{self.span(span)}</span>' for span in block.spans)
+        return f'<div class="equation"{self.id(anchor(block))}><div>{parts}</div><span>({block.number})</span></div>'
 
     def box(self, block: Box) -> str:
         return f'<blockquote><b>{escape(block.title)}.</b> {self.text(block.spans)}</blockquote>'

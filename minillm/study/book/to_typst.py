@@ -25,7 +25,7 @@ from .index import IndexMarks, index_lines
 from .numbering import APPENDICES, Book, anchor, section_anchor
 
 TEMPLATE = Path(__file__).with_name("template.typ")
-SPECIAL = re.compile(r"[\\#$*_`<>@~\[\]=\-+/{}^|]")
+SPECIAL = re.compile(r"[\\#$*_`<>@~\[\]=\-+/{}^|;]")
 ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII", "XIII", "XIV", "XV", "XVI", "XVII",
          "XVIII", "XIX", "XX")
 
@@ -89,9 +89,9 @@ class Writer:
         return f"#listing({first}, {quoted(block.language)}, {quoted(block.text)}, {words})\n"
 
     def formula(self, block: Formula) -> str:
-        body = " quad ".join(formula.typst(text) for text in block.texts)
-        before, after = (content(self.text(words)) if words else "none" for words in (block.before, block.after))
-        return f"#equation({quoted(block.number)}, $ {body} $, {before}, {after}, {quoted(anchor(block))})\n"
+        parts = ", ".join(f"[$ {formula.typst(span.value)} $]" if span.kind == "math" else
+                          f"equation-words[{self.span(span)}]" for span in block.spans)
+        return f"#equation({quoted(block.number)}, {quoted(anchor(block))}, {parts})\n"
 
     def box(self, block: Box) -> str:
         return f"#box-of({content(escape(block.title))}, {content(self.text(block.spans))})\n"
@@ -121,17 +121,17 @@ class Writer:
         if kind == "text":
             return escape(value)
         if kind == "code":
-            return f"#code({quoted(value)})"
+            return f"#code({quoted(value)});"
         if kind == "math":
             return f"${formula.typst(value)}$"
         if kind in ("emphasis", "strong"):
-            return f"#{'emph' if kind == 'emphasis' else 'strong'}[{self.text(value)}]"
+            return f"#{'emph' if kind == 'emphasis' else 'strong'}[{self.text(value)}];"
         if kind == "link":
-            return f"#link({quoted(value[1])})[{self.text(value[0])}]"
+            return f"#link({quoted(value[1])})[{self.text(value[0])}];"
         if kind == "ref":
-            return f"#link(<{value}>)[{escape(self.book.targets[value].words)}]"
+            return f"#link(<{value}>)[{escape(self.book.targets[value].words)}];"
         if kind == "see":
-            return f"#link(<{value[0]}>)[{escape(value[1])}]"
+            return f"#link(<{value[0]}>)[{escape(value[1])}];"
         if kind == "cite":
             sources = "; ".join(f"#link(<source-{key}>)[{escape(self.book.sources[key].short())}]" for key in value)
             return f"({sources})"
