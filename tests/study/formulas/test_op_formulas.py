@@ -44,9 +44,9 @@ def caught(trees, cases):
 def test_a_mistake_in_any_formula_is_seen(op):
     """A wrong sign, a dropped factor, another index, a missing transpose, ...: each alone, in each formula."""
     texts, cases = texts_of(op), [case for seed in range(3) for case in VALUES[op](called(op, seed))]
-    planted = [(text, mutant, [*texts[:place], mutant, *texts[place + 1:]])
-               for place, text in enumerate(texts) for mutant in planted(text)]
-    missed = [(text, mutant) for text, mutant, trees in planted if not caught(trees, cases)]
+    tried = [(text, mutant, [*texts[:place], mutant, *texts[place + 1:]])
+             for place, text in enumerate(texts) for mutant in planted(text)]
+    missed = [(text, mutant) for text, mutant, trees in tried if not caught(trees, cases)]
     assert not missed
 
 
