@@ -13,6 +13,7 @@ def draw() -> str:
     for n, beta in enumerate((0.1, 0.5)):
         losses, cache = dpo_loss_forward(margins, zero, zero, zero, beta)
         slopes = dpo_loss_backward(np.ones_like(losses), cache)[0]
-        axes.line(margins, losses, 2 * n).line(margins, np.abs(slopes) / beta, 2 * n + 1)
+        shown = losses < 3.2
+        axes.line(margins[shown], losses[shown], 2 * n).line(margins, np.abs(slopes) / beta, 2 * n + 1)
     axes.key(["loss, beta 0.1", "gradient, beta 0.1", "loss, beta 0.5", "gradient, beta 0.5"], 300, 26)
     return svg(__doc__ or "", 196, str(axes))

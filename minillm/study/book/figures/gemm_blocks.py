@@ -9,7 +9,7 @@ def draw() -> str:
              rect(230, 30, 16, 30, b, b, 0.85),
              rect(150, 120, 210, 130, c, c, 0.08), rect(214, 120, 64, 130, c, c, 0.12), rect(230, 156, 16, 16, c, c, 0.85)]
     words = [(40, 264, "A (M, K)", SOFT), (310, 24, "B (K, N)", SOFT), (310, 264, "C (M, N)", SOFT),
-             (66, 116, "KC", a), (24, 168, "MR", a), (232, 71, "NR", b), (283, 49, "strip: L2", b), (365, 49, "KC", b),
+             (66, 116, "KC", a), (24, 168, "MR", a), (250, 72, "NR", b), (283, 49, "strip: L2", b), (365, 49, "KC", b),
              (251, 168, "tile: registers", c), (92, 190, "panel: L1", a)]
     parts += [text(x, y, word, color=color, size=9) for x, y, word, color in words]
     return svg(__doc__ or "", 272, *parts, arrow(92, 164, 226, 164), arrow(238, 64, 238, 152))

@@ -22,8 +22,8 @@ def relative(matrix: np.ndarray, stored: object) -> float:
 
 
 def draw() -> str:
-    axes = Axes((7, 900), (1e-3, 2e-2), "xy", (56, 12, 346, 150))
-    axes.frame("weights that share a scale", "relative error", xticks=GROUPS, yticks=[1e-3, 2e-3, 5e-3, 1e-2, 2e-2])
+    axes = Axes((7, 900), (1e-3, 5e-2), "xy", (56, 12, 346, 150))
+    axes.frame("weights that share a scale", "relative error", xticks=GROUPS, yticks=[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2])
     found = matrices()
     for n, (name, matrix) in enumerate(found.items()):
         axes.line(GROUPS, [relative(matrix, to_int8(matrix, group)) for group in GROUPS], n)

@@ -28,7 +28,7 @@ def coverage(interval, share: float) -> float:
 def draw() -> str:
     shares = np.linspace(0.005, 0.995, 199)
     axes = Axes((0, 1), (0.5, 1), place=(52, 12, 350, 150)).frame("true share", "probability that it is inside")
-    axes.level(0.95, "95%", anchor="start")
+    axes.level(0.95, "")
     for n, interval in enumerate((share_interval, wald)):
         axes.line(shares, [coverage(interval, float(share)) for share in shares], n, dash="" if n == 0 else "3 2")
     axes.key([f"Wilson's score interval, n = {ITEMS}", "normal approximation"], 150, 132)

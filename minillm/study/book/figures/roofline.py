@@ -3,10 +3,10 @@ from .measured import newest
 from .svg import Axes, svg
 
 DIMS = "B=4 T=256 C=768 NH=12 V=50257"
-NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backward"): (6, 12, "end"),
+NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backward"): (10, -14, "end"),
          ("attention", "forward"): (6, 3, "start"), ("gelu", "backward"): (6, 8, "start"),
-         ("layernorm", "forward"): (-6, -5, "end"), ("adamw", "update"): (6, 8, "start"),
-         ("attention_decode", "forward"): (-5, -5, "end"), ("embedding", "backward"): (6, 3, "start"),
+         ("layernorm", "forward"): (-6, -5, "end"), ("adamw", "update"): (-5, 8, "end"),
+         ("attention_decode", "forward"): (-5, -5, "end"), ("embedding", "forward"): (6, 3, "start"),
          ("dropout", "forward"): (6, 3, "start"), ("cross_entropy", "forward"): (6, 8, "start"),
          ("mlp", "backward"): (2, 12, "start")}
 
@@ -25,9 +25,11 @@ def draw() -> str:
     axes.frame("arithmetic intensity, FLOPs a byte that must move", "GFLOP/s")
     ridge = compute / memory
     axes.line([0.02, ridge, 2000], [0.02 * memory, compute, compute], 5, 1.2, dash="")
-    axes.write(1990, compute, f"{compute:,.0f} GFLOP/s, float32", anchor="end", dy=-6)
+    axes.write(ridge, compute, f"{compute:,.0f} GFLOP/s, float32", dy=-6)
     axes.write(0.028, 0.028 * memory, f"{memory:,.0f} GB/s", dx=-6, dy=-14)
     for op, direction, intensity, rate in points():
+        if intensity < axes.x[0]:
+            continue
         axes.points([intensity], [rate], 0 if direction == "forward" else 1)
         if (op, direction) in NAMED:
             dx, dy, anchor = NAMED[op, direction]

@@ -20,11 +20,11 @@ def draw() -> str:
     axes = Axes((1e6, 1e11), (1.8, 5), "x", (52, 12, 350, 170)).frame("parameters N", "loss, nats a token")
     for n, flops in enumerate(BUDGETS):
         N, ratio = best(flops)
-        sizes = np.geomspace(max(1e6, N / 60), N * 60, 80)
+        sizes = np.geomspace(max(1e6, N / 12), N * 12, 80)
         losses = [CHINCHILLA(size, flops / (6 * size)) for size in sizes]
         axes.line(*zip(*[pair for pair in zip(sizes, losses) if pair[1] < 4.9 and pair[0] < 1e11]), n=n)
         low = CHINCHILLA(N, flops / (6 * N))
         axes.points([N], [low], n)
         axes.write(N, low, f"10{'¹⁸' if n == 0 else '²⁰' if n == 1 else '²²'} FLOPs, {ratio:.0f} tokens a parameter", n,
-                   "middle", dy=14, size=9)
+                   "middle", dy=16, size=9)
     return svg(__doc__ or "", 218, str(axes))

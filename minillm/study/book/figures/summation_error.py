@@ -31,6 +31,7 @@ def draw() -> str:
     for n, values in enumerate(found):
         axes.line(LENGTHS, values, n)
     axes.line(LENGTHS, [n * EPS for n in LENGTHS], 5, 0.9).line(LENGTHS, [np.log2(n) * EPS for n in LENGTHS], 5, 0.9)
-    axes.write(2 ** 10, 2 ** 10 * EPS, "bound n u", 5, "end", dy=-5).write(2 ** 16, 16 * EPS, "bound u log₂ n", 5, "end", dy=-4)
+    axes.write(2 ** 10, 2 ** 10 * EPS, "bound n u", 5, "end", dy=-5)
+    axes.write(2 ** 4.3, 5.5 * EPS, "bound u log₂ n", 5, dy=-4)
     axes.key(["one by one", "16 lanes", "in pairs"], 70, 28)
     return svg(__doc__ or "", 224, str(axes))
