@@ -26,5 +26,5 @@ def draw() -> str:
         low = CHINCHILLA(N, flops / (6 * N))
         axes.points([N], [low], n)
         axes.write(N, low, f"10{'¹⁸' if n == 0 else '²⁰' if n == 1 else '²²'} FLOPs, {ratio:.0f} tokens a parameter", n,
-                   "middle", dy=16, size=9)
+                   "middle", dy=-9, size=9)
     return svg(__doc__ or "", 218, str(axes))
