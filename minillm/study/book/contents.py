@@ -6,6 +6,7 @@ just one), and the appendices.
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ...ops.table import OPS
 from .appendices import APPENDICES
@@ -14,6 +15,8 @@ from .listings import code_of, listing
 from .markup import inline, read_chapter
 from .numbering import Late
 from .op_chapter import op_chapter, reading_order
+from .results import NotHere
+from .svg import picture, text
 
 HERE = Path(__file__).parent
 Item = Chapter | tuple[str, Late]
@@ -56,17 +59,25 @@ def directive(kind: str, argument: str, caption: Spans) -> list[Block]:
 
 def figure(name: str, caption: Spans) -> list[Block]:
     """A drawing of figures/NAME.py."""
-    return [Picture(drawn("figures", name).draw(), caption, name.replace("_", "-"))]
+    try:
+        svg = drawn("figures", name).draw()
+    except NotHere as error:
+        svg = picture(str(error), text(205, 30, "This figure needs the committed measurements of a checkout.", "middle"),
+                      height=50)
+    return [Picture(svg, caption, name.replace("_", "-"))]
 
 
 def table(name: str, caption: Spans) -> list[Block]:
     """A table of tables/NAME.py; a column whose cells are all numbers is set to the right."""
-    rows = drawn("tables", name).rows()
+    try:
+        rows = drawn("tables", name).rows()
+    except NotHere as error:
+        rows = [["not here"], [str(error)]]
     right = [all(looks_like_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
     return [Table([[inline(cell) for cell in row] for row in rows], right, caption, name.replace("_", "-"))]
 
 
-def drawn(room: str, name: str) -> object:
+def drawn(room: str, name: str) -> Any:
     """A module of figures/ or tables/."""
     try:
         return import_module(f".{room}.{name}", __package__)

@@ -13,6 +13,10 @@ NONE_HERE = ("This book was built from an installed package, which does not carr
              "checkout of the repository, or with --live, it has them here.")
 
 
+class NotHere(ValueError):
+    """A figure or a table needs measurements that an installed package does not carry."""
+
+
 class Measured(NamedTuple):
     """Rows of one run: when, on what, what the machine can do, and the rows."""
     date: str
