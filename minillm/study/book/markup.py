@@ -57,9 +57,13 @@ def read_blocks(text: str, directive: Directive) -> Iterator[Block]:
 
 
 def split_blocks(text: str) -> Iterator[str]:
-    """Pieces between blank lines; a fence of code and a group of equations keep theirs."""
+    """Pieces between blank lines; a fence of code and a group of equations keep theirs. Headings, questions and answers
+    need no blank line before them."""
     piece, fence = [], ""
     for line in [*text.splitlines(), ""]:
+        if piece and not fence and line.startswith(("## ", "### ", "? ", "! ")):
+            yield "\n".join(piece)
+            piece = []
         mark = next((mark for mark in ("```", "$$") if line.startswith(mark)), "")
         if fence:
             fence = "" if mark == fence else fence

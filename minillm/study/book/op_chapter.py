@@ -39,7 +39,7 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
         Paragraph([Span("emphasis", words(head)), Span("index", plain(title)), Span("index", name)]),
         Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
-        *blocks_of("\n" + rest.strip("\n"), f"eq-{label}"),
+        *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
         Heading(2, inline("The code"), f"{label}-code"), *code(spec)]
     if spec.kind == "pair":
         blocks += [Heading(2, inline("The check"), f"{label}-check"), *check(spec, label)]
