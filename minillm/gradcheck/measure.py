@@ -3,16 +3,16 @@
 Along x + t d the check is of the scalar L = sum(dout * out). `backward` predicts its slope, sum(gradient * d); what is
 measured is the residual, the slope of L minus the predicted one, which is zero for a right gradient:
 
-    plus(h)    = (L(h) - L(0) - predicted) / h            the two one-sided slopes
-    minus(h)   = (L(-h) - L(0) - predicted) / -h
-    centre(h)  = (plus + minus) / 2                       error a h^2 + b h^4 + ...
+    plus(h)    = (L(h) - L(0) - predicted(h)) / h         the two one-sided slopes
+    minus(h)   = (L(-h) - L(0) - predicted(-h)) / -h
+    centre(h)  = (plus(h) + minus(h)) / 2                 error a h^2 + b h^4 + ...
 
-Outputs are subtracted one by one before they are summed, so that what did not change adds no rounding, and `predicted`
-uses the displacement as rounded, x(h) - x(0), so that rounding of x adds none either. For steps h and h/4 Richardson's
-extrapolation removes the leading errors:
+Outputs are subtracted one by one before they are summed, so that what did not change adds no rounding, and `predicted`,
+the slope times the step, uses the displacement as rounded, x(h) - x(0), so that rounding of x adds none either. For
+steps h and h/4 Richardson's extrapolation removes the leading errors:
 
-    R  = (16 centre(h/4) - centre(h)) / 15                error h^4
-    S+ = (4 plus(h/4) - plus(h)) / 3                      error h^2, and the same h^2 as S-; they differ by h^3
+    R  = (16 centre(h / 4) - centre(h)) / 15              error h^4
+    S+ = (4 plus(h / 4) - plus(h)) / 3                    error h^2, and the same h^2 as S-; they differ by h^3
 
 Three things are left, and the error bar is the largest of them (each times a safety factor):
 

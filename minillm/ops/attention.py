@@ -3,18 +3,22 @@
 qkv holds queries, keys and values side by side, (B, T, 3C); each splits into NH heads of HS = C / NH numbers.
 Per sequence and head, with t the position of a query and s that of a key, s <= t only:
 
-    S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :t+1])
-    out[t]  = sum over s of P[t, s] * v[s]
+    scale = 1 / sqrt(HS)            S[t, s] = scale * q[t] . k[s]
+    P[t, s] = exp(S[t, s]) / sum over r <= t of exp(S[t, r])   for s <= t         the softmax of each row
+    out[t] = sum over s <= t of P[t, s] * v[s]
 
-Walk back. out is linear in P and in v:        dP = dout @ v.T         dv = P.T @ dout
-Softmax: P[s] = exp(S[s]) / sum exp(S), so dP[s]/dS[r] = P[s] * (1[s = r] - P[r]), and along a row
+Walk back. out is linear in P and in v, S in q and in k, and between them stands the softmax:
 
-    dS[s] = P[s] * (dP[s] - sum over r of dP[r] * P[r])
+    dP = dout @ v.T                 dv = P.T @ dout
+    dP[t, s]/dS[t, r] = P[t, s] * (1[s = r] - P[t, r])
+    dS[t, s] = P[t, s] * (dP[t, s] - sum over r of dP[t, r] * P[t, r])
+    dq = scale * dS @ k             dk = scale * dS.T @ q
 
-S is linear in q and in k:                     dq = scale * dS @ k     dk = scale * dS.T @ q
+The sum in dS needs no P, which is how a flash kernel does without it (Dao et al. 2022, arXiv 2205.14135):
 
-The sum in dS equals dout[t] . out[t], which is how a flash kernel does without P (Dao et al. 2022, arXiv 2205.14135):
-it caches out and the logsumexp of each row only. This reference keeps the T x T matrix P so that a reader sees it.
+    D[t] = sum over r of dP[t, r] * P[t, r] = dout[t] . out[t]
+
+It caches out and the logsumexp of each row only. This reference keeps the T x T matrix P so that a reader sees it.
 The mask is structural: a column s > t gets probability exactly 0, not a large negative number.
 Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 1.
 """

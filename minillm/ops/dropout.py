@@ -1,8 +1,9 @@
 """Dropout: zero each number with probability p, and scale the rest so that the mean stays.
 
-    keep[i] = 1 if u[i] >= p else 0,  u uniform in [0, 1)       out = x * keep / (1 - p)
+    keep[i] = 1 if u[i] >= p else 0         with u uniform in [0, 1)
+    out = x * keep / (1 - p)                dx = dout * keep / (1 - p)
 
-The mask does not depend on x, so the op is linear in x and its backward is itself:   dx = dout * keep / (1 - p).
+The mask does not depend on x, so the op is linear in x and its backward is itself.
 
 u is a pure function of (seed, step, site, i): the Philox 4x64-10 block cipher (Salmon et al. 2011, "Parallel random
 numbers: as easy as 1, 2, 3") encrypts a counter under a key. Nothing is stored and nothing is drawn in order: the

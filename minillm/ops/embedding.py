@@ -5,8 +5,8 @@
 The loss L sees row v of wte once for every place where token v stands, so its gradient is the sum over them
 (write 1[.] for 'is one where true'):
 
-    dL/dwte[v] = sum over b, t of  dout[b, t] * 1[tokens[b, t] = v]
-    dL/dwpe[p] = sum over b, t of  dout[b, t] * 1[start + t = p]
+    dwte[v] = sum over b, t of dout[b, t] * 1[tokens[b, t] = v]
+    dwpe[p] = sum over b, t of dout[b, t] * 1[start + t = p]
 
 The first is a scatter-add. `dwte[tokens] = dout` would keep only the last of repeated tokens, and
 `dwte[tokens] += dout` does the same (NumPy buffers the read): it needs np.add.at. Tokens themselves are

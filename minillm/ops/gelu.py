@@ -1,14 +1,13 @@
-"""GELU, the tanh form: x times the normal CDF at x, element by element.
+"""GELU, the tanh form: x times the normal CDF at x, which is Phi, element by element.
 
-    gelu(x) = x * Phi(x),  and Phi(x) is close to  (1 + t) / 2  with
+    k = sqrt(2 / pi)                a = 0.044715
+    u = k * (x + a * x^3)           t = tanh(u)
+    Phi(x) ~ (1 + t) / 2            out = 0.5 * x * (1 + t) ~ x * Phi(x)
 
-    t = tanh(u),    u = k * (x + a * x^3),    k = sqrt(2 / pi),    a = 0.044715
-    out = 0.5 * x * (1 + t)
+Backward, by the product rule and the chain rule:
 
-The product rule, with tanh' = 1 - t^2 and du/dx = k * (1 + 3 * a * x^2):
-
+    dt/du = 1 - t^2                 du/dx = k * (1 + 3 * a * x^2)
     dout/dx = 0.5 * (1 + t) + 0.5 * x * (1 - t^2) * k * (1 + 3 * a * x^2)
-
     dx = dout * dout/dx
 
 Each number depends on itself alone, so the Jacobian is diagonal and dx is one multiplication. Only x is cached: t costs

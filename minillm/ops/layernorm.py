@@ -5,13 +5,15 @@ For one row x of C numbers:
     mean = sum(x) / C        var = sum((x - mean)^2) / C        rstd = 1 / sqrt(var + eps)
     xhat = (x - mean) * rstd                                    out  = xhat * weight + bias
 
-dbias and dweight are sums over rows, since every row uses them:  dbias = sum dout,  dweight = sum dout * xhat.
-For dx let g = dout * weight be the gradient at xhat. x reaches the loss along three ways:
+Every row uses weight and bias, so their gradients are sums over rows; and let g be the gradient at xhat:
+
+    dbias = sum over rows of dout            dweight = sum over rows of dout * xhat            g = dout * weight
+
+x reaches the loss along three ways:
 
     directly:          g * rstd
-    through the mean:  dmean/dx = 1/C            ->  - rstd * mean(g)
-    through rstd:      drstd/dx = -rstd^2 * xhat / C,  and x - mean = xhat / rstd
-                                                 ->  - rstd * xhat * mean(g * xhat)
+    through the mean:  dmean/dx = 1 / C                   ->  -rstd * mean(g)
+    through rstd:      drstd/dx = -rstd^2 * xhat / C      ->  -rstd * xhat * mean(g * xhat),   as x - mean = xhat / rstd
 
 (the mean inside var adds nothing: sum(x - mean) = 0). Together:
 

@@ -7,7 +7,7 @@ moves by x[n, i]. Nudge bias[j]: every row's out[n, j] moves by 1. The chain rul
 
     dx[n, i]      = sum over j of dout[n, j] * weight[i, j]     ->  dx      = dout @ weight.T
     dweight[i, j] = sum over n of x[n, i] * dout[n, j]          ->  dweight = x.T @ dout
-    dbias[j]      = sum over n of dout[n, j]                    ->  dbias   = dout.sum(0)
+    dbias[j]      = sum over n of dout[n, j]                    ->  dbias   = sum over rows of dout
 
 Shapes alone nearly force these: (N, J) @ (J, I), (I, N) @ (N, J). Each of the three matmuls costs 2*N*I*J FLOPs,
 so a backward is two forwards. Leading axes of x, say (B, T), are just more rows: N = B*T.

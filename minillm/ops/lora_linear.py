@@ -1,6 +1,7 @@
 """Low-rank adaptation (LoRA): a frozen linear layer plus a trainable low-rank update.
 
-    out = x @ weight + bias + scale * h @ b,    h = drop(x) @ a        x (N, I), a (I, r), b (r, J), r small
+    h = drop(x) @ a                                                   x (N, I), a (I, r), b (r, J), r small
+    out = x @ weight + bias + scale * h @ b
 
 weight and bias are frozen, so they have no gradient, no moments and no update: only r (I + J) numbers learn instead of
 I J. With b = 0 at the start the layer is the frozen one. dout reaches x through both branches:

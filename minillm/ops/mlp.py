@@ -6,9 +6,9 @@
 
 A composition f3(f2(f1(x))) is walked back in reverse, each step handing its input's gradient to the one before:
 
-    da, dproj_weight, dproj_bias = linear_backward(dout)
-    dh                           = gelu_backward(da)
-    dx, dfc_weight, dfc_bias     = linear_backward(dh)
+    dproj_weight = a.T @ dout       dproj_bias = sum over rows of dout       da = dout @ proj_weight.T
+    dh = gelu_backward(da)
+    dfc_weight = x.T @ dh           dfc_bias = sum over rows of dh           dx = dh @ fc_weight.T
 
 Nothing new is derived here; that is the point of backpropagation. `ops` is the namespace the two smaller ops are
 taken from, so the same page serves every backend.

@@ -1,13 +1,13 @@
 """Residual addition and LayerNorm as one op: the residual stream takes in a sublayer's output and is normalised.
 
     s   = x + y                                     the residual stream
-    out = layernorm(s) * weight + bias              the input of the next sublayer
+    out = layernorm(s)                              the input of the next sublayer, scaled by weight, shifted by bias
 
 Both inputs reach s with slope 1. That is why deep networks train at all (He et al. 2015, arXiv 1512.03385): the
 identity path carries the gradient past any block. s in turn reaches the loss along two ways, the residual stream
 and the LayerNorm, so its gradient is their sum, and both inputs get the same:
 
-    ds = dsum + (layernorm's dx for dout)           dx = dy = ds
+    ds = dsum + layernorm_backward(dout)            dx = dy = ds
 
 Nothing else is new; LayerNorm's part is derived in layernorm.py. Done apart, the addition would write s for LayerNorm
 to read again, and the sum of gradients likewise: a compiled op does each in one pass. `s` is a fresh array: `x += y`

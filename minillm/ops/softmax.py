@@ -1,11 +1,12 @@
 """Softmax of each row: positive numbers that sum to 1, the larger the larger x is.
 
-    out[i] = exp(x[i] - top) / sum over j of exp(x[j] - top),     top = max of the row
+    top = max(x)        out[i] = exp(x[i] - top) / sum over j of exp(x[j] - top)
 
-Any constant may be taken from a row without changing out, and the maximum keeps exp from overflowing. With p for out,
-dp[i]/dx[j] = p[i] (1[i = j] - p[j]), a matrix for each row; times dout it needs no matrix:
+Any constant may be taken from a row without changing out, and the maximum keeps exp from overflowing. The derivative is
+a matrix for each row; times dout it needs no matrix:
 
-    dx = p * (dout - sum over j of dout[j] p[j])
+    p = out             dp[i]/dx[j] = p[i] * (1[i = j] - p[j])
+    dx = p * (dout - sum over j of dout[j] * p[j])
 
 So the gradient of a row sums to 0, as it must: adding a constant to the row changes nothing. In the model attention
 and the loss each have their own, which never keep p. Source: Bridle 1990 (NATO ASI F68, 227).

@@ -3,10 +3,11 @@
 For one row of logits z over V tokens, and the right token y:
 
     p[v] = exp(z[v]) / sum over w of exp(z[w])
-    loss = -log p[y] = logsumexp(z) - z[y],   logsumexp(z) = m + log(sum of exp(z - m)),  m = max(z)
+    m = max(z)          logsumexp(z) = m + log(sum(exp(z - m)))
+    loss = -log p[y] = logsumexp(z) - z[y]
 
-Subtracting the maximum changes nothing in exact arithmetic and prevents overflow. Since
-d logsumexp(z) / dz[v] = exp(z[v]) / sum exp = p[v], the softmax's Jacobian never appears:
+Subtracting the maximum changes nothing in exact arithmetic and prevents overflow. The derivative of logsumexp(z) by
+z[v] is p[v], so the softmax's Jacobian never appears:
 
     dz[v] = dout * (p[v] - 1[v = y])
 

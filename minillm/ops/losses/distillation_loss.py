@@ -2,8 +2,9 @@
 
 For one row: the student's logits z, the teacher's u over V tokens, the right token y, a temperature T and a weight w:
 
-    P = softmax(u / T),   Q = softmax(z / T)                at T > 1 the teacher's small probabilities count for more
-    loss = (1 - w) CE(z, y) + w T^2 KL(P || Q),                 KL(P || Q) = sum over v of P[v] (log P[v] - log Q[v])
+    P = softmax(u / T)      Q = softmax(z / T)              at T > 1 the teacher's small probabilities count for more
+    KL(P || Q) = sum over v of P[v] (log P[v] - log Q[v])           CE(z, y) = logsumexp(z) - z[y]
+    loss = (1 - w) CE(z, y) + w T^2 KL(P || Q)
 
 The teacher is a constant. CE's gradient is softmax(z) - 1[v = y]; of KL only -sum P log Q depends on z, and through
 d log Q[v] / dz[j] = (1[v = j] - Q[j]) / T it gives (Q - P) / T. So

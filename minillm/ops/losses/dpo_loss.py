@@ -3,15 +3,15 @@
 Of each answer only log p(answer | prompt), the sum over its tokens, is needed: under the model that learns and under
 a fixed reference. Their difference is the answer's implied reward, up to beta and a constant of the prompt:
 
-    h    = (chosen - ref_chosen) - (rejected - ref_rejected)
-    loss = -(1 - e) log s(beta h) - e log s(-beta h),       s(z) = 1 / (1 + exp(-z))
+    sigmoid(z) = 1 / (1 + exp(-z))          h = (chosen - ref_chosen) - (rejected - ref_rejected)
+    loss = -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)
 
 Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; e, the label smoothing, is the probability that a label is
-wrong (Mitchell 2023, "conservative DPO"). With references of zero the loss is the reference-free form. Since
-d log s(z) / dz = s(-z):
+wrong (Mitchell 2023, "conservative DPO"). With references of zero the loss is the reference-free form. The derivative
+of log sigmoid(z) is sigmoid(-z), so
 
-    dloss/dh = beta (e s(beta h) - (1 - e) s(-beta h))
-    dchosen = dout dloss/dh,   drejected = -dchosen
+    dloss/dh = beta (e sigmoid(beta h) - (1 - e) sigmoid(-beta h))
+    dchosen = dout * dloss/dh               drejected = -dchosen
 """
 import math
 

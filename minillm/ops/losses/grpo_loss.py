@@ -14,7 +14,8 @@ bias and is never negative; expm1 computes exp(x) - 1, which near x = 0, where m
 Source: Shao et al. 2024 (arXiv 2402.03300), equations 3 and 4. Where the minimum is the clipped side the loss does not
 depend on logp, so
 
-    dloss/dlogp = -r A [r A <= clip(r) A] + beta (1 - exp(ref_logp - logp))
+    dloss/dlogp = -r A 1[r A <= clip(r, 1 - e, 1 + e) A] + beta (1 - exp(ref_logp - logp))
+    dlogp = dout * dloss/dlogp
 """
 import math
 

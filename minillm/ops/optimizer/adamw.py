@@ -2,10 +2,10 @@
 
 With gradient g, first moment m, second moment v (both start at 0) and step number t = 1, 2, ...:
 
-    m = beta1 * m + (1 - beta1) * g                 v = beta2 * v + (1 - beta2) * g^2
+    m <- beta1 * m + (1 - beta1) * g                v <- beta2 * v + (1 - beta2) * g^2
     mhat = m / (1 - beta1^t)                        vhat = v / (1 - beta2^t)
-    w = w - lr * weight_decay * w                   (decoupled decay, for the first n_decayed numbers only)
-    w = w - lr * mhat / (sqrt(vhat) + eps)
+    w[i] <- w[i] - lr * weight_decay * w[i]   for i < n_decayed                  decoupled decay, of the matrices
+    w <- w - lr * mhat / (sqrt(vhat) + eps)
 
 mhat and vhat undo the bias towards the zero start: after one step mhat = g exactly. Decay acts on w itself and does not
 pass through the moments, which is the W in AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2). `scale`

@@ -1,6 +1,6 @@
 """The sum of squares of a flat buffer, in float64: the gradient's norm before clipping is its root.
 
-    sum over i of x[i]^2
+    out = sum over i of x[i]^2
 
 float32 would not do: its squares overflow from 1.8e19 on, and a sum over 124 million of them loses its last digits.
 Summed in fixed pieces, and the pieces in order, so that the result does not depend on the number of threads. Not

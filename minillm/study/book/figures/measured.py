@@ -3,16 +3,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..results import NotHere
+
 RESULTS = Path(__file__).parents[4] / "benchmarks" / "results"
 
 
 def newest(op: str) -> dict[str, Any]:
-    """The newest result that has rows of this op; of one day, that of all ops. Raises ValueError where there is none."""
+    """The newest result that has rows of this op; of one day, that of all ops. Raises NotHere where there is none."""
     for path in sorted(RESULTS.glob("*.json"), key=lambda path: (path.name[:10], "all" in path.name), reverse=True):
         found = json.loads(path.read_text(encoding="utf-8"))
         if any(row.get("op") == op for row in found.get("rows", [])):
             return found
-    raise ValueError(f"there is no committed benchmark result of {op}: expected one in {RESULTS}")
+    raise NotHere(f"there is no committed benchmark result of {op}: expected one in {RESULTS}")
 
 
 def rows(op: str, **wanted: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,66 @@
+"""Find the formulas of a docstring: they stand in its indented blocks, several on a line with wide blanks between."""
+import re
+from inspect import cleandoc
+from typing import NamedTuple
+
+from .parse import RESERVED, Binary, Over, Power, Relation, parse, walk
+from .symbols import is_known
+
+
+DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
+
+
+class Formula(NamedTuple):
+    """text: on one line; line: its number in the docstring, from 1; first, last: its columns in that line, so that a
+    page can put it back between the words."""
+    text: str
+    line: int
+    first: int
+    last: int
+
+
+def formulas_of(docstring: str | None) -> list[Formula]:
+    """The formulas of a docstring, in their order; words, names alone and shapes are none."""
+    lines = cleandoc(docstring or "").split("\n")
+    block = [(number, line) for number, line in enumerate(lines, 1) if line.startswith("    ")]
+    block = block or list(enumerate(lines, 1))[2:]          # one that is all there is lost its indent with the others
+    defined = {word for _, line in block for word in re.findall(DEFINED, line)}
+    return [formula for number, line in block for formula in formulas_in(line, number, defined)]
+
+
+def formulas_in(line: str, number: int, defined: set) -> list[Formula]:
+    """Pieces between wide blanks and arrows. One that is no formula is tried with its neighbours: blanks also align."""
+    pieces = [(found.start(), found.end()) for found in re.finditer(r"\S+(?: (?!->)\S+)*", line)]
+    found, place = [], 0
+    while place < len(pieces):
+        for end in range(len(pieces), place, -1):
+            first, last = pieces[place][0], pieces[end - 1][1]
+            text = line[first:last].rstrip(".,;:")
+            if is_joined(line, pieces[place:end]) and is_formula(text, defined):
+                found.append(Formula(" ".join(text.split()), number, first, first + len(text)))
+                place = end - 1
+                break
+        place += 1
+    return found
+
+
+def is_joined(line: str, pieces: list) -> bool:
+    """Whether each neighbour is held to the next by an operator, which begins or ends one of them."""
+    texts = [line[first:last] for first, last in pieces]
+    return all(before.split()[-1] in OPEN or after.split()[0] in OPEN for before, after in zip(texts, texts[1:]))
+
+
+OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
+
+
+def is_formula(text: str, defined: set) -> bool:
+    """Whether it holds names of formulas only, has blanks around its signs (n=1 is an argument), parses, and says more
+    than a product of words would."""
+    names = set(re.findall(r"[A-Za-z]\w*", text)) - {*RESERVED, *defined}
+    if not all(map(is_known, names)) or re.search(r"\w=\w", text):
+        return False
+    try:
+        trees = walk(parse(text))
+    except ValueError:
+        return False
+    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)

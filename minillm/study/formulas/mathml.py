@@ -1,0 +1,56 @@
+"""Formulas in MathML, which browsers set without scripts."""
+from html import escape
+from typing import Any
+
+from .layout import Big, Cases, Fence, Fraction, Hat, Mark, Root, Row, Script, layout
+
+WIDTHS = {"thin": "0.1667em", "quad": "1em"}
+
+
+def to_mathml(text: str, display: bool = True) -> str:
+    """A formula such as `out = x @ weight + bias` as a <math> element, on a line of its own or within one.
+
+    Raises ValueError where it does not parse.
+    """
+    kind = ' display="block"' if display else ""
+    return f"<math{kind}>{mathml(layout(text))}</math>"
+
+
+def mathml(box: Any) -> str:
+    match box:
+        case Mark():
+            return mark(box)
+        case Row(items):
+            return f"<mrow>{''.join(map(mathml, items))}</mrow>"
+        case Fraction(top, bottom):
+            return f"<mfrac>{mathml(top)}{mathml(bottom)}</mfrac>"
+        case Script(base, below, above):
+            ends = "".join(mathml(end) for end in (below, above) if end is not None)
+            tag = "msup" if below is None else "msub" if above is None else "msubsup"
+            return f"<{tag}>{mathml(base)}{ends}</{tag}>"
+        case Big(sign, under):
+            return f'<munder>{mathml(sign).replace("<mo>", """<mo movablelimits="false">""")}{mathml(under)}</munder>'
+        case Hat(base):
+            return f'<mover accent="true">{mathml(base)}<mo>^</mo></mover>'
+        case Root(body):
+            return f"<msqrt>{mathml(body)}</msqrt>"
+        case Fence(left, body, right):
+            return (f'<mrow><mo form="prefix" fence="true" stretchy="true">{left}</mo>{mathml(body)}'
+                    f'<mo form="postfix" fence="true" stretchy="true">{right}</mo></mrow>')
+        case Cases(rows):
+            lines = "".join(f'<mtr><mtd style="text-align:left">{mathml(value)}</mtd>'
+                            f'<mtd style="text-align:left">{mathml(condition)}</mtd></mtr>' for value, condition in rows)
+            return f'<mrow><mo form="prefix" fence="true" stretchy="true">{{</mo><mtable>{lines}</mtable></mrow>'
+    raise TypeError(f"no box: {box}")
+
+
+def mark(box: Mark) -> str:
+    if box.kind == "space":
+        return f'<mspace width="{WIDTHS[box.text]}"/>'
+    text = escape(box.text)
+    if box.kind == "word":
+        return f'<mi style="font-style:italic">{text}</mi>'
+    if box.kind == "bold":
+        return f'<mn style="font-weight:bold">{text}</mn>'
+    tag = {"letter": "mi", "number": "mn", "sign": "mo", "text": "mtext"}.get(box.kind)
+    return f"<{tag}>{text}</{tag}>" if tag else f'<mi mathvariant="normal">{text}</mi>'

@@ -1,0 +1,10 @@
+"""A path of exercises: write the ops, the optimizer, the sampler and the rest yourself, and have them judged.
+
+    path.py        the order of the exercises
+    exercise.py    the record of one, its template and its solution, made from one file
+    exercises/     the files: the task as a docstring, the reference solution, an EXERCISE
+    judge.py       the stages of a judgement
+    process.py     a learner's file in a child process with limits
+    progress.py    what a learner has solved
+    grade.py       a folder of many learners' files
+"""

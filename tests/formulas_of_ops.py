@@ -1,0 +1,177 @@
+"""What the names in an op's formulas stand for: its sample inputs, and what its functions give for them in float64.
+
+VALUES[op](call) yields (values, expected) pairs: an op for whole arrays has one, others one for each row or head.
+"""
+from typing import Any, NamedTuple
+
+import numpy as np
+from cases import as_tuple, sample
+from formula_checks import UNNAMED
+
+from minillm.ops.attention import split_heads
+from minillm.ops.dropout import random_bits, scaled
+from minillm.ops.layernorm import layernorm_backward, layernorm_forward
+from minillm.ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from minillm.ops.table import OPS, REFERENCE, Dims, functions
+
+DIMS = Dims(B=2, T=3, C=4, NH=2, V=5)
+
+
+class Called(NamedTuple):
+    args: dict[str, Any]
+    out: Any
+    cache: Any
+    dout: Any
+    grads: dict[str, Any]               # dx, dweight and so on
+
+
+def called(op, seed=0):
+    """An op, called forward and backward on sample inputs."""
+    args, names = sample(op, "float64", DIMS, seed), functions(OPS[op])
+    if OPS[op].kind == "update":
+        args = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in args.items()}
+        after = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in args.items()}
+        REFERENCE[names[0]](**after)
+        return Called(args, after, None, None, {})
+    result = REFERENCE[names[0]](**args)
+    if OPS[op].kind != "pair":
+        return Called(args, result, None, None, {})
+    out, cache = result
+    rng = np.random.default_rng(seed + 1)
+    dout = tuple(rng.standard_normal(o.shape) for o in out) if isinstance(out, tuple) else rng.standard_normal(out.shape)
+    grads = as_tuple(REFERENCE[names[1]](dout, cache))
+    return Called(args, out, cache, dout, {f"d{name}": grad for name, grad in zip(OPS[op].differentiable, grads)})
+
+
+def rows(value):
+    """(B, T, C) -> (B*T, C); others as they are."""
+    return value.reshape(-1, value.shape[-1]) if isinstance(value, np.ndarray) and value.ndim == 3 else value
+
+
+def by_rows(values):
+    return {name: rows(value) for name, value in values.items()}
+
+
+def whole(call, **more):
+    yield by_rows(call.args | {"dout": call.dout, **more}), by_rows({"out": call.out, **call.grads})
+
+
+def embedding(call):
+    yield call.args | {"dout": call.dout}, {"out": call.out, **call.grads}
+
+
+def layernorm(call):
+    """The three ways by which x reaches the loss have no name: they add up to dx."""
+    for values, expected in whole(call, C=DIMS.C):
+        yield values, expected | {UNNAMED: expected["dx"]}
+
+
+def softmax(call):
+    for x, dout, out, dx in zip(*map(rows, (call.args["x"], call.dout, call.out, call.grads["dx"]))):
+        yield {"x": x, "dout": dout}, {"out": out, "dx": dx}
+
+
+def dropout(call):
+    x, p, key = call.args.values()
+    yield ({"x": x.ravel(), "p": p, "u": random_bits(x.size, key) / 2 ** 32, "dout": call.dout.ravel()},
+           {"out": call.out.ravel(), "dx": call.grads["dx"].ravel()})
+
+
+def lora_linear(call):
+    p, key, shape = call.args["p"], call.args["key"], call.args["x"].shape
+    yield from whole(call, drop=lambda x: scaled(x.reshape(shape), p, key).reshape(x.shape))
+
+
+def residual_layernorm(call):
+    x, y, weight, bias, eps = call.args.values()
+    dsum, dout = call.dout
+    cache = layernorm_forward(x + y, weight, bias, eps)[1]
+    yield ({"x": x, "y": y, "dsum": dsum, "dout": dout, "layernorm": lambda s: layernorm_forward(s, weight, bias, eps)[0],
+            "layernorm_backward": lambda dout: layernorm_backward(dout, cache)[0]},
+           {"s": call.out[0], "out": call.out[1], "dx": call.grads["dx"], "dy": call.grads["dy"]})
+
+
+def mlp(call):
+    hidden = call.cache[1]
+    yield from whole(call, gelu=lambda h: REFERENCE["gelu_forward"](h)[0],
+                     gelu_backward=lambda da: rows(REFERENCE["gelu_backward"](da.reshape(2, 3, -1), hidden)))
+
+
+def attention(call):
+    def split(qkv):
+        return split_heads(qkv, DIMS.NH)
+    parts = split(call.args["qkv"]), split(call.grads["dqkv"])
+    (q, k, v), (dq, dk, dv) = parts
+    out, dout = (a.reshape(DIMS.B, DIMS.T, DIMS.NH, -1).swapaxes(1, 2) for a in (call.out, call.dout))
+    for at in np.ndindex(DIMS.B, DIMS.NH):
+        yield ({"q": q[at], "k": k[at], "v": v[at], "dout": dout[at], "HS": DIMS.C // DIMS.NH},
+               {"P": call.cache[2][at], "out": out[at], "dq": dq[at], "dk": dk[at], "dv": dv[at]})
+
+
+def attention_decode(call):
+    """The sample has one query; here are two, so that one of them does not see the last key."""
+    rng = np.random.default_rng(2)
+    q, k, v = (rng.standard_normal((DIMS.B, DIMS.NH, length, 3)) for length in (2, 5, 5))
+    out = REFERENCE["attention_decode"](q, k, v).reshape(DIMS.B, 2, DIMS.NH, 3).swapaxes(1, 2)
+    for at in np.ndindex(DIMS.B, DIMS.NH):
+        yield {"q": q[at], "k": k[at], "v": v[at], "HS": 3, "T": 2, "S": 5}, {"out": out[at]}
+
+
+def head(call):
+    yield by_rows(call.args), {"logits": rows(call.out)}
+
+
+def losses_of(call, **names):
+    """One row after the other whose target is not ignored; names: the formulas' for the arguments'."""
+    for n, target in enumerate(call.args["targets"]):
+        if target != -1:
+            values = {names.get(name, name): value[n] if isinstance(value, np.ndarray) else value
+                      for name, value in call.args.items()}
+            yield values | {"dout": call.dout[n]}, {"loss": call.out[n], "dz": call.grads["dlogits"][n]}
+
+
+def cross_entropy(call):
+    yield from losses_of(call, logits="z", targets="y")
+
+
+def distillation_loss(call):
+    yield from losses_of(call, logits="z", teacher="u", targets="y", temperature="T", weight="w")
+
+
+def dpo_loss(call):
+    yield call.args | {"dout": call.dout, "e": call.args["label_smoothing"]}, {"loss": call.out, **call.grads}
+
+
+def grpo_loss(call):
+    values = call.args | {"dout": call.dout, "e": call.args["clip"], "A": call.args["advantages"]}
+    yield {name: value for name, value in values.items() if name != "clip"}, {"loss": call.out, **call.grads}
+
+
+def linear_cross_entropy(call):
+    x, wte, targets, _ = call.args.values()
+    cache = cross_entropy_forward(x @ wte.T, targets)[1]
+    yield (call.args | {"dout": call.dout, "dwte": np.zeros_like(wte), "cross_entropy": lambda logits, targets:
+                        cross_entropy_forward(logits, targets)[0],
+                        "cross_entropy_backward": lambda dout: cross_entropy_backward(dout, cache)},
+           {"losses": call.out, **call.grads})
+
+
+def adamw(call):
+    args = call.args
+    yield (args | {"g": args["grad"] * args["scale"], "t": args["step"]},
+           {"mhat": call.out["m"] / (1 - args["beta1"] ** args["step"]),
+            "vhat": call.out["v"] / (1 - args["beta2"] ** args["step"])} | {"w last": call.out["w"]})
+
+
+def sum_squares(call):
+    yield call.args, {"out": call.out}
+
+
+VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
+              dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
+              attention=attention, attention_decode=attention_decode, head=head, cross_entropy=cross_entropy,
+              distillation_loss=distillation_loss, dpo_loss=dpo_loss, grpo_loss=grpo_loss,
+              linear_cross_entropy=linear_cross_entropy, adamw=adamw, sum_squares=sum_squares)
+NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "cross_entropy": {"dlogits": ("dz",)},
+         "distillation_loss": {"dlogits": ("dz",)}}              # gradients that formulas give under other names
+ELSEWHERE = {"residual_layernorm": ("dweight", "dbias")}         # derived in layernorm's docstring
