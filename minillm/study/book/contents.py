@@ -64,7 +64,7 @@ def figure(name: str, caption: Spans) -> list[Block]:
     except NotHere as error:
         svg = picture(str(error), text(205, 30, "This figure needs the committed measurements of a checkout.", "middle"),
                       height=50)
-    return [Picture(svg, caption, name)]
+    return [Picture(svg, caption, name.replace("_", "-"))]
 
 
 def table(name: str, caption: Spans) -> list[Block]:
@@ -74,7 +74,7 @@ def table(name: str, caption: Spans) -> list[Block]:
     except NotHere as error:
         rows = [["not here"], [str(error)]]
     right = [all(looks_like_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
-    return [Table([[inline(cell) for cell in row] for row in rows], right, caption, name)]
+    return [Table([[inline(cell) for cell in row] for row in rows], right, caption, name.replace("_", "-"))]
 
 
 def drawn(room: str, name: str) -> Any:

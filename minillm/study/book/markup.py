@@ -172,6 +172,8 @@ def marked(found: re.Match) -> list[Span]:
         return [Span("emphasis", [Span("text", found["value"])]), Span("index", found["value"])]
     if found["kind"] == "cite":
         return [Span("cite", [key.strip() for key in found["value"].split(",")])]
+    if found["kind"] == "ref":
+        return [Span("ref", found["value"].strip().replace("_", "-"))]              # of a figure by its file's name
     if found["kind"]:
         return [Span(found["kind"], found["value"].strip())]
     kind = found.lastgroup or ""
