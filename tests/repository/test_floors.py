@@ -17,6 +17,7 @@ PEERS = {("workbench.kernel.torch_pair", "torch"),           # whom a kernel is 
          *[("workbench.properties.code_paths", peer) for peer in ("torch", "transformers")]}    # whose logits ours are
 FLOOR = {
     "ops": 0, "storage": 0, "text": 0, "_cpp": 0, "gradcheck": 0, "config": 0, "progress": 0, "version": 0,
+    "micro": 0,
     "kernels": 1, "tokenizer": 1,
     "models": 2,
     "train": 3, "generation": 3, "data": 3,
@@ -102,10 +103,17 @@ def test_packages(path):
             assert root in {"minillm"} | AT_RUN_TIME | sys.stdlib_module_names, f"imports {name} at the top"
 
 
-@pytest.mark.parametrize("path", [p for m, p in MODULES.items() if room_of(m) in ("ops", "gradcheck")], ids=module_of)
-def test_ops_and_gradcheck_need_numpy_alone(path):
+@pytest.mark.parametrize("path", [p for m, p in MODULES.items() if room_of(m) in ("ops", "gradcheck", "micro")],
+                         ids=module_of)
+def test_ops_gradcheck_and_micro_need_numpy_alone(path):
     outside = {name.split(".")[0] for name, _ in imports(path)} - {"minillm"}
     assert outside <= {"numpy"} | sys.stdlib_module_names
+
+
+def test_micro_stands_alone():
+    """It is read and copied by itself: no module of the package, nor does one import it."""
+    assert not ours(MODULES["micro"])
+    assert not [module for module, path in MODULES.items() if "micro" in ours(path)]
 
 
 def test_this_test_sees_imports(tmp_path):

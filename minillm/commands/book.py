@@ -1,0 +1,21 @@
+"""`minillm book`: the book, as a PDF and as HTML."""
+from argparse import Namespace
+
+from . import Commands, command, printer
+
+
+def book(args: Namespace) -> None:
+    from ..progress import Progress
+    from ..study.book.build import build
+    progress = Progress("book", "step")
+    build(args.out or (None if args.html else "minillm.pdf"), args.html, args.live, printer(False), progress)
+
+
+def add(commands: Commands) -> None:
+    p = command(commands, "book", book, "build the book: theory, every op with derivation, code, check and measured "
+                "kernels, appendices; as PDF (needs the extra book) or as HTML; offline, the same bytes each time",
+                "minillm book --html book")
+    p.add_argument("-o", "--out", metavar="FILE.pdf", help="the PDF (default: minillm.pdf, unless --html is given)")
+    p.add_argument("--html", metavar="DIR", help="write HTML there, a page for each chapter")
+    p.add_argument("--live", action="store_true", help="measure the kernels on this machine again (minutes), instead of "
+                   "the newest committed results")

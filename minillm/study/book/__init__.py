@@ -1,0 +1,17 @@
+"""The book: chapters in a small Markdown, a chapter for each op made of the op table, as PDF and as HTML.
+
+In reading order:
+
+    blocks.py        what a chapter is made of: headings, paragraphs, formulas, listings, ...
+    markup.py        the text of a chapter -> blocks
+    derivation.py    the docstring of an op -> blocks
+    listings.py      code with the line numbers of its file
+    results.py       the newest committed measurements
+    op_chapter.py    a chapter for an op: derivation, code, check, kernels, exercises
+    appendices.py    answers, code, references, index
+    contents.py      the parts and their chapters, in order
+    numbering.py     numbers of chapters, sections, equations, figures, tables, and where references lead
+    to_typst.py      blocks -> Typst, which makes the PDF
+    to_html.py       blocks -> HTML, a page for each chapter
+    build.py         the whole
+"""

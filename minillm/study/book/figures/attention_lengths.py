@@ -1,0 +1,20 @@
+"""Attention, forward and backward, as the context grows: time with T squared, memory with T."""
+from .measured import rows
+from .svg import Axes, svg
+
+
+def draw() -> str:
+    parts = []
+    for place, (key, label, limits) in enumerate((("median_ms", "ms", (2, 2000)), ("memory_mb", "MB grown", (2, 2000)))):
+        axes = Axes((400, 10000), limits, "xy", (48 + 208 * place, 12, 156, 150))
+        axes.frame("tokens T", label, xticks=[512, 2048, 8192], yticks=[10, 100, 1000])
+        for n, name in enumerate(("minillm", "torch")):
+            found = sorted((row["tokens"], row[key])
+                           for row in rows("attention_lengths", candidate=name))
+            axes.line(*zip(*found), n=n).points(*zip(*found), n=n)
+        if place:
+            lengths = (512, 8192)
+            axes.line(lengths, [4 * 4 * T * T / 1e6 for T in lengths], 2)
+            axes.key(["minillm", "PyTorch", "the scores alone"], 264, 26)
+        parts.append(str(axes))
+    return svg(__doc__ or "", 196, *parts)

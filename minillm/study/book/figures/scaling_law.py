@@ -1,0 +1,30 @@
+"""Loss at a fixed budget of FLOPs against the number of parameters, by the fitted law of Hoffmann et al. 2022."""
+import numpy as np
+
+from ....workbench.plan_hours import Fit
+from .svg import Axes, svg
+
+CHINCHILLA = Fit(E=1.69, A=406.4, B=410.7, alpha=0.34, beta=0.28)       # their approach 3, equation 10
+BUDGETS = (1e18, 1e20, 1e22)
+
+
+def best(flops: float) -> tuple[float, float]:
+    """(parameters, tokens a parameter) of the least loss with C = 6 N D."""
+    sizes = np.geomspace(1e6, 1e12, 6001)
+    losses = [CHINCHILLA(N, flops / (6 * N)) for N in sizes]
+    N = float(sizes[int(np.argmin(losses))])
+    return N, flops / (6 * N * N)
+
+
+def draw() -> str:
+    axes = Axes((1e6, 1e11), (1.8, 5), "x", (52, 12, 350, 170)).frame("parameters N", "loss, nats a token")
+    for n, flops in enumerate(BUDGETS):
+        N, ratio = best(flops)
+        sizes = np.geomspace(max(1e6, N / 12), N * 12, 80)
+        losses = [CHINCHILLA(size, flops / (6 * size)) for size in sizes]
+        axes.line(*zip(*[pair for pair in zip(sizes, losses) if pair[1] < 4.9 and pair[0] < 1e11]), n=n)
+        low = CHINCHILLA(N, flops / (6 * N))
+        axes.points([N], [low], n)
+        axes.write(N, low, f"10{'¹⁸' if n == 0 else '²⁰' if n == 1 else '²²'} FLOPs, {ratio:.0f} tokens a parameter", n,
+                   "middle", dy=-9, size=9)
+    return svg(__doc__ or "", 218, str(axes))
