@@ -14,12 +14,12 @@ NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backwa
 def points() -> list[tuple[str, str, float, float]]:
     """(op, direction, FLOPs a byte, GFLOP/s) of each op's C++ kernel."""
     return [(row["op"], row["direction"], row["gflops"] / row["gbs"], row["gflops"])
-            for row in newest("linear")["rows"] if row.get("candidate") == "cpu" and row.get("dims") == DIMS
+            for row in newest("linear").rows if row.get("candidate") == "cpu" and row.get("dims") == DIMS
             and row.get("gbs") and row.get("gflops")]
 
 
 def draw() -> str:
-    peaks = newest("linear")["peaks"]
+    peaks = newest("linear").peaks
     memory, compute = peaks["memory"]["gbs"], peaks["float32"]["gflops"]
     axes = Axes((0.02, 2000), (0.2, 1500), "xy", (52, 12, 356, 220))
     axes.frame("arithmetic intensity, FLOPs a byte that must move", "GFLOP/s")

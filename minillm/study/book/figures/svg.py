@@ -12,20 +12,22 @@ INK, SOFT, RULE = "currentColor", "#6e7681", "#c3c8ce"
 COLORS = ("#1f6feb", "#d1495b", "#2a9d8f", "#7b5ea7", "#c98a1b", "#6e7681")
 DASHES = ("", "6 3", "2 2", "7 2 2 2", "1 2", "10 4")
 FONT = "Libertinus Serif, Georgia, serif"
-WIDTH, SIZE = 420, 10                   # of a figure and of its letters, in points
+WIDTH, SIZE, SCALE = 420, 10, 1.25      # of a figure and its letters; of its units in CSS pixels, 0.75 points each
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def svg(title: str, height: float, *parts: str, width: float = WIDTH) -> str:
     """The whole file. title: a sentence for those who cannot see it."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-            f'height="{height:g}" role="img" font-family="{FONT}" font-size="{SIZE:g}" fill="{INK}">\n'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{SCALE * width:g}" '
+            f'height="{SCALE * height:g}" role="img" font-family="{FONT}" font-size="{SIZE:g}" fill="{INK}">\n'
             f"<title>{escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n")
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", color: str = INK, size: float = SIZE,
          turn: float = 0, weight: str = "") -> str:
     """Words at a place; anchor: start, middle or end. turn: degrees clockwise."""
+    if not words:
+        return ""
     turned = f' transform="rotate({turn:g} {x:.2f} {y:.2f})"' if turn else ""
     bold = f' font-weight="{weight}"' if weight else ""
     return (f'<text x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}" font-size="{size:g}" fill="{color}"{bold}{turned}>'
