@@ -2,7 +2,7 @@
 import numpy as np
 
 from minillm.study.formulas import parse, steps
-from minillm.study.formulas.parse import (
+from minillm.study.formulas.trees import (
     Binary,
     Call,
     Choice,
@@ -45,7 +45,8 @@ def mistakes(texts, values, expected):
                 found.append((step.text, step.name, label))
         if step.exact:
             sides[step.text, step.name] = last[step.name] = step.value
-        if step.name and "/" in step.name and step.name not in expected and not close_derivative(step, texts, values, last):
+        is_checked = step.name in expected or "/" not in (step.name or "")
+        if not is_checked and not close_derivative(step, texts, values, last):
             found.append((step.text, step.name, "complex step"))
         if step.name is None:
             last[UNNAMED] = last.get(UNNAMED, 0) + step.value

@@ -111,7 +111,8 @@ def extrapolation():
     line = Line(Scalar(softmax_forward, {"x": X}, DOUT, 1e-16), "x", np.arange(3), steps, wrong)
     h = 0.25
     levels = [line.level(h), line.level(h / 4)]
-    yield ({"h": h, "L": lambda t: float(DOUT @ softmax_forward(X + t * steps)[0]), "predicted": lambda t: t * wrong @ steps},
+    yield ({"h": h, "L": lambda t: float(DOUT @ softmax_forward(X + t * steps)[0]),
+            "predicted": lambda t: t * wrong @ steps},
            {"R": richardson(levels, 1), "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
             "centre": ((h,), levels[0].centre)})
 
@@ -191,7 +192,8 @@ def roofline():
     for work, size in ((3e9, 1e6), (1e6, 4e9)):
         peaks = SimpleNamespace(work=work, size=size, flops=2e11, bandwidth=3e10)
         floor = Peaks.floor(peaks)[0]
-        yield ({"flops": work, "peak": peaks.flops, "bytes": size, "bandwidth": peaks.bandwidth, "t": 0.4, "t_numpy": 0.7},
+        yield ({"flops": work, "peak": peaks.flops, "bytes": size, "bandwidth": peaks.bandwidth, "t": 0.4,
+                "t_numpy": 0.7},
                {"floor": floor, "score": score(0.4, 0.7, floor)})
 
 

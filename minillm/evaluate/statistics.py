@@ -25,7 +25,7 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     """(low, high): a 95% score interval of the share p = count / total, by Wilson (1927).
 
         centre = (p + z^2 / (2 n)) / (1 + z^2 / n)         of n in total; z = 1.96 is the normal quantile
-        half = z * sqrt(p * (1 - p) / n + z^2 / (4 n^2)) / (1 + z^2 / n)
+        half = z * sqrt(p (1 - p) / n + z^2 / (4 n^2)) / (1 + z^2 / n)
         low = centre - half         high = centre + half
 
     The bootstrap knows only what it saw: of 20 right answers in 20 it makes [1, 1]. This one has room above and below.

@@ -8,7 +8,7 @@ from ...storage.atomic import AnyPath, atomic_write
 from ...version import __version__
 from .contents import HERE, chapters, read_contents
 from .live import measure
-from .numbering import Book, check_references, number_chapters
+from .numbering import Book, check_spans, number_chapters
 from .references import read_sources
 from .to_html import write_html
 from .to_typst import typst_of
@@ -23,7 +23,7 @@ def read_book(live: dict | None = None, contents: str | None = None) -> Book:
     parts, names = read_contents(text)
     done, targets = number_chapters(chapters(names, live))
     book = Book(TITLE, __version__, parts, done, targets, read_sources())
-    check_references(book)
+    check_spans(book)
     return book
 
 

@@ -16,14 +16,28 @@ MARK = re.compile(rf"`(?P<code>[^`]+)`|{ARXIV.pattern.replace('(', '(?P<arxiv>',
 
 
 def blocks_of(docstring: str, label: str) -> list[Block]:
-    """Paragraphs and equations; of those the nth is called LABEL-n."""
-    found = []
+    """Paragraphs and equations; an equation is called LABEL-NAME where it gives NAME first, else LABEL-LINE."""
+    found: list[Block] = []
     for number, lines in paragraphs(cleandoc(docstring)):
         if lines[0].startswith("    "):
             found += list(equations(docstring, number, lines, label))
         else:
             found.append(Paragraph(prose(docstring, number, lines)))
-    return found
+    return named(found, label)
+
+
+def named(blocks: list[Block], label: str) -> list[Block]:
+    """Equations labelled by what they give, such as layernorm-eq-dx."""
+    seen: set[str] = set()
+    for place, block in enumerate(blocks):
+        if isinstance(block, Formula):
+            text = next(span.value for span in block.spans if span.kind == "math")
+            given = re.match(r"(\w+)(\[[^]]*\])? *(=|<-|\+=)", text)
+            name = given[1].replace("_", "-").lower() if given else ""
+            if name and name not in seen:
+                seen.add(name)
+                blocks[place] = block._replace(label=f"{label}-{name}")
+    return blocks
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -13,19 +13,22 @@ LONGEST = 14            # words of a formula within a sentence
 
 
 def typst(text: str) -> str:
-    """The inside of Typst's dollar signs. Raises ValueError that holds the formula where it is none."""
-    try:
-        return to_typst(text)
-    except ValueError as error:
-        raise ValueError(f"formula {text!r}: {error}") from None
+    """The inside of Typst's dollar signs."""
+    return to_typst(text)
 
 
 def mathml(text: str, display: bool = False) -> str:
     """A <math> element; display: with the room that an equation on a line of its own has."""
+    return to_mathml(text, display).replace('display="block"', 'displaystyle="true"')
+
+
+def problems(text: str) -> list[str]:
+    """Why it is no formula; nothing where it is one."""
     try:
-        return to_mathml(text, display).replace('display="block"', 'displaystyle="true"')
+        to_typst(text)
     except ValueError as error:
-        raise ValueError(f"formula {text!r}: {error}") from None
+        return [str(error)]
+    return []
 
 
 def formulas_in_prose(docstring: str, line: str, number: int) -> list[Formula]:

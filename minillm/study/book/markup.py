@@ -25,6 +25,7 @@ SPAN = re.compile(r"\\(?P<escaped>.)|`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\*\*(
                   re.DOTALL)
 DIRECTIVE = re.compile(r"\{(figure|table|code|exercise):(\S+?)(?:\s+(.*?))?\}\s*", re.DOTALL)
 QUOTES = re.compile(r"`[^`]*`|\$[^$]*\$|\\.|\]\([^)]*\)|\{\w+:[^}]*\}|[\"']", re.DOTALL)
+OPENS = ("## ", "### ", "? ", "! ", "{figure:", "{table:", "{code:", "{exercise:")
 Directive = Callable[[str, str, Spans], list[Block]]            # (kind, argument, caption) -> blocks
 
 
@@ -57,17 +58,20 @@ def read_blocks(text: str, directive: Directive) -> Iterator[Block]:
 
 
 def split_blocks(text: str) -> Iterator[str]:
-    """Pieces between blank lines; a fence of code and a group of equations keep theirs."""
+    """Pieces between blank lines; a fence of code and a group of equations keep theirs. Headings, questions, answers and
+    figures need no blank line before them, and a heading is one line."""
     piece, fence = [], ""
     for line in [*text.splitlines(), ""]:
-        mark = next((mark for mark in ("```", "$$") if line.startswith(mark)), "")
-        if fence:
-            fence = "" if mark == fence else fence
-        elif mark == "```" or line.strip() == "$$":
-            fence = mark
+        opens = not fence and (line.startswith((*OPENS, "```")) or line.strip() == "$$")
+        if piece and not fence and (opens or not line.strip() or piece[0].startswith("#")):
+            yield "\n".join(piece)
+            piece = []
+        closes = fence and line.startswith(fence)
+        if closes or opens:
+            fence = "" if closes else next((mark for mark in ("```", "$$") if line.startswith(mark)), "")
         if line.strip() or fence:
             piece.append(line)
-        elif piece:
+        if closes:
             yield "\n".join(piece)
             piece = []
     if fence:
@@ -168,6 +172,8 @@ def marked(found: re.Match) -> list[Span]:
         return [Span("emphasis", [Span("text", found["value"])]), Span("index", found["value"])]
     if found["kind"] == "cite":
         return [Span("cite", [key.strip() for key in found["value"].split(",")])]
+    if found["kind"] == "ref":
+        return [Span("ref", found["value"].strip().replace("_", "-"))]              # of a figure by its file's name
     if found["kind"]:
         return [Span(found["kind"], found["value"].strip())]
     kind = found.lastgroup or ""

@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from . import formula
 from .blocks import Block, Chapter, Exercise, Formula, Heading, Paragraph, Picture, Span, Table
 from .references import Source
 
@@ -64,17 +65,22 @@ def number_blocks(chapter: Chapter, targets: dict[str, Target]) -> list[Block]:
     return blocks
 
 
-def check_references(book: Book) -> None:
-    """Raise ValueError that names every reference and citation that leads nowhere."""
-    wrong = []
-    for chapter in book.chapters:
-        for span in spans_in(chapter):
-            labels = {"ref": [span.value], "see": span.value[:1], "cite": []}.get(span.kind, [])
-            keys = span.value if span.kind == "cite" else []
-            wrong += [f"{chapter.name}: {{ref:{label}}}" for label in labels if label not in book.targets]
-            wrong += [f"{chapter.name}: {{cite:{key}}}" for key in keys if key not in book.sources]
+def check_spans(book: Book) -> None:
+    """Raise ValueError that names every reference and citation that leads nowhere, and every formula that is none."""
+    wrong = [f"{chapter.name}: {problem}" for chapter in book.chapters for span in spans_in(chapter)
+             for problem in problems(span, book)]
     if wrong:
-        raise ValueError("references that lead nowhere: " + ", ".join(wrong))
+        raise ValueError("the book's chapters hold what cannot be set:\n" + "\n".join(wrong))
+
+
+def problems(span: Span, book: Book) -> list[str]:
+    """What is wrong with a span."""
+    if span.kind == "math":
+        return formula.problems(span.value)
+    if span.kind == "cite":
+        return [f"there is no source {key!r}" for key in span.value if key not in book.sources]
+    labels = {"ref": [span.value], "see": span.value[:1]}.get(span.kind, [])
+    return [f"there is no label {label!r}" for label in labels if label not in book.targets]
 
 
 def spans_in(thing: Any) -> Iterator[Span]:

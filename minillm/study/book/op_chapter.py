@@ -22,6 +22,9 @@ KINDS = {"pair": "A pair of functions, forward and backward.", "decode": "Forwar
          "reduce": "An array becomes one number; it has no backward.", "update": "It changes its arrays in place."}
 
 
+FIGURES = (("analytic", "+.6e"), ("numeric", "+.6e"), ("error", ".1e"), ("bar", ".1e"))
+
+
 def reading_order() -> list[str]:
     """The ops, the simple before those that are made of them: by folder, then by the length of the derivation."""
     def weight(name: str) -> tuple:
@@ -36,10 +39,10 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     head, _, rest = inspect.cleandoc(FILES[name].__doc__ or "").partition("\n")
     title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
-        Paragraph([Span("emphasis", words(head)), Span("index", plain(title)), Span("index", name)]),
+        Paragraph([Span("emphasis", words(head)), Span("index", plain(title).removeprefix("The ")), Span("index", name)]),
         Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
-        *blocks_of("\n" + rest.strip("\n"), f"eq-{label}"),
+        *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
         Heading(2, inline("The code"), f"{label}-code"), *code(spec)]
     if spec.kind == "pair":
         blocks += [Heading(2, inline("The check"), f"{label}-check"), *check(spec, label)]
@@ -102,7 +105,8 @@ def code(spec: Spec) -> list[Block]:
     path = path_of(spec)
     shown = path.relative_to(ROOT).as_posix()
     blocks: list[Block] = [Paragraph(inline(
-        f"All of `{shown}` below its derivation, in the order of the file; the numbers are those of its lines."))]
+        f"All of `{shown}` below its derivation, in the order of the file; the numbers are those of its lines."
+        + "".join(f"{{index:{function}}}" for function in functions(spec))))]
     return blocks + [code_of(shown, *lines) for _, lines in pieces(path, functions(spec))]
 
 
@@ -111,8 +115,7 @@ def check(spec: Spec, label: str) -> list[Block]:
     checked = checked_rows(spec.name)
     rows = [inline_row("gradient", "method", "numbers", "worst element", "backward", "measured", "error", "error bar")]
     rows += [inline_row(f"`{row['name']}`", row["method"], f"{row['checked']:,}", place(row["index"]),
-                        f"{row['analytic']:+.6e}", f"{row['numeric']:+.6e}", f"{row['error']:.1e}", f"{row['bar']:.1e}")
-             for row in checked]
+                        *(f"{row[key]:{form}}".replace("-", "−") for key, form in FIGURES)) for row in checked]
     failed = sum(not row["passed"] for row in checked)
     verdict = "All of them pass" if not failed else f"{failed} of them FAIL"
     return [Paragraph(inline(
@@ -124,8 +127,8 @@ def check(spec: Spec, label: str) -> list[Block]:
             "complex numbers, by the complex step."), f"{label}-checked"),
         Picture(error_picture(spec.name), inline(
             "Error of the central difference against its step. From the right the truncation error falls with the "
-            "square of the step; from the left comes the rounding error (dotted). They meet far below any real "
-            "mistake."), f"{label}-error")]
+            "square of the step, where the op is not linear in the input; from the left comes the rounding error "
+            "(dotted: its bound). They meet far below any real mistake."), f"{label}-error")]
 
 
 def place(index: tuple[int, ...]) -> str:

@@ -72,7 +72,7 @@ class Writer:
 
     def paragraph(self, block: Paragraph) -> str:
         text = re.sub(r"^(\d+)([.)])", r"\1\\\2", self.text(block.spans))
-        return text + (f"#metadata(none) <{block.label}>" if block.label else "") + "\n"
+        return f"#entry({quoted(block.label)})[{text}]\n" if block.label else text + "\n"
 
     def items(self, block: Items) -> str:
         return "\n".join(f"{'+' if block.numbered else '-'} {self.text(item)}" for item in block.items) + "\n"
@@ -98,7 +98,7 @@ class Writer:
 
     def exercise(self, block: Exercise) -> str:
         number = f"#link(<answer-{block.number}>)[{block.number}]"
-        return f"#exercise([{number}#metadata(none) <exercise-{block.number}>], {content(self.text(block.question))})\n"
+        return f"#exercise([{number}#metadata(none)<exercise-{block.number}>], {content(self.text(block.question))})\n"
 
     def picture(self, block: Picture) -> str:
         image = f"image(bytes({quoted(block.svg)}), format: \"svg\")"
@@ -135,7 +135,7 @@ class Writer:
         if kind == "cite":
             sources = "; ".join(f"#link(<source-{key}>)[{escape(self.book.sources[key].short())}]" for key in value)
             return f"({sources})"
-        return f"#metadata(none) <{self.marks.add(value, self.chapter)}>"
+        return f"#metadata(none)<{self.marks.add(value, self.chapter)}>"
 
 
 def escape(text: str) -> str:

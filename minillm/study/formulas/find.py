@@ -3,16 +3,16 @@ import re
 from inspect import cleandoc
 from typing import NamedTuple
 
-from .parse import RESERVED, Binary, Over, Power, Relation, parse, walk
+from . import trees
+from .parse import RESERVED, parse
 from .symbols import is_known
-
 
 DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
 
 
 class Formula(NamedTuple):
-    """text: on one line; line: its number in the docstring, from 1; first, last: its columns in that line, so that a
-    page can put it back between the words."""
+    """text: with single blanks; line: its number in the docstring, from 1; first, last: its columns in that line of
+    inspect.cleandoc(docstring), so that a page can put it back between the words."""
     text: str
     line: int
     first: int
@@ -60,7 +60,8 @@ def is_formula(text: str, defined: set) -> bool:
     if not all(map(is_known, names)) or re.search(r"\w=\w", text):
         return False
     try:
-        trees = walk(parse(text))
+        found = list(trees.walk(parse(text)))
     except ValueError:
         return False
-    return any(isinstance(tree, (Relation, Over, Power)) or isinstance(tree, Binary) and tree.operator for tree in trees)
+    says = (trees.Relation, trees.Over, trees.Power)
+    return any(isinstance(tree, says) or isinstance(tree, trees.Binary) and tree.operator for tree in found)

@@ -32,11 +32,12 @@ class Cases:
 
     def values(self) -> str:
         for name, args in self.calls:
-            mine, right = (getattr(functions, name)(*deepcopy(args)) for functions in (self.yours, self.right))
+            def result(functions: Any, name: str = name, args: tuple = args) -> Any:
+                return getattr(functions, name)(*deepcopy(args))
+
+            mine, right = result(self.yours), result(self.right)
             if not equal(mine, right):
-                known = known_mistake(self.exercise, mine, right,
-                                      lambda other: getattr(other, name)(*deepcopy(args)))
-                if known:
+                if known := known_mistake(self.exercise, mine, right, result):
                     raise Wrong(f"{name}: {known}")
                 raise Wrong(f"{name}({', '.join(map(brief, args))}): {told_apart(name, mine, right)}")
         return f"equal to the reference's in {len(self.calls)} calls"
@@ -48,7 +49,7 @@ class Cases:
             if not equal(given, args, 0):
                 raise Wrong(f"{name} writes into its arguments: return fresh results and leave them as they are")
             if not equal(getattr(self.yours, name)(*deepcopy(args)), first, 0):
-                raise Wrong(f"{name} gives another result the second time, for the same arguments: it remembers something")
+                raise Wrong(f"{name} gives another result the second time for the same arguments")
         return "arguments left alone, the same result twice"
 
 

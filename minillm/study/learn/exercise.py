@@ -3,7 +3,7 @@
 A file of exercises/ is read from top to bottom:
 
     the docstring              the task: shapes, what is known, formulas where they are given
-    functions                  the reference solution; those named in `solve` are blank in the template, others are given
+    functions                  the reference solution; those named in `solve` are blank in the template, others given
     names that begin with _    for the judge alone (inputs, checks); neither in the template nor in the solution
     EXERCISE = Exercise(...)   what is judged, and how
 

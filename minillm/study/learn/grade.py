@@ -35,7 +35,8 @@ def result(path: Path, shown: str, seconds: float) -> dict[str, Any]:
     except ValueError as error:
         return {"file": shown, "exercise": None, "passed": False, "stage": None, "message": str(error)}
     last = list(judged(exercise, path, seconds))[-1]
-    return {"file": shown, "exercise": exercise.name, "passed": last.passed, "stage": last.name, "message": last.message}
+    return {"file": shown, "exercise": exercise.name, "passed": last.passed, "stage": last.name,
+            "message": last.message}
 
 
 def row(student: str, results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Runs the learner's code in this process: process.py gives it one of its own.
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -50,7 +51,7 @@ def stages(exercise: Exercise, path: Path) -> Iterator[tuple[str, Callable[[], s
     if exercise.cases:
         yield from Cases(exercise, yours).stages()
     for name, check in exercise.checks:
-        yield name, lambda check=check: check(yours, np.random.default_rng(19))
+        yield name, partial(check, yours, np.random.default_rng(19))
     if pair:
         yield "speed", pair.speed
 

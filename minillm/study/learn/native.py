@@ -4,14 +4,15 @@ The kernel bench runs a kernel in a process of its own, so the judge needs none.
 """
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...kernels.own.build import DoesNotCompile
+from ...ops.table import Dims
 from ...workbench.kernel.bench import bench_kernel
 from ...workbench.kernel.check import check_kernel
 from ...workbench.kernel.subject import subjects
-from ...ops.table import Dims
 from .exercise import Exercise, Wrong
 
 TIMED = Dims(B=4, T=64, C=256, NH=4, V=512)
@@ -23,9 +24,9 @@ def stages_in_c(exercise: Exercise, path: Path) -> Iterator[tuple[str, Callable[
     yield "compiles", lambda: compiles(exercise, path, kernels)
     for kernel in kernels:
         for finding in check_kernel(kernel, seed=19):
-            yield finding.check, lambda finding=finding: passed(finding.passed, finding.message)
+            yield finding.check, partial(passed, finding.passed, finding.message)
     for kernel in kernels:
-        yield "speed", lambda kernel=kernel: speed(kernel)
+        yield "speed", partial(speed, kernel)
 
 
 def written(exercise: Exercise, path: Path) -> str:

@@ -26,7 +26,8 @@ def test_no_result_is_left_out(op):
     """The forward's result and the gradient of every argument that has one are given by a formula, and compared."""
     values, expected = next(VALUES[op](called(op)))
     given = {step.name for step in steps(texts_of(op), values)}
-    wanted = {name for argument in OPS[op].differentiable for name in NAMES.get(op, {}).get(f"d{argument}", (f"d{argument}",))}
+    gradients, names = [f"d{argument}" for argument in OPS[op].differentiable], NAMES.get(op, {})
+    wanted = {name for gradient in gradients for name in names.get(gradient, (gradient,))}
     assert wanted - set(ELSEWHERE.get(op, ())) <= given & set(expected)
     assert {name for name in expected if " " not in name} <= given
 

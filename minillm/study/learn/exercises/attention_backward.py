@@ -53,17 +53,20 @@ EXERCISE = Exercise(
     needs=("attention_forward", "softmax", "linear_backward"),
     hints=(
         "First undo merge_heads: dout (B, T, C) -> reshape to (B, T, NH, HS) -> swapaxes(1, 2).",
-        "out = P @ v is a matmul: as in the linear layer dP = dout @ v.T and dv = P.T @ dout, with swapaxes(-1, -2) for "
-        "the transposes.",
-        "P is a softmax of each row: dS = P * (dP - sum of dP * P along the row). Where the mask hid a key P is 0, and so "
-        "is dS: the mask needs nothing of its own.",
-        "S = scale * q @ k.T is a matmul again: dq = scale * dS @ k, and dk = scale * dS.T @ q. The scale stands in both.",
+        "out = P @ v is a matmul: as in the linear layer dP = dout @ v.T and dv = P.T @ dout, with swapaxes(-1, -2) "
+        "for the transposes.",
+        "P is a softmax of each row: dS = P * (dP - sum of dP * P along the row). Where the mask hid a key P is 0, "
+        "and so is dS: the mask needs nothing of its own.",
+        "S = scale * q @ k.T is a matmul again: dq = scale * dS @ k, and dk = scale * dS.T @ q. The scale stands in "
+        "both.",
         "merge_heads each of dq, dk, dv, and np.concatenate the three along the last axis, in this order.",
     ),
     mistakes=(
-        (" - (dP * P).sum(axis=-1, keepdims=True)", "", "lacks the term of the softmax's sum: dS = P * (dP - sum(dP * P))"),
+        (" - (dP * P).sum(axis=-1, keepdims=True)", "",
+         "lacks the term of the softmax's sum: dS = P * (dP - sum(dP * P))"),
         ("(dP * P).sum(axis=-1", "dP.sum(axis=-1", "has the sum of dP where that of dP * P belongs"),
-        ("(dP * P).sum(axis=-1", "(dP * P).sum(axis=-2", "sums over the queries: the softmax's sum is along the keys, axis -1"),
+        ("(dP * P).sum(axis=-1", "(dP * P).sum(axis=-2",
+         "sums over the queries: the softmax's sum is along the keys, axis -1"),
         ("P * (dP - (dP * P).sum(axis=-1, keepdims=True))", "dP",
          "is without the softmax's backward: dS = P * (dP - sum(dP * P))"),
         ("dq = scale * (dS @ k)", "dq = dS @ k", "lacks the scale in dq"),

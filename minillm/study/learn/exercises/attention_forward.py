@@ -40,19 +40,20 @@ def attention_forward(qkv, n_head):
 EXERCISE = Exercise(
     __file__, op="attention", solve=("attention_forward",), needs=("softmax", "linear_forward"),
     hints=(
-        "q[t] . k[s] for all t and s is q @ k with k's last two axes exchanged, (T, HS) @ (HS, T): "
-        "q @ k.swapaxes(-1, -2) does it for every sequence and head at once.",
-        "scale = 1 / sqrt(HS), with math.sqrt: a float64 scalar of NumPy's would promote float32. It keeps the scores near "
-        "1 in size, however wide a head is.",
+        "q[t] . k[s] for all t and s is q @ k with k's last two axes exchanged, (T, HS) @ (HS, T): q @ "
+        "k.swapaxes(-1, -2) does it for every sequence and head at once.",
+        "scale = 1 / sqrt(HS), with math.sqrt: a float64 scalar of NumPy's would promote float32. It keeps the "
+        "scores near 1 in size, however wide a head is.",
         "np.tri(T, dtype=bool) is True where s <= t. np.where(that, S, -inf) hides the rest: exp(-inf) is exactly 0.",
-        "Softmax of each row, axis -1, with the row's maximum taken off first; the diagonal is always visible, so no row "
-        "is empty.",
+        "Softmax of each row, axis -1, with the row's maximum taken off first; the diagonal is always visible, so no "
+        "row is empty.",
         "out = P @ v, (T, T) @ (T, HS), then merge_heads.",
     ),
     mistakes=(
         (" * (1 / math.sqrt(HS))", "", "lacks the scale 1 / sqrt(HS)"),
         ("1 / math.sqrt(HS)", "1 / HS", "has the scale 1 / HS where 1 / sqrt(HS) belongs"),
-        ("1 / math.sqrt(HS)", "1 / math.sqrt(HS * n_head)", "has the scale 1 / sqrt(C): a score is a sum over one head, HS"),
+        ("1 / math.sqrt(HS)", "1 / math.sqrt(HS * n_head)",
+         "has the scale 1 / sqrt(C): a score is a sum over one head, HS"),
         ("1 / math.sqrt(HS)", "math.sqrt(HS)", "is multiplied by sqrt(HS) where it is divided"),
         ("    S = np.where(np.tri(T, dtype=bool), S, -math.inf)\n", "",
          "lacks the mask: a token must not see those after it"),

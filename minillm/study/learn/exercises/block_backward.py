@@ -6,8 +6,16 @@
 Every part's backward is given, and the forward with the caches of its parts. x and s1 are each used twice: by the
 residual and by a LayerNorm. The gradients come back in the order of the forward's arguments.
 """
-from minillm.ops import (attention_backward, attention_forward, layernorm_backward, layernorm_forward, linear_backward,
-                         linear_forward, mlp_backward, mlp_forward)
+from minillm.ops import (
+    attention_backward,
+    attention_forward,
+    layernorm_backward,
+    layernorm_forward,
+    linear_backward,
+    linear_forward,
+    mlp_backward,
+    mlp_forward,
+)
 
 from ..exercise import Exercise
 
@@ -26,7 +34,7 @@ def block_forward(x, ln1_weight, ln1_bias, attn_weight, attn_bias, proj_weight, 
 
 
 def block_backward(dout, cache):
-    """dout (B, T, C), cache -> dx, then the gradient of each parameter: ln1, attn, proj, ln2, fc, out, weight and bias."""
+    """dout (B, T, C), cache -> dx, then the parameters' gradients: weight and bias of ln1, attn, proj, ln2, fc, out."""
     ln1, attn, attention, proj, ln2, mlp = cache
     db, dfc_weight, dfc_bias, dout_weight, dout_bias = mlp_backward(dout, mlp)
     ds1, dln2_weight, dln2_bias = layernorm_backward(db, ln2)
@@ -54,19 +62,22 @@ EXERCISE = Exercise(
     hints=(
         "out = s1 + h: dout reaches both. The MLP's backward takes it first: db, dfc_weight, dfc_bias, dout_weight, "
         "dout_bias = mlp_backward(dout, mlp).",
-        "b = layernorm(s1): layernorm_backward(db, ln2) gives one part of ds1, and two parameters. The other part is dout "
-        "itself, by the residual: add it.",
+        "b = layernorm(s1): layernorm_backward(db, ln2) gives one part of ds1, and two parameters. The other part is "
+        "dout itself, by the residual: add it.",
         "s1 = x + projected: ds1 reaches both. Walk the attention half back on it: linear, attention, linear.",
         "a = layernorm(x): layernorm_backward(da, ln1) gives one part of dx; the other is ds1, by the residual.",
         "Return thirteen gradients, in the order of block_forward's arguments.",
     ),
     mistakes=(
-        ("    ds1 = ds1 + dout\n", "", "lacks dout at s1: out = s1 + mlp(...), so the residual brings dout to s1 as well"),
+        ("    ds1 = ds1 + dout\n", "",
+         "lacks dout at s1: out = s1 + mlp(...), so the residual brings dout to s1 as well"),
         ("    dx = dx + ds1\n", "", "lacks ds1: s1 = x + ..., so the residual brings ds1 to x as well"),
-        ("    dx = dx + ds1\n", "    dx = dx + dout\n", "has dout added where ds1 belongs: the MLP's part is missing in it"),
+        ("    dx = dx + ds1\n", "    dx = dx + dout\n",
+         "has dout added where ds1 belongs: the MLP's part is missing in it"),
         ("    ds1 = ds1 + dout\n", "    ds1 = dout\n", "lacks the way through the second LayerNorm and the MLP"),
         ("    dx = dx + ds1\n", "    dx = ds1\n", "lacks the way through the first LayerNorm and attention"),
         ("linear_backward(ds1, proj)", "linear_backward(dout, proj)", "is made from dout where ds1 belongs"),
         ("    dqkv = attention_backward(dmixed, attention)\n",
-         "    dqkv = attention_backward(dmixed[:, ::-1], attention)\n", "has the tokens in reverse order"),
+         "    dqkv = attention_backward(dmixed[:, ::-1], attention)\n",
+         "has the tokens in reverse order"),
     ))

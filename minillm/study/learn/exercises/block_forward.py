@@ -9,6 +9,7 @@ whole network without one. Parameters come as a dict: "ln1.weight", "ln1.bias", 
 "out.bias".
 """
 import numpy as np
+
 from minillm.ops import attention_forward, layernorm_forward, linear_forward, mlp_forward
 
 from ..exercise import Exercise
@@ -70,9 +71,10 @@ EXERCISE = Exercise(
         ("s1 = x + projected", "s1 = a + projected", "the LayerNorm of x is added where x itself goes on"),
         ("return s1 + h", "return x + h", "x is added at the end where s1 goes on"),
         ("return s1 + h", "return b + h", "the LayerNorm of s1 is added where s1 itself goes on"),
-        ("layernorm_forward(s1, p", "layernorm_forward(x, p", "the second LayerNorm takes s1, after attention was added"),
-        ("linear_forward(a, p[\"attn", "linear_forward(x, p[\"attn", "the first LayerNorm is left out"),
+        ("layernorm_forward(s1, p", "layernorm_forward(x, p",
+         "the second LayerNorm takes s1, after attention was added"),
+        ('linear_forward(a, p["attn', 'linear_forward(x, p["attn', "the first LayerNorm is left out"),
         ("mlp_forward(b, ", "mlp_forward(s1, ", "the second LayerNorm is left out"),
-        ("linear_forward(mixed, p[\"proj.weight\"], p[\"proj.bias\"])", "(mixed, None)",
+        ('linear_forward(mixed, p["proj.weight"], p["proj.bias"])', "(mixed, None)",
          "the linear layer after attention is left out"),
     ))

@@ -32,15 +32,16 @@ EXERCISE = Exercise(
     hints=(
         "log p[v] = z[v] - log(sum of exp(z)). Take the row's maximum from z first: it changes nothing and nothing "
         "overflows. The log of a softmax that has become 0 would be -inf; this form has no such log.",
-        "logp[np.arange(N), targets] picks one number from each row. A target of -1 would pick the last: put 0 in its "
-        "place, and set its loss to 0 afterwards, both by np.where.",
+        "logp[np.arange(N), targets] picks one number from each row. A target of -1 would pick the last: put 0 in "
+        "its place, and set its loss to 0 afterwards, both by np.where.",
         "loss = logsumexp(z) - z[y]. The second part has slope -1 at v = y and 0 elsewhere.",
         "d logsumexp(z) / dz[v] = exp(z[v]) / sum of exp(z) = p[v]: the softmax comes back by itself.",
-        "So dz[v] = dout * (p[v] - 1[v = y]), and 0 in the rows that are ignored. Each row has its own dout: "
-        "dout[:, None].",
+        "So dz[v] = dout * (p[v] - 1[v = y]), and 0 in the rows that are ignored. Each row has its own dout: dout[:, "
+        "None].",
     ),
     mistakes=(
-        ("z = logits - logits.max(axis=1, keepdims=True)", "z = logits", "exp overflows: take the row's maximum off first"),
+        ("z = logits - logits.max(axis=1, keepdims=True)", "z = logits",
+         "exp overflows: take the row's maximum off first"),
         ("-right, 0)", "right, 0)", "the sign is wrong: the loss is minus the log-probability"),
         ("np.where(valid, -right, 0)", "-right", "rows whose target is ignore_index must have loss 0"),
         ("np.where(valid, -right, 0)", "np.where(valid, -right, 0) / int(valid.sum())",
@@ -48,7 +49,8 @@ EXERCISE = Exercise(
         ("    dlogits[np.flatnonzero(valid), targets[valid]] -= 1\n", "",
          "lacks the - 1 at the right token: dz[v] = dout * (p[v] - 1[v = y])"),
         ("(dout * valid)[:, None]", "dout[:, None]", "is not 0 in the rows that are ignored"),
-        ("dlogits * (dout * valid)[:, None]", "dlogits * valid[:, None]", "has no dout in it: each row is multiplied by its own"),
+        ("dlogits * (dout * valid)[:, None]", "dlogits * valid[:, None]",
+         "has no dout in it: each row is multiplied by its own"),
         ("dlogits * (dout * valid)[:, None]", "dlogits * (dout * valid)[:, None] / int(valid.sum())",
          "is divided by the number of rows: if the caller takes a mean, that is in dout already"),
         ("dlogits = np.exp(logp)", "dlogits = logp.copy()", "has log p where p belongs"),

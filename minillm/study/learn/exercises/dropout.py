@@ -2,8 +2,8 @@
 
     out = x * keep / (1 - p),    keep[i] = 1 with probability 1 - p, else 0
 
-The mask is a function of a key (seed, step, site), given below: nothing is drawn in order and nothing is stored, so that
-the backward can make the very same mask again, and a resumed run, too.
+The mask is a function of a key (seed, step, site), given below: nothing is drawn in order and nothing is stored, so
+that the backward can make the very same mask again, and a resumed run, too.
 """
 import math
 
@@ -39,13 +39,14 @@ EXERCISE = Exercise(
         "keep_mask gives x.size booleans in the order of the flat array: reshape them to x.shape, and multiply.",
         "Of many numbers 1 - p of them stay, so their sum shrinks by that factor: divide by 1 - p to make up for it.",
         "Cache p and key, two numbers and a tuple instead of a mask as large as x.",
-        "The mask does not depend on x, so the op is linear in x, with slope keep / (1 - p): the backward is the forward, "
-        "on dout, with the same key.",
+        "The mask does not depend on x, so the op is linear in x, with slope keep / (1 - p): the backward is the "
+        "forward, on dout, with the same key.",
     ),
     mistakes=(
         ("x * keep * (1 / (1 - p))", "x * keep", "the numbers that stay are not scaled by 1 / (1 - p)"),
         ("x * keep * (1 / (1 - p))", "x * keep * (1 - p)", "it is multiplied by 1 - p, where it is divided"),
-        ("x * keep * (1 / (1 - p))", "x * keep * (1 / p)", "it is divided by p: that is the probability to go, 1 - p to stay"),
+        ("x * keep * (1 / (1 - p))", "x * keep * (1 / p)",
+         "it is divided by p: that is the probability to go, 1 - p to stay"),
         ("x * keep *", "x * ~keep *", "the mask is the wrong way round: keep is True for what stays"),
         ("dout * keep * (1 / (1 - p))", "dout * keep", "lacks the scale 1 / (1 - p) of the forward"),
         ("dout * keep * (1 / (1 - p))", "dout * (1 / (1 - p))", "lacks the mask: what went to 0 has gradient 0"),

@@ -34,19 +34,23 @@ EXERCISE = Exercise(
         "(T, C), and broadcasting adds them to each sequence.",
         "Nudge row v of wte: every out[b, t] moves where tokens[b, t] is v. So dwte[v] is the sum of dout[b, t] over "
         "those places; rows that no token names have gradient 0.",
-        "dwte[tokens] += dout does not do it: NumPy reads the rows, adds, and writes them back, so of a token that stands "
-        "in several places only the last counts. np.add.at(dwte, tokens, dout) adds one by one.",
-        "Nudge row start + t of wpe: out[b, t] moves for every sequence b. So dwpe[start:start + T] = dout.sum(axis=0), "
-        "and the other rows are 0.",
+        "dwte[tokens] += dout does not do it: NumPy reads the rows, adds, and writes them back, so of a token that "
+        "stands in several places only the last counts. np.add.at(dwte, tokens, dout) adds one by one.",
+        "Nudge row start + t of wpe: out[b, t] moves for every sequence b. So dwpe[start:start + T] = "
+        "dout.sum(axis=0), and the other rows are 0.",
     ),
     mistakes=(
         ("np.add.at(dwte, tokens, dout)", "dwte[tokens] += dout",
-         "counts only the last of repeated tokens: dwte[tokens] += dout reads and writes each row once, np.add.at adds "
-         "them all"),
+         "counts only the last of repeated tokens: dwte[tokens] += dout reads and writes each row once, np.add.at "
+         "adds them all"),
         ("np.add.at(dwte, tokens, dout)", "np.add.at(dwte, tokens[:, ::-1], dout[:, ::-1][:, :1].repeat(T, 1))",
          "gives every token of a sequence the same gradient"),
-        ("dout.sum(axis=0)", "dout.mean(axis=0)", "is the mean over the batch: each sequence uses the row, so it is the sum"),
+        ("dout.sum(axis=0)", "dout.mean(axis=0)",
+         "is the mean over the batch: each sequence uses the row, so it is the sum"),
         ("dout.sum(axis=0)", "dout[-1]", "counts only the last sequence of the batch: it is the sum over all"),
+        ("dout.sum(axis=0)", "dout[0]", "counts only the first sequence of the batch: it is the sum over all"),
+        ("np.add.at(dwte, tokens, dout)", "for b in range(len(tokens)): dwte[tokens[b]] += dout[b]",
+         "counts a token that stands twice in one sequence only once: np.add.at adds them all"),
         ("dwpe[start:start + T]", "dwpe[:T]", "begins at row 0: the rows that were used begin at start"),
         ("+ wpe[start:start + T],", "+ wpe[:T],", "start is ignored: the first position is row start of wpe"),
         ("wte[tokens] + wpe[start:start + T],", "wte[tokens],", "the position's row is not added"),

@@ -35,8 +35,8 @@ EXERCISE = Exercise(
     hints=(
         "The forward is the formula as it stands; NumPy works element by element. Cache x alone: t costs less to "
         "compute again than to keep.",
-        "x stands twice in 0.5 * x * (1 + t): outside, and inside t. The product rule gives two terms: "
-        "0.5 * (1 + t) + 0.5 * x * dt/dx.",
+        "x stands twice in 0.5 * x * (1 + t): outside, and inside t. The product rule gives two terms: 0.5 * (1 + t) "
+        "+ 0.5 * x * dt/dx.",
         "t = tanh(u), so dt/dx = (1 - t^2) * du/dx.",
         "u = k * (x + a * x^3), so du/dx = k * (1 + 3 * a * x^2).",
         "Together: dx = dout * (0.5 * (1 + t) + 0.5 * x * (1 - t^2) * k * (1 + 3 * a * x^2)).",

@@ -3,8 +3,8 @@
     mean = sum(x) / C        var = sum((x - mean)^2) / C        rstd = 1 / sqrt(var + eps)
     xhat = (x - mean) * rstd                                    out  = xhat * weight + bias
 
-Given are dout, and xhat, rstd and weight in the cache. dweight and dbias are (C,), sums over all rows. For dx: nudge x[i]
-and its own xhat moves, and the mean of the row, and rstd; so every xhat of the row moves.
+Given are dout, and xhat, rstd and weight in the cache. dweight and dbias are (C,), sums over all rows. For dx: nudge
+x[i] and its own xhat moves, and the mean of the row, and rstd; so every xhat of the row moves.
 """
 import numpy as np
 
@@ -33,16 +33,16 @@ def layernorm_backward(dout, cache):
 EXERCISE = Exercise(
     __file__, op="layernorm", solve=("layernorm_backward",), needs=("layernorm_forward", "linear_backward"),
     hints=(
-        "out = xhat * weight + bias is like a linear layer: every row uses the same weight and bias, so their gradients "
-        "are sums over rows. dbias = sum of dout, dweight = sum of dout * xhat.",
+        "out = xhat * weight + bias is like a linear layer: every row uses the same weight and bias, so their "
+        "gradients are sums over rows. dbias = sum of dout, dweight = sum of dout * xhat.",
         "Let g = dout * weight, the gradient at xhat. The rest is about xhat = (x - mean) * rstd, row by row.",
         "Directly: x[i] moves xhat[i] by rstd. That gives g * rstd.",
-        "Through the mean: dmean/dx[i] = 1/C, and the mean moves every xhat of the row by -rstd. That gives "
-        "-rstd * sum(g) / C = -rstd * mean(g), the same for the whole row.",
-        "Through rstd: dvar/dx[i] = 2 (x[i] - mean) / C (the mean inside var adds nothing, since sum(x - mean) = 0), and "
-        "drstd/dvar = -rstd^3 / 2. So drstd/dx[i] = -rstd^3 (x[i] - mean) / C = -rstd^2 xhat[i] / C.",
-        "rstd moves every xhat[j] by x[j] - mean = xhat[j] / rstd. That gives "
-        "-rstd * xhat[i] * sum over j of g[j] xhat[j] / C = -rstd * xhat * mean(g * xhat).",
+        "Through the mean: dmean/dx[i] = 1/C, and the mean moves every xhat of the row by -rstd. That gives -rstd * "
+        "sum(g) / C = -rstd * mean(g), the same for the whole row.",
+        "Through rstd: dvar/dx[i] = 2 (x[i] - mean) / C (the mean inside var adds nothing, since sum(x - mean) = 0), "
+        "and drstd/dvar = -rstd^3 / 2. So drstd/dx[i] = -rstd^3 (x[i] - mean) / C = -rstd^2 xhat[i] / C.",
+        "rstd moves every xhat[j] by x[j] - mean = xhat[j] / rstd. That gives -rstd * xhat[i] * sum over j of g[j] "
+        "xhat[j] / C = -rstd * xhat * mean(g * xhat).",
         "Together: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), with means over the last axis.",
     ),
     mistakes=(
@@ -56,7 +56,8 @@ EXERCISE = Exercise(
         ("g = dout * weight ", "g = dout ", "lacks the weight: the gradient at xhat is dout * weight"),
         ("xhat * (g * xhat).mean(axis=-1, keepdims=True)", "(g * xhat).mean(axis=-1, keepdims=True)",
          "lacks the factor xhat of the variance term"),
-        ("g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(", "g.sum(axis=-1, keepdims=True) - xhat * (g * xhat).sum(",
+        ("g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(",
+         "g.sum(axis=-1, keepdims=True) - xhat * (g * xhat).sum(",
          "has sums over the row where means belong: both come with 1/C"),
         ("- g.mean(axis=-1", "+ g.mean(axis=-1", "has the wrong sign at the mean term"),
         ("- xhat * (g", "+ xhat * (g", "has the wrong sign at the variance term"),

@@ -25,13 +25,14 @@ EXERCISE = Exercise(
     __file__, op="layernorm", solve=("layernorm_forward",), needs=("softmax",),
     hints=(
         "x.mean(axis=-1, keepdims=True) is (..., 1), and so broadcasts back over the rows.",
-        "The variance divides by C, not C - 1, as NumPy's var does by itself. Taken from the centred numbers it cannot "
-        "lose its digits, as mean(x^2) - mean(x)^2 does where the mean is large.",
+        "The variance divides by C, not C - 1, as NumPy's var does by itself. Taken from the centred numbers it "
+        "cannot lose its digits, as mean(x^2) - mean(x)^2 does where the mean is large.",
         "eps stands inside the root: rstd = 1 / sqrt(var + eps).",
         "weight and bias are (C,): broadcasting gives them to each row. out = xhat * weight + bias.",
     ),
     mistakes=(
-        ("(centred ** 2).mean(axis=-1, keepdims=True)", "(centred ** 2).sum(axis=-1, keepdims=True) / (x.shape[-1] - 1)",
+        ("(centred ** 2).mean(axis=-1, keepdims=True)",
+         "(centred ** 2).sum(axis=-1, keepdims=True) / (x.shape[-1] - 1)",
          "the variance is divided by C - 1: here it is C"),
         ("(centred ** 2).mean(axis=-1, keepdims=True)", "(centred ** 2).sum(axis=-1, keepdims=True)",
          "the variance is a sum: divide it by C"),
@@ -40,7 +41,8 @@ EXERCISE = Exercise(
         ("1 / np.sqrt(var + eps)", "1 / (var + eps)", "it is divided by the variance: its root is missing"),
         ("xhat = centred * rstd", "xhat = x * rstd", "the mean is not taken off"),
         ("(centred ** 2).mean", "(x ** 2).mean", "the variance is that of x with its mean still in it"),
-        ("mean(axis=-1, keepdims=True)", "mean(axis=0, keepdims=True)", "mean and variance are over axis 0: a row is the last"),
+        ("mean(axis=-1, keepdims=True)", "mean(axis=0, keepdims=True)",
+         "mean and variance are over axis 0: a row is the last"),
         ("xhat * weight + bias,", "xhat,", "the learned scale and shift are left out"),
         ("xhat * weight + bias,", "xhat * weight,", "the bias is not added"),
     ))

@@ -32,16 +32,21 @@ EXERCISE = Exercise(
     __file__, op="mlp", solve=("mlp_forward", "mlp_backward"), needs=("linear_backward", "gelu"),
     hints=(
         "The forward calls three functions, one after the other, and keeps the three caches as a tuple.",
-        "A composition f3(f2(f1(x))) is walked back in reverse: the gradient of f3's input is what f2's backward gets.",
+        "A composition f3(f2(f1(x))) is walked back in reverse: the gradient of f3's input is what f2's backward "
+        "gets.",
         "The last linear first: da, dproj_weight, dproj_bias = linear_backward(dout, proj_cache).",
         "Then dh = gelu_backward(da, gelu_cache), then the first linear on dh.",
-        "Return the gradients in the order of the forward's arguments: dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias.",
+        "Return the gradients in the order of the forward's arguments: dx, dfc_weight, dfc_bias, dproj_weight, "
+        "dproj_bias.",
     ),
     mistakes=(
-        ("linear_forward(a, proj_weight", "linear_forward(h, proj_weight", "GELU is left out: the second layer takes a, not h"),
+        ("linear_forward(a, proj_weight", "linear_forward(h, proj_weight",
+         "GELU is left out: the second layer takes a, not h"),
         ("linear_backward(dh, fc_cache)", "linear_backward(da, fc_cache)",
          "is without GELU's slope: the first layer gets dh = gelu_backward(da)"),
-        ("return dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias", "return dout, dfc_weight, dfc_bias, dproj_weight, dproj_bias",
+        ("return dx, dfc_weight, dfc_bias, dproj_weight, dproj_bias",
+         "return dout, dfc_weight, dfc_bias, dproj_weight, dproj_bias",
          "is dout: it is what the first layer's backward gives"),
-        ("dh = gelu_backward(da, gelu_cache)", "dh = gelu_forward(da)[0]", "goes through GELU's forward where its backward belongs"),
+        ("dh = gelu_backward(da, gelu_cache)", "dh = gelu_forward(da)[0]",
+         "goes through GELU's forward where its backward belongs"),
     ))

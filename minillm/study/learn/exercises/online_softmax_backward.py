@@ -2,15 +2,16 @@
 
     out = P @ v,    P = softmax of the rows of S = scale * q @ k.T = exp(S - lse)
 
-The forward is given. Its cache has q, k, v, out, and lse (T, 1), the logsumexp of each row of scores; P is not kept, but
-any block of it is one matmul and one exp away. The softmax's backward wants a sum over the whole row, which is in no
-block: dS = P * (dP - sum over s of dP[s] * P[s]). Find what else that sum is; then one loop over blocks is enough.
+The forward is given. Its cache has q, k, v, out, and lse (T, 1), the logsumexp of each row of scores; P is not kept,
+but any block of it is one matmul and one exp away. The softmax's backward wants a sum over the whole row, which is in
+no block: dS = P * (dP - sum over s of dP[s] * P[s]). Find what else that sum is; then one loop over blocks is enough.
 """
 import math
 
 import numpy as np
 
-from ..exercise import Exercise, Wrong
+from ..exercise import Exercise
+from ..memory import check_peak
 
 
 def online_softmax_forward(q, k, v, block):
@@ -51,19 +52,11 @@ def _inputs(rng):
 
 
 def _memory(yours, rng):
-    """The peak of what NumPy holds, for many keys."""
-    import tracemalloc
+    """For many keys."""
     T, S, D, block = 32, 8192, 4, 64
     q, k, v = (rng.standard_normal((rows, D)) for rows in (T, S, S))
     out, cache = yours.online_softmax_forward(q, k, v, block)
-    tracemalloc.start()
-    yours.online_softmax_backward(out, cache)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    if peak > T * S * 8 / 2:
-        raise Wrong(f"with {S:,} keys it holds {peak / 1e6:.1f} MB at a time, as much as all scores ({T * S * 8 / 1e6:.1f} "
-                    f"MB): only those of one block, (T, block), may be in memory")
-    return f"with {S:,} keys it holds {peak / 1e6:.2f} MB at a time, where all scores would be {T * S * 8 / 1e6:.1f} MB"
+    return check_peak(lambda: yours.online_softmax_backward(out, cache), T * S * 8, f"with {S:,} keys")
 
 
 EXERCISE = Exercise(
@@ -71,12 +64,13 @@ EXERCISE = Exercise(
     needs=("online_softmax_forward", "attention_backward"),
     hints=(
         "P[t, s] = exp(S[t, s]) / sum of exp(S[t, :]) = exp(S[t, s] - lse[t]): a block of P needs no other block.",
-        "dv of a block is P.T @ dout, and dP of a block is dout @ v.T: as in attention's backward, on k[start:start + block].",
-        "sum over s of dP[t, s] P[t, s] = sum over s of (dout[t] . v[s]) P[t, s] = dout[t] . (sum over s of P[t, s] v[s]) = "
-        "dout[t] . out[t]. It is known before the loop: (dout * out).sum(axis=1, keepdims=True).",
+        "dv of a block is P.T @ dout, and dP of a block is dout @ v.T: as in attention's backward, on k[start:start "
+        "+ block].",
+        "sum over s of dP[t, s] P[t, s] = sum over s of (dout[t] . v[s]) P[t, s] = dout[t] . (sum over s of P[t, s] "
+        "v[s]) = dout[t] . out[t]. It is known before the loop: (dout * out).sum(axis=1, keepdims=True).",
         "dS = P * (dP - that), block by block.",
-        "dk of a block is scale * dS.T @ q and is written once; each query sees all blocks, so dq += scale * dS @ k of the "
-        "block.",
+        "dk of a block is scale * dS.T @ q and is written once; each query sees all blocks, so dq += scale * dS @ k "
+        "of the block.",
     ),
     mistakes=(
         ("dout @ v[part].T - rowsum", "dout @ v[part].T", "lacks the row's sum: dS = P * (dP - dout . out)"),

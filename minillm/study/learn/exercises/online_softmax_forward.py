@@ -12,7 +12,8 @@ import math
 
 import numpy as np
 
-from ..exercise import Exercise, Wrong
+from ..exercise import Exercise
+from ..memory import check_peak
 
 
 def online_softmax_forward(q, k, v, block):
@@ -39,38 +40,32 @@ def _inputs(rng):
 
 
 def _memory(yours, rng):
-    """The peak of what NumPy holds, for many keys."""
-    import tracemalloc
+    """For many keys."""
     T, S, D, block = 32, 8192, 4, 64
     q, k, v = (rng.standard_normal((rows, D)) for rows in (T, S, S))
-    tracemalloc.start()
-    yours.online_softmax_forward(q, k, v, block)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    if peak > T * S * 8 / 2:
-        raise Wrong(f"with {S:,} keys it holds {peak / 1e6:.1f} MB at a time, as much as all scores ({T * S * 8 / 1e6:.1f} "
-                    f"MB): only those of one block, (T, block), may be in memory")
-    return f"with {S:,} keys it holds {peak / 1e6:.2f} MB at a time, where all scores would be {T * S * 8 / 1e6:.1f} MB"
+    return check_peak(lambda: yours.online_softmax_forward(q, k, v, block), T * S * 8, f"with {S:,} keys")
 
 
 EXERCISE = Exercise(
     __file__, inputs=_inputs, checks=(("memory", _memory),), solve=("online_softmax_forward",),
     needs=("attention_forward",),
     hints=(
-        "For one block: S = scale * q @ k[start:start + block].T, (T, block). The last block may be shorter; slices do that "
-        "by themselves.",
-        "The new maximum is the larger of the old one and the block's: top = np.maximum(m, S.max(axis=1, keepdims=True)). "
-        "Begin with m = -inf.",
+        "For one block: S = scale * q @ k[start:start + block].T, (T, block). The last block may be shorter; slices "
+        "do that by themselves.",
+        "The new maximum is the larger of the old one and the block's: top = np.maximum(m, S.max(axis=1, "
+        "keepdims=True)). Begin with m = -inf.",
         "P = exp(S - top) in the new unit. The block adds P.sum(axis=1) to l, and P @ v[start:start + block] to acc.",
-        "What was summed before holds exp(score - m). In the new unit it must hold exp(score - top) = exp(score - m) * "
-        "exp(m - top): multiply both l and acc by exp(m - top) first. In the first block that is exp(-inf) = 0.",
+        "What was summed before holds exp(score - m). In the new unit it must hold exp(score - top) = exp(score - m) "
+        "* exp(m - top): multiply both l and acc by exp(m - top) first. In the first block that is exp(-inf) = 0.",
         "Then m = top. At the end out = acc / l, and lse = m + log(l).",
     ),
     mistakes=(
         ("mend * l + P", "l + P", "does not bring l into the new unit: multiply it by exp(m - top)"),
         ("mend * acc + P", "acc + P", "does not bring acc into the new unit: multiply it by exp(m - top)"),
-        ("mend = np.exp(m - top)", "mend = 1.0", "does not bring l and acc into the new unit: multiply both by exp(m - top)"),
-        ("mend = np.exp(m - top)", "mend = np.exp(top - m)", "is mended the wrong way round: the factor is exp(m - top)"),
+        ("mend = np.exp(m - top)", "mend = 1.0",
+         "does not bring l and acc into the new unit: multiply both by exp(m - top)"),
+        ("mend = np.exp(m - top)", "mend = np.exp(top - m)",
+         "is mended the wrong way round: the factor is exp(m - top)"),
         ("np.maximum(m, S.real.max(axis=1, keepdims=True))", "S.real.max(axis=1, keepdims=True)",
          "takes the block's maximum alone: it is the larger of that and the old one"),
         ("scale = 1 / math.sqrt(q.shape[1])", "scale = 1", "lacks the scale 1 / sqrt(D)"),

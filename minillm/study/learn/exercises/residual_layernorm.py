@@ -32,13 +32,14 @@ EXERCISE = Exercise(
     hints=(
         "The forward calls layernorm_forward(s, weight, bias, eps) on a fresh s and hands on its cache.",
         "The backward gets a pair: dsum, dout = douts.",
-        "s reaches the loss through LayerNorm: layernorm_backward(dout, cache) gives that part of ds, and dweight, dbias.",
+        "s reaches the loss through LayerNorm: layernorm_backward(dout, cache) gives that part of ds, and dweight, "
+        "dbias.",
         "s also goes on as it is: dsum is the other part. What is used twice has the sum of both gradients.",
         "x and y reach s with slope 1 each, so dx = dy = ds.",
     ),
     mistakes=(
-        ("    ds = ds + dsum\n", "", "lacks dsum: s goes on past LayerNorm, too, and what is used twice has the sum of "
-         "both gradients"),
+        ("    ds = ds + dsum\n", "",
+         "lacks dsum: s goes on past LayerNorm, too, and what is used twice has the sum of both gradients"),
         ("    ds = ds + dsum\n", "    ds = dsum\n", "is dsum alone: the way through LayerNorm is missing"),
         ("ds = ds + dsum", "ds = (ds + dsum) / 2", "is half of it: a sum does not divide the gradient"),
         ("return (s, out), cache", "return (x, out), cache", "the first result is s = x + y, which goes on"),
