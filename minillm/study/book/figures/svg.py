@@ -1,7 +1,7 @@
 """The few marks that the book's figures are made of, as SVG: axes with ticks, lines, points, bars, areas, text.
 
-Numbers are rounded to a hundredth of a point, so the same data give the same bytes. Lines are told apart by dashes, too,
-for print without color; text and axes take the page's color (currentColor), which is light in a dark theme.
+Numbers are rounded to a hundredth of a point, so the same data give the same bytes. Lines are told apart by dashes,
+too, for print without color; text and axes take the page's color (currentColor), which is light in a dark theme.
 """
 import math
 from collections.abc import Iterable, Sequence
@@ -44,7 +44,8 @@ def path(points: Iterable[tuple[float, float]], color: str = INK, width: float =
     """A line through points of the page."""
     steps = " ".join(f"{'L' if i else 'M'}{x:.2f} {y:.2f}" for i, (x, y) in enumerate(points))
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed} stroke-linejoin="round"/>'
+    return (f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed} '
+            'stroke-linejoin="round"/>')
 
 
 def arrow(x1: float, y1: float, x2: float, y2: float, color: str = SOFT) -> str:
@@ -146,7 +147,8 @@ class Axes:
         for x, y in zip(xs, ys):
             cx, cy = self.at(float(x), float(y))
             fill = COLORS[n] if n % 2 == 0 else "none"
-            self.parts.append(f'<circle cx="{cx:.2f}" cy="{cy:.2f}" r="{radius:g}" fill="{fill}" stroke="{COLORS[n]}"/>')
+            self.parts.append(f'<circle cx="{cx:.2f}" cy="{cy:.2f}" r="{radius:g}" fill="{fill}" '
+                              f'stroke="{COLORS[n]}"/>')
         return self
 
     def bar(self, x: float, low: float, high: float, width: float, n: int = 0, opacity: float = 1) -> "Axes":
