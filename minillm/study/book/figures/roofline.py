@@ -7,7 +7,7 @@ NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backwa
          ("attention", "forward"): (6, 3, "start"), ("gelu", "backward"): (6, 8, "start"),
          ("layernorm", "forward"): (-6, -5, "end"), ("adamw", "update"): (-5, 8, "end"),
          ("attention_decode", "forward"): (-5, -5, "end"), ("embedding", "forward"): (6, 3, "start"),
-         ("dropout", "forward"): (6, 3, "start"), ("cross_entropy", "forward"): (6, 8, "start"),
+         ("dropout", "forward"): (6, 3, "start"), ("cross_entropy", "forward"): (6, 13, "start"),
          ("mlp", "backward"): (2, 12, "start")}
 
 
