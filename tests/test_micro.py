@@ -101,6 +101,13 @@ def test_draws_follow_the_softmax():
     assert {micro.generate(p, [2], 1, shape, temperature=1e-3, seed=seed)[1] for seed in range(9)} == {share.argmax()}
 
 
+def test_targets_are_the_tokens_that_follow():
+    x, targets = micro.batch(np.arange(100), micro.Shape(block_size=8), np.random.default_rng(0))
+    assert x.shape == (12, 8) and np.array_equal(targets, x + 1)
+    assert {int(row[0]) for row in micro.batch(np.arange(10), micro.Shape(block_size=8), np.random.default_rng(0))[0]
+            } == {0, 1}                                                    # to the last token of the text
+
+
 def test_training_learns_and_says_so(capsys):
     """A text that repeats itself: uniform bytes would cost 8 bits."""
     p = micro.train("the cat sat on the mat. " * 60, micro.Shape(1, 2, 32, 16), 200)

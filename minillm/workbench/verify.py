@@ -27,12 +27,13 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     code_paths.cached_decoding, code_paths.batch_invariance, code_paths.padding_invariance,
     code_paths.packing_invariance, code_paths.thread_invariance,
     gradients.rank_invariance, gradients.accumulation, gradients.tied_weights, gradients.unused_tokens,
-    gradients.dropout_determinism,
+    gradients.dropout_determinism, gradients.recomputation,
     saving.save_and_load, saving.resume,
     code_paths.adapter, code_paths.reference_ops, code_paths.transformers)
 TRAINING: dict[Callable, int] = {                   # checks that train -> copies of the parameters in memory meanwhile
     code_paths.thread_invariance: 4, gradients.rank_invariance: 4, gradients.accumulation: 3,
-    gradients.tied_weights: 4, gradients.unused_tokens: 4, gradients.dropout_determinism: 3, saving.resume: 6}
+    gradients.tied_weights: 4, gradients.unused_tokens: 4, gradients.dropout_determinism: 3,
+    gradients.recomputation: 3, saving.resume: 6}
 
 
 def verify(directory: AnyPath, backend: str | dict = "auto", progress: Report | None = None) -> list[dict]:

@@ -111,9 +111,8 @@ def test_ops_gradcheck_and_micro_need_numpy_alone(path):
 
 
 def test_micro_stands_alone():
-    """It is read and copied by itself: no module of the package, nor does one import it."""
+    """It is read and copied by itself: it imports no module of the package."""
     assert not ours(MODULES["micro"])
-    assert not [module for module, path in MODULES.items() if "micro" in ours(path)]
 
 
 def test_this_test_sees_imports(tmp_path):

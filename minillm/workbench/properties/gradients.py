@@ -1,4 +1,4 @@
-"""Gradients: accumulated in any split, of tied weights, of what does not occur, under dropout."""
+"""Gradients: accumulated in any split, of tied weights, of what does not occur, under dropout, with recomputation."""
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import replace
@@ -132,3 +132,23 @@ def dropout_determinism(s: Subject) -> Finding:
         return Finding(False, "another seed, step or micro-batch drops the same activations")
     found = compare({"loss": (again, loss)} | gradients(same, grads), 0)
     return found._replace(figure=f"rate {rate}: {found.figure}")
+
+
+def recomputation(s: Subject) -> Finding:
+    """train.recompute=true, which makes activations again in the backward, changes no bit of any gradient."""
+    rate, calls = s.model.config.dropout or 0.1, [0]
+
+    def counted(qkv: Array, n_head: int) -> Any:
+        calls[0] += 1
+        return s.model.ops.attention_forward(qkv, n_head)
+
+    model = with_ops(s.model, attention_forward=counted)
+    model.config, found = replace(s.model.config, dropout=rate), []
+    for model.recompute in (False, True):
+        found.append(model.loss_and_grads(s.tokens, s.targets, key=(0, 1, 2)))
+    (loss, grads), (again, remade) = found
+    layers = s.model.config.n_layer
+    if calls[0] != 3 * layers:                                              # a forward, and with recomputation two
+        return Finding(False, f"{calls[0]} calls of attention in {layers} layers, with and without: expected "
+                       f"{3 * layers}, as each block is made again once")
+    return compare({"loss": (again, loss)} | gradients(remade, grads), 0)

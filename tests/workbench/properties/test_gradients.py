@@ -1,4 +1,5 @@
-"""Faults of gradients: lost, of another mean, of untied weights, where there should be none, of another mask."""
+"""Faults of gradients: lost, of another mean, of untied weights, where there should be none, of another mask, of a
+block that was made again wrongly or not at all."""
 import numpy as np
 import pytest
 from faults import CONFIG, failed, rough_model
@@ -83,3 +84,15 @@ def test_dropout_without_its_key():
     failed(gradients.dropout_determinism, model, "another seed, step or micro-batch")
     model.ops = model.ops._replace(dropout_forward=lambda x, p, key: right(x, p, (int(rng.integers(2 ** 31)), 0, 0)))
     failed(gradients.dropout_determinism, model, "loss: 1 of 1 numbers differ")
+
+
+@pytest.mark.parametrize("fault, words", [("mask", "numbers differ"), ("nothing", "6 calls of attention in 3 layers")])
+def test_recomputation_that_is_not_the_forward(monkeypatch, fault, words):
+    """The block is made again with the masks of other sites; or it was kept, so that nothing was tried."""
+    model, right = rough_model(), GPT.block_again
+    if fault == "mask":
+        monkeypatch.setattr(GPT, "block_again", lambda self, ops, drop, i, x: right(
+            self, ops, lambda x, site: drop(x, site + 1), i, x))
+    else:
+        monkeypatch.setattr(GPT, "recompute", property(lambda self: False, lambda self, value: None))
+    failed(gradients.recomputation, model, words)
