@@ -13,6 +13,7 @@ from minillm.ops.attention import split_heads
 from minillm.ops.dropout import random_bits, scaled
 from minillm.ops.layernorm import layernorm_backward, layernorm_forward
 from minillm.ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from minillm.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
 from minillm.ops.table import OPS, REFERENCE, Dims, functions
 
 DIMS = Dims(B=2, T=3, C=4, NH=2, V=5)
@@ -111,6 +112,39 @@ def attention(call):
                {"P": call.cache[2][at], "out": out[at], "dq": dq[at], "dk": dk[at], "dv": dv[at]})
 
 
+def grouped_attention(call):
+    """One query head of a group of one, as its k and v are then its own: the sums over a group are words."""
+    q, k, v = (call.args[name] for name in "qkv")
+    n_head = q.shape[-1] // k.shape[-1]                                     # as many heads as one of k can serve
+    out, cache = REFERENCE["grouped_attention_forward"](q, k, v, n_head)
+    dq, _, _ = REFERENCE["grouped_attention_backward"](call.dout, cache)
+    HS = k.shape[-1]
+    for b, h in np.ndindex(len(q), n_head):
+        head = slice(h * HS, (h + 1) * HS)
+        yield ({"q": q[b, :, head], "k": k[b], "v": v[b], "dout": call.dout[b, :, head], "HS": HS},
+               {"P": cache[5][b, 0, h], "out": out[b, :, head], "dq": dq[b, :, head]})
+
+
+def rope(call):
+    x, cos, sin, _ = call.args.values()
+    half = cos.shape[1]
+    for at in np.ndindex(len(x), x.shape[1], x.shape[2] // (2 * half)):
+        parts = [a[at[0], at[1], at[2] * 2 * half:][:2 * half].reshape(2, half)
+                 for a in (x, call.out, call.dout, call.grads["dx"])]
+        (a, b), (out_a, out_b), (dout_a, dout_b), (da, db) = parts
+        yield ({"a": a, "b": b, "c": cos[at[1]], "s": sin[at[1]], "dout_a": dout_a, "dout_b": dout_b},
+               {"out_a": out_a, "out_b": out_b, "da": da, "db": db})
+
+
+def residual_rmsnorm(call):
+    x, y, weight, eps = call.args.values()
+    dsum, dout = call.dout
+    cache = rmsnorm_forward(x + y, weight, eps)[1]
+    yield ({"x": x, "y": y, "dsum": dsum, "dout": dout, "rmsnorm": lambda s: rmsnorm_forward(s, weight, eps)[0],
+            "rmsnorm_backward": lambda dout: rmsnorm_backward(dout, cache)[0]},
+           {"s": call.out[0], "out": call.out[1], "dx": call.grads["dx"], "dy": call.grads["dy"]})
+
+
 def attention_decode(call):
     """The sample has one query; here are two, so that one of them does not see the last key."""
     rng = np.random.default_rng(2)
@@ -176,9 +210,11 @@ def values_of(op, seed=0):
 
 VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
               dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
-              attention=attention, attention_decode=attention_decode, head=head, cross_entropy=cross_entropy,
+              attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
+              residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode, head=head, cross_entropy=cross_entropy,
               distillation_loss=distillation_loss, dpo_loss=dpo_loss, grpo_loss=grpo_loss,
               linear_cross_entropy=linear_cross_entropy, adamw=adamw, sum_squares=sum_squares)
-NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "cross_entropy": {"dlogits": ("dz",)},
+NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "rope": {"dx": ("da", "db"), "out": ("out_a", "out_b")}, "cross_entropy": {"dlogits": ("dz",)},
          "distillation_loss": {"dlogits": ("dz",)}}              # gradients that formulas give under other names
-ELSEWHERE = {"residual_layernorm": ("dweight", "dbias")}         # derived in layernorm's docstring
+ELSEWHERE = {"residual_layernorm": ("dweight", "dbias"), "residual_rmsnorm": ("dweight",),       # by the norm's
+             "grouped_attention": ("dk", "dv")}                                                  # by attention's

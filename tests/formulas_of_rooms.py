@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 from small_models import TOK, model
 
-from minillm.config import GPTConfig
+from minillm import Llama
+from minillm.config import GPTConfig, LlamaConfig
 from minillm.data.dedup.minhash import Lsh
 from minillm.data.shards import loader
 from minillm.evaluate.perplexity import Surprise, bits_per_byte, perplexity
@@ -19,11 +20,15 @@ from minillm.generation.sampling import Sampling, distribution
 from minillm.gradcheck import jacobian
 from minillm.gradcheck.measure import Line, Scalar, richardson, sides
 from minillm.models.quantized import to_int8
+from minillm.models.rope import rope_angles, scaled_frequencies
 from minillm.ops.attention import attention_forward
 from minillm.ops.gelu import gelu_forward
+from minillm.ops.grouped_attention import grouped_attention_forward
 from minillm.ops.layernorm import layernorm_forward
 from minillm.ops.losses.cross_entropy import cross_entropy_forward
 from minillm.ops.mlp import mlp_forward
+from minillm.ops.rmsnorm import rmsnorm_forward
+from minillm.ops.rope import rope_forward
 from minillm.ops.softmax import softmax_backward, softmax_forward
 from minillm.posttrain.grpo import SMALL, advantages_of
 from minillm.tokenizer.compare import measure as measured
@@ -151,6 +156,38 @@ def one_block():
            {"loss": gpt.losses(tokens, targets[None])[0]})
 
 
+def one_llama_block():
+    """All of a Llama for one sequence and one block, the norms' weights drawn."""
+    c = LlamaConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=4, n_embd=8, n_inner=6, block_size=8, vocab_size=11)
+    llama, tokens, targets = Llama(c, dtype="float64"), np.array([[5, 9, 2, 7]]), np.array([9, 2, 7, 1])
+    p, at = llama.params, "model.layers.0"
+    p.flat[:] += 0.3 * np.random.default_rng(0).standard_normal(p.flat.shape)
+    norms = {name: lambda x, where=where: rmsnorm_forward(x, p[where], c.norm_eps)[0]
+             for name, where in (("ln_1", f"{at}.input_layernorm.weight"), ("ln_f", "model.norm.weight"),
+                                 ("ln_2", f"{at}.post_attention_layernorm.weight"))}
+
+    def qkv(x):
+        q, k, v = (x @ p[f"{at}.self_attn.{name}_proj.weight"].T for name in "qkv")
+        cos, sin = rope_angles(c, np.arange(4), "float64")
+        return rope_forward(q, cos, sin)[0], rope_forward(k, cos, sin)[0], v
+
+    def mlp(x):
+        gate, up = (x @ p[f"{at}.mlp.{name}_proj.weight"].T for name in ("gate", "up"))
+        return gate / (1 + np.exp(-gate)) * up @ p[f"{at}.mlp.down_proj.weight"].T
+    yield ({"tokens": tokens, "head": p["lm_head.weight"], **norms, "qkv": qkv, "mlp": mlp,
+            "embedding": lambda tokens: p["model.embed_tokens.weight"][tokens],
+            "attention": lambda heads: grouped_attention_forward(*heads, c.n_head)[0],
+            "proj": lambda x: x @ p[f"{at}.self_attn.o_proj.weight"].T,
+            "cross_entropy": lambda logits: cross_entropy_forward(logits[0], targets)[0]},
+           {"loss": llama.losses(tokens, targets[None])[0]})
+
+
+def angles():
+    c = LlamaConfig(head_dim=6, rope_theta=500.0)
+    for t, i in ((0, 0), (3, 1), (17, 2)):
+        yield ({"t": t, "i": i, "HS": 6, "theta": 500.0}, {"angle": t * scaled_frequencies(c)[0][i]})
+
+
 def int8():
     w = np.random.default_rng(0).standard_normal(16).astype(np.float32)
     quantized = to_int8(w[:, None])
@@ -222,7 +259,7 @@ VALUES = {
     "evaluate/statistics.py::share_interval": wilson, "evaluate/statistics.py::sign_test": mcnemar,
     "generation/sampling.py": tempered, "generation/speculative.py": speculation,
     "generation/speculative.py::theoretical_speedup": speedup, "gradcheck/__init__.py": differences,
-    "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block,
+    "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block, "models/llama.py": one_llama_block, "models/rope.py": angles,
     "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
     "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,

@@ -1,9 +1,9 @@
 """Llama and its kin (Llama 2 and 3, Mistral, Qwen2, Qwen3, SmolLM2, TinyLlama), line for line forward and back.
 
-    x = wte[tokens]                                                          (B, T, C)
-    for each block:  x = x + o(attention(rope(q(n)), rope(k(n)), v(n)))      n = rmsnorm(x)
-                     x = x + down(silu(gate(n)) * up(n))                     n = rmsnorm(x)
-    loss = cross_entropy(rmsnorm(x) @ head.T)                                the head is wte again if `tied`
+    x = embedding(tokens)                                        (B, T, C)
+    for each block:  x <- x + proj(attention(qkv(ln_1(x))))      q and k are rotated by rope
+                     x <- x + mlp(ln_2(x))                       down(silu(gate) * up)
+    loss = cross_entropy(ln_f(x) @ head.T)                       the head is wte again if `tied`
 
 Beside gpt2.py: RMSNorm for LayerNorm, rotary positions for learned ones, heads of keys and values shared by groups of
 query heads, a gated MLP, and weights stored (out, in), mostly without biases. Qwen3 normalises each head of q and k.

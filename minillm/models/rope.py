@@ -1,6 +1,8 @@
 """The angles of rotary positions, and how a context is stretched beyond the one that a model was trained with.
 
-    frequency[i] = theta ^ (-2 i / HS),  i = 0 ... HS/2 - 1         angle = position * frequency
+    angle = t * theta^(-2 i / HS)            of pair i, from 0 to HS / 2 - 1, of the token at position t
+
+The frequencies, which are the angles a token, may be changed:
 
     linear    all frequencies divided by `factor` (Chen et al. 2023, arXiv 2306.15595)
     llama3    only the slow ones: a wave longer than original / low_freq_factor is divided, one shorter than

@@ -1,17 +1,20 @@
 """Causal attention in which several query heads share one head of keys and values (grouped queries).
 
-q has NH heads of HS numbers, k and v only NKV, a divisor of NH: query heads g * NH / NKV ... read head g of k and v.
-With
-t the position of a query and s that of a key it sees (s <= t, and t - s < window where there is one), per query head:
+q has NH heads of HS numbers, k and v only NKV, a divisor of NH: NH / NKV query heads, a group, read the same k and v.
+With t the position of a query and s that of a key it sees (s <= t, and t - s < window where there is one), per query
+head:
 
-    S[t, s] = scale * q[t] . k[s],  scale = 1 / sqrt(HS)      P[t, :] = softmax(S[t, :])
-    out[t]  = sum over s of P[t, s] * v[s]
+    scale = 1 / sqrt(HS)            S[t, s] = scale * q[t] . k[s]
+    P[t, s] = exp(S[t, s]) / sum over r <= t of exp(S[t, r])   for s <= t
+    out[t] = sum over s <= t of P[t, s] * v[s]
 
-That is attention.py, where every step back is derived. What is new is that a head of k and v is used by NH / NKV query
-heads, and a number used several times gets the sum of its gradients:
+That is attention.py, where every step back is derived:
 
+    dP = dout @ v.T                 dS[t, s] = P[t, s] * (dP[t, s] - sum over r of dP[t, r] * P[t, r])
     dq = scale * dS @ k
-    dk = scale * sum over the group of dS.T @ q          dv = sum over the group of P.T @ dout
+
+What is new is that a head of k and v is used by every query head of its group, and a number used several times gets
+the sum of its gradients: dk is the sum of scale dS.T @ q, and dv that of P.T @ dout, over the heads of the group.
 
 The KV cache is NH / NKV times smaller, and no head of k or v is ever repeated in memory. NKV = NH is plain attention,
 NKV = 1 multi-query attention. A window bounds what a layer sees; deeper layers reach further through it.

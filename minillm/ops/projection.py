@@ -1,11 +1,11 @@
 """Projection: a linear layer whose weight is stored (out, in), and whose bias may be missing.
 
-    out[n, j] = sum over i of x[n, i] * weight[j, i]  (+  bias[j])      x (N, I), weight (J, I), bias (J)
+    out[n, j] = sum over i of x[n, i] * weight[j, i]  +  bias[j]        x (N, I), weight (J, I), bias (J)
 
 The same layer as in linear.py with the weight transposed, as PyTorch's Linear and so the files of Llama and its kin
 hold it:
 
-    dx = dout @ weight          dweight = dout.T @ x          dbias = dout.sum(0)
+    dx = dout @ weight          dweight = dout.T @ x          dbias = sum over rows of dout
 
 The gradient has the weight's own layout. Nothing is transposed in memory: a GEMM may read either operand by columns.
 """

@@ -1,11 +1,11 @@
 """Residual addition and RMSNorm as one op: the residual stream takes in a sublayer's output and is normalised.
 
     s   = x + y                                     the residual stream
-    out = rmsnorm(s) * weight                       the input of the next sublayer
+    out = rmsnorm(s)                                the input of the next sublayer
 
 As in residual_layernorm.py, s reaches the loss along two ways, the residual stream and the norm:
 
-    ds = dsum + (rmsnorm's dx for dout)             dx = dy = ds
+    ds = dsum + rmsnorm_backward(dout)              dx = dy = ds
 
 A compiled op does the addition and the norm in one pass over memory. Source: Touvron et al. 2023, arXiv 2302.13971,
 section 2.2 (a norm before each sublayer).

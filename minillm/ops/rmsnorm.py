@@ -4,11 +4,14 @@ For one row x of C numbers:
 
     rstd = 1 / sqrt(sum(x^2) / C + eps)        xhat = x * rstd        out = xhat * weight
 
-dweight is a sum over rows, since every row uses it:  dweight = sum dout * xhat.
-For dx let g = dout * weight be the gradient at xhat. x reaches the loss along two ways:
+Every row uses weight, so its gradient is a sum over rows; and let g be the gradient at xhat:
+
+    dweight = sum over rows of dout * xhat            g = dout * weight
+
+x reaches the loss along two ways:
 
     directly:          g * rstd
-    through rstd:      drstd/dx = -rstd^3 * x / C      ->  - rstd * xhat * mean(g * xhat)
+    through rstd:      drstd/dx = -rstd^2 * xhat / C    ->  -rstd * xhat * mean(g * xhat)
 
 Together:
 

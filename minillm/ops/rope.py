@@ -1,15 +1,14 @@
 """Rotary position embedding: turn pairs of numbers of a query or key by an angle that grows with its position.
 
-A head of HS numbers is HS / 2 pairs (a, b). Pair i of the token at position t is rotated by the angle
+A head of HS numbers is HS / 2 pairs (a, b). Pair i of the token at position t is rotated by the angle t times
+theta^(-2 i / HS); with c its cosine and s its sine:
 
-    angle = t * theta ^ (-2 * i / HS)
+    out_a = a * c - b * s                    out_b = b * c + a * s
 
-    out_a = a * cos - b * sin                out_b = b * cos + a * sin
-
-with cos and sin of that angle. A rotation is linear and its transpose turns back, so the gradient is rotated by the
+A rotation is linear and its transpose turns back, so the gradient is rotated by the
 negative angle:
 
-    da = dout_a * cos + dout_b * sin         db = dout_b * cos - dout_a * sin
+    da = dout_a * c + dout_b * s             db = dout_b * c - dout_a * s
 
 The dot product of two rotated vectors depends on their distance t - s only: that is why queries and keys are rotated
 and values are not. Which numbers form a pair is a convention: i and i + HS / 2 (half-split, what Hugging Face's files

@@ -1,9 +1,10 @@
 """SwiGLU: one half of the MLP's hidden layer decides, element by element, how much of the other passes.
 
     s = 1 / (1 + exp(-gate))                  the logistic function of the gate
-    out = gate * s * up                       silu(gate) = gate * s, also called swish
+    out = gate * s * up
 
-Along `up` the op is linear. Along `gate` it is the product rule with ds/dgate = s * (1 - s):
+(gate times s is called silu, or swish.) Along `up` the op is linear. Along `gate` it is the product rule with
+ds/dgate = s * (1 - s):
 
     dup = dout * gate * s
     dgate = dout * up * s * (1 + gate * (1 - s))

@@ -4,7 +4,7 @@
 
 The loss sees row v once for every place where token v stands, so its gradient is a scatter-add, as in embedding.py:
 
-    dL/dwte[v] = sum over b, t of  dout[b, t] * 1[tokens[b, t] = v]
+    dwte[v] = sum over b, t of dout[b, t] * 1[tokens[b, t] = v]
 """
 import numpy as np
 

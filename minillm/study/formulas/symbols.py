@@ -6,16 +6,16 @@ from .parse import BIG, PREFIX
 
 LETTERS = {         # names that are set as one letter
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "lambda": "λ", "mu": "μ", "pi": "π",
-    "sigma": "σ", "tau": "τ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ"}
+    "sigma": "σ", "tau": "τ", "theta": "θ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ"}
 REDUCTIONS = {"sum", "mean", "std", "max", "min", "logsumexp", "norm"}      # a row becomes one number
 FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, *REFERENCE, *"""softmax layernorm gelu drop clip round cos mod Im binomial
-    CE KL cross_entropy embedding attention mlp qkv proj plus minus centre""".split()}
+    CE KL cross_entropy embedding attention rmsnorm mlp qkv proj plus minus centre""".split()}
 ARGUMENTS = {name for function in REFERENCE.values() for name in signature(function).parameters}
 DIFFERENTIABLE = {name for spec in OPS.values() for name in spec.differentiable}
 INSIDE = {"out", "xhat", "logits", "loss", "losses", "mean", "rstd", "var", "sum", "logp", "logsumexp"}
 SIZES = {"NH", "HS", "OC"}
 QUANTITIES = set("""scale keep top rows columns step steps warmup start end predicted nats bytes flops peak bandwidth
-    floor layer embd vocab size per token byte cost small unique numpy left right kl decayed""".split())
+    angle head floor layer embd vocab size per token byte cost small unique numpy left right kl decayed""".split())
 WORDS = {*LETTERS, *FUNCTIONS, *ARGUMENTS, *DIFFERENTIABLE, *INSIDE, *SIZES, *QUANTITIES}
 SCALARS = {*LETTERS, *SIZES, "scale", "mean", "rstd", "var", "loss", "top", "beta1", "beta2", "min_lr", "cost"}
 ARRAYS = {"out", "xhat", "logits", "weight", "bias", "wte", "g", "P", "Q", "S", "keep"}
