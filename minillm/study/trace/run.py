@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...config import TrainConfig, names
-from ...models.load import load
+from ...models.load import gpt2_only, load
 from ...models.params import Params
 from ...models.pretrained import CONFIG
 from ...progress import Report
@@ -25,6 +25,7 @@ def record_run(directory: str | Path, prompt: str, backend: str = "auto", progre
     if not (directory / CONFIG).exists():
         raise FileNotFoundError(f"{directory}: no run directory and no model: there is no {CONFIG} in it")
     model, tokenizer = load(directory, backend)
+    gpt2_only(model, "trace")
     if not isinstance(model.params, Params):
         raise ValueError(f"{directory}: its weights are int8, which are for generating and have no gradients; trace "
                          "the run that was quantized")
