@@ -21,9 +21,12 @@ Array = np.ndarray
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
+WRAPPERS = re.compile(r"((_orig_mod|module)\.)*")      # what torch.compile and data-parallel training put before names
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
                    "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
+ALIASES = {"n_embd": ("hidden_size",), "n_layer": ("num_hidden_layers",), "n_head": ("num_attention_heads",),
+           "n_positions": ("max_position_embeddings", "n_ctx")}
 OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
 SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
@@ -100,6 +103,10 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
         if settings.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
     values = OPTIONAL | settings
+    for key, others in ALIASES.items():
+        found = [values[name] for name in (key, *others) if values.get(name) is not None]
+        if key not in values and found:
+            values[key] = found[0]
     missing = [key for key in TO_HUGGING_FACE.values() if key not in values]
     if missing:
         raise ValueError(f"{path}: missing {', '.join(missing)}")
@@ -119,7 +126,7 @@ def read_tensors(directory: Path, model: str = MODEL, prefix: str = PREFIX) -> d
     """{name: array} of a model, names without the prefix, masks left out."""
     tensors: dict[str, np.ndarray] = {}
     for name, array in read_shards(directory, model).items():
-        short = name.removeprefix(prefix)
+        short = WRAPPERS.sub("", name, count=1).removeprefix(prefix)
         if short in tensors:
             raise ValueError(f"{directory}: tensor {short!r} is there with and without {prefix!r}")
         if not BUFFERS.fullmatch(short):

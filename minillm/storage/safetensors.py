@@ -20,7 +20,7 @@ import numpy as np
 
 from .atomic import AnyPath, atomic_write
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "I8": "|i1",
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "|u1", "I8": "|i1",
           "BOOL": "|b1", "BF16": "<u2"}   # NumPy has no bfloat16: its 16 bits are written, and widened when read
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
 MAX_HEADER = 100_000_000   # bytes; the limit of the original reader, so that files we write open there
@@ -71,7 +71,8 @@ def read_safetensors(path: AnyPath) -> tuple[dict[str, np.ndarray], dict[str, st
     anything that is not exactly the format above; FileNotFoundError.
     """
     header, data = open_file(path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata             # some writers leave null there
     check_metadata(path, metadata)
     for name, entry in header.items():
         check_entry(f"{path}: tensor {name!r}", entry)
@@ -102,7 +103,7 @@ def parse_json_object(text: bytes, where: str) -> dict:
         return result
 
     try:
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(text.decode("utf-8-sig"), object_pairs_hook=unique)      # some editors leave a BOM
     except (ValueError, RecursionError) as error:   # ValueError covers bad UTF-8 and bad JSON
         raise ValueError(f"{where}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
