@@ -1,4 +1,4 @@
-"""Weight-only int8 quantization: a quarter of the bytes, with one scale for each output channel.
+"""Weight-only int8 quantization.
 
 Decoding reads every weight once for each token, so its speed is that of memory: weights in one byte are four times as
 fast as in four. Each column of a matrix (K, N), inputs by outputs, gets a scale of its own, so that its largest number

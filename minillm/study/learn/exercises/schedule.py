@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: warm-up, then a cosine; or warm-up, stable, decay.
+"""The learning rate: warm-up, then a cosine or a plateau.
 
 At the start AdamW's averages know little, and a large step does harm: the rate grows linearly over `warmup` steps. At
 the end small steps find the bottom of the valley: it falls to min_lr. Steps count from 0, and step 0 must learn, too:

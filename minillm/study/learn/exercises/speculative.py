@@ -1,4 +1,4 @@
-"""Speculative decoding: a draft proposes tokens, the target verifies them, and nobody can tell.
+"""Speculative decoding: verify a draft's tokens.
 
 A small draft model proposes k tokens, the i-th drawn from its distribution q[i]; one pass of the large target gives its
 own distributions p[0] to p[k]. Tokens are verified in order, so that the text has exactly the target's distribution,

@@ -1,4 +1,4 @@
-"""Nucleus sampling: keep the smallest set of tokens that has probability top_p.
+"""Nucleus sampling (top-p).
 
 The tail of a distribution over 50,000 tokens holds nonsense, each unlikely, but many: drawn often enough, it derails a
 text. The nucleus is the smallest set of the most probable tokens whose probabilities sum up to at least top_p; the
