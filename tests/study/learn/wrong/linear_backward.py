@@ -5,7 +5,7 @@ WRONG = [
     ("no x", "rows_of_x.T @ rows_of_dout ", "(0 * rows_of_x + 1).T @ rows_of_dout ", "your dweight lacks x"),
     ("last sequence", "rows_of_x.T @ rows_of_dout ", "x[-1].T @ dout[-1] ",
      "your dweight counts the last sequence alone"),
-    ("transposed", "dx = dout @ weight.T", "dx = weight @ dout", "line 25 in linear_backward (dx = weight @ dout"),
+    ("transposed", "dx = dout @ weight.T", "dx = weight @ dout", "in linear_backward (dx = weight @ dout"),
     ("dweight transposed", "return dx, dweight, dbias", "return dx, dweight.T, dbias",
      "dweight must have shape (6, 24): got (24, 6)"),
     ("two gradients", "return dx, dweight, dbias", "return dx, dweight",

@@ -3,7 +3,7 @@ WRONG = [
     ("no bias", "x @ weight + bias", "x @ weight", "bias is not added"),
     ("bias to the weight", "x @ weight + bias", "x @ (weight + bias)", "belongs to the product"),
     ("weight transposed", "x @ weight", "x @ weight.T",
-     "line 16 in linear_forward (out = x @ weight.T + bias): ValueError: matmul"),
+     "in linear_forward (out = x @ weight.T + bias): ValueError: matmul"),
     ("out alone", "return out, (x, weight)", "return out", "must return the pair (out, cache): got a ndarray"),
     ("no return", "return out, (x, weight)", "pass", "got None: is a `return` missing?"),
     ("rows without leading axes", "out = x @ weight + bias", "out = x.reshape(-1, x.shape[-1]) @ weight + bias",
