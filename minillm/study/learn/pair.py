@@ -56,7 +56,10 @@ class Pair:
     def sample(self, number: int = 0, dtype: str = "float64", dims: Dims | None = None) -> dict[str, Any]:
         rng = np.random.default_rng([number, 1])
         if self.exercise.op:
-            return OPS[self.exercise.op].sample(rng, dtype, dims or SIZES[number])
+            args = OPS[self.exercise.op].sample(rng, dtype, dims or SIZES[number])
+            while not number and "targets" in args and args["targets"].min() >= 0:      # one row must be ignored
+                args = OPS[self.exercise.op].sample(rng, dtype, dims or SIZES[number])
+            return args
         assert self.exercise.inputs is not None
         return {name: value.astype(dtype) if is_float(value) else value
                 for name, value in self.exercise.inputs(rng).items()}

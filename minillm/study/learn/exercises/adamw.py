@@ -18,9 +18,12 @@ Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
 """
 import numpy as np
 
+from ....kernels.select import choices, select
 from ....ops.optimizer import adamw as op
-from ..exercise import Exercise
-from ..rules import tried
+from ....ops.table import OPS, Dims
+from ..compare import difference, equal
+from ..exercise import Exercise, Wrong
+from ..rules import by_cases
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0):
@@ -76,8 +79,21 @@ def _cases(yours):
     yield case("float32 arrays must take a step", "w", **first | single)[:3] + (1e-5,)
 
 
+def _kernel(yours, rng):
+    """In float32 beside the compiled update."""
+    if "cpu" not in choices("adamw", "float32"):
+        return "passed over: no compiled kernel of this op here"
+    mine, theirs = (OPS["adamw"].sample(np.random.default_rng(1), "float32", Dims()) for _ in range(2))
+    yours.adamw_update(**mine)
+    select({"adamw": "cpu"}).adamw_update(*theirs.values())
+    for name in ("w", "m", "v"):
+        if not equal(mine[name], theirs[name], 1e-5):
+            raise Wrong(f"in float32 {difference(name, mine[name], theirs[name], 1e-5)}, says the C++ kernel")
+    return "float32 results agree with minillm's kernel"
+
+
 EXERCISE = Exercise(
-    __file__, solve=("adamw_update",), needs=(), checks=(("values", tried(_cases, returns=False)),),
+    __file__, solve=("adamw_update",), needs=(), checks=by_cases(_cases, in_place=True, returns=False, kernel=_kernel),
     hints=("Let g be the same in every step. Write m after one, two, three steps, from m = 0, as a multiple of g.",
            "m after t steps is (1 - beta1)(1 + beta1 + ... + beta1^(t-1)) g: a geometric series.",
            "Its sum is (1 - beta1^t) g, so mhat = m / (1 - beta1^t); and with g^2 in place of g, vhat = v / "

@@ -1,4 +1,4 @@
-"""Perplexity, and bits per byte, which compares across tokenizers.
+"""Perplexity and bits per byte.
 
 The loss of a language model is the mean of -ln p over tokens, in nats. A tokenizer with longer tokens has fewer of
 them, each harder: a loss of 3 may be better than one of 2. What all models share is the text, so divide by its length
@@ -20,7 +20,7 @@ import numpy as np
 
 from ....evaluate import perplexity as package
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def perplexity(nats):
@@ -61,7 +61,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("perplexity", "bits_per_byte"), needs=("bpe_encoding",), checks=(("values", tried(_cases)),),
+    __file__, solve=("perplexity", "bits_per_byte"), needs=("bpe_encoding",), checks=by_cases(_cases),
     hints=("Sum the losses of all documents, and count their tokens: len(losses). The perplexity is exp of the ratio.",
            "math.exp raises OverflowError above 709: return math.inf there.",
            "One bit is ln 2 nats: bits = nats / math.log(2).",

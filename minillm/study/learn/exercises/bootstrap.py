@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals: how far a measured number might be from the one on other documents.
+"""Bootstrap confidence intervals of a perplexity.
 
 A perplexity of 23.4 on 500 documents says nothing without its error. The bootstrap draws 500 of these documents with
 replacement, again and again, measures each draw as if it were another test set, and looks how the results scatter. The
@@ -17,7 +17,7 @@ import numpy as np
 
 from ....evaluate import statistics
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def resampled_ratios(numerators, denominators, chosen):
@@ -70,7 +70,7 @@ def _cases(yours):
 
 EXERCISE = Exercise(
     __file__, solve=("resampled_ratios", "interval", "perplexity_interval"), needs=("bits_per_byte",),
-    checks=(("values", tried(_cases)),),
+    checks=by_cases(_cases),
     hints=("numerators[chosen] is (R, n): of each draw, its documents' numbers, repeated where they were drawn twice.",
            "Sum along axis 1, numerators and denominators apart, and divide: (R,).",
            "95% in the middle leave 5% outside, half of it on each side: np.quantile(values, 0.025) and 0.975.",

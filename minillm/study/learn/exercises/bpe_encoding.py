@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from ....tokenizer import merge
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def merge_pair(ids, pair, new):
@@ -65,7 +65,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("encode_word",), needs=("bpe_training",), checks=(("values", tried(_cases)),),
+    __file__, solve=("encode_word",), needs=("bpe_training",), checks=by_cases(_cases),
     hints=("{pair: place in the list} answers both questions: is this pair a merge, and when was it learned?",
            "In a loop: the pairs of neighbours that are merges now; if there is none, done.",
            "Of them the one with the least place; merge_pair with 256 + that place; and look again."))

@@ -1,4 +1,4 @@
-"""One BPE merge: replace a pair of neighbouring tokens by a new one.
+"""One BPE merge: a pair of tokens becomes one.
 
 Byte-pair encoding is nothing but this step, over and over: in training with the pair that occurs most often, in
 encoding with the pairs that were learned, in their order.
@@ -12,7 +12,7 @@ Source: Sennrich, Haddow and Birch 2016, arXiv 1508.07909, algorithm 1.
 """
 from ....tokenizer import merge
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def merge_pair(ids, pair, new):
@@ -51,7 +51,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("merge_pair",), checks=(("values", tried(_cases)),),
+    __file__, solve=("merge_pair",), checks=by_cases(_cases),
     hints=("Walk through ids with an index i that you move yourself: a while loop, for some steps are two long.",
            "At i, if there is an i + 1 and (ids[i], ids[i + 1]) == pair: append new, and go on at i + 2.",
            "Else append ids[i], and go on at i + 1: so the last token, which has no neighbour, is kept, too."))

@@ -20,7 +20,7 @@ from itertools import pairwise
 from ....tokenizer import train
 from ....tokenizer.formats import BYTE_ORDER
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def merge_pair(ids, pair, new):
@@ -81,7 +81,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("learn_merges",), needs=("bpe_merge",), checks=(("values", tried(_cases)),),
+    __file__, solve=("learn_merges",), needs=("bpe_merge",), checks=by_cases(_cases),
     hints=("list(word.encode()) gives a word's bytes, which are its first tokens. Keep [(ids, count), ...].",
            "Count the pairs: for each word, for each pair in pairwise(ids), add the word's count.",
            "The best pair has the largest count, of equal ones the smallest pair: min by (-counts[pair], pair).",

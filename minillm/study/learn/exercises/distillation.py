@@ -1,4 +1,4 @@
-"""Distillation: a small model learns from a large one's probabilities.
+"""Distillation: learn a teacher's probabilities.
 
 A target says only which token came; a teacher says how likely each would have been. The student's logits z and the
 teacher's u are (N, V), targets (N,) integers, -1 where a row does not count. With a temperature T, at which small

@@ -1,4 +1,4 @@
-"""GRPO's advantage: an answer is good if it is better than its siblings.
+"""GRPO's advantage: better than its siblings.
 
 To learn from rewards, sample a group of G answers to each of P prompts, and score them: rewards (P, G). Whether 0.7 is
 good depends on the prompt; earlier methods trained a second network to tell. Here the group tells: the advantage of an
@@ -17,7 +17,7 @@ import numpy as np
 
 from ....posttrain import grpo
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def advantages_of(rewards):
@@ -52,7 +52,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("advantages_of",), needs=("dpo",), checks=(("values", tried(_cases)),),
+    __file__, solve=("advantages_of",), needs=("dpo",), checks=by_cases(_cases),
     hints=("A group is a row: mean along axis 1, with keepdims=True so that it can be taken off each of the row.",
            "np.std divides by G unless ddof=1 says G - 1.",
            "Divide by (std + 1e-4): with equal rewards that is 0 / 1e-4 = 0."))

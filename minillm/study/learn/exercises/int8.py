@@ -1,4 +1,4 @@
-"""Weight-only int8 quantization: a quarter of the bytes, with one scale for each output channel.
+"""Weight-only int8 quantization.
 
 Decoding reads every weight once for each token, so its speed is that of memory: weights in one byte are four times as
 fast as in four. Each column of a matrix (K, N), inputs by outputs, gets a scale of its own, so that its largest number
@@ -20,7 +20,7 @@ import numpy as np
 
 from ....models import quantized
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def quantize(matrix):
@@ -88,7 +88,7 @@ def _cases(yours):
 
 EXERCISE = Exercise(
     __file__, solve=("quantize", "dequantize", "matmul"), needs=("linear_forward",),
-    checks=(("values", tried(_cases)),),
+    checks=by_cases(_cases),
     hints=("np.abs(matrix).max(axis=0) is the largest of each column; over np.float32(127) it is the scale.",
            "Divide by the scale, or by 1 where it is 0: np.where(scales > 0, scales, np.float32(1)).",
            "np.rint, then np.clip to [-127, 127], which rounding could exceed; then astype(np.int8).",

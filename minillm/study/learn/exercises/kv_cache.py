@@ -1,4 +1,4 @@
-"""Attention with a KV cache: one new token, all those before it remembered.
+"""Attention for one new token, with a KV cache.
 
 Autoregressive decoding runs the model once for every new token. Keys and values of the tokens before do not change, so
 they are kept, and only the new token's query, key and value are computed: qkv (B, 3C), side by side, each of NH heads
@@ -19,9 +19,11 @@ import math
 
 import numpy as np
 
+from ....kernels.select import choices, select
 from ....ops.attention import attention_forward
-from ..exercise import Exercise
-from ..rules import tried
+from ..compare import difference, equal
+from ..exercise import Exercise, Wrong
+from ..rules import by_cases
 
 
 def decode_step(qkv, keys, values, length, n_head):
@@ -87,8 +89,23 @@ def _cases(yours):
         junk.right[:, 2]
 
 
+def _kernel(yours, rng):
+    """In float32 beside the compiled attention of decoding."""
+    if "cpu" not in choices("attention_decode", "float32"):
+        return "passed over: no compiled kernel of this op here"
+    qkv = rng.standard_normal((2, 3 * 24)).astype(np.float32)
+    keys, values = rng.standard_normal((2, 2, 3, 9, 8)).astype(np.float32)
+    mine = yours.decode_step(qkv, keys, values, 6, 3)
+    right = select({"attention_decode": "cpu"}).attention_decode(
+        qkv[:, :24].reshape(2, 3, 1, 8), *(np.ascontiguousarray(cache[:, :, :7]) for cache in (keys, values)))[:, 0]
+    if not equal(mine, right, 1e-5):
+        raise Wrong(f"in float32 {difference('out', mine, right, 1e-5)}, says the C++ kernel")
+    return "float32 results agree with minillm's kernel"
+
+
 EXERCISE = Exercise(
-    __file__, solve=("decode_step",), needs=("attention_forward",), checks=(("values", tried(_cases)),),
+    __file__, solve=("decode_step",), needs=("attention_forward",),
+    checks=by_cases(_cases, in_place=True, kernel=_kernel),
     hints=("Cut qkv into q, k, v of (B, C) each: the first, second and last third. Then reshape each to (B, NH, HS).",
            "keys[:, :, length] is (B, NH, HS), just the shape of k. Write k and v there first: a token sees itself.",
            "Now length + 1 places are filled: keys[:, :, :length + 1] is what the query meets.",

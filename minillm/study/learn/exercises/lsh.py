@@ -1,4 +1,4 @@
-"""LSH bands: find similar documents without comparing all pairs.
+"""LSH bands: similar documents, not by all pairs.
 
 A million documents have 5e11 pairs. Cut each signature into bands of `rows` values, and compare only documents that
 agree in all values of some band: put them into buckets by (band, its values), and every bucket gives its pairs.
@@ -20,7 +20,7 @@ import numpy as np
 
 from ....data.dedup import minhash
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def found(s, bands, rows):
@@ -77,7 +77,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("found", "candidates"), needs=("minhash",), checks=(("values", tried(_cases)),),
+    __file__, solve=("found", "candidates"), needs=("minhash",), checks=by_cases(_cases),
     hints=("A whole band agrees with probability s^rows, so it does not with 1 - s^rows.",
            "None of the bands agrees with (1 - s^rows)^bands; found is the rest.",
            "For each band: a dictionary from the band's values, as a tuple or bytes, to the documents that have them.",

@@ -1,4 +1,4 @@
-"""MinHash: how similar two documents are, from a few numbers of each.
+"""MinHash: the similarity of two documents.
 
 A document is the set of its shingles, such as every 5 words in a row, each hashed to 32 bits. Two documents are as
 similar as their Jaccard similarity, |A and B| / |A or B|. Sets are large; but under a random order of all shingles, the
@@ -18,7 +18,7 @@ import numpy as np
 
 from ....data.dedup import minhash
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def jaccard(A, B):
@@ -70,7 +70,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("jaccard", "signature", "estimate"), checks=(("values", tried(_cases)),),
+    __file__, solve=("jaccard", "signature", "estimate"), checks=by_cases(_cases),
     hints=("Python's sets know & and |: len(A & B) / len(A | B), unless the latter is empty.",
            "hashes[:, None] * a + b is (n, K): each shingle under each permutation.",
            "uint32 times uint32 stays uint32 and wraps. The least along axis 0 remains: (K,).",

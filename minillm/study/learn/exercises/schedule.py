@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: warm-up, then a cosine; or warm-up, stable, decay.
+"""The learning rate: warm-up, then a cosine or a plateau.
 
 At the start AdamW's averages know little, and a large step does harm: the rate grows linearly over `warmup` steps. At
 the end small steps find the bottom of the valley: it falls to min_lr. Steps count from 0, and step 0 must learn, too:
@@ -18,7 +18,7 @@ import math
 
 from ....train import schedule
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def cosine_schedule(step, warmup, steps, lr, min_lr):
@@ -68,7 +68,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("cosine_schedule", "wsd_schedule"), needs=("adamw",), checks=(("values", tried(_cases)),),
+    __file__, solve=("cosine_schedule", "wsd_schedule"), needs=("adamw",), checks=by_cases(_cases),
     hints=("The warm-up comes first: if step < warmup, lr * (step + 1) / warmup. With warmup = 0 no step gets there.",
            "progress = (step - warmup) / (steps - warmup) goes from 0 to 1; hold it at 1, and the divisor at 1.",
            "(1 + cos(pi * progress)) / 2 falls from 1 to 0, flat at both ends; stretch it between lr and min_lr.",

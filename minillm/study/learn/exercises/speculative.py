@@ -1,4 +1,4 @@
-"""Speculative decoding: a draft proposes tokens, the target verifies them, and nobody can tell.
+"""Speculative decoding: verify a draft's tokens.
 
 A small draft model proposes k tokens, the i-th drawn from its distribution q[i]; one pass of the large target gives its
 own distributions p[0] to p[k]. Tokens are verified in order, so that the text has exactly the target's distribution,
@@ -23,7 +23,7 @@ import numpy as np
 
 from ....generation import speculative
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def acceptance(p, q, x):
@@ -92,7 +92,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("acceptance", "residual", "verify"), needs=("top_p",), checks=(("values", tried(_cases)),),
+    __file__, solve=("acceptance", "residual", "verify"), needs=("top_p",), checks=by_cases(_cases),
     hints=("A token x comes out of the draft with probability q(x). At most p(x) of that may stay: keep min(q, p).",
            "To keep min(q(x), p(x)) of q(x), accept with probability min(1, p(x) / q(x)).",
            "What is still missing of p is p - min(p, q) = max(0, p - q); draw from it, normalised, in all other cases.",

@@ -1,4 +1,4 @@
-"""Sampling: temperature, and a draw from probabilities.
+"""Sampling: temperature and the draw.
 
 A model gives logits (V,), one for each token; to write a text, one token must be drawn.
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ....generation import sampling
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def distribution(logits, temperature):
@@ -71,7 +71,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("distribution", "draw"), needs=("kv_cache",), checks=(("values", tried(_cases)),),
+    __file__, solve=("distribution", "draw"), needs=("kv_cache",), checks=by_cases(_cases),
     hints=("softmax(z / t): subtract the maximum first, which changes nothing and prevents overflow.",
            "At temperature 0 do not divide: one at z.argmax(), which is the first of equal ones, and zeros elsewhere.",
            "p.cumsum() gives where each token ends; the token is the first that ends beyond u.",

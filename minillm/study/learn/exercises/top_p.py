@@ -1,4 +1,4 @@
-"""Nucleus sampling: keep the smallest set of tokens that has probability top_p.
+"""Nucleus sampling (top-p).
 
 The tail of a distribution over 50,000 tokens holds nonsense, each unlikely, but many: drawn often enough, it derails a
 text. The nucleus is the smallest set of the most probable tokens whose probabilities sum up to at least top_p; the
@@ -17,7 +17,7 @@ import numpy as np
 
 from ....generation import sampling
 from ..exercise import Exercise
-from ..rules import tried
+from ..rules import by_cases
 
 
 def nucleus(p, top_p):
@@ -62,7 +62,7 @@ def _cases(yours):
 
 
 EXERCISE = Exercise(
-    __file__, solve=("nucleus",), needs=("temperature",), checks=(("values", tried(_cases)),),
+    __file__, solve=("nucleus",), needs=("temperature",), checks=by_cases(_cases),
     hints=("np.argsort(-p, kind='stable') gives the tokens from the most probable on, of equal ones the first first.",
            "sums = p[order].cumsum(); the nucleus ends at the first place where sums >= top_p.",
            "np.searchsorted(sums, top_p) counts the sums below top_p; the nucleus has one token more.",
