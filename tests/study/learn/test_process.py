@@ -10,7 +10,7 @@ EXERCISE = exercise_called("linear_backward")
 HEAD = "    x, weight = cache\n"
 
 
-def last(tmp_path, line="", top="", seconds=20.0):
+def last(tmp_path, line="", top="", seconds=60.0):
     """The last stage of the reference with a line put into its backward, or above everything."""
     text = EXERCISE.reference()
     assert HEAD in text
