@@ -117,6 +117,11 @@ def judging(watched: Watched) -> Iterator[None]:
         raise Wrong(f"what {watched.calls[-1][0]} returns is not what the task asks for: {error}") from error
 
 
+def blame(got: Any, known: Mapping[str, Any], rule: str) -> str:
+    """The sentence of the known mistake that gives just this result; else the rule."""
+    return next((sentence for sentence, wrong in known.items() if equal(got, wrong)), rule)
+
+
 def difference(got: Any, want: Any, tolerance: float = EXACT) -> str:
     """How a result differs from the right one, in a few words; nothing where it does not."""
     try:
