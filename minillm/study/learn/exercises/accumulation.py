@@ -14,8 +14,10 @@ over the tokens of all micro-batches and its gradient, a float and an array (P,)
     grad is a buffer    the next call writes its gradient into the same memory
     count may be 0      then there is nothing to take a mean of: loss and grad are NaN
 
-Some micro-batch has tokens. Source: the chain rule; what happens without the weights was found in several training
-frameworks in 2024 (Unsloth, "Bugs in LLM Training - Gradient Accumulation Fix").
+Some micro-batch has tokens.
+
+Source: the chain rule. That several training frameworks left the weights out was found in 2024 (D. and M. Han,
+unsloth.ai/blog/gradient).
 """
 import numpy as np
 
