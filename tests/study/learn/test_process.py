@@ -67,6 +67,14 @@ def test_nothing_is_left_beside_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["linear_backward.py"]
 
 
+def test_files_of_other_editors(tmp_path):
+    path = tmp_path / "linear_backward.py"
+    path.write_bytes(b"\xef\xbb\xbf" + EXERCISE.reference().replace("\n", "\r\n").encode())
+    assert list(judged(EXERCISE, path))[-1].passed
+    path.write_bytes(b"\xff\xfe" + EXERCISE.reference().encode())
+    assert "no Python" in list(judged(EXERCISE, path))[-1].message
+
+
 def test_other_signatures(tmp_path):
     path = tmp_path / "linear_backward.py"
     path.write_text(EXERCISE.reference().replace("def linear_backward(dout, cache)", "def linear_backward(dout)"))
