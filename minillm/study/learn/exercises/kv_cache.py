@@ -75,7 +75,7 @@ def _cases(yours):
     uniform.right, _ = attention_forward(uniform.qkv, 1)
     got, mean = uniform.step(yours.decode_step, 3), uniform.right[:, 3]
     yield blame(got, {
-        "a token sees itself, too: the new token's own key and value are left out": uniform.qkv[:, :3, 16:].mean(axis=1),
+        "a token sees itself, too: the new token's key and value are left out": uniform.qkv[:, :3, 16:].mean(axis=1),
         "one place too many is seen: `length` tokens before and the new one": mean * 4 / 5,
         "the whole cache is seen: only length + 1 places are filled": mean * 4 / 8},
         "a query of zeros weighs all tokens alike: out is the mean of the values seen"), got, mean
