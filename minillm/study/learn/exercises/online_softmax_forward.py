@@ -63,8 +63,8 @@ def _logsumexp(yours, rng):
 
 
 EXERCISE = Exercise(
-    __file__, inputs=_inputs, checks=(("logsumexp", _logsumexp), ("memory", _memory)), solve=("online_softmax_forward",),
-    needs=("attention_forward",),
+    __file__, inputs=_inputs, checks=(("logsumexp", _logsumexp), ("memory", _memory)),
+    solve=("online_softmax_forward",), needs=("attention_forward",),
     hints=(
         "For one block: S = scale * q @ k[start:start + block].T, (T, block). The last block may be shorter; slices "
         "do that by themselves.",
