@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +32,7 @@ except ImportError:                         # a system without limits goes witho
 
 SECONDS = 60.0                              # a whole judgement takes 1 to 3 of them
 MEMORY = 2 * 2 ** 30                        # bytes that the learner's code may take on top of the judge's
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PRINTED = 2 ** 20                           # bytes
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -42,12 +44,28 @@ def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator
         context.set_forkserver_preload([__name__])
     inbox, outbox = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(outbox, exercise.name, str(path.resolve())), daemon=True)
-    process.start()
+    with one_thread():
+        process.start()
     outbox.close()
     try:
         yield from listen(inbox, process, seconds)
     finally:
         end(process)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What starts now computes on one thread: small sizes gain nothing from more, and times are steady."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def listen(inbox: Connection, process: Any, seconds: float) -> Iterator[Stage]:
