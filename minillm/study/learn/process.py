@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator
         context.set_forkserver_preload([__name__])
     inbox, outbox = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(outbox, exercise.name, str(path.resolve())), daemon=True)
-    with one_thread():
+    with clean_start():
         process.start()
     outbox.close()
     try:
@@ -54,18 +55,18 @@ def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """What starts now computes on one thread: small sizes gain nothing from more, and times are steady."""
-    before = {name: os.environ.get(name) for name in THREADS}
+def clean_start() -> Iterator[None]:
+    """What starts now computes on one thread, where times are steady, and does not run the caller's script again."""
+    before, main = {name: os.environ.get(name) for name in THREADS}, sys.modules["__main__"]
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    sys.modules["__main__"] = ModuleType("__main__")            # multiprocessing would import it in the child
     try:
         yield
     finally:
+        sys.modules["__main__"] = main
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def listen(inbox: Connection, process: Any, seconds: float) -> Iterator[Stage]:
