@@ -1,8 +1,13 @@
 """Whatever a learner's file does to itself, the verdict is one clear line, and soon."""
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import minillm
 from minillm.study.learn.path import exercise_called
 from minillm.study.learn.process import judged
 
@@ -73,6 +78,20 @@ def test_files_of_other_editors(tmp_path):
     assert list(judged(EXERCISE, path))[-1].passed
     path.write_bytes(b"\xff\xfe" + EXERCISE.reference().encode())
     assert "no Python" in list(judged(EXERCISE, path))[-1].message
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path):
+    """Neither from a file nor from stdin; its settings of threads stay as they are."""
+    (tmp_path / "linear_backward.py").write_text(EXERCISE.template())
+    script = ("import os, sys\nfrom minillm.__main__ import main\nprint('once')\n"
+              "main(['learn', 'check', 'linear_backward.py'])\nprint(os.environ.get('OMP_NUM_THREADS'))\n")
+    (tmp_path / "script.py").write_text(script)
+    for words, given in (["script.py"], ""), (["-"], script):
+        environment = {**os.environ, "PYTHONPATH": str(Path(minillm.__file__).parents[1]), "OMP_NUM_THREADS": "3"}
+        done = subprocess.run([sys.executable, *words], input=given, cwd=tmp_path, env=environment, text=True,
+                              capture_output=True, timeout=120)
+        assert done.stdout.count("once") == 1 and done.stdout.endswith("3\n") and not done.stderr, done.stderr
+        assert "`...` still stands there" in done.stdout
 
 
 def test_other_signatures(tmp_path):
