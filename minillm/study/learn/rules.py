@@ -1,4 +1,4 @@
-"""Cases of an exercise that is no op pair: a rule in words, what the student's function gave, and what is right.
+"""Cases of an exercise that is no op pair: a rule in words, what the learner's function gave, and what is right.
 
 The cases of an exercise stand in the order in which one would explain a mistake: each tries one rule, on inputs for
 which nothing but that rule changes the result. So the first that differs names the mistake.
