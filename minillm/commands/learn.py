@@ -162,7 +162,7 @@ ACTIONS = {"check": (check, "FILE"), "hint": (hint, "NAME"), "solution": (soluti
 def add(commands: Commands) -> None:
     p = command(commands, "learn", learn, "exercises that judge: without a word the path and your progress; with a "
                 "NAME its file, to be filled in; check judges a file in stages, hint gives one more step of the "
-                "derivation at each call, solution all of it, grade the files of a class",
+                "derivation at each call, solution all of it, grade the files of a class (they run with your rights)",
                 "minillm learn linear_backward -o my_linear.py\n"
                 "example: minillm learn hint linear_backward")
     p.add_argument("words", nargs="*", metavar="NAME | check FILE | hint NAME | solution NAME | grade FOLDER",

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,16 @@ def written(exercise: Exercise, path: Path) -> str:
     return f"{', '.join(exercise.solve)} written"
 
 
-def compiles(exercise: Exercise, path: Path, kernels: list) -> str:
+def lacking() -> str:
+    """What a judgement of C needs and is not installed here."""
     if not shutil.which("gcc"):
-        raise Wrong("not judged: this exercise needs the C compiler gcc, which is not installed here")
+        return "this exercise needs the C compiler gcc, which is not installed here"
+    return "" if find_spec("cffi") else "this exercise needs cffi: pip install 'minillm[playground]'"
+
+
+def compiles(exercise: Exercise, path: Path, kernels: list) -> str:
+    if missing := lacking():
+        raise Wrong(f"not judged: {missing}")
     try:
         kernels += [kernel for kernel in subjects(str(path), exercise.op) if kernel.name in exercise.solve]
     except (DoesNotCompile, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Cases of an exercise that is no op pair: a rule in words, what the student's function gave, and what is right.
+"""Cases of an exercise that is no op pair: a rule in words, what the learner's function gave, and what is right.
 
 The cases of an exercise stand in the order in which one would explain a mistake: each tries one rule, on inputs for
 which nothing but that rule changes the result. So the first that differs names the mistake.
@@ -21,15 +21,18 @@ Cases = Any            # a function: yours -> iterable of cases
 Check = Callable[[Any, Any], str]
 
 
-def by_cases(cases: Cases, in_place: bool = False, returns: bool = True) -> tuple[tuple[str, Check], ...]:
+def by_cases(cases: Cases, in_place: bool = False, returns: bool = True,
+             kernel: Check | None = None) -> tuple[tuple[str, Check], ...]:
     """The stages of an exercise from its cases(yours): (rule, got, want), (rule, got, want, tolerance), (rule, holds).
 
-    in_place: the learner's functions may write into their arguments. returns: they give a result.
+    in_place: the learner's functions may write into their arguments. returns: they give a result. kernel: a check of
+    them beside a compiled kernel.
     """
     def values(yours: Any, rng: Any) -> str:
         count = 0
-        with np.errstate(all="ignore"), judging(yours):
-            for rule, got, *rest in cases(Watched(yours, returns)):
+        watched = Watched(yours, returns)
+        with np.errstate(all="ignore"), judging(watched):
+            for rule, got, *rest in cases(watched):
                 count += 1
                 if rest and (problem := difference(got, *rest)):
                     raise Wrong(f"{rule} ({problem})")
@@ -54,7 +57,8 @@ def by_cases(cases: Cases, in_place: bool = False, returns: bool = True) -> tupl
         mine, right = (best_time(calls, named) for named in (vars(yours), cases.__globals__))
         return f"{len(calls)} calls: yours {1e3 * mine:.3g} ms, the reference {1e3 * right:.3g} ms"
 
-    return ("values", values), ("contract", contract), ("speed", speed)
+    beside: tuple[tuple[str, Check], ...] = (("C++ kernel", kernel),) if kernel else ()
+    return ("values", values), ("contract", contract), *beside, ("speed", speed)
 
 
 def calls_of(cases: Cases, yours: Any, returns: bool) -> list[tuple[str, tuple, dict]]:
@@ -103,14 +107,19 @@ class Watched:
 
 
 @contextmanager
-def judging(yours: Any) -> Iterator[None]:
+def judging(watched: Watched) -> Iterator[None]:
     """An exception that is raised outside the learner's file is about what came out of it."""
     try:
         yield
     except (TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
-        if any(frame.filename == yours.__file__ for frame in traceback.extract_tb(error.__traceback__)):
+        if any(frame.filename == watched.yours.__file__ for frame in traceback.extract_tb(error.__traceback__)):
             raise
-        raise Wrong(f"a result is not of the kind that the task asks for: {error}") from error
+        raise Wrong(f"what {watched.calls[-1][0]} returns is not what the task asks for: {error}") from error
+
+
+def blame(got: Any, known: Mapping[str, Any], rule: str) -> str:
+    """The sentence of the known mistake that gives just this result; else the rule."""
+    return next((sentence for sentence, wrong in known.items() if equal(got, wrong)), rule)
 
 
 def difference(got: Any, want: Any, tolerance: float = EXACT) -> str:

@@ -1,5 +1,4 @@
 """A judgement in the test's own process: no time limit and no speed measured, and nothing that the judge sets stays."""
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -30,5 +29,5 @@ def all_stages(exercise: Exercise, text: str, folder: Path) -> list[Stage]:
 
 
 def needs_compiler(exercise: Exercise) -> None:
-    if exercise.c and not shutil.which("gcc"):
-        pytest.skip("no C compiler")
+    if exercise.c and native.lacking():
+        pytest.skip(native.lacking())

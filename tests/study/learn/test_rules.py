@@ -71,7 +71,8 @@ def test_results_of_a_wrong_kind_are_no_crash_of_the_judge():
     def unpacked(yours):
         one, two = yours.double(np.arange(3.0))
         yield "never", one, two
-    assert "a result is not of the kind" in verdict(Yours(double=double, __file__="mine.py"), unpacked)["values"]
+    said = verdict(Yours(double=double, __file__="mine.py"), unpacked)
+    assert "what double returns is not what the task asks for" in said["values"]
 
 
 def test_an_exception_of_the_learner_is_his():

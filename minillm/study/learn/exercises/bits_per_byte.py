@@ -1,4 +1,4 @@
-"""Perplexity, and bits per byte, which compares across tokenizers.
+"""Perplexity and bits per byte.
 
 The loss of a language model is the mean of -ln p over tokens, in nats. A tokenizer with longer tokens has fewer of
 them, each harder: a loss of 3 may be better than one of 2. What all models share is the text, so divide by its length

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals: how far a measured number might be from the one on other documents.
+"""Bootstrap confidence intervals of a perplexity.
 
 A perplexity of 23.4 on 500 documents says nothing without its error. The bootstrap draws 500 of these documents with
 replacement, again and again, measures each draw as if it were another test set, and looks how the results scatter. The

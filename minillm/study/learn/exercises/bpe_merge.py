@@ -1,4 +1,4 @@
-"""One BPE merge: replace a pair of neighbouring tokens by a new one.
+"""One BPE merge: a pair of tokens becomes one.
 
 Byte-pair encoding is nothing but this step, over and over: in training with the pair that occurs most often, in
 encoding with the pairs that were learned, in their order.

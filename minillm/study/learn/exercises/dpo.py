@@ -1,4 +1,4 @@
-"""DPO: learn from pairs of answers, one preferred, without a reward model.
+"""DPO: learn from pairs of answers.
 
 Of each answer only log p(answer | prompt) is needed, under the model that learns and under a fixed reference: chosen,
 rejected, ref_chosen and ref_rejected, each (N,), one number a pair. How much more the model has raised the chosen

@@ -1,4 +1,4 @@
-"""GRPO: raise the probability of the tokens of answers that scored above their group.
+"""GRPO: the clipped policy gradient with a KL penalty.
 
 For each token of the sampled answers are known, all (N,): logp, its log-probability under the model that learns;
 old_logp, under the model that sampled it; ref_logp, under a fixed reference; advantages, of the answer it belongs to.

@@ -1,4 +1,4 @@
-"""GRPO's advantage: an answer is good if it is better than its siblings.
+"""GRPO's advantage: better than its siblings.
 
 To learn from rewards, sample a group of G answers to each of P prompts, and score them: rewards (P, G). Whether 0.7 is
 good depends on the prompt; earlier methods trained a second network to tell. Here the group tells: the advantage of an

@@ -1,4 +1,4 @@
-"""Attention with a KV cache: one new token, all those before it remembered.
+"""Attention for one new token, with a KV cache.
 
 Autoregressive decoding runs the model once for every new token. Keys and values of the tokens before do not change, so
 they are kept, and only the new token's query, key and value are computed: qkv (B, 3C), side by side, each of NH heads
@@ -19,9 +19,11 @@ import math
 
 import numpy as np
 
+from ....kernels.select import choices, select
 from ....ops.attention import attention_forward
-from ..exercise import Exercise
-from ..rules import by_cases
+from ..compare import difference, equal
+from ..exercise import Exercise, Wrong
+from ..rules import blame, by_cases
 
 
 def decode_step(qkv, keys, values, length, n_head):
@@ -63,19 +65,22 @@ class _Decoding:
 def _cases(yours):
     """The cache's contents, then the first token, one head, several heads, and numbers that overflow."""
     one, two = _Decoding(1), _Decoding(2)
-    first = one.step(yours.decode_step, 0)
-    yield "the new key must stand at place `length` of the cache", *one.filled(one.keys, 1, 0)
-    yield "the new value must stand at place `length` of the cache", *one.filled(one.values, 2, 0)
-    yield "the first token sees itself alone, so out is its value", first, one.right[:, 0]
-    before = one.step(yours.decode_step, 3), one.keys[:, :, :3].copy()
-    yield "the places before `length` must be left as they are", before[1][:, 0], one.qkv[:, :3, 8:16]
+    fourth = one.step(yours.decode_step, 3)
+    yield "the new key must stand at place `length` of the cache", *one.filled(one.keys, 1, 3)
+    yield "the new value must stand at place `length` of the cache", *one.filled(one.values, 2, 3)
+    yield "the places before `length` must be left as they are", one.keys[:, 0, :3], one.qkv[:, :3, 8:16]
     yield "the places after `length` must be left as they are", one.keys[:, :, 4:], np.zeros((2, 1, 4, 8))
     uniform = _Decoding(1)
     uniform.qkv[:, :, :8] = 0
     uniform.right, _ = attention_forward(uniform.qkv, 1)
-    yield ("a query of zeros weighs all tokens alike: out is the mean of the values seen, the new token's among them, "
-           "and of none beyond"), uniform.step(yours.decode_step, 3), uniform.right[:, 3]
-    yield "the scores must be divided by sqrt(HS), the size of a head", before[0], one.right[:, 3]
+    got, mean = uniform.step(yours.decode_step, 3), uniform.right[:, 3]
+    yield blame(got, {
+        "a token sees itself, too: the new token's key and value are left out": uniform.qkv[:, :3, 16:].mean(axis=1),
+        "one place too many is seen: `length` tokens before and the new one": mean * 4 / 5,
+        "the whole cache is seen: only length + 1 places are filled": mean * 4 / 8},
+        "a query of zeros weighs all tokens alike: out is the mean of the values seen"), got, mean
+    yield "the first token sees itself alone, so out is its value", one.step(yours.decode_step, 0), one.right[:, 0]
+    yield "the scores must be divided by sqrt(HS), the size of a head", fourth, one.right[:, 3]
     two.step(yours.decode_step, 2)
     yield "with heads the new key must be split: head h has numbers h * HS to (h + 1) * HS", *two.filled(two.keys, 1, 2)
     yield ("with heads each attends for itself, with scores over sqrt(HS), and their results stand side by side",
@@ -87,8 +92,23 @@ def _cases(yours):
         junk.right[:, 2]
 
 
+def _kernel(yours, rng):
+    """In float32 beside the compiled attention of decoding."""
+    if "cpu" not in choices("attention_decode", "float32"):
+        return "passed over: no compiled kernel of this op here"
+    qkv = rng.standard_normal((2, 3 * 24)).astype(np.float32)
+    keys, values = rng.standard_normal((2, 2, 3, 9, 8)).astype(np.float32)
+    mine = yours.decode_step(qkv, keys, values, 6, 3)
+    right = select({"attention_decode": "cpu"}).attention_decode(
+        qkv[:, :24].reshape(2, 3, 1, 8), *(np.ascontiguousarray(cache[:, :, :7]) for cache in (keys, values)))[:, 0]
+    if not equal(mine, right, 1e-5):
+        raise Wrong(f"in float32 {difference('out', mine, right, 1e-5)}, says the C++ kernel")
+    return "float32 results agree with minillm's kernel"
+
+
 EXERCISE = Exercise(
-    __file__, solve=("decode_step",), needs=("attention_forward",), checks=by_cases(_cases, in_place=True),
+    __file__, solve=("decode_step",), needs=("attention_forward",),
+    checks=by_cases(_cases, in_place=True, kernel=_kernel),
     hints=("Cut qkv into q, k, v of (B, C) each: the first, second and last third. Then reshape each to (B, NH, HS).",
            "keys[:, :, length] is (B, NH, HS), just the shape of k. Write k and v there first: a token sees itself.",
            "Now length + 1 places are filled: keys[:, :, :length + 1] is what the query meets.",

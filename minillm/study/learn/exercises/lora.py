@@ -1,4 +1,4 @@
-"""LoRA: a frozen linear layer plus a trainable low-rank update.
+"""LoRA: a frozen layer and a low-rank update.
 
 To fine-tune a large model, leave each weight (I, J) as it is and learn a correction of rank r, the product of a (I, r)
 and b (r, J): r (I + J) numbers instead of I J. At the start b is 0, and the layer is the old one.

@@ -1,4 +1,4 @@
-"""LSH bands: find similar documents without comparing all pairs.
+"""LSH bands: similar documents, not by all pairs.
 
 A million documents have 5e11 pairs. Cut each signature into bands of `rows` values, and compare only documents that
 agree in all values of some band: put them into buckets by (band, its values), and every bucket gives its pairs.

@@ -1,4 +1,4 @@
-"""MinHash: how similar two documents are, from a few numbers of each.
+"""MinHash: the similarity of two documents.
 
 A document is the set of its shingles, such as every 5 words in a row, each hashed to 32 bits. Two documents are as
 similar as their Jaccard similarity, |A and B| / |A or B|. Sets are large; but under a random order of all shingles, the

@@ -1,4 +1,4 @@
-"""Sampling: temperature, and a draw from probabilities.
+"""Sampling: temperature and the draw.
 
 A model gives logits (V,), one for each token; to write a text, one token must be drawn.
 

@@ -1,4 +1,4 @@
-"""Nucleus sampling: keep the smallest set of tokens that has probability top_p.
+"""Nucleus sampling (top-p).
 
 The tail of a distribution over 50,000 tokens holds nonsense, each unlikely, but many: drawn often enough, it derails a
 text. The nucleus is the smallest set of the most probable tokens whose probabilities sum up to at least top_p; the
@@ -51,6 +51,8 @@ def _cases(yours):
     yield case("at top_p = 1 every token must be kept", p, 1.0)
     yield case("of equal tokens at the edge only as many must be kept as are needed, the first of them", p, 0.95)
     yield case("of equal tokens the first must be kept", np.full(8, 0.125), 0.3)
+    yield case("of many equal tokens the first must be kept: np.argsort mixes them, unless kind='stable'",
+               np.tile([1.0, 3.0], 16) / 64, 0.3)
     yield case("a token of probability 0 must keep it", np.array([0.5, 0.0, 0.5, 0.0]), 1.0)
     given = p.copy()
     yours.nucleus(given, 0.6)
