@@ -39,7 +39,8 @@ class Opened:
         self.page.set_default_timeout(10_000)
         self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: request.url.startswith(file.as_uri()) or self.complaints.append(request.url))
+        self.page.on("request", lambda request: request.url.startswith(file.as_uri())
+                     or self.complaints.append(request.url))
         self.page.goto(file.as_uri() + address)
         self.page.wait_for_selector("#costs table")
 
