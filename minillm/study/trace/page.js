@@ -170,7 +170,7 @@ function follow(event, again = false) {
   if (state.address === location.hash && !again) return;
   state.address = location.hash;
   const found = location.hash.match(/^#call-(\d+)(?:\/(a\d+)\/(\d+))?$/), call = found && data.calls[Number(found[1])];
-  if (!call) return;
+  if (!call) return cover(false);
   const array = data.arrays[found[2]], index = Number(found[3]);
   if (!(state.call && pairOf(state.call).forward === pairOf(call).forward && array && element("card"))) openCall(call);
   if (array) reveal(array, index);
@@ -179,7 +179,8 @@ function follow(event, again = false) {
 // Choose a number of the panel, turned to the page where it stands.
 function reveal(array, index) {
   const cell = () => element("panel").querySelector(`td[data-array="${array.id}"][data-index="${index}"]`);
-  for (const part of element("panel").querySelectorAll("details.fold")) if (!cell() && part.arrays?.includes(array)) part.open = true;
+  for (const part of element("panel").querySelectorAll("details.fold"))
+    if (!cell() && part.arrays?.includes(array)) { part.open = true; part.unfold(); }
   for (const figure of element("panel").querySelectorAll("figure.matrix")) if (figure.array === array) figure.turnTo(index);
   if (cell()) pick(cell(), show); else show(array, index);
 }

@@ -60,7 +60,7 @@ function fold(summary, build, open = false) {
   made.addEventListener("toggle", unfold);
   made.open = open;
   unfold();
-  return made;
+  return Object.assign(made, {unfold});
 }
 
 const place = source => box("code", {}, `${source.file}:${source.line}`);
@@ -180,7 +180,7 @@ function difference(array, index) {
 // A link to a number in the panel of the op that made it, or reads it.
 function numberLink(array, index, text) {
   const made = data.calls[array.made_by] ?? data.calls[array.used_by[0]];
-  return made ? box("a", {href: `#call-${made.id}/${array.id}/${index}`}, text) : text;
+  return made && matrixOf(array).at(index) !== undefined ? box("a", {href: `#call-${made.id}/${array.id}/${index}`}, text) : text;
 }
 
 // What adds up to an element of a gradient, the largest first; each leads to where it comes from.

@@ -213,3 +213,14 @@ def test_what_a_screen_reader_needs(opened):
         assert page.locator("#graph > svg[aria-hidden=true]").count() == 1 and page.locator("#card[aria-live]").count() == 1
         assert re.fullmatch(r"linear h\.0\.attn\.c_attn, forward, gives \(1, 2, 24\)",
                             page.locator("[data-call='2']").get_attribute("aria-label"))
+
+
+def test_an_address_leads_to_a_number_that_is_folded_and_on_another_page(opened, recorded):
+    """A weight is folded at first; what is typed as an address, or followed, unfolds it and turns to its rows."""
+    wte = next(array for array in recorded["arrays"].values() if array["name"] == "wte.weight")
+    gradient = recorded["arrays"][wte["gradient"]]
+    with opened(f"#call-{gradient['made_by']}/{gradient['id']}/90") as page:
+        assert page.locator("td.chosen").get_attribute("data-index") == "90"
+        assert repr(gradient["values"][90]) in page.locator("#card .number").inner_text()
+        page.evaluate("location.hash = '#attention'")
+        page.wait_for_function("!document.body.classList.contains('opened')")

@@ -63,10 +63,10 @@ def test_places():
 def test_terms_come_from_the_gradients_that_came_in():
     """A place counts through the elements of the first, then of the second; -1 was there before."""
     arrays = {"a1": ARRAY, "a2": ARRAY | {"id": "a2"}, "a3": ARRAY | {"id": "a3", "contributors": {
-        "by": "element", "arrays": ["a1", "a2"], "before": "a2", "index": [4], "top": [[7, 2.0, 3, 1.0, -1, 0.5]],
+        "by": "element", "arrays": ["a1", "a2"], "before": "a2", "index": [4], "top": [[6, 2.0, 3, 1.0, -1, 0.5]],
         "rest": [[2, 1.5]]}}}
     sent = "s.termsOf(a, a.a3, 4).terms.map(t => [t.array.id, t.place, t.term])"
-    assert node("numbers.js", sent, a=arrays) == [["a2", 1, 2.0], ["a1", 3, 1.0], ["a2", 4, 0.5]]
+    assert node("numbers.js", sent, a=arrays) == [["a2", 0, 2.0], ["a1", 3, 1.0], ["a2", 4, 0.5]]
     assert node("numbers.js", "[s.termsOf(a, a.a3, 0), s.termsOf(a, a.a1, 4)]", a=arrays) == [None, None]
     adds = "[5, 5.0001, 4.9].map(x => s.addUp(s.termsOf(a, a.a3, 4), x, 6))"
     assert node("numbers.js", adds, a=arrays) == [True, False, False]
