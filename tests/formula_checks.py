@@ -1,8 +1,8 @@
 """Hold formulas against numbers, and plant mistakes in them."""
 import numpy as np
 
-from minillm.study.formulas import steps
-from minillm.study.formulas.parse import (
+from minillm.study.formulas import parse, steps
+from minillm.study.formulas.trees import (
     Binary,
     Call,
     Choice,
@@ -17,7 +17,10 @@ from minillm.study.formulas.parse import (
     Transposed,
 )
 
+UNNAMED = "sum of what has no name"
 H = 1e-30
+EVEN = ("top = max(x)", "m = max(z)",                   # any number may be taken from the exponents
+        "x = (step - warmup) / (steps - warmup)")       # cos(-x) is cos(x)
 EXACT, ROUGH = 1e-12, 2e-3              # where a formula says ~
 
 
@@ -35,14 +38,20 @@ def mistakes(texts, values, expected):
     for step in steps(texts, values):
         for label, wanted in (("expected", expected.get(step.name)), ("function", step.left),
                               ("other side", sides.get((step.text, step.name)))):
-            if wanted is not None and not callable(step.value) and not close(step.value, wanted, step.exact):
+            value = step.value
+            if callable(value) and isinstance(wanted, tuple):                       # a function: (arguments, its value)
+                value, wanted = value(*wanted[0]), wanted[1]
+            if wanted is not None and not callable(value) and not close(value, wanted, step.exact):
                 found.append((step.text, step.name, label))
         if step.exact:
             sides[step.text, step.name] = last[step.name] = step.value
-        if step.name and "/" in step.name and not close_derivative(step, texts, values, last):
+        is_checked = step.name in expected or "/" not in (step.name or "")
+        if not is_checked and not close_derivative(step, texts, values, last):
             found.append((step.text, step.name, "complex step"))
+        if step.name is None and step.left is None:
+            last[UNNAMED] = last.get(UNNAMED, 0) + step.value
     found += [("", name, "last value") for name, wanted in expected.items()
-              if name.endswith(" last") and not close(last[name.removesuffix(" last")], wanted)]
+              if (name == UNNAMED or name.endswith(" last")) and not close(last[name.removesuffix(" last")], wanted)]
     return found
 
 
@@ -62,11 +71,17 @@ def close_derivative(step, texts, values, last):
     return close(value, columns if y.shape == at.shape else columns[..., 0, :])
 
 
+def planted(text):
+    """Its mutants, but for those that change nothing."""
+    tree = parse(text)
+    return [mutant for mutant in mutants(tree) if text not in EVEN or mutant.sides[1] != Minus(tree.sides[1])]
+
+
 def mutants(tree):
     """A formula with one mistake each: signs, dropped factors, indices, conditions, numbers, functions, transposes."""
     if isinstance(tree, Relation) and tree.signs and tree.signs[0] in ("=", "<-", "+=", "~"):
         for place in range(1, len(tree.sides)):
-            for changed in mutants(tree.sides[place]):
+            for changed in (Minus(tree.sides[place]), *mutants(tree.sides[place])):
                 yield tree._replace(sides=(*tree.sides[:place], changed, *tree.sides[place + 1:]))
         for place, condition in enumerate(tree.where):
             for changed in mutants(condition):

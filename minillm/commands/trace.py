@@ -8,16 +8,22 @@ from . import Commands, add_backend, command
 
 def trace(args: Namespace) -> int:
     from ..storage.atomic import atomic_write
-    from ..study.trace.page import page
     from ..study.trace.run import record_run
-    progress = Progress("tracing", "part")
+    progress = Progress("tracing", "%")
     recorded = record_run(args.run, args.prompt, args.backend, progress)
     progress.close()
-    text = json.dumps(recorded, allow_nan=False) if args.out.endswith(".json") else page(recorded)
+    text = written(recorded, args.out.endswith(".json"))
     with atomic_write(args.out) as file:
         file.write(text)
     print(f"{args.out}: {len(recorded['calls'])} calls, {len(text) / 1e6:.1f} MB; open it in a browser")
     return 0
+
+
+def written(recorded: dict, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(recorded, allow_nan=False)
+    from ..study.trace.page import page
+    return page(recorded)
 
 
 def add(commands: Commands) -> None:

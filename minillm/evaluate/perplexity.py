@@ -1,7 +1,7 @@
 """Perplexity per token, and bits per byte, which compares across tokenizers.
 
-    perplexity     = exp(nats / tokens)
-    bits per byte  = nats / ln 2 / bytes
+    perplexity = exp(nats / tokens)
+    bits_per_byte = nats / (ln 2 * bytes)
 
 A document longer than the context length is read in sliding windows that overlap by half: each token is predicted once,
 with at least half a context before it (in all windows but the first). Every document starts after the end-of-text

@@ -22,7 +22,11 @@ def interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> t
 
 
 def share_interval(count: int, total: int) -> tuple[float, float]:
-    """(low, high): a 95% score interval of the share count / total, by Wilson (1927).
+    """(low, high): a 95% score interval of the share p = count / total, by Wilson (1927).
+
+        centre = (p + z^2 / (2 n)) / (1 + z^2 / n)         of n in total; z = 1.96 is the normal quantile
+        half = z * sqrt(p (1 - p) / n + z^2 / (4 n^2)) / (1 + z^2 / n)
+        low = centre - half         high = centre + half
 
     The bootstrap knows only what it saw: of 20 right answers in 20 it makes [1, 1]. This one has room above and below.
     """
@@ -69,7 +73,10 @@ def quantiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def sign_test(first_right: Iterable[bool], second_right: Iterable[bool]) -> float:
-    """p-value of the exact test of McNemar (1947) between two models, on the items that only one of them gets right."""
+    """p-value of the exact test of McNemar (1947) between two models, on the items that only one of them gets right.
+
+        p = min(1, 2 * sum over i <= k of binomial(n, i) / 2^n)         of n such items, of which one model has only k
+    """
     only_first = sum(a and not b for a, b in zip(first_right, second_right, strict=True))
     only_second = sum(b and not a for a, b in zip(first_right, second_right, strict=True))
     n, k = only_first + only_second, min(only_first, only_second)

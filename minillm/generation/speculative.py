@@ -4,15 +4,18 @@ Decoding is memory-bandwidth bound, so the target's pass over five tokens costs 
 is read once. Let a draft propose x_1 ... x_k, the i-th drawn from its distribution q_i; one pass of the target gives
 its own p_1 ... p_{k+1}. Then
 
-    accept x_i with probability min(1, p_i(x_i) / q_i(x_i))             in order, up to the first rejection
-    at a rejection draw from the residual max(0, p_i - q_i) / sum       instead, and stop
-    after k acceptances draw one more token from p_{k+1}                which the pass has computed already
+    accept x_i with probability                     a = min(1, p[x] / q[x])         of p_i and q_i; in order, up to
+                                                                                    the first rejection
+    at a rejection draw from the residual           r = max(0, p - q) / sum(max(0, p - q))      instead, and stop
+    after k acceptances draw one more token         from p_{k+1}, which the pass has computed already
 
-Whatever the draft, the text has exactly the target's distribution: a token x comes out with probability
-min(p, q)(x) by acceptance, and by rejection with (1 - sum min(p, q)) max(0, p - q)(x) / sum max(0, p - q); the two
-sums are equal, so this is min(p, q) + max(0, p - q) = p(x). Here p and q are the distributions after temperature,
-top-k, top-p, min-p and penalties; at temperature 0 they are one-hot, and the text is the target's greedy text,
-token for token.
+Whatever the draft, the text has exactly the target's distribution. A token comes out by acceptance with the first
+term's probability and by rejection with the second's, in which the two sums are equal:
+
+    P = min(p, q) + (1 - sum(min(p, q))) * r = min(p, q) + max(0, p - q) = p
+
+Here p and q are the distributions after temperature, top-k, top-p, min-p and penalties; at temperature 0 they are
+one-hot, and the text is the target's greedy text, token for token.
 
 Source: Leviathan, Kalman and Matias 2023, arXiv 2211.17192 (algorithm 1; theorem 3.8 is `theoretical_speedup`).
 A draft need not be a model: `Lookup` proposes what followed the last tokens where they stood in the text before (Saxena
@@ -175,6 +178,9 @@ def check_draft(target: GPT, draft: GPT | Lookup, k: int) -> ModelDraft | Lookup
 
 
 def theoretical_speedup(acceptance: float, k: int, cost: float) -> float:
-    """Theorem 3.8: expected tokens per pass over the time of a pass. cost: time of a draft's token in the target's."""
+    """Theorem 3.8: expected tokens per pass over the time of a pass. cost: time of a draft's token in the target's.
+
+        tokens = (1 - a^(k + 1)) / (1 - a)          speedup = tokens / (k * cost + 1)
+    """
     tokens = k + 1 if acceptance == 1 else (1 - acceptance ** (k + 1)) / (1 - acceptance)
     return tokens / (k * cost + 1)

@@ -1,10 +1,10 @@
 """Gradient checking: a hand-written backward against numerical derivatives, which need no derivation.
 
 The output is an array, so pick a random r of its shape and check the scalar L = sum(out * r); `backward(r, cache)`
-claims to give dL/dinput, a vector-Jacobian product. For one element x_i of an input, two ways to measure it:
+claims to give dL/dinput, a vector-Jacobian product. For one element x of an input, two ways to measure it:
 
-    central:   (L(x_i + h) - L(x_i - h)) / 2h        truncation error h^2, rounding error eps/h
-    complex:   Im L(x_i + ih) / h                    no subtraction, so h = 1e-30 and an error of rounding alone;
+    central:   dL/dx ~ (L(x + h) - L(x - h)) / 2h    truncation error h^2, rounding error eps/h
+    complex:   dL/dx ~ Im(L(x + i h)) / h            no subtraction, so h = 1e-30 and an error of rounding alone;
                                                      the forward must accept complex128 (Squire & Trapp 1998)
 
 Works on any pair of functions; NumPy only. In reading order:

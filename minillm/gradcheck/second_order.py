@@ -3,7 +3,7 @@
 A right backward is the gradient g(x) of one scalar L(x) = sum(dout * out(x)), so its own derivative, the Hessian H, is
 symmetric: for any directions u and v through all inputs at once,
 
-    u . (H v) = v . (H u),          H v = (g(x + h v) - g(x - h v)) / 2h
+    H @ v ~ (g(x + h v) - g(x - h v)) / 2h          u . (H @ v) = v . (H @ u)
 
 This needs no forward value: it sees a backward that belongs to no function at all, or one that is right at this x by
 luck. Each side has its error bar, from h and h/4, and from rounding; four backwards for each of u and v, times two.

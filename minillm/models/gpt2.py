@@ -1,8 +1,8 @@
 """GPT-2 with an explicit forward and an explicit backward, line for line in reverse.
 
     x = embedding(tokens)                                        (B, T, C)
-    for each block:  x = x + proj(attention(qkv(ln_1(x))))
-                     x = x + mlp(ln_2(x))
+    for each block:  x <- x + proj(attention(qkv(ln_1(x))))
+                     x <- x + mlp(ln_2(x))
     loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
 
 Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or

@@ -1,8 +1,8 @@
 """Weight-only quantization: decoding is memory-bandwidth bound, so half the bytes are twice the tokens a second.
 
     bfloat16   the upper half of a float32: 8 bits of precision, its range
-    int8       round(w / scale) in [-127, 127], with one scale for each output channel of a matrix, or for each `group`
-               of a channel's inputs: scale = largest |w| / 127
+    int8       scale = max(|w|) / 127      q = round(w / scale)       in [-127, 127], with one scale for each output
+               channel of a matrix, or for each `group` of a channel's inputs
 
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
 activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is

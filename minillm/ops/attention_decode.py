@@ -1,7 +1,7 @@
 """Attention for cached decoding: the newest tokens' queries against the keys and values of all tokens so far.
 
     scale = 1 / sqrt(HS)            w[t, s] = scale * q[t] . k[s]               of T queries and S >= T keys
-    P[t, s] = exp(w[t, s]) / sum over r <= S - T + t of exp(w[t, r])   for s <= S - T + t
+    P[t, s] = exp(w[t, s]) / sum over r <= S - T + t of exp(w[t, r])
     out[t] = sum over s <= S - T + t of P[t, s] * v[s]
 
 It is the last T rows of `attention` (derived there), for autoregressive decoding with a KV cache: keys and values of

@@ -1,6 +1,6 @@
 """Learning from rewards: sample a group of answers to a prompt, score them, and make the better ones likelier.
 
-    for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean R) / (std R + small)
+    for each prompt:  G answers from the model itself;  rewards R;  A = (R - mean(R)) / (std(R) + small)
     loss = mean over the answers' tokens of ops/grpo_loss.py
 
 std is the sample deviation, over G - 1, and small is 1e-4, as in TRL; the paper says neither (huggingface/trl, July

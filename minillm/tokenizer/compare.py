@@ -5,8 +5,8 @@ which rare ones learn little, and its last layer computes a logit for each. So t
 bytes per token, and for the whole: the share of the vocabulary that the text uses, embedding parameters, and the FLOPs
 of a forward pass per byte of text:
 
-    FLOPs per token = 2 * (12 * n_layer * n_embd^2 + n_embd * vocab_size)      (matrices only, attention's scores apart)
-    FLOPs per byte  = FLOPs per token / bytes per token
+    flops = 2 * (12 * n_layer * n_embd^2 + n_embd * vocab_size)        a token; matrices only, attention's scores apart
+    flops_per_byte = flops / bytes_per_token
 """
 import unicodedata
 from collections.abc import Iterable

@@ -17,7 +17,10 @@ CGROUP_FILES = ("memory.max memory.current", "memory/memory.limit_in_bytes memor
 
 
 def count_parameters(c: GPTConfig) -> int:
-    """Of a GPT-2 of this shape, by its formula: a shape may be too large even to be listed."""
+    """Of a GPT-2 of this shape, by its formula: a shape may be too large even to be listed.
+
+        parameters = (V + T) * C + L * (12 * C^2 + 13 * C) + 2 * C          of L layers
+    """
     block = 12 * c.n_embd ** 2 + 13 * c.n_embd
     return (c.vocab_size + c.block_size) * c.n_embd + c.n_layer * block + 2 * c.n_embd
 

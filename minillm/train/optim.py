@@ -78,12 +78,18 @@ def bf16_weight_copy(model: Any, optimizer: AdamW) -> Iterator[None]:
 
 
 def global_norm(grads: Params, ops: Ops | None = None) -> float:
-    """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run."""
+    """Euclidean norm of all gradients together, summed in float64 in a fixed order: the same on every run.
+
+        norm = sqrt(sum over i of g[i]^2)
+    """
     return math.sqrt((ops.sum_squares if ops else sum_squares)(grads.flat))
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
-    """The factor that brings a gradient of this norm down to max_norm; 1 where it is short enough or max_norm is 0."""
+    """The factor that brings a gradient of this norm down to max_norm; 1 where it is short enough or max_norm is 0.
+
+        scale = min(1, max_norm / norm)
+    """
     return max_norm / norm if max_norm and norm > max_norm else 1.0
 
 

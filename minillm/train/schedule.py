@@ -13,7 +13,11 @@ RECENT = 0.1            # share of the time, up to now, whose steps tell the spe
 
 
 def cosine_schedule(step: int, warmup: int, steps: int, lr: float, min_lr: float) -> float:
-    """Of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`."""
+    """Of step 0, 1, ...: linear up to lr over `warmup` steps, then half a cosine down to min_lr at `steps`.
+
+        x = (step - warmup) / (steps - warmup)
+        rate = lr * (step + 1) / warmup if step < warmup else min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2
+    """
     if step < warmup:
         return lr * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
@@ -22,6 +26,9 @@ def cosine_schedule(step: int, warmup: int, steps: int, lr: float, min_lr: float
 
 def wsd_schedule(step: int, warmup: int, start: int, end: int, lr: float, min_lr: float) -> float:
     """Of step 0, 1, ...: linear up to lr over `warmup` steps, lr until `start`, then linear down to min_lr at `end`.
+
+        x = max(0, (end - step) / (end - start))
+        rate = lr * (step + 1) / warmup if step < warmup else min_lr + (lr - min_lr) * min(1, x)
 
     Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395, section 4; Hägele et al. 2024, arXiv 2405.18392, compare shapes
     and lengths of the decay, and find that it ends where a cosine of the same length does.

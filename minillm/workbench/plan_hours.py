@@ -70,6 +70,8 @@ class Fit(NamedTuple):
 def worth(tokens: float, unique: int) -> float:
     """How many fresh tokens teach as much as so many of which only `unique` are different.
 
+        again = tokens / unique - 1         worth = unique * (1 + R * (1 - exp(-again / R)))        R = 15.39 passes
+
     Source: Muennighoff et al. 2023 (arXiv 2305.16264), equation 5.
     """
     again = max(0.0, tokens / unique - 1) if unique else 0.0

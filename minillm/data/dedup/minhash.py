@@ -5,7 +5,7 @@ their Jaccard similarity s = |A and B| / |A or B|. Under a random permutation of
 that of B with probability s (Broder, "On the resemblance and containment of documents", 1997); a signature keeps the
 least under K permutations. Cut into b bands of r values, two signatures agree in all of a band with probability
 
-    1 - (1 - s^r)^b
+    found = 1 - (1 - s^r)^b
 
 an S-curve that rises near s = (1/b)^(1/r) (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3). So
 only documents that share a band's key need to be compared.

@@ -8,8 +8,8 @@ small Feistel network (Luby and Rackoff 1988; for numbers instead of bits: Black
 i = left * columns + right, then add to one half a random function of the other, then the other way round, six rounds in
 all:
 
-    left  = (left  + f1(right)) mod rows         each line can be undone (subtract), so the whole is one-to-one
-    right = (right + f2(left))  mod columns
+    left  <- mod(left + f1(right), rows)         each line can be undone (subtract), so the whole is one-to-one
+    right <- mod(right + f2(left), columns)
 
 rows * columns may exceed n a little; a result outside is sent through again until it falls inside ("cycle walking").
 """

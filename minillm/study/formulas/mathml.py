@@ -4,6 +4,9 @@ from typing import Any
 
 from .layout import Big, Cases, Fence, Fraction, Hat, Mark, Root, Row, Script, layout
 
+STYLE = """math { font-family: "New Computer Modern Math", "Latin Modern Math", "STIX Two Math", "Cambria Math",
+  "DejaVu Math TeX Gyre", math; }
+"""                     # for pages: browsers need a font that is made for formulas, and machines have different ones
 WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 
 
@@ -13,7 +16,7 @@ def to_mathml(text: str, display: bool = True) -> str:
     Raises ValueError where it does not parse.
     """
     kind = ' display="block"' if display else ""
-    return f"<math{kind}>{mathml(layout(text))}</math>"
+    return f"<math{kind}>{mathml(layout(text, display))}</math>"
 
 
 def mathml(box: Any) -> str:
@@ -35,11 +38,13 @@ def mathml(box: Any) -> str:
         case Root(body):
             return f"<msqrt>{mathml(body)}</msqrt>"
         case Fence(left, body, right):
-            return (f'<mrow><mo form="prefix" fence="true" stretchy="true">{left}</mo>{mathml(body)}'
-                    f'<mo form="postfix" fence="true" stretchy="true">{right}</mo></mrow>')
+            grows = str(box.grows()).lower()
+            return (f'<mrow><mo form="prefix" fence="true" stretchy="{grows}">{left}</mo>{mathml(body)}'
+                    f'<mo form="postfix" fence="true" stretchy="{grows}">{right}</mo></mrow>')
         case Cases(rows):
-            lines = "".join(f'<mtr><mtd style="text-align:left">{mathml(value)}</mtd>'
-                            f'<mtd style="text-align:left">{mathml(condition)}</mtd></mtr>' for value, condition in rows)
+            cell = '<mtd style="text-align:left">'
+            lines = "".join(f"<mtr>{cell}{mathml(value)}</mtd>{cell}{mathml(condition)}</mtd></mtr>"
+                            for value, condition in rows)
             return f'<mrow><mo form="prefix" fence="true" stretchy="true">{{</mo><mtable>{lines}</mtable></mrow>'
     raise TypeError(f"no box: {box}")
 
@@ -52,5 +57,7 @@ def mark(box: Mark) -> str:
         return f'<mi style="font-style:italic">{text}</mi>'
     if box.kind == "bold":
         return f'<mn style="font-weight:bold">{text}</mn>'
+    if box.text == "/":
+        return '<mo lspace="0" rspace="0">/</mo>'
     tag = {"letter": "mi", "number": "mn", "sign": "mo", "text": "mtext"}.get(box.kind)
     return f"<{tag}>{text}</{tag}>" if tag else f'<mi mathvariant="normal">{text}</mi>'

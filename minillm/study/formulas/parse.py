@@ -17,92 +17,14 @@ A space tells a product from a call: `s(z)` applies s to z, `r (I + J)` multipli
 import re
 from typing import Any, NamedTuple
 
+from . import trees
+
 RELATIONS = ("=", "<-", "+=", "<=", ">=", "<", ">", "!=", "~")
 BIG = ("sum", "mean", "max", "min", "product")              # what runs over an index
 PREFIX = ("exp", "log", "ln", "sqrt", "tanh", "mean", "std")            # functions that need no brackets
 RESERVED = ("over", "of", "if", "else", "for")
 TOKEN = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:e[+-]?\d+)?)|(?P<name>[A-Za-z]\w*)|(?P<sign>\|\||<-(?=\s)|\+=|<=|>=|!=|"
                    r"[-+*/@^=<>~.,:()[\]|])")
-
-
-class Number(NamedTuple):
-    text: str
-
-
-class Name(NamedTuple):
-    text: str
-
-
-class Index(NamedTuple):
-    """base[items]; an item is a tree, or None for all of the axis, written `:`."""
-    base: Any
-    items: tuple
-
-
-class Call(NamedTuple):
-    """function(arguments), or `function argument` without brackets."""
-    function: str
-    arguments: tuple
-    brackets: bool = True
-    separator: str = ","
-
-
-class Derivative(NamedTuple):
-    """dout/dx, of something by something."""
-    top: Any
-    bottom: Any
-
-
-class Binary(NamedTuple):
-    """operator: + - * / @ . or "" for a product without a sign."""
-    operator: str
-    left: Any
-    right: Any
-
-
-class Power(NamedTuple):
-    base: Any
-    exponent: Any
-
-
-class Minus(NamedTuple):
-    value: Any
-
-
-class Transposed(NamedTuple):
-    value: Any
-
-
-class Group(NamedTuple):
-    """Round brackets, or straight ones (the absolute value)."""
-    value: Any
-    bracket: str = "("
-
-
-class Over(NamedTuple):
-    """`sum over s <= t of body`: kind, one tree for each index, which is a name or a relation that begins with one."""
-    kind: str
-    indices: tuple
-    body: Any
-
-
-class Indicator(NamedTuple):
-    """1[condition]: one where it is true, else zero."""
-    condition: Any
-
-
-class Choice(NamedTuple):
-    """value if condition else other."""
-    value: Any
-    condition: Any
-    other: Any
-
-
-class Relation(NamedTuple):
-    """sides with signs between them; where: conditions that stand after `for`."""
-    sides: tuple
-    signs: tuple
-    where: tuple = ()
 
 
 class Token(NamedTuple):
@@ -168,8 +90,8 @@ class Parser:
         while self.at("for") if not where else self.at(","):
             self.place += 1
             where.append(self.relation())
-        if where and not isinstance(tree, Relation):
-            tree = Relation((tree,), ())
+        if where and not isinstance(tree, trees.Relation):
+            tree = trees.Relation((tree,), ())
         return tree._replace(where=tuple(where)) if where else tree
 
     def relation(self) -> Any:
@@ -177,7 +99,7 @@ class Parser:
         while self.at(*RELATIONS):
             signs.append(self.take(*RELATIONS))
             sides.append(self.choice())
-        return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
+        return trees.Relation(tuple(sides), tuple(signs)) if signs else sides[0]
 
     def choice(self) -> Any:
         value = self.sum()
@@ -186,24 +108,24 @@ class Parser:
         self.place += 1
         condition = self.relation()
         self.take("else")
-        return Choice(value, condition, self.choice())
+        return trees.Choice(value, condition, self.choice())
 
     def sum(self) -> Any:
         tree = self.term()
         while self.at("+", "-"):
-            tree = Binary(self.take("+", "-"), tree, self.term())
+            tree = trees.Binary(self.take("+", "-"), tree, self.term())
         return tree
 
     def term(self) -> Any:
         if self.at("-"):
             self.place += 1
-            return Minus(self.term())
+            return trees.Minus(self.term())
         tree = self.factor()
         while True:
             if self.at("*", "/", "@") or self.at(".") and not self.at(".", glued=True):
-                tree = Binary(self.take("*", "/", "@", "."), tree, self.factor())
+                tree = trees.Binary(self.take("*", "/", "@", "."), tree, self.factor())
             elif self.begins_operand():
-                tree = Binary("", tree, self.power())
+                tree = trees.Binary("", tree, self.power())
             else:
                 return tree
 
@@ -215,19 +137,19 @@ class Parser:
     def factor(self) -> Any:
         if self.at("-"):
             self.place += 1
-            return Minus(self.factor())
+            return trees.Minus(self.factor())
         return self.power()
 
     def power(self) -> Any:
         base, token = self.operand(), self.look()
-        if isinstance(base, Number) and token and token.glued and (token.kind == "name" or token.text == "("):
-            return Binary("", base, self.power())                       # 2h, which binds more than the / in x / 2h
+        if isinstance(base, trees.Number) and token and token.glued and (token.kind == "name" or token.text == "("):
+            return trees.Binary("", base, self.power())            # 2h, which binds more than the / in x / 2h
         if self.at("/", glued=True) and is_difference(base):
             self.place += 1
-            return Derivative(base, self.operand())                     # dout/dx; with blanks, dout / n is a quotient
+            return trees.Derivative(base, self.operand())          # dout/dx; with blanks, dout / n is a quotient
         if self.at("^"):
             self.place += 1
-            return Power(base, self.factor())
+            return trees.Power(base, self.factor())
         return base
 
     def operand(self) -> Any:
@@ -238,16 +160,16 @@ class Parser:
         if token.text in BIG and self.at("over"):
             return self.over(token.text)
         if token.text in ("(", "|"):
-            tree: Any = Group(self.sum(), token.text)
+            tree: Any = trees.Group(self.sum(), token.text)
             self.take({"(": ")", "|": "|"}[token.text])
         elif token.kind == "name":
             tree = self.named(token)
         elif token.text == "1" and self.at("[", glued=True):
             self.place += 1
-            tree = Indicator(self.relation())
+            tree = trees.Indicator(self.relation())
             self.take("]")
         elif token.kind == "number":
-            tree = Number(token.text)
+            tree = trees.Number(token.text)
         else:
             self.place -= 1
             raise self.error("a number, a name or a bracket")
@@ -257,8 +179,8 @@ class Parser:
         if self.at("(", glued=True):
             return self.call(token.text)
         if token.text in PREFIX and self.begins_operand():
-            return Call(token.text, (self.power(),), brackets=False)
-        return Name(token.text)
+            return trees.Call(token.text, (self.power(),), brackets=False)
+        return trees.Name(token.text)
 
     def call(self, function: str) -> Any:
         self.place += 1
@@ -267,7 +189,7 @@ class Parser:
             separator = self.take(",", "||")
             arguments.append(self.sum())
         self.take(")")
-        return Call(function, tuple(arguments), True, separator)
+        return trees.Call(function, tuple(arguments), True, separator)
 
     def after(self, tree: Any) -> Any:
         """x[indices] and x.T, any number of them."""
@@ -279,10 +201,10 @@ class Parser:
                     self.place += 1
                     items.append(self.item())
                 self.take("]")
-                tree = Index(tree, tuple(items))
+                tree = trees.Index(tree, tuple(items))
             elif self.at(".", glued=True) and self.at("T", ahead=1, glued=True):
                 self.place += 2
-                tree = Transposed(tree)
+                tree = trees.Transposed(tree)
             else:
                 return tree
 
@@ -299,25 +221,10 @@ class Parser:
             self.place += 1
             indices.append(self.relation())
         self.take("of")
-        return Over(kind, tuple(indices), self.term())
+        return trees.Over(kind, tuple(indices), self.term())
 
 
 def is_difference(tree: Any) -> bool:
     """Whether it is written d and a name: dout, dP[s], perhaps over another such, as in dout/dx."""
-    name = tree.base if isinstance(tree, Index) else tree
-    return isinstance(name, Name) and name.text[0] == "d" and len(name.text) > 1
-
-
-def parts(tree: Any) -> list:
-    """The trees directly inside a tree, in the order of the text."""
-    found: list = []
-    for field in tree if isinstance(tree, tuple) else ():
-        found += [field] if hasattr(field, "_fields") else parts(field) if isinstance(field, tuple) else []
-    return found
-
-
-def walk(tree: Any) -> Any:
-    """The tree and all trees inside, from the left."""
-    yield tree
-    for part in parts(tree):
-        yield from walk(part)
+    name = tree.base if isinstance(tree, trees.Index) else tree
+    return isinstance(name, trees.Name) and name.text[0] == "d" and len(name.text) > 1

@@ -6,19 +6,21 @@ from .parse import BIG, PREFIX
 
 LETTERS = {         # names that are set as one letter
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "lambda": "λ", "mu": "μ", "pi": "π",
-    "sigma": "σ", "tau": "τ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ", "infinity": "∞"}
-REDUCTIONS = ("sum", "mean", "std", "max", "min", "logsumexp", "norm")      # a row becomes one number
-FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, "softmax", "layernorm", "gelu", "dropout", "clip", "drop", "round", "cos", "CE", "KL",
-             "cross_entropy", *REFERENCE}
+    "sigma": "σ", "tau": "τ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ"}
+REDUCTIONS = {"sum", "mean", "std", "max", "min", "logsumexp", "norm"}      # a row becomes one number
+FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, *REFERENCE, *"""softmax layernorm gelu drop clip round cos mod Im binomial
+    CE KL cross_entropy embedding attention mlp qkv proj plus minus centre""".split()}
 ARGUMENTS = {name for function in REFERENCE.values() for name in signature(function).parameters}
 DIFFERENTIABLE = {name for spec in OPS.values() for name in spec.differentiable}
-INSIDE = {"out", "xhat", "logits", "loss", "losses", "scores", "mean", "rstd", "var", "sum", "logp", "logsumexp"}
+INSIDE = {"out", "xhat", "logits", "loss", "losses", "mean", "rstd", "var", "sum", "logp", "logsumexp"}
 SIZES = {"NH", "HS", "OC"}
-WORDS = {*LETTERS, *FUNCTIONS, *ARGUMENTS, *DIFFERENTIABLE, *INSIDE, *SIZES, "scale", "keep", "top", "kl", "mhat", "vhat",
-         "ref", "reward", "rows", "start", "n_decayed", "warmup", "steps", "progress", "min_lr"}
-SCALARS = {*LETTERS, *SIZES, "scale", "mean", "rstd", "var", "loss", "top", "beta1", "beta2", "min_lr", "progress"}
-ARRAYS = {"out", "xhat", "logits", "weight", "bias", "wte", "g", "p", "P", "Q", "S", "keep"}
-BEFORE = ("ref", "old", "fc", "proj", "soft", "min", "max")     # set as an index: ref_logp is logp with the index ref
+QUANTITIES = set("""scale keep top rows columns step steps warmup start end predicted nats bytes flops peak bandwidth
+    floor layer embd vocab size per token byte cost small unique numpy left right kl decayed""".split())
+WORDS = {*LETTERS, *FUNCTIONS, *ARGUMENTS, *DIFFERENTIABLE, *INSIDE, *SIZES, *QUANTITIES}
+SCALARS = {*LETTERS, *SIZES, "scale", "mean", "rstd", "var", "loss", "top", "beta1", "beta2", "min_lr", "cost"}
+ARRAYS = {"out", "xhat", "logits", "weight", "bias", "wte", "g", "P", "Q", "S", "keep"}
+EITHER = {"x", "w", "m", "v", "p"}              # arrays or numbers: what they are multiplied with says it
+BEFORE = {"ref", "old", "fc", "proj", "min", "max"}             # set as an index: ref_logp is logp with the index ref
 
 
 def is_gradient(name: str) -> bool:
@@ -30,4 +32,5 @@ def is_gradient(name: str) -> bool:
 def is_known(name: str) -> bool:
     """Whether a name is one of a formula, and no word of the text around it."""
     base = name.rstrip("0123456789")
-    return len(base) == 1 or base in WORDS or is_gradient(base) or "_" in base and all(map(is_known, base.split("_")))
+    return len(base) <= 1 or base in WORDS or is_gradient(base) or base.endswith("hat") and len(base) == 4 or (
+        "_" in base and all(map(is_known, name.split("_"))))

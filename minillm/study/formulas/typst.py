@@ -8,9 +8,12 @@ WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 SPECIAL = set(r'\$#_^&"/,;:()[]{}|~*\'')
 
 
-def to_typst(text: str) -> str:
-    """A formula such as `out = x @ weight + bias` in Typst's math. Raises ValueError where it does not parse."""
-    return typst(layout(text))
+def to_typst(text: str, display: bool = True) -> str:
+    """A formula such as `out = x @ weight + bias` in Typst's math, for a line of its own or for one of text.
+
+    Raises ValueError where it does not parse.
+    """
+    return typst(layout(text, display))
 
 
 def typst(box: Any) -> str:
@@ -32,7 +35,8 @@ def typst(box: Any) -> str:
         case Root(body):
             return f"sqrt({typst(body)})"
         case Fence(left, body, right):
-            return f"lr(\\{left}{typst(body)}\\{right})"
+            inside = f"\\{left}{typst(body)}\\{right}"
+            return f"lr({inside})" if box.grows() else inside
         case Cases(rows):
             return f"cases({', '.join(f'{typst(value)} quad & {typst(condition)}' for value, condition in rows)})"
     raise TypeError(f"no box: {box}")

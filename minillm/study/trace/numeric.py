@@ -23,6 +23,7 @@ LIMITS = (0.0, 2.0 ** -18, 0.0)         # of the steps: the smallest one, in siz
 SMALL = 16                              # numbers of an array that is measured as a whole
 SOME = 8                                # elements of a larger one
 WORK = 3e10                             # FLOPs in all, about, which is a few seconds
+LEAST = 4                               # derivatives, whatever they cost
 CALL = 2e6                              # what a forward costs besides its FLOPs
 RUNS = 25                               # forwards for a derivative, about
 
@@ -61,7 +62,7 @@ def choose(seen: Record, same: dict[str, str], model: Any) -> dict[str, Array]:
     grads = [grad for grad, about in seen.arrays.items() if about["of"] and grad not in same
              and seen.arrays[about["of"][0]].get("gradient") == grad]
     forward = sum(call["flops"] for call in seen.calls if call["phase"] == "forward" and call.get("flops"))
-    affordable = max(1, int(WORK / RUNS / (CALL + forward)))
+    affordable = max(LEAST, int(WORK / RUNS / (CALL + forward)))
     grads = grads[::-(-len(grads) // affordable)]                       # some of them, if there is no time for all
     each = max(1, min(SOME, affordable // len(grads)))
     return {grad: some_of(seen.live[grad].ravel(), SMALL if each == SOME else 0, each) for grad in grads}
@@ -127,7 +128,8 @@ def place_of(seen: Record, same: dict[str, str], array: str) -> Place | None:
     for call in forwards:
         if call["id"] == made:
             return at(call, [output["array"] for output in call["outputs"]].index(array), False)
-    reading = [(call, slot) for call in forwards for slot, put in enumerate(call["inputs"]) if put.get("array") == array]
+    reading = [(call, slot) for call in forwards for slot, put in enumerate(call["inputs"])
+               if put.get("array") == array]
     return at(*reading[0], True) if len(reading) == 1 else None
 
 

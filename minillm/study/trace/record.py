@@ -5,8 +5,8 @@
     decoding                   the last token, with the keys and values of those before it in the KV cache
 
 In reading order: watch.py (recording ops), source.py (lines of source), numbers.py (digits), numeric.py (finite
-differences), terms.py (what a gradient is the sum of), lens.py (attention maps, logits of every layer), run.py (a run
-directory), page.py (the page).
+differences), terms.py (what a gradient is the sum of), lens.py (attention maps, logits of every layer), export.py (all
+of it as data), run.py (a run directory), page.py (the page).
 """
 import math
 import time
@@ -19,21 +19,17 @@ from ...config import TrainConfig
 from ...kernels.select import OPS, Ops, functions
 from ...models.packing import Batch
 from ...models.params import Params
-from ...ops.table import FILES
 from ...progress import Report
 from ...train.nonfinite import find_nonfinite
 from ...train.optim import AdamW, clip_scale, global_norm
 from ...version import __version__
-from ..formulas import formulas_of, to_mathml
+from .export import arrays_of, calls_of, described, ops_of, plan, totals, updated
 from .lens import attention_maps, best, logit_lens
-from .numbers import Cut, cut_of, shortest, statistics
 from .numeric import differences
-from .source import shown
 from .terms import contributors
 from .watch import Record, recording, unite
 
 Array = np.ndarray
-MOST = 100_000              # numbers in a record, about: a tiny model has no more
 REPEATS, SECONDS = 5, 3.0   # runs, of which the median time is shown; no more of them after so long
 
 
@@ -48,41 +44,46 @@ class Training(NamedTuple):
     moments: str = "fresh"
 
 
-def record(model: Any, tokens: Sequence[int], training: Training = Training(), text: Callable[[int], str] = str,
+def record(model: Any, tokens: Sequence[int], training: Training | None = None, text: Callable[[int], str] = str,
            progress: Report | None = None) -> dict:
     """Record a training step on `tokens` and a decoding step of the last of them.
 
-    model: GPT with plain parameters; it is not changed. text: a token's text. Raises ValueError for fewer than two
-    tokens, more than block_size, and a model without gradients; NonFiniteError.
+    model: GPT with plain parameters; it is not changed. training: None for the first step, by the default settings.
+    text: a token's text. Raises ValueError for fewer than two tokens, more than block_size, and a model without
+    gradients; NonFiniteError.
     """
     check(model, tokens)
-    ids = np.array([tokens])
+    training = training or Training()
+    ids, say = np.array([tokens]), share_of_progress(progress, 0, 10)
     batch, key = Batch(ids[:, :-1], ids[:, 1:]), (training.config.seed, training.step, 0)
-    say = progress or (lambda done, total, what: None)
-    say(0, 5, "forward and backward")
-    seen, grads = Record(model.ops, model.params), model.params.zeros_like()
-    step = training_step(model, seen, batch, key, grads, training)
-    say(1, 5, "decoding")
+    say(0, 3, "forward and backward")
+    seen = Record(model.ops, model.params)
+    optimizer, step = training_step(model, seen, batch, key, training)
+    say(1, 3, "decoding")
     decoded = decoding_step(model, seen, ids, text)
-    say(2, 5, "timing")
+    say(2, 3, "timing")
     time_calls(model, seen, batch, key, ids)
     same = unite(seen)
-    cuts = plan(seen, same, batch)
-    say(3, 5, "what gradients are the sum of")
-    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()})
-    say(4, 5, "finite differences")
-    measured = differences(model, seen, same, batch, key, progress and (lambda done, total, what: say(
-        4 + done // total, 5, f"finite differences {done}/{total}")))
-    found = {
+    cuts, room = plan(seen, same, batch, 6 if training.m else 4)
+    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()}, room,
+                          share_of_progress(progress, 10, 50))
+    measured = differences(model, seen, same, batch, key, share_of_progress(progress, 50, 100))
+    return {
         "version": 1, "minillm": __version__, "prompt": "".join(map(text, tokens)),
         "tokens": [{"id": int(i), "text": text(int(i))} for i in tokens],
-        "model": described(model), "attention": attention_maps(seen), "lens": logit_lens(model, seen, text),
-        "decode": decoded, "totals": totals(seen.calls)}
-    found["model"]["whole"] = all(cut.whole for cut in cuts.values())
-    found |= {"ops": ops_of(seen), "arrays": exported(seen, same, cuts, measured, shares), "calls": calls_of(seen, same),
-              "training": step["training"], "parameters": updated(seen, step, cuts, training)}
-    say(5, 5, "")
-    return found
+        "model": described(model) | {"whole": all(cut.whole for cut in cuts.values())}, "ops": ops_of(seen),
+        "arrays": arrays_of(seen, same, cuts, measured, shares), "training": step,
+        "parameters": updated(seen, optimizer, cuts, training), "attention": attention_maps(seen),
+        "lens": logit_lens(model, seen, text), "decode": decoded, "totals": totals(seen.calls),
+        "calls": calls_of(seen, same)}
+
+
+def share_of_progress(progress: Report | None, low: int, high: int) -> Report:
+    """A part of the work that goes from `low` to `high` per cent of all."""
+    def report(done: int, total: int, text: str) -> None:
+        if progress:
+            progress(low + (high - low) * done // max(1, total), 100, text)
+    return report
 
 
 def check(model: Any, tokens: Sequence[int]) -> None:
@@ -99,11 +100,12 @@ def check(model: Any, tokens: Sequence[int]) -> None:
 
 # ---- the two steps ----
 
-def training_step(model: Any, seen: Record, batch: Batch, key: tuple, grads: Params, training: Training) -> dict:
-    """Forward, backward, clipping and AdamW, recorded; grads is filled."""
-    seen.shared = {"wte.weight"}
-    seen.names = {id(view): name for name, view in grads.items()}
-    watched, count = model.on(recording(seen)), batch.learned
+def training_step(model: Any, seen: Record, batch: Batch, key: tuple, training: Training) -> tuple[AdamW, dict]:
+    """Forward, backward, clipping and AdamW, recorded; the optimizer, which holds the updated copy of the parameters,
+    and figures."""
+    grads, count = model.params.zeros_like(), batch.learned
+    seen.shared, seen.names = {"wte.weight"}, {id(view): name for name, view in grads.items()}
+    watched = model.on(recording(seen))
     seen.phase = "forward"
     losses, caches = watched.losses(batch.tokens, batch.targets, key=key)
     loss = float(losses.sum()) / count
@@ -113,28 +115,40 @@ def training_step(model: Any, seen: Record, batch: Batch, key: tuple, grads: Par
     norm = global_norm(grads, watched.ops)
     if not math.isfinite(loss + norm):
         find_nonfinite(model, [batch], None)
-    c, after = training.config, model.params.astype(model.params.flat.dtype)
-    optimizer = AdamW(after, training.lr, (c.beta1, c.beta2), c.eps, c.weight_decay, watched.ops)
+    scale = clip_scale(norm, training.config.clip)
+    optimizer = optimizer_of(model, training, watched.ops)
+    optimizer.step(grads, training.lr, scale)
+    after = model.on(model.ops, optimizer.params).losses(batch.tokens, batch.targets, key=key)[0]
+    return optimizer, {
+        **placed(seen), "loss_before": loss, "loss_after": float(after.sum()) / count, "count": count, "norm": norm,
+        "scale": scale, "lr": training.lr, "step": training.step + 1, "moments": training.moments,
+        **{name: getattr(training.config, name) for name in ("clip", "beta1", "beta2", "eps", "weight_decay")}}
+
+
+def optimizer_of(model: Any, training: Training, ops: Ops) -> AdamW:
+    """AdamW on a copy of the parameters, as the steps before have left it."""
+    c = training.config
+    optimizer = AdamW(model.params.astype(model.params.flat.dtype), training.lr, (c.beta1, c.beta2), c.eps,
+                      c.weight_decay, ops)
     for moment, given in ((optimizer.m, training.m), (optimizer.v, training.v)):
-        moment.flat[:] = 0 if given is None else given.flat
+        for name, values in (given or {}).items():
+            moment[name][...] = values
     optimizer.steps = training.step
-    optimizer.step(grads, training.lr, clip_scale(norm, c.clip))
-    loss_after = float(model.on(model.ops, after).losses(batch.tokens, batch.targets, key=key)[0].sum()) / count
+    return optimizer
+
+
+def placed(seen: Record) -> dict:
+    """The keys of tokens, targets and losses."""
     (last,) = [call for call in seen.calls if call["function"] == "linear_cross_entropy_forward"]
-    given = {put["name"]: put["array"] for put in last["inputs"] if "array" in put}
-    return {"optimizer": optimizer, "training": {
-        "tokens": seen.calls[0]["inputs"][0]["array"], "targets": given["targets"],
-        "losses": last["outputs"][0]["array"], "loss_before": loss, "loss_after": loss_after, "count": count,
-        "norm": norm, "clip": c.clip, "scale": clip_scale(norm, c.clip), "lr": training.lr, "beta1": c.beta1,
-        "beta2": c.beta2, "eps": c.eps, "weight_decay": c.weight_decay, "step": training.step + 1,
-        "moments": training.moments}}
+    return {"tokens": seen.calls[0]["inputs"][0]["array"], "losses": last["outputs"][0]["array"],
+            "targets": next(put["array"] for put in last["inputs"] if put["name"] == "targets")}
 
 
 def decoding_step(model: Any, seen: Record, ids: Array, text: Callable[[int], str]) -> dict:
     """The last token through `decode`, recorded; the tokens before it fill the KV cache."""
     cache = model.new_cache(1)
     model.decode(ids[:, :-1], cache)
-    cached, seen.phase = cache.length, "decode"
+    cached, seen.phase, seen.buffers = cache.length, "decode", [cache.keys, cache.values]
     logits = model.on(recording(seen)).decode(ids[:, -1:], cache)
     token = int(ids[0, -1])
     return {"token": {"id": token, "text": text(token)}, "position": cached, "cached": cached,
@@ -171,101 +185,3 @@ def stopwatch(ops: Ops, seconds: list[float]) -> Ops:
             return found
         return call
     return ops._replace(**{name: timed(getattr(ops, name)) for spec in OPS.values() for name in functions(spec)})
-
-
-# ---- as data ----
-
-def described(model: Any) -> dict:
-    return {"parameters": model.params.flat.size, "config": vars(model.config), "dtype": str(model.params.flat.dtype),
-            "backends": dict(model.ops.backends)}
-
-
-def ops_of(seen: Record) -> dict:
-    """What the op table says of each op that was called."""
-    found = {}
-    for name in dict.fromkeys(call["op"] for call in seen.calls if call["op"]):
-        docstring = FILES[name].__doc__ or ""
-        found[name] = {"summary": docstring.split("\n\n")[0].replace("\n", " "), "docstring": docstring,
-                       "file": shown(FILES[name].__file__ or ""),
-                       "formulas": [{"text": formula.text, "line": formula.line, "mathml": to_mathml(formula.text)}
-                                    for formula in formulas_of(docstring)]}
-    return found
-
-
-def plan(seen: Record, same: dict[str, str], batch: Batch) -> dict[str, Cut]:
-    """What is shown of each array: all, if there is room for all of them; else less of the largest."""
-    vocabulary = seen.live["a0"].shape[0]
-    tokens, targets = (list(dict.fromkeys(ids.ravel().tolist())) for ids in (batch.tokens, batch.targets))
-    def cut(key: str, most: float) -> Cut:
-        shape = seen.live[key].shape
-        return cut_of(shape, most, tokens if shape[0] == vocabulary else (), targets if shape[-1] == vocabulary else ())
-    for most in (math.inf, *(2 ** n for n in range(14, 3, -1))):
-        cuts = {key: cut(key, most) for key in seen.live if key not in same}
-        shown = sum(cut.size * (5 if seen.arrays[key]["kind"] == "parameter" else 1) for key, cut in cuts.items())
-        if shown <= MOST:
-            break
-    return cuts
-
-
-def exported(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured: dict, shares: dict) -> dict:
-    """Every array with its numbers, its gradient, and what is known of that."""
-    found: dict[str, dict] = {}
-    for key, cut in cuts.items():
-        about, array = seen.arrays[key], seen.live[key]
-        used = [call for name in seen.arrays if same.get(name, name) == key for call in seen.arrays[name]["used_by"]]
-        grads = [seen.arrays[name].get("gradient") for name in seen.arrays if same.get(name, name) == key]
-        grads = [same.get(grad, grad) for grad in grads if grad]
-        found[key] = {
-            "id": key, "name": about["name"], "kind": about["kind"], "role": about["role"], "shape": [*array.shape],
-            "dtype": str(array.dtype), "made_by": about["made_by"], "used_by": sorted(set(used)),
-            "gradient": grads[0] if grads else None,
-            "of": same.get(about["of"][0], about["of"][0]) if about["of"] else None,
-            "stats": statistics(array, not cut.whole), "whole": cut.whole,
-            **({} if cut.whole else {"rows": cut.rows, "cols": cut.cols}),
-            "values": shortest(array.ravel()[cut.places])}
-        for name, known in (("numeric", measured), ("contributors", shares)):
-            if key in known:
-                whole = len(known[key]["index"]) == array.size
-                found[key][name] = known[key] | {"index": None if whole else known[key]["index"].tolist()}
-    return found
-
-
-def calls_of(seen: Record, same: dict[str, str]) -> list[dict]:
-    for call in seen.calls:
-        for put in call["inputs"] + call["outputs"]:
-            if "array" in put:
-                put["array"] = same.get(put["array"], put["array"])
-        for name in ("backward", "values", "shapes"):
-            call.pop(name, None)
-        call |= {name: call.get(name) for name in ("flops", "bytes", "seconds")}
-    return seen.calls
-
-
-def updated(seen: Record, step: dict, cuts: dict[str, Cut], training: Training) -> list[dict]:
-    """AdamW, parameter by parameter: the moments and the weight, at the places that are shown of the parameter."""
-    optimizer, found = step["optimizer"], []
-    decayed = [name for name, shape in optimizer.params.shapes.items() if len(shape) > 1]
-    for key, about in seen.arrays.items():
-        if about["kind"] != "parameter":
-            continue
-        name, places = about["name"], cuts[key].places
-        before, after = (array.ravel()[places] for array in (seen.live[key], optimizer.params[name]))
-        values = {"m_after": optimizer.m[name].ravel()[places], "v_after": optimizer.v[name].ravel()[places],
-                  "update": after - before, "after": after}
-        for moment, given in (("m", training.m), ("v", training.v)):
-            values[moment] = np.zeros(1) if given is None else given[name].ravel()[places]
-        found.append({"name": name, "decayed": name in decayed, "value": key, "gradient": about["gradient"],
-                      **{label: shortest(array) for label, array in values.items()},
-                      **({"m": None, "v": None} if training.m is None else {})})
-    return found
-
-
-def totals(calls: list[dict]) -> dict:
-    """FLOPs, bytes and seconds of each phase; parts of a composite op are in the op."""
-    found: dict[str, dict] = {}
-    for call in calls:
-        if call["op"] and call["parent"] is None:
-            total = found.setdefault(call["phase"], {"flops": 0, "bytes": 0, "seconds": 0.0})
-            for name in total:
-                total[name] += call[name]
-    return found

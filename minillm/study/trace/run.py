@@ -1,4 +1,4 @@
-"""A run directory as what is to be traced: its model, the prompt's tokens, and the step that its training would take."""
+"""A run directory as what is traced: its model, the prompt's tokens, and the step that its training would take next."""
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 from ...config import TrainConfig, names
 from ...models.load import load
 from ...models.params import Params
+from ...models.pretrained import CONFIG
 from ...progress import Report
 from ...tokenizer import Tokenizer
 from ...train.checkpoint import STATE, load_training
@@ -21,6 +22,8 @@ def record_run(directory: str | Path, prompt: str, backend: str = "auto", progre
     many, and for quantized weights.
     """
     directory = Path(directory)
+    if not (directory / CONFIG).exists():
+        raise FileNotFoundError(f"{directory}: no run directory and no model: there is no {CONFIG} in it")
     model, tokenizer = load(directory, backend)
     if not isinstance(model.params, Params):
         raise ValueError(f"{directory}: its weights are int8, which are for generating and have no gradients; trace "
@@ -51,6 +54,9 @@ def next_step(directory: Path, model: Any) -> Training:
             m, v, state = load_training(last)
             settings = state.get("settings") or {}
             config = TrainConfig(**{name: value for name, value in settings.items() if name in names(TrainConfig)})
+            if m.shapes != model.params.shapes:
+                return Training(config, config.lr, moments="fresh: the run trained an adapter, and this is the merged "
+                                                           "model")
             if last != directory and not same_weights(model, last):
                 return Training(config, config.lr, moments="fresh: the optimizer's are those of the last step, the "
                                                            f"weights those of the best; {last} has both")

@@ -13,12 +13,12 @@ import numpy as np
 
 from ...kernels.select import OPS
 from ...ops.table import REFERENCE
+from ...progress import Report
 from .numbers import shortest
 from .watch import Record
 
 Array = np.ndarray
 TOP = 4                         # terms that are shown
-ELEMENTS = 8_000                # explained in all, about
 FEW = 2                         # of an array that is dear to explain
 MANY = 4096                     # numbers that tell whether two arrays are the same
 PAGES = 300                     # FLOPs in whose time a number of a large array is made
@@ -27,8 +27,10 @@ STEP = 1e-30                    # of the complex step
 WORK = 4e9                      # FLOPs in all, about
 
 
-def contributors(seen: Record, same: dict[str, str], first: dict[str, Array]) -> dict[str, dict]:
-    """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most."""
+def contributors(seen: Record, same: dict[str, str], first: dict[str, Array], room: int,
+                 progress: Report | None = None) -> dict[str, dict]:
+    """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most.
+    room: elements in all, about."""
     inner = within(seen, same)
     wanted = {}
     for call in seen.calls:
@@ -37,9 +39,11 @@ def contributors(seen: Record, same: dict[str, str], first: dict[str, Array]) ->
                 and seen.arrays[same.get(key, key)]["kind"] == "gradient"]
         if keys:
             wanted[call["id"]] = keys
-    each = share_of([seen.live[key].size for keys in wanted.values() for key in keys], ELEMENTS)
+    each = share_of([seen.live[key].size for keys in wanted.values() for key in keys], room)
     found: dict[str, dict] = {}
     for number, keys in wanted.items():
+        if progress:
+            progress(len(found), sum(map(len, wanted.values())), "what gradients are the sum of")
         places = {key: order(seen.live[key], first.get(same.get(key, key)), each) for key in keys}
         explained = explain(seen, seen.calls[number], places, WORK / len(wanted))
         found |= {same.get(key, key): terms for key, terms in explained.items()}
@@ -200,9 +204,9 @@ def of_sum(seen: Record, call: dict, index: Array) -> dict:
 def of_matmul(seen: Record, call: dict, index: Array) -> dict:
     """x @ y: the products x[n, k] * y[k, m], by the elements of x."""
     array = call["inputs"][0]["array"]
-    flat = np.arange(call["values"]["x"].size).reshape(seen.live[array].reshape(-1, seen.live[array].shape[-1]).shape)
-    flat = flat if call["values"]["x"].flags.c_contiguous else flat.T
     x, y = call["values"].values()
+    flat = np.arange(x.size).reshape(-1, seen.live[array].shape[-1])
+    flat = flat if x.flags.c_contiguous and x.shape == flat.shape else flat.T
     rows, cols = np.unravel_index(index, (len(x), y.shape[1]))
     shares = x[rows].astype(np.float64) * y[:, cols].T                          # (elements, k)
     found = listed("element", [array], index, shares.T)

@@ -66,6 +66,7 @@ class Record:
         self.parent: int | None = None                          # the composite op that is being looked into
         self.names: dict[int, str] = {}                         # gradient buffers, by identity
         self.shared: set[str] = set()                           # parameters that several calls read
+        self.buffers: list[Array] = []                          # of the KV cache
         for name, view in params.items():
             self.array(view, name, "parameter", "parameter")
 
@@ -79,6 +80,8 @@ class Record:
         if id(value) in self.known:
             return self.known[id(value)]
         value = np.asarray(value)
+        if any(np.may_share_memory(value, buffer) for buffer in self.buffers):
+            kind, role = "cache", f"{name} of the tokens in the KV cache and of this one"
         key = f"a{len(self.arrays)}"
         self.arrays[key] = {"name": name, "kind": kind, "role": role, "made_by": made_by, "used_by": [], "of": []}
         self.live[key], self.known[id(value)] = value, key
@@ -86,7 +89,7 @@ class Record:
 
     def part(self, value: Traced, name: str) -> str:
         """A slice of a recorded array, as a step of its own."""
-        whole = value.key
+        whole = value.key or ""
         call = self.call(None, "slice", [{"name": "x", "array": whole}])
         kind = self.arrays[whole]["kind"]
         key = self.array(np.array(value), name, kind, f"part of {self.arrays[whole]['name']}", call["id"])

@@ -7,8 +7,8 @@ Candidates take turns. The clock is this process's; the way to a child and back,
 off. Half of the calls are cold (a stream through the last cache came before), half warm (the inputs have just been
 written).
 
-    floor = max(FLOPs / measured peak, bytes / measured bandwidth)           the roofline (Williams et al. 2009)
-    score = 1 / (1 + (t - floor) / (t_numpy - floor))                        0.5 for NumPy, 1 on the roofline
+    floor = max(flops / peak, bytes / bandwidth)             the roofline (Williams et al. 2009), by measured peaks
+    score = 1 / (1 + (t - floor) / (t_numpy - floor))        0.5 for NumPy, 1 on the roofline
 
 What is faster than the roofline has not done the work.
 """

@@ -1,0 +1,224 @@
+"""What the names in the formulas of all rooms but ops/ stand for, and what the functions beside them give.
+
+VALUES["path::function"]() yields (values, expected) pairs; a function that a formula defines is expected as
+(arguments, its value).
+"""
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+from small_models import TOK, model
+
+from minillm.config import GPTConfig
+from minillm.data.dedup.minhash import Lsh
+from minillm.data.shards import loader
+from minillm.evaluate.perplexity import Surprise, bits_per_byte, perplexity
+from minillm.evaluate.statistics import Z, share_interval, sign_test
+from minillm.generation import speculative
+from minillm.gradcheck import jacobian
+from minillm.gradcheck.measure import Line, Scalar, richardson, sides
+from minillm.models.quantized import to_int8
+from minillm.ops.attention import attention_forward
+from minillm.ops.gelu import gelu_forward
+from minillm.ops.layernorm import layernorm_forward
+from minillm.ops.losses.cross_entropy import cross_entropy_forward
+from minillm.ops.mlp import mlp_forward
+from minillm.ops.softmax import softmax_backward, softmax_forward
+from minillm.posttrain.grpo import SMALL, advantages_of
+from minillm.tokenizer.compare import measure as measured
+from minillm.train.memory import count_parameters
+from minillm.train.optim import clip_scale, global_norm
+from minillm.train.schedule import cosine_schedule, wsd_schedule
+from minillm.workbench.kernel.bench import Peaks, score
+from minillm.workbench.plan_hours import REPEATED, Fit, worth
+from minillm.workbench.precision import UNIT, gamma
+
+
+def minhash():
+    for bands, rows, s in ((20, 5, 0.5), (3, 4, 0.9)):
+        yield {"s": s, "b": bands, "r": rows}, {"found": float(Lsh(bands, rows).found(s))}
+
+
+def feistel():
+    """Two rounds of the permutation, of a size that is rows times columns: nothing is sent through again."""
+    keys, size, rounds = [3, 11], 12, loader.ROUNDS
+    rows = columns = 4
+    loader.ROUNDS = 2
+    try:
+        images = [loader.permute(index, rows * columns, keys) for index in range(size)]
+    finally:
+        loader.ROUNDS = rounds
+    for index, image in enumerate(images):
+        left, right = divmod(index, columns)
+        yield ({"left": left, "right": right, "rows": rows, "columns": columns,
+                "f1": lambda number: loader._scramble(int(number) ^ keys[0]) % 1000,
+                "f2": lambda number: loader._scramble(int(number) ^ keys[1]) % 1000},
+               dict(zip(("left last", "right last"), divmod(image, columns))))
+
+
+def surprise():
+    one = Surprise(nats=70.0, tokens=25, bytes=90)
+    yield one._asdict(), {"perplexity": perplexity([one]), "bits_per_byte": bits_per_byte([one])}
+
+
+def wilson():
+    low, high = share_interval(7, 20)
+    yield {"p": 7 / 20, "n": 20, "z": Z}, {"low": low, "high": high}
+
+
+def mcnemar():
+    for k in (1, 2, 6):                             # of the last, the sum is above 1
+        first = [True] * 6 + [False] * k
+        yield {"n": 6 + k, "k": k}, {"p": sign_test(first, [not right for right in first])}
+
+
+@dataclass
+class Even:
+    """In place of a generator: numbers evenly over [0, 1), so that a share is a probability."""
+    turn: int = -1
+    count: int = 4000
+
+    def random(self):
+        self.turn += 1
+        return (self.turn + 0.5) / self.count
+
+
+def speculation():
+    p, q = np.array([0.3, 0.1, 0.6]), np.array([0.4, 0.4, 0.2])
+    for x in range(3):
+        even = Even()
+        share = sum(speculative.accept(p[x], q[x], even) for _ in range(even.count)) / even.count
+        yield {"p": p, "q": q, "x": x}, {"a": share, "r": speculative.residual(p, q), "P": p}
+
+
+def speedup():
+    yield {"a": 0.7, "k": 4, "cost": 0.1}, {"speedup": speculative.theoretical_speedup(0.7, 4, 0.1)}
+
+
+X = np.array([0.3, -0.7, 1.1])
+DOUT = np.array([1.0, -2.0, 0.5])
+
+
+def differences():
+    """Of one number and a function whose derivative is more than a constant."""
+    slope = jacobian(gelu_forward, {"x": np.array([0.6])}, "x")[0, 0]
+    yield {"x": 0.6, "h": 1e-3, "i": 1j, "L": lambda x: gelu_forward(np.array([x]))[0][0]}, {"dL/dx": slope}
+
+
+def extrapolation():
+    """A gradient that is wrong: with the right one, all that is measured is zero."""
+    steps, wrong = np.array([1.0, 0.4, -0.3]), np.array([0.2, 0.1, 0.4])
+    line = Line(Scalar(softmax_forward, {"x": X}, DOUT, 1e-16), "x", np.arange(3), steps, wrong)
+    h = 0.25
+    levels = [line.level(h), line.level(h / 4)]
+    yield ({"h": h, "L": lambda t: float(DOUT @ softmax_forward(X + t * steps)[0]),
+            "predicted": lambda t: t * wrong @ steps},
+           {"R": richardson(levels, 1), "S_plus": sides(levels, 1)[0],
+            "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
+            "centre": ((h,), levels[0].centre)})
+
+
+def symmetry():
+    def gradient(x):
+        return softmax_backward(DOUT, softmax_forward(x)[1])
+    second = jacobian(lambda x: (gradient(x), None), {"x": X}, "x")
+    rng = np.random.default_rng(0)
+    yield {"x": X, "h": 1e-2, "g": gradient, "H": (second + second.T) / 2, "u": rng.standard_normal(3),
+           "v": rng.standard_normal(3)}, {}
+
+
+def one_block():
+    """All of GPT-2 for one sequence and one block."""
+    gpt, tokens = model(), np.array([[5, 9, 2, 7]])
+    p, c = gpt.params, gpt.config
+    linears = {name: lambda x, at=f"h.0.attn.{file}": x @ p[f"{at}.weight"] + p[f"{at}.bias"]
+               for name, file in (("qkv", "c_attn"), ("proj", "c_proj"))}
+    norms = {name: lambda x, at=at: layernorm_forward(x, p[f"{at}.weight"], p[f"{at}.bias"], c.layer_norm_epsilon)[0]
+             for name, at in (("ln_1", "h.0.ln_1"), ("ln_2", "h.0.ln_2"), ("ln_f", "ln_f"))}
+    targets = np.array([9, 2, 7, 1])
+    yield ({"tokens": tokens, "wte": p["wte.weight"], **linears, **norms,
+            "embedding": lambda tokens: p["wte.weight"][tokens] + p["wpe.weight"][:tokens.shape[1]],
+            "attention": lambda x: attention_forward(x, c.n_head)[0],
+            "mlp": lambda x: mlp_forward(x, *(p[f"h.0.mlp.{file}.{part}"] for file in ("c_fc", "c_proj")
+                                              for part in ("weight", "bias")))[0],
+            "cross_entropy": lambda logits: cross_entropy_forward(logits[0], targets)[0]},
+           {"loss": gpt.losses(tokens, targets[None])[0]})
+
+
+def int8():
+    w = np.random.default_rng(0).standard_normal(16).astype(np.float32)
+    quantized = to_int8(w[:, None])
+    yield {"w": w}, {"scale": quantized.scales[0, 0], "q": quantized.values[:, 0]}
+
+
+def advantages():
+    R = np.random.default_rng(0).standard_normal((2, 5))
+    yield {"R": R, "small": SMALL}, {"A": advantages_of(R)}
+
+
+def tokenizer_costs():
+    row = measured("own", TOK, {"prose": ["the hen says moo"]}, 3, 8)
+    yield ({"n_layer": 3, "n_embd": 8, "vocab_size": TOK.vocab_size, "bytes_per_token": row["bytes_per_token"]["all"]},
+           {"flops_per_byte": row["flops_per_byte"]})
+
+
+def parameters():
+    c = GPTConfig(3, 2, 16, 12, 50)
+    yield {"V": c.vocab_size, "T": c.block_size, "C": c.n_embd, "L": 3}, {"parameters": count_parameters(c)}
+
+
+def norm():
+    g = np.random.default_rng(0).standard_normal(7)
+    yield {"g": g}, {"norm": global_norm(SimpleNamespace(flat=g))}
+
+
+def clipping():
+    for size in (0.5, 1.5, 3.0):
+        yield {"norm": size, "max_norm": 1.5}, {"scale": clip_scale(size, 1.5)}
+
+
+def cosine():
+    for step in (0, 3, 4, 9, 20):
+        yield ({"step": step, "warmup": 4, "steps": 20, "lr": 0.3, "min_lr": 0.02},
+               {"rate": cosine_schedule(step, 4, 20, 0.3, 0.02)})
+
+
+def wsd():
+    for step in (0, 3, 4, 9, 12, 15, 20, 22):
+        yield ({"step": step, "warmup": 4, "start": 12, "end": 20, "lr": 0.3, "min_lr": 0.02},
+               {"rate": wsd_schedule(step, 4, 12, 20, 0.3, 0.02)})
+
+
+def roofline():
+    for work, size in ((3e9, 1e6), (1e6, 4e9)):
+        peaks = SimpleNamespace(work=work, size=size, flops=2e11, bandwidth=3e10)
+        floor = Peaks.floor(peaks)[0]
+        yield ({"flops": work, "peak": peaks.flops, "bytes": size, "bandwidth": peaks.bandwidth, "t": 0.4,
+                "t_numpy": 0.7},
+               {"floor": floor, "score": score(0.4, 0.7, floor)})
+
+
+def scaling_law():
+    fit = Fit(1.7, 400.0, 410.0, 0.34, 0.28)
+    yield fit._asdict(), {"L": ((1e6, 2e7), fit(1e6, 2e7))}
+
+
+def repeated():
+    yield {"tokens": 5e6, "unique": 1e6, "R": REPEATED}, {"worth": worth(5e6, 10 ** 6)}
+
+
+def rounding():
+    yield {"u": UNIT["float32"]}, {"gamma": ((1000,), gamma(1000))}
+
+
+VALUES = {
+    "data/dedup/minhash.py": minhash, "data/shards/loader.py": feistel, "evaluate/perplexity.py": surprise,
+    "evaluate/statistics.py::share_interval": wilson, "evaluate/statistics.py::sign_test": mcnemar,
+    "generation/speculative.py": speculation, "generation/speculative.py::theoretical_speedup": speedup,
+    "gradcheck/__init__.py": differences, "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry,
+    "models/gpt2.py": one_block, "models/quantized.py": int8, "posttrain/grpo.py": advantages,
+    "tokenizer/compare.py": tokenizer_costs, "train/memory.py::count_parameters": parameters,
+    "train/optim.py::global_norm": norm, "train/optim.py::clip_scale": clipping,
+    "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,
+    "workbench/kernel/bench.py": roofline, "workbench/plan_hours.py": scaling_law,
+    "workbench/plan_hours.py::worth": repeated, "workbench/precision.py": rounding}
