@@ -168,7 +168,8 @@ function show(array, index) {
   history.replaceState(null, "", state.address);
   if (isBlank(array, index)) return ask(card, array, index);
   const number = box("p.number", box("b", nameAt(array, index)), " = ",
-                     box("span.value", textAt(array, index, true)), " ", box("span.soft", array.role));
+                     box("span.value", textAt(array, index, true)), " ",
+                     array.kind !== "gradient" && box("span.soft", array.role));
   fill(card, box("div", number, answer && verdict(answer, array, index), relatives(array, index),
                  difference(array, index)), contributions(array, index));
   card.scrollTop = 0;
@@ -185,7 +186,8 @@ function relatives(array, index) {
 function difference(array, index) {
   const found = numericOf(array, index);
   if (found)
-    return box("p", `finite difference: ${exact(found.value)} ± ${exact(found.bar)} `, verdictOf(found.agrees));
+    return box("p", "finite difference: ", box("span.value", `${exact(found.value)} ± ${exact(found.bar)}`), " ",
+               verdictOf(found.agrees));
   return array.numeric && box("p.soft", "no finite difference was made here");
 }
 

@@ -176,9 +176,15 @@ function cellOf(array, index) {
     : checked ? (checked.agrees ? ".agrees" : ".differs") : "";
   const said = `${nameAt(array, index)} ${blank ? "is a blank" : `= ${textAt(array, index, true)}`}`;
   const made = box(`td${mark}`, {"data-array": array.id, "data-index": index, tabindex: "-1", title: said,
-                                 "aria-label": said}, textAt(array, index));
+                                 "aria-label": said}, textAt(array, index), array.kind === "token" && tokenOf(value));
   if (!blank && isFloat(array)) colour(made, value / (largestOf(array) || 1));
   return made;
+}
+
+// The text of a token of the prompt, after its id.
+function tokenOf(id) {
+  const token = data.tokens.find(one => one.id === id);
+  return token && [" ", box("b", shown(token.text))];
 }
 
 // A background: green above zero, red below, stronger the larger; 1 is the largest number of the array.
@@ -223,7 +229,7 @@ function walk(event, choose) {
 
 function statsText(array) {
   const {norm, mean, min, max} = array.stats ?? {};
-  return box("span.soft", array.dtype, norm !== undefined && [
+  return box("span.soft", array.dtype, isFloat(array) && norm !== undefined && [
     " · norm ", full(norm), " · mean ", full(mean), " · from ", full(min), " to ", full(max)]);
 }
 
