@@ -175,6 +175,14 @@ function visit(address) {
   follow(null, true);
 }
 
+// A link to an op or a number opens it at once, also where it is open already.
+function onClick(event) {
+  const link = event.target.closest("a[href^='#call-']");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  visit(link.hash);
+}
+
 // The address names what is open: #call-7, or #call-7/a12/5 with a number chosen.
 function follow(event, again = false) {
   if (state.address === location.hash && !again) return;
@@ -260,6 +268,7 @@ function buildSections() {
 
 function begin() {
   document.addEventListener("keydown", onKey);
+  document.addEventListener("click", onClick);
   element("graph").addEventListener("keydown", walkGraph);
   element("search").addEventListener("input", filter);
   element("tools").addEventListener("submit", event => event.preventDefault());

@@ -77,6 +77,7 @@ def test_a_gradient_shows_what_adds_up_to_it_and_leads_on(opened, recorded):
         assert repr(came["values"][sent["top"][3][0]]) in card.locator(".number").inner_text()
         page.go_back()
         page.wait_for_function("document.querySelector('#panel h2').textContent.startsWith('linear')")
+        assert repr(dx["values"][3]) in card.locator(".number").inner_text()
 
 
 def test_by_keys_alone(opened):
