@@ -36,7 +36,8 @@ function openCall(call) {
 }
 
 function summary(call) {
-  return [box("p", call.op ? data.ops[call.op]?.summary : box("code", call.called?.text ?? call.function)),
+  const said = (data.ops[call.op]?.summary ?? "").split("`").map((part, i) => i % 2 ? box("code", part) : part);
+  return [box("p", call.op ? said : box("code", call.called?.text ?? call.function)),
           call.phase === "update" && box("p", box("a", {href: "#update"}, "Its numbers, weight by weight"))];
 }
 
