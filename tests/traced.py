@@ -8,6 +8,28 @@ from minillm import GPT, GPTConfig
 from minillm.study.trace.page import page
 from minillm.study.trace.record import record
 
+# The worst contrast of a text on its background (WCAG 2), and whose: backgrounds lie on top of each other, and colours
+# may be mixed, so that a canvas has to say what they are.
+CONTRAST = """() => {
+  const pixel = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const over = (under, colour) => {
+    for (pixel.fillStyle of [`rgb(${under})`, colour]) pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const back = e => {
+    const under = e.parentElement ? back(e.parentElement) : [255, 255, 255], own = getComputedStyle(e).backgroundColor;
+    return own === "rgba(0, 0, 0, 0)" ? under : over(under, own);
+  };
+  const light = rgb => rgb.map(x => x / 255).map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, x, i) => sum + [0.2126, 0.7152, 0.0722][i] * x, 0.05);
+  const shown = [...document.querySelectorAll("body *")].filter(e => e.offsetParent && !e.disabled
+    && [...e.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()));
+  return shown.map(e => {
+    const ground = back(e), ink = over(ground, getComputedStyle(e).color);
+    const [low, high] = [ground, ink].map(light).sort((a, b) => a - b);
+    return [high / low, e.outerHTML];
+  }).reduce((a, b) => a[0] < b[0] ? a : b);
+}"""
 EVIL = "</script><b onclick=alert(1)>&\n"
 TEXTS = (EVIL, " cat", "the")
 
@@ -39,7 +61,8 @@ class Opened:
         self.page.set_default_timeout(10_000)
         self.page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: request.url.startswith(file.as_uri()) or self.complaints.append(request.url))
+        self.page.on("request", lambda request: request.url.startswith(file.as_uri())
+                     or self.complaints.append(request.url))
         self.page.goto(file.as_uri() + address)
         self.page.wait_for_selector("#costs table")
 

@@ -21,7 +21,7 @@ def trace(args: Namespace) -> int:
 
 def written(recorded: dict, as_json: bool) -> str:
     if as_json:
-        return json.dumps(recorded, allow_nan=False)
+        return json.dumps(recorded, allow_nan=False, separators=(",", ":"))
     from ..study.trace.page import page
     return page(recorded)
 

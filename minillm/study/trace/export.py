@@ -13,7 +13,9 @@ from .source import shown
 from .watch import Record
 
 Array = np.ndarray
-MOST, CUT = 100_000, 40_000         # numbers in a record, about: a tiny model has no more; of others so many
+BYTES = 1_700_000                   # of a record as JSON, about: a page has 2 MB
+NUMBER, ELEMENT, CALL, ARRAY = 12, 90, 750, 400         # bytes of each; ELEMENT: that is explained
+LEAST, MOST = 2500, 8000            # elements that are explained
 
 
 def described(model: Any) -> dict:
@@ -33,9 +35,10 @@ def ops_of(seen: Record) -> dict:
     return found
 
 
-def plan(seen: Record, same: dict[str, str], batch: Batch) -> dict[str, Cut]:
-    """What is shown of each array: all, if there is room for all of them; else less of the largest."""
-    vocabulary = seen.live["a0"].shape[0]
+def plan(seen: Record, same: dict[str, str], batch: Batch, updates: int) -> tuple[dict[str, Cut], int]:
+    """What is shown of each array: all, if there is room for all of them, else less of the largest; and how many
+    elements of gradients there is room to explain. updates: numbers of the optimizer for each of a parameter."""
+    vocabulary, used = seen.live["a0"].shape[0], CALL * len(seen.calls) + ARRAY * len(seen.live)
     tokens, targets = (list(dict.fromkeys(ids.ravel().tolist())) for ids in (batch.tokens, batch.targets))
 
     def cut(key: str, most: float) -> Cut:
@@ -44,10 +47,11 @@ def plan(seen: Record, same: dict[str, str], batch: Batch) -> dict[str, Cut]:
 
     for most in (math.inf, *(2 ** n for n in range(14, 3, -1))):
         cuts = {key: cut(key, most) for key in seen.live if key not in same}
-        count = sum(cut.size * (5 if seen.arrays[key]["kind"] == "parameter" else 1) for key, cut in cuts.items())
-        if count <= (MOST if most == math.inf else CUT):
+        count = sum(cut.size * (1 + updates * (seen.arrays[key]["kind"] == "parameter")) for key, cut in cuts.items())
+        room = (BYTES - used - NUMBER * count) // ELEMENT
+        if room >= LEAST:
             break
-    return cuts
+    return cuts, max(LEAST, min(MOST, room))
 
 
 def arrays_of(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured: dict, shares: dict) -> dict:

@@ -64,7 +64,8 @@ function termsOf(arrays, gradient, index) {
   const found = gradient.contributors, at = positionIn(found, index);
   if (at < 0) return null;
   const byRow = found.by === "position", flat = found.top[at], [count, rest] = found.rest[at], terms = [];
-  for (let i = 0; i < flat.length; i += 2) terms.push({...sender(arrays, found, flat[i], byRow, index), term: flat[i + 1]});
+  for (let i = 0; i < flat.length; i += 2)
+    terms.push({...sender(arrays, found, flat[i], byRow, index), term: flat[i + 1]});
   return {byRow, terms, count, rest};
 }
 

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from ...text.html_page import STYLE
+from ..formulas import STYLE as MATH_STYLE
 
 HERE = Path(__file__).parent
 SCRIPTS = ("numbers.js", "graph.js", "tables.js", "panel.js", "sections.js", "page.js")     # in the order they build on
@@ -20,10 +21,12 @@ SCRIPTS = ("numbers.js", "graph.js", "tables.js", "panel.js", "sections.js", "pa
 def page(recorded: dict[str, Any]) -> str:
     """The whole HTML file of what record.py recorded. Raises ValueError for a recording that is no JSON."""
     script = "".join(read(name) for name in SCRIPTS)
-    title = f"A step of {recorded['model'].get('directory', 'a model')}, number by number"
+    name = recorded["model"].get("directory", "a model").encode(errors="replace").decode()      # any bytes are a name
+    title = f"A step of {name}, number by number"
+    style = STYLE.read_text(encoding="utf-8") + MATH_STYLE + read("page.css")
     return Template(read("page.html")).substitute(
         title=escape(title), lead=lead(recorded), formulas=formula_templates(recorded["ops"]), data=as_json(recorded),
-        style=STYLE.read_text(encoding="utf-8") + read("page.css"), script=script, digest=digest("\n" + script))
+        style=style, script=script, digest=digest("\n" + script))
 
 
 def read(name: str) -> str:

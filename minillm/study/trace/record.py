@@ -64,8 +64,8 @@ def record(model: Any, tokens: Sequence[int], training: Training | None = None, 
     say(2, 3, "timing")
     time_calls(model, seen, batch, key, ids)
     same = unite(seen)
-    cuts = plan(seen, same, batch)
-    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()},
+    cuts, room = plan(seen, same, batch, 6 if training.m else 4)
+    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()}, room,
                           share_of_progress(progress, 10, 50))
     measured = differences(model, seen, same, batch, key, share_of_progress(progress, 50, 100))
     return {

@@ -36,7 +36,7 @@ def record_run(directory: str | Path, prompt: str, backend: str = "auto", progre
 
 def tokens_of(prompt: str, tokenizer: Tokenizer, block_size: int) -> list[int]:
     """The tokens of a prompt. Raises ValueError, with what to do, for fewer than two and for more than fit."""
-    tokens = tokenizer.encode(prompt)
+    tokens = tokenizer.encode(prompt, "all")                            # <|endoftext|> is a token, too
     if len(tokens) < 2:
         raise ValueError(f"--prompt must be at least two tokens, one to read and one to predict: {prompt!r} is "
                          f"{len(tokens)}; write a longer one")

@@ -19,7 +19,6 @@ from .watch import Record
 
 Array = np.ndarray
 TOP = 4                         # terms that are shown
-ELEMENTS = 8_000                # explained in all, about
 FEW = 2                         # of an array that is dear to explain
 MANY = 4096                     # numbers that tell whether two arrays are the same
 PAGES = 300                     # FLOPs in whose time a number of a large array is made
@@ -28,9 +27,10 @@ STEP = 1e-30                    # of the complex step
 WORK = 4e9                      # FLOPs in all, about
 
 
-def contributors(seen: Record, same: dict[str, str], first: dict[str, Array],
+def contributors(seen: Record, same: dict[str, str], first: dict[str, Array], room: int,
                  progress: Report | None = None) -> dict[str, dict]:
-    """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most."""
+    """{key of a gradient: {"by", "arrays", "before", "index", "top", "rest"}}; first: the places that matter most.
+    room: elements in all, about."""
     inner = within(seen, same)
     wanted = {}
     for call in seen.calls:
@@ -39,7 +39,7 @@ def contributors(seen: Record, same: dict[str, str], first: dict[str, Array],
                 and seen.arrays[same.get(key, key)]["kind"] == "gradient"]
         if keys:
             wanted[call["id"]] = keys
-    each = share_of([seen.live[key].size for keys in wanted.values() for key in keys], ELEMENTS)
+    each = share_of([seen.live[key].size for keys in wanted.values() for key in keys], room)
     found: dict[str, dict] = {}
     for number, keys in wanted.items():
         if progress:

@@ -47,7 +47,8 @@ def test_no_text_of_the_data_is_markup(html, recorded):
     assert recorded["tokens"][0]["text"] == EVIL and EVIL not in html
     assert data_in(html)["tokens"] == recorded["tokens"] and html.count("</script>") == 2
     assert "&lt;/script&gt;" in html
-    evil = page(recorded | {"model": recorded["model"] | {"directory": EVIL}})
+    evil = page(recorded | {"model": recorded["model"] | {"directory": EVIL + "\udcff"}})
+    evil.encode()
     assert EVIL not in evil and evil.count("</script>") == 2 and f"A step of {EVIL}" not in evil
 
 

@@ -9,7 +9,7 @@ from minillm import AdamW, select
 from minillm.kernels.select import OPS
 from minillm.models.adapted import LoraModel
 from minillm.models.quantized import quantize
-from minillm.study.trace import numeric
+from minillm.study.trace import numeric, terms
 from minillm.study.trace.record import record
 from minillm.train.nonfinite import NonFiniteError
 from minillm.train.optim import clip_scale, global_norm
@@ -162,6 +162,7 @@ def test_a_nan_is_named():
 
 def test_a_larger_model_is_cut_and_bounded(monkeypatch):
     monkeypatch.setattr(numeric, "WORK", 1e7)
+    monkeypatch.setattr(terms, "WORK", 1e7)
     of = model(shape=type(SHAPE)(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=1200))
     found = record(of, PROMPT * 4)
     assert not found["model"]["whole"] and len(json.dumps(found)) < 2e6
