@@ -133,7 +133,7 @@ class Writer:
         if kind == "see":
             return f"#link(<{value[0]}>)[{escape(value[1])}];"
         if kind == "cite":
-            sources = "; ".join(f"#link(<source-{key}>)[{escape(self.book.sources[key].short())}]" for key in value)
+            sources = "\\; ".join(f"#link(<source-{key}>)[{escape(self.book.sources[key].short())}]" for key in value)
             return f"({sources})"
         return f"#metadata(none)<{self.marks.add(value, self.chapter)}>"
 

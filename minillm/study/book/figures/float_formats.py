@@ -14,7 +14,7 @@ def spacing(x: float, digits: int, least: int) -> float:
 
 def draw() -> str:
     axes = Axes((1e-42, 1e40), (1e-8, 2), "xy", (56, 12, 346, 160)).frame("size of a number x", "spacing / x")
-    for n, (name, (digits, least, most)) in enumerate(FORMATS.items()):
+    for n, (digits, least, most) in enumerate(FORMATS.values()):
         low = 2.0 ** (least - digits + 1)
         sizes = [x for x in np.geomspace(1e-42, 1e40, 500) if low <= x < 2.0 ** (most + 1)]
         axes.line(sizes, [spacing(x, digits, least) for x in sizes], n)

@@ -1,7 +1,7 @@
 """Error of int8 weights by the size of a scale's group: normal weights, with and without a few outliers a channel."""
 import numpy as np
 
-from ....models.quantized import dequantized, to_bfloat16, to_int8
+from ....models.quantized import Quantized, dequantized, to_bfloat16, to_int8
 from .svg import Axes, svg
 
 GROUPS = (8, 16, 32, 64, 128, 256, 768)
@@ -16,16 +16,17 @@ def matrices() -> dict[str, np.ndarray]:
     return {"normal": plain, "with outliers": outliers}
 
 
-def relative(matrix: np.ndarray, stored: object) -> float:
+def relative(matrix: np.ndarray, stored: Quantized) -> float:
     """Root of the summed squares of what changed, over that of the weights."""
     return float(np.linalg.norm(dequantized(stored) - matrix) / np.linalg.norm(matrix))
 
 
 def draw() -> str:
     axes = Axes((7, 900), (1e-3, 5e-2), "xy", (56, 12, 346, 150))
-    axes.frame("weights that share a scale", "relative error", xticks=GROUPS, yticks=[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2])
+    axes.frame("weights that share a scale", "relative error", xticks=GROUPS,
+               yticks=[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2])
     found = matrices()
-    for n, (name, matrix) in enumerate(found.items()):
+    for n, matrix in enumerate(found.values()):
         axes.line(GROUPS, [relative(matrix, to_int8(matrix, group)) for group in GROUPS], n)
         axes.points(GROUPS, [relative(matrix, to_int8(matrix, group)) for group in GROUPS], n)
     bits = relative(found["normal"], to_bfloat16(found["normal"]))

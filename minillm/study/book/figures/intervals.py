@@ -1,5 +1,6 @@
 """How often 95% intervals of a share hold the true one, exactly: Wilson's score, and the normal approximation."""
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def wald(count: int, total: int) -> tuple[float, float]:
     return share - half, share + half
 
 
-def coverage(interval, share: float) -> float:
+def coverage(interval: Callable, share: float) -> float:
     """Probability that the interval from ITEMS draws holds `share`."""
     held = 0.0
     for count in range(ITEMS + 1):

@@ -19,5 +19,5 @@ def draw() -> str:
     axes.level(8, "uniform over bytes: 8", anchor="end")
     axes.level(floor(), f"entropy of the stories: {floor():.4f}", 1, "start")
     axes.line(tokens, bits).points(tokens, bits)
-    axes.write(tokens[-1], bits[-1], f"{bits[-1]:.3f}", 0, "end", dx=2, dy=-8)
+    axes.write(tokens[-1], bits[-1], f"{bits[-1]:.3f}", 0, "end", dx=2, dy=-22)
     return svg(__doc__ or "", 242, str(axes))

@@ -31,7 +31,8 @@ def draw() -> str:
     axes.frame("", "score", xticks=[])
     places = range(len(values))
     axes.points(places, values, 0)
-    sums = Axes((-0.5, len(values) - 0.5), (0, 4), place=(52, 166, 350, 80)).frame("key s, in tiles of 6", "running sum")
+    sums = Axes((-0.5, len(values) - 0.5), (0, 4), place=(52, 166, 350, 80))
+    sums.frame("key s, in tiles of 6", "running sum")
     for i, (top, total) in enumerate(states):
         ends = [i * TILE - 0.5, (i + 1) * TILE - 0.5]
         axes.line(ends, [top, top], 1)

@@ -7,19 +7,19 @@ NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backwa
          ("attention", "forward"): (6, 3, "start"), ("gelu", "backward"): (6, 8, "start"),
          ("layernorm", "forward"): (-6, -5, "end"), ("adamw", "update"): (-5, 8, "end"),
          ("attention_decode", "forward"): (-5, -5, "end"), ("embedding", "forward"): (6, 3, "start"),
-         ("dropout", "forward"): (6, 3, "start"), ("cross_entropy", "forward"): (6, 8, "start"),
+         ("dropout", "forward"): (6, 3, "start"), ("cross_entropy", "forward"): (6, 13, "start"),
          ("mlp", "backward"): (2, 12, "start")}
 
 
 def points() -> list[tuple[str, str, float, float]]:
     """(op, direction, FLOPs a byte, GFLOP/s) of each op's C++ kernel."""
     return [(row["op"], row["direction"], row["gflops"] / row["gbs"], row["gflops"])
-            for row in newest("linear")["rows"] if row.get("candidate") == "cpu" and row.get("dims") == DIMS
+            for row in newest("linear").rows if row.get("candidate") == "cpu" and row.get("dims") == DIMS
             and row.get("gbs") and row.get("gflops")]
 
 
 def draw() -> str:
-    peaks = newest("linear")["peaks"]
+    peaks = newest("linear").peaks
     memory, compute = peaks["memory"]["gbs"], peaks["float32"]["gflops"]
     axes = Axes((0.02, 2000), (0.2, 1500), "xy", (52, 12, 356, 220))
     axes.frame("arithmetic intensity, FLOPs a byte that must move", "GFLOP/s")

@@ -32,7 +32,8 @@ def draw() -> str:
     choices = [Lsh(16, 8), Lsh(32, 4), choose(0.8, 128)]
     for n, lsh in enumerate(choices):
         axes.line(similarities, lsh.found(similarities), n)
-    axes.points(*zip(*simulated(choices[0])), n=0)
+    found = dict(simulated(choices[0]))
+    axes.points(found, found.values())
     axes.key([f"b = {lsh.bands}, r = {lsh.rows}" for lsh in choices], 62, 28)
     axes.write(0.03, 0.66, "dots: simulated with", size=9).write(0.03, 0.60, f"b = {choices[0].bands}, "
                                                                  f"r = {choices[0].rows}", size=9)

@@ -21,8 +21,9 @@ def draw() -> str:
     for n, flops in enumerate(BUDGETS):
         N, ratio = best(flops)
         sizes = np.geomspace(max(1e6, N / 12), N * 12, 80)
-        losses = [CHINCHILLA(size, flops / (6 * size)) for size in sizes]
-        axes.line(*zip(*[pair for pair in zip(sizes, losses) if pair[1] < 4.9 and pair[0] < 1e11]), n=n)
+        found = {size: CHINCHILLA(size, flops / (6 * size)) for size in sizes}
+        shown = [size for size, loss in found.items() if loss < 4.9 and size < 1e11]
+        axes.line(shown, [found[size] for size in shown], n)
         low = CHINCHILLA(N, flops / (6 * N))
         axes.points([N], [low], n)
         axes.write(N, low, f"10{'¹⁸' if n == 0 else '²⁰' if n == 1 else '²²'} FLOPs, {ratio:.0f} tokens a parameter", n,

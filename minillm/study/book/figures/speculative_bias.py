@@ -1,4 +1,4 @@
-"""What wrong acceptance rules of speculative decoding do to the distribution: exact, for one step with known p and q."""
+"""What wrong acceptance rules of speculative decoding do to the distribution: exact, for one token with given p, q."""
 from collections.abc import Callable
 
 import numpy as np

@@ -15,9 +15,9 @@ def draw() -> str:
         axes.line(DRAFTED, speeds, n)
         axes.write(16, speeds[-1], f"α = {rate:g}", n, "end", dx=-2, dy=-5 if n != 1 else 12)
     for n, temperature in enumerate(("0.0", "0.8")):
-        found = [(int(row["candidate"].split("k=")[1]), row["x_minillm"])
-                 for row in rows("speculative") if row["candidate"].startswith("draft k=") and temperature in row["dims"]]
-        axes.points(*zip(*sorted(found)), n=4 + n, radius=3)
+        found = {int(row["candidate"].split("k=")[1]): row["x_minillm"] for row in rows("speculative")
+                 if row["candidate"].startswith("draft k=") and temperature in row["dims"]}
+        axes.points(found, found.values(), 4 + n, 3)
     axes.points([1.5], [5.6], 4, 3).write(1.5, 5.6, "measured, greedy", dx=7, dy=3)
     axes.points([1.5], [5.2], 5, 3).write(1.5, 5.2, "measured, temperature 0.8", dx=7, dy=3)
     axes.write(1.5, 4.8, f"lines: theory, a drafted token costs c = {COST:g}", dx=-4, dy=3)

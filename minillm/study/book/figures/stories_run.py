@@ -1,6 +1,6 @@
 """A small model trained on the stories, recorded once: its loss as it trains, and what its heads attend to.
 
-The figures `loss_floor` and `attention_patterns` draw data/stories_run.json, which this makes again (about two minutes):
+The figures `loss_floor` and `attention_patterns` draw data/stories_run.json, which this makes again in minutes:
 
     python -m minillm.study.book.figures.stories_run
 """

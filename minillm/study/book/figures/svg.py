@@ -1,31 +1,33 @@
 """The few marks that the book's figures are made of, as SVG: axes with ticks, lines, points, bars, areas, text.
 
-Numbers are rounded to a hundredth of a point, so the same data give the same bytes. Lines are told apart by dashes, too,
-for print without color; text and axes take the page's color (currentColor), which is light in a dark theme.
+Numbers are rounded to a hundredth of a point, so the same data give the same bytes. Lines are told apart by dashes,
+too, for print without color; text and axes take the page's color (currentColor), which is light in a dark theme.
 """
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-INK, SOFT, RULE = "currentColor", "#6e7681", "#c3c8ce"
+INK, SOFT, RULE = "currentColor", "#6e7681", "#8b949e"
 COLORS = ("#1f6feb", "#d1495b", "#2a9d8f", "#7b5ea7", "#c98a1b", "#6e7681")
 DASHES = ("", "6 3", "2 2", "7 2 2 2", "1 2", "10 4")
 FONT = "Libertinus Serif, Georgia, serif"
-WIDTH, SIZE = 420, 10                   # of a figure and of its letters, in points
+WIDTH, SIZE, SCALE = 420, 10, 1.25      # of a figure and its letters; of its units in CSS pixels, 0.75 points each
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def svg(title: str, height: float, *parts: str, width: float = WIDTH) -> str:
     """The whole file. title: a sentence for those who cannot see it."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-            f'height="{height:g}" role="img" font-family="{FONT}" font-size="{SIZE:g}" fill="{INK}">\n'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{SCALE * width:g}" '
+            f'height="{SCALE * height:g}" role="img" font-family="{FONT}" font-size="{SIZE:g}" fill="{INK}">\n'
             f"<title>{escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n")
 
 
 def text(x: float, y: float, words: str, anchor: str = "start", color: str = INK, size: float = SIZE,
          turn: float = 0, weight: str = "") -> str:
     """Words at a place; anchor: start, middle or end. turn: degrees clockwise."""
+    if not words:
+        return ""
     turned = f' transform="rotate({turn:g} {x:.2f} {y:.2f})"' if turn else ""
     bold = f' font-weight="{weight}"' if weight else ""
     return (f'<text x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}" font-size="{size:g}" fill="{color}"{bold}{turned}>'
@@ -42,7 +44,9 @@ def path(points: Iterable[tuple[float, float]], color: str = INK, width: float =
     """A line through points of the page."""
     steps = " ".join(f"{'L' if i else 'M'}{x:.2f} {y:.2f}" for i, (x, y) in enumerate(points))
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed} stroke-linejoin="round"/>'
+    faint = ' stroke-opacity="0.45"' if color == RULE else ""                   # seen on light and on dark paper
+    return (f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed}{faint} '
+            'stroke-linejoin="round"/>')
 
 
 def arrow(x1: float, y1: float, x2: float, y2: float, color: str = SOFT) -> str:
@@ -144,7 +148,8 @@ class Axes:
         for x, y in zip(xs, ys):
             cx, cy = self.at(float(x), float(y))
             fill = COLORS[n] if n % 2 == 0 else "none"
-            self.parts.append(f'<circle cx="{cx:.2f}" cy="{cy:.2f}" r="{radius:g}" fill="{fill}" stroke="{COLORS[n]}"/>')
+            self.parts.append(f'<circle cx="{cx:.2f}" cy="{cy:.2f}" r="{radius:g}" fill="{fill}" '
+                              f'stroke="{COLORS[n]}"/>')
         return self
 
     def bar(self, x: float, low: float, high: float, width: float, n: int = 0, opacity: float = 1) -> "Axes":

@@ -1,5 +1,7 @@
 """The classical pitfalls of training, from the doctor's own table of checks."""
-from ....workbench.doctor import CHECKS
+from collections.abc import Callable
+
+from ....workbench.doctor import CHECKS, LEARNING
 
 
 def rows() -> list[list[str]]:
@@ -7,6 +9,12 @@ def rows() -> list[list[str]]:
     found = [["check", "what is wrong", "explains"]]
     for check in CHECKS:
         meaning = (check.function.__doc__ or "").split("\n")[0]
-        explained = ", ".join(other.__name__.replace("_", " ") for other in check.explains)
-        found.append([check.function.__name__.replace("_", " "), meaning, explained or "-"])
+        others = [name_of(other) for other in check.explains if other not in LEARNING]
+        others += ["all of learning"] * (set(LEARNING) <= set(check.explains))
+        others += [name_of(other) for other in check.explains if other in LEARNING and "all of learning" not in others]
+        found.append([name_of(check.function), meaning, ", ".join(others) or "-"])
     return found
+
+
+def name_of(function: Callable) -> str:
+    return function.__name__.replace("_", " ")
