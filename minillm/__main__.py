@@ -11,7 +11,6 @@ from .kernels.select import check_kernels
 from .version import __version__
 
 COMMANDS = ("quickstart", "info", "plan", "train", "generate", "verify", "doctor", "gradcheck", "kernel", "learn",
-COMMANDS = ("quickstart", "info", "plan", "train", "generate", "verify", "doctor", "gradcheck", "kernel", "learn",
             "tokenizer", "data", "posttrain", "distill", "evaluate", "quantize", "serve", "chat", "book")
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",

@@ -41,7 +41,8 @@ def number_chapters(chapters: Iterable[Chapter | tuple[str, Late]]) -> tuple[lis
         number = count[chapter.part == APPENDICES]
         letters = chr(ord("A") + number - 1) if chapter.part == APPENDICES else str(number)
         chapter = chapter._replace(number=letters)
-        add(targets, chapter.name, Target(f"{'Appendix' if letters.isalpha() else 'Chapter'} {letters}", chapter.name, ""))
+        word = "Appendix" if letters.isalpha() else "Chapter"
+        add(targets, chapter.name, Target(f"{word} {letters}", chapter.name, ""))
         done.append(chapter._replace(blocks=number_blocks(chapter, targets)))
     return done, targets
 
