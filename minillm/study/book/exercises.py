@@ -87,8 +87,8 @@ def wrong_question(spec: Spec) -> Exercise | None:
     said = diagnosis(spec, lambda grad: 2 * grad)
     return Exercise(inline(f"Let `{functions(spec)[1]}` return twice its gradient of `{name}`. Would training fail? "
                            "What does `minillm gradcheck` say?"),
-                    [Paragraph([*inline("The loss may still fall, since the direction is often good enough, which is why "
-                                        "such an error goes unnoticed. The check says: "),
+                    [Paragraph([*inline("The loss may still fall, since the direction is often good enough, which is "
+                                        "why such an error goes unnoticed. The check says: "),
                                 Span("emphasis", [Span("text", said)]), Span("text", ".")])])
 
 

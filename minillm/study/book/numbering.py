@@ -8,6 +8,7 @@ from .blocks import Block, Chapter, Exercise, Formula, Heading, Paragraph, Pictu
 from .references import Source
 
 WORDS = {Formula: "Equation", Picture: "Figure", Table: "Table", Exercise: "Exercise"}
+NUMBERED = (Formula, Picture, Table, Exercise)
 APPENDICES = "appendices"               # the part whose chapters have letters
 
 
@@ -55,7 +56,7 @@ def number_blocks(chapter: Chapter, targets: dict[str, Target]) -> list[Block]:
         if isinstance(block, Heading):
             block = block._replace(number=section_number(chapter.number, block.level, count))
             words = f"Section {block.number}"
-        elif type(block) in WORDS and not (isinstance(block, Table) and not block.caption):
+        elif isinstance(block, NUMBERED) and not (isinstance(block, Table) and not block.caption):
             count[type(block)] += 1
             block = block._replace(number=f"{chapter.number}.{count[type(block)]}")
             words = f"{WORDS[type(block)]} " + (f"({block.number})" if isinstance(block, Formula) else block.number)

@@ -1,5 +1,4 @@
-"""Built twice, by processes with other hash seeds, the book has the same bytes; an installed package says what it lacks.
-"""
+"""Built twice, by processes with other hash seeds, the book has the same bytes; an installed one says what it lacks."""
 import importlib.util
 import os
 import shutil
