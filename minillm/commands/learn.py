@@ -31,7 +31,7 @@ def listed(args: Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for number, row in enumerate(rows, 1):
-        print(f"{number:>3} {row['name']:<28} {status(row):<20} {row['title']}")
+        print(f"{number:>3} {row['name']:<24} {status(row):<18} {row['title']}")
     print(f"\n{outlook(folder)}\nprogress is kept in {folder / NAME}")
     return 0
 

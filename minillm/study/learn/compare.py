@@ -67,6 +67,7 @@ def equal(mine: Any, right: Any, tolerance: float = EXACT) -> bool:
 
 def wrong_places(mine: Any, right: Any, tolerance: float = EXACT) -> np.ndarray:
     """Which numbers differ; NaN equals NaN, and infinity itself."""
+    tolerance = tolerance if np.asarray(right).dtype.kind == "f" else 0             # integers are the same or not
     a, b = np.asarray(mine, np.float64), np.asarray(right, np.float64)
     size = np.abs(b[np.isfinite(b)]).max(initial=0)
     with np.errstate(all="ignore"):
@@ -77,7 +78,7 @@ def wrong_places(mine: Any, right: Any, tolerance: float = EXACT) -> np.ndarray:
 def difference(name: str, mine: Any, right: Any, tolerance: float = EXACT) -> str:
     """The first number that differs, and how all of them do, where that is simple."""
     a, b = np.asarray(mine, np.float64), np.asarray(right, np.float64)
-    wrong = wrong_places(a, b, tolerance)
+    wrong = wrong_places(mine, right, tolerance)
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     where = f"{name}[{', '.join(map(str, index))}]" if index else name
     share = f" ({wrong.sum()} of {wrong.size} numbers differ)" if wrong.size > 1 else ""

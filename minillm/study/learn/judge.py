@@ -2,8 +2,6 @@
 
 Runs the learner's code in this process: process.py gives it one of its own.
 """
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,18 +20,21 @@ from .verdict import Stage, told
 
 def judge(exercise: Exercise, path: Path) -> Iterator[Stage]:
     """Every stage in order; the first that fails is the last."""
-    sys.dont_write_bytecode = True
-    warnings.simplefilter("ignore")
-    np.seterr(all="ignore")                                     # nan and inf are judged, not warned of
     for name, check in stages(exercise, path):
-        try:
-            yield Stage(name, True, check())
-        except Wrong as wrong:
-            yield Stage(name, False, str(wrong))
+        stage = outcome(name, check, path)
+        yield stage
+        if not stage.passed:
             return
-        except BaseException as error:              # noqa: BLE001  learners' code raises what it likes, SystemExit too
-            yield Stage(name, False, told(error, path))
-            return
+
+
+def outcome(name: str, check: Callable[[], str], path: Path) -> Stage:
+    """One stage, whatever the learner's code raises."""
+    try:
+        return Stage(name, True, check())
+    except Wrong as wrong:
+        return Stage(name, False, str(wrong))
+    except BaseException as error:              # noqa: BLE001  SystemExit and KeyboardInterrupt too
+        return Stage(name, False, told(error, path))
 
 
 def stages(exercise: Exercise, path: Path) -> Iterator[tuple[str, Callable[[], str]]]:

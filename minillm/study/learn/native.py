@@ -1,10 +1,12 @@
 """The stages for an exercise in C: its body is written, it compiles, and the kernel bench finds nothing.
 
-The kernel bench runs a kernel in a process of its own, so the judge needs none.
+The kernel bench runs a kernel in a process of its own, with limits of its own.
 """
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,21 @@ def written(exercise: Exercise, path: Path) -> str:
     return f"{', '.join(exercise.solve)} written"
 
 
+def lacking() -> str:
+    """What a judgement of C needs and is not installed here."""
+    if not shutil.which("gcc"):
+        return "this exercise needs the C compiler gcc, which is not installed here"
+    return "" if find_spec("cffi") else "this exercise needs cffi: pip install 'minillm[playground]'"
+
+
 def compiles(exercise: Exercise, path: Path, kernels: list) -> str:
+    if missing := lacking():
+        raise Wrong(f"not judged: {missing}")
     try:
         kernels += [kernel for kernel in subjects(str(path), exercise.op) if kernel.name in exercise.solve]
     except (DoesNotCompile, ValueError) as error:
-        raise Wrong(str(error).strip()) from None
+        lines = str(error).strip().splitlines()
+        raise Wrong(next((line for line in lines if "error:" in line), lines[0])) from None
     return "the compiler takes it without a complaint"
 
 

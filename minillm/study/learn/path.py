@@ -9,6 +9,11 @@ PATH = (
     "linear_forward", "linear_backward", "gelu", "residual", "embedding", "softmax", "cross_entropy",
     "layernorm_forward", "layernorm_backward", "residual_layernorm", "dropout", "mlp", "attention_forward",
     "attention_backward", "online_softmax_forward", "online_softmax_backward", "block_forward", "block_backward",
+    "adamw", "clipping", "schedule", "accumulation",
+    "kv_cache", "temperature", "top_p", "speculative",
+    "bpe_merge", "bpe_training", "bpe_encoding", "bits_per_byte", "bootstrap", "minhash", "lsh",
+    "lora", "dpo", "grpo_advantage", "grpo", "distillation",
+    "int8", "layernorm_c",
 )
 
 

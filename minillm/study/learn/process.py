@@ -10,11 +10,14 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .exercise import Exercise
 from .judge import judge
@@ -34,9 +37,6 @@ METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods()
 
 def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator[Stage]:
     """The stages of a file as they come, the last of which failed, or all passed; whatever the file does."""
-    if exercise.c:
-        yield from judge(exercise, path)                # the kernel bench has processes of its own
-        return
     context: Any = multiprocessing.get_context(METHOD)
     if METHOD == "forkserver":
         context.set_forkserver_preload([__name__])
@@ -88,9 +88,13 @@ def work(outbox: Connection, name: str, path: str) -> None:
     """In the child: judge, and send each stage as it is there."""
     if hasattr(os, "setsid"):
         os.setsid()
-    printed = quiet()
-    limit()
-    for stage in judge(exercise_called(name), Path(path)):
+    sys.dont_write_bytecode = True
+    warnings.simplefilter("ignore")
+    np.seterr(all="ignore")                             # nan and inf are judged, not warned of
+    printed, exercise = quiet(), exercise_called(name)
+    if not exercise.c:                                  # the kernel bench gives each kernel limits of its own
+        limit()
+    for stage in judge(exercise, Path(path)):
         text = said(printed)
         if text and not stage.passed:
             stage.message += f" [it printed: {text}]"

@@ -35,7 +35,7 @@ def place(error: BaseException, path: Path) -> str:
         return "while it was judged"
     inner = frames[-1]
     return f"line {inner.lineno}" + (f" in {inner.name}" if inner.name != "<module>" else "") + (
-        f" ({inner.line})" if inner.line else "")
+        f" ({inner.line.partition('  #')[0].rstrip()})" if inner.line else "")
 
 
 def first_line(error: BaseException) -> str:

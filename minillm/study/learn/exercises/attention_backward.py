@@ -1,4 +1,6 @@
-"""Causal multi-head self-attention, the backward: two matmuls, a softmax, and two matmuls, walked back.
+"""Causal multi-head self-attention, the backward.
+
+Two matmuls, a softmax, and two matmuls, walked back.
 
     S = scale * q @ k.T,    P = softmax(S) where s <= t,    out = P @ v
 

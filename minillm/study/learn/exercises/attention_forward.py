@@ -1,4 +1,6 @@
-"""Causal multi-head self-attention, the forward: each token looks at itself and at those before it.
+"""Causal multi-head self-attention, the forward.
+
+Each token looks at itself and at those before it.
 
 qkv (B, T, 3C) holds queries, keys and values side by side; each splits into n_head heads of HS = C / n_head numbers.
 split_heads and merge_heads are given. Per sequence and head, with t the place of a query and s that of a key:

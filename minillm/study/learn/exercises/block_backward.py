@@ -1,4 +1,6 @@
-"""A whole block of GPT-2, the backward: walk the forward back, and add where something was used twice.
+"""A whole block of GPT-2, the backward.
+
+Walk the forward back, and add where something was used twice.
 
     s1  = x  + linear(attention(linear(layernorm(x,  ln1), attn)), proj)
     out = s1 + mlp(layernorm(s1, ln2), fc, out)

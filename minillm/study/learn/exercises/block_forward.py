@@ -1,4 +1,6 @@
-"""A whole block of GPT-2, the forward: attention and MLP, each behind a LayerNorm, each added to the residual stream.
+"""A whole block of GPT-2, the forward.
+
+Attention and MLP, each behind a LayerNorm, each added to the residual stream.
 
     s1  = x  + linear(attention(linear(layernorm(x,  ln1), attn)), proj)
     out = s1 + mlp(layernorm(s1, ln2), fc, out)
@@ -41,7 +43,8 @@ def _cases(rng):
 
 def _as_the_model(yours, rng):
     """The block of minillm's own GPT."""
-    from minillm import GPT, GPTConfig
+    from ....config import GPTConfig
+    from ....models.gpt2 import GPT
     model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=6, vocab_size=11, dropout=0.0), dtype=np.float64)
     model.params.flat += 0.3 * rng.standard_normal(model.params.flat.size)
     w, tokens = model.params, rng.integers(0, 11, (2, 6))

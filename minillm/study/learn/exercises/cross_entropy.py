@@ -1,4 +1,6 @@
-"""Softmax and cross-entropy in one, forward and backward: minus the log-probability of the right token, row by row.
+"""Softmax and cross-entropy in one, forward and backward.
+
+Minus the log-probability of the right token, row by row.
 
     p = softmax(z),    loss = -log p[y] = logsumexp(z) - z[y]
 

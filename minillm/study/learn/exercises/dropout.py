@@ -1,4 +1,6 @@
-"""Dropout, forward and backward: zero each number with probability p, and scale the rest so that the mean stays.
+"""Dropout, forward and backward.
+
+Zero each number with probability p, and scale the rest so that the mean stays.
 
     out = x * keep / (1 - p),    keep[i] = 1 with probability 1 - p, else 0
 

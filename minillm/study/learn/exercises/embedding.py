@@ -1,4 +1,6 @@
-"""Token and position embedding, forward and backward: a row of one table for each token, plus one for its position.
+"""Token and position embedding, forward and backward.
+
+A row of one table for each token, plus one for its position.
 
     out[b, t] = wte[tokens[b, t]] + wpe[start + t]
 

@@ -1,4 +1,6 @@
-"""GELU, the tanh form, forward and backward: a smooth gate, element by element.
+"""GELU in its tanh form, forward and backward.
+
+A smooth gate, element by element.
 
     t = tanh(u),    u = k * (x + a * x^3),    k = sqrt(2 / pi),    a = 0.044715
     out = 0.5 * x * (1 + t)

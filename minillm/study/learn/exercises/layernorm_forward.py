@@ -1,4 +1,6 @@
-"""Layer normalisation, the forward: centre and scale each row, then give it a learned scale and shift.
+"""Layer normalisation, the forward.
+
+Centre and scale each row, then give it a learned scale and shift.
 
 For one row x of C numbers:
 

@@ -1,4 +1,6 @@
-"""The backward of a linear layer: from the gradient of its output to those of x, weight and bias.
+"""The backward of a linear layer.
+
+From the gradient of its output to those of x, weight and bias.
 
     out[n, j] = sum over i of x[n, i] * weight[i, j] + bias[j]
 

@@ -1,4 +1,6 @@
-"""The MLP of a transformer block, forward and backward: expand to F, GELU, project back to C, each token by itself.
+"""The MLP of a transformer block, forward and backward.
+
+Expand to F, GELU, project back to C, each token by itself.
 
     h   = linear(x, fc_weight, fc_bias)              (..., C) -> (..., F)
     a   = gelu(h)                                    (..., F) -> (..., F)

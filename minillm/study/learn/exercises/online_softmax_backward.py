@@ -1,4 +1,6 @@
-"""The online softmax, the backward: all gradients of attention from out and one number a row, block by block.
+"""The online softmax, the backward.
+
+All gradients of attention from out and one number a row, block by block.
 
     out = P @ v,    P = softmax of the rows of S = scale * q @ k.T = exp(S - lse)
 
@@ -53,7 +55,7 @@ def _inputs(rng):
 
 def _memory(yours, rng):
     """For many keys."""
-    T, S, D, block = 32, 8192, 4, 64
+    T, S, D, block = 256, 4096, 4, 64
     q, k, v = (rng.standard_normal((rows, D)) for rows in (T, S, S))
     out, cache = yours.online_softmax_forward(q, k, v, block)
     return check_peak(lambda: yours.online_softmax_backward(out, cache), T * S * 8, f"with {S:,} keys")

@@ -1,4 +1,6 @@
-"""The online softmax, the forward: attention that never holds all scores, as FlashAttention does it.
+"""The online softmax, the forward.
+
+Attention that never holds all scores, as FlashAttention does it.
 
     out[t] = sum over s of P[t, s] * v[s],    P = softmax of the rows of S = scale * q @ k.T,    scale = 1 / sqrt(D)
 
@@ -41,7 +43,7 @@ def _inputs(rng):
 
 def _memory(yours, rng):
     """For many keys."""
-    T, S, D, block = 32, 8192, 4, 64
+    T, S, D, block = 256, 4096, 4, 64
     q, k, v = (rng.standard_normal((rows, D)) for rows in (T, S, S))
     return check_peak(lambda: yours.online_softmax_forward(q, k, v, block), T * S * 8, f"with {S:,} keys")
 

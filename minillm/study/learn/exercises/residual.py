@@ -1,4 +1,6 @@
-"""The residual connection, forward and backward: what a layer gives is added to what it was given.
+"""The residual connection, forward and backward.
+
+What a layer gives is added to what it was given.
 
     out = x + y
 

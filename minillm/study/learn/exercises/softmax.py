@@ -1,4 +1,6 @@
-"""Softmax of each row, forward and backward: positive numbers that sum to 1, the larger the larger x is.
+"""Softmax of each row, forward and backward.
+
+Positive numbers that sum to 1, the larger the larger x is.
 
     out[i] = exp(x[i]) / sum over j of exp(x[j])
 
