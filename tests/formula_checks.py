@@ -48,7 +48,7 @@ def mistakes(texts, values, expected):
         is_checked = step.name in expected or "/" not in (step.name or "")
         if not is_checked and not close_derivative(step, texts, values, last):
             found.append((step.text, step.name, "complex step"))
-        if step.name is None:
+        if step.name is None and step.left is None:
             last[UNNAMED] = last.get(UNNAMED, 0) + step.value
     found += [("", name, "last value") for name, wanted in expected.items()
               if (name == UNNAMED or name.endswith(" last")) and not close(last[name.removesuffix(" last")], wanted)]

@@ -15,8 +15,9 @@ from minillm.data.shards import loader
 from minillm.evaluate.perplexity import Surprise, bits_per_byte, perplexity
 from minillm.evaluate.statistics import Z, share_interval, sign_test
 from minillm.generation import speculative
+from minillm.generation.sampling import Sampling, distribution
 from minillm.gradcheck import jacobian
-from minillm.gradcheck.measure import Line, Scalar, richardson
+from minillm.gradcheck.measure import Line, Scalar, richardson, sides
 from minillm.models.quantized import to_int8
 from minillm.ops.attention import attention_forward
 from minillm.ops.gelu import gelu_forward
@@ -91,6 +92,11 @@ def speculation():
         yield {"p": p, "q": q, "x": x}, {"a": share, "r": speculative.residual(p, q), "P": p}
 
 
+def tempered():
+    z = np.array([0.5, -1.0, 2.0])
+    yield {"z": z, "T": 0.7}, {"p": distribution(z, Sampling(temperature=0.7))}
+
+
 def speedup():
     yield {"a": 0.7, "k": 4, "cost": 0.1}, {"speedup": speculative.theoretical_speedup(0.7, 4, 0.1)}
 
@@ -113,7 +119,8 @@ def extrapolation():
     levels = [line.level(h), line.level(h / 4)]
     yield ({"h": h, "L": lambda t: float(DOUT @ softmax_forward(X + t * steps)[0]),
             "predicted": lambda t: t * wrong @ steps},
-           {"R": richardson(levels, 1), "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
+           {"R": richardson(levels, 1), "S_plus": sides(levels, 1)[0],
+            "plus": ((h,), levels[0].plus), "minus": ((h,), levels[0].minus),
             "centre": ((h,), levels[0].centre)})
 
 
@@ -213,11 +220,12 @@ def rounding():
 VALUES = {
     "data/dedup/minhash.py": minhash, "data/shards/loader.py": feistel, "evaluate/perplexity.py": surprise,
     "evaluate/statistics.py::share_interval": wilson, "evaluate/statistics.py::sign_test": mcnemar,
-    "generation/speculative.py": speculation, "generation/speculative.py::theoretical_speedup": speedup,
-    "gradcheck/__init__.py": differences, "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry,
-    "models/gpt2.py": one_block, "models/quantized.py": int8, "posttrain/grpo.py": advantages,
-    "tokenizer/compare.py": tokenizer_costs, "train/memory.py::count_parameters": parameters,
-    "train/optim.py::global_norm": norm, "train/optim.py::clip_scale": clipping,
-    "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,
-    "workbench/kernel/bench.py": roofline, "workbench/plan_hours.py": scaling_law,
-    "workbench/plan_hours.py::worth": repeated, "workbench/precision.py": rounding}
+    "generation/sampling.py": tempered, "generation/speculative.py": speculation,
+    "generation/speculative.py::theoretical_speedup": speedup, "gradcheck/__init__.py": differences,
+    "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block,
+    "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
+    "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
+    "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,
+    "train/schedule.py::wsd_schedule": wsd, "workbench/kernel/bench.py": roofline,
+    "workbench/plan_hours.py": scaling_law, "workbench/plan_hours.py::worth": repeated,
+    "workbench/precision.py": rounding}

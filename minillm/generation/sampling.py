@@ -7,7 +7,8 @@
     presence_penalty     and once this much if its token stands there at all; the prompt does not count
     logit_bias           {token: what is added to its logit}
     allowed              a mask of tokens, all others get no probability (grammar.py makes one)
-    temperature          divide the logits: below 1 sharper, above 1 flatter, 0 greedy (the argmax)
+    temperature          p = softmax(z / T)          of the logits z: T below 1 sharper, above 1 flatter, 0 greedy
+                         (the argmax)
     top_k                keep the k most probable tokens (Fan et al. 2018, arXiv 1805.04833)
     top_p                nucleus: keep the smallest set of most probable tokens whose mass reaches p (Holtzman et al.
                          2019, arXiv 1904.09751)

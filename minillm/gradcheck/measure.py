@@ -12,19 +12,19 @@ the slope times the step, uses the displacement as rounded, x(h) - x(0), so that
 steps h and h/4 Richardson's extrapolation removes the leading errors:
 
     R  = (16 centre(h / 4) - centre(h)) / 15              error h^4
-    S+ = (4 plus(h / 4) - plus(h)) / 3                    error h^2, and the same h^2 as S-; they differ by h^3
+    S_plus = (4 plus(h / 4) - plus(h)) / 3                error h^2, and the same h^2 as S_minus has; they differ by h^3
 
 Three things are left, and the error bar is the largest of them (each times a safety factor):
 
-    truncation   R of this pair of steps minus R of the pair before; and S+ - S-, which also sees kinks and steps
-                 beyond the scale on which the function varies
+    truncation   R of this pair of steps minus R of the pair before; and S_plus - S_minus, which also sees kinks and
+                 steps beyond the scale on which the function varies
     rounding     eps * |dout * out| / h in the 2-norm over outputs: half a unit for outputs that did not change
     noise        what rounding inside the function really does: R's scatter at smaller steps, times their h, over this h
 
 Steps fall by factors of 4 from far above |x| (a function may be smooth on a larger scale than its argument) to 1e-13 of
 it, or until rounding is all there is. The smallest bar counts, but only where the estimates from all smaller steps
-agree within theirs: a function that saturates looks flat from afar. A **kink** is where S+ and S- each settle, on
-different values: any slope between the two is a valid subgradient.
+agree within theirs: a function that saturates looks flat from afar. A **kink** is where S_plus and S_minus each settle,
+on different values: any slope between the two is a valid subgradient.
 
 The complex step, Im L(x + i h d) / h with h = 1e-30, subtracts nothing and has no error but rounding; it needs an
 analytic forward that takes complex128 (Squire and Trapp 1998), and it never decides alone that a gradient is wrong.

@@ -12,8 +12,8 @@ Every row uses weight and bias, so their gradients are sums over rows; and let g
 x reaches the loss along three ways:
 
     directly:          g * rstd
-    through the mean:  dmean/dx = 1 / C                   ->  -rstd * mean(g)
-    through rstd:      drstd/dx = -rstd^2 * xhat / C      ->  -rstd * xhat * mean(g * xhat),   as x - mean = xhat / rstd
+    through the mean:  dmean/dx = 1 / C                 ->  -rstd * mean(g)
+    through rstd:      drstd/dx = -rstd^2 * xhat / C    ->  -rstd * xhat * mean(g * xhat)   as   x - mean = xhat / rstd
 
 (the mean inside var adds nothing: sum(x - mean) = 0). Together:
 

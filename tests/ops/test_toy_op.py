@@ -56,6 +56,7 @@ def test_its_gradient_is_checked(tree):
 
 def test_the_generated_tests_take_it(tree):
     files = [f"tests/ops/test_{name}.py" for name in ("contract", "gradients", "bad_inputs", "caches", "table")]
+    files.append("tests/study/formulas/test_op_formulas.py")
     said = run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cube", *files)
     assert " passed" in said and "failed" not in said
 

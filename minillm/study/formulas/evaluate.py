@@ -137,8 +137,8 @@ def size_of(index: str, tree: Any, known: Values) -> int:
     for part in trees.walk(tree):
         if isinstance(part, trees.Index) and isinstance(part.base, trees.Name):
             name = part.base.text
-            shape = np.shape(known.get(name, known.get(name[1:], ()) if is_gradient(name) else ()))
-            sizes |= {size for size, item in zip(shape, part.items) if item == trees.Name(index)}
+            array: Any = known.get(name, known.get(name[1:], 0) if is_gradient(name) else 0)
+            sizes |= {size for size, item in zip(np.shape(array), part.items) if item == trees.Name(index)}
     bound = next((part for part in trees.walk(tree) if isinstance(part, trees.Relation)
                   and part.sides[0] == trees.Name(index) and part.signs[0] in ("<", "<=")), None)
     if not sizes and bound:                                             # i <= k, of no array

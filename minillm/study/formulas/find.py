@@ -8,6 +8,7 @@ from .parse import RESERVED, parse
 from .symbols import is_known
 
 DEFINED = r"([A-Za-z]\w*)(?:\[[^]]*\]|\([^)]*\))? +(?:=|<-|~) "            # what stands on the left
+HOLDS = {"=", "<-", "+=", "+", "-", "*", "/", "@", "<", "<=", ">", ">=", "~"}         # what binds a piece to the next
 
 
 class Formula(NamedTuple):
@@ -29,28 +30,26 @@ def formulas_of(docstring: str | None) -> list[Formula]:
 
 
 def formulas_in(line: str, number: int, defined: set) -> list[Formula]:
-    """Pieces between wide blanks and arrows. One that is no formula is tried with its neighbours: blanks also align."""
-    pieces = [(found.start(), found.end()) for found in re.finditer(r"\S+(?: (?!->)\S+)*", line)]
-    found, place = [], 0
-    while place < len(pieces):
-        for end in range(len(pieces), place, -1):
-            first, last = pieces[place][0], pieces[end - 1][1]
-            text = line[first:last].rstrip(".,;:")
-            if is_joined(line, pieces[place:end]) and is_formula(text, defined):
-                found.append(Formula(" ".join(text.split()), number, first, first + len(text)))
-                place = end - 1
-                break
-        place += 1
+    found = []
+    for first, last in groups(line):
+        text = line[first:last].rstrip(".,;:")
+        if is_formula(text, defined):
+            found.append(Formula(" ".join(text.split()), number, first, first + len(text)))
     return found
 
 
-def is_joined(line: str, pieces: list) -> bool:
-    """Whether each neighbour is held to the next by an operator, which begins or ends one of them."""
-    texts = [line[first:last] for first, last in pieces]
-    return all(before.split()[-1] in OPEN or after.split()[0] in OPEN for before, after in zip(texts, texts[1:]))
-
-
-OPEN = {"=", "<-", "+=", "+", "-", "*", "/", "@", "of", "for", "<=", ">="}
+def groups(line: str) -> list[tuple[int, int]]:
+    """(first, last) columns of what stands between wide blanks and arrows. Blanks also align: neighbours that an
+    operator holds together, at the end of one or the beginning of the other, are one group."""
+    found: list[tuple[int, int]] = []
+    for piece in re.finditer(r"->|\S+(?: (?!->)\S+)*", line):
+        before = line[slice(*found[-1])].split()[-1] if found else "->"
+        holds = before in {*HOLDS, "of"} or piece[0].split()[0] in HOLDS or re.match(r"for \w+ [<=>]", piece[0])
+        if holds and "->" not in (before, piece[0]):
+            found[-1] = (found[-1][0], piece.end())
+        else:
+            found.append(piece.span())
+    return found
 
 
 def is_formula(text: str, defined: set) -> bool:

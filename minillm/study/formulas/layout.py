@@ -30,8 +30,10 @@ class Row(NamedTuple):
 
 
 class Fraction(NamedTuple):
+    """rule: the line between; a binomial coefficient has none."""
     top: Any
     bottom: Any
+    rule: bool = True
 
 
 class Script(NamedTuple):
@@ -126,7 +128,9 @@ def function_box(name: str) -> Any:
         return name_box(name)
     if name in FUNCTIONS:
         return Mark("upright", name)
-    return Script(function_box(first), name_box(rest)) if first in FUNCTIONS and rest else name_box(name)
+    if first in FUNCTIONS and rest:                                 # ln_1 is a LayerNorm, and no logarithm
+        return Script(Mark("upright", "LN") if first == "ln" else function_box(first), name_box(rest))
+    return name_box(name)
 
 
 def name(tree: trees.Name, small: bool) -> Any:
@@ -156,6 +160,9 @@ def call(tree: trees.Call, small: bool) -> Any:
         return Root(boxes(bare(inside), small))
     if tree.function == "norm":
         return Fence("‖", boxes(inside, small), "‖")
+    if tree.function == "binomial":
+        above, below = (boxes(argument, True) for argument in tree.arguments)
+        return Fence("(", Fraction(above, below, rule=False), ")")
     if tree.function in BIG_SIGNS:
         body = boxes(inside, small)
         return row(Mark("sign", BIG_SIGNS[tree.function]), Fence("(", body, ")") if is_sum(inside) else body)

@@ -7,16 +7,17 @@ from .layout import Big, Cases, Fence, Fraction, Hat, Mark, Root, Row, Script, l
 STYLE = """math { font-family: "New Computer Modern Math", "Latin Modern Math", "STIX Two Math", "Cambria Math",
   "DejaVu Math TeX Gyre", math; }
 """                     # for pages: browsers need a font that is made for formulas, and machines have different ones
+NO_RULE = ' linethickness="0"'
 WIDTHS = {"thin": "0.1667em", "quad": "1em"}
 
 
 def to_mathml(text: str, display: bool = True) -> str:
     """A formula such as `out = x @ weight + bias` as a <math> element, on a line of its own or within one.
 
-    Raises ValueError where it does not parse.
+    Raises ValueError where it does not parse. The plain formula is what is read aloud where MathML is not.
     """
     kind = ' display="block"' if display else ""
-    return f"<math{kind}>{mathml(layout(text, display))}</math>"
+    return f'<math{kind} alttext="{escape(text)}">{mathml(layout(text, display))}</math>'
 
 
 def mathml(box: Any) -> str:
@@ -25,8 +26,8 @@ def mathml(box: Any) -> str:
             return mark(box)
         case Row(items):
             return f"<mrow>{''.join(map(mathml, items))}</mrow>"
-        case Fraction(top, bottom):
-            return f"<mfrac>{mathml(top)}{mathml(bottom)}</mfrac>"
+        case Fraction(top, bottom, rule):
+            return f"<mfrac{'' if rule else NO_RULE}>{mathml(top)}{mathml(bottom)}</mfrac>"
         case Script(base, below, above):
             ends = "".join(mathml(end) for end in (below, above) if end is not None)
             tag = "msup" if below is None else "msub" if above is None else "msubsup"

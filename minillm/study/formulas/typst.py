@@ -22,8 +22,8 @@ def typst(box: Any) -> str:
             return mark(box)
         case Row(items):
             return joined(map(typst, items))
-        case Fraction(top, bottom):
-            return f"frac({typst(top)}, {typst(bottom)})"
+        case Fraction(top, bottom, rule):
+            return f"frac({typst(top)}, {typst(bottom)})" if rule else f"binom({typst(top)}, {typst(bottom)})"
         case Script(base, below, above):
             ends = [f"{name}: {typst(end)}" for name, end in (("b", below), ("t", above)) if end is not None]
             return f"attach({', '.join([typst(base), *ends])})"
@@ -34,6 +34,8 @@ def typst(box: Any) -> str:
             return f"hat({typst(base)})"
         case Root(body):
             return f"sqrt({typst(body)})"
+        case Fence(_, Fraction(rule=False) as binomial, _):
+            return typst(binomial)
         case Fence(left, body, right):
             inside = f"\\{left}{typst(body)}\\{right}"
             return f"lr({inside})" if box.grows() else inside

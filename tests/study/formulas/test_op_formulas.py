@@ -4,7 +4,7 @@ from functools import cache
 import numpy as np
 import pytest
 from formula_checks import mistakes, planted
-from formulas_of_ops import ELSEWHERE, NAMES, VALUES, called
+from formulas_of_ops import ELSEWHERE, NAMES, values_of
 
 from minillm.ops.table import FILES, OPS
 from minillm.study.formulas import formulas_of, steps
@@ -17,14 +17,14 @@ def texts_of(op):
 
 @pytest.mark.parametrize("op", OPS)
 def test_formulas_are_what_the_functions_give(op):
-    for values, expected in VALUES[op](called(op)):
+    for values, expected in values_of(op):
         assert not mistakes(texts_of(op), values, expected)
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_no_result_is_left_out(op):
     """The forward's result and the gradient of every argument that has one are given by a formula, and compared."""
-    values, expected = next(VALUES[op](called(op)))
+    values, expected = next(values_of(op))
     given = {step.name for step in steps(texts_of(op), values)}
     gradients, names = [f"d{argument}" for argument in OPS[op].differentiable], NAMES.get(op, {})
     wanted = {name for gradient in gradients for name in names.get(gradient, (gradient,))}
@@ -44,7 +44,7 @@ def caught(trees, cases):
 @pytest.mark.parametrize("op", OPS)
 def test_a_mistake_in_any_formula_is_seen(op):
     """A wrong sign, a dropped factor, another index, a missing transpose, ...: each alone, in each formula."""
-    texts, cases = texts_of(op), [case for seed in range(3) for case in VALUES[op](called(op, seed))]
+    texts, cases = texts_of(op), [case for seed in range(3) for case in values_of(op, seed)]
     tried = [(text, mutant, [*texts[:place], mutant, *texts[place + 1:]])
              for place, text in enumerate(texts) for mutant in planted(text)]
     missed = [(text, mutant) for text, mutant, trees in tried if not caught(trees, cases)]
