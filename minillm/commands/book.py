@@ -12,10 +12,10 @@ def book(args: Namespace) -> None:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "book", book, "build the book: theory, every op with derivation, code, check and measured "
-                "kernels, appendices; as PDF (needs the extra book) or as HTML; offline, the same bytes each time",
+    p = command(commands, "book", book, "build the book: theory, every op with derivation, code, check "
+                "and measured kernels, appendices; as PDF (needs the extra book) or HTML; the same bytes each time",
                 "minillm book --html book")
     p.add_argument("-o", "--out", metavar="FILE.pdf", help="the PDF (default: minillm.pdf, unless --html is given)")
     p.add_argument("--html", metavar="DIR", help="write HTML there, a page for each chapter")
-    p.add_argument("--live", action="store_true", help="measure the kernels on this machine again (minutes), instead of "
-                   "the newest committed results")
+    p.add_argument("--live", action="store_true", help="measure the kernels on this machine again (minutes) instead "
+                                                       "of taking the newest committed results")

@@ -2,7 +2,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .blocks import Block, Box, Chapter, Code, Exercise, Heading, Index, Paragraph, Span
+from .blocks import Block, Box, Chapter, Exercise, Heading, Index, Paragraph, Span
 from .listings import NO_SOURCES, ROOT, code_of, is_checkout, lines_of
 from .markup import inline
 from .references import entry, read_sources

@@ -1,7 +1,7 @@
 """The parts and their chapters, in the order of contents.txt: `part NAME: Title`, then the names of its chapters.
 
-A chapter is a file of chapters/; names that begin with @ are made: @ops, a chapter for each op of the table (or @layernorm,
-just one), and the appendices.
+A chapter is a file of chapters/; those whose names begin with @ are made: @ops is a chapter for each op of the table
+(@layernorm that of one), the others are appendices.
 """
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -10,13 +10,13 @@ from typing import Any
 
 from ...ops.table import OPS
 from .appendices import APPENDICES
-from .blocks import Block, Chapter, Exercise, Paragraph, Picture, Span, Spans, Table
-from .listings import code_of, listing
+from .blocks import Block, Chapter, Picture, Spans, Table
+from .figures.svg import svg, text
+from .listings import listing
 from .markup import inline, read_chapter
 from .numbering import Late
 from .op_chapter import op_chapter, reading_order
 from .results import NotHere
-from .svg import picture, text
 
 HERE = Path(__file__).parent
 Item = Chapter | tuple[str, Late]
@@ -60,11 +60,10 @@ def directive(kind: str, argument: str, caption: Spans) -> list[Block]:
 def figure(name: str, caption: Spans) -> list[Block]:
     """A drawing of figures/NAME.py."""
     try:
-        svg = drawn("figures", name).draw()
+        drawing = drawn("figures", name).draw()
     except NotHere as error:
-        svg = picture(str(error), text(205, 30, "This figure needs the committed measurements of a checkout.", "middle"),
-                      height=50)
-    return [Picture(svg, caption, name.replace("_", "-"))]
+        drawing = svg(str(error), 50, text(210, 30, "This figure needs the measurements of a checkout.", "middle"))
+    return [Picture(drawing, caption, name.replace("_", "-"))]
 
 
 def table(name: str, caption: Spans) -> list[Block]:

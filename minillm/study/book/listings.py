@@ -25,7 +25,7 @@ def is_checkout() -> bool:
 
 
 def listing(argument: str) -> list[Block]:
-    """The blocks of {code:path:what}: what is a function, Class.method, a range 10-20, or nothing for the whole file."""
+    """The blocks of {code:path:what}. what: a function, Class.method, a range 10-20, or nothing for the whole file."""
     path, _, what = argument.partition(":")
     file = ROOT / path
     if not file.is_file():
@@ -39,7 +39,8 @@ def listing(argument: str) -> list[Block]:
 def code_of(path: str, first: int, text: str) -> Code:
     """A listing under the name of its file."""
     last = first + text.count("\n")
-    caption: Spans = [Span("code", path), Span("text", f", lines {first}–{last}" if last > first else f", line {first}")]
+    where = f", lines {first}–{last}" if last > first else f", line {first}"
+    caption: Spans = [Span("code", path), Span("text", where)]
     return Code(text, LANGUAGES.get(Path(path).suffix, "text"), first, caption)
 
 
@@ -86,7 +87,7 @@ def pieces(file: Path, alone: list[str]) -> Iterator[tuple[str, Lines]]:
     between under ""."""
     lines = file.read_text(encoding="utf-8").splitlines()
     body = ast.parse("\n".join(lines)).body
-    start = extent(body[0])[1] if ast.get_docstring(ast.parse("\n".join(lines))) else 0        # lines before what follows
+    start = extent(body[0])[1] if ast.get_docstring(ast.parse("\n".join(lines))) else 0
     cuts = [(extent(node), node.name) for node in body if isinstance(node, ast.FunctionDef) and node.name in alone]
     for (first, last), name in [*cuts, ((len(lines) + 1, len(lines)), "")]:
         yield from between(lines, start, first - 1)

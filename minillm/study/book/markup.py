@@ -5,7 +5,7 @@
     - item        1. item          lists of one level
     | a | b |                      tables; a line `Table: caption {#label}` below gives a number
     ```python                      code
-    $$ formula $$ {#label}         an equation in the plain notation of the docstrings; lines between $$ and $$ are one each
+    $$ formula $$ {#label}         an equation in plain notation; of lines between $$ and $$ each is one
     > Pitfall: text                a box
     ? question                     an exercise; the next block, `! answer`, goes to the appendix
     {figure:NAME caption}          {table:NAME caption}  {code:path:function}  {exercise:NAME}  alone in a block
@@ -20,8 +20,8 @@ from .blocks import Block, Box, Chapter, Code, Exercise, Formula, Heading, Items
 
 LABEL = r"[a-z0-9-]+"
 LABELLED = re.compile(rf"(.*?)\s*\{{#({LABEL})\}}\s*", re.DOTALL)
-SPAN = re.compile(r"\\(?P<escaped>.)|`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\*\*(?P<strong>.+?)\*\*|\*(?P<emphasis>[^*]+)\*"
-                  r"|\[(?P<words>[^]]+)\]\((?P<address>[^)]+)\)|\{(?P<kind>ref|cite|index|term):(?P<value>[^}]+)\}",
+SPAN = re.compile(r"\\(?P<escaped>.)|`(?P<code>[^`]+)`|\$(?P<math>[^$]+)\$|\*\*(?P<strong>.+?)\*\*"
+                  r"|\*(?P<emphasis>[^*]+)\*|\[(?P<words>[^]]+)\]\((?P<address>[^)]+)\)|\{(?P<kind>ref|cite|index|term):(?P<value>[^}]+)\}",
                   re.DOTALL)
 DIRECTIVE = re.compile(r"\{(figure|table|code|exercise):(\S+?)(?:\s+(.*?))?\}\s*", re.DOTALL)
 QUOTES = re.compile(r"`[^`]*`|\$[^$]*\$|\\.|\]\([^)]*\)|\{\w+:[^}]*\}|[\"']", re.DOTALL)
@@ -58,8 +58,8 @@ def read_blocks(text: str, directive: Directive) -> Iterator[Block]:
 
 
 def split_blocks(text: str) -> Iterator[str]:
-    """Pieces between blank lines; a fence of code and a group of equations keep theirs. Headings, questions, answers and
-    figures need no blank line before them, and a heading is one line."""
+    """Pieces between blank lines; a fence of code and a group of equations keep theirs. Headings, questions, answers
+    and figures need no blank line before them, and a heading is one line."""
     piece, fence = [], ""
     for line in [*text.splitlines(), ""]:
         opens = not fence and (line.startswith((*OPENS, "```")) or line.strip() == "$$")

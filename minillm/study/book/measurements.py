@@ -27,12 +27,13 @@ def speed_table(op: str, run: Measured, label: str, what: str) -> Table:
     rows = [inline_row("candidate", "direction", "ms", "GFLOP/s", "GB/s", "% of roofline", "bound")]
     order = {name: place for place, name in enumerate(dict.fromkeys(row["candidate"] for row in run.rows))}
     for row in sorted(run.rows, key=lambda row: (row["direction"] != "forward", order[row["candidate"]])):
-        rows.append(inline_row(NAMES.get(row["candidate"], f"`{row['candidate']}`"), row["direction"],
+        name = NAMES.get(row["candidate"], f"`{row['candidate']}`")
+        rows.append(inline_row(name, row["direction"],
                                f"{row['median_ms']:,.3f}", figure(row.get("gflops")), figure(row.get("gbs")),
                                figure(row.get("peak_percent"), 0), row.get("bound") or "–"))
     dims = ", ".join(dict.fromkeys(row["dims"] for row in run.rows))
-    limits = ", ".join(f"{peak['gflops']:,.0f} GFLOP/s {name}" if "gflops" in peak else f"{peak['gbs']:,.0f} GB/s {name}"
-                       for name, peak in run.peaks.items())
+    limits = ", ".join(f"{peak['gflops']:,.0f} GFLOP/s {name}" if "gflops" in peak else
+                       f"{peak['gbs']:,.0f} GB/s {name}" for name, peak in run.peaks.items())
     return Table(rows, [False, False, True, True, True, True, False], inline(
         f"`{op}`: {what} ({dims}; {run.where()}; limits measured in the same run: {limits}). Medians."), label)
 

@@ -8,6 +8,7 @@ from .blocks import Block, Chapter, Exercise, Formula, Heading, Paragraph, Pictu
 from .references import Source
 
 WORDS = {Formula: "Equation", Picture: "Figure", Table: "Table", Exercise: "Exercise"}
+NUMBERED = (Formula, Picture, Table, Exercise)
 APPENDICES = "appendices"               # the part whose chapters have letters
 
 
@@ -41,7 +42,8 @@ def number_chapters(chapters: Iterable[Chapter | tuple[str, Late]]) -> tuple[lis
         number = count[chapter.part == APPENDICES]
         letters = chr(ord("A") + number - 1) if chapter.part == APPENDICES else str(number)
         chapter = chapter._replace(number=letters)
-        add(targets, chapter.name, Target(f"{'Appendix' if letters.isalpha() else 'Chapter'} {letters}", chapter.name, ""))
+        word = "Appendix" if letters.isalpha() else "Chapter"
+        add(targets, chapter.name, Target(f"{word} {letters}", chapter.name, ""))
         done.append(chapter._replace(blocks=number_blocks(chapter, targets)))
     return done, targets
 
@@ -54,7 +56,7 @@ def number_blocks(chapter: Chapter, targets: dict[str, Target]) -> list[Block]:
         if isinstance(block, Heading):
             block = block._replace(number=section_number(chapter.number, block.level, count))
             words = f"Section {block.number}"
-        elif type(block) in WORDS and not (isinstance(block, Table) and not block.caption):
+        elif isinstance(block, NUMBERED) and not (isinstance(block, Table) and not block.caption):
             count[type(block)] += 1
             block = block._replace(number=f"{chapter.number}.{count[type(block)]}")
             words = f"{WORDS[type(block)]} " + (f"({block.number})" if isinstance(block, Formula) else block.number)

@@ -39,7 +39,8 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     head, _, rest = inspect.cleandoc(FILES[name].__doc__ or "").partition("\n")
     title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
-        Paragraph([Span("emphasis", words(head)), Span("index", plain(title).removeprefix("The ")), Span("index", name)]),
+        Paragraph([Span("emphasis", words(head)), *(Span("index", entry) for entry in
+                                                     (plain(title).removeprefix("The "), name))]),
         Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
         *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
@@ -140,8 +141,8 @@ def kernels(spec: Spec, label: str, live: dict | None) -> list[Block]:
     """Which kernels exist, how fast they are, and the C++ of the op's own files."""
     blocks: list[Block] = []
     if not spec.kernels:
-        blocks.append(Paragraph(inline("No kernel is compiled for this op: it runs on NumPy, or is made of ops that have "
-                                       "kernels.")))
+        blocks.append(Paragraph(inline("No kernel is compiled for this op: it runs on NumPy, or is made of ops that "
+                                       "have kernels.")))
     else:
         names = ", ".join(f"`{name}`" for name in ["numpy", *spec.kernels] if not name.startswith("cudasim"))
         blocks.append(Paragraph(inline(f"`select` takes any of {names}. A C kernel of one's own has this signature:")))

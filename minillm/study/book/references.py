@@ -29,7 +29,8 @@ class Source(NamedTuple):
 
     def address(self) -> str:
         """A link, or ""."""
-        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else f"https://doi.org/{self.doi}" if self.doi else ""
+        doi = f"https://doi.org/{self.doi}" if self.doi else ""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else doi
 
 
 @cache

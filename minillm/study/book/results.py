@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from .listings import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-NONE_HERE = ("This book was built from an installed package, which does not carry the committed measurements. Built in a "
-             "checkout of the repository, or with --live, it has them here.")
+NONE_HERE = ("This book was built from an installed package, which does not carry the committed measurements. Built in "
+             "a checkout of the repository, or with --live, it has them here.")
 
 
 class NotHere(ValueError):

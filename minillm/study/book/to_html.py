@@ -1,4 +1,5 @@
 """Blocks as HTML: a page for each chapter, an index page with the contents, the style sheet that all reports share."""
+import re
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -58,10 +59,10 @@ def page(title: str, body: str, around: str) -> str:
 
 def steps(before: Chapter | None, after: Chapter | None) -> str:
     """Links to the chapters before and after, and to the contents."""
-    links = [f'<a href="{chapter.name}.html" rel="{rel}">{mark}{escape(plain(chapter.title))}</a>' if chapter else "<span></span>"
-             for chapter, rel, mark in ((before, "prev", "← "), (after, "next", ""))]
-    links[1] = links[1].replace("</a>", " →</a>")
-    return f'<nav class="steps" aria-label="chapters">{links[0]}<a href="index.html">Contents</a>{links[1]}</nav>'
+    links = [f'<a href="{chapter.name}.html" rel="{rel}">{start}{escape(plain(chapter.title))}{end}</a>' if chapter else
+             "<span></span>" for chapter, rel, start, end in ((before, "prev", "← ", ""), (after, "next", "", " →"))]
+    middle = '<a href="index.html">Contents</a>'
+    return f'<nav class="steps" aria-label="chapters">{links[0]}{middle}{links[1]}</nav>'
 
 
 def contents_page(book: Book) -> str:
@@ -72,14 +73,15 @@ def contents_page(book: Book) -> str:
         parts += [f'<li><a href="{chapter.name}.html"><span class="n">{chapter.number}</span> '
                   f"{titled(chapter.title)}</a>{sections(chapter)}</li>" for chapter in chapters]
         parts.append("</ul>")
-    head = f"<h1>{escape(book.title)}</h1>\n<p class=\"lead\">A language model from scratch, every derivative by hand.</p>"
+    lead = "A language model from scratch, every derivative by hand."
+    head = f'<h1>{escape(book.title)}</h1>\n<p class="lead">{lead}</p>'
     return page(book.title, head + "\n" + "\n".join(parts), "")
 
 
 def sections(chapter: Chapter) -> str:
     """Links to a chapter's sections, on a line."""
-    links = [f'<a href="{chapter.name}.html#{section_anchor(block)}">{titled(block.spans)}</a>' for block in chapter.blocks
-             if isinstance(block, Heading) and block.level == 2]
+    links = [f'<a href="{chapter.name}.html#{section_anchor(block)}">{titled(block.spans)}</a>'
+             for block in chapter.blocks if isinstance(block, Heading) and block.level == 2]
     return f'<div class="sections">{" · ".join(links)}</div>' if links else ""
 
 
@@ -117,9 +119,10 @@ class Writer:
         return f"<{kind}>" + "".join(f"<li>{self.text(item)}</li>" for item in block.items) + f"</{kind}>"
 
     def table(self, block: Table) -> str:
-        rows = ["<tr>" + "".join(self.cell(cell, right, "th" if i == 0 else "td") for cell, right in zip(row, block.right))
-                + "</tr>" for i, row in enumerate(block.rows)]
-        words = f"<figcaption><b>Table {block.number}.</b> {self.text(block.caption)}</figcaption>" if block.number else ""
+        rows = ["<tr>" + "".join(map(self.cell, row, block.right, ["th" if i == 0 else "td"] * len(row))) + "</tr>"
+                for i, row in enumerate(block.rows)]
+        words = f"<b>Table {block.number}.</b> {self.text(block.caption)}" if block.number else ""
+        words = f"<figcaption>{words}</figcaption>" if words else ""
         return (f'<figure{self.id(anchor(block) if block.number else "")}>{words}<div class="wide" tabindex="0"><table>'
                 f"{''.join(rows)}</table></div></figure>")
 
@@ -135,7 +138,8 @@ class Writer:
             lines = [escape(line) for line in lines]
         words = f"<figcaption>{self.text(block.caption)}</figcaption>" if block.caption else ""
         kind = "numbered" if block.first is not None else "plain"
-        return f'<figure class="code">{words}<pre class="{kind}" tabindex="0"><code>{chr(10).join(lines)}</code></pre></figure>'
+        code = "\n".join(lines)
+        return f'<figure class="code">{words}<pre class="{kind}" tabindex="0"><code>{code}</code></pre></figure>'
 
     def formula(self, block: Formula) -> str:
         parts = " ".join(formula.mathml(span.value, display=True) if span.kind == "math" else
@@ -166,7 +170,8 @@ class Writer:
         return f'{letter}<p class="level{line.level}">{escape(line.word)}{", " if links else ""}{links}</p>'
 
     def text(self, spans: Spans) -> str:
-        return "".join(map(self.span, spans))
+        """Spans; a formula is not parted from the comma behind it."""
+        return re.sub(r"(<math.*?</math>)([.,;:)]+)", r'<span class="together">\1\2</span>', "".join(map(self.span, spans)))
 
     def span(self, span: Span) -> str:
         kind, value = span

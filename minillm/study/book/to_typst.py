@@ -30,29 +30,35 @@ ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII
          "XVIII", "XIX", "XX")
 
 
+FRONT = """#title-page()
+#contents()
+#pagebreak(to: "odd")
+#counter(page).update(1)
+"""
+
+
 def typst_of(book: Book) -> str:
     """The whole book."""
     marks = IndexMarks()
-    parts = [f"#let book-title = {quoted(book.title)}\n#let book-version = {quoted(book.version)}\n", TEMPLATE.read_text(encoding="utf-8"), title_page(book)]
+    parts = [f"#let book-title = {quoted(book.title)}", f"#let book-version = {quoted(book.version)}",
+             TEMPLATE.read_text(encoding="utf-8"), FRONT]
     groups = groupby(book.chapters, key=lambda chapter: chapter.part)
-    for number, (part, chapters) in enumerate(groups):
-        parts.append(f"#part({quoted(ROMAN[number])}, {content(escape(book.parts[part]))})\n")
-        parts += [chapter_of(chapter, book, marks) for chapter in chapters]
+    for number, (part, chapters) in zip(ROMAN, groups):
+        title = content(escape(book.parts[part]))
+        first, *others = chapters
+        if others:
+            parts.append(f"#part({quoted(number)}, {title})\n")
+        of = "" if others else f", of: (number: {quoted(number)}, title: {title})"
+        parts += [chapter_of(first, book, marks, of), *(chapter_of(chapter, book, marks) for chapter in others)]
     return "\n".join(parts)
 
 
-def title_page(book: Book) -> str:
-    """Title, contents; page numbers are roman until the first part."""
-    return (f"#title-page()\n#set page(numbering: \"i\")\n#contents()\n#pagebreak(to: \"odd\")\n"
-            "#counter(page).update(1)\n#set page(numbering: \"1\")\n")
-
-
-def chapter_of(chapter: Chapter, book: Book, marks: IndexMarks) -> str:
-    """A chapter."""
+def chapter_of(chapter: Chapter, book: Book, marks: IndexMarks, of: str = "") -> str:
+    """A chapter. of: the part that it is all of, as an argument."""
     word = "Appendix" if chapter.part == APPENDICES else "Chapter"
     writer = Writer(book, marks, chapter.name)
     opening = (f"#chapter({quoted(word)}, {quoted(chapter.number)}, {content(writer.text(chapter.title))}, "
-               f"{quoted(chapter.name)})\n")
+               f"{quoted(chapter.name)}{of})\n")
     return opening + "\n".join(map(writer.block, chapter.blocks)) + "\n"
 
 
@@ -80,8 +86,8 @@ class Writer:
     def table(self, block: Table) -> str:
         cells = ", ".join(content(self.text(cell)) for row in block.rows for cell in row)
         right = "".join(f"{str(right).lower()}, " for right in block.right)
-        return (f"#tabular({quoted(block.number)}, {content(self.text(block.caption))}, {quoted(anchor(block))}, ({right}), "
-                f"{cells})\n")
+        words = content(self.text(block.caption))
+        return f"#tabular({quoted(block.number)}, {words}, {quoted(anchor(block))}, ({right}), {cells})\n"
 
     def code(self, block: Code) -> str:
         first = "none" if block.first is None else block.first
@@ -102,7 +108,8 @@ class Writer:
 
     def picture(self, block: Picture) -> str:
         image = f"image(bytes({quoted(block.svg)}), format: \"svg\")"
-        return f"#picture({quoted(block.number)}, {image}, {content(self.text(block.caption))}, {quoted(anchor(block))})\n"
+        words = content(self.text(block.caption))
+        return f"#picture({quoted(block.number)}, {image}, {words}, {quoted(anchor(block))})\n"
 
     def index(self, block: Index) -> str:
         lines = []

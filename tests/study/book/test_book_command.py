@@ -39,8 +39,8 @@ def test_the_pdf(tmp_path, monkeypatch):
 
 
 def test_live_figures_stand_in_the_tables(tmp_path, monkeypatch):
-    row = {"op": "residual", "candidate": "cpu", "direction": "forward", "dims": "B=1", "median_ms": 12.345, "gflops": 1.0,
-           "gbs": 2.0, "peak_percent": 77.0, "bound": "memory"}
+    row = {"op": "residual", "candidate": "cpu", "direction": "forward", "dims": "B=1", "median_ms": 12.345,
+           "gflops": 1.0, "gbs": 2.0, "peak_percent": 77.0, "bound": "memory"}
     machine = {"cpu": "a new machine", "threads": 2, "minillm_kernels": "avx2", "numpy": "2"}
     monkeypatch.setattr(build, "measure", lambda progress: {"residual": Measured("2030-01-02", machine, {}, [row])})
     assert main(["book", "--live", "--html", str(tmp_path)]) == 0

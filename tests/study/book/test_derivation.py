@@ -41,7 +41,8 @@ def test_nothing_is_lost(op):
         for span in [Span("text", block.text)] if isinstance(block, Code) else spans_in(block):
             text += span.value[1] if span.kind == "see" else span.value
     assert letters(text) == letters(docstring)
-    shown = [span.value for block in blocks if isinstance(block, Formula) for span in block.spans if span.kind == "math"]
+    shown = [span.value for block in blocks if isinstance(block, Formula) for span in block.spans
+             if span.kind == "math"]
     assert shown == [formula.text for formula in formulas_of(docstring)]
     assert any(isinstance(block, Paragraph) for block in blocks)
 

@@ -114,7 +114,7 @@ def test_sums_in_pairs_are_the_most_exact_and_all_are_within_their_bounds():
 def test_truncations_and_temperature_keep_distributions():
     found = dict(sampling_cut.distributions())
     assert all(abs(p.sum() - 1) < 1e-6 for p in found.values())
-    assert (found["top-k 5"] > 0).sum() == 5 and found["temperature 0.6"].max() > found["temperature 1"].max()
+    assert (found["top-k 5"] > 0).sum() == 5 and found["T = 0.6"].max() > found["T = 1"].max()
 
 
 def test_wilsons_interval_covers_where_the_normal_one_does_not():

@@ -11,7 +11,8 @@ TWO = "# Two\n| h |\n|---|\n| no caption |\n\n| h |\n|---|\n| c |\nTable: Words.
 
 
 def book(*texts, late=()):
-    chapters = [read_chapter(f"chapter-{i}", text, lambda *_: [])._replace(part="theory") for i, text in enumerate(texts)]
+    chapters = [read_chapter(f"chapter-{i}", text, lambda *_: [])._replace(part="theory")
+                for i, text in enumerate(texts)]
     done, targets = number_chapters([*chapters, *late])
     return Book("t", "1", {}, done, targets, read_sources())
 
@@ -20,8 +21,8 @@ def test_numbers():
     made = book(ONE, TWO, late=[("appendices", lambda done: Chapter("z", inline(f"of {len(done)}"), []))])
     words = {label: target.words for label, target in made.targets.items()}
     assert words == {"chapter-0": "Chapter 1", "a": "Section 1.1", "e": "Equation (1.1)", "b": "Section 1.1.1",
-                     "c": "Section 1.2", "exercise-1.1": "Exercise 1.1", "f": "Equation (1.2)", "chapter-1": "Chapter 2",
-                     "t": "Table 2.1", "z": "Appendix A"}
+                     "c": "Section 1.2", "exercise-1.1": "Exercise 1.1", "f": "Equation (1.2)",
+                     "chapter-1": "Chapter 2", "t": "Table 2.1", "z": "Appendix A"}
     assert plain(made.chapters[2].title) == "of 2" and made.chapters[2].number == "A"
 
 

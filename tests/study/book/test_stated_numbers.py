@@ -1,6 +1,7 @@
 """Numbers that the prose states as computed are computed here again; each with the words around it."""
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,26 @@ def test_rewards_and_right_answers_are_those_of_the_committed_result():
     text = " ".join((CHAPTERS / "post-training.md").read_text(encoding="utf-8").split())
     assert f"rose from {first['first']:.2f} to {first['last']:.2f}" in text
     assert f"rose from {first['held_out_before']:.3f} to {first['held_out_after']:.3f}" in text
+
+
+def figures_of(text):
+    """Decimal numbers of a text that are no part of a formula: "0.228", "2.21"."""
+    return re.findall(r"(?<![\d.^(])\d+\.\d+(?![\d.]*\))", re.sub(r"\$[^$]*\$", "", text))
+
+
+def sentences_on_the_log():
+    """(chapter, sentence) for each sentence of the prose that refers to the log; all of history does."""
+    for path in sorted(CHAPTERS.glob("*.md")):
+        text = " ".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("{"))
+        for sentence in re.split(r"(?<=[.:?!])\s+(?=[A-Z*|{-])", text):
+            if path.stem == "history" or re.search(r"\b[Tt]he log\b(?! of)|\blog's\b", sentence):
+                yield path.stem, sentence
+
+
+def test_figures_that_the_prose_takes_from_the_log_stand_there():
+    log = RESULTS.parent / "LOG.md"
+    known = set(re.findall(r"\d+\.\d+", log.read_text(encoding="utf-8")))
+    rounded = {"2.21"}                                                   # 2.214
+    found = [(chapter, figure) for chapter, sentence in sentences_on_the_log() for figure in figures_of(sentence)]
+    assert len(found) > 60
+    assert [pair for pair in found if pair[1] not in known | rounded] == []

@@ -4,8 +4,8 @@ import numpy as np
 from ....generation.sampling import Sampling, distribution
 from .svg import Axes, svg
 
-CHOICES = (("temperature 1", Sampling()), ("temperature 0.6", Sampling(temperature=0.6)),
-           ("top-k 5", Sampling(top_k=5)), ("top-p 0.8", Sampling(top_p=0.8)), ("min-p 0.2", Sampling(min_p=0.2)))
+CHOICES = (("T = 1", Sampling()), ("T = 0.6", Sampling(temperature=0.6)), ("top-k 5", Sampling(top_k=5)),
+           ("top-p 0.8", Sampling(top_p=0.8)), ("min-p 0.2", Sampling(min_p=0.2)))
 LOGITS = np.array([3.2, 2.6, 2.3, 1.6, 1.2, 0.9, 0.5, 0.1, -0.4, -1.0, -1.5, -2.2])
 
 

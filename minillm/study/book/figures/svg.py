@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-INK, SOFT, RULE = "currentColor", "#6e7681", "#c3c8ce"
+INK, SOFT, RULE = "currentColor", "#6e7681", "#8b949e"
 COLORS = ("#1f6feb", "#d1495b", "#2a9d8f", "#7b5ea7", "#c98a1b", "#6e7681")
 DASHES = ("", "6 3", "2 2", "7 2 2 2", "1 2", "10 4")
 FONT = "Libertinus Serif, Georgia, serif"
@@ -44,7 +44,8 @@ def path(points: Iterable[tuple[float, float]], color: str = INK, width: float =
     """A line through points of the page."""
     steps = " ".join(f"{'L' if i else 'M'}{x:.2f} {y:.2f}" for i, (x, y) in enumerate(points))
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return (f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed} '
+    faint = ' stroke-opacity="0.45"' if color == RULE else ""                   # seen on light and on dark paper
+    return (f'<path d="{steps}" fill="{fill}" stroke="{color}" stroke-width="{width:g}"{dashed}{faint} '
             'stroke-linejoin="round"/>')
 
 
