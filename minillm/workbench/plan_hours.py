@@ -11,8 +11,8 @@ with E and beta of a grid; tokens that are seen again count for less (`worth`). 
 it was measured; four times was too far (benchmarks/LOG.md). The stated error is how far the law through the first half
 of the points was from the last, which is twice as far, too. No law sees a step ahead: a model that has learned which
 pairs of tokens are frequent stays there for a while before it learns more. So points that are not better than a table
-of pairs (`loss_of_pairs`) are left out, and where there are few others, a large error is stated. The learning rate is
-Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best.
+of pairs (`loss_of_pairs`) are left out if there are others, and on that plateau a large error is stated. The learning
+rate is Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best.
 """
 import math
 import time
@@ -51,7 +51,8 @@ TIMED_STEPS = 10
 REPEATED = 15.39                # passes after which more of the same data teach little: Muennighoff et al. 2023, R*_D
 TAKEN = 2 ** 21                 # tokens that pairs are counted in, at most
 PAST_PAIRS = 0.95               # of the loss of pairs: a run with less has learned more than pairs
-EARLY_ERROR = 0.15              # that is stated while the small run has not
+SLOW = 0.1                      # exponent of a loss that falls slowly while it has not
+EARLY_ERROR = 0.15              # that is then stated
 LEAST_ERROR = 0.03              # that is stated: most real runs were closer to what was predicted (benchmarks/LOG.md)
 
 
@@ -142,6 +143,8 @@ def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 
     for point in POINTS[1:]:
         runs.append(trunk.branch(max(trunk.step + TIMED_STEPS, round(point * size))))
         told(runs[-1], trunk.config, say)
+        if time.perf_counter() - started > SHARE * seconds and len(runs) >= ENOUGH:
+            break                                                       # the machine became slower
     spent, pairs = time.perf_counter() - started, loss_of_pairs(shards)
     law = fit(past(runs, pairs))
     speed = trained_tokens(runs) / spent
@@ -151,7 +154,8 @@ def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 
     return {"hours": hours, "hours_left": left / 3600, "model": vars(c), "train": t.as_dict(),
             "parameters": count_parameters(c), "tokens": tokens, "passes": tokens / unique, "tokens_per_second": speed,
             "predicted_loss": law(worth(tokens, unique)), "stated_error": stated_error(runs, tokens, pairs),
-            "loss_of_pairs": pairs, "fit": law._asdict(), "runs": [run._asdict() for run in runs]}
+            "loss_of_pairs": pairs, "on_plateau": on_plateau(runs, pairs),
+            "fit": law._asdict(), "runs": [run._asdict() for run in runs]}
 
 
 def trained_tokens(runs: Sequence[Run]) -> float:
@@ -231,12 +235,18 @@ def past(runs: Sequence[Run], pairs: float) -> Sequence[Run]:
     return better if len(better) >= ENOUGH else runs
 
 
+def on_plateau(runs: Sequence[Run], pairs: float) -> bool:
+    """Does the longest run know little more than pairs of tokens, and falls slowly: by less than L ~ D^-0.1?"""
+    longest = max(runs)
+    half = max((run for run in runs if run.tokens <= 0.51 * longest.tokens), default=longest)
+    slope = math.log(half.loss / longest.loss) / math.log(max(2.0, longest.tokens / half.tokens))
+    return longest.loss > PAST_PAIRS * pairs and slope < SLOW
+
+
 def stated_error(runs: Sequence[Run], tokens: float, pairs: float) -> float:
     """Relative, of a prediction for so many tokens: how far the law through the runs of at most half the length was
     from the longest one, for each doubling of the tokens. pairs: the loss where only pairs of tokens are known."""
-    longest, least = max(runs), LEAST_ERROR
-    if sum(run.loss < PAST_PAIRS * pairs for run in runs) < ENOUGH:
-        least = EARLY_ERROR
+    longest, least = max(runs), EARLY_ERROR if on_plateau(runs, pairs) else LEAST_ERROR
     short = [run for run in past(runs, pairs) if run.tokens <= 0.51 * longest.tokens]
     if len(short) < 3:
         return least
@@ -256,7 +266,7 @@ def describe_hours(p: dict[str, Any], data: Sequence[Any], out: Any) -> str:
     sets = " ".join(f"--set {name}={float(f'{value:.6g}') if isinstance(value, float) else value}"
                     for name, value in chosen.items())
     law = p["fit"]
-    early = ("" if p["runs"][-1]["loss"] < PAST_PAIRS * p["loss_of_pairs"] else
+    early = ("" if not p["on_plateau"] else
              f"\nATTENTION: the small run is no better than a table of pairs of tokens ({p['loss_of_pairs']:.2f} "
              "nats): the loss may yet fall in a step, which no law predicts; more --hours tell more")
     passes = f", {p['passes']:.1f} times through the data" + (

@@ -16,6 +16,7 @@ from minillm.workbench.plan_hours import (
     best_rate,
     fit,
     loss_of_pairs,
+    on_plateau,
     past,
     settings,
     stated_error,
@@ -44,13 +45,15 @@ def test_noise_is_stated():
 
 
 def test_what_was_measured_of_real_runs():
-    """Points of two real runs and what came at twice their length (benchmarks/LOG.md): a law holds where a model has
-    learned more than pairs of tokens; on the plateau before, nothing is promised."""
-    smooth = [(256000, 4.6026), (512000, 4.1961), (723968, 4.0203), (1024000, 3.8694), (1447936, 3.7346),
-              (2048000, 3.6495)]
-    assert fit([Run(*point) for point in smooth])(4096000) == pytest.approx(3.4310, rel=0.02)
+    """Points of two real runs and what came at twice their length (benchmarks/LOG.md): the law holds but on the plateau
+    where a model knows pairs of tokens, where little is promised."""
+    smooth = [Run(*point) for point in [(256000, 4.6026), (512000, 4.1961), (723968, 4.0203), (1024000, 3.8694),
+                                        (1447936, 3.7346), (2048000, 3.6495)]]
+    assert fit(smooth)(4096000) == pytest.approx(3.4310, rel=0.02)
+    assert stated_error(smooth, 4096000, 4.084) == stated_error(smooth[:4], 2048000, 4.084) == planner.LEAST_ERROR
     plateau = [Run(*point) for point in [(128000, 4.2769), (256000, 3.9060), (362496, 3.8334), (512000, 3.7438),
                                          (723968, 3.6732), (1024000, 3.5323)]]
+    assert on_plateau(plateau, 3.642) and not on_plateau(smooth, 4.084)
     assert stated_error(plateau, 2048000, 3.642) >= abs(fit(plateau)(2048000) / 2.9794 - 1)
 
 
@@ -58,7 +61,6 @@ def test_points_of_the_plateau_are_left_out():
     step = [Run(d, 4.2) for d in (10, 20)] + [Run(d, LAW(10 ** 6 * d)) for d in (30, 40, 60, 80)]
     pairs = 4.2 / planner.PAST_PAIRS
     assert past(step, pairs) == step[2:] and past(step[:-1], pairs) == step[:-1]
-    assert stated_error(step[:-1], 160, pairs) == planner.EARLY_ERROR
 
 
 def test_the_loss_of_pairs(shards):
@@ -146,4 +148,4 @@ def test_a_real_plan_of_seconds(tmp_path, capsys):
     assert main(["plan", "--hours", "0.001", "--data", str(text), "--out", str(tmp_path / "run"), "--vocab-size", "270"
                  ]) == 0
     said = capsys.readouterr().out
-    assert said.count("small run   ") == 8 and "predicted   validation loss" in said and "ATTENTION" in said
+    assert 6 <= said.count("small run   ") <= 8 and "predicted   validation loss" in said
