@@ -1,18 +1,22 @@
-"""The log of a run, log.csv: a row for every logged step, the progress line, and failure.json: why a run died."""
+"""The log of a run, log.csv: a row for every logged step; gradients.csv: the size of each layer's gradient, a row at
+every validation; the progress line; and failure.json: why a run died."""
 import csv
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..models.params import Params
+from ..ops.optimizer.sum_squares import sum_squares
 from ..storage.atomic import AnyPath, atomic_write, write_json
 
-FAILURE = "failure.json"
+FAILURE, LOG, GRADIENTS = "failure.json", "log.csv", "gradients.csv"
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 
-def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS) -> None:
-    """One line at the end of log.csv."""
-    path = run / "log.csv"
+def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS, name: str = LOG) -> None:
+    """One line at the end of log.csv, or of another such file."""
+    path = run / name
     new = not path.exists()
     with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -21,9 +25,21 @@ def append_log(run: Path, state: dict, row: dict, columns: list[str] = COLUMNS) 
         writer.writerow({"step": state["step"], "tokens": state["tokens"]} | {k: f"{v:.6g}" for k, v in row.items()})
 
 
-def read_log(run: AnyPath) -> list[dict[str, float]]:
+def append_gradients(run: Path, state: dict, grads: Params) -> None:
+    """The size of each layer's gradient at this step, before clipping: which layer explodes or vanishes, since when."""
+    sizes = layer_sizes(grads)
+    append_log(run, state, sizes, ["step", "tokens", *sizes], GRADIENTS)
+
+
+def layer_sizes(params: Params) -> dict[str, float]:
+    """The root of the mean square of each matrix: {"h.0.attn.c_attn": ...}."""
+    return {name.removesuffix(".weight"): math.sqrt(sum_squares(array.reshape(-1)) / array.size)
+            for name, array in params.views.items() if array.ndim == 2}
+
+
+def read_log(run: AnyPath, name: str = LOG) -> list[dict[str, float]]:
     """The rows of log.csv as dicts of numbers; empty cells are left out. A torn last line is dropped."""
-    path = Path(run) / "log.csv"
+    path = Path(run) / name
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -31,12 +47,12 @@ def read_log(run: AnyPath) -> list[dict[str, float]]:
     return [{k: float(v) for k, v in row.items() if v} for row in rows]
 
 
-def trim_log(run: Path, step: int, columns: list[str] = COLUMNS) -> None:
+def trim_log(run: Path, step: int, columns: list[str] = COLUMNS, name: str = LOG) -> None:
     """Drop the rows that a resumed run is about to write again; those that stay get its columns."""
-    rows = [row for row in read_log(run) if row.get("step", step + 1) <= step]
-    if not (run / "log.csv").exists():
+    rows = [row for row in read_log(run, name) if row.get("step", step + 1) <= step]
+    if not (run / name).exists():
         return
-    with atomic_write(run / "log.csv", newline="") as file:
+    with atomic_write(run / name, newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         for row in rows:

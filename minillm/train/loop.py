@@ -4,8 +4,8 @@ A step is a pure function of the parameters, the two moments and the step number
 dropout masks from (seed, step, site), the learning rate from the step. So a run that is killed at any moment and
 resumed from its last checkpoint ends with the very bytes of the run that was never killed.
 
-A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, loss.png and
-`last/`, the same model files plus the optimizer and the step: where to resume.
+A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, gradients.csv,
+loss.png and `last/`, the same model files plus the optimizer and the step: where to resume.
 """
 import json
 import math
@@ -25,7 +25,17 @@ from ..models.params import Params
 from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save
-from .log import COLUMNS, append_log, describe, read_log, recorded_failure, trim_log
+from .log import (
+    COLUMNS,
+    GRADIENTS,
+    append_gradients,
+    append_log,
+    describe,
+    layer_sizes,
+    read_log,
+    recorded_failure,
+    trim_log,
+)
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
 from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
 from .schedule import Timetable, last_step, learning_rate
@@ -66,6 +76,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
         if checkpoint_exists(run) and resume not in (False, "never"):
             state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
         trim_log(run, state["step"], columns)
+        trim_log(run, state["step"], ["step", "tokens", *layer_sizes(optimizer.m)], GRADIENTS)
         saved, rows, warned = state["step"], read_log(run), ""
         known = state["settings"] | {"vocab_size": model.config.vocab_size}
         with recorded_failure(run, state, model.config), stop_signals() as stopped, \
@@ -78,6 +89,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
                 done = state["step"] == end or time.monotonic() > deadline
                 if done or due(config.eval_every, state):
                     row |= validate(model, data, config, state, run, eot_token)
+                    append_gradients(run, state, optimizer.grads)
                 if "val_loss" in row or due(config.log_every, state):
                     append_log(run, state, row, columns)
                     rows.append({"step": state["step"], **row})

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..config import GPTConfig
 from ..data.shards.format import documents_of
 from ..train import symptoms
-from ..train.memory import count_parameters, free_bytes
+from ..train.memory import count_parameters, free_bytes, remedy, step_memory
 from ..train.schedule import last_step
 from ..train.symptoms import Finding, late
 from .patient import Patient, longest_repeat, repeated, window_hashes
@@ -29,11 +30,14 @@ def out_of_memory(p: Patient) -> Finding | None:
     if p.failure.get("kind") != "MemoryError":
         return None
     free, shape = free_bytes(), GPTConfig(**p.failure["model"])
+    planned = sum(step_memory(shape, p.config).values())
+    room = min(free or planned, planned) if (free or 0) < planned else planned // 2    # it fits now, then it did not
     return Finding("out of memory", f"at step {p.failure['step']}: {p.failure['message'] or 'memory ran out'}; "
                    f"{count_parameters(shape) / 1e6:.1f}M parameters, {p.config.batch_size} sequences of "
-                   f"{shape.block_size} tokens" + f"; {(free or 0) / 1e9:.1f} GB are free now" * bool(free),
-                   f"halve train.batch_size (now {p.config.batch_size}) and double train.accumulate (now "
-                   f"{p.config.accumulate}): the same training; then a smaller model.block_size or model.n_embd")
+                   f"{shape.block_size} tokens take {planned / 1e9:.3g} GB" +
+                   f"; {(free or 0) / 1e9:.3g} GB are free now" * bool(free),
+                   f"{remedy(shape, p.config, room)}, in {room / 1e9:.3g} GB (now train.batch_size="
+                   f"{p.config.batch_size}, train.accumulate={p.config.accumulate}); see minillm plan --memory")
 
 
 def diverged(p: Patient) -> Finding | None:
@@ -102,7 +106,7 @@ def below_floor(p: Patient) -> Finding | None:
         return None
     return Finding("below the entropy floor", f"{bits:.3f} bits per byte, lzma with the training text needs "
                    f"{p.compressed:.3f}", "look for what the model should not see: validation text in the training "
-                   "data, a leak in the attention (minillm verify)")
+                   "data, a leak in the attention (minillm verify); or count the bytes of the validation text again")
 
 
 def data_order(p: Patient) -> Finding | None:
@@ -145,7 +149,10 @@ def not_learning(p: Patient) -> Finding | None:
 def exploding(p: Patient) -> Finding | None:
     """The gradient's norm grew over the run, or is far above the clip."""
     found = symptoms.exploding_gradients(p.rows, p.settings)
-    if found is None or not p.shards:
+    if found is None:
+        return None
+    found = found._replace(evidence=found.evidence + growth(p))
+    if not p.shards:
         return found
     worst = max(p.update_ratios, key=lambda name: p.update_ratios[name])
     return found._replace(evidence=f"{found.evidence}; {over_time(p)}; largest update over weight "
@@ -159,9 +166,39 @@ def vanishing(p: Patient) -> Finding | None:
     if layers[name] > 1e-3 * max(layers.values()):
         return None
     return Finding("vanishing gradients", f"gradient of {name} {layers[name]:.2g}, largest of a layer "
-                   f"{max(layers.values()):.2g}; {over_time(p)}; update over weight {p.update_ratios[name]:.2g}",
+                   f"{max(layers.values()):.2g}{fading(p, name)}; {over_time(p)}; update over weight "
+                   f"{p.update_ratios[name]:.2g}",
                    f"look at the initialisation of {name} and the LayerNorm before it; fewer layers, a fresh start "
                    "(--resume never)")
+
+
+def growth(p: Patient) -> str:
+    """Of gradients.csv: the layer whose gradient has grown most, and since when it is tenfold its first."""
+    rows = p.gradient_rows
+    if len(rows) < 2:
+        return ""
+    growths = {name: rows[-1][name] / max(rows[0][name], 1e-30) for name in layers_of(rows[-1])}
+    name = max(growths, key=lambda name: growths[name])
+    since = since_when(rows, lambda row: row[name] > 10 * rows[0][name])
+    return f"; {name} grew most, {growths[name]:.2g} times since step {rows[0]['step']:.0f}" + (
+        f", tenfold from step {since:.0f} on" if since else "")
+
+
+def fading(p: Patient, name: str) -> str:
+    """Of gradients.csv: since when a layer's gradient is less than a thousandth of the largest layer's."""
+    since = since_when(p.gradient_rows,
+                       lambda row: row.get(name, 1) <= 1e-3 * max((row[layer] for layer in layers_of(row)), default=0))
+    return f", so small from step {since:.0f} on" if since else ""
+
+
+def layers_of(row: dict[str, float]) -> list[str]:
+    return [name for name in row if name.startswith("h.")]
+
+
+def since_when(rows: list[dict[str, float]], ill: Callable[[dict[str, float]], bool]) -> float | None:
+    """The step of the first of the rows that are ill up to the last one; None if that one is not."""
+    healthy = max((i for i, row in enumerate(rows) if not ill(row)), default=-1)
+    return rows[healthy + 1]["step"] if healthy + 1 < len(rows) else None
 
 
 def over_time(p: Patient) -> str:
@@ -251,8 +288,9 @@ def repetition(p: Patient) -> Finding | None:
     return Finding("repetition", f"{100 * said:.0f}% of the 4-grams of samples at temperature 1 occurred before, "
                    f"{100 * text:.0f}% of the training text's; longest repeated span "
                    f"{max(map(longest_repeat, drawn))} tokens; {phrases(p, drawn)}",
-                   "not the sampling is at fault but the training: more text, more train.steps; "
-                   "until then --repetition-penalty 1.2")
+                   "not the sampling is at fault but the training: a phrase that is so frequent in the text, such as a "
+                   "menu, goes with minillm data clean or dedup --line-dedup; else more text, more train.steps; until "
+                   "then --repetition-penalty 1.2")
 
 
 def sampling_note(p: Patient) -> str:
@@ -271,8 +309,9 @@ def phrases(p: Patient, texts: list[list[int]]) -> str:
     pairs = [pair for ids in texts for pair in pairwise(ids)]
     grams = [tuple(ids[i:i + 4]) for ids in texts for i in range(len(ids) - 3)]
     common = max(set(grams), key=lambda gram: (grams.count(gram), gram))
+    there = (sliding_window_view(p.streams[0], 4) == np.array(common, np.uint64)).all(axis=1).sum()
     return (f"distinct-2 {len(set(pairs)) / len(pairs):.2f}; {p.tokenizer.decode(list(common))!r} "
-            f"{grams.count(common)} times")
+            f"{grams.count(common)} times, in the training text {there:,} times")
 
 
 class Check(NamedTuple):

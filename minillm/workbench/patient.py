@@ -13,11 +13,10 @@ from ..generation.decode import generate
 from ..generation.text import first_token
 from ..models.gpt2 import GPT
 from ..models.load import gpt2_only, load_model
-from ..models.params import Params
 from ..models.pretrained import CONFIG, read_json
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import ORIGIN, STATE, load_training
-from ..train.log import FAILURE, read_log
+from ..train.log import FAILURE, GRADIENTS, layer_sizes, read_log
 from ..train.optim import AdamW, clip_scale, global_norm
 
 Array = np.ndarray
@@ -38,7 +37,7 @@ class Patient:
         self.run, self.data = Path(run), data
         if not any((self.run / name).exists() for name in ("log.csv", "last", FAILURE)):
             raise FileNotFoundError(f"{run}: no run directory of minillm train: no log.csv, last/ or {FAILURE} in it")
-        self.rows = read_log(run)
+        self.rows, self.gradient_rows = read_log(run), read_log(run, GRADIENTS)
         self.failure = read_json(self.run / FAILURE) if (self.run / FAILURE).exists() else {}
         self.m: Any = None
         self.v: Any = None
@@ -104,7 +103,7 @@ class Patient:
         """[(when, {layer: gradient norm})] of fresh, best and last model on the same training text."""
         fresh = GPT(self.model.config, self.config.seed, ops=self.model.ops)
         tokens, targets = self.blocks()
-        return [(when, layer_norms(model.loss_and_grads(tokens, targets)[1]))
+        return [(when, layer_sizes(model.loss_and_grads(tokens, targets)[1]))
                 for when, model in (("at the start", fresh), ("best", self.best), ("last", self.model))]
 
     @cached_property
@@ -114,8 +113,8 @@ class Patient:
         updates = self.m.zeros_like()
         m, v = self.m.flat / (1 - c.beta1 ** steps), self.v.flat / (1 - c.beta2 ** steps)
         updates.flat[:] = m / (np.sqrt(v) + c.eps)
-        weights = layer_norms(self.model.params)
-        return {name: self.rate * norm / max(weights[name], 1e-30) for name, norm in layer_norms(updates).items()}
+        weights = layer_sizes(self.model.params)
+        return {name: self.rate * norm / max(weights[name], 1e-30) for name, norm in layer_sizes(updates).items()}
 
     @cached_property
     def rate(self) -> float:
@@ -180,12 +179,6 @@ class Patient:
 
 def mean_loss(model: GPT, tokens: Array, targets: Array) -> float:
     return float(model.losses(tokens, targets)[0].sum(dtype=np.float64)) / max(1, int((targets != -1).sum()))
-
-
-def layer_norms(params: Params) -> dict[str, float]:
-    """The length of the matrices of each layer: {"h.0.attn.c_attn": ...}."""
-    return {name.removesuffix(".weight"): float(np.sqrt(np.square(array, dtype=np.float64).mean()))
-            for name, array in params.items() if array.ndim == 2}
 
 
 def window_hashes(ids: Array, size: int) -> Array:

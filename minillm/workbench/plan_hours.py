@@ -1,19 +1,23 @@
 """`minillm plan --hours`: size, tokens, batch and learning rate for so many hours here, and the loss they will reach.
 
-A part of the hours goes to small runs, each trained to the end of its own schedule: the size that 20 tokens for each
-parameter suggest, at three lengths, of which the longest is about a quarter of the run that is planned; and the sizes
-beside it, at the shortest. Through their losses goes, by least squares and the longer ones counting more,
+The size is the one that 20 tokens for each parameter suggest at this machine's speed (Hoffmann et al. 2022, arXiv
+2203.15556). Half of the hours then go to one small run with the planned batch and rate, half as long as the run that is
+planned, of which several lengths are known: the rate is constant (WSD: Hägele et al. 2024, arXiv 2405.18392), and from
+points along the way a copy decays to the end of a schedule of its own. Through those losses goes, by least squares,
 
-    L(N, D) = E + A / N^alpha + B / D^beta          N parameters, D tokens (Hoffmann et al. 2022, equation 2)
+    L(D) = E + B / D^beta               D tokens (Hoffmann et al. 2022, equation 2, for one size)
 
-with E, alpha and beta of a grid; tokens that are seen again count for less (`worth`). The size that this says is best
-within the hours is chosen, and its loss predicted. The stated error is how far the same fit without the longest run was
-from that run, for each doubling of the tokens. The learning rate is Kaplan's rule (Kaplan et al. 2020, arXiv
-2001.08361, equation D.1) times the factor that did best in runs of the shortest length.
+with E and beta of a grid; tokens that are seen again count for less (`worth`). So the loss is predicted twice as far as
+it was measured; four times was too far (benchmarks/LOG.md). The stated error is how far the law through the first half
+of the points was from the last, which is twice as far, too. No law sees a step ahead: a model that has learned which
+pairs of tokens are frequent stays there for a while before it learns more. So points that are not better than a table
+of pairs (`loss_of_pairs`) are left out if there are others, and on that plateau a large error is stated. The learning
+rate is Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best.
 """
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -32,39 +36,72 @@ from ..train.optim import AdamW
 Say = Callable[[str], None]
 SIZES = ((2, 64, 2), (2, 96, 3), (3, 128, 4), (4, 192, 6), (6, 256, 8), (6, 384, 6), (8, 512, 8), (12, 640, 10),
          (12, 768, 12), (18, 896, 14), (24, 1024, 16), (36, 1280, 20), (48, 1600, 25))     # n_layer, n_embd, n_head
-SHARE = 0.4                     # of the hours, for small runs
-LENGTHS = (1, 2, 4)             # of the runs, in the shortest; sizes beside the middle one have that alone
-FACTORS = (1.0, 2.0, 4.0)       # of the learning rate
-EXPONENTS = np.arange(0.05, 0.4, 0.05)          # from Kaplan's 0.076 and 0.095 to Hoffmann's 0.34 and 0.28
-FLOORS = np.arange(0, 0.6, 0.05)                # E, in the lowest loss: more than half cannot be told from so few runs
+SHARE = 0.5                     # of the hours, for the small run: about half as many tokens as are then trained on
+POINTS = (1 / 8, 1 / 4, 8 ** -0.5, 1 / 2, 2 ** -0.5, 1.0)        # of its length, at which copies end their schedules
+FITTED, ENOUGH = 5, 4            # points that the law is fitted through, the longest; and the fewest
+DECAY = 0.2                     # of the steps: Hägele et al. 2024, section 3, as long as pays
+FACTORS = (2.0, 1.0, 4.0)       # of the learning rate: the first, unless another does clearly better
+CLEARLY = 1.005
+EXPONENTS = np.arange(0.05, 0.61, 0.05)
+FLOORS = np.arange(0, 0.81, 0.02)                # E, in the lowest loss: more cannot be told from so few points
 VALIDATED = 64                  # sequences of the validation split that every loss is measured on
-STEPS = 2000                    # that a batch size leaves, about; and the fewest tokens in a batch
+STEPS = 8000                    # that a batch size leaves, at most about; and the fewest tokens in a batch
 LEAST_TOKENS = 512
+TIMED_STEPS = 10
 REPEATED = 15.39                # passes after which more of the same data teach little: Muennighoff et al. 2023, R*_D
-LEAST_ERROR = 0.04              # that is stated: two real runs were so far from what was predicted (benchmarks/LOG.md)
+TAKEN = 2 ** 21                 # tokens that pairs are counted in, at most
+PAST_PAIRS = 0.95               # of the loss of pairs: a run with less has learned more than pairs
+SLOW = 0.1                      # exponent of a loss that falls slowly while it has not
+EARLY_ERROR = 0.15              # that is then stated
+LEAST_ERROR = 0.03              # that is stated: most real runs were closer to what was predicted (benchmarks/LOG.md)
 
 
 class Run(NamedTuple):
-    """A small run that was made."""
+    """A run that was made, to the end of its schedule."""
 
-    parameters: int
     tokens: int
     loss: float
-    seconds: float = 0.0
     unique: int = 0             # tokens that there are to train on; 0: more than enough
 
 
 class Fit(NamedTuple):
-    """L(N, D) = E + A / N^alpha + B / D^beta."""
+    """L(D) = E + B / D^beta."""
 
     E: float
-    A: float
     B: float
-    alpha: float
     beta: float
 
-    def __call__(self, parameters: float, tokens: float) -> float:
-        return self.E + self.A / parameters ** self.alpha + self.B / tokens ** self.beta
+    def __call__(self, tokens: float) -> float:
+        return self.E + self.B / tokens ** self.beta
+
+
+class Trunk:
+    """A training at constant rate, from which runs branch off that end their schedule."""
+
+    def __init__(self, c: GPTConfig, t: TrainConfig, shards: Shards):
+        self.config, self.unique, self.step = t, shards.train.tokens, 0
+        self.model = GPT(c, t.seed, ops=select(t.backend))
+        self.data = TrainingData(shards, c.block_size, t.batch_size, t.seed)
+        self.optimizer = AdamW(self.model.params, t.lr, (t.beta1, t.beta2), t.eps, t.weight_decay, self.model.ops)
+
+    def train(self, steps: int, decay: list[int]) -> None:
+        """Go on to so many steps. decay: [its first step, its end]."""
+        for step in range(self.step, steps):
+            one_step(self.model, self.optimizer, self.data, self.config, {"step": step, "decay": decay})
+
+    def branch(self, steps: int) -> Run:
+        """Of a run of so many steps in all, which ends with the decay; the trunk itself goes on as if there was none.
+        """
+        start = steps - round(DECAY * steps)
+        self.train(start, [start, steps])
+        self.step, o = start, self.optimizer
+        kept = [flat.copy() for flat in (self.model.params.flat, o.m.flat, o.v.flat)]
+        self.train(steps, [start, steps])
+        nats, count = evaluate(self.model, self.data.validation(self.config.eval_batches))
+        for flat, before in zip((self.model.params.flat, o.m.flat, o.v.flat), kept):
+            flat[:] = before
+        o.steps = start
+        return Run(steps * step_tokens(self.model.config, self.config), nats / count, self.unique)
 
 
 def worth(tokens: float, unique: int) -> float:
@@ -78,130 +115,168 @@ def worth(tokens: float, unique: int) -> float:
     return tokens if not again else unique * (1 + REPEATED * (1 - math.exp(-again / REPEATED)))
 
 
+def loss_of_pairs(shards: Shards) -> float:
+    """Nats per token of the validation text where the token before is all that is known: counted pairs, smoothed by
+    frequencies (Jelinek & Mercer 1980, with a weight that a frequent token needs less of)."""
+    train, val = (np.concatenate([np.asarray(array[:TAKEN], np.int64) for array in split.arrays])[:TAKEN]
+                  for split in (shards.train, shards.val))
+    V, prior = shards.vocab_size, 5.0                                   # prior: of so many tokens
+    single = np.bincount(train, minlength=V) + 1.0
+    pairs, counts = np.unique(train[:-1] * V + train[1:], return_counts=True)
+    wanted = val[:-1] * V + val[1:]
+    place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    seen = np.where(pairs[place] == wanted, counts[place], 0)
+    share = (seen + prior * single[val[1:]] / single.sum()) / (single[val[:-1]] - 1 + prior)
+    return float(-np.log(share).mean())
+
+
 def plan_hours(hours: float, shards: Shards, backend: str = "auto", seed: int = 0, say: Say = print) -> dict[str, Any]:
     """The plan for `hours` on this machine with these shards, as a dict; small runs are told through `say`."""
     seconds, started = 3600 * hours, time.perf_counter()
-    length, vocabulary = 128 if hours < 0.5 else 256, shards.vocab_size
-    ladder = [GPTConfig(layers, heads, width, length, vocabulary) for layers, width, heads in SIZES]
-    middle, speed = suggested(ladder, seconds * (1 - SHARE), backend)
-    begun = small_run(ladder[middle], 0, shards, backend, seed, 1.0, lambda text: None)
-    slower = begun.tokens / begun.seconds / speed[middle]               # than the GEMMs alone
-    speed = {place: slower * tokens for place, tokens in speed.items()}
-    shortest = SHARE * seconds / (len(FACTORS) - 1 + 2 + sum(LENGTHS))
-    lr_factor, first = best_factor(ladder[middle], shortest * speed[middle], shards, backend, seed, say)
-    runs = [first]
-    for place in (middle - 1, middle, middle + 1):
-        for length in LENGTHS[1:] if place == middle else LENGTHS[:1]:
-            tokens = length * shortest * speed[place]
-            runs.append(small_run(ladder[place], tokens, shards, backend, seed, lr_factor, say))
-        speed[place] = runs[-1].tokens / runs[-1].seconds
-    fitted, unique = fit(runs), shards.train.tokens
-    left = max(seconds - (time.perf_counter() - started), (1 - SHARE) * seconds / 2)
-    chosen = min((middle - 1, middle, middle + 1),
-                 key=lambda place: fitted(count_parameters(ladder[place]), worth(left * speed[place], unique)))
-    c, tokens = ladder[chosen], left * speed[chosen]
-    t = settings(c, tokens, backend, seed, lr_factor)
-    tokens = t.steps * step_tokens(c, t)
+    length = 128 if hours < 0.5 else 256
+    c, speed = suggested([GPTConfig(layers, heads, width, length, shards.vocab_size) for layers, width, heads in SIZES],
+                         seconds * (1 - SHARE), shards, backend)
+    t = settings(c, (1 - SHARE) * seconds * speed, backend, seed)
+    cost = len(FACTORS) * POINTS[0] + (1 - DECAY) * (1 - POINTS[0]) + DECAY * sum(POINTS[1:])      # in its longest run
+    size = SHARE * seconds * speed / cost / step_tokens(c, t)
+    trunk, first = best_rate(c, t, max(TIMED_STEPS, round(POINTS[0] * size)), shards, say)
+    spent, runs = time.perf_counter() - started, [first]
+    size *= max(0.5, (SHARE * seconds / spent - 1) / (cost / len(FACTORS) / POINTS[0] - 1))        # by the speed since
+    for point in POINTS[1:]:
+        runs.append(trunk.branch(max(trunk.step + TIMED_STEPS, round(point * size))))
+        told(runs[-1], trunk.config, say)
+        if time.perf_counter() - started > SHARE * seconds and len(runs) >= ENOUGH:
+            break                                                       # the machine became slower
+    spent, pairs = time.perf_counter() - started, loss_of_pairs(shards)
+    law = fit(past(runs, pairs))
+    speed = trained_tokens(runs) / spent
+    left = max(seconds - spent, (1 - SHARE) * seconds / 2)
+    t = with_steps(trunk.config, round(left * speed / step_tokens(c, t)))
+    tokens, unique = t.steps * step_tokens(c, t), shards.train.tokens
     return {"hours": hours, "hours_left": left / 3600, "model": vars(c), "train": t.as_dict(),
-            "parameters": count_parameters(c), "tokens": tokens, "passes": tokens / unique,
-            "tokens_per_second": speed[chosen],
-            "predicted_loss": fitted(count_parameters(c), worth(tokens, unique)),
-            "stated_error": stated_error(runs, tokens),
-            "fit": fitted._asdict(), "runs": [run._asdict() for run in runs]}
+            "parameters": count_parameters(c), "tokens": tokens, "passes": tokens / unique, "tokens_per_second": speed,
+            "predicted_loss": law(worth(tokens, unique)), "stated_error": stated_error(runs, tokens, pairs),
+            "loss_of_pairs": pairs, "on_plateau": on_plateau(runs, pairs),
+            "fit": law._asdict(), "runs": [run._asdict() for run in runs]}
 
 
-def suggested(ladder: Sequence[GPTConfig], seconds: float, backend: str) -> tuple[int, dict[int, float]]:
-    """(place of the largest size that sees 20 tokens for each parameter in these seconds, tokens a second by place); a
-    size beside it on both sides."""
-    speed: dict[int, float] = {}
-    for place, c in enumerate(ladder):
+def trained_tokens(runs: Sequence[Run]) -> float:
+    """That were trained on for these runs: the short ones of the rates, the trunk, and the decays."""
+    return (len(FACTORS) * runs[0].tokens + (1 - DECAY) * (runs[-1].tokens - runs[0].tokens)
+            + DECAY * sum(run.tokens for run in runs[1:]))
+
+
+def told(run: Run, t: TrainConfig, say: Say) -> None:
+    say(f"small run   {run.tokens:,} tokens, lr {t.lr:.3g}: loss {run.loss:.4f}")
+
+
+def suggested(ladder: Sequence[GPTConfig], seconds: float, shards: Shards, backend: str) -> tuple[GPTConfig, float]:
+    """The largest size that sees 20 tokens for each parameter in these seconds, and its tokens a second, measured."""
+    chosen, estimate = ladder[0], 0.0
+    for c in ladder:
         t = settings(c, 1, backend, 0)
-        speed[place] = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
-        if place > 2 and sum(step_memory(c, t).values()) > (free_bytes() or math.inf):
-            return place - 2, speed
-        if place >= 2 and speed[place] * seconds < CHINCHILLA * count_parameters(c):
+        speed = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
+        if estimate and (speed * seconds < CHINCHILLA * count_parameters(c)
+                         or sum(step_memory(c, t).values()) > (free_bytes() or math.inf)):
             break
-    return place - 1, speed
+        chosen, estimate = c, speed
+    t, started = settings(chosen, estimate * seconds, backend, 0), time.perf_counter()
+    Trunk(chosen, t, shards).train(TIMED_STEPS, [TIMED_STEPS, TIMED_STEPS])
+    return chosen, TIMED_STEPS * step_tokens(chosen, t) / (time.perf_counter() - started)
 
 
 def settings(c: GPTConfig, tokens: float, backend: str, seed: int, factor: float = 1.0) -> TrainConfig:
     """Batch, steps and learning rate for a run on so many tokens."""
     wanted = max(LEAST_TOKENS, tokens / STEPS) / c.block_size
     batch = 2 ** max(0, round(math.log2(wanted)))
-    steps = max(10, round(tokens / (batch * c.block_size)))
     blocks = count_parameters(c) - (c.vocab_size + c.block_size) * c.n_embd             # Kaplan's N: no embeddings
     lr = float(f"{factor * max(1e-4, 0.003239 - 0.0001395 * math.log(blocks)):.3g}")
-    return TrainConfig(steps=steps, batch_size=batch, lr=lr, min_lr=lr / 10, warmup=max(1, steps // 20), seed=seed,
-                       backend=backend, eval_every=max(1, steps // 10), eval_batches=max(1, VALIDATED // batch))
+    t = TrainConfig(batch_size=batch, lr=lr, min_lr=lr / 10, seed=seed, backend=backend, schedule="wsd", decay=DECAY,
+                    eval_batches=max(1, VALIDATED // batch))
+    t = with_steps(t, round(tokens / (batch * c.block_size)))
+    return replace(t, warmup=max(1, t.steps // 100))
 
 
-def best_factor(c: GPTConfig, tokens: float, shards: Shards, backend: str, seed: int, say: Say) -> tuple[float, Run]:
-    """The factor of the learning rate that does best in a run on so many tokens, and that run."""
-    tried = {factor: small_run(c, tokens, shards, backend, seed, factor, say) for factor in FACTORS}
-    best = min(tried, key=lambda factor: tried[factor].loss)
-    return best, tried[best]
+def with_steps(t: TrainConfig, steps: int) -> TrainConfig:
+    """The same for another number of steps."""
+    return replace(t, steps=max(10, steps), eval_every=max(1, steps // 10))
 
 
-def small_run(c: GPTConfig, tokens: float, shards: Shards, backend: str, seed: int, factor: float, say: Say) -> Run:
-    """Train for so many tokens, to the end of a schedule of its own."""
-    t, started = settings(c, tokens, backend, seed, factor), time.perf_counter()
-    model = GPT(c, seed, ops=select(backend))
-    data = TrainingData(shards, c.block_size, t.batch_size, seed)
-    optimizer = AdamW(model.params, t.lr, (t.beta1, t.beta2), t.eps, t.weight_decay, model.ops)
-    for step in range(t.steps):
-        one_step(model, optimizer, data, t, {"step": step})
-    seconds = time.perf_counter() - started
-    nats, count = evaluate(model, data.validation(t.eval_batches))
-    run = Run(count_parameters(c), t.steps * step_tokens(c, t), nats / count, seconds, shards.train.tokens)
-    say(f"small run   {run.parameters / 1e6:.2f}M parameters, {run.tokens:,} tokens, lr {t.lr:.3g}: "
-        f"loss {run.loss:.4f} in {run.seconds:.0f} s")
-    return run
-
-
-def fit(runs: Sequence[Run]) -> Fit:
-    """The law through the losses: A and B by least squares (none below 0), E, alpha and beta the best of a grid."""
-    N, L = (np.array(column, float) for column in zip(*((run.parameters, run.loss) for run in runs)))
-    D = np.array([worth(run.tokens, run.unique) for run in runs])
-    best, least = Fit(0.0, 0.0, float(L.mean()), 0.3, 0.0), math.inf
-    for E, alpha, beta in product(FLOORS * L.min(), EXPONENTS, EXPONENTS):
-        columns = np.stack([N ** -alpha, D ** -beta], 1)
-        weight = np.sqrt(D) / L                                         # errors are relative
-        for used in ([0, 1], [0], [1]):
-            found = np.zeros(2)
-            found[used] = np.linalg.lstsq(columns[:, used] * weight[:, None], (L - E) * weight, rcond=None)[0]
-            error = float((((E + columns @ found - L) * weight) ** 2).sum())
-            if found.min() >= 0 and error < least:
-                best, least = Fit(float(E), float(found[0]), float(found[1]), float(alpha), float(beta)), error
+def best_rate(c: GPTConfig, t: TrainConfig, steps: int, shards: Shards, say: Say) -> tuple[Trunk, Run]:
+    """The trunk whose learning rate does best in a run of so many steps; the first, if none does clearly better."""
+    best: tuple[Trunk, Run] | None = None
+    for factor in FACTORS:
+        trunk = Trunk(c, replace(t, lr=factor * t.lr, min_lr=factor * t.min_lr), shards)
+        run = trunk.branch(steps)
+        told(run, trunk.config, say)
+        if best is None or run.loss * CLEARLY < best[1].loss:
+            best = trunk, run
+    assert best is not None
     return best
 
 
-def stated_error(runs: Sequence[Run], tokens: float) -> float:
-    """Relative, of a prediction for so many tokens: how far the law through the other runs is from the longest one, for
-    each doubling from the second longest of its size to that, times the doublings from there."""
-    longest = max(runs, key=lambda run: run.tokens * run.parameters)
-    others = [run for run in runs if run is not longest]
-    second = max((run.tokens for run in others if run.parameters == longest.parameters), default=longest.tokens / 2)
-    off = abs(fit(others)(longest.parameters, worth(longest.tokens, longest.unique)) / longest.loss - 1)
-    return max(LEAST_ERROR, off * max(1.0, math.log(tokens / longest.tokens) / math.log(longest.tokens / second)))
+def fit(runs: Sequence[Run]) -> Fit:
+    """The law through the longest of the runs: B by least squares (none below 0), E and beta the best of a grid."""
+    used = sorted(runs)[-FITTED:]
+    L = np.array([run.loss for run in used])
+    D = np.array([worth(run.tokens, run.unique) for run in used])
+    best, least = Fit(float(L.mean()), 0.0, 0.05), math.inf
+    weight = np.sqrt(D / D.max()) / L                               # errors are relative, and longer runs count more
+    for E, beta in product(FLOORS * L.min(), EXPONENTS):
+        column = D ** -beta * weight
+        B = max(0.0, float(column @ ((L - E) * weight) / (column @ column)))
+        error = float((((E + B * D ** -beta - L) * weight) ** 2).sum())
+        if error < least:
+            best, least = Fit(float(E), B, float(beta)), error
+    return best
+
+
+def past(runs: Sequence[Run], pairs: float) -> Sequence[Run]:
+    """The runs that have learned more than pairs of tokens; all of them, where these are too few for a law."""
+    better = [run for run in runs if run.loss < PAST_PAIRS * pairs]
+    return better if len(better) >= ENOUGH else runs
+
+
+def on_plateau(runs: Sequence[Run], pairs: float) -> bool:
+    """Does the longest run know little more than pairs of tokens, and falls slowly: by less than L ~ D^-0.1?"""
+    longest = max(runs)
+    half = max((run for run in runs if run.tokens <= 0.51 * longest.tokens), default=longest)
+    slope = math.log(half.loss / longest.loss) / math.log(max(2.0, longest.tokens / half.tokens))
+    return longest.loss > PAST_PAIRS * pairs and slope < SLOW
+
+
+def stated_error(runs: Sequence[Run], tokens: float, pairs: float) -> float:
+    """Relative, of a prediction for so many tokens: how far the law through the runs of at most half the length was
+    from the longest one, for each doubling of the tokens. pairs: the loss where only pairs of tokens are known."""
+    longest, least = max(runs), EARLY_ERROR if on_plateau(runs, pairs) else LEAST_ERROR
+    short = [run for run in past(runs, pairs) if run.tokens <= 0.51 * longest.tokens]
+    if len(short) < 3:
+        return least
+    off = abs(fit(short)(worth(longest.tokens, longest.unique)) / longest.loss - 1)
+    doublings = math.log(tokens / longest.tokens) / math.log(longest.tokens / max(short).tokens)
+    return max(least, off * max(1.0, doublings))
 
 
 def describe_hours(p: dict[str, Any], data: Sequence[Any], out: Any) -> str:
     """The plan in a few lines, with the command that carries it out."""
     m, t = p["model"], p["train"]
     chosen = {name: m[name] for name in ("n_layer", "n_head", "n_embd", "block_size")} | {
-        name: t[name] for name in ("steps", "batch_size", "lr", "min_lr", "warmup", "eval_every", "eval_batches")}
+        name: t[name] for name in ("steps", "batch_size", "lr", "min_lr", "warmup", "schedule", "decay", "eval_every",
+                               "eval_batches")}
     if t["backend"] != "auto":
         chosen["backend"] = t["backend"]
     sets = " ".join(f"--set {name}={float(f'{value:.6g}') if isinstance(value, float) else value}"
                     for name, value in chosen.items())
     law = p["fit"]
+    early = ("" if not p["on_plateau"] else
+             f"\nATTENTION: the small run is no better than a table of pairs of tokens ({p['loss_of_pairs']:.2f} "
+             "nats): the loss may yet fall in a step, which no law predicts; more --hours tell more")
     passes = f", {p['passes']:.1f} times through the data" + (
         " (more than 4 say little new: Muennighoff et al. 2023)" if p["passes"] > 4 else "")
     return (f"chosen      {p['parameters'] / 1e6:.2f}M parameters, {p['tokens']:,} tokens "
             f"({p['tokens'] / p['parameters']:.1f} for each parameter{passes}), lr {t['lr']:.3g}, "
             f"batch_size {t['batch_size']}\n"
-            f"law         L = {law['E']:.3f} + {law['A']:.3g} / N^{law['alpha']:.2f} "
-            f"+ {law['B']:.3g} / D^{law['beta']:.2f}\n"
+            f"law         L = {law['E']:.3f} + {law['B']:.3g} / D^{law['beta']:.2f}\n"
             f"predicted   validation loss {p['predicted_loss']:.4f} nats per token, give or take "
-            f"{p['stated_error']:.1%}, in {p['hours_left']:.2f} hours\n"
+            f"{p['stated_error']:.1%}, in {p['hours_left']:.2f} hours{early}\n"
             f"next: minillm train --data {' '.join(map(str, data))} --out {out} {sets}")

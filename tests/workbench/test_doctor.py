@@ -1,5 +1,6 @@
 """The doctor names the illness of each planted sick run, that one alone, and leaves healthy runs alone."""
 import json
+import re
 import signal
 from dataclasses import replace
 
@@ -46,6 +47,8 @@ CORPORA = {
     "good": texts(120, 120), "two languages": texts(60, 120) + texts(60, 120, 60, 1), "few": texts(6, 120),
     "twice": texts(40, 120) * 3, "leaked": texts(120, 120),
     "padded": [(name, text + " ~" * 120) for name, text in texts(120, 120)],
+    "menus": [(name, "home news about contact " * 24 + text) for name, text in texts(120, 360)],
+    "mixed up": texts(120, 120),
 }
 
 
@@ -58,20 +61,22 @@ def corpus(tmp_path_factory):
         if (name, vocab_size) not in made:
             directory = tmp_path_factory.mktemp("corpus")
             prepare(lambda: CORPORA[name], directory, vocab_size=vocab_size, source=name)
-            if name == "leaked":
-                leak(directory)
+            if name in ("leaked", "mixed up"):
+                write_again(directory, name)
             made[name, vocab_size] = directory
         return made[name, vocab_size]
     return get
 
 
-def leak(directory):
-    """Write the shards again, the validation text also in the training text."""
+def write_again(directory, fault):
+    """Write the shards again: the validation text also in the training text; or said to be as long as that."""
     tokenizer, shards = Tokenizer.from_pretrained(directory), open_shards(directory / "data")
     sides = {side: [text.decode() for text in split_documents(getattr(shards, side), tokenizer)] for side in SIDES}
     writers = {side: SideWriter(directory / "data", side, tokenizer) for side in SIDES}
-    writers["train"].add(sides["train"] + sides["val"])
+    writers["train"].add(sides["train"] + sides["val"] * (fault == "leaked"))
     writers["val"].add(sides["val"])
+    if fault == "mixed up":
+        writers["val"].counts["bytes"] = writers["train"].counts["bytes"]
     write_sidecar(directory / "data", tokenizer, {side: writers[side].finish() for side in SIDES}, 0.1, 0)
 
 
@@ -170,6 +175,8 @@ SICK = [
     ("leak", {"data": OnValidation}),
     ("leak", {"data": EasyValidation}),
     ("leak", {"words": "leaked"}),
+    ("below the entropy floor", {"words": "mixed up"}),
+    ("repetition", {"words": "menus", "steps": 600}),
     ("out of memory", {"data": Dies, "save_every": 50}),
     ("out of memory", {"data": Dies}),
     ("diverged", {"lr": 100.0, "clip": 0.0}),
@@ -186,10 +193,25 @@ SICK = [
 ]
 
 
+EVIDENCE = {                                # what more the evidence says, by the fault
+    "growing": r"h\.\d\.\S+ grew most, \d+ times since step 30, tenfold from step \d+ on",
+    "poison": r"gradient of h\.1\.mlp\.c_fc \S+, largest of a layer \S+, so small from step 30 on",
+    "menus": r"' home news about contact' \d+ times, in the training text 2,\d+ times",
+    "Dies": r"train.batch_size=[1-7] with train.accumulate=\d would fit, with the same gradients, in 0.0\d+ GB",
+}
+
+
+def evidence_of(plant):
+    fault = next(iter(EVIDENCE.keys() & {getattr(value, "__name__", value) for value in plant.values()}), None)
+    return EVIDENCE.get(fault, "")
+
+
 @pytest.mark.parametrize("illness, plant", SICK)
 def test_a_sick_run_is_diagnosed(illness, plant, corpus, tmp_path):
     results = trained(corpus, tmp_path, **plant)
     assert [found["illness"] for found in results["findings"]] == [illness], results
+    (found,) = results["findings"]
+    assert re.search(evidence_of(plant), found["evidence"] + found["advice"]), found
 
 
 HEALTHY = {
@@ -211,23 +233,16 @@ def healthy(corpus, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("loops_at, findings, notes", [((0.0,), [], 1), ((0.0, 1.0), ["repetition"], 0), ((), [], 0)])
-def test_repetition_is_of_the_sampling_or_of_the_training(loops_at, findings, notes, healthy, monkeypatch):
-    """Greedy text may loop; text at temperature 1 may not where the training text does not."""
+@pytest.mark.parametrize("loops_at, notes", [((0.0,), 1), ((), 0)])
+def test_greedy_text_that_loops_is_the_sampling(loops_at, notes, healthy, monkeypatch):
+    """Only text at temperature 1 must not, where the training text does not: that is a sick run above."""
     fluent = open_shards(healthy / "data").train.arrays[0]
 
     def samples(self, temperature, count):
         return [[7, 8] * 32 if temperature in loops_at else fluent[64 * i:][:64].tolist() for i in range(count)]
     monkeypatch.setattr(Patient, "samples", samples)
     results = examine(healthy)
-    assert [found["illness"] for found in results["findings"]] == findings
-    assert len(results["notes"]) == notes
-    assert not findings or "longest repeated span 62" in results["findings"][0]["evidence"]
-
-
-def test_a_loss_below_what_compressors_need_is_found(healthy, monkeypatch):
-    monkeypatch.setattr(Patient, "compressed", 6.0)
-    assert [found["illness"] for found in examine(healthy)["findings"]] == ["below the entropy floor"]
+    assert not results["findings"] and len(results["notes"]) == notes
 
 
 def test_the_command_tells_it_by_exit_code_and_json(healthy, corpus, tmp_path, capsys):
