@@ -16,7 +16,6 @@ from formulas_of_rooms import (
     parameters,
     roofline,
     rounding,
-    scaling_law,
     speedup,
     surprise,
     tempered,
@@ -35,6 +34,7 @@ from minillm.ops.losses.grpo_loss import grpo_loss_forward
 from minillm.ops.optimizer.adamw import adamw_update
 from minillm.ops.softmax import softmax_backward, softmax_forward
 from minillm.ops.table import OPS, Dims
+from minillm.study.book.figures.scaling_law import loss_of
 
 DEFINITIONS = {
     "L = f_n(f_m(f_1(x)))": "a composition of any functions",
@@ -209,7 +209,8 @@ VALUES = {
     "dz[v] = p[v] - 1[v = y]": cross_entropy,
     "FLOPs = 6 * N * P": six_n_p,
     "loss = E + A / N^alpha + B / P^beta": lambda: (
-        next(scaling_law())[0] | {"N": 1e6, "P": 2e7}, {"loss": next(scaling_law())[1]["L"][1]}),
+        {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28, "N": 1e6, "P": 2e7},
+        {"loss": loss_of(1e6, 2e7)}),
     "time = max(F / peak, M / bandwidth)": lambda: first(
         roofline, [("F", "flops"), ("M", "bytes")], [("time", "floor")]),
     "n = max(m, max(S))": lambda: online("n"),

@@ -211,10 +211,12 @@ def values_of(op, seed=0):
 VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
               dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
-              residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode, head=head, cross_entropy=cross_entropy,
+              residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,
+              head=head, cross_entropy=cross_entropy,
               distillation_loss=distillation_loss, dpo_loss=dpo_loss, grpo_loss=grpo_loss,
               linear_cross_entropy=linear_cross_entropy, adamw=adamw, sum_squares=sum_squares)
-NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "rope": {"dx": ("da", "db"), "out": ("out_a", "out_b")}, "cross_entropy": {"dlogits": ("dz",)},
+NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "rope": {"dx": ("da", "db"), "out": ("out_a", "out_b")},
+         "cross_entropy": {"dlogits": ("dz",)},
          "distillation_loss": {"dlogits": ("dz",)}}              # gradients that formulas give under other names
 ELSEWHERE = {"residual_layernorm": ("dweight", "dbias"), "residual_rmsnorm": ("dweight",),       # by the norm's
              "grouped_attention": ("dk", "dv")}                                                  # by attention's

@@ -242,8 +242,8 @@ def roofline():
 
 
 def scaling_law():
-    fit = Fit(1.7, 400.0, 410.0, 0.34, 0.28)
-    yield fit._asdict(), {"L": ((1e6, 2e7), fit(1e6, 2e7))}
+    fit = Fit(1.7, 410.0, 0.28)
+    yield fit._asdict(), {"L": ((2e7,), fit(2e7))}
 
 
 def repeated():
@@ -259,7 +259,8 @@ VALUES = {
     "evaluate/statistics.py::share_interval": wilson, "evaluate/statistics.py::sign_test": mcnemar,
     "generation/sampling.py": tempered, "generation/speculative.py": speculation,
     "generation/speculative.py::theoretical_speedup": speedup, "gradcheck/__init__.py": differences,
-    "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block, "models/llama.py": one_llama_block, "models/rope.py": angles,
+    "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block,
+    "models/llama.py": one_llama_block, "models/rope.py": angles,
     "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
     "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,

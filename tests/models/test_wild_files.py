@@ -1,4 +1,4 @@
-"""GPT-2 directories as they are found: names with prefixes, masks of any type, aliases of settings, what editors leave."""
+"""GPT-2 directories as found: names with prefixes, masks of any type, aliases of settings, what editors leave."""
 import json
 import struct
 
