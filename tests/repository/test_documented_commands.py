@@ -40,6 +40,8 @@ minillm data tokenize kept.jsonl --tokenizer my_tokenizer -o shards/ --val-fract
 minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md
 minillm eval runs/aligned --data held_out/ --json > eval.json
 minillm safety runs/aligned -n 4 --json > safety.json
+minillm learn solution linear_backward -o my.py
+minillm learn solution linear_backward -o submissions/anna_linear_backward.py
 """
 COPIES = {"runs/pair/target": "runs/mine", "runs/pair/draft": "runs/draft", "small": "my_tokenizer",
           "large": "my_tokenizer", "good": "my_texts", "bad": "crawl", "web.jsonl": "kept.jsonl",
@@ -63,6 +65,7 @@ SHORTER = {             # what is written -> what is run instead
     "--ladder": "--ladder --dims B=1,T=8,C=16",
     "--dims B=4,T=1024": "--dims B=1,T=8,C=16",
     "kernel bench my.c": "kernel bench my.c --dims 'B=1 T=8 C=16 NH=2'",
+    "minillm.micro README.md": "minillm.micro README.md --steps 1",
     "attention_lengths": "attention_lengths --lengths 64",
 }
 ELSEWHERE = {           # what is not run here, and what runs it
@@ -118,6 +121,7 @@ def cases():
 def home(tmp_path_factory):
     """A folder with all that the commands name."""
     place = tmp_path_factory.mktemp("home")
+    (place / "submissions").mkdir()
     for folder, seed in (("my_texts", 0), ("crawl", 1), ("held_out", 2)):
         (place / folder).mkdir()
         for i, text in enumerate(stories(40, seed)):
