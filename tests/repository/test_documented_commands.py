@@ -65,7 +65,6 @@ SHORTER = {             # what is written -> what is run instead
     "--ladder": "--ladder --dims B=1,T=8,C=16",
     "--dims B=4,T=1024": "--dims B=1,T=8,C=16",
     "kernel bench my.c": "kernel bench my.c --dims 'B=1 T=8 C=16 NH=2'",
-    "minillm.micro README.md": "minillm.micro README.md --steps 1",
     "attention_lengths": "attention_lengths --lengths 64",
 }
 ELSEWHERE = {           # what is not run here, and what runs it
@@ -74,6 +73,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
     "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
+    "python -m minillm.micro": "tests/test_micro.py: it takes minutes",
     "minillm book": "tests/study/book, in small: it takes ten seconds and more",
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
 }
