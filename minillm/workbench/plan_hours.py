@@ -47,7 +47,7 @@ FLOORS = np.arange(0, 0.81, 0.02)                # E, in the lowest loss: more c
 VALIDATED = 64                  # sequences of the validation split that every loss is measured on
 STEPS = 8000                    # that a batch size leaves, at most about; and the fewest tokens in a batch
 LEAST_TOKENS = 512
-TIMED_STEPS = 10
+TIMED_STEPS, SPARE = 10, 28     # bytes for each parameter: of a second trunk, and of what a branch puts back
 REPEATED = 15.39                # passes after which more of the same data teach little: Muennighoff et al. 2023, R*_D
 TAKEN = 2 ** 21                 # tokens that pairs are counted in, at most
 PAST_PAIRS = 0.95               # of the loss of pairs: a run with less has learned more than pairs
@@ -177,7 +177,7 @@ def suggested(ladder: Sequence[GPTConfig], seconds: float, shards: Shards, backe
         t = settings(c, 1, backend, 0)
         speed = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
         if estimate and (speed * seconds < CHINCHILLA * count_parameters(c)
-                         or sum(step_memory(c, t).values()) > (free_bytes() or math.inf)):
+                         or sum(step_memory(c, t).values()) + SPARE * count_parameters(c) > (free_bytes() or math.inf)):
             break
         chosen, estimate = c, speed
     t, started = settings(chosen, estimate * seconds, backend, 0), time.perf_counter()
@@ -207,11 +207,16 @@ def best_rate(c: GPTConfig, t: TrainConfig, steps: int, shards: Shards, say: Say
     best: tuple[Trunk, Run] | None = None
     for factor in FACTORS:
         trunk = Trunk(c, replace(t, lr=factor * t.lr, min_lr=factor * t.min_lr), shards)
-        run = trunk.branch(steps)
+        try:
+            run = trunk.branch(steps)
+        except FloatingPointError:
+            say(f"small run   lr {trunk.config.lr:.3g}: diverged")
+            continue
         told(run, trunk.config, say)
         if best is None or run.loss * CLEARLY < best[1].loss:
             best = trunk, run
-    assert best is not None
+    if best is None:
+        raise ValueError("--data: training on it diverges at every learning rate that was tried")
     return best
 
 

@@ -98,6 +98,22 @@ def test_the_first_rate_unless_another_is_clearly_better(shards, monkeypatch):
         assert trunk.config.lr == pytest.approx(best * t.lr) and run.loss == losses[[2, 1, 4].index(best)]
 
 
+def test_a_rate_that_diverges_is_passed_over(shards, monkeypatch):
+    c = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=shards.vocab_size)
+    t, said = settings(c, 40 * 512, "auto", 0), []
+
+    def branch(self, steps):
+        if self.config.lr > t.lr or everywhere:
+            raise FloatingPointError("diverged")
+        return Run(steps, 3.0)
+    monkeypatch.setattr(Trunk, "branch", branch)
+    everywhere = False
+    assert best_rate(c, t, 10, shards, said.append)[0].config.lr == t.lr and sum("diverged" in s for s in said) == 2
+    everywhere = True
+    with pytest.raises(ValueError, match="--data: training on it diverges"):
+        best_rate(c, t, 10, shards, said.append)
+
+
 def test_tokens_seen_again_are_worth_less():
     assert worth(500, 0) == 500 and worth(500, 1000) == 500
     assert 3900 > worth(4000, 1000) > 3700                    # four passes are almost as good as fresh text
