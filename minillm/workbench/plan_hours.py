@@ -9,7 +9,8 @@ points along the way a copy decays to the end of a schedule of its own. Through 
 
 with E and beta of a grid; tokens that are seen again count for less (`worth`). So the loss is predicted twice as far as
 it was measured; four times was too far (benchmarks/LOG.md). The stated error is how far the law through the first half
-of the points was from the last, which is twice as far, too. No law sees a step ahead: a model that has learned which
+of the points was from the last, which is twice as far, too; or twice what the prediction moves by when a point is left
+out, if that is more. No law sees a step ahead: a model that has learned which
 pairs of tokens are frequent stays there for a while before it learns more. So points that are not better than a table
 of pairs (`loss_of_pairs`) are left out if there are others, and on that plateau a large error is stated. The learning
 rate is Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best.
@@ -250,10 +251,20 @@ def on_plateau(runs: Sequence[Run], pairs: float) -> bool:
     return longest.loss > PAST_PAIRS * pairs and slope < SLOW
 
 
+def sway(runs: Sequence[Run], tokens: float) -> float:
+    """How far, relative, the prediction for so many tokens moves when one of the points is left out, at most."""
+    used, fresh = sorted(runs)[-FITTED:], worth(tokens, runs[0].unique)
+    return max(abs(fit([run for run in used if run != out])(fresh) / fit(used)(fresh) - 1) for out in used)
+
+
 def stated_error(runs: Sequence[Run], tokens: float, pairs: float) -> float:
     """Relative, of a prediction for so many tokens: how far the law through the runs of at most half the length was
-    from the longest one, for each doubling of the tokens. pairs: the loss where only pairs of tokens are known."""
+    from the longest one, for each doubling of the tokens; or twice what it moves by when a point is left out.
+
+    pairs: the loss where only pairs of tokens are known.
+    """
     longest, least = max(runs), EARLY_ERROR if on_plateau(runs, pairs) else LEAST_ERROR
+    least = max(least, 2 * sway(past(runs, pairs), tokens))
     short = [run for run in past(runs, pairs) if run.tokens <= 0.51 * longest.tokens]
     if len(short) < 3:
         return least
