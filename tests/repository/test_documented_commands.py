@@ -71,6 +71,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
     "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
+    "minillm book": "tests/study/book, in small: it takes ten seconds and more",
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")

@@ -1,4 +1,5 @@
 """Blocks as HTML: a page for each chapter, an index page with the contents, the style sheet that all reports share."""
+import re
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -169,7 +170,8 @@ class Writer:
         return f'{letter}<p class="level{line.level}">{escape(line.word)}{", " if links else ""}{links}</p>'
 
     def text(self, spans: Spans) -> str:
-        return "".join(map(self.span, spans))
+        """Spans; a formula is not parted from the comma behind it."""
+        return re.sub(r"(<math.*?</math>)([.,;:)]+)", r'<span class="together">\1\2</span>', "".join(map(self.span, spans)))
 
     def span(self, span: Span) -> str:
         kind, value = span

@@ -43,18 +43,22 @@ def typst_of(book: Book) -> str:
     parts = [f"#let book-title = {quoted(book.title)}", f"#let book-version = {quoted(book.version)}",
              TEMPLATE.read_text(encoding="utf-8"), FRONT]
     groups = groupby(book.chapters, key=lambda chapter: chapter.part)
-    for number, (part, chapters) in enumerate(groups):
-        parts.append(f"#part({quoted(ROMAN[number])}, {content(escape(book.parts[part]))})\n")
-        parts += [chapter_of(chapter, book, marks) for chapter in chapters]
+    for number, (part, chapters) in zip(ROMAN, groups):
+        title = content(escape(book.parts[part]))
+        first, *others = chapters
+        if others:
+            parts.append(f"#part({quoted(number)}, {title})\n")
+        of = "" if others else f", of: (number: {quoted(number)}, title: {title})"
+        parts += [chapter_of(first, book, marks, of), *(chapter_of(chapter, book, marks) for chapter in others)]
     return "\n".join(parts)
 
 
-def chapter_of(chapter: Chapter, book: Book, marks: IndexMarks) -> str:
-    """A chapter."""
+def chapter_of(chapter: Chapter, book: Book, marks: IndexMarks, of: str = "") -> str:
+    """A chapter. of: the part that it is all of, as an argument."""
     word = "Appendix" if chapter.part == APPENDICES else "Chapter"
     writer = Writer(book, marks, chapter.name)
     opening = (f"#chapter({quoted(word)}, {quoted(chapter.number)}, {content(writer.text(chapter.title))}, "
-               f"{quoted(chapter.name)})\n")
+               f"{quoted(chapter.name)}{of})\n")
     return opening + "\n".join(map(writer.block, chapter.blocks)) + "\n"
 
 
