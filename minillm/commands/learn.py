@@ -40,8 +40,8 @@ def begin(args: Namespace, name: str) -> int:
     """Write the file to fill in."""
     from ..study.learn.path import exercise_called
     from ..study.learn.progress import progress_of
-    exercise = exercise_called(name)
-    path = target(args, f"{name}{exercise.suffix}")
+    exercise = exercise_called(Path(name).stem)
+    path = target(args, f"{exercise.name}{exercise.suffix}")
     write_text(path, exercise.template())
     print(f"wrote {path}; fill it in, then: minillm learn check {path}")
     progress = progress_of(path.parent)
@@ -118,7 +118,8 @@ def hint(args: Namespace, name: str) -> int:
     from ..study.learn.path import exercise_called
     from ..study.learn.progress import progress_of
     check_at_least(args, step=1)
-    exercise, folder = exercise_called(name), Path(args.folder)
+    exercise, folder = exercise_called(Path(name).stem), Path(args.folder)
+    name = exercise.name
     count, given = len(exercise.hints), progress_of(folder).get(name, {}).get("hints", 0)
     if args.step and args.step > count:
         raise ValueError(f"--step must be at most {count}, the steps of {name}: got {args.step}")
@@ -137,11 +138,11 @@ def hint(args: Namespace, name: str) -> int:
 def solution(args: Namespace, name: str) -> int:
     """The steps and the reference, as a file that passes."""
     from ..study.learn.path import exercise_called
-    text = exercise_called(name).solution()
+    exercise = exercise_called(Path(name).stem)
     if args.out:
-        write_text(target(args, name), text)
+        write_text(target(args, f"{exercise.name}{exercise.suffix}"), exercise.solution())
     else:
-        print(text, end="")
+        print(exercise.solution(), end="")
     return 0
 
 
@@ -162,7 +163,7 @@ ACTIONS = {"check": (check, "FILE"), "hint": (hint, "NAME"), "solution": (soluti
 def add(commands: Commands) -> None:
     p = command(commands, "learn", learn, "exercises that judge: without a word the path and your progress; with a "
                 "NAME its file, to be filled in; check judges a file in stages, hint gives one more step of the "
-                "derivation at each call, solution all of it, grade the files of a class",
+                "derivation at each call, solution all of it, grade the files of a class (they run with your rights)",
                 "minillm learn linear_backward -o my_linear.py\n"
                 "example: minillm learn hint linear_backward")
     p.add_argument("words", nargs="*", metavar="NAME | check FILE | hint NAME | solution NAME | grade FOLDER",

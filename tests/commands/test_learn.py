@@ -56,7 +56,7 @@ def test_one_more_hint_at_each_call(home, capsys):
     for number, hint in enumerate(hints, 1):
         assert said(capsys, "hint", "residual")[1].startswith(f"step {number} of {len(hints)}: {hint}")
     assert "minillm learn solution residual" in said(capsys, "hint", "residual")[1]
-    assert said(capsys, "hint", "residual", "--step", "1")[1].startswith("step 1 of")
+    assert said(capsys, "hint", "residual.py", "--step", "1")[1].startswith("step 1 of")
     assert said(capsys, "hint", "residual", "--all")[1].count("step ") == len(hints)
     code, _, err = said(capsys, "hint", "residual", "--step", "99")
     assert code == 1 and "--step must be at most" in err

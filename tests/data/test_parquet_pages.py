@@ -28,6 +28,7 @@ def test_pages_one_after_the_other():
     PAGE[:9], PAGE[1:], b"\x15\x00\x00", b"\x15" * 40, b"\x1c" * 40,                    # cut off, shifted, too deep
     bytes([0x15, 0, 0x11, 0x15, 8, 0]) + b"data",                                       # true instead of a size
     bytes([0x15, 0, 0x15, 21, 0x15, 8, 0]) + b"data", bytes([0x15, 0, 0x15, 20, 0x15, 9, 0]) + b"data",      # negative
+    bytes([0x15, 0, 0x15, 20, 0x15, 8, 0x28, 1, 6, 0]) + b"data",                       # bytes instead of a struct
     b"\x19\xf7" + b"\xff" * 8 + b"\x01", b"\x18" + b"\xff" * 9 + b"\x01", b"\x19\xf9" * 40])         # endless lists
 def test_damaged_headers(data):
     with pytest.raises(ValueError):

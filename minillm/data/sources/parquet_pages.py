@@ -40,7 +40,7 @@ def column_chunks(file: io.BufferedReader) -> list[Chunk]:
         found = [chunk_of(column[META_DATA]) for group in footer[ROW_GROUPS] for column in group[COLUMNS]]
         if any(min(chunk[1:]) < 0 for chunk in found) or sum(chunk.length for chunk in found) > size:
             raise KeyError
-    except (EOFError, KeyError, TypeError, AttributeError, ValueError):
+    except (EOFError, LookupError, TypeError, AttributeError, ValueError):
         raise ValueError("damaged Parquet footer") from None
     return found
 
@@ -63,7 +63,7 @@ def page_sizes(file: io.BufferedReader, start: int, length: int) -> Iterator[tup
             left = reader.left - header[COMPRESSED]
             if min(size, values, header[COMPRESSED]) < 0:
                 raise KeyError
-        except (EOFError, KeyError, TypeError, AttributeError):
+        except (EOFError, LookupError, TypeError, AttributeError):
             raise ValueError("damaged page header") from None
         yield size, values
 

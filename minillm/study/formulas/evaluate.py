@@ -58,7 +58,7 @@ def step(text: Any, tree: Any, known: Values, held: set) -> Iterator[Step]:
                     for sign, side in zip(tree.signs, rest))
         return
     also = [side for side in rest[:-1] if is_place(side) and name_of(side) not in {*known, *FUNCTIONS}]
-    known_left = value_of(left, known) if isinstance(left, trees.Call) and function_of(left.function, known) else None
+    known_left = value_of(left, known) if is_value(left, known) else None
     computed = [(sign, given(left, side, tree, known)) for sign, side in zip(tree.signs, rest) if side not in also]
     for sign, found in computed:
         yield Step(text, name_of(left), found, sign != "~", known_left)
@@ -97,7 +97,7 @@ def indices_of(tree: Any) -> list[str]:
 
 def given(left: Any, right: Any, tree: trees.Relation, known: Values) -> Any:
     """What an equation gives: an array, for all values of the indices on its left; or a function, where that is one."""
-    if isinstance(left, trees.Call) and not function_of(left.function, known):
+    if isinstance(left, trees.Call) and not is_value(left, known):
         return lambda *arguments: value_of(right, known | dict(zip(names_in(left), arguments)))
     indices, before = indices_of(left), known.get(name_of(left))
     if not indices:
@@ -113,6 +113,12 @@ def given(left: Any, right: Any, tree: trees.Relation, known: Values) -> Any:
     for place, element in elements.items():
         result[place] = element
     return result
+
+
+def is_value(left: Any, known: Values) -> bool:
+    """Whether the left is a known function of known arguments, which the right should equal, and defines nothing."""
+    return isinstance(left, trees.Call) and function_of(left.function, known) is not None and all(
+        part.text in known for part in trees.walk(left) if isinstance(part, trees.Name))
 
 
 def names_in(call: trees.Call) -> list[str]:
@@ -240,7 +246,7 @@ CONSTANTS = {"pi": math.pi}
 REDUCE: dict[str, Callable] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "product": np.prod}
 FUNCTIONS: dict[str, Callable] = {
     "exp": np.exp, "log": np.log, "ln": np.log, "sqrt": np.sqrt, "tanh": np.tanh, "cos": np.cos, "round": np.round,
-    "mod": np.mod, "Im": np.imag, "binomial": math.comb,
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)), "mod": np.mod, "Im": np.imag, "binomial": math.comb,
     "sum": by_row(np.sum), "mean": by_row(np.mean), "max": greatest, "min": least, "softmax": softmax,
     "std": lambda x: np.std(x, axis=-1, ddof=1, keepdims=np.ndim(x) > 1),
     "logsumexp": lambda x: np.log(by_row(np.sum)(np.exp(x))), "norm": lambda x: np.sqrt(np.sum(np.square(x))),

@@ -261,7 +261,7 @@ class Pair:
         words = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in times.items())
         last = times.get("the C++ kernel")
         beside = f": {times['yours'] / last:.1f} times the kernel's time" if last else ""
-        return f"{'forward and backward' if self.backward else 'forward'}: {words}{beside}"
+        return f"{'forward and backward' if self.backward else 'forward'} in float32: {words}{beside}"
 
     def timed(self, contenders: dict[str, Any], args: dict[str, Any]) -> dict[str, float]:
         """Seconds of each, the best of many runs in turns: none has the busy moments to itself."""

@@ -30,11 +30,12 @@ def exercise_called(name: str) -> Exercise:
 
 
 def exercise_of(path: Path) -> Exercise:
-    """Which exercise a file is for: its first line says so; else its name does."""
+    """Which exercise a file is for: its first line says so; else its name does, as in anna_softmax.py."""
     with open(path, encoding="utf-8", errors="replace") as file:
         said = re.search(r"Exercise (\w+)\.", file.read(2000))
-    name = said[1] if said and said[1] in PATH else path.stem
-    if name not in PATH:
+    called = max((name for name in PATH if name in path.stem), key=len, default="")
+    name = said[1] if said and said[1] in PATH else called
+    if not name:
         raise ValueError(f"FILE must begin with the line of its template, 'Exercise NAME.', or be called after its "
                          f"exercise: got {path.name}")
     return exercise_called(name)

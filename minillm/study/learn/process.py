@@ -12,9 +12,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ except ImportError:                         # a system without limits goes witho
 
 SECONDS = 60.0                              # a whole judgement takes 1 to 3 of them
 MEMORY = 2 * 2 ** 30                        # bytes that the learner's code may take on top of the judge's
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PRINTED = 2 ** 20                           # bytes
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -42,12 +45,28 @@ def judged(exercise: Exercise, path: Path, seconds: float = SECONDS) -> Iterator
         context.set_forkserver_preload([__name__])
     inbox, outbox = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(outbox, exercise.name, str(path.resolve())), daemon=True)
-    process.start()
+    with clean_start():
+        process.start()
     outbox.close()
     try:
         yield from listen(inbox, process, seconds)
     finally:
         end(process)
+
+
+@contextmanager
+def clean_start() -> Iterator[None]:
+    """What starts now computes on one thread, where times are steady, and does not run the caller's script again."""
+    before, main = {name: os.environ.get(name) for name in THREADS}, sys.modules["__main__"]
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    sys.modules["__main__"] = ModuleType("__main__")            # multiprocessing would import it in the child
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
 
 
 def listen(inbox: Connection, process: Any, seconds: float) -> Iterator[Stage]:

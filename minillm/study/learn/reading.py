@@ -25,7 +25,7 @@ def read(exercise: Exercise, path: Path) -> str:
 
 def parsed(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(path.read_bytes())
     except SyntaxError as error:
         shown = f": {error.text.strip()}" if error.text else ""
         where = f"line {error.lineno}: " if error.lineno else ""

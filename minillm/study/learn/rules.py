@@ -1,4 +1,4 @@
-"""Cases of an exercise that is no op pair: a rule in words, what the student's function gave, and what is right.
+"""Cases of an exercise that is no op pair: a rule in words, what the learner's function gave, and what is right.
 
 The cases of an exercise stand in the order in which one would explain a mistake: each tries one rule, on inputs for
 which nothing but that rule changes the result. So the first that differs names the mistake.
@@ -115,6 +115,11 @@ def judging(watched: Watched) -> Iterator[None]:
         if any(frame.filename == watched.yours.__file__ for frame in traceback.extract_tb(error.__traceback__)):
             raise
         raise Wrong(f"what {watched.calls[-1][0]} returns is not what the task asks for: {error}") from error
+
+
+def blame(got: Any, known: Mapping[str, Any], rule: str) -> str:
+    """The sentence of the known mistake that gives just this result; else the rule."""
+    return next((sentence for sentence, wrong in known.items() if equal(got, wrong)), rule)
 
 
 def difference(got: Any, want: Any, tolerance: float = EXACT) -> str:

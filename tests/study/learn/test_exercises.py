@@ -71,6 +71,8 @@ def test_a_file_says_which_exercise_it_is_for(tmp_path):
     assert exercise_of(path).name == "gelu"
     (tmp_path / "softmax.py").write_text("def softmax_forward(x): ...\n")
     assert exercise_of(tmp_path / "softmax.py").name == "softmax"
+    (tmp_path / "anna_online_softmax_forward_2.py").write_text("x = 1\n")
+    assert exercise_of(tmp_path / "anna_online_softmax_forward_2.py").name == "online_softmax_forward"
     path.write_text("x = 1\n")
     with pytest.raises(ValueError, match="^FILE must begin with the line of its template"):
         exercise_of(path)

@@ -1,8 +1,13 @@
 """Whatever a learner's file does to itself, the verdict is one clear line, and soon."""
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import minillm
 from minillm.study.learn.path import exercise_called
 from minillm.study.learn.process import judged
 
@@ -10,7 +15,7 @@ EXERCISE = exercise_called("linear_backward")
 HEAD = "    x, weight = cache\n"
 
 
-def last(tmp_path, line="", top="", seconds=20.0):
+def last(tmp_path, line="", top="", seconds=60.0):
     """The last stage of the reference with a line put into its backward, or above everything."""
     text = EXERCISE.reference()
     assert HEAD in text
@@ -65,6 +70,28 @@ def test_prints_and_threads_do_no_harm(tmp_path):
 def test_nothing_is_left_beside_the_file(tmp_path):
     last(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["linear_backward.py"]
+
+
+def test_files_of_other_editors(tmp_path):
+    path = tmp_path / "linear_backward.py"
+    path.write_bytes(b"\xef\xbb\xbf" + EXERCISE.reference().replace("\n", "\r\n").encode())
+    assert list(judged(EXERCISE, path))[-1].passed
+    path.write_bytes(b"\xff\xfe" + EXERCISE.reference().encode())
+    assert "no Python" in list(judged(EXERCISE, path))[-1].message
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path):
+    """Neither from a file nor from stdin; its settings of threads stay as they are."""
+    (tmp_path / "linear_backward.py").write_text(EXERCISE.template())
+    script = ("import os, sys\nfrom minillm.__main__ import main\nprint('once')\n"
+              "main(['learn', 'check', 'linear_backward.py'])\nprint(os.environ.get('OMP_NUM_THREADS'))\n")
+    (tmp_path / "script.py").write_text(script)
+    for words, given in (["script.py"], ""), (["-"], script):
+        environment = {**os.environ, "PYTHONPATH": str(Path(minillm.__file__).parents[1]), "OMP_NUM_THREADS": "3"}
+        done = subprocess.run([sys.executable, *words], input=given, cwd=tmp_path, env=environment, text=True,
+                              capture_output=True, timeout=120)
+        assert done.stdout.count("once") == 1 and done.stdout.endswith("3\n") and not done.stderr, done.stderr
+        assert "`...` still stands there" in done.stdout
 
 
 def test_other_signatures(tmp_path):

@@ -14,14 +14,16 @@ over the tokens of all micro-batches and its gradient, a float and an array (P,)
     grad is a buffer    the next call writes its gradient into the same memory
     count may be 0      then there is nothing to take a mean of: loss and grad are NaN
 
-Some micro-batch has tokens. Source: the chain rule; what happens without the weights was found in several training
-frameworks in 2024 (Unsloth, "Bugs in LLM Training - Gradient Accumulation Fix").
+Some micro-batch has tokens.
+
+Source: the chain rule. That several training frameworks left the weights out was found in 2024 (D. and M. Han,
+unsloth.ai/blog/gradient).
 """
 import numpy as np
 
 from ....ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from ..exercise import Exercise
-from ..rules import by_cases
+from ..rules import blame, by_cases
 
 
 def accumulate(micro_batches, loss_and_grad):
@@ -78,10 +80,10 @@ def _cases(yours):
     yield case("of equal micro-batches the loss is their mean, not their sum", equal, 0)
     got, want = yours.accumulate(equal, _Table().loss_and_grad)[1], _Table().mean(equal)[1]
     last = _Table().mean(equal[-1:])[1]
-    only = any(np.allclose(got, share * last) for share in (0.5, 1, 2))
-    yield ("every micro-batch counts: this is the gradient of the last one alone (the buffer is written again by the "
-           "next call: add its numbers up, do not keep it)" if only else
-           "of equal micro-batches the gradient is their mean, not their sum"), got, want
+    alone_counts = ("every micro-batch counts: this is the gradient of the last one alone (the buffer is written again "
+                    "by the next call: add its numbers up, do not keep it)")
+    yield blame(got / np.linalg.norm(got), {alone_counts: last / np.linalg.norm(last)},
+                "of equal micro-batches the gradient is their mean, not their sum"), got, want
     yield case("accumulation must weigh micro-batches by their tokens: the loss is a mean over tokens, not over "
                "micro-batches", unequal, 0)
     yield case("accumulation must weigh micro-batches by their tokens: the gradient, too", unequal, 1)

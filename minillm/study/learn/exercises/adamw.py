@@ -23,7 +23,7 @@ from ....ops.optimizer import adamw as op
 from ....ops.table import OPS, Dims
 from ..compare import difference, equal
 from ..exercise import Exercise, Wrong
-from ..rules import by_cases
+from ..rules import blame, by_cases
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0):
@@ -61,8 +61,14 @@ def _cases(yours):
     yield ("w must be changed in place (w -= ..., not w = w - ...): it is as it was before the step",
            not np.array_equal(after(yours.adamw_update, "w"), after(lambda **args: None, "w")))
     first = {"w": zeros, "m": zeros, "v": zeros, "grad": g, "step": 1, "eps": 0.0}
-    yield case("after the first step mhat is g and vhat is g^2, so w moves by lr against the sign of g: the bias "
-               "correction of m and v is missing or wrong", "w", **first)
+    moved, want = after(yours.adamw_update, "w", **first), -0.01 * np.sign(g)
+    yield blame(moved, {
+        "the sign is wrong: w must move against the gradient": -want, "the step must be multiplied by lr": 100 * want,
+        "mhat must be divided by the root of vhat, not by vhat": -0.01 / g,
+        "after the first step mhat must be g: the bias correction of m is missing": 0.1 * want,
+        "after the first step vhat must be g^2: the bias correction of v is missing": want / 0.05 ** 0.5},
+        "after the first step mhat is g and vhat is g^2, so w moves by lr against the sign of g: the bias correction "
+        "of m and v is missing or wrong"), moved, want
     yield case("the bias correction must fade as steps go on: divide by 1 - beta^step", "w",
                **first | {"step": 40, "m": g, "v": g * g})
     yield case("eps must be added to sqrt(vhat), after the root and the bias correction", "w",
@@ -71,8 +77,8 @@ def _cases(yours):
     yield case("with a gradient of zeros and no decay w must stay as it is", "w", **still | {"weight_decay": 0.0})
     yield case("decay must act on w itself, not through the gradient: m and v know nothing of it", "m",
                weight_decay=0.1, n_decayed=6)
-    yield case("only the first n_decayed numbers of w must decay", "w", **still, n_decayed=2)
     yield case("decay must take lr * weight_decay * w off", "w", **still, n_decayed=6)
+    yield case("only the first n_decayed numbers of w must decay", "w", **still, n_decayed=2)
     yield case("decay must be taken of w as it was before the step", "w", weight_decay=5.0, n_decayed=6)
     yield case("grad must be left as it is", "grad", scale=0.5)
     single = {name: value.astype(np.float32) for name, value in first.items() if isinstance(value, np.ndarray)}

@@ -16,7 +16,10 @@ Source: Hinton, Vinyals and Dean 2015, arXiv 1503.02531, section 2.
 """
 import numpy as np
 
+from ....ops.losses.distillation_loss import distillation_loss_backward as backward
+from ....ops.losses.distillation_loss import distillation_loss_forward as forward
 from ..exercise import Exercise
+from ..rules import by_cases
 
 
 def log_softmax(z):
@@ -47,9 +50,24 @@ def distillation_loss_backward(dout, cache):
     return dlogits * np.where(valid, dout, 0)[:, None].astype(dout.dtype)
 
 
+def _cases(yours):
+    """Other temperatures and weights, each alone."""
+    rng = np.random.default_rng(3)
+    z, u, y, dout = rng.standard_normal((3, 5)), rng.standard_normal((3, 5)), np.array([1, -1, 4]), np.ones(3)
+    for temperature, weight, rule in ((1.0, 0.0, "with w = 0 it is the cross-entropy"),
+                                      (1.0, 1.0, "with w = 1 and T = 1 it is KL(P || Q)"),
+                                      (3.0, 1.0, "with w = 1 it is T^2 KL(P || Q), of both softened"),
+                                      (0.5, 0.5, "below T = 1 both are sharpened")):
+        losses, cache = yours.distillation_loss_forward(z, u, y, temperature, weight)
+        right, known = forward(z, u, y, temperature, weight)
+        yield f"losses at T = {temperature:g}, w = {weight:g}: {rule}", losses, right
+        yield (f"dlogits at T = {temperature:g}, w = {weight:g}: {rule}",
+               yours.distillation_loss_backward(dout, cache), backward(dout, known))
+
+
 EXERCISE = Exercise(
     __file__, op="distillation_loss", solve=("distillation_loss_forward", "distillation_loss_backward"),
-    needs=("cross_entropy",),
+    needs=("cross_entropy",), checks=by_cases(_cases)[:1],
     hints=("Three log-softmaxes: of z for the cross-entropy, of z / T and of u / T for the divergence.",
            "KL is sum of P * (log P - log Q) along the row; P = exp(log P).",
            "The cross-entropy's gradient is softmax(z) - 1[v = y], at temperature 1.",

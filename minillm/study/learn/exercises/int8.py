@@ -1,7 +1,7 @@
 """Weight-only int8 quantization.
 
-Decoding reads every weight once for each token, so its speed is that of memory: weights in one byte are four times as
-fast as in four. Each column of a matrix (K, N), inputs by outputs, gets a scale of its own, so that its largest number
+Decoding reads every weight once for each token and is memory-bandwidth bound: weights of one byte can be four times as
+fast as of four. Each column of a matrix (K, N), inputs by outputs, gets a scale of its own, so that its largest number
 becomes 127:
 
     scale = largest |w| of the column / 127          values = w / scale, rounded to the nearest integer

@@ -23,7 +23,7 @@ from ....kernels.select import choices, select
 from ....ops.attention import attention_forward
 from ..compare import difference, equal
 from ..exercise import Exercise, Wrong
-from ..rules import by_cases
+from ..rules import blame, by_cases
 
 
 def decode_step(qkv, keys, values, length, n_head):
@@ -65,19 +65,22 @@ class _Decoding:
 def _cases(yours):
     """The cache's contents, then the first token, one head, several heads, and numbers that overflow."""
     one, two = _Decoding(1), _Decoding(2)
-    first = one.step(yours.decode_step, 0)
-    yield "the new key must stand at place `length` of the cache", *one.filled(one.keys, 1, 0)
-    yield "the new value must stand at place `length` of the cache", *one.filled(one.values, 2, 0)
-    yield "the first token sees itself alone, so out is its value", first, one.right[:, 0]
-    before = one.step(yours.decode_step, 3), one.keys[:, :, :3].copy()
-    yield "the places before `length` must be left as they are", before[1][:, 0], one.qkv[:, :3, 8:16]
+    fourth = one.step(yours.decode_step, 3)
+    yield "the new key must stand at place `length` of the cache", *one.filled(one.keys, 1, 3)
+    yield "the new value must stand at place `length` of the cache", *one.filled(one.values, 2, 3)
+    yield "the places before `length` must be left as they are", one.keys[:, 0, :3], one.qkv[:, :3, 8:16]
     yield "the places after `length` must be left as they are", one.keys[:, :, 4:], np.zeros((2, 1, 4, 8))
     uniform = _Decoding(1)
     uniform.qkv[:, :, :8] = 0
     uniform.right, _ = attention_forward(uniform.qkv, 1)
-    yield ("a query of zeros weighs all tokens alike: out is the mean of the values seen, the new token's among them, "
-           "and of none beyond"), uniform.step(yours.decode_step, 3), uniform.right[:, 3]
-    yield "the scores must be divided by sqrt(HS), the size of a head", before[0], one.right[:, 3]
+    got, mean = uniform.step(yours.decode_step, 3), uniform.right[:, 3]
+    yield blame(got, {
+        "a token sees itself, too: the new token's key and value are left out": uniform.qkv[:, :3, 16:].mean(axis=1),
+        "one place too many is seen: `length` tokens before and the new one": mean * 4 / 5,
+        "the whole cache is seen: only length + 1 places are filled": mean * 4 / 8},
+        "a query of zeros weighs all tokens alike: out is the mean of the values seen"), got, mean
+    yield "the first token sees itself alone, so out is its value", one.step(yours.decode_step, 0), one.right[:, 0]
+    yield "the scores must be divided by sqrt(HS), the size of a head", fourth, one.right[:, 3]
     two.step(yours.decode_step, 2)
     yield "with heads the new key must be split: head h has numbers h * HS to (h + 1) * HS", *two.filled(two.keys, 1, 2)
     yield ("with heads each attends for itself, with scores over sqrt(HS), and their results stand side by side",

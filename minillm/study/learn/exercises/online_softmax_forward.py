@@ -14,7 +14,8 @@ import math
 
 import numpy as np
 
-from ..exercise import Exercise
+from ..compare import check_kind, difference, equal
+from ..exercise import Exercise, Wrong
 from ..memory import check_peak
 
 
@@ -48,9 +49,22 @@ def _memory(yours, rng):
     return check_peak(lambda: yours.online_softmax_forward(q, k, v, block), T * S * 8, f"with {S:,} keys")
 
 
+def _logsumexp(yours, rng):
+    """What the backward needs, from the cache."""
+    q, k, v = (rng.standard_normal((rows, 4)) for rows in (3, 7, 7))
+    _, cache = yours.online_softmax_forward(q, k, v, 2)
+    if not isinstance(cache, tuple) or len(cache) != 6:
+        raise Wrong("the cache must be (q, k, v, block, out, lse), six things")
+    lse = np.log(np.exp(q @ k.T / 2).sum(axis=1, keepdims=True))
+    check_kind("lse, the last of the cache,", cache[5], lse)
+    if not equal(cache[5], lse):
+        raise Wrong(f"lse must be m + log(l): {difference('lse', cache[5], lse)}")
+    return "lse in the cache is the logsumexp of each row of scores"
+
+
 EXERCISE = Exercise(
-    __file__, inputs=_inputs, checks=(("memory", _memory),), solve=("online_softmax_forward",),
-    needs=("attention_forward",),
+    __file__, inputs=_inputs, checks=(("logsumexp", _logsumexp), ("memory", _memory)),
+    solve=("online_softmax_forward",), needs=("attention_forward",),
     hints=(
         "For one block: S = scale * q @ k[start:start + block].T, (T, block). The last block may be shorter; slices "
         "do that by themselves.",

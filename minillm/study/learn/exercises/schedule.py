@@ -9,7 +9,8 @@ in the warm-up the rate of step 0 is lr / warmup, that of step warmup - 1 is lr.
     WSD       lr until step `start`, then linearly down to min_lr at step `end`; min_lr after that
 
 Write cosine_schedule and wsd_schedule: step, warmup, steps, start and end are integers, the rates floats. There may be
-no warm-up (warmup = 0), and no room for a decay (warmup = steps, start = end): no division by zero then.
+no warm-up (warmup = 0), and no room for a decay (warmup = steps, start = end): then either rate will do there, lr or
+min_lr, but not a division by zero.
 
 Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5 (the cosine); Hu et al. 2024 (MiniCPM), arXiv
 2404.06395, section 4 (WSD).
@@ -56,15 +57,20 @@ def _cases(yours):
     yield cosine("the decay must be a cosine, flat at both ends, not a line", 35)
     yield cosine("at the last step the rate must be min_lr, and not rise after it: half a period, no more", 110)
     yield cosine("beyond the last step the rate must stay min_lr", 150)
-    yield cosine("no step is left for the decay: no division by zero", 10, steps=10)
+    yield cosine("a decay of one step must reach min_lr", 11, steps=11)
+    yield ("cosine, step 10: no step is left for the decay: lr or min_lr, without a division by zero",
+           round(yours.cosine_schedule(10, 10, 10, 0.8, 0.2), 9) in (0.8, 0.2))
     yield wsd("the warm-up's first step must learn, at lr / warmup", 0)
+    yield wsd("the warm-up must be linear", 4)
     yield wsd("without warm-up the first step has the full rate", 0, warmup=0)
     yield wsd("between warm-up and decay the rate must be lr", 30)
     yield wsd("until the decay begins the rate must be lr", 60)
+    yield wsd("until the decay begins the rate must be lr, though it is of one step", 60, end=61)
     yield wsd("the decay must be a line from lr to min_lr", 80)
     yield wsd("the decay must end at min_lr", 100)
     yield wsd("after the decay the rate must stay min_lr", 130)
-    yield wsd("no step is left for the decay: no division by zero", 60, end=60)
+    yield ("WSD, step 60: no step is left for the decay: lr or min_lr, without a division by zero",
+           round(yours.wsd_schedule(60, 10, 60, 60, 0.8, 0.2), 9) in (0.8, 0.2))
 
 
 EXERCISE = Exercise(

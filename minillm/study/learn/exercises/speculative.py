@@ -87,6 +87,8 @@ def _cases(yours):
     yield from walk("no token after the first that is not kept may be kept, however sure", [0.0, 0.999999, 0.0], 1)
     yield from walk("u just below the acceptance keeps the token", [limit * 0.999 for limit in limits], 3)
     yield from walk("u just above the acceptance does not", [0.0, 0.0, min(limits[2] * 1.001, 0.9999)], 2)
+    kept, _ = yours.verify(np.array([p, p]), np.array([q]), [1], np.array([0.5]))
+    yield "verify: kept is what lies below the acceptance: u = 0.5 is not below 0.5", [*kept], []
     none, then = yours.verify(several_p[:1], several_q[:0], [], np.zeros(0))
     yield "verify: without proposals the next token comes from p[0]", [*none, then], [several_p[0]]
 

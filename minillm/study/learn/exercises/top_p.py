@@ -51,6 +51,8 @@ def _cases(yours):
     yield case("at top_p = 1 every token must be kept", p, 1.0)
     yield case("of equal tokens at the edge only as many must be kept as are needed, the first of them", p, 0.95)
     yield case("of equal tokens the first must be kept", np.full(8, 0.125), 0.3)
+    yield case("of many equal tokens the first must be kept: np.argsort mixes them, unless kind='stable'",
+               np.tile([1.0, 3.0], 16) / 64, 0.3)
     yield case("a token of probability 0 must keep it", np.array([0.5, 0.0, 0.5, 0.0]), 1.0)
     given = p.copy()
     yours.nucleus(given, 0.6)

@@ -3,6 +3,7 @@ diagnosis)."""
 GRAD = "dlogits = (1 - weight) * hard + weight * temperature * (np.exp(soft) - p)"
 WRONG = [
     ("no T^2", "weight * temperature ** 2 * soft_loss", "weight * soft_loss", "the factor T^2"),
+    ("2 T, which is T^2 where T is 2", "temperature ** 2", "2 * temperature", "losses at T = 1, w = 1"),
     ("T, not T^2", "temperature ** 2", "temperature", "must be T^2, not T"),
     ("cross-entropy with the teacher", "(p * (soft_teacher - soft)).sum(axis=1)", "(p * -soft).sum(axis=1)",
      "the teacher's own entropy"),

@@ -5,9 +5,9 @@ WRONG = [
      "numbers differ)"),
     ("NumPy's root", "K = math.sqrt(2 / math.pi)", "K = np.sqrt(np.array([2 / math.pi]))",
      "out must be float32: got float64"),
-    ("first term alone", " + 0.5 * x * (1 - t ** 2) * K * (1 + 3 * A * x ** 2)", "",
+    ("first term alone", " + 0.5 * x * (1 - t * t) * K * (1 + 3 * A * x * x)", "",
      "lacks the second term of the product rule"),
-    ("tanh'", "1 - t ** 2", "1 - t", "your dx has a wrong tanh'"),
+    ("tanh'", "1 - t * t", "1 - t", "your dx has a wrong tanh'"),
     ("no dout", "dout * slope", "slope", "dout is ignored"),
     ("clipped dout", "dout * slope", "np.clip(dout, -9, 9) * slope", "not linear in dout"),
 ]

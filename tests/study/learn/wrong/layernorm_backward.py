@@ -14,4 +14,8 @@ WRONG = [
      "your dweight: 1/10"),
     ("one row", "dbias = dout.reshape(-1, C).sum(axis=0)", "dbias = dout.reshape(-1, C)[-1]",
      "your dbias: only the last of 10 outputs counts"),
+    ("no mean term, no rstd",
+     "dx = rstd * (g - g.mean(axis=-1, keepdims=True) - xhat * (g * xhat).mean(axis=-1, keepdims=True))",
+     "dx = g - xhat * (g * xhat).mean(axis=-1, keepdims=True)",
+     ("your dx lacks the mean term", "and lacks the factor rstd")),
 ]

@@ -9,4 +9,6 @@ WRONG = [
      "only those of one block, (T, block), may be in memory"),
     ("no maximum", "np.maximum(m, S.real.max(axis=1, keepdims=True))", "np.zeros_like(m)",
      "with q 1000 times as large out"),
+    ("lse of another sign", "m + np.log(l)", "m - np.log(l)", "lse must be m + log(l)"),
+    ("no lse", "block, out, m + np.log(l)", "block, out", "the cache must be (q, k, v, block, out, lse)"),
 ]

@@ -14,6 +14,7 @@ WRONG = [
     ("the cosine begins at step 0", "(step - warmup) / max(1, steps - warmup)", "step / max(1, steps)",
      "where the warm-up ends"),
     ("no room, no divisor", "max(1, steps - warmup)", "(steps - warmup)", "division by zero"),
+    ("a decay of one step is skipped", "max(1, steps - warmup)", "max(2, steps - warmup)", "a decay of one step"),
     ("WSD never decays", "min(1.0, max(0.0, left))", "1.0", "a line from lr to min_lr"),
     ("WSD decays from the warm-up on", "(end - step) / max(1, end - start)", "(end - step) / max(1, end - warmup)",
      "must be lr"),

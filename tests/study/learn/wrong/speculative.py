@@ -13,5 +13,6 @@ WRONG = [
     ("after a rejection the target's own", "residual(p[i], q[i])", "p[i]", "wrong distribution of the next"),
     ("the residual of the first place", "residual(p[i], q[i])", "residual(p[0], q[0])", "of its own place"),
     ("no token after all kept", "p[len(proposed)]", "p[len(proposed) - 1]", "one more comes from p[k]"),
+    ("kept at the acceptance itself", "if u[i] >= acceptance", "if u[i] > acceptance", "not below 0.5"),
     ("u on the wrong side", "if u[i] >= acceptance", "if u[i] < acceptance", "verify"),
 ]

@@ -19,6 +19,7 @@ WRONG = [
     ("all equal tokens are kept", "kept[order[:size]] = p[order[:size]]",
      "kept[p >= p[order[size - 1]]] = 1\n    kept *= p", "only as many"),
     ("of equal tokens the last", ORDER, "order = np.argsort(p, kind=\"stable\")[::-1]", "of equal tokens"),
+    ("a sort that mixes equal tokens", ORDER, "order = np.argsort(-p)", "unless kind='stable'"),
     ("in place", "    kept = np.zeros_like(p)\n    kept[order[:size]] = p[order[:size]]\n",
      "    p[order[size:]] = 0\n    kept = p\n", "left as it is"),
 ]
