@@ -10,10 +10,11 @@ def measurement_blocks(op: str, label: str, live: dict | None) -> list[Block]:
     """The op's candidates side by side, and its ladder of variants where it has one."""
     found, steps = (newest(op), ladder(op)) if live is None else (live.get(op), None)
     if not found or not found.rows:
-        return [Paragraph(inline("No measurement of this op is there.")) if live is not None or runs() else
-                Box("Not here", [Span("text", NONE_HERE)])]
+        words = "; ".join(found.skipped) if found else ""
+        return [Paragraph(inline("No measurement of this op is there.") + [Span("text", f" {words}")])
+                if live is not None or runs() else Box("Not here", [Span("text", NONE_HERE)])]
     found = found._replace(rows=[row for row in found.rows if not row.get("ladder")])
-    blocks: list[Block] = []
+    blocks: list[Block] = [Paragraph([Span("text", f"Not timed: {words}")]) for words in found.skipped]
     if found.rows:
         blocks.append(speed_table(op, found, f"{label}-speed", "Candidates in turns"))
     if steps:
