@@ -57,6 +57,10 @@ def test_the_panel_of_an_op(opened, recorded):
             assert cells.all_inner_texts() == [repr(value) for value in array["values"]]
         assert "finite differences agree" in text and panel.locator("td.agrees").count() > 10
         assert panel.locator("td.differs").count() == 0
+        at = dx["numeric"]["index"][0] if dx["numeric"]["index"] else 0
+        below = panel.locator(f"td[data-array='{dx['id']}'][data-index='{at}']")
+        assert below.get_attribute("data-below") == f"≈ {dx['numeric']['values'][0]!r}"
+        assert below.evaluate("cell => getComputedStyle(cell, '::after').content").startswith('"≈ ')
 
 
 def test_a_gradient_shows_what_adds_up_to_it_and_leads_on(opened, recorded):
