@@ -173,3 +173,8 @@ def test_a_larger_model_is_cut_and_bounded(monkeypatch):
     part = grads["wte.weight"][np.ix_(cut["rows"], cut["cols"])]
     assert np.array_equal(np.array(cut["values"], np.float32), part.ravel())
     assert sum(cut["stats"]["histogram"]["counts"]) == grads["wte.weight"].size
+    for about in found["arrays"].values():
+        for name in {"numeric", "contributors"} & set(about):
+            places = about[name]["index"] or range(np.prod(about["shape"]))
+            width = about["shape"][-1]
+            assert about["whole"] or {place // width for place in places} <= set(about["rows"]), "only what is shown"
