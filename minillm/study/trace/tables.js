@@ -177,8 +177,9 @@ function cellOf(array, index) {
   const said = `${nameAt(array, index)} ${blank ? "is a blank" : `= ${textAt(array, index, true)}`}`
     + (checked ? `; its finite difference ${exact(checked.value)} ${checked.agrees ? "agrees" : "differs"}` : "");
   const below = checked && `≈ ${(state.digits === "all" ? exact : short)(checked.value)}`;
-  const made = box(`td${mark}`, {"data-array": array.id, "data-index": index, "data-below": below, tabindex: "-1",
-                                 title: said, "aria-label": said}, textAt(array, index), array.kind === "token" && tokenOf(value));
+  const given = {"data-array": array.id, "data-index": index, "data-below": below, tabindex: "-1", title: said,
+                 "aria-label": said};
+  const made = box(`td${mark}`, given, textAt(array, index), array.kind === "token" && tokenOf(value));
   if (!blank && isFloat(array)) colour(made, value / (largestOf(array) || 1));
   return made;
 }
