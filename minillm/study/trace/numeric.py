@@ -20,8 +20,8 @@ from .watch import Record
 
 Array = np.ndarray
 LIMITS = (0.0, 2.0 ** -18, 0.0)         # of the steps: the smallest one, in sizes of the array; the rest is unused
-SMALL = 16                              # numbers of an array that is measured as a whole
-SOME = 8                                # elements of a larger one
+SMALL = 32                              # numbers of an array that is measured as a whole
+SOME = 16                               # elements of a larger one
 WORK = 5e10                             # FLOPs in all, about, which is a few seconds
 LEAST = 4                               # derivatives, whatever they cost
 CALL = 2e6                              # what a forward costs besides its FLOPs
