@@ -63,7 +63,7 @@ def arrays_of(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured
     for key, cut in cuts.items():
         about, array = seen.arrays[key], seen.live[key]
         gradient = next((twin["gradient"] for twin in twins[key] if "gradient" in twin), None)
-        of = about["of"][0] if about["of"] else None
+        of = seen.owner(key)
         found[key] = {
             "id": key, **{name: about[name] for name in ("name", "kind", "role", "made_by")}, "shape": [*array.shape],
             "dtype": str(array.dtype), "used_by": sorted({call for twin in twins[key] for call in twin["used_by"]}),

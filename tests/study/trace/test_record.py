@@ -110,6 +110,23 @@ def test_the_graph_holds_together():
     assert all(call["partner"] for call in forward), "each op of the forward has its backward"
 
 
+def test_a_gradient_is_what_came_back_from_all_who_read_the_array():
+    """From its only reader, or the sum (the embedding's output goes into a LayerNorm and into the residual stream)."""
+    found, alone = recorded(), 0
+    tops = {call["id"]: call for call in found["calls"] if call["op"] and call["parent"] is None}
+    for key, about in found["arrays"].items():
+        readers = [tops[number] for number in about["used_by"] if number in tops and tops[number]["phase"] == "forward"]
+        back = [(found["calls"][call["partner"]], put["name"]) for call in readers for put in call["inputs"]
+                if put.get("array") == key]
+        if about["kind"] == "activation" and len(back) == 1:
+            assert about["gradient"] == given(back[0][0], f"d{back[0][1]}"), about["role"]
+            alone += 1
+        elif about["kind"] == "activation" and back:
+            parts = [array(found, given(call, f"d{name}")) for call, name in back]
+            assert len(parts) == 2 and np.array_equal(array(found, about["gradient"]), parts[0] + parts[1])
+    assert alone > 10
+
+
 def test_work_is_counted_by_the_op_table():
     (call,) = calls(recorded(), "linear_forward")[:1]
     assert call["flops"] == 2 * 4 * 8 * 24 and call["bytes"] == 4 * (4 * 8 + 8 * 24 + 24 + 4 * 24)
@@ -173,3 +190,8 @@ def test_a_larger_model_is_cut_and_bounded(monkeypatch):
     part = grads["wte.weight"][np.ix_(cut["rows"], cut["cols"])]
     assert np.array_equal(np.array(cut["values"], np.float32), part.ravel())
     assert sum(cut["stats"]["histogram"]["counts"]) == grads["wte.weight"].size
+    for about in found["arrays"].values():
+        for name in {"numeric", "contributors"} & set(about):
+            places = about[name]["index"] or range(np.prod(about["shape"]))
+            width = about["shape"][-1]
+            assert about["whole"] or {place // width for place in places} <= set(about["rows"]), "only what is shown"

@@ -81,7 +81,11 @@ def test_the_command(run, tmp_path, capsys):
     assert main(["trace", str(tmp_path), "-p", "the cat"]) == 1
     assert main(["trace", str(run), "-p", "t", "-o", str(tmp_path / "b.html")]) == 1
     assert not (tmp_path / "b.html").exists()
+    assert main(["trace", str(run), "-p", "the cat", "-o", str(tmp_path / "nowhere" / "b.html")]) == 1
+    assert main(["trace", str(run), "-p", "the cat sat", "-o", str(tmp_path / "c.html")]) == 0
+    assert (tmp_path / "c.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     said = capsys.readouterr().err
+    assert "--out" in said
     assert "config.json" in said and "--prompt must be at least two tokens" in said
 
 
