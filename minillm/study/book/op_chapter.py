@@ -40,7 +40,7 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
         Paragraph([Span("emphasis", words(head)), *(Span("index", entry) for entry in
-                                                     (plain(title).removeprefix("The "), name))]),
+                                                     (index_entry(plain(title)), name))]),
         Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
         *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
@@ -50,6 +50,12 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     blocks += [Heading(2, inline("Kernels and their speed"), f"{label}-kernels"), *kernels(spec, label, live),
                Heading(2, inline("Exercises"), f"{label}-exercises"), *exercises_of(spec)]
     return Chapter(label, title, blocks)
+
+
+def index_entry(title: str) -> str:
+    """A chapter's title as it stands in an index: in small letters, but for names such as AdamW."""
+    title = title.removeprefix("The ")
+    return title if title.split()[0][1:] != title.split()[0][1:].lower() else title[0].lower() + title[1:]
 
 
 def label_of(op: str) -> str:
