@@ -36,12 +36,11 @@ def read_contents(text: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
 
 def chapters(names: list[tuple[str, str]], live: dict | None) -> Iterator[Item]:
     """The chapters in order. live: fresh measurements, by op."""
+    prose = [name for _, name in names if not name.startswith("@")]
     for part, name in names:
-        if name == "@ops":
-            for op in reading_order():
-                yield op_chapter(op, live)._replace(part=part)
-        elif name[1:] in OPS:
-            yield op_chapter(name[1:], live)._replace(part=part)
+        if name == "@ops" or name[1:] in OPS:
+            for op in reading_order() if name == "@ops" else [name[1:]]:
+                yield op_chapter(op, live, prose)._replace(part=part)
         elif name.startswith("@"):
             if name[1:] not in APPENDICES:
                 raise ValueError(f"contents.txt: {name} must be @ops, @ and an op's name, or one of "
