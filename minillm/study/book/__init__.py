@@ -7,6 +7,10 @@ In reading order:
     derivation.py    the docstring of an op -> blocks
     listings.py      code with the line numbers of its file
     results.py       the newest committed measurements
+    motivation.py    what calls an op, what it costs a training step
+    check.py         the gradient check of an op, and the picture of error against step
+    measurements.py  tables of how fast its kernels are; live.py measures again
+    exercises.py     questions with answers, of `minillm learn` and of the op table
     op_chapter.py    a chapter for an op: derivation, code, check, kernels, exercises
     appendices.py    answers, code, references, index
     contents.py      the parts and their chapters, in order

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...ops.table import OPS
+from ...progress import Report, tracked
 from .appendices import APPENDICES
 from .blocks import Block, Chapter, Picture, Spans, Table
 from .figures.svg import svg, text
@@ -34,14 +35,14 @@ def read_contents(text: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
     return parts, names
 
 
-def chapters(names: list[tuple[str, str]], live: dict | None) -> Iterator[Item]:
+def chapters(names: list[tuple[str, str]], live: dict | None, progress: Report | None = None) -> Iterator[Item]:
     """The chapters in order. live: fresh measurements, by op."""
-    for part, name in names:
-        if name == "@ops":
-            for op in reading_order():
-                yield op_chapter(op, live)._replace(part=part)
-        elif name[1:] in OPS:
-            yield op_chapter(name[1:], live)._replace(part=part)
+    prose = [name for _, name in names if not name.startswith("@")]
+    every = [(part, each) for part, name in names
+             for each in ([f"@{op}" for op in reading_order()] if name == "@ops" else [name])]
+    for part, name in tracked(every, progress):
+        if name[1:] in OPS:
+            yield op_chapter(name[1:], live, prose)._replace(part=part)
         elif name.startswith("@"):
             if name[1:] not in APPENDICES:
                 raise ValueError(f"contents.txt: {name} must be @ops, @ and an op's name, or one of "

@@ -5,6 +5,7 @@ picture are run when the book is built; the figures of its kernels are the newes
 """
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...ops.spec import Spec
@@ -17,6 +18,7 @@ from .exercises import exercises_of
 from .listings import NO_SOURCES, ROOT, code_of, is_checkout, lines_of, pieces
 from .markup import inline
 from .measurements import measurement_blocks
+from .motivation import motivation
 
 KINDS = {"pair": "A pair of functions, forward and backward.", "decode": "Forward only: nothing is trained through it.",
          "reduce": "An array becomes one number; it has no backward.", "update": "It changes its arrays in place."}
@@ -33,15 +35,18 @@ def reading_order() -> list[str]:
     return sorted(OPS, key=weight)
 
 
-def op_chapter(name: str, live: dict | None = None) -> Chapter:
-    """The chapter of an op of the table. live: fresh measurements, by op."""
+def op_chapter(name: str, live: dict | None = None, prose: Sequence[str] = ()) -> Chapter:
+    """The chapter of an op of the table. live: fresh measurements, by op; prose: the chapters of the book that are
+    files, of which those that refer to this op are named."""
     spec, label = OPS[name], label_of(name)
     head, _, rest = inspect.cleandoc(FILES[name].__doc__ or "").partition("\n")
     title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
         Paragraph([Span("emphasis", words(head)), *(Span("index", entry) for entry in
-                                                     (plain(title).removeprefix("The "), name))]),
-        Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
+                                                     (index_entry(plain(title)), name))]),
+        Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)),
+        Heading(2, inline("Motivation"), f"{label}-motivation"), *motivation(spec, label, prose),
+        Heading(2, inline("At a glance"), f"{label}-glance"), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
         *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
         Heading(2, inline("The code"), f"{label}-code"), *code(spec)]
@@ -50,6 +55,12 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     blocks += [Heading(2, inline("Kernels and their speed"), f"{label}-kernels"), *kernels(spec, label, live),
                Heading(2, inline("Exercises"), f"{label}-exercises"), *exercises_of(spec)]
     return Chapter(label, title, blocks)
+
+
+def index_entry(title: str) -> str:
+    """A chapter's title as it stands in an index: in small letters, but for names such as AdamW."""
+    title = title.removeprefix("The ")
+    return title if title.split()[0][1:] != title.split()[0][1:].lower() else title[0].lower() + title[1:]
 
 
 def label_of(op: str) -> str:
