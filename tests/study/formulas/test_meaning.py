@@ -1,4 +1,4 @@
-"""Typesetting changes no meaning: read back as it is set, by the brackets that it shows, a formula has the same
+"""Typesetting changes no meaning: read back as it is set, with the brackets that it shows, a formula has the same
 value."""
 import numpy as np
 import pytest
