@@ -14,7 +14,7 @@ from .appendices import APPENDICES
 from .blocks import Block, Chapter, Picture, Spans, Table
 from .figures.svg import svg, text
 from .listings import listing
-from .markup import inline, read_chapter
+from .markup import inline_row, read_chapter
 from .numbering import Late
 from .op_chapter import op_chapter, reading_order
 from .results import NotHere
@@ -74,7 +74,7 @@ def table(name: str, caption: Spans) -> list[Block]:
     except NotHere as error:
         rows = [["not here"], [str(error)]]
     right = [all(looks_like_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
-    return [Table([[inline(cell) for cell in row] for row in rows], right, caption, name.replace("_", "-"))]
+    return [Table([inline_row(*row) for row in rows], right, caption, name.replace("_", "-"))]
 
 
 def drawn(room: str, name: str) -> Any:

@@ -1,6 +1,6 @@
 """How fast the kernels of an op are: tables of the newest committed results, or of fresh ones."""
 from .blocks import Block, Box, Paragraph, Span, Table
-from .markup import inline
+from .markup import inline, inline_row
 from .results import NONE_HERE, Measured, ladder, newest, runs
 
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "cpu": "C++", "auto": "C++ (its parts)"}
@@ -42,7 +42,3 @@ def speed_table(op: str, run: Measured, label: str, what: str) -> Table:
 def figure(value: float | None, digits: int = 1) -> str:
     """A number, or a dash where it was not measured."""
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def inline_row(*cells: str) -> list:
-    return [inline(cell) for cell in cells]

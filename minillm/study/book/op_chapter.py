@@ -16,7 +16,7 @@ from .check import checked_rows, error_picture
 from .derivation import blocks_of, words
 from .exercises import exercises_of
 from .listings import NO_SOURCES, ROOT, code_of, is_checkout, lines_of, pieces
-from .markup import inline
+from .markup import inline, inline_row
 from .measurements import measurement_blocks
 from .motivation import motivation
 
@@ -187,7 +187,3 @@ def sources(spec: Spec) -> list[Block]:
     if (ROOT / "csrc" / "cpu" / spec.name).is_dir():
         blocks.append(Paragraph(inline(f"The files of `csrc/cpu/{spec.name}/` stand in {{ref:kernels-cpu}}.")))
     return blocks
-
-
-def inline_row(*cells: str) -> list[Spans]:
-    return [inline(cell) for cell in cells]
