@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from importlib import import_module
 
+from .commands import Help
+from .commands.paths import described
 from .kernels.select import check_kernels
 from .version import __version__
 
@@ -22,7 +24,8 @@ ERRORS = (ValueError, OSError, FloatingPointError, ImportError, *SYSTEM)
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="minillm",
-                                  description="A language model from scratch, every derivative by hand.")
+                                  description="A language model from scratch, every derivative by hand.",
+                                  epilog=described(), formatter_class=Help)
     top.add_argument("--version", action="version", version=f"minillm {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:

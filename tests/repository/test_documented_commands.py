@@ -40,6 +40,8 @@ minillm data tokenize kept.jsonl --tokenizer my_tokenizer -o shards/ --val-fract
 minillm data card clean.report.json kept.report.json shards/shards.json -o DATA_CARD.md
 minillm eval runs/aligned --data held_out/ --json > eval.json
 minillm safety runs/aligned -n 4 --json > safety.json
+minillm learn solution linear_backward -o my.py
+minillm learn solution linear_backward -o submissions/anna_linear_backward.py
 """
 COPIES = {"runs/pair/target": "runs/mine", "runs/pair/draft": "runs/draft", "small": "my_tokenizer",
           "large": "my_tokenizer", "good": "my_texts", "bad": "crawl", "web.jsonl": "kept.jsonl",
@@ -71,6 +73,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
     "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
+    "python -m minillm.micro": "tests/test_micro.py: it takes minutes",
     "minillm book": "tests/study/book, in small: it takes ten seconds and more",
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
 }
@@ -118,6 +121,7 @@ def cases():
 def home(tmp_path_factory):
     """A folder with all that the commands name."""
     place = tmp_path_factory.mktemp("home")
+    (place / "submissions").mkdir()
     for folder, seed in (("my_texts", 0), ("crawl", 1), ("held_out", 2)):
         (place / folder).mkdir()
         for i, text in enumerate(stories(40, seed)):
