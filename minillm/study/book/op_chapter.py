@@ -28,11 +28,18 @@ FIGURES = (("analytic", "+.6e"), ("numeric", "+.6e"), ("error", ".1e"), ("bar", 
 
 
 def reading_order() -> list[str]:
-    """The ops, the simple before those that are made of them: by folder, then by the length of the derivation."""
+    """The ops, each after those whose files its own names; of several the simplest: by folder, then by the length of
+    the derivation."""
     def weight(name: str) -> tuple:
         module = FILES[name]
         return module.__name__.count("."), OPS[name].kind != "pair", OPS[name].composite, len(module.__doc__ or "")
-    return sorted(OPS, key=weight)
+
+    left, found = sorted(OPS, key=weight), list[str]()
+    before = {name: set(re.findall(r"\b(\w+)\.py\b", FILES[name].__doc__ or "")) & set(OPS) - {name} for name in left}
+    while left:
+        found.append(next((name for name in left if before[name] <= set(found)), left[0]))
+        left.remove(found[-1])
+    return found
 
 
 def op_chapter(name: str, live: dict | None = None, prose: Sequence[str] = ()) -> Chapter:
