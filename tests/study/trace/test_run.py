@@ -45,6 +45,15 @@ def test_the_step_that_the_run_would_take_next(run):
     assert found["parameters"][0]["m"] and found["model"]["directory"] == str(run)
 
 
+def test_a_schedule_that_has_ended_hides_no_update(run, tmp_path):
+    """Its rate is 0; the highest of the run is taken instead, and the page says so."""
+    model = load_model(run)
+    settings = some_training(model).config.as_dict() | {"lr": 0.25, "min_lr": 0.0, "warmup": 0, "steps": 3}
+    save(tmp_path, model, AdamW(model.params), {"step": 3, "best": None, "decay": None, "settings": settings}, None)
+    training = next_step(tmp_path / "last", model)
+    assert training.lr == 0.25 and "ended" in training.moments
+
+
 def test_the_moments_of_other_weights_are_not_taken(run, tmp_path):
     model = load_model(run)
     other = tmp_path / "other"
