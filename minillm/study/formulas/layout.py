@@ -195,14 +195,24 @@ def binary(tree: trees.Binary, small: bool) -> Any:
     if operator == "/" and not small:
         return Fraction(boxes(bare(left), True), boxes(bare(right), True))
     before, after = boxes(left, small), boxes(right, small)
+    if isinstance(right, trees.Minus) or operator == "/" and isinstance(right, trees.Binary):
+        after = Fence("(", after, ")")                                  # a * -b; x / 2h on one line
     if operator == "*" and not is_scalar(left) and not is_scalar(right) and (is_whole(left) or is_whole(right)):
         return row(before, sign(POINT), after)
     if operator in ("+", "-", "/", "."):
         return row(before, sign(operator), after)
-    if edge(after, 0).kind == "number":
+    if edge(after, 0).kind == "number" or is_open(left, small):
         return row(before, sign("."), after)
     apart = operator == "@" or is_wide(edge(before, -1)) or is_wide(edge(after, 0))
     return row(before, *([THIN] if apart else []), after)
+
+
+def is_open(tree: Any, small: bool) -> bool:
+    """Whether what comes behind it would seem to belong to it: to the x of log x, or below the slash of a/b."""
+    while isinstance(tree, trees.Binary) and tree.operator in ("*", "", "@"):
+        tree = tree.right
+    return isinstance(tree, trees.Call) and not tree.brackets or (
+        small and isinstance(tree, trees.Binary) and tree.operator == "/")
 
 
 def is_whole(tree: Any) -> bool:

@@ -37,9 +37,9 @@ def test_mathml_is_well_formed():
             assert all(len(node) == counts.get(node.tag, len(node)) for node in tree.iter())
 
 
-def words(text):
+def words(text, display=True):
     """What a reader of the MathML sees, without its structure."""
-    return "".join(ElementTree.fromstring(to_mathml(text)).itertext())
+    return "".join(ElementTree.fromstring(to_mathml(text, display)).itertext())
 
 
 def test_a_hostile_formula_stays_text():
@@ -64,6 +64,7 @@ def test_typst(text):
 
 
 READ = {
+    "log a * b": "loga⋅b", "a * -b": "a(−b)", "a - (b - c)": "a−(b−c)", "(a * b) . c": "(ab)⋅c", "2 a * 3": "2a⋅3",
     "xhat * weight": "x^⊙weight", "scale * weight": "scaleweight", "rstd * (g - mean(g))": "rstd(g−mean(g))",
     "x @ wte.T": "xwte⊤", "q[t] . k[s]": "qt⋅ks", "m <- beta1 * m": "m←β1m", "dwte += x": "dwte←dwte+x",
     "Phi(x) ~ t": "Φ(x)≈t", "KL(P || Q)": "KL(P∥Q)", "ref_logp": "logpref", "lr": "η",
@@ -73,6 +74,12 @@ READ = {
 @pytest.mark.parametrize("text", READ)
 def test_signs(text):
     assert words(text) == READ[text]
+
+
+def test_a_slash_divides_no_more_than_it_should():
+    inline = {"a / b * c": "a/b⋅c", "a / (b * c)": "a/(bc)", "x / 2h": "x/(2h)", "a / b / c": "a/b/c",
+              "(a + b) / c": "(a+b)/c"}
+    assert {text: words(text, display=False) for text in inline} == inline
 
 
 def test_the_notation_says_nothing_twice():
