@@ -37,7 +37,7 @@ from minillm.ops.table import OPS, Dims
 from minillm.study.book.figures.scaling_law import loss_of
 
 DEFINITIONS = {
-    "L = f_n(f_m(f_1(x)))": "a composition of any functions",
+    "L = f3(f2(f1(x)))": "a composition of any functions",
     "hours = 6 * N * P / (3600 * MFU * peak)": "6 N P FLOPs at a share of the peak",
     "p_equal = s": "a theorem; tests/data/test_minhash.py measures it",
     "p(x) = product over t of p(x_t, past)": "the chain rule of probability",

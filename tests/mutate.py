@@ -54,7 +54,8 @@ NUMERIC = ("test_gradients", "test_contract", "test_into", "test_borders", "test
 NAMED = ("tests/ops", "tests/cpu/test_kernels.py", "tests/kernels/test_determinism.py",
          "tests/kernels/test_shared_state.py")                  # of which those run that name the op
 EXTRA = {                               # file: further tests
-    "gemm/": ["tests/cpu/test_gemm.py", "tests/cpu/test_bf16.py"], "bf16": ["tests/cpu/test_bf16.py"],
+    "gemm/": ["tests/cpu/test_gemm.py", "tests/cpu/test_bf16.py"],
+    "bf16": ["tests/cpu/test_bf16.py", "tests/train/test_weight_copy.py"],
     "decode": ["tests/generation/test_decode.py", "tests/models/test_quantized.py", "tests/models/test_kv_cache.py"],
     "memory/": ["tests/kernels/test_arrays.py"], "simd/": ["tests/cpu/test_kernels.py", "tests/cpu/test_gemm.py"],
     "linear": ["tests/cpu/test_gemm.py"], "mlp": ["tests/cpu/test_gemm.py"], "head": ["tests/cpu/test_gemm.py"],

@@ -7,8 +7,9 @@ from . import Commands, command, printer
 def book(args: Namespace) -> None:
     from ..progress import Progress
     from ..study.book.build import build
-    progress = Progress("book", "step")
+    progress = Progress("book", "chapter")
     build(args.out or (None if args.html else "minillm.pdf"), args.html, args.live, printer(False), progress)
+    progress.close()
 
 
 def add(commands: Commands) -> None:

@@ -3,6 +3,7 @@ import json
 import sys
 from argparse import Namespace
 from pathlib import Path
+from textwrap import fill
 
 from . import Commands, add_json, check_at_least, command
 
@@ -128,7 +129,8 @@ def hint(args: Namespace, name: str) -> int:
     if args.json:
         print(json.dumps([{"step": i, "of": count, "hint": exercise.hints[i - 1]} for i in steps], indent=1))
     else:
-        print(*(f"step {i} of {count}: {exercise.hints[i - 1]}" for i in steps), sep="\n")
+        print(*(fill(f"step {i} of {count}: {exercise.hints[i - 1]}", 100, subsequent_indent="    ",
+                     break_on_hyphens=False) for i in steps), sep="\n")
     where = noted(folder, name, hints=max(given, *steps))
     if not args.json and steps[-1] == count:
         print(f"that was the last step; the whole: minillm learn solution {name}{where}")

@@ -1,6 +1,7 @@
 """`minillm trace`: every number of one training step and one decoding step of a model, as a page."""
 import json
 from argparse import Namespace
+from pathlib import Path
 
 from ..progress import Progress
 from . import Commands, add_backend, command
@@ -8,22 +9,21 @@ from . import Commands, add_backend, command
 
 def trace(args: Namespace) -> int:
     from ..storage.atomic import atomic_write
+    from ..study.trace.page import page
     from ..study.trace.run import record_run
+    out = Path(args.out)
+    if out.is_dir() or not out.absolute().parent.is_dir():          # said before the work, not after it
+        raise ValueError(f"--out {out}: it must be the name of a file in a directory that exists")
     progress = Progress("tracing", "%")
     recorded = record_run(args.run, args.prompt, args.backend, progress)
     progress.close()
-    text = written(recorded, args.out.endswith(".json"))
-    with atomic_write(args.out) as file:
+    as_json = out.suffix == ".json"
+    text = json.dumps(recorded, allow_nan=False, separators=(",", ":")) if as_json else page(recorded)
+    with atomic_write(out) as file:
         file.write(text)
-    print(f"{args.out}: {len(recorded['calls'])} calls, {len(text) / 1e6:.1f} MB; open it in a browser")
+    print(f"{out}: {len(recorded['calls'])} calls on {len(recorded['tokens'])} tokens, {len(text) / 1e6:.1f} MB"
+          + "; open it in a browser" * (not as_json))
     return 0
-
-
-def written(recorded: dict, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(recorded, allow_nan=False, separators=(",", ":"))
-    from ..study.trace.page import page
-    return page(recorded)
 
 
 def add(commands: Commands) -> None:

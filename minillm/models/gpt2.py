@@ -54,6 +54,7 @@ class GPT:
     """
 
     recompute = False
+    known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
     rows_of_tokens: tuple[str, ...] = ("wte.weight",)                           # tensors with a row for each token
 
@@ -68,7 +69,7 @@ class GPT:
     def on(self, ops: Ops, params: Any = None) -> "GPT":
         """The same GPT on other ops; with its own parameters, or others."""
         other = GPT(self.config, ops=ops, params=self.params if params is None else params)
-        other.recompute = self.recompute
+        other.recompute, other.known = self.recompute, self.known
         return other
 
     @classmethod
@@ -257,7 +258,7 @@ class GPT:
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), eps)
-        return ops.head(x, p["wte.weight"])                                     # (B, T, C) @ (C, V)
+        return only_known(ops.head(x, p["wte.weight"]), self.known)             # (B, T, C) @ (C, V)
 
     def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
         """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
@@ -273,7 +274,14 @@ class GPT:
                                                   cache.values, self.config.layer_norm_epsilon, count))
             found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
         cache.lengths[rows] += T
-        return joined(found, axis=0)
+        return only_known(joined(found, axis=0), self.known)
+
+
+def only_known(logits: Array, known: int | None) -> Array:
+    """The logits (B, T, V), in place -inf from id `known` on: a padded vocabulary has rows that no token has."""
+    if known is not None:
+        logits[..., known:] = -math.inf
+    return logits
 
 
 def embed(ops: Ops, p: Mapping, tokens: Array, starts: Array) -> Array:

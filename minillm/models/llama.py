@@ -21,7 +21,7 @@ from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
 from ..storage.atomic import AnyPath
-from .gpt2 import check_tokens
+from .gpt2 import check_tokens, only_known
 from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
@@ -40,7 +40,8 @@ Activations = namedtuple("Activations", "ops shape embedding norm_1 blocks")
 class Llama:
     """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
 
-    chunked_prefill = recompute = False                 # as of GPT, which knows these two as well
+    chunked_prefill = recompute = False                 # as of GPT
+    known: int | None = None
     shapes = staticmethod(llama_shapes)
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
@@ -55,7 +56,9 @@ class Llama:
 
     def on(self, ops: Ops, params: Params | None = None) -> "Llama":
         """The same Llama on other ops; with its own parameters, or others."""
-        return Llama(self.config, ops=ops, params=self.params if params is None else params)
+        other = Llama(self.config, ops=ops, params=self.params if params is None else params)
+        other.known = self.known
+        return other
 
     @classmethod
     def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
@@ -244,7 +247,7 @@ class Llama:
         cache.lengths[rows] += T
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
-        return ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head])
+        return only_known(ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head]), self.known)
 
     def rotate(self, x: Array, starts: Array) -> Array:
         """Rotary positions of rows that begin at different places: x (B, T, heads * HS) -> the same shape."""

@@ -15,6 +15,7 @@ from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, parse_config, read_json
 
+GENERATION = "generation_config.json"
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
 
 
@@ -39,7 +40,25 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                          f"{model.config.vocab_size}")
+    if tokenizer.vocab_size < model.config.vocab_size:
+        model.known = tokenizer.vocab_size
+    tokenizer.ends = ends_of(directory, tokenizer)
+    if tokenizer.eot_token is None:
+        tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
+
+
+def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
+    """The ids after which the model has learned to end a text: eos_token_id, one or a list, of generation_config.json
+    or else of config.json."""
+    for name in (GENERATION, CONFIG):
+        path = Path(directory) / name
+        ends = read_json(path).get("eos_token_id") if path.exists() else None
+        found = frozenset(end for end in (ends if isinstance(ends, list) else [ends])
+                          if type(end) is int and 0 <= end < tokenizer.vocab_size)
+        if found:
+            return found
+    return frozenset()
 
 
 def described(directory: AnyPath) -> tuple[str, GPTConfig | LlamaConfig, Shapes]:

@@ -3,8 +3,8 @@
     h = drop(x) @ a                                                   x (N, I), a (I, r), b (r, J), r small
     out = x @ weight + bias + scale * h @ b
 
-weight and bias are frozen, so they have no gradient, no moments and no update: only r (I + J) numbers learn instead of
-I J. With b = 0 at the start the layer is the frozen one. dout reaches x through both branches:
+weight and bias (of linear.py) are frozen, so they have no gradient, no moments and no update: only r (I + J) numbers
+learn instead of I J. With b = 0 at the start the layer is the frozen one. dout reaches x through both branches:
 
     dh = scale * dout @ b.T                     (N, r)
     da = drop(x).T @ dh,   db = scale * h.T @ dout

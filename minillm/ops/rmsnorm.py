@@ -1,6 +1,6 @@
-"""RMSNorm: scale each row to a root mean square of 1, then give it a learned scale. LayerNorm without the mean.
+"""RMSNorm: scale each row to a root mean square of 1, then give it a learned scale.
 
-For one row x of C numbers:
+It is layernorm.py without the mean. For one row x of C numbers:
 
     rstd = 1 / sqrt(sum(x^2) / C + eps)        xhat = x * rstd        out = xhat * weight
 

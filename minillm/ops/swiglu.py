@@ -1,4 +1,6 @@
-"""SwiGLU: one half of the MLP's hidden layer decides, element by element, how much of the other passes.
+"""SwiGLU: one half of an MLP's hidden layer decides, element by element, how much of the other passes.
+
+It stands where mlp.py has gelu.py, between three matrices instead of two: down(silu(gate(x)) * up(x)).
 
     s = 1 / (1 + exp(-gate))                  the logistic function of the gate
     out = gate * s * up
@@ -10,7 +12,7 @@ ds/dgate = s * (1 - s):
     dgate = dout * up * s * (1 + gate * (1 - s))
 
 Each number depends on the two in its place alone. Cached: gate and up; s costs less to compute again than to keep.
-Source: Shazeer 2020, arXiv 2002.05202, eq. 6; Llama's MLP is down(silu(gate(x)) * up(x)).
+Source: Shazeer 2020, arXiv 2002.05202, eq. 6.
 """
 import numpy as np
 

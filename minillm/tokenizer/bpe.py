@@ -51,6 +51,7 @@ class Tokenizer:
         self.pattern = pattern
         self.vocab_size = len(tokens)
         self.eot_token = self.special_tokens.get("<|endoftext|>")
+        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         ids = ordinary_ids(tokens, self.special_tokens)
         self._ranks, made = rank_merges(self.merges, ids)

@@ -82,8 +82,8 @@ def answer_end(tokenizer: Tokenizer) -> int | None:
 
 
 def end_tokens(tokenizer: Tokenizer) -> set[int]:
-    """The tokens after which no more is generated: the end of an answer, and that of a document."""
-    return {end for end in (answer_end(tokenizer), tokenizer.eot_token) if end is not None}
+    """The tokens after which no more is generated: the end of an answer, that of a document, what the model names."""
+    return {end for end in (answer_end(tokenizer), tokenizer.eot_token) if end is not None} | tokenizer.ends
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:

@@ -235,3 +235,20 @@ def validation_loss(ops, text, steps=300, B=16):
         clip_grad_norm(grads, 1.0)
         optimizer.step(grads, cosine_schedule(step, 20, steps, 3e-3, 1e-4))
     return float(model.losses(*windows(range(held_out, len(text) - T, T + 1)))[0].mean())
+
+
+@pytest.mark.parametrize("backend", [backend for backend in choices("linear_cross_entropy") if "/" in backend])
+@pytest.mark.parametrize("ignore_index", [-1, 2])
+def test_ignored_targets_of_the_head(backend, ignore_index):
+    """Whatever the id that is ignored: no loss, no gradient, and the other rows as the plain kernel has them."""
+    rng = np.random.default_rng(0)
+    x, wte = (rng.standard_normal(shape).astype("float32") for shape in ((9, 16), (5, 16)))
+    targets = np.array([0, 1, 2, 3, 4, 2, 1, ignore_index, 0])
+    ops = select({"linear_cross_entropy": backend})
+    losses, cache = ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
+    dx, dwte = ops.linear_cross_entropy_backward(np.ones(9, "float32"), cache)
+    want, right = select("numpy").linear_cross_entropy_forward(x, wte, targets, ignore_index)
+    dright, dwright = select("numpy").linear_cross_entropy_backward(np.ones(9, "float32"), right)
+    ignored = targets == ignore_index
+    assert np.all(losses[ignored] == 0) and np.all(dx[ignored] == 0)
+    assert np.abs(losses - want).max() < 0.1 and np.abs(dx - dright).max() < 0.1 and np.abs(dwte - dwright).max() < 0.2

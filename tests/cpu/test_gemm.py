@@ -76,7 +76,7 @@ def test_a_row_is_the_same_in_every_batch(dtype, backend):
 
 
 @pytest.mark.parametrize("backend", choices("linear"))
-@pytest.mark.parametrize("shape", [(0, 5, 7), (5, 0, 7), (5, 7, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 5, 7), (5, 0, 7), (5, 7, 0), (17, 0, 7), (0, 17, 7), (17, 7, 0)], ids=str)
 def test_empty_axes(shape, backend):
     args = arrays(shape, "float32")
     for got, want in zip(linear(*args, backend), exact(*args), strict=True):

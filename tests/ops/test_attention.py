@@ -5,6 +5,7 @@ from cases import every, pair, precision, sample
 from tolerances import assert_close, same_bits
 
 from minillm import ops as reference
+from minillm.ops.attention import logsumexps, split_heads
 from minillm.ops.table import Dims
 
 
@@ -87,3 +88,17 @@ def test_decode_is_the_end_of_attention(op, backend, dtype, new):
     q, k, v = reference.attention.split_heads(args["qkv"], args["n_head"])
     got = pair(op, backend)[0](np.ascontiguousarray(q[:, :, -new:]), np.ascontiguousarray(k), np.ascontiguousarray(v))
     assert_close("out", got, reference.attention_forward(**args)[0][:, -new:], f"reference {dtype}")
+
+
+def test_logsumexps_are_those_of_the_scores():
+    """What a kernel keeps of the probabilities, row by row, also where exp overflows."""
+    rng = np.random.default_rng(0)
+    for n_head, scale in ((1, 1), (2, 1), (3, 300)):
+        qkv = scale * rng.standard_normal((2, 5, 3 * n_head * 4))
+        q, k, _ = split_heads(qkv, n_head)
+        found = logsumexps(qkv, n_head)
+        assert found.shape == (2, n_head, 5)
+        for b, h, t in np.ndindex(found.shape):
+            scores = k[b, h, :t + 1] @ q[b, h, t] / 2                              # sqrt(HS) is 2
+            want = scores.max() + np.log(np.exp(scores - scores.max()).sum())
+            assert abs(found[b, h, t] - want) <= 1e-12 * max(1, abs(want))

@@ -7,6 +7,7 @@ from cases import every, pair
 from tolerances import assert_close
 
 from minillm import ops as reference
+from minillm.kernels.select import choices, select
 from minillm.ops.dropout import keep_mask, random_bits
 
 KEY = (3, 2 ** 40 + 1, 7)
@@ -74,3 +75,15 @@ def test_dropout_bits_are_philox():
     words = [word for b in range(3) for word in philox((b + 1, step, site, 0), (seed, 0))]
     halves = [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]
     assert random_bits(21, KEY).tolist() == halves[:21]
+
+
+def test_a_number_is_kept_from_exactly_p_on():
+    """u >= p, also where u is p to the last bit; so p = 0 keeps all, and every backend counts alike."""
+    bits = random_bits(50, KEY)
+    for at in range(50):
+        p = float(bits[at]) / 2 ** 32
+        mask = keep_mask(50, p, KEY)
+        assert mask[at] and np.array_equal(mask, bits >= bits[at])
+        for backend in choices("dropout"):
+            out = select({"dropout": backend}).dropout_forward(np.ones(50, "float32"), p, KEY)[0]
+            assert np.array_equal(out != 0, mask), backend

@@ -39,6 +39,9 @@ def test_backward_adds_into_arrays_it_is_given(op, backend, dtype):
         backward(dout, cache, into=tuple(np.ascontiguousarray(array[:-1]) for array in into))
     with pytest.raises(ValueError, match="into"):
         backward(dout, cache, into=into[:-1])
+    other = {"float32": "float64", "float64": "float32"}[into[0].dtype.name]
+    with pytest.raises(ValueError, match="into"):
+        backward(dout, cache, into=tuple(array.astype(other) for array in into))
 
 
 @with_parameters

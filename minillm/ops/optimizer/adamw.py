@@ -98,7 +98,7 @@ def torch_adamw(torch, w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay,
 SPEC = Spec(
     "adamw", sample, kind="update", differentiable=(), kernels=CPU,
     bad=wrong("grad", "narrower", "other_dtype") + wrong("m", "narrower") + wrong("v", "other_dtype") + wrong("step", 0)
-    + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0, math.nan) + wrong("beta2", -0.1, math.nan)
+    + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0, math.nan) + wrong("beta2", 1.0, -0.1, math.nan)
     + wrong("eps", -1e-8, math.nan, math.inf),
     flops=lambda d: (12 * (d.N or 12 * d.C ** 2), 0),
     c=("w[N]+= m[N]+= v[N]+= <- grad[N]; N step lr beta1 beta2 eps weight_decay n_decayed scale",),

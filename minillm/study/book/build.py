@@ -1,4 +1,5 @@
 """Build the book: chapters read or made, numbered, written as a PDF and as HTML. The same code gives the same bytes."""
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ TITLE = "minillm, the book"
 Say = Callable[[str], None]
 
 
-def read_book(live: dict | None = None, contents: str | None = None) -> Book:
-    """All chapters, numbered. contents: the text of a contents.txt (default: that of the package)."""
+def read_book(live: dict | None = None, progress: Report | None = None, contents: str | None = None) -> Book:
+    """All chapters, numbered. live: fresh measurements, by op; contents: the text of a contents.txt (default: that of
+    the package)."""
     text = (HERE / "contents.txt").read_text(encoding="utf-8") if contents is None else contents
     parts, names = read_contents(text)
-    done, targets = number_chapters(chapters(names, live))
+    done, targets = number_chapters(chapters(names, live, progress))
     book = Book(TITLE, __version__, parts, done, targets, read_sources())
     check_spans(book)
     return book
@@ -40,7 +42,7 @@ def write_typst(text: str, path: AnyPath) -> int:
     made = compiler.compile(format="pdf", timestamp=0)
     with atomic_write(path, "wb") as file:
         file.write(made)
-    return int(made.count(b"/Type /Page\n") + made.count(b"/Type/Page/"))
+    return len(re.findall(rb"/Type\s*/Page\b", made))
 
 
 def import_typst() -> Any:
@@ -54,9 +56,11 @@ def import_typst() -> Any:
 
 def build(pdf: AnyPath | None, html: AnyPath | None, live: bool, say: Say, progress: Report | None = None) -> Book:
     """The whole: a PDF, HTML, or both. live: measure the kernels first."""
-    if pdf:
-        import_typst()                          # before any work
-    book = read_book(measure(progress=progress) if live else None)
+    if pdf:                                     # before any work
+        import_typst()
+        if not Path(pdf).absolute().parent.is_dir():
+            raise ValueError(f"out must be a file in a folder that exists: got {pdf}")
+    book = read_book(measure(progress=progress) if live else None, progress)
     if html:
         write_html(book, Path(html))
         say(f"{Path(html) / 'index.html'}: {len(book.chapters)} chapters")

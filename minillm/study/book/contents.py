@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ...ops.table import OPS
+from ...progress import Report, tracked
 from .appendices import APPENDICES
 from .blocks import Block, Chapter, Picture, Spans, Table
 from .figures.svg import svg, text
 from .listings import listing
-from .markup import inline, read_chapter
+from .markup import inline_row, read_chapter
 from .numbering import Late
 from .op_chapter import op_chapter, reading_order
 from .results import NotHere
@@ -34,14 +35,14 @@ def read_contents(text: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
     return parts, names
 
 
-def chapters(names: list[tuple[str, str]], live: dict | None) -> Iterator[Item]:
+def chapters(names: list[tuple[str, str]], live: dict | None, progress: Report | None = None) -> Iterator[Item]:
     """The chapters in order. live: fresh measurements, by op."""
-    for part, name in names:
-        if name == "@ops":
-            for op in reading_order():
-                yield op_chapter(op, live)._replace(part=part)
-        elif name[1:] in OPS:
-            yield op_chapter(name[1:], live)._replace(part=part)
+    prose = [name for _, name in names if not name.startswith("@")]
+    every = [(part, each) for part, name in names
+             for each in ([f"@{op}" for op in reading_order()] if name == "@ops" else [name])]
+    for part, name in tracked(every, progress):
+        if name[1:] in OPS:
+            yield op_chapter(name[1:], live, prose)._replace(part=part)
         elif name.startswith("@"):
             if name[1:] not in APPENDICES:
                 raise ValueError(f"contents.txt: {name} must be @ops, @ and an op's name, or one of "
@@ -73,7 +74,7 @@ def table(name: str, caption: Spans) -> list[Block]:
     except NotHere as error:
         rows = [["not here"], [str(error)]]
     right = [all(looks_like_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
-    return [Table([[inline(cell) for cell in row] for row in rows], right, caption, name.replace("_", "-"))]
+    return [Table([inline_row(*row) for row in rows], right, caption, name.replace("_", "-"))]
 
 
 def drawn(room: str, name: str) -> Any:

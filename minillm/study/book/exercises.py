@@ -10,6 +10,7 @@ from ...ops.spec import Spec
 from ...ops.table import OPS, Dims, functions
 from ...workbench.kernel.template import GPT2, moved
 from .blocks import Block, Code, Exercise, Items, Paragraph, Span
+from .derivation import prose
 from .markup import inline
 
 LONG = Dims(B=1, T=1024, C=768, NH=12, V=50257)
@@ -44,7 +45,7 @@ def learn_exercise(name: str) -> Exercise:
         raise ValueError(f"{{exercise:{name}}}: there is no minillm learn here")
     exercise = path.exercise_called(name)
     task = exercise.title + ". `minillm learn " + name + "` writes the file to fill in and judges it."
-    steps: list[Block] = [Items(True, [[Span("text", hint)] for hint in exercise.hints])]
+    steps: list[Block] = [Items(True, [prose(exercise.task, 1, [hint]) for hint in exercise.hints])]
     code = exercise.reference().strip()
     if exercise.suffix == ".py":
         code = code.split('"""', 2)[-1].strip() if code.startswith('"""') else code

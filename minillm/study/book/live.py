@@ -25,9 +25,13 @@ def measure(ops: Sequence[str] | None = None, progress: Report | None = None, di
     for done, (op, place) in enumerate(jobs):
         if progress:
             progress(done, len(jobs), functions(OPS[op])[place])
-        rows, peaks = measured_rows(op, ("forward", "backward")[place], dims, rounds)
-        before = found[op].rows if op in found else []
-        found[op] = Measured(time.strftime("%Y-%m-%d"), here, peaks, before + rows)
+        before = found.get(op, Measured(time.strftime("%Y-%m-%d"), here, {}, []))
+        try:
+            timed, peaks = measured_rows(op, ("forward", "backward")[place], dims, rounds)
+            found[op] = before._replace(rows=before.rows + timed, peaks=peaks)
+        except Refused as error:                                    # a machine too busy to be timed, say
+            words = f"{functions(OPS[op])[place]} ({error})"
+            found[op] = before._replace(skipped=(*before.skipped, words))
     return found
 
 
@@ -38,16 +42,12 @@ def machine() -> dict[str, Any]:
 
 
 def measured_rows(op: str, direction: str, dims: Dims, rounds: int) -> tuple[list[dict[str, Any]], dict[str, dict]]:
-    """(a row for each candidate, the limits measured meanwhile) of one function; no rows where the bench refuses, as
-    on a machine too busy to be timed."""
+    """(a row for each candidate, the limits measured meanwhile) of one function."""
     names = [name for name in choices(op, "float32") if name.startswith(("numpy", "cpu")) and "bf16" not in name]
     best = "cpu" if "cpu" in names else "numpy"
     pair = dict(zip(("forward", "backward"), functions(OPS[op])))
     kernel = PyKernel(Path(best), op, direction, pair, "float32", entrant=best)
-    try:
-        row = bench_kernel(kernel, [name for name in names if name != best], dims, rounds=rounds)
-    except Refused:
-        return [], {}
+    row = bench_kernel(kernel, [name for name in names if name != best], dims, rounds=rounds)
     seconds = {best if name == "yours" else name: times["warm"] / 1e3 for name, times in row["ms"].items()}
     work, size, sizes = (row["gflops"] * seconds[best], row["gbs"] * seconds[best],
                          " ".join(f"{key}={value}" for key, value in row["dims"].items()))

@@ -146,6 +146,11 @@ def inline(text: str) -> Spans:
     return list(spans_of(curly(text)))
 
 
+def inline_row(*cells: str) -> list[Spans]:
+    """A row of a table."""
+    return [inline(cell) for cell in cells]
+
+
 def spans_of(text: str) -> Iterator[Span]:
     """Spans of text whose quotes are typographic."""
     end = 0

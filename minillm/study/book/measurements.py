@@ -1,6 +1,6 @@
 """How fast the kernels of an op are: tables of the newest committed results, or of fresh ones."""
 from .blocks import Block, Box, Paragraph, Span, Table
-from .markup import inline
+from .markup import inline, inline_row
 from .results import NONE_HERE, Measured, ladder, newest, runs
 
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "cpu": "C++", "auto": "C++ (its parts)"}
@@ -10,10 +10,11 @@ def measurement_blocks(op: str, label: str, live: dict | None) -> list[Block]:
     """The op's candidates side by side, and its ladder of variants where it has one."""
     found, steps = (newest(op), ladder(op)) if live is None else (live.get(op), None)
     if not found or not found.rows:
-        return [Paragraph(inline("No measurement of this op is there.")) if live is not None or runs() else
-                Box("Not here", [Span("text", NONE_HERE)])]
+        words = "; ".join(found.skipped) if found else ""
+        return [Paragraph(inline("No measurement of this op is there.") + [Span("text", f" {words}")])
+                if live is not None or runs() else Box("Not here", [Span("text", NONE_HERE)])]
     found = found._replace(rows=[row for row in found.rows if not row.get("ladder")])
-    blocks: list[Block] = []
+    blocks: list[Block] = [Paragraph([Span("text", f"Not timed: {words}")]) for words in found.skipped]
     if found.rows:
         blocks.append(speed_table(op, found, f"{label}-speed", "Candidates in turns"))
     if steps:
@@ -41,7 +42,3 @@ def speed_table(op: str, run: Measured, label: str, what: str) -> Table:
 def figure(value: float | None, digits: int = 1) -> str:
     """A number, or a dash where it was not measured."""
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def inline_row(*cells: str) -> list:
-    return [inline(cell) for cell in cells]

@@ -5,6 +5,7 @@ picture are run when the book is built; the figures of its kernels are the newes
 """
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...ops.spec import Spec
@@ -15,8 +16,9 @@ from .check import checked_rows, error_picture
 from .derivation import blocks_of, words
 from .exercises import exercises_of
 from .listings import NO_SOURCES, ROOT, code_of, is_checkout, lines_of, pieces
-from .markup import inline
+from .markup import inline, inline_row
 from .measurements import measurement_blocks
+from .motivation import motivation
 
 KINDS = {"pair": "A pair of functions, forward and backward.", "decode": "Forward only: nothing is trained through it.",
          "reduce": "An array becomes one number; it has no backward.", "update": "It changes its arrays in place."}
@@ -26,22 +28,32 @@ FIGURES = (("analytic", "+.6e"), ("numeric", "+.6e"), ("error", ".1e"), ("bar", 
 
 
 def reading_order() -> list[str]:
-    """The ops, the simple before those that are made of them: by folder, then by the length of the derivation."""
+    """The ops, each after those whose files its own names; of several the simplest: by folder, then by the length of
+    the derivation."""
     def weight(name: str) -> tuple:
         module = FILES[name]
         return module.__name__.count("."), OPS[name].kind != "pair", OPS[name].composite, len(module.__doc__ or "")
-    return sorted(OPS, key=weight)
+
+    left, found = sorted(OPS, key=weight), list[str]()
+    before = {name: set(re.findall(r"\b(\w+)\.py\b", FILES[name].__doc__ or "")) & set(OPS) - {name} for name in left}
+    while left:
+        found.append(next((name for name in left if before[name] <= set(found)), left[0]))
+        left.remove(found[-1])
+    return found
 
 
-def op_chapter(name: str, live: dict | None = None) -> Chapter:
-    """The chapter of an op of the table. live: fresh measurements, by op."""
+def op_chapter(name: str, live: dict | None = None, prose: Sequence[str] = ()) -> Chapter:
+    """The chapter of an op of the table. live: fresh measurements, by op; prose: the chapters of the book that are
+    files, of which those that refer to this op are named."""
     spec, label = OPS[name], label_of(name)
     head, _, rest = inspect.cleandoc(FILES[name].__doc__ or "").partition("\n")
     title = words(re.split(r"[:,.]", head)[0])
     blocks: list[Block] = [
         Paragraph([Span("emphasis", words(head)), *(Span("index", entry) for entry in
-                                                     (plain(title).removeprefix("The "), name))]),
-        Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)), *at_a_glance(spec, label),
+                                                     (index_entry(plain(title)), name))]),
+        Paragraph([Span("text", KINDS[spec.kind] + " ")] + where_it_is(spec)),
+        Heading(2, inline("Motivation"), f"{label}-motivation"), *motivation(spec, label, prose),
+        Heading(2, inline("At a glance"), f"{label}-glance"), *at_a_glance(spec, label),
         Heading(2, inline("Derivation"), f"{label}-derivation"),
         *blocks_of("\n" + rest.strip("\n"), f"{label}-eq"),
         Heading(2, inline("The code"), f"{label}-code"), *code(spec)]
@@ -50,6 +62,12 @@ def op_chapter(name: str, live: dict | None = None) -> Chapter:
     blocks += [Heading(2, inline("Kernels and their speed"), f"{label}-kernels"), *kernels(spec, label, live),
                Heading(2, inline("Exercises"), f"{label}-exercises"), *exercises_of(spec)]
     return Chapter(label, title, blocks)
+
+
+def index_entry(title: str) -> str:
+    """A chapter's title as it stands in an index: in small letters, but for names such as AdamW."""
+    title = title.removeprefix("The ")
+    return title if title.split()[0][1:] != title.split()[0][1:].lower() else title[0].lower() + title[1:]
 
 
 def label_of(op: str) -> str:
@@ -176,7 +194,3 @@ def sources(spec: Spec) -> list[Block]:
     if (ROOT / "csrc" / "cpu" / spec.name).is_dir():
         blocks.append(Paragraph(inline(f"The files of `csrc/cpu/{spec.name}/` stand in {{ref:kernels-cpu}}.")))
     return blocks
-
-
-def inline_row(*cells: str) -> list[Spans]:
-    return [inline(cell) for cell in cells]

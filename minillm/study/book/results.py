@@ -18,11 +18,12 @@ class NotHere(ValueError):
 
 
 class Measured(NamedTuple):
-    """Rows of one run: when, on what, what the machine can do, and the rows."""
+    """Rows of one run: when, on what, what the machine can do, the rows, and what was not timed and why."""
     date: str
     machine: dict[str, Any]
     peaks: dict[str, dict]
     rows: list[dict[str, Any]]
+    skipped: tuple[str, ...] = ()
 
     def where(self) -> str:
         """The machine in a few words."""

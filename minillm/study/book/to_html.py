@@ -171,8 +171,8 @@ class Writer:
 
     def text(self, spans: Spans) -> str:
         """Spans; a formula is not parted from the comma behind it."""
-        return re.sub(r"(<math.*?</math>)([.,;:)]+)", r'<span class="together">\1\2</span>',
-                      "".join(map(self.span, spans)))
+        html = "".join(map(self.span, spans))
+        return re.sub(r"(<math(?:(?!</math>).)*</math>)([.,;:)]+)", r'<span class="together">\1\2</span>', html)
 
     def span(self, span: Span) -> str:
         kind, value = span

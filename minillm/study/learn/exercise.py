@@ -39,6 +39,7 @@ class Exercise:
 
     mistakes: (text of the reference solution, what it is replaced by, the sentence for it): known wrong variants. A
     wrong result that is one of theirs is told so.
+    parts: what an input's last axis holds side by side, such as ("qkv", ("q", "k", "v")), to say which is wrong.
     c: the reference solution in C, where the exercise is to write C; its functions' bodies are blank in the template.
     """
 
@@ -52,6 +53,7 @@ class Exercise:
     cases: Callable[[Any], dict[str, list[tuple]]] | None = None
     checks: tuple[tuple[str, Callable[[Any, Any], str]], ...] = ()
     mistakes: tuple[tuple[str, str, str], ...] = ()
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     c: str = ""
 
     @property

@@ -187,7 +187,14 @@ class Pair:
         mine, right = self.gradients(self, args).get(name), self.gradients(self.right, args)[name]
         known = known_mistake(self.exercise, mine, right, lambda other: self.gradients(
             variant_pair(other, self), args)[name])
-        return known or row.note or "wrong"
+        return known or (row.note or "wrong") + self.wrong_parts(name, mine, right)
+
+    def wrong_parts(self, name: str, mine: Any, right: Any) -> str:
+        """Which of the parts that lie side by side are wrong, "" if all or if it has none."""
+        parts = dict(self.exercise.parts).get(name, ())
+        pairs = zip(parts, *(np.split(grad, len(parts), axis=-1) for grad in (mine, right) if parts))
+        wrong = [f"d{part}" for part, a, b in pairs if not equal(a, b, 1e-6)]
+        return f"; that is {listed(wrong)}" if 0 < len(wrong) < len(parts) else ""
 
     def contract(self) -> str:
         if not self.backward:

@@ -10,12 +10,14 @@ from ...train.optim import AdamW
 from ..formulas import formulas_of, to_mathml
 from .numbers import Cut, cut_of, shortest, statistics
 from .source import shown
+from .terms import TOP
 from .watch import Record
 
 Array = np.ndarray
 BYTES = 1_700_000                   # of a record as JSON, about: a page has 2 MB
-NUMBER, ELEMENT, CALL, ARRAY = 12, 90, 750, 400         # bytes of each; ELEMENT: that is explained
-LEAST, MOST = 2500, 8000            # elements that are explained
+NUMBER, CALL, ARRAY = 12, 750, 400  # bytes of each
+ELEMENT, TERM = 14, 17              # bytes of an element that is explained, and of each of its terms
+LEAST = 2500                        # elements that are explained
 
 
 def described(model: Any) -> dict:
@@ -48,10 +50,10 @@ def plan(seen: Record, same: dict[str, str], batch: Batch, updates: int) -> tupl
     for most in (math.inf, *(2 ** n for n in range(14, 3, -1))):
         cuts = {key: cut(key, most) for key in seen.live if key not in same}
         count = sum(cut.size * (1 + updates * (seen.arrays[key]["kind"] == "parameter")) for key, cut in cuts.items())
-        room = (BYTES - used - NUMBER * count) // ELEMENT
+        room = (BYTES - used - NUMBER * count) // (ELEMENT + TERM * min(TOP, batch.tokens.size))
         if room >= LEAST:
             break
-    return cuts, max(LEAST, min(MOST, room))
+    return cuts, max(LEAST, room)
 
 
 def arrays_of(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured: dict, shares: dict) -> dict:
@@ -63,7 +65,7 @@ def arrays_of(seen: Record, same: dict[str, str], cuts: dict[str, Cut], measured
     for key, cut in cuts.items():
         about, array = seen.arrays[key], seen.live[key]
         gradient = next((twin["gradient"] for twin in twins[key] if "gradient" in twin), None)
-        of = about["of"][0] if about["of"] else None
+        of = seen.owner(key)
         found[key] = {
             "id": key, **{name: about[name] for name in ("name", "kind", "role", "made_by")}, "shape": [*array.shape],
             "dtype": str(array.dtype), "used_by": sorted({call for twin in twins[key] for call in twin["used_by"]}),

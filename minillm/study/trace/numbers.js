@@ -26,8 +26,15 @@ function short(x, isFloat = true, room = 8) {
 
 const isFloat = array => array.dtype.startsWith("float") || array.dtype.startsWith("bfloat");
 
+const matrices = new WeakMap();
+
 // An array seen as a matrix: its rows, its columns, and the number at a flat index (undefined: not recorded).
 function matrixOf(array) {
+  if (!matrices.has(array)) matrices.set(array, newMatrixOf(array));
+  return matrices.get(array);
+}
+
+function newMatrixOf(array) {
   const width = array.shape.length ? array.shape.at(-1) : 1;
   const height = array.shape.slice(0, -1).reduce((a, b) => a * b, 1);
   const range = n => [...Array(n).keys()];

@@ -20,9 +20,9 @@ from .watch import Record
 
 Array = np.ndarray
 LIMITS = (0.0, 2.0 ** -18, 0.0)         # of the steps: the smallest one, in sizes of the array; the rest is unused
-SMALL = 16                              # numbers of an array that is measured as a whole
-SOME = 8                                # elements of a larger one
-WORK = 3e10                             # FLOPs in all, about, which is a few seconds
+SMALL = 32                              # numbers of an array that is measured as a whole
+SOME = 16                               # elements of a larger one
+WORK = 5e10                             # FLOPs in all, about, which is a few seconds
 LEAST = 4                               # derivatives, whatever they cost
 CALL = 2e6                              # what a forward costs besides its FLOPs
 RUNS = 25                               # forwards for a derivative, about
@@ -37,16 +37,17 @@ class Place(NamedTuple):
     given: bool = False
 
 
-def differences(model: Any, seen: Record, same: dict[str, str], batch: Batch, key: tuple,
+def differences(model: Any, seen: Record, same: dict[str, str], shown: dict[str, Array], batch: Batch, key: tuple,
                 progress: Report | None = None) -> dict[str, dict]:
-    """{key of a gradient: {"index", "values", "bars"}}"""
+    """{key of a gradient: {"index", "values", "bars"}}; shown: the places that can be looked at, of each array."""
     ops = select({"attention": "numpy"})            # a few rows: the compiled one would wait for its threads
     model = model.on(ops, model.params.astype(np.float64))
-    wanted, found = choose(seen, same, model), dict[str, dict]()
+    wanted, found = choose(seen, same, shown), dict[str, dict]()
     for done, (grad, places) in enumerate(wanted.items()):
         if progress:
             progress(done, len(wanted), "finite differences")
-        of = same.get(seen.arrays[grad]["of"][0], seen.arrays[grad]["of"][0])
+        of = seen.owner(grad) or ""
+        of = same.get(of, of)
         if seen.arrays[of]["kind"] == "parameter":
             scalar = of_parameter(model, seen.arrays[of]["name"], batch, key)
         elif (place := place_of(seen, same, of)) is not None:
@@ -57,19 +58,21 @@ def differences(model: Any, seen: Record, same: dict[str, str], batch: Batch, ke
     return found
 
 
-def choose(seen: Record, same: dict[str, str], model: Any) -> dict[str, Array]:
+def choose(seen: Record, same: dict[str, str], shown: dict[str, Array]) -> dict[str, Array]:
     """Which elements of which gradients: all of the small ones, of others the largest and some spread over the rest."""
-    grads = [grad for grad, about in seen.arrays.items() if about["of"] and grad not in same
-             and seen.arrays[about["of"][0]].get("gradient") == grad]
+    grads = [grad for grad in seen.arrays if grad not in same and (of := seen.owner(grad))
+             and seen.arrays[of].get("gradient") == grad]
     forward = sum(call["flops"] for call in seen.calls if call["phase"] == "forward" and call.get("flops"))
     affordable = max(LEAST, int(WORK / RUNS / (CALL + forward)))
     grads = grads[::-(-len(grads) // affordable)]                       # some of them, if there is no time for all
     each = max(1, min(SOME, affordable // len(grads)))
-    return {grad: some_of(seen.live[grad].ravel(), SMALL if each == SOME else 0, each) for grad in grads}
+    small = SMALL if each == SOME else each
+    return {grad: shown[grad][some_of(seen.live[grad].ravel()[shown[grad]], small, each)] for grad in grads}
 
 
 def some_of(values: Array, small: int, count: int) -> Array:
-    if values.size <= max(small, count):
+    """Places of up to `count` numbers, of all where there are no more than `small`."""
+    if values.size <= small:
         return np.arange(values.size)
     largest = np.argpartition(-np.abs(values), count - count // 2)[:count - count // 2]
     spread = np.linspace(0, values.size - 1, count // 2 + 2).astype(int)[1:-1]

@@ -65,9 +65,9 @@ def record(model: Any, tokens: Sequence[int], training: Training | None = None, 
     time_calls(model, seen, batch, key, ids)
     same = unite(seen)
     cuts, room = plan(seen, same, batch, 6 if training.m else 4)
-    shares = contributors(seen, same, {name: cut.places for name, cut in cuts.items()}, room,
-                          share_of_progress(progress, 10, 50))
-    measured = differences(model, seen, same, batch, key, share_of_progress(progress, 50, 100))
+    shown = {name: cut.places for name, cut in cuts.items()}
+    shares = contributors(seen, same, shown, room, share_of_progress(progress, 10, 50))
+    measured = differences(model, seen, same, shown, batch, key, share_of_progress(progress, 50, 100))
     return {
         "version": 1, "minillm": __version__, "prompt": "".join(map(text, tokens)),
         "tokens": [{"id": int(i), "text": text(int(i))} for i in tokens],

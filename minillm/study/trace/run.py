@@ -61,8 +61,11 @@ def next_step(directory: Path, model: Any) -> Training:
             if last != directory and not same_weights(model, last):
                 return Training(config, config.lr, moments="fresh: the optimizer's are those of the last step, the "
                                                            f"weights those of the best; {last} has both")
-            return Training(config, learning_rate(config, state["step"], state.get("decay")), state["step"], m, v,
-                            "of the run")
+            rate = learning_rate(config, state["step"], state.get("decay"))
+            if rate == 0:                                   # an update of 0 would show nothing
+                return Training(config, config.lr, state["step"], m, v, "of the run, whose schedule has ended at a "
+                                                                         "rate of 0: this is its highest")
+            return Training(config, rate, state["step"], m, v, "of the run")
     return Training()
 
 

@@ -171,12 +171,15 @@ function grid(array, title, rows, {cols, width}, choose) {
 // A number in its table: coloured by its size, marked by its finite difference or by the reader's answer.
 function cellOf(array, index) {
   const blank = isBlank(array, index), answer = state.answers.get(keyOf(array, index));
-  const checked = numericOf(array, index), value = matrixOf(array).at(index);
+  const checked = blank ? null : numericOf(array, index), value = matrixOf(array).at(index);
   const mark = blank ? ".blank" : answer ? (answer.right ? ".right" : ".wrong")
     : checked ? (checked.agrees ? ".agrees" : ".differs") : "";
-  const said = `${nameAt(array, index)} ${blank ? "is a blank" : `= ${textAt(array, index, true)}`}`;
-  const made = box(`td${mark}`, {"data-array": array.id, "data-index": index, tabindex: "-1", title: said,
-                                 "aria-label": said}, textAt(array, index), array.kind === "token" && tokenOf(value));
+  const said = `${nameAt(array, index)} ${blank ? "is a blank" : `= ${textAt(array, index, true)}`}`
+    + (checked ? `; its finite difference ${exact(checked.value)} ${checked.agrees ? "agrees" : "differs"}` : "");
+  const below = checked && `≈ ${(state.digits === "all" ? exact : short)(checked.value)}`;
+  const given = {"data-array": array.id, "data-index": index, "data-below": below, tabindex: "-1", title: said,
+                 "aria-label": said};
+  const made = box(`td${mark}`, given, textAt(array, index), array.kind === "token" && tokenOf(value));
   if (!blank && isFloat(array)) colour(made, value / (largestOf(array) || 1));
   return made;
 }

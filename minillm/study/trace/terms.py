@@ -24,7 +24,7 @@ MANY = 4096                     # numbers that tell whether two arrays are the s
 PAGES = 300                     # FLOPs in whose time a number of a large array is made
 CALL = 1e5                      # what a call of the reference costs besides its FLOPs, about
 STEP = 1e-30                    # of the complex step
-WORK = 4e9                      # FLOPs in all, about
+WORK = 1e10                     # FLOPs in all, about
 
 
 def contributors(seen: Record, same: dict[str, str], first: dict[str, Array], room: int,

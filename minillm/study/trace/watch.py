@@ -108,6 +108,11 @@ class Record:
         if self.parent is None or "gradient" not in self.arrays[of]:
             self.arrays[of]["gradient"] = key
 
+    def owner(self, key: str) -> str | None:
+        """Whose gradient an array is: of two with one gradient the one of which it is the whole."""
+        of = self.arrays[key]["of"]
+        return next((one for one in of if self.arrays[one].get("gradient") == key), of[0] if of else None)
+
     # ---- calls ----
 
     def call(self, spec: Spec | None, function: str, inputs: list[dict], where: str = "") -> dict:

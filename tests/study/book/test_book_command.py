@@ -13,7 +13,7 @@ CONTENTS = "part ops: Ops\n@residual\npart appendices: Appendices\n@answers @ref
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     real = build.read_book
-    monkeypatch.setattr(build, "read_book", lambda live=None: real(live, CONTENTS))
+    monkeypatch.setattr(build, "read_book", lambda live=None, progress=None: real(live, progress, CONTENTS))
 
 
 def test_html_needs_no_typst(tmp_path, monkeypatch, capsys):
@@ -25,10 +25,17 @@ def test_html_needs_no_typst(tmp_path, monkeypatch, capsys):
 
 def test_a_missing_typst_is_told_first(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "typst", None)
-    monkeypatch.setattr(build, "read_book", lambda live=None: pytest.fail("worked before it said so"))
+    monkeypatch.setattr(build, "read_book", lambda *_: pytest.fail("worked before it said so"))
     assert main(["book", "-o", str(tmp_path / "book.pdf"), "--html", str(tmp_path / "made")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "pip install 'minillm[book]'" in error and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("typst")
+    monkeypatch.setattr(build, "read_book", lambda *_: pytest.fail("worked before it said so"))
+    assert main(["book", "-o", str(tmp_path / "none" / "book.pdf")]) == 1
+    assert "out must be a file in a folder that exists" in capsys.readouterr().err
 
 
 def test_the_pdf(tmp_path, monkeypatch):

@@ -6,7 +6,14 @@ import pytest
 
 import minillm.study.book.tables as tables
 from minillm.data.cleaning.filters import SCORES
-from minillm.study.book.tables import doctor_checks, flops_124m, parameters_124m, planted_errors, quality_scores
+from minillm.study.book.tables import (
+    doctor_checks,
+    flops_124m,
+    parameters_124m,
+    planted_errors,
+    quality_scores,
+    worked_example,
+)
 from minillm.workbench.doctor import CHECKS
 
 FOLDER = Path(tables.__file__).parent
@@ -27,3 +34,11 @@ def test_tables_hold_all_that_they_are_made_from():
     assert sum(size for *_, size in parameters_124m.counts()) == 124_439_808
     assert planted_errors.rows()[-1][:3] == ["all", "1,059", "1,059"]
     assert sum(float(row[-1]) for row in flops_124m.rows()[1:-1]) == pytest.approx(100, abs=0.5)
+
+
+def test_gradients_of_the_worked_example_are_its_difference_quotients():
+    found = list(worked_example.lines())
+    assert all(check is None or abs(grad - check) < 1e-9 for _, _, grad, check in found)
+    grads = {name: grad for name, _, grad, _ in found}
+    assert abs(sum(grads[f"z[0, {i}]"] for i in range(3))) < 1e-12 and grads["z[0, 2]"] < 0
+    assert all(abs(grads[f"weight[1, {j}]"] + grads[f"weight[0, {j}]"] / 2) < 1e-12 for j in range(3))

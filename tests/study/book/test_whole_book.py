@@ -50,7 +50,8 @@ def test_the_chapter_of_an_op(whole, op):
     kinds = [type(block) for block in chapter.blocks]
     titles = [plain(block.spans) for block in chapter.blocks if isinstance(block, Heading)]
     pair = OPS[op].kind == "pair"
-    assert titles == ["Derivation", "The code", *["The check"] * pair, "Kernels and their speed", "Exercises"]
+    assert titles == ["Motivation", "At a glance", "Derivation", "The code", *["The check"] * pair,
+                      "Kernels and their speed", "Exercises"]
     assert Formula in kinds and kinds.count(Exercise) >= 2 and kinds.count(Picture) == pair
     code = "\n".join(block.text for block in chapter.blocks if isinstance(block, Code))
     assert f"def {op}" in code and "SPEC = Spec(" in code

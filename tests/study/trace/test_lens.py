@@ -3,7 +3,8 @@ import numpy as np
 from tracing import PROMPT, array, calls, given, model, recorded
 
 from minillm.ops.attention import attention_forward
-from minillm.study.trace import lens
+from minillm.study.trace import lens, numeric
+from minillm.study.trace.record import record
 
 
 def test_attention_maps():
@@ -38,12 +39,16 @@ def test_the_last_layers_lens_is_the_models_output():
     assert first != [best["id"] for position in found[-1]["positions"] for best in position["top"]]
 
 
-def test_long_prompts_are_shown_in_part(monkeypatch):
-    monkeypatch.setattr(lens, "NUMBERS", 8 * 9)
-    monkeypatch.setattr(lens, "WIDE", 3)
-    call = calls(recorded(), "attention_forward")[0]
-    seen = type("Seen", (), {"calls": [dict(call)], "live": {
-        put["array"]: array(recorded(), put["array"]) for put in call["inputs"] if "array" in put}})
-    row = lens.attention_maps(seen)[0]
-    assert row["queries"] == row["keys"] == [0, 1, 2, 3] or len(row["queries"]) == 3
-    assert len(row["values"]) == len(row["queries"]) * len(row["keys"])
+def test_of_long_prompts_the_end_is_shown(monkeypatch):
+    for name, value in {"NUMBERS": 4 * 9, "WIDE": 3, "POSITIONS": 2}.items():
+        monkeypatch.setattr(lens, name, value)
+    monkeypatch.setattr(numeric, "WORK", 1e7)
+    found = record(model(), PROMPT)
+    logits, _ = model().forward(np.array([PROMPT[:-1]]))
+    assert [row["position"] for row in found["lens"][-1]["positions"]] == [2, 3]
+    assert [row["top"][0]["id"] for row in found["lens"][-1]["positions"]] == logits[0, 2:].argmax(-1).tolist()
+    qkv = array(recorded(), given(calls(recorded(), "attention_forward")[0], "qkv"))
+    row = found["attention"][1]
+    assert row["queries"] == row["keys"] and row["queries"][-1] == 3
+    P = attention_forward(qkv, 2)[1][2][0, 1][np.ix_(row["queries"], row["keys"])]
+    assert np.array_equal(np.array(row["values"], np.float32), P.ravel())

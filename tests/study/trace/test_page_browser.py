@@ -57,6 +57,10 @@ def test_the_panel_of_an_op(opened, recorded):
             assert cells.all_inner_texts() == [repr(value) for value in array["values"]]
         assert "finite differences agree" in text and panel.locator("td.agrees").count() > 10
         assert panel.locator("td.differs").count() == 0
+        at = dx["numeric"]["index"][0] if dx["numeric"]["index"] else 0
+        below = panel.locator(f"td[data-array='{dx['id']}'][data-index='{at}']")
+        assert below.get_attribute("data-below") == f"≈ {dx['numeric']['values'][0]!r}"
+        assert below.evaluate("cell => getComputedStyle(cell, '::after').content").startswith('"≈ ')
 
 
 def test_a_gradient_shows_what_adds_up_to_it_and_leads_on(opened, recorded):
@@ -231,3 +235,19 @@ def test_an_address_leads_to_a_number_that_is_folded_and_on_another_page(opened,
         assert repr(gradient["values"][90]) in page.locator("#card .number").inner_text()
         page.evaluate("location.hash = '#attention'")
         page.wait_for_function("!document.body.classList.contains('opened')")
+
+
+def test_a_wrong_gradient_is_said_to_be_wrong(recorded, browser, tmp_path):  # noqa: F811
+    """One that is doubled differs from its finite difference, and its terms do not add up to it."""
+    backward = recorded["calls"][call_of(recorded, "linear_forward")["partner"]]
+    dx = array_of(recorded, backward, "dx")
+    values, at = list(dx["values"]), dx["numeric"]["index"][0] if dx["numeric"]["index"] else 0
+    values[at] *= 2
+    path = tmp_path / "wrong.html"
+    wrong = recorded["arrays"] | {dx["id"]: dx | {"values": values}}
+    path.write_text(html_of(recorded | {"arrays": wrong}), encoding="utf-8")
+    made = browser.new_page()
+    made.goto(f"{path.as_uri()}#call-{backward['id']}/{dx['id']}/{at}")
+    assert made.locator(f"td.differs[data-array='{dx['id']}']").count() == 1
+    assert made.locator("#card .differs").all_inner_texts() == ["differs", "the terms do not add up to it"]
+    made.close()

@@ -50,8 +50,12 @@ def test_the_update_is_that_of_the_optimizer_bit_for_bit():
 
 def test_logits_of_decoding_and_of_the_loss_are_the_models():
     found = recorded()
-    logits, _ = model().forward(np.array([PROMPT]))
-    assert np.array_equal(array(found, found["decode"]["logits"]).ravel(), logits[0, -1])
+    of, ids = model(), np.array([PROMPT])
+    kept = of.new_cache(1)
+    of.decode(ids[:, :-1], kept)
+    logits = of.decode(ids[:, -1:], kept)
+    assert np.array_equal(array(found, found["decode"]["logits"]), logits)
+    assert np.allclose(logits[0, -1], of.forward(ids)[0][0, -1], atol=1e-5)
     of_loss = given(calls(found, "cross_entropy_forward", "forward")[0], "logits")
     assert np.array_equal(array(found, of_loss), model().forward(TOKENS)[0][0])
     losses, _ = model().losses(TOKENS, TARGETS)
@@ -108,6 +112,23 @@ def test_the_graph_holds_together():
             assert np.prod(found["arrays"][about["gradient"]]["shape"]) == np.prod(about["shape"])
     forward = [call for call in found["calls"] if call["phase"] == "forward" and call["op"] and call["parent"] is None]
     assert all(call["partner"] for call in forward), "each op of the forward has its backward"
+
+
+def test_a_gradient_is_what_came_back_from_all_who_read_the_array():
+    """From its only reader, or the sum (the embedding's output goes into a LayerNorm and into the residual stream)."""
+    found, alone = recorded(), 0
+    tops = {call["id"]: call for call in found["calls"] if call["op"] and call["parent"] is None}
+    for key, about in found["arrays"].items():
+        readers = [tops[number] for number in about["used_by"] if number in tops and tops[number]["phase"] == "forward"]
+        back = [(found["calls"][call["partner"]], put["name"]) for call in readers for put in call["inputs"]
+                if put.get("array") == key]
+        if about["kind"] == "activation" and len(back) == 1:
+            assert about["gradient"] == given(back[0][0], f"d{back[0][1]}"), about["role"]
+            alone += 1
+        elif about["kind"] == "activation" and back:
+            parts = [array(found, given(call, f"d{name}")) for call, name in back]
+            assert len(parts) == 2 and np.array_equal(array(found, about["gradient"]), parts[0] + parts[1])
+    assert alone > 10
 
 
 def test_work_is_counted_by_the_op_table():
@@ -173,3 +194,8 @@ def test_a_larger_model_is_cut_and_bounded(monkeypatch):
     part = grads["wte.weight"][np.ix_(cut["rows"], cut["cols"])]
     assert np.array_equal(np.array(cut["values"], np.float32), part.ravel())
     assert sum(cut["stats"]["histogram"]["counts"]) == grads["wte.weight"].size
+    for about in found["arrays"].values():
+        for name in {"numeric", "contributors"} & set(about):
+            places = about[name]["index"] or range(np.prod(about["shape"]))
+            width = about["shape"][-1]
+            assert about["whole"] or {place // width for place in places} <= set(about["rows"]), "only what is shown"

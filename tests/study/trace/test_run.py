@@ -45,6 +45,15 @@ def test_the_step_that_the_run_would_take_next(run):
     assert found["parameters"][0]["m"] and found["model"]["directory"] == str(run)
 
 
+def test_a_schedule_that_has_ended_hides_no_update(run, tmp_path):
+    """Its rate is 0; the highest of the run is taken instead, and the page says so."""
+    model = load_model(run)
+    settings = some_training(model).config.as_dict() | {"lr": 0.25, "min_lr": 0.0, "warmup": 0, "steps": 3}
+    save(tmp_path, model, AdamW(model.params), {"step": 3, "best": None, "decay": None, "settings": settings}, None)
+    training = next_step(tmp_path / "last", model)
+    assert training.lr == 0.25 and "ended" in training.moments
+
+
 def test_the_moments_of_other_weights_are_not_taken(run, tmp_path):
     model = load_model(run)
     other = tmp_path / "other"
@@ -81,7 +90,11 @@ def test_the_command(run, tmp_path, capsys):
     assert main(["trace", str(tmp_path), "-p", "the cat"]) == 1
     assert main(["trace", str(run), "-p", "t", "-o", str(tmp_path / "b.html")]) == 1
     assert not (tmp_path / "b.html").exists()
+    assert main(["trace", str(run), "-p", "the cat", "-o", str(tmp_path / "nowhere" / "b.html")]) == 1
+    assert main(["trace", str(run), "-p", "the cat sat", "-o", str(tmp_path / "c.html")]) == 0
+    assert (tmp_path / "c.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     said = capsys.readouterr().err
+    assert "--out" in said
     assert "config.json" in said and "--prompt must be at least two tokens" in said
 
 

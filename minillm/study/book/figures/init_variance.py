@@ -6,7 +6,7 @@ from ....kernels.select import select
 from ....models.gpt2 import GPT
 from .svg import Axes, svg
 
-CONFIG = GPTConfig(n_layer=24, n_head=4, n_embd=64, block_size=32, vocab_size=128)
+CONFIG = GPTConfig(n_layer=24, n_head=4, n_embd=64, block_size=16, vocab_size=128)
 
 
 def deviations(scaled: bool) -> list[float]:
@@ -28,7 +28,7 @@ def deviations(scaled: bool) -> list[float]:
         for name, array in model.params.items():
             if name.endswith("c_proj.weight"):
                 array *= np.sqrt(2 * CONFIG.n_layer)
-    tokens = np.random.default_rng(1).integers(0, CONFIG.vocab_size, (2, CONFIG.block_size))
+    tokens = np.random.default_rng(1).integers(0, CONFIG.vocab_size, (1, CONFIG.block_size))
     model.on(ops._replace(layernorm_forward=watched, residual_layernorm_forward=both)).forward(tokens)
     return found
 

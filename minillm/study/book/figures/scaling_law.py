@@ -20,7 +20,7 @@ def best(flops: float) -> tuple[float, float]:
 
 
 def draw() -> str:
-    axes = Axes((1e6, 1e11), (1.8, 5), "x", (52, 12, 350, 170)).frame("parameters N", "loss, nats a token")
+    axes = Axes((1e6, 1e11), (1.8, 4.4), "x", (52, 12, 350, 170)).frame("parameters N", "loss, nats a token")
     for n, flops in enumerate(BUDGETS):
         N, ratio = best(flops)
         sizes = np.geomspace(max(1e6, N / 12), N * 12, 80)
@@ -30,5 +30,5 @@ def draw() -> str:
         low = loss_of(N, flops / (6 * N))
         axes.points([N], [low], n)
         axes.write(N, low, f"10{'¹⁸' if n == 0 else '²⁰' if n == 1 else '²²'} FLOPs, {ratio:.0f} tokens a parameter", n,
-                   "middle", dy=-9, size=9)
+                   "middle", dy=16, size=9)
     return svg(__doc__ or "", 218, str(axes))

@@ -22,7 +22,7 @@ from ....train.schedule import wsd_schedule
 
 RECORD = Path(__file__).parent / "data" / "stories_run.json"
 SHAPE = {"n_layer": 3, "n_head": 4, "n_embd": 96, "block_size": 160}
-STEPS, BATCH, RATE, VOCABULARY = 2400, 8, 3e-3, 768
+STEPS, BATCH, RATE, VOCABULARY, UNSEEN = 2400, 8, 3e-3, 768, 60
 LOOKED_AT = "Long ago a shy girl called Mira lived by the sea. She had a red key from her aunt. One sunny day she went"
 
 
@@ -31,9 +31,10 @@ def recorded() -> dict:
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
-def train(steps: int = STEPS, count: int = 16_000) -> tuple[GPT, Tokenizer, list[dict[str, float]]]:
+def train(steps: int = STEPS, count: int = 16_000,
+          unseen: int = UNSEEN) -> tuple[GPT, Tokenizer, list[dict[str, float]]]:
     """The model, its tokenizer and the curve: bits per byte of stories that it has never seen."""
-    texts, held_out = stories(count, 1), stories(60, 2)
+    texts, held_out = stories(count, 1), stories(unseen, 2)
     tokenizer = Tokenizer.train(texts[:2000], vocab_size=VOCABULARY, special_tokens=["<|endoftext|>"])
     stream = np.array([id for text in texts for id in [tokenizer.eot_token, *tokenizer.encode_ordinary(text)]])
     model = GPT(GPTConfig(**SHAPE, vocab_size=VOCABULARY), seed=0)
@@ -68,7 +69,7 @@ def record() -> None:
     model, tokenizer, curve = train()
     ids = tokenizer.encode_ordinary(LOOKED_AT)
     maps = [[head.round(3).tolist() for head in layer] for layer in attention_maps(model, ids)]
-    held_out = stories(60, 2)
+    held_out = stories(UNSEEN, 2)
     found = {"made by": "python -m minillm.study.book.figures.stories_run", "parameters": model.params.flat.size,
              "steps": STEPS, "tokens_per_step": BATCH * SHAPE["block_size"], "curve": curve,
              "held_out_bytes": sum(len(text.encode()) for text in held_out),

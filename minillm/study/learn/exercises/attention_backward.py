@@ -52,7 +52,7 @@ def attention_backward(dout, cache):
 
 EXERCISE = Exercise(
     __file__, op="attention", solve=("attention_backward",),
-    needs=("attention_forward", "softmax", "linear_backward"),
+    parts=(("qkv", ("q", "k", "v")),), needs=("attention_forward", "softmax", "linear_backward"),
     hints=(
         "First undo merge_heads: dout (B, T, C) -> reshape to (B, T, NH, HS) -> swapaxes(1, 2).",
         "out = P @ v is a matmul: as in the linear layer dP = dout @ v.T and dv = P.T @ dout, with swapaxes(-1, -2) "

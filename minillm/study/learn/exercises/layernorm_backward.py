@@ -1,6 +1,6 @@
 """Layer normalisation, the backward.
 
-X reaches the loss along three ways.
+Each x reaches the loss along three ways.
 
     mean = sum(x) / C        var = sum((x - mean)^2) / C        rstd = 1 / sqrt(var + eps)
     xhat = (x - mean) * rstd                                    out  = xhat * weight + bias

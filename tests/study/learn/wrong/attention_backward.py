@@ -7,5 +7,5 @@ WRONG = [
     ("dk", "dS.swapaxes(-1, -2) @ q", "dS @ q", "lacks the transpose in dk"),
     ("exchanged", "in (dq, dk, dv)", "in (dk, dq, dv)", "has dq and dk exchanged"),
     ("no v", "in (dq, dk, dv)", "in (dq, dk)", "dqkv must have shape (2, 5, 18): got (2, 5, 12)"),
-    ("dv without P", "dv = P.swapaxes(-1, -2) @ dout", "dv = dout + 0", "your dqkv"),
+    ("dv without P", "dv = P.swapaxes(-1, -2) @ dout", "dv = dout + 0", "that is dv"),
 ]
