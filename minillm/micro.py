@@ -244,7 +244,7 @@ def generate(p, tokens, count, shape, temperature=0.8, seed=0):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train a small GPT on a text and let it write.")
     parser.add_argument("file", type=Path, help="a text in UTF-8, best of a megabyte or more")
-    parser.add_argument("--steps", type=int, default=1000, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, help="of training (default: %(default)s)")
     args = parser.parse_args()
     text = args.file.read_text(encoding="utf-8")
     print(decode(generate(train(text, Shape(), args.steps), encode(text[:16]), 400, Shape())))

@@ -1,5 +1,6 @@
 """micro.py says in 250 lines what the package does: loss, every gradient, AdamW's steps and greedy text are equal."""
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def test_it_runs_alone(tmp_path):
     shutil.copy(micro.__file__, tmp_path)
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 60)
     done = subprocess.run([sys.executable, "-I", "micro.py", "text.txt", "--steps", "2"], cwd=tmp_path, text=True,
-                          capture_output=True, check=True, timeout=120, env={"OMP_NUM_THREADS": "1"})
+                          capture_output=True, check=True, timeout=120,
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     assert "step 2 of 2" in done.stdout and "the cat sat on t" in done.stdout
     assert len(Path(micro.__file__).read_text().splitlines()) <= 250

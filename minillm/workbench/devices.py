@@ -1,9 +1,10 @@
 """Devices to rent: the peak of their dense bfloat16 GEMMs, memory, and what an hour costs.
 
-Peaks and memory are of the makers' data sheets, without sparsity, looked up again on 2026-11-29: NVIDIA A100 (312
-TFLOP/s), H100 and H200 SXM (989), HGX B200 at 1,000 W (2,250; 180 GB are for rent of its 192), L4 (242 with sparsity;
-tables that count float32 accumulation apart give half of it); NVIDIA Ada GPU architecture, appendix A (RTX 4090 with
-float32 accumulation); Google Cloud TPU documentation, docs.cloud.google.com/tpu/docs/v5e and v5p.
+Peaks and memory, without sparsity, are those of the makers' data sheets as other pages repeat them, which were searched
+on 2026-11-29 (the RTX 4090's was not found there and is from memory): NVIDIA A100 (312 TFLOP/s), H100 and H200 SXM
+(989), HGX B200 at 1,000 W (2,250; 180 GB are for rent of its 192), L4 (242 with sparsity; tables that count float32
+accumulation apart give half of it), RTX 4090 with float32 accumulation; Google Cloud TPU documentation,
+docs.cloud.google.com/tpu/docs/v5e and v5p.
 Prices are those of runpod.io/pricing, Secure Cloud, on demand, a chip and hour in US dollars: A100 and H100 as of
 2026-11-09, H200 and B200 of 2026-10-07, RTX 4090 and L4 of 2025, none newer being found. Of the TPUs none could be
 confirmed, so they have none (0). Prices change often (an H100 cost 2.99 in 2025): --price gives one's own.

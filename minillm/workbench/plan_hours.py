@@ -9,7 +9,8 @@ points along the way a copy decays to the end of a schedule of its own. Through 
 
 with E and beta of a grid; tokens that are seen again count for less (`worth`). So the loss is predicted twice as far as
 it was measured; four times was too far (benchmarks/LOG.md). The stated error is how far the law through the first half
-of the points was from the last, which is twice as far, too. No law sees a step ahead: a model that has learned which
+of the points was from the last, which is twice as far, too; or twice what the prediction moves by when a point is left
+out, if that is more. No law sees a step ahead: a model that has learned which
 pairs of tokens are frequent stays there for a while before it learns more. So points that are not better than a table
 of pairs (`loss_of_pairs`) are left out if there are others, and on that plateau a large error is stated. The learning
 rate is Kaplan's rule (Kaplan et al. 2020, arXiv 2001.08361, equation D.1) times the factor that did best.
@@ -47,7 +48,7 @@ FLOORS = np.arange(0, 0.81, 0.02)                # E, in the lowest loss: more c
 VALIDATED = 64                  # sequences of the validation split that every loss is measured on
 STEPS = 8000                    # that a batch size leaves, at most about; and the fewest tokens in a batch
 LEAST_TOKENS = 512
-TIMED_STEPS = 10
+TIMED_STEPS, SPARE = 10, 28     # bytes for each parameter: of a second trunk, and of what a branch puts back
 REPEATED = 15.39                # passes after which more of the same data teach little: Muennighoff et al. 2023, R*_D
 TAKEN = 2 ** 21                 # tokens that pairs are counted in, at most
 PAST_PAIRS = 0.95               # of the loss of pairs: a run with less has learned more than pairs
@@ -177,7 +178,7 @@ def suggested(ladder: Sequence[GPTConfig], seconds: float, shards: Shards, backe
         t = settings(c, 1, backend, 0)
         speed = step_tokens(c, t) / (step_flops(c, t).total() / flops_per_second(c, t))
         if estimate and (speed * seconds < CHINCHILLA * count_parameters(c)
-                         or sum(step_memory(c, t).values()) > (free_bytes() or math.inf)):
+                         or sum(step_memory(c, t).values()) + SPARE * count_parameters(c) > (free_bytes() or math.inf)):
             break
         chosen, estimate = c, speed
     t, started = settings(chosen, estimate * seconds, backend, 0), time.perf_counter()
@@ -207,11 +208,16 @@ def best_rate(c: GPTConfig, t: TrainConfig, steps: int, shards: Shards, say: Say
     best: tuple[Trunk, Run] | None = None
     for factor in FACTORS:
         trunk = Trunk(c, replace(t, lr=factor * t.lr, min_lr=factor * t.min_lr), shards)
-        run = trunk.branch(steps)
+        try:
+            run = trunk.branch(steps)
+        except FloatingPointError:
+            say(f"small run   lr {trunk.config.lr:.3g}: diverged")
+            continue
         told(run, trunk.config, say)
         if best is None or run.loss * CLEARLY < best[1].loss:
             best = trunk, run
-    assert best is not None
+    if best is None:
+        raise ValueError("--data: training on it diverges at every learning rate that was tried")
     return best
 
 
@@ -245,10 +251,20 @@ def on_plateau(runs: Sequence[Run], pairs: float) -> bool:
     return longest.loss > PAST_PAIRS * pairs and slope < SLOW
 
 
+def sway(runs: Sequence[Run], tokens: float) -> float:
+    """How far, relative, the prediction for so many tokens moves when one of the points is left out, at most."""
+    used, fresh = sorted(runs)[-FITTED:], worth(tokens, runs[0].unique)
+    return max(abs(fit([run for run in used if run != out])(fresh) / fit(used)(fresh) - 1) for out in used)
+
+
 def stated_error(runs: Sequence[Run], tokens: float, pairs: float) -> float:
     """Relative, of a prediction for so many tokens: how far the law through the runs of at most half the length was
-    from the longest one, for each doubling of the tokens. pairs: the loss where only pairs of tokens are known."""
+    from the longest one, for each doubling of the tokens; or twice what it moves by when a point is left out.
+
+    pairs: the loss where only pairs of tokens are known.
+    """
     longest, least = max(runs), EARLY_ERROR if on_plateau(runs, pairs) else LEAST_ERROR
+    least = max(least, 2 * sway(past(runs, pairs), tokens))
     short = [run for run in past(runs, pairs) if run.tokens <= 0.51 * longest.tokens]
     if len(short) < 3:
         return least

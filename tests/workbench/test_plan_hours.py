@@ -38,19 +38,23 @@ def test_a_law_is_found_again():
 
 
 def test_noise_is_stated():
+    assert stated_error(runs(0.02), 2 * 10 ** 8, EARLY) > 1.5 * planner.LEAST_ERROR
     spoilt = runs()
     spoilt[-1] = spoilt[-1]._replace(loss=1.5 * spoilt[-1].loss)
     assert stated_error(spoilt, 2 * 10 ** 8, EARLY) > 0.3
-    assert stated_error(spoilt, 8 * 10 ** 8, EARLY) > 2.9 * stated_error(spoilt, 2 * 10 ** 8, EARLY)
+    assert stated_error(spoilt, 8 * 10 ** 8, EARLY) > 2 * stated_error(spoilt, 2 * 10 ** 8, EARLY)
 
 
 def test_what_was_measured_of_real_runs():
-    """Points of two real runs and what came at twice their length (benchmarks/LOG.md): the law holds but on the plateau
+    """Points of real runs and what came at twice their length (benchmarks/LOG.md): the law holds but on the plateau
     where a model knows pairs of tokens, where little is promised."""
     smooth = [Run(*point) for point in [(256000, 4.6026), (512000, 4.1961), (723968, 4.0203), (1024000, 3.8694),
                                         (1447936, 3.7346), (2048000, 3.6495)]]
     assert fit(smooth)(4096000) == pytest.approx(3.4310, rel=0.02)
     assert stated_error(smooth, 4096000, 4.084) == stated_error(smooth[:4], 2048000, 4.084) == planner.LEAST_ERROR
+    rough = [Run(*point) for point in [(179712, 0.8134), (307712, 0.7502), (435712, 0.7184), (615936, 0.7001),
+                                       (870912, 0.6374), (1231872, 0.6285)]]
+    assert stated_error(rough, 2265600, 1.531) > abs(fit(rough)(2265600) / 0.6226 - 1) > planner.LEAST_ERROR
     plateau = [Run(*point) for point in [(128000, 4.2769), (256000, 3.9060), (362496, 3.8334), (512000, 3.7438),
                                          (723968, 3.6732), (1024000, 3.5323)]]
     assert on_plateau(plateau, 3.642) and not on_plateau(smooth, 4.084)
@@ -96,6 +100,22 @@ def test_the_first_rate_unless_another_is_clearly_better(shards, monkeypatch):
         monkeypatch.setattr(Trunk, "branch", lambda self, steps, found=found: Run(steps, next(found)))
         trunk, run = best_rate(c, t, 10, shards, lambda text: None)
         assert trunk.config.lr == pytest.approx(best * t.lr) and run.loss == losses[[2, 1, 4].index(best)]
+
+
+def test_a_rate_that_diverges_is_passed_over(shards, monkeypatch):
+    c = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=shards.vocab_size)
+    t, said = settings(c, 40 * 512, "auto", 0), []
+
+    def branch(self, steps):
+        if self.config.lr > t.lr or everywhere:
+            raise FloatingPointError("diverged")
+        return Run(steps, 3.0)
+    monkeypatch.setattr(Trunk, "branch", branch)
+    everywhere = False
+    assert best_rate(c, t, 10, shards, said.append)[0].config.lr == t.lr and sum("diverged" in s for s in said) == 2
+    everywhere = True
+    with pytest.raises(ValueError, match="--data: training on it diverges"):
+        best_rate(c, t, 10, shards, said.append)
 
 
 def test_tokens_seen_again_are_worth_less():
