@@ -221,10 +221,10 @@ def train(text, shape, steps, seed=0):
         loss, dlogits = cross_entropy(logits, targets)
         slope = min(step / 50, 0.55 + 0.45 * math.cos(math.pi * step / steps))      # warm-up, then a cosine to a tenth
         adamw(p, backward(dlogits, caches), m, v, step, 2e-3 * slope)
-        if step % 100 == 0 or step == steps:
+        if step % 100 == 0 or step in (1, steps):
             x, targets = batch(unseen, shape, np.random.default_rng(0), 64)
             bits = cross_entropy(forward(p, x, shape)[0], targets)[0] / math.log(2)
-            print(f"step {step} of {steps}: loss {loss:.3f}, on unseen text {bits:.3f} bits per byte")
+            print(f"step {step} of {steps}: loss {loss:.3f}, on unseen text {bits:.3f} bits per byte", flush=True)
     return p
 
 

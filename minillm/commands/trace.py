@@ -12,7 +12,7 @@ def trace(args: Namespace) -> int:
     from ..study.trace.page import page
     from ..study.trace.run import record_run
     out = Path(args.out)
-    if out.is_dir() or not out.absolute().parent.is_dir():          # said before the work, not after it
+    if out.is_dir() or args.out.endswith("/") or not out.absolute().parent.is_dir():     # said before the work
         raise ValueError(f"--out {out}: it must be the name of a file in a directory that exists")
     progress = Progress("tracing", "%")
     recorded = record_run(args.run, args.prompt, args.backend, progress)

@@ -9,7 +9,7 @@ __all__ = ["Formula", "formulas_in_prose", "formulas_of", "mathml", "typst"]
 
 
 NAME = re.compile(r"[A-Za-z]\w*")
-LONGEST = 14            # words of a formula within a sentence
+LONGEST = 28            # words of a formula within a sentence
 
 
 def typst(text: str) -> str:
@@ -40,12 +40,20 @@ def formulas_in_prose(docstring: str, line: str, number: int) -> list[Formula]:
         for end in range(min(len(tokens), place + LONGEST), place, -1):
             first, last = opening(line, tokens[place].start(), tokens[end - 1].end())
             text = line[first:last]
-            if (is_name(text, defined) if end == place + 1 else is_formula(text, defined)):
+            if (is_name(text, defined) if end == place + 1 else
+                    is_formula(text, defined) and is_whole(line, first, last)):
                 found.append(Formula(" ".join(text.split()), number, first, last))
                 place = end - 1
                 break
         place += 1
     return found
+
+
+def is_whole(line: str, first: int, last: int) -> bool:
+    """Whether a run of words is all of a formula and no word of the sentence: not `dx = p` before `* (...)`, not
+    `out = sum` before `over the tokens`, not `s1 = x + that`."""
+    return not (re.match(r" (?:[-+*/@=]|of |over )", line[last:]) or re.search(r"[-+*/@=] $", line[:first])
+                or re.search(r"\b(?:that|layer)\b|\b(?:rows|sum)$", line[first:last]))
 
 
 def opening(line: str, first: int, last: int) -> tuple[int, int]:

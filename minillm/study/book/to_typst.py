@@ -78,7 +78,8 @@ class Writer:
 
     def paragraph(self, block: Paragraph) -> str:
         text = re.sub(r"^(\d+)([.)])", r"\1\\\2", self.text(block.spans))
-        return f"#entry({quoted(block.label)})[{text}]\n" if block.label else text + "\n"
+        alone = ", alone: true" if len(block.spans) == 1 else ""
+        return f"#entry({quoted(block.label)}{alone})[{text}]\n" if block.label else text + "\n"
 
     def items(self, block: Items) -> str:
         return "\n".join(f"{'+' if block.numbered else '-'} {self.text(item)}" for item in block.items) + "\n"

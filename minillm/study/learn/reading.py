@@ -53,13 +53,19 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
 def check_written(function: ast.FunctionDef) -> None:
     """No `...` as a statement or a value (an index x[..., 0] is none), and something that runs."""
     for node in ast.walk(function):
-        if isinstance(node, (ast.Expr, ast.Assign, ast.Return)) and isinstance(
-                node.value, ast.Constant) and node.value.value is Ellipsis:
+        if isinstance(node, (ast.Expr, ast.Assign, ast.Return)) and has_dots(node.value):
             raise Wrong(f"line {node.lineno} in {function.name}: `...` still stands there: write what belongs in its "
                         "place")
     if all(isinstance(node, ast.Pass) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
            for node in function.body):
         raise Wrong(f"line {function.lineno}: {function.name} has no body yet")
+
+
+def has_dots(value: ast.expr | None) -> bool:
+    """Whether a value is `...`, or a tuple that holds it."""
+    if isinstance(value, ast.Tuple):
+        return any(map(has_dots, value.elts))
+    return isinstance(value, ast.Constant) and value.value is Ellipsis
 
 
 def check_parameters(function: ast.FunctionDef, wanted: ast.FunctionDef) -> None:

@@ -6,6 +6,7 @@ import pytest
 from minillm.ops.table import FILES
 from minillm.study.book.blocks import Code, Formula, Paragraph, Span
 from minillm.study.book.derivation import blocks_of
+from minillm.study.book.formula import formulas_in_prose
 from minillm.study.book.numbering import spans_in
 from minillm.study.formulas import formulas_of
 
@@ -29,6 +30,17 @@ def test_a_small_one():
                          Span("text", "→ half")], "half-eq-out")
     assert b.label == "half-eq-s"
     assert Span("math", "dx = dout / 2") in last.spans
+
+
+@pytest.mark.parametrize(("sentence", "formulas"), [
+    ("out = sum over the tokens of p", []),                 # words of the sentence, not of a formula
+    ("dx = x * (p - p.sum(axis=-1)).", []),              # half of it would be another formula
+    ("Then out = x + that.", []),
+    ("So dx = dout / 2, dout = x.", ["dx = dout / 2", "dout = x"]),
+])
+def test_a_formula_in_a_sentence_is_whole_or_none(sentence, formulas):
+    found = [formula.text for formula in formulas_in_prose(DOCSTRING, sentence, 1)]
+    assert [text for text in found if " " in text] == formulas
 
 
 @pytest.mark.parametrize("op", FILES)

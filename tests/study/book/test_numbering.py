@@ -1,10 +1,11 @@
 """Numbers, and where references lead; what leads nowhere is told, all at once."""
 import pytest
 
-from minillm.study.book.blocks import Chapter, Formula, Span, plain
+from minillm.study.book.blocks import Chapter, Formula, Paragraph, Span, plain
 from minillm.study.book.markup import inline, read_chapter
 from minillm.study.book.numbering import Book, check_spans, number_chapters
 from minillm.study.book.references import read_sources
+from minillm.study.book.to_typst import Writer
 
 ONE = "# One\n## First {#a}\n$$ x = 1 $$ {#e}\n### Below {#b}\n## Second {#c}\n? Why?\n! So.\n\n$$ y = 2 $$ {#f}\n"
 TWO = "# Two\n| h |\n|---|\n| no caption |\n\n| h |\n|---|\n| c |\nTable: Words. {#t}\n"
@@ -48,3 +49,10 @@ def test_an_equation_may_hold_words():
     made = book(ONE)
     formula = next(block for block in made.chapters[0].blocks if isinstance(block, Formula))
     assert formula == Formula([Span("math", "x = 1")], "e", "1.1")
+
+
+def test_a_number_alone_does_not_end_a_page():
+    """The number of an answer that begins with a list or with code stays with what follows."""
+    writer, number = Writer(None, None, "answers"), Span("strong", [Span("text", "1.2")])
+    assert "alone: true" in writer.paragraph(Paragraph([number], "answer-1.2"))
+    assert "alone" not in writer.paragraph(Paragraph([number, Span("text", "Yes.")], "answer-1.2"))

@@ -37,6 +37,7 @@ def last(tmp_path, line="", top="", seconds=60.0):
     ("print('see', x.shape); return 1\n", "got 1 [it printed: see (2, 5, 6)]"),
     ("return\n", "linear_backward returns None: is a `return` missing?"),
     ("dx = ...\n", "`...` still stands there"),
+    ("return dout, (x, ...)\n", "`...` still stands there"),
     ("if x y\n", "no Python (invalid syntax): if x y"),
 ])
 def test_one_clear_line(line, words, tmp_path):

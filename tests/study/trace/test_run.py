@@ -91,6 +91,8 @@ def test_the_command(run, tmp_path, capsys):
     assert main(["trace", str(run), "-p", "t", "-o", str(tmp_path / "b.html")]) == 1
     assert not (tmp_path / "b.html").exists()
     assert main(["trace", str(run), "-p", "the cat", "-o", str(tmp_path / "nowhere" / "b.html")]) == 1
+    assert main(["trace", str(run), "-p", "the cat", "-o", f"{tmp_path}/folder/"]) == 1
+    assert not (tmp_path / "folder").exists()
     assert main(["trace", str(run), "-p", "the cat sat", "-o", str(tmp_path / "c.html")]) == 0
     assert (tmp_path / "c.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     said = capsys.readouterr().err

@@ -88,6 +88,8 @@ EXERCISE = Exercise(
         ("* temperature ** 2 *", "* temperature *", "the divergence's factor must be T^2, not T"),
         ("soft_loss = (p * (soft_teacher - soft)).sum(axis=1)", "soft_loss = -(p * soft).sum(axis=1)",
          "it is the cross-entropy with the teacher: KL takes the teacher's own entropy off"),
+        ("(soft_teacher - soft)", "(soft - soft_teacher)",
+         "the divergence's sign is wrong: KL(P || Q) = sum of P * (log P - log Q) is never below 0"),
         ("soft_loss = (p * (soft_teacher - soft)).sum(axis=1)",
          "soft_loss = (np.exp(soft) * (soft - soft_teacher)).sum(axis=1)",
          "it is KL(Q || P): the teacher's probabilities must be the weights"),

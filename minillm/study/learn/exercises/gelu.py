@@ -47,6 +47,8 @@ EXERCISE = Exercise(
         ("K * (x + A * x * x * x)", "K * x", "lacks the cubic term: u = k * (x + a * x^3)"),
         ("K * (x + A * x * x * x)", "x + A * x * x * x", "lacks the factor k inside tanh"),
         ("0.5 * x * (1 + t), (x,)", "x * (1 + t), (x,)", "lacks the factor 0.5"),
+        ("0.5 * x * (1 + t), (x,)", "x / (1 + np.exp(-1.702 * x)), (x,)",
+         "is the sigmoid form of GELU, x * s(1.702 x): the tanh form is asked for"),
         (" + 0.5 * x * (1 - t * t) * K * (1 + 3 * A * x * x)", "",
          "lacks the second term of the product rule: x stands inside tanh, too"),
         ("slope = 0.5 * (1 + t) + ", "slope = ", "lacks the first term of the product rule, 0.5 * (1 + t)"),

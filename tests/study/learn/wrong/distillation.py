@@ -9,6 +9,7 @@ WRONG = [
      "the teacher's own entropy"),
     ("KL(Q || P)", "(p * (soft_teacher - soft)).sum(axis=1)", "(np.exp(soft) * (soft - soft_teacher)).sum(axis=1)",
      "the teacher's probabilities must be the weights"),
+    ("log Q - log P", "(soft_teacher - soft)", "(soft - soft_teacher)", "the divergence's sign is wrong"),
     ("the cross-entropy is softened", "hard_loss = -logs[", "hard_loss = -soft[", "at temperature 1"),
     ("a sharp teacher", "log_softmax(teacher / temperature)", "log_softmax(teacher)", "divided by T, too"),
     ("w the other way round", "(1 - weight) * hard_loss + weight * temperature ** 2 * soft_loss",

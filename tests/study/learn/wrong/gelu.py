@@ -2,7 +2,7 @@
 WRONG = [
     ("half missing", "0.5 * x * (1 + t), (x,)", "x * (1 + t), (x,)", "out lacks the factor 0.5"),
     ("sigmoid form", "return 0.5 * x * (1 + t), (x,)", "return x / (1 + np.exp(-1.702 * x)), (x,)",
-     "numbers differ)"),
+     "out is the sigmoid form of GELU"),
     ("NumPy's root", "K = math.sqrt(2 / math.pi)", "K = np.sqrt(np.array([2 / math.pi]))",
      "out must be float32: got float64"),
     ("first term alone", " + 0.5 * x * (1 - t * t) * K * (1 + 3 * A * x * x)", "",
