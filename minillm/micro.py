@@ -3,10 +3,9 @@
     python -m minillm.micro FILE        trains on a text file and writes a text of its own
 
 A layer is a pair of functions: NAME_forward returns its output and a cache; NAME_backward takes dout, the gradient of
-the loss with respect to that output, and the cache, and returns the gradients with respect to the inputs. The model
-calls the forwards in order, then the backwards in reverse: that is all of backpropagation. The rest of the package
-does the same with every input checked, in C++, for large models; a test holds the two equal. Shapes: B sequences of
-T tokens, C channels, NH heads of HS = C / NH channels, a vocabulary of V tokens.
+the loss at that output, and the cache, and returns the gradients at the inputs. The model calls the forwards in order,
+then the backwards in reverse: that is all of backpropagation. The rest of the package does the same in C++, for large
+models; a test holds the two equal. B sequences of T tokens, C channels, NH heads of HS channels, V tokens in all.
 """
 import argparse
 import math
@@ -19,9 +18,7 @@ import numpy as np
 Shape = namedtuple("Shape", "n_layer n_head n_embd block_size vocab_size", defaults=(4, 4, 128, 64, 256))
 
 
-# ---- The tokenizer: a text is its bytes in UTF-8 -------------------------------------------------------------------
-
-def encode(text):
+def encode(text):                           # the tokenizer: a text is its bytes in UTF-8
     return np.array(list(text.encode("utf-8")), np.int64)
 
 
@@ -246,5 +243,8 @@ if __name__ == "__main__":
     parser.add_argument("file", type=Path, help="a text in UTF-8, best of a megabyte or more")
     parser.add_argument("--steps", type=int, default=2000, help="of training (default: %(default)s)")
     args = parser.parse_args()
-    text = args.file.read_text(encoding="utf-8")
-    print(decode(generate(train(text, Shape(), args.steps), encode(text[:16]), 400, Shape())))
+    try:
+        text = args.file.read_text(encoding="utf-8")
+        print(decode(generate(train(text, Shape(), args.steps), encode(text[:16]), 400, Shape())))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))

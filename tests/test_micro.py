@@ -137,3 +137,13 @@ def test_it_runs_alone(tmp_path):
                           env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
     assert "step 2 of 2" in done.stdout and "the cat sat on t" in done.stdout
     assert len(Path(micro.__file__).read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("text, words", [(None, "No such file"), ("short", "at least"),
+                                         (b"\xff\xfe\x00" * 400, "utf-8")])
+def test_a_text_that_will_not_do_is_one_line(tmp_path, text, words):
+    path = tmp_path / "text.txt"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = subprocess.run([sys.executable, micro.__file__, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
