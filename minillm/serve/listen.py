@@ -1,4 +1,5 @@
 """Starting, listening and a graceful shutdown of the server; uvicorn (https://www.uvicorn.org) speaks HTTP."""
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: 
                 limits: Limits = Limits()) -> Any:
     """The uvicorn.Server that `serve` runs."""
     uvicorn = need_uvicorn()
+    logging.getLogger("asyncio").addFilter(is_no_lost_client)
 
     class Server(uvicorn.Server):       # type: ignore[name-defined]
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -51,6 +53,11 @@ def make_server(engine: Engine, model_name: str, host: str = "127.0.0.1", port: 
     return Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False,
                                  http=connection_class(limits), ws="none", backlog=AT_ONCE,
                                  timeout_keep_alive=30, timeout_graceful_shutdown=int(grace) + 5))
+
+
+def is_no_lost_client(record: logging.LogRecord) -> bool:
+    """All but what asyncio says of the pieces of an answer whose client has left: the metrics count that."""
+    return record.getMessage() != "socket.send() raised exception."
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

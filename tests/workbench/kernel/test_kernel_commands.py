@@ -6,7 +6,7 @@ import pytest
 from honest_kernels import HONEST
 
 from minillm.__main__ import main
-from minillm.ops.table import OPS, functions
+from minillm.ops.table import OPS, Dims, functions
 from minillm.workbench.kernel.template import listing
 
 pytest.importorskip("cffi")
@@ -195,7 +195,6 @@ def test_a_solution_of_others_returns_its_results_or_fills_them(tmp_path, style,
 def test_a_definition_holds_its_reference(tmp_path):
     import numpy as np
 
-    from minillm.ops.table import Dims
     from minillm.workbench.kernel.exchange import definition
     made: dict = {}
     exec(definition("layernorm", "forward", Dims())["reference"], made)
@@ -206,3 +205,22 @@ def test_a_definition_holds_its_reference(tmp_path):
 
 def test_costs_of_every_function_are_those_of_its_arrays():
     assert all(row["bytes"] >= 4 * len(row["shapes"]) for row in listing())
+
+
+def test_a_call_too_short_for_the_clock_is_no_cheat():
+    """Where the way to the child and back takes longer than the roofline's time, a time of 0 says nothing."""
+    from types import SimpleNamespace
+
+    from minillm.workbench.kernel.bench import Entrant, Peaks, Refused, row
+    kernel = SimpleNamespace(op="gelu", direction="forward", name="gelu_forward", dtype="float32")
+    dims = Dims(B=1, T=4, C=8)
+    peaks = Peaks(kernel, dims, 1)
+    peaks.flops, peaks.bandwidth = 1e11, 1e10
+    mine, numpy = (Entrant.__new__(Entrant) for _ in range(2))
+    for entrant, name, seconds in ((mine, "mine", 0.0), (numpy, "numpy", 1e-4)):
+        entrant.name, entrant.trusted, entrant.times = name, name == "numpy", {"cold": [seconds], "warm": [seconds]}
+    mine.overhead = 1e-5
+    assert row(kernel, [mine, numpy], dims, 1, 24, peaks, None)["roofline_percent"] == pytest.approx(100)
+    mine.overhead = 1e-9
+    with pytest.raises(Refused, match="faster than this machine"):
+        row(kernel, [mine, numpy], dims, 1, 24, peaks, None)
