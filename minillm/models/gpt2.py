@@ -94,11 +94,7 @@ class GPT:
 
     def load_weights(self, directory: AnyPath) -> None:
         """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
-        config, params = read_model(directory, self.params.flat.dtype)
-        changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
-        if changed:
-            raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
-        self.params.flat[:] = params.flat
+        take_weights(self, directory, *read_model(directory, self.params.flat.dtype))
 
     @property
     def takes_weight_copy(self) -> bool:
@@ -133,10 +129,7 @@ class GPT:
         With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
         caches: a list that `backward` empties.
         """
-        check_tokens(tokens)
-        if not isinstance(targets, np.ndarray):
-            raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
-        check_shape("targets", targets, tokens.shape)
+        check_targets(targets, tokens)
         x, activations = self.hidden(tokens, key, lengths)
         losses, head = self.ops.linear_cross_entropy_forward(
             x.reshape(-1, x.shape[-1]), matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
@@ -309,6 +302,22 @@ def initialise(config: GPTConfig, seed: int, dtype: DTypeLike) -> Params:
         elif name.endswith("weight"):
             view[:] = 1
     return params
+
+
+def take_weights(model: Any, directory: AnyPath, config: Any, params: Params) -> None:
+    """Put what was read from a directory into a model, in place. Raises ValueError if it is one of another shape."""
+    changed = [name for name, value in vars(config).items() if value != getattr(model.config, name)]
+    if changed:
+        raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
+    model.params.flat[:] = params.flat
+
+
+def check_targets(targets: object, tokens: Array) -> None:
+    """Raise ValueError unless targets is an array of the shape of tokens, which are checked, too."""
+    check_tokens(tokens)
+    if not isinstance(targets, np.ndarray):
+        raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
+    check_shape("targets", targets, tokens.shape)
 
 
 def check_tokens(tokens: object) -> None:

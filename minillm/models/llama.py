@@ -19,9 +19,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
-from ..ops.checks import check_shape
 from ..storage.atomic import AnyPath
-from .gpt2 import check_tokens, only_known
+from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
@@ -78,11 +77,7 @@ class Llama:
 
     def load_weights(self, directory: AnyPath) -> None:
         """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
-        config, params = read_llama(directory, self.params.flat.dtype)
-        changed = [name for name, value in vars(config).items() if value != getattr(self.config, name)]
-        if changed:
-            raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
-        self.params.flat[:] = params.flat
+        take_weights(self, directory, *read_llama(directory, self.params.flat.dtype))
 
     @property
     def takes_weight_copy(self) -> bool:
@@ -110,10 +105,7 @@ class Llama:
         key: of dropout, which there is none of. With lengths, tokens is one row (1, N) of documents of these lengths,
         which do not see each other. caches: a list that `backward` empties.
         """
-        check_tokens(tokens)
-        if not isinstance(targets, np.ndarray):
-            raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
-        check_shape("targets", targets, tokens.shape)
+        check_targets(targets, tokens)
         x, activations = self.hidden(tokens, key, lengths)
         losses, head = self.ops.linear_cross_entropy_forward(
             x.reshape(-1, x.shape[-1]), matrix(self.params, self.head), targets.reshape(-1), ignore_index)

@@ -63,21 +63,32 @@ def attention_backward(dout, cache):
     return np.concatenate([merge_heads(d) for d in (dq, dk, dv)], axis=-1)
 
 
-def causal_softmax(S):
-    """Softmax of each row of S (..., T, S) over the columns it may see; the last row sees all of them."""
-    T, columns = S.shape[-2:]
-    hidden = ~np.tri(T, columns, k=columns - T, dtype=bool)          # True where the column is in the future
-    S = np.where(hidden, -math.inf, S)                               # exp(-inf) is exactly 0
+def causal_softmax(S, window=0):
+    """Softmax of each row of S (..., T, S) over the columns it sees."""
+    S = causal(S, window)                                            # exp(-inf) is exactly 0
     top = S.real.max(axis=-1, keepdims=True, initial=-math.inf)      # by real part, so that complex step works
     P = np.exp(S - top)
     return P / P.sum(axis=-1, keepdims=True)
 
 
+def causal(S, window=0):
+    """S (..., T, S) with -inf in the columns that a row does not see: those after its own and, with a window, those
+    `window` or more before it. The last row stands at the last column."""
+    T, columns = S.shape[-2:]
+    seen = np.tri(T, columns, k=columns - T, dtype=bool)
+    if window:
+        seen &= ~np.tri(T, columns, k=columns - T - window, dtype=bool)
+    return np.where(seen, S, -math.inf)
+
+
 def logsumexps(qkv, n_head):
     """The logsumexp of each row of scores, qkv (B, T, 3C) -> (B, NH, T): what a kernel keeps of the probabilities."""
     q, k, _ = split_heads(qkv, n_head)
-    S = (q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(q.shape[-1]))
-    S = np.where(np.tri(S.shape[-1], dtype=bool), S, -math.inf)
+    return row_logsumexps(causal((q @ k.swapaxes(-1, -2)) * (1 / math.sqrt(q.shape[-1]))))
+
+
+def row_logsumexps(S):
+    """log(sum(exp(S))) of each row: (..., T, S) -> (..., T)."""
     top = S.max(axis=-1, keepdims=True)
     return (top + np.log(np.exp(S - top).sum(axis=-1, keepdims=True)))[..., 0]
 

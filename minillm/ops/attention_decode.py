@@ -10,8 +10,9 @@ for a group of query heads, and a window may bound how far a query sees: see gro
 """
 import math
 
+from .attention import causal_softmax
 from .checks import check_dtype, check_float, check_number, check_shape
-from .grouped_attention import ungrouped, visible_softmax
+from .grouped_attention import ungrouped
 from .spec import CPU, Spec, normals, wrong
 
 
@@ -38,7 +39,7 @@ def attention_decode(q, k, v, window=0):
     check_number("window", window, lambda w: w >= 0, "an integer of at least 0", int)
     groups = q.reshape(B, NKV, NH // max(1, NKV), T, HS)             # (B, NKV, group, T, HS)
     k, v = k[:, :, None], v[:, :, None]                              # (B, NKV, 1, S, HS)
-    return ungrouped(visible_softmax(1 / math.sqrt(HS) * (groups @ k.swapaxes(-1, -2)), window) @ v)
+    return ungrouped(causal_softmax(1 / math.sqrt(HS) * (groups @ k.swapaxes(-1, -2)), window) @ v)
 
 
 def sample(rng, dtype, d):

@@ -22,9 +22,7 @@ Source: Ainslie et al. 2023, arXiv 2305.13245; the window: Beltagy et al. 2020, 
 """
 import math
 
-import numpy as np
-
-from .attention import merge_heads
+from .attention import causal, causal_softmax, merge_heads, row_logsumexps
 from .checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
 from .spec import CPU, Spec, normals, wrong
 
@@ -44,7 +42,7 @@ def grouped_attention_forward(q, k, v, n_head, window=0):
         check_dtype(name, array, q.dtype)
     check_number("window", window, lambda w: w >= 0, "an integer of at least 0", int)
     queries, keys, values = grouped_heads(q, k, v, n_head)
-    P = visible_softmax(queries @ keys.swapaxes(-1, -2) * (1 / math.sqrt(keys.shape[-1])), window)
+    P = causal_softmax(queries @ keys.swapaxes(-1, -2) * (1 / math.sqrt(keys.shape[-1])), window)
     return ungrouped(P @ values), (q, k, v, n_head, window, P)             # P (B, NKV, group, T, T)
 
 
@@ -79,22 +77,6 @@ def ungrouped(x):
     return merge_heads(x.reshape(B, n_kv * group, T, HS))
 
 
-def visible(S, window):
-    """Scores S (..., T, S) with -inf in the columns that a row does not see: those after its own and, with a window,
-    those `window` or more before it. The last row stands at the last column."""
-    T, columns = S.shape[-2:]
-    own = columns - T + np.arange(T)[:, None]
-    column = np.arange(columns)
-    return np.where((column <= own) & (column > (own - window if window else -1)), S, -math.inf)
-
-
-def visible_softmax(S, window):
-    """Softmax of each row over the columns it sees."""
-    S = visible(S, window)                                           # exp(-inf) is exactly 0
-    P = np.exp(S - S.real.max(axis=-1, keepdims=True, initial=-math.inf))
-    return P / P.sum(axis=-1, keepdims=True)
-
-
 def check_groups(width, kv_width, n_head):
     """Raise unless q is n_head whole heads, and k whole heads of that size, whose number divides n_head."""
     check_number("n_head", n_head, lambda n: n >= 1, "an integer of at least 1", int)
@@ -110,9 +92,7 @@ def logsumexps(q, k, v, n_head, window=0):
     """The logsumexp of each row of scores, (B, NH, T): what a kernel keeps of the probabilities."""
     queries, keys, _ = grouped_heads(q, k, v, n_head)
     S = queries @ keys.swapaxes(-1, -2) * (1 / math.sqrt(keys.shape[-1]))
-    S = visible(S, window)
-    top = S.max(axis=-1, keepdims=True)
-    lse = (top + np.log(np.exp(S - top).sum(axis=-1, keepdims=True)))[..., 0]           # (B, NKV, group, T)
+    lse = row_logsumexps(causal(S, window))                          # (B, NKV, group, T)
     return lse.reshape(len(q), n_head, q.shape[1])
 
 
