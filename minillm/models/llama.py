@@ -28,6 +28,7 @@ from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_l
 from .packing import apart
 from .params import Params, matrix
 from .pretrained import HEAD
+from .quantized import load_weights_as
 from .rope import rope_angles
 from .weights import ops_for
 
@@ -67,14 +68,11 @@ class Llama:
     @classmethod
     def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
                         weights: str | None = None) -> "Llama":
-        """Load config.json and model.safetensors: ours, or a directory saved by transformers.
+        """Load config.json and model.safetensors: ours, or a directory saved by transformers; weights as of GPT.
 
         Raises ValueError for a model with a feature that is not computed here, which it names.
         """
-        if weights not in (None, "float32"):
-            raise ValueError(f"weights must be float32 for {cls.__name__}: got {weights!r}")
-        config, params = read_llama(directory, dtype)
-        return cls(config, ops=ops, params=params)
+        return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
     def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
