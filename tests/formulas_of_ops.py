@@ -102,6 +102,12 @@ def mlp(call):
                      gelu_backward=lambda da: rows(REFERENCE["gelu_backward"](da.reshape(2, 3, -1), hidden)))
 
 
+def geglu(call):
+    gate = rows(call.args["gate"])
+    yield from whole(call, gelu=lambda x: REFERENCE["gelu_forward"](x)[0],
+                     gelu_backward=lambda d: REFERENCE["gelu_backward"](d, (gate,)))
+
+
 def attention(call):
     def split(qkv):
         return split_heads(qkv, DIMS.NH)
@@ -216,7 +222,7 @@ def values_of(op, seed=0):
 
 
 VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
-              dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
+              dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp, geglu=geglu,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
               residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,
               head=head, cross_entropy=cross_entropy,

@@ -32,6 +32,14 @@ def embedding_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...]
     """The gradients of embedding_forward, a scatter-add: dout (B, T, C), cache -> dwte (V, C), dwpe (block_size, C)."""
 
 
+def geglu_forward(gate: Array, up: Array) -> tuple[Array, tuple]:
+    """gelu(gate) * up (Shazeer 2020, eq. 5): gate (...) of floats, up of the same shape and dtype -> out (...), cache."""
+
+
+def geglu_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
+    """The gradients of geglu_forward: dout (...), cache -> dgate (...), dup (...)."""
+
+
 def gelu_forward(x: Array) -> tuple[Array, tuple]:
     """GELU (tanh form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, section 2)."""
 

@@ -136,6 +136,7 @@ DEFINITIONS = {
     "token_embedding": lambda tokens, wte: [[wte[id] for id in row] for row in tokens],
     "rope": rope, "grouped_attention": grouped_attention,
     "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
+    "geglu": lambda gate, up: gelu(gate) * up,
     "softcap": lambda x, cap: np.vectorize(lambda v: cap * tanh(v / cap))(x),
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)

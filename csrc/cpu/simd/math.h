@@ -109,11 +109,14 @@ inline Vec<T> vgelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     return whole * s;
 }
 
-// d silu / dx = s + x s (1 - s), where s = 1 / (1 + exp(-x)); s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), as above.
+// silu(x) = x s, and its slope s + x s (1 - s), where s = 1 / (1 + exp(-x)); s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), as
+// above. The x of the slope is bounded, so that an infinite one gives 0 times a number.
 template <class T>
-inline Vec<T> vsilu_slope(Vec<T> x) {
+inline Vec<T> vsilu_and_slope(Vec<T> x, Vec<T>& slope) {
     Vec<T> e = vexp<T>(vmin<T>(x, -x)), r = 1 / (1 + e), s = x < 0 ? e * r : r;
-    return s + vmin<T>(splat<T>(-ExpConstants<T>::LOWEST), vmax<T>(splat<T>(ExpConstants<T>::LOWEST), x)) * e * r * r;
+    Vec<T> bounded = vmin<T>(splat<T>(-ExpConstants<T>::LOWEST), vmax<T>(splat<T>(ExpConstants<T>::LOWEST), x));
+    slope = s + bounded * e * r * r;
+    return x * s;
 }
 
 }  // namespace minillm
