@@ -44,6 +44,7 @@ NORMS = {"olmo2": ("", "post_attention_layernorm", "", "post_feedforward_layerno
                     "post_feedforward_layernorm")}
 OF_GEMMA2 = {"query_size": "query_pre_attn_scalar", "attention_cap": "attn_logit_softcapping",
              "logit_cap": "final_logit_softcapping"}
+MOST_LAYERS = 10000                     # that any file has; a longer list of their kinds need not be made
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -175,7 +176,7 @@ def windows_of(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
             raise ValueError(f"layer_types must be {FULL} in a {family} without a window: got {kinds}")
         return 0, ()
     window, n_layer = settings.get("sliding_window", 4096) or 0, settings["num_hidden_layers"]
-    if not window or family == "mistral" or not isinstance(n_layer, int):
+    if not window or family == "mistral" or not isinstance(n_layer, int) or n_layer > MOST_LAYERS:
         return window, ()
     kinds = kinds or usual_kinds(settings, n_layer)
     if len(kinds) != n_layer or set(kinds) - {FULL, SLIDING}:
