@@ -65,7 +65,7 @@ class LlamaConfig:
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False       # RMSNorm of queries and keys before they are rotated: of each head; OLMo 2: of all at once
+    qk_norm: bool = False       # RMSNorm of queries and keys, before they are rotated: of each head; OLMo 2: of all
     tied: bool = False          # is the output head the token embedding?
     query_size: float = 0.0     # Gemma 2: scores are divided by its square root; 0: by that of head_dim
     attention_cap: float = 0.0  # Gemma 2: soft-cap of the scores; 0: none

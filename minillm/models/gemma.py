@@ -5,9 +5,9 @@
                      x <- x + ln_4(mlp(ln_3(x)))                 down(gelu(gate) * up)
     logits = ln_f(x) @ wte.T
 
-Beside llama.py: the embedding is scaled, a norm's weight counts from 1 (its gain is 1 + w, so that weight decay draws it
-to 1), and GeGLU stands for SwiGLU. Gemma 2 also normalises what the sublayers add (ln_2 and ln_4), has a window in every
-other layer, divides scores by the root of a number that need not be head_dim, and soft-caps the scores and the logits.
+Beside llama.py: the embedding is scaled, a norm's weight counts from 1 (its gain is 1 + w, so that weight decay draws
+it to 1), and GeGLU stands for SwiGLU. Gemma 2 also normalises what the sublayers add (ln_2 and ln_4), has a window in
+every other layer, divides scores by the root of a number that need not be head_dim, and soft-caps scores and logits.
 
 Source: Gemma Team 2024, arXiv 2403.08295 and 2408.00118. Names are Hugging Face's.
 """
@@ -102,7 +102,9 @@ class Gemma(Llama):
 
     def norm_after(self, x: Array, at: str, name: str) -> tuple[Array, tuple | None]:
         """The norm of what a sublayer adds, where there is one (Gemma 2)."""
-        return self.ops.rmsnorm_forward(x, self.gain(f"{at}.{name}.weight"), self.config.norm_eps) if name else (x, None)
+        if not name:
+            return x, None
+        return self.ops.rmsnorm_forward(x, self.gain(f"{at}.{name}.weight"), self.config.norm_eps)
 
     def norm_after_back(self, ops: Ops, dout: Array, cache: tuple | None, g: Params, at: str, name: str) -> Array:
         return ops.rmsnorm_backward(dout, cache, into=(g[f"{at}.{name}.weight"],))[0] if name else dout

@@ -133,7 +133,8 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
         config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
                              rope_scaling=scaling, window=window, full_layers=full_layers,
                              qkv_bias=bias or family == "qwen2", o_bias=bias,
-                             mlp_bias=bool(settings.get("mlp_bias", False)), qk_norm=family in ("qwen3", "olmo2"), pad_token=pad_of(values),
+                             mlp_bias=bool(settings.get("mlp_bias", False)), pad_token=pad_of(values),
+                             qk_norm=family in ("qwen3", "olmo2"),
                              **{name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"})
         scaled_frequencies(config)
         return config
