@@ -1,4 +1,4 @@
-"""What works for a Llama works for OLMo 2 and Gemma, which share its class: quantized weights, adapters, saved files."""
+"""What works for a Llama works for OLMo 2 and Gemma, which share its class: quantized weights, adapters and files."""
 import numpy as np
 import pytest
 from tolerances import assert_close, assert_same_bits
