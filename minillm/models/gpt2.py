@@ -58,6 +58,8 @@ class GPT:
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
     layers = GPT2_LAYERS
+    runs_on = ("embedding", "layernorm", "residual_layernorm", "linear", "attention", "attention_decode", "mlp", "head",
+               "linear_cross_entropy")                                          # ops, the embedding first
     rows_of_tokens: tuple[str, ...] = ("wte.weight",)                           # tensors with a row for each token
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,

@@ -51,6 +51,8 @@ class Llama:
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
+    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+               "attention_decode", "swiglu", "head", "linear_cross_entropy")    # as of GPT
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
                  params: Any = None):
