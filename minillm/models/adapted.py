@@ -22,6 +22,7 @@ from ..config import check_counts, check_field
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
+from ..tokenizer.roles import EndOfText
 from .kv_cache import KVCache
 from .params import Params, Shapes
 from .pretrained import read_json
@@ -111,7 +112,7 @@ class LoraModel:
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
         return self.base.on(self.ops, params)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
         save_adapter(self, Path(directory) / FOLDER)

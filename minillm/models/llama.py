@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
@@ -71,7 +72,7 @@ class Llama:
         config, params = read_llama(directory, dtype)
         return cls(config, ops=ops, params=params)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
 

@@ -23,6 +23,7 @@ from ..config import GPTConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from . import pretrained as files
 from .params import Params, gpt_shapes
 
@@ -124,7 +125,7 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None) -> None:
+def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
@@ -137,6 +138,7 @@ def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None)
         settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
     files.write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
                           INT8_MODEL if int8 else files.MODEL)
+    files.write_ends(directory, eot_token)
 
 
 def is_quantized(directory: AnyPath) -> bool:

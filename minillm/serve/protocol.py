@@ -17,6 +17,7 @@ from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import chat_prompt, end_tokens
+from ..tokenizer.roles import document_start
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 16, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
@@ -307,9 +308,10 @@ def exists(tokenizer: Tokenizer, id: object) -> bool:
 
 def start(tokenizer: Tokenizer, param: str) -> list[int]:
     """What an empty prompt means: the beginning of a document."""
-    if tokenizer.eot_token is None:
+    first = document_start(tokenizer)
+    if first is None:
         raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
-    return [tokenizer.eot_token]
+    return [first]
 
 
 def check_lengths(ask: Ask, limit: int, block_size: int) -> None:

@@ -12,24 +12,33 @@ A model without marks in its vocabulary gets plain text, which one trained on we
     User: What is BPE?
 
     Assistant:
+
+A directory whose files bring a chat template of their own is spoken to in that (jinja_template.py).
 """
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..storage.atomic import write_json
+from . import jinja_template
 from .bpe import Tokenizer
+from .roles import CONFIG, TextEnds, document_start, role_id
 
-Message = dict[str, str]                # {"role", "content"}
+Message = dict[str, Any]                # {"role", "content"}
 
 ROLES = ("system", "user", "assistant")
 END = "<|end|>"
 VOICES = {"developer": "system"}        # OpenAI's newer name for it
 MARKS = (*(f"<|{role}|>" for role in ROLES), END)
-JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant' %}"
+         "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}"
+         "{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
+OURS = (JINJA,
+        "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")      # the same, as it was written before
 
 
 class Example(NamedTuple):
@@ -44,29 +53,72 @@ class Example(NamedTuple):
         return ids[:-1], np.where(learned[1:], ids[1:], -1)
 
 
-def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Example:
-    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned."""
+def own_template(tokenizer: Tokenizer) -> jinja_template.Templates | None:
+    """The chat template that the tokenizer's directory brought; None for ours, which needs no Jinja."""
+    template = tokenizer.template
+    ours = template is not None and len(template.sources) == 1 and template.sources.get("default") in OURS
+    return None if ours and all(mark in tokenizer.special_tokens for mark in MARKS) else template
+
+
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], first: int = 0, **more: Any) -> Example:
+    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned, in those messages
+    that stand at `first` or later. more: tools, documents and variables for a directory's own template."""
+    if template := own_template(tokenizer):
+        return encode_rendered(tokenizer, template, messages, first, more)
+    no_more(more)
     ids: list[int] = []
     learned: list[bool] = []
-    for message in messages:
+    for i, message in enumerate(messages):
         content = tokenizer.encode_ordinary(message["content"])
         ids += [mark(tokenizer, f"<|{message['role']}|>"), *content, mark(tokenizer, END)]
-        learned += [False, *[message["role"] == "assistant"] * (len(content) + 1)]
+        learned += [False, *[message["role"] == "assistant" and i >= first] * (len(content) + 1)]
     return Example(ids, learned)
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def encode_rendered(tokenizer: Tokenizer, template: jinja_template.Templates, messages: Sequence[Message], first: int,
+                    more: dict[str, Any]) -> Example:
+    """`encode_messages` by a directory's own template."""
+    guard, specials = jinja_template.guard_for(messages, more), frozenset(tokenizer.special_tokens)
+    messages, more = jinja_template.guarded([messages, more], specials, guard)
+    text, spoken = template.rendered(messages, specials, **more)
+    ids, offsets = jinja_template.encode(tokenizer, text, guard)
+    given = sum(message["role"] == "assistant" for message in messages[:first])
+    return Example(ids, jinja_template.touched(offsets, spoken[given:]))
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], **more: Any) -> list[int]:
     """The ids that a model continues with its answer: the conversation so far, and the assistant's mark."""
-    return [*encode_messages(tokenizer, messages).ids, mark(tokenizer, "<|assistant|>")]
+    if template := own_template(tokenizer):
+        guard, specials = jinja_template.guard_for(messages, more), frozenset(tokenizer.special_tokens)
+        messages, more = jinja_template.guarded([messages, more], specials, guard)
+        return jinja_template.encode(tokenizer, template.render(messages, True, **more), guard)[0]
+    return [*encode_messages(tokenizer, messages, **more).ids, mark(tokenizer, "<|assistant|>")]
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], tuple[str, ...], set[int]]:
-    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop."""
-    messages = [{"role": VOICES.get(m["role"], m["role"]), "content": m["content"]} for m in messages]
+def no_more(more: dict[str, Any]) -> None:
+    """Our own template has a place for messages alone."""
+    for name, value in more.items():
+        if value:
+            raise ValueError(f"{name}: this model's chat template has no place for them")
+
+
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message],
+                **more: Any) -> tuple[list[int], tuple[str, ...], set[int]]:
+    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop.
+    more: tools, documents and variables, for a directory's own template."""
+    template = own_template(tokenizer)
+    if template is None or "developer" not in template.sources.get("default", ""):
+        messages = [message | {"role": VOICES.get(message["role"], message["role"])} for message in messages]
+    if template:
+        end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
+        stop = (after,) if after and end is None else ()
+        ends = end_tokens(tokenizer) | ({end} if end is not None else set())
+        return encode_prompt(tokenizer, messages, **more), stop, ends
+    no_more(more)
     if all(mark in tokenizer.special_tokens for mark in MARKS):
-        return encode_prompt(tokenizer, messages), (), {tokenizer.special_tokens[END]}
+        return encode_prompt(tokenizer, messages), (), end_tokens(tokenizer) | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), set()
+    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), end_tokens(tokenizer)
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:
@@ -77,20 +129,47 @@ def mark(tokenizer: Tokenizer, text: str) -> int:
 
 
 def answer_end(tokenizer: Tokenizer) -> int | None:
-    """The token that ends an answer: learned by fine-tuning, sampled up to, and what the files of a model say."""
-    return tokenizer.special_tokens.get(END, tokenizer.eot_token)
+    """The token that ends an answer, which fine-tuning teaches: that of the chat template; without one, what the files
+    name, the tokenizer's own word first where the model agrees."""
+    template, eos = own_template(tokenizer), role_id(tokenizer, "eos_token")
+    end = template.end(tokenizer.special_tokens) if template else tokenizer.special_tokens.get(END)
+    if end is not None:
+        return end
+    candidates = [id for id in (eos, tokenizer.eot_token) if id is not None]
+    agreed = [id for id in candidates if id in tokenizer.ends] + sorted(tokenizer.ends) + candidates
+    return next(iter(agreed), None)
 
 
 def end_tokens(tokenizer: Tokenizer) -> set[int]:
-    """The tokens after which no more is generated: the end of an answer, that of a document, what the model names."""
-    return {end for end in (answer_end(tokenizer), tokenizer.eot_token) if end is not None} | tokenizer.ends
+    """The tokens after which no more is generated: those that the model's files name, or else the tokenizer's, or else
+    the end of an answer and that of a document."""
+    if tokenizer.ends:
+        return set(tokenizer.ends)
+    eos = role_id(tokenizer, "eos_token")
+    return {end for end in (answer_end(tokenizer), tokenizer.eot_token if eos is None else eos) if end is not None}
+
+
+def learned_ends(tokenizer: Tokenizer) -> TextEnds:
+    """What the files of a model trained with this tokenizer name: the end of an answer, then the other ends."""
+    end, bos = answer_end(tokenizer), document_start(tokenizer)
+    others = {id for id in (*end_tokens(tokenizer), tokenizer.eot_token) if id is not None and id != end}
+    return TextEnds(tuple(id for id in (end, *sorted(others)) if id is not None), bos)
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
-    """Write the tokenizer and, if it knows conversations, tokenizer_config.json, from which transformers'
-    apply_chat_template makes the same ids. The directory is made if need be."""
+    """Write the tokenizer and, if it knows conversations or roles of special tokens, tokenizer_config.json, from which
+    transformers' apply_chat_template makes the same ids. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory)
-    if END in tokenizer.special_tokens:
-        document = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "chat_template": JINJA}
-        write_json(Path(directory) / "tokenizer_config.json", document, indent=2)
+    template, end, roles = own_template(tokenizer), answer_end(tokenizer), dict(tokenizer.roles)
+    known = {"default": JINJA} if END in tokenizer.special_tokens else {}
+    sources = template.sources if template else known
+    if not sources and not roles:
+        return
+    if end is not None:
+        roles["eos_token"] = tokenizer.decode([end])
+    document = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **roles}
+    if sources:
+        document["chat_template"] = sources["default"] if list(sources) == ["default"] else [
+            {"name": name, "template": source} for name, source in sources.items()]
+    write_json(Path(directory) / CONFIG, document, indent=2)

@@ -117,9 +117,8 @@ def answer_to(tokenizer: Tokenizer, prompt: Any, answer: Any, name: str) -> Exam
         return Example([*start, *before, *after, *end], [False] * len(start + before) + [True] * len(after + end))
     if isinstance(prompt, str) or isinstance(answer, str):
         raise ValueError(f"prompt and {name} must be both text or both lists of messages")
-    asked = encode_messages(tokenizer, check_messages(prompt, "prompt"))
-    answered = encode_messages(tokenizer, check_messages(answer, name))
-    return Example(asked.ids + answered.ids, [False] * len(asked.ids) + answered.learned)
+    messages = [*check_messages(prompt, "prompt"), *check_messages(answer, name)]
+    return encode_messages(tokenizer, messages, first=len(prompt))
 
 
 def check_messages(messages: Any, name: str) -> list[dict]:
