@@ -26,24 +26,29 @@ Say = Callable[[str], None]
 
 def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, lora: dict | None = None,
         resume: str = "auto", say: Say = print, too_long: str = "cut") -> dict:
-    """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
-    from which `reward` goes on). Returns the results, as the others here do.
+    """Supervised fine-tuning of `base` on conversations: a file of the forms in data/sources/chat_formats.py, or the
+    name of a task (its problems with their answers, from which `reward` goes on). Returns the results, as the others
+    here do.
 
     lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
     too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
+    told = list[str]()
     examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
-                conversations.read_examples(data, tokenizer))
+                conversations.read_examples(data, tokenizer, told.append))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate, too_long=too_long)
-    say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
-                  "had nothing to learn within the context") + leaked(records.examples, records.held_out))
+    told.append(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
+                + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
+                          "had nothing to learn within the context") + leaked(records.examples, records.held_out))
+    say("\n".join(told))
     if records.cut:
         say(f"            {records.cut:,} cut to the context length of {model.config.block_size}: their ends are not "
-            "learned (--too-long drop leaves them out)")
+            "learned (--too-long drop leaves them out)\n"
+            f"            of their answers {records.answers_cut:,} are cut short, which learn no end token, and "
+            f"{records.answers_lost:,} lie beyond the context; all others learn theirs")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
     best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("fine-tuning", "step"),
@@ -56,13 +61,15 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
 def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, pairs: int = 8, beta: float = 0.1,
            label_smoothing: float = 0.0, reference_free: bool = False, nll_weight: float = 0.0,
            lora: dict | None = None, resume: str = "auto", say: Say = print) -> dict:
-    """Direct preference optimization (DPO) on prompt/chosen/rejected records (JSONL). beta: of the KL penalty."""
+    """Direct preference optimization (DPO) on pairs (forms: data/sources/chat_formats.py). beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    preferences = conversations.read_preferences(data, tokenizer)
+    told = list[str]()
+    preferences = conversations.read_preferences(data, tokenizer, told.append)
     records = dpo.PreferenceData(preferences, model.config.block_size, pairs, config.seed)
-    say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
+    told.append(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
+                + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
+    say("\n".join(told))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)

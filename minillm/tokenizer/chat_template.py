@@ -15,14 +15,14 @@ A model without marks in its vocabulary gets plain text, which one trained on we
 """
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..storage.atomic import write_json
 from .bpe import Tokenizer
 
-Message = dict[str, str]                # {"role", "content"}
+Message = dict[str, Any]                # {"role", "content"}
 
 ROLES = ("system", "user", "assistant")
 END = "<|end|>"
@@ -45,13 +45,15 @@ class Example(NamedTuple):
 
 
 def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Example:
-    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned."""
+    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned, but for a message
+    with "weight": 0."""
     ids: list[int] = []
     learned: list[bool] = []
     for message in messages:
         content = tokenizer.encode_ordinary(message["content"])
         ids += [mark(tokenizer, f"<|{message['role']}|>"), *content, mark(tokenizer, END)]
-        learned += [False, *[message["role"] == "assistant"] * (len(content) + 1)]
+        wanted = message["role"] == "assistant" and message.get("weight", 1) != 0
+        learned += [False, *[wanted] * (len(content) + 1)]
     return Example(ids, learned)
 
 
