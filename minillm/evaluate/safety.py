@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import check_counts
-from ..data.sources.conversations import read_jsonl, texts_in
+from ..data.sources.conversations import texts_in
+from ..data.sources.record_files import read_jsonl
 from ..generation.decode import stream
 from ..generation.output_filter import sentences
 from ..generation.text import text_of

@@ -56,11 +56,12 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
     write_ends(directory, eot_token)
 
 
-def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL) -> None:
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL,
+                    prefix: str = PREFIX) -> None:
     """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(directory / model, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
+    write_safetensors(directory / model, {prefix + name: tensors[name] for name in tensors}, {"format": "pt"})
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 

@@ -25,6 +25,7 @@ from ..storage.atomic import write_json
 from . import jinja_template
 from .bpe import Tokenizer
 from .roles import CONFIG, TextEnds, document_start, role_id
+from .tool_turns import tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
 
@@ -60,52 +61,60 @@ def own_template(tokenizer: Tokenizer) -> jinja_template.Templates | None:
     return None if ours and all(mark in tokenizer.special_tokens for mark in MARKS) else template
 
 
-def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], first: int = 0, **more: Any) -> Example:
-    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned, in those messages
-    that stand at `first` or later. more: tools, documents and variables for a directory's own template."""
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict] | None = None,
+                    **more: Any) -> Example:
+    """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned, but for a message
+    with "weight": 0. more: documents and variables, for a directory's own template."""
     if template := own_template(tokenizer):
-        return encode_rendered(tokenizer, template, messages, first, more)
+        return encode_rendered(tokenizer, template, messages, {"tools": tools} | more)
     no_more(more)
     ids: list[int] = []
     learned: list[bool] = []
-    for i, message in enumerate(messages):
+    for message in tools_as_text(messages, tools or ()):
         content = tokenizer.encode_ordinary(message["content"])
         ids += [mark(tokenizer, f"<|{message['role']}|>"), *content, mark(tokenizer, END)]
-        learned += [False, *[message["role"] == "assistant" and i >= first] * (len(content) + 1)]
+        wanted = message["role"] == "assistant" and message.get("weight", 1) != 0
+        learned += [False, *[wanted] * (len(content) + 1)]
     return Example(ids, learned)
 
 
-def encode_rendered(tokenizer: Tokenizer, template: jinja_template.Templates, messages: Sequence[Message], first: int,
+def encode_rendered(tokenizer: Tokenizer, template: jinja_template.Templates, messages: Sequence[Message],
                     more: dict[str, Any]) -> Example:
     """`encode_messages` by a directory's own template."""
-    guard, specials = jinja_template.guard_for(messages, more), frozenset(tokenizer.special_tokens)
-    messages, more = jinja_template.guarded([messages, more], specials, guard)
-    text, spoken = template.rendered(messages, specials, **more)
+    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    messages, more, guard = guarded(tokenizer, messages, more)
+    text, spoken = template.rendered(messages, frozenset(tokenizer.special_tokens), **more)
     ids, offsets = jinja_template.encode(tokenizer, text, guard)
-    given = sum(message["role"] == "assistant" for message in messages[:first])
-    return Example(ids, jinja_template.touched(offsets, spoken[given:]))
+    return Example(ids, jinja_template.touched(offsets, [span for span, weight in zip(spoken, weights) if weight]))
+
+
+def guarded(tokenizer: Tokenizer, messages: Sequence[Message], more: dict[str, Any]) -> tuple[Any, Any, str]:
+    """Messages and more for a directory's own template, so that no special token is forged; and the guard in them."""
+    messages = [{key: message[key] for key in message if key != "weight"} for message in messages]
+    guard = jinja_template.guard_for(messages, more)
+    specials = frozenset(tokenizer.special_tokens)
+    return *jinja_template.guarded([messages, more], specials, guard), guard
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], **more: Any) -> list[int]:
     """The ids that a model continues with its answer: the conversation so far, and the assistant's mark."""
     if template := own_template(tokenizer):
-        guard, specials = jinja_template.guard_for(messages, more), frozenset(tokenizer.special_tokens)
-        messages, more = jinja_template.guarded([messages, more], specials, guard)
+        messages, more, guard = guarded(tokenizer, messages, more)
         return jinja_template.encode(tokenizer, template.render(messages, True, **more), guard)[0]
     return [*encode_messages(tokenizer, messages, **more).ids, mark(tokenizer, "<|assistant|>")]
 
 
 def no_more(more: dict[str, Any]) -> None:
-    """Our own template has a place for messages alone."""
+    """Our own template has a place for messages and tools alone."""
     for name, value in more.items():
         if value:
             raise ValueError(f"{name}: this model's chat template has no place for them")
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message],
+def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict] | None = None,
                 **more: Any) -> tuple[list[int], tuple[str, ...], set[int]]:
     """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop.
-    more: tools, documents and variables, for a directory's own template."""
+    more: documents and variables, for a directory's own template."""
     template = own_template(tokenizer)
     if template is None or "developer" not in template.sources.get("default", ""):
         messages = [message | {"role": VOICES.get(message["role"], message["role"])} for message in messages]
@@ -113,8 +122,9 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message],
         end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
         stop = (after,) if after and end is None else ()
         ends = end_tokens(tokenizer) | ({end} if end is not None else set())
-        return encode_prompt(tokenizer, messages, **more), stop, ends
+        return encode_prompt(tokenizer, messages, tools=tools, **more), stop, ends
     no_more(more)
+    messages = tools_as_text(messages, tools or ())
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), end_tokens(tokenizer) | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
