@@ -15,7 +15,7 @@ A model without marks in its vocabulary gets plain text, which one trained on we
 
 A directory whose files bring a chat template of their own is spoken to in that (jinja_template.py).
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 from ..storage.atomic import write_json
 from . import jinja_template
 from .bpe import Tokenizer
+from .jinja_template import NOTHING, Templates
 from .roles import CONFIG, TextEnds, document_start, role_id
 from .tool_turns import tools_as_text
 
@@ -54,81 +55,94 @@ class Example(NamedTuple):
         return ids[:-1], np.where(learned[1:], ids[1:], -1)
 
 
-def own_template(tokenizer: Tokenizer) -> jinja_template.Templates | None:
+def own_template(tokenizer: Tokenizer) -> Templates | None:
     """The chat template that the tokenizer's directory brought; None for ours, which needs no Jinja."""
     template = tokenizer.template
     ours = template is not None and len(template.sources) == 1 and template.sources.get("default") in OURS
     return None if ours and all(mark in tokenizer.special_tokens for mark in MARKS) else template
 
 
+def check_template(tokenizer: Tokenizer) -> None:
+    """Raise ImportError if the directory's chat template needs Jinja and it is not there."""
+    if own_template(tokenizer):
+        jinja_template.need_jinja()
+
+
 def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict] | None = None,
-                    **more: Any) -> Example:
+                    more: Mapping[str, Any] = NOTHING) -> Example:
     """[{"role", "content"}, ...] -> Example: the assistant's content and its end mark are learned, but for a message
-    with "weight": 0. more: documents and variables, for a directory's own template."""
+    with "weight": 0. more: "documents" and what else a directory's own template reads."""
     if template := own_template(tokenizer):
-        return encode_rendered(tokenizer, template, messages, {"tools": tools} | more)
+        return encode_rendered(tokenizer, template, messages, {**more, "tools": tools})
     no_more(more)
     ids: list[int] = []
     learned: list[bool] = []
     for message in tools_as_text(messages, tools or ()):
         content = tokenizer.encode_ordinary(message["content"])
         ids += [mark(tokenizer, f"<|{message['role']}|>"), *content, mark(tokenizer, END)]
-        wanted = message["role"] == "assistant" and message.get("weight", 1) != 0
-        learned += [False, *[wanted] * (len(content) + 1)]
+        learned += [False, *[message["role"] == "assistant" and weighs(message)] * (len(content) + 1)]
     return Example(ids, learned)
 
 
-def encode_rendered(tokenizer: Tokenizer, template: jinja_template.Templates, messages: Sequence[Message],
-                    more: dict[str, Any]) -> Example:
+def weighs(message: Message) -> bool:
+    return message.get("weight", 1) != 0
+
+
+def encode_rendered(tokenizer: Tokenizer, template: Templates, messages: Sequence[Message],
+                    more: Mapping[str, Any]) -> Example:
     """`encode_messages` by a directory's own template."""
-    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    wanted = [weighs(message) for message in messages if message["role"] == "assistant"]
     messages, more, guard = guarded(tokenizer, messages, more)
-    text, spoken = template.rendered(messages, frozenset(tokenizer.special_tokens), **more)
+    text, spoken = template.rendered(messages, frozenset(tokenizer.special_tokens), more)
+    if not all(wanted):
+        if len(spoken) != len(wanted):
+            raise ValueError(f"the chat template marks {len(spoken)} passages by {{% generation %}} for {len(wanted)} "
+                             "messages of the assistant, of which not all are to be learned")
+        spoken = [span for span, want in zip(spoken, wanted) if want]
     ids, offsets = jinja_template.encode(tokenizer, text, guard)
-    return Example(ids, jinja_template.touched(offsets, [span for span, weight in zip(spoken, weights) if weight]))
+    return Example(ids, jinja_template.touched(offsets, spoken))
 
 
-def guarded(tokenizer: Tokenizer, messages: Sequence[Message], more: dict[str, Any]) -> tuple[Any, Any, str]:
+def guarded(tokenizer: Tokenizer, messages: Sequence[Message], more: Mapping[str, Any]) -> tuple[Any, Any, str]:
     """Messages and more for a directory's own template, so that no special token is forged; and the guard in them."""
     messages = [{key: message[key] for key in message if key != "weight"} for message in messages]
-    guard = jinja_template.guard_for(messages, more)
-    specials = frozenset(tokenizer.special_tokens)
+    guard, specials = jinja_template.guard_for(messages, dict(more)), frozenset(tokenizer.special_tokens)
     return *jinja_template.guarded([messages, more], specials, guard), guard
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], **more: Any) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict] | None = None,
+                  more: Mapping[str, Any] = NOTHING) -> list[int]:
     """The ids that a model continues with its answer: the conversation so far, and the assistant's mark."""
     if template := own_template(tokenizer):
-        messages, more, guard = guarded(tokenizer, messages, more)
-        return jinja_template.encode(tokenizer, template.render(messages, True, **more), guard)[0]
-    return [*encode_messages(tokenizer, messages, **more).ids, mark(tokenizer, "<|assistant|>")]
+        messages, more, guard = guarded(tokenizer, messages, {**more, "tools": tools})
+        return jinja_template.encode(tokenizer, template.render(messages, True, more), guard)[0]
+    return [*encode_messages(tokenizer, messages, tools, more).ids, mark(tokenizer, "<|assistant|>")]
 
 
-def no_more(more: dict[str, Any]) -> None:
+def no_more(more: Mapping[str, Any]) -> None:
     """Our own template has a place for messages and tools alone."""
     for name, value in more.items():
         if value:
-            raise ValueError(f"{name}: this model's chat template has no place for them")
+            raise ValueError(f"{name}: this model's chat template has no place for it")
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[dict] | None = None,
-                **more: Any) -> tuple[list[int], tuple[str, ...], set[int]]:
-    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop.
-    more: documents and variables, for a directory's own template."""
-    template = own_template(tokenizer)
+                more: Mapping[str, Any] = NOTHING) -> tuple[list[int], tuple[str, ...], set[int]]:
+    """messages [{"role", "content"}] -> (ids, stop strings, stop ids); the answer follows and ends at a stop. tools and
+    more as of `encode_messages`."""
+    template, ends = own_template(tokenizer), end_tokens(tokenizer)
     if template is None or "developer" not in template.sources.get("default", ""):
         messages = [message | {"role": VOICES.get(message["role"], message["role"])} for message in messages]
     if template:
         end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
-        stop = (after,) if after and end is None else ()
-        ends = end_tokens(tokenizer) | ({end} if end is not None else set())
-        return encode_prompt(tokenizer, messages, tools=tools, **more), stop, ends
+        ids = encode_prompt(tokenizer, messages, tools, more)
+        return ids, (after,) if after and end is None else (), ends if end is None else ends | {end}
     no_more(more)
     messages = tools_as_text(messages, tools or ())
     if all(mark in tokenizer.special_tokens for mark in MARKS):
-        return encode_prompt(tokenizer, messages), (), end_tokens(tokenizer) | {tokenizer.special_tokens[END]}
+        return encode_prompt(tokenizer, messages), (), ends | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), end_tokens(tokenizer)
+    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), ends
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:
@@ -156,7 +170,8 @@ def end_tokens(tokenizer: Tokenizer) -> set[int]:
     if tokenizer.ends:
         return set(tokenizer.ends)
     eos = role_id(tokenizer, "eos_token")
-    return {end for end in (answer_end(tokenizer), tokenizer.eot_token if eos is None else eos) if end is not None}
+    ends = [eos] if eos is not None else [tokenizer.special_tokens.get(END), tokenizer.eot_token]
+    return {end for end in ends if end is not None}
 
 
 def learned_ends(tokenizer: Tokenizer) -> TextEnds:

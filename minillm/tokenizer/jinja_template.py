@@ -14,14 +14,16 @@ the text of the messages before it, up to the special token that ends it.
 import atexit
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,11 +40,12 @@ MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generat
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for one thing: templates read the first two
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Cut = tuple[int, bool]                                  # how many messages, and whether the assistant is to go on
 
 
 class Rendered(NamedTuple):
-    """A conversation as text, with where in it the assistant speaks: one (start, end) for each of its messages."""
+    """A conversation as text, with where in it the assistant speaks: (start, end) of each passage."""
 
     text: str
     spoken: list[tuple[int, int]]
@@ -54,34 +57,28 @@ class Templates:
     def __init__(self, sources: Mapping[str, str], roles: Mapping[str, str]):
         self.sources, self.roles = dict(sources), dict(roles)
 
-    def render(self, messages: Sequence[Mapping], add_generation_prompt: bool = False, tools: Any = None,
-               documents: Any = None, **variables: Any) -> str:
-        """The text of a conversation. Raises ImportError without jinja2, ValueError for what the template refuses, and
-        for one that takes too long or too much memory."""
-        texts = self.texts(messages, [(len(messages), add_generation_prompt)], tools, documents, **variables)
-        return unmarked(texts[0])[0]
+    def render(self, messages: Sequence[Mapping], add_generation_prompt: bool = False, more: Mapping = NOTHING) -> str:
+        """The text of a conversation. more: "tools", "documents", and what else a template reads.
 
-    def rendered(self, messages: Sequence[Mapping], specials: frozenset[str], tools: Any = None, documents: Any = None,
-                 **variables: Any) -> Rendered:
+        Raises ImportError without jinja2, ValueError for what the template refuses, and for one that takes too long or
+        too much memory."""
+        return unmarked(self.texts(messages, [(len(messages), add_generation_prompt)], more)[0])[0]
+
+    def rendered(self, messages: Sequence[Mapping], specials: frozenset[str], more: Mapping = NOTHING) -> Rendered:
         """The text of a whole conversation, and where the assistant speaks. specials: the special tokens' texts."""
-        (marked,) = self.texts(messages, [(len(messages), False)], tools, documents, **variables)
-        text, spans = unmarked(marked)
+        text, spans = unmarked(self.texts(messages, [(len(messages), False)], more)[0])
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if not spans:
             cuts = [cut for i in answers for cut in ((i, True), (i + 1, False))]
-            before_and_after = iter(self.texts(messages, cuts, tools, documents, **variables))
+            before_and_after = iter(self.texts(messages, cuts, more))
             spans = [added(text, before, after, i, specials) for i, before, after
                      in zip(answers, before_and_after, before_and_after)]
-        if len(spans) != len(answers):
-            raise ValueError(f"the chat template marks {len(spans)} passages by {{% generation %}} for {len(answers)} "
-                             "messages of the assistant")
         return Rendered(text, spans)
 
-    def texts(self, messages: Sequence[Mapping], cuts: Sequence[Cut], tools: Any = None, documents: Any = None,
-              **variables: Any) -> list[str]:
+    def texts(self, messages: Sequence[Mapping], cuts: Sequence[Cut], more: Mapping = NOTHING) -> list[str]:
         """The texts of the beginnings of a conversation, as the worker gives them."""
-        given = self.roles | variables | {"messages": list(map(normal, messages)), "tools": tools,
-                                          "documents": documents}
+        tools = more.get("tools")
+        given = {"documents": None, **self.roles, **more, "tools": tools, "messages": list(map(normal, messages))}
         source = self.sources.get("tool_use" if tools is not None and "tool_use" in self.sources else "default")
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
@@ -94,7 +91,7 @@ class Templates:
                 (("user", ASKED), ("assistant", ANSWERED), ("user", GOES_ON))]
         try:
             text = self.render(talk)
-        except ValueError:
+        except (ImportError, ValueError):
             return ""
         return text.rpartition(ANSWERED)[2].partition(GOES_ON)[0] if GOES_ON in text.rpartition(ANSWERED)[2] else ""
 
@@ -229,8 +226,6 @@ class Worker:
 
     def texts(self, request: dict[str, Any]) -> list[str]:
         """The texts of a request. Raises ValueError that says what the template did wrong."""
-        if find_spec("jinja2") is None:
-            raise ImportError("this model's chat template needs jinja2: pip install 'minillm[chat]'")
         try:
             data = json.dumps(request).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -250,6 +245,7 @@ class Worker:
 
     def ask(self, data: bytes) -> dict[str, Any]:
         if self.process is None:
+            need_jinja()
             self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
                                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert self.process.stdin
@@ -269,6 +265,17 @@ class Worker:
             self.process.kill()
             self.process.communicate()
             self.process = None
+
+
+def need_jinja() -> None:
+    """Raises ImportError with the extra to install; the sandbox of older versions has holes."""
+    try:
+        found = version("jinja2")
+    except PackageNotFoundError:
+        found = "none"
+    if [int(part) for part in re.findall(r"\d+", found)[:3]] < [3, 1, 6]:
+        raise ImportError(f"this model's chat template needs jinja2 3.1.6 or newer (there is {found}): "
+                          "pip install 'minillm[chat]'")
 
 
 WORKER = Worker()

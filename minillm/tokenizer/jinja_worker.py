@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 LENGTH = struct.Struct("<Q")
-MEMORY, SECONDS, CHARACTERS = 2 ** 29, 2.0, 2 ** 23                 # of address space; of CPU time; of text
+MEMORY, SECONDS, CHARACTERS = 2 ** 29, 2.0, 2 ** 22                 # of address space; of CPU time; of a text
 
 
 def render(request: dict[str, Any]) -> list[str]:
