@@ -32,7 +32,8 @@ CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 0, '"' is id 1, ..., the space is 220
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+                   "chat_template.jinja", "chat_template.json")
 
 
 def bytes_to_chars(token: bytes) -> str:
