@@ -24,6 +24,8 @@ from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
+from .sentencepiece import SentencePiece
+from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
 
 Specials = Collection[str] | str                    # some special tokens, or "all"
@@ -280,7 +282,10 @@ class Tokenizer:
                 return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path), backend)
+            document = formats.read_json(path)
+            if is_sentencepiece(document):
+                return SentencePiece(document, backend)     # type: ignore[return-value]
+            return cls(*formats.read_tokenizer_json(document), backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
