@@ -129,7 +129,7 @@ void attend_cached(const Decoder& d, attention::ForwardHead<float>& head, int64_
             std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
         }
         attend_head(head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, {k, HS}, {v, HS}, T, start + T,
-                    d.keys + at(then), attention::NO_WINDOW);
+                    d.keys + at(then), {});
     }
 }
 

@@ -10,14 +10,16 @@ from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from ..tokenizer.roles import TextEnds, role_id
+from .gemma import Gemma
 from .gpt2 import GPT
 from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
+from .olmo2 import Olmo2
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, GENERATION, parse_config, read_json
 from .quantized import METHOD, is_quantized, stored_type
 
-FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
+FAMILIES: dict[str, Any] = {"gpt2": GPT} | {family: kind for kind in (Llama, Olmo2, Gemma) for family in kind.families}
 
 
 def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,

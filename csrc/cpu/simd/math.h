@@ -1,4 +1,4 @@
-// exp and GELU on whole vectors, without branches, from arithmetic that every instruction set has.
+// exp, tanh and GELU on whole vectors, without branches, from arithmetic that every instruction set has.
 //
 // exp(x): write x = n ln2 + r with n whole and |r| <= ln2 / 2, then exp(x) = 2^n exp(r). ln2 is split in two, the first
 // part with so few bits that n * LN2_HIGH is exact (Cody & Waite 1980); exp(r) = 1 + r + r^2 Q(r), where Q minimises
@@ -48,8 +48,10 @@ inline Vec<T> vmin(Vec<T> a, Vec<T> b) {
     return a < b ? a : b;
 }
 
+// r + r^2 Q(r), which is exp(r) - 1; and half_scale = 2^(n-1), since 2^n would not fit for the largest x: for the smallest,
+// its bits come out as 0.
 template <class T>
-inline Vec<T> vexp(Vec<T> x) {
+inline Vec<T> exp_parts(Vec<T> x, Vec<T>& half_scale) {
     typedef ExpConstants<T> K;
     typedef typename LaneInt<T>::type Int;
     x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
@@ -57,10 +59,23 @@ inline Vec<T> vexp(Vec<T> x) {
     Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
     Vec<T> q = splat<T>(K::Q[0]);
     for (size_t i = 1; i < sizeof K::Q / sizeof(T); i++) q = q * r + K::Q[i];
-    Vec<T> e = q * r * r + r + 1;
-    // 2^(n-1), since 2^n would not fit for the largest x; for the smallest, its bits come out as 0.
-    Vec<T> half_scale = (Vec<T>)(((Vec<Int>)rounded << K::MANTISSA) + (Int(K::BIAS) << K::MANTISSA));
+    half_scale = (Vec<T>)(((Vec<Int>)rounded << K::MANTISSA) + (Int(K::BIAS) << K::MANTISSA));
+    return q * r * r + r;
+}
+
+template <class T>
+inline Vec<T> vexp(Vec<T> x) {
+    Vec<T> half_scale, e = exp_parts<T>(x, half_scale) + 1;
     return (e + e) * half_scale;
+}
+
+// tanh(x) = -m / (2 + m) for x >= 0, with m = exp(-2x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): near 0, where exp would be rounded to
+// 1 and its difference lost, n = 0 and m is the polynomial alone.
+template <class T>
+inline Vec<T> vtanh(Vec<T> x) {
+    Vec<T> half_scale, p = exp_parts<T>(-2 * vmax<T>(-x, x), half_scale), scale = half_scale + half_scale;
+    Vec<T> m = p * scale + (scale - 1), t = -m / (2 + m);
+    return x < 0 ? -t : t;
 }
 
 // tanh form of GELU (minillm/ops/gelu.py). Since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), one exp and one division do;
@@ -94,11 +109,14 @@ inline Vec<T> vgelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     return whole * s;
 }
 
-// d silu / dx = s + x s (1 - s), where s = 1 / (1 + exp(-x)); s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), as above.
+// silu(x) = x s, and its slope s + x s (1 - s), where s = 1 / (1 + exp(-x)); s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), as
+// above. The x of the slope is bounded, so that an infinite one gives 0 times a number.
 template <class T>
-inline Vec<T> vsilu_slope(Vec<T> x) {
+inline Vec<T> vsilu_and_slope(Vec<T> x, Vec<T>& slope) {
     Vec<T> e = vexp<T>(vmin<T>(x, -x)), r = 1 / (1 + e), s = x < 0 ? e * r : r;
-    return s + vmin<T>(splat<T>(-ExpConstants<T>::LOWEST), vmax<T>(splat<T>(ExpConstants<T>::LOWEST), x)) * e * r * r;
+    Vec<T> bounded = vmin<T>(splat<T>(-ExpConstants<T>::LOWEST), vmax<T>(splat<T>(ExpConstants<T>::LOWEST), x));
+    slope = s + bounded * e * r * r;
+    return x * s;
 }
 
 }  // namespace minillm
