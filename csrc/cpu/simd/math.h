@@ -109,6 +109,11 @@ inline Vec<T> vgelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     return whole * s;
 }
 
+template <class T>
+inline Vec<T> vsilu(Vec<T> x) {
+    return x / (vexp<T>(-x) + 1);
+}
+
 // silu(x) = x s, and its slope s + x s (1 - s), where s = 1 / (1 + exp(-x)); s (1 - s) = e / (1 + e)^2 with e = exp(-|x|), as
 // above. The x of the slope is bounded, so that an infinite one gives 0 times a number.
 template <class T>
