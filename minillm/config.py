@@ -95,10 +95,13 @@ class TrainConfig:
     warmup: int = 100           # steps of linear warm-up
     schedule: str = "cosine"    # or "wsd": warm-up, stable, decay (train/schedule.py)
     decay: float = 0.3          # of "wsd": the share of the steps, at their end, in which the rate falls
+    optimizer: str = "adamw"    # or "muon": of the matrices in the blocks; AdamW of the rest (ops/optimizer/muon.py)
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    momentum: float = 0.95      # of "muon"
     weight_decay: float = 0.1   # on matrices only
+    ema: float = 0.0            # of the weights, such as 0.999: their mean is validated and saved; 0: the weights are
     clip: float = 1.0           # global gradient norm to clip at; 0 switches clipping off
     eval_every: int = 100       # steps between validations (0: only at the end)
     eval_batches: int = 0       # validation batches per evaluation; 0 means the whole split
@@ -116,9 +119,10 @@ class TrainConfig:
         check_field("lr", self.lr, float, lambda v: 0 < v < math.inf, "a number above 0")
         for name in ("min_lr", "weight_decay", "clip"):
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "momentum", "ema"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
         check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
+        check_field("optimizer", self.optimizer, str, lambda v: v in ("adamw", "muon"), "adamw or muon")
         check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
         check_field("decay", self.decay, float, lambda v: 0 <= v <= 1, "a number with 0 <= decay <= 1")
         check_field("backend", self.backend, str, bool, "the name of a backend")
