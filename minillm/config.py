@@ -83,6 +83,9 @@ class LlamaConfig:
         check_field("dropout", self.dropout, float, lambda v: v == 0, "0: Llama has none")
 
 
+ModelConfig = GPTConfig | LlamaConfig
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Training. `batch_size` sequences of block_size tokens, `accumulate` times, make one optimizer step."""
@@ -162,13 +165,18 @@ def load_toml(path: str | Path) -> tuple[dict, dict]:
 
 
 def parse_setting(setting: str) -> tuple[str, str, int | float | str | bool]:
-    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is found in either."""
+    """'train.lr=3e-4' -> ('train', 'lr', 0.0003). `model.` and `optim.` work alike; a bare name is found in either.
+
+    Of the model the settings of every family are known; which of them belong together, models/load.py checks.
+    """
     name, equals, text = setting.partition("=")
     if not equals:
         raise ValueError(f"--set {setting}: expected NAME=VALUE, for example train.lr=3e-4")
     table, _, key = name.strip().rpartition(".")
-    table = {"optim": "train", "": "model" if key in names(GPTConfig) else "train"}.get(table, table)
+    table = {"optim": "train", "": "model" if key in fields("model") else "train"}.get(table, table)
     kind: Any = field_of(table, key).type
+    if kind not in (int, float, str, bool):
+        raise ValueError(f"--set {setting}: {key} is a table: write it into a TOML file")
     try:
         return table, key, {"true": True, "false": False}[text.strip().lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
@@ -179,10 +187,15 @@ def field_of(table: str, key: str, where: str = "") -> dataclasses.Field:
     """The dataclass field, or a ValueError that lists what there is."""
     if table not in SECTIONS:
         raise ValueError(f"{where}unknown table {table!r}: expected one of {', '.join(SECTIONS)}")
-    for field in dataclasses.fields(SECTIONS[table]):
-        if field.name == key:
-            return field
-    raise ValueError(f"{where}unknown key {table}.{key}: expected one of {', '.join(names(SECTIONS[table]))}")
+    known = fields(table)
+    if key not in known:
+        raise ValueError(f"{where}unknown key {table}.{key}: expected one of {', '.join(known)}")
+    return known[key]
+
+
+def fields(table: str) -> dict[str, dataclasses.Field]:
+    """{key: field} of a table; of the model, those of GPT-2 first."""
+    return {field.name: field for config in reversed(SECTIONS[table]) for field in dataclasses.fields(config)}
 
 
 def names(config: type) -> list[str]:
@@ -195,7 +208,7 @@ def check_heeded(command: str, table: str, key: str, where: str = "") -> None:
         raise ValueError(f"{where}{command} does not read {table}.{key}: use {instead}")
 
 
-SECTIONS = {"model": GPTConfig, "train": TrainConfig}
+SECTIONS: dict[str, tuple] = {"model": (GPTConfig, LlamaConfig), "train": (TrainConfig,)}
 EVALUATED = "train.eval_every, for a validation always reads all that is held out"
 INSTEAD = {                  # the settings that a command does not read, and what does their work; it reads all others
     ("train", "model.vocab_size"): "--vocab-size, or a --tokenizer, whose size it is",

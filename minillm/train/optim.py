@@ -8,14 +8,12 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..kernels.select import Ops, multiplies_by_tiles
-from ..models.params import Gradients, Params, Shapes
+from ..models.params import Gradients, Params, block_matrices
 from ..ops.bfloat16 import bfloat16_bits
 from ..ops.optimizer.adamw import adamw_update
 from ..ops.optimizer.muon import muon_update
 from ..ops.optimizer.sum_squares import sum_squares
 
-BLOCKS = ("h.", "model.layers.")        # what the names of a block's parameters begin with: GPT-2's, Llama's
-SIDE_BY_SIDE = {"attn.c_attn.weight": 3}
 PIECE = 1 << 16                         # numbers averaged at a time: they stay in L2
 
 
@@ -38,8 +36,14 @@ class AdamW:
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
         self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
-        self.update = ops.adamw_update if ops else adamw_update
+        self.update, self.orthogonal_update = adamw_update, muon_update
         self.decay, self.mean = ema, params.zeros_like() if ema else None
+        if ops:
+            self.use(ops)
+
+    def use(self, ops: Ops) -> None:
+        """Update by the functions of this namespace from now on."""
+        self.update, self.orthogonal_update = ops.adamw_update, ops.muon_update
 
     def zero_grads(self) -> Params:
         """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
@@ -102,8 +106,7 @@ class Muon(AdamW):
                  weight_decay: float = 0.1, ops: Ops | None = None, ema: float = 0.0, momentum: float = 0.95):
         """As AdamW; momentum: of the matrices. Raises ValueError where there are none."""
         super().__init__(params, lr, betas, eps, weight_decay, ops, ema)
-        self.momentum, self.orthogonal_update = momentum, ops.muon_update if ops else muon_update
-        self.matrices = block_matrices(params.shapes)
+        self.momentum, self.matrices = momentum, block_matrices(params.shapes)
         if not self.matrices:
             raise ValueError("optimizer: muon is for the matrices of a model's blocks, and there are none among these "
                              "parameters; an adapter's low-rank factors are for adamw")
@@ -125,12 +128,6 @@ class Muon(AdamW):
         """Views of the parameter of this name in a flat buffer: one, or those that lie side by side."""
         shape, end = self.params.shapes[name], self.params.ends[name]
         return np.split(flat[end - math.prod(shape):end].reshape(shape), self.matrices[name], axis=1)
-
-
-def block_matrices(shapes: Shapes) -> dict[str, int]:
-    """{name: how many matrices lie side by side in it} of those in the blocks, which Muon is for."""
-    return {name: next((parts for end, parts in SIDE_BY_SIDE.items() if name.endswith(end)), 1)
-            for name, shape in shapes.items() if len(shape) == 2 and name.startswith(BLOCKS)}
 
 
 def spans_of(params: Params, some: Params) -> list[tuple[slice, np.ndarray]]:
