@@ -135,6 +135,11 @@ class TrainConfig:
         """Every setting, as a checkpoint records them."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def recorded(cls, settings: dict) -> "TrainConfig":
+        """From what a checkpoint has recorded, which may have other settings besides."""
+        return cls(**{name: value for name, value in settings.items() if name in names(cls)})
+
 
 def check_counts(least: int = 1, **values: object) -> None:
     """Raise ValueError naming a value that is no integer of at least `least`."""

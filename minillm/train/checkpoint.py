@@ -1,8 +1,8 @@
 """Checkpoints to resume from: a model's directory with the optimizer's moments and the step beside it.
 
 To the model's files come `optimizer.safetensors` (the moments; the mean of the weights, where there is one) and
-`state.json` (step, seed, fingerprint of
-the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
+`state.json` (step, seed, fingerprint of the data, checksums). The directory, run/last, is replaced as a whole
+(storage/directories.py).
 """
 import hashlib
 import shutil
@@ -66,7 +66,8 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
     if state["seed"] != fresh["seed"]:
         raise ValueError(f"{run}/last was trained with another seed: {state['seed']}, now {fresh['seed']}; "
                          f"use another --out, or --resume never")
-    then, now = TrainConfig().as_dict() | state.get("settings", {}), fresh["settings"]     # older runs have fewer
+    then, now = state.get("settings", {}), fresh["settings"]
+    then = {name: value for name, value in TrainConfig().as_dict().items() if name in now} | then   # of an older run
     changed = [f"{name} was {then[name]}, now {now[name]}" for name in then if then[name] != now[name]]
     grave = [text for text in changed if text.split()[0] not in HARMLESS]
     if grave and not override:
@@ -83,7 +84,8 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
 
 
 def save_training(directory: AnyPath, m: Params, v: Params, state: dict, mean: Params | None = None) -> None:
-    """Write the moments (Params), the mean of the weights if there is one, and `state` (a dict that JSON can hold) beside a model saved there before.
+    """Write the moments and `state` (a dict that JSON can hold) beside a model saved there before; the mean of its
+    weights, too, if there is one.
 
     `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
     """
