@@ -20,6 +20,9 @@ from ..kernels.arrays import Zeros
 Array = np.ndarray
 Shapes = dict[str, tuple[int, ...]]
 
+BLOCKS = ("h.", "model.layers.")        # what the names of a block's parameters begin with: GPT-2's, Llama's
+SIDE_BY_SIDE = {"attn.c_attn.weight": 3}
+
 
 def gpt_shapes(config: GPTConfig) -> Shapes:
     """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
@@ -35,6 +38,13 @@ def gpt_shapes(config: GPTConfig) -> Shapes:
             f"h.{i}.mlp.c_proj.weight": (4 * C, C), f"h.{i}.mlp.c_proj.bias": (C,),
         }
     return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+def block_matrices(shapes: Shapes) -> dict[str, int]:
+    """{name: how many matrices lie side by side in it} of the weights of the blocks, which Muon is for."""
+    return {name: next((parts for end, parts in SIDE_BY_SIDE.items() if name.endswith(end)), 1)
+            for name, shape in shapes.items()
+            if len(shape) == 2 and name.startswith(BLOCKS) and name.endswith(".weight")}
 
 
 class Params(Mapping):

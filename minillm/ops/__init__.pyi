@@ -224,5 +224,9 @@ def adamw_update(w: Array, grad: Array, m: Array, v: Array, step: int, lr: float
     """One step of AdamW, in place on w, m and v (Loshchilov & Hutter 2019, algorithm 2)."""
 
 
+def muon_update(w: Array, grad: Array, m: Array, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, scale: float = 1.0, bits: Array | None = None) -> None:
+    """One step of Muon, in place on w and m (Jordan et al. 2024)."""
+
+
 def sum_squares(x: Array) -> float:
     """The sum of x[i]^2: x (P,) of real floats -> float; NaN or infinity in x gives NaN or infinity."""
