@@ -2,7 +2,7 @@
 //
 //   x = wte[tokens] + wpe[positions]
 //   for each block:  x += proj(attention(qkv(ln_1(x)), cache))      x += out(gelu(fc(ln_2(x))))
-//   logits = head(ln_f(x))
+//   logits = head(ln_f(x))                                          the head is wte again, or a matrix of its own
 //
 // Why it exists: a step reads every weight once and does little else. At int8 GPT-2 124M has 124 MB of them, some 3 ms;
 // sixty calls from Python, each of which wakes the threads again, would add a millisecond. Here the threads start once
@@ -38,20 +38,22 @@ struct Block {
 };
 
 struct DecodeSizes {
-    int64_t R, T, C, NH, HS, S, B, V;  // rows and new tokens in each; S and B: tokens and rows of the cache
+    int64_t R, T, C, F, NH, HS, S, B, V;  // rows and new tokens in each; S and B: tokens and rows of the cache
     int64_t M() const { return R * T; }
 };
 
 struct Decoder {
     DecodeSizes n;
     const int64_t *tokens, *starts, *rows;  // (R, T), (R), (R)
-    Weight wte;  // (V, C) as float, the other forms (C, V), as the head reads them
+    Weight wte, head;  // (V, C) as float, the other forms (C, V), as the head reads them
     const float* wpe;
     std::vector<Block> blocks;
     const float *ln_f_weight, *ln_f_bias;
     float *keys, *values;  // (L, B, NH, S, HS)
     float eps;
-    float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
+    const float* query_scales;  // (L): what queries are multiplied by
+    bool exact;                 // GELU in its exact form, not by tanh
+    float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, F), (M, C)
 };
 
 // x += v + bias: the residual connection, as an epilogue.
@@ -65,10 +67,12 @@ struct AddToResidual {
     }
 };
 
+template <bool EXACT>
 struct GeluWithBias {
     AddBias<float> add_bias;
     Vec<float> operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
-        return vgelu<float>(add_bias(v, row, column, n));
+        v = add_bias(v, row, column, n);
+        return EXACT ? vgelu_exact<float>(v) : vgelu<float>(v);
     }
 };
 
@@ -123,8 +127,9 @@ void attend_cached(const Decoder& d, attention::ForwardHead<float>& head, int64_
     for (int64_t item = 0; item < d.n.R * NH; item++) {
         int64_t r = item / NH, h = item % NH, start = d.starts[r], then = std::min(item + threads, d.n.R * NH - 1);
         float *k = d.keys + at(item), *v = d.values + at(item);
-        const float* qkv = d.qkv + r * T * 3 * C + h * HS;
+        float *qkv = d.qkv + r * T * 3 * C + h * HS, scale = d.query_scales[layer];
         for (int64_t t = 0; t < T; t++) {
+            for (int64_t i = 0; i < HS && scale != 1; i++) qkv[t * 3 * C + i] *= scale;
             std::copy_n(qkv + t * 3 * C + C, HS, k + (start + t) * HS);
             std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
         }
@@ -140,7 +145,8 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
     attend_cached(d, head, layer);
     stored_matmul(M, d.attended, b.proj, d.sums, AddToResidual{{b.proj_bias}, d.x, C});
     normalise(d, b.ln_2_weight, b.ln_2_bias, d.n.T);
-    stored_matmul(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
+    if (d.exact) stored_matmul(M, d.a, b.fc, d.h, GeluWithBias<true>{{b.fc_bias}});
+    else stored_matmul(M, d.a, b.fc, d.h, GeluWithBias<false>{{b.fc_bias}});
     stored_matmul(M, d.h, b.out, d.sums, AddToResidual{{b.out_bias}, d.x, C});
 }
 
@@ -157,11 +163,11 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
         for (size_t layer = 0; layer < d.blocks.size(); layer++) decode_block(d, d.blocks[layer], head, layer);
         normalise(d, d.ln_f_weight, d.ln_f_bias, count);
         if (M == 0) {
-        } else if (d.wte.form == 'f') {
-            few_rows_transposed<float>(M, V, C, {d.a, C}, {(const float*)d.wte.data, C, true}, logits, V, false,
+        } else if (d.head.form == 'f') {
+            few_rows_transposed<float>(M, V, C, {d.a, C}, {(const float*)d.head.data, C, true}, logits, V, false,
                                        NoEpilogue());
         } else {
-            stored_matmul(M, d.a, d.wte, logits, NoEpilogue());
+            stored_matmul(M, d.a, d.head, logits, NoEpilogue());
         }
     }
 }
@@ -174,7 +180,8 @@ struct WeightReader {
 
     Array array() {
         if (next == list.size())
-            fail("weights must hold wte, wpe, 12 tensors a layer, and ln_f's two: got ", list.size());
+            fail("weights must hold wte, wpe, 12 tensors a layer, ln_f's two, and a head that is not wte: got ",
+                 list.size());
         auto one = to<Array>(list[next]);
         if (!one) fail("weights[", next, "] must be an array");
         return next++, *one;
@@ -206,14 +213,20 @@ struct WeightReader {
         return {data, s, K, values.shape[1], group, 'i'};
     }
 
-    Block block(int64_t C) {
+    // wte or a head of its own.
+    Weight by_token(const char* name, int64_t V, int64_t C) {
+        bool transposed = next < list.size() && to<Tuple>(list[next]);
+        return matrix(name, transposed ? C : V, transposed ? V : C);
+    }
+
+    Block block(int64_t C, int64_t F) {
         Block b;
         b.ln_1_weight = vector("ln_1.weight", C), b.ln_1_bias = vector("ln_1.bias", C);
         b.qkv = matrix("c_attn.weight", C, 3 * C), b.qkv_bias = vector("c_attn.bias", 3 * C);
         b.proj = matrix("c_proj.weight", C, C), b.proj_bias = vector("c_proj.bias", C);
         b.ln_2_weight = vector("ln_2.weight", C), b.ln_2_bias = vector("ln_2.bias", C);
-        b.fc = matrix("c_fc.weight", C, 4 * C), b.fc_bias = vector("c_fc.bias", 4 * C);
-        b.out = matrix("c_proj.weight", 4 * C, C), b.out_bias = vector("c_proj.bias", C);
+        b.fc = matrix("c_fc.weight", C, F), b.fc_bias = vector("c_fc.bias", b.fc.N);
+        b.out = matrix("c_proj.weight", b.fc.N, C), b.out_bias = vector("c_proj.bias", C);
         return b;
     }
 };
@@ -226,12 +239,12 @@ void check_positions(const Decoder& d, int64_t block_size) {
 }
 
 Object decode_few(const Array& tokens, const Array& starts, const Array& rows, const List& weights, const Array& keys,
-                  const Array& values, double eps, int64_t count) {
+                  const Array& values, double eps, int64_t count, const Object& query_scales, bool exact) {
     check_shape("tokens", tokens, {ANY, ANY});
     check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
     Decoder d;
     int64_t R = tokens.shape[0], T = tokens.shape[1], L = keys.shape[0], NH = keys.shape[2], HS = keys.shape[4];
-    d.n = {R, T, NH * HS, NH, HS, keys.shape[3], keys.shape[1], 0};
+    d.n = {R, T, NH * HS, 0, NH, HS, keys.shape[3], keys.shape[1], 0};
     int64_t C = d.n.C, M = R * T;
     if (M < 1 || M > FEW) fail("tokens must be 1 to ", FEW, ": got ", tokens.shape);
     if (count < 0 || count > T) fail("count must be 0 to ", T, ": got ", count);
@@ -240,19 +253,24 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
     auto places = ids("rows", rows, {R}, d.n.B), positions = ids("starts", starts, {R}, d.n.S);
     d.rows = places, d.starts = positions;
     WeightReader reader{weights};
-    bool transposed = weights.size() && to<Tuple>(weights[0]);
-    d.wte = reader.matrix("wte.weight", transposed ? C : ANY, transposed ? ANY : C);
-    d.n.V = transposed ? d.wte.N : d.wte.K;
+    d.wte = reader.by_token("wte.weight", ANY, C);
+    d.n.V = d.wte.form == 'f' ? d.wte.K : d.wte.N;
     d.wpe = input<float>("wpe.weight", reader.array(), {d.n.S, C});
-    for (int64_t layer = 0; layer < L; layer++) d.blocks.push_back(reader.block(C));
+    for (int64_t layer = 0; layer < L; layer++) d.blocks.push_back(reader.block(C, layer ? d.blocks[0].fc.N : ANY));
+    d.n.F = L ? d.blocks[0].fc.N : 0;
     d.ln_f_weight = reader.vector("ln_f.weight", C), d.ln_f_bias = reader.vector("ln_f.bias", C);
+    d.head = reader.next < weights.size() ? reader.by_token("lm_head.weight", d.n.V, C) : d.wte;
+    std::vector<float> ones(L, 1);
+    d.query_scales = query_scales.is_none() ? ones.data()
+                                            : input<float>("query_scales", argument<Array>(query_scales, "query_scales"), {L});
+    d.exact = exact;
     auto checked = ids("tokens", tokens, {R, T}, d.n.V);
     d.tokens = checked, d.eps = float(eps);
     check_positions(d, d.n.S);
     auto logits = fresh<float>({R, count, d.n.V});
     without_gil([&] {
         thread_local Scratch<float> scratch;
-        d.x = scratch.at_least(M * 11 * C);
+        d.x = scratch.at_least(M * (7 * C + d.n.F));
         d.a = d.x + M * C, d.attended = d.a + M * C, d.sums = d.attended + M * C, d.qkv = d.sums + M * C;
         d.h = d.qkv + M * 3 * C;
         decode_model(d, logits, count);
@@ -260,7 +278,9 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
     return logits;
 }
 
-const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count)", &decode_few},
+const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count, query_scales=None, "
+                                "exact=False)",
+                                &decode_few},
                                {"FEW_TOKENS", FEW}};
 
 }  // namespace minillm::decode

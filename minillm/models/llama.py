@@ -24,8 +24,7 @@ from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
-from .params import Params, matrix
-from .pretrained import HEAD
+from .params import HEAD, Params, matrix
 from .rope import rope_angles
 
 Array = np.ndarray

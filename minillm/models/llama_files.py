@@ -13,8 +13,8 @@ from numpy.typing import DTypeLike
 from ..config import LlamaConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
-from .params import Params, Shapes
-from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors
+from .params import HEAD, Params, Shapes
+from .pretrained import CONFIG, LAYOUT, MODEL, differences, read_json, read_tensors
 from .rope import scaled_frequencies
 
 EMBEDDING = "model.embed_tokens.weight"

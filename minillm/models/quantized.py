@@ -24,7 +24,7 @@ from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
 from . import pretrained as files
-from .params import Params, gpt_shapes
+from .params import HEAD, Params, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
@@ -49,9 +49,10 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
     if group and weights != "int8":
         raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
-    if group < 0 or group % STEP or (group and model.config.n_embd % group):
-        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {model.config.n_embd}: got "
-                         f"{group}")
+    widths = {"n_embd": model.config.n_embd, "n_inner": model.config.mlp_width}
+    if group < 0 or group % STEP or (group and any(width % group for width in widths.values())):
+        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {widths['n_embd']} (and the "
+                         f"MLP's width {widths['n_inner']}): got {group}")
     model = dequantized_model(model)
     if weights == "float32":
         return model
@@ -72,8 +73,8 @@ def is_quantized_matrix(name: str, array: np.ndarray) -> bool:
 
 
 def gemm_layout(name: str, array: np.ndarray) -> np.ndarray:
-    """A matrix as decoding's GEMMs read it, (K, N): the embedding (V, C) is transposed. And back."""
-    return np.ascontiguousarray(array.T) if name == WTE else array
+    """A matrix as decoding's GEMMs read it, (K, N): embedding and head (V, C) are transposed. And back."""
+    return np.ascontiguousarray(array.T) if name in (WTE, HEAD) else array
 
 
 def to_int8(matrix: np.ndarray, group: int = 0) -> Quantized:
