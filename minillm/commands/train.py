@@ -1,7 +1,7 @@
 """`minillm train`: a GPT on one's own text."""
 from argparse import Namespace
 
-from ..config import GPTConfig, TrainConfig, check_heeded, load_toml, parse_setting
+from ..config import ModelConfig, TrainConfig, check_heeded, load_toml, parse_setting
 from . import Commands, add_json, add_resume, command, print_json, printer
 
 
@@ -12,8 +12,9 @@ def train(args: Namespace) -> None:
     print_json(args, results)
 
 
-def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
+def settings(args: Namespace) -> tuple[ModelConfig, TrainConfig]:
     """The model and train tables: defaults for one's own text, then the TOML file, then --set."""
+    from ..models.load import fresh_config
     from ..recipes.train_on_files import SMALL_MODEL
     model, trained = load_toml(args.config) if args.config else ({}, {})
     for key in model:
@@ -23,7 +24,7 @@ def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
         table, key, value = parse_setting(setting)
         check_heeded("train", table, key, f"--set {setting}: ")
         (model if table == "model" else trained)[key] = value
-    return GPTConfig(**model), TrainConfig(**trained)
+    return fresh_config(model), TrainConfig(**trained)
 
 
 def add(commands: Commands) -> None:

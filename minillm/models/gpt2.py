@@ -26,6 +26,7 @@ from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
 from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
+from .adapted import GPT2_LAYERS
 from .kv_cache import KVCache, joined
 from .packing import apart
 from .params import HEAD, Params, gpt_shapes, layer, linear, matrix
@@ -56,6 +57,8 @@ class GPT:
     recompute = False
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
+    layers = GPT2_LAYERS
+
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
                  ops: Ops | None = None, params: Any = None):
         """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""

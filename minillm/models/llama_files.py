@@ -156,8 +156,10 @@ def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: int | None) ->
         settings["attention_bias"] = config.o_bias
     if config.family == "llama":
         settings["mlp_bias"] = config.mlp_bias
-    if config.family == "mistral" or config.window:
+    if config.family in ("mistral", "qwen2", "qwen3") and (config.window or config.family == "mistral"):
         settings |= {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
+        if config.family != "mistral":                          # whose files say it for each layer
+            settings |= {"layer_types": ["sliding_attention"] * config.n_layer, "max_window_layers": 0}
     return settings
 
 

@@ -1,22 +1,64 @@
 """Loading: a model of whatever family from its directory, alone or with its tokenizer."""
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..config import GPTConfig, LlamaConfig
+from ..config import GPTConfig, LlamaConfig, ModelConfig, names
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from .gpt2 import GPT
 from .llama import Llama
-from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
+from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, parse_config, read_json
 
 GENERATION = "generation_config.json"
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
+
+
+def model_class(config: ModelConfig) -> Any:
+    """GPT or Llama, whose configuration it is."""
+    return Llama if isinstance(config, LlamaConfig) else GPT
+
+
+def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The configuration of a model to be trained from scratch, from settings by name: of GPT-2, or of another `family`.
+
+    A family's own traits need not be said (Qwen3 normalises queries and keys): they are those that its files mean. Nor
+    need the sizes that have a usual value: a head for each n_embd / n_head, keys and values for every head, an MLP of
+    8/3 n_embd in whole 64s, the embedding as head. Raises ValueError for a setting that the family does not have.
+    """
+    family = values.get("family", "gpt2")
+    if family not in FAMILIES:
+        raise ValueError(f"model.family must be one of {', '.join(FAMILIES)}: got {family!r}")
+    kind = GPTConfig if family == "gpt2" else LlamaConfig
+    given = {name: value for name, value in values.items() if name != "family" or kind is LlamaConfig}
+    if foreign := [name for name in given if name not in names(kind)]:
+        raise ValueError(f"model.{foreign[0]} is not a setting of family {family}: expected one of "
+                         f"{', '.join(names(kind))}" + ", or another model.family" * (kind is GPTConfig))
+    if kind is GPTConfig:
+        return GPTConfig(**given)
+    if isinstance(given.get("rope_scaling"), dict):
+        given["rope_scaling"] = tuple(sorted(given["rope_scaling"].items()))
+    wanted = LlamaConfig(**usual_sizes(given) | given)
+    found = parse_llama(settings_of(wanted, np.float32, None), f"model.family={family}")
+    for name in given:
+        if getattr(found, name) != getattr(wanted, name):
+            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot say "
+                             f"otherwise: got {given[name]!r}")
+    return found
+
+
+def usual_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sizes that are given suggest for those that are not."""
+    sizes = {name: given[name] for name in ("n_head", "n_embd") if name in given}
+    c = LlamaConfig(**sizes | {"n_kv_head": given.get("n_head", LlamaConfig.n_head)})
+    return {"n_kv_head": c.n_head, "head_dim": c.n_embd // c.n_head, "n_inner": 64 * -(-8 * c.n_embd // 192),
+            "tied": True}
 
 
 def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
@@ -61,7 +103,7 @@ def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset()
 
 
-def described(directory: AnyPath) -> tuple[str, GPTConfig | LlamaConfig, Shapes]:
+def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
     path = Path(directory) / CONFIG
     settings = read_json(path)

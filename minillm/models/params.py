@@ -21,6 +21,9 @@ Array = np.ndarray
 Shapes = dict[str, tuple[int, ...]]
 HEAD = "lm_head.weight"                     # of a model whose output head is not its token embedding
 
+BLOCKS = ("h.", "model.layers.")        # what the names of a block's parameters begin with: GPT-2's, Llama's
+SIDE_BY_SIDE = {"attn.c_attn.weight": 3}
+
 
 def gpt_shapes(config: GPTConfig) -> Shapes:
     """{name: shape} of every parameter, in reading order. `wte` is also the output head, if tied."""
@@ -37,6 +40,12 @@ def gpt_shapes(config: GPTConfig) -> Shapes:
         }
     shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
     return shapes if config.tied else shapes | {HEAD: (config.vocab_size, C)}
+
+
+def block_matrices(shapes: Shapes) -> dict[str, int]:
+    """{name: how many matrices lie side by side in it} of those in the blocks, which Muon is for."""
+    return {name: next((parts for end, parts in SIDE_BY_SIDE.items() if name.endswith(end)), 1)
+            for name, shape in shapes.items() if len(shape) == 2 and name.startswith(BLOCKS)}
 
 
 class Params(Mapping):

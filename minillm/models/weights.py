@@ -2,7 +2,8 @@
 
     np.ndarray    as it is
     Quantized     int8 with scales, or bfloat16 (quantized.py): dequantized, unless the op multiplies in that type
-    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear
+    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear, and three
+                  projections, of which each is an op pair, in place of one
 
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
@@ -132,6 +133,25 @@ def for_adapted(ops: Ops, activation: str = "gelu") -> Ops:
             return ops.mlp_backward(dout, cache, into=into)
         return steps_backward(dout, cache.cache, into)
 
+    def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
+        if not isinstance(weight, Adapted):
+            return ops.projection_forward(x, weight, bias)
+        out, frozen = ops.projection_forward(x, weight.frozen, bias)                      # (..., J)
+        x, drop = ops.dropout_forward(x, weight.dropout, weight.key) if weight.dropout else (x, None)
+        h, a = ops.projection_forward(x, weight.a)                                        # (..., r)
+        update, b = ops.projection_forward(weight.scale * h, weight.b)                    # (..., J)
+        return out + update, AdaptedCache((frozen, drop, a, b, weight.scale))
+
+    def projection_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
+        if not isinstance(cache, AdaptedCache):
+            return ops.projection_backward(dout, cache, into)
+        (frozen, drop, a, b, scale), (da, db) = cache.cache, into[0]
+        dh = scale * ops.projection_backward(dout, b, (db, None))[0]                      # (..., r)
+        dx = ops.projection_backward(dh, a, (da, None))[0]                                # (..., I)
+        dx = ops.dropout_backward(dx, drop) if drop else dx
+        return dx + ops.projection_backward(dout, frozen, (None, None))[0], da, db
+
     adapted = ops._replace(linear_forward=linear_forward, linear_backward=linear_backward)
     steps_forward, steps_backward = mlp_of(adapted, activation)
-    return adapted._replace(mlp_forward=mlp_forward, mlp_backward=mlp_backward)
+    return adapted._replace(mlp_forward=mlp_forward, mlp_backward=mlp_backward, projection_forward=projection_forward,
+                            projection_backward=projection_backward)

@@ -8,8 +8,7 @@ import numpy as np
 from ..config import TrainConfig
 from ..data.sources import conversations
 from ..models.adapted import LoraModel
-from ..models.gpt2 import GPT
-from ..models.load import gpt2_only, load
+from ..models.load import load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
@@ -78,7 +77,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
 
 def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, prompts: int = 16, group: int = 8,
            max_new_tokens: int = 8, clip: float = 0.2, beta: float = 0.04, resume: str = "auto",
-           say: Say = print) -> dict:
+           say: Say = print, lora: dict | None = None) -> dict:
     """Group-relative policy optimization (GRPO) on a task with verifiable answers. beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     reference, _ = load(base, config.backend)
@@ -89,7 +88,9 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
     settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
-    best = learn(model, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
+    settings |= {"lora": lora} if lora else {}
+    learner = adapters(model, tokenizer, base, out, lora, config, say)
+    best = learn(learner, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
                  step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
                  columns=grpo.GRPO_COLUMNS, say=say, settings=settings)
     rewards = [row["reward"] for row in read_log(out)]
@@ -100,7 +101,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     return {"before": before, "tried_first": first, "tried_last": last, **best}
 
 
-def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
+def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
           **more: Any) -> dict:
     """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
     state = train(model, data, config, out, *how, **more | {"say": say})
@@ -111,7 +112,7 @@ def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Pat
     return {"steps": state["step"], **state["best"]}
 
 
-def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
+def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
     """(tokenizer, model) that know the chat template's marks. New rows of wte, and of an untied head, are the mean of
     the old plus noise.
 
@@ -131,13 +132,12 @@ def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
     return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
-def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
-             config: TrainConfig, say: Say) -> GPT | LoraModel:
+def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
+             config: TrainConfig, say: Say) -> Any:
     """The model itself, or its LoRA adapters if there are settings for them. A base whose wte had no rows for the marks
     is written to out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
-    gpt2_only(model, "LoRA")
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
         model.save_pretrained(base, answer_end(tokenizer))

@@ -1,17 +1,17 @@
-"""Training on one's own files: text -> tokenizer -> shards -> GPT, resumable; and a tokenizer alone."""
+"""Training on one's own files: text -> tokenizer -> shards -> model, resumable; and a tokenizer alone."""
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import GPTConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig
 from ..data.shards.format import SIDECAR, Shards, count_leaked, open_shards
 from ..data.shards.prepare import TrainingData, prepare, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
-from ..models.gpt2 import GPT
+from ..models.load import model_class
 from ..progress import Progress
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
@@ -29,7 +29,7 @@ LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never c
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
-def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
+def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                    tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
                    say: Say = print) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
@@ -38,7 +38,7 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: G
         return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say)
 
 
-def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
+def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                      tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say) -> dict:
     """The work of `train_on_files`, by the only process in `out`."""
     report = Report()
@@ -48,7 +48,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     say(describe_shards(shards) + describe_leaks(shards))
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
     say(describe_run(model_config, train_config))
-    model = GPT(model_config, train_config.seed, ops=ops)
+    model = model_class(model_config)(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")

@@ -1,11 +1,12 @@
-"""The training loop: batches in, AdamW steps, validation, log, checkpoints; and a resume that changes no bit.
+"""The training loop: batches in, optimizer steps, validation, log, checkpoints; and a resume that changes no bit.
 
-A step is a pure function of the parameters, the two moments and the step number: batches come from (seed, step), the
+A step is a pure function of the parameters, the moments and the step number: batches come from (seed, step), the
 dropout masks from (seed, step, site), the learning rate from the step. So a run that is killed at any moment and
 resumed from its last checkpoint ends with the very bytes of the run that was never killed.
 
 A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, gradients.csv,
-loss.png and `last/`, the same model files plus the optimizer and the step: where to resume.
+loss.png and `last/`, the same model files plus the optimizer and the step: where to resume. With config.ema the best
+model is a mean of the weights, as they are validated; `last/` has the weights themselves, the mean beside them.
 """
 import json
 import math
@@ -37,7 +38,7 @@ from .log import (
     trim_log,
 )
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
-from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
+from .optim import AdamW, averaged, bf16_weight_copy, clip_scale, global_norm, optimizer_for
 from .schedule import Timetable, last_step, learning_rate
 from .symptoms import warning
 
@@ -68,7 +69,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     model.recompute = config.recompute
     timetable = Timetable(time.monotonic(), finish, config)
-    optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
+    optimizer = optimizer_for(model, config)
     state = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
@@ -88,7 +89,8 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
                 end, decays = timetable.plan(state, time.monotonic())
                 done = state["step"] == end or time.monotonic() > deadline
                 if done or due(config.eval_every, state):
-                    row |= validate(model, data, config, state, run, eot_token)
+                    with averaged(model, optimizer):
+                        row |= validate(model, data, config, state, run, eot_token)
                     append_gradients(run, state, optimizer.grads)
                 if "val_loss" in row or due(config.log_every, state):
                     append_log(run, state, row, columns)
@@ -102,7 +104,8 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: i
                 if done:
                     break
             if state["best"] is None and not stopped:    # resumed to do no more steps, before the first validation
-                validate(model, data, config, state, run, eot_token)
+                with averaged(model, optimizer):
+                    validate(model, data, config, state, run, eot_token)
                 saved = 0
             if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
