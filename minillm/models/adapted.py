@@ -65,7 +65,7 @@ class LoraModel:
     """A model whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
-    recompute = False                       # as GPT's
+    recompute = False                       # as of the base
 
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] | None = None,
                  dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
@@ -78,7 +78,8 @@ class LoraModel:
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
-                view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / math.sqrt(view.shape[self.layers.out_first])
+                inputs = view.shape[self.layers.out_first]
+                view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / math.sqrt(inputs)
 
     def on(self, ops: Ops, params: Any = None) -> "LoraModel":
         """The same adapters on a base that runs on other ops; with its own parameters, or others."""
@@ -212,7 +213,7 @@ def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
 
 
 def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
-    """The adapter of a directory on `base` (GPT or Llama). Raises ValueError for one of a kind that we do not compute."""
+    """The adapter of a directory on `base`, GPT or Llama. Raises ValueError for one of a kind that is not computed."""
     path = Path(directory) / CONFIG
     config = read_json(path)
     check_kind(config, path)
@@ -223,7 +224,8 @@ def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
         raise ValueError(f"{path}: r = {rank} is more than {WEIGHTS} holds")
     if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
         alpha *= math.sqrt(rank)
-    adapter = LoraModel(base, rank, alpha, targets, config.get("lora_dropout", 0.0), name=config.get("base_model_name_or_path") or "")
+    adapter = LoraModel(base, rank, alpha, targets, config.get("lora_dropout", 0.0),
+                        name=config.get("base_model_name_or_path") or "")
     adapter.take(directory)
     return adapter
 

@@ -31,7 +31,7 @@ from .kv_cache import KVCache, joined
 from .packing import apart
 from .params import HEAD, Params, gpt_shapes, layer, linear, matrix
 from .pretrained import read_model, write_model
-from .quantized import default_ops, is_quantized, quantize, read_quantized
+from .quantized import load_weights_as
 from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
@@ -83,13 +83,7 @@ class GPT:
         weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantized.py);
         default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
         """
-        if is_quantized(directory):
-            config, matrices = read_quantized(directory)
-            model = cls(config, ops=ops, params=matrices)
-            return model if weights in (None, "int8") else quantize(model, weights)
-        config, params = read_model(directory, dtype if weights is None else np.float32)
-        model = cls(config, ops=ops or default_ops(weights), params=params)
-        return model if weights is None else quantize(model, weights)
+        return load_weights_as(cls, read_model, directory, ops, dtype, weights)
 
     def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""

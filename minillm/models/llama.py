@@ -12,7 +12,7 @@ Every addition to the residual stream is followed by an RMSNorm, so the two are 
 Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.09388. Names are Hugging Face's.
 """
 from collections import namedtuple
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
 from .params import HEAD, Params, matrix
+from .quantized import load_weights_as
 from .rope import rope_angles
 from .weights import ops_for
 
@@ -35,13 +36,17 @@ Array = np.ndarray
 # The activations of a block: the cache of each op, in forward order; next_norm is the norm after the block.
 Block = namedtuple("Block", "q k v q_norm k_norm q_rope k_rope attention o norm_2 gate up swiglu down next_norm")
 # What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
-Activations = namedtuple("Activations", "ops shape embedding norm_1 blocks")
+# Of each block it has Block, or only the block's input x where `again(i, x)` is to make that once more.
+Activations = namedtuple("Activations", "ops again shape embedding norm_1 blocks")
 
 
 class Llama:
-    """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+    """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on.
 
-    chunked_prefill = recompute = False                 # as of GPT
+    recompute: as of GPT, keep of each block its input only, and make the rest again, bit for bit, in the backward.
+    """
+
+    recompute = False
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
@@ -60,20 +65,17 @@ class Llama:
     def on(self, ops: Ops, params: Any = None) -> "Llama":
         """The same Llama on other ops; with its own parameters, or others."""
         other = Llama(self.config, ops=ops, params=self.params if params is None else params)
-        other.known = self.known
+        other.recompute, other.known = self.recompute, self.known
         return other
 
     @classmethod
     def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
                         weights: str | None = None) -> "Llama":
-        """Load config.json and model.safetensors: ours, or a directory saved by transformers.
+        """Load config.json and model.safetensors: ours, or a directory saved by transformers; weights as of GPT.
 
         Raises ValueError for a model with a feature that is not computed here, which it names.
         """
-        if weights not in (None, "float32"):
-            raise ValueError(f"weights must be float32 for {cls.__name__}: got {weights!r}")
-        config, params = read_llama(directory, dtype)
-        return cls(config, ops=ops, params=params)
+        return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
     def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
@@ -126,9 +128,11 @@ class Llama:
         n, norm_1 = ops.rmsnorm_forward(x, p["model.layers.0.input_layernorm.weight"], eps)
         blocks = []
         for i, norm in enumerate(self.norms_after_blocks()):
+            start = x
             x, n, block = self.block(i, norm, x, n, ops)
-            blocks.append(block)
-        return n, Activations(ops, n.shape, embedding, norm_1, blocks)
+            blocks.append(start if self.recompute else block)
+            del block                                                           # else it would live as long as the next
+        return n, Activations(ops, partial(self.block_again, ops), n.shape, embedding, norm_1, blocks)
 
     def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
         """Block i and the RMSNorm named `norm` after it: x and n, its norm, (B, T, C) -> the same, and Block."""
@@ -152,6 +156,11 @@ class Llama:
         return x, n, Block(q_cache, k_cache, v_cache, q_norm, k_norm, q_rope, k_rope, attention, o, norm_2, gate, up,
                            swiglu, down, next_norm)
 
+    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+        """The activations of block i once more, from its input x (B, T, C)."""
+        n, _ = ops.rmsnorm_forward(x, self.params[f"model.layers.{i}.input_layernorm.weight"], self.config.norm_eps)
+        return self.block(i, self.norms_after_blocks()[i], x, n, ops)[2]
+
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line. The caches are used up."""
         g = grads if grads is not None else self.params.zeros_like()
@@ -163,6 +172,7 @@ class Llama:
         ops, dx, dn = activations.ops, None, dn.reshape(activations.shape)                      # -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
             kept, at = activations.blocks.pop(), f"model.layers.{i}"
+            kept = kept if isinstance(kept, Block) else activations.again(i, kept)
             dx, dm, _ = ops.residual_rmsnorm_backward((dx, dn), kept.next_norm, into=(g[norm],))
             dm = self.project_back(ops, dm, kept.down, g, f"{at}.mlp.down_proj")
             dgate, dup = ops.swiglu_backward(dm, kept.swiglu)
@@ -178,6 +188,7 @@ class Llama:
             dn = self.project_back(ops, dq, kept.q, g, f"{at}.self_attn.q_proj")
             dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
             dn = dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
+            del kept                                                            # before the next is made again
         dn, _ = ops.rmsnorm_backward(dn, activations.norm_1, into=(g["model.layers.0.input_layernorm.weight"],))
         ops.token_embedding_backward(dx + dn, activations.embedding, into=(g[EMBEDDING],))
         return g

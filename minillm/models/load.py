@@ -15,6 +15,7 @@ from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, parse_config, read_json
+from .quantized import METHOD, is_quantized, stored_type
 
 GENERATION = "generation_config.json"
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
@@ -65,8 +66,8 @@ def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np
                weights: str | None = None) -> Any:
     """The model of a directory, ours or of transformers, by its config.json's model_type: a GPT or a Llama, which
     answer to the same calls; see GPT.from_pretrained."""
-    model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
-    return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
+    family = FAMILIES.get(stored_type(directory), GPT)                      # GPT: says what is wrong
+    return family.from_pretrained(directory, ops, dtype, weights)
 
 
 def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[Any, Tokenizer]:
@@ -107,6 +108,9 @@ def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
     path = Path(directory) / CONFIG
     settings = read_json(path)
+    if is_quantized(directory):
+        settings = {key: value for key, value in settings.items() if key != METHOD} | {
+            "model_type": stored_type(directory)}
     if settings.get("model_type") in ARCHITECTURES:
         llama = parse_llama(settings, path)
         return llama.family.capitalize(), llama, llama_shapes(llama)

@@ -62,11 +62,12 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
     write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
 
 
-def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL) -> None:
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL,
+                    prefix: str = PREFIX) -> None:
     """The two files from {name: array}, without lm_head.weight where that is wte, and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    named = {name if name.startswith("lm_head.") else PREFIX + name: tensors[name] for name in tensors}
+    named = {name if name.startswith(HEAD) else prefix + name: tensors[name] for name in tensors}
     write_safetensors(directory / model, named, {"format": "pt"})
     write_json(directory / CONFIG, settings, **LAYOUT)
 

@@ -69,8 +69,18 @@ def for_quantized(ops: Ops) -> Ops:
             wte, tokens = gathered(wte, tokens)
         return ops.embedding_forward(tokens, wte, wpe, start)
 
+    def token_embedding_forward(tokens: Array, wte: Any) -> tuple:
+        return ops.token_embedding_forward(*(gathered(wte, tokens)[::-1] if isinstance(wte, Quantized) else
+                                             (tokens, wte)))
+
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         return ops.linear_forward(x, operand(ops, "linear", weight), bias)
+
+    def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
+        if not isinstance(weight, Quantized):
+            return ops.projection_forward(x, weight, bias)
+        zeros = np.zeros(weight.values.shape[1], np.float32)                              # (I, J), as it is stored
+        return linear_forward(x, weight, zeros if bias is None else bias)
 
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
@@ -85,6 +95,7 @@ def for_quantized(ops: Ops) -> Ops:
         return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
 
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
+                        token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
                         decode_step=ops.decode_step)
 

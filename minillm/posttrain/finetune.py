@@ -87,7 +87,8 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
-    settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
+    settings: dict[str, Any] = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens,
+                                "clip_ratio": clip, "beta": beta}
     settings |= {"lora": lora} if lora else {}
     learner = adapters(model, tokenizer, base, out, lora, config, say)
     best = learn(learner, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
