@@ -11,6 +11,7 @@ from formula_checks import UNNAMED
 
 from minillm.ops.attention import split_heads
 from minillm.ops.dropout import random_bits, scaled
+from minillm.ops.gelu_exact import normal_cdf
 from minillm.ops.layernorm import layernorm_backward, layernorm_forward
 from minillm.ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from minillm.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
@@ -99,6 +100,10 @@ def mlp(call):
     hidden = call.cache[1]
     yield from whole(call, gelu=lambda h: REFERENCE["gelu_forward"](h)[0],
                      gelu_backward=lambda da: rows(REFERENCE["gelu_backward"](da.reshape(2, 3, -1), hidden)))
+
+
+def gelu_exact(call):
+    yield from whole(call, erf=lambda z: 2 * normal_cdf(z * np.sqrt(2)) - 1)
 
 
 def attention(call):
@@ -208,7 +213,8 @@ def values_of(op, seed=0):
     return VALUES.get(op, whole)(called(op, seed))
 
 
-VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
+VALUES = dict(linear=whole, gelu=whole, gelu_exact=gelu_exact,
+              residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
               dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
               residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,

@@ -37,9 +37,9 @@ SAME = {"gelu_pytorch_tanh": "gelu_new", "gelu_python_tanh": "gelu_new", "gelu_f
         "gelu_accurate": "gelu_new", "gelu_python": "gelu"}
 # Keys that a GPT-2 does not have, and which announce what is not computed here, unless they say no. Whatever else is in
 # config.json changes nothing (transformers keeps much there); reorder_and_upcast_attn changes the order of sums alone.
-FOREIGN = re.compile(r"rope|rotary|alibi|^position_embedding|relative_att|softcap|qk_|query_pre|multi_query|kv_heads?|head_kv|"
-                     r"key_value_head|sliding|window|attention_sink|expert|moe|normali[sz]ation|norm_type|rms_?norm|parallel_(attn|residual)|"
-                     r"logit_scale|(attention|embedding|residual)_multiplier")
+FOREIGN = re.compile("|".join("""rope rotary alibi ^position_embedding relative_att softcap qk_ query_pre multi_query
+    kv_head head_kv key_value_head sliding window attention_sink expert moe normali[sz]ation norm_type rms_?norm
+    parallel_(attn|residual) logit_scale (attention|embedding|residual)_multiplier""".split()))
 USUAL = {"absolute", "learned", "learned_absolute", "layernorm", "layer_norm", "default", "none"}   # what a GPT-2 has
 SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
@@ -84,6 +84,7 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config(settings, directory / CONFIG)
+    check_foreign(settings, directory / CONFIG)
     tensors = read_tensors(directory)
     check_head(tensors, config, directory)
     check_tensors(tensors, config, directory)
@@ -108,14 +109,18 @@ def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> d
     }
 
 
+def check_foreign(settings: dict, path: AnyPath) -> None:
+    """Raise ValueError naming a setting that says of a model that it is no GPT-2, whatever its model_type."""
+    for key, value in settings.items():
+        if value and FOREIGN.search(key) and str(value).lower() not in USUAL:
+            raise ValueError(f"{path}: {key} = {value!r} is not supported: GPT-2 has no such setting")
+
+
 def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
     for key, allowed in SUPPORTED.items():
         if settings.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
-    for key, value in settings.items():
-        if value and FOREIGN.search(key) and str(value).lower() not in USUAL:
-            raise ValueError(f"{path}: {key} = {value!r} is not supported: GPT-2 has no such setting")
     values = OPTIONAL | settings
     values |= {"n_inner": values["n_inner"] or 0,
                "activation_function": SAME.get(str(values["activation_function"]), values["activation_function"])}
@@ -203,9 +208,10 @@ def check_shapes(tensors: dict[str, Array], config: GPTConfig, directory: Path) 
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
     found, expected = {name: array.shape for name, array in tensors.items()}, gpt_shapes(config)
     if found != expected:
-        unusual = {"n_inner": config.n_inner, "tie_word_embeddings = false": not config.tied}
-        said = [f"{name} = {value}" if name == "n_inner" else name for name, value in unusual.items() if value]
-        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}{' with ' * bool(said)}{', '.join(said)}:\n"
+        said = ", ".join([f"n_inner = {config.n_inner}"] * bool(config.n_inner)
+                         + ["tie_word_embeddings = false"] * (not config.tied))
+        with_these = f" (with {said})" if said else ""
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}{with_these}:\n"
                          + differences(expected, found))
 
 

@@ -1,16 +1,16 @@
 """GELU, the exact form: x times the normal CDF at x, which is Phi, element by element.
 
     p = exp(-x^2 / 2) / sqrt(2 * pi)
-    Phi(x) = 0.5 * (1 + erf(x / sqrt(2)))          out = x * Phi(x)
+    Phi = 0.5 * (1 + erf(x / sqrt(2)))             out = x * Phi
 
 Phi is the integral of the normal density p up to x, so its slope is p itself:
 
-    dout/dx = Phi(x) + x * p                       dx = dout * dout/dx
+    dout/dx = Phi + x * p                          dx = dout * dout/dx
 
 Each number depends on itself alone, so the Jacobian is diagonal and dx is one multiplication. Only x is cached.
 NumPy has no erf. Near 0 its Taylor series does, in the form whose terms all have one sign (Marsaglia 2004, "Evaluating
 the normal distribution", section 3); further out Laplace's continued fraction does, which gives the small tail itself:
-0.5 - (nearly 0.5) would lose its digits. For a = |x|, Phi(-a) is
+0.5 - (nearly 0.5) would lose its digits. For a = |x|, Phi at -a is
 
     0.5 - p * (a + a^3 / 3 + a^5 / (3 * 5) + a^7 / (3 * 5 * 7) and so on)       where a < 3
     p / (a + 1 / (a + 2 / (a + 3 / (a and so on))))                             elsewhere
@@ -51,7 +51,7 @@ def normal_cdf(x):
     """Phi of each element. The real part decides which formula it is by, so that the complex step works."""
     left = x.real < 0
     a = np.where(left, -x, x)
-    near, tail = a.real < EDGE, density(a)                          # tail: Phi(-a)
+    near, tail = a.real < EDGE, np.asarray(density(a))              # tail: Phi(-a)
     tail[near] = 0.5 - tail[near] * series(a[near])
     tail[~near] /= fraction(a[~near])
     return np.where(left, tail, 1 - tail)
