@@ -24,6 +24,11 @@ MODELS = {
     "qwen3": Llama(LlamaConfig("qwen3", 1, 2, 1, 8, 16, 24, 16, V, qk_norm=True, tied=True), seed=1)}
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    monkeypatch.setattr("minillm.recipes.train_on_files.plot_losses", lambda run: None)
+
+
 @pytest.fixture(params=MODELS)
 def base(request, tmp_path):
     return saved(MODELS[request.param], tmp_path / "base")
