@@ -23,6 +23,11 @@ class GPTConfig:
     vocab_size: int = 50257     # V
     dropout: float = 0.0        # probability of zeroing an activation in training
     layer_norm_epsilon: float = 1e-5
+    activation: str = "gelu_new"        # of the MLP: gelu_new, the tanh form, or gelu, the exact one
+    n_inner: int = 0                    # width of the MLP; 0: 4 * n_embd
+    scale_attn_weights: bool = True     # attention scores divided by sqrt(HS)
+    scale_attn_by_inverse_layer_idx: bool = False       # and by the layer's number, from 1 on (Mistral's GPT-2 runs)
+    tied: bool = True                   # is the output head the token embedding?
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
@@ -32,6 +37,10 @@ class GPTConfig:
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
         check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
                     "a number above 0")
+        check_field("activation", self.activation, str, lambda v: v in ("gelu_new", "gelu"), "gelu_new or gelu")
+        check_field("n_inner", self.n_inner, int, lambda v: v >= 0, "an integer of at least 0")
+        for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tied"):
+            check_field(name, getattr(self, name), bool, lambda v: True, "true or false")
 
     @property
     def n_kv_head(self) -> int:
@@ -42,6 +51,16 @@ class GPTConfig:
     def head_dim(self) -> int:
         """HS, numbers a head."""
         return self.n_embd // self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """F, numbers between the two layers of the MLP."""
+        return self.n_inner or 4 * self.n_embd
+
+    def query_scale(self, layer: int) -> float:
+        """What queries of a block are multiplied by, beside the 1 / sqrt(HS) that attention has in it."""
+        return (1 if self.scale_attn_weights else math.sqrt(self.head_dim)) / (
+            layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from formula_checks import UNNAMED
 
 from minillm.ops.attention import split_heads
 from minillm.ops.dropout import random_bits, scaled
+from minillm.ops.gelu_exact import normal_cdf
 from minillm.ops.layernorm import layernorm_backward, layernorm_forward
 from minillm.ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from minillm.ops.optimizer.muon import COEFFICIENTS, EPS, orthogonalised, polynomial
@@ -107,6 +108,10 @@ def geglu(call):
     gate = rows(call.args["gate"])
     yield from whole(call, gelu=lambda x: REFERENCE["gelu_forward"](x)[0],
                      gelu_backward=lambda d: REFERENCE["gelu_backward"](d, (gate,)))
+
+
+def gelu_exact(call):
+    yield from whole(call, erf=lambda z: 2 * normal_cdf(z * np.sqrt(2)) - 1)
 
 
 def attention(call):
@@ -237,8 +242,9 @@ def values_of(op, seed=0):
     return VALUES.get(op, whole)(called(op, seed))
 
 
-VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
-              dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp, geglu=geglu,
+VALUES = dict(linear=whole, gelu=whole, gelu_exact=gelu_exact, residual=whole, embedding=embedding,
+              layernorm=layernorm, softmax=softmax, dropout=dropout, lora_linear=lora_linear,
+              residual_layernorm=residual_layernorm, mlp=mlp, geglu=geglu,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
               residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,
               head=head, cross_entropy=cross_entropy,

@@ -27,8 +27,7 @@ from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
-from .params import Params, matrix
-from .pretrained import HEAD
+from .params import HEAD, Params, matrix
 from .quantized import load_weights_as
 from .rope import rope_angles
 from .weights import ops_for, read_dequantized

@@ -14,8 +14,8 @@ from ..config import LlamaConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
 from ..tokenizer.roles import EndOfText
-from .params import Params, Shapes
-from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
+from .params import HEAD, Params, Shapes
+from .pretrained import CONFIG, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
 from .rope import scaled_frequencies
 
 EMBEDDING = "model.embed_tokens.weight"

@@ -3,11 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..config import TrainConfig
 from ..data.sources import conversations
 from ..models.adapted import LoraModel
+from ..models.grow import with_vocabulary
 from ..models.load import load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
@@ -120,25 +119,12 @@ def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any
 
 
 def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
-    """(tokenizer, model) that know the chat template's marks; unchanged if their directory brought a template of its
-    own. New rows of wte, and of an untied head, are the mean of the old plus noise.
-
-    The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
-    """
+    """(tokenizer, model) that know the chat template's marks, with rows for them by the rule of models/grow.py; both
+    unchanged if their directory brought a template of its own."""
     if own_template(tokenizer):
         return tokenizer, model
     tokenizer = tokenizer.with_special_tokens(MARKS)
-    old = model.config.vocab_size
-    if tokenizer.vocab_size <= old:
-        return tokenizer, model
-    config = type(model.config)(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
-    params = type(model.params)(model.shapes(config), model.params.flat.dtype)
-    for name, view in params.items():
-        view[:len(model.params[name])] = model.params[name]
-    for wte in (params[name] for name in model.rows_of_tokens):
-        noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
-        wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
-    return tokenizer, type(model)(config, ops=model.ops, params=params)
+    return tokenizer, with_vocabulary(model, tokenizer.vocab_size)
 
 
 def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,

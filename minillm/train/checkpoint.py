@@ -69,7 +69,7 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
                          f"use another --out, or --resume never")
     then, now = state.get("settings", {}), fresh["settings"]
     then = {name: value for name, value in TrainConfig().as_dict().items() if name in now} | then   # of an older run
-    changed = [f"{name} was {then[name]}, now {now[name]}" for name in then if then[name] != now[name]]
+    changed = [f"{name} was {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)]
     grave = [text for text in changed if text.split()[0] not in HARMLESS]
     if grave and not override:
         raise ValueError(f"{run}/last was trained with other settings: {'; '.join(grave)}; use --override to go on "
