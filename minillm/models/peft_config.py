@@ -58,6 +58,8 @@ def placed_layers(config: dict, names: Sequence[str], prefix: str) -> dict[str, 
     """{name: Placed} of the linear layers that have an update, of all `names`; prefix: what transformers puts before
     them. Raises ValueError naming a setting of a wrong form."""
     check_settings(config["r"], config["lora_alpha"], config.get("lora_dropout", 0.0))
+    if isinstance(config["target_modules"], str) and config.get("layers_to_transform") is not None:
+        raise ValueError("layers_to_transform is for a list of target_modules, not for a regular expression")
     placed = {}
     for name in names:
         key = prefix + name

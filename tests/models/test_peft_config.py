@@ -23,8 +23,7 @@ NAMED = [
     ({"target_modules": ["attn.c_proj", "h.1.mlp.c_fc"]}, ["h.0.attn.c_proj", "h.1.attn.c_proj", "h.1.mlp.c_fc"]),
     ({"target_modules": ["transformer.h.1.mlp.c_fc", "of_another_model"]}, ["h.1.mlp.c_fc"]),
     ({"target_modules": r".*\.1\..*c_fc"}, ["h.1.mlp.c_fc"]),
-    ({"target_modules": r"transformer\.h\.0\.attn\..*", "layers_to_transform": [1]},        # no part of an expression
-     ["h.0.attn.c_attn", "h.0.attn.c_proj"]),
+    ({"target_modules": r"transformer\.h\.0\.attn\..*"}, ["h.0.attn.c_attn", "h.0.attn.c_proj"]),
     ({"layers_to_transform": [1]}, ["h.1.attn.c_attn"]), ({"layers_to_transform": 0}, ["h.0.attn.c_attn"]),
     ({"layers_to_transform": []}, ["h.0.attn.c_attn", "h.1.attn.c_attn"]),
     ({"layers_to_transform": [1], "layers_pattern": ["blocks", "h"]}, ["h.1.attn.c_attn"]),
@@ -63,6 +62,7 @@ def test_ranks_and_scales_by_pattern():
     ({"target_modules": r"(.*)*(.*)*(.*)*\d{3}x"}, "target_modules|no usable"),
     ({"layers_to_transform": "1"}, "layers_to_transform must be"), ({"layers_to_transform": [True]}, "must be"),
     ({"layers_to_transform": [1], "layers_pattern": ["blocks"]}, "names no layer"),
+    ({"target_modules": ".*c_attn", "layers_to_transform": [1]}, "layers_to_transform is for a list"),       # as PEFT
     ({"rank_pattern": [1]}, "rank_pattern must map"), ({"rank_pattern": {"c_attn": 0}}, "rank must be at least 1"),
     ({"rank_pattern": {"(": 1}}, "rank_pattern"), ({"alpha_pattern": {"c_attn": -1}}, "alpha must be above 0"),
     ({"exclude_modules": [3]}, "exclude_modules must be"), ({"modules_to_save": "attn"}, "modules_to_save must be"),
@@ -92,7 +92,8 @@ def folder(tmp_path):
 def test_an_adapter_of_another_base_names_the_tensor_and_the_shapes(folder):
     other = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, vocab_size=20))
     with pytest.raises(ValueError, match=r"tensor 'base_model.model.transformer.h.0.attn.c_attn.lora_A.weight' has "
-                                         r"shape \(2, 16\), but the base model and r = 2 \(rank_pattern\) ask for \(2, 8\)"):
+                                         r"shape \(2, 16\), but the base model and r = 2 \(rank_pattern\) ask for \(2, "
+                                         r"8\)"):
         load_adapter(other, folder)
     deeper = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=20))
     with pytest.raises(ValueError, match=r"h.1.attn.c_attn.lora_A.weight' is missing: expected shape \(2, 16\)"):
