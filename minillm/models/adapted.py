@@ -21,6 +21,7 @@ import numpy as np
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
+from ..tokenizer.roles import EndOfText
 from .adapter_files import (
     CONFIG,
     FOLDER,
@@ -141,7 +142,7 @@ class LoraModel:
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + scale * delta
         return self.base.on(self.ops, params)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
         save_adapter(self, Path(directory) / FOLDER)

@@ -26,6 +26,7 @@ from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
 from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .adapted import GPT2_LAYERS
 from .kv_cache import KVCache, joined
 from .packing import apart
@@ -84,7 +85,7 @@ class GPT:
         """
         return load_weights_as(cls, read_model, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
         write_model(directory, self.config, self.params, eot_token)
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import KVCache
@@ -74,7 +75,7 @@ class Llama:
         """
         return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
 

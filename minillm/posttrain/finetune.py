@@ -11,7 +11,7 @@ from ..models.adapted import LoraModel
 from ..models.load import load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
+from ..tokenizer.chat_template import MARKS, learned_ends, own_template, save_tokenizer
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
@@ -50,7 +50,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
             f"{records.answers_lost:,} lie beyond the context; all others learn theirs")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("fine-tuning", "step"),
+    best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("fine-tuning", "step"),
                  say=say, settings={"lora": lora, "too_long": too_long})
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
@@ -74,7 +74,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
-    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("preferences", "step"),
+    best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("preferences", "step"),
                  step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss), columns=dpo.DPO_COLUMNS, say=say,
                  settings=settings)
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs "
@@ -94,10 +94,10 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
-    settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
-    settings |= {"lora": lora} if lora else {}
+    settings: dict = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip,
+                      "beta": beta} | ({"lora": lora} if lora else {})
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    best = learn(learner, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
+    best = learn(learner, problems, config, out, learned_ends(tokenizer), resume, Progress("rewards", "step"),
                  step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
                  columns=grpo.GRPO_COLUMNS, say=say, settings=settings)
     rewards = [row["reward"] for row in read_log(out)]
@@ -120,11 +120,13 @@ def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any
 
 
 def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
-    """(tokenizer, model) that know the chat template's marks. New rows of wte, and of an untied head, are the mean of
-    the old plus noise.
+    """(tokenizer, model) that know the chat template's marks; unchanged if their directory brought a template of its
+    own. New rows of wte, and of an untied head, are the mean of the old plus noise.
 
     The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
     """
+    if own_template(tokenizer):
+        return tokenizer, model
     tokenizer = tokenizer.with_special_tokens(MARKS)
     old = model.config.vocab_size
     if tokenizer.vocab_size <= old:
@@ -147,7 +149,7 @@ def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, answer_end(tokenizer))
+        model.save_pretrained(base, learned_ends(tokenizer))
         save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
