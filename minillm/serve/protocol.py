@@ -293,7 +293,8 @@ def beside_messages(body: dict, read: Collection[str]) -> tuple[list | None, dic
 
 def message_of(message: Any, i: int, roles: Collection[str], in_parts: bool) -> dict:
     """A message, checked; its parts as one text, unless the chat template reads them."""
-    found = {"role": role(message, i, roles)} | {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
+    found: dict[str, Any] = {"role": role(message, i, roles)}
+    found |= {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
     if calls := message.get("tool_calls"):
         if "tool" not in roles:
             raise ApiError(400, f"messages[{i}].tool_calls is not supported: this model has no chat template.",
@@ -315,7 +316,7 @@ def characters(message: dict) -> int:
 
 def role(message: Any, i: int, roles: Collection[str]) -> str:
     value = message.get("role") if isinstance(message, dict) else None
-    if value not in roles:
+    if not isinstance(value, str) or value not in roles:
         raise ApiError(400, f"messages[{i}].role must be one of {', '.join(roles)}: got {brief(value)}.",
                        f"messages[{i}].role", "invalid_value")
     return value

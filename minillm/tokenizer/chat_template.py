@@ -136,7 +136,8 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if template:
         end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
         ids = encode_prompt(tokenizer, messages, tools, more)
-        return ids, (after,) if after and end is None else (), ends if end is None else ends | {end}
+        return (ids, (after,) if after else (), ends) if end is None else (
+            ids, (), ends | {tokenizer.special_tokens[end]})
     no_more(more)
     messages = tools_as_text(messages, tools or ())
     if all(mark in tokenizer.special_tokens for mark in MARKS):
@@ -156,9 +157,9 @@ def answer_end(tokenizer: Tokenizer) -> int | None:
     """The token that ends an answer, which fine-tuning teaches: that of the chat template; without one, what the files
     name, the tokenizer's own word first where the model agrees."""
     template, eos = own_template(tokenizer), role_id(tokenizer, "eos_token")
-    end = template.end(tokenizer.special_tokens) if template else tokenizer.special_tokens.get(END)
-    if end is not None:
-        return end
+    end = template.end(tokenizer.special_tokens) if template else END
+    if end in tokenizer.special_tokens:
+        return tokenizer.special_tokens[end]
     candidates = [id for id in (eos, tokenizer.eot_token) if id is not None]
     agreed = [id for id in candidates if id in tokenizer.ends] + sorted(tokenizer.ends) + candidates
     return next(iter(agreed), None)

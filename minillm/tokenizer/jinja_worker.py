@@ -2,7 +2,7 @@
 
 A request on its standard input is a length (LENGTH) and JSON; so is the answer. A template is a program that comes with
 somebody's model. Jinja's sandbox keeps it from everything but its inputs, and only a process can be kept from the rest:
-the kernel ends this one when a request has had its SECONDS of CPU time, and refuses it more memory than MEMORY.
+the kernel ends this one when a request has had its "seconds" of CPU time, and refuses it more memory than MEMORY.
 
 The language is what transformers gives to templates (huggingface.co/docs/transformers, "Chat templates"): trim_blocks
 and lstrip_blocks, break and continue, raise_exception, strftime_now, a tojson that escapes no HTML, {% generation %}.
@@ -92,7 +92,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     while head := sys.stdin.buffer.read(LENGTH.size):
         request = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)               # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])               # its signal ends the process
         found = json.dumps(answer(request)).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(LENGTH.pack(len(found)) + found)
