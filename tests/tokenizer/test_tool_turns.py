@@ -68,7 +68,8 @@ def test_a_call_that_is_no_json_is_what_was_said(tmp_path):
 MANY = {"tools": [TOOL, TOOL], "messages": [
     {"role": "system", "content": " be brief"}, {"role": "user", "content": "1+2? <tools>"},
     {"role": "assistant", "content": "so", "tool_calls": [{"function": CALL}, {"function": CALL}]},
-    {"role": "tool", "content": "3"}, {"role": "tool", "content": "\u00fc"}, {"role": "assistant", "content": "it is 3"},
+    {"role": "tool", "content": "3"}, {"role": "tool", "content": "\u00fc"},
+    {"role": "assistant", "content": "it is 3"},
     {"role": "system", "content": "be long"}, {"role": "user", "content": "and?"},
     {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"\u00fc": "<&'"}}}]}]}
 
