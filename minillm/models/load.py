@@ -11,6 +11,8 @@ from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from ..tokenizer.roles import TextEnds, role_id
+from .adapted import load_adapter
+from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
 from .gpt2 import GPT
 from .llama import Llama
@@ -72,25 +74,38 @@ def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np
     return family.from_pretrained(directory, ops, dtype, weights)
 
 
-def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[Any, Tokenizer]:
+def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32,
+         adapter: AnyPath | None = None) -> tuple[Any, Tokenizer]:
     """(model, Tokenizer) of a run directory, or of a transformers directory with tokenizer.json.
 
+    adapter: a directory with a LoRA adapter, which is merged into the model; its own tokenizer, where it has one, takes
+    the place of the model's, and its ends of a text join the model's.
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
                                 "model.safetensors and tokenizer.json")
-    tokenizer = Tokenizer.from_pretrained(directory)
+    home = directory if adapter is None else tokenizer_home(adapter, directory)
+    tokenizer = Tokenizer.from_pretrained(home)
     model = load_model(directory, select(backend), dtype)
+    if adapter is not None:
+        model = load_adapter(model, adapter).merged()
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
-                         f"{model.config.vocab_size}")
+        raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
+                         f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends = ends_of(directory, tokenizer)
+    tokenizer.ends = ends_of(directory, tokenizer) | ends_of(home, tokenizer)
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
+
+
+def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:
+    """Where an adapter's tokenizer lies: beside it, or in the run of ours that it lies in, or else with the model."""
+    folder = adapter_folder(adapter)
+    places = [folder, folder.parent] if folder.name == FOLDER else [folder]
+    return next((place for place in places if (place / "tokenizer.json").exists()), directory)
 
 
 def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..data.sources import conversations
-from ..models.adapted import LoraModel
+from ..models.adapted import LoraModel, load_adapter
 from ..models.grow import with_vocabulary
 from ..models.load import load
 from ..progress import Progress
@@ -28,7 +28,8 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     name of a task (its problems with their answers, from which `reward` goes on). Returns the results, as the others
     here do.
 
-    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only, or {"adapter": a directory} to
+    go on with those; None trains all weights.
     too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
@@ -68,9 +69,9 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     told.append(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
                 + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
     say("\n".join(told))
-    records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
+    records.refer_to(None if reference_free else learner)          # with the adapter that it begins from, if any
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
     best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("preferences", "step"),
@@ -137,7 +138,14 @@ def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path
         base = Path(out) / "base"
         model.save_pretrained(base, learned_ends(tokenizer))
         save_tokenizer(tokenizer, base)
-    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
+    if start := settings.get("adapter"):
+        adapter = load_adapter(model, start)
+        adapter.settings["base_model_name_or_path"] = str(base)
+        if adapter.whole:
+            raise ValueError(f"{start} brings {', '.join(adapter.whole)} of its own, which cannot be trained on: merge it "
+                             "first")
+    else:
+        adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
     return adapter
 
