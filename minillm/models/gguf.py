@@ -1,4 +1,4 @@
-"""GGUF, the one-file form of llama.cpp: weights, configuration and tokenizer together, whole or in blocks of 4 or 8 bits.
+"""GGUF, llama.cpp's one file of weights, configuration and tokenizer; matrices whole or in blocks of 4 or 8 bits.
 
 The `gguf` package reads and writes the container and rounds to its types; here stand the names. Vectors, and GPT-2's
 positions, stay float32, since they are added and not multiplied. In q8_0 and q4_0 a block of 32 numbers shares one
@@ -96,7 +96,8 @@ def write_gguf(path: AnyPath, model: Any, tokenizer: Tokenizer, form: str = "f16
     """
     if form not in FORMS:
         raise ValueError(f"gguf must be one of {', '.join(FORMS)}: got {form!r}")
-    gguf, config, counts = gguf_package(), model.config, {}
+    gguf, config = gguf_package(), model.config
+    counts: dict[str, int] = {}
     metadata = settings_of(config, form, name)
     with atomic_write(path, "wb") as file:
         writer = gguf.GGUFWriter(f"/dev/fd/{file.fileno()}", metadata.pop("general.architecture"))
@@ -139,40 +140,45 @@ def rope_factors(config: LlamaConfig) -> np.ndarray:
 
 def settings_of(config: GPTConfig | LlamaConfig, form: str, name: str) -> dict[str, Any]:
     """The metadata of a model. Raises ValueError naming what this format cannot say, or llama.cpp not compute."""
-    llama = isinstance(config, LlamaConfig)
-    arch = ARCHITECTURES.get(config.family) if llama else "gpt2"
-    if arch is None:
+    arch, own = ("gpt2", gpt_settings(config)) if isinstance(config, GPTConfig) else llama_settings(config)
+    sizes = {key: getattr(config, field) for field, key in SIZES.items()}
+    return {f"{arch}.{key}": value for key, value in (sizes | own).items()} | {
+        "general.architecture": arch, "general.name": name, "general.file_type": FILE_TYPES[form],
+        "general.quantization_version": 2}
+
+
+def gpt_settings(config: GPTConfig) -> dict[str, Any]:
+    return {"feed_forward_length": 4 * config.n_embd, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
+
+
+def llama_settings(config: LlamaConfig) -> tuple[str, dict[str, Any]]:
+    """(llama.cpp's name of the architecture, its keys). Raises ValueError for a window, or another family."""
+    if config.family not in ARCHITECTURES:
         raise ValueError(f"GGUF of the family {config.family} is not written here: expected gpt2 or one of "
                          f"{', '.join(ARCHITECTURES)}")
-    settings = {f"{arch}.{key}": getattr(config, field) for field, key in SIZES.items()}
-    settings |= {"general.architecture": arch, "general.name": name, "general.file_type": FILE_TYPES[form],
-                 "general.quantization_version": 2}
-    if not llama:
-        return settings | {f"{arch}.feed_forward_length": 4 * config.n_embd,
-                           f"{arch}.attention.layer_norm_epsilon": config.layer_norm_epsilon}
     if config.window and config.window < config.block_size:
-        raise ValueError(f"a sliding window of {config.window} is not computed by llama.cpp for {arch}: only models "
-                         "without one can be exported")
-    return settings | rope_of(config, arch) | {
-        f"{arch}.vocab_size": config.vocab_size, f"{arch}.feed_forward_length": config.n_inner,
-        f"{arch}.attention.head_count_kv": config.n_kv_head, f"{arch}.attention.key_length": config.head_dim,
-        f"{arch}.attention.value_length": config.head_dim, f"{arch}.rope.dimension_count": config.head_dim,
-        f"{arch}.attention.layer_norm_rms_epsilon": config.norm_eps}
+        raise ValueError(f"a sliding window of {config.window} is not computed by llama.cpp for {config.family}: only "
+                         "models without one can be exported")
+    return ARCHITECTURES[config.family], rope_of(config) | {
+        "vocab_size": config.vocab_size, "feed_forward_length": config.n_inner,
+        "attention.head_count_kv": config.n_kv_head, "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim, "rope.dimension_count": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.norm_eps}
 
 
-def rope_of(config: LlamaConfig, arch: str) -> dict[str, Any]:
+def rope_of(config: LlamaConfig) -> dict[str, Any]:
     """The keys of rotary positions; llama3's scaling goes into the tensor rope_freqs.weight."""
     scaling: dict[str, Any] = dict(config.rope_scaling)
-    settings = {f"{arch}.rope.freq_base": config.rope_theta}
+    settings: dict[str, Any] = {"rope.freq_base": config.rope_theta}
     kind = scaling.get("rope_type", "default")
     if kind in ("default", "llama3"):
         return settings
     if kind == "yarn" and set(scaling) - YARN:
         raise ValueError(f"rope_scaling of type yarn with {', '.join(sorted(set(scaling) - YARN))} cannot be exported")
-    settings |= {f"{arch}.rope.scaling.type": kind, f"{arch}.rope.scaling.factor": float(scaling["factor"])}
+    settings |= {"rope.scaling.type": kind, "rope.scaling.factor": float(scaling["factor"])}
     if kind == "yarn":
         original = scaling.get("original_max_position_embeddings") or config.block_size
-        settings[f"{arch}.rope.scaling.original_context_length"] = original
+        settings["rope.scaling.original_context_length"] = original
     return settings
 
 
@@ -284,6 +290,11 @@ def read_params(reader: Any, config: GPTConfig | LlamaConfig, shapes: Shapes, dt
         params[name][...] = stored(name, array.reshape(stored(name, params[name], config).shape), config, back=True)
         if not np.isfinite(params[name]).all():
             raise ValueError(f"{theirs} holds NaN or infinity")
-    if ROPE_FACTORS in found and not np.allclose(rope_factors(config), found[ROPE_FACTORS].data, rtol=1e-4):
-        raise ValueError(f"the factors of {ROPE_FACTORS} are not those of a Llama 3: not supported")
+    if ROPE_FACTORS in found and isinstance(config, LlamaConfig):
+        check_factors(rope_factors(config), found[ROPE_FACTORS].data)
     return params
+
+
+def check_factors(ours: np.ndarray, theirs: np.ndarray) -> None:
+    if not np.allclose(ours, theirs, rtol=1e-4):
+        raise ValueError(f"the factors of {ROPE_FACTORS} are not those of a Llama 3: not supported")

@@ -35,7 +35,7 @@ def write_vocabulary(writer: Any, tokenizer: Tokenizer, vocab_size: int, chat_te
     writer.add_token_types(kinds)
     writer.add_token_merges(merge_lines(tokenizer.merges))
     writer.add_add_bos_token(False)
-    ends = sorted(tokenizer.ends or ({tokenizer.eot_token} - {None}))
+    ends = sorted(tokenizer.ends or ([] if tokenizer.eot_token is None else [tokenizer.eot_token]))
     if ends:
         writer.add_bos_token_id(ends[0])
         writer.add_eos_token_id(ends[0])

@@ -26,7 +26,8 @@ def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np
     answer to the same calls; see GPT.from_pretrained. Or of a GGUF file, by its architecture."""
     if is_gguf(directory):
         config, params = read_gguf(directory, dtype)
-        return (GPT if isinstance(config, GPTConfig) else Llama)(config, ops=ops, params=params)
+        model: Any = GPT if isinstance(config, GPTConfig) else Llama
+        return model(config, ops=ops, params=params)
     model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
     return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
 
