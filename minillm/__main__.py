@@ -13,7 +13,8 @@ from .kernels.select import check_kernels
 from .version import __version__
 
 COMMANDS = ("quickstart", "info", "learn", "trace", "book", "plan", "train", "generate", "verify", "doctor",
-            "gradcheck", "kernel", "tokenizer", "data", "posttrain", "distill", "evaluate", "quantize", "serve", "chat")
+            "gradcheck", "kernel", "tokenizer", "data", "posttrain", "distill", "evaluate", "quantize", "export",
+            "serve", "chat")
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",

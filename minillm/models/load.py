@@ -14,13 +14,14 @@ from ..tokenizer.roles import TextEnds, role_id
 from .adapted import load_adapter
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
+from .gguf import read_gguf, read_tokenizer
 from .gpt2 import GPT
 from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
 from .olmo2 import Olmo2
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, GENERATION, parse_config, read_json
-from .quantized import METHOD, is_quantized, stored_type
+from .quantized import METHOD, is_quantized, quantize, stored_type
 
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | {family: kind for kind in (Llama, Olmo2, Gemma) for family in kind.families}
 
@@ -69,24 +70,28 @@ def usual_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
 def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
                weights: str | None = None) -> Any:
     """The model of a directory, ours or of transformers, by its config.json's model_type: a GPT or a Llama, which
-    answer to the same calls; see GPT.from_pretrained."""
+    answer to the same calls; see GPT.from_pretrained. Or of a GGUF file, by its architecture."""
+    if is_gguf(directory):
+        config, params = read_gguf(directory, dtype)
+        model = model_class(config)(config, ops=ops, params=params)
+        return quantize(model, weights) if weights else model
     family = FAMILIES.get(stored_type(directory), GPT)                      # GPT: says what is wrong
     return family.from_pretrained(directory, ops, dtype, weights)
 
 
 def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32,
          adapter: AnyPath | None = None) -> tuple[Any, Tokenizer]:
-    """(model, Tokenizer) of a run directory, or of a transformers directory with tokenizer.json.
+    """(model, Tokenizer) of a run directory, of a transformers directory with tokenizer.json, or of a GGUF file.
 
     adapter: a directory with a LoRA adapter, which is merged into the model; its own tokenizer, where it has one, takes
     the place of the model's, and its ends of a text join the model's.
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
-    if not Path(directory).is_dir():
+    if not (is_gguf(directory) or Path(directory).is_dir()):
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
                                 "model.safetensors and tokenizer.json")
     home = directory if adapter is None else tokenizer_home(adapter, directory)
-    tokenizer = Tokenizer.from_pretrained(home)
+    tokenizer = read_tokenizer(home) if is_gguf(home) else Tokenizer.from_pretrained(home)
     model = load_model(directory, select(backend), dtype)
     if adapter is not None:
         model = load_adapter(model, adapter).merged()
@@ -95,7 +100,7 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
                          f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends = ends_of(directory, tokenizer) | ends_of(home, tokenizer)
+    tokenizer.ends |= ends_of(directory, tokenizer) | ends_of(home, tokenizer)
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
@@ -106,6 +111,11 @@ def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:
     folder = adapter_folder(adapter)
     places = [folder, folder.parent] if folder.name == FOLDER else [folder]
     return next((place for place in places if (place / "tokenizer.json").exists()), directory)
+
+
+def is_gguf(path: AnyPath) -> bool:
+    """Is it a file of llama.cpp's form? A directory's name may end so, too."""
+    return str(path).endswith(".gguf") and not Path(path).is_dir()
 
 
 def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
@@ -133,6 +143,10 @@ def ids_of(value: Any, vocab_size: int) -> tuple[int, ...]:
 
 def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
+    if is_gguf(directory):
+        found = read_gguf(directory)[0]
+        return ("GPT-2", found, gpt_shapes(found)) if isinstance(found, GPTConfig) else (
+            found.family.capitalize(), found, llama_shapes(found))
     path = Path(directory) / CONFIG
     settings = read_json(path)
     if is_quantized(directory):
