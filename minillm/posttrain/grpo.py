@@ -104,7 +104,7 @@ def grpo_step(reference: GPT, clip: float = 0.2, beta: float = 0.04, updates: in
                               for each in (reference, model))
         for _ in range(updates):
             losses, kl, grads = grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta)
-            row = update(model, optimizer, grads, config, state, losses, len(weights), started)
+            row = update(model, optimizer, config, state, losses, len(weights), started)
         return row | {"reward": float(rewards.mean()), "kl": kl}
     return step
 

@@ -1,5 +1,6 @@
 """Training on one's own files: text -> tokenizer -> shards -> model, resumable; and a tokenizer alone."""
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..train.estimate import describe_run
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
+from ..train.parallel import World, launched
 from ..train.plot import plot_losses
 from ..train.symptoms import verdict
 from .quickstart import Say, describe_shards
@@ -34,16 +36,24 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: M
                    say: Say = print) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
     check_data(paths, out)
-    with exclusive(out):
-        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say)
+    world = launched()
+    if world and world.rank:                            # it reads what rank 0 has written, and is silent
+        with world.together():
+            return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, silent, world)
+    with exclusive(out), world.together() if world else nullcontext():
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, world)
 
 
 def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
-                     tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say) -> dict:
-    """The work of `train_on_files`, by the only process in `out`."""
+                     tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say,
+                     world: World | None = None) -> dict:
+    """The work of `train_on_files`, by the only process in `out`, or by the ranks of a world."""
     report = Report()
-    again = resume != "never" and checkpoint_exists(Path(out))
-    tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
+
+    def made() -> tuple[Tokenizer, Shards]:
+        again = resume != "never" and checkpoint_exists(Path(out))
+        return ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
+    tok, shards = world.first(made, lambda: found_shards(paths, out)) if world else made()
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards) + describe_leaks(shards))
     ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
@@ -51,10 +61,11 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     model = model_class(model_config)(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
-    progress = Progress("training", "step")
-    state = train(model, data, train_config, out, answer_end(tok), resume, progress, say=say)
-    progress.close()
-    plot_losses(out)
+    progress = None if world and world.rank else Progress("training", "step")
+    state = train(model, data, train_config, out, answer_end(tok), resume, progress, say=say, world=world)
+    if progress:
+        progress.close()
+        plot_losses(out)
     if state["step"] < train_config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
@@ -90,6 +101,16 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     if not again:
         begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
     return tokenizer, shards
+
+
+def found_shards(paths: Sequence[str | Path], out: str | Path) -> tuple[Tokenizer, Shards]:
+    """(tokenizer, shards) as another process has just made or found them."""
+    shards = open_shards(paths[0] if (Path(paths[0]) / SIDECAR).exists() else Path(out) / "data")
+    return tokenizer_of(out, shards), shards
+
+
+def silent(text: str) -> None:
+    """What other ranks than the first have to say."""
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
