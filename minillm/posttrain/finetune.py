@@ -7,6 +7,7 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..data.sources import conversations
+from ..launch import first_process
 from ..models.adapted import LoraModel
 from ..models.load import load
 from ..progress import Progress
@@ -15,6 +16,7 @@ from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
+from ..train.parallel import all_ranks
 from ..train.plot import plot_losses
 from . import dpo, grpo
 from .sft import ChatData, count_leaked
@@ -104,8 +106,9 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
 def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
           **more: Any) -> dict:
     """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
-    state = train(model, data, config, out, *how, **more | {"say": say})
-    plot_losses(out)
+    state = train(model, data, config, out, *how, **more | {"say": say, "world": all_ranks()})
+    if first_process():
+        plot_losses(out)
     if state["step"] < config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
@@ -140,8 +143,9 @@ def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, answer_end(tokenizer))
-        save_tokenizer(tokenizer, base)
+        if first_process():
+            model.save_pretrained(base, answer_end(tokenizer))
+            save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
     return adapter

@@ -12,6 +12,7 @@ from ..data.shards.source import describe_source, difference, list_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
+from ..launch import first_process
 from ..models.load import model_class
 from ..progress import Progress
 from ..storage.lock import exclusive
@@ -22,7 +23,7 @@ from ..train.estimate import describe_run
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
-from ..train.parallel import World, launched
+from ..train.parallel import World, all_ranks, check_shared
 from ..train.plot import plot_losses
 from ..train.symptoms import verdict
 from .quickstart import Say, describe_shards
@@ -36,11 +37,10 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: M
                    say: Say = print) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
     check_data(paths, out)
-    world = launched()
-    if world and world.rank:                            # it reads what rank 0 has written, and is silent
-        with world.together():
-            return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, silent, world)
-    with exclusive(out), world.together() if world else nullcontext():
+    world = all_ranks()
+    if world:
+        check_shared(world, train_config.accumulate)
+    with exclusive(out) if first_process() else nullcontext():
         return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, world)
 
 
@@ -61,10 +61,10 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     model = model_class(model_config)(model_config, train_config.seed, ops=ops)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
-    progress = None if world and world.rank else Progress("training", "step")
+    progress = Progress("training", "step")
     state = train(model, data, train_config, out, answer_end(tok), resume, progress, say=say, world=world)
-    if progress:
-        progress.close()
+    progress.close()
+    if first_process():
         plot_losses(out)
     if state["step"] < train_config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
@@ -107,10 +107,6 @@ def found_shards(paths: Sequence[str | Path], out: str | Path) -> tuple[Tokenize
     """(tokenizer, shards) as another process has just made or found them."""
     shards = open_shards(paths[0] if (Path(paths[0]) / SIDECAR).exists() else Path(out) / "data")
     return tokenizer_of(out, shards), shards
-
-
-def silent(text: str) -> None:
-    """What other ranks than the first have to say."""
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,

@@ -18,31 +18,31 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..config import TrainConfig
 from ..kernels.select import Ops
+from ..launch import launched
 from ..models.params import Gradients, Params
 from ..ops.bfloat16 import bfloat16_bits
 from ..ops.optimizer.sum_squares import PIECE
 from .optim import AdamW
 
 BUCKET = 1 << 20            # numbers that are sent at a time, while those before are added
-LAUNCHED = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK")                        # set by mpiexec, of whatever MPI
 LOCAL = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")                           # ranks on this machine
-LATER = 3.0                 # seconds that other ranks leave to rank 0 to say what is wrong with all of them
 
 
-def launched() -> "World | None":
-    """The World of the processes that mpiexec started, None if it was not mpiexec, or for a single one.
+@cache
+def all_ranks() -> "World | None":
+    """The World of the processes that mpiexec started; None if there are no others.
 
     Cores are shared out among the ranks of a machine, unless OMP_NUM_THREADS says otherwise. Raises ImportError without
-    mpi4py, RuntimeError where it belongs to another MPI than mpiexec.
+    mpi4py, ValueError where it belongs to another MPI than mpiexec.
     """
-    if not any(name in os.environ for name in LAUNCHED):
+    if not launched():
         return None
     local = next((int(os.environ[name]) for name in LOCAL if name in os.environ), 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // local)))
@@ -50,11 +50,10 @@ def launched() -> "World | None":
         from mpi4py import MPI
     except ImportError:
         raise ImportError("started by mpiexec, but there is no mpi4py: pip install 'minillm[mpi]'") from None
-    wanted = next((int(os.environ[name]) for name in LAUNCHED[:2] if name in os.environ), MPI.COMM_WORLD.size)
-    if MPI.COMM_WORLD.size != wanted:
-        raise RuntimeError(f"mpiexec started {wanted} processes, of which mpi4py sees {MPI.COMM_WORLD.size}: they "
-                           "belong to different MPIs; use the mpiexec of the MPI that mpi4py was built for")
-    return World(MPI.COMM_WORLD) if wanted > 1 else None
+    if MPI.COMM_WORLD.size == 1:
+        raise ValueError("mpiexec started several processes, but mpi4py sees one: they belong to different MPIs; use "
+                         "the mpiexec of the MPI that mpi4py was built for")
+    return World(MPI.COMM_WORLD)
 
 
 class World:
@@ -117,20 +116,9 @@ class World:
 
     def abort(self, message: str) -> NoReturn:
         """End all ranks, with a message."""
-        print(f"minillm: rank {self.rank}: {message}", file=sys.stderr, flush=True)
+        print(f"minillm: rank {self.rank}: {message}", file=sys.__stderr__, flush=True)
         self.comm.Abort(1)
         raise SystemExit(1)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """An error on one rank ends all of them, instead of leaving the others to wait. One that all have, such as a
-        loss that is not a number, rank 0 tells."""
-        try:
-            yield
-        except Exception as error:
-            if self.rank:
-                time.sleep(LATER)
-            self.abort(f"{type(error).__name__}: {error}" if not str(error) else str(error))
 
 
 def shards(size: int, ranks: int) -> list[slice]:
@@ -272,12 +260,17 @@ def sharded(world: World, model: Any, config: TrainConfig, finish: float = math.
         raise ValueError("train.optimizer=muon and train.ema are for one process: ranks share the moments of adamw only")
     if finish < math.inf:
         raise ValueError("finish is for one process: ranks would not agree on the time")
-    if world.size > config.accumulate:
-        raise ValueError(f"train.accumulate must be at least the number of processes, {world.size}, which share the "
-                         f"micro-batches of a step: got {config.accumulate}")
+    check_shared(world, config.accumulate)
     world.patience = config.patience
     return ShardedAdamW(world, model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay,
                         model.ops)
+
+
+def check_shared(world: World, accumulate: int) -> None:
+    """Raise ValueError for more ranks than micro-batches in a step: some would have nothing to do."""
+    if world.size > accumulate:
+        raise ValueError(f"train.accumulate must be at least the number of processes, {world.size}, which share the "
+                         f"micro-batches of a step: got {accumulate}")
 
 
 def buckets(shard: slice) -> Iterator[slice]:
