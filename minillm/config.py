@@ -217,6 +217,5 @@ INSTEAD = {                  # the settings that a command does not read, and wh
     ("dpo", "train.batch_size"): "--pairs",
     ("dpo", "train.eval_batches"): EVALUATED,
     ("grpo", "train.batch_size"): "--prompts and --group",
-    ("grpo", "train.accumulate"): "--prompts and --group: all their answers make one step",
     ("grpo", "train.eval_batches"): EVALUATED,
 }

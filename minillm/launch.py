@@ -32,5 +32,6 @@ def end_all(message: str) -> None:
         return
     if not first_process():
         time.sleep(LATER)
-        print(f"minillm: {message}", file=sys.__stderr__, flush=True)
+        rank = next(os.environ[name] for name in RANKS if name in os.environ)
+        print(f"minillm: rank {rank}: {message}", file=sys.__stderr__, flush=True)
     sys.modules["mpi4py.MPI"].COMM_WORLD.Abort(1)

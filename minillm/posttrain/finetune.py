@@ -85,6 +85,9 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     reference, _ = load(base, config.backend)
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}: got {task!r}")
+    if config.accumulate > prompts:
+        raise ValueError(f"train.accumulate must be at most --prompts, {prompts}, which are cut into so many "
+                         f"micro-batches: got {config.accumulate}")
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")

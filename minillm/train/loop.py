@@ -23,7 +23,6 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..models.packing import Batch
-from ..models.params import Params
 from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from .checkpoint import checkpoint_exists, restore, save

@@ -36,6 +36,7 @@ class AdamW:
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
         self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
+        self.world: Any = None                                      # of other processes (train/parallel.py)
         self.part: Gradients | None = None                          # of one micro-batch of several
         self.ops, self.update, self.orthogonal_update = ops, adamw_update, muon_update
         self.decay, self.mean = ema, params.zeros_like() if ema else None
