@@ -145,6 +145,7 @@ class TrainConfig:
     log_every: int = 10         # steps between rows of log.csv
     seed: int = 0
     backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
+    patience: float = 300.0     # seconds that a process waits for another, under mpiexec (train/parallel.py)
     recompute: bool = False     # make activations again in the backward: less memory, a third more time, the same bits
 
     def __post_init__(self) -> None:
@@ -157,6 +158,7 @@ class TrainConfig:
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2", "momentum", "ema"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+        check_field("patience", self.patience, float, lambda v: v > 0, "a number above 0")
         check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
         check_field("optimizer", self.optimizer, str, lambda v: v in ("adamw", "muon"), "adamw or muon")
         check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
@@ -253,6 +255,5 @@ INSTEAD = {                  # the settings that a command does not read, and wh
     ("dpo", "train.batch_size"): "--pairs",
     ("dpo", "train.eval_batches"): EVALUATED,
     ("grpo", "train.batch_size"): "--prompts and --group",
-    ("grpo", "train.accumulate"): "--prompts and --group: all their answers make one step",
     ("grpo", "train.eval_batches"): EVALUATED,
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, ModelConfig
+from ..config import ModelConfig
 from ..kernels.arrays import SMALL
 from ..kernels.select import OPS, Dims, Ops, Spec, functions
 from ..ops.table import REFERENCE
