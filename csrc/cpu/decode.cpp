@@ -35,8 +35,8 @@ struct Decoder {
     std::vector<Block> blocks;
     const float *ln_f_weight, *ln_f_bias;
     const float* query_scales;  // (L): what queries are multiplied by
-    bool exact;                 // GELU in its exact form, not by tanh
-    int64_t F;                  // width of the MLP
+    bool exact;  // GELU in its exact form, not by tanh
+    int64_t F;  // width of the MLP
     float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, F), (M, C)
 };
 
@@ -161,9 +161,10 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
     return logits;
 }
 
-const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count, query_scales=None, "
-                                "exact=False)",
-                                &decode_few},
-                               {"FEW_TOKENS", FEW}};
+const Register registered[] = {
+    {"decode_few(tokens, starts, rows, weights, keys, values, eps, count, query_scales=None, "
+     "exact=False)",
+     &decode_few},
+    {"FEW_TOKENS", FEW}};
 
 }  // namespace minillm::decode

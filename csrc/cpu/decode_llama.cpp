@@ -130,8 +130,7 @@ void decode_model(const Decoder& d, float* logits, int64_t count) {
         std::vector<float> between(d.n.HS);
 #pragma omp for
         for (int64_t m = 0; m < d.n.M(); m++) embed(d.x + m * C, d.embedding, d.n.tokens[m]);
-        for (int64_t layer = 0; layer < layers; layer++)
-            decode_block(d, d.blocks[layer], head, layer, between.data());
+        for (int64_t layer = 0; layer < layers; layer++) decode_block(d, d.blocks[layer], head, layer, between.data());
         normalise(d, d.norm, count);
         stored_matmul(d.n.R * count, d.a, d.head, logits, NoEpilogue());
     }

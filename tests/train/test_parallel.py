@@ -124,22 +124,30 @@ def test_ranks_take_the_very_steps_of_one_process(small_units, size, accumulate,
             assert moments is None
 
 
-def test_a_gradient_that_is_on_its_way_is_done(small_units):
+class Seen:
+    """In place of the queue of finished units: what each was at that moment."""
+
+    def __init__(self, grads):
+        self.grads, self.units = grads, {}
+
+    def put(self, number):
+        self.units[number] = None if number is None else self.grads.flat[self.grads.units[number]].copy()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("kind, config", [(GPT, TINY), (Llama, LLAMA)])
+def test_a_gradient_that_is_on_its_way_is_done(small_units, kind, config, recompute):
     """No unit changes after it is told to be done, in whatever order the backward goes."""
-    for kind, config in ((GPT, TINY), (Llama, LLAMA)):
-        for recompute in (False, True):
-            model = kind(config)
-            model.recompute = recompute
-            grads, seen = parallel.Sending(model.params.shapes, np.float32, parallel.units_of(model.params.flat.size)), {}
-            grads.done = type("Seen", (), {"put": staticmethod(lambda n: seen.setdefault(n, n is not None and grads.flat[
-                grads.units[n]].copy()))})
-            grads.begin()
-            batch = Data().batch(0)
-            model.loss_and_grads(batch.tokens, batch.targets, key=(0, 0, 0), grads=grads)
-            assert len(seen) > len(grads.units) / 2                       # most are sent while the backward goes on
-            assert all(np.array_equal(found, grads.flat[grads.units[n]]) for n, found in seen.items())
-            grads.finish_all()
-            assert set(seen) == {*range(len(grads.units)), None}
+    model, batch = kind(config), Data().batch(0)
+    model.recompute = recompute
+    grads = parallel.Sending(model.params.shapes, np.float32, parallel.units_of(model.params.flat.size))
+    grads.done = seen = Seen(grads)
+    grads.begin()
+    model.loss_and_grads(batch.tokens, batch.targets, key=(0, 0, 0), grads=grads)
+    assert len(seen.units) > len(grads.units) / 2                       # most leave while the backward goes on
+    assert all(np.array_equal(found, grads.flat[grads.units[number]]) for number, found in seen.units.items())
+    grads.finish_all()
+    assert set(seen.units) == {*range(len(grads.units)), None}
 
 
 def test_each_rank_keeps_its_share_and_sends_no_more_than_it_must(small_units):
