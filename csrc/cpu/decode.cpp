@@ -2,7 +2,7 @@
 //
 //   x = wte[tokens] + wpe[positions]
 //   for each block:  x += proj(attention(qkv(ln_1(x)), cache))      x += out(gelu(fc(ln_2(x))))
-//   logits = head(ln_f(x))
+//   logits = head(ln_f(x))                                          the head is wte again, or a matrix of its own
 //
 // Why it exists: a step reads every weight once and does little else. At int8 GPT-2 124M has 124 MB of them, some 3 ms;
 // sixty calls from Python, each of which wakes the threads again, would add a millisecond. Here the threads start once
@@ -30,17 +30,22 @@ struct Block {
 
 struct Decoder {
     Step n;
-    Weight wte;  // (C, V), as the head reads it; a float one is (V, C)
+    Weight wte, head;  // (C, V), as the head reads it; a float one is (V, C)
     const float* wpe;
     std::vector<Block> blocks;
     const float *ln_f_weight, *ln_f_bias;
-    float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, 4C), (M, C)
+    const float* query_scales;  // (L): what queries are multiplied by
+    bool exact;  // GELU in its exact form, not by tanh
+    int64_t F;  // width of the MLP
+    float *x, *a, *qkv, *attended, *h, *sums;  // (M, C), (M, C), (M, 3C), (M, C), (M, F), (M, C)
 };
 
+template <bool EXACT>
 struct GeluWithBias {
     AddBias<float> add_bias;
     Vec<float> operator()(Vec<float> v, int64_t row, int64_t column, int64_t n) const {
-        return vgelu<float>(add_bias(v, row, column, n));
+        v = add_bias(v, row, column, n);
+        return EXACT ? vgelu_exact<float>(v) : vgelu<float>(v);
     }
 };
 
@@ -76,8 +81,9 @@ void attend_cached(const Decoder& d, attention::ForwardHead<float>& head, int64_
     for (int64_t item = 0; item < d.n.R * NH; item++) {
         int64_t r = item / NH, h = item % NH, start = d.n.starts[r], then = std::min(item + threads, d.n.R * NH - 1);
         float *k = d.n.keys_at(layer, r, h), *v = d.n.values_at(layer, r, h);
-        const float* qkv = d.qkv + r * T * 3 * C + h * HS;
+        float *qkv = d.qkv + r * T * 3 * C + h * HS, scale = d.query_scales[layer];
         for (int64_t t = 0; t < T; t++) {
+            for (int64_t i = 0; i < HS && scale != 1; i++) qkv[t * 3 * C + i] *= scale;
             std::copy_n(qkv + t * 3 * C + C, HS, k + (start + t) * HS);
             std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
         }
@@ -93,7 +99,8 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
     attend_cached(d, head, layer);
     stored_matmul(M, d.attended, b.proj, d.sums, AddToResidual{{b.proj_bias}, d.x, C});
     normalise(d, b.ln_2_weight, b.ln_2_bias, d.n.T);
-    stored_matmul(M, d.a, b.fc, d.h, GeluWithBias{{b.fc_bias}});
+    if (d.exact) stored_matmul(M, d.a, b.fc, d.h, GeluWithBias<true>{{b.fc_bias}});
+    else stored_matmul(M, d.a, b.fc, d.h, GeluWithBias<false>{{b.fc_bias}});
     stored_matmul(M, d.h, b.out, d.sums, AddToResidual{{b.out_bias}, d.x, C});
 }
 
@@ -101,44 +108,52 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
 void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t C = d.n.C, layers = d.blocks.size();
     Team team;
-#pragma omp parallel if (C * C * layers + C * d.wte.N > 1 << 18)
+#pragma omp parallel if (C * C * layers + C * d.head.N > 1 << 18)
     {
         KeptApart apart(team);
         attention::ForwardHead<float> head(d.n.T, d.n.longest(), d.n.HS);
         embed_rows(d);
         for (int64_t layer = 0; layer < layers; layer++) decode_block(d, d.blocks[layer], head, layer);
         normalise(d, d.ln_f_weight, d.ln_f_bias, count);
-        stored_matmul(d.n.R * count, d.a, d.wte, logits, NoEpilogue());
+        stored_matmul(d.n.R * count, d.a, d.head, logits, NoEpilogue());
     }
 }
 
-Block read_block(WeightReader& reader, int64_t C) {
+Block read_block(WeightReader& reader, int64_t C, int64_t F) {
     Block b;
     b.ln_1_weight = reader.vector("ln_1.weight", C), b.ln_1_bias = reader.vector("ln_1.bias", C);
     b.qkv = reader.matrix("c_attn.weight", C, 3 * C), b.qkv_bias = reader.vector("c_attn.bias", 3 * C);
     b.proj = reader.matrix("c_proj.weight", C, C), b.proj_bias = reader.vector("c_proj.bias", C);
     b.ln_2_weight = reader.vector("ln_2.weight", C), b.ln_2_bias = reader.vector("ln_2.bias", C);
-    b.fc = reader.matrix("c_fc.weight", C, 4 * C), b.fc_bias = reader.vector("c_fc.bias", 4 * C);
-    b.out = reader.matrix("c_proj.weight", 4 * C, C), b.out_bias = reader.vector("c_proj.bias", C);
+    b.fc = reader.matrix("c_fc.weight", C, F), b.fc_bias = reader.vector("c_fc.bias", b.fc.N);
+    b.out = reader.matrix("c_proj.weight", b.fc.N, C), b.out_bias = reader.vector("c_proj.bias", C);
     return b;
 }
 
 Object decode_few(const Array& tokens, const Array& starts, const Array& rows, const List& weights, const Array& keys,
-                  const Array& values, double eps, int64_t count) {
+                  const Array& values, double eps, int64_t count, const Object& query_scales, bool exact) {
     Call call(tokens, starts, rows, keys, values, eps, count, 0);
     int64_t C = call.n.C = call.n.NH * call.n.HS, M = call.n.M();
-    WeightReader reader{weights, "wte, wpe, 12 tensors a layer, and ln_f's two"};
+    WeightReader reader{weights, "wte, wpe, 12 tensors a layer, ln_f's two, and a head that is not wte"};
     Decoder d;
     d.wte = reader.matrix("wte.weight", C, ANY, true);
     d.wpe = input<float>("wpe.weight", reader.array(), {call.n.S, C});
-    for (int64_t layer = 0; layer < call.layers; layer++) d.blocks.push_back(read_block(reader, C));
+    for (int64_t layer = 0; layer < call.layers; layer++)
+        d.blocks.push_back(read_block(reader, C, layer ? d.blocks[0].fc.N : ANY));
+    d.F = call.layers ? d.blocks[0].fc.N : 0;
     d.ln_f_weight = reader.vector("ln_f.weight", C), d.ln_f_bias = reader.vector("ln_f.bias", C);
+    d.head = reader.next < weights.size() ? reader.matrix("lm_head.weight", C, d.wte.N, true) : d.wte;
+    std::vector<float> ones(call.layers, 1);
+    d.query_scales = query_scales.is_none()
+                         ? ones.data()
+                         : input<float>("query_scales", argument<Array>(query_scales, "query_scales"), {call.layers});
+    d.exact = exact;
     call.read_tokens(tokens, d.wte.N);
     d.n = call.n;
     auto logits = fresh<float>({d.n.R, count, d.wte.N});
     without_gil([&] {
         thread_local Scratch<float> scratch;
-        d.x = scratch.at_least(M * 11 * C);
+        d.x = scratch.at_least(M * (7 * C + d.F));
         d.a = d.x + M * C, d.attended = d.a + M * C, d.sums = d.attended + M * C, d.qkv = d.sums + M * C;
         d.h = d.qkv + M * 3 * C;
         decode_model(d, logits, count);
@@ -146,7 +161,10 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
     return logits;
 }
 
-const Register registered[] = {{"decode_few(tokens, starts, rows, weights, keys, values, eps, count)", &decode_few},
-                               {"FEW_TOKENS", FEW}};
+const Register registered[] = {
+    {"decode_few(tokens, starts, rows, weights, keys, values, eps, count, query_scales=None, "
+     "exact=False)",
+     &decode_few},
+    {"FEW_TOKENS", FEW}};
 
 }  // namespace minillm::decode

@@ -21,13 +21,13 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
-from .params import Params, matrix
-from .pretrained import HEAD
+from .params import HEAD, Params, matrix
 from .quantized import load_weights_as
 from .rope import rope_angles
 from .weights import ops_for, read_dequantized
@@ -85,7 +85,7 @@ class Llama:
         """
         return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
 

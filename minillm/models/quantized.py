@@ -27,6 +27,7 @@ from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
 from .params import Params, Shapes, gpt_shapes
@@ -152,7 +153,7 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None) -> None:
+def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
     tensors, bits = {}, 0
     for name, value in model.params.items():
@@ -166,6 +167,7 @@ def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None)
         settings |= {METHOD: method, "model_type": f"minillm-int{bits}", "architectures": [f"MinillmInt{bits}"]}
     files.write_directory(directory, tensors, settings if bits else settings | {"dtype": "bfloat16"},
                           file_of(bits) if bits else files.MODEL, "" if llama else files.PREFIX)
+    files.write_ends(directory, eot_token)
 
 
 def file_of(bits: int) -> str:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TrainConfig, names
+from ..config import TrainConfig
 from ..data.shards.format import SIDECAR, open_shards
 from ..data.shards.loader import Loader, sequential
 from ..generation.decode import generate
 from ..generation.text import first_token
 from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
+from ..ops.optimizer.muon import RMS
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import ORIGIN, STATE, load_training
 from ..train.log import FAILURE, GRADIENTS, layer_sizes, read_log
@@ -44,7 +45,7 @@ class Patient:
         if (self.run / "last" / STATE).exists():
             self.m, self.v, self.state = load_training(self.run / "last")
         self.settings = dict(self.state.get("settings") or self.failure.get("settings") or {})
-        self.config = TrainConfig(**{k: v for k, v in self.settings.items() if k in names(TrainConfig)})
+        self.config = TrainConfig.recorded(self.settings)
         if (self.run / "last" / CONFIG).exists():
             self.settings["vocab_size"] = read_json(self.run / "last" / CONFIG)["vocab_size"]
 
@@ -107,11 +108,13 @@ class Patient:
 
     @cached_property
     def update_ratios(self) -> dict[str, float]:
-        """{layer: length of the last update of AdamW over that of the weights}, at the highest rate that was used."""
+        """{layer: length of the last update over that of the weights}, at the highest rate that was used."""
         steps, c = max(1, self.state["step"]), self.config
         updates = self.m.zeros_like()
-        m, v = self.m.flat / (1 - c.beta1 ** steps), self.v.flat / (1 - c.beta2 ** steps)
-        updates.flat[:] = m / (np.sqrt(v) + c.eps)
+        updates.flat[:] = RMS                                       # Muon's, which keeps no second moment
+        for name, v in self.v.items():                              # AdamW's
+            m, v = self.m[name] / (1 - c.beta1 ** steps), v / (1 - c.beta2 ** steps)
+            updates[name][...] = m / (np.sqrt(v) + c.eps)
         weights = layer_sizes(self.model.params)
         return {name: self.rate * norm / max(weights[name], 1e-30) for name, norm in layer_sizes(updates).items()}
 
