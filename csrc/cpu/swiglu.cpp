@@ -9,7 +9,7 @@ namespace minillm::swiglu {
 struct Silu {
     template <class T>
     static Vec<T> value(Vec<T> x) {
-        return x / (vexp<T>(-x) + 1);
+        return vsilu<T>(x);
     }
     template <class T>
     static Vec<T> value_and_slope(Vec<T> x, Vec<T>& slope) {

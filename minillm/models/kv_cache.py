@@ -1,4 +1,5 @@
 """The KV cache: keys and values of the tokens seen so far, so that decoding computes only those of the new ones."""
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops
 from ..ops.attention import split_heads
+from ..ops.losses.linear_cross_entropy import chunks
 
 Array = np.ndarray
+FEW_TOKENS = 16         # that a compiled step takes (csrc/cpu/gemm/few_rows.h); more are GEMMs of training
 
 
 class KVCache:
@@ -73,6 +76,24 @@ class KVCache:
             keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
             out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end], *options))
         return joined(out, axis=0)
+
+
+def stepwise(step: Callable, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
+    """`decode` by a compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn.
+
+    step(tokens, starts, rows, count) -> logits of the last `count` tokens, which it has added to the cache's rows.
+    """
+    (B, T), starts = tokens.shape, cache.lengths[rows]
+    found, width = [], min(T, FEW_TOKENS)
+    for some in chunks(B, FEW_TOKENS // width):
+        parts = []
+        for part in chunks(T, width):
+            piece = tokens[some, part]
+            count = piece.shape[1] if not last else int(part.stop == T)         # logits of so many of its last tokens
+            parts.append(step(piece, starts[some] + part.start, rows[some], count))
+        found.append(joined(parts, axis=1))                                     # (some, T or 1, V)
+    cache.lengths[rows] += T
+    return joined(found, axis=0)
 
 
 def joined(arrays: list[np.ndarray], axis: int) -> np.ndarray:

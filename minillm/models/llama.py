@@ -21,16 +21,16 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
-from .kv_cache import KVCache
+from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
-from .params import Params, matrix
-from .pretrained import HEAD
+from .params import HEAD, Params, matrix
 from .quantized import load_weights_as
 from .rope import rope_angles
-from .weights import ops_for
+from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
 
@@ -52,6 +52,8 @@ class Llama:
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
+    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+               "attention_decode", "swiglu", "head", "linear_cross_entropy")    # as of GPT
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
                  params: Any = None):
@@ -63,6 +65,7 @@ class Llama:
         self.params = params if params is not None else initialise(config, seed, dtype)
         self.ops = ops_for(self.params, ops or select("auto"))
         self.head = EMBEDDING if config.tied else HEAD
+        self.chunked_prefill = read_dequantized(self.ops, self.params[self.head])
         self.rows_of_tokens = tuple({EMBEDDING: 0, self.head: 1})               # tensors with a row for each token
         self.dtype = self.params["model.norm.weight"].dtype
         self.cos, self.sin = angles(config, self.dtype)
@@ -82,7 +85,7 @@ class Llama:
         """
         return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
 
@@ -251,7 +254,8 @@ class Llama:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
 
         As GPT.decode: row b goes on with row rows[b] of the cache; last: only of the last token, (B, 1, V). Equal to
-        the last rows of `forward` on the whole sequence.
+        the last rows of `forward` on the whole sequence. What stands below is the definition: a few tokens take the
+        same steps in compiled calls, with the same bits, and so does a long prompt of quantized weights.
         """
         check_tokens(tokens)
         rows = cache.check_rows(rows, len(tokens))
@@ -260,6 +264,9 @@ class Llama:
             raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {T} tokens from position "
                              f"{starts.max()}")
         p, ops = self.params, self.ops
+        few = tokens.size <= FEW_TOKENS or T == 1 or self.chunked_prefill
+        if few and self.compiled and cache.keys.dtype == np.float32:
+            return self.decode_few(tokens, cache, rows, last)
         x = ops.token_embedding_forward(tokens, p[EMBEDDING])[0]                                # (B, T, C)
         for i in range(self.config.n_layer):
             at = f"model.layers.{i}"
@@ -278,6 +285,21 @@ class Llama:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
         return only_known(ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head]), self.known)
 
+    @property
+    def compiled(self) -> bool:
+        """Is there a compiled step for the model? It knows this class, not those that derive from it."""
+        return type(self) is Llama and self.ops.llama_step is not None
+
+    def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
+        """`decode` by the compiled step."""
+        c, weights = self.config, [self.params.get(name) for name in step_names(self.config)]
+        windows = np.array([c.window_of(i) for i in range(c.n_layer)])
+
+        def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
+            return self.ops.llama_step(piece, starts, some, weights, cache.keys, cache.values, c.norm_eps, count,
+                                       self.cos, self.sin, c.n_head, c.n_inner, windows)
+        return only_known(stepwise(step, tokens, cache, rows, last), self.known)
+
     def rotate(self, x: Array, starts: Array, angles: tuple[Array, Array] | None = None) -> Array:
         """Rotary positions of rows that begin at different places: x (B, T, heads * HS) -> the same shape."""
         T, (cos, sin) = x.shape[1], angles or (self.cos, self.sin)
@@ -289,6 +311,20 @@ class Llama:
     def heads(self, x: Array) -> Array:
         """(B, T, heads * HS) -> (B, heads, T, HS), a view."""
         return x.reshape(*x.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+
+
+@lru_cache(maxsize=8)
+def step_names(config: LlamaConfig) -> list[str]:
+    """The parameters as the compiled step wants them (csrc/cpu/decode_llama.cpp): None for what there is not."""
+    def layer(name: str) -> list[str]:
+        return [f"{name}.weight", f"{name}.bias"]
+    names = [EMBEDDING]
+    for at in (f"model.layers.{i}" for i in range(config.n_layer)):
+        names += [f"{at}.input_layernorm.weight", *layer(f"{at}.self_attn.q_proj"), *layer(f"{at}.self_attn.k_proj"),
+                  *layer(f"{at}.self_attn.v_proj"), f"{at}.self_attn.q_norm.weight", f"{at}.self_attn.k_norm.weight",
+                  *layer(f"{at}.self_attn.o_proj"), f"{at}.post_attention_layernorm.weight",
+                  *layer(f"{at}.mlp.gate_proj"), *layer(f"{at}.mlp.up_proj"), *layer(f"{at}.mlp.down_proj")]
+    return [*names, "model.norm.weight", EMBEDDING if config.tied else HEAD]
 
 
 @lru_cache(maxsize=8)

@@ -13,8 +13,9 @@ from numpy.typing import DTypeLike
 from ..config import LlamaConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
-from .params import Params, Shapes
-from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors
+from ..tokenizer.roles import EndOfText
+from .params import HEAD, Params, Shapes
+from .pretrained import CONFIG, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
 from .rope import scaled_frequencies
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -194,15 +195,15 @@ def usual_kinds(settings: Mapping[str, Any], n_layer: int) -> list[str]:
     return [FULL] * first + [SLIDING] * (n_layer - first)
 
 
-def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: int | None) -> dict[str, Any]:
+def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: EndOfText) -> dict[str, Any]:
     """The dict that transformers' configuration is read from."""
     family = config.family
     rope = {"rope_type": "default"} | dict(config.rope_scaling) | {"rope_theta": config.rope_theta}
     settings: dict[str, Any] = {key: getattr(config, name) for name, key in NAMES.items()}
     settings |= {"model_type": family, "architectures": [ARCHITECTURES[family]],
                  "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope,
-                 "bos_token_id": eot_token, "eos_token_id": eot_token,
-                 "pad_token_id": config.pad_token if config.pad_token >= 0 else None, "dtype": np.dtype(dtype).name}
+                 "pad_token_id": config.pad_token if config.pad_token >= 0 else None,
+                 "dtype": np.dtype(dtype).name, **token_ids(eot_token)}
     settings |= {"hidden_act": TANH, "hidden_activation": TANH} if family in GEMMAS else {"hidden_act": "silu"}
     if family in ("llama", "qwen3", "olmo2", *GEMMAS):
         settings["attention_bias"] = config.o_bias
@@ -225,7 +226,7 @@ def window_settings(config: LlamaConfig) -> dict[str, Any]:
             "max_window_layers": kinds.count(FULL)} if config.window else {}
 
 
-def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: int | None = None) -> None:
+def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors, which transformers reads. Raises ValueError if they do not belong
     together, OSError as the file system does."""
     if params.shapes != llama_shapes(config):
@@ -235,6 +236,7 @@ def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_tok
     directory.mkdir(parents=True, exist_ok=True)
     write_safetensors(directory / MODEL, {name: params[name] for name in params}, {"format": "pt"})
     write_json(directory / CONFIG, settings_of(config, params.flat.dtype, eot_token), **LAYOUT)
+    write_ends(directory, eot_token)
 
 
 def deviation(name: str, config: LlamaConfig) -> float:

@@ -48,6 +48,14 @@ def gelu_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of gelu_forward: dout (...), cache -> dx (...)."""
 
 
+def gelu_exact_forward(x: Array) -> tuple[Array, tuple]:
+    """GELU (exact form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, eq. 1)."""
+
+
+def gelu_exact_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of gelu_exact_forward: dout (...), cache -> dx (...)."""
+
+
 def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0, sinks: Array | None = None, softcap: float = 0.0) -> tuple[Array, tuple]:
     """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023)."""
 
@@ -222,6 +230,10 @@ def linear_cross_entropy_backward(dout: Array, cache: tuple, into: tuple[Array |
 
 def adamw_update(w: Array, grad: Array, m: Array, v: Array, step: int, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-08, weight_decay: float = 0.0, n_decayed: int = 0, scale: float = 1.0, bits: Array | None = None) -> None:
     """One step of AdamW, in place on w, m and v (Loshchilov & Hutter 2019, algorithm 2)."""
+
+
+def muon_update(w: Array, grad: Array, m: Array, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, scale: float = 1.0, bits: Array | None = None) -> None:
+    """One step of Muon, in place on w and m (Jordan et al. 2024)."""
 
 
 def sum_squares(x: Array) -> float:

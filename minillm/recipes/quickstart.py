@@ -23,9 +23,9 @@ from ..kernels.select import multiplies_in_bf16, select
 from ..models.gpt2 import GPT
 from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import answer_end
+from ..tokenizer.chat_template import learned_ends
 from ..train.loop import one_step, train
-from ..train.optim import AdamW
+from ..train.optim import optimizer_for
 from ..train.plot import plot_losses
 from ..train.schedule import last_step
 
@@ -139,7 +139,7 @@ def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float,
     """
     if steps is None:
         trial = GPT(model.config, config.seed, ops=model.ops)
-        optimizer, times = AdamW(trial.params, ops=model.ops), []
+        optimizer, times = optimizer_for(trial, config), []
         for number in range(TIMED_STEPS):
             started = time.perf_counter()
             step(trial, optimizer, data, config, {"step": number})
@@ -153,7 +153,7 @@ def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Pat
              deadline: float, label: str = "training", step: Callable = one_step, finish: float = math.inf) -> dict:
     """Train until the deadline at most, to end by `finish`; returns the best validation figures. Ctrl-C ends all."""
     progress = Progress(label, "step")
-    state = train(model, data, config, out, answer_end(tokenizer), False, progress, deadline, step, finish=finish)
+    state = train(model, data, config, out, learned_ends(tokenizer), False, progress, deadline, step, finish=finish)
     progress.close()
     end = last_step(config, state)
     if state["step"] < end and time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 Gradient checks hold a backward to its forward, and kernels are held to the reference: a wrong formula in the reference
 alone would pass both.
 """
-from math import exp, log, prod, sqrt, tanh
+from math import erf, exp, log, prod, sqrt, tanh
 
 import numpy as np
 import pytest
@@ -36,6 +36,10 @@ def linear(x, weight, bias):
 
 def gelu(x):
     return np.vectorize(lambda v: 0.5 * v * (1 + tanh(sqrt(2 / np.pi) * (v + 0.044715 * v ** 3))))(x)
+
+
+def gelu_exact(x):
+    return np.vectorize(lambda v: v * (1 + erf(v / sqrt(2))) / 2)(x)
 
 
 def layernorm(x, weight, bias, eps):
@@ -125,7 +129,8 @@ def dropout(x, p, key):
 
 
 DEFINITIONS = {
-    "linear": linear, "gelu": gelu, "layernorm": layernorm, "attention": attention, "cross_entropy": cross_entropy,
+    "linear": linear, "gelu": gelu, "gelu_exact": gelu_exact,
+    "layernorm": layernorm, "attention": attention, "cross_entropy": cross_entropy,
     "distillation_loss": distillation_loss, "dpo_loss": dpo_loss, "grpo_loss": grpo_loss,
     "dropout": lambda x, p, key: np.reshape(dropout(x, p, key), x.shape),
     "head": lambda x, wte: by_row(lambda row: [dot(row, token) for token in wte], x),
