@@ -33,6 +33,8 @@ class Gemma(Llama):
     """A Gemma 1 or 2: Llama's class with a block of its own."""
 
     families = ("gemma", "gemma2")
+    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+               "attention_decode", "geglu", "head", "linear_cross_entropy", "softcap", "cross_entropy")
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)
@@ -123,9 +125,10 @@ class Gemma(Llama):
             return super().losses(tokens, targets, ignore_index, key, lengths)
         check_targets(targets, tokens)
         x, activations = self.hidden(tokens, key, lengths)
-        logits, head = self.ops.projection_forward(x.reshape(-1, x.shape[-1]), matrix(self.params, self.head))
-        logits, cap = self.ops.softcap_forward(logits, self.config.logit_cap)                   # (B * T, V)
-        losses, entropy = self.ops.cross_entropy_forward(logits, targets.reshape(-1), ignore_index)
+        logits, head = self.ops.projection_forward(x, matrix(self.params, self.head))          # (B, T, V)
+        logits, cap = self.ops.softcap_forward(logits, self.config.logit_cap)
+        losses, entropy = self.ops.cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1),
+                                                         ignore_index)
         return losses, [activations, (head, cap, entropy)]
 
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
@@ -133,7 +136,8 @@ class Gemma(Llama):
             return super().backward(dlosses, caches, grads)
         g, ops = grads if grads is not None else self.params.zeros_like(), caches[0].ops
         head, cap, entropy = caches.pop()
-        dlogits = ops.softcap_backward(ops.cross_entropy_backward(dlosses, entropy), cap)
+        dlogits = ops.cross_entropy_backward(dlosses, entropy)                                  # (B * T, V)
+        dlogits = ops.softcap_backward(dlogits.reshape(*caches[0].shape[:2], -1), cap)
         dn = ops.projection_backward(dlogits, head, into=(g[self.head], None))[0]
         return self.hidden_backward(dn, caches.pop(), g)
 

@@ -58,7 +58,7 @@ class KVCache:
     def room_for(self, tokens: np.ndarray, rows: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
         """rows, checked, and where each goes on: its length. Raises ValueError where tokens (B, T) do not fit."""
         rows, T = self.check_rows(rows, len(tokens)), tokens.shape[1]
-        starts, most = self.lengths[rows], self.keys.shape[3]
+        starts, most = self.lengths[rows], self.keys.shape[-2]
         if starts.max() + T > most:
             raise ValueError(f"tokens must fit into block_size {most}: got {T} tokens from position {starts.max()}")
         return rows, starts

@@ -31,6 +31,8 @@ class Olmo2(Llama):
     """An OLMo 2: Llama's class with a block of its own."""
 
     families = ("olmo2",)
+    runs_on = ("token_embedding", "rmsnorm", "projection", "rope", "grouped_attention", "attention_decode", "swiglu",
+               "head", "linear_cross_entropy")
 
     def embed(self, tokens: Array, ops: Ops) -> tuple[Array, Array, tuple]:
         x, embedding = ops.token_embedding_forward(tokens, self.params[EMBEDDING])

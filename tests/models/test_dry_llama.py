@@ -17,7 +17,9 @@ ALL = BACKENDS + [backend for backend in ("cpu/bf16",) if backend in choices("pr
 
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("values", [{"family": "qwen3"}, {"family": "llama", "qkv_bias": True, "o_bias": True,
-                                                         "mlp_bias": True, "tied": False}], ids=["qwen3", "biases"])
+                                                         "mlp_bias": True, "tied": False},
+                                    {"family": "olmo2"}, {"family": "gemma2", "logit_cap": 5.0}],
+                         ids=["qwen3", "biases", "olmo2", "gemma2"])
 def test_flops_are_exact_and_arrays_are_those_planned(backend, values):
     c, t = fresh_config(SIZES | values), TrainConfig(batch_size=4, accumulate=2, backend=backend, optimizer="muon")
     found = verify(c, t)
