@@ -59,7 +59,7 @@ class Gemma(Llama):
         dx = math.sqrt(self.config.n_embd) * self.but_pads(dx + dn, tokens)
         ops.token_embedding_backward(dx, embedding, into=(g[EMBEDDING],))
 
-    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
+    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Any]:
         eps, at, T = self.config.norm_eps, f"model.layers.{i}", n.shape[1]
         q, q_cache = self.project(n, f"{at}.self_attn.q_proj")                                  # (B, T, NH * HS)
         k, k_cache = self.project(n, f"{at}.self_attn.k_proj")                                  # (B, T, NKV * HS)
@@ -98,7 +98,7 @@ class Gemma(Llama):
         dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
         return dx, dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
 
-    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+    def block_again(self, ops: Ops, i: int, x: Array) -> Any:
         n, _ = ops.rmsnorm_forward(x, self.gain(f"model.layers.{i}.input_layernorm.weight"), self.config.norm_eps)
         return self.block(i, self.norms_after_blocks()[i], x, n, ops)[2]
 

@@ -31,8 +31,9 @@ SUPPORTED: dict[str, tuple] = {         # key: values whose meaning we compute; 
     "hidden_act": ("silu",), "attention_dropout": (0.0,), "pretraining_tp": (1,), "quantization_config": (None,),
     "use_bidirectional_attention": (None, False)}
 TANH = "gelu_pytorch_tanh"
-OF_FAMILY = {"gemma": {"hidden_act": (TANH, "gelu"), "hidden_activation": (None, TANH)},        # an old "gelu" means it
-             "gemma2": {"hidden_act": (TANH, "gelu"), "hidden_activation": (TANH,)}}
+OF_FAMILY: dict[Any, dict[str, tuple]] = {
+    "gemma": {"hidden_act": (TANH, "gelu"), "hidden_activation": (None, TANH)},     # an old "gelu" means it
+    "gemma2": {"hidden_act": (TANH, "gelu"), "hidden_activation": (TANH,)}}
 ABSENT: dict[str, dict[str, Any]] = {   # what transformers takes for a key that is absent, where its families differ
     "qwen3": {"head_dim": 128}, "olmo2": {"rms_norm_eps": 1e-5, "pad_token_id": 1},
     "gemma": {"head_dim": 256, "tie_word_embeddings": True, "pad_token_id": 0},
@@ -129,6 +130,7 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
         raise ValueError(f"{path}: missing {', '.join(missing)}")
     bias = bool(settings.get("attention_bias", False))
     theta, scaling = rope_settings(settings)
+    of_gemma2: Any = {name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"}
     try:
         window, full_layers = windows_of(settings)
         config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
@@ -136,7 +138,7 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
                              qkv_bias=bias or family == "qwen2", o_bias=bias,
                              mlp_bias=bool(settings.get("mlp_bias", False)), pad_token=pad_of(values),
                              qk_norm=family in ("qwen3", "olmo2"),
-                             **{name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"})
+                             **of_gemma2)
         scaled_frequencies(config)
         return config
     except ValueError as error:
@@ -146,7 +148,7 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers takes for what is absent or null."""
     heads = settings.get("num_attention_heads")
-    values = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {}) | settings
+    values = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {}) | dict(settings)
     values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
     if not values.get("num_key_value_heads"):
         values["num_key_value_heads"] = heads
