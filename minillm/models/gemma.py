@@ -41,7 +41,6 @@ class Gemma(Llama):
         c = self.config
         times = math.sqrt(c.head_dim / c.query_size) if c.query_size else 1.0   # attention divides by sqrt(head_dim)
         self.q_cos, self.q_sin = times * self.cos, times * self.sin
-        self.attention_options = None, c.attention_cap                          # no sinks
         self.after_1, self.before_2, self.after_2 = NORMS.get(c.family, USUAL_NORMS)[1:]
 
     def gain(self, name: str) -> Array:
@@ -67,7 +66,7 @@ class Gemma(Llama):
         q, q_rope = ops.rope_forward(q, self.q_cos[:T], self.q_sin[:T])
         k, k_rope = ops.rope_forward(k, self.cos[:T], self.sin[:T])
         a, attention = ops.grouped_attention_forward(q, k, v, self.config.n_head, self.config.window_of(i),
-                                                     *self.attention_options)
+                                                     self.config.attention_cap)
         a, o = self.project(a, f"{at}.self_attn.o_proj")                                        # (B, T, C)
         a, after_1 = self.norm_after(a, at, self.after_1)
         (x, n), norm_2 = ops.residual_rmsnorm_forward(x, a, self.gain(f"{at}.{self.before_2}.weight"), eps)
@@ -152,7 +151,7 @@ class Gemma(Llama):
             q, k, v = (self.project(n, f"{at}.self_attn.{name}_proj")[0] for name in "qkv")
             q, k = self.rotate(q, starts, (self.q_cos, self.q_sin)), self.rotate(k, starts)
             q, k, v = map(self.heads, (q, k, v))                                                # (B, heads, T, HS)
-            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window_of(i), *self.attention_options)
+            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window_of(i), self.config.attention_cap)
             x = x + self.norm_after(self.project(a, f"{at}.self_attn.o_proj")[0], at, self.after_1)[0]
             n, _ = ops.rmsnorm_forward(x, self.gain(f"{at}.{self.before_2}.weight"), eps)
             h, u = (self.project(n, f"{at}.mlp.{name}_proj")[0] for name in ("gate", "up"))

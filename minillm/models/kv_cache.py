@@ -69,7 +69,7 @@ class KVCache:
 
     def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
                           *options: Any) -> np.ndarray:
-        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); options: window, sinks, softcap of the op."""
+        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); options: window, softcap, sinks of the op."""
         T, out = q.shape[2], []
         for batch, row, end in spans(rows, self.lengths[rows] + T):
             keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together

@@ -148,7 +148,8 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers takes for what is absent or null."""
     heads = settings.get("num_attention_heads")
-    values = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {}) | dict(settings)
+    usual = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {})
+    values = usual | dict(settings)
     values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
     if not values.get("num_key_value_heads"):
         values["num_key_value_heads"] = heads
