@@ -8,9 +8,9 @@ from tolerances import TOLERANCES, assert_same_bits
 from minillm import Llama, LlamaConfig, generate
 from minillm.gradcheck import check_model
 from minillm.kernels.select import choices, select
+from minillm.models.adapted import LoraModel
 from minillm.models.llama_files import EMBEDDING
 from minillm.models.load import FAMILIES
-from minillm.models.adapted import LoraModel
 
 TINY = {"n_layer": 2, "n_head": 4, "n_kv_head": 2, "head_dim": 6, "n_embd": 16, "n_inner": 20, "block_size": 12,
         "vocab_size": 23}
