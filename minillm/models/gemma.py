@@ -33,6 +33,7 @@ class Gemma(Llama):
     """A Gemma 1 or 2: Llama's class with a block of its own."""
 
     families = ("gemma", "gemma2")
+    runs_on = tuple("geglu" if op == "swiglu" else op for op in Llama.runs_on)
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)

@@ -35,6 +35,9 @@ class Named(np.ndarray):
         view.name = name
         return view
 
+    def __array_finalize__(self, source: Any) -> None:
+        self.name = getattr(source, "name", "")                 # 1 + weight is still that weight's
+
 
 def find_nonfinite(model: Any, batches: Iterable[Batch], key: tuple[int, int] | None) -> Any:
     """Rerun forward and backward on a list of Batch, and raise NonFiniteError at the first bad number."""
