@@ -157,10 +157,3 @@ def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
         return llama.family.capitalize(), llama, llama_shapes(llama)
     gpt = parse_config(settings, path)
     return "GPT-2", gpt, gpt_shapes(gpt)
-
-
-def gpt2_only(model: Any, what: str) -> Any:
-    """The model itself; raises ValueError if it is of another family, for which `what` is not there."""
-    if not isinstance(model, GPT):
-        raise ValueError(f"{what} is there for GPT-2 only so far: got a {model.config.family} model")
-    return model
