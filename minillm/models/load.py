@@ -48,8 +48,8 @@ def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
     found = parse_llama(settings_of(wanted, np.float32, None), f"model.family={family}")
     for name in given:
         if getattr(found, name) != getattr(wanted, name):
-            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot say "
-                             f"otherwise: got {given[name]!r}")
+            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot "
+                             f"say otherwise: got {given[name]!r}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Models of every family from settings by name: their sizes and traits, what is refused, and what transformers reads."""
+"""Models of every family from settings by name: sizes and traits, what is refused, what transformers reads."""
 import numpy as np
 import pytest
 

@@ -15,10 +15,10 @@ from minillm.models.dry_run import Meter, metered
 from minillm.models.params import Params, block_matrices, gpt_shapes
 from minillm.ops.bfloat16 import bfloat16_bits
 from minillm.ops.optimizer.muon import orthogonalised
+from minillm.train import optim
 from minillm.train.checkpoint import load_training, restore, save_training
 from minillm.train.estimate import step_flops
 from minillm.train.memory import optimizer_bytes
-from minillm.train import optim
 from minillm.train.optim import AdamW, Muon, optimizer_for
 
 BF16 = "cpu/bf16"
