@@ -6,6 +6,7 @@ from cases import BACKENDS
 
 from minillm.config import TrainConfig
 from minillm.kernels.select import choices
+from minillm.models.llama_files import ARCHITECTURES
 from minillm.models.load import fresh_config
 from minillm.workbench.plan import Question, plan
 from minillm.workbench.plan_text import describe
@@ -16,8 +17,8 @@ ALL = BACKENDS + [backend for backend in ("cpu/bf16",) if backend in choices("pr
 
 
 @pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("values", [{"family": "qwen3"}, {"family": "llama", "qkv_bias": True, "o_bias": True,
-                                                         "mlp_bias": True, "tied": False}], ids=["qwen3", "biases"])
+@pytest.mark.parametrize("values", [{"family": family} for family in ARCHITECTURES] + [
+    {"family": "llama", "qkv_bias": True, "o_bias": True, "mlp_bias": True, "tied": False}], ids=str)
 def test_flops_are_exact_and_arrays_are_those_planned(backend, values):
     c, t = fresh_config(SIZES | values), TrainConfig(batch_size=4, accumulate=2, backend=backend, optimizer="muon")
     found = verify(c, t)
