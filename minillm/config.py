@@ -84,7 +84,7 @@ class LlamaConfig:
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False       # RMSNorm of queries and keys before they are rotated: of each head; OLMo 2: of all at once
+    qk_norm: bool = False       # RMSNorm of queries and keys, before they are rotated: of each head; OLMo 2: of all
     tied: bool = False          # is the output head the token embedding?
     query_size: float = 0.0     # Gemma 2: scores are divided by its square root; 0: by that of head_dim
     attention_cap: float = 0.0  # Gemma 2: soft-cap of the scores; 0: none
@@ -103,7 +103,7 @@ class LlamaConfig:
         check_field("pad_token", self.pad_token, int, lambda v: v >= -1, "an id, or -1 for none")
         for name in ("norm_eps", "rope_theta"):
             check_field(name, getattr(self, name), float, lambda v: 0 < v < math.inf, "a number above 0")
-        check_field("full_layers", self.full_layers, tuple, lambda v: all(0 <= layer < self.n_layer for layer in v),
+        check_field("full_layers", self.full_layers, tuple, lambda v: all(i in range(self.n_layer) for i in v),
                     f"a tuple of layers below {self.n_layer}")
         for name in ("query_size", "attention_cap", "logit_cap"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < math.inf, "a number of at least 0")

@@ -48,7 +48,7 @@ void backward_kernel(T* dq, T* dk, T* dv, T* dsinks, const T* dout, const T* q, 
 }
 
 Tuple grouped_attention_forward(const Array& q, const Array& k, const Array& v, int64_t n_head, int64_t window,
-                                const Object& sinks, double softcap) {
+                                double softcap, const Object& sinks) {
     return by_dtype("q", q, [&](auto zero) {
         using T = decltype(zero);
         Grouped n = sizes_of(q, k, n_head);
@@ -82,7 +82,7 @@ Tuple grouped_attention_backward(const Array& dout, const Tuple& cache) {
 }
 
 const Register registered[] = {
-    {"grouped_attention_forward(q, k, v, n_head, window=0, sinks=None, softcap=0.0)", &grouped_attention_forward},
+    {"grouped_attention_forward(q, k, v, n_head, window=0, softcap=0.0, sinks=None)", &grouped_attention_forward},
     {"grouped_attention_backward(dout, cache)", &grouped_attention_backward}};
 
 }  // namespace minillm::grouped_attention

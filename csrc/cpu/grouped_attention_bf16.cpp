@@ -78,7 +78,7 @@ const bf16* halves(const char* name, const Array& x, const Shape& shape) {
 }
 
 Tuple grouped_attention_forward_bf16(const Array& q, const Array& k, const Array& v, int64_t n_head, int64_t window,
-                                     const Object& sinks, double softcap) {
+                                     double softcap, const Object& sinks) {
     Grouped n = sizes_of(q, k, n_head);
     const float *pq = input<float>("q", q, q.shape), *pk = input<float>("k", k, k.shape),
                 *pv = input<float>("v", v, k.shape);
@@ -116,7 +116,7 @@ Tuple grouped_attention_backward_bf16(const Array& dout, const Tuple& cache) {
     return options.sinks ? tuple_of({dq, dk, dv, dsinks}) : tuple_of({dq, dk, dv});
 }
 
-const Register registered[] = {{"grouped_attention_forward_bf16(q, k, v, n_head, window=0, sinks=None, softcap=0.0)",
+const Register registered[] = {{"grouped_attention_forward_bf16(q, k, v, n_head, window=0, softcap=0.0, sinks=None)",
                                 &grouped_attention_forward_bf16},
                                {"grouped_attention_backward_bf16(dout, cache)", &grouped_attention_backward_bf16}};
 

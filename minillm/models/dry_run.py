@@ -279,7 +279,7 @@ class DryCache(KVCache):
         return self.append_and_attend(ops, layer, rows, q, q, q)
 
     def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
-                          window: int = 0) -> np.ndarray:
+                          window: int = 0, *others: Any) -> np.ndarray:
         B, n_kv_head, T, size = k.shape
         S = int(self.lengths[0]) + T
         seen = shape_of((B, n_kv_head, min(S, T + window - 1) if window else S, size))

@@ -5,9 +5,9 @@
                      x <- x + ln_4(mlp(ln_3(x)))                 down(gelu(gate) * up)
     logits = ln_f(x) @ wte.T
 
-Beside llama.py: the embedding is scaled, a norm's weight counts from 1 (its gain is 1 + w, so that weight decay draws it
-to 1), and GeGLU stands for SwiGLU. Gemma 2 also normalises what the sublayers add (ln_2 and ln_4), has a window in every
-other layer, divides scores by the root of a number that need not be head_dim, and soft-caps the scores and the logits.
+Beside llama.py: the embedding is scaled, a norm's weight counts from 1 (its gain is 1 + w, so that weight decay draws
+it to 1), and GeGLU stands for SwiGLU. Gemma 2 also normalises what the sublayers add (ln_2 and ln_4), has a window in
+every other layer, divides scores by the root of a number that need not be head_dim, and soft-caps scores and logits.
 
 Source: Gemma Team 2024, arXiv 2403.08295 and 2408.00118. Names are Hugging Face's.
 """
@@ -33,13 +33,14 @@ class Gemma(Llama):
     """A Gemma 1 or 2: Llama's class with a block of its own."""
 
     families = ("gemma", "gemma2")
+    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+               "attention_decode", "geglu", "head", "linear_cross_entropy", "softcap", "cross_entropy")
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)
         c = self.config
         times = math.sqrt(c.head_dim / c.query_size) if c.query_size else 1.0   # attention divides by sqrt(head_dim)
         self.q_cos, self.q_sin = times * self.cos, times * self.sin
-        self.attention_options = None, c.attention_cap                          # no sinks
         self.after_1, self.before_2, self.after_2 = NORMS.get(c.family, USUAL_NORMS)[1:]
 
     def gain(self, name: str) -> Array:
@@ -57,7 +58,7 @@ class Gemma(Llama):
         dx = math.sqrt(self.config.n_embd) * self.but_pads(dx + dn, tokens)
         ops.token_embedding_backward(dx, embedding, into=(g[EMBEDDING],))
 
-    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
+    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Any]:
         eps, at, T = self.config.norm_eps, f"model.layers.{i}", n.shape[1]
         q, q_cache = self.project(n, f"{at}.self_attn.q_proj")                                  # (B, T, NH * HS)
         k, k_cache = self.project(n, f"{at}.self_attn.k_proj")                                  # (B, T, NKV * HS)
@@ -65,7 +66,7 @@ class Gemma(Llama):
         q, q_rope = ops.rope_forward(q, self.q_cos[:T], self.q_sin[:T])
         k, k_rope = ops.rope_forward(k, self.cos[:T], self.sin[:T])
         a, attention = ops.grouped_attention_forward(q, k, v, self.config.n_head, self.config.window_of(i),
-                                                     *self.attention_options)
+                                                     self.config.attention_cap)
         a, o = self.project(a, f"{at}.self_attn.o_proj")                                        # (B, T, C)
         a, after_1 = self.norm_after(a, at, self.after_1)
         (x, n), norm_2 = ops.residual_rmsnorm_forward(x, a, self.gain(f"{at}.{self.before_2}.weight"), eps)
@@ -96,13 +97,15 @@ class Gemma(Llama):
         dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
         return dx, dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
 
-    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+    def block_again(self, ops: Ops, i: int, x: Array) -> Any:
         n, _ = ops.rmsnorm_forward(x, self.gain(f"model.layers.{i}.input_layernorm.weight"), self.config.norm_eps)
         return self.block(i, self.norms_after_blocks()[i], x, n, ops)[2]
 
     def norm_after(self, x: Array, at: str, name: str) -> tuple[Array, tuple | None]:
         """The norm of what a sublayer adds, where there is one (Gemma 2)."""
-        return self.ops.rmsnorm_forward(x, self.gain(f"{at}.{name}.weight"), self.config.norm_eps) if name else (x, None)
+        if not name:
+            return x, None
+        return self.ops.rmsnorm_forward(x, self.gain(f"{at}.{name}.weight"), self.config.norm_eps)
 
     def norm_after_back(self, ops: Ops, dout: Array, cache: tuple | None, g: Params, at: str, name: str) -> Array:
         return ops.rmsnorm_backward(dout, cache, into=(g[f"{at}.{name}.weight"],))[0] if name else dout
@@ -121,9 +124,10 @@ class Gemma(Llama):
             return super().losses(tokens, targets, ignore_index, key, lengths)
         check_targets(targets, tokens)
         x, activations = self.hidden(tokens, key, lengths)
-        logits, head = self.ops.projection_forward(x.reshape(-1, x.shape[-1]), matrix(self.params, self.head))
-        logits, cap = self.ops.softcap_forward(logits, self.config.logit_cap)                   # (B * T, V)
-        losses, entropy = self.ops.cross_entropy_forward(logits, targets.reshape(-1), ignore_index)
+        logits, head = self.ops.projection_forward(x, matrix(self.params, self.head))          # (B, T, V)
+        logits, cap = self.ops.softcap_forward(logits, self.config.logit_cap)
+        losses, entropy = self.ops.cross_entropy_forward(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1),
+                                                         ignore_index)
         return losses, [activations, (head, cap, entropy)]
 
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
@@ -131,7 +135,8 @@ class Gemma(Llama):
             return super().backward(dlosses, caches, grads)
         g, ops = grads if grads is not None else self.params.zeros_like(), caches[0].ops
         head, cap, entropy = caches.pop()
-        dlogits = ops.softcap_backward(ops.cross_entropy_backward(dlosses, entropy), cap)
+        dlogits = ops.cross_entropy_backward(dlosses, entropy)                                  # (B * T, V)
+        dlogits = ops.softcap_backward(dlogits.reshape(*caches[0].shape[:2], -1), cap)
         dn = ops.projection_backward(dlogits, head, into=(g[self.head], None))[0]
         return self.hidden_backward(dn, caches.pop(), g)
 
@@ -146,7 +151,7 @@ class Gemma(Llama):
             q, k, v = (self.project(n, f"{at}.self_attn.{name}_proj")[0] for name in "qkv")
             q, k = self.rotate(q, starts, (self.q_cos, self.q_sin)), self.rotate(k, starts)
             q, k, v = map(self.heads, (q, k, v))                                                # (B, heads, T, HS)
-            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window_of(i), *self.attention_options)
+            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window_of(i), self.config.attention_cap)
             x = x + self.norm_after(self.project(a, f"{at}.self_attn.o_proj")[0], at, self.after_1)[0]
             n, _ = ops.rmsnorm_forward(x, self.gain(f"{at}.{self.before_2}.weight"), eps)
             h, u = (self.project(n, f"{at}.mlp.{name}_proj")[0] for name in ("gate", "up"))

@@ -58,7 +58,7 @@ class KVCache:
     def room_for(self, tokens: np.ndarray, rows: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
         """rows, checked, and where each goes on: its length. Raises ValueError where tokens (B, T) do not fit."""
         rows, T = self.check_rows(rows, len(tokens)), tokens.shape[1]
-        starts, most = self.lengths[rows], self.keys.shape[3]
+        starts, most = self.lengths[rows], self.keys.shape[-2]
         if starts.max() + T > most:
             raise ValueError(f"tokens must fit into block_size {most}: got {T} tokens from position {starts.max()}")
         return rows, starts
@@ -69,7 +69,7 @@ class KVCache:
 
     def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
                           *options: Any) -> np.ndarray:
-        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); options: window, sinks, softcap of the op."""
+        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); options: window, softcap, sinks of the op."""
         T, out = q.shape[2], []
         for batch, row, end in spans(rows, self.lengths[rows] + T):
             keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together

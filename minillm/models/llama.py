@@ -52,8 +52,9 @@ class Llama:
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
-    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
-               "attention_decode", "swiglu", "head", "linear_cross_entropy")    # as of GPT
+    runs_on: tuple[str, ...] = (                                                # as of GPT
+        "token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+        "attention_decode", "swiglu", "head", "linear_cross_entropy")
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
                  params: Any = None):
@@ -146,7 +147,7 @@ class Llama:
         n, norm = ops.rmsnorm_forward(x, self.params["model.layers.0.input_layernorm.weight"], self.config.norm_eps)
         return x, n, (tokens, embedding, norm)
 
-    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
+    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Any]:
         """Block i and the RMSNorm named `norm` after it: x and n, its norm, (B, T, C) -> the same, and Block."""
         p, eps, at = self.params, self.config.norm_eps, f"model.layers.{i}"
         cos, sin = self.cos[:n.shape[1]], self.sin[:n.shape[1]]                                 # (T, HS / 2)
@@ -168,7 +169,7 @@ class Llama:
         return x, n, Block(q_cache, k_cache, v_cache, q_norm, k_norm, q_rope, k_rope, attention, o, norm_2, gate, up,
                            swiglu, down, next_norm)
 
-    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+    def block_again(self, ops: Ops, i: int, x: Array) -> Any:
         """The activations of block i once more, from its input x (B, T, C)."""
         n, _ = ops.rmsnorm_forward(x, self.params[f"model.layers.{i}.input_layernorm.weight"], self.config.norm_eps)
         return self.block(i, self.norms_after_blocks()[i], x, n, ops)[2]
@@ -181,7 +182,8 @@ class Llama:
 
     def hidden_backward(self, dn: Array, activations: Activations, g: Params) -> Params:
         """dn, the gradient of what `hidden` returned -> g, with the gradients added."""
-        ops, dx, dn = activations.ops, None, dn.reshape(activations.shape)                      # -> (B, T, C)
+        ops, dn = activations.ops, dn.reshape(activations.shape)                                # -> (B, T, C)
+        dx: Any = None
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
             kept = activations.blocks.pop()
             kept = activations.again(i, kept) if isinstance(kept, Array) else kept

@@ -31,8 +31,9 @@ SUPPORTED: dict[str, tuple] = {         # key: values whose meaning we compute; 
     "hidden_act": ("silu",), "attention_dropout": (0.0,), "pretraining_tp": (1,), "quantization_config": (None,),
     "use_bidirectional_attention": (None, False)}
 TANH = "gelu_pytorch_tanh"
-OF_FAMILY = {"gemma": {"hidden_act": (TANH, "gelu"), "hidden_activation": (None, TANH)},        # an old "gelu" means it
-             "gemma2": {"hidden_act": (TANH, "gelu"), "hidden_activation": (TANH,)}}
+OF_FAMILY: dict[Any, dict[str, tuple]] = {
+    "gemma": {"hidden_act": (TANH, "gelu"), "hidden_activation": (None, TANH)},     # an old "gelu" means it
+    "gemma2": {"hidden_act": (TANH, "gelu"), "hidden_activation": (TANH,)}}
 ABSENT: dict[str, dict[str, Any]] = {   # what transformers takes for a key that is absent, where its families differ
     "qwen3": {"head_dim": 128}, "olmo2": {"rms_norm_eps": 1e-5, "pad_token_id": 1},
     "gemma": {"head_dim": 256, "tie_word_embeddings": True, "pad_token_id": 0},
@@ -45,6 +46,7 @@ NORMS = {"olmo2": ("", "post_attention_layernorm", "", "post_feedforward_layerno
                     "post_feedforward_layernorm")}
 OF_GEMMA2 = {"query_size": "query_pre_attn_scalar", "attention_cap": "attn_logit_softcapping",
              "logit_cap": "final_logit_softcapping"}
+MOST_LAYERS = 10000                     # that any file has; a longer list of their kinds need not be made
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -128,13 +130,15 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
         raise ValueError(f"{path}: missing {', '.join(missing)}")
     bias = bool(settings.get("attention_bias", False))
     theta, scaling = rope_settings(settings)
+    of_gemma2: Any = {name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"}
     try:
         window, full_layers = windows_of(settings)
         config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
                              rope_scaling=scaling, window=window, full_layers=full_layers,
                              qkv_bias=bias or family == "qwen2", o_bias=bias,
-                             mlp_bias=bool(settings.get("mlp_bias", False)), qk_norm=family in ("qwen3", "olmo2"), pad_token=pad_of(values),
-                             **{name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"})
+                             mlp_bias=bool(settings.get("mlp_bias", False)), pad_token=pad_of(values),
+                             qk_norm=family in ("qwen3", "olmo2"),
+                             **of_gemma2)
         scaled_frequencies(config)
         return config
     except ValueError as error:
@@ -144,7 +148,8 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers takes for what is absent or null."""
     heads = settings.get("num_attention_heads")
-    values = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {}) | settings
+    usual = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {})
+    values = usual | dict(settings)
     values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
     if not values.get("num_key_value_heads"):
         values["num_key_value_heads"] = heads
@@ -176,7 +181,7 @@ def windows_of(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
             raise ValueError(f"layer_types must be {FULL} in a {family} without a window: got {kinds}")
         return 0, ()
     window, n_layer = settings.get("sliding_window", 4096) or 0, settings["num_hidden_layers"]
-    if not window or family == "mistral" or not isinstance(n_layer, int):
+    if not window or family == "mistral" or not isinstance(n_layer, int) or n_layer > MOST_LAYERS:
         return window, ()
     kinds = kinds or usual_kinds(settings, n_layer)
     if len(kinds) != n_layer or set(kinds) - {FULL, SLIDING}:
@@ -218,8 +223,8 @@ def window_settings(config: LlamaConfig) -> dict[str, Any]:
     kinds = [SLIDING if config.window_of(i) else FULL for i in range(config.n_layer)]
     if config.family == "mistral":
         return {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
-    if config.family == "gemma2":
-        return {"sliding_window": config.window or None, "layer_types": kinds}
+    if config.family == "gemma2":                                       # wants a number, though no layer may use it
+        return {"sliding_window": config.window or config.block_size, "layer_types": kinds}
     return {"sliding_window": config.window, "use_sliding_window": True, "layer_types": kinds,
             "max_window_layers": kinds.count(FULL)} if config.window else {}
 

@@ -31,6 +31,8 @@ class Olmo2(Llama):
     """An OLMo 2: Llama's class with a block of its own."""
 
     families = ("olmo2",)
+    runs_on = ("token_embedding", "rmsnorm", "projection", "rope", "grouped_attention", "attention_decode", "swiglu",
+               "head", "linear_cross_entropy")
 
     def embed(self, tokens: Array, ops: Ops) -> tuple[Array, Array, tuple]:
         x, embedding = ops.token_embedding_forward(tokens, self.params[EMBEDDING])
@@ -44,7 +46,7 @@ class Olmo2(Llama):
         """No norm, but at the end the last."""
         return [""] * (self.config.n_layer - 1) + ["model.norm.weight"]
 
-    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, tuple]:
+    def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Any]:
         """Block i: the residual stream x, which is what it reads, too (n) -> the same, or at the end x and its norm."""
         p, eps, at = self.params, self.config.norm_eps, f"model.layers.{i}"
         cos, sin = self.cos[:n.shape[1]], self.sin[:n.shape[1]]                                 # (T, HS / 2)
@@ -88,7 +90,7 @@ class Olmo2(Llama):
         dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
         return dx, dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
 
-    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+    def block_again(self, ops: Ops, i: int, x: Array) -> Any:
         return self.block(i, self.norms_after_blocks()[i], x, x, ops)[2]
 
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:

@@ -12,7 +12,7 @@ def attention_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
 
 
-def attention_decode(q: Array, k: Array, v: Array, window: int = 0, sinks: Array | None = None, softcap: float = 0.0) -> Array:
+def attention_decode(q: Array, k: Array, v: Array, window: int = 0, softcap: float = 0.0, sinks: Array | None = None) -> Array:
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t."""
 
 
@@ -56,7 +56,7 @@ def gelu_exact_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of gelu_exact_forward: dout (...), cache -> dx (...)."""
 
 
-def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0, sinks: Array | None = None, softcap: float = 0.0) -> tuple[Array, tuple]:
+def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0, softcap: float = 0.0, sinks: Array | None = None) -> tuple[Array, tuple]:
     """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023)."""
 
 

@@ -15,11 +15,11 @@ from .grouped_attention import check_options, column_of, scores, ungrouped
 from .spec import CPU, Spec, normals, wrong
 
 
-def attention_decode(q, k, v, window=0, sinks=None, softcap=0.0):
+def attention_decode(q, k, v, window=0, softcap=0.0, sinks=None):
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t.
 
     q (B, NH, T, HS), k and v (B, NKV, S, HS) with S >= T, NKV dividing NH, window 0 (all) or how many tokens a query
-    sees, sinks None or (NH), softcap 0 (none) or the bound of the scores -> out (B, T, NH*HS). Raises ValueError for
+    sees, softcap 0 (none) or the bound of the scores, sinks None or (NH) -> out (B, T, NH*HS). Raises ValueError for
     shapes or dtypes that differ, for HS = 0 and for more queries than keys.
     """
     check_float("q", q)

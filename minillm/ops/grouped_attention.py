@@ -45,11 +45,11 @@ from .softcap import capped, slope_at
 from .spec import CPU, FLOAT32, Spec, normals, wrong
 
 
-def grouped_attention_forward(q, k, v, n_head, window=0, sinks=None, softcap=0.0):
+def grouped_attention_forward(q, k, v, n_head, window=0, softcap=0.0, sinks=None):
     """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023).
 
     q (B, T, NH * HS), k and v (B, T, NKV * HS), n_head int, window 0 (all) or how many tokens a query sees, itself
-    among them, sinks None or (NH), softcap 0 (none) or the bound of the scores -> out (B, T, NH * HS), cache. Raises
+    among them, softcap 0 (none) or the bound of the scores, sinks None or (NH) -> out (B, T, NH * HS), cache. Raises
     ValueError for widths that are not whole heads.
     """
     check_float("q", q)

@@ -35,6 +35,10 @@ class Named(np.ndarray):
         view.name = name
         return view
 
+    def __array_finalize__(self, other: Any) -> None:
+        """What is computed from it keeps its name: the 1 + w of Gemma's norms."""
+        self.name = getattr(other, "name", "")
+
 
 def find_nonfinite(model: Any, batches: Iterable[Batch], key: tuple[int, int] | None) -> Any:
     """Rerun forward and backward on a list of Batch, and raise NonFiniteError at the first bad number."""

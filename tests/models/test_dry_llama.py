@@ -18,7 +18,8 @@ ALL = BACKENDS + [backend for backend in ("cpu/bf16",) if backend in choices("pr
 
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("values", [{"family": family} for family in ARCHITECTURES] + [
-    {"family": "llama", "qkv_bias": True, "o_bias": True, "mlp_bias": True, "tied": False}], ids=str)
+    {"family": "llama", "qkv_bias": True, "o_bias": True, "mlp_bias": True, "tied": False},
+    {"family": "gemma2", "logit_cap": 5.0}], ids=str)
 def test_flops_are_exact_and_arrays_are_those_planned(backend, values):
     c, t = fresh_config(SIZES | values), TrainConfig(batch_size=4, accumulate=2, backend=backend, optimizer="muon")
     found = verify(c, t)

@@ -26,7 +26,7 @@ def sample(rng, T, n_head=4, n_kv_head=2, HS=5, B=2, dtype="float64"):
     return *arrays, rng.standard_normal(n_head).astype(dtype)
 
 
-def by_definition(q, k, v, n_head, window, sinks, softcap):
+def by_definition(q, k, v, n_head, window, softcap, sinks):
     """One number after the other."""
     out, HS = np.zeros(q.shape), q.shape[2] // n_head
     group = n_head * HS // k.shape[2]
@@ -44,7 +44,7 @@ def by_definition(q, k, v, n_head, window, sinks, softcap):
 @pytest.mark.parametrize("window", [0, 3])
 def test_definition(rng, with_sinks, softcap, window):
     q, k, v, sinks = sample(rng, 6)
-    given = (4, window, sinks if with_sinks else None, softcap)
+    given = (4, window, softcap, sinks if with_sinks else None)
     assert_close("out", grouped_attention_forward(q, k, v, *given)[0], by_definition(q, k, v, *given), "by hand")
 
 
@@ -56,7 +56,7 @@ def test_gradients(rng, with_sinks, softcap, window, method):
     backends = ["numpy"] if method == "complex" else [b for b in ("numpy", "cpu") if b in choices("grouped_attention")]
     for ops in map(select, backends):
         def forward(q, k, v, sinks=None, ops=ops):
-            return ops.grouped_attention_forward(q, k, v, 4, window, sinks, softcap)
+            return ops.grouped_attention_forward(q, k, v, 4, window, softcap, sinks)
         inputs = {"q": q, "k": k, "v": v} | ({"sinks": sinks} if with_sinks else {})
         rows = gradcheck(forward, ops.grouped_attention_backward, inputs, method=method, verbose=False)
         assert [row.name for row in rows] == list(inputs)
@@ -78,7 +78,7 @@ def test_what_changes_nothing(rng):
 @pytest.mark.parametrize("T, window", [(1, 0), (64, 0), (130, 0), (130, 65), (200, 70), (65, 3)])
 def test_kernels(rng, T, window, backend, dtype, with_sinks, softcap):
     q, k, v, sinks = sample(rng, T, dtype=dtype)
-    given = (4, window, sinks if with_sinks else None, softcap)
+    given = (4, window, softcap, sinks if with_sinks else None)
     dout, ops = rng.standard_normal(q.shape).astype(dtype), select(backend)
     out, cache = ops.grouped_attention_forward(q, k, v, *given)
     want, reference = grouped_attention_forward(q, k, v, *given)
@@ -95,7 +95,7 @@ def test_kernels(rng, T, window, backend, dtype, with_sinks, softcap):
 @pytest.mark.parametrize("new, window", [(1, 0), (7, 0), (1, 100), (7, 65)])
 def test_decoding_repeats_the_bits(rng, new, window, with_sinks, softcap):
     q, k, v, sinks = sample(rng, 150, HS=8, dtype="float32")
-    given = (window, sinks if with_sinks else None, softcap)
+    given = (window, softcap, sinks if with_sinks else None)
     whole = select("cpu").grouped_attention_forward(q, k, v, 4, *given)[0]
     heads = [np.ascontiguousarray(x.reshape(2, 150, -1, 8).swapaxes(1, 2)) for x in (q, k, v)]
     newest = np.ascontiguousarray(heads[0][:, :, -new:])
@@ -111,7 +111,7 @@ def test_packed_documents_share_the_sinks(rng, backend):
     out, cache = packed.grouped_attention_forward(q, k, v, 4, 3, sinks=sinks, softcap=0.8)
     grads, shares = packed.grouped_attention_backward(dout, cache), []
     for begin, end in ((0, 2), (2, 6), (6, 9)):
-        one, left = grouped_attention_forward(*(x[:, begin:end] for x in (q, k, v)), 4, 3, sinks, 0.8)
+        one, left = grouped_attention_forward(*(x[:, begin:end] for x in (q, k, v)), 4, 3, 0.8, sinks)
         assert_close("out", out[:, begin:end], one, "regrouped float64")
         shares.append(grouped_attention_backward(dout[:, begin:end], left))
     for name, grad, parts in zip(("dq", "dk", "dv"), grads, zip(*shares)):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from faults import failed, found, planted, with_kernels
 
-from minillm import Llama, LlamaConfig, select
+from minillm import LlamaConfig, select
 from minillm.__main__ import main
 from minillm.models.adapted import LoraModel
+from minillm.models.load import model_class
 from minillm.models.quantized import quantize, save_quantized
 from minillm.workbench.properties import causality, code_paths, gradients, saving
 from minillm.workbench.verify import verify
@@ -16,11 +17,15 @@ from minillm.workbench.verify import verify
 L = 2
 CONFIG = LlamaConfig(n_layer=L, n_head=4, n_kv_head=2, head_dim=4, n_embd=12, n_inner=20, block_size=34, vocab_size=50)
 KINDS = {"llama": {}, "tied": {"tied": True}, "qwen3": {"family": "qwen3", "qk_norm": True},
-         "qwen2": {"family": "qwen2", "qkv_bias": True}, "window": {"family": "mistral", "window": 5}}
+         "qwen2": {"family": "qwen2", "qkv_bias": True}, "window": {"family": "mistral", "window": 5},
+         "olmo2": {"family": "olmo2", "qk_norm": True},
+         "gemma2": {"family": "gemma2", "tied": True, "window": 5, "full_layers": (1,), "logit_cap": 3.0,
+                    "attention_cap": 2.0, "query_size": 3.0}}
 
 
 def rough(kind="llama", backend="numpy"):
-    model = Llama(replace(CONFIG, **KINDS[kind]), ops=select(backend))
+    config = replace(CONFIG, **KINDS[kind])
+    model = model_class(config)(config, ops=select(backend))
     model.params.flat[:] += 0.1 * np.random.default_rng(1).standard_normal(model.params.flat.size)
     return model
 
@@ -33,7 +38,7 @@ def test_healthy_llamas_pass(kind, backend, tmp_path):
     assert not [row for row in rows if row["passed"] is False], rows
     skipped = {row["check"] for row in rows if row["passed"] is None}
     assert skipped <= {"adapter", "transformers", "dropout determinism", "thread invariance", "reference ops"} | (
-        set() if kind == "tied" else {"tied weights"})
+        set() if KINDS[kind].get("tied") else {"tied weights"})
 
 
 def test_adapters_and_quantized_llamas(tmp_path):

@@ -44,8 +44,8 @@ void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const H
     }
 }
 
-Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t window, const Object& sinks,
-                        double softcap) {
+Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t window, double softcap,
+                        const Object& sinks) {
     return by_dtype("q", q, [&](auto zero) -> Object {
         using T = decltype(zero);
         check_shape("q", q, {ANY, ANY, ANY, ANY});
@@ -62,6 +62,6 @@ Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t 
     });
 }
 
-const Register registered("attention_decode(q, k, v, window=0, sinks=None, softcap=0.0)", &attention_decode);
+const Register registered("attention_decode(q, k, v, window=0, softcap=0.0, sinks=None)", &attention_decode);
 
 }  // namespace minillm::attention

@@ -72,8 +72,9 @@ def with_other_position(model: Any, t: int) -> Any:
         wpe[t] += 1
         other.params = dict(model.params, **{"wpe.weight": wpe})
     else:
-        other.cos = model.cos.copy()
-        other.cos[t] += 1
+        for name in {"cos", "q_cos"} & vars(model).keys():                      # Gemma's queries have their own
+            setattr(other, name, getattr(model, name).copy())
+            getattr(other, name)[t] += 1
     return other
 
 
