@@ -67,7 +67,7 @@ class GPTConfig:
 class LlamaConfig:
     """Architecture of Llama and its kin (models/llama.py). The defaults are a small Llama 2 of 110M parameters."""
 
-    family: str = "llama"       # model_type of config.json: llama, mistral, qwen2, qwen3
+    family: str = "llama"       # model_type of config.json: llama, mistral, qwen2, qwen3, olmo2, gemma, gemma2
     n_layer: int = 12           # transformer blocks
     n_head: int = 12            # query heads
     n_kv_head: int = 12         # heads of keys and values, each for n_head / n_kv_head query heads
@@ -80,11 +80,16 @@ class LlamaConfig:
     rope_theta: float = 10000.0
     rope_scaling: tuple[tuple[str, Any], ...] = ()      # models/rope.py: ("rope_type", "llama3"), ("factor", 8.0), ...
     window: int = 0             # tokens that a query sees, itself among them; 0: all
+    full_layers: tuple[int, ...] = ()           # with a window: the layers whose queries see all tokens nevertheless
     qkv_bias: bool = False
     o_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False       # RMSNorm of each head of queries and keys, before they are rotated
+    qk_norm: bool = False       # RMSNorm of queries and keys before they are rotated: of each head; OLMo 2: of all at once
     tied: bool = False          # is the output head the token embedding?
+    query_size: float = 0.0     # Gemma 2: scores are divided by its square root; 0: by that of head_dim
+    attention_cap: float = 0.0  # Gemma 2: soft-cap of the scores; 0: none
+    logit_cap: float = 0.0      # Gemma 2: soft-cap of the logits; 0: none
+    pad_token: int = -1         # its row of the embedding learns nothing from inputs, as transformers has it; -1: none
     dropout: float = 0.0        # there is none
 
     def __post_init__(self) -> None:
@@ -95,11 +100,20 @@ class LlamaConfig:
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even: got {self.head_dim}")
         check_field("window", self.window, int, lambda v: v >= 0, "an integer of at least 0")
+        check_field("pad_token", self.pad_token, int, lambda v: v >= -1, "an id, or -1 for none")
         for name in ("norm_eps", "rope_theta"):
             check_field(name, getattr(self, name), float, lambda v: 0 < v < math.inf, "a number above 0")
+        check_field("full_layers", self.full_layers, tuple, lambda v: set(v) <= set(range(self.n_layer)),
+                    f"a tuple of layers below {self.n_layer}")
+        for name in ("query_size", "attention_cap", "logit_cap"):
+            check_field(name, getattr(self, name), float, lambda v: 0 <= v < math.inf, "a number of at least 0")
         for name in ("qkv_bias", "o_bias", "mlp_bias", "qk_norm", "tied"):
             check_field(name, getattr(self, name), bool, lambda v: True, "true or false")
         check_field("dropout", self.dropout, float, lambda v: v == 0, "0: Llama has none")
+
+    def window_of(self, layer: int) -> int:
+        """How many tokens a query of this layer sees; 0: all."""
+        return 0 if layer in self.full_layers else self.window
 
 
 ModelConfig = GPTConfig | LlamaConfig
@@ -131,6 +145,7 @@ class TrainConfig:
     log_every: int = 10         # steps between rows of log.csv
     seed: int = 0
     backend: str = "auto"       # see kernels.select; "cpu/bf16": bf16 GEMMs, float32 master weights
+    patience: float = 300.0     # seconds that a process waits for another, under mpiexec (train/parallel.py)
     recompute: bool = False     # make activations again in the backward: less memory, a third more time, the same bits
 
     def __post_init__(self) -> None:
@@ -143,6 +158,7 @@ class TrainConfig:
             check_field(name, getattr(self, name), float, lambda v: v >= 0, "a number of at least 0")
         for name in ("beta1", "beta2", "momentum", "ema"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+        check_field("patience", self.patience, float, lambda v: v > 0, "a number above 0")
         check_field("eps", self.eps, float, lambda v: 0 < v < math.inf, "a number above 0")
         check_field("optimizer", self.optimizer, str, lambda v: v in ("adamw", "muon"), "adamw or muon")
         check_field("schedule", self.schedule, str, lambda v: v in ("cosine", "wsd"), "cosine or wsd")
@@ -239,6 +255,5 @@ INSTEAD = {                  # the settings that a command does not read, and wh
     ("dpo", "train.batch_size"): "--pairs",
     ("dpo", "train.eval_batches"): EVALUATED,
     ("grpo", "train.batch_size"): "--prompts and --group",
-    ("grpo", "train.accumulate"): "--prompts and --group: all their answers make one step",
     ("grpo", "train.eval_batches"): EVALUATED,
 }

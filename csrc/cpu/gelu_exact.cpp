@@ -40,6 +40,7 @@ Object gelu_exact_backward(const Array& dout, const Tuple& cache) {
     });
 }
 
-const Register registered[] = {{"gelu_exact_forward(x)", &gelu_exact_forward}, {"gelu_exact_backward(dout, cache)", &gelu_exact_backward}};
+const Register registered[] = {{"gelu_exact_forward(x)", &gelu_exact_forward},
+                               {"gelu_exact_backward(dout, cache)", &gelu_exact_backward}};
 
 }  // namespace minillm::gelu_exact

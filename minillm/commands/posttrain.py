@@ -50,7 +50,11 @@ def config_of(args: Namespace) -> TrainConfig:
 
 
 def lora_of(args: Namespace) -> dict | None:
-    """Settings of models.adapted.LoraModel, or None without --lora-rank."""
+    """Settings of models.adapted.LoraModel, or the adapter to begin from; None without --lora-rank."""
+    if getattr(args, "init_adapter", None):
+        if args.lora_rank is not None or args.lora_alpha is not None or args.lora_dropout or args.lora_targets:
+            raise ValueError("--init-adapter has its rank, alpha, dropout and targets: leave out the --lora options")
+        return {"adapter": args.init_adapter}
     if args.lora_rank is None:
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets is not None:
             raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
@@ -72,11 +76,15 @@ def add_sft(commands: Commands) -> None:
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl",
-                   help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
-                   "answers are right, or addition-careless, of whose half are random")
+    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
+                   "--lora-rank wrote it")
+    p.add_argument("--data", required=True, metavar="FILE",
+                   help=".jsonl, .json or .parquet with records of any of these forms: messages (also with tools), "
+                   "ShareGPT's conversations, Alpaca's instruction and output, prompt and completion, pairs (the "
+                   "chosen answers); or a task of grpo, such as addition, whose answers are right, or "
+                   "addition-careless, of whose half are random")
     p.add_argument("--too-long", choices=["cut", "drop"], default="cut", help="conversations beyond the context "
-                   "length: cut them, so that their ends are not learned, or leave them out")
+                   "length: cut them (an answer cut short learns no end token), or leave them out")
 
 
 def add_dpo(commands: Commands) -> None:
@@ -84,7 +92,10 @@ def add_dpo(commands: Commands) -> None:
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
+    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
+                   "--lora-rank wrote it")
+    p.add_argument("--data", required=True, metavar="FILE", help=".jsonl, .json or .parquet with pairs: prompt, "
+                   "chosen and rejected (text or messages), or the transcripts of Anthropic's HH")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a step")
     p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")

@@ -19,6 +19,7 @@ from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import document_start
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
 
@@ -33,18 +34,20 @@ def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple
     return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
 
 
-def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32) -> Any:
-    """An object that lm_eval takes as its model. Raises ImportError without the extra `harness`."""
+def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32,
+            lora: str | Path | None = None) -> Any:
+    """An object that lm_eval takes as its model; lora: a directory with a LoRA adapter for it. Raises ImportError
+    without the extra `harness`."""
     try:
         from lm_eval.api.model import TemplateLM
     except ImportError:
         raise ImportError("the adapter needs lm-eval: pip install 'minillm[harness]'") from None
-    model, tokenizer = load(directory, backend, dtype)
+    model, tokenizer = load(directory, backend, dtype, lora)
 
     class Adapter(TemplateLM):
         """lm_eval's interface, each method in terms of this package."""
 
-        eot_token_id = tokenizer.eot_token
+        eot_token_id, prefix_token_id = tokenizer.eot_token, document_start(tokenizer)
         tokenizer_name = str(directory)
         max_length, max_gen_toks = model.config.block_size, default_length(model)
 
@@ -68,7 +71,7 @@ def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
     models' scores; perplexity.py's sliding windows give each token more context."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     ids = tokenizer.encode_ordinary(text)
-    windows = get_rolling_token_windows(ids, tokenizer.eot_token, model.config.block_size, 1)
+    windows = get_rolling_token_windows(ids, document_start(tokenizer), model.config.block_size, 1)
     return sum(continuation_score(model, *make_disjoint_window(window))[0] for window in windows)
 
 
@@ -93,9 +96,10 @@ def default_length(model: GPT) -> int:
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",
-              limit: int | None = None) -> list[dict]:
-    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML)."""
-    model = adapter(directory, backend)
+              limit: int | None = None, lora: str | Path | None = None) -> list[dict]:
+    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML); lora: as of
+    adapter."""
+    model = adapter(directory, backend, lora=lora)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
     manager = TaskManager(include_path=path)

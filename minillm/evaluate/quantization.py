@@ -9,8 +9,8 @@ import numpy as np
 from ..data.shards.format import SIDECAR, Shards, open_shards, split_documents
 from ..data.sources.files import read_documents
 from ..kernels.select import select
-from ..models.load import load_model
-from ..models.pretrained import CONFIG, read_json
+from ..models.load import load_model, named_ends
+from ..models.pretrained import read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
 from ..progress import Report
 from ..tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
         raise ValueError(f"-o {out}: expected another directory than the model's own")
     model = load_model(directory, select(backend))
     quantized = quantize(model, weights, group)
-    save_quantized(out, quantized, read_json(directory / CONFIG).get("eos_token_id"))
+    save_quantized(out, quantized, named_ends(directory, model.config.vocab_size))
     for name in TOKENIZER_FILES:
         if (directory / name).exists():
             shutil.copy(directory / name, out / name)

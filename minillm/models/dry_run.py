@@ -2,8 +2,8 @@
 
 A `Shape` is a NumPy array of any size whose numbers are all one and the same zero. The ops of `dry_ops` check nothing
 and compute nothing; they return Shapes, as the C signatures of the op table say, and remember what the backward reads.
-So FLOPs and bytes come from gpt2.py or llama.py itself, line by line, as its variables come and go: there is no second description
-of the model to keep in step with it. `metered` counts the FLOPs of any namespace, of real ops too.
+So FLOPs and bytes come from gpt2.py or llama.py itself, line by line, as its variables come and go: there is no second
+description of the model to keep in step with it. `metered` counts the FLOPs of any namespace, of real ops too.
 """
 import inspect
 import math
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, ModelConfig
+from ..config import ModelConfig
 from ..kernels.arrays import SMALL
 from ..kernels.select import OPS, Dims, Ops, Spec, functions
 from ..ops.table import REFERENCE

@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import GPTConfig
 from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
-from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from .adapted import GPT2_LAYERS
-from .kv_cache import KVCache, joined
+from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .packing import apart
 from .params import HEAD, Params, gpt_shapes, layer, linear, matrix
 from .pretrained import read_model, write_model
@@ -36,7 +36,6 @@ from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
 Key = tuple[int, int, int]                                                   # (seed, step, micro), of dropout's masks
-FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs of training
 
 
 # The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
@@ -58,6 +57,8 @@ class GPT:
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
     layers = GPT2_LAYERS
+    runs_on = ("embedding", "layernorm", "residual_layernorm", "linear", "attention", "attention_decode", "mlp", "head",
+               "linear_cross_entropy")                                          # ops, the embedding first
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
                  ops: Ops | None = None, params: Any = None):
@@ -85,7 +86,7 @@ class GPT:
         """
         return load_weights_as(cls, read_model, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
         write_model(directory, self.config, self.params, eot_token)
 
@@ -259,21 +260,14 @@ class GPT:
         return only_known(ops.head(x, p[self.head]), self.known)                # (B, T, C) @ (C, V)
 
     def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
-        """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
-        (B, T), starts = tokens.shape, cache.lengths[rows]
-        weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
-        scales = np.array([self.config.query_scale(i) for i in range(self.config.n_layer)], np.float32)
-        exact, found = self.config.activation == "gelu", []
-        for some in chunks(B, FEW_TOKENS // width):
-            parts = []
-            for part in chunks(T, width):
-                piece = tokens[some, part]
-                count = piece.shape[1] if not last else int(part.stop == T)     # logits of so many of its last tokens
-                parts.append(self.ops.decode_step(piece, starts[some] + part.start, rows[some], weights, cache.keys,
-                                                  cache.values, self.config.layer_norm_epsilon, count, scales, exact))
-            found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
-        cache.lengths[rows] += T
-        return only_known(joined(found, axis=0), self.known)
+        """`decode` by the compiled step."""
+        c, weights = self.config, [self.params[name] for name in self.names]
+        scales = np.array([c.query_scale(i) for i in range(c.n_layer)], np.float32)
+
+        def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
+            return self.ops.decode_step(piece, starts, some, weights, cache.keys, cache.values, c.layer_norm_epsilon,
+                                        count, scales, c.activation == "gelu")
+        return only_known(stepwise(step, tokens, cache, rows, last), self.known)
 
 
 def only_known(logits: Array, known: int | None) -> Array:

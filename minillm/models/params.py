@@ -43,9 +43,10 @@ def gpt_shapes(config: GPTConfig) -> Shapes:
 
 
 def block_matrices(shapes: Shapes) -> dict[str, int]:
-    """{name: how many matrices lie side by side in it} of those in the blocks, which Muon is for."""
+    """{name: how many matrices lie side by side in it} of the weights of the blocks, which Muon is for."""
     return {name: next((parts for end, parts in SIDE_BY_SIDE.items() if name.endswith(end)), 1)
-            for name, shape in shapes.items() if len(shape) == 2 and name.startswith(BLOCKS)}
+            for name, shape in shapes.items()
+            if len(shape) == 2 and name.startswith(BLOCKS) and name.endswith(".weight")}
 
 
 class Params(Mapping):

@@ -26,6 +26,7 @@ from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
 from .params import Params, Shapes, gpt_shapes
@@ -130,7 +131,7 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None) -> None:
+def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
@@ -144,6 +145,7 @@ def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None)
         settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
     files.write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
                           INT8_MODEL if int8 else files.MODEL, "" if llama else files.PREFIX)
+    files.write_ends(directory, eot_token)
 
 
 def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | None, dtype: Any,

@@ -97,7 +97,7 @@ def for_quantized(ops: Ops) -> Ops:
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
-                        decode_step=ops.decode_step)
+                        decode_step=ops.decode_step, llama_step=ops.llama_step)
 
 
 def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:

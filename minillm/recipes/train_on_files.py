@@ -1,5 +1,6 @@
 """Training on one's own files: text -> tokenizer -> shards -> model, resumable; and a tokenizer alone."""
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from ..data.shards.token_files import shards_of, token_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
+from ..launch import first_process
 from ..models.load import model_class
 from ..progress import Progress
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import answer_end
+from ..tokenizer.chat_template import learned_ends
 from ..train.checkpoint import checkpoint_exists
 from ..train.estimate import describe_run
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
+from ..train.parallel import World, all_ranks, check_shared
 from ..train.plot import plot_losses
 from ..train.symptoms import verdict
 from .initial_model import digest_of, initial_model, tokenizer_for
@@ -39,19 +42,24 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: M
     init: the directory of a model to go on from, with its tokenizer unless another is given (initial_model.py).
     """
     check_data(paths, out)
-    with exclusive(out):
-        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init)
+    world = all_ranks()
+    if world:
+        check_shared(world, train_config.accumulate)
+    with exclusive(out) if first_process() else nullcontext():
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world)
 
 
 def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                      tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say,
-                     init: str | Path | None = None) -> dict:
-    """The work of `train_on_files`, by the only process in `out`."""
-    report = Report()
-    again = resume != "never" and checkpoint_exists(Path(out))
-    known = tokenizer_for(tokenizer, init)
-    tok, shards = (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
-                   or tokenized(paths, out, known, vocab_size, report, again))
+                     init: str | Path | None = None, world: World | None = None) -> dict:
+    """The work of `train_on_files`, by the only process in `out`, or by the ranks of a world."""
+    report, known = Report(), tokenizer_for(tokenizer, init)
+
+    def made() -> tuple[Tokenizer, Shards]:
+        again = resume != "never" and checkpoint_exists(Path(out))
+        return (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
+                or tokenized(paths, out, known, vocab_size, report, again))
+    tok, shards = world.first(made, lambda: found_shards(paths, out, known)) if world else made()
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards) + describe_leaks(shards))
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
@@ -63,9 +71,11 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")
-    state = train(model, data, train_config, out, answer_end(tok), resume, progress, say=say, settings={"init": began})
+    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say, world=world,
+                  settings={"init": began})
     progress.close()
-    plot_losses(out)
+    if first_process():
+        plot_losses(out)
     if state["step"] < train_config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
@@ -128,6 +138,14 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
               shards.val.documents)
     return tokenizer, shards
+
+
+def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None) -> tuple[Tokenizer, Shards]:
+    """(tokenizer, shards) as another process has just made or found them."""
+    if found := ready_shards(paths, out, True) or mapped_shards(paths, out, known, True):
+        return found
+    shards = open_shards(Path(out) / "data")
+    return tokenizer_of(out, shards), shards
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,

@@ -22,8 +22,12 @@ import regex
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .jinja_template import read_templates
 from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
+from .roles import document_end, read_roles
+from .sentencepiece import SentencePiece
+from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
 
 Specials = Collection[str] | str                    # some special tokens, or "all"
@@ -51,7 +55,9 @@ class Tokenizer:
         self.pattern = pattern
         self.vocab_size = len(tokens)
         self.eot_token = self.special_tokens.get("<|endoftext|>")
-        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
+        self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
+        self.roles: dict[str, str] = {}                 # such as {"bos_token": "<s>"}, by the files beside it
+        self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         ids = ordinary_ids(tokens, self.special_tokens)
         self._ranks, made = rank_merges(self.merges, ids)
@@ -241,7 +247,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python")
+        return type(self), (*self._parts(), "auto" if self._fast else "python"), self._said()
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -263,7 +269,13 @@ class Tokenizer:
         tokens, merges, known, pattern = self._parts()
         new = [text for text in check_specials(special_tokens) if text not in known]
         known = known | {text: len(tokens) + i for i, text in enumerate(new)}
-        return Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
+        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
+        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        return larger
+
+    def _said(self) -> dict[str, Any]:
+        """What the files of a directory say of the tokenizer, besides its parts."""
+        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def _parts(self) -> tuple[list[bytes | None], list[tuple[bytes, bytes]], dict[str, int], str]:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
@@ -272,15 +284,28 @@ class Tokenizer:
     def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
         """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
 
+        What a directory says of it besides comes along: the roles of special tokens, and the chat template.
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
+        tokenizer, directory = cls._from_files(directory_or_file, backend), Path(directory_or_file)
+        if directory.is_dir():
+            tokenizer.roles = read_roles(directory)
+            tokenizer.template = read_templates(directory, tokenizer.roles)
+            tokenizer.eot_token = document_end(tokenizer)
+        return tokenizer
+
+    @classmethod
+    def _from_files(cls, directory_or_file: AnyPath, backend: str) -> "Tokenizer":
         path = Path(directory_or_file)
         if path.is_dir():
             if not (path / "tokenizer.json").exists() and (path / "vocab.json").exists():
                 return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path), backend)
+            document = formats.read_json(path)
+            if is_sentencepiece(document):
+                return SentencePiece(document, backend)     # type: ignore[return-value]
+            return cls(*formats.read_tokenizer_json(document), backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,

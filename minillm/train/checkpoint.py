@@ -19,25 +19,30 @@ from ..storage.atomic import AnyPath, dump_json, write_json
 from ..storage.directories import recover_directory, replace_directory
 from ..storage.safetensors import read_safetensors, write_safetensors
 from ..tokenizer.formats import TOKENIZER_FILES
+from ..tokenizer.roles import EndOfText
 from .optim import AdamW, averaged
 
 OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
 HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every",    # the others change every step
-            "recompute")
+            "recompute", "patience")
 M, V, MEAN = "exp_avg.", "exp_avg_sq.", "ema."      # PyTorch's AdamW names its moments so
 
 
-def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
+def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: EndOfText) -> None:
     """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint.
 
     It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.
     """
+    moments = optimizer.whole_moments()
+    if moments is None:                                  # another process writes
+        return
+
     def fill(directory: Path) -> None:
         model.save_pretrained(directory, eot_token)
         for name in (*TOKENIZER_FILES, ORIGIN):
             if (run / name).exists():
                 shutil.copy(run / name, directory / name)
-        save_training(directory, optimizer.m, optimizer.v, state, optimizer.mean)
+        save_training(directory, *moments, state, optimizer.mean)
     replace_directory(run / "last", fill)
     if state["best"] is None:
         with averaged(model, optimizer):
@@ -73,10 +78,11 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
     if grave and not override:
         raise ValueError(f"{run}/last was trained with other settings: {'; '.join(grave)}; use --override to go on "
                          "with the new ones, another --out, or --resume never")
-    if v.shapes != optimizer.v.shapes:
-        raise ValueError(f"{run}/last has the moments of another optimizer; use another --out, or --resume never")
+    try:
+        optimizer.take_moments(m, v)
+    except ValueError as error:
+        raise ValueError(f"{run}/last has {error}; use another --out, or --resume never") from None
     say(f"resuming from step {state['step']:,}" + f" ({'; '.join(changed)})" * bool(changed))
-    optimizer.m.flat[:], optimizer.v.flat[:] = m.flat, v.flat
     if optimizer.mean is not None:
         optimizer.mean.flat[:] = (mean_of(run / "last") or model.params).flat
     optimizer.steps = state["step"]

@@ -1,6 +1,6 @@
 """The optimizers, AdamW over one flat buffer and Muon; clipping, the mean of the weights, their bf16 copy."""
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,19 +36,61 @@ class AdamW:
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
         self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
-        self.update, self.orthogonal_update = adamw_update, muon_update
+        self.world: Any = None                                      # of other processes (train/parallel.py)
+        self.part: Gradients | None = None                          # of one micro-batch of several
+        self.ops, self.update, self.orthogonal_update = ops, adamw_update, muon_update
         self.decay, self.mean = ema, params.zeros_like() if ema else None
         if ops:
             self.use(ops)
 
     def use(self, ops: Ops) -> None:
         """Update by the functions of this namespace from now on."""
-        self.update, self.orthogonal_update = ops.adamw_update, ops.muon_update
+        self.ops, self.update, self.orthogonal_update = ops, ops.adamw_update, ops.muon_update
 
     def zero_grads(self) -> Params:
         """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
         self.grads.clear()
         return self.grads
+
+    def micro_gradients(self, count: int) -> Iterator[tuple[int, Params]]:
+        """(number, zeroed gradients to add to) of each micro-batch of a step; `grads` is their sum, in this order.
+
+        Each micro-batch has its gradients to itself before they are added, so that it does not matter which process
+        computes them (train/parallel.py).
+        """
+        yield 0, self.zero_grads()
+        for micro in range(1, count):
+            if self.part is None:
+                self.part = Gradients(self.params.shapes, self.params.flat.dtype)
+            self.part.clear()
+            yield micro, self.part
+            self.grads.flat += self.part.flat
+
+    def of_micros(self, values: dict[int, Sequence[float]], count: int) -> np.ndarray:
+        """The numbers that each micro-batch brought, by its number: (count, n)."""
+        return np.array([values[micro] for micro in range(count)], np.float64)
+
+    def norm(self) -> float:
+        """Of all gradients together."""
+        return global_norm(self.grads, self.ops)
+
+    def agreed(self, wish: bool) -> bool:
+        """Does any process wish it?"""
+        return wish
+
+    def whole_gradients(self) -> Params | None:
+        """For the one process that writes what is known of a run; None on the others."""
+        return self.grads
+
+    def whole_moments(self) -> tuple[Params, Params] | None:
+        """To be saved by the one process that writes; None on the others."""
+        return self.m, self.v
+
+    def take_moments(self, m: Params, v: Params) -> None:
+        """Go on from these. Raises ValueError if they are another optimizer's."""
+        if v.shapes != self.v.shapes:
+            raise ValueError("the moments of another optimizer")
+        self.m.flat[:], self.v.flat[:] = m.flat, v.flat
 
     def step(self, grads: Params, lr: float | None = None, scale: float = 1.0) -> None:
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
@@ -145,12 +187,12 @@ def spans_of(params: Params, some: Params) -> list[tuple[slice, np.ndarray]]:
 def average(mean: np.ndarray, weights: np.ndarray, decay: float, t: int) -> None:
     """Step t = 1, 2, ... of the exponential moving average (EMA) of the weights, without bias to its start, in place.
 
-        rate = (1 - decay) / (1 - decay^t)
-        mean <- mean + rate * (weights - mean)
+        rate = (1 - beta) / (1 - beta^t)          e <- e + rate * (w - e)
 
-    With that rate mean is the sum over s <= t of decay^(t - s) w[s], divided by the sum of its coefficients: Adam's
-    correction, made on the way. So it begins at the weights after the first step (a rate of 1), and never holds those
-    that training began with. Source: Kingma & Ba 2015, arXiv 1412.6980, section 7.2; Polyak & Juditsky 1992.
+    of the weights w, with the decay beta. With that rate the mean e is the sum of beta^(t - s) w[s] over all steps
+    s <= t, divided by the sum of its coefficients: Adam's correction, made on the way. So it begins at the weights
+    after the first step (a rate of 1), and never holds those that training began with.
+    Source: Kingma & Ba 2015, arXiv 1412.6980, section 7.2; Polyak & Juditsky 1992.
     """
     rate = (1 - decay) / (1 - decay ** t)
     for start in range(0, mean.size, PIECE):

@@ -87,7 +87,7 @@ def attention(qkv, n_head):
                      for b in range(len(qkv))])
 
 
-def grouped_attention(q, k, v, n_head, window):
+def grouped_attention(q, k, v, n_head, window, softcap):
     group = n_head * k.shape[-1] // q.shape[-1]
     group = n_head // group
     q, k, v = (np.split(x, x.shape[-1] // (q.shape[-1] // n_head), axis=-1) for x in (q, k, v))
@@ -141,6 +141,8 @@ DEFINITIONS = {
     "token_embedding": lambda tokens, wte: [[wte[id] for id in row] for row in tokens],
     "rope": rope, "grouped_attention": grouped_attention,
     "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
+    "geglu": lambda gate, up: gelu(gate) * up,
+    "softcap": lambda x, cap: np.vectorize(lambda v: cap * tanh(v / cap))(x),
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)
                                                   for heads in zip(q, k, v)]),

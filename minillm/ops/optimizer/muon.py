@@ -1,28 +1,31 @@
 """Muon: one step of the optimizer for a matrix, whose update is made orthogonal. Not a differentiable op.
 
-With gradient g and momentum m (starts at 0), for a weight of R rows and K columns, stored (in, out) or (out, in):
+With gradient g and momentum m (starts at 0), for a weight of R rows and K columns:
 
     m <- momentum * m + (1 - momentum) * g
-    u = momentum * m + (1 - momentum) * g                            Nesterov's: where m is going
-    w <- w - lr * weight_decay * w - lr * 0.2 sqrt(max(R, K)) * X    X: u with all its singular values near 1
+    u = momentum * m + (1 - momentum) * g
+    w <- w - lr * weight_decay * w - lr * 0.2 * sqrt(max(R, K)) * X
 
-u = U S V.T has a few large singular values and many small ones; a step along it moves the weight in a few directions.
-X ~ U @ V.T, the nearest orthogonal matrix, moves it in all of them alike; it is also the direction in which the loss
-falls most for a step of spectral norm 1. Newton-Schulz finds it by matmuls alone. From X = u / (norm(u) + eps), the
-Frobenius norm, no singular value s is above 1, and five times
+u looks where m is going (Nesterov); X is u with all its singular values brought near 1. u has a few large ones and many
+small ones, so that a step along it moves the weight in a few directions. The nearest orthogonal matrix moves it in all
+of them alike; and of all steps of spectral norm 1 it is the one along which the loss falls most. Newton-Schulz finds it
+by matmuls alone. u is divided by its Frobenius norm, so that no singular value s is above 1; then five times X0 becomes
+X1, of which the last is X:
 
-    A = X @ X.T
-    Xnew = a X + (b A + c A @ A) @ X           each s becomes p(s):      p(s) = a s + b s^3 + c s^5
+    X0 = u / (norm(u) + eps)          A = X0 @ X0.T
+    X1 = a * X0 + (b * A + c * A @ A) @ X0
+    s1 = a * s + b * s^3 + c * s^5
 
-with a = 3.4445, b = -4.7750, c = 2.0315 (Jordan et al. 2024): a slope at 0 as steep as may be, at the cost of no fixed
-point at 1. What begins above 0.002 of the norm ends between 0.68 and 1.21, which is all a step needs.
-A wide matrix has the smaller A, so a tall one is transposed before and after.
+The second line does to each singular value what the third says, and leaves the directions alone. a = 3.4445,
+b = -4.7750, c = 2.0315 (Jordan et al. 2024): a slope at 0 as steep as may be, at the cost of no fixed point at 1. What
+begins above 0.002 of the norm ends between 0.68 and 1.21, which is all a step needs. A wide matrix has the smaller A;
+so a tall one is transposed before and after.
 
-The scale: X has rank min(R, K) with singular values near 1, so the root of its mean square is 1 / sqrt(max(R, K)).
-0.2 sqrt(max(R, K)) makes that 0.2, about what AdamW's updates have: learning rate and weight decay found for AdamW
-then serve Muon, for every shape (Liu et al. 2025, arXiv 2502.16982, section 2.2).
+The scale: X has rank min(R, K) and singular values near 1, so its root mean square is 1 / sqrt(max(R, K)).
+The factor makes that 0.2, about what AdamW's updates have: a learning rate and weight decay found for AdamW then serve
+Muon, for every shape (Liu et al. 2025, arXiv 2502.16982, section 2.2).
 
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Bernstein & Newhouse 2024, arXiv 2409.20325 (why spectral).
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Bernstein & Newhouse 2024, arXiv 2409.20325.
 """
 import math
 from types import SimpleNamespace
@@ -83,7 +86,7 @@ def orthogonalised(u, ops=REFERENCE):
     return x if wide else x.T
 
 
-def polynomial(x, ops):
+def polynomial(x, ops=REFERENCE):
     """a I + b A + c A @ A of A = x @ x.T, which is symmetric: x (R, K) -> (R, R)."""
     a, b, c = COEFFICIENTS
     A = ops.projection_forward(x, x)[0]
@@ -93,7 +96,7 @@ def polynomial(x, ops):
 
 
 def flops_of(rows, columns):
-    """Of one matrix: two matmuls with the larger side and one without in each of five steps; 10 a number beside them."""
+    """Of one matrix: two matmuls with the larger side and one without in each of five steps; 10 a number more."""
     small, large = min(rows, columns), max(rows, columns)
     return STEPS * (4 * small * small * large + 2 * small ** 3) + 10 * rows * columns
 
@@ -103,9 +106,27 @@ def sample(rng, dtype, d):
         "lr": 1e-2, "momentum": 0.95, "weight_decay": 0.1, "scale": 0.5}
 
 
+def torch_muon(torch, w, grad, m, lr, momentum, weight_decay, scale):
+    """The same in eager PyTorch; torch.optim.Muon, which has the same formulas, multiplies in bfloat16 only."""
+    w, m, (a, b, c) = w.clone(), m.clone(), COEFFICIENTS
+
+    def update():
+        m.lerp_(grad * scale, 1 - momentum)
+        x = (grad * scale).lerp(m, momentum)
+        x = x if x.shape[0] <= x.shape[1] else x.T
+        x = x / (x.norm() + EPS)
+        for _ in range(STEPS):
+            A = x @ x.T
+            x = a * x + (b * A + c * A @ A) @ x
+        w.mul_(1 - lr * weight_decay).sub_(x if x.shape == w.shape else x.T,
+                                           alpha=lr * RMS * math.sqrt(max(w.shape)))
+        return w, m
+    return update, lambda: {"w": w, "m": m}
+
+
 SPEC = Spec(
     "muon", sample, kind="update", differentiable=(), composite=True,
     bad=wrong("w", "flatter", "integers") + wrong("grad", "narrower", "other_dtype")
     + wrong("m", "narrower", "other_dtype") + wrong("momentum", 1.0, -0.1, math.nan),
     flops=lambda d: (flops_of(d.C, d.OC or 4 * d.C), 0),
-    c=("w[C,OC]+= m[C,OC]+= <- grad[C,OC]; C OC lr momentum weight_decay scale",))
+    c=("w[C,OC]+= m[C,OC]+= <- grad[C,OC]; C OC lr momentum weight_decay scale",), torch=torch_muon)

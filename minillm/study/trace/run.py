@@ -58,8 +58,8 @@ def next_step(directory: Path, model: Any) -> Training:
                 return Training(config, config.lr, moments="fresh: the run trained an adapter, and this is the merged "
                                                            "model")
             if config.optimizer != "adamw":
-                return Training(config, config.lr, moments="fresh: the run's matrices were trained by Muon, and this is "
-                                                           "a step of AdamW")
+                return Training(config, config.lr, moments="fresh: the run's matrices were trained by Muon, and this "
+                                                           "is a step of AdamW")
             if last != directory and not same_weights(model, last):
                 return Training(config, config.lr, moments="fresh: the optimizer's are those of the last step, the "
                                                            f"weights those of the best; {last} has both")
