@@ -218,8 +218,8 @@ def window_settings(config: LlamaConfig) -> dict[str, Any]:
     kinds = [SLIDING if config.window_of(i) else FULL for i in range(config.n_layer)]
     if config.family == "mistral":
         return {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
-    if config.family == "gemma2":
-        return {"sliding_window": config.window or None, "layer_types": kinds}
+    if config.family == "gemma2":                                       # wants a number, though no layer may use it
+        return {"sliding_window": config.window or config.block_size, "layer_types": kinds}
     return {"sliding_window": config.window, "use_sliding_window": True, "layer_types": kinds,
             "max_window_layers": kinds.count(FULL)} if config.window else {}
 

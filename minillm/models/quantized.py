@@ -3,6 +3,7 @@
     bfloat16   the upper half of a float32: 8 bits of precision, its range
     int8       scale = max(|w|) / 127      q = round(w / scale)       in [-127, 127], with one scale for each output
                channel of a matrix, or for each `group` of a channel's inputs
+    int4       scale = max(|w|) / 7        the same, in [-7, 7]: two inputs to a byte, by default a scale for each 32
 
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
 activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
@@ -12,7 +13,7 @@ is the head that reads all of it.
 
 On disk: BF16 tensors, which every reader of these families takes; or I8 tensors with their scales (G, N) as F32 beside
 them, named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain
-weights.
+weights. So do they with int4, U8 tensors of half as many inputs: of a byte the low half is the first of the two.
 Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
 from collections.abc import Callable
@@ -31,38 +32,45 @@ from . import llama_files
 from . import pretrained as files
 from .params import Params, Shapes, gpt_shapes
 
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
+GROUPS4 = (32, 16, 8)          # inputs of a channel that share a scale, in int4, unless one says otherwise: what fits
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
 OUT_FIRST = ("wte.", "model.", "lm_head.")      # beginnings of names of matrices that are outputs by inputs
 SCALES, METHOD = ".scales", "quantization_config"
-INT8_MODEL, INT8_TYPE = "model.int8.safetensors", "minillm-int8"
+TYPES = {"minillm-int8": 8, "minillm-int4": 4}                  # model_type in config.json: bits
 
 
 class Quantized(NamedTuple):
-    """A matrix (K, N): int8 values with scales (G, N) float32, or the bits of bfloat16 as uint16, and None."""
+    """A matrix (K, N): int8 values with scales (G, N) float32; int4 ones, two of a column in a uint8, (K / 2, N); or
+    the bits of bfloat16 as uint16, and None."""
 
     values: np.ndarray
     scales: np.ndarray | None
 
 
 def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
-    """The same model with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
+    """The same model with its matrices stored as "int8", "int4" or "bfloat16" ("float32": as they were), to generate
+    with.
 
-    group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
-    of 8 that divides every matrix's inputs. Backward has no meaning for such a model.
+    group: inputs of a channel that share a scale; 0 is all of them for int8, for int4 the first of GROUPS4 that
+    fits. Raises ValueError unless it is a multiple of 8 that divides every matrix's inputs. Backward has no meaning for
+    such a model.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
-    if group and weights != "int8":
-        raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
+    if group and weights not in ("int8", "int4"):
+        raise ValueError(f"group is for int8 and int4 weights: got group {group} with {weights}")
     model = dequantized_model(model)
     inputs = {len(gemm_layout(name, array)) for name, array in model.params.items() if is_quantized_matrix(name, array)}
+    if weights == "int4" and not group:
+        group = next((size for size in GROUPS4 if not any(K % size for K in inputs)), GROUPS4[0])
     if group < 0 or group % STEP or (group and any(K % group for K in inputs)):
         raise ValueError(f"group must be 0, or a multiple of {STEP} that divides the inputs of each matrix, "
                          f"{', '.join(map(str, sorted(inputs)))}: got {group}")
     if weights == "float32":
         return model
-    store = partial(to_int8, group=group) if weights == "int8" else to_bfloat16
+    store = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
+             "bfloat16": to_bfloat16}[weights]
     params = {name: store(gemm_layout(name, array)) if is_quantized_matrix(name, array) else array
               for name, array in model.params.items()}
     return model.on(model.ops, params)
@@ -85,11 +93,22 @@ def gemm_layout(name: str, array: np.ndarray) -> np.ndarray:
 
 def to_int8(matrix: np.ndarray, group: int = 0) -> Quantized:
     """matrix (K, N) float32 -> Quantized int8, by groups of `group` rows (0: all K)."""
+    return Quantized(*rounded(matrix, group, 127))
+
+
+def to_int4(matrix: np.ndarray, group: int = 0) -> Quantized:
+    """The same to int4: K must be even."""
+    values, scales = rounded(matrix, group, 7)
+    return Quantized((values[::2] & 15 | values[1::2] << 4).view(np.uint8), scales)
+
+
+def rounded(matrix: np.ndarray, group: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """matrix (K, N) -> whole numbers in [-most, most] (K, N) int8, and scales (G, N)."""
     K, N = matrix.shape
     groups = matrix.reshape(-1, group or K, N)                          # (G, group, N)
-    scales = np.abs(groups).max(axis=1) / np.float32(127)               # (G, N)
+    scales = np.abs(groups).max(axis=1) / np.float32(most)              # (G, N)
     safe = np.where(scales > 0, scales, 1)                              # a channel of zeros stays zeros
-    return Quantized(np.clip(np.rint(groups / safe[:, None]), -127, 127).astype(np.int8).reshape(K, N), scales)
+    return np.clip(np.rint(groups / safe[:, None]), -most, most).astype(np.int8).reshape(K, N), scales
 
 
 def to_bfloat16(matrix: np.ndarray) -> Quantized:
@@ -104,6 +123,9 @@ def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = sl
     values = matrix.values[:, columns]
     if matrix.scales is None:
         return (values.astype(np.uint32) << 16).view(np.float32)
+    if values.dtype == np.uint8:                                        # (K / 2, N) -> (K, N), with their signs
+        halves = np.stack([values << 4, values], axis=1).view(np.int8) >> 4
+        values = halves.reshape(-1, values.shape[1])
     scales = matrix.scales[:, columns]
     return (values.reshape(len(scales), -1, values.shape[1]) * scales[:, None]).reshape(values.shape)
 
@@ -133,19 +155,23 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
-    tensors, int8 = {}, False
+    tensors, bits = {}, 0
     for name, value in model.params.items():
         tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
-            tensors[name + SCALES], int8 = value.scales, True
+            tensors[name + SCALES], bits = value.scales, 4 if value.values.dtype == np.uint8 else 8
     llama = isinstance(model.config, LlamaConfig)
     settings = (llama_files if llama else files).settings_of(model.config, np.float32, eot_token)
-    if int8:
-        method = {"quant_method": "minillm", "bits": 8, "model_type": settings["model_type"]}
-        settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
-    files.write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
-                          INT8_MODEL if int8 else files.MODEL, "" if llama else files.PREFIX)
+    if bits:
+        method = {"quant_method": "minillm", "bits": bits, "model_type": settings["model_type"]}
+        settings |= {METHOD: method, "model_type": f"minillm-int{bits}", "architectures": [f"MinillmInt{bits}"]}
+    files.write_directory(directory, tensors, settings if bits else settings | {"dtype": "bfloat16"},
+                          file_of(bits) if bits else files.MODEL, "" if llama else files.PREFIX)
     files.write_ends(directory, eot_token)
+
+
+def file_of(bits: int) -> str:
+    return f"model.int{bits}.safetensors"
 
 
 def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | None, dtype: Any,
@@ -154,37 +180,46 @@ def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | Non
     if is_quantized(directory):
         config, matrices = read_quantized(directory)
         model = cls(config, ops=ops, params=matrices)
-        return model if weights in (None, "int8") else quantize(model, weights)
+        return model if weights in (None, f"int{bits_of(directory)}") else quantize(model, weights)
     config, params = read(directory, dtype if weights is None else np.float32)
     model = cls(config, ops=ops or default_ops(weights), params=params)
     return model if weights is None else quantize(model, weights)
 
 
 def is_quantized(directory: AnyPath) -> bool:
-    """Did `save_quantized` write int8 here?"""
-    return files.read_json(Path(directory) / files.CONFIG).get("model_type") == INT8_TYPE
+    """Did `save_quantized` write int8 or int4 here?"""
+    return bits_of(directory) > 0
+
+
+def bits_of(directory: AnyPath) -> int:
+    """8 or 4, or 0 for plain weights, by config.json."""
+    model_type = files.read_json(Path(directory) / files.CONFIG).get("model_type")
+    return TYPES.get(model_type, 0) if isinstance(model_type, str) else 0
 
 
 def stored_type(directory: AnyPath) -> str:
     """model_type of a directory's config.json; of the model that was quantized, where `save_quantized` wrote it."""
     settings = files.read_json(Path(directory) / files.CONFIG)
-    method = settings.get(METHOD) if settings.get("model_type") == INT8_TYPE else settings
-    return str(method.get("model_type")) if isinstance(method, dict) else INT8_TYPE
+    method = settings.get(METHOD) if bits_of(directory) else settings
+    return str((method if isinstance(method, dict) else settings).get("model_type"))
 
 
 def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
-    """(configuration, {name: Quantized or array}) of a directory with int8 weights.
+    """(configuration, {name: Quantized or array}) of a directory with int8 or int4 weights.
 
     Raises FileNotFoundError, and ValueError naming the tensor that is wrong.
     """
     directory = Path(directory)
     path = directory / files.CONFIG
     settings = files.read_json(path)
-    method = settings.pop(METHOD, None)
-    if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", 8):
-        raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's 8 bits")
+    method, bits = settings.pop(METHOD, None), bits_of(directory)
+    if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", bits):
+        raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's {bits} bits")
     tensors: dict[str, np.ndarray]
-    config, shapes, tensors = of_family(settings | {"model_type": method.get("model_type")}, path)
+    config, shapes, tensors = of_family(settings | {"model_type": method.get("model_type")}, path, file_of(bits))
+    if bits == 4:
+        shapes = {name: halved(name, shape) if len(shape) == 2 and name != "wpe.weight" else shape
+                  for name, shape in shapes.items()}
     plain = {name: array.shape for name, array in tensors.items() if not name.endswith(SCALES)}
     if plain != shapes:
         raise ValueError(f"{directory}: the tensors are not those of {files.CONFIG}:\n"
@@ -193,20 +228,27 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
                     checked(directory, name, tensors[name], np.float32) for name in shapes}
 
 
-def of_family(settings: dict, path: Path) -> tuple[GPTConfig | LlamaConfig, Shapes, dict[str, np.ndarray]]:
+def halved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an int4 matrix in its file: half of the inputs."""
+    return (shape[0], shape[1] // 2) if name.startswith(OUT_FIRST) else (shape[0] // 2, shape[1])
+
+
+def of_family(settings: dict, path: Path,
+              model: str) -> tuple[GPTConfig | LlamaConfig, Shapes, dict[str, np.ndarray]]:
     """(configuration, shapes of its parameters, the tensors of its file) by the settings of a config.json."""
     llama = settings["model_type"] in llama_files.ARCHITECTURES
     config: Any = (llama_files.parse_llama if llama else files.parse_config)(settings, path)
-    tensors = files.read_tensors(path.parent, INT8_MODEL, "" if llama else files.PREFIX)
+    tensors = files.read_tensors(path.parent, model, "" if llama else files.PREFIX)
     if config.n_layer > len(tensors):                       # before a list is made of a mistyped billion of names
-        raise ValueError(f"{path}: {config.n_layer} layers, but only {len(tensors)} tensors in {INT8_MODEL}")
+        raise ValueError(f"{path}: {config.n_layer} layers, but only {len(tensors)} tensors in {model}")
     return config, llama_files.llama_shapes(config) if llama else gpt_shapes(config), tensors
 
 
 def read_matrix(directory: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
     """One matrix and its scales."""
-    values = gemm_layout(name, checked(directory, name, tensors[name], np.int8))
-    K, N = values.shape
+    four = tensors[name].dtype == np.uint8
+    values = gemm_layout(name, checked(directory, name, tensors[name], np.uint8 if four else np.int8))
+    K, N = values.shape[0] * (2 if four else 1), values.shape[1]
     scales = tensors.get(name + SCALES)
     if scales is None:
         raise ValueError(f"{directory}: tensor {name + SCALES!r} is missing")

@@ -15,7 +15,7 @@ from ..config import LlamaConfig, ModelConfig, TrainConfig
 from ..kernels.select import choices, select
 from ..models.dry_run import DryCache, Meter, dry_model
 from ..models.load import model_class
-from ..models.quantized import WEIGHTS
+from ..models.quantized import GROUPS4, WEIGHTS
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
 from .devices import DEVICES, MFU, Device
@@ -133,7 +133,8 @@ def serving_memory(c: ModelConfig, sequences: int, weights: str = "float32") -> 
     if isinstance(c, LlamaConfig):
         columns = sum(rows for rows, _ in matrices)                         # every weight is
     rest = 4 * (count_parameters(c) - numbers)
-    stored = {"float32": 4 * numbers, "bfloat16": 2 * numbers, "int8": numbers + 4 * columns}[weights]
+    stored = {"float32": 4 * numbers, "bfloat16": 2 * numbers, "int8": numbers + 4 * columns,
+              "int4": numbers // 2 + 4 * numbers // GROUPS4[0]}[weights]
     meter = Meter()
     tokens = np.zeros((1, c.block_size), np.int64)                          # prompts are read one after the other
     dry_model(c, select("auto"), meter).decode(tokens, DryCache(c, 1), last=True)

@@ -11,7 +11,7 @@ from minillm.models.llama import step_names
 from minillm.models.quantized import quantize
 
 pytestmark = pytest.mark.skipif(select().llama_step is None, reason="kernels are not built")
-WIDE = LlamaConfig(n_layer=2, n_head=6, n_kv_head=2, head_dim=34, n_embd=200, n_inner=330, block_size=100,
+WIDE = LlamaConfig(n_layer=2, n_head=6, n_kv_head=2, head_dim=40, n_embd=200, n_inner=328, block_size=100,
                    vocab_size=301)
 KINDS = {"llama": {}, "qwen2": {"family": "qwen2", "qkv_bias": True, "tied": True},
          "qwen3": {"family": "qwen3", "qk_norm": True}, "window": {"family": "mistral", "window": 11},
@@ -74,7 +74,7 @@ def test_more_rows_than_one_step_takes():
     assert_same_bits(in_pieces(model, tokens, [1] * 3), model.forward(tokens)[0])
 
 
-@pytest.mark.parametrize("weights", ["int8", "bfloat16"])
+@pytest.mark.parametrize("weights", ["int8", "bfloat16", "int4"])
 def test_a_long_prompt_of_quantized_weights_is_read_in_chunks(weights):
     """With the bits of the written path, which would dequantize every matrix."""
     model, tokens = quantize(rough("qwen2"), weights), some_tokens(2, 50)
@@ -111,7 +111,7 @@ def test_a_planted_fault_is_seen(name):
     ({"starts": np.array([99]), "tokens": np.zeros((1, 2), int)}, "block_size 100"),
     ({"weights": []}, "weights must hold the embedding"), ({"count": 2}, "count must be 0 to 1"),
     ({"tokens": np.array([[301]])}, r"tokens must be in \[0, 301\)"), ({"n_head": 5}, "divides 5"),
-    ({"n_head": 0}, "at least 1"), ({"inner": 331}, "gate_proj"), ({"n_head": 8}, "q_proj"),
+    ({"n_head": 0}, "at least 1"), ({"inner": 329}, "gate_proj"), ({"n_head": 8}, "q_proj"),
     ({"cos": np.zeros((100, 16), "float32")}, "cos must have shape"), ({"windows": np.zeros(1, int)}, "windows"),
     ({"values": np.zeros((2, 1, 2, 100, 32), "float32")}, "values must have shape"),
 ], ids=str)
@@ -120,7 +120,7 @@ def test_bad_arguments_are_named(change, words):
     cache = model.new_cache(1)
     good = {"tokens": np.zeros((1, 1), int), "starts": cache.lengths, "rows": np.arange(1), "keys": cache.keys,
             "values": cache.values, "weights": [model.params.get(name) for name in step_names(WIDE)], "eps": 1e-6,
-            "count": 1, "cos": model.cos, "sin": model.sin, "n_head": 6, "inner": 330, "windows": np.zeros(2, int)}
+            "count": 1, "cos": model.cos, "sin": model.sin, "n_head": 6, "inner": 328, "windows": np.zeros(2, int)}
     model.ops.llama_step(**good)
     with pytest.raises(ValueError, match=words):
         model.ops.llama_step(**good | change)

@@ -1,4 +1,6 @@
 """Llama's own forward and backward: every gradient against finite differences, and the code paths bit for bit."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tolerances import TOLERANCES, assert_same_bits
@@ -6,19 +8,26 @@ from tolerances import TOLERANCES, assert_same_bits
 from minillm import Llama, LlamaConfig, generate
 from minillm.gradcheck import check_model
 from minillm.kernels.select import choices, select
+from minillm.models.llama_files import EMBEDDING
+from minillm.models.load import FAMILIES
 from minillm.models.adapted import LoraModel
 
 TINY = {"n_layer": 2, "n_head": 4, "n_kv_head": 2, "head_dim": 6, "n_embd": 16, "n_inner": 20, "block_size": 12,
         "vocab_size": 23}
 KINDS = {"llama": {}, "tied": {"tied": True}, "biases": {"qkv_bias": True, "o_bias": True, "mlp_bias": True},
          "qwen3": {"qk_norm": True, "family": "qwen3"}, "window": {"window": 3, "family": "mistral"},
+         "mixed": {"window": 3, "full_layers": (0,), "family": "qwen2"},
+         "olmo2": {"qk_norm": True, "family": "olmo2"}, "gemma": {"family": "gemma", "n_kv_head": 1, "tied": True},
+         "gemma2": {"family": "gemma2", "window": 3, "full_layers": (1,), "query_size": 5.0, "attention_cap": 1.5,
+                    "logit_cap": 3.0},
          "stretched": {"rope_scaling": (("rope_type", "linear"), ("factor", 2.0))}}
 BACKENDS = ["numpy", "cpu"] if "cpu" in choices("grouped_attention") else ["numpy"]
 
 
 def model_of(kind, backend="numpy", dtype="float64"):
     """Weights large enough that every layer matters, norms and biases too."""
-    model = Llama(LlamaConfig(**TINY, **KINDS[kind]), ops=select(backend), dtype=dtype)
+    config = LlamaConfig(**TINY | KINDS[kind])
+    model = FAMILIES[config.family](config, ops=select(backend), dtype=dtype)
     model.params.flat[:] += 0.3 * np.random.default_rng(1).standard_normal(model.params.flat.shape)
     return model
 
@@ -60,8 +69,9 @@ def test_cached_decoding_repeats_the_forward(kind, backend):
 
 
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels are built")
-def test_rows_of_different_lengths():
-    model, (tokens, _) = model_of("qwen3", "cpu", "float32"), batch()
+@pytest.mark.parametrize("kind", ["qwen3", "olmo2", "gemma2"])
+def test_rows_of_different_lengths(kind):
+    model, (tokens, _) = model_of(kind, "cpu", "float32"), batch()
     cache = model.new_cache(2)
     model.decode(tokens[:1, :4], cache, [0])
     found = model.decode(np.stack([tokens[0, 4:6], tokens[1, :2]]), cache)
@@ -79,16 +89,18 @@ def test_accumulation_adds_up():
 
 
 @pytest.mark.skipif("cpu/bf16" not in choices("projection"), reason="no kernels are built")
-def test_bfloat16_is_near():
+@pytest.mark.parametrize("kind", ["llama", "olmo2", "gemma2"])
+def test_bfloat16_is_near(kind):
     tokens, targets = batch()
-    one, other = (model_of("llama", backend, "float32").loss_and_grads(tokens, targets)
+    one, other = (model_of(kind, backend, "float32").loss_and_grads(tokens, targets)
                   for backend in ("cpu", "cpu/bf16"))
     assert abs(one[0] - other[0]) < 0.02 * one[0]
     assert np.linalg.norm(one[1].flat - other[1].flat) < 0.05 * np.linalg.norm(one[1].flat)
 
 
-def test_packed_documents_do_not_see_each_other():
-    model, lengths = model_of("window"), [5, 1, 6]
+@pytest.mark.parametrize("kind", ["window", "olmo2", "gemma2"])
+def test_packed_documents_do_not_see_each_other(kind):
+    model, lengths = model_of(kind), [5, 1, 6]
     tokens, targets = batch(1)
     packed, grads = model.loss_and_grads(tokens, targets, lengths=lengths, count=1)
     apart, loss = model.params.zeros_like(), 0.0
@@ -100,9 +112,25 @@ def test_packed_documents_do_not_see_each_other():
         model.loss_and_grads(tokens, targets, lengths=[5, 5])
 
 
-def test_it_learns_and_generates():
+def test_a_pad_token_learns_nothing_from_inputs():
+    """Its row of the embedding has no gradient, all others have theirs; as the head's row it learns."""
+    (tokens, targets), plain = batch(), model_of("gemma")
+    for kind in ("llama", "olmo2", "gemma2"):
+        model = model_of(kind)
+        padded = type(model)(replace(model.config, pad_token=int(tokens[0, 4])), params=model.params, ops=model.ops)
+        grads, with_pad = (m.loss_and_grads(tokens, targets)[1] for m in (model, padded))
+        row = with_pad[EMBEDDING][tokens[0, 4]].copy()
+        with_pad[EMBEDDING][tokens[0, 4]] = grads[EMBEDDING][tokens[0, 4]]
+        assert not row.any() and np.array_equal(grads.flat, with_pad.flat)
+    padded = type(plain)(replace(plain.config, pad_token=int(tokens[0, 4])), params=plain.params, ops=plain.ops)
+    assert padded.loss_and_grads(tokens, targets)[1][EMBEDDING][tokens[0, 4]].any()             # tied
+
+
+@pytest.mark.parametrize("family", ["llama", "olmo2", "gemma", "gemma2"])
+def test_it_learns_and_generates(family):
     from minillm import AdamW
-    model = Llama(LlamaConfig(**TINY), seed=0)
+    config = LlamaConfig(**TINY, family=family, qk_norm=family == "olmo2", logit_cap=30.0 * (family == "gemma2"))
+    model = FAMILIES[family](config, seed=0)
     tokens = np.arange(13)[None] % 7
     optimizer = AdamW(model.params, lr=1e-2)
     for _ in range(60):
@@ -123,14 +151,20 @@ def test_bad_tokens(tokens, words):
 
 @pytest.mark.parametrize("change, words", [({"n_kv_head": 3}, "n_kv_head"), ({"head_dim": 5}, "head_dim"),
                                            ({"window": -1}, "window"), ({"tied": 1}, "tied"),
-                                           ({"n_embd": 0}, "n_embd")])
+                                           ({"n_embd": 0}, "n_embd"), ({"full_layers": (2,)}, "full_layers"),
+                                           ({"attention_cap": -1.0}, "attention_cap")])
 def test_bad_configurations(change, words):
     with pytest.raises(ValueError, match=words):
         LlamaConfig(**TINY | change)
 
 
+def test_a_family_has_its_class():
+    with pytest.raises(ValueError, match="family must be one of llama"):
+        Llama(LlamaConfig(**TINY, family="gemma2"))
+
+
 @pytest.mark.parametrize("backend", [*BACKENDS, *(b for b in ("cpu/bf16",) if b in choices("projection"))])
-@pytest.mark.parametrize("kind", ["biases", "qwen3", "window"])
+@pytest.mark.parametrize("kind", ["biases", "qwen3", "window", "olmo2", "gemma2"])
 def test_recomputed_gradients_are_the_same_bits(kind, backend):
     """Of each block only its input is kept; in a batch, and in a packed row."""
     model, found = model_of(kind, backend, "float32"), []

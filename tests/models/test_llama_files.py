@@ -25,6 +25,24 @@ MODELS = {
     "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
     "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 16}),
     "mistral": ("MistralConfig", {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 5}),
+    "smollm2": ("LlamaConfig", {"hidden_size": 36, "num_attention_heads": 9, "num_key_value_heads": 3,
+                                "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "pad_token_id": 2,
+                                "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}}),
+    "tinyllama": ("LlamaConfig", {"num_attention_heads": 8, "num_key_value_heads": 1, "rms_norm_eps": 1e-5}),
+    "qwen2.5": ("Qwen2Config", {"num_attention_heads": 8, "num_key_value_heads": 2, "tie_word_embeddings": True,
+                                "use_sliding_window": False, "sliding_window": 4, "max_window_layers": 1,
+                                "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}}),
+    "qwen2 windows": ("Qwen2Config", {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 4,
+                                      "max_window_layers": 1}),
+    "olmo2": ("Olmo2Config", {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
+    "olmo2 grouped": ("Olmo2Config", {"num_key_value_heads": 2, "tie_word_embeddings": True, "attention_bias": True}),
+    "gemma": ("GemmaConfig", {"num_key_value_heads": 1, "head_dim": 16}),
+    "gemma wide": ("GemmaConfig", {"num_key_value_heads": 4, "head_dim": 8, "tie_word_embeddings": False}),
+    "gemma2": ("Gemma2Config", {"num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 20,
+                                "sliding_window": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma2 plain": ("Gemma2Config", {"num_key_value_heads": 4, "head_dim": 12, "query_pre_attn_scalar": 12,
+                                      "attn_logit_softcapping": None, "final_logit_softcapping": None,
+                                      "layer_types": ["full_attention"] * 3}),
 }
 
 
@@ -42,14 +60,17 @@ def all_float64(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "to", widened(torch.Tensor.to))
     monkeypatch.setattr(torch, "arange", widened(torch.arange))
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self.double())
+    torch.set_default_dtype(torch.float64)                              # of Gemma's sqrt(hidden_size)
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim=dim))
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def theirs_in(directory, name, dtype):
     """A random model of theirs, saved there. Norms and biases are random, too."""
     kind, settings = MODELS[name]
     torch.manual_seed(0)
-    config = getattr(transformers, kind)(**SMALL, **settings)
+    config = getattr(transformers, kind)(**SMALL | settings)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -130,7 +151,7 @@ def test_frequencies(kind, theta):
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"hidden_act": "gelu"}, "hidden_act"), ({"model_type": "gemma2"}, "model_type"),
+    ({"hidden_act": "gelu"}, "hidden_act"), ({"model_type": "gemma3"}, "model_type"),
     ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type"),
     ({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}, "layer_types"),
     ({"quantization_config": {"bits": 4}}, "quantization_config"), ({"hidden_size": 40}, "tensors"),

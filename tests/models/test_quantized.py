@@ -18,12 +18,13 @@ from minillm.models.quantized import (
     quantize,
     save_quantized,
     to_bfloat16,
+    to_int4,
     to_int8,
 )
 from minillm.storage.safetensors import read_safetensors, write_safetensors
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=48, block_size=90, vocab_size=203)
-FORMS = [("int8", 0), ("int8", 16), ("bfloat16", 0)]
+FORMS = [("int8", 0), ("int8", 16), ("bfloat16", 0), ("int4", 16)]
 FC = "transformer.h.1.mlp.c_fc.weight"
 every_form = pytest.mark.parametrize("weights, group", FORMS, ids=str)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -70,6 +71,18 @@ def test_int8_by_hand():
     assert stored.values[:8, 0].tolist() == [127, 1, -1, 0, 1, 2, 4, -127]
     assert stored.values[8:, 1].tolist() == [-127] * 8
     assert stored.scales.tolist() == [[1, 0.5], [1, 2]]
+
+
+def test_int4_by_hand():
+    """Steps of 1, of 0.5 and of 2 again; a byte holds two inputs, the first in its low half, each with its sign."""
+    matrix = np.zeros((16, 2), "float32")
+    matrix[:, 0] = [7, 1, -1, 0.4, 0.6, 2.5, 3.5, -7] + [0] * 7 + [7]
+    matrix[:8, 1], matrix[8:, 1] = 3.5, -14
+    stored = to_int4(matrix, 8)
+    assert stored.values[:4, 0].tolist() == [0x17, 0x0f, 0x21, 0x94] and stored.values.dtype == np.uint8
+    assert stored.scales.tolist() == [[1, 0.5], [1, 2]]
+    assert dequantized(stored)[:8, 0].tolist() == [7, 1, -1, 0, 1, 2, 4, -7]
+    assert dequantized(stored)[:, 1].tolist() == [3.5] * 8 + [-14] * 8
 
 
 def test_bfloat16_rounds_as_others_do():
@@ -125,7 +138,7 @@ def test_a_row_does_not_depend_on_the_others(weights, group):
             assert_same_bits(got, want[rows], rows)
 
 
-@pytest.mark.parametrize("weights, allowed", [("bfloat16", 0.01), ("int8", 0.03)])
+@pytest.mark.parametrize("weights, allowed", [("bfloat16", 0.01), ("int8", 0.03), ("int4", 0.5)])
 def test_logits_stay_near_those_of_float32(weights, allowed):
     """Relative to the largest logit. A weight is off by 2^-9 of itself at most, or by 1 / 254 of its channel's largest;
     such errors are random, and a sum of K of them grows no faster than the sum itself."""
@@ -153,9 +166,9 @@ def test_bad_tokens_are_named():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"weights": "int4"}, "weights must be one of"), ({"group": 12}, "group must be"), ({"group": -8}, "group must be"),
+    ({"weights": "int2"}, "weights must be one of"), ({"group": 12}, "group must be"), ({"group": -8}, "group must be"),
     ({"group": 32}, "divides the inputs of each matrix, 48, 192"),
-    ({"weights": "bfloat16", "group": 16}, "group is for int8"),
+    ({"weights": "bfloat16", "group": 16}, "group is for int8 and int4"),
 ], ids=str)
 def test_bad_arguments_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -104,7 +104,7 @@ def transformers(s: Subject) -> Finding:
     if s.directory is None:
         return Finding(None, "skipped: the model is in memory only")
     if is_quantized(s.directory):
-        return Finding(None, "skipped: int8 matrices are a format of our own")
+        return Finding(None, "skipped: int8 and int4 matrices are a format of our own")
     try:
         import torch
         from transformers import AutoModelForCausalLM
