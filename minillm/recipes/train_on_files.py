@@ -65,7 +65,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
     say(describe_run(model_config, train_config))
     model, began = first_model(init, model_config, train_config, tok)
-    if init:
+    if init and first_process():
         begin(out, tok, "continued", init, ", ".join(map(str, paths)), shards.train.documents, shards.val.documents,
               resume)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,

@@ -15,7 +15,7 @@ TOK = Tokenizer.train(TEXTS, 300, stop_early=True)
 IDS = np.concatenate([[TOK.eot_token, *TOK.encode(text)] for text in TEXTS])
 TEXT_BYTES = sum(len(text) for text in TEXTS)
 LARGE = SimpleNamespace(vocab_size=128_256, eot_token=7, special_tokens={"<end>": 7}, fingerprint="large",
-                        decode_bytes=lambda ids: b"xy")
+                        token_bytes=lambda id: b"xy")
 
 
 def nano(path, ids):

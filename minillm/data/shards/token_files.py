@@ -112,6 +112,6 @@ def text_bytes(tokenizer: Any, id: int) -> int:
     if id in tokenizer.special_tokens.values():
         return 0
     try:
-        return len(tokenizer.decode_bytes([id]))
+        return len(tokenizer.token_bytes(id))
     except ValueError:                                                  # an id that stands for nothing
         return 0

@@ -55,7 +55,7 @@ def logit_lens(model: Any, seen: Record, text: Callable[[int], str]) -> list[dic
                 x = seen.live[output["array"]]
                 kept = range(max(0, x.shape[1] - POSITIONS), x.shape[1])
                 a, _ = model.ops.layernorm_forward(x, *layer(model.params, "ln_f"), model.config.layer_norm_epsilon)
-                logits = model.ops.head(a, model.params["wte.weight"])[0, kept.start:]
+                logits = model.ops.head(a, model.params[model.head])[0, kept.start:]
                 found.append({"array": output["array"], "label": label(call, len(found)),
                               "positions": [{"position": t, "top": top}
                                             for t, top in zip(kept, best(model, logits, text, 5))]})
