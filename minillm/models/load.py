@@ -107,13 +107,13 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
 
 
 def forget_without_rows(tokenizer: Tokenizer, size: int, home: AnyPath, where: str) -> None:
-    """Take from the tokenizer the special tokens that a model of `size` ids has no rows for: mostly a pad token that was
-    added without resizing. Their texts are ordinary text then, which is said. Raises ValueError for other tokens."""
+    """Take from the tokenizer the special tokens that a model of `size` ids has no rows for: mostly a pad token that
+    was added without resizing. Their texts are ordinary text then, which is said. Raises ValueError for others."""
     beyond = {text: id for text, id in tokenizer.special_tokens.items() if id >= size}
     if len(beyond) < tokenizer.vocab_size - size:
         raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model{where} only {size}")
-    warnings.warn(f"{home}: the model has no embedding for {', '.join(beyond)} of its tokenizer, which is left out: its "
-                  "text is ordinary text (minillm train --init gives it a row)", stacklevel=3)
+    warnings.warn(f"{home}: the model has no embedding for {', '.join(beyond)} of its tokenizer, which is left out: "
+                  "its text is ordinary text (minillm train --init gives it a row)", stacklevel=3)
     tokenizer.special_tokens = {text: id for text, id in tokenizer.special_tokens.items() if id < size}
     tokenizer.vocab_size = size
 

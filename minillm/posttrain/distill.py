@@ -27,8 +27,8 @@ def distillation_grads(student: Any, teacher: Any, tokens: np.ndarray, targets: 
     guide = teacher.hidden(tokens)[0].reshape(len(rows), -1)                    # (B*T, the teacher's C)
     targets, drows, loss = targets.reshape(-1), np.empty_like(rows), 0.0
     for chunk in chunks(len(rows)):
-        losses, cache = ops.distillation_loss_forward(rows[chunk] @ head.T, guide[chunk] @ teacher_head.T, targets[chunk],
-                                                      temperature, weight, -1)
+        losses, cache = ops.distillation_loss_forward(rows[chunk] @ head.T, guide[chunk] @ teacher_head.T,
+                                                      targets[chunk], temperature, weight, -1)
         dlogits = ops.distillation_loss_backward(np.full(len(losses), 1 / count, losses.dtype), cache)  # (n, V)
         drows[chunk] = dlogits @ head
         grads[student.head][...] += dlogits.T @ rows[chunk]

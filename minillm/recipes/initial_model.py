@@ -7,8 +7,8 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..kernels.select import select
-from ..models.grow import config_for_context, with_context, with_vocabulary
 from ..models.gguf import read_tokenizer
+from ..models.grow import config_for_context, with_context, with_vocabulary
 from ..models.load import described, ends_of, is_gguf, load_model
 from ..models.params import Params
 from ..tokenizer import Tokenizer

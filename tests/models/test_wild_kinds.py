@@ -34,7 +34,8 @@ def written_out(model, tokens):
     x = p["wte.weight"][tokens] + p["wpe.weight"][:len(tokens)]
     for i in range(c.n_layer):
         q, k, v = np.split(linear(p, f"h.{i}.attn.c_attn", norm(p, f"h.{i}.ln_1", x)), 3, axis=-1)
-        divisor = (sqrt(c.head_dim) if c.scale_attn_weights else 1) * (i + 1 if c.scale_attn_by_inverse_layer_idx else 1)
+        divisor = i + 1 if c.scale_attn_by_inverse_layer_idx else 1
+        divisor *= sqrt(c.head_dim) if c.scale_attn_weights else 1
         heads = []
         for h in np.split(np.arange(c.n_embd), c.n_head):
             scores = np.exp(q[:, h] @ k[:, h].T / divisor) * np.tri(len(tokens))
@@ -75,7 +76,8 @@ def test_the_gradient_of_every_tensor(kind):
     model, (tokens, targets) = model_of(kind, np.float64).on(select("numpy")), (TOKENS[:2, :7], TOKENS[:2, 1:8])
     _, grads = model.loss_and_grads(tokens, targets)
     rows = check_model(lambda p: GPT(model.config, ops=model.ops, params=p).losses(tokens, targets)[0].mean(), grads,
-                       dict(model.params), method="complex", samples=3, directions=1, **TOLERANCES["model complex"].both)
+                       dict(model.params), method="complex", samples=3, directions=1,
+                       **TOLERANCES["model complex"].both)
     assert not [str(row) for row in rows if not row.passed] and {row.name for row in rows} >= set(model.params)
     again = model.on(select()).loss_and_grads(tokens, targets)[1]
     np.testing.assert_allclose(again.flat, grads.flat, rtol=0, atol=1e-12 * np.abs(grads.flat).max())

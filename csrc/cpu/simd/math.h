@@ -82,7 +82,8 @@ inline Vec<T> vexp(Vec<T> x) {
 // 1 and its difference lost, n = 0 and m is the polynomial alone.
 template <class T>
 inline Vec<T> vtanh(Vec<T> x) {
-    Vec<T> half_scale, p = exp_parts<T>(exp_clamped<T>(-2 * vmax<T>(-x, x)), half_scale), scale = half_scale + half_scale;
+    Vec<T> half_scale, p = exp_parts<T>(exp_clamped<T>(-2 * vmax<T>(-x, x)), half_scale),
+                       scale = half_scale + half_scale;
     Vec<T> m = p * scale + (scale - 1), t = -m / (2 + m);
     return x < 0 ? -t : t;
 }
@@ -141,8 +142,8 @@ struct CdfConstants;
 template <>
 struct CdfConstants<float> {
     static constexpr float K = 4, LIMIT = 13.2f;
-    static constexpr float P[] = {-0.000120184401f, 0.00020126173f,  0.00157231788f, -0.0035261837f, -0.0075292507f,
-                                  0.0604066887f,    -0.186522685f,   0.387136684f,   -0.607896618f,  0.755285138f};
+    static constexpr float P[] = {-0.000120184401f, 0.00020126173f, 0.00157231788f, -0.0035261837f, -0.0075292507f,
+                                  0.0604066887f,    -0.186522685f,  0.387136684f,   -0.607896618f,  0.755285138f};
 };
 
 template <>
@@ -172,10 +173,11 @@ inline Vec<T> vnormal_cdf(Vec<T> x, Vec<T>& bell) {
 // where Phi is under 3e-7, it stays what it is at 5. 2^y is 2^n times a polynomial of what rounding to n leaves; at
 // LIMIT n is -127, whose exponent means 0. Then x Phi(x) = max(x, 0) - a Phi(-a).
 inline Vec<float> vgelu_exact_float(Vec<float> x) {
-    constexpr float LOG_R[] = {-2.4422998e-8f,  1.1556652e-7f,  1.2854831e-7f,   -3.4087414e-6f, 3.0833771e-5f, -0.00024008761f,
-                               0.0016376146f,   -0.010311342f,  0.064180995f,    -0.46562194f,   -2.8228468f};
+    constexpr float LOG_R[] = {-2.4422998e-8f, 1.1556652e-7f,   1.2854831e-7f, -3.4087414e-6f,
+                               3.0833771e-5f,  -0.00024008761f, 0.0016376146f, -0.010311342f,
+                               0.064180995f,   -0.46562194f,    -2.8228468f};
     constexpr float EXP2[] = {0.00015461445f, 0.0013400428f, 0.0096180567f, 0.055503272f, 0.24022651f, 0.69314721f, 1};
-    constexpr float LIMIT = 13.07f, ROUND = 12582912 + 127;     // rounding leaves n + 127 in the low bits: the exponent
+    constexpr float LIMIT = 13.07f, ROUND = 12582912 + 127;  // rounding leaves n + 127 in the low bits: the exponent
     Vec<float> a = vmin<float>(splat<float>(LIMIT), vmax<float>(x, -x)), t = vmin<float>(splat<float>(5), a) - 2.5f;
     Vec<float> y = polynomial<float>(LOG_R, t) - 0.72134752f * a * a, rounded = y + ROUND;
     Vec<float> tail = polynomial<float>(EXP2, y - (rounded - ROUND)) * (Vec<float>)((Vec<int32_t>)rounded << 23);

@@ -42,7 +42,7 @@ def shards_of(files: Sequence[Path], tokenizer: Any) -> Shards:
     """Both splits of token files, mapped and read once. Raises ValueError naming a file that is damaged, of a version
     that is not known, or with an id that the tokenizer does not have."""
     with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda cut: checked(*cut, tokenizer.vocab_size), cuts(files)))
+        parts = list(pool.map(lambda cut: checked(cut[0], cut[1], tokenizer.vocab_size), cuts(files)))
     sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
     if not sides["val"]:
         sides = {"train": parts[:-1], "val": parts[-1:]}
@@ -74,7 +74,7 @@ def mapped(path: Path) -> np.ndarray:
     size = path.stat().st_size
     with open(path, "rb") as file:
         words = np.frombuffer(file.read(llmc.BYTES)[:12].ljust(12, b"\0"), "<i4")
-    kinds = {magic: (version, dtype) for dtype, (magic, version) in llmc.KINDS.items()}
+    kinds: dict[int, Any] = {magic: (version, dtype) for dtype, (magic, version) in llmc.KINDS.items()}
     if words[0] not in kinds or size < llmc.BYTES:                      # nanoGPT's: ids from the first byte on
         if not size or size % 2:
             raise ValueError(f"{path}: {size} bytes are no uint16 ids, and there is no header of llm.c")
