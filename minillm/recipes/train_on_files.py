@@ -132,7 +132,8 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         return None
     if tokenizer is None:
         raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
-                         "made them with --tokenizer (GPT-2's for most), or a model with it by --init")
+                         "made them with --tokenizer (GPT-2's for most), or a model with it by --init"
+                         + "; meta.pkl is a pickle, which is not read here" * (files[0].parent / "meta.pkl").exists())
     shards = shards_of(files, tokenizer)
     if not again:
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
@@ -145,7 +146,7 @@ def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer 
     if found := ready_shards(paths, out, True) or mapped_shards(paths, out, known, True):
         return found
     shards = open_shards(Path(out) / "data")
-    return tokenizer_of(out, shards), shards
+    return known or tokenizer_of(out, shards), shards
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,

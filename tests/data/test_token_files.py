@@ -94,6 +94,17 @@ def test_only_validation_or_other_files_beside(tmp_path):
     assert token_files([tmp_path / "a.txt"]) == []
 
 
+def test_what_lies_in_a_folder(tmp_path):
+    (tmp_path / "input.txt").write_text("text")
+    nano(tmp_path / "weights.bin", IDS)
+    assert token_files([tmp_path]) == []                                            # a folder of text
+    nano(tmp_path / "train.bin", IDS), nano(tmp_path / "val.bin", IDS)
+    assert [path.name for path in token_files([tmp_path])] == ["train.bin", "val.bin"]
+    (tmp_path / "tokens").mkdir()
+    assert token_files([tmp_path / "tokens"]) == []
+    assert token_files([tmp_path / "tokens"]) == [] and token_files([nano(tmp_path / "tokens" / "a.bin", IDS).parent])
+
+
 def test_training_on_them_and_going_on(tmp_path, monkeypatch):
     monkeypatch.setattr("minillm.recipes.train_on_files.plot_losses", lambda run: None)
     data, said = tmp_path / "data", []

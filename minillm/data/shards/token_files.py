@@ -14,6 +14,7 @@ import numpy as np
 
 from . import llmc
 from .format import CHECK_TOKENS, SIDECAR, SIDES, Shards, Split, blake2b, fingerprint
+from .source import list_files
 
 HELD_OUT = 0.05                 # of the last file, where none is for validation
 
@@ -28,9 +29,12 @@ class Part(NamedTuple):
 
 
 def token_files(paths: Sequence[Path]) -> list[Path]:
-    """The .bin files among `paths`, or in the folder that is the only one, if nothing else is there to train on."""
+    """The .bin files that are named, or in the folder that is: there those for training and validation by their names,
+    whatever lies beside them (nanoGPT leaves its text there), or all of them if there is no text."""
     if len(paths) == 1 and paths[0].is_dir() and not (paths[0] / SIDECAR).exists():
-        return sorted(path for path in paths[0].glob("*.bin") if path.is_file())
+        found = sorted(path for path in paths[0].glob("*.bin") if path.is_file())
+        sided = [path for path in found if side_of(path) == "val" or "train" in path.stem]
+        return sided if sided or not found or list_files(list(paths)) else found
     found = [path for path in paths if path.suffix == ".bin" and path.is_file()]
     if found and len(found) < len(paths):
         other = next(path for path in paths if path not in found)
