@@ -148,7 +148,13 @@ def settings_of(config: GPTConfig | LlamaConfig, form: str, name: str) -> dict[s
 
 
 def gpt_settings(config: GPTConfig) -> dict[str, Any]:
-    return {"feed_forward_length": 4 * config.n_embd, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
+    """The keys of a GPT-2. Raises ValueError for what llama.cpp does not compute in one."""
+    usual = GPTConfig()
+    for name in ("activation", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"):
+        if getattr(config, name) != getattr(usual, name):
+            raise ValueError(f"{name} = {getattr(config, name)} is not computed by llama.cpp in a GPT-2: only "
+                             f"{getattr(usual, name)}")
+    return {"feed_forward_length": config.mlp_width, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
 
 
 def llama_settings(config: LlamaConfig) -> tuple[str, dict[str, Any]]:
@@ -245,7 +251,9 @@ def config_of(reader: Any) -> GPTConfig | LlamaConfig:
     shapes = {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in reader.tensors}
     sizes["vocab_size"] = shapes["token_embd.weight"][0]
     if arch == "gpt2":
-        return GPTConfig(**sizes, layer_norm_epsilon=get("attention.layer_norm_epsilon"))
+        width, usual = get("feed_forward_length", 0), 4 * sizes["n_embd"]
+        return GPTConfig(**sizes, layer_norm_epsilon=get("attention.layer_norm_epsilon"),
+                         n_inner=0 if width == usual else width, tied="output.weight" not in shapes)
     bias = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
             for ours, theirs in (("qkv", "attn_q"), ("o", "attn_output"), ("mlp", "ffn_up"))}
     kv_heads, head_dim = get("attention.head_count_kv", sizes["n_head"]), sizes["n_embd"] // sizes["n_head"]

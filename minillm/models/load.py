@@ -1,4 +1,5 @@
 """Loading: a model of whatever family from its directory, alone or with its tokenizer."""
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,14 +102,27 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
     if adapter is not None:
         model = load_adapter(model, adapter).merged()
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
-                         f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
+        forget_without_rows(tokenizer, model.config.vocab_size, home, None if adapter is None else directory)
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
     tokenizer.ends |= ends_of(directory, tokenizer) | ends_of(home, tokenizer)
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
+
+
+def forget_without_rows(tokenizer: Tokenizer, size: int, home: AnyPath, base: AnyPath | None) -> None:
+    """Take from the tokenizer the special tokens that a model of `size` ids has no rows for: mostly a pad token that
+    was added without resizing. Their texts are ordinary text then, which is said. Raises ValueError for others, and for
+    an adapter's tokenizer, whose tokens its `base` should have rows for."""
+    beyond = {text: id for text, id in tokenizer.special_tokens.items() if id >= size}
+    if base is not None or len(beyond) < tokenizer.vocab_size - size:
+        raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
+                         f"{'' if base is None else f' in {base}'} only {size}")
+    warnings.warn(f"{home}: the model has no embedding for {', '.join(beyond)} of its tokenizer, which is left out: "
+                  "its text is ordinary text (minillm train --init gives it a row)", stacklevel=3)
+    tokenizer.special_tokens = {text: id for text, id in tokenizer.special_tokens.items() if id < size}
+    tokenizer.vocab_size = size
 
 
 def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:

@@ -7,21 +7,21 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..kernels.select import select
+from ..models.gguf import read_tokenizer
 from ..models.grow import config_for_context, with_context, with_vocabulary
-from ..models.load import described, ends_of, load_model
+from ..models.load import described, ends_of, is_gguf, load_model
 from ..models.params import Params
 from ..tokenizer import Tokenizer
 
 CHANGEABLE = ("block_size", "dropout")                  # settings that can be other than those of DIR
-TOKENIZER = "tokenizer.json"
 
 
 def continued_config(init: str | Path, given: Mapping[str, Any]) -> ModelConfig:
     """The configuration of DIR with the settings that are given. Raises ValueError for one that cannot be other."""
-    if not Path(init).is_dir():
+    if not (is_gguf(init) or Path(init).is_dir()):
         raise FileNotFoundError(f"--init {init}: there is no such directory; a model's holds config.json and "
                                 "model.safetensors")
-    config = described(init)[1]
+    config = load_model(init).config if is_gguf(init) else described(init)[1]
     for name, value in given.items():
         now = getattr(config, name, None)
         if name not in CHANGEABLE and value != now:
@@ -35,12 +35,16 @@ def tokenizer_for(path: str | Path | None, init: str | Path | None) -> Tokenizer
     """The tokenizer that is given, or that of DIR, with what DIR says of the end of a text; None to train one."""
     if not path and not init:
         return None
-    tokenizer = Tokenizer.from_pretrained(path or init)
+    tokenizer = Tokenizer.from_pretrained(path) if path else tokenizer_of(init)
     if init:
         tokenizer.ends = ends_of(init, tokenizer)
         if tokenizer.eot_token is None:
             tokenizer.eot_token = min(tokenizer.ends, default=None)
     return tokenizer
+
+
+def tokenizer_of(init: Any) -> Tokenizer:
+    return read_tokenizer(init) if is_gguf(init) else Tokenizer.from_pretrained(init)
 
 
 def initial_model(init: str | Path, config: ModelConfig, tokenizer: Tokenizer, backend: str) -> Any:
@@ -59,7 +63,7 @@ def initial_model(init: str | Path, config: ModelConfig, tokenizer: Tokenizer, b
 def check_vocabulary(init: str | Path, tokenizer: Tokenizer, known: int) -> None:
     """Raise ValueError unless the ids that both tokenizers have mean the same; DIR may have none."""
     try:
-        own = Tokenizer.from_pretrained(init)
+        own = tokenizer_of(init)
     except FileNotFoundError:
         return
     for id in range(min(own.vocab_size, tokenizer.vocab_size, known)):
@@ -71,7 +75,7 @@ def check_vocabulary(init: str | Path, tokenizer: Tokenizer, known: int) -> None
 
 def token_of(tokenizer: Tokenizer, id: int) -> bytes | None:
     try:
-        return tokenizer.decode_bytes([id])
+        return tokenizer.token_bytes(id)
     except ValueError:                                                  # an id that stands for nothing
         return None
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..config import GPTConfig, TrainConfig
 from ..data.shards.format import Shards, split_documents
@@ -30,7 +31,7 @@ from ..train.plot import plot_losses
 from ..train.schedule import last_step
 
 VOCAB = {"docs": 4096, "stories": 1024}
-MODELS = {"docs": {"n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
+MODELS: dict[str, dict[str, Any]] = {"docs": {"n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
           "stories": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
 PROMPTS = {"docs": "Return a list of", "stories": "Once upon a time"}
 STORIES = 20_000

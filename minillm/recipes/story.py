@@ -59,8 +59,8 @@ from . import story_report
 from .quickstart import Say, describe_model, planned
 
 VOCAB = 4096
-MODEL = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
-DRAFT = {"n_layer": 1, "n_head": 2, "n_embd": 96, "block_size": 256}
+MODEL: dict[str, Any] = {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 256}
+DRAFT: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 96, "block_size": 256}
 SHARES = {"pretrain": 0.5, "sft": 0.2, "dpo": 0.12, "draft": 0.1}           # of the minutes; the rest is evaluation
 STORIES, CHATS, PAIRS = 8_000, 3_000, 600
 PRETRAIN = TrainConfig(batch_size=8, lr=2e-3, min_lr=1e-4, eval_every=0, save_every=0)

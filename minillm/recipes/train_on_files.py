@@ -65,7 +65,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
     say(describe_run(model_config, train_config))
     model, began = first_model(init, model_config, train_config, tok)
-    if init:
+    if init and first_process():
         begin(out, tok, "continued", init, ", ".join(map(str, paths)), shards.train.documents, shards.val.documents,
               resume)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
@@ -132,7 +132,8 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         return None
     if tokenizer is None:
         raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
-                         "made them with --tokenizer (GPT-2's for most), or a model with it by --init")
+                         "made them with --tokenizer (GPT-2's for most), or a model with it by --init"
+                         + "; meta.pkl is a pickle, which is not read here" * (files[0].parent / "meta.pkl").exists())
     shards = shards_of(files, tokenizer)
     if not again:
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
@@ -145,7 +146,7 @@ def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer 
     if found := ready_shards(paths, out, True) or mapped_shards(paths, out, known, True):
         return found
     shards = open_shards(Path(out) / "data")
-    return tokenizer_of(out, shards), shards
+    return known or tokenizer_of(out, shards), shards
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,

@@ -20,7 +20,8 @@ from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_toke
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
 from .devices import DEVICES, MFU, Device
 
-PRESETS = {             # GPT-2's shapes (Radford et al. 2019, table 2; the largest as released), and that of a 7B model
+# GPT-2's shapes (Radford et al. 2019, table 2; the largest as released), and that of a 7B model
+PRESETS: dict[str, dict[str, Any]] = {
     "124M": {"n_layer": 12, "n_head": 12, "n_embd": 768},
     "1.5B": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
     "7B": {"n_layer": 32, "n_head": 32, "n_embd": 4096, "block_size": 2048},

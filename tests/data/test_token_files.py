@@ -15,7 +15,7 @@ TOK = Tokenizer.train(TEXTS, 300, stop_early=True)
 IDS = np.concatenate([[TOK.eot_token, *TOK.encode(text)] for text in TEXTS])
 TEXT_BYTES = sum(len(text) for text in TEXTS)
 LARGE = SimpleNamespace(vocab_size=128_256, eot_token=7, special_tokens={"<end>": 7}, fingerprint="large",
-                        decode_bytes=lambda ids: b"xy")
+                        token_bytes=lambda id: b"xy")
 
 
 def nano(path, ids):
@@ -92,6 +92,17 @@ def test_only_validation_or_other_files_beside(tmp_path):
     with pytest.raises(ValueError, match=r"a.txt: token files \(.bin\) cannot be mixed"):
         token_files([val, tmp_path / "a.txt"])
     assert token_files([tmp_path / "a.txt"]) == []
+
+
+def test_what_lies_in_a_folder(tmp_path):
+    (tmp_path / "input.txt").write_text("text")
+    nano(tmp_path / "weights.bin", IDS)
+    assert token_files([tmp_path]) == []                                            # a folder of text
+    nano(tmp_path / "train.bin", IDS), nano(tmp_path / "val.bin", IDS)
+    assert [path.name for path in token_files([tmp_path])] == ["train.bin", "val.bin"]
+    (tmp_path / "tokens").mkdir()
+    assert token_files([tmp_path / "tokens"]) == []
+    assert token_files([tmp_path / "tokens"]) == [] and token_files([nano(tmp_path / "tokens" / "a.bin", IDS).parent])
 
 
 def test_training_on_them_and_going_on(tmp_path, monkeypatch):

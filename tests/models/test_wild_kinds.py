@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from tolerances import TOLERANCES
 
-from minillm import GPT, GPTConfig, load_model, select
+from minillm import GPT, GPTConfig, Tokenizer, load_model, select
 from minillm.gradcheck import check_model
 from minillm.models.adapted import LoraModel, load_adapter
+from minillm.models.gguf import write_gguf
 from minillm.models.quantized import dequantized_model, quantize, save_quantized
 
 PLAIN = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, vocab_size=37)
@@ -34,7 +35,8 @@ def written_out(model, tokens):
     x = p["wte.weight"][tokens] + p["wpe.weight"][:len(tokens)]
     for i in range(c.n_layer):
         q, k, v = np.split(linear(p, f"h.{i}.attn.c_attn", norm(p, f"h.{i}.ln_1", x)), 3, axis=-1)
-        divisor = (sqrt(c.head_dim) if c.scale_attn_weights else 1) * (i + 1 if c.scale_attn_by_inverse_layer_idx else 1)
+        divisor = i + 1 if c.scale_attn_by_inverse_layer_idx else 1
+        divisor *= sqrt(c.head_dim) if c.scale_attn_weights else 1
         heads = []
         for h in np.split(np.arange(c.n_embd), c.n_head):
             scores = np.exp(q[:, h] @ k[:, h].T / divisor) * np.tri(len(tokens))
@@ -75,7 +77,8 @@ def test_the_gradient_of_every_tensor(kind):
     model, (tokens, targets) = model_of(kind, np.float64).on(select("numpy")), (TOKENS[:2, :7], TOKENS[:2, 1:8])
     _, grads = model.loss_and_grads(tokens, targets)
     rows = check_model(lambda p: GPT(model.config, ops=model.ops, params=p).losses(tokens, targets)[0].mean(), grads,
-                       dict(model.params), method="complex", samples=3, directions=1, **TOLERANCES["model complex"].both)
+                       dict(model.params), method="complex", samples=3, directions=1,
+                       **TOLERANCES["model complex"].both)
     assert not [str(row) for row in rows if not row.passed] and {row.name for row in rows} >= set(model.params)
     again = model.on(select()).loss_and_grads(tokens, targets)[1]
     np.testing.assert_allclose(again.flat, grads.flat, rtol=0, atol=1e-12 * np.abs(grads.flat).max())
@@ -124,6 +127,19 @@ def test_low_rank_updates(kind, tmp_path):
     model.save_pretrained(tmp_path)
     adapted = load_adapter(base, tmp_path / "adapter").model().forward(TOKENS)[0]
     np.testing.assert_allclose(adapted, want, rtol=0, atol=1e-10)
+
+
+def test_a_gguf_file_has_what_llama_cpp_computes(tmp_path):
+    pytest.importorskip("gguf")
+    tokenizer = Tokenizer.train(["the cat sat on the mat. " * 20], 262)
+    config = replace(PLAIN, n_inner=24, tied=False, vocab_size=262)
+    model = GPT(config, seed=1)
+    write_gguf(tmp_path / "m.gguf", model, tokenizer, "f32")
+    again = load_model(tmp_path / "m.gguf")
+    assert again.config == config and np.array_equal(again.params.flat, model.params.flat)
+    for given in ({"activation": "gelu"}, {"scale_attn_weights": False}, {"scale_attn_by_inverse_layer_idx": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} = .* is not computed by llama.cpp in a GPT-2"):
+            write_gguf(tmp_path / "m.gguf", GPT(replace(config, **given)), tokenizer)
 
 
 def test_recomputation_and_packing():

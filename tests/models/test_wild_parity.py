@@ -13,8 +13,8 @@ KINDS = {
     "narrow": {"n_inner": 20}, "unscaled": {"scale_attn_weights": False},
     "by layer": {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
     "untied": {"tie_word_embeddings": False},
-    "all": {"activation_function": "gelu_python", "n_inner": 40, "scale_attn_weights": False, "tie_word_embeddings": False,
-            "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}}
+    "all": {"activation_function": "gelu_python", "n_inner": 40, "scale_attn_weights": False,
+            "tie_word_embeddings": False, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}}
 TOKENS = np.random.default_rng(0).integers(0, 61, (3, 12))
 
 
@@ -61,9 +61,10 @@ def test_the_loss_and_every_gradient(theirs):
 def test_saved_again_transformers_reads_it_equal(theirs, tmp_path):
     model, directory = theirs
     load_model(directory, dtype=np.float64).save_pretrained(tmp_path)
-    again, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float64, output_loading_info=True)
+    again, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.float64,
+                                                                 output_loading_info=True)
     assert not any(report.values())
-    np.testing.assert_allclose(logits_of(again), logits_of(model), rtol=0, atol=1e-10)     # gelu_fast rounds sqrt(2 / pi)
+    np.testing.assert_allclose(logits_of(again), logits_of(model), rtol=0, atol=1e-10)   # gelu_fast rounds 2 / pi
 
 
 def test_greedy_answers(theirs):

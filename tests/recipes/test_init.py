@@ -106,8 +106,8 @@ def test_scaled_rotary_frequencies_do_not_move():
 
 def test_clear_errors(text, tmp_path):
     base = saved(MODELS["gpt2"], tmp_path / "base")
-    for given, words in (({"n_layer": 2}, "model.n_layer is that of --init .*, 1: got 2"), ({"dropout": 2.0}, "dropout"),
-                         ({"block_size": 0}, "block_size")):
+    for given, words in (({"n_layer": 2}, "model.n_layer is that of --init .*, 1: got 2"),
+                         ({"dropout": 2.0}, "dropout"), ({"block_size": 0}, "block_size")):
         with pytest.raises(ValueError, match=words):
             continued_config(base, given)
     assert continued_config(base, {"n_layer": 1, "dropout": 0.1}).dropout == 0.1

@@ -48,13 +48,12 @@ inline Vec<T> vmin(Vec<T> a, Vec<T> b) {
     return a < b ? a : b;
 }
 
-// r + r^2 Q(r), which is exp(r) - 1; and half_scale = 2^(n-1), since 2^n would not fit for the largest x: for the smallest,
-// its bits come out as 0.
+// For x in [LOWEST, HIGHEST]: r + r^2 Q(r), which is exp(r) - 1; and half_scale = 2^(n-1), since 2^n would not fit for the
+// largest x: for the smallest, its bits come out as 0.
 template <class T>
 inline Vec<T> exp_parts(Vec<T> x, Vec<T>& half_scale) {
     typedef ExpConstants<T> K;
     typedef typename LaneInt<T>::type Int;
-    x = vmin<T>(splat<T>(K::HIGHEST), vmax<T>(splat<T>(K::LOWEST), x));
     Vec<T> rounded = x * T(1.44269504088896341) + K::ROUND;  // ROUND leaves the whole number n in the low bits
     Vec<T> n = rounded - K::ROUND, r = x - n * K::LN2_HIGH - n * K::LN2_LOW;
     Vec<T> q = splat<T>(K::Q[0]);
@@ -64,16 +63,27 @@ inline Vec<T> exp_parts(Vec<T> x, Vec<T>& half_scale) {
 }
 
 template <class T>
-inline Vec<T> vexp(Vec<T> x) {
+inline Vec<T> vexp_within(Vec<T> x) {
     Vec<T> half_scale, e = exp_parts<T>(x, half_scale) + 1;
     return (e + e) * half_scale;
+}
+
+template <class T>
+inline Vec<T> exp_clamped(Vec<T> x) {
+    return vmin<T>(splat<T>(ExpConstants<T>::HIGHEST), vmax<T>(splat<T>(ExpConstants<T>::LOWEST), x));
+}
+
+template <class T>
+inline Vec<T> vexp(Vec<T> x) {
+    return vexp_within<T>(exp_clamped<T>(x));
 }
 
 // tanh(x) = -m / (2 + m) for x >= 0, with m = exp(-2x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): near 0, where exp would be rounded to
 // 1 and its difference lost, n = 0 and m is the polynomial alone.
 template <class T>
 inline Vec<T> vtanh(Vec<T> x) {
-    Vec<T> half_scale, p = exp_parts<T>(-2 * vmax<T>(-x, x), half_scale), scale = half_scale + half_scale;
+    Vec<T> half_scale, p = exp_parts<T>(exp_clamped<T>(-2 * vmax<T>(-x, x)), half_scale),
+                       scale = half_scale + half_scale;
     Vec<T> m = p * scale + (scale - 1), t = -m / (2 + m);
     return x < 0 ? -t : t;
 }
@@ -109,27 +119,36 @@ inline Vec<T> vgelu_and_slope(Vec<T> whole, Vec<T>& slope) {
     return whole * s;
 }
 
+// A polynomial of the coefficients C, that of the highest power first, as a sum of its even and its odd powers: two chains
+// of half the length, which a processor works on at the same time.
+template <class T, size_t N>
+inline Vec<T> polynomial(const T (&C)[N], Vec<T> x) {
+    Vec<T> square = x * x, sums[2] = {splat<T>(C[0]), splat<T>(C[1])};
+    for (size_t i = 2; i < N; i++) sums[i % 2] = sums[i % 2] * square + C[i];
+    return sums[N % 2] * x + sums[(N - 1) % 2];
+}
+
 // The normal CDF, Phi, for the exact GELU (minillm/ops/gelu_exact.py). For a = |x|
 //
 //   Phi(-a) = exp(-a^2 / 2) R(a)          R(a) = exp(a^2 / 2) erfc(a / sqrt(2)) / 2,  (a + K) R(a) = P(t),  t = (a - K) / (a + K)
 //
 // where R falls smoothly from 1/2 like 1 / a, so that P, on [-1, 1), is nearly flat: Chebyshev interpolation at 50 digits
 // leaves 1.3e-8 of relative error with the 10 coefficients of float and 3.5e-17 with the 23 of double. The tail keeps
-// its digits, and for x > 0 Phi = 1 - Phi(-x) cancels nothing. Beyond LIMIT the exponential is 0.
+// its digits, and for x > 0 Phi = 1 - Phi(-x) cancels nothing. At LIMIT the exponential is 0.
 // Source of the mapping: Shepherd & Laframboise 1981, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x".
 template <class T>
 struct CdfConstants;
 
 template <>
 struct CdfConstants<float> {
-    static constexpr float K = 4, LIMIT = 14;
+    static constexpr float K = 4, LIMIT = 13.2f;
     static constexpr float P[] = {-0.000120184401f, 0.00020126173f, 0.00157231788f, -0.0035261837f, -0.0075292507f,
                                   0.0604066887f,    -0.186522685f,  0.387136684f,   -0.607896618f,  0.755285138f};
 };
 
 template <>
 struct CdfConstants<double> {
-    static constexpr double K = 4, LIMIT = 38;
+    static constexpr double K = 4, LIMIT = 37.64;
     static constexpr double P[] = {
         -9.2961055241140090392e-10, 1.6226856522335149888e-10,  1.3873375557245197271e-8,  1.429837597027241649e-8,
         -7.6429668445512043741e-8,  -1.5389191979555253352e-7,  2.6384422193908153059e-7,  1.0195334851488973183e-6,
@@ -144,15 +163,30 @@ template <class T>
 inline Vec<T> vnormal_cdf(Vec<T> x, Vec<T>& bell) {
     typedef CdfConstants<T> K;
     Vec<T> a = vmin<T>(splat<T>(K::LIMIT), vmax<T>(x, -x)), r = 1 / (a + K::K), t = 1 - 2 * K::K * r;
-    bell = vexp<T>(T(-0.5) * a * a);
-    Vec<T> p = splat<T>(K::P[0]);
-    for (size_t i = 1; i < sizeof K::P / sizeof(T); i++) p = p * t + K::P[i];
-    Vec<T> tail = bell * (r * p);
+    bell = vexp_within<T>(T(-0.5) * a * a);
+    Vec<T> tail = bell * (r * polynomial<T>(K::P, t));
     return x < 0 ? tail : 1 - tail;
+}
+
+// The same in float without a division, for the forward pass, where the density is not needed by itself: one exponential
+// has both factors, Phi(-a) = 2^y with y = log2(R(a)) - log2(e) a^2 / 2. The first part is a polynomial on [0, 5]; beyond,
+// where Phi is under 3e-7, it stays what it is at 5. 2^y is 2^n times a polynomial of what rounding to n leaves; at
+// LIMIT n is -127, whose exponent means 0. Then x Phi(x) = max(x, 0) - a Phi(-a).
+inline Vec<float> vgelu_exact_float(Vec<float> x) {
+    constexpr float LOG_R[] = {-2.4422998e-8f, 1.1556652e-7f,   1.2854831e-7f, -3.4087414e-6f,
+                               3.0833771e-5f,  -0.00024008761f, 0.0016376146f, -0.010311342f,
+                               0.064180995f,   -0.46562194f,    -2.8228468f};
+    constexpr float EXP2[] = {0.00015461445f, 0.0013400428f, 0.0096180567f, 0.055503272f, 0.24022651f, 0.69314721f, 1};
+    constexpr float LIMIT = 13.07f, ROUND = 12582912 + 127;  // rounding leaves n + 127 in the low bits: the exponent
+    Vec<float> a = vmin<float>(splat<float>(LIMIT), vmax<float>(x, -x)), t = vmin<float>(splat<float>(5), a) - 2.5f;
+    Vec<float> y = polynomial<float>(LOG_R, t) - 0.72134752f * a * a, rounded = y + ROUND;
+    Vec<float> tail = polynomial<float>(EXP2, y - (rounded - ROUND)) * (Vec<float>)((Vec<int32_t>)rounded << 23);
+    return vmax<float>(x, splat<float>(0)) - a * tail;
 }
 
 template <class T>
 inline Vec<T> vgelu_exact(Vec<T> x) {
+    if constexpr (std::is_same_v<T, float>) return vgelu_exact_float(x);
     Vec<T> bell;
     return x * vnormal_cdf<T>(x, bell);
 }

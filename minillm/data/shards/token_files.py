@@ -14,6 +14,7 @@ import numpy as np
 
 from . import llmc
 from .format import CHECK_TOKENS, SIDECAR, SIDES, Shards, Split, blake2b, fingerprint
+from .source import list_files
 
 HELD_OUT = 0.05                 # of the last file, where none is for validation
 
@@ -28,9 +29,12 @@ class Part(NamedTuple):
 
 
 def token_files(paths: Sequence[Path]) -> list[Path]:
-    """The .bin files among `paths`, or in the folder that is the only one, if nothing else is there to train on."""
+    """The .bin files that are named, or in the folder that is: there those for training and validation by their names,
+    whatever lies beside them (nanoGPT leaves its text there), or all of them if there is no text."""
     if len(paths) == 1 and paths[0].is_dir() and not (paths[0] / SIDECAR).exists():
-        return sorted(path for path in paths[0].glob("*.bin") if path.is_file())
+        found = sorted(path for path in paths[0].glob("*.bin") if path.is_file())
+        sided = [path for path in found if side_of(path) == "val" or "train" in path.stem]
+        return sided if sided or not found or list_files(list(paths)) else found
     found = [path for path in paths if path.suffix == ".bin" and path.is_file()]
     if found and len(found) < len(paths):
         other = next(path for path in paths if path not in found)
@@ -42,7 +46,7 @@ def shards_of(files: Sequence[Path], tokenizer: Any) -> Shards:
     """Both splits of token files, mapped and read once. Raises ValueError naming a file that is damaged, of a version
     that is not known, or with an id that the tokenizer does not have."""
     with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda cut: checked(*cut, tokenizer.vocab_size), cuts(files)))
+        parts = list(pool.map(lambda cut: checked(cut[0], cut[1], tokenizer.vocab_size), cuts(files)))
     sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
     if not sides["val"]:
         sides = {"train": parts[:-1], "val": parts[-1:]}
@@ -74,7 +78,7 @@ def mapped(path: Path) -> np.ndarray:
     size = path.stat().st_size
     with open(path, "rb") as file:
         words = np.frombuffer(file.read(llmc.BYTES)[:12].ljust(12, b"\0"), "<i4")
-    kinds = {magic: (version, dtype) for dtype, (magic, version) in llmc.KINDS.items()}
+    kinds: dict[int, Any] = {magic: (version, dtype) for dtype, (magic, version) in llmc.KINDS.items()}
     if words[0] not in kinds or size < llmc.BYTES:                      # nanoGPT's: ids from the first byte on
         if not size or size % 2:
             raise ValueError(f"{path}: {size} bytes are no uint16 ids, and there is no header of llm.c")
@@ -112,6 +116,6 @@ def text_bytes(tokenizer: Any, id: int) -> int:
     if id in tokenizer.special_tokens.values():
         return 0
     try:
-        return len(tokenizer.decode_bytes([id]))
+        return len(tokenizer.token_bytes(id))
     except ValueError:                                                  # an id that stands for nothing
         return 0

@@ -6,6 +6,7 @@ The figures `loss_floor` and `attention_patterns` draw data/stories_run.json, wh
 """
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ....train.optim import AdamW, clip_scale, global_norm
 from ....train.schedule import wsd_schedule
 
 RECORD = Path(__file__).parent / "data" / "stories_run.json"
-SHAPE = {"n_layer": 3, "n_head": 4, "n_embd": 96, "block_size": 160}
+SHAPE: dict[str, Any] = {"n_layer": 3, "n_head": 4, "n_embd": 96, "block_size": 160}
 STEPS, BATCH, RATE, VOCABULARY, UNSEEN = 2400, 8, 3e-3, 768, 60
 LOOKED_AT = "Long ago a shy girl called Mira lived by the sea. She had a red key from her aunt. One sunny day she went"
 
