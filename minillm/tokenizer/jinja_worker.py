@@ -27,8 +27,8 @@ def render(request: dict[str, Any]) -> list[str]:
     template, variables, texts = compiled(request["source"], *request["marks"]), request["variables"], []
     for count, prompt in request["cuts"]:
         pieces, size = [], 0
-        for piece in template.generate(**variables | {"messages": variables["messages"][:count],
-                                                      "add_generation_prompt": prompt}):
+        given = variables | {"messages": variables["messages"][:count], "add_generation_prompt": prompt}
+        for piece in template.generate(given):
             pieces.append(piece)
             size += len(piece)
             if size > CHARACTERS:
