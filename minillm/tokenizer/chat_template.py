@@ -25,7 +25,7 @@ from ..storage.atomic import write_json
 from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
-from .roles import CONFIG, TextEnds, document_start, role_id
+from .roles import CONFIG, TextEnds, document_start, opened, role_id
 from .tool_turns import tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
@@ -143,7 +143,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), ends | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), ends
+    return opened(tokenizer, tokenizer.encode_ordinary(text)), ("\nUser:", "\nSystem:"), ends
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:

@@ -38,6 +38,7 @@ GUARDS = [chr(code) for code in range(0xFDD1, 0xFDF0)]  # Unicode's noncharacter
 NONCE = secrets.token_hex(8)
 MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generation %} holds; nobody can write them
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TZ")     # no keys of others
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for one thing: templates read the first two
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -247,8 +248,9 @@ class Worker:
     def ask(self, data: bytes) -> dict[str, Any]:
         if self.process is None:
             need_jinja()
+            kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept)
         assert self.process.stdin
         self.process.stdin.write(jinja_worker.LENGTH.pack(len(data)) + data)
         self.process.stdin.flush()
