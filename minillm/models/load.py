@@ -9,7 +9,7 @@ from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import TextEnds, role_id
+from ..tokenizer.roles import TextEnds
 from .gpt2 import GPT
 from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
@@ -43,21 +43,15 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
                          f"{model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends = ends_of(directory, tokenizer)
+    tokenizer.ends = frozenset(named_ends(directory, tokenizer.vocab_size).eos)
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
 
 
-def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids after which the model has learned to end a text: what its files name, or else its tokenizer's."""
-    found = frozenset(named_ends(directory, tokenizer.vocab_size).eos)
-    eos = role_id(tokenizer, "eos_token")
-    return found if found or eos is None else frozenset([eos])
-
-
 def named_ends(directory: AnyPath, vocab_size: int) -> TextEnds:
-    """eos_token_id, one or a list, and bos_token_id of generation_config.json, or else of config.json."""
+    """What ends and what begins a text by a model's files: eos_token_id, one or a list, and bos_token_id of
+    generation_config.json, or else of config.json."""
     found = TextEnds((), None)
     for name in (CONFIG, GENERATION):
         settings = read_json(path) if (path := Path(directory) / name).exists() else {}
