@@ -84,7 +84,7 @@ class Templates:
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
         return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
-                             "seconds": jinja_worker.SECONDS})
+                             "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
 
     @cached_property
     def after_answer(self) -> str:
@@ -237,7 +237,7 @@ class Worker:
                 found = self.ask(data)
             except (BrokenPipeError, EOFError):
                 self.stop()
-                found = {"error": f"it takes more than {jinja_worker.SECONDS:g} seconds, or too much memory"}
+                found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
             except BaseException:                    # interrupted: its answer must not be taken for the next one's
                 self.stop()
                 raise
