@@ -10,6 +10,9 @@
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
 
+#include <string>
+#include <utility>
+
 #include "text/cache.h"
 #include "text/merge.h"
 #include "text/pretokenize.h"
@@ -17,11 +20,20 @@
 namespace minillm::text {
 constexpr size_t BATCH = 256;                 // words whose cache lines are fetched ahead
 
+// For an Encoder: cuts by a pattern and merges bytes.
+struct ByteWords {
+    Merges merges;
+    Pattern pattern;
+    Cutter cutter() const { return Cutter(pattern); }
+    Merger merger() const { return Merger(merges); }
+    bool takes(const std::string&) const { return true; }
+};
+
 // All that one thread needs to encode.
-template <class T>
+template <class T, class Words>
 class State {
-    Cutter cutter;
-    Merger merger;
+    decltype(std::declval<Words>().cutter()) cutter;
+    decltype(std::declval<Words>().merger()) merger;
     std::vector<uint32_t> merged;
 
     size_t merge(const char* word, size_t length) {
@@ -69,7 +81,7 @@ class State {
 public:
     Cache<T> cache;
 
-    State(const Merges& merges, Pattern pattern, size_t words) : cutter(pattern), merger(merges), cache(words) {}
+    State(const Words& words, size_t n) : cutter(words.cutter()), merger(words.merger()), cache(n) {}
 
     void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {

@@ -5,13 +5,14 @@
 
 #include <mutex>
 
+#include "text/characters.h"
 #include "text/encode.h"
 
 namespace minillm::text {
 namespace {
 
-template <class T>
-void encode_with(State<T>& state, const Specials& allowed, std::string_view text, Sink<T>& ids) {
+template <class T, class Words>
+void encode_with(State<T, Words>& state, const Specials& allowed, std::string_view text, Sink<T>& ids) {
     allowed.split(
         text.data(), text.size(), [&](const char* p, size_t n) { state.encode(p, n, ids); },
         [&](uint32_t id) { ids.append(&id, 1); });
@@ -54,20 +55,20 @@ void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t
 
 }  // namespace
 
-template <class T>
-Encoder<T>::Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
-                    std::vector<std::pair<std::string, uint32_t>> specials, Pattern pattern)
-    : tokens(std::move(tokens)), specials(std::move(specials)), merges(std::move(merges)), pattern(pattern) {
+template <class T, class Words>
+Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens,
+                           std::vector<std::pair<std::string, uint32_t>> specials)
+    : tokens(std::move(tokens)), specials(std::move(specials)), words(std::make_unique<Words>(std::move(words))) {
     if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
     give_back(borrow());
 }
 
-template <class T>
-Encoder<T>::~Encoder() = default;
+template <class T, class Words>
+Encoder<T, Words>::~Encoder() = default;
 
 // A state that starts with the vocabulary in its cache: most words of most texts are tokens.
-template <class T>
-std::unique_ptr<State<T>> Encoder<T>::borrow() {
+template <class T, class Words>
+std::unique_ptr<State<T, Words>> Encoder<T, Words>::borrow() {
     {
         std::lock_guard lock(guard());
         if (!idle.empty()) {
@@ -76,42 +77,43 @@ std::unique_ptr<State<T>> Encoder<T>::borrow() {
             return state;
         }
     }
-    auto state = std::make_unique<State<T>>(merges, pattern, tokens.size());
+    auto state = std::make_unique<State<T, Words>>(*words, tokens.size());
     Sink<T> nowhere;
     for (auto& token : tokens)
-        if (token && token->size() <= SHORT_WORD) state->encode_one(token->data(), token->size(), nowhere);
+        if (token && token->size() <= SHORT_WORD && words->takes(*token))
+            state->encode_one(token->data(), token->size(), nowhere);
     return state;
 }
 
-template <class T>
-void Encoder<T>::give_back(std::unique_ptr<State<T>> state) {
+template <class T, class Words>
+void Encoder<T, Words>::give_back(std::unique_ptr<State<T, Words>> state) {
     std::lock_guard lock(guard());
     idle.push_back(std::move(state));
 }
 
-template <class T>
-Specials Encoder<T>::allowed_of(const std::vector<size_t>& allowed) const {
+template <class T, class Words>
+Specials Encoder<T, Words>::allowed_of(const std::vector<size_t>& allowed) const {
     Specials found;
     for (size_t i : allowed) found.add(specials.at(i).first, specials[i].second);
     found.finish();
     return found;
 }
 
-template <class T>
-void Encoder<T>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
+template <class T, class Words>
+void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
     auto state = borrow();
     if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
     else encode_with(*state, allowed_of(allowed), text, ids);
     give_back(std::move(state));
 }
 
-template <class T>
-void Encoder<T>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
-                              int64_t* offsets) {
+template <class T, class Words>
+void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
+                                     Sink<T>& ids, int64_t* offsets) {
     const Specials special = allowed_of(allowed);
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);
-    std::vector<std::unique_ptr<State<T>>> states(threads);
+    std::vector<std::unique_ptr<State<T, Words>>> states(threads);
     parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
         if (!states[thread]) states[thread] = borrow();
         for (size_t i = parts[part]; i < parts[part + 1]; i++) {
@@ -124,21 +126,23 @@ void Encoder<T>::encode_batch(const Texts& texts, const std::vector<size_t>& all
     join(sinks, parts, offsets, ids);
 }
 
-template <class T>
-void Encoder<T>::encode_words(const Texts& words, Sink<T>& ids) {
+template <class T, class Words>
+void Encoder<T, Words>::encode_words(const Texts& words, Sink<T>& ids) {
     auto state = borrow();
     for (std::string_view word : words) state->encode_one(word.data(), word.size(), ids);
     give_back(std::move(state));
 }
 
-template <class T>
-size_t Encoder<T>::cache_bytes() {
+template <class T, class Words>
+size_t Encoder<T, Words>::cache_bytes() {
     std::lock_guard lock(guard());
     size_t total = 0;
     for (auto& state : idle) total += state->cache.bytes();
     return total;
 }
 
-template class Encoder<uint16_t>;
-template class Encoder<uint32_t>;
+template class Encoder<uint16_t, ByteWords>;
+template class Encoder<uint32_t, ByteWords>;
+template class Encoder<uint16_t, CharacterWords>;
+template class Encoder<uint32_t, CharacterWords>;
 }  // namespace minillm::text

@@ -14,24 +14,25 @@
 #include "text/specials.h"
 
 namespace minillm::text {
-template <class T>
+struct ByteWords;                             // encode.h: how words are cut and merged
+struct CharacterWords;                        // characters.h
+template <class T, class Words>
 class State;
 
-template <class T>
+template <class T, class Words = ByteWords>
 class Encoder {
     std::vector<std::optional<std::string>> tokens;
     std::vector<std::pair<std::string, uint32_t>> specials;
-    Merges merges;
-    Pattern pattern;
-    std::vector<std::unique_ptr<State<T>>> idle;
+    std::unique_ptr<Words> words;
+    std::vector<std::unique_ptr<State<T, Words>>> idle;
 
-    std::unique_ptr<State<T>> borrow();
-    void give_back(std::unique_ptr<State<T>> state);
+    std::unique_ptr<State<T, Words>> borrow();
+    void give_back(std::unique_ptr<State<T, Words>> state);
     Specials allowed_of(const std::vector<size_t>& allowed) const;
 
 public:
-    Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
-            std::vector<std::pair<std::string, uint32_t>> specials, Pattern pattern);
+    Encoder(Words words, std::vector<std::optional<std::string>> tokens,
+            std::vector<std::pair<std::string, uint32_t>> specials);
     ~Encoder();
 
     // The ids of a text; `allowed` are the places in `specials` of those that may occur in it.

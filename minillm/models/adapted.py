@@ -73,7 +73,7 @@ class LoraModel:
     """A model whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
-    recompute = False                       # as GPT's
+    recompute = False                       # as of the base
 
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] | None = None,
                  dropout: float = 0.0, seed: int = 0, name: str = "", placed: dict[str, Placed] | None = None) -> None:

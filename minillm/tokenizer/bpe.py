@@ -26,6 +26,8 @@ from .jinja_template import read_templates
 from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
 from .roles import document_end, read_roles
+from .sentencepiece import SentencePiece
+from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
 
 Specials = Collection[str] | str                    # some special tokens, or "all"
@@ -300,7 +302,10 @@ class Tokenizer:
                 return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
             path = path / "tokenizer.json"
         with formats.errors_name(path):
-            return cls(*formats.read_tokenizer_json(path), backend)
+            document = formats.read_json(path)
+            if is_sentencepiece(document):
+                return SentencePiece(document, backend)     # type: ignore[return-value]
+            return cls(*formats.read_tokenizer_json(document), backend)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,

@@ -32,7 +32,8 @@ CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 0, '"' is id 1, ..., the space is 220
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+                   "chat_template.jinja", "chat_template.json")
 
 
 def bytes_to_chars(token: bytes) -> str:
@@ -61,6 +62,11 @@ def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, spe
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
                 "pre_tokenizer": pre_tokenizer(pattern), "post_processor": None,
                 "decoder": BYTE_LEVEL | {"use_regex": True}, "model": model}
+    write_document(directory, document)
+
+
+def write_document(directory: AnyPath, document: dict) -> None:
+    """Write directory/tokenizer.json. Creates the directory."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     write_json(Path(directory) / "tokenizer.json", document, ensure_ascii=False, indent=1)
 
@@ -116,9 +122,8 @@ def errors_name(path: AnyPath) -> Iterator[None]:
         raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
 
 
-def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], str]:
-    """(tokens, merges, special_tokens, pattern) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
-    document = read_json(path)
+def read_tokenizer_json(document: dict) -> tuple[Tokens, Merges, dict[str, int], str]:
+    """(tokens, merges, special_tokens, pattern) of a tokenizer.json's content. Raises ValueError."""
     model = expect(document.get("model"), dict, "model")
     pattern = pattern_of(document.get("pre_tokenizer"))
     check_plain(document, model)
