@@ -34,13 +34,15 @@ def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple
     return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
 
 
-def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32) -> Any:
-    """An object that lm_eval takes as its model. Raises ImportError without the extra `harness`."""
+def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32,
+            lora: str | Path | None = None) -> Any:
+    """An object that lm_eval takes as its model; lora: a directory with a LoRA adapter for it. Raises ImportError
+    without the extra `harness`."""
     try:
         from lm_eval.api.model import TemplateLM
     except ImportError:
         raise ImportError("the adapter needs lm-eval: pip install 'minillm[harness]'") from None
-    model, tokenizer = load(directory, backend, dtype)
+    model, tokenizer = load(directory, backend, dtype, lora)
 
     class Adapter(TemplateLM):
         """lm_eval's interface, each method in terms of this package."""
@@ -94,9 +96,10 @@ def default_length(model: GPT) -> int:
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",
-              limit: int | None = None) -> list[dict]:
-    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML)."""
-    model = adapter(directory, backend)
+              limit: int | None = None, lora: str | Path | None = None) -> list[dict]:
+    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML); lora: as of
+    adapter."""
+    model = adapter(directory, backend, lora=lora)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
     manager = TaskManager(include_path=path)

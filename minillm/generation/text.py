@@ -78,9 +78,10 @@ class TextGenerator:
 
 
 def load_generator(directory: str | Path, draft: str | Path | None = None, lookup: bool = False, k: int = 4,
-                   backend: str = "auto") -> TextGenerator:
-    """A TextGenerator from the target's directory and a draft's. Raises ValueError if their tokenizers differ."""
-    model, tokenizer = load(directory, backend)
+                   backend: str = "auto", adapter: str | Path | None = None) -> TextGenerator:
+    """A TextGenerator from the target's directory, with an adapter's on top, and a draft's. Raises ValueError if their
+    tokenizers differ."""
+    model, tokenizer = load(directory, backend, adapter=adapter)
     if lookup:
         return TextGenerator(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
     if draft is None:

@@ -26,7 +26,7 @@ from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
 from .roles import CONFIG, TextEnds, document_start, opened, role_id
-from .tool_turns import tools_as_text
+from .tool_turns import JINJA, tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
 
@@ -34,10 +34,6 @@ ROLES = ("system", "user", "assistant")
 END = "<|end|>"
 VOICES = {"developer": "system"}        # OpenAI's newer name for it
 MARKS = (*(f"<|{role}|>" for role in ROLES), END)
-JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant' %}"
-         "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}"
-         "{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
-         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
 OURS = (JINJA,
         "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")      # the same, as it was written before
