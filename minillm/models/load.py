@@ -100,10 +100,15 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
                          f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends |= {end for folder in (directory, home) for end in named_ends(folder, tokenizer.vocab_size).eos}
+    tell_ends(tokenizer, directory, home)
+    return model, tokenizer
+
+
+def tell_ends(tokenizer: Tokenizer, *directories: AnyPath) -> None:
+    """Let the tokenizer know what the files of models say of the end of a text."""
+    tokenizer.ends |= {end for directory in directories for end in named_ends(directory, tokenizer.vocab_size).eos}
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
-    return model, tokenizer
 
 
 def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:

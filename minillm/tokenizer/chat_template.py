@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
@@ -183,7 +183,7 @@ def special_text(tokenizer: Tokenizer, id: int | None) -> str | None:
     return next((text for text, known in tokenizer.special_tokens.items() if known == id), None)
 
 
-def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, directory: AnyPath) -> None:
     """Write the tokenizer and, if it knows conversations or roles of special tokens, tokenizer_config.json, from which
     transformers' apply_chat_template makes the same ids. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
