@@ -156,6 +156,27 @@ def test_a_hostile_template_ends_in_a_clear_error_soon(name, monkeypatch):
     assert template_of("{{ messages[0].content }}").render([message("user", "good")]) == "good"     # the next is served
 
 
+def test_a_process_that_was_ended_is_started_again():
+    source = template_of("{{ messages[0].content }}")
+    assert source.render([message("user", "one")]) == "one"
+    jinja_template.WORKER.process.kill()
+    jinja_template.WORKER.process.wait()
+    assert source.render([message("user", "two")]) == "two"
+
+
+@pytest.mark.parametrize("file, content, words", [
+    ("chat_template.jinja", b"\xff", "chat_template.jinja: not UTF-8"),
+    ("chat_template.jinja", b"x" * (2 ** 20 + 1), "at most 1048576 bytes"),
+    ("tokenizer_config.json", b'{"chat_template": 7}', "tokenizer_config.json: chat_template must be a text"),
+    ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}', "tokenizer_config.json: chat_template must"),
+    ("tokenizer_config.json", b"[", "tokenizer_config.json: not valid JSON")])
+def test_a_broken_file_is_named(tmp_path, file, content, words):
+    Tokenizer.train(TEXT, 300, [], stop_early=True).save(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_what_a_template_refuses_is_said(tokenizer_of):
     with pytest.raises(ValueError, match="user and assistant must take turns"):
         chat.encode_prompt(tokenizer_of("mistral"), [message("assistant", "x")])
