@@ -90,16 +90,22 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"[:500] if str(error) else type(error).__name__}
 
 
+def limit(seconds: float) -> None:
+    """End the process, by a signal, after so much CPU time, or after much more in a machine that is busy; 0: do not."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 15 * seconds)
+
+
 def main() -> None:
     for module in IMPORTED:
         import_module(module)
-    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_NPROC, 0)):
-        resource.setrlimit(limit, (most, most))
+    for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_NPROC, 0)):
+        resource.setrlimit(kind, (most, most))
     while head := sys.stdin.buffer.read(LENGTH.size):
         request = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
-        signal.setitimer(signal.ITIMER_PROF, request["seconds"])               # its signal ends the process
+        limit(request["seconds"])
         found = json.dumps(answer(request)).encode()
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        limit(0)
         sys.stdout.buffer.write(LENGTH.pack(len(found)) + found)
         sys.stdout.buffer.flush()
 
