@@ -212,10 +212,10 @@ GENERATIONS = {         # ways to mark what the assistant says
               "{%- endfor -%}",
     "macro": "{% macro say(m) %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endmacro %}"
              "{% for m in messages %}{{ say(m) if m.role == 'assistant' else m.content }}{% endfor %}",
-    "inside tokens": "{% for m in messages %}{% if m.role == 'assistant' %}he{% generation %}llo th{% endgeneration %}ere"
-                     "{% else %}{{ m.content }}{% endif %}{% endfor %}",
-    "two": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}a{% endgeneration %} b {% generation %}"
-           "{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "inside tokens": "{% for m in messages %}{% if m.role == 'assistant' %}he{% generation %}llo th{% endgeneration %}"
+                     "ere{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "two": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}a{% endgeneration %} b "
+           "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
     "the last": "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}"
                 "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
 }
