@@ -37,23 +37,25 @@ Object word_starts(std::string_view text, const string& pattern) {
 
 // ---- encoders: an Encoder of 16 bits an id where all fit, else of 32 ----
 
-// tokens: bytes, or None for an id without one; specials: (bytes, id).
+// tokens: bytes, or None for an id without one; added: (bytes, id or NOT_TAKEN, whether it is late).
 Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
-               const List& specials, const string& pattern) {
+               const List& added, const string& pattern, bool ignore_merges) {
     const int64_t n = left.size();
     Merges merges(input<uint32_t>("byte_ids", byte_ids, {256}), input<uint32_t>("left", left, {n}),
                   input<uint32_t>("right", right, {n}), input<uint32_t>("made", made, {n}), size_t(n));
     std::vector<std::optional<string>> texts(tokens.size());
     for (size_t i = 0; i < texts.size(); i++)
         if (Object token = tokens[i]; !token.is_none()) texts[i] = argument<string>(token, "tokens");
-    std::vector<std::pair<string, uint32_t>> special;
-    for (int64_t i = 0; i < specials.size(); i++) {
-        auto pair = argument<Tuple>(specials[i], "specials");
-        special.push_back({argument<string>(pair[0], "specials"), uint32_t(argument<uint64_t>(pair[1], "specials"))});
+    std::vector<AddedText> more;
+    for (int64_t i = 0; i < added.size(); i++) {
+        auto token = argument<Tuple>(added[i], "added");
+        more.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
+                        argument<bool>(token[2], "added")});
     }
     const Pattern cut = pattern_named(pattern);
-    if (texts.size() <= NARROW) return handle_of(new Encoder<uint16_t>(std::move(merges), texts, special, cut));
-    return handle_of(new Encoder<uint32_t>(std::move(merges), texts, special, cut));
+    if (texts.size() <= NARROW)
+        return handle_of(new Encoder<uint16_t>(std::move(merges), texts, more, cut, ignore_merges));
+    return handle_of(new Encoder<uint32_t>(std::move(merges), texts, more, cut, ignore_merges));
 }
 
 // Calls f with the encoder and a zero of its ids' type.
@@ -64,7 +66,7 @@ auto with(const Object& encoder, F f) {
     fail_type("encoder", encoder);
 }
 
-// allowed: places of special tokens.
+// allowed: places of added tokens.
 std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
 
 Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
@@ -173,11 +175,13 @@ Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bo
 }
 
 const Register registered[] = {
-    {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k")})},
+    {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k"), string("llama3"), string("qwen2"),
+                          string("smollm"), string("deepseek")})},
+    {"NOT_TAKEN", int64_t(NOT_TAKEN)},
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
-    {"encoder(byte_ids, left, right, made, tokens, specials, pattern)", &encoder},
+    {"encoder(byte_ids, left, right, made, tokens, added, pattern, ignore_merges)", &encoder},
     {"encode(encoder, text, allowed)", &encode},
     {"encode_batch(encoder, texts, allowed, threads)", &encode_batch},
     {"encode_words(encoder, words)", &encode_words},

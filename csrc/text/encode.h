@@ -10,6 +10,9 @@
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
 
+#include <string_view>
+#include <unordered_map>
+
 #include "text/cache.h"
 #include "text/merge.h"
 #include "text/pretokenize.h"
@@ -22,10 +25,14 @@ template <class T>
 class State {
     Cutter cutter;
     Merger merger;
+    const std::unordered_map<std::string_view, uint32_t>& whole_words;
     std::vector<uint32_t> merged;
 
     size_t merge(const char* word, size_t length) {
         if (merged.size() < length) merged.resize(length);
+        if (!whole_words.empty())
+            if (auto whole = whole_words.find({word, length}); whole != whole_words.end())
+                return merged[0] = whole->second, 1;
         return merger(word, length, merged.data());
     }
 
@@ -69,7 +76,9 @@ class State {
 public:
     Cache<T> cache;
 
-    State(const Merges& merges, Pattern pattern, size_t words) : cutter(pattern), merger(merges), cache(words) {}
+    State(const Merges& merges, Pattern pattern, size_t words,
+          const std::unordered_map<std::string_view, uint32_t>& whole_words)
+        : cutter(pattern), merger(merges), whole_words(whole_words), cache(words) {}
 
     void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {
