@@ -140,24 +140,24 @@ def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], 
     model = expect(document.get("model"), dict, "model")
     check_model(model)
     pattern, prefix_space = pattern_of(document.get("pre_tokenizer"))
-    added = read_added(document.get("added_tokens") or [])
+    added = read_added([] if document.get("added_tokens") is None else document["added_tokens"])
     ids = expect(model.get("vocab"), dict, "model.vocab")
     for token in added:
         if ids.setdefault(token.text, token.id) != token.id:
             raise ValueError(f"added token {token.text!r} has id {token.id} but {ids[token.text]!r} in model.vocab")
     merges = [parse_merge(merge) for merge in expect(model.get("merges"), list, "model.merges")]
-    rules = read_rules(document, [token for token in added if not (token.special and token.plain)], ids)
-    rules = rules._replace(prefix_space=prefix_space, ignore_merges=bool(model.get("ignore_merges")))
+    tokens = tokens_by_id(ids, {token.text for token in added})
+    rules = read_rules(document, [token for token in added if not (token.special and token.plain)], tokens)
+    ignore_merges = expect(model.get("ignore_merges", False), bool, "model.ignore_merges")
     specials = {token.text: token.id for token in added if token.special}
-    return tokens_by_id(ids, {token.text for token in added}), merges, specials, pattern, rules
+    return tokens, merges, specials, pattern, rules._replace(prefix_space=prefix_space, ignore_merges=ignore_merges)
 
 
-def read_rules(document: dict, added: list[AddedToken], ids: dict[str, int]) -> Rules:
+def read_rules(document: dict, added: list[AddedToken], tokens: Tokens) -> Rules:
     """What normalizer and post_processor say."""
     normalizer, post_processor = document.get("normalizer"), document.get("post_processor")
     before, after = template_of(post_processor)
-    known = set(ids.values())
-    if unknown := [id for id in (*before, *after) if id not in known]:
+    if unknown := [id for id in (*before, *after) if id >= len(tokens) or tokens[id] is None]:
         raise ValueError(f"post_processor has id {unknown[0]}, which no token has")
     return Rules(tuple(added), json.dumps(normalizer) if normalizer_of(normalizer) else "", before=before, after=after,
                  post_processor=json.dumps(post_processor) if post_processor else "")
