@@ -116,7 +116,12 @@ class SentencePiece:
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        return self.encode_batch_array([text], allowed_special, disallowed_special, threads=1)[0]
+        allowed = allowed_specials(allowed_special, self.special_tokens)
+        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        pieces = list(self._pieces(well_formed(text), allowed))
+        if self._core and len(pieces) == 1 and pieces[0][1] is None:            # mostly: no added token in it
+            return self._core.encode(self._state, pieces[0][0], [])
+        return self._joined(pieces, 1)[0]
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
                      threads: int | None = None) -> list[list[int]]:
@@ -135,12 +140,18 @@ class SentencePiece:
             check_text(text, disallowed)
             pieces += self._pieces(well_formed(text), allowed)
             counts.append(len(pieces))
+        ids, ends = self._joined(pieces, threads)
+        return ids, ends[counts]
+
+    def _joined(self, pieces: list[Piece], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of n pieces, one after the other, and the (n + 1,) places where each piece's begin and end."""
         ids, ends = self._encode_pieces([piece for piece, id, _ in pieces if id is None], threads)
-        places = np.cumsum([0, *(id is None for _, id, _ in pieces)])       # of each piece, how many texts before it
-        added = [(int(ends[at]), id) for at, (_, id, _) in zip(places, pieces) if id is not None]
+        is_text = np.array([id is None for _, id, _ in pieces], bool)
+        texts_before = np.concatenate([[0], np.cumsum(is_text)])                # of each piece
+        added = [id for _, id, _ in pieces if id is not None]
         if added:
-            ids = np.insert(ids, [at for at, _ in added], [id for _, id in added])
-        return ids, ends[places[counts]] + np.array(counts) - places[counts]
+            ids = np.insert(ids, ends[texts_before[:-1][~is_text]], added)
+        return ids, ends[texts_before] + np.arange(len(pieces) + 1) - texts_before
 
     def encode_iterable(self, lines: Iterable[str], allowed_special: Specials = (),
                         disallowed_special: Specials = "all") -> Iterator[int]:
@@ -176,7 +187,7 @@ class SentencePiece:
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
         start = 0
-        for part, id in cut_out(text, self._early, allowed) if self._early and text else [(text, None)] * bool(text):
+        for part, id in cut_out(text, self._early, allowed):
             if id is not None:
                 yield part, id, start
             else:
