@@ -22,9 +22,11 @@ import regex
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
 from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
+from .rank_files import encoding_of
 from .roles import document_end, read_roles
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
@@ -282,27 +284,27 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
-        """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
+        """Read a tokenizer's file, or that of a directory: files.py lists them. Where its vocabulary is of characters,
+        as Llama 2's is, what comes back is a SentencePiece, which answers to the same calls.
 
         What a directory says of it besides comes along: the roles of special tokens, and the chat template.
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
         tokenizer, directory = cls._from_files(directory_or_file, backend), Path(directory_or_file)
         if directory.is_dir():
-            tokenizer.roles = read_roles(directory)
+            tokenizer.roles |= read_roles(directory)
             tokenizer.template = read_templates(directory, tokenizer.roles)
             tokenizer.eot_token = document_end(tokenizer)
         return tokenizer
 
     @classmethod
     def _from_files(cls, directory_or_file: AnyPath, backend: str) -> "Tokenizer":
-        path = Path(directory_or_file)
-        if path.is_dir():
-            if not (path / "tokenizer.json").exists() and (path / "vocab.json").exists():
-                return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
-            path = path / "tokenizer.json"
-        with formats.errors_name(path):
-            document = formats.read_json(path)
+        path = tokenizer_file(Path(directory_or_file))
+        if holds_ranks(path):
+            pattern, specials, behind = encoding_of(path)
+            return cls.from_tiktoken(path, specials, pattern, backend, behind)
+        with formats.errors_name(written_name(path)):
+            document = read_document(path)
             if is_sentencepiece(document):
                 return SentencePiece(document, backend)     # type: ignore[return-value]
             return cls(*formats.read_tokenizer_json(document), backend)
@@ -322,14 +324,15 @@ class Tokenizer:
 
     @classmethod
     def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
-                      backend: str = "auto") -> "Tokenizer":
-        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
+                      backend: str = "auto", behind: Iterable[str] = ()) -> "Tokenizer":
+        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding; `behind`
+        are further special tokens, whose ids follow the ranks.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
         with formats.errors_name(path):
             tokens, merges = formats.read_tiktoken(path)
-            specials = dict(special_tokens or {})
+            specials = dict(special_tokens or {}) | {text: 1 + max(tokens) + i for i, text in enumerate(behind)}
             check_specials(specials)
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
 

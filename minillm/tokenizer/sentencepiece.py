@@ -51,8 +51,10 @@ class SentencePiece:
         self.added = read_added_tokens(document.get("added_tokens", []))
         self.special_tokens = {token.text: token.id for token in self.added if token.special}
         self.before, self.after = map(list, self.rules[-2:])
-        self.eot_token = next((self.special_tokens[end] for end in ENDS if end in self.special_tokens), None)
-        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
+        self.roles = {"eos_token": end for end in reversed(ENDS) if end in self.special_tokens}
+        self.eot_token = self.special_tokens.get(self.roles.get("eos_token", ""))
+        self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
+        self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self.pattern = json.dumps([self.rules, self.added])
         self._vocab: dict[str, int] = formats.expect(model.get("vocab"), dict, "model.vocab")
         self._read_merges(model)
@@ -60,6 +62,8 @@ class SentencePiece:
         self._early = tuple(token for token in self.added if not token.normalized)
         self._late = tuple(token._replace(text=self._normalize(token.text), normalized=False)
                            for token in self.added if token.normalized)
+        if self.before:
+            self.roles["bos_token"] = self._texts[self.before[0]] or ""
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
 
@@ -324,7 +328,11 @@ class SentencePiece:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: what its file says."""
-        return type(self), (self.document, "auto" if self._core else "python")
+        return type(self), (self.document, "auto" if self._core else "python"), self._said()
+
+    def _said(self) -> dict[str, Any]:
+        """What the files of a directory say of the tokenizer, besides its own."""
+        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -337,7 +345,9 @@ class SentencePiece:
         added = [*self.document.get("added_tokens", []),
                  *({"id": self._vocab.get(text, self.vocab_size + i), "content": text, **plain, "special": True}
                    for i, text in enumerate(new))]
-        return SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        larger = SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        return larger
 
 
 def size_of(ids: dict[str, int]) -> int:
