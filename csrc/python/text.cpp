@@ -1,14 +1,17 @@
 // The extension minillm._cpp.text: pre-tokenizer, encoder and trainer for Python (minillm/tokenizer/fast.py).
 //
 // To read it in order (csrc/text): patterns.h and pretokenize.h cut text into words; merge.h, cache.h and encode.h
-// make ids of them, encoder.h with several threads; count.h and train.h learn a vocabulary, counter.h with several
+// make ids of them, encoder.h with several threads (characters.h does for SentencePiece's kind what patterns.h and
+// pretokenize.h do); count.h and train.h learn a vocabulary, counter.h with several
 // threads.
 //
 // It is built once, unlike the kernels: text is bytes, branches and cache lines, and SSE2, which every x86-64 has,
 // does all the vector work there is (measured: classifying bytes takes about 5% of encoding, and only Chunk::cut gains
 // from newer instructions). So it needs no copy for each instruction set, and a change here compiles no kernel again.
 #include "python/texts.h"
+#include "text/characters.h"
 #include "text/counter.h"
+#include "text/encode.h"
 #include "text/encoder.h"
 #include "text/pretokenize.h"
 
@@ -37,25 +40,59 @@ Object word_starts(std::string_view text, const string& pattern) {
 
 // ---- encoders: an Encoder of 16 bits an id where all fit, else of 32 ----
 
-// tokens: bytes, or None for an id without one; added: (bytes, id or NOT_TAKEN, whether it is late).
-Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
-               const List& added, const string& pattern, bool ignore_merges) {
-    const int64_t n = left.size();
-    Merges merges(input<uint32_t>("byte_ids", byte_ids, {256}), input<uint32_t>("left", left, {n}),
-                  input<uint32_t>("right", right, {n}), input<uint32_t>("made", made, {n}), size_t(n));
+// bytes, or None for an id without one
+std::vector<std::optional<string>> texts_of(const List& tokens) {
     std::vector<std::optional<string>> texts(tokens.size());
     for (size_t i = 0; i < texts.size(); i++)
         if (Object token = tokens[i]; !token.is_none()) texts[i] = argument<string>(token, "tokens");
+    return texts;
+}
+
+Merges merges_of(const Array& byte_ids, const Array& left, const Array& right, const Array& made) {
+    const int64_t n = left.size();
+    return Merges(input<uint32_t>("byte_ids", byte_ids, {256}), input<uint32_t>("left", left, {n}),
+                  input<uint32_t>("right", right, {n}), input<uint32_t>("made", made, {n}), size_t(n));
+}
+
+template <class Words>
+Object encoder_of(Words words, std::vector<std::optional<string>> tokens,
+                  std::vector<AddedText> added = {}) {
+    if (tokens.size() <= NARROW) return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, added));
+    return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added));
+}
+
+// added: (bytes, id or NOT_TAKEN, whether it is late); whole: (bytes, id), words that are one token whatever is merged.
+Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
+               const List& added, const string& pattern, const List& whole) {
     std::vector<AddedText> more;
     for (int64_t i = 0; i < added.size(); i++) {
         auto token = argument<Tuple>(added[i], "added");
         more.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
                         argument<bool>(token[2], "added")});
     }
-    const Pattern cut = pattern_named(pattern);
-    if (texts.size() <= NARROW)
-        return handle_of(new Encoder<uint16_t>(std::move(merges), texts, more, cut, ignore_merges));
-    return handle_of(new Encoder<uint32_t>(std::move(merges), texts, more, cut, ignore_merges));
+    WholeWords words;
+    for (int64_t i = 0; i < whole.size(); i++) {
+        auto pair = argument<Tuple>(whole[i], "whole");
+        words[argument<string>(pair[0], "whole")] = uint32_t(argument<uint64_t>(pair[1], "whole"));
+    }
+    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words}, texts_of(tokens),
+                      more);
+}
+
+// codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
+// characters or more, inside which no word may end.
+Object character_encoder(const Array& codes, const Array& ids, const Array& byte_ids, uint64_t unknown, bool fuse,
+                         bool blanks, bool split, const List& joined, const Array& left, const Array& right,
+                         const Array& made, const List& tokens) {
+    CharacterRules rules;
+    const int64_t n = codes.size();
+    const uint32_t *code = input<uint32_t>("codes", codes, {n}), *id = input<uint32_t>("ids", ids, {n});
+    for (int64_t i = 0; i < n; i++) rules.ids[code[i]] = id[i];
+    const uint32_t* bytes = input<uint32_t>("byte_ids", byte_ids, {256});
+    std::copy(bytes, bytes + 256, rules.byte_id);
+    rules.unknown = uint32_t(unknown), rules.fuse = fuse, rules.blanks = blanks, rules.split = split;
+    return encoder_of(CharacterWords{{rules, merges_of(byte_ids, left, right, made), HeldTexts(joined)}},
+                      texts_of(tokens));
 }
 
 // Calls f with the encoder and a zero of its ids' type.
@@ -63,10 +100,12 @@ template <class F>
 auto with(const Object& encoder, F f) {
     if (auto* narrow = held<Encoder<uint16_t>>(encoder)) return f(*narrow, uint16_t());
     if (auto* wide = held<Encoder<uint32_t>>(encoder)) return f(*wide, uint32_t());
+    if (auto* narrow = held<Encoder<uint16_t, CharacterWords>>(encoder)) return f(*narrow, uint16_t());
+    if (auto* wide = held<Encoder<uint32_t, CharacterWords>>(encoder)) return f(*wide, uint32_t());
     fail_type("encoder", encoder);
 }
 
-// allowed: places of added tokens.
+// allowed: places of special tokens.
 std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
 
 Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
@@ -181,7 +220,9 @@ const Register registered[] = {
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
-    {"encoder(byte_ids, left, right, made, tokens, added, pattern, ignore_merges)", &encoder},
+    {"encoder(byte_ids, left, right, made, tokens, added, pattern, whole)", &encoder},
+    {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens)",
+     &character_encoder},
     {"encode(encoder, text, allowed)", &encode},
     {"encode_batch(encoder, texts, allowed, threads)", &encode_batch},
     {"encode_words(encoder, words)", &encode_words},

@@ -10,8 +10,8 @@
 // Everything a thread writes to is in its own State, so threads share only the vocabulary, which never changes.
 #pragma once
 
-#include <string_view>
-#include <unordered_map>
+#include <string>
+#include <utility>
 
 #include "text/cache.h"
 #include "text/merge.h"
@@ -20,19 +20,25 @@
 namespace minillm::text {
 constexpr size_t BATCH = 256;                 // words whose cache lines are fetched ahead
 
+// For an Encoder: cuts by a pattern and merges bytes.
+struct ByteWords {
+    Merges merges;
+    Pattern pattern;
+    WholeWords whole;
+    Cutter cutter() const { return Cutter(pattern); }
+    Merger merger() const { return Merger(merges, &whole); }
+    bool takes(const std::string&) const { return true; }
+};
+
 // All that one thread needs to encode.
-template <class T>
+template <class T, class Words>
 class State {
-    Cutter cutter;
-    Merger merger;
-    const std::unordered_map<std::string_view, uint32_t>& whole_words;
+    decltype(std::declval<Words>().cutter()) cutter;
+    decltype(std::declval<Words>().merger()) merger;
     std::vector<uint32_t> merged;
 
     size_t merge(const char* word, size_t length) {
         if (merged.size() < length) merged.resize(length);
-        if (!whole_words.empty())
-            if (auto whole = whole_words.find({word, length}); whole != whole_words.end())
-                return merged[0] = whole->second, 1;
         return merger(word, length, merged.data());
     }
 
@@ -76,9 +82,7 @@ class State {
 public:
     Cache<T> cache;
 
-    State(const Merges& merges, Pattern pattern, size_t words,
-          const std::unordered_map<std::string_view, uint32_t>& whole_words)
-        : cutter(pattern), merger(merges), whole_words(whole_words), cache(words) {}
+    State(const Words& words, size_t n) : cutter(words.cutter()), merger(words.merger()), cache(n) {}
 
     void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {

@@ -5,13 +5,14 @@
 
 #include <mutex>
 
+#include "text/characters.h"
 #include "text/encode.h"
 
 namespace minillm::text {
 namespace {
 
-template <class T>
-void encode_with(State<T>& state, const Wanted& wanted, std::string_view text, Sink<T>& ids) {
+template <class T, class Words>
+void encode_with(State<T, Words>& state, const Wanted& wanted, std::string_view text, Sink<T>& ids) {
     auto take = [&](uint32_t id) { ids.append(&id, 1); };
     auto words = [&](const char* p, size_t n) { state.encode(p, n, ids); };
     wanted.early.split(text.data(), text.size(), [&](const char* p, size_t n) { wanted.late.split(p, n, words, take); },
@@ -55,25 +56,20 @@ void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t
 
 }  // namespace
 
-template <class T>
-Encoder<T>::Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
-                    std::vector<AddedText> added, Pattern pattern, bool ignore_merges)
-    : tokens(std::move(tokens)), added(std::move(added)), merges(std::move(merges)), pattern(pattern) {
+template <class T, class Words>
+Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens,
+                           std::vector<AddedText> added)
+    : tokens(std::move(tokens)), added(std::move(added)), words(std::make_unique<Words>(std::move(words))) {
     if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
-    for (size_t id = 0; ignore_merges && id < this->tokens.size(); id++)
-        if (this->tokens[id]) whole_words[*this->tokens[id]] = uint32_t(id);
-    for (auto& token : this->added)
-        if (auto word = whole_words.find(token.text); word != whole_words.end() && word->second == token.id)
-            whole_words.erase(word);
     give_back(borrow());
 }
 
-template <class T>
-Encoder<T>::~Encoder() = default;
+template <class T, class Words>
+Encoder<T, Words>::~Encoder() = default;
 
 // A state that starts with the vocabulary in its cache: most words of most texts are tokens.
-template <class T>
-std::unique_ptr<State<T>> Encoder<T>::borrow() {
+template <class T, class Words>
+std::unique_ptr<State<T, Words>> Encoder<T, Words>::borrow() {
     {
         std::lock_guard lock(guard());
         if (!idle.empty()) {
@@ -82,42 +78,43 @@ std::unique_ptr<State<T>> Encoder<T>::borrow() {
             return state;
         }
     }
-    auto state = std::make_unique<State<T>>(merges, pattern, tokens.size(), whole_words);
+    auto state = std::make_unique<State<T, Words>>(*words, tokens.size());
     Sink<T> nowhere;
     for (auto& token : tokens)
-        if (token && token->size() <= SHORT_WORD) state->encode_one(token->data(), token->size(), nowhere);
+        if (token && token->size() <= SHORT_WORD && words->takes(*token))
+            state->encode_one(token->data(), token->size(), nowhere);
     return state;
 }
 
-template <class T>
-void Encoder<T>::give_back(std::unique_ptr<State<T>> state) {
+template <class T, class Words>
+void Encoder<T, Words>::give_back(std::unique_ptr<State<T, Words>> state) {
     std::lock_guard lock(guard());
     idle.push_back(std::move(state));
 }
 
-template <class T>
-Wanted Encoder<T>::wanted_of(const std::vector<size_t>& places) const {
+template <class T, class Words>
+Wanted Encoder<T, Words>::wanted_of(const std::vector<size_t>& places) const {
     Wanted found;
     for (size_t i : places) (added.at(i).late ? found.late : found.early).add(added[i].text, added[i].id);
     found.early.finish(), found.late.finish();
     return found;
 }
 
-template <class T>
-void Encoder<T>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
+template <class T, class Words>
+void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
     auto state = borrow();
     if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
     else encode_with(*state, wanted_of(allowed), text, ids);
     give_back(std::move(state));
 }
 
-template <class T>
-void Encoder<T>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
-                              int64_t* offsets) {
+template <class T, class Words>
+void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
+                                     Sink<T>& ids, int64_t* offsets) {
     const Wanted wanted = wanted_of(allowed);
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);
-    std::vector<std::unique_ptr<State<T>>> states(threads);
+    std::vector<std::unique_ptr<State<T, Words>>> states(threads);
     parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
         if (!states[thread]) states[thread] = borrow();
         for (size_t i = parts[part]; i < parts[part + 1]; i++) {
@@ -130,21 +127,23 @@ void Encoder<T>::encode_batch(const Texts& texts, const std::vector<size_t>& all
     join(sinks, parts, offsets, ids);
 }
 
-template <class T>
-void Encoder<T>::encode_words(const Texts& words, Sink<T>& ids) {
+template <class T, class Words>
+void Encoder<T, Words>::encode_words(const Texts& words, Sink<T>& ids) {
     auto state = borrow();
     for (std::string_view word : words) state->encode_one(word.data(), word.size(), ids);
     give_back(std::move(state));
 }
 
-template <class T>
-size_t Encoder<T>::cache_bytes() {
+template <class T, class Words>
+size_t Encoder<T, Words>::cache_bytes() {
     std::lock_guard lock(guard());
     size_t total = 0;
     for (auto& state : idle) total += state->cache.bytes();
     return total;
 }
 
-template class Encoder<uint16_t>;
-template class Encoder<uint32_t>;
+template class Encoder<uint16_t, ByteWords>;
+template class Encoder<uint32_t, ByteWords>;
+template class Encoder<uint16_t, CharacterWords>;
+template class Encoder<uint32_t, CharacterWords>;
 }  // namespace minillm::text

@@ -6,8 +6,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 
 #include "text/merge.h"
 #include "text/parallel.h"
@@ -16,7 +14,9 @@
 #include "text/specials.h"
 
 namespace minillm::text {
-template <class T>
+struct ByteWords;                             // encode.h: how words are cut and merged
+struct CharacterWords;                        // characters.h
+template <class T, class Words>
 class State;
 
 // An added token; those that are late are looked for where no other was found.
@@ -24,22 +24,19 @@ struct AddedText { std::string text; uint32_t id; bool late; };
 
 struct Wanted { Specials early, late; };
 
-template <class T>
+template <class T, class Words = ByteWords>
 class Encoder {
     std::vector<std::optional<std::string>> tokens;
     std::vector<AddedText> added;
-    Merges merges;
-    Pattern pattern;
-    std::unordered_map<std::string_view, uint32_t> whole_words;       // tokens that a word is, whatever merges make of it
-    std::vector<std::unique_ptr<State<T>>> idle;
+    std::unique_ptr<Words> words;
+    std::vector<std::unique_ptr<State<T, Words>>> idle;
 
-    std::unique_ptr<State<T>> borrow();
-    void give_back(std::unique_ptr<State<T>> state);
+    std::unique_ptr<State<T, Words>> borrow();
+    void give_back(std::unique_ptr<State<T, Words>> state);
     Wanted wanted_of(const std::vector<size_t>& places) const;
 
 public:
-    Encoder(Merges merges, std::vector<std::optional<std::string>> tokens,
-            std::vector<AddedText> added, Pattern pattern, bool ignore_merges);
+    Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added);
     ~Encoder();
 
     // The ids of a text; `allowed` are the places in `added` of those that are looked for.

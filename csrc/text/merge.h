@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace minillm::text {
@@ -57,16 +59,21 @@ public:
 
 constexpr size_t SHORT_MERGE = 40;            // up to this length looking through all pairs beats the heap
 
+// Tokens that a word is as a whole, whatever merges make of it (ignore_merges).
+using WholeWords = std::unordered_map<std::string, uint32_t>;
+
 class Merger {
     const Merges& merges;
+    const WholeWords* whole;
+    std::string word;
     std::vector<uint32_t> ids, after, before;
     std::vector<uint64_t> heap;               // rank above the place: the least is merged next, the leftmost first
 
     // O(n^2): merge the pair of lowest rank, the leftmost if there are several, until none is left.
-    size_t merge_short(const uint8_t* p, size_t n, uint32_t* id) const {
+    template <class R>
+    size_t merge_short(uint32_t* id, size_t n, R rank_at) const {
         uint32_t rank[SHORT_MERGE];
-        for (size_t i = 0; i < n; i++) id[i] = merges.byte_id[p[i]];
-        for (size_t i = 0; i + 1 < n; i++) rank[i] = merges.rank_of_bytes(p[i], p[i + 1]);
+        for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_at(i);
         while (n > 1) {
             size_t at = 0;
             for (size_t i = 1; i + 1 < n; i++) at = rank[i] < rank[at] ? i : at;
@@ -91,13 +98,13 @@ class Merger {
     }
 
     // O(n log n): a linked list of tokens and a heap of pairs. An entry is out of date if its pair's rank has changed.
-    size_t merge_long(const uint8_t* p, size_t n, uint32_t* out) {
-        ids.resize(n), after.resize(n), before.resize(n), heap.clear();
+    template <class R>
+    size_t merge_long(uint32_t* out, size_t n, R rank_at) {
+        ids.assign(out, out + n), after.resize(n), before.resize(n), heap.clear();
         for (size_t i = 0; i < n; i++) {
-            ids[i] = merges.byte_id[p[i]];
             after[i] = i + 1 < n ? uint32_t(i + 1) : NONE;
             before[i] = i ? uint32_t(i - 1) : NONE;
-            uint32_t rank = i + 1 < n ? merges.rank_of_bytes(p[i], p[i + 1]) : NONE;
+            uint32_t rank = i + 1 < n ? rank_at(i) : NONE;
             if (rank != NONE) heap.push_back(uint64_t(rank) << 32 | i);
         }
         std::make_heap(heap.begin(), heap.end(), std::greater<>());
@@ -120,12 +127,23 @@ class Merger {
     }
 
 public:
-    explicit Merger(const Merges& merges) : merges(merges) {}
+    explicit Merger(const Merges& merges, const WholeWords* whole = nullptr) : merges(merges), whole(whole) {}
+
+    // Merges n ids in place; returns how many are left. rank_at(i): the rank of the pair at i, as they come.
+    template <class R>
+    size_t merge(uint32_t* ids, size_t n, R rank_at) {
+        return n <= SHORT_MERGE ? merge_short(ids, n, rank_at) : merge_long(ids, n, rank_at);
+    }
 
     // Writes the ids of a word of n bytes, at most n of them; returns how many.
-    size_t operator()(const char* word, size_t n, uint32_t* out) {
-        auto p = reinterpret_cast<const uint8_t*>(word);
-        return n <= SHORT_MERGE ? merge_short(p, n, out) : merge_long(p, n, out);
+    size_t operator()(const char* text, size_t n, uint32_t* out) {
+        if (whole && !whole->empty()) {
+            word.assign(text, n);
+            if (auto found = whole->find(word); found != whole->end()) return *out = found->second, 1;
+        }
+        auto p = reinterpret_cast<const uint8_t*>(text);
+        for (size_t i = 0; i < n; i++) out[i] = merges.byte_id[p[i]];
+        return merge(out, n, [&](size_t i) { return merges.rank_of_bytes(p[i], p[i + 1]); });
     }
 };
 }  // namespace minillm::text

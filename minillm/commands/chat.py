@@ -9,7 +9,7 @@ from typing import Any
 
 from ..generation.sampling import Sampling
 from ..generation.text import TextGenerator, TextStream, load_generator, spoken, token_steps
-from ..tokenizer.chat_template import chat_prompt, end_tokens
+from ..tokenizer.chat_template import chat_prompt, check_template
 from . import Commands, add_common, check_at_least, command
 from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
@@ -25,6 +25,7 @@ def chat(args: Namespace) -> None:
     check_at_least(args, max_new_tokens=1, draft_tokens=1)
     sampling = sampling_of(args, args.seed)
     generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    check_template(generator.tokenizer)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
     talk = Talk(generator, sampling, args.max_new_tokens, colour, args.system, text_maker(args))
@@ -126,7 +127,7 @@ class Talk:
         tokenizer, logprob = self.generator.tokenizer, 0.0
         self.generator.counts = type(self.generator.counts)()
         steps = token_steps(self.generator, ids, self.max_new_tokens, self.sampling, 0)
-        for step, piece in spoken(steps, self.new_text(tokenizer, stop), stop_ids | end_tokens(tokenizer)):
+        for step, piece in spoken(steps, self.new_text(tokenizer, stop), stop_ids):
             logprob = step.logprob if step else logprob
             answer.append(piece)
             print(painted(piece, logprob) if self.colour else piece, end="", flush=True)

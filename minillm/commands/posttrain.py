@@ -15,7 +15,6 @@ minillm sft runs/blank --data addition-careless --out runs/sums --set train.step
 minillm grpo runs/sums --task addition --out runs/rewarded -n 4 --set train.lr=5e-4
 (a minute or two. A model must be right now and then before rewards can teach it anything: one that always fails, or
 never, has groups of answers that are all alike.)"""
-LORA_TARGETS = "attn.c_attn,attn.c_proj,mlp.c_fc,mlp.c_proj"
 
 
 def sft(args: Namespace) -> None:
@@ -34,7 +33,8 @@ def dpo(args: Namespace) -> None:
 def grpo(args: Namespace) -> None:
     from ..posttrain import finetune
     print_json(args, finetune.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
-                                     args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json)))
+                                     args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json),
+                                     lora_of(args)))
 
 
 def config_of(args: Namespace) -> TrainConfig:
@@ -52,13 +52,13 @@ def config_of(args: Namespace) -> TrainConfig:
 def lora_of(args: Namespace) -> dict | None:
     """Settings of models.adapted.LoraModel, or None without --lora-rank."""
     if args.lora_rank is None:
-        if args.lora_alpha is not None or args.lora_dropout or args.lora_targets != LORA_TARGETS:
+        if args.lora_alpha is not None or args.lora_dropout or args.lora_targets is not None:
             raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
                              "learn")
         return None
     alpha = 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha
     return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout,
-            "targets": args.lora_targets.split(",")}
+            "targets": args.lora_targets and args.lora_targets.split(",")}
 
 
 def add(commands: Commands) -> None:
@@ -72,11 +72,13 @@ def add_sft(commands: Commands) -> None:
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl",
-                   help="records: messages, or prompt and completion; or a task of grpo, such as addition, whose "
-                   "answers are right, or addition-careless, of whose half are random")
+    p.add_argument("--data", required=True, metavar="FILE",
+                   help=".jsonl, .json or .parquet with records of any of these forms: messages (also with tools), "
+                   "ShareGPT's conversations, Alpaca's instruction and output, prompt and completion, pairs (the "
+                   "chosen answers); or a task of grpo, such as addition, whose answers are right, or "
+                   "addition-careless, of whose half are random")
     p.add_argument("--too-long", choices=["cut", "drop"], default="cut", help="conversations beyond the context "
-                   "length: cut them, so that their ends are not learned, or leave them out")
+                   "length: cut them (an answer cut short learns no end token), or leave them out")
 
 
 def add_dpo(commands: Commands) -> None:
@@ -84,7 +86,8 @@ def add_dpo(commands: Commands) -> None:
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--data", required=True, metavar="FILE.jsonl", help="records with prompt, chosen and rejected")
+    p.add_argument("--data", required=True, metavar="FILE", help=".jsonl, .json or .parquet with pairs: prompt, "
+                   "chosen and rejected (text or messages), or the transcripts of Anthropic's HH")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a step")
     p.add_argument("--beta", type=float, default=0.1, help="KL penalty against the reference")
     p.add_argument("--label-smoothing", type=float, default=0.0, help="share of labels that may be wrong, below 0.5")
@@ -97,6 +100,7 @@ def add_grpo(commands: Commands) -> None:
     p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
                 "finds right", GRPO_EXAMPLE)
     add_shared(p)
+    add_lora(p)
     p.add_argument("--task", default="addition", help="addition, or addition-2-digits")
     p.add_argument("--prompts", type=int, default=16, help="problems in a step")
     p.add_argument("--group", type=int, default=8, help="answers sampled for each problem")
@@ -116,4 +120,5 @@ def add_lora(p: ArgumentParser) -> None:
     p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
     p.add_argument("--lora-alpha", type=float, help="adapters are scaled by alpha / rank (default: twice the rank)")
     p.add_argument("--lora-dropout", type=float, default=0.0, help="of the adapters' inputs")
-    p.add_argument("--lora-targets", default=LORA_TARGETS, metavar="NAMES", help="by commas")
+    p.add_argument("--lora-targets", metavar="NAMES", help="ends of the adapted layers' names, by commas, such as "
+                   "attn.c_attn or q_proj,v_proj (default: every linear layer of a block)")

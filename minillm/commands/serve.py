@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..generation.text import load_generator
+from ..tokenizer.chat_template import check_template
 from . import Commands, add_backend, check_at_least, command
 from .generation_options import add_drafts, add_filter, text_maker
 
@@ -43,6 +44,7 @@ def load_engine(args: Namespace) -> "Engine":
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
     generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    check_template(generator.tokenizer)
     return Engine(generator.model, generator.tokenizer, args.rows, args.queue, draft=generator.draft,
                   k=args.draft_tokens, new_text=text_maker(args))
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import begun
 
 SCORES = ("sum", "per token", "per byte")
 
@@ -52,7 +53,7 @@ def score_choice(model: GPT, tokenizer: Tokenizer, prompt: str, choice: str) -> 
     """
     before, after = tokenizer.encode_ordinary(prompt), tokenizer.encode_ordinary(choice)
     if not before:
-        before = [tokenizer.eot_token if tokenizer.eot_token is not None else after[0]]
+        before = begun(tokenizer, []) or after[:1]
     if len(after) > (block_size := model.config.block_size):
         raise ValueError(f"a choice has {len(after)} tokens, the context holds {block_size}: {choice[:40]!r}")
     ids = np.array((before + after)[-block_size - 1:])

@@ -19,6 +19,7 @@ from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import document_start
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
 
@@ -44,7 +45,7 @@ def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float
     class Adapter(TemplateLM):
         """lm_eval's interface, each method in terms of this package."""
 
-        eot_token_id = tokenizer.eot_token
+        eot_token_id, prefix_token_id = tokenizer.eot_token, document_start(tokenizer)
         tokenizer_name = str(directory)
         max_length, max_gen_toks = model.config.block_size, default_length(model)
 
@@ -68,7 +69,7 @@ def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
     models' scores; perplexity.py's sliding windows give each token more context."""
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     ids = tokenizer.encode_ordinary(text)
-    windows = get_rolling_token_windows(ids, tokenizer.eot_token, model.config.block_size, 1)
+    windows = get_rolling_token_windows(ids, document_start(tokenizer), model.config.block_size, 1)
     return sum(continuation_score(model, *make_disjoint_window(window))[0] for window in windows)
 
 

@@ -3,8 +3,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.sources.conversations import read_jsonl
 from ..data.sources.files import read_documents
+from ..data.sources.record_files import read_jsonl
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..models.pretrained import read_json

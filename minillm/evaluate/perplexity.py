@@ -4,8 +4,8 @@
     bits_per_byte = nats / (ln 2 * bytes)
 
 A document longer than the context length is read in sliding windows that overlap by half: each token is predicted once,
-with at least half a context before it (in all windows but the first). Every document starts after the end-of-text
-token, so that its first token is predicted, too, and the bytes are all there are.
+with at least half a context before it (in all windows but the first). Every document starts after the token that begins
+a text or ends another, so that its first token is predicted, too, and the bytes are all there are.
 """
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +17,7 @@ from ..models.gpt2 import GPT
 from ..models.packing import rows
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import begun
 
 BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
 
@@ -42,9 +43,7 @@ def surprise(model: GPT, tokenizer: Tokenizer, text: str) -> Surprise:
     ids = tokenizer.encode_ordinary(text)
     if not ids:
         raise ValueError("a text to evaluate on is empty")
-    if tokenizer.eot_token is not None:
-        ids = [tokenizer.eot_token, *ids]
-    losses = token_losses(model, ids)
+    losses = token_losses(model, begun(tokenizer, ids))
     return Surprise(float(losses.sum()), len(losses), len(text.encode()))
 
 

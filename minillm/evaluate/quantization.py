@@ -2,15 +2,15 @@
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..data.shards.format import SIDECAR, Shards, open_shards, split_documents
 from ..data.sources.files import read_documents
 from ..kernels.select import select
-from ..models.gpt2 import GPT
-from ..models.load import gpt2_only, load_model
-from ..models.pretrained import CONFIG, read_json
+from ..models.load import load_model, named_ends
+from ..models.pretrained import read_json
 from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
 from ..progress import Report
 from ..tokenizer import Tokenizer
@@ -33,9 +33,9 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
     directory, out = Path(directory), Path(out)
     if out.exists() and out.samefile(directory):
         raise ValueError(f"-o {out}: expected another directory than the model's own")
-    model = gpt2_only(load_model(directory, select(backend)), "quantization")
+    model = load_model(directory, select(backend))
     quantized = quantize(model, weights, group)
-    save_quantized(out, quantized, read_json(directory / CONFIG).get("eos_token_id"))
+    save_quantized(out, quantized, named_ends(directory, model.config.vocab_size))
     for name in TOKENIZER_FILES:
         if (directory / name).exists():
             shutil.copy(directory / name, out / name)
@@ -44,7 +44,7 @@ def quantize_directory(directory: str | Path, out: str | Path, weights: str = "i
             "bits_per_byte": change_in_bits(directory, data, model, quantized, progress)}
 
 
-def errors(model: GPT, quantized: GPT) -> dict[str, dict]:
+def errors(model: Any, quantized: Any) -> dict[str, dict]:
     """{tensor: {"error": relative, "worst": relative error of the worst channel, "channel": which}} of each matrix.
 
     Relative: root of the summed squares of what changed, over that of the weights.
@@ -60,13 +60,13 @@ def errors(model: GPT, quantized: GPT) -> dict[str, dict]:
     return found
 
 
-def size_of(model: GPT) -> int:
+def size_of(model: Any) -> int:
     """Bytes of all parameters as they are stored."""
     parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
     return sum(part.nbytes for part in parts if part is not None)
 
 
-def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: GPT, quantized: GPT,
+def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: Any, quantized: Any,
                    progress: Report | None = None) -> dict[str, float] | None:
     """{"before", "after", "change": relative, "bytes": of text}, or None where there is no text."""
     shards = None if data else shards_behind(directory)

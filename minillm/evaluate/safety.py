@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import check_counts
-from ..data.sources.conversations import read_jsonl, texts_in
+from ..data.sources.conversations import texts_in
+from ..data.sources.record_files import read_jsonl
 from ..generation.decode import stream
 from ..generation.output_filter import sentences
 from ..generation.text import text_of
@@ -57,8 +58,8 @@ def red_team(model: GPT, tokenizer: Tokenizer, prompts: Sequence[dict], seed: in
 
 def reply(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int, max_new_tokens: int = ANSWER_TOKENS) -> str:
     """An answer: in the chat template if the model knows one, else the continuation of a dialogue."""
-    ids, _, _ = chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
-    return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer)
+    ids, stop, ends = chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
+    return text_of(stream(model, ids, max_new_tokens, 0.7, seed=seed), tokenizer, stop, ends)
 
 
 def is_toxic(text: str) -> bool | None:

@@ -8,6 +8,7 @@ from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import end_tokens
+from ..tokenizer.roles import document_start
 from . import speculative
 from .decode import Step, steps
 from .sampling import Sampling
@@ -132,16 +133,17 @@ def spoken(steps: Iterable[Step], text: TextStream, ends: set[int] | None = None
     yield None, text.finish()
 
 
-def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: str | Iterable[str] = ()) -> str:
+def text_of(tokens: Iterable[int], tokenizer: Tokenizer, stop: str | Iterable[str] = (),
+            ends: set[int] | None = None) -> str:
     """The text of an answer's tokens as they are generated, up to an end token or one of the strings in `stop`."""
     steps = (Step(token, 0.0, []) for token in tokens)
-    return "".join(piece for _, piece in spoken(steps, TextStream(tokenizer, stop)))
+    return "".join(piece for _, piece in spoken(steps, TextStream(tokenizer, stop), ends))
 
 
 def token_steps(generator: TextGenerator, ids: list[int], max_new_tokens: int, sampling: Sampling,
                 top: int) -> Iterator[Step]:
     """The Steps of a text, by speculative decoding if there is a draft; the same distribution either way."""
-    settings = ids, max_new_tokens, sampling, generator.tokenizer.eot_token, top
+    settings = ids, max_new_tokens, sampling, None, top                     # where it ends, `spoken` knows
     if generator.draft is None:
         return steps(generator.model, *settings)
     return speculative.speculative_steps(generator.model, generator.draft, *settings, generator.k, generator.counts)
@@ -155,7 +157,8 @@ def described(step: Step, tokenizer: Tokenizer) -> dict:
 
 
 def first_token(tokenizer: Tokenizer) -> int:
-    """The token that an empty prompt stands for: the end of another document."""
-    if tokenizer.eot_token is None:
+    """The token that an empty prompt stands for: what a text begins after."""
+    start = document_start(tokenizer)
+    if start is None:
         raise ValueError("--prompt must not be empty: this tokenizer has no <|endoftext|> to begin with")
-    return tokenizer.eot_token
+    return start

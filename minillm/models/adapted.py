@@ -22,21 +22,37 @@ from ..config import check_counts, check_field
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import read_safetensors, write_safetensors
+from ..tokenizer.roles import EndOfText
 from .kv_cache import KVCache
 from .params import Params, Shapes
 from .pretrained import read_json
 
-TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
-PEFT = "base_model.model.transformer."            # what PEFT puts before a name
 READ = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "base_model_name_or_path"}
 NEEDED = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal", None)}
 MEANINGLESS = {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "fan_in_fan_out",
                "megatron_core", "qalora_group_size"}              # without what they belong to; the rest must be unset
 
 
+class Layers(NamedTuple):
+    """The linear layers of a family: what can be adapted in each block, where, and how it is stored."""
+
+    targets: tuple[str, ...]                # in reading order
+    blocks: str                             # the blocks are BLOCKS.0, BLOCKS.1, ...
+    peft: str                               # what PEFT puts before a name
+    out_first: bool                         # weights are (J, I), as PEFT's a (r, I) and b (J, r), not (I, J)
+
+
+GPT2_LAYERS = Layers(("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"), "h", "base_model.model.transformer.",
+                     out_first=False)
+LLAMA_LAYERS = Layers(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
+                       "mlp.up_proj", "mlp.down_proj"), "model.layers", "base_model.model.", out_first=True)
+TARGETS = GPT2_LAYERS.targets
+
+
 class Adapted(NamedTuple):
-    """A frozen weight (I, J) and its update scale * a @ b: what ops/lora_linear.py takes."""
+    """A frozen weight (I, J) and its update scale * a @ b: what ops/lora_linear.py takes. Of a family whose weights
+    are (J, I), all three are transposed."""
 
     frozen: np.ndarray
     a: np.ndarray                           # (I, r)
@@ -47,21 +63,24 @@ class Adapted(NamedTuple):
 
 
 class LoraModel:
-    """A GPT whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
+    """A model whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
     recompute = False                       # as GPT's
 
-    def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] = TARGETS,
+    def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] | None = None,
                  dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
-        """base: GPT, never written. name: where it came from, for adapter_config.json. Raises ValueError."""
-        check_settings(rank, alpha, targets, dropout)
+        """base: GPT or Llama, never written. targets: ends of the layers' names (None: all linear layers of a block).
+        name: where the base came from, for adapter_config.json. Raises ValueError."""
+        targets = base.layers.targets if targets is None else full_names(targets, base.layers, "targets")
+        check_settings(rank, alpha, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
-        self.name, self.config, self.ops = name, base.config, base.ops
+        self.name, self.config, self.ops, self.layers = name, base.config, base.ops, base.layers
         self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
-                view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / np.sqrt(len(view))
+                inputs = view.shape[self.layers.out_first]
+                view[:] = np.random.default_rng((seed, place)).standard_normal(view.shape) / math.sqrt(inputs)
 
     def on(self, ops: Ops, params: Any = None) -> "LoraModel":
         """The same adapters on a base that runs on other ops; with its own parameters, or others."""
@@ -93,7 +112,7 @@ class LoraModel:
         return self.model().decode(tokens, cache, rows, last)
 
     def model(self, key: tuple | None = None) -> Any:
-        """The GPT with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
+        """The base with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
         params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
         for number, name in enumerate(names):
             a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
@@ -104,14 +123,15 @@ class LoraModel:
         return model
 
     def merged(self) -> Any:
-        """A GPT of its own with weight + scale * a @ b in place of every adapted weight."""
+        """A model of its own with weight + scale * a @ b in place of every adapted weight."""
         params = self.base.params.astype(self.base.params.flat.dtype)
         for key in adapted_names(self.base, self.targets):
-            delta = self.params[f"{key}.a"].astype(np.float64) @ self.params[f"{key}.b"]
+            parts = [self.params[f"{key}.{part}"].astype(np.float64) for part in "ab"]
+            delta = parts[1] @ parts[0] if self.layers.out_first else parts[0] @ parts[1]
             params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
         return self.base.on(self.ops, params)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write the merged model, and the adapter in PEFT's form into a folder in it."""
         self.merged().save_pretrained(directory, eot_token)
         save_adapter(self, Path(directory) / FOLDER)
@@ -127,28 +147,29 @@ class LoraModel:
         if {n: a.shape for n, a in tensors.items()} != {n: a.shape for n, a in wanted.items()}:
             raise ValueError(f"{directory} holds a different adapter: its names or shapes differ")
         for key, view in self.params.items():
-            view[:] = tensors[peft_name(key)].T
+            view[:] = in_pefts_layout(self, tensors[peft_name(key, self.layers)])
 
 
-def check_settings(rank: int, alpha: float, targets: Sequence[str], dropout: float) -> None:
+def check_settings(rank: int, alpha: float, dropout: float) -> None:
     check_counts(rank=rank)
     check_field("alpha", alpha, float, lambda v: 0 < v < math.inf, "above 0")
     check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-    if not targets or not set(targets) <= set(TARGETS):
-        raise ValueError(f"targets must be some of {', '.join(TARGETS)}: got {', '.join(targets) or 'none'}")
 
 
 def adapted_names(base: Any, targets: Sequence[str]) -> list[str]:
     """h.0.attn.c_attn, ... in reading order."""
-    return [f"h.{i}.{target}" for i in range(base.config.n_layer) for target in TARGETS if target in targets]
+    return [f"{base.layers.blocks}.{i}.{target}" for i in range(base.config.n_layer)
+            for target in base.layers.targets if target in targets]
 
 
 def adapter_shapes(base: Any, rank: int, targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}"""
+    """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}; (r, I) and (J, r) where weights are (J, I)."""
     shapes: Shapes = {}
     for name in adapted_names(base, targets):
-        inputs, outputs = base.params[f"{name}.weight"].shape
-        shapes |= {f"{name}.a": (inputs, rank), f"{name}.b": (rank, outputs)}
+        first, last = base.params[f"{name}.weight"].shape
+        ends = {"b": (first, rank), "a": (rank, last)} if base.layers.out_first else {"a": (first, rank),
+                                                                                      "b": (rank, last)}
+        shapes |= {f"{name}.{part}": ends[part] for part in "ab"}
     return shapes
 
 
@@ -166,14 +187,19 @@ class Routed:
 
 # ---- PEFT's files ----
 
-def peft_name(key: str) -> str:
+def peft_name(key: str, layers: Layers) -> str:
     """h.0.attn.c_attn.a -> base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"""
-    return f"{PEFT}{key[:-1]}lora_{key[-1].upper()}.weight"
+    return f"{layers.peft}{key[:-1]}lora_{key[-1].upper()}.weight"
 
 
 def peft_tensors(adapter: LoraModel) -> dict[str, np.ndarray]:
-    """{PEFT's name: array}: its matrices are the transposes of ours, (r, I) and (J, r)."""
-    return {peft_name(key): np.ascontiguousarray(view.T) for key, view in adapter.params.items()}
+    """{PEFT's name: array (r, I) or (J, r)}"""
+    return {peft_name(key, adapter.layers): in_pefts_layout(adapter, view) for key, view in adapter.params.items()}
+
+
+def in_pefts_layout(adapter: LoraModel, array: np.ndarray) -> np.ndarray:
+    """The transpose, where our matrices are (I, r) and (r, J); and back."""
+    return array if adapter.layers.out_first else np.ascontiguousarray(array.T)
 
 
 def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
@@ -183,22 +209,23 @@ def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
     write_safetensors(directory / WEIGHTS, peft_tensors(adapter), {"format": "pt"})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.name, "r": adapter.rank,
               "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout, "target_modules": list(adapter.targets),
-              "fan_in_fan_out": True, "bias": "none", "inference_mode": True}
+              "fan_in_fan_out": not adapter.layers.out_first, "bias": "none", "inference_mode": True}
     write_json(directory / CONFIG, config, indent=2)
 
 
 def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
-    """The adapter of a directory on `base` (GPT). Raises ValueError for one of a kind that we do not compute."""
+    """The adapter of a directory on `base`, GPT or Llama. Raises ValueError for one of a kind that is not computed."""
     path = Path(directory) / CONFIG
     config = read_json(path)
     check_kind(config, path)
     rank, alpha = config["r"], config["lora_alpha"]
-    check_settings(rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0))
+    targets = full_names(config["target_modules"], base.layers)
+    check_settings(rank, alpha, config.get("lora_dropout", 0.0))
     if rank > (Path(directory) / WEIGHTS).stat().st_size:              # before there is room for so large a one
         raise ValueError(f"{path}: r = {rank} is more than {WEIGHTS} holds")
     if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
         alpha *= math.sqrt(rank)
-    adapter = LoraModel(base, rank, alpha, full_names(config["target_modules"]), config.get("lora_dropout", 0.0),
+    adapter = LoraModel(base, rank, alpha, targets, config.get("lora_dropout", 0.0),
                         name=config.get("base_model_name_or_path") or "")
     adapter.take(directory)
     return adapter
@@ -216,12 +243,12 @@ def check_kind(config: dict, path: Path) -> None:
             raise ValueError(f"{path}: {key} = {config[key]!r} is not supported")
 
 
-def full_names(modules: Sequence[str] | str) -> list[str]:
+def full_names(modules: Sequence[str] | str, layers: Layers, name: str = "target_modules") -> list[str]:
     """PEFT's target_modules, of which each is the end of a name, as ours: c_attn is attn.c_attn."""
     modules = [modules] if isinstance(modules, str) else modules
     if not isinstance(modules, (list, tuple)):
-        raise ValueError(f"target_modules must be a list of names: got {modules!r}")
-    for module in modules:
-        if not any(f".{target}".endswith(f".{module}") for target in TARGETS):
-            raise ValueError(f"target_modules must be some of {', '.join(TARGETS)}: got {module!r}")
-    return [target for target in TARGETS if any(f".{target}".endswith(f".{module}") for module in modules)]
+        raise ValueError(f"{name} must be a list of names: got {modules!r}")
+    for module in modules or ["none"]:
+        if not any(f".{target}".endswith(f".{module}") for target in layers.targets):
+            raise ValueError(f"{name} must be some of {', '.join(layers.targets)}: got {module}")
+    return [target for target in layers.targets if any(f".{target}".endswith(f".{module}") for module in modules)]

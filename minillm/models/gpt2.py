@@ -26,11 +26,13 @@ from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
 from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
+from .adapted import GPT2_LAYERS
 from .kv_cache import KVCache, joined
 from .packing import apart
 from .params import Params, gpt_shapes, layer, linear, matrix
 from .pretrained import read_model, write_model
-from .quantized import default_ops, is_quantized, quantize, read_quantized
+from .quantized import load_weights_as
 from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
@@ -56,6 +58,7 @@ class GPT:
     recompute = False
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
+    layers = GPT2_LAYERS
     rows_of_tokens: tuple[str, ...] = ("wte.weight",)                           # tensors with a row for each token
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
@@ -80,15 +83,9 @@ class GPT:
         weights: "float32", "bfloat16" or "int8", the form in which matrices are kept for generating (quantized.py);
         default: int8 where `minillm quantize` wrote that, else plain arrays of `dtype`.
         """
-        if is_quantized(directory):
-            config, matrices = read_quantized(directory)
-            model = cls(config, ops=ops, params=matrices)
-            return model if weights in (None, "int8") else quantize(model, weights)
-        config, params = read_model(directory, dtype if weights is None else np.float32)
-        model = cls(config, ops=ops or default_ops(weights), params=params)
-        return model if weights is None else quantize(model, weights)
+        return load_weights_as(cls, read_model, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
         write_model(directory, self.config, self.params, eot_token)
 

@@ -12,6 +12,7 @@ Every addition to the residual stream is followed by an RMSNorm, so the two are 
 Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.09388. Names are Hugging Face's.
 """
 from collections import namedtuple
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,17 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
+from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import KVCache
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
 from .params import Params, matrix
 from .pretrained import HEAD
+from .quantized import load_weights_as
 from .rope import rope_angles
+from .weights import ops_for
 
 Array = np.ndarray
 
@@ -42,18 +47,20 @@ class Llama:
     chunked_prefill = recompute = False                 # as of GPT
     known: int | None = None
     shapes = staticmethod(llama_shapes)
+    layers = LLAMA_LAYERS
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
-                 params: Params | None = None):
+                 params: Any = None):
         """Fresh weights from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
         self.config, self.names = config, tuple(llama_shapes(config))
         self.params = params if params is not None else initialise(config, seed, dtype)
-        self.ops = ops or select("auto")
+        self.ops = ops_for(self.params, ops or select("auto"))
         self.head = EMBEDDING if config.tied else HEAD
         self.rows_of_tokens = tuple({EMBEDDING: 0, self.head: 1})               # tensors with a row for each token
-        self.cos, self.sin = rope_angles(config, np.arange(config.block_size), self.params.flat.dtype)
+        self.dtype = self.params["model.norm.weight"].dtype
+        self.cos, self.sin = angles(config, self.dtype)
 
-    def on(self, ops: Ops, params: Params | None = None) -> "Llama":
+    def on(self, ops: Ops, params: Any = None) -> "Llama":
         """The same Llama on other ops; with its own parameters, or others."""
         other = Llama(self.config, ops=ops, params=self.params if params is None else params)
         other.known = self.known
@@ -62,16 +69,13 @@ class Llama:
     @classmethod
     def from_pretrained(cls, directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
                         weights: str | None = None) -> "Llama":
-        """Load config.json and model.safetensors: ours, or a directory saved by transformers.
+        """Load config.json and model.safetensors: ours, or a directory saved by transformers; weights as of GPT.
 
         Raises ValueError for a model with a feature that is not computed here, which it names.
         """
-        if weights not in (None, "float32"):
-            raise ValueError(f"weights must be float32 for {cls.__name__}: got {weights!r}")
-        config, params = read_llama(directory, dtype)
-        return cls(config, ops=ops, params=params)
+        return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
-    def save_pretrained(self, directory: AnyPath, eot_token: int | None = None) -> None:
+    def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers reads too."""
         write_llama(directory, self.config, self.params, eot_token)
 
@@ -151,7 +155,7 @@ class Llama:
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line. The caches are used up."""
         g = grads if grads is not None else self.params.zeros_like()
-        dn, _ = self.ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g[self.head],))
+        dn, _ = caches[0].ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g[self.head],))
         return self.hidden_backward(dn, caches.pop(), g)
 
     def hidden_backward(self, dn: Array, activations: Activations, g: Params) -> Params:
@@ -160,32 +164,31 @@ class Llama:
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
             kept, at = activations.blocks.pop(), f"model.layers.{i}"
             dx, dm, _ = ops.residual_rmsnorm_backward((dx, dn), kept.next_norm, into=(g[norm],))
-            dm = self.project_back(dm, kept.down, g, f"{at}.mlp.down_proj")
+            dm = self.project_back(ops, dm, kept.down, g, f"{at}.mlp.down_proj")
             dgate, dup = ops.swiglu_backward(dm, kept.swiglu)
-            dn = self.project_back(dgate, kept.gate, g, f"{at}.mlp.gate_proj")
-            dn = dn + self.project_back(dup, kept.up, g, f"{at}.mlp.up_proj")
+            dn = self.project_back(ops, dgate, kept.gate, g, f"{at}.mlp.gate_proj")
+            dn = dn + self.project_back(ops, dup, kept.up, g, f"{at}.mlp.up_proj")
             dx, da, _ = ops.residual_rmsnorm_backward((dx, dn), kept.norm_2,
                                                       into=(g[f"{at}.post_attention_layernorm.weight"],))
-            da = self.project_back(da, kept.o, g, f"{at}.self_attn.o_proj")
+            da = self.project_back(ops, da, kept.o, g, f"{at}.self_attn.o_proj")
             dq, dk, dv = ops.grouped_attention_backward(da, kept.attention)
             dq, dk = ops.rope_backward(dq, kept.q_rope), ops.rope_backward(dk, kept.k_rope)
-            dq = self.norm_heads_back(dq, kept.q_norm, g, f"{at}.self_attn.q_norm.weight")
-            dk = self.norm_heads_back(dk, kept.k_norm, g, f"{at}.self_attn.k_norm.weight")
-            dn = self.project_back(dq, kept.q, g, f"{at}.self_attn.q_proj")
-            dn = dn + self.project_back(dk, kept.k, g, f"{at}.self_attn.k_proj")
-            dn = dn + self.project_back(dv, kept.v, g, f"{at}.self_attn.v_proj")
+            dq = self.norm_heads_back(ops, dq, kept.q_norm, g, f"{at}.self_attn.q_norm.weight")
+            dk = self.norm_heads_back(ops, dk, kept.k_norm, g, f"{at}.self_attn.k_norm.weight")
+            dn = self.project_back(ops, dq, kept.q, g, f"{at}.self_attn.q_proj")
+            dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
+            dn = dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
         dn, _ = ops.rmsnorm_backward(dn, activations.norm_1, into=(g["model.layers.0.input_layernorm.weight"],))
         ops.token_embedding_backward(dx + dn, activations.embedding, into=(g[EMBEDDING],))
         return g
 
     def project(self, x: Array, name: str) -> tuple[Array, tuple]:
         """The linear layer of this name, with its bias if it has one."""
-        return self.ops.projection_forward(x, matrix(self.params, f"{name}.weight"),
-                                           self.params.views.get(f"{name}.bias"))
+        return self.ops.projection_forward(x, matrix(self.params, f"{name}.weight"), self.params.get(f"{name}.bias"))
 
-    def project_back(self, dout: Array, cache: tuple, g: Params, name: str) -> Array:
-        bias = g[f"{name}.bias"] if f"{name}.bias" in g.views else None
-        return self.ops.projection_backward(dout, cache, into=(g[f"{name}.weight"], bias))[0]
+    def project_back(self, ops: Ops, dout: Array, cache: tuple, g: Params, name: str) -> Array:
+        bias = g[f"{name}.bias"] if f"{name}.bias" in self.params else None
+        return ops.projection_backward(dout, cache, into=(g[f"{name}.weight"], bias))[0]
 
     def norm_heads(self, x: Array, name: str) -> tuple[Array, tuple | None]:
         """RMSNorm of each head, where the model has this weight (HS): x (B, T, heads * HS) -> the same shape, cache."""
@@ -195,11 +198,11 @@ class Llama:
         out, cache = self.ops.rmsnorm_forward(heads, self.params[name], self.config.norm_eps)
         return out.reshape(x.shape), cache
 
-    def norm_heads_back(self, dout: Array, cache: tuple | None, g: Params, name: str) -> Array:
+    def norm_heads_back(self, ops: Ops, dout: Array, cache: tuple | None, g: Params, name: str) -> Array:
         if cache is None:
             return dout
         heads = dout.reshape(*dout.shape[:2], -1, self.config.head_dim)
-        return self.ops.rmsnorm_backward(heads, cache, into=(g[name],))[0].reshape(dout.shape)
+        return ops.rmsnorm_backward(heads, cache, into=(g[name],))[0].reshape(dout.shape)
 
     def norms_after_blocks(self) -> list[str]:
         """Names of the norms that read what block 0, 1, ... leaves: the next block's first, at the end the last."""
@@ -208,7 +211,7 @@ class Llama:
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty KV cache for `decode`, with room for batch_size sequences."""
-        return KVCache(self.config, batch_size, self.params.flat.dtype)
+        return KVCache(self.config, batch_size, self.dtype)
 
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
@@ -252,6 +255,12 @@ class Llama:
     def heads(self, x: Array) -> Array:
         """(B, T, heads * HS) -> (B, heads, T, HS), a view."""
         return x.reshape(*x.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+
+
+@lru_cache(maxsize=8)
+def angles(config: LlamaConfig, dtype: np.dtype) -> tuple[Array, Array]:
+    """cos and sin of every position, (block_size, HS / 2): made once for all models of a shape."""
+    return rope_angles(config, np.arange(config.block_size), dtype)
 
 
 def initialise(config: LlamaConfig, seed: int, dtype: DTypeLike) -> Params:

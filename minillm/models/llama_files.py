@@ -13,8 +13,9 @@ from numpy.typing import DTypeLike
 from ..config import LlamaConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
+from ..tokenizer.roles import EndOfText
 from .params import Params, Shapes
-from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors
+from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
 from .rope import scaled_frequencies
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -145,13 +146,13 @@ def window_of(settings: Mapping[str, Any]) -> int:
     return window if used else 0
 
 
-def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: int | None) -> dict[str, Any]:
+def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: EndOfText) -> dict[str, Any]:
     """The dict that transformers' configuration is read from."""
     rope = {"rope_type": "default"} | dict(config.rope_scaling) | {"rope_theta": config.rope_theta}
     settings: dict[str, Any] = {key: getattr(config, name) for name, key in NAMES.items()}
     settings |= {"model_type": config.family, "architectures": [ARCHITECTURES[config.family]], "hidden_act": "silu",
                  "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope,
-                 "bos_token_id": eot_token, "eos_token_id": eot_token, "dtype": np.dtype(dtype).name}
+                 "dtype": np.dtype(dtype).name, **token_ids(eot_token)}
     if config.family in ("llama", "qwen3"):
         settings["attention_bias"] = config.o_bias
     if config.family == "llama":
@@ -161,7 +162,7 @@ def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: int | None) ->
     return settings
 
 
-def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: int | None = None) -> None:
+def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors, which transformers reads. Raises ValueError if they do not belong
     together, OSError as the file system does."""
     if params.shapes != llama_shapes(config):
@@ -171,6 +172,7 @@ def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_tok
     directory.mkdir(parents=True, exist_ok=True)
     write_safetensors(directory / MODEL, {name: params[name] for name in params}, {"format": "pt"})
     write_json(directory / CONFIG, settings_of(config, params.flat.dtype, eot_token), **LAYOUT)
+    write_ends(directory, eot_token)
 
 
 def deviation(name: str, config: LlamaConfig) -> float:

@@ -9,13 +9,14 @@ from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import TextEnds, role_id
 from .gpt2 import GPT
 from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
 from .params import Shapes, gpt_shapes
-from .pretrained import CONFIG, parse_config, read_json
+from .pretrained import CONFIG, GENERATION, parse_config, read_json
+from .quantized import METHOD, is_quantized, stored_type
 
-GENERATION = "generation_config.json"
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
 
 
@@ -23,8 +24,8 @@ def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np
                weights: str | None = None) -> Any:
     """The model of a directory, ours or of transformers, by its config.json's model_type: a GPT or a Llama, which
     answer to the same calls; see GPT.from_pretrained."""
-    model_type = str(read_json(Path(directory) / CONFIG).get("model_type"))
-    return FAMILIES.get(model_type, GPT).from_pretrained(directory, ops, dtype, weights)    # GPT: says what is wrong
+    family = FAMILIES.get(stored_type(directory), GPT)                      # GPT: says what is wrong
+    return family.from_pretrained(directory, ops, dtype, weights)
 
 
 def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[Any, Tokenizer]:
@@ -49,22 +50,35 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
 
 
 def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids after which the model has learned to end a text: eos_token_id, one or a list, of generation_config.json
-    or else of config.json."""
-    for name in (GENERATION, CONFIG):
-        path = Path(directory) / name
-        ends = read_json(path).get("eos_token_id") if path.exists() else None
-        found = frozenset(end for end in (ends if isinstance(ends, list) else [ends])
-                          if type(end) is int and 0 <= end < tokenizer.vocab_size)
-        if found:
-            return found
-    return frozenset()
+    """The ids after which the model has learned to end a text: what its files name, or else its tokenizer's."""
+    found = frozenset(named_ends(directory, tokenizer.vocab_size).eos)
+    eos = role_id(tokenizer, "eos_token")
+    return found if found or eos is None else frozenset([eos])
+
+
+def named_ends(directory: AnyPath, vocab_size: int) -> TextEnds:
+    """eos_token_id, one or a list, and bos_token_id of generation_config.json, or else of config.json."""
+    found = TextEnds((), None)
+    for name in (CONFIG, GENERATION):
+        settings = read_json(path) if (path := Path(directory) / name).exists() else {}
+        eos, bos = (ids_of(settings.get(key), vocab_size) for key in ("eos_token_id", "bos_token_id"))
+        found = TextEnds(eos or found.eos, next(iter(bos), found.bos))
+    return found
+
+
+def ids_of(value: Any, vocab_size: int) -> tuple[int, ...]:
+    """Those ids of a value of JSON, one or a list, that are in the vocabulary."""
+    return tuple(id for id in (value if isinstance(value, list) else [value])
+                 if type(id) is int and 0 <= id < vocab_size)
 
 
 def described(directory: AnyPath) -> tuple[str, GPTConfig | LlamaConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
     path = Path(directory) / CONFIG
     settings = read_json(path)
+    if is_quantized(directory):
+        settings = {key: value for key, value in settings.items() if key != METHOD} | {
+            "model_type": stored_type(directory)}
     if settings.get("model_type") in ARCHITECTURES:
         llama = parse_llama(settings, path)
         return llama.family.capitalize(), llama, llama_shapes(llama)

@@ -14,11 +14,13 @@ from numpy.typing import DTypeLike
 from ..config import GPTConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
+from ..tokenizer.roles import EndOfText, as_ends
 from .params import Params, gpt_shapes
 
 Array = np.ndarray
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
 PREFIX, HEAD = "transformer.", "lm_head.weight"
 WRAPPERS = re.compile(r"((_orig_mod|module)\.)*")      # what torch.compile and data-parallel training put before names
@@ -39,10 +41,11 @@ SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; th
 }
 
 
-def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token: int | None = None) -> None:
+def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token: EndOfText = None) -> None:
     """Write `config.json` and `model.safetensors` as transformers does. The directory is made if need be.
 
-    params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos.
+    params keeps its dtype (float32 or float64). eot_token: id of the end-of-text token, recorded as bos and eos, or
+    TextEnds.
     Each file is replaced in one step; use storage/directories.py where both must change together.
     Raises ValueError if the parameters are not those of `config`, OSError as the file system does.
     """
@@ -50,13 +53,15 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(gpt_shapes(config), params.shapes))
     write_directory(directory, params, settings_of(config, params.flat.dtype, eot_token))
+    write_ends(directory, eot_token)
 
 
-def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL) -> None:
+def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL,
+                    prefix: str = PREFIX) -> None:
     """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(directory / model, {PREFIX + name: tensors[name] for name in tensors}, {"format": "pt"})
+    write_safetensors(directory / model, {prefix + name: tensors[name] for name in tensors}, {"format": "pt"})
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 
@@ -86,15 +91,29 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
 
 # config.json
 
-def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: int | None) -> dict:
+def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: EndOfText) -> dict:
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
         "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
         "n_ctx": config.block_size, "n_inner": None, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
-        "tie_word_embeddings": True, "bos_token_id": eot_token, "eos_token_id": eot_token,
-        "dtype": np.dtype(dtype).name,
+        "tie_word_embeddings": True, "dtype": np.dtype(dtype).name, **token_ids(eot_token),
     }
+
+
+def token_ids(ends: EndOfText) -> dict:
+    """What config.json says of the end of a text: one id, which every reader understands."""
+    eos, bos = as_ends(ends)
+    return {"bos_token_id": bos, "eos_token_id": eos[0] if eos else None}
+
+
+def write_ends(directory: AnyPath, ends: EndOfText) -> None:
+    """Write generation_config.json, which names all ends where there are several; one of before would be wrong."""
+    eos, bos = as_ends(ends)
+    if len(eos) > 1:
+        write_json(Path(directory) / GENERATION, {"bos_token_id": bos, "eos_token_id": list(eos)}, **LAYOUT)
+    elif eos:
+        (Path(directory) / GENERATION).unlink(missing_ok=True)
 
 
 def parse_config(settings: dict, path: AnyPath) -> GPTConfig:

@@ -7,28 +7,34 @@
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
 activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
 said of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs;
-the token embedding, (V, C) as a parameter, is transposed to (C, V), since it is the head that reads all of it.
+what is outputs by inputs as a parameter is transposed: a Llama's matrices, and GPT-2's token embedding (V, C), since it
+is the head that reads all of it.
 
-On disk: BF16 tensors, which every reader of GPT-2 takes; or I8 tensors with their scales (G, N) as F32 beside them,
-named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain weights.
+On disk: BF16 tensors, which every reader of these families takes; or I8 tensors with their scales (G, N) as F32 beside
+them, named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain
+weights.
 Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import GPTConfig
+from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from ..tokenizer.roles import EndOfText
+from . import llama_files
 from . import pretrained as files
-from .params import Params, gpt_shapes
+from .params import Params, Shapes, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
-WTE, SCALES, METHOD = "wte.weight", ".scales", "quantization_config"
+OUT_FIRST = ("wte.", "model.", "lm_head.")      # beginnings of names of matrices that are outputs by inputs
+SCALES, METHOD = ".scales", "quantization_config"
 INT8_MODEL, INT8_TYPE = "model.int8.safetensors", "minillm-int8"
 
 
@@ -40,7 +46,7 @@ class Quantized(NamedTuple):
 
 
 def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
-    """The same GPT with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
+    """The same model with its matrices stored as "int8" or "bfloat16" ("float32": as they were), to generate with.
 
     group: inputs of a channel that share a scale, for int8; 0 is all of them. Raises ValueError unless it is a multiple
     of 8 that divides every matrix's inputs. Backward has no meaning for such a model.
@@ -49,10 +55,11 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
     if group and weights != "int8":
         raise ValueError(f"group is for int8 weights: got group {group} with {weights}")
-    if group < 0 or group % STEP or (group and model.config.n_embd % group):
-        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides n_embd {model.config.n_embd}: got "
-                         f"{group}")
     model = dequantized_model(model)
+    inputs = {len(gemm_layout(name, array)) for name, array in model.params.items() if is_quantized_matrix(name, array)}
+    if group < 0 or group % STEP or (group and any(K % group for K in inputs)):
+        raise ValueError(f"group must be 0, or a multiple of {STEP} that divides the inputs of each matrix, "
+                         f"{', '.join(map(str, sorted(inputs)))}: got {group}")
     if weights == "float32":
         return model
     store = partial(to_int8, group=group) if weights == "int8" else to_bfloat16
@@ -72,8 +79,8 @@ def is_quantized_matrix(name: str, array: np.ndarray) -> bool:
 
 
 def gemm_layout(name: str, array: np.ndarray) -> np.ndarray:
-    """A matrix as decoding's GEMMs read it, (K, N): the embedding (V, C) is transposed. And back."""
-    return np.ascontiguousarray(array.T) if name == WTE else array
+    """A matrix as decoding's GEMMs read it, (K, N), inputs by outputs. And back."""
+    return np.ascontiguousarray(array.T) if name.startswith(OUT_FIRST) else array
 
 
 def to_int8(matrix: np.ndarray, group: int = 0) -> Quantized:
@@ -102,10 +109,10 @@ def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = sl
 
 
 def dequantized_model(model: Any) -> Any:
-    """A plain GPT with exactly the weights that a quantized one stands for; a plain one is itself."""
+    """A plain model with exactly the weights that a quantized one stands for; a plain one is itself."""
     if isinstance(model.params, Params):
         return model
-    params = Params(gpt_shapes(model.config))
+    params = Params(model.shapes(model.config))
     for name, array in params.items():
         array[:] = gemm_layout(name, dequantized(model.params[name]))
     return model.on(model.ops, params)
@@ -124,19 +131,33 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-def save_quantized(directory: AnyPath, model: Any, eot_token: int | None = None) -> None:
-    """Write config.json and model.safetensors of a quantized GPT, for `GPT.from_pretrained`. Makes the directory."""
+def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
+    """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
     tensors, int8 = {}, False
     for name, value in model.params.items():
         tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], int8 = value.scales, True
-    settings = files.settings_of(model.config, np.float32, eot_token)
+    llama = isinstance(model.config, LlamaConfig)
+    settings = (llama_files if llama else files).settings_of(model.config, np.float32, eot_token)
     if int8:
         method = {"quant_method": "minillm", "bits": 8, "model_type": settings["model_type"]}
         settings |= {METHOD: method, "model_type": INT8_TYPE, "architectures": ["MinillmInt8"]}
     files.write_directory(directory, tensors, settings if int8 else settings | {"dtype": "bfloat16"},
-                          INT8_MODEL if int8 else files.MODEL)
+                          INT8_MODEL if int8 else files.MODEL, "" if llama else files.PREFIX)
+    files.write_ends(directory, eot_token)
+
+
+def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | None, dtype: Any,
+                    weights: str | None) -> Any:
+    """from_pretrained of a family: read(directory, dtype) -> (its configuration, Params) of a plain directory."""
+    if is_quantized(directory):
+        config, matrices = read_quantized(directory)
+        model = cls(config, ops=ops, params=matrices)
+        return model if weights in (None, "int8") else quantize(model, weights)
+    config, params = read(directory, dtype if weights is None else np.float32)
+    model = cls(config, ops=ops or default_ops(weights), params=params)
+    return model if weights is None else quantize(model, weights)
 
 
 def is_quantized(directory: AnyPath) -> bool:
@@ -144,8 +165,15 @@ def is_quantized(directory: AnyPath) -> bool:
     return files.read_json(Path(directory) / files.CONFIG).get("model_type") == INT8_TYPE
 
 
-def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
-    """(GPTConfig, {name: Quantized or array}) of a directory with int8 weights.
+def stored_type(directory: AnyPath) -> str:
+    """model_type of a directory's config.json; of the model that was quantized, where `save_quantized` wrote it."""
+    settings = files.read_json(Path(directory) / files.CONFIG)
+    method = settings.get(METHOD) if settings.get("model_type") == INT8_TYPE else settings
+    return str(method.get("model_type")) if isinstance(method, dict) else INT8_TYPE
+
+
+def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
+    """(configuration, {name: Quantized or array}) of a directory with int8 weights.
 
     Raises FileNotFoundError, and ValueError naming the tensor that is wrong.
     """
@@ -155,11 +183,24 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig, dict]:
     method = settings.pop(METHOD, None)
     if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", 8):
         raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's 8 bits")
-    config = files.parse_config(settings | {"model_type": method.get("model_type")}, path)
-    tensors = files.read_tensors(directory, INT8_MODEL)
-    files.check_shapes({name: array for name, array in tensors.items() if not name.endswith(SCALES)}, config, directory)
+    tensors: dict[str, np.ndarray]
+    config, shapes, tensors = of_family(settings | {"model_type": method.get("model_type")}, path)
+    plain = {name: array.shape for name, array in tensors.items() if not name.endswith(SCALES)}
+    if plain != shapes:
+        raise ValueError(f"{directory}: the tensors are not those of {files.CONFIG}:\n"
+                         + files.differences(shapes, plain))
     return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
-                    checked(directory, name, tensors[name], np.float32) for name in gpt_shapes(config)}
+                    checked(directory, name, tensors[name], np.float32) for name in shapes}
+
+
+def of_family(settings: dict, path: Path) -> tuple[GPTConfig | LlamaConfig, Shapes, dict[str, np.ndarray]]:
+    """(configuration, shapes of its parameters, the tensors of its file) by the settings of a config.json."""
+    llama = settings["model_type"] in llama_files.ARCHITECTURES
+    config: Any = (llama_files.parse_llama if llama else files.parse_config)(settings, path)
+    tensors = files.read_tensors(path.parent, INT8_MODEL, "" if llama else files.PREFIX)
+    if config.n_layer > len(tensors):                       # before a list is made of a mistyped billion of names
+        raise ValueError(f"{path}: {config.n_layer} layers, but only {len(tensors)} tensors in {INT8_MODEL}")
+    return config, llama_files.llama_shapes(config) if llama else gpt_shapes(config), tensors
 
 
 def read_matrix(directory: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

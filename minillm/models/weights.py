@@ -2,7 +2,8 @@
 
     np.ndarray    as it is
     Quantized     int8 with scales, or bfloat16 (quantized.py): dequantized, unless the op multiplies in that type
-    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear
+    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear, and three
+                  projections, of which each is an op pair, in place of one
 
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
@@ -35,8 +36,18 @@ def for_quantized(ops: Ops) -> Ops:
             wte, tokens = gathered(wte, tokens)
         return ops.embedding_forward(tokens, wte, wpe, start)
 
+    def token_embedding_forward(tokens: Array, wte: Any) -> tuple:
+        return ops.token_embedding_forward(*(gathered(wte, tokens)[::-1] if isinstance(wte, Quantized) else
+                                             (tokens, wte)))
+
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         return ops.linear_forward(x, operand(ops, "linear", weight), bias)
+
+    def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
+        if not isinstance(weight, Quantized):
+            return ops.projection_forward(x, weight, bias)
+        zeros = np.zeros(weight.values.shape[1], np.float32)                              # (I, J), as it is stored
+        return linear_forward(x, weight, zeros if bias is None else bias)
 
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
@@ -51,6 +62,7 @@ def for_quantized(ops: Ops) -> Ops:
         return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
 
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
+                        token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
                         decode_step=ops.decode_step)
 
@@ -104,5 +116,24 @@ def for_adapted(ops: Ops) -> Ops:
         dx, *dfc = linear_backward(ops.gelu_backward(da, gelu), fc, into[:2])
         return dx, *dfc, *dproj
 
+    def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
+        if not isinstance(weight, Adapted):
+            return ops.projection_forward(x, weight, bias)
+        out, frozen = ops.projection_forward(x, weight.frozen, bias)                      # (..., J)
+        x, drop = ops.dropout_forward(x, weight.dropout, weight.key) if weight.dropout else (x, None)
+        h, a = ops.projection_forward(x, weight.a)                                        # (..., r)
+        update, b = ops.projection_forward(weight.scale * h, weight.b)                    # (..., J)
+        return out + update, AdaptedCache((frozen, drop, a, b, weight.scale))
+
+    def projection_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
+        if not isinstance(cache, AdaptedCache):
+            return ops.projection_backward(dout, cache, into)
+        (frozen, drop, a, b, scale), (da, db) = cache.cache, into[0]
+        dh = scale * ops.projection_backward(dout, b, (db, None))[0]                      # (..., r)
+        dx = ops.projection_backward(dh, a, (da, None))[0]                                # (..., I)
+        dx = ops.dropout_backward(dx, drop) if drop else dx
+        return dx + ops.projection_backward(dout, frozen, (None, None))[0], da, db
+
     return ops._replace(linear_forward=linear_forward, linear_backward=linear_backward, mlp_forward=mlp_forward,
-                        mlp_backward=mlp_backward)
+                        mlp_backward=mlp_backward, projection_forward=projection_forward,
+                        projection_backward=projection_backward)

@@ -19,6 +19,7 @@ import numpy as np
 from ..config import TrainConfig, check_counts, check_field
 from ..data.sources.conversations import Preference
 from ..models.params import Params
+from ..tokenizer.roles import EndOfText
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 from ..train.optim import AdamW
@@ -128,7 +129,7 @@ def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float 
 def validate_dpo(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0) -> Callable:
     """The validation for `train`: mean loss, and how often the chosen answer's implied reward is the larger."""
     def validate(model: Any, data: PreferenceData, config: TrainConfig, state: dict, run: Path,
-                 eot_token: int | None) -> dict:
+                 eot_token: EndOfText) -> dict:
         losses, rewards = [], []
         for i in range(len(data.held_out)):
             loss, forward = preference_losses(model, data, "held out", [i], beta, label_smoothing, nll_weight)

@@ -8,11 +8,10 @@ import numpy as np
 from ..config import TrainConfig
 from ..data.sources import conversations
 from ..models.adapted import LoraModel
-from ..models.gpt2 import GPT
-from ..models.load import gpt2_only, load
+from ..models.load import load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import MARKS, answer_end, save_tokenizer
+from ..tokenizer.chat_template import MARKS, learned_ends, own_template, save_tokenizer
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
@@ -26,27 +25,32 @@ Say = Callable[[str], None]
 
 def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, lora: dict | None = None,
         resume: str = "auto", say: Say = print, too_long: str = "cut") -> dict:
-    """Supervised fine-tuning of `base` on conversations: JSONL, or the name of a task (its problems with their answers,
-    from which `reward` goes on). Returns the results, as the others here do.
+    """Supervised fine-tuning of `base` on conversations: a file of the forms in data/sources/chat_formats.py, or the
+    name of a task (its problems with their answers, from which `reward` goes on). Returns the results, as the others
+    here do.
 
     lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
     too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
+    told = list[str]()
     examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
-                conversations.read_examples(data, tokenizer))
+                conversations.read_examples(data, tokenizer, told.append))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
                        config.seed, config.accumulate, too_long=too_long)
-    say(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
-                  "had nothing to learn within the context") + leaked(records.examples, records.held_out))
+    told.append(f"data        {len(records.examples):,} conversations to learn, {len(records.held_out):,} held out"
+                + dropped(records.dropped, "did not fit the context" if too_long == "drop" else
+                          "had nothing to learn within the context") + leaked(records.examples, records.held_out))
+    say("\n".join(told))
     if records.cut:
         say(f"            {records.cut:,} cut to the context length of {model.config.block_size}: their ends are not "
-            "learned (--too-long drop leaves them out)")
+            "learned (--too-long drop leaves them out)\n"
+            f"            of their answers {records.answers_cut:,} are cut short, which learn no end token, and "
+            f"{records.answers_lost:,} lie beyond the context; all others learn theirs")
     begin(out, tokenizer, "fine-tuned", base, data, len(records.examples), len(records.held_out), resume)
     learner = adapters(model, tokenizer, base, out, lora, config, say)
-    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("fine-tuning", "step"),
+    best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("fine-tuning", "step"),
                  say=say, settings={"lora": lora, "too_long": too_long})
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
@@ -56,19 +60,21 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
 def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, pairs: int = 8, beta: float = 0.1,
            label_smoothing: float = 0.0, reference_free: bool = False, nll_weight: float = 0.0,
            lora: dict | None = None, resume: str = "auto", say: Say = print) -> dict:
-    """Direct preference optimization (DPO) on prompt/chosen/rejected records (JSONL). beta: of the KL penalty."""
+    """Direct preference optimization (DPO) on pairs (forms: data/sources/chat_formats.py). beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    preferences = conversations.read_preferences(data, tokenizer)
+    told = list[str]()
+    preferences = conversations.read_preferences(data, tokenizer, told.append)
     records = dpo.PreferenceData(preferences, model.config.block_size, pairs, config.seed)
-    say(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
-        + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
+    told.append(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
+                + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
+    say("\n".join(told))
     records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
-    best = learn(learner, records, config, out, answer_end(tokenizer), resume, Progress("preferences", "step"),
+    best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("preferences", "step"),
                  step=dpo.dpo_step(*loss), validate=dpo.validate_dpo(*loss), columns=dpo.DPO_COLUMNS, say=say,
                  settings=settings)
     say(f"the chosen answer is preferred in {best['val_accuracy']:.1%} of held-out pairs "
@@ -78,7 +84,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
 
 def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, prompts: int = 16, group: int = 8,
            max_new_tokens: int = 8, clip: float = 0.2, beta: float = 0.04, resume: str = "auto",
-           say: Say = print) -> dict:
+           say: Say = print, lora: dict | None = None) -> dict:
     """Group-relative policy optimization (GRPO) on a task with verifiable answers. beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     reference, _ = load(base, config.backend)
@@ -88,8 +94,10 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
-    settings = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip, "beta": beta}
-    best = learn(model, problems, config, out, answer_end(tokenizer), resume, Progress("rewards", "step"),
+    settings: dict = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip,
+                      "beta": beta} | ({"lora": lora} if lora else {})
+    learner = adapters(model, tokenizer, base, out, lora, config, say)
+    best = learn(learner, problems, config, out, learned_ends(tokenizer), resume, Progress("rewards", "step"),
                  step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
                  columns=grpo.GRPO_COLUMNS, say=say, settings=settings)
     rewards = [row["reward"] for row in read_log(out)]
@@ -100,7 +108,7 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     return {"before": before, "tried_first": first, "tried_last": last, **best}
 
 
-def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
+def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
           **more: Any) -> dict:
     """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
     state = train(model, data, config, out, *how, **more | {"say": say})
@@ -111,12 +119,14 @@ def learn(model: GPT | LoraModel, data: Any, config: TrainConfig, out: str | Pat
     return {"steps": state["step"], **state["best"]}
 
 
-def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
-    """(tokenizer, model) that know the chat template's marks. New rows of wte, and of an untied head, are the mean of
-    the old plus noise.
+def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
+    """(tokenizer, model) that know the chat template's marks; unchanged if their directory brought a template of its
+    own. New rows of wte, and of an untied head, are the mean of the old plus noise.
 
     The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
     """
+    if own_template(tokenizer):
+        return tokenizer, model
     tokenizer = tokenizer.with_special_tokens(MARKS)
     old = model.config.vocab_size
     if tokenizer.vocab_size <= old:
@@ -131,16 +141,15 @@ def with_marks(tokenizer: Tokenizer, model: GPT) -> tuple[Tokenizer, GPT]:
     return tokenizer, type(model)(config, ops=model.ops, params=params)
 
 
-def adapters(model: GPT, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
-             config: TrainConfig, say: Say) -> GPT | LoraModel:
+def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
+             config: TrainConfig, say: Say) -> Any:
     """The model itself, or its LoRA adapters if there are settings for them. A base whose wte had no rows for the marks
     is written to out/base with them: it is what the adapters belong to."""
     if not settings:
         return model
-    gpt2_only(model, "LoRA")
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, answer_end(tokenizer))
+        model.save_pretrained(base, learned_ends(tokenizer))
         save_tokenizer(tokenizer, base)
     adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")

@@ -12,7 +12,7 @@ are all alike teaches nothing; its advantages are zero.
 """
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from ..generation.sampling import Sampling, distribution, draw
 from ..models.gpt2 import GPT
 from ..models.packing import Batch
 from ..models.params import Params
-from ..tokenizer.chat_template import answer_end
+from ..tokenizer.chat_template import answer_end, end_tokens
+from ..tokenizer.roles import EndOfText
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 from ..train.optim import AdamW
@@ -44,7 +45,7 @@ class RewardData:
         check_counts(2, group=group)
         self.task, self.tokenizer, self.seed = task, tokenizer, seed
         self.prompts, self.group, self.max_new_tokens = prompts, group, max_new_tokens
-        self.stop = answer_end(tokenizer)
+        self.stop, self.ends = answer_end(tokenizer), end_tokens(tokenizer)
         self.fingerprint = hashlib.blake2b(repr((task, prompts, group)).encode(), digest_size=16).hexdigest()
 
     def numbers(self, step: int) -> list[int]:
@@ -57,12 +58,14 @@ class RewardData:
 
     def reward(self, number: int, answer: list[int]) -> float:
         """Reward of the ids of an answer; its end is no part of the text."""
-        return self.task.reward(number, self.tokenizer.decode([id for id in answer if id != self.stop]))
+        return self.task.reward(number, self.tokenizer.decode([id for id in answer if id not in self.ends]))
 
 
-def sample_group(model: Any, prompt: list[int], count: int, max_new_tokens: int, stop: int | None, key: tuple[int, ...],
-                 temperature: float = 1.0) -> list[list[int]]:
-    """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with `stop` or cut."""
+def sample_group(model: Any, prompt: list[int], count: int, max_new_tokens: int, stop: Collection[int] | int | None,
+                 key: tuple[int, ...], temperature: float = 1.0) -> list[list[int]]:
+    """`count` answers to one prompt, sampled side by side: a list of lists of ids, each ending with (one of the ids in)
+    `stop` or cut."""
+    stops = set(stop) if isinstance(stop, Collection) else {stop}
     cache, sampling = model.new_cache(count), Sampling(temperature)
     logits = model.decode(np.tile(np.array(prompt), (count, 1)), cache)[:, -1]              # (G, V)
     answers: list[list[int]] = [[] for _ in range(count)]
@@ -70,9 +73,9 @@ def sample_group(model: Any, prompt: list[int], count: int, max_new_tokens: int,
         rng = np.random.default_rng((*key, position))
         tokens = [draw(distribution(row, sampling), rng) for row in logits]
         for answer, token in zip(answers, tokens):
-            if stop not in answer[-1:]:
+            if stops.isdisjoint(answer[-1:]):
                 answer.append(token)
-        if all(answer[-1] == stop for answer in answers) or position == max_new_tokens - 1:
+        if all(answer[-1] in stops for answer in answers) or position == max_new_tokens - 1:
             break
         logits = model.decode(np.array(tokens)[:, None], cache)[:, -1]
     return answers
@@ -114,7 +117,7 @@ def roll_out(model: Any, data: RewardData, step: int) -> tuple[list[list[int]], 
     prompts, answers, rewards = [], [], []
     for place, number in enumerate(data.numbers(step)):
         prompt = data.ids(number)
-        group = sample_group(model, prompt, data.group, data.max_new_tokens, data.stop, (data.seed, step, place))
+        group = sample_group(model, prompt, data.group, data.max_new_tokens, data.ends, (data.seed, step, place))
         prompts += [prompt] * len(group)
         answers += group
         rewards.append([data.reward(number, answer) for answer in group])
@@ -136,7 +139,7 @@ def grpo_gradient(model: Any, optimizer: AdamW, batch: Batch, old_logp: np.ndarr
 
 
 def validate_reward(model: Any, data: RewardData, config: TrainConfig, state: dict, run: Path,
-                    eot_token: int | None) -> dict:
+                    eot_token: EndOfText) -> dict:
     """The validation for `train`: the negative of the mean reward stands for the loss, which is to be low."""
     reward = mean_reward(model, data)
     return keep_best(model, state, run, eot_token, {"val_loss": -reward, "val_reward": reward})
@@ -146,6 +149,6 @@ def mean_reward(model: Any, data: RewardData) -> float:
     """Mean reward of the likeliest answer to each problem held out."""
     rewards = []
     for number in data.task.held_out:
-        (answer,) = sample_group(model, data.ids(number), 1, data.max_new_tokens, data.stop, (0,), temperature=0)
+        (answer,) = sample_group(model, data.ids(number), 1, data.max_new_tokens, data.ends, (0,), temperature=0)
         rewards.append(data.reward(number, answer))
     return float(np.mean(rewards))

@@ -25,8 +25,9 @@ class ChatData:
 
     def __init__(self, examples: list[Example], tokenizer: Any, block_size: int, row_tokens: int, seed: int = 0,
                  accumulate: int = 1, share: float = SHARE, too_long: str = "cut") -> None:
-        """examples: list of Example; too_long: those longer than the context window are "cut", so that their end is not
-        learned, or left out ("drop"); cut and dropped say how many. row_tokens: a row's limit.
+        """examples: list of Example; too_long: those longer than the context window are "cut", or left out ("drop");
+        cut and dropped say how many. An answer that is cut short learns no end token: it did not end there. answers_cut
+        says how many, answers_lost how many lie beyond the context window. row_tokens: a row's limit.
 
         Raises ValueError for another too_long, and when too few examples are left to train and to validate.
         """
@@ -36,6 +37,8 @@ class ChatData:
         self.dropped = len(examples) - len(fitting)
         self.cut = sum(len(e.ids) > block_size + 1 and any(e.learned[1:block_size + 1]) for e in examples
                        if too_long == "cut")
+        reached = [part for e in examples if too_long == "cut" for part in answers_reached(e, block_size + 1)]
+        self.answers_cut, self.answers_lost = (sum(kind == wanted for kind in reached) for wanted in ("cut", "lost"))
         self.examples, self.held_out = split(fitting, share, seed)
         self.row_tokens, self.seed, self.accumulate = max(row_tokens, block_size), seed, accumulate
         learned = [[id for id, wanted in zip(e.ids, e.learned) if wanted] for e in self.held_out]
@@ -72,6 +75,13 @@ def fit(examples: list[Example], block_size: int, too_long: str) -> list[Example
         return [e for e in examples if len(e.ids) <= limit]
     cut = [Example(e.ids[:limit], e.learned[:limit]) for e in examples]
     return [e for e in cut if any(e.learned[1:])]
+
+
+def answers_reached(example: Example, limit: int) -> list[str]:
+    """Whether each answer, a stretch of learned tokens, is "whole", "cut" or "lost" in the first `limit` tokens."""
+    edges = np.flatnonzero(np.diff(np.array([False, *example.learned, False], np.int8)))
+    return ["whole" if end <= limit else "cut" if start < limit else "lost"
+            for start, end in edges.reshape(-1, 2).tolist()]
 
 
 def split(records: list, share: float, seed: int) -> tuple[list, list]:

@@ -23,7 +23,7 @@ from ..kernels.select import multiplies_in_bf16, select
 from ..models.gpt2 import GPT
 from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import answer_end
+from ..tokenizer.chat_template import learned_ends
 from ..train.loop import one_step, train
 from ..train.optim import AdamW
 from ..train.plot import plot_losses
@@ -153,7 +153,7 @@ def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Pat
              deadline: float, label: str = "training", step: Callable = one_step, finish: float = math.inf) -> dict:
     """Train until the deadline at most, to end by `finish`; returns the best validation figures. Ctrl-C ends all."""
     progress = Progress(label, "step")
-    state = train(model, data, config, out, answer_end(tokenizer), False, progress, deadline, step, finish=finish)
+    state = train(model, data, config, out, learned_ends(tokenizer), False, progress, deadline, step, finish=finish)
     progress.close()
     end = last_step(config, state)
     if state["step"] < end and time.monotonic() < deadline:

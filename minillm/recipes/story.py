@@ -51,6 +51,7 @@ from ..progress import Progress, clock
 from ..storage.atomic import atomic_write, write_json, write_jsonl
 from ..tokenizer import Tokenizer
 from ..tokenizer import chat_template as chat
+from ..tokenizer.roles import EndOfText
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
@@ -116,7 +117,7 @@ class StoryRun:
         self.items: dict[str, tuple[list, list]] = {}   # what each metric was a stage before, item by item
         self.held_out: dict[str, list[str]] = {}
 
-    def train(self, stage: str, model: GPT, data: object, config: TrainConfig, eot_token: int | None,
+    def train(self, stage: str, model: GPT, data: object, config: TrainConfig, eot_token: EndOfText,
               **kwargs: Any) -> dict:
         """Train into out/stage and return the state; Ctrl-C ends the whole."""
         progress, deadline = Progress(stage, "step"), time.monotonic() + 75 * self.minutes * SHARES[stage]
@@ -338,7 +339,7 @@ def speculate(run: StoryRun, model: GPT, tokenizer: Tokenizer, speed: float) -> 
     examples = conversations.read_examples(run.out / "chats.jsonl", tokenizer)
     data = ChatData(examples, tokenizer, DRAFT["block_size"], DISTIL.batch_size * DRAFT["block_size"], run.seed)
     n_steps = steps_for(run, "draft", speed, 1.0)
-    tokenizer.save(run.out / "draft")
+    chat.save_tokenizer(tokenizer, run.out / "draft")
     run.train("draft", draft, Padded(data), replace(DISTIL, steps=n_steps, eval_every=n_steps),
               tokenizer.special_tokens[chat.END], step=distill_step(model))
     draft, counts, speedups, same = GPT.from_pretrained(run.out / "draft", run.ops), Counts(), [], []

@@ -15,7 +15,7 @@ from ..models.gpt2 import GPT
 from ..progress import Progress
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import answer_end
+from ..tokenizer.chat_template import learned_ends
 from ..train.checkpoint import checkpoint_exists
 from ..train.estimate import describe_run
 from ..train.log import read_log
@@ -52,7 +52,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")
-    state = train(model, data, train_config, out, answer_end(tok), resume, progress, say=say)
+    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say)
     progress.close()
     plot_losses(out)
     if state["step"] < train_config.steps:

@@ -16,20 +16,24 @@ from typing import Any
 from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import chat_prompt, end_tokens
+from ..tokenizer.chat_template import END, chat_prompt, end_tokens, own_template
+from ..tokenizer.roles import document_start
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 16, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
 IGNORED = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {     # known, not done, harmless at these values
-    "suffix": ("",), "tools": ([],), "tool_choice": ("none", "auto"), "modalities": (["text"],),
+    "suffix": ("",), "tool_choice": ("none", "auto"), "modalities": (["text"],),
     "parallel_tool_calls": (True, False), "functions": ([],), "function_call": ("none", "auto"),
 }
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 COMMON = {"stream", "stream_options", "stop", "seed", "n", "max_tokens", "logit_bias", "response_format", *SAMPLING,
           *IGNORED, *NEUTRAL}
 COMPLETION = COMMON | {"prompt", "echo", "logprobs", "best_of"}
-CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens"}
+TEMPLATE = {"tools": list, "documents": list, "chat_template_kwargs": dict}      # what a chat template may read besides
+MESSAGE = ("name", "tool_call_id", "reasoning_content")                         # and of a message besides its content
+ROLES = ("system", "developer", "user", "assistant")
+CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens", *TEMPLATE}
 
 
 class ApiError(Exception):
@@ -254,35 +258,99 @@ def conversation(body: dict, tokenizer: Tokenizer,
         raise ApiError(400, "messages must be a list of at least one message.", "messages", "invalid_type")
     if len(messages) > block_size:              # an empty one has a token or more, too: its role
         raise too_long(f"{len(messages)} messages", block_size, "messages")
-    messages = [{"role": role(message, i), "content": content(message, i)} for i, message in enumerate(messages)]
-    check_characters(sum(len(message["content"]) for message in messages), tokenizer, block_size, "messages")
-    prompt, stop, ids = chat_prompt(tokenizer, messages)
-    return [prompt or start(tokenizer, "messages")], stop, ids | end_tokens(tokenizer)
+    template = own_template(tokenizer)
+    roles = ROLES + ("tool",) * (template is not None or END in tokenizer.special_tokens)
+    messages = [message_of(message, i, roles, template is not None and template.reads_parts)
+                for i, message in enumerate(messages)]
+    check_characters(sum(map(characters, messages)), tokenizer, block_size, "messages")
+    tools, more = beside_messages(body, ("tools",) * ("tool" in roles) if template is None else tuple(TEMPLATE))
+    try:
+        prompt, stop, ids = chat_prompt(tokenizer, messages, tools, more)
+    except ValueError as error:                 # what the chat template refuses
+        raise ApiError(400, f"{error}", "messages", "invalid_value") from None
+    return [prompt or start(tokenizer, "messages")], stop, ids
 
 
-def role(message: Any, i: int) -> str:
+def beside_messages(body: dict, read: Collection[str]) -> tuple[list | None, dict]:
+    """(tools, documents and other variables) for the chat template; read: what it has a place for."""
+    for name, kind in TEMPLATE.items():
+        value = body.get(name, kind())
+        if not isinstance(value, kind) or kind is list and not all(isinstance(one, dict) for one in value):
+            form = "a list of objects" if kind is list else "an object"
+            raise ApiError(400, f"{name} must be {form}: got {brief(value)}.", name, "invalid_type")
+        if value and name not in read:
+            raise ApiError(400, f"{name} is not supported: this model's chat template has no place for it.", name,
+                           "unsupported_parameter")
+    for tool in body.get("tools", []):
+        if tool.get("type") != "function" or not isinstance(tool.get("function"), dict) or not isinstance(
+                tool["function"].get("name"), str):
+            raise ApiError(400, "tools must be objects of type function, with a function that has a name.", "tools",
+                           "invalid_value")
+    tools = body.get("tools") if body.get("tool_choice") != "none" else None
+    documents = {"documents": body["documents"]} if body.get("documents") else {}
+    return tools or None, body.get("chat_template_kwargs", {}) | documents
+
+
+def message_of(message: Any, i: int, roles: Collection[str], in_parts: bool) -> dict:
+    """A message, checked; its parts as one text, unless the chat template reads them."""
+    found = {"role": role(message, i, roles)} | {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
+    if calls := message.get("tool_calls"):
+        if "tool" not in roles:
+            raise ApiError(400, f"messages[{i}].tool_calls is not supported: this model has no chat template.",
+                           f"messages[{i}].tool_calls", "unsupported_parameter")
+        found["tool_calls"] = tool_calls(calls, i)
+    if message.get("function_call"):
+        raise ApiError(400, f"messages[{i}].function_call is not supported by this server: use tool_calls.",
+                       f"messages[{i}].function_call", "unsupported_parameter")
+    parts = content(message, i)
+    return found | {"content": parts if in_parts and isinstance(message.get("content"), list) else
+                    "".join(part["text"] for part in parts)}
+
+
+def characters(message: dict) -> int:
+    """How many characters a message's content has."""
+    content = message["content"]
+    return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
+
+
+def role(message: Any, i: int, roles: Collection[str]) -> str:
     value = message.get("role") if isinstance(message, dict) else None
-    if value not in ("system", "developer", "user", "assistant"):
-        raise ApiError(400, f"messages[{i}].role must be system, developer, user or assistant: got {brief(value)}.",
+    if value not in roles:
+        raise ApiError(400, f"messages[{i}].role must be one of {', '.join(roles)}: got {brief(value)}.",
                        f"messages[{i}].role", "invalid_value")
     return value
 
 
-def content(message: dict, i: int) -> str:
-    """A text, or a list of parts that are texts; nothing where an assistant said nothing."""
+def content(message: dict, i: int) -> list[dict]:
+    """Parts that are texts: a text is one; none where an assistant said nothing."""
     value, place = message.get("content"), f"messages[{i}].content"
-    for name in ("tool_calls", "function_call"):
-        if message.get(name):
-            raise ApiError(400, f"messages[{i}].{name} is not supported by this server.", f"messages[{i}].{name}",
-                           "unsupported_parameter")
     if value is None and message["role"] == "assistant":
-        return ""
+        return []
     parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(
             isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
             for part in parts):
         raise ApiError(400, f"{place} must be a string, or a list of parts of type text.", place, "invalid_type")
-    return "".join(part["text"] for part in parts)
+    return parts
+
+
+def tool_calls(calls: Any, i: int) -> list[dict]:
+    """The assistant's calls as chat templates read them: with arguments as an object, which OpenAI's protocol has as a
+    text of JSON."""
+    place, found = f"messages[{i}].tool_calls", []
+    try:
+        for call in calls:
+            function = call["function"]
+            arguments = function["arguments"]
+            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+            if not isinstance(function["name"], str) or not isinstance(arguments, dict):
+                raise TypeError
+            found.append({"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+                         | {key: call[key] for key in ("id",) if key in call})
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ApiError(400, f"{place} must be a list of objects with function: {{name, arguments}}, the arguments an "
+                            "object of JSON.", place, "invalid_type") from None
+    return found
 
 
 def check_characters(length: int, tokenizer: Tokenizer, block_size: int, param: str) -> None:
@@ -307,9 +375,10 @@ def exists(tokenizer: Tokenizer, id: object) -> bool:
 
 def start(tokenizer: Tokenizer, param: str) -> list[int]:
     """What an empty prompt means: the beginning of a document."""
-    if tokenizer.eot_token is None:
+    first = document_start(tokenizer)
+    if first is None:
         raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
-    return [tokenizer.eot_token]
+    return [first]
 
 
 def check_lengths(ask: Ask, limit: int, block_size: int) -> None:

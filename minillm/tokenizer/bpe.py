@@ -23,9 +23,15 @@ from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .added import Piece, cut_out
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .files import holds_ranks, read_document, tokenizer_file, written_name
+from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
 from .pretokenize import safe_pieces, well_formed, word_finder
+from .rank_files import encoding_of
+from .roles import document_end, read_roles
 from .rules import Rules, TextRules
+from .sentencepiece import SentencePiece
+from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
 
 Specials = Collection[str] | str                    # some special tokens, or "all"
@@ -55,7 +61,9 @@ class Tokenizer:
         self.pattern = pattern
         self.vocab_size = len(tokens)
         self.eot_token = self.special_tokens.get("<|endoftext|>")
-        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
+        self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
+        self.roles: dict[str, str] = {}                 # such as {"bos_token": "<s>"}, by the files beside it
+        self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         self.rules, self._texts = rules, TextRules(rules, self.special_tokens)
         ids = ordinary_ids(tokens, self._texts.added, self.merges)
@@ -67,7 +75,7 @@ class Tokenizer:
         self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
         self._fast = fast.encoder(self._tokens, self.vocab_size, self._byte_ids, triples, self._texts, pattern, backend,
-                                  rules.ignore_merges)
+                                  whole)
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
@@ -276,7 +284,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules)
+        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), self._said()
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -296,12 +304,18 @@ class Tokenizer:
     def with_special_tokens(self, special_tokens: Iterable[str]) -> "Tokenizer":
         """A tokenizer that knows these, too: those it lacks get the next free ids. All other ids stay."""
         tokens, merges, known, pattern = self._parts()
-        made_special = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
-        new = [text for text in check_specials(special_tokens) if text not in known and text not in made_special]
-        known = known | made_special | {text: len(tokens) + i for i, text in enumerate(new)}
-        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in made_special)
+        known_others = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
+        new = [text for text in check_specials(special_tokens) if text not in known and text not in known_others]
+        known = known | known_others | {text: len(tokens) + i for i, text in enumerate(new)}
+        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in known_others)
                                                 for t in self.rules.added))
-        return Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
+        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
+        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        return larger
+
+    def _said(self) -> dict[str, Any]:
+        """What the files of a directory say of the tokenizer, besides its parts."""
+        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def _added_ids(self) -> dict[str, int]:
         return {token.text: token.id for token in self._texts.added}
@@ -311,17 +325,30 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
-        """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
+        """Read a tokenizer's file, or that of a directory: files.py lists them. Where its vocabulary is of characters,
+        as Llama 2's is, what comes back is a SentencePiece, which answers to the same calls.
 
+        What a directory says of it besides comes along: the roles of special tokens, and the chat template.
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
-        path = Path(directory_or_file)
-        if path.is_dir():
-            if not (path / "tokenizer.json").exists() and (path / "vocab.json").exists():
-                return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
-            path = path / "tokenizer.json"
-        with formats.errors_name(path):
-            *parts, rules = formats.read_tokenizer_json(path)
+        tokenizer, directory = cls._from_files(directory_or_file, backend), Path(directory_or_file)
+        if directory.is_dir():
+            tokenizer.roles |= read_roles(directory)
+            tokenizer.template = read_templates(directory, tokenizer.roles)
+            tokenizer.eot_token = document_end(tokenizer)
+        return tokenizer
+
+    @classmethod
+    def _from_files(cls, directory_or_file: AnyPath, backend: str) -> "Tokenizer":
+        path = tokenizer_file(Path(directory_or_file))
+        if holds_ranks(path):
+            pattern, specials, behind = encoding_of(path)
+            return cls.from_tiktoken(path, specials, pattern, backend, behind)
+        with formats.errors_name(written_name(path)):
+            document = read_document(path)
+            if is_sentencepiece(document):
+                return SentencePiece(document, backend)     # type: ignore[return-value]
+            *parts, rules = formats.read_tokenizer_json(document)
             return cls(*parts, backend, rules)
 
     @classmethod
@@ -339,14 +366,15 @@ class Tokenizer:
 
     @classmethod
     def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
-                      backend: str = "auto") -> "Tokenizer":
-        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
+                      backend: str = "auto", behind: Iterable[str] = ()) -> "Tokenizer":
+        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding; `behind`
+        are further special tokens, whose ids follow the ranks.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
         with formats.errors_name(path):
             tokens, merges = formats.read_tiktoken(path)
-            specials = dict(special_tokens or {})
+            specials = dict(special_tokens or {}) | {text: 1 + max(tokens) + i for i, text in enumerate(behind)}
             check_specials(specials)
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
 

@@ -3,13 +3,17 @@
 A vocabulary with a hole (a byte without a token, a merge before its parts) would not fail at once: it would give wrong
 ids for some texts, silently.
 """
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from operator import index
+from typing import Any
 
 import numpy as np
 
 from .added import AddedToken
 from .formats import MOST_IDS_LEFT_OUT, chars_to_bytes
 from .pretokenize import special_matcher
+
+Specials = Collection[str] | str                    # some special tokens, or "all"
 
 
 def ordinary_ids(tokens: list[bytes | None], added: Iterable[AddedToken],
@@ -88,3 +92,35 @@ def check_text(text: str, disallowed: frozenset[str]) -> None:
     if disallowed and (found := special_matcher(disallowed).search(text)):
         raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
                          "or pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
+
+
+def allowed_specials(allowed_special: Specials, special_tokens: Collection[str]) -> frozenset[str]:
+    """The special tokens that a text may hold, as a set. Raises ValueError for others than the vocabulary's."""
+    if allowed_special == "all":
+        return frozenset(special_tokens)
+    if isinstance(allowed_special, str):
+        raise ValueError(f'allowed_special must be "all" or a set of special tokens: got {allowed_special!r}')
+    for text in allowed_special:
+        if text not in special_tokens:
+            raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
+    return frozenset(allowed_special)
+
+
+def disallowed_specials(disallowed_special: Specials, special_tokens: Collection[str],
+                        allowed: frozenset[str]) -> frozenset[str]:
+    """The texts that must not occur, as a set."""
+    if disallowed_special == "all":
+        return frozenset(special_tokens) - allowed
+    if isinstance(disallowed_special, str):
+        raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
+    if not all(isinstance(text, str) and text for text in disallowed_special):
+        raise ValueError(f"disallowed_special must hold texts, none empty: got {disallowed_special!r}")
+    return frozenset(disallowed_special)
+
+
+def integers(ids: Any) -> list[int]:
+    """Ids as Python integers, from a sequence or iterator of any kind of them, an array or a tensor."""
+    try:
+        return list(map(index, ids.tolist() if hasattr(ids, "tolist") else ids))
+    except TypeError:
+        raise ValueError(f"ids must be integers, in one row: got {ids!r:.80}") from None

@@ -78,6 +78,11 @@ def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, spe
                 "pre_tokenizer": pre_tokenizer(pattern, rules.prefix_space),
                 "post_processor": json.loads(rules.post_processor or "null"),
                 "decoder": BYTE_LEVEL | {"use_regex": True}, "model": model}
+    write_document(directory, document)
+
+
+def write_document(directory: AnyPath, document: dict) -> None:
+    """Write directory/tokenizer.json. Creates the directory."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     write_json(Path(directory) / "tokenizer.json", document, ensure_ascii=False, indent=1)
 
@@ -134,9 +139,8 @@ def errors_name(path: AnyPath) -> Iterator[None]:
         raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
 
 
-def read_tokenizer_json(path: AnyPath) -> tuple[Tokens, Merges, dict[str, int], str, Rules]:
-    """(tokens, merges, special_tokens, pattern, rules) of a tokenizer.json. Raises ValueError, FileNotFoundError."""
-    document = read_json(path)
+def read_tokenizer_json(document: dict) -> tuple[Tokens, Merges, dict[str, int], str, Rules]:
+    """(tokens, merges, special_tokens, pattern, rules) of a tokenizer.json's content. Raises ValueError."""
     model = expect(document.get("model"), dict, "model")
     check_model(model)
     pattern, prefix_space = pattern_of(document.get("pre_tokenizer"))

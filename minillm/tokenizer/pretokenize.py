@@ -21,12 +21,14 @@ is pinned to Unicode 16.0, as in tiktoken 0.14, whatever the installed `regex` k
 Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
 """
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import regex
 
+from .literals import any_of
 from .pinned import pinned
 from .split import cutter
 
@@ -123,10 +125,9 @@ def register_pattern(name: str, pattern: str) -> None:
 
 
 @lru_cache
-def special_matcher(specials: frozenset[str]) -> regex.Pattern:
+def special_matcher(specials: frozenset[str]) -> re.Pattern:
     """Matches any of `specials` in a group; the longest first, so <|a|><|b|> wins over <|a|>."""
-    longest_first = sorted(specials, key=lambda text: (-len(text), text))
-    return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})")
+    return re.compile(f"({any_of(specials)})")
 
 
 def well_formed(text: str) -> str:

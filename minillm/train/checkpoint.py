@@ -17,6 +17,7 @@ from ..storage.atomic import AnyPath, dump_json, write_json
 from ..storage.directories import recover_directory, replace_directory
 from ..storage.safetensors import read_safetensors, write_safetensors
 from ..tokenizer.formats import TOKENIZER_FILES
+from ..tokenizer.roles import EndOfText
 from .optim import AdamW
 
 OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
@@ -25,7 +26,7 @@ HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_ev
 M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
 
 
-def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: int | None) -> None:
+def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: EndOfText) -> None:
     """Replace run/last in one step: a kill at any moment leaves the old or the new checkpoint.
 
     It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.

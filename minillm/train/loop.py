@@ -24,6 +24,7 @@ from ..models.packing import Batch
 from ..models.params import Params
 from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
+from ..tokenizer.roles import EndOfText
 from .checkpoint import checkpoint_exists, restore, save
 from .log import (
     COLUMNS,
@@ -44,7 +45,7 @@ from .symptoms import warning
 WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
 
 
-def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: int | None = None,
+def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: EndOfText = None,
           resume: str | bool = "auto", progress: Callable | None = None, deadline: float = math.inf,
           step: Callable | None = None, validate: Callable | None = None, columns: list[str] = COLUMNS,
           say: Callable[[str], None] | None = None, settings: dict | None = None,
@@ -170,7 +171,7 @@ def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
                               "again with --resume never.")
 
 
-def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path, eot_token: int | None) -> dict:
+def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path, eot_token: EndOfText) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
     nats, tokens = evaluate(model, data.validation(config.eval_batches))
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
@@ -179,7 +180,7 @@ def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: 
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 
-def keep_best(model: Any, state: dict, run: Path, eot_token: int | None, found: dict) -> dict:
+def keep_best(model: Any, state: dict, run: Path, eot_token: EndOfText, found: dict) -> dict:
     """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}

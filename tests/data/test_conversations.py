@@ -2,7 +2,8 @@
 import pytest
 
 from minillm.data.sources import plain_text
-from minillm.data.sources.conversations import read_jsonl, texts_in
+from minillm.data.sources.conversations import texts_in
+from minillm.data.sources.record_files import read_jsonl
 
 
 def test_a_line_of_any_length_is_named_and_never_held(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_models import TOK, model, write_records
 
-from minillm.data.sources.conversations import read_jsonl
+from minillm.data.sources.record_files import read_jsonl
 from minillm.evaluate import choice
 
 

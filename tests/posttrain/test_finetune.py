@@ -44,12 +44,14 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
     assert "--resume never" in capsys.readouterr().err
     assert main(["grpo", str(base), "--out", str(tmp_path / "x"), "--task", "chess"]) == 1
     assert "--task must be one of addition" in capsys.readouterr().err
-    assert main(["sft", str(base), "--out", str(tmp_path / "x"), "--data", str(pairs)]) == 1
-    assert "pairs.jsonl:1: expected messages, or prompt and completion" in capsys.readouterr().err
+    assert main(["dpo", str(base), "--out", str(tmp_path / "x"), "--data", str(sums)]) == 1
+    assert "sums.jsonl:1: expected prompt, chosen and rejected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option, words", [
     ([], "3 cut to the context length of 32: their ends are not learned"),
+    ([], "of their answers 3 are cut short, which learn no end token, and 0 lie beyond the context"),
+    ([], "read        8 prompt/completion records\n"),
     (["--too-long", "drop"], "4 conversations to learn, 1 held out (3 dropped: did not fit the context)")], ids=str)
 def test_long_answers_are_told(base, tmp_path, capsys, option, words):
     records = [{"prompt": f"{i}?", "completion": "cluck " * (40 if i < 3 else 1)} for i in range(8)]

@@ -64,6 +64,27 @@ def test_long_answers_are_counted_and_cut_or_dropped():
         ChatData([fine] * 2, CHAT, 32, 64, too_long="keep")
 
 
+def test_an_answer_cut_short_learns_no_end_and_the_one_before_it_does():
+    """The rule, at every place where the context may end: an end token is learned where all of an answer is, and
+    nowhere else."""
+    end, talks = CHAT.special_tokens[chat.END], [*talk(answer="cluck cluck"), *talk("says?", "a hen")]
+    whole = chat.encode_messages(CHAT, talks)
+    ends = [i for i, (id, wanted) in enumerate(zip(whole.ids, whole.learned)) if wanted and id == end]
+    begins = [i for i in range(len(whole.ids)) if whole.learned[i] and not whole.learned[i - 1]]
+    for size in range(1, len(whole.ids) + 1):
+        data = ChatData([whole] * 2, CHAT, size, 99) if size > begins[0] - 1 else None
+        if size <= begins[0] - 1:
+            with pytest.raises(ValueError, match="at least 2 records"):
+                ChatData([whole] * 2, CHAT, size, 99)
+            continue
+        (example,) = data.examples
+        tokens, targets = example.arrays()
+        assert (targets == end).sum() == sum(place <= size for place in ends)
+        assert len(tokens) == min(size, len(whole.ids) - 1)
+        state = ["whole" if last <= size else "cut" if first <= size else "lost" for first, last in zip(begins, ends)]
+        assert (data.answers_cut, data.answers_lost) == (2 * state.count("cut"), 2 * state.count("lost"))
+
+
 def test_fine_tuning_repeats_and_resumes_bit_by_bit(tmp_path):
     config = TrainConfig(steps=6, lr=1e-2, warmup=1, eval_every=3, save_every=2, log_every=1)
     models = [small_model(dtype=np.float32) for _ in range(2)]

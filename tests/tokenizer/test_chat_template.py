@@ -1,4 +1,6 @@
 """Conversations as tokens: the template, what is learned, the forms of records, malformed ones."""
+import re
+
 import numpy as np
 import pytest
 from chats import CHAT, TALK, TOK, small_model, talk, write
@@ -80,7 +82,7 @@ def test_the_shared_start_of_two_answers_is_the_prompt(tmp_path):
 @pytest.mark.parametrize("line, words", [
     ("{broken", "no JSON: Expecting property name enclosed in double quotes at column 2"),
     ("[1]", "expected a JSON object: got list"),
-    ({"text": "x"}, "expected messages, or prompt and completion: got the keys text"),
+    ({"text": "x"}, "expected messages, or prompt and completion, .*: got the keys text"),
     ({"messages": "hello"}, "messages must be a list"),
     ({"messages": [{"role": "robot", "content": "x"}]}, r"messages\[0\] must have a role of system, user, assistant"),
     ({"messages": [{"role": "user", "content": 7}]}, r"messages\[0\].content must be text"),
@@ -89,9 +91,12 @@ def test_the_shared_start_of_two_answers_is_the_prompt(tmp_path):
     ({"prompt": "x", "completion": talk()}, "both text or both lists"),
 ])
 def test_malformed_records_are_named_by_line(tmp_path, line, words):
-    path = write(tmp_path / "a.jsonl", [FORMS[0], "", line])
-    with pytest.raises(ValueError, match=f"a.jsonl:3: .*{words}"):
-        conversations.read_examples(path, CHAT)
+    path, said = write(tmp_path / "a.jsonl", [FORMS[0], "", line]), []
+    assert len(conversations.read_examples(path, CHAT, said.append)) == 1                  # the other is of use
+    assert said[0] == "read        1 conversation"
+    assert re.fullmatch(f"skipped     1 of 2 records:\n.*a.jsonl:3: .*{words}.*", said[1])
+    with pytest.raises(ValueError, match=f"none of its 1 record.s. can be used\n.*a.jsonl:3: .*{words}"):
+        conversations.read_examples(write(path, ["", "", line]), CHAT)
 
 
 @pytest.mark.parametrize("record, words", [
@@ -99,16 +104,17 @@ def test_malformed_records_are_named_by_line(tmp_path, line, words):
     ({"prompt": talk("a")[:1], "chosen": talk("a")[1:], "rejected": talk("b")[:1]}, "rejected holds no message"),
 ], ids=["empty", "user"])
 def test_pairs_with_nothing_to_compare_are_named_by_line(tmp_path, record, words):
-    path = write(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}, record])
-    with pytest.raises(ValueError, match=f"p.jsonl:2: {words}"):
-        conversations.read_preferences(path, CHAT)
+    path, said = write(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}, record]), []
+    assert len(conversations.read_preferences(path, CHAT, said.append)) == 1
+    assert said[0] == "read        1 pair" and re.search(f"skipped     1 of 2 records:\n.*p.jsonl:2: {words}", said[1])
 
 
 def test_a_line_that_is_no_utf8_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"prompt": "a", "completion": "b"}\n{"prompt": "\xff"}\n')
-    with pytest.raises(ValueError, match="a.jsonl:2: .*utf-8"):
-        conversations.read_examples(path, CHAT)
+    said = []
+    assert len(conversations.read_examples(path, CHAT, said.append)) == 1
+    assert re.search("a.jsonl:2: .*utf-8", said[1])
 
 
 def test_many_malformed_records_are_counted(tmp_path):

@@ -11,6 +11,7 @@ from ...models.packing import Batch
 from ...storage.atomic import AnyPath, atomic_write
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
+from ...tokenizer.chat_template import save_tokenizer
 from .format import Shards, fingerprint, open_shards
 from .loader import Loader, sequential
 from .write import write_shards
@@ -57,7 +58,7 @@ def prepare(documents: Callable[[], Iterable[tuple[str, str]]], directory: AnyPa
         if tokenizer is None:
             tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,
                                         progress=progress and progress("tokenizer"))
-        tokenizer.save(directory)
+        save_tokenizer(tokenizer, directory)
         write_shards(documents(), tokenizer, directory / "data", progress=progress and progress("tokenizing"))
         with atomic_write(note) as file:
             file.write(source)

@@ -19,6 +19,7 @@ from pathlib import Path
 from ...storage.atomic import AnyPath, write_json
 from ...storage.lock import exclusive
 from ...tokenizer import Tokenizer
+from ...tokenizer.chat_template import save_tokenizer
 from ..batches import batched
 from ..executors import Here, in_order, workers
 from ..sources.files import read_documents
@@ -51,7 +52,7 @@ def tokenize(sources: list[tuple[Sequence[AnyPath], float]], tokenizer: Tokenize
     chunks = batched(assign_sides(texts, val_fraction, seed), text_bytes, chunk_bytes)
     with exclusive(directory):
         (directory / SIDECAR).unlink(missing_ok=True)
-        tokenizer.save(directory)
+        save_tokenizer(tokenizer, directory)
         load_tokenizer.cache_clear()
         settings = [fingerprint(tokenizer), val_fraction, seed, header]
         notes = write_chunks(chunks, directory, settings, threads, scheduler, progress)

@@ -54,7 +54,19 @@ def warc(file: Any, name: str, field: str, report: Report, all_text: bool) -> It
 
 
 def parquet(path: Path, field: str, report: Report, whole: bool) -> Iterator[tuple[str, str, dict]]:
-    """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is. whole: all of its columns.
+    """The rows of a table, named "NAME:ROW", each checked as a line of a .jsonl file is. whole: all of its columns."""
+    for number, line in parquet_lines(path, field, whole):
+        try:
+            if line is None:
+                raise Unusable("line too long")
+            yield f"{printable(path)}:{number}", *text_and_record(line, field)
+        except Unusable as error:
+            report.skip(f"{printable(path)}:{number}", str(error))
+
+
+def parquet_lines(path: Path, field: str | None = None, whole: bool = True) -> Iterator[tuple[int, bytes | None]]:
+    """The rows of a table, counted from 1, as lines of a .jsonl file; None for one that is too long. field: a column
+    that must be there, the only one that is read unless `whole`.
 
     Strings stay in the dictionaries that a file holds them in, where a megabyte may stand for many, until their rows
     are drawn.
@@ -63,23 +75,18 @@ def parquet(path: Path, field: str, report: Report, whole: bool) -> Iterator[tup
     left = max(LEAST, RATIO * path.stat().st_size)
     try:
         with parquet.ParquetFile(path) as table:
-            if field not in table.schema_arrow.names:
+            if field is not None and field not in table.schema_arrow.names:
                 raise Unusable(f"without a text field {field!r}")
             chunks = checked_chunks(path, [column.path for column in table.schema], None if whole else field, left)
         strings = sorted({chunk.path for chunk in chunks if chunk.kind == BYTE_ARRAY})
         with parquet.ParquetFile(path, read_dictionary=strings) as table:
             batches = table.iter_batches(batch_size=256, columns=None if whole else [field])
             for number, row in enumerate((row for batch in batches for row in rows_of(batch)), 1):
-                line = b"" if row is None else json.dumps(row, default=str).encode()
-                left -= len(line)
+                line = None if row is None else json.dumps(row, default=str).encode()
+                left -= len(line or b"")
                 if left < 0:
                     raise Unusable(BOMB)
-                try:
-                    if row is None:
-                        raise Unusable("line too long")
-                    yield f"{printable(path)}:{number}", *text_and_record(line, field)
-                except Unusable as error:
-                    report.skip(f"{printable(path)}:{number}", str(error))
+                yield number, line
     except UnicodeDecodeError:
         raise
     except (arrow.ArrowException, ValueError, OverflowError, RecursionError):

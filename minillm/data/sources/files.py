@@ -87,7 +87,7 @@ def _documents(path: Path, name: str, report: Report, field: str, all_text: bool
     elif name.endswith(".parquet"):
         yield from containers.parquet(path, field, report, whole)
     else:
-        with _opened(path, name) as raw, io.BufferedReader(raw) as file:
+        with opened(path, name) as raw, io.BufferedReader(raw) as file:
             if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
                 yield from json_lines(file, printable(path), report, field)
             elif name.endswith((".warc", ".warc.gz")):
@@ -97,7 +97,7 @@ def _documents(path: Path, name: str, report: Report, field: str, all_text: bool
                     yield piece_name, text, {field: text, "source": piece_name}
 
 
-def _opened(path: Path, name: str) -> Any:
+def opened(path: Path, name: str) -> Any:
     """The bytes of a file, expanded if it is compressed."""
     if name.endswith(".gz"):
         return containers.Expanding(gzip.open(path, "rb"), path.stat().st_size)
