@@ -28,7 +28,7 @@ from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rank_files import encoding_of
-from .roles import document_end, read_roles
+from .roles import document_end, opened, read_roles, said
 from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
@@ -66,6 +66,7 @@ class Tokenizer:
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         self.rules, self._texts = rules, TextRules(rules, self.special_tokens)
+        self.before, self.after = list(rules.before), list(rules.after)         # what the template puts around a text
         ids = ordinary_ids(tokens, self._texts.added, self.merges)
         self._ranks, made, simple = rank_merges(self.merges, ids)
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
@@ -190,14 +191,7 @@ class Tokenizer:
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what
         `tokenizers` gives with add_special_tokens=True. No second time before ids that begin that way."""
-        before, after = self.rules.before, self.rules.after
-        begun = tuple(ids[:len(before)]) == before
-        return [*(() if begun else before), *ids, *after]
-
-    def prompt(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a text to be continued: the template's beginning is put before them, its end is not."""
-        begun = tuple(ids[:len(self.rules.before)]) == self.rules.before
-        return [*(() if begun else self.rules.before), *ids]
+        return [*opened(self, list(ids)), *self.after]
 
     def _pieces(self, text: str, allowed: frozenset[str]) -> Iterator[Piece]:
         """(text, None), as it is cut into words, and (text, id) of each added token, in order."""
@@ -284,7 +278,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), self._said()
+        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -310,12 +304,8 @@ class Tokenizer:
         rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in known_others)
                                                 for t in self.rules.added))
         larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
-
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its parts."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def _added_ids(self) -> dict[str, int]:
         return {token.text: token.id for token in self._texts.added}
@@ -335,7 +325,7 @@ class Tokenizer:
         if directory.is_dir():
             tokenizer.roles |= read_roles(directory)
             tokenizer.template = read_templates(directory, tokenizer.roles)
-            tokenizer.eot_token = document_end(tokenizer)
+            tokenizer.eot_token = document_end(tokenizer, tokenizer.eot_token)
         return tokenizer
 
     @classmethod

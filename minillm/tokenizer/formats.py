@@ -43,8 +43,10 @@ OPTIONS = AddedToken._fields[2:]
 
 # Forms of one pattern: where a run cannot be continued by what follows it, it makes no difference whether it gives back.
 POSSESSIVE = regex.compile(r"(?<=[+?*])\+")
-SAME = (("'(?i:[sdmt]|ll|ve|re)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"), ("(?i:'(?:[sdmt]|ll|ve|re))", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"))
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SAME = (("'(?i:[sdmt]|ll|ve|re)", CONTRACTIONS), ("(?i:'(?:[sdmt]|ll|ve|re))", CONTRACTIONS))
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+                   "chat_template.jinja", "chat_template.json")
 
 
 def bytes_to_chars(token: bytes) -> str:

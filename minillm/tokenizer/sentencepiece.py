@@ -25,6 +25,7 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
+from .roles import said
 from .sentencepiece_files import BLANK, read_added_tokens, read_rules
 from .stream import text_pieces, text_with_offsets
 
@@ -328,11 +329,7 @@ class SentencePiece:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: what its file says."""
-        return type(self), (self.document, "auto" if self._core else "python"), self._said()
-
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its own."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
+        return type(self), (self.document, "auto" if self._core else "python"), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -346,7 +343,7 @@ class SentencePiece:
                  *({"id": self._vocab.get(text, self.vocab_size + i), "content": text, **plain, "special": True}
                    for i, text in enumerate(new))]
         larger = SentencePiece(self.document | {"added_tokens": added}, self.backend)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
 
 
