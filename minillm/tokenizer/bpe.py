@@ -26,6 +26,7 @@ from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, 
 from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
+from .offsets import located, token_spans
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rank_files import encoding_of
 from .roles import document_end, opened, read_roles, said
@@ -173,21 +174,27 @@ class Tokenizer:
                             disallowed_special: Specials = "all") -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
-        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
-        Raises ValueError if the tokenizer changes the text, so that its tokens have no places in it.
+        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face,
+        and so has one of what a normalizer made of several. Raises ValueError if the pattern drops or adds text.
         """
-        ids = self.encode(text, allowed_special, disallowed_special)
-        as_given = self._texts.simple and not self.pattern.startswith("[")
-        if not as_given and self.decode(ids) != well_formed(text):
-            raise ValueError("this tokenizer changes the text before it cuts it (its normalizer, a prefix space or what an "
-                             "added token strips): there are no offsets in the text as given")
-        data = np.frombuffer(well_formed(text).encode("utf-8"), np.uint8)
-        if not ids:
-            return ids, np.empty((0, 2), np.int64)
-        char_at = np.cumsum((data & 0xC0) != 0x80) - 1                  # of each byte, the number of its character
-        ends = np.cumsum([len(self._tokens[id]) for id in ids])
-        starts = np.concatenate([[0], ends[:-1]])
-        return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
+        allowed = self._check_allowed(allowed_special)
+        check_text(text, self._check_disallowed(disallowed_special, allowed))
+        ids: list[int] = []
+        spans = [np.empty((0, 2), np.int64)]
+        for piece, id, origins in located(well_formed(text), self._texts, allowed):
+            found = [id] if id is not None else self._encode_piece(piece)
+            lengths = [len(self._tokens[token]) for token in found] if id is None else [len(piece.encode("utf-8"))]
+            if sum(lengths) != len(piece.encode("utf-8")):
+                raise ValueError("this tokenizer's pattern drops or adds text: its tokens have no places in it")
+            ids += found
+            spans.append(token_spans(piece, lengths, origins))
+        return ids, np.concatenate(spans)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        """The ids of what is between added tokens."""
+        if self._fast:
+            return self._fast.encode_plain(piece).tolist()
+        return [id for word in self._find_words(piece) for id in self._words[word]]
 
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what
