@@ -206,6 +206,20 @@ MARKED = """\
 {% endif %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 
+GENERATIONS = {         # ways to mark what the assistant says
+    "blanks": "{%- for m in messages -%}<|im_start|>{{ m.role }}: {%- if m.role == 'assistant' %} {%- generation -%}"
+              " {{ m.content | trim }} {%- endgeneration -%} {%- else %} {{ m.content }} {%- endif %}<|im_end|>\n"
+              "{%- endfor -%}",
+    "macro": "{% macro say(m) %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endmacro %}"
+             "{% for m in messages %}{{ say(m) if m.role == 'assistant' else m.content }}{% endfor %}",
+    "inside tokens": "{% for m in messages %}{% if m.role == 'assistant' %}he{% generation %}llo th{% endgeneration %}"
+                     "ere{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "two": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}a{% endgeneration %} b "
+           "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    "the last": "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}{% generation %}{{ m.content }}"
+                "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+}
+
 # name: (template, special tokens, roles of special tokens, does it know a system, does it know tools)
 KINDS = {
     "llama3": (LLAMA3, ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],

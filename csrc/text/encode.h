@@ -24,8 +24,9 @@ constexpr size_t BATCH = 256;                 // words whose cache lines are fet
 struct ByteWords {
     Merges merges;
     Pattern pattern;
+    WholeWords whole;
     Cutter cutter() const { return Cutter(pattern); }
-    Merger merger() const { return Merger(merges); }
+    Merger merger() const { return Merger(merges, &whole); }
     bool takes(const std::string&) const { return true; }
 };
 

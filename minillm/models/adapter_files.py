@@ -82,28 +82,41 @@ def with_whole(base: Any, tensors: Tensors, saved: list[str], directory: Path) -
     given = {name: tensors[key] for name in dict.fromkeys((*base.params, HEAD))
              if (key := whole_name(name, base.layers.prefix)) in tensors}
     for module in saved:
-        if not any(f".{module}." in f".{name}" for name in given):
+        if not any(in_module(name, module) for name in given):
             raise ValueError(f"{directory}: modules_to_save = {module!r} is nothing that both the base model and the "
                              "adapter's file hold")
     if not given:
         return base, ()
-    model, embedding = resized(base, given), base.rows_of_tokens[0]
+    values = with_head(base, given, saved)
+    model = shaped(base, values)
     for name, view in model.params.items():
-        array = given.get(name, base.params[name])
-        if array.shape != view.shape:
+        if values[name].shape != view.shape:
             raise ValueError(f"{directory} holds a different adapter than fits here: tensor {name!r} has shape "
-                             f"{array.shape}, but the base model with {model.config.vocab_size} tokens {view.shape}")
-        view[:] = array
-    if HEAD not in model.params and {HEAD, embedding} & given.keys():                     # they are one
-        if not np.array_equal(given.get(HEAD, base.params[embedding]), model.params[embedding]):
-            raise ValueError(f"{directory}: the adapter's {embedding} and {HEAD} differ, but the base model's are tied")
+                             f"{values[name].shape}, but the base model with {model.config.vocab_size} tokens "
+                             f"{view.shape}")
+        view[:] = values[name]
     return model, tuple(given)
 
 
-def resized(base: Any, given: Tensors) -> Any:
-    """A copy of the base, its weights unset, for as many tokens as the given embedding or head has rows."""
-    rows = next((len(given[name]) for name in (*base.rows_of_tokens, HEAD) if name in given), base.config.vocab_size)
-    config = type(base.config)(**vars(base.config) | {"vocab_size": rows})
+def in_module(name: str, module: str) -> bool:
+    return f".{module}." in f".{name}"
+
+
+def with_head(base: Any, given: Tensors, saved: list[str]) -> Tensors:
+    """All parameters, always with a head. PEFT replaces an embedding of modules_to_save alone: a head that was tied to
+    it keeps the old weights. One that was saved because the vocabulary grew is still the head, too."""
+    embedding = base.rows_of_tokens[0]
+    apart = any(in_module(embedding, module) for module in saved)
+    tied_head = base.params[embedding] if apart else given.get(embedding, base.params[embedding])
+    return {HEAD: tied_head, **base.params, **given}
+
+
+def shaped(base: Any, values: Tensors) -> Any:
+    """A model of the base's kind, its weights unset, for the rows of an embedding and a head, which are tied only if
+    they are the same."""
+    embedding, head = values[base.rows_of_tokens[0]], values[HEAD]
+    config = type(base.config)(**vars(base.config) | {"vocab_size": len(embedding),
+                                                      "tied": base.config.tied and np.array_equal(embedding, head)})
     return type(base)(config, ops=base.ops, params=Params(base.shapes(config), base.params.flat.dtype))
 
 

@@ -149,8 +149,7 @@ def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path
         adapter = load_adapter(model, start)
         adapter.settings["base_model_name_or_path"] = str(base)
         if adapter.whole:
-            raise ValueError(f"{start} brings {', '.join(adapter.whole)} of its own, which cannot be trained on: merge it "
-                             "first")
+            raise ValueError(f"{start} brings {', '.join(adapter.whole)} of its own, which cannot be trained on")
     else:
         adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")

@@ -11,11 +11,14 @@ Hugging Face's `AddedToken`, with the same results:
 
 A special token that is not allowed is ordinary text; what other added tokens are written inside it are not looked for.
 """
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import regex
+
+from .literals import any_of
 
 WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
 SPACES = regex.compile(r"\s*")
@@ -72,8 +75,7 @@ class Finder:
     def __init__(self, tokens: dict[str, AddedToken], allowed: frozenset[str]):
         self.tokens = tokens
         self.ignored = {token.text for token in tokens.values() if token.special} - allowed
-        longest_first = sorted(tokens, key=lambda text: (-len(text), text))
-        self.find = regex.compile("|".join(map(regex.escape, longest_first))).finditer if tokens else None
+        self.find = re.compile(any_of(tokens)).finditer if tokens else None
 
     def pieces(self, text: str) -> Iterator[Piece]:
         done = 0

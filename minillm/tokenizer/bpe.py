@@ -9,7 +9,7 @@ This module is the specification of the fast tokenizer (fast.py, csrc/text), whi
 both give identical ids.
 """
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from operator import index
@@ -21,11 +21,16 @@ import regex
 
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
+from .added import Piece, cut_out
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
-from .merge import WordCache, encode_word
-from .pretokenize import safe_pieces, split_special, well_formed, word_finder
-from .roles import document_end, read_roles
+from .merge import SHORT, WordCache, encode_word
+from .offsets import located, token_spans
+from .pretokenize import safe_pieces, well_formed, word_finder
+from .rank_files import encoding_of
+from .roles import document_end, opened, read_roles, said
+from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
@@ -40,13 +45,15 @@ class Tokenizer:
     vocab_size       number of ids, special tokens included
     special_tokens   dict text -> id            eot_token   id of <|endoftext|>, or None
     merges           list of (bytes, bytes), in order of rank
-    pattern          name of the pre-tokenization pattern: "gpt2", "cl100k", "o200k" or a registered one
+    pattern          name of the pre-tokenization pattern: "gpt2", "llama3", ... (pretokenize.py) or a registered one
+    rules            added tokens that are not special, normalizer, template, ... (rules.py)
     backend          "cpp" or "python": who encodes; the ids are the same
     """
 
     def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = Rules()):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
+        rules: what else is done to a text (rules.py).
 
         Raises ValueError if the parts contradict each other, ImportError if "cpp" is asked for and not built.
         """
@@ -59,13 +66,18 @@ class Tokenizer:
         self.roles: dict[str, str] = {}                 # such as {"bos_token": "<s>"}, by the files beside it
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
-        ids = ordinary_ids(tokens, self.special_tokens)
-        self._ranks, made = rank_merges(self.merges, ids)
+        self.rules, self._texts = rules, TextRules(rules, self.special_tokens)
+        self.before, self.after = list(rules.before), list(rules.after)         # what the template puts around a text
+        ids = ordinary_ids(tokens, self._texts.added, self.merges)
+        self._ranks, made, simple = rank_merges(self.merges, ids)
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made))
+        whole = ids if rules.ignore_merges else {}
+        self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made,
+                                        short=SHORT if simple else 0, whole=whole))
         self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
-        self._fast = fast.encoder(self._tokens, self.vocab_size, triples, self.special_tokens, pattern, backend)
+        self._fast = fast.encoder(self._tokens, self.vocab_size, self._byte_ids, triples, self._texts, pattern, backend,
+                                  whole)
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
@@ -117,9 +129,13 @@ class Tokenizer:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
         allowed = self._check_allowed(allowed_special)
         check_text(text, self._check_disallowed(disallowed_special, allowed))
-        if self._fast:
+        if self._fast and self._texts.simple:
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        if self._fast:
+            parts = [np.array([id], dtype) if id is not None else self._fast.encode_plain(piece)
+                     for piece, id in self._pieces(text, allowed)]
+            return np.concatenate([np.empty(0, dtype), *parts])
         return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
@@ -136,7 +152,7 @@ class Tokenizer:
         disallowed = self._check_disallowed(disallowed_special, allowed)
         for text in texts:
             check_text(text, disallowed)
-        if self._fast:
+        if self._fast and self._texts.simple:
             return self._fast.encode_batch(texts, allowed, threads)
         arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
@@ -145,35 +161,58 @@ class Tokenizer:
                         disallowed_special: Specials = "all") -> Iterator[int]:
         """The ids of "".join(lines), one at a time, in constant memory: lines or chunks may be cut anywhere.
 
-        Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces).
+        Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces): all of it, if
+        the rules look beyond such places (a normalizer, a prefix space, added tokens that look at their neighbours).
         """
         allowed = self._check_allowed(allowed_special)
         disallowed = self._check_disallowed(disallowed_special, allowed)
-        pieces = safe_pieces(lines, allowed | disallowed, self.pattern)
+        added = allowed | disallowed | self._texts.others
+        pieces = safe_pieces(lines, added, self.pattern) if self._texts.simple else ["".join(lines)]
         return chain.from_iterable(self.encode(piece, allowed, disallowed) for piece in pieces)
 
     def encode_with_offsets(self, text: str, allowed_special: Specials = (),
                             disallowed_special: Specials = "all") -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
-        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
+        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face,
+        and so has one of what a normalizer made of several. Raises ValueError if the pattern drops or adds text.
         """
-        ids = self.encode(text, allowed_special, disallowed_special)
-        data = np.frombuffer(well_formed(text).encode("utf-8"), np.uint8)
-        if not ids:
-            return ids, np.empty((0, 2), np.int64)
-        char_at = np.cumsum((data & 0xC0) != 0x80) - 1                  # of each byte, the number of its character
-        ends = np.cumsum([len(self._tokens[id]) for id in ids])
-        starts = np.concatenate([[0], ends[:-1]])
-        return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
+        allowed = self._check_allowed(allowed_special)
+        check_text(text, self._check_disallowed(disallowed_special, allowed))
+        ids: list[int] = []
+        spans = [np.empty((0, 2), np.int64)]
+        for piece, id, origins in located(well_formed(text), self._texts, allowed):
+            found = [id] if id is not None else self._encode_piece(piece)
+            lengths = [len(self._tokens[token]) for token in found] if id is None else [len(piece.encode("utf-8"))]
+            if sum(lengths) != len(piece.encode("utf-8")):
+                raise ValueError("this tokenizer's pattern drops or adds text: its tokens have no places in it")
+            ids += found
+            spans.append(token_spans(piece, lengths, origins))
+        return ids, np.concatenate(spans)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        """The ids of what is between added tokens."""
+        if self._fast:
+            return self._fast.encode_plain(piece).tolist()
+        return [id for word in self._find_words(piece) for id in self._words[word]]
+
+    def with_template(self, ids: Sequence[int]) -> list[int]:
+        """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what
+        `tokenizers` gives with add_special_tokens=True. No second time before ids that begin that way."""
+        return [*opened(self, list(ids)), *self.after]
+
+    def _pieces(self, text: str, allowed: frozenset[str]) -> Iterator[Piece]:
+        """(text, None), as it is cut into words, and (text, id) of each added token, in order."""
+        for piece, id in cut_out(well_formed(text), self._texts.added, allowed, self._texts.normalize):
+            yield (piece if id is not None else self._texts.prefixed(piece)), id
 
     def _encode(self, text: str, allowed: frozenset[str]) -> Iterator[tuple[int, ...]]:
         """The ids of a text, word by word."""
-        for segment, is_special in split_special(text, allowed):
-            if is_special:
-                yield (self.special_tokens[segment],)
+        for piece, id in self._pieces(text, allowed):
+            if id is not None:
+                yield (id,)
             else:
-                yield from map(self._words.__getitem__, self._find_words(segment))
+                yield from map(self._words.__getitem__, self._find_words(piece))
 
     def _check_allowed(self, allowed_special: Specials) -> frozenset[str]:
         if allowed_special == "all":
@@ -247,65 +286,68 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python"), self._said()
+        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
-        formats.write_tokenizer_json(directory, *self._parts())
+        formats.write_tokenizer_json(directory, *self._parts(), self.rules)
 
     def save_vocab_merges(self, directory: AnyPath) -> None:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
-        formats.write_vocab_merges(directory, *self._parts()[:3])
+        formats.write_vocab_merges(directory, *self._parts()[:2], self._added_ids())
 
     def save_tiktoken(self, path: AnyPath) -> None:
         """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens and no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
         """
-        formats.write_tiktoken(path, *self._parts()[:3])
+        formats.write_tiktoken(path, *self._parts()[:2], self._added_ids())
 
     def with_special_tokens(self, special_tokens: Iterable[str]) -> "Tokenizer":
         """A tokenizer that knows these, too: those it lacks get the next free ids. All other ids stay."""
         tokens, merges, known, pattern = self._parts()
-        new = [text for text in check_specials(special_tokens) if text not in known]
-        known = known | {text: len(tokens) + i for i, text in enumerate(new)}
-        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        known_others = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
+        new = [text for text in check_specials(special_tokens) if text not in known and text not in known_others]
+        known = known | known_others | {text: len(tokens) + i for i, text in enumerate(new)}
+        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in known_others)
+                                                for t in self.rules.added))
+        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
 
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its parts."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
+    def _added_ids(self) -> dict[str, int]:
+        return {token.text: token.id for token in self._texts.added}
 
     def _parts(self) -> tuple[list[bytes | None], list[tuple[bytes, bytes]], dict[str, int], str]:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
 
     @classmethod
     def from_pretrained(cls, directory_or_file: AnyPath, backend: str = "auto") -> "Tokenizer":
-        """Read a tokenizer.json, or a directory that holds one or else vocab.json and merges.txt.
+        """Read a tokenizer's file, or that of a directory: files.py lists them. Where its vocabulary is of characters,
+        as Llama 2's is, what comes back is a SentencePiece, which answers to the same calls.
 
         What a directory says of it besides comes along: the roles of special tokens, and the chat template.
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
         tokenizer, directory = cls._from_files(directory_or_file, backend), Path(directory_or_file)
         if directory.is_dir():
-            tokenizer.roles = read_roles(directory)
+            tokenizer.roles |= read_roles(directory)
             tokenizer.template = read_templates(directory, tokenizer.roles)
-            tokenizer.eot_token = document_end(tokenizer)
+            tokenizer.eot_token = document_end(tokenizer, tokenizer.eot_token)
         return tokenizer
 
     @classmethod
     def _from_files(cls, directory_or_file: AnyPath, backend: str) -> "Tokenizer":
-        path = Path(directory_or_file)
-        if path.is_dir():
-            if not (path / "tokenizer.json").exists() and (path / "vocab.json").exists():
-                return cls.from_vocab_merges(path / "vocab.json", path / "merges.txt", backend=backend)
-            path = path / "tokenizer.json"
-        with formats.errors_name(path):
-            document = formats.read_json(path)
+        path = tokenizer_file(Path(directory_or_file))
+        if holds_ranks(path):
+            pattern, specials, behind = encoding_of(path)
+            return cls.from_tiktoken(path, specials, pattern, backend, behind)
+        with formats.errors_name(written_name(path)):
+            document = read_document(path)
             if is_sentencepiece(document):
                 return SentencePiece(document, backend)     # type: ignore[return-value]
-            return cls(*formats.read_tokenizer_json(document), backend)
+            *parts, rules = formats.read_tokenizer_json(document)
+            return cls(*parts, backend, rules)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
@@ -322,14 +364,15 @@ class Tokenizer:
 
     @classmethod
     def from_tiktoken(cls, path: AnyPath, special_tokens: dict[str, int] | None = None, pattern: str = "cl100k",
-                      backend: str = "auto") -> "Tokenizer":
-        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding.
+                      backend: str = "auto", behind: Iterable[str] = ()) -> "Tokenizer":
+        """Read tiktoken's rank file, which has neither pattern nor special tokens: give those of the encoding; `behind`
+        are further special tokens, whose ids follow the ranks.
 
         Raises FileNotFoundError, or ValueError naming the file and what is wrong with it.
         """
         with formats.errors_name(path):
             tokens, merges = formats.read_tiktoken(path)
-            specials = dict(special_tokens or {})
+            specials = dict(special_tokens or {}) | {text: 1 + max(tokens) + i for i, text in enumerate(behind)}
             check_specials(specials)
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
 

@@ -33,11 +33,12 @@ from .pretokenize import special_matcher, split_special
 from .roles import CONFIG, read_object
 
 FILE, FOLDER, OBJECT = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
-LONGEST = 2 ** 20                                       # characters of a template
+LONGEST = 2 ** 20                                       # bytes of a template's file
 GUARDS = [chr(code) for code in range(0xFDD1, 0xFDF0)]  # Unicode's noncharacters: no text has them
 NONCE = secrets.token_hex(8)
 MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generation %} holds; nobody can write them
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TZ")     # no keys of others
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for one thing: templates read the first two
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -83,7 +84,7 @@ class Templates:
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
         return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
-                             "seconds": jinja_worker.SECONDS})
+                             "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
 
     @cached_property
     def after_answer(self) -> str:
@@ -113,22 +114,31 @@ class Templates:
 
 def read_templates(directory: Path, roles: Mapping[str, str]) -> Templates | None:
     """The chat templates of a directory. Raises ValueError for what is none."""
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted((directory / FOLDER).glob("*.jinja"))}
+    sources = {path.stem: read_source(path) for path in sorted((directory / FOLDER).glob("*.jinja"))}
     if (directory / FILE).is_file():
-        sources["default"] = (directory / FILE).read_text(encoding="utf-8")
+        sources["default"] = read_source(directory / FILE)
     for name in (CONFIG, OBJECT):
         if not sources:
             sources = named(read_object(directory / name).get("chat_template"), directory / name)
-    if any(len(source) > LONGEST for source in sources.values()):
-        raise ValueError(f"{directory}: a chat template has more than {LONGEST} characters")
     return Templates(sources, roles) if sources else None
 
 
+def read_source(path: Path) -> str:
+    """The text of a template's file."""
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"{path}: a chat template must be of at most {LONGEST} bytes")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from None
+
+
 def named(value: Any, path: Path) -> dict[str, str]:
-    """{name: template} of a chat_template in JSON: a text, or a list of {"name", "template"}."""
+    """{name: template} of a chat_template in JSON: a text, such an object, or a list of {"name", "template"}."""
     if value is None:
         return {}
-    entries = [{"name": "default", "template": value}] if isinstance(value, str) else value
+    pairs = {"default": value} if isinstance(value, str) else value
+    entries = [{"name": name, "template": pairs[name]} for name in pairs] if isinstance(pairs, dict) else pairs
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("name"), str)
                                                 and isinstance(e.get("template"), str) for e in entries):
         raise ValueError(f"{path}: chat_template must be a text, or a list of objects with name and template")
@@ -236,7 +246,7 @@ class Worker:
                 found = self.ask(data)
             except (BrokenPipeError, EOFError):
                 self.stop()
-                found = {"error": f"it takes more than {jinja_worker.SECONDS:g} seconds, or too much memory"}
+                found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
             except BaseException:                    # interrupted: its answer must not be taken for the next one's
                 self.stop()
                 raise
@@ -245,10 +255,12 @@ class Worker:
         return found["texts"]
 
     def ask(self, data: bytes) -> dict[str, Any]:
-        if self.process is None:
+        if self.process is None or self.process.poll() is not None:
             need_jinja()
+            kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept,
+                                            start_new_session=True)         # Ctrl-C is for the parent
         assert self.process.stdin
         self.process.stdin.write(jinja_worker.LENGTH.pack(len(data)) + data)
         self.process.stdin.flush()

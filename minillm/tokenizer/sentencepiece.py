@@ -25,6 +25,7 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
+from .roles import said
 from .sentencepiece_files import BLANK, read_added_tokens, read_rules
 from .stream import text_pieces, text_with_offsets
 
@@ -51,8 +52,10 @@ class SentencePiece:
         self.added = read_added_tokens(document.get("added_tokens", []))
         self.special_tokens = {token.text: token.id for token in self.added if token.special}
         self.before, self.after = map(list, self.rules[-2:])
-        self.eot_token = next((self.special_tokens[end] for end in ENDS if end in self.special_tokens), None)
-        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
+        self.roles = {"eos_token": end for end in reversed(ENDS) if end in self.special_tokens}
+        self.eot_token = self.special_tokens.get(self.roles.get("eos_token", ""))
+        self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
+        self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self.pattern = json.dumps([self.rules, self.added])
         self._vocab: dict[str, int] = formats.expect(model.get("vocab"), dict, "model.vocab")
         self._read_merges(model)
@@ -60,6 +63,8 @@ class SentencePiece:
         self._early = tuple(token for token in self.added if not token.normalized)
         self._late = tuple(token._replace(text=self._normalize(token.text), normalized=False)
                            for token in self.added if token.normalized)
+        if self.before:
+            self.roles["bos_token"] = self._texts[self.before[0]] or ""
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
 
@@ -116,7 +121,12 @@ class SentencePiece:
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        return self.encode_batch_array([text], allowed_special, disallowed_special, threads=1)[0]
+        allowed = allowed_specials(allowed_special, self.special_tokens)
+        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        pieces = list(self._pieces(well_formed(text), allowed))
+        if self._core and len(pieces) == 1 and pieces[0][1] is None:            # mostly: no added token in it
+            return self._core.encode(self._state, pieces[0][0], [])
+        return self._joined(pieces, 1)[0]
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
                      threads: int | None = None) -> list[list[int]]:
@@ -135,12 +145,18 @@ class SentencePiece:
             check_text(text, disallowed)
             pieces += self._pieces(well_formed(text), allowed)
             counts.append(len(pieces))
+        ids, ends = self._joined(pieces, threads)
+        return ids, ends[counts]
+
+    def _joined(self, pieces: list[Piece], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of n pieces, one after the other, and the (n + 1,) places where each piece's begin and end."""
         ids, ends = self._encode_pieces([piece for piece, id, _ in pieces if id is None], threads)
-        places = np.cumsum([0, *(id is None for _, id, _ in pieces)])       # of each piece, how many texts before it
-        added = [(int(ends[at]), id) for at, (_, id, _) in zip(places, pieces) if id is not None]
+        is_text = np.array([id is None for _, id, _ in pieces], bool)
+        texts_before = np.concatenate([[0], np.cumsum(is_text)])                # of each piece
+        added = [id for _, id, _ in pieces if id is not None]
         if added:
-            ids = np.insert(ids, [at for at, _ in added], [id for _, id in added])
-        return ids, ends[places[counts]] + np.array(counts) - places[counts]
+            ids = np.insert(ids, ends[texts_before[:-1][~is_text]], added)
+        return ids, ends[texts_before] + np.arange(len(pieces) + 1) - texts_before
 
     def encode_iterable(self, lines: Iterable[str], allowed_special: Specials = (),
                         disallowed_special: Specials = "all") -> Iterator[int]:
@@ -176,7 +192,7 @@ class SentencePiece:
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
         start = 0
-        for part, id in cut_out(text, self._early, allowed) if self._early and text else [(text, None)] * bool(text):
+        for part, id in cut_out(text, self._early, allowed):
             if id is not None:
                 yield part, id, start
             else:
@@ -313,7 +329,7 @@ class SentencePiece:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: what its file says."""
-        return type(self), (self.document, "auto" if self._core else "python")
+        return type(self), (self.document, "auto" if self._core else "python"), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -326,7 +342,9 @@ class SentencePiece:
         added = [*self.document.get("added_tokens", []),
                  *({"id": self._vocab.get(text, self.vocab_size + i), "content": text, **plain, "special": True}
                    for i, text in enumerate(new))]
-        return SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        larger = SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        return larger
 
 
 def size_of(ids: dict[str, int]) -> int:

@@ -132,7 +132,7 @@ def merges_of(vocabulary: Vocabulary) -> list[list[str]]:
     ids = {text: id for id, (text, kind) in enumerate(zip(vocabulary.texts, vocabulary.kinds))
            if kind in (NORMAL, USER_DEFINED, UNUSED)}
     merges = []
-    for text, id in sorted(ids.items(), key=lambda item: -vocabulary.scores[item[1]]):
+    for text in sorted(ids, key=lambda text: -vocabulary.scores[ids[text]]):
         halves = ((text[:at], text[at:]) for at in range(1, len(text)))
         known = [(ids[left], ids[right], left, right) for left, right in halves if left in ids and right in ids]
         merges += [[left, right] for _, _, left, right in sorted(known)]

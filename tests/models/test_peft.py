@@ -29,8 +29,8 @@ LLAMA = [
 CASES = [("gpt2", settings) for settings in GPT2] + [("llama", settings) for settings in LLAMA]
 
 
-def random_model(transformers, family):
-    sizes = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+def random_model(transformers, family, **more):
+    sizes = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0} | more
     if family == "gpt2":
         config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=32, **sizes)
         return transformers.GPT2LMHeadModel(config)
@@ -86,18 +86,27 @@ def test_an_adapter_that_peft_saved_with_a_grown_vocabulary(tmp_path):
     assert np.abs(made.model().forward(TOKENS)[0] - logits_of(torch, theirs)).max() < 2e-5
 
 
-def test_a_tied_embedding_saved_apart_from_its_head_is_refused_by_name(tmp_path):
-    """PEFT's model would have two matrices where ours has one."""
-    pytest.importorskip("torch")
-    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
-    base = random_model(transformers, "gpt2")
+@pytest.mark.parametrize("family, modules", [("gpt2", ["wte"]), ("llama", ["embed_tokens"]), ("gpt2", ["lm_head"]),
+                                             ("llama", ["embed_tokens", "lm_head"])], ids=str)
+def test_what_was_tied_is_untied_where_peft_trained_one_of_the_two(tmp_path, family, modules):
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    base = random_model(transformers, family, tie_word_embeddings=True)
     base.save_pretrained(tmp_path / "base")
-    theirs = peft.get_peft_model(base, peft.LoraConfig(target_modules=["c_attn"], modules_to_save=["wte"],
+    theirs = peft.get_peft_model(base, peft.LoraConfig(target_modules="all-linear", modules_to_save=modules,
                                                        task_type="CAUSAL_LM"))
-    theirs.base_model.model.transformer.wte.modules_to_save["default"].weight.data += 1
+    for name, parameter in theirs.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data += 0.1 * torch.randn_like(parameter)
     theirs.save_pretrained(tmp_path / "adapter")
-    with pytest.raises(ValueError, match="wte.weight and lm_head.weight differ, but the base model's are tied"):
-        load_adapter(load_model(tmp_path / "base"), tmp_path / "adapter")
+    made = load_adapter(load_model(tmp_path / "base"), tmp_path / "adapter")
+    want = logits_of(torch, theirs)
+    made.merged().save_pretrained(tmp_path / "merged")
+    for model in (made.model(), load_model(tmp_path / "merged")):
+        assert np.abs(model.forward(TOKENS)[0] - want).max() < 2e-5 and not model.config.tied
+    auto = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert np.abs(logits_of(torch, auto) - want).max() < 2e-5
 
 
 @pytest.mark.parametrize("module", ["lm_head", "wte"])

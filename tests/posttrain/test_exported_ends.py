@@ -10,7 +10,7 @@ from minillm.models.load import load
 from minillm.tokenizer import chat_template as chat
 
 pytest.importorskip("jinja2")
-KEPT = "--set train.steps=1 --set train.lr=1e-9 --set train.min_lr=0 --set train.eval_every=1"     # it says what it said
+KEPT = "--set train.steps=1 --set train.lr=1e-9 --set train.min_lr=0 --set train.eval_every=1"   # it says what it said
 MADE = ("sft", "sft/last", "lora", "dpo", "draft", "int8", "shards")
 
 

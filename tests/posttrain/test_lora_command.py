@@ -48,7 +48,8 @@ def test_training_goes_on_with_an_adapter(tmp_path, capsys):
     small_model(dtype=np.float32).save_pretrained(tmp_path / "base")
     CHAT.save(tmp_path / "base")
     data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
-    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": f"{i}?", "chosen": "cluck", "rejected": "moo"} for i in range(8)])
+    answers = {"chosen": "cluck", "rejected": "moo"}
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": f"{i}?"} | answers for i in range(8)])
     first = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --lora-targets c_attn"
     assert main([*first.split(), "--set", "train.steps=8", "--set", "train.lr=0.03"]) == 0
     began = load_adapter(GPT.from_pretrained(tmp_path / "base"), tmp_path / "out")

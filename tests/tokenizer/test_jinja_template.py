@@ -1,9 +1,10 @@
 """A directory's own chat template: where it lies, transformers' text, ids and masks, forged turns, hostile ones."""
 import json
+import pickle
 import time
 
 import pytest
-from chat_templates import ASKED, CALLED, DOCUMENTS, KINDS, PARTS, SYSTEM, TOOLS, message
+from chat_templates import ASKED, CALLED, DOCUMENTS, GENERATIONS, KINDS, PARTS, SYSTEM, TOOLS, message
 
 from minillm import Tokenizer
 from minillm.tokenizer import chat_template as chat
@@ -73,6 +74,16 @@ def test_text_ids_and_masks_are_those_of_transformers(tmp_path, kind):
         assert example.ids == both["input_ids"], name
         if kind == "marked":
             assert example.learned == [bool(wanted) for wanted in both["assistant_masks"]], name
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_masks_by_generation_are_those_of_transformers(tmp_path, name, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setitem(KINDS, "marked", (GENERATIONS[name], *KINDS["marked"][1:]))
+    theirs = transformers.AutoTokenizer.from_pretrained(directory_of(tmp_path, "marked"))
+    both = theirs.apply_chat_template(SYSTEM, return_dict=True, return_assistant_tokens_mask=True)
+    example = chat.encode_messages(Tokenizer.from_pretrained(tmp_path), SYSTEM)
+    assert example.ids == both["input_ids"] and example.learned == [bool(wanted) for wanted in both["assistant_masks"]]
 
 
 ANSWERS = {"llama3": "<|eot_id|>", "qwen": "<|im_end|>", "mistral": "</s>", "gemma": "<end_of_turn>",
@@ -156,6 +167,27 @@ def test_a_hostile_template_ends_in_a_clear_error_soon(name, monkeypatch):
     assert template_of("{{ messages[0].content }}").render([message("user", "good")]) == "good"     # the next is served
 
 
+def test_a_process_that_was_ended_is_started_again():
+    source = template_of("{{ messages[0].content }}")
+    assert source.render([message("user", "one")]) == "one"
+    jinja_template.WORKER.process.kill()
+    jinja_template.WORKER.process.wait()
+    assert source.render([message("user", "two")]) == "two"
+
+
+@pytest.mark.parametrize("file, content, words", [
+    ("chat_template.jinja", b"\xff", "chat_template.jinja: not UTF-8"),
+    ("chat_template.jinja", b"x" * (2 ** 20 + 1), "at most 1048576 bytes"),
+    ("tokenizer_config.json", b'{"chat_template": 7}', "tokenizer_config.json: chat_template must be a text"),
+    ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}', "tokenizer_config.json: chat_template must"),
+    ("tokenizer_config.json", b"[", "tokenizer_config.json: not valid JSON")])
+def test_a_broken_file_is_named(tmp_path, file, content, words):
+    Tokenizer.train(TEXT, 300, [], stop_early=True).save(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_what_a_template_refuses_is_said(tokenizer_of):
     with pytest.raises(ValueError, match="user and assistant must take turns"):
         chat.encode_prompt(tokenizer_of("mistral"), [message("assistant", "x")])
@@ -182,6 +214,15 @@ def test_without_jinja_the_extra_is_named(monkeypatch, tokenizer_of):
     monkeypatch.setattr(jinja_template, "version", lambda name: "3.0.1")
     with pytest.raises(ImportError, match=r"pip install 'minillm\[chat\]'"):
         chat.check_template(tokenizer)
+
+
+def test_copies_know_what_the_files_say(tokenizer_of):
+    tokenizer = tokenizer_of("llama3")
+    again = pickle.loads(pickle.dumps(tokenizer))
+    larger = tokenizer.with_special_tokens(["<more>"])
+    for copy in (again, larger):
+        assert (copy.roles, copy.ends, copy.eot_token) == (tokenizer.roles, tokenizer.ends, tokenizer.eot_token)
+        assert chat.encode_messages(copy, ASKED) == chat.encode_messages(tokenizer, ASKED)
 
 
 def test_ours_needs_no_jinja(tmp_path, monkeypatch):
