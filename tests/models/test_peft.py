@@ -36,8 +36,8 @@ def random_model(transformers, family, **more):
     if family == "gpt2":
         config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=32, **sizes)
         return transformers.GPT2LMHeadModel(config)
-    sizes |= {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 32, "pad_token_id": 0}
+    sizes |= {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "head_dim": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "pad_token_id": 0}
     return transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(family, **sizes))
 
 
