@@ -19,7 +19,7 @@ from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import document_start
+from ..tokenizer.roles import document_start, opened
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
 
@@ -85,7 +85,7 @@ def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) ->
     limit, length = model.config.block_size, int(next(given, default_length(model)))
     if not length < limit:
         raise ValueError(f"max_gen_toks must be below the model's context length, {limit}: got {length}")
-    ids = (tokenizer.encode_ordinary(context) or [first_token(tokenizer)])[length - limit:]
+    ids = (opened(tokenizer, tokenizer.encode_ordinary(context)) or [first_token(tokenizer)])[length - limit:]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
     return text_of(stream(model, ids, length, temperature), tokenizer, until)
 

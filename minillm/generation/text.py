@@ -8,7 +8,7 @@ from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import end_tokens
-from ..tokenizer.roles import document_start
+from ..tokenizer.roles import document_start, opened
 from . import speculative
 from .decode import Step, steps
 from .sampling import Sampling
@@ -109,7 +109,7 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
     """
     tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
     ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
-    ids = ids or [first_token(tokenizer)]
+    ids = opened(tokenizer, ids) or [first_token(tokenizer)]
     written, tokens = "", list[dict]()
     for step, piece in spoken(token_steps(generator, ids, max_new_tokens, sampling, top), text):
         tokens += [described(step, tokenizer)] if step else []

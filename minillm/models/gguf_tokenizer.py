@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..tokenizer import Tokenizer
+from ..tokenizer.chat_template import learned_ends
 from ..tokenizer.formats import bytes_to_chars, merge_lines, parse_merge, tokens_by_id
+from ..tokenizer.jinja_template import Templates
+from ..tokenizer.roles import document_start
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5                      # tokenizer.ggml.token_type
 PATTERNS = {"gpt2": "gpt-2", "cl100k": "smaug-bpe", "o200k": "gpt-4o"}  # ours -> llama.cpp's
@@ -35,9 +38,11 @@ def write_vocabulary(writer: Any, tokenizer: Tokenizer, vocab_size: int, chat_te
     writer.add_token_types(kinds)
     writer.add_token_merges(merge_lines(tokenizer.merges))
     writer.add_add_bos_token(False)
-    ends = sorted(tokenizer.ends or ([] if tokenizer.eot_token is None else [tokenizer.eot_token]))
+    ends = learned_ends(tokenizer).eos
+    start = document_start(tokenizer)
+    if start is not None:
+        writer.add_bos_token_id(start)
     if ends:
-        writer.add_bos_token_id(ends[0])
         writer.add_eos_token_id(ends[0])
     for end in ends[1:2]:
         writer.add_eot_token_id(end)
@@ -71,4 +76,8 @@ def read_vocabulary(value: Callable) -> Tokenizer:
     tokenizer = Tokenizer(tokens_by_id(ids, specials), merges, specials, OURS[pre])
     ends = {value(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")} - {None}
     tokenizer.ends = frozenset(int(end) for end in ends)
+    marks = {f"{name}_token": value(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+    tokenizer.roles = {role: texts[int(id)] for role, id in marks.items() if id is not None and int(id) < len(texts)}
+    if template := value("tokenizer.chat_template"):
+        tokenizer.template = Templates({"default": str(template)}, tokenizer.roles)
     return tokenizer

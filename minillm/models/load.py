@@ -10,7 +10,7 @@ from ..config import GPTConfig, LlamaConfig, ModelConfig, names
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import TextEnds, role_id
+from ..tokenizer.roles import TextEnds
 from .adapted import load_adapter
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
@@ -100,10 +100,15 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
                          f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends |= ends_of(directory, tokenizer) | ends_of(home, tokenizer)
+    tell_ends(tokenizer, directory, home)
+    return model, tokenizer
+
+
+def tell_ends(tokenizer: Tokenizer, *directories: AnyPath) -> None:
+    """Let the tokenizer know what the files of models say of the end of a text."""
+    tokenizer.ends |= {end for directory in directories for end in named_ends(directory, tokenizer.vocab_size).eos}
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
-    return model, tokenizer
 
 
 def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:
@@ -118,15 +123,9 @@ def is_gguf(path: AnyPath) -> bool:
     return str(path).endswith(".gguf") and not Path(path).is_dir()
 
 
-def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids after which the model has learned to end a text: what its files name, or else its tokenizer's."""
-    found = frozenset(named_ends(directory, tokenizer.vocab_size).eos)
-    eos = role_id(tokenizer, "eos_token")
-    return found if found or eos is None else frozenset([eos])
-
-
 def named_ends(directory: AnyPath, vocab_size: int) -> TextEnds:
-    """eos_token_id, one or a list, and bos_token_id of generation_config.json, or else of config.json."""
+    """What ends and what begins a text by a model's files: eos_token_id, one or a list, and bos_token_id of
+    generation_config.json, or else of config.json."""
     found = TextEnds((), None)
     for name in (CONFIG, GENERATION):
         settings = read_json(path) if (path := Path(directory) / name).exists() else {}

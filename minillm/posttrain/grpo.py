@@ -24,7 +24,7 @@ from ..models.gpt2 import GPT
 from ..models.packing import Batch
 from ..models.params import Params
 from ..tokenizer.chat_template import answer_end, end_tokens
-from ..tokenizer.roles import EndOfText
+from ..tokenizer.roles import EndOfText, opened
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 from ..train.optim import AdamW
@@ -55,7 +55,7 @@ class RewardData:
         return [int(i) for i in rng.choice(self.task.training, self.prompts)]
 
     def ids(self, number: int) -> list[int]:
-        return self.tokenizer.encode_ordinary(self.task.prompt(number))
+        return opened(self.tokenizer, self.tokenizer.encode_ordinary(self.task.prompt(number)))
 
     def reward(self, number: int, answer: list[int]) -> float:
         """Reward of the ids of an answer; its end is no part of the text."""

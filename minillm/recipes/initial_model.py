@@ -8,7 +8,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..kernels.select import select
 from ..models.grow import config_for_context, with_context, with_vocabulary
-from ..models.load import described, ends_of, load_model
+from ..models.load import described, load_model, tell_ends
 from ..models.params import Params
 from ..tokenizer import Tokenizer
 
@@ -37,9 +37,7 @@ def tokenizer_for(path: str | Path | None, init: str | Path | None) -> Tokenizer
         return None
     tokenizer = Tokenizer.from_pretrained(path or init)
     if init:
-        tokenizer.ends = ends_of(init, tokenizer)
-        if tokenizer.eot_token is None:
-            tokenizer.eot_token = min(tokenizer.ends, default=None)
+        tell_ends(tokenizer, init)
     return tokenizer
 
 

@@ -25,7 +25,7 @@ from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, 
 from .jinja_template import read_templates
 from .merge import WordCache, encode_word
 from .pretokenize import safe_pieces, split_special, well_formed, word_finder
-from .roles import document_end, read_roles
+from .roles import document_end, read_roles, said
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
@@ -247,7 +247,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python"), self._said()
+        return type(self), (*self._parts(), "auto" if self._fast else "python"), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -270,12 +270,8 @@ class Tokenizer:
         new = [text for text in check_specials(special_tokens) if text not in known]
         known = known | {text: len(tokens) + i for i, text in enumerate(new)}
         larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
-
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its parts."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def _parts(self) -> tuple[list[bytes | None], list[tuple[bytes, bytes]], dict[str, int], str]:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
@@ -291,7 +287,7 @@ class Tokenizer:
         if directory.is_dir():
             tokenizer.roles = read_roles(directory)
             tokenizer.template = read_templates(directory, tokenizer.roles)
-            tokenizer.eot_token = document_end(tokenizer)
+            tokenizer.eot_token = document_end(tokenizer, tokenizer.eot_token)
         return tokenizer
 
     @classmethod

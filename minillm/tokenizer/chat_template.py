@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..storage.atomic import write_json
+from ..storage.atomic import AnyPath, write_json
 from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
-from .roles import CONFIG, TextEnds, document_start, role_id
+from .roles import CONFIG, TextEnds, document_start, opened, role_id
 from .tool_turns import JINJA, tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
@@ -130,8 +130,8 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if template is None or "developer" not in template.sources.get("default", ""):
         messages = [message | {"role": VOICES.get(message["role"], message["role"])} for message in messages]
     if template:
-        end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
         ids = encode_prompt(tokenizer, messages, tools, more)
+        end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
         return (ids, (after,) if after else (), ends) if end is None else (
             ids, (), ends | {tokenizer.special_tokens[end]})
     no_more(more)
@@ -139,7 +139,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), ends | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), ends
+    return opened(tokenizer, tokenizer.encode_ordinary(text)), ("\nUser:", "\nSystem:"), ends
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:
@@ -178,7 +178,12 @@ def learned_ends(tokenizer: Tokenizer) -> TextEnds:
     return TextEnds(tuple(id for id in (end, *sorted(others)) if id is not None), bos)
 
 
-def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
+def special_text(tokenizer: Tokenizer, id: int | None) -> str | None:
+    """The text of a special token."""
+    return next((text for text, known in tokenizer.special_tokens.items() if known == id), None)
+
+
+def save_tokenizer(tokenizer: Tokenizer, directory: AnyPath) -> None:
     """Write the tokenizer and, if it knows conversations or roles of special tokens, tokenizer_config.json, from which
     transformers' apply_chat_template makes the same ids. The directory is made if need be."""
     Path(directory).mkdir(parents=True, exist_ok=True)
@@ -188,8 +193,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
     sources = template.sources if template else known
     if not sources and not roles:
         return
-    if end is not None:
-        roles["eos_token"] = tokenizer.decode([end])
+    roles |= {"eos_token": text} if (text := special_text(tokenizer, end)) else {}
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **roles}
     if sources:
         document["chat_template"] = sources["default"] if list(sources) == ["default"] else [

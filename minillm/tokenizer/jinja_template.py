@@ -38,6 +38,7 @@ GUARDS = [chr(code) for code in range(0xFDD1, 0xFDF0)]  # Unicode's noncharacter
 NONCE = secrets.token_hex(8)
 MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generation %} holds; nobody can write them
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TZ")     # no keys of others
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for one thing: templates read the first two
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -83,7 +84,7 @@ class Templates:
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
         return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
-                             "seconds": jinja_worker.SECONDS})
+                             "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
 
     @cached_property
     def after_answer(self) -> str:
@@ -236,7 +237,7 @@ class Worker:
                 found = self.ask(data)
             except (BrokenPipeError, EOFError):
                 self.stop()
-                found = {"error": f"it takes more than {jinja_worker.SECONDS:g} seconds, or too much memory"}
+                found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
             except BaseException:                    # interrupted: its answer must not be taken for the next one's
                 self.stop()
                 raise
@@ -247,8 +248,9 @@ class Worker:
     def ask(self, data: bytes) -> dict[str, Any]:
         if self.process is None:
             need_jinja()
+            kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept)
         assert self.process.stdin
         self.process.stdin.write(jinja_worker.LENGTH.pack(len(data)) + data)
         self.process.stdin.flush()

@@ -25,6 +25,7 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
+from .roles import said
 from .sentencepiece_files import BLANK, read_added_tokens, read_rules
 from .stream import text_pieces, text_with_offsets
 
@@ -52,7 +53,9 @@ class SentencePiece:
         self.special_tokens = {token.text: token.id for token in self.added if token.special}
         self.before, self.after = map(list, self.rules[-2:])
         self.eot_token = next((self.special_tokens[end] for end in ENDS if end in self.special_tokens), None)
-        self.ends: frozenset[int] = frozenset()         # further ids that end a text, by the files of a model
+        self.ends: frozenset[int] = frozenset()         # these three as `Tokenizer` has them
+        self.roles: dict[str, str] = {}
+        self.template: Any = None
         self.pattern = json.dumps([self.rules, self.added])
         self._vocab: dict[str, int] = formats.expect(model.get("vocab"), dict, "model.vocab")
         self._read_merges(model)
@@ -313,7 +316,7 @@ class SentencePiece:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: what its file says."""
-        return type(self), (self.document, "auto" if self._core else "python")
+        return type(self), (self.document, "auto" if self._core else "python"), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -326,7 +329,9 @@ class SentencePiece:
         added = [*self.document.get("added_tokens", []),
                  *({"id": self._vocab.get(text, self.vocab_size + i), "content": text, **plain, "special": True}
                    for i, text in enumerate(new))]
-        return SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        larger = SentencePiece(self.document | {"added_tokens": added}, self.backend)
+        vars(larger).update(said(self))
+        return larger
 
 
 def size_of(ids: dict[str, int]) -> int:
