@@ -97,7 +97,8 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
         model = load_adapter(model, adapter).merged()
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
-                         f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
+                         + (f" only {model.config.vocab_size}" if adapter is None else f" in {directory} only "
+                            f"{model.config.vocab_size}, and the adapter brings no embedding for the others"))
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
     tell_ends(tokenizer, directory, home)
