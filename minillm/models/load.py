@@ -10,7 +10,7 @@ from ..config import GPTConfig, LlamaConfig, ModelConfig, names
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import TextEnds
+from ..tokenizer.roles import TextEnds, role_id
 from .adapted import load_adapter
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
@@ -102,6 +102,8 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
     tell_ends(tokenizer, directory, home)
+    if adapter is not None and (end := role_id(tokenizer, "eos_token")) is not None:
+        tokenizer.ends |= {end}                                         # which it has learned, whatever its base had
     return model, tokenizer
 
 
