@@ -11,9 +11,8 @@ import numpy as np
 
 from ..storage.atomic import AnyPath
 from ..storage.safetensors import read_safetensors
-from .params import Params, Shapes
+from .params import HEAD, Params, Shapes
 from .peft_config import Placed
-from .pretrained import HEAD
 
 CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
 PEFT, PICKLE = "base_model.model.", "adapter_model.bin"          # what PEFT puts before a name; its older files

@@ -12,7 +12,7 @@ from ..config import GPTConfig, LlamaConfig, ModelConfig, names
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import TextEnds
+from ..tokenizer.roles import TextEnds, role_id
 from .adapted import load_adapter
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
@@ -106,6 +106,8 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
     tell_ends(tokenizer, directory, home)
+    if adapter is not None and (end := role_id(tokenizer, "eos_token")) is not None:
+        tokenizer.ends |= {end}                                         # which it has learned, whatever its base had
     return model, tokenizer
 
 
@@ -123,7 +125,8 @@ def forget_without_rows(tokenizer: Tokenizer, size: int, home: AnyPath, base: An
     beyond = {text: id for text, id in tokenizer.special_tokens.items() if id >= size}
     if base is not None or len(beyond) < tokenizer.vocab_size - size:
         raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
-                         f"{'' if base is None else f' in {base}'} only {size}")
+                         + (f" only {size}" if base is None else
+                            f" in {base} only {size}, and the adapter brings no embedding for the others"))
     warnings.warn(f"{home}: the model has no embedding for {', '.join(beyond)} of its tokenizer, which is left out: "
                   "its text is ordinary text (minillm train --init gives it a row)", stacklevel=3)
     tokenizer.special_tokens = {text: id for text, id in tokenizer.special_tokens.items() if id < size}

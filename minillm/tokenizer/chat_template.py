@@ -26,7 +26,7 @@ from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
 from .roles import CONFIG, TextEnds, document_start, opened, role_id
-from .tool_turns import JINJA, tools_as_text
+from .tool_turns import JINJA, has_tools, tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
 
@@ -100,7 +100,11 @@ def encode_rendered(tokenizer: Tokenizer, template: Templates, messages: Sequenc
 
 
 def guarded(tokenizer: Tokenizer, messages: Sequence[Message], more: Mapping[str, Any]) -> tuple[Any, Any, str]:
-    """Messages and more for a directory's own template, so that no special token is forged; and the guard in them."""
+    """Messages and more for a directory's own template, so that no special token is forged; and the guard in them. For
+    one that knows no tools, which would pass over them in silence, they are text."""
+    template, tools = own_template(tokenizer), more.get("tools") or ()
+    if template and not template.reads_tools and has_tools(messages, tools):
+        messages, more = tools_as_text(messages, tools), {**more, "tools": None}
     messages = [{key: message[key] for key in message if key != "weight"} for message in messages]
     guard, specials = jinja_template.guard_for(messages, dict(more)), frozenset(tokenizer.special_tokens)
     return *jinja_template.guarded([messages, more], specials, guard), guard

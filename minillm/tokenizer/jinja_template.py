@@ -106,6 +106,11 @@ class Templates:
             return False
         return ASKED in text and "'type'" not in text and '"type"' not in text
 
+    @cached_property
+    def reads_tools(self) -> bool:
+        """Whether it speaks of tools at all."""
+        return any("tool" in source for source in self.sources.values())
+
     def end(self, specials: Collection[str]) -> str | None:
         """The special token that ends an answer; None where the template has none."""
         pieces = split_special(self.after_answer, frozenset(specials))

@@ -51,13 +51,18 @@ JINJA = r"""
 HOW = 'Call a tool by\n<tool_call>\n{"name": NAME, "arguments": {...}}\n</tool_call>'
 
 
+def has_tools(messages: Sequence[dict[str, Any]], tools: Sequence[dict]) -> bool:
+    return bool(tools) or any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
+
+
 def tools_as_text(messages: Sequence[dict[str, Any]], tools: Sequence[dict] = ()) -> list[dict[str, Any]]:
     """[{"role", "content", perhaps "tool_calls", "weight"}], of which a role may be "tool" -> the same conversation
     with the roles system, user and assistant alone, every content a text."""
     turns: list[dict[str, Any]] = []
     for message in messages:
+        said = text_of(message["content"])
         if message["role"] == "tool":
-            answer = tagged("tool_response", message["content"])
+            answer = tagged("tool_response", said)
             if turns and turns[-1].get("answers"):                       # those to several calls share a turn
                 turns[-1]["content"] += "\n" + answer
             else:
@@ -65,8 +70,13 @@ def tools_as_text(messages: Sequence[dict[str, Any]], tools: Sequence[dict] = ()
         else:
             calls = [tagged("tool_call", one_line(call["function"])) for call in message.get("tool_calls", ())]
             kept = {key: message[key] for key in ("role", "weight") if key in message}
-            turns.append(kept | {"content": "\n".join([message["content"]] * bool(message["content"]) + calls)})
+            turns.append(kept | {"content": "\n".join([said] * bool(said) + calls)})
     return with_tools([{key: turn[key] for key in turn if key != "answers"} for turn in turns], tools)
+
+
+def text_of(content: str | list[dict] | None) -> str:
+    """A content as text: that of its parts, where there are such."""
+    return content or "" if not isinstance(content, list) else "".join(part["text"] for part in content)
 
 
 def with_tools(turns: list[dict[str, Any]], tools: Sequence[dict]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from minillm.models.adapted import LoraModel, load_adapter, save_adapter
 from minillm.models.adapter_files import whole_name
 from minillm.models.load import load
 from minillm.storage.safetensors import read_safetensors, write_safetensors
+from minillm.tokenizer.chat_template import save_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +93,12 @@ def test_its_own_tokenizer_and_tokens_are_used(places, tmp_path):
         tensors[whole_name(name, "transformer.")] = rows
     (tmp_path / "adapter_config.json").write_text((lora / "adapter_config.json").read_text())
     write_safetensors(tmp_path / "adapter_model.safetensors", tensors)
-    CHAT.save(tmp_path)
+    save_tokenizer(CHAT, tmp_path)
     model, tokenizer = load(base, adapter=tmp_path)
     assert model.config.vocab_size == tokenizer.vocab_size == CHAT.vocab_size and "<|end|>" in tokenizer.special_tokens
     assert np.array_equal(model.params["wte.weight"], rows)
     assert load(base)[1].vocab_size == TOK.vocab_size
+    assert tokenizer.ends == {TOK.eot_token} - {None} | {CHAT.special_tokens["<|end|>"]}    # the model's, its own
     text = generate_text(load_generator(base, adapter=tmp_path), "a hen", 4, Sampling(temperature=0))
     assert text["tokens"]
     tensors[whole_name("lm_head.weight", "transformer.")] = rows + 1

@@ -89,9 +89,11 @@ def test_every_form_of_a_pair_is_the_same(record, form):
 
 
 def test_transcripts_share_their_turns_up_to_the_last_answer():
-    found = pair_of({"chosen": HH + "cluck", "rejected": HH + "moo\nor\n\nbaa"})
+    found = pair_of({"chosen": HH + "cluck", "rejected": HH + "moo\nHuman: or\n\nbaa"})
     assert (found.prompt, found.chosen) == (SAYS[:3], SAYS[3:])
-    assert found.rejected == [{"role": "assistant", "content": "moo\nor\n\nbaa"}]      # an empty line ends no turn
+    assert found.rejected == [{"role": "assistant", "content": "moo\nHuman: or\n\nbaa"}]       # a turn needs both
+    longer = pair_of({"chosen": HH[:HH.index("\n\nHuman: says")], "rejected": HH + "cluck"})
+    assert (longer.prompt, longer.chosen, longer.rejected) == (SAYS[:1], SAYS[1:2], SAYS[1:])
     silent = pair_of({"chosen": HH + "cluck", "rejected": HH})
     assert silent.rejected == [{"role": "assistant", "content": ""}]                   # there are such in HH
 

@@ -128,7 +128,7 @@ def test_peft_computes_the_same(tmp_path):
     for model in (theirs, merged):
         with torch.no_grad():
             logits = model(torch.from_numpy(TOKENS)).logits.numpy()
-        assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+        assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 2e-5
     theirs.save_pretrained(tmp_path / "again")
     assert_same_bits(load_adapter(made.base, tmp_path / "again").params.flat, made.params.flat)
 
@@ -147,7 +147,7 @@ def test_an_adapter_of_pefts_own_computes_what_peft_does(tmp_path, settings):
     with torch.no_grad():
         logits = theirs(torch.from_numpy(TOKENS)).logits.numpy()
     made = load_adapter(base, tmp_path / "adapter")
-    assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+    assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 2e-5
 
 
 def test_rank_stabilized_adapters_are_scaled_by_the_root_of_the_rank(tmp_path):

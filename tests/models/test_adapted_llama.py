@@ -107,7 +107,7 @@ def test_peft_computes_the_same(tmp_path, family):
     for model in (theirs.eval(), auto.from_pretrained(tmp_path / "run").eval()):
         with torch.no_grad():
             logits = model(torch.from_numpy(TOKENS)).logits.numpy()
-        assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 1e-4
+        assert np.abs(logits - made.model().forward(TOKENS)[0]).max() < 2e-5
     theirs.save_pretrained(tmp_path / "again")
     assert_same_bits(load_adapter(made.base, tmp_path / "again").params.flat, made.params.flat)
 

@@ -26,7 +26,9 @@ LLAMA = [
     {"target_modules": r"model\.layers\.\d+\.mlp\..*_proj", "alpha_pattern": {"layers.0.mlp.up_proj": 7}},
     {"target_modules": ["o_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
 ]
-CASES = [("gpt2", settings) for settings in GPT2] + [("llama", settings) for settings in LLAMA]
+FAMILIES = ("qwen2", "qwen3", "mistral", "olmo2", "gemma2")
+CASES = [*(("gpt2", settings) for settings in GPT2), *(("llama", settings) for settings in LLAMA),
+         *((family, {"target_modules": "all-linear", "alpha_pattern": {"mlp.*": 3}}) for family in FAMILIES)]
 
 
 def random_model(transformers, family, **more):
@@ -34,9 +36,9 @@ def random_model(transformers, family, **more):
     if family == "gpt2":
         config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=32, **sizes)
         return transformers.GPT2LMHeadModel(config)
-    config = transformers.LlamaConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-                                      num_key_value_heads=2, max_position_embeddings=32, **sizes)
-    return transformers.LlamaForCausalLM(config)
+    sizes |= {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "head_dim": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "pad_token_id": 0}
+    return transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(family, **sizes))
 
 
 def logits_of(torch, model):

@@ -21,7 +21,7 @@ NAMED = [
     ({}, ["h.0.attn.c_attn", "h.1.attn.c_attn"]), ({"target_modules": "all-linear"}, NAMES),
     ({"target_modules": "All-Linear", "exclude_modules": ["c_proj"]}, [n for n in NAMES if "c_proj" not in n]),
     ({"target_modules": ["attn.c_proj", "h.1.mlp.c_fc"]}, ["h.0.attn.c_proj", "h.1.attn.c_proj", "h.1.mlp.c_fc"]),
-    ({"target_modules": ["transformer.h.1.mlp.c_fc", "of_another_model"]}, ["h.1.mlp.c_fc"]),
+    ({"target_modules": ["transformer.h.1.mlp.c_fc", "of_another_model", "proj"]}, ["h.1.mlp.c_fc"]),
     ({"target_modules": r".*\.1\..*c_fc"}, ["h.1.mlp.c_fc"]),
     ({"target_modules": r"transformer\.h\.0\.attn\..*"}, ["h.0.attn.c_attn", "h.0.attn.c_proj"]),
     ({"layers_to_transform": [1]}, ["h.1.attn.c_attn"]), ({"layers_to_transform": 0}, ["h.0.attn.c_attn"]),
@@ -47,7 +47,7 @@ def test_peft_itself_names_them_so():
 
 def test_ranks_and_scales_by_pattern():
     found = placed(target_modules="all-linear", rank_pattern={"mlp.c_proj": 2, r"h\.\d+\.mlp\..*": 16, "c_att": 9},
-                   alpha_pattern={"h.1.mlp.c_fc": 64, "transformer.h.0.attn.c_attn": 2})
+                   alpha_pattern={"attn": 7, "fc": 9, "h.1.mlp.c_fc": 64, "transformer.h.0.attn.c_attn": 2})
     assert found["h.0.mlp.c_proj"] == (2, 4) and found["h.0.mlp.c_fc"] == (16, 0.5)      # the first that matches
     assert found["h.1.mlp.c_fc"] == (16, 4) and found["h.0.attn.c_attn"] == (4, 0.5)     # c_att is not its whole end
     assert found["h.1.attn.c_attn"] == (4, 2)

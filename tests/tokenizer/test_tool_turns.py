@@ -5,7 +5,8 @@ import pytest
 from chats import CHAT, write
 
 from minillm.data.sources.conversations import read_examples
-from minillm.tokenizer.chat_template import save_tokenizer
+from minillm.tokenizer import Tokenizer
+from minillm.tokenizer.chat_template import encode_prompt, own_template, save_tokenizer
 from minillm.tokenizer.tool_turns import HOW, tools_as_text
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
@@ -86,3 +87,16 @@ def test_transformers_makes_the_same_ids_and_masks(tmp_path, record):
                                        return_assistant_tokens_mask=True)
     assert found["input_ids"] == example.ids
     assert found["assistant_masks"] == list(map(int, example.learned))
+
+
+@pytest.mark.parametrize("source", ["{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+                                    "{% if add_generation_prompt %}<|assistant|>{% endif %}{# another #}"])
+def test_a_template_that_knows_no_tools_gets_them_as_text(tmp_path, source):
+    """It would pass over calls in silence, and teach an empty answer."""
+    pytest.importorskip("jinja2")
+    save_tokenizer(CHAT, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": source}))
+    theirs, path = Tokenizer.from_pretrained(tmp_path), write(tmp_path / "a.jsonl", [MANY, OPENAI])
+    assert own_template(theirs) and read_examples(path, theirs) == read_examples(path, CHAT)
+    assert encode_prompt(theirs, OPENAI["messages"][:1], [TOOL]) == encode_prompt(CHAT, OPENAI["messages"][:1], [TOOL])
