@@ -55,22 +55,24 @@ Merges merges_of(const Array& byte_ids, const Array& left, const Array& right, c
 }
 
 template <class Words>
-Object encoder_of(Words words, std::vector<std::optional<string>> tokens,
-                  std::vector<std::pair<string, uint32_t>> specials = {}) {
-    if (tokens.size() <= NARROW) return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, specials));
-    return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, specials));
+Object encoder_of(Words words, std::vector<std::optional<string>> tokens, std::vector<AddedText> added = {},
+                  bool ignore_merges = false) {
+    if (tokens.size() <= NARROW)
+        return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, added, ignore_merges));
+    return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added, ignore_merges));
 }
 
-// specials: (bytes, id).
+// added: (bytes, id or NOT_TAKEN, whether it is late).
 Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
-               const List& specials, const string& pattern) {
-    std::vector<std::pair<string, uint32_t>> special;
-    for (int64_t i = 0; i < specials.size(); i++) {
-        auto pair = argument<Tuple>(specials[i], "specials");
-        special.push_back({argument<string>(pair[0], "specials"), uint32_t(argument<uint64_t>(pair[1], "specials"))});
+               const List& added, const string& pattern, bool ignore_merges) {
+    std::vector<AddedText> more;
+    for (int64_t i = 0; i < added.size(); i++) {
+        auto token = argument<Tuple>(added[i], "added");
+        more.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
+                        argument<bool>(token[2], "added")});
     }
-    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern)}, texts_of(tokens),
-                      special);
+    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern)}, texts_of(tokens), more,
+                      ignore_merges);
 }
 
 // codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
@@ -99,7 +101,7 @@ auto with(const Object& encoder, F f) {
     fail_type("encoder", encoder);
 }
 
-// allowed: places of special tokens.
+// allowed: places of added tokens.
 std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
 
 Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
@@ -208,11 +210,13 @@ Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bo
 }
 
 const Register registered[] = {
-    {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k")})},
+    {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k"), string("llama3"), string("qwen2"),
+                          string("smollm"), string("deepseek")})},
+    {"NOT_TAKEN", int64_t(NOT_TAKEN)},
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
-    {"encoder(byte_ids, left, right, made, tokens, specials, pattern)", &encoder},
+    {"encoder(byte_ids, left, right, made, tokens, added, pattern, ignore_merges)", &encoder},
     {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens)",
      &character_encoder},
     {"encode(encoder, text, allowed)", &encode},

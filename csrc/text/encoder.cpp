@@ -12,10 +12,11 @@ namespace minillm::text {
 namespace {
 
 template <class T, class Words>
-void encode_with(State<T, Words>& state, const Specials& allowed, std::string_view text, Sink<T>& ids) {
-    allowed.split(
-        text.data(), text.size(), [&](const char* p, size_t n) { state.encode(p, n, ids); },
-        [&](uint32_t id) { ids.append(&id, 1); });
+void encode_with(State<T, Words>& state, const Wanted& wanted, std::string_view text, Sink<T>& ids) {
+    auto take = [&](uint32_t id) { ids.append(&id, 1); };
+    auto words = [&](const char* p, size_t n) { state.encode(p, n, ids); };
+    wanted.early.split(text.data(), text.size(), [&](const char* p, size_t n) { wanted.late.split(p, n, words, take); },
+                       take);
 }
 
 // Bounds of parts of about equal bytes, some for each thread.
@@ -56,10 +57,15 @@ void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t
 }  // namespace
 
 template <class T, class Words>
-Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens,
-                           std::vector<std::pair<std::string, uint32_t>> specials)
-    : tokens(std::move(tokens)), specials(std::move(specials)), words(std::make_unique<Words>(std::move(words))) {
+Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added,
+                           bool ignore_merges)
+    : tokens(std::move(tokens)), added(std::move(added)), words(std::make_unique<Words>(std::move(words))) {
     if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
+    for (size_t id = 0; ignore_merges && id < this->tokens.size(); id++)
+        if (this->tokens[id]) whole_words[*this->tokens[id]] = uint32_t(id);
+    for (auto& token : this->added)
+        if (auto word = whole_words.find(token.text); word != whole_words.end() && word->second == token.id)
+            whole_words.erase(word);
     give_back(borrow());
 }
 
@@ -77,7 +83,7 @@ std::unique_ptr<State<T, Words>> Encoder<T, Words>::borrow() {
             return state;
         }
     }
-    auto state = std::make_unique<State<T, Words>>(*words, tokens.size());
+    auto state = std::make_unique<State<T, Words>>(*words, tokens.size(), whole_words);
     Sink<T> nowhere;
     for (auto& token : tokens)
         if (token && token->size() <= SHORT_WORD && words->takes(*token))
@@ -92,10 +98,10 @@ void Encoder<T, Words>::give_back(std::unique_ptr<State<T, Words>> state) {
 }
 
 template <class T, class Words>
-Specials Encoder<T, Words>::allowed_of(const std::vector<size_t>& allowed) const {
-    Specials found;
-    for (size_t i : allowed) found.add(specials.at(i).first, specials[i].second);
-    found.finish();
+Wanted Encoder<T, Words>::wanted_of(const std::vector<size_t>& places) const {
+    Wanted found;
+    for (size_t i : places) (added.at(i).late ? found.late : found.early).add(added[i].text, added[i].id);
+    found.early.finish(), found.late.finish();
     return found;
 }
 
@@ -103,21 +109,21 @@ template <class T, class Words>
 void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
     auto state = borrow();
     if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
-    else encode_with(*state, allowed_of(allowed), text, ids);
+    else encode_with(*state, wanted_of(allowed), text, ids);
     give_back(std::move(state));
 }
 
 template <class T, class Words>
-void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
-                                     Sink<T>& ids, int64_t* offsets) {
-    const Specials special = allowed_of(allowed);
+void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
+                              int64_t* offsets) {
+    const Wanted wanted = wanted_of(allowed);
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);
     std::vector<std::unique_ptr<State<T, Words>>> states(threads);
     parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
         if (!states[thread]) states[thread] = borrow();
         for (size_t i = parts[part]; i < parts[part + 1]; i++) {
-            encode_with(*states[thread], special, texts[i], sinks[part]);
+            encode_with(*states[thread], wanted, texts[i], sinks[part]);
             offsets[i + 1] = int64_t(sinks[part].count);
         }
     });

@@ -6,6 +6,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 
 #include "text/merge.h"
 #include "text/parallel.h"
@@ -19,23 +21,29 @@ struct CharacterWords;                        // characters.h
 template <class T, class Words>
 class State;
 
+// An added token; those that are late are looked for where no other was found.
+struct AddedText { std::string text; uint32_t id; bool late; };
+
+struct Wanted { Specials early, late; };
+
 template <class T, class Words = ByteWords>
 class Encoder {
     std::vector<std::optional<std::string>> tokens;
-    std::vector<std::pair<std::string, uint32_t>> specials;
+    std::vector<AddedText> added;
     std::unique_ptr<Words> words;
+    std::unordered_map<std::string_view, uint32_t> whole_words;       // tokens that a word is, whatever merges make of it
     std::vector<std::unique_ptr<State<T, Words>>> idle;
 
     std::unique_ptr<State<T, Words>> borrow();
     void give_back(std::unique_ptr<State<T, Words>> state);
-    Specials allowed_of(const std::vector<size_t>& allowed) const;
+    Wanted wanted_of(const std::vector<size_t>& places) const;
 
 public:
-    Encoder(Words words, std::vector<std::optional<std::string>> tokens,
-            std::vector<std::pair<std::string, uint32_t>> specials);
+    Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added,
+            bool ignore_merges);
     ~Encoder();
 
-    // The ids of a text; `allowed` are the places in `specials` of those that may occur in it.
+    // The ids of a text; `allowed` are the places in `added` of those that are looked for.
     void encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids);
     // Those of all texts one after the other, and in texts.size() + 1 offsets where each begins.
     void encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,

@@ -13,7 +13,8 @@ from textwrap import fill
 import regex
 
 FLAGS = [("LETTER", r"\p{L}"), ("NUMBER", r"\p{N}"), ("SPACE", r"\s"),
-         ("UPPER", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"), ("LOWER", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]")]
+         ("UPPER", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"), ("LOWER", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"),
+         ("SIGN", r"[\p{P}\p{S}]")]
 
 UNICODE = "16.0"        # of tiktoken 0.14
 

@@ -12,16 +12,25 @@
 #include "text/unicode_tables.h"
 
 namespace minillm::text {
-enum class Pattern { gpt2, cl100k, o200k };
+enum class Pattern { gpt2, cl100k, o200k, llama3, qwen2, smollm, deepseek };
 
 inline Pattern pattern_named(const std::string& name) {
     if (name == "gpt2") return Pattern::gpt2;
     if (name == "cl100k") return Pattern::cl100k;
     if (name == "o200k") return Pattern::o200k;
+    if (name == "llama3") return Pattern::llama3;
+    if (name == "qwen2") return Pattern::qwen2;
+    if (name == "smollm") return Pattern::smollm;
+    if (name == "deepseek") return Pattern::deepseek;
     throw std::invalid_argument("no pattern called '" + name + "' is built in");
 }
 
 // ---- characters
+
+constexpr uint8_t DIGIT = 64, HAN = 128;     // what Hugging Face's Digits cuts out, and DeepSeek: Chinese and kana
+constexpr struct { uint32_t first, last; uint8_t flag; } MORE_KINDS[] = {
+    {0x11DE0, 0x11DE9, DIGIT}, {0x16FF4, 0x16FF6, DIGIT},     // Digits has Unicode 17.0
+    {0x4E00, 0x9FA5, HAN}, {0x3040, 0x30FF, HAN}};
 
 // The kind of every code point: 1.1 MB, of which a text touches the pages that its scripts need.
 struct KindTable {
@@ -30,8 +39,11 @@ struct KindTable {
         size_t n = sizeof(KIND_RUNS) / sizeof(KindRun);
         for (size_t i = 0; i < n; i++) {
             size_t end = i + 1 < n ? KIND_RUNS[i + 1].first : kind.size();
-            memset(&kind[KIND_RUNS[i].first], KIND_RUNS[i].kind, end - KIND_RUNS[i].first);
+            uint8_t flags = KIND_RUNS[i].kind | (KIND_RUNS[i].kind & NUMBER ? DIGIT : 0);
+            memset(&kind[KIND_RUNS[i].first], flags, end - KIND_RUNS[i].first);
         }
+        for (auto& more : MORE_KINDS)
+            for (uint32_t code = more.first; code <= more.last; code++) kind[code] |= more.flag;
     }
 };
 inline const KindTable KINDS;
@@ -105,11 +117,31 @@ inline const char* match_gpt2(const char* p, const char* end) {
     return match_space(p, end);
 }
 
-inline const char* match_cl100k(const char* p, const char* end) {
+// gpt2 between digits, each of which is a word.
+inline const char* match_smollm(const char* p, const char* end) {
+    Char c = char_at(p, end), next = char_at(p + c.length, end);
+    if (is(c, DIGIT)) return p + c.length;
+    if (*p == ' ' && is(next, DIGIT)) return p + 1;
+    if (is(c, SPACE)) {
+        const char* r = run(p, end, SPACE);
+        if (is(char_at(r, end), DIGIT)) return r;
+    }
+    if (!is(c, LETTER | SPACE) || (*p == ' ' && is_other(next))) {      // the digits of Unicode 17.0 are of no class
+        if (int n = contraction(p, end, false)) return p + n;
+        const char* q = p + (*p == ' ');
+        for (c = char_at(q, end); is_other(c) && !is(c, DIGIT); c = char_at(q, end)) q += c.length;
+        return q;
+    }
+    return match_gpt2(p, end);
+}
+
+// cl100k and its descendants: up to MOST digits are a word, and (END) white space that ends the text.
+template <int MOST, bool END>
+inline const char* match_cl100k_like(const char* p, const char* end) {
     if (int n = contraction(p, end, true)) return p + n;
     Char c = char_at(p, end);
     if (is(c, LETTER)) return run(p, end, LETTER);
-    if (is(c, NUMBER)) return run(p, end, NUMBER, 3);
+    if (is(c, NUMBER)) return run(p, end, NUMBER, MOST);
     const char* next = p + c.length;
     if (!is_newline(p, end) && is(char_at(next, end), LETTER)) return run(next, end, LETTER);
     const char* q = *p == ' ' ? next : p;
@@ -118,9 +150,49 @@ inline const char* match_cl100k(const char* p, const char* end) {
         while (is_newline(q, end)) q++;
         return q;
     }
-    if (run(p, end, SPACE) == end) return end;
+    if (END && run(p, end, SPACE) == end) return end;
     if (const char* r = match_newlines(p, end)) return r;
     return match_space(p, end);
+}
+
+// DeepSeek's three steps at once: digits, and Chinese and kana, are cut out; a word ends where one of them begins or ends,
+// as if the text did. What no alternative matches is a word up to the next match.
+inline const char* match_deepseek(const char* p, const char* end) {
+    constexpr uint8_t WORD = UPPER | LOWER, NEVER_LEADS = LETTER | SIGN;        // [\p{L}\p{M}], but for newlines
+    Char c = char_at(p, end);
+    if (is(c, NUMBER)) return run(p, end, NUMBER, 3);
+    uint8_t side = c.kind & HAN;
+    auto at = [&](const char* q) {
+        Char found = char_at(q, end);
+        return (found.kind & HAN) != side || is(found, NUMBER) ? Char{0, 0} : found;
+    };
+    auto run_of = [&](const char* q, uint8_t flags) {
+        for (Char found = at(q); is(found, flags); found = at(q)) q += found.length;
+        return q;
+    };
+    auto ascii_letter = [&](const char* q) { return q < end && (*q | 32) >= 'a' && (*q | 32) <= 'z'; };
+    const char* next = p + c.length;
+    if (is(c, SIGN) && c.length == 1 && ascii_letter(next)) {
+        while (ascii_letter(next)) next++;
+        return next;
+    }
+    if (!is(c, NEVER_LEADS) && !is_newline(p, end) && is(at(next), WORD)) return run_of(next, WORD);
+    if (is(c, WORD)) return run_of(p, WORD);
+    const char* q = *p == ' ' ? next : p;
+    if (is(at(q), SIGN)) {
+        q = run_of(q, SIGN);
+        while (is_newline(q, end)) q++;
+        return q;
+    }
+    if (is(c, SPACE)) {
+        const char *r = run_of(p, SPACE), *last = r;
+        while (last > p && !is_newline(last - 1, end)) last--;
+        if (last > p) return last;
+        return at(r).length ? match_space(p, end) : r;
+    }
+    for (c = at(next); c.length && !is(c, WORD | SIGN | SPACE) && !is(at(next + c.length), WORD); c = at(next))
+        next += c.length;
+    return next;
 }
 
 // o200k's words of letters and marks: [upper]*[lower]+ from q, or null. Caseless letters and marks are both.
@@ -162,7 +234,11 @@ inline const char* match_o200k(const char* p, const char* end) {
 inline const char* match(Pattern pattern, const char* p, const char* end) {
     switch (pattern) {
         case Pattern::gpt2: return match_gpt2(p, end);
-        case Pattern::cl100k: return match_cl100k(p, end);
+        case Pattern::cl100k: return match_cl100k_like<3, true>(p, end);
+        case Pattern::llama3: return match_cl100k_like<3, false>(p, end);
+        case Pattern::qwen2: return match_cl100k_like<1, false>(p, end);
+        case Pattern::smollm: return match_smollm(p, end);
+        case Pattern::deepseek: return match_deepseek(p, end);
         default: return match_o200k(p, end);
     }
 }

@@ -1,4 +1,6 @@
-// Finding special tokens in a text: the leftmost, and of those that begin at one place the longest.
+// Finding added tokens in a text: the leftmost, and of those that begin at one place the longest.
+//
+// One with NOT_TAKEN for an id stays ordinary text, in which no other is looked for.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +11,8 @@
 #include <vector>
 
 namespace minillm::text {
+constexpr uint32_t NOT_TAKEN = UINT32_MAX;
+
 class Specials {
     std::vector<std::pair<std::string, uint32_t>> by_first[256];
     std::vector<uint8_t> firsts;
@@ -37,6 +41,10 @@ public:
             }
             for (auto& [text, number] : by_first[uint8_t(*p)])
                 if (size_t(end - p) >= text.size() && !memcmp(p, text.data(), text.size())) {
+                    if (number == NOT_TAKEN) {
+                        p += text.size() - 1;
+                        break;
+                    }
                     *length = text.size(), *id = number;
                     return p;
                 }

@@ -9,7 +9,7 @@ This module is the specification of the fast tokenizer (fast.py, csrc/text), whi
 both give identical ids.
 """
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from operator import index
@@ -21,13 +21,15 @@ import regex
 
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
+from .added import Piece, cut_out
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
-from .merge import WordCache, encode_word
-from .pretokenize import safe_pieces, split_special, well_formed, word_finder
-from .rank_files import encoding_of
+from .merge import SHORT, WordCache, encode_word
+from .pretokenize import safe_pieces, well_formed, word_finder
+from .rank_files import BEGIN, encoding_of
 from .roles import document_end, read_roles
+from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
@@ -42,13 +44,15 @@ class Tokenizer:
     vocab_size       number of ids, special tokens included
     special_tokens   dict text -> id            eot_token   id of <|endoftext|>, or None
     merges           list of (bytes, bytes), in order of rank
-    pattern          name of the pre-tokenization pattern: "gpt2", "cl100k", "o200k" or a registered one
+    pattern          name of the pre-tokenization pattern: "gpt2", "llama3", ... (pretokenize.py) or a registered one
+    rules            added tokens that are not special, normalizer, template, ... (rules.py)
     backend          "cpp" or "python": who encodes; the ids are the same
     """
 
     def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto"):
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = Rules()):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
+        rules: what else is done to a text (rules.py).
 
         Raises ValueError if the parts contradict each other, ImportError if "cpp" is asked for and not built.
         """
@@ -61,13 +65,17 @@ class Tokenizer:
         self.roles: dict[str, str] = {}                 # such as {"bos_token": "<s>"}, by the files beside it
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
-        ids = ordinary_ids(tokens, self.special_tokens)
-        self._ranks, made = rank_merges(self.merges, ids)
+        self.rules, self._texts = rules, TextRules(rules, self.special_tokens)
+        ids = ordinary_ids(tokens, self._texts.added, self.merges)
+        self._ranks, made, simple = rank_merges(self.merges, ids)
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-        self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made))
+        whole = ids if rules.ignore_merges else {}
+        self._words = WordCache(partial(encode_word, byte_ids=self._byte_ids, ranks=self._ranks, made=made,
+                                        short=SHORT if simple else 0, whole=whole))
         self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
-        self._fast = fast.encoder(self._tokens, self.vocab_size, triples, self.special_tokens, pattern, backend)
+        self._fast = fast.encoder(self._tokens, self.vocab_size, self._byte_ids, triples, self._texts, pattern, backend,
+                                  rules.ignore_merges)
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
@@ -119,9 +127,13 @@ class Tokenizer:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
         allowed = self._check_allowed(allowed_special)
         check_text(text, self._check_disallowed(disallowed_special, allowed))
-        if self._fast:
+        if self._fast and self._texts.simple:
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        if self._fast:
+            parts = [np.array([id], dtype) if id is not None else self._fast.encode_plain(piece)
+                     for piece, id in self._pieces(text, allowed)]
+            return np.concatenate([np.empty(0, dtype), *parts])
         return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
@@ -138,7 +150,7 @@ class Tokenizer:
         disallowed = self._check_disallowed(disallowed_special, allowed)
         for text in texts:
             check_text(text, disallowed)
-        if self._fast:
+        if self._fast and self._texts.simple:
             return self._fast.encode_batch(texts, allowed, threads)
         arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
@@ -147,11 +159,13 @@ class Tokenizer:
                         disallowed_special: Specials = "all") -> Iterator[int]:
         """The ids of "".join(lines), one at a time, in constant memory: lines or chunks may be cut anywhere.
 
-        Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces).
+        Text is held back until a place where a cut cannot change the ids (see pretokenize.safe_pieces): all of it, if
+        the rules look beyond such places (a normalizer, a prefix space, added tokens that look at their neighbours).
         """
         allowed = self._check_allowed(allowed_special)
         disallowed = self._check_disallowed(disallowed_special, allowed)
-        pieces = safe_pieces(lines, allowed | disallowed, self.pattern)
+        added = allowed | disallowed | self._texts.others
+        pieces = safe_pieces(lines, added, self.pattern) if self._texts.simple else ["".join(lines)]
         return chain.from_iterable(self.encode(piece, allowed, disallowed) for piece in pieces)
 
     def encode_with_offsets(self, text: str, allowed_special: Specials = (),
@@ -159,8 +173,12 @@ class Tokenizer:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
         Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
+        Raises ValueError if the tokenizer changes the text, so that its tokens have no places in it.
         """
         ids = self.encode(text, allowed_special, disallowed_special)
+        if not self._texts.simple and self.decode(ids) != well_formed(text):
+            raise ValueError("this tokenizer changes the text before it cuts it (its normalizer, a prefix space or what an "
+                             "added token strips): there are no offsets in the text as given")
         data = np.frombuffer(well_formed(text).encode("utf-8"), np.uint8)
         if not ids:
             return ids, np.empty((0, 2), np.int64)
@@ -169,13 +187,30 @@ class Tokenizer:
         starts = np.concatenate([[0], ends[:-1]])
         return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
 
+    def with_template(self, ids: Sequence[int]) -> list[int]:
+        """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what
+        `tokenizers` gives with add_special_tokens=True. No second time before ids that begin that way."""
+        before, after = self.rules.before, self.rules.after
+        begun = tuple(ids[:len(before)]) == before
+        return [*(() if begun else before), *ids, *after]
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text to be continued: the template's beginning is put before them, its end is not."""
+        begun = tuple(ids[:len(self.rules.before)]) == self.rules.before
+        return [*(() if begun else self.rules.before), *ids]
+
+    def _pieces(self, text: str, allowed: frozenset[str]) -> Iterator[Piece]:
+        """(text, None), as it is cut into words, and (text, id) of each added token, in order."""
+        for piece, id in cut_out(well_formed(text), self._texts.added, allowed, self._texts.normalize):
+            yield (piece if id is not None else self._texts.prefixed(piece)), id
+
     def _encode(self, text: str, allowed: frozenset[str]) -> Iterator[tuple[int, ...]]:
         """The ids of a text, word by word."""
-        for segment, is_special in split_special(text, allowed):
-            if is_special:
-                yield (self.special_tokens[segment],)
+        for piece, id in self._pieces(text, allowed):
+            if id is not None:
+                yield (id,)
             else:
-                yield from map(self._words.__getitem__, self._find_words(segment))
+                yield from map(self._words.__getitem__, self._find_words(piece))
 
     def _check_allowed(self, allowed_special: Specials) -> frozenset[str]:
         if allowed_special == "all":
@@ -249,35 +284,41 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python"), self._said()
+        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), self._said()
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
-        formats.write_tokenizer_json(directory, *self._parts())
+        formats.write_tokenizer_json(directory, *self._parts(), self.rules)
 
     def save_vocab_merges(self, directory: AnyPath) -> None:
         """Write GPT-2's pair of files, directory/vocab.json and directory/merges.txt."""
-        formats.write_vocab_merges(directory, *self._parts()[:3])
+        formats.write_vocab_merges(directory, *self._parts()[:2], self._added_ids())
 
     def save_tiktoken(self, path: AnyPath) -> None:
         """Write tiktoken's rank file: a line per ordinary token, base64 and id; no special tokens and no pattern.
 
         Raises ValueError if the ids do not give the order of the merges, which is all that tiktoken looks at.
         """
-        formats.write_tiktoken(path, *self._parts()[:3])
+        formats.write_tiktoken(path, *self._parts()[:2], self._added_ids())
 
     def with_special_tokens(self, special_tokens: Iterable[str]) -> "Tokenizer":
         """A tokenizer that knows these, too: those it lacks get the next free ids. All other ids stay."""
         tokens, merges, known, pattern = self._parts()
-        new = [text for text in check_specials(special_tokens) if text not in known]
-        known = known | {text: len(tokens) + i for i, text in enumerate(new)}
-        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend)
+        made_special = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
+        new = [text for text in check_specials(special_tokens) if text not in known and text not in made_special]
+        known = known | made_special | {text: len(tokens) + i for i, text in enumerate(new)}
+        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in made_special)
+                                                for t in self.rules.added))
+        larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
         vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
 
     def _said(self) -> dict[str, Any]:
         """What the files of a directory say of the tokenizer, besides its parts."""
         return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
+
+    def _added_ids(self) -> dict[str, int]:
+        return {token.text: token.id for token in self._texts.added}
 
     def _parts(self) -> tuple[list[bytes | None], list[tuple[bytes, bytes]], dict[str, int], str]:
         return [self._tokens.get(i) for i in range(self.vocab_size)], self.merges, self.special_tokens, self.pattern
@@ -307,7 +348,8 @@ class Tokenizer:
             document = read_document(path)
             if is_sentencepiece(document):
                 return SentencePiece(document, backend)     # type: ignore[return-value]
-            return cls(*formats.read_tokenizer_json(document), backend)
+            tokens, merges, specials, pattern, rules = formats.read_tokenizer_json(document)
+            return cls(tokens, merges, specials, pattern, backend, rules)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
@@ -334,7 +376,9 @@ class Tokenizer:
             tokens, merges = formats.read_tiktoken(path)
             specials = dict(special_tokens or {}) | {text: 1 + max(tokens) + i for i, text in enumerate(behind)}
             check_specials(specials)
-            return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
+            unmade = len(merges) < sum(len(token) > 1 for token in tokens.values())
+            return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend,
+                       Rules(ignore_merges=unmade, before=tuple(specials[text] for text in behind if text == BEGIN)))
 
 
 def integers(ids: Any) -> list[int]:

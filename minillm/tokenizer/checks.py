@@ -9,51 +9,58 @@ from typing import Any
 
 import numpy as np
 
+from .added import AddedToken
 from .formats import MOST_IDS_LEFT_OUT, chars_to_bytes
 from .pretokenize import special_matcher
 
 Specials = Collection[str] | str                    # some special tokens, or "all"
 
 
-def ordinary_ids(tokens: list[bytes | None], special_tokens: dict[str, int]) -> dict[bytes, int]:
+def ordinary_ids(tokens: list[bytes | None], added: Iterable[AddedToken],
+                 merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:
     """bytes -> id of the tokens that merging can make. Raises ValueError if two share their bytes, a byte lacks, or
-    more ids stand for nothing than a file may leave out."""
+    more ids stand for nothing than a file may leave out. An added token is one of them only if merges make it, too."""
     if tokens.count(None) > MOST_IDS_LEFT_OUT:
         raise ValueError(f"tokens: {tokens.count(None)} ids stand for nothing: expected at most {MOST_IDS_LEFT_OUT}")
-    special_ids = set(special_tokens.values())
+    made = {first + second for first, second in merges}
+    added_ids = {token.id for token in added}
     ids: dict[bytes, int] = {}
     for i, token in enumerate(tokens):
-        if token is not None and i not in special_ids and ids.setdefault(token, i) != i:
+        if token is not None and i not in added_ids and ids.setdefault(token, i) != i:
             raise ValueError(f"tokens {ids[token]} and {i} are both {token!r}")
+    for i in sorted(added_ids):
+        if (token := tokens[i]) is not None and (token in made or len(token) == 1):
+            ids.setdefault(token, i)
     for byte in range(256):
         if bytes([byte]) not in ids:
             raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
-    for text in special_tokens:
-        if chars_to_bytes(text) in ids:
-            raise ValueError(f"special token {text!r} is written like an ordinary token")
+    for token in added:
+        data = chars_to_bytes(token.text)
+        if data in ids and (ids[data] != token.id or data != token.text.encode("utf-8")):
+            raise ValueError(f"{'special' if token.special else 'added'} token {token.text!r} is written like an ordinary token")
     return ids
 
 
-def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tuple[dict, list[int]]:
-    """(id, id) -> rank, and rank -> id made. Raises ValueError unless parts are made before they are used.
+def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tuple[dict, list[int], bool]:
+    """(id, id) -> rank, rank -> id made, and whether the merges are simple: every merge that makes a token stands before
+    the first that uses it. Raises ValueError unless all parts and results are tokens.
 
-    (Every merge that makes a token must stand before the first that uses it: replaying in order depends on it.)
+    (Learned merges are simple. Those of Llama 3's tokenizer.json are not: they are all pairs of tokens that make a third.)
     """
     ranks: dict[tuple[int, int], int] = {}
     made: list[int] = []
-    known = {bytes([byte]) for byte in range(256)}
+    simple = True
     used: set[bytes] = set()
     for rank, (first, second) in enumerate(merges):
         token = first + second
-        if token not in ids or first not in known or second not in known or token in used:
-            raise ValueError(f"merge {rank} of {first!r} and {second!r}: the result must be a token, "
-                             "its parts made by earlier merges, and only later merges may use it")
-        known.add(token)
+        if token not in ids or first not in ids or second not in ids:
+            raise ValueError(f"merge {rank} of {first!r} and {second!r}: its parts and the result must be tokens")
+        simple = simple and token not in used
         used.update((first, second))
         made.append(ids[token])
         if ranks.setdefault((ids[first], ids[second]), rank) != rank:
             raise ValueError(f"merge {rank} of {first!r} and {second!r} is there twice")
-    return ranks, made
+    return ranks, made, simple
 
 
 def check_specials(special_tokens: Iterable[str]) -> list[str]:

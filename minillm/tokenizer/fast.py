@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from ..config import check_field
+from .added import cut_out
 from .formats import BYTE_ORDER
-from .pretokenize import safe_pieces, split_special, well_formed, word_finder
+from .pretokenize import safe_pieces, well_formed, word_finder
+from .rules import TextRules
 from .train import TIES, Corpus, count_words, documents
 
 BACKENDS = ("auto", "python", "cpp")
@@ -50,8 +52,8 @@ def count_threads(threads: int | None) -> int:
     return threads
 
 
-def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
-            special_tokens: dict[str, int], pattern: str, backend: str = "auto") -> "FastEncoder | None":
+def encoder(tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int], merges: list[tuple[int, int, int]],
+            texts: TextRules, pattern: str, backend: str = "auto", ignore_merges: bool = False) -> "FastEncoder | None":
     """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
     core = load_extension(backend)
     if core is None:
@@ -60,31 +62,43 @@ def encoder(tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, i
         if backend == "cpp":
             raise ValueError(f"the C++ tokenizer takes up to {core.MAX_TOKENS} tokens: got {vocab_size}")
         return None
-    return FastEncoder(core, tokens, vocab_size, merges, special_tokens, pattern)
+    return FastEncoder(core, tokens, vocab_size, byte_ids, merges, texts, pattern, ignore_merges)
 
 
 class FastEncoder:
     """Ids of texts as arrays, uint16 if every id fits, else uint32."""
 
-    def __init__(self, core: ModuleType, tokens: dict[int, bytes], vocab_size: int, merges: list[tuple[int, int, int]],
-                 special_tokens: dict[str, int], pattern: str):
+    def __init__(self, core: ModuleType, tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int],
+                 merges: list[tuple[int, int, int]], texts: TextRules, pattern: str, ignore_merges: bool):
         self.find_words = None if pattern in core.PATTERNS else word_finder(pattern)
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-        self.special_tokens = special_tokens
-        self.special_index = {text: i for i, text in enumerate(special_tokens)}
-        special_ids = set(special_tokens.values())
-        byte_ids = {token: id for id, token in tokens.items() if len(token) == 1 and id not in special_ids}
+        self.texts = texts
+        self.index = {token.text: i for i, token in enumerate(texts.added)}
+        added = [(token.text.encode("utf-8"), id, token.normalized)
+                 for known in (True, False) for token in texts.added for id in [token.id if known else core.NOT_TAKEN]]
         self.core, self.state = core, core.encoder(
-            np.array([byte_ids[bytes([byte])] for byte in range(256)], np.uint32),
+            np.array(byte_ids, np.uint32),
             *map(np.ascontiguousarray, np.array(merges, np.uint32).reshape(-1, 3).T),              # left, right, made
-            [tokens.get(id) for id in range(vocab_size)],
-            [(text.encode("utf-8"), id) for text, id in special_tokens.items()],
-            core.PATTERNS[0] if self.find_words else pattern)
+            [tokens.get(id) for id in range(vocab_size)], added, core.PATTERNS[0] if self.find_words else pattern,
+            ignore_merges)
+
+    def wanted(self, allowed: frozenset[str]) -> list[int]:
+        """The places of the added tokens to look for. Where others than special ones are, those special ones that are not
+        allowed, too: as text in which no other is found."""
+        if not self.texts.others:
+            return [self.index[text] for text in allowed]
+        return [i + (token.special and token.text not in allowed) * len(self.index)
+                for i, token in enumerate(self.texts.added)]
+
+    def encode_plain(self, text: str) -> np.ndarray:
+        """The ids of a text in which no added token is looked for."""
+        return self.core.encode_words(self.state, self.find_words(text)) if self.find_words else \
+            self.core.encode(self.state, text, [])
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
             return self.encode_by_regex(text, allowed)
-        indices = [self.special_index[special] for special in allowed]
+        indices = self.wanted(allowed)
         try:
             return self.core.encode(self.state, text, indices)
         except UnicodeEncodeError:                      # surrogates
@@ -96,7 +110,7 @@ class FastEncoder:
             arrays = [self.encode_by_regex(text, allowed) for text in texts]
             ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
             return np.concatenate([np.empty(0, self.dtype), *arrays]), ends
-        indices = [self.special_index[special] for special in allowed]
+        indices = self.wanted(allowed)
         try:
             return self.core.encode_batch(self.state, texts, indices, threads)
         except UnicodeEncodeError:
@@ -106,9 +120,8 @@ class FastEncoder:
         """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
         assert self.find_words
         parts = [np.empty(0, self.dtype)]
-        for segment, is_special in split_special(text, allowed):
-            parts.append(np.array([self.special_tokens[segment]], self.dtype) if is_special else
-                         self.core.encode_words(self.state, self.find_words(segment)))
+        for piece, id in cut_out(well_formed(text), self.texts.added, allowed):
+            parts.append(self.encode_plain(piece) if id is None else np.array([id], self.dtype))
         return np.concatenate(parts)
 
     def decode(self, ids: np.ndarray) -> bytes:

@@ -4,21 +4,28 @@ tiktoken's lines are a token's bytes in base64 and its id. The others are text, 
 character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100, U+0101,
 ... in order. A space is thus 'Ġ'. The order of these characters is also that of the first 256 ids, here as in GPT-2.
 
-Readers accept what this package can reproduce exactly (byte-level BPE with one of the named patterns) and refuse
-anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
+Readers accept what this package can reproduce exactly (byte-level BPE; split.py, normalize.py, added.py and rules.py say
+with what around it) and refuse anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
 """
 import base64
 import binascii
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from ..storage.atomic import AnyPath, atomic_write, write_json
 from ..storage.safetensors import parse_json_object
+from .added import AddedToken
 from .merge import merge_long, merge_short
-from .pretokenize import PATTERNS
+from .normalize import normalizer_of
+from .pretokenize import PATTERNS, STEPS, pattern_steps, word_finder
+from .rules import Rules, template_of
+from .split import steps_of
 
 Tokens = list[bytes | None]             # a token's bytes by id, None for an id that stands for nothing
 Merges = list[tuple[bytes, bytes]]      # in order of rank
@@ -32,6 +39,11 @@ CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 0, '"' is id 1, ..., the space is 220
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+OPTIONS = AddedToken._fields[2:]
+
+# Forms of one pattern: where a run cannot be continued by what follows it, it makes no difference whether it gives back.
+POSSESSIVE = regex.compile(r"(?<=[+?*])\+")
+SAME = (("'(?i:[sdmt]|ll|ve|re)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"), ("(?i:'(?:[sdmt]|ll|ve|re))", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"))
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
@@ -51,15 +63,20 @@ def chars_to_bytes(text: str) -> bytes | None:
 # ---- writing
 
 def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int],
-                         pattern: str) -> None:
+                         pattern: str, rules: Rules = Rules()) -> None:
     """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
-    added = [{"id": id, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
-              "normalized": False, "special": True} for text, id in special_tokens.items()]
+    given = {token.text for token in rules.added}
+    specials = [AddedToken(text, id) for text, id in special_tokens.items() if text not in given]
+    added = [{"id": token.id, "content": token.text} | {name: getattr(token, name) for name in OPTIONS}
+             for token in sorted([*specials, *rules.added], key=lambda token: token.id)]
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-             "vocab": vocabulary(tokens, special_tokens), "merges": merge_lines(merges)}
-    document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
-                "pre_tokenizer": pre_tokenizer(pattern), "post_processor": None,
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": rules.ignore_merges,
+             "vocab": vocabulary(tokens, {token["content"]: token["id"] for token in added}, merges),
+             "merges": merge_lines(merges)}
+    document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+                "normalizer": json.loads(rules.normalizer or "null"),
+                "pre_tokenizer": pre_tokenizer(pattern, rules.prefix_space),
+                "post_processor": json.loads(rules.post_processor or "null"),
                 "decoder": BYTE_LEVEL | {"use_regex": True}, "model": model}
     write_document(directory, document)
 
@@ -74,7 +91,7 @@ def write_vocab_merges(directory: AnyPath, tokens: Tokens, merges: Merges, speci
     """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens), ensure_ascii=False)
+    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens, merges), ensure_ascii=False)
     with atomic_write(directory / "merges.txt", newline="\n") as file:
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
@@ -91,9 +108,10 @@ def write_tiktoken(path: AnyPath, tokens: Tokens, merges: Merges, special_tokens
         file.writelines(lines)
 
 
-def vocabulary(tokens: Tokens, special_tokens: dict[str, int]) -> dict[str, int]:
-    """Written form -> id; special tokens are written as they are."""
-    special_text = {id: text for text, id in special_tokens.items()}
+def vocabulary(tokens: Tokens, special_tokens: dict[str, int], merges: Merges) -> dict[str, int]:
+    """Written form -> id; special tokens are written as they are, unless merges make them, too."""
+    made = {first + second for first, second in merges}
+    special_text = {id: text for text, id in special_tokens.items() if tokens[id] not in made}
     return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens) if token is not None}
 
 
@@ -102,12 +120,12 @@ def merge_lines(merges: Merges) -> list[str]:
     return [f"{bytes_to_chars(first)} {bytes_to_chars(second)}" for first, second in merges]
 
 
-def pre_tokenizer(pattern: str) -> dict:
-    """Hugging Face's description of a named pattern. Its ByteLevel step has GPT-2's built in."""
+def pre_tokenizer(pattern: str, prefix_space: bool = False) -> dict:
+    """Hugging Face's description of a pattern. Its ByteLevel step has GPT-2's built in."""
     if pattern == "gpt2":
-        return BYTE_LEVEL | {"use_regex": True}
-    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": False}]}
+        return BYTE_LEVEL | {"add_prefix_space": prefix_space, "use_regex": True}
+    steps = [step | ({"trim_offsets": True} if step["type"] == "ByteLevel" else {}) for step in pattern_steps(pattern)]
+    return {"type": "Sequence", "pretokenizers": steps}
 
 
 # ---- reading
@@ -121,18 +139,32 @@ def errors_name(path: AnyPath) -> Iterator[None]:
         raise ValueError(f"{path}: not a usable tokenizer file: {error}") from None
 
 
-def read_tokenizer_json(document: dict) -> tuple[Tokens, Merges, dict[str, int], str]:
-    """(tokens, merges, special_tokens, pattern) of a tokenizer.json's content. Raises ValueError."""
+def read_tokenizer_json(document: dict) -> tuple[Tokens, Merges, dict[str, int], str, Rules]:
+    """(tokens, merges, special_tokens, pattern, rules) of a tokenizer.json's content. Raises ValueError."""
     model = expect(document.get("model"), dict, "model")
-    pattern = pattern_of(document.get("pre_tokenizer"))
-    check_plain(document, model)
-    special_tokens = read_added(document.get("added_tokens", []))
+    check_model(model)
+    pattern, prefix_space = pattern_of(document.get("pre_tokenizer"))
+    added = read_added([] if document.get("added_tokens") is None else document["added_tokens"])
     ids = expect(model.get("vocab"), dict, "model.vocab")
-    for text, id in special_tokens.items():
-        if ids.setdefault(text, id) != id:
-            raise ValueError(f"added token {text!r} has id {id} but {ids[text]!r} in model.vocab")
+    for token in added:
+        if ids.setdefault(token.text, token.id) != token.id:
+            raise ValueError(f"added token {token.text!r} has id {token.id} but {ids[token.text]!r} in model.vocab")
     merges = [parse_merge(merge) for merge in expect(model.get("merges"), list, "model.merges")]
-    return tokens_by_id(ids, special_tokens), merges, special_tokens, pattern
+    tokens = tokens_by_id(ids, {token.text for token in added})
+    rules = read_rules(document, [token for token in added if not (token.special and token.plain)], tokens)
+    ignore_merges = expect(model.get("ignore_merges", False), bool, "model.ignore_merges")
+    specials = {token.text: token.id for token in added if token.special}
+    return tokens, merges, specials, pattern, rules._replace(prefix_space=prefix_space, ignore_merges=ignore_merges)
+
+
+def read_rules(document: dict, added: list[AddedToken], tokens: Tokens) -> Rules:
+    """What normalizer and post_processor say."""
+    normalizer, post_processor = document.get("normalizer"), document.get("post_processor")
+    before, after = template_of(post_processor)
+    if unknown := [id for id in (*before, *after) if id >= len(tokens) or tokens[id] is None]:
+        raise ValueError(f"post_processor has id {unknown[0]}, which no token has")
+    return Rules(tuple(added), json.dumps(normalizer) if normalizer_of(normalizer) else "", before=before, after=after,
+                 post_processor=json.dumps(post_processor) if post_processor else "")
 
 
 def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, int]]:
@@ -141,7 +173,7 @@ def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, in
     for text in specials:
         ids.setdefault(text, len(ids))
     special_tokens = {text: ids[text] for text in specials}
-    return tokens_by_id(ids, special_tokens), special_tokens
+    return tokens_by_id(ids, set(special_tokens)), special_tokens
 
 
 def read_merges(path: AnyPath) -> Merges:
@@ -180,7 +212,8 @@ def parse_rank(line: str, number: int) -> tuple[int, bytes]:
 
 
 def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Replay each token's bytes with the merges found so far; two tokens must be left. Raises ValueError otherwise."""
+    """Replay each token's bytes with the merges found so far. Where more than two tokens are left, no merge makes it:
+    it is a token where it is a word of its own (ignore_merges), as some of Llama 3's are."""
     ranks: dict[tuple, int] = {}
     made: list[int] = []
     for byte in range(256):
@@ -191,10 +224,9 @@ def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tupl
             continue
         parts = [ids[bytes([byte])] for byte in tokens[id]]
         parts = (merge_short if len(parts) <= 32 else merge_long)(parts, ranks, made)
-        if len(parts) != 2:
-            raise ValueError(f"token {id}, {tokens[id]!r:.80}, is not made of two tokens with lower ids")
-        ranks[tuple(parts)] = len(made)
-        made.append(id)
+        if len(parts) == 2:
+            ranks[tuple(parts)] = len(made)
+            made.append(id)
     return [(tokens[first], tokens[second]) for first, second in ranks]
 
 
@@ -232,43 +264,50 @@ def expect(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def check_plain(document: dict, model: dict) -> None:
+def check_model(model: dict) -> None:
     """Refuse the features that would change ids and that this package does not have."""
-    if document.get("normalizer"):
-        raise ValueError("normalizer must be null: normalized text cannot be decoded to itself")
     if model.get("type", "BPE") != "BPE":
         raise ValueError(f"model.type must be BPE: got {model['type']!r}")
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
             raise ValueError(f"model.{name} is not supported: got {model[name]!r}")
 
 
-def pattern_of(description: Any) -> str:
-    """The name of the pattern that a pre_tokenizer describes (trim_offsets concerns offsets only)."""
-    steps = description.get("pretokenizers") if isinstance(description, dict) else None
-    for name in PATTERNS:
-        ours = pre_tokenizer(name)
-        if same_steps([description] if steps is None else steps, ours.get("pretokenizers", [ours])):
-            return name
-    raise ValueError(f"pre_tokenizer is none of the known ones ({', '.join(PATTERNS)}, byte-level, no prefix space)")
+def pattern_of(description: Any) -> tuple[str, bool]:
+    """The pattern that a pre_tokenizer describes, a name or the JSON of its steps, and whether it puts a space before
+    each text. (trim_offsets concerns offsets only.)"""
+    steps = [compared(step) for step in steps_of(description)]
+    prefix_space = len(steps) == 1 and steps[0]["use_regex"] and steps[0]["add_prefix_space"]
+    if prefix_space:
+        steps[0]["add_prefix_space"] = False
+    names = [name for name in [*PATTERNS, *STEPS] if [compared(step) for step in pattern_steps(name)] == steps]
+    if names:
+        return names[0], prefix_space
+    word_finder(pattern := json.dumps(steps_of(description)))        # it must be one that `regex` can read
+    return pattern, False
 
 
-def same_steps(theirs: Any, ours: list) -> bool:
-    def core(step: Any) -> Any:
-        return {"use_regex": True} | step | {"trim_offsets": True} if isinstance(step, dict) else step
-    return isinstance(theirs, list) and [core(step) for step in theirs] == [core(step) for step in ours]
+def compared(step: dict) -> dict:
+    """A step with its pattern in the one form that equal ones have."""
+    if step["type"] != "Split" or "Regex" not in step["pattern"]:
+        return dict(step)
+    pattern = POSSESSIVE.sub("", step["pattern"]["Regex"])
+    for one, other in SAME:
+        pattern = pattern.replace(one, other)
+    return step | {"pattern": {"Regex": pattern}}
 
 
-def read_added(added: Any) -> dict[str, int]:
-    """The added tokens as text -> id; they are matched as they stand, so options that say otherwise are refused."""
-    special_tokens: dict[str, int] = {}
-    for token in expect(added, list, "added_tokens"):
-        expect(token, dict, "each of added_tokens")
-        text, id = expect(token.get("content"), str, "added token's content"), token.get("id")
-        if not text or text in special_tokens or any(token.get(name) for name in ("single_word", "lstrip", "rstrip")):
-            raise ValueError(f"added token {text!r} is empty, there twice, or strips its neighbourhood")
-        special_tokens[text] = expect(id, int, f"id of added token {text!r}")
-    return special_tokens
+def read_added(added: Any) -> list[AddedToken]:
+    """The added tokens, each with its options."""
+    tokens: dict[str, AddedToken] = {}
+    for item in expect(added, list, "added_tokens"):
+        expect(item, dict, "each of added_tokens")
+        text, id = expect(item.get("content"), str, "added token's content"), item.get("id")
+        if not text or text in tokens:
+            raise ValueError(f"added token {text!r} is empty or there twice")
+        options = {name: expect(item.get(name, False), bool, f"{name} of added token {text!r}") for name in OPTIONS}
+        tokens[text] = AddedToken(text, expect(id, int, f"id of added token {text!r}"), **options)
+    return list(tokens.values())
 
 
 def parse_merge(merge: Any) -> tuple[bytes, bytes]:
@@ -282,7 +321,7 @@ def parse_merge(merge: Any) -> tuple[bytes, bytes]:
     return first, second
 
 
-def tokens_by_id(ids: dict[str, int], special_tokens: dict[str, int]) -> Tokens:
+def tokens_by_id(ids: dict[str, int], special_tokens: set[str]) -> Tokens:
     """tokens[id] = bytes, None for ids that are left out. Raises ValueError unless each id comes once and few lack."""
     size = 1 + max((id for id in ids.values() if isinstance(id, int)), default=-1)
     tokens: Tokens = [None] * min(size, len(ids) + MOST_IDS_LEFT_OUT)

@@ -3,9 +3,10 @@
 `ranks[(left id, right id)]` is a merge's place in that order and `made[rank]` the id it makes. Among the pairs of
 neighbours that have a rank, the lowest is merged next, the leftmost first, until none is left.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
+from types import MappingProxyType
 
 Pair = tuple[int, int]
 
@@ -29,16 +30,20 @@ class WordCache(dict):
         return ids
 
 
-def encode_word(word: str, byte_ids: list[int], ranks: dict, made: list[int]) -> list[int]:
-    """The ids of one word: its bytes, merged by rank."""
-    ids = [byte_ids[byte] for byte in word.encode("utf-8")]
-    return merge_short(ids, ranks, made) if len(ids) <= SHORT else merge_long(ids, ranks, made)
+def encode_word(word: str, byte_ids: list[int], ranks: dict, made: list[int], short: int = SHORT,
+                whole: Mapping[bytes, int] = MappingProxyType({})) -> list[int]:
+    """The ids of one word: its bytes, merged by rank. `whole`: words that are one token whatever the merges say."""
+    data = word.encode("utf-8")
+    if data in whole:
+        return [whole[data]]
+    ids = [byte_ids[byte] for byte in data]
+    return merge_short(ids, ranks, made) if len(ids) <= short else merge_long(ids, ranks, made)
 
 
 def merge_short(ids: list[int], ranks: dict, made: list[int]) -> list[int]:
     """Merge the pair of lowest rank everywhere, then the next: O(n^2), the definition itself.
 
-    All its occurrences may go at once, since a pair that holds the new token always has a higher rank.
+    All its occurrences may go at once where a pair that holds the new token always has a higher rank.
     """
     never = len(made)
     while len(ids) > 1:

@@ -9,21 +9,28 @@ word needs to be merged only once. A pattern is a regular expression whose match
              tiktoken today, white space that ends the text is one word (older forms split it after a newline).
     o200k    GPT-4o's: as cl100k, but a capital begins a new word after a small letter, and contractions and combining
              marks stay with their word.
+    llama3   Llama 3's, and that of OLMo 2, Phi-4 and GPT-4 in a tokenizer.json: cl100k, but a run of newlines stays together.
+    qwen2    Qwen 2's, 2.5's and 3's: llama3 with each digit a word.
+    smollm   SmolLM's: each digit a word, and gpt2 in what is between them.
+    deepseek DeepSeek V3's and R1's: at most three digits, a run of Chinese or kana, and between them words whose marks stay.
+
+A tokenizer may also have the JSON of Hugging Face's pre_tokenizer for a pattern (split.py).
 
 They are written with constructs that Python's `regex`, Rust's `fancy-regex` and Oniguruma read alike. What is a letter
 is pinned to Unicode 16.0, as in tiktoken 0.14, whatever the installed `regex` knows: the ids of a text stay.
 Special tokens such as <|endoftext|> are cut out first, the longest first where several begin at one place.
 """
+import json
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import regex
 
 from .literals import any_of
-from .unicode_classes import FLAGS, RUNS
+from .pinned import pinned
+from .split import cutter
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -32,7 +39,24 @@ PATTERNS = {
     "o200k": (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'(?:[sdmt]|ll|ve|re))?"
               r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'(?:[sdmt]|ll|ve|re))?"
               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
+    "llama3": (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+               r"|\s*[\r\n]+|\s+(?!\S)|\s+"),
+    "qwen2": (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+              r"|\s*[\r\n]+|\s+(?!\S)|\s+"),
 }
+
+def isolated(pattern: str) -> dict:
+    """A Split of a tokenizer.json that cuts out a pattern's matches."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+def pattern_steps(name: str) -> list[dict]:
+    """The steps of a pattern as those of Hugging Face's pre_tokenizer: its name, or their JSON."""
+    if name.startswith("["):
+        return json.loads(name)
+    return STEPS[name] if name in STEPS else [isolated(PATTERNS[name]), BYTE_LEVEL] if name != "gpt2" else [
+        BYTE_LEVEL | {"use_regex": True}]
+
 
 # Where a text may be cut so that both halves, tokenized alone, give what the whole gives. In every pattern above a
 # blank that is no newline never continues a word: so what is not white space ends its word before one, and the right
@@ -45,61 +69,44 @@ OLD = r"\u0000-\u0377\u0400-\u052f\u3041-\u3096\u30a1-\u30fa\u3400-\u4db5\u4e00-
 AFTER_LETTER = regex.compile(
     rf"(?rV1)[[\p{{L}}\p{{N}}]&&[{OLD}]](?=[^\p{{L}}\p{{N}}\p{{Cs}}\p{{Cn}}])|\S(?=[^\S\r\n])")
 BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
-SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK}
+SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK, "llama3": AFTER_LETTER,
+             "qwen2": AFTER_LETTER, "smollm": AFTER_LETTER, "deepseek": BEFORE_BLANK}
 PIECE = 1 << 16     # characters per piece of a stream
-STAND_INS = {0: "!", 2: "1", 4: "\u3000", 9: "Q", 17: "q", 24: "\u0301", 25: "\u4e2d"}     # a character of each kind
 BUILT_IN = frozenset(PATTERNS)
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+STEPS = {
+    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL | {"use_regex": True}],
+    "deepseek": [*map(isolated, (
+        r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+""" "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+        "| ?[\\p{P}\\p{S}]+[\r\n]*" "|\\s*[\r\n]+" r"|\s+(?!\S)|\s+")), BYTE_LEVEL]}
 
 
 @lru_cache
 def compile_pattern(name: str) -> regex.Pattern:
     """The compiled pattern called `name`. Raises ValueError listing the known names."""
     if name not in PATTERNS:
-        raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}: got {name!r}")
+        raise ValueError(f"pattern must be one of {', '.join([*PATTERNS, *STEPS])}: got {name!r}")
     return regex.compile(PATTERNS[name])
 
 
-def word_finder(name: str) -> Callable[[str], list[str]]:
+def word_finder(name: str) -> Callable[[str], Iterable[str]]:
     """The function that cuts a text into the words of the pattern called `name`; its classes are those of Unicode 16.0
     (but in a pattern of one's own, which has those of `regex`). Raises ValueError listing the known names."""
+    if name in STEPS or name.startswith("["):
+        return cutter(json.dumps(STEPS[name]) if name in STEPS else name, PATTERNS["gpt2"])
     find = compile_pattern(name).findall
     if name not in BUILT_IN:
         return find
 
     def words(text: str) -> list[str]:
-        plain = text if text.isascii() else text.translate(PINNED)
+        plain = pinned(text)
         if plain == text:
             return find(text)
         ends = [0, *accumulate(map(len, find(plain)))]
         return [text[start:end] for start, end in pairwise(ends)]
     return words
-
-
-class Pinned(dict[int, str]):
-    """code point -> itself, or a stand-in where `regex` and Unicode 16.0 give it different classes."""
-
-    def __missing__(self, code: int) -> str:
-        kind = kind_of(code)
-        known = sum(flag for pattern, flag in FLAGS.items() if regex.match(pattern, chr(code)))
-        self[code] = chr(code) if kind == known else STAND_INS[kind]
-        return self[code]
-
-
-PINNED = Pinned()
-
-
-def kind_of(code: int) -> int:
-    """The sum of the FLAGS of a code point in Unicode 16.0."""
-    ends, letters = kind_runs()
-    run = bisect_right(ends, code)
-    return ord(letters[run][(code - ends[run - 1] if run else code) % len(letters[run])]) - ord("A")
-
-
-@cache
-def kind_runs() -> tuple[list[int], list[str]]:
-    """The code points behind each of the RUNS, and their letters."""
-    lengths, letters = zip(*regex.findall(r"(\d*)([A-Z]+)", RUNS))
-    return list(accumulate(int(length or 1) for length in lengths)), list(letters)
 
 
 def register_pattern(name: str, pattern: str) -> None:
@@ -108,7 +115,7 @@ def register_pattern(name: str, pattern: str) -> None:
     Files of a tokenizer with such a pattern can be read wherever the same name is registered first.
     Raises ValueError if the name is taken by another pattern or `regex` cannot compile the pattern.
     """
-    if PATTERNS.get(name, pattern) != pattern:
+    if name in STEPS or name.startswith("[") or PATTERNS.get(name, pattern) != pattern:
         raise ValueError(f"pattern {name!r} is known already, and is another one")
     try:
         regex.compile(pattern)

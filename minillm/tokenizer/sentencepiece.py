@@ -12,7 +12,7 @@ csrc/text/characters.h, which encodes where it is built; both give identical ids
 """
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from typing import Any
@@ -25,7 +25,7 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
-from .sentencepiece_files import BLANK, read_added_tokens, read_rules
+from .sentencepiece_files import BLANK, read_rules
 from .stream import text_pieces, text_with_offsets
 
 BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
@@ -40,7 +40,7 @@ class SentencePiece:
 
     merges     list of (str, str), in order of rank           pattern    its rules beside the vocabulary, as text
     vocab_size, special_tokens, eot_token, ends, backend: as `Tokenizer` has them
-    before, after    ids that the vocabulary's files put around a text: mostly <s> before it
+    rules.before, rules.after: ids that the vocabulary's files put around a text, mostly <s> before it
     """
 
     def __init__(self, document: dict, backend: str = "auto"):
@@ -48,10 +48,10 @@ class SentencePiece:
         itself."""
         self.document, model = document, document["model"]
         self.rules = read_rules(document)
-        self.added = read_added_tokens(document.get("added_tokens", []))
+        self.added = formats.read_added(document.get("added_tokens") or [])
         self.special_tokens = {token.text: token.id for token in self.added if token.special}
-        self.before, self.after = map(list, self.rules[-2:])
-        self.roles = {"eos_token": end for end in reversed(ENDS) if end in self.special_tokens}
+        ends = [end for end in ENDS if end in self.special_tokens]
+        self.roles = {"eos_token": ends[0]} if ends else {}
         self.eot_token = self.special_tokens.get(self.roles.get("eos_token", ""))
         self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
@@ -62,8 +62,10 @@ class SentencePiece:
         self._early = tuple(token for token in self.added if not token.normalized)
         self._late = tuple(token._replace(text=self._normalize(token.text), normalized=False)
                            for token in self.added if token.normalized)
-        if self.before:
-            self.roles["bos_token"] = self._texts[self.before[0]] or ""
+        if unknown := [id for id in (*self.rules.before, *self.rules.after) if id not in self._tokens]:
+            raise ValueError(f"post_processor has id {unknown[0]}, which no token has")
+        if self.rules.before:
+            self.roles["bos_token"] = self._texts[self.rules.before[0]] or ""
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
 
@@ -109,8 +111,8 @@ class SentencePiece:
     # ---- encoding
 
     def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
-        """Token ids of a text, without those that its files put around it (`before`, `after`). Special tokens are
-        treated as `Tokenizer.encode` does; added tokens that are not special count wherever they stand."""
+        """Token ids of a text, without those that its files put around it (`with_template` does). Special tokens
+        are treated as `Tokenizer.encode` does; added tokens that are not special count wherever they stand."""
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
     def encode_ordinary(self, text: str) -> list[int]:
@@ -279,6 +281,15 @@ class SentencePiece:
             none if self._unknown is None else self._unknown, self._fuse, self.rules.blanks, self.rules.split, joined,
             *map(np.ascontiguousarray, np.array(triples, np.uint32).reshape(-1, 3).T),
             [self._tokens.get(id) for id in range(self.vocab_size)])
+
+    def with_template(self, ids: Sequence[int]) -> list[int]:
+        """The ids with what the tokenizer's files put around every text, but for a beginning that is there already."""
+        return [*self.prompt(ids), *self.rules.after]
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text to be continued: the template's beginning is put before them, its end is not."""
+        before = self.rules.before
+        return [*(() if tuple(ids[:len(before)]) == before else before), *ids]
 
     # ---- decoding
 
