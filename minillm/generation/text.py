@@ -107,7 +107,7 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
     "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
     tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
-    ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
+    ids = tokenizer.prompt(tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ()))
     ids = ids or [first_token(tokenizer)]
     written, tokens = "", list[dict]()
     for step, piece in spoken(token_steps(generator, ids, max_new_tokens, sampling, top), text):

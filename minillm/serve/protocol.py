@@ -243,7 +243,7 @@ def texts(body: dict, tokenizer: Tokenizer, block_size: int) -> tuple[list[list[
 def one_prompt(text: str | list, tokenizer: Tokenizer, block_size: int) -> list[int]:
     if isinstance(text, str):
         check_characters(len(text), tokenizer, block_size, "prompt")
-        text = tokenizer.encode_ordinary(text)
+        text = tokenizer.prompt(tokenizer.encode_ordinary(text))
     elif not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
         raise ApiError(400, f"prompt must be text, or ids of tokens, from 0 to {tokenizer.vocab_size - 1}.", "prompt",
                        "invalid_value")

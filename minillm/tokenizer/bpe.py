@@ -122,6 +122,10 @@ class Tokenizer:
         """`encode` that knows no special tokens: their text is ordinary text. For documents to train a model on."""
         return self.encode(text, disallowed_special=())
 
+    def encode_continuation(self, text: str) -> list[int]:
+        """`encode_ordinary` of a text that goes on with another: the same here, but not for a SentencePiece."""
+        return self.encode_ordinary(text)
+
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""

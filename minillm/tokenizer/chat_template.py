@@ -142,7 +142,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), ends | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.encode_ordinary(text), ("\nUser:", "\nSystem:"), ends
+    return tokenizer.prompt(tokenizer.encode_ordinary(text)), ("\nUser:", "\nSystem:"), ends
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:

@@ -101,7 +101,8 @@ class SentencePiece:
                 raise ValueError(f"id {id} is of two tokens, or of an empty one: {texts[id]!r:.80}, {text!r:.80}")
             texts[id] = text
         self.vocab_size, self._texts = len(texts), texts
-        self._tokens = {id: self._bytes_of(text) for id, text in enumerate(texts) if text is not None}
+        written = {token.id: self._normalize(token.text) for token in self.added if token.normalized}
+        self._tokens = {id: self._bytes_of(written.get(id, text)) for id, text in enumerate(texts) if text is not None}
 
     def _bytes_of(self, text: str) -> bytes:
         if self.rules.bytes_back and text in BYTES:
@@ -118,6 +119,11 @@ class SentencePiece:
     def encode_ordinary(self, text: str) -> list[int]:
         """`encode` that knows no special tokens: their text is ordinary text."""
         return self.encode(text, disallowed_special=())
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """`encode_ordinary` of a text that goes on with another: no blank is put in front."""
+        check_text(text, frozenset())
+        return self._joined(list(self._pieces(well_formed(text), frozenset(), in_front=False)), 1)[0].tolist()
 
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
@@ -188,7 +194,8 @@ class SentencePiece:
                 place += len(word)
         return ids, np.array(spans, np.int64).reshape(-1, 2)
 
-    def _pieces(self, text: str, allowed: frozenset[str], blanks: bool = False) -> Iterator[Piece]:
+    def _pieces(self, text: str, allowed: frozenset[str], blanks: bool = False,
+                in_front: bool = True) -> Iterator[Piece]:
         """The text cut at added tokens, as it is merged; spaces need not be written as blanks for C++."""
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
@@ -197,10 +204,10 @@ class SentencePiece:
             if id is not None:
                 yield part, id, start
             else:
-                normal = self._normalize(part, blanks)
+                normal = self._normalize(part, blanks)[not in_front and self.rules.prepend:]
                 place = start - (len(normal) - len(part))
                 for piece, late_id in cut_out(normal, self._late, allowed_late) if self._late else [(normal, None)]:
-                    if late_id is None and (first := self._first(piece, place)):
+                    if late_id is None and in_front and (first := self._first(piece, place)):
                         yield self._blank(first + piece, blanks), None, place - 1
                     else:
                         yield piece if late_id is not None else self._blank(piece, blanks), late_id, place
