@@ -10,10 +10,12 @@ from importlib import import_module
 from .commands import Help
 from .commands.paths import described
 from .kernels.select import check_kernels
+from .launch import end_all, fall_silent
 from .version import __version__
 
 COMMANDS = ("quickstart", "info", "learn", "trace", "book", "plan", "train", "generate", "verify", "doctor",
-            "gradcheck", "kernel", "tokenizer", "data", "posttrain", "distill", "evaluate", "quantize", "serve", "chat")
+            "gradcheck", "kernel", "tokenizer", "data", "posttrain", "distill", "evaluate", "quantize", "export",
+            "serve", "chat")
 SYSTEM = {                     # what these say by themselves helps nobody
     MemoryError: "not enough memory, a smaller model or batch needs less: ",
     RecursionError: "the input is nested too deeply: ",
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):            # any file name and any text can be printed on any terminal
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    fall_silent()
     args = parser().parse_args(argv)
     try:
         check_kernels()
@@ -52,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except ERRORS as error:
         what = next((words for kind, words in SYSTEM.items() if isinstance(error, kind)), "")
-        print(f"minillm {args.command}: {what}{error}", file=sys.stderr)
+        print(f"minillm {args.command}: {what}{error}", file=sys.stderr, flush=True)
+        end_all(f"{args.command}: {what}{error}")
         return 1
+    except BaseException as error:
+        end_all(f"{type(error).__name__}: {error}")
+        raise
 
 
 if __name__ == "__main__":

@@ -11,9 +11,12 @@ from formula_checks import UNNAMED
 
 from minillm.ops.attention import split_heads
 from minillm.ops.dropout import random_bits, scaled
+from minillm.ops.gelu_exact import normal_cdf
 from minillm.ops.layernorm import layernorm_backward, layernorm_forward
 from minillm.ops.losses.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from minillm.ops.optimizer.muon import COEFFICIENTS, EPS, orthogonalised, polynomial
 from minillm.ops.rmsnorm import rmsnorm_backward, rmsnorm_forward
+from minillm.ops.softcap import capped, slope_at
 from minillm.ops.table import OPS, REFERENCE, Dims, functions
 
 DIMS = Dims(B=2, T=3, C=4, NH=2, V=5)
@@ -101,6 +104,16 @@ def mlp(call):
                      gelu_backward=lambda da: rows(REFERENCE["gelu_backward"](da.reshape(2, 3, -1), hidden)))
 
 
+def geglu(call):
+    gate = rows(call.args["gate"])
+    yield from whole(call, gelu=lambda x: REFERENCE["gelu_forward"](x)[0],
+                     gelu_backward=lambda d: REFERENCE["gelu_backward"](d, (gate,)))
+
+
+def gelu_exact(call):
+    yield from whole(call, erf=lambda z: 2 * normal_cdf(z * np.sqrt(2)) - 1)
+
+
 def attention(call):
     def split(qkv):
         return split_heads(qkv, DIMS.NH)
@@ -116,13 +129,19 @@ def grouped_attention(call):
     """One query head of a group of one, as its k and v are then its own: the sums over a group are words."""
     q, k, v = (call.args[name] for name in "qkv")
     n_head = q.shape[-1] // k.shape[-1]                                     # as many heads as one of k can serve
-    out, cache = REFERENCE["grouped_attention_forward"](q, k, v, n_head)
-    dq, _, _ = REFERENCE["grouped_attention_backward"](call.dout, cache)
-    HS = k.shape[-1]
+    HS, cap, sinks = k.shape[-1], 0.7, np.linspace(-1, 1, n_head)
+    forward, backward = (REFERENCE[f"grouped_attention_{way}"] for way in ("forward", "backward"))
     for b, h in np.ndindex(len(q), n_head):
         head = slice(h * HS, (h + 1) * HS)
-        yield ({"q": q[b, :, head], "k": k[b], "v": v[b], "dout": call.dout[b, :, head], "HS": HS},
-               {"P": cache[5][b, 0, h], "out": out[b, :, head], "dq": dq[b, :, head]})
+        one = np.ascontiguousarray(q[b:b + 1, :, head]), k[b:b + 1], v[b:b + 1]
+        dout = np.ascontiguousarray(call.dout[b:b + 1, :, head])
+        out, cache = forward(*one, 1)
+        with_sink = forward(*one, 1, sinks=sinks[h:h + 1])[1]
+        S = one[0][0] @ k[b].T / np.sqrt(HS)
+        yield ({"q": one[0][0], "k": k[b], "v": v[b], "dout": dout[0], "HS": HS, "z": sinks[h], "cap": cap},
+               {"P": cache[-1][0, 0, 0], "out": out[0], "dq": backward(dout, cache)[0][0],
+                "A": with_sink[-1][0, 0, 0, :, :-1], "A0": with_sink[-1][0, 0, 0, :, -1],
+                "dz": backward(dout, with_sink)[3][0], "U": capped(S, cap), "dU/dS": slope_at(capped(S, cap), cap)})
 
 
 def rope(call):
@@ -200,6 +219,21 @@ def adamw(call):
             "vhat": call.out["v"] / (1 - args["beta2"] ** args["step"])} | {"w last": call.out["w"]})
 
 
+def muon(call):
+    """One of the five steps, and what it does to the singular values."""
+    args, (a, b, c) = call.args, COEFFICIENTS
+    m, g = args["momentum"], args["grad"] * args["scale"]
+    u = m * call.out["m"] + (1 - m) * g
+    X0 = u / (np.linalg.norm(u) + EPS)
+    X1 = polynomial(X0) @ X0
+    U, s, Vt = np.linalg.svd(X0, full_matrices=False)
+    rows, columns = u.shape
+    yield (args | {"g": g, "a": a, "b": b, "c": c, "eps": EPS, "R": rows, "K": columns, "X": orthogonalised(u),
+                   "s": s},
+           {"w last": call.out["w"], "m last": call.out["m"], "u": u, "X0": X0, "A": X0 @ X0.T, "X1": X1,
+            "s1": np.diag(U.T @ X1 @ Vt.T)})
+
+
 def sum_squares(call):
     yield call.args, {"out": call.out}
 
@@ -208,13 +242,14 @@ def values_of(op, seed=0):
     return VALUES.get(op, whole)(called(op, seed))
 
 
-VALUES = dict(linear=whole, gelu=whole, residual=whole, embedding=embedding, layernorm=layernorm, softmax=softmax,
-              dropout=dropout, lora_linear=lora_linear, residual_layernorm=residual_layernorm, mlp=mlp,
+VALUES = dict(linear=whole, gelu=whole, gelu_exact=gelu_exact, residual=whole, embedding=embedding,
+              layernorm=layernorm, softmax=softmax, dropout=dropout, lora_linear=lora_linear,
+              residual_layernorm=residual_layernorm, mlp=mlp, geglu=geglu,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
               residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,
               head=head, cross_entropy=cross_entropy,
               distillation_loss=distillation_loss, dpo_loss=dpo_loss, grpo_loss=grpo_loss,
-              linear_cross_entropy=linear_cross_entropy, adamw=adamw, sum_squares=sum_squares)
+              linear_cross_entropy=linear_cross_entropy, adamw=adamw, muon=muon, sum_squares=sum_squares)
 NAMES = {"attention": {"dqkv": ("dq", "dk", "dv")}, "rope": {"dx": ("da", "db"), "out": ("out_a", "out_b")},
          "cross_entropy": {"dlogits": ("dz",)},
          "distillation_loss": {"dlogits": ("dz",)}}              # gradients that formulas give under other names

@@ -33,7 +33,7 @@ from minillm.ops.softmax import softmax_backward, softmax_forward
 from minillm.posttrain.grpo import SMALL, advantages_of
 from minillm.tokenizer.compare import measure as measured
 from minillm.train.memory import count_parameters
-from minillm.train.optim import clip_scale, global_norm
+from minillm.train.optim import average, clip_scale, global_norm
 from minillm.train.schedule import cosine_schedule, wsd_schedule
 from minillm.workbench.kernel.bench import Peaks, score
 from minillm.workbench.plan_hours import REPEATED, Fit, worth
@@ -220,6 +220,18 @@ def clipping():
         yield {"norm": size, "max_norm": 1.5}, {"scale": clip_scale(size, 1.5)}
 
 
+def weights_averaged():
+    """The third step; and the mean by its definition, of all three."""
+    rng, decay = np.random.default_rng(0), 0.8
+    steps, mean = rng.standard_normal((3, 5)), np.zeros(5)
+    for t in (1, 2, 3):
+        before = mean.copy()
+        average(mean, steps[t - 1], decay, t)
+    shares = decay ** np.arange(2, -1, -1)
+    yield ({"beta": decay, "t": 3, "e": before, "w": steps[-1]},
+           {"rate": (1 - decay) / (1 - decay ** 3), "e last": shares @ steps / shares.sum()})
+
+
 def cosine():
     for step in (0, 3, 4, 9, 20):
         yield ({"step": step, "warmup": 4, "steps": 20, "lr": 0.3, "min_lr": 0.02},
@@ -263,7 +275,7 @@ VALUES = {
     "models/llama.py": one_llama_block, "models/rope.py": angles,
     "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
-    "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,
+    "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,
     "train/schedule.py::wsd_schedule": wsd, "workbench/kernel/bench.py": roofline,
     "workbench/plan_hours.py": scaling_law, "workbench/plan_hours.py::worth": repeated,
     "workbench/precision.py": rounding}

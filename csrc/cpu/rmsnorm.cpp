@@ -7,26 +7,10 @@
 // crosses memory once. Parallel over rows; dweight is summed over rows in CHUNKS fixed pieces.
 #include "cpu/rmsnorm.h"
 
-#include <cmath>
-
 #include "cpu/isa/threads.h"
-#include "cpu/simd/vec.h"
 #include "python/register.h"
 
 namespace minillm::rmsnorm {
-
-template <class T>
-T row_square_sum(const T* x, int64_t C) {
-    Vec<T> total{};
-    int64_t i = 0;
-    for (; i + WIDTH<T> <= C; i += WIDTH<T>) {
-        Vec<T> v = load(x + i);
-        total += v * v;
-    }
-    T tail = 0;
-    for (; i < C; i++) tail += x[i] * x[i];
-    return sum<T>(total) + tail;
-}
 
 // With y, x + y goes to s and is normalised; without, s is not used.
 template <class T>
@@ -38,9 +22,7 @@ void forward_kernel(T* out, T* rstd, T* s, const T* x, const T* y, const T* weig
             for (int64_t i = 0; i < C; i++) s[n * C + i] = xn[i] + y[n * C + i];
             xn = s + n * C;
         }
-        T r = 1 / std::sqrt(row_square_sum(xn, C) / C + eps);
-        for (int64_t i = 0; i < C; i++) out[n * C + i] = xn[i] * r * weight[i];
-        rstd[n] = r;
+        rstd[n] = forward_row(out + n * C, xn, weight, eps, C);
     }
 }
 

@@ -55,24 +55,28 @@ Merges merges_of(const Array& byte_ids, const Array& left, const Array& right, c
 }
 
 template <class Words>
-Object encoder_of(Words words, std::vector<std::optional<string>> tokens, std::vector<AddedText> added = {},
-                  bool ignore_merges = false) {
-    if (tokens.size() <= NARROW)
-        return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, added, ignore_merges));
-    return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added, ignore_merges));
+Object encoder_of(Words words, std::vector<std::optional<string>> tokens,
+                  std::vector<AddedText> added = {}) {
+    if (tokens.size() <= NARROW) return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, added));
+    return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added));
 }
 
-// added: (bytes, id or NOT_TAKEN, whether it is late).
+// added: (bytes, id or NOT_TAKEN, whether it is late); whole: (bytes, id), words that are one token whatever is merged.
 Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
-               const List& added, const string& pattern, bool ignore_merges) {
+               const List& added, const string& pattern, const List& whole) {
     std::vector<AddedText> more;
     for (int64_t i = 0; i < added.size(); i++) {
         auto token = argument<Tuple>(added[i], "added");
         more.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
                         argument<bool>(token[2], "added")});
     }
-    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern)}, texts_of(tokens), more,
-                      ignore_merges);
+    WholeWords words;
+    for (int64_t i = 0; i < whole.size(); i++) {
+        auto pair = argument<Tuple>(whole[i], "whole");
+        words[argument<string>(pair[0], "whole")] = uint32_t(argument<uint64_t>(pair[1], "whole"));
+    }
+    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words}, texts_of(tokens),
+                      more);
 }
 
 // codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
@@ -101,7 +105,7 @@ auto with(const Object& encoder, F f) {
     fail_type("encoder", encoder);
 }
 
-// allowed: places of added tokens.
+// allowed: places of special tokens.
 std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
 
 Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
@@ -216,7 +220,7 @@ const Register registered[] = {
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
-    {"encoder(byte_ids, left, right, made, tokens, added, pattern, ignore_merges)", &encoder},
+    {"encoder(byte_ids, left, right, made, tokens, added, pattern, whole)", &encoder},
     {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens)",
      &character_encoder},
     {"encode(encoder, text, allowed)", &encode},

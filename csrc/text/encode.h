@@ -11,8 +11,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "text/cache.h"
@@ -26,8 +24,9 @@ constexpr size_t BATCH = 256;                 // words whose cache lines are fet
 struct ByteWords {
     Merges merges;
     Pattern pattern;
+    WholeWords whole;
     Cutter cutter() const { return Cutter(pattern); }
-    Merger merger() const { return Merger(merges); }
+    Merger merger() const { return Merger(merges, &whole); }
     bool takes(const std::string&) const { return true; }
 };
 
@@ -36,14 +35,10 @@ template <class T, class Words>
 class State {
     decltype(std::declval<Words>().cutter()) cutter;
     decltype(std::declval<Words>().merger()) merger;
-    const std::unordered_map<std::string_view, uint32_t>& whole_words;
     std::vector<uint32_t> merged;
 
     size_t merge(const char* word, size_t length) {
         if (merged.size() < length) merged.resize(length);
-        if (!whole_words.empty())
-            if (auto whole = whole_words.find({word, length}); whole != whole_words.end())
-                return merged[0] = whole->second, 1;
         return merger(word, length, merged.data());
     }
 
@@ -87,8 +82,7 @@ class State {
 public:
     Cache<T> cache;
 
-    State(const Words& words, size_t n, const std::unordered_map<std::string_view, uint32_t>& whole_words)
-        : cutter(words.cutter()), merger(words.merger()), whole_words(whole_words), cache(n) {}
+    State(const Words& words, size_t n) : cutter(words.cutter()), merger(words.merger()), cache(n) {}
 
     void encode(const char* text, size_t length, Sink<T>& sink) {
         cutter(text, length, [&](const char* base, const uint32_t* starts, size_t n) {

@@ -57,15 +57,10 @@ void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t
 }  // namespace
 
 template <class T, class Words>
-Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added,
-                           bool ignore_merges)
+Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens,
+                           std::vector<AddedText> added)
     : tokens(std::move(tokens)), added(std::move(added)), words(std::make_unique<Words>(std::move(words))) {
     if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
-    for (size_t id = 0; ignore_merges && id < this->tokens.size(); id++)
-        if (this->tokens[id]) whole_words[*this->tokens[id]] = uint32_t(id);
-    for (auto& token : this->added)
-        if (auto word = whole_words.find(token.text); word != whole_words.end() && word->second == token.id)
-            whole_words.erase(word);
     give_back(borrow());
 }
 
@@ -83,7 +78,7 @@ std::unique_ptr<State<T, Words>> Encoder<T, Words>::borrow() {
             return state;
         }
     }
-    auto state = std::make_unique<State<T, Words>>(*words, tokens.size(), whole_words);
+    auto state = std::make_unique<State<T, Words>>(*words, tokens.size());
     Sink<T> nowhere;
     for (auto& token : tokens)
         if (token && token->size() <= SHORT_WORD && words->takes(*token))
@@ -114,8 +109,8 @@ void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>&
 }
 
 template <class T, class Words>
-void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
-                              int64_t* offsets) {
+void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
+                                     Sink<T>& ids, int64_t* offsets) {
     const Wanted wanted = wanted_of(allowed);
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);

@@ -6,8 +6,6 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 
 #include "text/merge.h"
 #include "text/parallel.h"
@@ -31,7 +29,6 @@ class Encoder {
     std::vector<std::optional<std::string>> tokens;
     std::vector<AddedText> added;
     std::unique_ptr<Words> words;
-    std::unordered_map<std::string_view, uint32_t> whole_words;       // tokens that a word is, whatever merges make of it
     std::vector<std::unique_ptr<State<T, Words>>> idle;
 
     std::unique_ptr<State<T, Words>> borrow();
@@ -39,8 +36,7 @@ class Encoder {
     Wanted wanted_of(const std::vector<size_t>& places) const;
 
 public:
-    Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added,
-            bool ignore_merges);
+    Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added);
     ~Encoder();
 
     // The ids of a text; `allowed` are the places in `added` of those that are looked for.

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace minillm::text {
@@ -57,8 +59,13 @@ public:
 
 constexpr size_t SHORT_MERGE = 40;            // up to this length looking through all pairs beats the heap
 
+// Tokens that a word is as a whole, whatever merges make of it (ignore_merges).
+using WholeWords = std::unordered_map<std::string, uint32_t>;
+
 class Merger {
     const Merges& merges;
+    const WholeWords* whole;
+    std::string word;
     std::vector<uint32_t> ids, after, before;
     std::vector<uint64_t> heap;               // rank above the place: the least is merged next, the leftmost first
 
@@ -120,7 +127,7 @@ class Merger {
     }
 
 public:
-    explicit Merger(const Merges& merges) : merges(merges) {}
+    explicit Merger(const Merges& merges, const WholeWords* whole = nullptr) : merges(merges), whole(whole) {}
 
     // Merges n ids in place; returns how many are left. rank_at(i): the rank of the pair at i, as they come.
     template <class R>
@@ -129,8 +136,12 @@ public:
     }
 
     // Writes the ids of a word of n bytes, at most n of them; returns how many.
-    size_t operator()(const char* word, size_t n, uint32_t* out) {
-        auto p = reinterpret_cast<const uint8_t*>(word);
+    size_t operator()(const char* text, size_t n, uint32_t* out) {
+        if (whole && !whole->empty()) {
+            word.assign(text, n);
+            if (auto found = whole->find(word); found != whole->end()) return *out = found->second, 1;
+        }
+        auto p = reinterpret_cast<const uint8_t*>(text);
         for (size_t i = 0; i < n; i++) out[i] = merges.byte_id[p[i]];
         return merge(out, n, [&](size_t i) { return merges.rank_of_bytes(p[i], p[i + 1]); });
     }

@@ -11,7 +11,7 @@ from ..generation.sampling import Sampling
 from ..generation.text import TextGenerator, TextStream, load_generator, spoken, token_steps
 from ..tokenizer.chat_template import chat_prompt, check_template
 from . import Commands, add_common, check_at_least, command
-from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from .generation_options import add_adapter, add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
 HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens
@@ -24,7 +24,8 @@ RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of termina
 def chat(args: Namespace) -> None:
     check_at_least(args, max_new_tokens=1, draft_tokens=1)
     sampling = sampling_of(args, args.seed)
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
+                               args.adapter)
     check_template(generator.tokenizer)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
@@ -150,6 +151,7 @@ def add(commands: Commands) -> None:
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")
+    add_adapter(p)
     add_sampling(p, "longest answer")
     for option, value in (("--colour", True), ("--no-colour", False)):
         p.add_argument(option, dest="colour", action="store_const", const=value,

@@ -7,17 +7,18 @@ from ..models.load import load
 from ..progress import Progress
 from ..storage.atomic import write_json, write_jsonl
 from . import Commands, add_common, command
+from .generation_options import add_adapter
 
 
 def run_eval(args: Namespace) -> None:
     from ..evaluate.measure import evaluate, evaluation_page, store
     models = [args.model] + [args.against] * bool(args.against)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
-    results = evaluate(models, tasks, args.data, args.backend, args.seed, args.harness_path)
+    results = evaluate(models, tasks, args.data, args.backend, args.seed, args.harness_path, args.adapter)
     print(json.dumps(results, indent=1) if args.json else evaluation_page(results))
-    path = store(results, args.model)
+    path = store(results, args.adapter or args.model)
     if not args.json:
-        print(f"stored in {path}, which `minillm card {args.model}` reads")
+        print(f"stored in {path}" + ("" if args.adapter else f", which `minillm card {args.model}` reads"))
 
 
 def run_safety(args: Namespace) -> None:
@@ -79,6 +80,7 @@ def add_eval(commands: Commands) -> None:
     p.add_argument("model", help="run directory")
     p.add_argument("--against", metavar="DIR",
                    help="another model, measured on the same items and compared pair by pair")
+    add_adapter(p)
     p.add_argument("--tasks", default="ppl,bpb", help="by commas: ppl, bpb (on --data); mc:FILE.jsonl (prompt, "
                    "choices, answer: its number); gen:FILE.jsonl (prompt, answer: exact match); samples (repetition, "
                    "diversity); memory (memorization: overlap of samples with --data); harness:TASK (of "

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..generation.text import TextGenerator, check_stop, generate_text, load_generator
 from . import Commands, add_common, check_at_least, command
-from .generation_options import add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from .generation_options import add_adapter, add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
 
 EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-p 0.95 --samples 3'
 
@@ -16,7 +16,8 @@ def generate(args: Namespace) -> None:
     if args.logprobs is not None and filtered(args):
         raise ValueError("--logprobs shows every token: it does not go with --filter")
     check_stop(args.stop), sampling_of(args, args.seed)         # before a large model is read
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
+                               args.adapter)
     check_special(args, generator.tokenizer.special_tokens)
     samples = [one_sample(args, generator, number) for number in range(args.samples)]
     speculation = speculation_of(generator)
@@ -73,6 +74,7 @@ def add(commands: Commands) -> None:
                    "from its second half")
     p.add_argument("--special", action=BooleanOptionalAction, help="special tokens in the prompt, as <|user|>, are "
                    "those tokens; --no-special: they are ordinary text (default: refuse them)")
+    add_adapter(p)
     add_sampling(p)
     p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; repeatable")
     p.add_argument("--samples", type=int, default=1, metavar="N",

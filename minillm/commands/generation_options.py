@@ -25,6 +25,11 @@ def sampling_of(args: Namespace, seed: int) -> Sampling:
     return Sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty, seed)
 
 
+def add_adapter(p: ArgumentParser) -> None:
+    p.add_argument("--adapter", metavar="DIR", help="a LoRA adapter for this model, as PEFT or `minillm sft "
+                   "--lora-rank` writes it, is merged into it; the adapter's tokenizer is used where it has one")
+
+
 def add_drafts(p: ArgumentParser, when: str = "") -> None:
     """Speculative decoding; `when` says what is decoded so, if not everything."""
     drafts = p.add_mutually_exclusive_group()

@@ -4,7 +4,7 @@ import re
 from argparse import Namespace
 from typing import Any
 
-from ..config import GPTConfig, TrainConfig, parse_setting
+from ..config import ModelConfig, TrainConfig, parse_setting
 from . import Commands, add_json, check_at_least, command, printer
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -34,7 +34,7 @@ def plan(args: Namespace) -> int:
     return 0
 
 
-def check(args: Namespace, model: GPTConfig, train: TrainConfig) -> int:
+def check(args: Namespace, model: ModelConfig, train: TrainConfig) -> int:
     """One real step against its plan; exit code 1 where they differ."""
     from ..workbench.plan_text import describe_check
     from ..workbench.plan_verify import verify
@@ -59,15 +59,16 @@ def for_hours(args: Namespace, train: TrainConfig) -> None:
         print(json.dumps(found))
 
 
-def settings(args: Namespace) -> tuple[GPTConfig, TrainConfig]:
+def settings(args: Namespace) -> tuple[ModelConfig, TrainConfig]:
     """The preset, then --set."""
+    from ..models.load import fresh_config
     from ..workbench.plan import PRESETS
     model: dict[str, Any] = dict(PRESETS[args.preset])
     trained: dict[str, Any] = {}
     for setting in args.set:
         table, key, value = parse_setting(setting)
         (model if table == "model" else trained)[key] = value
-    return GPTConfig(**model), TrainConfig(**trained)
+    return fresh_config(model), TrainConfig(**trained)
 
 
 def amount(option: str, text: str | None) -> int:

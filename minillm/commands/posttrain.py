@@ -50,7 +50,11 @@ def config_of(args: Namespace) -> TrainConfig:
 
 
 def lora_of(args: Namespace) -> dict | None:
-    """Settings of models.adapted.LoraModel, or None without --lora-rank."""
+    """Settings of models.adapted.LoraModel, or the adapter to begin from; None without --lora-rank."""
+    if getattr(args, "init_adapter", None):
+        if args.lora_rank is not None or args.lora_alpha is not None or args.lora_dropout or args.lora_targets:
+            raise ValueError("--init-adapter has its rank, alpha, dropout and targets: leave out the --lora options")
+        return {"adapter": args.init_adapter}
     if args.lora_rank is None:
         if args.lora_alpha is not None or args.lora_dropout or args.lora_targets is not None:
             raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
@@ -72,6 +76,8 @@ def add_sft(commands: Commands) -> None:
                 "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
+    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
+                   "--lora-rank wrote it")
     p.add_argument("--data", required=True, metavar="FILE",
                    help=".jsonl, .json or .parquet with records of any of these forms: messages (also with tools), "
                    "ShareGPT's conversations, Alpaca's instruction and output, prompt and completion, pairs (the "
@@ -86,6 +92,8 @@ def add_dpo(commands: Commands) -> None:
                 "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
     add_lora(p)
+    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
+                   "--lora-rank wrote it")
     p.add_argument("--data", required=True, metavar="FILE", help=".jsonl, .json or .parquet with pairs: prompt, "
                    "chosen and rejected (text or messages), or the transcripts of Anthropic's HH")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a step")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..generation.text import load_generator
 from ..tokenizer.chat_template import check_template
 from . import Commands, add_backend, check_at_least, command
-from .generation_options import add_drafts, add_filter, text_maker
+from .generation_options import add_adapter, add_drafts, add_filter, text_maker
 
 if TYPE_CHECKING:
     from ..serve.engine import Engine
@@ -22,7 +22,7 @@ def serve(args: Namespace) -> None:
     from ..serve import app, listen
     app.need_starlette(), listen.need_uvicorn()         # before a large model is read
     engine = load_engine(args)
-    name = args.name or Path(args.model).resolve().name
+    name = args.name or "+".join(Path(part).resolve().name for part in (args.model, args.adapter) if part)
     key = args.api_key or os.environ.get(KEY) or None
     if args.host not in app.LOOPBACK and key is None:
         print(f"minillm serve: anyone who reaches {args.host} may use this server: consider --api-key", file=sys.stderr)
@@ -43,7 +43,8 @@ def load_engine(args: Namespace) -> "Engine":
         raise ValueError("--api-key must not be empty: leave it out for a server without a key")
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend)
+    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
+                               args.adapter)
     check_template(generator.tokenizer)
     return Engine(generator.model, generator.tokenizer, args.rows, args.queue, draft=generator.draft,
                   k=args.draft_tokens, new_text=text_maker(args))
@@ -52,9 +53,10 @@ def load_engine(args: Namespace) -> "Engine":
 def add(commands: Commands) -> None:
     p = command(commands, "serve", serve, "serve a model by OpenAI's protocol, with a chat page at /", EXAMPLE)
     p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    add_adapter(p)
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
-    p.add_argument("--name", help="the model's name in the API (default: the directory's)")
+    p.add_argument("--name", help="the model's name in the API (default: the directory's, and +ADAPTER's)")
     p.add_argument("--rows", type=int, default=8, help="slots: sequences decoded concurrently (default: %(default)s)")
     p.add_argument("--queue", type=int, default=64, help="requests that may wait; beyond it 429 (default: %(default)s)")
     p.add_argument("--api-key", help=f"demand this key (better: the variable {KEY}, which ps does not show)")

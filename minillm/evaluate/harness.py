@@ -19,7 +19,7 @@ from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import document_start
+from ..tokenizer.roles import document_start, opened
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
 
@@ -34,13 +34,15 @@ def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple
     return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
 
 
-def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32) -> Any:
-    """An object that lm_eval takes as its model. Raises ImportError without the extra `harness`."""
+def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32,
+            lora: str | Path | None = None) -> Any:
+    """An object that lm_eval takes as its model; lora: a directory with a LoRA adapter for it. Raises ImportError
+    without the extra `harness`."""
     try:
         from lm_eval.api.model import TemplateLM
     except ImportError:
         raise ImportError("the adapter needs lm-eval: pip install 'minillm[harness]'") from None
-    model, tokenizer = load(directory, backend, dtype)
+    model, tokenizer = load(directory, backend, dtype, lora)
 
     class Adapter(TemplateLM):
         """lm_eval's interface, each method in terms of this package."""
@@ -83,7 +85,7 @@ def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) ->
     limit, length = model.config.block_size, int(next(given, default_length(model)))
     if not length < limit:
         raise ValueError(f"max_gen_toks must be below the model's context length, {limit}: got {length}")
-    ids = (tokenizer.encode_ordinary(context) or [first_token(tokenizer)])[length - limit:]
+    ids = (opened(tokenizer, tokenizer.encode_ordinary(context)) or [first_token(tokenizer)])[length - limit:]
     temperature = settings.get("temperature", 0.0) if settings.get("do_sample") else 0.0
     return text_of(stream(model, ids, length, temperature), tokenizer, until)
 
@@ -94,9 +96,10 @@ def default_length(model: GPT) -> int:
 
 
 def run_tasks(directory: str | Path, tasks: Sequence[str], path: str | Path | None = None, backend: str = "auto",
-              limit: int | None = None) -> list[dict]:
-    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML)."""
-    model = adapter(directory, backend)
+              limit: int | None = None, lora: str | Path | None = None) -> list[dict]:
+    """Rows {task, value, low, high, items} of harness tasks; path: a folder with task files (YAML); lora: as of
+    adapter."""
+    model = adapter(directory, backend, lora=lora)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
     manager = TaskManager(include_path=path)

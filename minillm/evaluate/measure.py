@@ -20,11 +20,12 @@ Measured = tuple[dict, tuple[list, list] | None]        # a row, and (numerators
 
 
 def evaluate(directories: Sequence[str | Path], tasks: Sequence[str], data: Sequence[str | Path] | None = None,
-             backend: str = "auto", seed: int = 0, harness_path: str | Path | None = None) -> dict[str, list[dict]]:
+             backend: str = "auto", seed: int = 0, harness_path: str | Path | None = None,
+             adapter: str | Path | None = None) -> dict[str, list[dict]]:
     """Rows {task, model, value, low, high, items} for each model, and comparisons if there are two.
 
     directories: one or two. tasks: list of names as in TASKS; ppl, bpb and memory read `data` (files and folders),
-    harness runs a task of lm-evaluation-harness, its own or one in `harness_path`.
+    harness runs a task of lm-evaluation-harness, its own or one in `harness_path`. adapter: for the first model.
     Raises ValueError for an unknown task or one without data, FileNotFoundError.
     """
     if not tasks:
@@ -32,20 +33,21 @@ def evaluate(directories: Sequence[str | Path], tasks: Sequence[str], data: Sequ
     texts = documents(tasks, data)
     rows: list[dict] = []
     measured = []
-    for directory in directories:
-        model, tokenizer = load(directory, backend)
+    labels = [f"{directory}{f' + {lora}' if lora else ''}" for directory, lora in zip(directories, (adapter, None))]
+    for label, directory, lora in zip(labels, directories, (adapter, None)):
+        model, tokenizer = load(directory, backend, adapter=lora)
         found: dict[str, Measured] = {}
         if on_text := [task for task in tasks if task in ("ppl", "bpb")]:
             surprises = perplexity.surprises(model, tokenizer, texts, Progress("text", "document"))
             found |= {task: running_text(task, surprises) for task in on_text}
         for task in tasks:
             found |= run_task(task, model, tokenizer, texts, seed)
-        rows += [{"task": name, "model": str(directory), **row} for name, (row, _) in found.items()]
+        rows += [{"task": name, "model": label, **row} for name, (row, _) in found.items()]
         if outside := [task.removeprefix("harness:") for task in tasks if task.startswith("harness:")]:
-            rows += [{"model": str(directory), **row}
-                     for row in harness.run_tasks(directory, outside, harness_path, backend)]
+            rows += [{"model": label, **row}
+                     for row in harness.run_tasks(directory, outside, harness_path, backend, lora=lora)]
         measured.append({name: items for name, (_, items) in found.items() if items})
-    names = {"first": str(directories[0]), "second": str(directories[-1])}
+    names = {"first": labels[0], "second": labels[-1]}
     comparisons = compared(measured[0], measured[1], seed) if len(measured) == 2 else []
     return {"rows": rows, "comparisons": [names | comparison for comparison in comparisons]}
 

@@ -14,6 +14,7 @@ from ..generation.text import first_token, text_of
 from ..models.gpt2 import GPT
 from ..progress import Report, tracked
 from ..tokenizer import Tokenizer
+from ..tokenizer.roles import opened
 
 
 class Problem(NamedTuple):
@@ -36,7 +37,7 @@ def exact_matches(model: GPT, tokenizer: Tokenizer, problems: list[Problem], sto
 def continuation(model: GPT, tokenizer: Tokenizer, prompt: str, max_new_tokens: int, temperature: float = 0.0,
                  seed: int = 0, stop: str | None = None) -> str:
     """The text that a model generates after a prompt (or from the beginning of a document), up to `stop`."""
-    ids = tokenizer.prompt(tokenizer.encode_ordinary(prompt)) or [first_token(tokenizer)]
+    ids = opened(tokenizer, tokenizer.encode_ordinary(prompt)) or [first_token(tokenizer)]
     return text_of(stream(model, ids, max_new_tokens, temperature, seed=seed), tokenizer, stop or ())
 
 

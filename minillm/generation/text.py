@@ -8,7 +8,7 @@ from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import end_tokens
-from ..tokenizer.roles import document_start
+from ..tokenizer.roles import document_start, opened
 from . import speculative
 from .decode import Step, steps
 from .sampling import Sampling
@@ -78,9 +78,10 @@ class TextGenerator:
 
 
 def load_generator(directory: str | Path, draft: str | Path | None = None, lookup: bool = False, k: int = 4,
-                   backend: str = "auto") -> TextGenerator:
-    """A TextGenerator from the target's directory and a draft's. Raises ValueError if their tokenizers differ."""
-    model, tokenizer = load(directory, backend)
+                   backend: str = "auto", adapter: str | Path | None = None) -> TextGenerator:
+    """A TextGenerator from the target's directory, with an adapter's on top, and a draft's. Raises ValueError if their
+    tokenizers differ."""
+    model, tokenizer = load(directory, backend, adapter=adapter)
     if lookup:
         return TextGenerator(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
     if draft is None:
@@ -107,8 +108,8 @@ def generate_text(generator: TextGenerator, prompt: str, max_new_tokens: int, sa
     "tokens": [{"id", "text", "logprob", "top"}]}, the tokens whose text begins in the text.
     """
     tokenizer, text = generator.tokenizer, new_text(generator.tokenizer, stop)
-    ids = tokenizer.prompt(tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ()))
-    ids = ids or [first_token(tokenizer)]
+    ids = tokenizer.encode(prompt, "all" if special else (), "all" if special is None else ())
+    ids = opened(tokenizer, ids) or [first_token(tokenizer)]
     written, tokens = "", list[dict]()
     for step, piece in spoken(token_steps(generator, ids, max_new_tokens, sampling, top), text):
         tokens += [described(step, tokenizer)] if step else []

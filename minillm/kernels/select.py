@@ -28,21 +28,25 @@ CPU = ("auto", "numpy", "cpu")
 
 
 NAMES = [name for spec in OPS.values() for name in functions(spec)]
-Functions = cast(Any, namedtuple("Functions", [*NAMES, "decode_step", "backends"]))       # known when it runs
+STEPS = {       # compiled steps through a whole model: (its name, the ops that it stands for)
+    "decode_step": ("decode_few", ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")),
+    "llama_step": ("decode_llama", ("token_embedding", "rmsnorm", "projection", "linear", "rope", "attention_decode",
+                                    "swiglu", "head"))}
+Functions = cast(Any, namedtuple("Functions", [*NAMES, *STEPS, "backends"]))              # known when it runs
 
 
 class Ops(Functions):                              # type: ignore[misc, valid-type]
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
     `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else
-    None.
+    None. `llama_step` is that through Llama.decode.
     """
 
     __slots__ = ()
 
     def _replace(self, **changed: Callable) -> Any:
-        """A copy with other functions in some places, and so without the shortcut (unless it is among them)."""
-        return super()._replace(**{"decode_step": None} | changed)
+        """A copy with other functions in some places, and so without the shortcuts (unless they are among them)."""
+        return super()._replace(**dict.fromkeys(STEPS) | changed)
 
 
 def select(backend: str | dict[str, str] = "auto") -> Ops:
@@ -69,7 +73,8 @@ def select(backend: str | dict[str, str] = "auto") -> Ops:
             parts = namedtuple("Parts", picked)(**picked)
             found = [partial(function, ops=parts) for function in found]
         picked |= zip(functions(spec), found)
-    return Ops(**picked, decode_step=decode_step(sources), backends=MappingProxyType(sources))
+    steps = {step: compiled_step(step, sources) for step in STEPS}
+    return Ops(**picked, **steps, backends=MappingProxyType(sources))
 
 
 def check_kernels() -> None:
@@ -79,11 +84,10 @@ def check_kernels() -> None:
         raise ImportError(str(_problem)) from _problem
 
 
-def decode_step(sources: dict[str, str]) -> Callable | None:
-    """The compiled step through the whole model (csrc/cpu/decode.cpp), if the ops that it stands for are, too."""
-    used = ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")
-    compiled_ones = all(sources[op] in ("cpu", "cpu/bf16") for op in used)
-    return compiled(_cpp, "decode_few") if compiled_ones else None
+def compiled_step(step: str, sources: dict[str, str]) -> Callable | None:
+    """A compiled step through a whole model (csrc/cpu/decode.cpp), if the ops that it stands for are compiled, too."""
+    name, used = STEPS[step]
+    return compiled(_cpp, name) if all(sources[op] in ("cpu", "cpu/bf16") for op in used) else None
 
 
 def variant_where_there_is(backend: str) -> dict[str, str]:

@@ -18,20 +18,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..config import check_counts, check_field
 from ..kernels.select import Ops
 from ..storage.atomic import AnyPath, write_json
-from ..storage.safetensors import read_safetensors, write_safetensors
+from ..storage.safetensors import write_safetensors
 from ..tokenizer.roles import EndOfText
+from .adapter_files import (
+    CONFIG,
+    FOLDER,
+    WEIGHTS,
+    Tensors,
+    adapter_folder,
+    check_tensors,
+    peft_name,
+    read_tensors,
+    update_shapes,
+    whole_tensors,
+    with_whole,
+)
 from .kv_cache import KVCache
 from .params import Params, Shapes
+from .peft_config import Placed, check_kind, check_settings, placed_layers
 from .pretrained import read_json
-
-CONFIG, WEIGHTS, FOLDER = "adapter_config.json", "adapter_model.safetensors", "adapter"
-READ = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "base_model_name_or_path"}
-NEEDED = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal", None)}
-MEANINGLESS = {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "fan_in_fan_out",
-               "megatron_core", "qalora_group_size"}              # without what they belong to; the rest must be unset
 
 
 class Layers(NamedTuple):
@@ -39,14 +46,14 @@ class Layers(NamedTuple):
 
     targets: tuple[str, ...]                # in reading order
     blocks: str                             # the blocks are BLOCKS.0, BLOCKS.1, ...
-    peft: str                               # what PEFT puts before a name
+    prefix: str                             # what transformers puts before a name
     out_first: bool                         # weights are (J, I), as PEFT's a (r, I) and b (J, r), not (I, J)
 
 
-GPT2_LAYERS = Layers(("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"), "h", "base_model.model.transformer.",
+GPT2_LAYERS = Layers(("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"), "h", "transformer.",
                      out_first=False)
 LLAMA_LAYERS = Layers(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
-                       "mlp.up_proj", "mlp.down_proj"), "model.layers", "base_model.model.", out_first=True)
+                       "mlp.up_proj", "mlp.down_proj"), "model.layers", "", out_first=True)
 TARGETS = GPT2_LAYERS.targets
 
 
@@ -66,17 +73,21 @@ class LoraModel:
     """A model whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
     takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
-    recompute = False                       # as GPT's
+    recompute = False                       # as of the base
 
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] | None = None,
-                 dropout: float = 0.0, seed: int = 0, name: str = "") -> None:
+                 dropout: float = 0.0, seed: int = 0, name: str = "", placed: dict[str, Placed] | None = None) -> None:
         """base: GPT or Llama, never written. targets: ends of the layers' names (None: all linear layers of a block).
-        name: where the base came from, for adapter_config.json. Raises ValueError."""
+        name: where the base came from, for adapter_config.json. placed: {layer: (rank, scale)} where they differ, in
+        place of rank, alpha and targets. Raises ValueError."""
         targets = base.layers.targets if targets is None else full_names(targets, base.layers, "targets")
         check_settings(rank, alpha, dropout)
         self.base, self.rank, self.alpha, self.targets, self.dropout = base, rank, alpha, tuple(targets), dropout
         self.name, self.config, self.ops, self.layers = name, base.config, base.ops, base.layers
-        self.params = Params(adapter_shapes(base, rank, targets), base.params.flat.dtype)
+        self.placed = placed or dict.fromkeys(layer_names(base, targets), Placed(rank, alpha / rank))
+        self.settings: dict = {}                # of the adapter_config.json that it was read from
+        self.whole: tuple[str, ...] = ()        # the base's parameters that came with it
+        self.params = Params(adapter_shapes(base, self.placed), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
                 inputs = view.shape[self.layers.out_first]
@@ -113,11 +124,11 @@ class LoraModel:
 
     def model(self, key: tuple | None = None) -> Any:
         """The base with Adapted weights; key (seed, step, micro) for their dropout, None for none."""
-        params, names = dict(self.base.params.items()), adapted_names(self.base, self.targets)
-        for number, name in enumerate(names):
+        params, count = dict(self.base.params.items()), len(self.placed)
+        for number, (name, (_, scale)) in enumerate(self.placed.items()):
             a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
-            drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * len(names) + number)) if key else (0.0, (0, 0, 0))
-            params[f"{name}.weight"] = Adapted(frozen, a, b, self.alpha / self.rank, *drop)
+            drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * count + number)) if key else (0.0, (0, 0, 0))
+            params[f"{name}.weight"] = Adapted(frozen, a, b, scale, *drop)
         model = self.base.on(self.base.ops, params)
         model.recompute = self.recompute
         return model
@@ -125,10 +136,10 @@ class LoraModel:
     def merged(self) -> Any:
         """A model of its own with weight + scale * a @ b in place of every adapted weight."""
         params = self.base.params.astype(self.base.params.flat.dtype)
-        for key in adapted_names(self.base, self.targets):
+        for key, (_, scale) in self.placed.items():
             parts = [self.params[f"{key}.{part}"].astype(np.float64) for part in "ab"]
             delta = parts[1] @ parts[0] if self.layers.out_first else parts[0] @ parts[1]
-            params[f"{key}.weight"][:] = params[f"{key}.weight"] + self.alpha / self.rank * delta
+            params[f"{key}.weight"][:] = params[f"{key}.weight"] + scale * delta
         return self.base.on(self.ops, params)
 
     def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
@@ -142,30 +153,22 @@ class LoraModel:
 
     def take(self, directory: AnyPath) -> None:
         """The same for a folder with nothing but an adapter."""
-        tensors, _ = read_safetensors(Path(directory) / WEIGHTS)
-        wanted = peft_tensors(self)
-        if {n: a.shape for n, a in tensors.items()} != {n: a.shape for n, a in wanted.items()}:
-            raise ValueError(f"{directory} holds a different adapter: its names or shapes differ")
+        tensors, wanted = read_tensors(directory), peft_tensors(self)
+        check_tensors(tensors, {name: array.shape for name, array in wanted.items()}, directory)
         for key, view in self.params.items():
-            view[:] = in_pefts_layout(self, tensors[peft_name(key, self.layers)])
+            view[:] = in_pefts_layout(self, tensors[peft_name(key, self.layers.prefix)])
 
 
-def check_settings(rank: int, alpha: float, dropout: float) -> None:
-    check_counts(rank=rank)
-    check_field("alpha", alpha, float, lambda v: 0 < v < math.inf, "above 0")
-    check_field("dropout", dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
-
-
-def adapted_names(base: Any, targets: Sequence[str]) -> list[str]:
+def layer_names(base: Any, targets: Sequence[str]) -> list[str]:
     """h.0.attn.c_attn, ... in reading order."""
     return [f"{base.layers.blocks}.{i}.{target}" for i in range(base.config.n_layer)
             for target in base.layers.targets if target in targets]
 
 
-def adapter_shapes(base: Any, rank: int, targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def adapter_shapes(base: Any, placed: dict[str, Placed]) -> dict[str, tuple[int, ...]]:
     """{"h.0.attn.c_attn.a": (I, r), "h.0.attn.c_attn.b": (r, J), ...}; (r, I) and (J, r) where weights are (J, I)."""
     shapes: Shapes = {}
-    for name in adapted_names(base, targets):
+    for name, (rank, _) in placed.items():
         first, last = base.params[f"{name}.weight"].shape
         ends = {"b": (first, rank), "a": (rank, last)} if base.layers.out_first else {"a": (first, rank),
                                                                                       "b": (rank, last)}
@@ -187,14 +190,11 @@ class Routed:
 
 # ---- PEFT's files ----
 
-def peft_name(key: str, layers: Layers) -> str:
-    """h.0.attn.c_attn.a -> base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"""
-    return f"{layers.peft}{key[:-1]}lora_{key[-1].upper()}.weight"
-
-
-def peft_tensors(adapter: LoraModel) -> dict[str, np.ndarray]:
-    """{PEFT's name: array (r, I) or (J, r)}"""
-    return {peft_name(key, adapter.layers): in_pefts_layout(adapter, view) for key, view in adapter.params.items()}
+def peft_tensors(adapter: LoraModel) -> Tensors:
+    """{PEFT's name: array (r, I) or (J, r)}, and the parameters that came with the adapter."""
+    updates = {peft_name(key, adapter.layers.prefix): in_pefts_layout(adapter, view)
+               for key, view in adapter.params.items()}
+    return updates | whole_tensors(adapter.base, adapter.whole)
 
 
 def in_pefts_layout(adapter: LoraModel, array: np.ndarray) -> np.ndarray:
@@ -210,37 +210,35 @@ def save_adapter(adapter: LoraModel, directory: AnyPath) -> None:
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.name, "r": adapter.rank,
               "lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout, "target_modules": list(adapter.targets),
               "fan_in_fan_out": not adapter.layers.out_first, "bias": "none", "inference_mode": True}
-    write_json(directory / CONFIG, config, indent=2)
+    write_json(directory / CONFIG, config | adapter.settings, indent=2)
 
 
 def load_adapter(base: Any, directory: AnyPath) -> "LoraModel":
-    """The adapter of a directory on `base`, GPT or Llama. Raises ValueError for one of a kind that is not computed."""
-    path = Path(directory) / CONFIG
+    """The adapter of a directory on `base`, GPT or Llama: a folder that PEFT or we wrote, or a run of ours with one.
+
+    What the file holds whole (modules_to_save, the embedding of a vocabulary that grew) takes the place of the base's
+    parameters, in a copy. Raises ValueError for an adapter of a kind that is not computed, or for another base.
+    """
+    if not isinstance(base.params, Params):
+        raise ValueError(f"{directory}: an adapter needs a base with plain weights, not a quantized one")
+    directory = adapter_folder(directory)
+    path, tensors = directory / CONFIG, read_tensors(directory)
     config = read_json(path)
     check_kind(config, path)
-    rank, alpha = config["r"], config["lora_alpha"]
-    targets = full_names(config["target_modules"], base.layers)
-    check_settings(rank, alpha, config.get("lora_dropout", 0.0))
-    if rank > (Path(directory) / WEIGHTS).stat().st_size:              # before there is room for so large a one
-        raise ValueError(f"{path}: r = {rank} is more than {WEIGHTS} holds")
-    if config.get("use_rslora"):                     # rank-stabilized: scaled by alpha / sqrt(rank) (arXiv 2312.03732)
-        alpha *= math.sqrt(rank)
-    adapter = LoraModel(base, rank, alpha, targets, config.get("lora_dropout", 0.0),
-                        name=config.get("base_model_name_or_path") or "")
+    try:
+        placed = placed_layers(config, layer_names(base, base.layers.targets), base.layers.prefix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    base, whole = with_whole(base, tensors, config.get("modules_to_save") or [], directory)
+    wanted = update_shapes(base, placed) | {name: array.shape for name, array in whole_tensors(base, whole).items()}
+    check_tensors(tensors, wanted, directory, f"r = {config['r']} (rank_pattern)")         # before there is room made
+    targets = [target for target in base.layers.targets if any(name.endswith(f".{target}") for name in placed)]
+    rank, scale = next(iter(placed.values()))
+    adapter = LoraModel(base, rank, rank * scale, targets, config.get("lora_dropout", 0.0),
+                        name=config.get("base_model_name_or_path") or "", placed=placed)
+    adapter.settings, adapter.whole = config, whole
     adapter.take(directory)
     return adapter
-
-
-def check_kind(config: dict, path: Path) -> None:
-    """Raise ValueError naming a setting of adapter_config.json that would change what the adapter computes."""
-    if missing := sorted({"r", "lora_alpha", "target_modules"} - config.keys()):
-        raise ValueError(f"{path}: missing {', '.join(missing)}")
-    for key, allowed in NEEDED.items():
-        if config.get(key) not in allowed:
-            raise ValueError(f"{path}: {key} must be {allowed[0]!r}: got {config.get(key)!r}")
-    for key in config.keys() - READ - NEEDED.keys() - MEANINGLESS:
-        if config[key]:
-            raise ValueError(f"{path}: {key} = {config[key]!r} is not supported")
 
 
 def full_names(modules: Sequence[str] | str, layers: Layers, name: str = "target_modules") -> list[str]:

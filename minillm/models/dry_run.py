@@ -2,7 +2,7 @@
 
 A `Shape` is a NumPy array of any size whose numbers are all one and the same zero. The ops of `dry_ops` check nothing
 and compute nothing; they return Shapes, as the C signatures of the op table say, and remember what the backward reads.
-So FLOPs and bytes come from gpt2.py itself, line by line, as its variables come and go: there is no second description
+So FLOPs and bytes come from gpt2.py or llama.py itself, line by line, as its variables come and go: there is no second description
 of the model to keep in step with it. `metered` counts the FLOPs of any namespace, of real ops too.
 """
 import inspect
@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig
+from ..config import ModelConfig
 from ..kernels.arrays import SMALL
 from ..kernels.select import OPS, Dims, Ops, Spec, functions
 from ..ops.table import REFERENCE
-from .gpt2 import GPT
 from .kv_cache import KVCache
-from .params import gpt_shapes
+from .load import model_class
+from .params import Shapes, block_matrices
 
 ARRAYS = "arrays"                                       # Meter.most: of all that ops make, activations and logits
 HALF = np.dtype(np.uint16)                              # of numbers that are kept as bfloat16
 ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"},            # what cpu/bf16 keeps so
-           "linear_cross_entropy": {"x"}}
+           "projection": {"x"}, "linear_cross_entropy": {"x"}}
 KEPT_LOGITS = {"cpu": (64 << 20, 4), "cpu/bf16": (128 << 20, 2)}        # bytes at most, and bytes of one
 ROWS, DEPTH = 1024, 768                                 # of a packed block of the kernels' GEMM
 
@@ -60,7 +60,7 @@ class Meter:
 
     def phase(self, name: str) -> str:
         """forward, backward, update; recomputation for a forward between two backwards."""
-        if name.startswith("embedding_f"):
+        if name in ("embedding_forward", "token_embedding_forward"):
             self.going_back = False
         if name.endswith("_backward"):
             self.going_back = True
@@ -109,8 +109,8 @@ def shape_of(shape: tuple, dtype: Any = np.float32, meter: Meter | None = None, 
 class DryGradients(Mapping):
     """Gradients that are claimed when they are asked for, as those of params.py; a small buffer is there at once."""
 
-    def __init__(self, config: GPTConfig, meter: Meter):
-        self.shapes, self.meter, self.claimed = gpt_shapes(config), meter, set()
+    def __init__(self, shapes: Shapes, meter: Meter):
+        self.shapes, self.meter, self.claimed = shapes, meter, set()
         if 4 * sum(map(math.prod, self.shapes.values())) < SMALL:
             list(self.values())
 
@@ -134,8 +134,8 @@ def sizes_of(spec: Spec, arguments: Mapping) -> dict[str, int]:
     sizes = {}
     for argument in spec.signatures()[0].inputs:
         shape = np.shape(arguments.get(argument.name, ()))
-        if len(argument.shape) == 1 and len(shape) > 1:                 # a flat op, such as dropout
-            shape = (math.prod(shape),)
+        if (more := len(shape) - len(argument.shape)) > 0:              # a flat op, such as dropout; heads as rows
+            shape = (math.prod(shape[:more + 1]), *shape[more + 1:])
         for letter, size in zip(argument.shape, shape):
             factor, name = factor_of(letter)
             sizes.setdefault(name, size // factor)
@@ -148,7 +148,7 @@ def dims_of(sizes: Mapping) -> Dims:
     """The sizes as Spec.flops reads them. Rows that are not cut into sequences are one long one."""
     given = {letter: sizes[letter] for letter in Dims._fields if letter in sizes}
     given |= {"C": sizes["NH"] * sizes["HS"]} if "HS" in sizes else {}
-    rows = {} if "T" in sizes else {"B": 1, "T": sizes["N"]}
+    rows = {} if "T" in sizes else {"B": 1, "T": sizes.get("N", 1)}
     return Dims(**{"B": 1, "C": 1, "NH": 1, "V": 1} | rows | given)
 
 
@@ -207,7 +207,8 @@ def dry_forward(spec: Spec, backend: str, meter: Meter) -> Callable:
         arguments = dict(zip(names, args)) | more
         sizes = sizes_of(spec, arguments)
         for place, result in enumerate(first.results):
-            like = arguments["x"].shape if result.shape == ("N",) and spec.name in ("dropout", "gelu") else None
+            flat = result.shape == first.inputs[0].shape == ("N",)                          # number by number
+            like = arguments[first.inputs[0].name].shape if flat else None
             half = place >= len(outputs) and rounds(spec, result.name, backend)         # never there in float32
             arguments[result.name] = shape_of(like or size_by(result.shape, sizes), HALF if half else np.float32, meter)
         out = tuple(arguments[result.name] for result in first.results[:len(outputs)])
@@ -234,7 +235,7 @@ def more_kept(spec: Spec, sizes: Mapping, backend: str, meter: Meter) -> dict[st
         rows, fitting = sizes["N"], most // (each * sizes["V"])
         rows = rows if rows <= fitting else fitting // ROWS * ROWS * (backend == "cpu/bf16")
         return {"logits": shape_of((rows, sizes["V"]), HALF if each == 2 else np.float32, meter, "logits")}
-    if backend == "numpy" and spec.name == "attention":
+    if backend == "numpy" and spec.name in ("attention", "grouped_attention"):
         return {"P": shape_of((sizes["B"], sizes["NH"], sizes["T"], sizes["T"]), meter=meter)}
     if backend == "numpy" and spec.name == "mlp":
         return {"a": shape_of((sizes["B"], sizes["T"], sizes["OC"]), meter=meter)}
@@ -267,38 +268,49 @@ def dry_decode(spec: Spec, meter: Meter) -> Callable:
 class DryCache(KVCache):
     """A KV cache of `lengths` tokens a row and no memory."""
 
-    def __init__(self, config: GPTConfig, batch_size: int, length: int = 0):
+    def __init__(self, config: ModelConfig, batch_size: int, length: int = 0):
         self.n_head, self.batch_size = config.n_head, batch_size
         self.lengths = np.full(batch_size, length)
-        rows = shape_of((batch_size, config.n_head, config.block_size, config.n_embd // config.n_head))
-        self.keys = self.values = rows
+        self.keys = self.values = shape_of((batch_size, config.n_kv_head, config.block_size, config.head_dim))
 
     def attend(self, ops: Ops, layer: int, rows: np.ndarray, qkv: np.ndarray) -> np.ndarray:
         B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+        q = shape_of((B, self.n_head, T, C // self.n_head))
+        return self.append_and_attend(ops, layer, rows, q, q, q)
+
+    def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
+                          window: int = 0) -> np.ndarray:
+        B, n_kv_head, T, size = k.shape
         S = int(self.lengths[0]) + T
-        q, k = (shape_of((B, self.n_head, length, C // self.n_head)) for length in (T, S))
-        return ops.attention_decode(q, k, k)
+        seen = shape_of((B, n_kv_head, min(S, T + window - 1) if window else S, size))
+        return ops.attention_decode(q, seen, seen)
 
 
 # ---- runs ----
 
-def dry_model(config: GPTConfig, ops: Ops, meter: Meter, recompute: bool = False) -> GPT:
-    """A GPT on a dry namespace, its parameters Shapes that the meter does not count."""
-    params = {name: shape_of(shape) for name, shape in gpt_shapes(config).items()}
-    model = GPT(config, ops=metered(dry_ops(ops, meter), meter), params=params)
+def dry_model(config: ModelConfig, ops: Ops, meter: Meter, recompute: bool = False) -> Any:
+    """A GPT or Llama on a dry namespace, its parameters Shapes that the meter does not count."""
+    kind = model_class(config)
+    params = {name: shape_of(shape) for name, shape in kind.shapes(config).items()}
+    model = kind(config, ops=metered(dry_ops(ops, meter), meter), params=params)
     model.recompute = recompute
     return model
 
 
-def dry_step(config: GPTConfig, ops: Ops, batch: int, accumulate: int = 1, recompute: bool = False) -> Meter:
+def dry_step(config: ModelConfig, ops: Ops, batch: int, accumulate: int = 1, recompute: bool = False,
+             optimizer: str = "adamw") -> Meter:
     """The Meter of one training step: forward and backward of all micro-batches, the norm and the update."""
-    meter = Meter()
-    model, grads = dry_model(config, ops, meter, recompute), DryGradients(config, meter)
+    meter, shapes = Meter(), model_class(config).shapes(config)
+    model, grads = dry_model(config, ops, meter, recompute), DryGradients(shapes, meter)
     learn: Any = model.loss_and_grads                                   # of other Params than it says
     tokens = np.zeros((batch, config.block_size), np.int64)
     for micro in range(accumulate):
         learn(tokens, tokens, key=(0, 0, micro), grads=grads, count=tokens.size)
-    for spec in (OPS["sum_squares"], OPS["adamw"]):
-        parameters = sum(map(math.prod, grads.shapes.values()))
-        meter.flops[spec.name, "update"] += spec.flops(Dims(N=parameters))[0]
+    numbers = sum(map(math.prod, shapes.values()))
+    meter.flops["sum_squares", "update"] += OPS["sum_squares"].flops(Dims(N=numbers))[0]
+    for name, parts in (block_matrices(shapes) if optimizer == "muon" else {}).items():
+        rows, columns = shapes[name]
+        meter.flops["muon", "update"] += parts * OPS["muon"].flops(Dims(C=rows, OC=columns // parts))[0]
+        numbers -= rows * columns
+    meter.flops["adamw", "update"] += OPS["adamw"].flops(Dims(N=numbers))[0]
     return meter

@@ -3,7 +3,7 @@
     x = embedding(tokens)                                        (B, T, C)
     for each block:  x <- x + proj(attention(qkv(ln_1(x))))
                      x <- x + mlp(ln_2(x))
-    loss = cross_entropy(ln_f(x) @ wte.T)                        the head is wte again (tied)
+    loss = cross_entropy(ln_f(x) @ head.T)                       the head is wte again if `tied`
 
 Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or
 ln_f) after the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
@@ -24,20 +24,18 @@ from numpy.typing import ArrayLike, DTypeLike
 from ..config import GPTConfig
 from ..kernels.select import Ops, select
 from ..ops.checks import check_shape
-from ..ops.losses.linear_cross_entropy import chunks
 from ..storage.atomic import AnyPath
 from ..tokenizer.roles import EndOfText
 from .adapted import GPT2_LAYERS
-from .kv_cache import KVCache, joined
+from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .packing import apart
-from .params import Params, gpt_shapes, layer, linear, matrix
+from .params import HEAD, Params, gpt_shapes, layer, linear, matrix
 from .pretrained import read_model, write_model
 from .quantized import load_weights_as
 from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
 Key = tuple[int, int, int]                                                   # (seed, step, micro), of dropout's masks
-FEW_TOKENS = 16         # that `decode` hands to the compiled step (FEW_TOKENS there, too); more are GEMMs of training
 
 
 # The activations of a block: the cache of each op, in forward order; next_norm is the LayerNorm after the block.
@@ -59,14 +57,17 @@ class GPT:
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
     layers = GPT2_LAYERS
-    rows_of_tokens: tuple[str, ...] = ("wte.weight",)                           # tensors with a row for each token
+    runs_on = ("embedding", "layernorm", "residual_layernorm", "linear", "attention", "attention_decode", "mlp", "head",
+               "linear_cross_entropy")                                          # ops, the embedding first
 
     def __init__(self, config: GPTConfig = GPTConfig(), seed: int = 0, dtype: DTypeLike = np.float32,
                  ops: Ops | None = None, params: Any = None):
         """Fresh GPT-2 initialisation from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
         self.config, self.names = config, tuple(gpt_shapes(config))        # in reading order
         self.params = params if params is not None else initialise(config, seed, dtype)
-        self.ops = ops_for(self.params, ops or select("auto"))
+        self.ops = ops_for(self.params, ops or select("auto"), config.activation)
+        self.head = "wte.weight" if config.tied else HEAD
+        self.rows_of_tokens = tuple({"wte.weight": 0, self.head: 1})            # tensors with a row for each token
         self.chunked_prefill = read_dequantized(self.ops, self.params["wte.weight"])
 
     def on(self, ops: Ops, params: Any = None) -> "GPT":
@@ -101,7 +102,7 @@ class GPT:
     def forward(self, tokens: Array) -> tuple[Array, tuple]:
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
         x, caches = self.hidden(tokens)
-        return self.ops.head(x, self.params["wte.weight"]), (x, caches)         # (B, T, C) @ (C, V)
+        return self.ops.head(x, self.params[self.head]), (x, caches)            # (B, T, C) @ (C, V)
 
     def loss_and_grads(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
                        grads: Params | None = None, count: int | None = None,
@@ -129,7 +130,7 @@ class GPT:
         check_targets(targets, tokens)
         x, activations = self.hidden(tokens, key, lengths)
         losses, head = self.ops.linear_cross_entropy_forward(
-            x.reshape(-1, x.shape[-1]), matrix(self.params, "wte.weight"), targets.reshape(-1), ignore_index)
+            x.reshape(-1, x.shape[-1]), matrix(self.params, self.head), targets.reshape(-1), ignore_index)
         return losses, [activations, head]
 
     def hidden(self, tokens: Array, key: Key | None = None, lengths: list[int] | None = None) -> tuple[Array,
@@ -153,7 +154,7 @@ class GPT:
         """Block i and the LayerNorm named `norm` after it: x and a, its LayerNorm, (B, T, C) -> the same, and Block."""
         p, eps = self.params, self.config.layer_norm_epsilon
         a, qkv = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_attn"))                        # (B, T, 3C)
-        a, attention = ops.attention_forward(a, self.config.n_head)                             # (B, T, C)
+        a, attention = ops.attention_forward(self.scale_queries(a, i), self.config.n_head)      # (B, T, C)
         a, proj = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_proj"))
         a, attention_drop = drop(a, 2 * i + 1)
         (x, m), ln_2 = ops.residual_layernorm_forward(x, a, *layer(p, f"h.{i}.ln_2"), eps)
@@ -174,7 +175,7 @@ class GPT:
         free once its op is passed.
         """
         g = grads if grads is not None else self.params.zeros_like()
-        da, _ = caches[0].ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g["wte.weight"],))
+        da, _ = caches[0].ops.linear_cross_entropy_backward(dlosses, caches.pop(), into=(g[self.head],))
         return self.hidden_backward(da, caches.pop(), g)
 
     def hidden_backward(self, da: Array, activations: Activations, g: Params) -> Params:
@@ -191,12 +192,20 @@ class GPT:
             dx, da, *_ = ops.residual_layernorm_backward((dx, dm), kept.pop("ln_2"), into=layer(g, f"h.{i}.ln_2"))
             da = self.undrop(da, kept.pop("attention_drop"))
             da, *_ = ops.linear_backward(da, kept.pop("proj"), into=layer(g, f"h.{i}.attn.c_proj"))
-            da = ops.attention_backward(da, kept.pop("attention"))              # (B, T, C) -> (B, T, 3C)
+            da = self.scale_queries(ops.attention_backward(da, kept.pop("attention")), i)       # -> (B, T, 3C)
             da, *_ = ops.linear_backward(da, kept.pop("qkv"), into=layer(g, f"h.{i}.attn.c_attn"))
         da, *_ = ops.layernorm_backward(da, activations.ln_1, into=layer(g, "h.0.ln_1"))
         dx = self.undrop(dx + da, activations.embedding_drop)                   # both branches end in the same x
         ops.embedding_backward(dx, activations.embedding, into=(g["wte.weight"], g["wpe.weight"]))
         return g
+
+    def scale_queries(self, qkv: Array, i: int) -> Array:
+        """qkv (B, T, 3C) of block i with the queries times their scale, if it has one; and the same of a gradient."""
+        scale = self.config.query_scale(i)
+        if scale == 1:
+            return qkv
+        C = self.config.n_embd
+        return np.concatenate([scale * qkv[..., :C], qkv[..., C:]], axis=-1)
 
     def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
@@ -238,7 +247,7 @@ class GPT:
         for i in range(self.config.n_layer):
             a, _ = ops.layernorm_forward(x, *layer(p, f"h.{i}.ln_1"), eps)
             a, _ = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_attn"))                       # (B, T, 3C)
-            a = cache.attend(ops, i, rows, a)                                                   # (B, T, C)
+            a = cache.attend(ops, i, rows, self.scale_queries(a, i))                            # (B, T, C)
             a, _ = ops.linear_forward(a, *layer(p, f"h.{i}.attn.c_proj"))
             x = x + a
             m, _ = ops.layernorm_forward(x, *layer(p, f"h.{i}.ln_2"), eps)
@@ -248,23 +257,17 @@ class GPT:
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                 # (B, T, C) -> (B, 1, C)
         x, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), eps)
-        return only_known(ops.head(x, p["wte.weight"]), self.known)             # (B, T, C) @ (C, V)
+        return only_known(ops.head(x, p[self.head]), self.known)                # (B, T, C) @ (C, V)
 
     def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
-        """`decode` by the compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn."""
-        (B, T), starts = tokens.shape, cache.lengths[rows]
-        weights, width = [self.params[name] for name in self.names], min(T, FEW_TOKENS)
-        found = []
-        for some in chunks(B, FEW_TOKENS // width):
-            parts = []
-            for part in chunks(T, width):
-                piece = tokens[some, part]
-                count = piece.shape[1] if not last else int(part.stop == T)     # logits of so many of its last tokens
-                parts.append(self.ops.decode_step(piece, starts[some] + part.start, rows[some], weights, cache.keys,
-                                                  cache.values, self.config.layer_norm_epsilon, count))
-            found.append(joined(parts, axis=1))                                 # (some, T or 1, V)
-        cache.lengths[rows] += T
-        return only_known(joined(found, axis=0), self.known)
+        """`decode` by the compiled step."""
+        c, weights = self.config, [self.params[name] for name in self.names]
+        scales = np.array([c.query_scale(i) for i in range(c.n_layer)], np.float32)
+
+        def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
+            return self.ops.decode_step(piece, starts, some, weights, cache.keys, cache.values, c.layer_norm_epsilon,
+                                        count, scales, c.activation == "gelu")
+        return only_known(stepwise(step, tokens, cache, rows, last), self.known)
 
 
 def only_known(logits: Array, known: int | None) -> Array:

@@ -1,12 +1,17 @@
 """The KV cache: keys and values of the tokens seen so far, so that decoding computes only those of the new ones."""
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops
 from ..ops.attention import split_heads
+from ..ops.losses.linear_cross_entropy import chunks
 
 Array = np.ndarray
+FEW_TOKENS = 16         # that a compiled step takes (csrc/cpu/gemm/few_rows.h); more are GEMMs of training
 
 
 class KVCache:
@@ -50,19 +55,45 @@ class KVCache:
             raise ValueError(f"rows must be different rows of the cache, in [0, {self.batch_size}): got {[*rows]}")
         return rows
 
+    def room_for(self, tokens: np.ndarray, rows: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+        """rows, checked, and where each goes on: its length. Raises ValueError where tokens (B, T) do not fit."""
+        rows, T = self.check_rows(rows, len(tokens)), tokens.shape[1]
+        starts, most = self.lengths[rows], self.keys.shape[3]
+        if starts.max() + T > most:
+            raise ValueError(f"tokens must fit into block_size {most}: got {T} tokens from position {starts.max()}")
+        return rows, starts
+
     def attend(self, ops: Ops, layer: int, rows: np.ndarray, qkv: np.ndarray) -> np.ndarray:
         """Append the new keys and values, and attend to all: qkv (B, T, 3C) -> (B, T, C)."""
         return self.append_and_attend(ops, layer, rows, *split_heads(qkv, self.n_head))
 
     def append_and_attend(self, ops: Ops, layer: int, rows: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray,
-                          window: int = 0) -> np.ndarray:
-        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); window: how many tokens a query sees (0: all)."""
+                          *options: Any) -> np.ndarray:
+        """The same from q (B, NH, T, HS), k and v (B, NKV, T, HS); options: window, sinks, softcap of the op."""
         T, out = q.shape[2], []
         for batch, row, end in spans(rows, self.lengths[rows] + T):
             keys, values = self.keys[layer, row], self.values[layer, row]       # views: rows that stand together
             keys[:, :, end - T:end], values[:, :, end - T:end] = k[batch], v[batch]
-            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end], window))
+            out.append(ops.attention_decode(q[batch], keys[:, :, :end], values[:, :, :end], *options))
         return joined(out, axis=0)
+
+
+def stepwise(step: Callable, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
+    """`decode` by a compiled step, FEW_TOKENS at a time: one of each of many rows, or many of one row in turn.
+
+    step(tokens, starts, rows, count) -> logits of the last `count` tokens, which it has added to the cache's rows.
+    """
+    (B, T), starts = tokens.shape, cache.lengths[rows]
+    found, width = [], min(T, FEW_TOKENS)
+    for some in chunks(B, FEW_TOKENS // width):
+        parts = []
+        for part in chunks(T, width):
+            piece = tokens[some, part]
+            count = piece.shape[1] if not last else int(part.stop == T)         # logits of so many of its last tokens
+            parts.append(step(piece, starts[some] + part.start, rows[some], count))
+        found.append(joined(parts, axis=1))                                     # (some, T or 1, V)
+    cache.lengths[rows] += T
+    return joined(found, axis=0)
 
 
 def joined(arrays: list[np.ndarray], axis: int) -> np.ndarray:

@@ -12,7 +12,7 @@ Every addition to the residual stream is followed by an RMSNorm, so the two are 
 Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.09388. Names are Hugging Face's.
 """
 from collections import namedtuple
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,46 +24,56 @@ from ..storage.atomic import AnyPath
 from ..tokenizer.roles import EndOfText
 from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
-from .kv_cache import KVCache
+from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
-from .params import Params, matrix
-from .pretrained import HEAD
+from .params import HEAD, Params, matrix
 from .quantized import load_weights_as
 from .rope import rope_angles
-from .weights import ops_for
+from .weights import ops_for, read_dequantized
 
 Array = np.ndarray
 
 # The activations of a block: the cache of each op, in forward order; next_norm is the norm after the block.
 Block = namedtuple("Block", "q k v q_norm k_norm q_rope k_rope attention o norm_2 gate up swiglu down next_norm")
 # What `hidden` keeps for its backward: the ops it ran on, the shape of its result, caches; `blocks` is emptied there.
-Activations = namedtuple("Activations", "ops shape embedding norm_1 blocks")
+# Of each block it has Block, or only the block's input x where `again(i, x)` is to make that once more.
+Activations = namedtuple("Activations", "ops again shape first blocks")
 
 
 class Llama:
-    """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on."""
+    """A Llama: `config`, `params` (one flat buffer with views) and the `ops` it runs on.
 
-    chunked_prefill = recompute = False                 # as of GPT
+    recompute: as of GPT, keep of each block its input only, and make the rest again, bit for bit, in the backward.
+    """
+
+    families: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
+    recompute = False
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
+    runs_on = ("token_embedding", "rmsnorm", "residual_rmsnorm", "projection", "rope", "grouped_attention",
+               "attention_decode", "swiglu", "head", "linear_cross_entropy")    # as of GPT
 
     def __init__(self, config: LlamaConfig, seed: int = 0, dtype: DTypeLike = np.float32, ops: Ops | None = None,
                  params: Any = None):
         """Fresh weights from `seed`, unless `params` are given. `ops` defaults to select("auto")."""
+        if config.family not in self.families:
+            raise ValueError(f"family must be one of {', '.join(self.families)} for {type(self).__name__}: got "
+                             f"{config.family!r}")
         self.config, self.names = config, tuple(llama_shapes(config))
         self.params = params if params is not None else initialise(config, seed, dtype)
         self.ops = ops_for(self.params, ops or select("auto"))
         self.head = EMBEDDING if config.tied else HEAD
+        self.chunked_prefill = read_dequantized(self.ops, self.params[self.head])
         self.rows_of_tokens = tuple({EMBEDDING: 0, self.head: 1})               # tensors with a row for each token
         self.dtype = self.params["model.norm.weight"].dtype
         self.cos, self.sin = angles(config, self.dtype)
 
     def on(self, ops: Ops, params: Any = None) -> "Llama":
         """The same Llama on other ops; with its own parameters, or others."""
-        other = Llama(self.config, ops=ops, params=self.params if params is None else params)
-        other.known = self.known
+        other = type(self)(self.config, ops=ops, params=self.params if params is None else params)
+        other.recompute, other.known = self.recompute, self.known
         return other
 
     @classmethod
@@ -118,17 +128,23 @@ class Llama:
     def hidden(self, tokens: Array, key: Any = None, lengths: list[int] | None = None) -> tuple[Array, Activations]:
         """The residual stream after the last norm: tokens (B, T) -> (B, T, C), Activations."""
         check_tokens(tokens)
-        p, eps, longest = self.params, self.config.norm_eps, max(lengths or [tokens.shape[1]])
-        ops = self.ops if lengths is None else apart(self.ops, lengths)
+        longest, ops = max(lengths or [tokens.shape[1]]), self.ops if lengths is None else apart(self.ops, lengths)
         if longest > self.config.block_size:
             raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {longest}")
-        x, embedding = ops.token_embedding_forward(tokens, p[EMBEDDING])                        # (B, T, C)
-        n, norm_1 = ops.rmsnorm_forward(x, p["model.layers.0.input_layernorm.weight"], eps)
+        x, n, first = self.embed(tokens, ops)
         blocks = []
         for i, norm in enumerate(self.norms_after_blocks()):
+            start = x
             x, n, block = self.block(i, norm, x, n, ops)
-            blocks.append(block)
-        return n, Activations(ops, n.shape, embedding, norm_1, blocks)
+            blocks.append(start if self.recompute else block)
+            del block                                                           # else it would live as long as the next
+        return n, Activations(ops, partial(self.block_again, ops), n.shape, first, blocks)
+
+    def embed(self, tokens: Array, ops: Ops) -> tuple[Array, Array, tuple]:
+        """tokens (B, T) -> the residual stream and its first norm, both (B, T, C), and their caches."""
+        x, embedding = ops.token_embedding_forward(tokens, self.params[EMBEDDING])
+        n, norm = ops.rmsnorm_forward(x, self.params["model.layers.0.input_layernorm.weight"], self.config.norm_eps)
+        return x, n, (tokens, embedding, norm)
 
     def block(self, i: int, norm: str, x: Array, n: Array, ops: Ops) -> tuple[Array, Array, Block]:
         """Block i and the RMSNorm named `norm` after it: x and n, its norm, (B, T, C) -> the same, and Block."""
@@ -141,7 +157,7 @@ class Llama:
         k, k_norm = self.norm_heads(k, f"{at}.self_attn.k_norm.weight")
         q, q_rope = ops.rope_forward(q, cos, sin)
         k, k_rope = ops.rope_forward(k, cos, sin)
-        a, attention = ops.grouped_attention_forward(q, k, v, self.config.n_head, self.config.window)
+        a, attention = ops.grouped_attention_forward(q, k, v, self.config.n_head, self.config.window_of(i))
         a, o = self.project(a, f"{at}.self_attn.o_proj")                                        # (B, T, C)
         (x, n), norm_2 = ops.residual_rmsnorm_forward(x, a, p[f"{at}.post_attention_layernorm.weight"], eps)
         g, gate = self.project(n, f"{at}.mlp.gate_proj")                                        # (B, T, n_inner)
@@ -151,6 +167,11 @@ class Llama:
         (x, n), next_norm = ops.residual_rmsnorm_forward(x, m, p[norm], eps)
         return x, n, Block(q_cache, k_cache, v_cache, q_norm, k_norm, q_rope, k_rope, attention, o, norm_2, gate, up,
                            swiglu, down, next_norm)
+
+    def block_again(self, ops: Ops, i: int, x: Array) -> Block:
+        """The activations of block i once more, from its input x (B, T, C)."""
+        n, _ = ops.rmsnorm_forward(x, self.params[f"model.layers.{i}.input_layernorm.weight"], self.config.norm_eps)
+        return self.block(i, self.norms_after_blocks()[i], x, n, ops)[2]
 
     def backward(self, dlosses: Array, caches: list, grads: Params | None = None) -> Params:
         """dlosses (B*T,) -> grads: `losses` walked back, line for line. The caches are used up."""
@@ -162,25 +183,41 @@ class Llama:
         """dn, the gradient of what `hidden` returned -> g, with the gradients added."""
         ops, dx, dn = activations.ops, None, dn.reshape(activations.shape)                      # -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
-            kept, at = activations.blocks.pop(), f"model.layers.{i}"
-            dx, dm, _ = ops.residual_rmsnorm_backward((dx, dn), kept.next_norm, into=(g[norm],))
-            dm = self.project_back(ops, dm, kept.down, g, f"{at}.mlp.down_proj")
-            dgate, dup = ops.swiglu_backward(dm, kept.swiglu)
-            dn = self.project_back(ops, dgate, kept.gate, g, f"{at}.mlp.gate_proj")
-            dn = dn + self.project_back(ops, dup, kept.up, g, f"{at}.mlp.up_proj")
-            dx, da, _ = ops.residual_rmsnorm_backward((dx, dn), kept.norm_2,
-                                                      into=(g[f"{at}.post_attention_layernorm.weight"],))
-            da = self.project_back(ops, da, kept.o, g, f"{at}.self_attn.o_proj")
-            dq, dk, dv = ops.grouped_attention_backward(da, kept.attention)
-            dq, dk = ops.rope_backward(dq, kept.q_rope), ops.rope_backward(dk, kept.k_rope)
-            dq = self.norm_heads_back(ops, dq, kept.q_norm, g, f"{at}.self_attn.q_norm.weight")
-            dk = self.norm_heads_back(ops, dk, kept.k_norm, g, f"{at}.self_attn.k_norm.weight")
-            dn = self.project_back(ops, dq, kept.q, g, f"{at}.self_attn.q_proj")
-            dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
-            dn = dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
-        dn, _ = ops.rmsnorm_backward(dn, activations.norm_1, into=(g["model.layers.0.input_layernorm.weight"],))
-        ops.token_embedding_backward(dx + dn, activations.embedding, into=(g[EMBEDDING],))
+            kept = activations.blocks.pop()
+            kept = activations.again(i, kept) if isinstance(kept, Array) else kept
+            dx, dn = self.block_back(i, norm, dx, dn, kept, ops, g)
+            del kept                                                            # before the next is made again
+        self.embed_back(dx, dn, activations.first, ops, g)
         return g
+
+    def embed_back(self, dx: Array, dn: Array, first: tuple, ops: Ops, g: Params) -> None:
+        tokens, embedding, norm = first
+        dn, _ = ops.rmsnorm_backward(dn, norm, into=(g["model.layers.0.input_layernorm.weight"],))
+        ops.token_embedding_backward(self.but_pads(dx + dn, tokens), embedding, into=(g[EMBEDDING],))
+
+    def but_pads(self, dx: Array, tokens: Array) -> Array:
+        """dx (B, T, C) with zeros at the pad token."""
+        return dx * (tokens != self.config.pad_token)[..., None] if self.config.pad_token >= 0 else dx
+
+    def block_back(self, i: int, norm: str, dx: Array | None, dn: Array, kept: Any, ops: Ops,
+                   g: Params) -> tuple[Array, Array]:
+        """`block` walked back: the gradients of x (None: of none but n) and n after it -> those before it."""
+        at = f"model.layers.{i}"
+        dx, dm, _ = ops.residual_rmsnorm_backward((dx, dn), kept.next_norm, into=(g[norm],))
+        dm = self.project_back(ops, dm, kept.down, g, f"{at}.mlp.down_proj")
+        dgate, dup = ops.swiglu_backward(dm, kept.swiglu)
+        dn = self.project_back(ops, dgate, kept.gate, g, f"{at}.mlp.gate_proj")
+        dn = dn + self.project_back(ops, dup, kept.up, g, f"{at}.mlp.up_proj")
+        dx, da, _ = ops.residual_rmsnorm_backward((dx, dn), kept.norm_2,
+                                                  into=(g[f"{at}.post_attention_layernorm.weight"],))
+        da = self.project_back(ops, da, kept.o, g, f"{at}.self_attn.o_proj")
+        dq, dk, dv = ops.grouped_attention_backward(da, kept.attention)
+        dq, dk = ops.rope_backward(dq, kept.q_rope), ops.rope_backward(dk, kept.k_rope)
+        dq = self.norm_heads_back(ops, dq, kept.q_norm, g, f"{at}.self_attn.q_norm.weight")
+        dk = self.norm_heads_back(ops, dk, kept.k_norm, g, f"{at}.self_attn.k_norm.weight")
+        dn = self.project_back(ops, dq, kept.q, g, f"{at}.self_attn.q_proj")
+        dn = dn + self.project_back(ops, dk, kept.k, g, f"{at}.self_attn.k_proj")
+        return dx, dn + self.project_back(ops, dv, kept.v, g, f"{at}.self_attn.v_proj")
 
     def project(self, x: Array, name: str) -> tuple[Array, tuple]:
         """The linear layer of this name, with its bias if it has one."""
@@ -217,7 +254,8 @@ class Llama:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
 
         As GPT.decode: row b goes on with row rows[b] of the cache; last: only of the last token, (B, 1, V). Equal to
-        the last rows of `forward` on the whole sequence.
+        the last rows of `forward` on the whole sequence. What stands below is the definition: a few tokens take the
+        same steps in compiled calls, with the same bits, and so does a long prompt of quantized weights.
         """
         check_tokens(tokens)
         rows = cache.check_rows(rows, len(tokens))
@@ -226,6 +264,9 @@ class Llama:
             raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {T} tokens from position "
                              f"{starts.max()}")
         p, ops = self.params, self.ops
+        few = tokens.size <= FEW_TOKENS or T == 1 or self.chunked_prefill
+        if few and self.compiled and cache.keys.dtype == np.float32:
+            return self.decode_few(tokens, cache, rows, last)
         x = ops.token_embedding_forward(tokens, p[EMBEDDING])[0]                                # (B, T, C)
         for i in range(self.config.n_layer):
             at = f"model.layers.{i}"
@@ -234,7 +275,7 @@ class Llama:
             q = self.rotate(self.norm_heads(q, f"{at}.self_attn.q_norm.weight")[0], starts)
             k = self.rotate(self.norm_heads(k, f"{at}.self_attn.k_norm.weight")[0], starts)
             q, k, v = map(self.heads, (q, k, v))                                                # (B, heads, T, HS)
-            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window)
+            a = cache.append_and_attend(ops, i, rows, q, k, v, self.config.window_of(i))
             x = x + self.project(a, f"{at}.self_attn.o_proj")[0]
             n, _ = ops.rmsnorm_forward(x, p[f"{at}.post_attention_layernorm.weight"], eps)
             g, u = (self.project(n, f"{at}.mlp.{name}_proj")[0] for name in ("gate", "up"))
@@ -244,17 +285,46 @@ class Llama:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
         return only_known(ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head]), self.known)
 
-    def rotate(self, x: Array, starts: Array) -> Array:
+    @property
+    def compiled(self) -> bool:
+        """Is there a compiled step for the model? It knows this class, not those that derive from it."""
+        return type(self) is Llama and self.ops.llama_step is not None
+
+    def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
+        """`decode` by the compiled step."""
+        c, weights = self.config, [self.params.get(name) for name in step_names(self.config)]
+        windows = np.array([c.window_of(i) for i in range(c.n_layer)])
+
+        def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
+            return self.ops.llama_step(piece, starts, some, weights, cache.keys, cache.values, c.norm_eps, count,
+                                       self.cos, self.sin, c.n_head, c.n_inner, windows)
+        return only_known(stepwise(step, tokens, cache, rows, last), self.known)
+
+    def rotate(self, x: Array, starts: Array, angles: tuple[Array, Array] | None = None) -> Array:
         """Rotary positions of rows that begin at different places: x (B, T, heads * HS) -> the same shape."""
-        T = x.shape[1]
+        T, (cos, sin) = x.shape[1], angles or (self.cos, self.sin)
         if np.all(starts == starts[0]):
             at = slice(int(starts[0]), int(starts[0]) + T)
-            return self.ops.rope_forward(x, self.cos[at], self.sin[at])[0]
-        return np.concatenate([self.rotate(x[b:b + 1], starts[b:b + 1]) for b in range(len(x))])
+            return self.ops.rope_forward(x, cos[at], sin[at])[0]
+        return np.concatenate([self.rotate(x[b:b + 1], starts[b:b + 1], angles) for b in range(len(x))])
 
     def heads(self, x: Array) -> Array:
         """(B, T, heads * HS) -> (B, heads, T, HS), a view."""
         return x.reshape(*x.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
+
+
+@lru_cache(maxsize=8)
+def step_names(config: LlamaConfig) -> list[str]:
+    """The parameters as the compiled step wants them (csrc/cpu/decode_llama.cpp): None for what there is not."""
+    def layer(name: str) -> list[str]:
+        return [f"{name}.weight", f"{name}.bias"]
+    names = [EMBEDDING]
+    for at in (f"model.layers.{i}" for i in range(config.n_layer)):
+        names += [f"{at}.input_layernorm.weight", *layer(f"{at}.self_attn.q_proj"), *layer(f"{at}.self_attn.k_proj"),
+                  *layer(f"{at}.self_attn.v_proj"), f"{at}.self_attn.q_norm.weight", f"{at}.self_attn.k_norm.weight",
+                  *layer(f"{at}.self_attn.o_proj"), f"{at}.post_attention_layernorm.weight",
+                  *layer(f"{at}.mlp.gate_proj"), *layer(f"{at}.mlp.up_proj"), *layer(f"{at}.mlp.down_proj")]
+    return [*names, "model.norm.weight", EMBEDDING if config.tied else HEAD]
 
 
 @lru_cache(maxsize=8)
@@ -273,5 +343,5 @@ def initialise(config: LlamaConfig, seed: int, dtype: DTypeLike) -> Params:
             draw = np.random.default_rng((seed, position)).standard_normal(view.shape)
             view[:] = deviation(name, config) * draw
         elif not name.endswith("bias"):
-            view[:] = 1
+            view[:] = 0 if config.family in ("gemma", "gemma2") else 1          # theirs count from 1
     return params

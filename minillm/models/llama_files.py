@@ -14,19 +14,38 @@ from ..config import LlamaConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
 from ..tokenizer.roles import EndOfText
-from .params import Params, Shapes
-from .pretrained import CONFIG, HEAD, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
+from .params import HEAD, Params, Shapes
+from .pretrained import CONFIG, LAYOUT, MODEL, differences, read_json, read_tensors, token_ids, write_ends
 from .rope import scaled_frequencies
 
 EMBEDDING = "model.embed_tokens.weight"
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
-                 "qwen3": "Qwen3ForCausalLM"}
+                 "qwen3": "Qwen3ForCausalLM", "olmo2": "Olmo2ForCausalLM", "gemma": "GemmaForCausalLM",
+                 "gemma2": "Gemma2ForCausalLM"}
+GEMMAS = ("gemma", "gemma2")
 NAMES = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_kv_head": "num_key_value_heads",
          "head_dim": "head_dim", "n_embd": "hidden_size", "n_inner": "intermediate_size",
          "block_size": "max_position_embeddings", "vocab_size": "vocab_size", "norm_eps": "rms_norm_eps",
          "tied": "tie_word_embeddings"}
 SUPPORTED: dict[str, tuple] = {         # key: values whose meaning we compute; the first is what an absent key means
-    "hidden_act": ("silu",), "attention_dropout": (0.0,), "pretraining_tp": (1,), "quantization_config": (None,)}
+    "hidden_act": ("silu",), "attention_dropout": (0.0,), "pretraining_tp": (1,), "quantization_config": (None,),
+    "use_bidirectional_attention": (None, False)}
+TANH = "gelu_pytorch_tanh"
+OF_FAMILY = {"gemma": {"hidden_act": (TANH, "gelu"), "hidden_activation": (None, TANH)},        # an old "gelu" means it
+             "gemma2": {"hidden_act": (TANH, "gelu"), "hidden_activation": (TANH,)}}
+ABSENT: dict[str, dict[str, Any]] = {   # what transformers takes for a key that is absent, where its families differ
+    "qwen3": {"head_dim": 128}, "olmo2": {"rms_norm_eps": 1e-5, "pad_token_id": 1},
+    "gemma": {"head_dim": 256, "tie_word_embeddings": True, "pad_token_id": 0},
+    "gemma2": {"head_dim": 256, "tie_word_embeddings": True, "pad_token_id": 0, "query_pre_attn_scalar": 256,
+               "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}}
+# The norms of a block: of attention's input and output, of the MLP's input and output.
+USUAL_NORMS = ("input_layernorm", "", "post_attention_layernorm", "")
+NORMS = {"olmo2": ("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
+         "gemma2": ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+                    "post_feedforward_layernorm")}
+OF_GEMMA2 = {"query_size": "query_pre_attn_scalar", "attention_cap": "attn_logit_softcapping",
+             "logit_cap": "final_logit_softcapping"}
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 def llama_shapes(config: LlamaConfig) -> Shapes:
@@ -35,16 +54,19 @@ def llama_shapes(config: LlamaConfig) -> Shapes:
     shapes: Shapes = {EMBEDDING: (c.vocab_size, c.n_embd)}
     for i in range(c.n_layer):
         at, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        shapes[f"model.layers.{i}.input_layernorm.weight"] = (c.n_embd,)
+        before, after, *of_mlp = [{f"model.layers.{i}.{name}.weight": (c.n_embd,)} if name else {}
+                                  for name in NORMS.get(c.family, USUAL_NORMS)]
+        shapes |= before
         for name, width, bias in (("q_proj", q, c.qkv_bias), ("k_proj", kv, c.qkv_bias), ("v_proj", kv, c.qkv_bias)):
             shapes |= projection_shapes(f"{at}.{name}", width, c.n_embd, bias)
         if c.qk_norm:
-            shapes |= {f"{at}.q_norm.weight": (c.head_dim,), f"{at}.k_norm.weight": (c.head_dim,)}
-        shapes |= projection_shapes(f"{at}.o_proj", c.n_embd, q, c.o_bias)
-        shapes[f"model.layers.{i}.post_attention_layernorm.weight"] = (c.n_embd,)
+            whole = c.family == "olmo2"
+            shapes |= {f"{at}.q_norm.weight": (q if whole else c.head_dim,),
+                       f"{at}.k_norm.weight": (kv if whole else c.head_dim,)}
+        shapes |= projection_shapes(f"{at}.o_proj", c.n_embd, q, c.o_bias) | after | of_mlp[0]
         for name in ("gate_proj", "up_proj"):
             shapes |= projection_shapes(f"{mlp}.{name}", c.n_inner, c.n_embd, c.mlp_bias)
-        shapes |= projection_shapes(f"{mlp}.down_proj", c.n_embd, c.n_inner, c.mlp_bias)
+        shapes |= projection_shapes(f"{mlp}.down_proj", c.n_embd, c.n_inner, c.mlp_bias) | of_mlp[1]
     shapes["model.norm.weight"] = (c.n_embd,)
     return shapes if c.tied else shapes | {HEAD: (c.vocab_size, c.n_embd)}
 
@@ -98,7 +120,7 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
     if family not in ARCHITECTURES:
         raise ValueError(f"{path}: model_type = {family!r} is not supported: expected gpt2 or one of "
                          f"{', '.join(ARCHITECTURES)}")
-    for key, allowed in SUPPORTED.items():
+    for key, allowed in (SUPPORTED | OF_FAMILY.get(family, {})).items():
         if settings.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
     values = with_defaults(settings)
@@ -107,9 +129,12 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
     bias = bool(settings.get("attention_bias", False))
     theta, scaling = rope_settings(settings)
     try:
+        window, full_layers = windows_of(settings)
         config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
-                             rope_scaling=scaling, window=window_of(settings), qkv_bias=bias or family == "qwen2",
-                             o_bias=bias, mlp_bias=bool(settings.get("mlp_bias", False)), qk_norm=family == "qwen3")
+                             rope_scaling=scaling, window=window, full_layers=full_layers,
+                             qkv_bias=bias or family == "qwen2", o_bias=bias,
+                             mlp_bias=bool(settings.get("mlp_bias", False)), qk_norm=family in ("qwen3", "olmo2"), pad_token=pad_of(values),
+                             **{name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"})
         scaled_frequencies(config)
         return config
     except ValueError as error:
@@ -119,12 +144,13 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers takes for what is absent or null."""
     heads = settings.get("num_attention_heads")
-    values = dict(settings) | {"tie_word_embeddings": bool(settings.get("tie_word_embeddings", False))}
+    values = {"tie_word_embeddings": False, "rms_norm_eps": 1e-6} | ABSENT.get(settings["model_type"], {}) | settings
+    values["tie_word_embeddings"] = bool(values["tie_word_embeddings"])
     if not values.get("num_key_value_heads"):
         values["num_key_value_heads"] = heads
     if not values.get("head_dim") and isinstance(heads, int) and isinstance(values.get("hidden_size"), int):
         values["head_dim"] = values["hidden_size"] // max(1, heads)
-    return {"rms_norm_eps": 1e-6} | values
+    return values
 
 
 def rope_settings(settings: Mapping[str, Any]) -> tuple[float, tuple]:
@@ -136,30 +162,66 @@ def rope_settings(settings: Mapping[str, Any]) -> tuple[float, tuple]:
     return float(theta), () if kind == "default" else tuple(sorted((found | {"rope_type": kind}).items()))
 
 
-def window_of(settings: Mapping[str, Any]) -> int:
-    """How many tokens a query sees; 0 for all. Raises ValueError where layers differ."""
-    window = settings.get("sliding_window") or 0
-    used = settings.get("use_sliding_window", settings.get("model_type") == "mistral")
-    kinds = set(settings.get("layer_types") or ()) - {"full_attention" if not used else "sliding_attention"}
-    if used and window and kinds or kinds - {"full_attention"}:
-        raise ValueError(f"layer_types with {', '.join(sorted(kinds))} are not supported: expected one kind for all")
-    return window if used else 0
+def pad_of(values: Mapping[str, Any]) -> int:
+    pad = values.get("pad_token_id")
+    return pad if type(pad) is int and 0 <= pad else -1
+
+
+def windows_of(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """(how many tokens a query sees, 0 for all; the layers where it sees all nevertheless). Raises ValueError for
+    layers of a kind that the family does not have."""
+    family, kinds = settings["model_type"], settings.get("layer_types")
+    if not (family in ("mistral", "gemma2") or family in ("qwen2", "qwen3") and settings.get("use_sliding_window")):
+        if set(kinds or ()) - {FULL}:
+            raise ValueError(f"layer_types must be {FULL} in a {family} without a window: got {kinds}")
+        return 0, ()
+    window, n_layer = settings.get("sliding_window", 4096) or 0, settings["num_hidden_layers"]
+    if not window or family == "mistral" or not isinstance(n_layer, int):
+        return window, ()
+    kinds = kinds or usual_kinds(settings, n_layer)
+    if len(kinds) != n_layer or set(kinds) - {FULL, SLIDING}:
+        raise ValueError(f"layer_types must be {n_layer} of {FULL} and {SLIDING}: got {kinds}")
+    full = tuple(i for i, kind in enumerate(kinds) if kind == FULL)
+    return (window, full) if len(full) < n_layer else (0, ())
+
+
+def usual_kinds(settings: Mapping[str, Any], n_layer: int) -> list[str]:
+    """What transformers takes where layer_types is absent: every other layer of Gemma 2, the last ones of Qwen."""
+    if settings["model_type"] == "gemma2":
+        return ([SLIDING, FULL] * n_layer)[:n_layer]
+    first = min(n_layer, settings.get("max_window_layers", 28))
+    return [FULL] * first + [SLIDING] * (n_layer - first)
 
 
 def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: EndOfText) -> dict[str, Any]:
     """The dict that transformers' configuration is read from."""
+    family = config.family
     rope = {"rope_type": "default"} | dict(config.rope_scaling) | {"rope_theta": config.rope_theta}
     settings: dict[str, Any] = {key: getattr(config, name) for name, key in NAMES.items()}
-    settings |= {"model_type": config.family, "architectures": [ARCHITECTURES[config.family]], "hidden_act": "silu",
+    settings |= {"model_type": family, "architectures": [ARCHITECTURES[family]],
                  "attention_dropout": 0.0, "rope_theta": config.rope_theta, "rope_parameters": rope,
+                 "pad_token_id": config.pad_token if config.pad_token >= 0 else None,
                  "dtype": np.dtype(dtype).name, **token_ids(eot_token)}
-    if config.family in ("llama", "qwen3"):
+    settings |= {"hidden_act": TANH, "hidden_activation": TANH} if family in GEMMAS else {"hidden_act": "silu"}
+    if family in ("llama", "qwen3", "olmo2", *GEMMAS):
         settings["attention_bias"] = config.o_bias
-    if config.family == "llama":
+    if family == "llama":
         settings["mlp_bias"] = config.mlp_bias
-    if config.family == "mistral" or config.window:
-        settings |= {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
-    return settings
+    if family == "gemma2":
+        settings |= {key: getattr(config, name) or None for name, key in OF_GEMMA2.items()}
+        settings["query_pre_attn_scalar"] = config.query_size or config.head_dim
+    return settings | window_settings(config)
+
+
+def window_settings(config: LlamaConfig) -> dict[str, Any]:
+    """Which layers have a window, as the files of the family say it."""
+    kinds = [SLIDING if config.window_of(i) else FULL for i in range(config.n_layer)]
+    if config.family == "mistral":
+        return {"sliding_window": config.window or None, "use_sliding_window": bool(config.window)}
+    if config.family == "gemma2":
+        return {"sliding_window": config.window or None, "layer_types": kinds}
+    return {"sliding_window": config.window, "use_sliding_window": True, "layer_types": kinds,
+            "max_window_layers": kinds.count(FULL)} if config.window else {}
 
 
 def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: EndOfText = None) -> None:

@@ -1,63 +1,126 @@
 """Loading: a model of whatever family from its directory, alone or with its tokenizer."""
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..config import GPTConfig, LlamaConfig
+from ..config import GPTConfig, LlamaConfig, ModelConfig, names
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
-from ..tokenizer.roles import TextEnds, role_id
+from ..tokenizer.roles import TextEnds
+from .adapted import load_adapter
+from .adapter_files import FOLDER, adapter_folder
+from .gemma import Gemma
+from .gguf import read_gguf, read_tokenizer
 from .gpt2 import GPT
 from .llama import Llama
-from .llama_files import ARCHITECTURES, llama_shapes, parse_llama
+from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
+from .olmo2 import Olmo2
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, GENERATION, parse_config, read_json
-from .quantized import METHOD, is_quantized, stored_type
+from .quantized import METHOD, is_quantized, quantize, stored_type
 
-FAMILIES: dict[str, Any] = {"gpt2": GPT} | dict.fromkeys(ARCHITECTURES, Llama)      # by model_type of config.json
+FAMILIES: dict[str, Any] = {"gpt2": GPT} | {family: kind for kind in (Llama, Olmo2, Gemma) for family in kind.families}
+
+
+def model_class(config: ModelConfig) -> Any:
+    """The class whose configuration it is: GPT, Llama, Olmo2 or Gemma."""
+    return FAMILIES[config.family] if isinstance(config, LlamaConfig) else GPT
+
+
+def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The configuration of a model to be trained from scratch, from settings by name: of GPT-2, or of another `family`.
+
+    A family's own traits need not be said (Qwen3 normalises queries and keys): they are those that its files mean. Nor
+    need the sizes that have a usual value: a head for each n_embd / n_head, keys and values for every head, an MLP of
+    8/3 n_embd in whole 64s, the embedding as head. Raises ValueError for a setting that the family does not have.
+    """
+    family = values.get("family", "gpt2")
+    if family not in FAMILIES:
+        raise ValueError(f"model.family must be one of {', '.join(FAMILIES)}: got {family!r}")
+    kind = GPTConfig if family == "gpt2" else LlamaConfig
+    given = {name: value for name, value in values.items() if name != "family" or kind is LlamaConfig}
+    if foreign := [name for name in given if name not in names(kind)]:
+        raise ValueError(f"model.{foreign[0]} is not a setting of family {family}: expected one of "
+                         f"{', '.join(names(kind))}" + ", or another model.family" * (kind is GPTConfig))
+    if kind is GPTConfig:
+        return GPTConfig(**given)
+    if isinstance(given.get("rope_scaling"), dict):
+        given["rope_scaling"] = tuple(sorted(given["rope_scaling"].items()))
+    wanted = LlamaConfig(**usual_sizes(given) | given)
+    found = parse_llama(settings_of(wanted, np.float32, None), f"model.family={family}")
+    for name in given:
+        if getattr(found, name) != getattr(wanted, name):
+            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot say "
+                             f"otherwise: got {given[name]!r}")
+    return found
+
+
+def usual_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sizes that are given suggest for those that are not."""
+    sizes = {name: given[name] for name in ("n_head", "n_embd") if name in given}
+    c = LlamaConfig(**sizes | {"n_kv_head": given.get("n_head", LlamaConfig.n_head)})
+    return {"n_kv_head": c.n_head, "head_dim": c.n_embd // c.n_head, "n_inner": 64 * -(-8 * c.n_embd // 192),
+            "tied": True}
 
 
 def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np.float32,
                weights: str | None = None) -> Any:
     """The model of a directory, ours or of transformers, by its config.json's model_type: a GPT or a Llama, which
-    answer to the same calls; see GPT.from_pretrained."""
+    answer to the same calls; see GPT.from_pretrained. Or of a GGUF file, by its architecture."""
+    if is_gguf(directory):
+        config, params = read_gguf(directory, dtype)
+        model = model_class(config)(config, ops=ops, params=params)
+        return quantize(model, weights) if weights else model
     family = FAMILIES.get(stored_type(directory), GPT)                      # GPT: says what is wrong
     return family.from_pretrained(directory, ops, dtype, weights)
 
 
-def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32) -> tuple[Any, Tokenizer]:
-    """(model, Tokenizer) of a run directory, or of a transformers directory with tokenizer.json.
+def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np.float32,
+         adapter: AnyPath | None = None) -> tuple[Any, Tokenizer]:
+    """(model, Tokenizer) of a run directory, of a transformers directory with tokenizer.json, or of a GGUF file.
 
+    adapter: a directory with a LoRA adapter, which is merged into the model; its own tokenizer, where it has one, takes
+    the place of the model's, and its ends of a text join the model's.
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
-    if not Path(directory).is_dir():
+    if not (is_gguf(directory) or Path(directory).is_dir()):
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
                                 "model.safetensors and tokenizer.json")
-    tokenizer = Tokenizer.from_pretrained(directory)
+    home = directory if adapter is None else tokenizer_home(adapter, directory)
+    tokenizer = read_tokenizer(home) if is_gguf(home) else Tokenizer.from_pretrained(home)
     model = load_model(directory, select(backend), dtype)
+    if adapter is not None:
+        model = load_adapter(model, adapter).merged()
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
-                         f"{model.config.vocab_size}")
+        raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
+                         f"{'' if adapter is None else f' in {directory}'} only {model.config.vocab_size}")
     if tokenizer.vocab_size < model.config.vocab_size:
         model.known = tokenizer.vocab_size
-    tokenizer.ends = ends_of(directory, tokenizer)
+    tokenizer.ends |= {end for folder in (directory, home) for end in named_ends(folder, tokenizer.vocab_size).eos}
     if tokenizer.eot_token is None:
         tokenizer.eot_token = min(tokenizer.ends, default=None)
     return model, tokenizer
 
 
-def ends_of(directory: AnyPath, tokenizer: Tokenizer) -> frozenset[int]:
-    """The ids after which the model has learned to end a text: what its files name, or else its tokenizer's."""
-    found = frozenset(named_ends(directory, tokenizer.vocab_size).eos)
-    eos = role_id(tokenizer, "eos_token")
-    return found if found or eos is None else frozenset([eos])
+def tokenizer_home(adapter: AnyPath, directory: AnyPath) -> AnyPath:
+    """Where an adapter's tokenizer lies: beside it, or in the run of ours that it lies in, or else with the model."""
+    folder = adapter_folder(adapter)
+    places = [folder, folder.parent] if folder.name == FOLDER else [folder]
+    return next((place for place in places if (place / "tokenizer.json").exists()), directory)
+
+
+def is_gguf(path: AnyPath) -> bool:
+    """Is it a file of llama.cpp's form? A directory's name may end so, too."""
+    return str(path).endswith(".gguf") and not Path(path).is_dir()
 
 
 def named_ends(directory: AnyPath, vocab_size: int) -> TextEnds:
-    """eos_token_id, one or a list, and bos_token_id of generation_config.json, or else of config.json."""
+    """What ends and what begins a text by a model's files: eos_token_id, one or a list, and bos_token_id of
+    generation_config.json, or else of config.json."""
     found = TextEnds((), None)
     for name in (CONFIG, GENERATION):
         settings = read_json(path) if (path := Path(directory) / name).exists() else {}
@@ -72,8 +135,12 @@ def ids_of(value: Any, vocab_size: int) -> tuple[int, ...]:
                  if type(id) is int and 0 <= id < vocab_size)
 
 
-def described(directory: AnyPath) -> tuple[str, GPTConfig | LlamaConfig, Shapes]:
+def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
+    if is_gguf(directory):
+        found = read_gguf(directory)[0]
+        return ("GPT-2", found, gpt_shapes(found)) if isinstance(found, GPTConfig) else (
+            found.family.capitalize(), found, llama_shapes(found))
     path = Path(directory) / CONFIG
     settings = read_json(path)
     if is_quantized(directory):

@@ -77,14 +77,15 @@ def apart(ops: Ops, lengths: list[int]) -> Ops:
     def rope_backward(dout: Array, caches: list) -> Array:
         return np.concatenate([ops.rope_backward(part(dout, span), cache) for span, cache in zip(spans, caches)], 1)
 
-    def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0) -> tuple[Array, list]:
-        outs, caches = zip(*(ops.grouped_attention_forward(*(part(x, span) for x in (q, k, v)), n_head, window)
+    def grouped_attention_forward(q: Array, k: Array, v: Array, *options: Any, **more: Any) -> tuple[Array, list]:
+        outs, caches = zip(*(ops.grouped_attention_forward(*(part(x, span) for x in (q, k, v)), *options, **more)
                              for span in spans))
         return np.concatenate(outs, 1), list(caches)
 
     def grouped_attention_backward(dout: Array, caches: list) -> list[Array]:
         found = [ops.grouped_attention_backward(part(dout, span), cache) for span, cache in zip(spans, caches)]
-        return [np.concatenate(grads, 1) for grads in zip(*found)]
+        dq_dk_dv, dsinks = [*zip(*found)][:3], [*zip(*found)][3:]               # all documents share the sinks
+        return [np.concatenate(grads, 1) for grads in dq_dk_dv] + [np.sum(grads, 0) for grads in dsinks]
 
     return ops._replace(embedding_forward=embedding_forward, embedding_backward=embedding_backward,
                         attention_forward=attention_forward, attention_backward=attention_backward,

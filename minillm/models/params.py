@@ -19,11 +19,15 @@ from ..kernels.arrays import Zeros
 
 Array = np.ndarray
 Shapes = dict[str, tuple[int, ...]]
+HEAD = "lm_head.weight"                     # of a model whose output head is not its token embedding
+
+BLOCKS = ("h.", "model.layers.")        # what the names of a block's parameters begin with: GPT-2's, Llama's
+SIDE_BY_SIDE = {"attn.c_attn.weight": 3}
 
 
 def gpt_shapes(config: GPTConfig) -> Shapes:
-    """{name: shape} of every parameter, in reading order. `wte` is also the output head (tied)."""
-    C = config.n_embd
+    """{name: shape} of every parameter, in reading order. `wte` is also the output head, if tied."""
+    C, F = config.n_embd, config.mlp_width
     shapes: Shapes = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.block_size, C)}
     for i in range(config.n_layer):
         shapes |= {
@@ -31,10 +35,18 @@ def gpt_shapes(config: GPTConfig) -> Shapes:
             f"h.{i}.attn.c_attn.weight": (C, 3 * C), f"h.{i}.attn.c_attn.bias": (3 * C,),
             f"h.{i}.attn.c_proj.weight": (C, C), f"h.{i}.attn.c_proj.bias": (C,),
             f"h.{i}.ln_2.weight": (C,), f"h.{i}.ln_2.bias": (C,),
-            f"h.{i}.mlp.c_fc.weight": (C, 4 * C), f"h.{i}.mlp.c_fc.bias": (4 * C,),
-            f"h.{i}.mlp.c_proj.weight": (4 * C, C), f"h.{i}.mlp.c_proj.bias": (C,),
+            f"h.{i}.mlp.c_fc.weight": (C, F), f"h.{i}.mlp.c_fc.bias": (F,),
+            f"h.{i}.mlp.c_proj.weight": (F, C), f"h.{i}.mlp.c_proj.bias": (C,),
         }
-    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+    return shapes if config.tied else shapes | {HEAD: (config.vocab_size, C)}
+
+
+def block_matrices(shapes: Shapes) -> dict[str, int]:
+    """{name: how many matrices lie side by side in it} of the weights of the blocks, which Muon is for."""
+    return {name: next((parts for end, parts in SIDE_BY_SIDE.items() if name.endswith(end)), 1)
+            for name, shape in shapes.items()
+            if len(shape) == 2 and name.startswith(BLOCKS) and name.endswith(".weight")}
 
 
 class Params(Mapping):

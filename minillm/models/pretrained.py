@@ -15,26 +15,36 @@ from ..config import GPTConfig
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import parse_json_object, read_safetensors, write_safetensors
 from ..tokenizer.roles import EndOfText, as_ends
-from .params import Params, gpt_shapes
+from .params import HEAD, Params, gpt_shapes
 
 Array = np.ndarray
 
 CONFIG, MODEL, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
 LAYOUT: dict[str, Any] = {"indent": 2, "end": "\n"}      # of JSON, as transformers writes it
-PREFIX, HEAD = "transformer.", "lm_head.weight"
+PREFIX = "transformer."
 WRAPPERS = re.compile(r"((_orig_mod|module)\.)*")      # what torch.compile and data-parallel training put before names
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")   # causal masks that older transformers saved as weights
 TO_HUGGING_FACE = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "block_size": "n_positions",
-                   "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon"}
+                   "vocab_size": "vocab_size", "dropout": "resid_pdrop", "layer_norm_epsilon": "layer_norm_epsilon",
+                   "activation": "activation_function", "n_inner": "n_inner", "tied": "tie_word_embeddings",
+                   "scale_attn_weights": "scale_attn_weights",
+                   "scale_attn_by_inverse_layer_idx": "scale_attn_by_inverse_layer_idx"}
 ALIASES = {"n_embd": ("hidden_size",), "n_layer": ("num_hidden_layers",), "n_head": ("num_attention_heads",),
            "n_positions": ("max_position_embeddings", "n_ctx")}
-OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5}   # what transformers takes when they are absent
+OPTIONAL = {"resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5,   # what transformers takes when they are absent
+            "activation_function": "gelu_new", "n_inner": None, "tie_word_embeddings": True,
+            "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
+SAME = {"gelu_pytorch_tanh": "gelu_new", "gelu_python_tanh": "gelu_new", "gelu_fast": "gelu_new",   # one formula
+        "gelu_accurate": "gelu_new", "gelu_python": "gelu"}
+# Keys that a GPT-2 does not have, and which announce what is not computed here, unless they say no. Whatever else is in
+# config.json changes nothing (transformers keeps much there); reorder_and_upcast_attn changes the order of sums alone.
+FOREIGN = re.compile("|".join("""rope rotary alibi ^position_embedding relative_att softcap qk_ query_pre multi_query
+    kv_head head_kv key_value_head sliding window attention_sink expert moe normali[sz]ation norm_type rms_?norm
+    parallel_(attn|residual) logit_scale (attention|embedding|residual)_multiplier""".split()))
+USUAL = {"absolute", "learned", "learned_absolute", "layernorm", "layer_norm", "default", "none"}   # what a GPT-2 has
 SUPPORTED: dict[str, tuple] = {   # key: the values whose meaning we compute; the first is what an absent key means
     "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),   # one formula, two names
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
@@ -58,10 +68,11 @@ def write_model(directory: AnyPath, config: GPTConfig, params: Params, eot_token
 
 def write_directory(directory: AnyPath, tensors: Mapping[str, np.ndarray], settings: dict, model: str = MODEL,
                     prefix: str = PREFIX) -> None:
-    """The two files from {name: array}, without lm_head.weight (it is wte), and the dict of config.json."""
+    """The two files from {name: array}, without lm_head.weight where that is wte, and the dict of config.json."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_safetensors(directory / model, {prefix + name: tensors[name] for name in tensors}, {"format": "pt"})
+    named = {name if name.startswith(HEAD) else prefix + name: tensors[name] for name in tensors}
+    write_safetensors(directory / model, named, {"format": "pt"})
     write_json(directory / CONFIG, settings, **LAYOUT)
 
 
@@ -71,14 +82,15 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
     three dropout rates, we have one: it becomes their resid_pdrop (embd_pdrop and attn_pdrop are not read).
     Raises FileNotFoundError for a missing file; ValueError for a damaged one, for a configuration that this model
-    does not compute (the key is named), for an untied head, for missing, unexpected or misshaped tensors, and for a
-    weight that is NaN or infinite (in `dtype`).
+    does not compute (the key is named), for missing, unexpected or misshaped tensors, and for a weight that is NaN or
+    infinite (in `dtype`).
     """
     directory = Path(directory)
     settings = read_json(directory / CONFIG)
     config = parse_config(settings, directory / CONFIG)
+    check_foreign(settings, directory / CONFIG)
     tensors = read_tensors(directory)
-    check_head(tensors, settings, directory)
+    check_head(tensors, config, directory)
     check_tensors(tensors, config, directory)
     params = Params(gpt_shapes(config), dtype)
     for name, array in params.items():
@@ -95,9 +107,9 @@ def settings_of(config: GPTConfig, dtype: DTypeLike, eot_token: EndOfText) -> di
     """The dict that transformers' GPT2Config is read from."""
     settings = {TO_HUGGING_FACE[name]: value for name, value in dataclasses.asdict(config).items()}
     return settings | {
-        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
-        "n_ctx": config.block_size, "n_inner": None, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
-        "tie_word_embeddings": True, "dtype": np.dtype(dtype).name, **token_ids(eot_token),
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_ctx": config.block_size,
+        "n_inner": config.n_inner or None, "embd_pdrop": config.dropout, "attn_pdrop": config.dropout,
+        "dtype": np.dtype(dtype).name, **token_ids(eot_token),
     }
 
 
@@ -116,12 +128,21 @@ def write_ends(directory: AnyPath, ends: EndOfText) -> None:
         (Path(directory) / GENERATION).unlink(missing_ok=True)
 
 
+def check_foreign(settings: dict, path: AnyPath) -> None:
+    """Raise ValueError naming a setting that says of a model that it is no GPT-2, whatever its model_type."""
+    for key, value in settings.items():
+        if value and FOREIGN.search(key) and str(value).lower() not in USUAL:
+            raise ValueError(f"{path}: {key} = {value!r} is not supported: GPT-2 has no such setting")
+
+
 def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     """A dict of transformers' form as GPTConfig. Raises ValueError naming file and key for what we do not compute."""
     for key, allowed in SUPPORTED.items():
         if settings.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{path}: {key} = {settings[key]!r} is not supported: expected {allowed[0]!r}")
     values = OPTIONAL | settings
+    values |= {"n_inner": values["n_inner"] or 0,
+               "activation_function": SAME.get(str(values["activation_function"]), values["activation_function"])}
     for key, others in ALIASES.items():
         found = [values[name] for name in (key, *others) if values.get(name) is not None]
         if key not in values and found:
@@ -132,10 +153,8 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
     try:
         config = GPTConfig(**{name: values[key] for name, key in TO_HUGGING_FACE.items()})
     except ValueError as error:
-        raise ValueError(f"{path}: {error} (block_size is called n_positions there, dropout resid_pdrop)") from None
-    if settings.get("n_inner") not in (None, 4 * config.n_embd):
-        raise ValueError(f"{path}: n_inner = {settings['n_inner']!r} is not supported: expected null or 4 * n_embd = "
-                         f"{4 * config.n_embd}")
+        raise ValueError(f"{path}: {error} (there block_size is called n_positions, dropout resid_pdrop, activation "
+                         "activation_function, tied tie_word_embeddings)") from None
     return config
 
 
@@ -185,14 +204,13 @@ def pickled(directory: Path) -> str:
     return "; pytorch_model.bin is a pickle, which is not read here: save the model again with safe_serialization=True"
 
 
-def check_head(tensors: dict[str, Array], settings: dict[str, Any], directory: Path) -> None:
-    """The output head must be the token embedding. Takes it out of `tensors`."""
-    head = tensors.pop(HEAD, None)
-    if head is None and settings.get("tie_word_embeddings", True) is not True:
-        raise ValueError(f"{directory / CONFIG}: tie_word_embeddings is not true: untied heads are not supported")
+def check_head(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
+    """Where the output head is the token embedding, it may be there once more: takes it out of `tensors`."""
+    head = tensors.pop(HEAD, None) if config.tied else None
     wte: Any = tensors.get("wte.weight")
     if head is not None and not np.array_equal(head, wte, equal_nan=True):
-        raise ValueError(f"{directory}: {HEAD} differs from wte.weight: untied heads are not supported")
+        raise ValueError(f"{directory}: {HEAD} differs from wte.weight, so the head is untied: {CONFIG} must say "
+                         "tie_word_embeddings = false")
 
 
 def check_tensors(tensors: dict[str, Array], config: GPTConfig, directory: Path) -> None:
@@ -209,7 +227,11 @@ def check_shapes(tensors: dict[str, Array], config: GPTConfig, directory: Path) 
         raise ValueError(f"{directory}: n_layer = {config.n_layer} in {CONFIG}, but only {len(tensors)} tensors")
     found, expected = {name: array.shape for name, array in tensors.items()}, gpt_shapes(config)
     if found != expected:
-        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}:\n" + differences(expected, found))
+        said = ", ".join([f"n_inner = {config.n_inner}"] * bool(config.n_inner)
+                         + ["tie_word_embeddings = false"] * (not config.tied))
+        with_these = f" (with {said})" if said else ""
+        raise ValueError(f"{directory}: the tensors are not those of {CONFIG}{with_these}:\n"
+                         + differences(expected, found))
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any], limit: int = 10) -> str:

@@ -8,7 +8,7 @@
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,44 @@ from .quantized import Quantized, dequantized, gathered
 Array = np.ndarray
 
 
-def ops_for(params: Mapping, ops: Ops) -> Ops:
-    """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them."""
+def ops_for(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
+    """`ops` itself where all parameters are plain arrays, else the same namespace for the types among them; with an MLP
+    of this activation."""
     types = set(map(type, params.values()))
+    ops = with_activation(ops, ACTIVATIONS[activation]) if activation != "gelu_new" else ops
     ops = for_quantized(ops) if Quantized in types else ops
-    return for_adapted(ops) if Adapted in types else ops
+    return for_adapted(ops, ACTIVATIONS[activation]) if Adapted in types else ops
+
+
+# ---- another activation than that of op mlp ----
+
+ACTIVATIONS = {"gelu_new": "gelu", "gelu": "gelu_exact"}        # names of config.json: ops
+
+
+def with_activation(ops: Ops, activation: str) -> Ops:
+    """The namespace `ops`, whose MLP is made of `linear` and the activation of this name."""
+    forward, backward = mlp_of(ops, activation)
+    step = ops.decode_step if ops.backends[activation] == "cpu" else None
+    return ops._replace(mlp_forward=forward, mlp_backward=backward, decode_step=step)
+
+
+def mlp_of(ops: Ops, activation: str) -> tuple[Callable, Callable]:
+    """The pair of op mlp, its steps one by one, with the activation of this name in the middle."""
+    act_forward, act_backward = getattr(ops, f"{activation}_forward"), getattr(ops, f"{activation}_backward")
+
+    def forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
+        h, fc = ops.linear_forward(x, fc_weight, fc_bias)
+        a, act = act_forward(h)
+        out, proj = ops.linear_forward(a, proj_weight, proj_bias)
+        return out, (fc, act, proj)
+
+    def backward(dout: Array, cache: tuple, into: tuple) -> tuple:
+        fc, act, proj = cache
+        da, *dproj = ops.linear_backward(dout, proj, into=into[2:])
+        dx, *dfc = ops.linear_backward(act_backward(da, act), fc, into=into[:2])
+        return dx, *dfc, *dproj
+
+    return forward, backward
 
 
 # ---- Quantized: what reads prompts, evaluates, and defines what the compiled step must give ----
@@ -64,7 +97,7 @@ def for_quantized(ops: Ops) -> Ops:
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
-                        decode_step=ops.decode_step)
+                        decode_step=ops.decode_step, llama_step=ops.llama_step)
 
 
 def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
@@ -86,7 +119,7 @@ def read_dequantized(ops: Ops, weight: Quantized | np.ndarray) -> bool:
 AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran on an Adapted weight: its type tells
 
 
-def for_adapted(ops: Ops) -> Ops:
+def for_adapted(ops: Ops, activation: str = "gelu") -> Ops:
     """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         if not isinstance(weight, Adapted):
@@ -103,18 +136,13 @@ def for_adapted(ops: Ops) -> Ops:
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         if not isinstance(fc_weight, Adapted) and not isinstance(proj_weight, Adapted):
             return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
-        h, fc = linear_forward(x, fc_weight, fc_bias)
-        a, gelu = ops.gelu_forward(h)
-        out, proj = linear_forward(a, proj_weight, proj_bias)
-        return out, AdaptedCache((fc, gelu, proj))
+        out, cache = steps_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
+        return out, AdaptedCache(cache)
 
     def mlp_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
         if not isinstance(cache, AdaptedCache):
             return ops.mlp_backward(dout, cache, into=into)
-        fc, gelu, proj = cache.cache
-        da, *dproj = linear_backward(dout, proj, into[2:])
-        dx, *dfc = linear_backward(ops.gelu_backward(da, gelu), fc, into[:2])
-        return dx, *dfc, *dproj
+        return steps_backward(dout, cache.cache, into)
 
     def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
         if not isinstance(weight, Adapted):
@@ -134,6 +162,7 @@ def for_adapted(ops: Ops) -> Ops:
         dx = ops.dropout_backward(dx, drop) if drop else dx
         return dx + ops.projection_backward(dout, frozen, (None, None))[0], da, db
 
-    return ops._replace(linear_forward=linear_forward, linear_backward=linear_backward, mlp_forward=mlp_forward,
-                        mlp_backward=mlp_backward, projection_forward=projection_forward,
-                        projection_backward=projection_backward)
+    adapted = ops._replace(linear_forward=linear_forward, linear_backward=linear_backward)
+    steps_forward, steps_backward = mlp_of(adapted, activation)
+    return adapted._replace(mlp_forward=mlp_forward, mlp_backward=mlp_backward, projection_forward=projection_forward,
+                            projection_backward=projection_backward)

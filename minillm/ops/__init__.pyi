@@ -12,7 +12,7 @@ def attention_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of attention_forward: dout (B, T, C), cache -> dqkv (B, T, 3C)."""
 
 
-def attention_decode(q: Array, k: Array, v: Array, window: int = 0) -> Array:
+def attention_decode(q: Array, k: Array, v: Array, window: int = 0, sinks: Array | None = None, softcap: float = 0.0) -> Array:
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t."""
 
 
@@ -32,6 +32,14 @@ def embedding_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...]
     """The gradients of embedding_forward, a scatter-add: dout (B, T, C), cache -> dwte (V, C), dwpe (block_size, C)."""
 
 
+def geglu_forward(gate: Array, up: Array) -> tuple[Array, tuple]:
+    """gelu(gate) * up (Shazeer 2020, eq. 5): gate (...) of floats, up of the same shape and dtype -> out (...), cache."""
+
+
+def geglu_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
+    """The gradients of geglu_forward: dout (...), cache -> dgate (...), dup (...)."""
+
+
 def gelu_forward(x: Array) -> tuple[Array, tuple]:
     """GELU (tanh form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, section 2)."""
 
@@ -40,12 +48,20 @@ def gelu_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of gelu_forward: dout (...), cache -> dx (...)."""
 
 
-def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0) -> tuple[Array, tuple]:
+def gelu_exact_forward(x: Array) -> tuple[Array, tuple]:
+    """GELU (exact form) of each element: x (...) of floats -> out (...), cache (Hendrycks & Gimpel 2016, eq. 1)."""
+
+
+def gelu_exact_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of gelu_exact_forward: dout (...), cache -> dx (...)."""
+
+
+def grouped_attention_forward(q: Array, k: Array, v: Array, n_head: int, window: int = 0, sinks: Array | None = None, softcap: float = 0.0) -> tuple[Array, tuple]:
     """Attend from each token to itself and those before it, heads of k and v shared (Ainslie et al. 2023)."""
 
 
 def grouped_attention_backward(dout: Array, cache: tuple) -> tuple[Array, ...]:
-    """The gradients of grouped_attention_forward: dout (B, T, NH * HS), cache -> dq, dk, dv."""
+    """The gradients of grouped_attention_forward: dout (B, T, NH * HS), cache -> dq, dk, dv; and dsinks (NH), where"""
 
 
 def head(x: Array, wte: Array) -> Array:
@@ -140,6 +156,14 @@ def rope_backward(dout: Array, cache: tuple) -> Array:
     """The gradient of rope_forward: dout (B, T, C), cache -> dx (B, T, C)."""
 
 
+def softcap_forward(x: Array, cap: float) -> tuple[Array, tuple]:
+    """cap * tanh(x / cap) of each element (Gemma Team 2024): x (...) of floats, cap above 0 -> out (...), cache."""
+
+
+def softcap_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of softcap_forward: dout (...), cache -> dx (...)."""
+
+
 def softmax_forward(x: Array) -> tuple[Array, tuple]:
     """exp(x) of each row, scaled to sum 1: x (..., V) -> out (..., V), cache. Raises ValueError for empty rows."""
 
@@ -206,6 +230,10 @@ def linear_cross_entropy_backward(dout: Array, cache: tuple, into: tuple[Array |
 
 def adamw_update(w: Array, grad: Array, m: Array, v: Array, step: int, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-08, weight_decay: float = 0.0, n_decayed: int = 0, scale: float = 1.0, bits: Array | None = None) -> None:
     """One step of AdamW, in place on w, m and v (Loshchilov & Hutter 2019, algorithm 2)."""
+
+
+def muon_update(w: Array, grad: Array, m: Array, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, scale: float = 1.0, bits: Array | None = None) -> None:
+    """One step of Muon, in place on w and m (Jordan et al. 2024)."""
 
 
 def sum_squares(x: Array) -> float:

@@ -63,9 +63,11 @@ def attention_backward(dout, cache):
     return np.concatenate([merge_heads(d) for d in (dq, dk, dv)], axis=-1)
 
 
-def causal_softmax(S, window=0):
-    """Softmax of each row of S (..., T, S) over the columns it sees."""
+def causal_softmax(S, window=0, sinks=None):
+    """Softmax of each row of S (..., T, S) over the columns it sees; and sinks (..., 1, 1), as one more column."""
     S = causal(S, window)                                            # exp(-inf) is exactly 0
+    if sinks is not None:
+        S = np.concatenate([S, np.broadcast_to(sinks, (*S.shape[:-1], 1))], axis=-1)
     top = S.real.max(axis=-1, keepdims=True, initial=-math.inf)      # by real part, so that complex step works
     P = np.exp(S - top)
     return P / P.sum(axis=-1, keepdims=True)

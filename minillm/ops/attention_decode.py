@@ -6,22 +6,21 @@
 
 It is the last T rows of `attention` (derived there), for autoregressive decoding with a KV cache: keys and values of
 earlier tokens do not change, so only those of new tokens are computed. Forward only. k and v may have fewer heads, each
-for a group of query heads, and a window may bound how far a query sees: see grouped_attention.py.
+for a group of query heads, a window may bound how far a query sees, and there may be sinks and a soft-cap: see
+grouped_attention.py.
 """
-import math
-
 from .attention import causal_softmax
-from .checks import check_dtype, check_float, check_number, check_shape
-from .grouped_attention import ungrouped
+from .checks import check_dtype, check_float, check_shape
+from .grouped_attention import check_options, column_of, scores, ungrouped
 from .spec import CPU, Spec, normals, wrong
 
 
-def attention_decode(q, k, v, window=0):
+def attention_decode(q, k, v, window=0, sinks=None, softcap=0.0):
     """Attend from the newest T tokens to all S tokens of the KV cache; query t stands at position S - T + t.
 
     q (B, NH, T, HS), k and v (B, NKV, S, HS) with S >= T, NKV dividing NH, window 0 (all) or how many tokens a query
-    sees -> out (B, T, NH*HS). Raises ValueError for shapes or dtypes that differ, for HS = 0 and for more queries than
-    keys.
+    sees, sinks None or (NH), softcap 0 (none) or the bound of the scores -> out (B, T, NH*HS). Raises ValueError for
+    shapes or dtypes that differ, for HS = 0 and for more queries than keys.
     """
     check_float("q", q)
     check_shape("q", q, (None, None, None, None))
@@ -36,10 +35,11 @@ def attention_decode(q, k, v, window=0):
         raise ValueError(f"k must have a number of heads that divides q's {NH}: got {NKV}")
     if T > k.shape[2]:
         raise ValueError(f"q must not be longer than k: got {T} queries for {k.shape[2]} keys")
-    check_number("window", window, lambda w: w >= 0, "an integer of at least 0", int)
+    check_options(window, sinks, softcap, NH, q.dtype)
     groups = q.reshape(B, NKV, NH // max(1, NKV), T, HS)             # (B, NKV, group, T, HS)
     k, v = k[:, :, None], v[:, :, None]                              # (B, NKV, 1, S, HS)
-    return ungrouped(causal_softmax(1 / math.sqrt(HS) * (groups @ k.swapaxes(-1, -2)), window) @ v)
+    P = causal_softmax(scores(groups, k, softcap), window, column_of(sinks, NKV))
+    return ungrouped(P[..., :k.shape[3]] @ v)
 
 
 def sample(rng, dtype, d):

@@ -46,5 +46,5 @@ def distill_step(teacher: Any, temperature: float = 1.0, weight: float = 0.9) ->
         loss = sum(distillation_grads(student, teacher, batch.tokens, batch.targets, temperature, weight,
                                       (config.seed, state["step"], micro), grads, count)
                    for micro, batch in enumerate(batches))
-        return update(student, optimizer, grads, config, state, loss, count, started)
+        return update(student, optimizer, config, state, loss, count, started)
     return step

@@ -110,18 +110,18 @@ def dpo_step(beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float 
     check_field("nll_weight", nll_weight, float, lambda v: v >= 0, "at least 0")
 
     def step(model: Any, optimizer: AdamW, data: PreferenceData, config: TrainConfig, state: dict) -> dict:
-        started, loss, tokens, grads = time.perf_counter(), 0.0, 0, optimizer.zero_grads()
-        rewards = []
-        for micro in range(config.accumulate):
+        started, found = time.perf_counter(), {}
+        for micro, grads in optimizer.micro_gradients(config.accumulate):
             numbers = data.chosen_for(state["step"] * config.accumulate + micro)
             losses, forward = preference_losses(model, data, "train", numbers, beta, label_smoothing, nll_weight,
                                                 (config.seed, state["step"], micro))
             share = np.full(len(losses), 1 / (len(losses) * config.accumulate))        # batches are all of one size
-            grads = preference_backward(share, model, forward, grads)
-            loss += float(losses.mean()) / config.accumulate
-            tokens += sum(forward[0][1])
-            rewards.append(forward[-1])
-        row = update(model, optimizer, grads, config, state, loss, tokens, started)
+            preference_backward(share, model, forward, grads)
+            found[micro] = [float(losses.mean()), sum(forward[0][1]), *np.ravel(forward[-1])]
+        all_found = optimizer.of_micros(found, config.accumulate)                      # (accumulate, 2 + 2 * pairs)
+        loss, tokens = float(sum(all_found[:, 0])) / config.accumulate, int(all_found[:, 1].sum())
+        row = update(model, optimizer, config, state, loss, tokens, started)
+        rewards = all_found[:, 2:].reshape(config.accumulate, 2, -1)
         return row | reward_columns(*np.concatenate(rewards, axis=1))
     return step
 

@@ -3,11 +3,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..config import TrainConfig
 from ..data.sources import conversations
-from ..models.adapted import LoraModel
+from ..launch import first_process
+from ..models.adapted import LoraModel, load_adapter
+from ..models.grow import with_vocabulary
 from ..models.load import load
 from ..progress import Progress
 from ..tokenizer import Tokenizer
@@ -15,6 +15,7 @@ from ..tokenizer.chat_template import MARKS, learned_ends, own_template, save_to
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
+from ..train.parallel import all_ranks
 from ..train.plot import plot_losses
 from . import dpo, grpo
 from .sft import ChatData, count_leaked
@@ -29,7 +30,8 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     name of a task (its problems with their answers, from which `reward` goes on). Returns the results, as the others
     here do.
 
-    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only; None trains all weights.
+    lora: settings of LoraModel (rank, alpha, targets, dropout) to train adapters only, or {"adapter": a directory} to
+    go on with those; None trains all weights.
     too_long: of conversations beyond the context length, "cut" or "drop" (ChatData).
     """
     model, tokenizer = load(base, config.backend)
@@ -69,9 +71,9 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     told.append(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
                 + dropped(records.dropped, "did not fit the context") + leaked(records.preferences, records.held_out))
     say("\n".join(told))
-    records.refer_to(None if reference_free else model)
     begin(out, tokenizer, "preferences learned", base, data, len(records.preferences), len(records.held_out), resume)
     learner, loss = adapters(model, tokenizer, base, out, lora, config, say), (beta, label_smoothing, nll_weight)
+    records.refer_to(None if reference_free else learner)          # with the adapter that it begins from, if any
     settings = {"pairs": pairs, "beta": beta, "label_smoothing": label_smoothing, "nll_weight": nll_weight,
                 "reference_free": reference_free, "lora": lora}
     best = learn(learner, records, config, out, learned_ends(tokenizer), resume, Progress("preferences", "step"),
@@ -90,6 +92,9 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
     reference, _ = load(base, config.backend)
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}: got {task!r}")
+    if config.accumulate > prompts:
+        raise ValueError(f"train.accumulate must be at most --prompts, {prompts}, which are cut into so many "
+                         f"micro-batches: got {config.accumulate}")
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
     before = grpo.mean_reward(model, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
@@ -111,8 +116,9 @@ def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, pr
 def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any, say: Say,
           **more: Any) -> dict:
     """`train`, and a picture of it; returns its steps and best validation. A run that was stopped says how to go on."""
-    state = train(model, data, config, out, *how, **more | {"say": say})
-    plot_losses(out)
+    state = train(model, data, config, out, *how, **more | {"say": say, "world": all_ranks()})
+    if first_process():
+        plot_losses(out)
     if state["step"] < config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
@@ -120,25 +126,12 @@ def learn(model: Any, data: Any, config: TrainConfig, out: str | Path, *how: Any
 
 
 def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
-    """(tokenizer, model) that know the chat template's marks; unchanged if their directory brought a template of its
-    own. New rows of wte, and of an untied head, are the mean of the old plus noise.
-
-    The mean keeps the distribution over old tokens as it was (Hewitt 2021, "Initializing new word embeddings").
-    """
+    """(tokenizer, model) that know the chat template's marks, with rows for them by the rule of models/grow.py; both
+    unchanged if their directory brought a template of its own."""
     if own_template(tokenizer):
         return tokenizer, model
     tokenizer = tokenizer.with_special_tokens(MARKS)
-    old = model.config.vocab_size
-    if tokenizer.vocab_size <= old:
-        return tokenizer, model
-    config = type(model.config)(**{**vars(model.config), "vocab_size": tokenizer.vocab_size})
-    params = type(model.params)(model.shapes(config), model.params.flat.dtype)
-    for name, view in params.items():
-        view[:len(model.params[name])] = model.params[name]
-    for wte in (params[name] for name in model.rows_of_tokens):
-        noise = np.random.default_rng(0).standard_normal((len(wte) - old, wte.shape[1]))
-        wte[old:] = wte[:old].mean(0) + 0.1 * wte[:old].std(0) * noise
-    return tokenizer, type(model)(config, ops=model.ops, params=params)
+    return tokenizer, with_vocabulary(model, tokenizer.vocab_size)
 
 
 def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
@@ -149,9 +142,16 @@ def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path
         return model
     if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
         base = Path(out) / "base"
-        model.save_pretrained(base, learned_ends(tokenizer))
-        save_tokenizer(tokenizer, base)
-    adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
+        if first_process():
+            model.save_pretrained(base, learned_ends(tokenizer))
+            save_tokenizer(tokenizer, base)
+    if start := settings.get("adapter"):
+        adapter = load_adapter(model, start)
+        adapter.settings["base_model_name_or_path"] = str(base)
+        if adapter.whole:
+            raise ValueError(f"{start} brings {', '.join(adapter.whole)} of its own, which cannot be trained on")
+    else:
+        adapter = LoraModel(model, **settings, seed=config.seed, name=str(base))
     say(f"adapters    {adapter.params.flat.size:,} trainable parameters, {model.params.flat.size:,} frozen, in {base}")
     return adapter
 

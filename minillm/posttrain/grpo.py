@@ -24,10 +24,11 @@ from ..models.gpt2 import GPT
 from ..models.packing import Batch
 from ..models.params import Params
 from ..tokenizer.chat_template import answer_end, end_tokens
-from ..tokenizer.roles import EndOfText
+from ..tokenizer.roles import EndOfText, opened
 from ..train.log import COLUMNS
 from ..train.loop import keep_best, update
 from ..train.optim import AdamW
+from ..train.parallel import World
 
 GRPO_COLUMNS = [name for name in COLUMNS if name != "val_bpb"] + ["reward", "val_reward", "kl"]
 SMALL = 1e-4           # added to the deviation: no division by zero
@@ -54,7 +55,7 @@ class RewardData:
         return [int(i) for i in rng.choice(self.task.training, self.prompts)]
 
     def ids(self, number: int) -> list[int]:
-        return self.tokenizer.encode_ordinary(self.task.prompt(number))
+        return opened(self.tokenizer, self.tokenizer.encode_ordinary(self.task.prompt(number)))
 
     def reward(self, number: int, answer: list[int]) -> float:
         """Reward of the ids of an answer; its end is no part of the text."""
@@ -97,45 +98,71 @@ def packed_answers(prompts: list[list[int]], answers: list[list[int]]) -> Batch:
 
 
 def grpo_step(reference: GPT, clip: float = 0.2, beta: float = 0.04, updates: int = 1) -> Callable:
-    """The step for `train`: sample, score, then `updates` gradient steps on the same answers."""
+    """The step for `train`: sample, score, then `updates` gradient steps on the same answers. The prompts are cut into
+    config.accumulate micro-batches, the answers of each packed into a row."""
     def step(model: Any, optimizer: AdamW, data: RewardData, config: TrainConfig, state: dict) -> dict:
         started = time.perf_counter()
-        prompts, answers, rewards = roll_out(model, data, state["step"])
-        weights = np.repeat(advantages_of(rewards).ravel(), [len(answer) for answer in answers])
-        batch = packed_answers(prompts, answers)
-        ref_logp, old_logp = (-each.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
-                              for each in (reference, model))
+        prompts, groups, rewards = roll_out(model, data, state["step"], optimizer.world)
+        micros = [micro_batch(prompts, groups, advantages_of(rewards), part)
+                  for part in np.array_split(np.arange(data.prompts), config.accumulate)]
+        count, before = sum(len(answer) for group in groups for answer in group), {}
         for _ in range(updates):
-            losses, kl, grads = grpo_gradient(model, optimizer, batch, old_logp, ref_logp, weights, clip, beta)
-            row = update(model, optimizer, grads, config, state, losses, len(weights), started)
+            found = {}
+            for micro, grads in optimizer.micro_gradients(config.accumulate):
+                batch, advantages = micros[micro]
+                if micro not in before:                             # the policy that answered, and the reference
+                    before[micro] = [-each.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
+                                     for each in (model, reference)]
+                found[micro] = grpo_gradient(model, grads, batch, *before[micro], advantages, clip, beta, count)
+            loss, kl = map(float, optimizer.of_micros(found, config.accumulate).sum(0))
+            row = update(model, optimizer, config, state, loss, count, started)
         return row | {"reward": float(rewards.mean()), "kl": kl}
     return step
 
 
-def roll_out(model: Any, data: RewardData, step: int) -> tuple[list[list[int]], list[list[int]], np.ndarray]:
-    """(prompt of each answer, answers, rewards (P, G)) of one step."""
-    prompts, answers, rewards = [], [], []
-    for place, number in enumerate(data.numbers(step)):
-        prompt = data.ids(number)
-        group = sample_group(model, prompt, data.group, data.max_new_tokens, data.ends, (data.seed, step, place))
-        prompts += [prompt] * len(group)
-        answers += group
-        rewards.append([data.reward(number, answer) for answer in group])
+def roll_out(model: Any, data: RewardData, step: int, world: World | None = None) -> tuple[list, list, np.ndarray]:
+    """(prompts, a group of answers to each, rewards (P, G)) of one step; ranks share the prompts."""
+    numbers = data.numbers(step)
+    prompts = [data.ids(number) for number in numbers]
+    groups = {place: sample_group(model, prompt, data.group, data.max_new_tokens, data.ends, (data.seed, step, place))
+              for place, prompt in enumerate(prompts) if world is None or place % world.size == world.rank}
+    answers = of_all_ranks(groups, data, world) if world else list(groups.values())
+    rewards = [[data.reward(number, answer) for answer in group] for number, group in zip(numbers, answers)]
     return prompts, answers, np.array(rewards, np.float64)
 
 
-def grpo_gradient(model: Any, optimizer: AdamW, batch: Batch, old_logp: np.ndarray, ref_logp: np.ndarray,
-                  weights: np.ndarray, clip: float, beta: float) -> tuple[float, float, Params]:
-    """Mean loss over the answers' tokens, mean KL from the reference, gradients."""
-    grads, learned = optimizer.zero_grads(), batch.targets[0] != -1
+def of_all_ranks(groups: dict[int, list[list[int]]], data: RewardData, world: World) -> list[list[list[int]]]:
+    """The group of every prompt, from whichever rank has it. An answer is sent as its length and its padded ids."""
+    rows = {}
+    for place, group in groups.items():
+        row = np.zeros((data.group, 1 + data.max_new_tokens))
+        for line, answer in zip(row, group):
+            line[:1 + len(answer)] = [len(answer), *answer]
+        rows[place] = row.ravel()
+    found = world.dealt(rows, data.prompts, data.group * (1 + data.max_new_tokens)).astype(int)
+    return [[list(map(int, line[1:1 + line[0]])) for line in row.reshape(data.group, -1)] for row in found]
+
+
+def micro_batch(prompts: list, groups: list, advantages: np.ndarray, part: np.ndarray) -> tuple[Batch, np.ndarray]:
+    """(the answers to some prompts as a packed row, the advantage of each of their tokens)."""
+    answers = [answer for place in part for answer in groups[place]]
+    asked = [prompts[place] for place in part for _ in groups[place]]
+    return packed_answers(asked, answers), np.repeat(advantages[part].ravel(), [len(answer) for answer in answers])
+
+
+def grpo_gradient(model: Any, grads: Params, batch: Batch, old_logp: np.ndarray, ref_logp: np.ndarray,
+                  weights: np.ndarray, clip: float, beta: float, count: int) -> tuple[float, float]:
+    """Add to grads; returns this batch's share of the mean loss and KL over all `count` tokens of the answers."""
+    learned = batch.targets[0] != -1
     negated, caches = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
     logp, old, ref = -negated[learned], old_logp[learned], ref_logp[learned]
     losses, saved = model.ops.grpo_loss_forward(logp, old, ref, weights.astype(logp.dtype), clip, beta)
-    dlogp = model.ops.grpo_loss_backward(np.full(len(losses), 1 / len(losses), logp.dtype), saved)
+    dlogp = model.ops.grpo_loss_backward(np.full(len(losses), 1 / count, logp.dtype), saved)
     dlosses = np.zeros_like(negated)
     dlosses[learned] = -dlogp
+    model.backward(dlosses, caches, grads)
     back = (ref - logp).astype(np.float64)
-    return float(losses.mean()), float((np.expm1(back) - back).mean()), model.backward(dlosses, caches, grads)
+    return float(losses.sum(dtype=np.float64)) / count, float((np.expm1(back) - back).sum()) / count
 
 
 def validate_reward(model: Any, data: RewardData, config: TrainConfig, state: dict, run: Path,

@@ -25,7 +25,7 @@ from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import learned_ends
 from ..train.loop import one_step, train
-from ..train.optim import AdamW
+from ..train.optim import optimizer_for
 from ..train.plot import plot_losses
 from ..train.schedule import last_step
 
@@ -139,7 +139,7 @@ def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float,
     """
     if steps is None:
         trial = GPT(model.config, config.seed, ops=model.ops)
-        optimizer, times = AdamW(trial.params, ops=model.ops), []
+        optimizer, times = optimizer_for(trial, config), []
         for number in range(TIMED_STEPS):
             started = time.perf_counter()
             step(trial, optimizer, data, config, {"step": number})

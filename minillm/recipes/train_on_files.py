@@ -1,17 +1,20 @@
-"""Training on one's own files: text -> tokenizer -> shards -> GPT, resumable; and a tokenizer alone."""
+"""Training on one's own files: text -> tokenizer -> shards -> model, resumable; and a tokenizer alone."""
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import GPTConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig
 from ..data.shards.format import SIDECAR, Shards, count_leaked, open_shards
 from ..data.shards.prepare import TrainingData, prepare, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
+from ..data.shards.token_files import shards_of, token_files
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
-from ..models.gpt2 import GPT
+from ..launch import first_process
+from ..models.load import model_class
 from ..progress import Progress
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
@@ -21,40 +24,58 @@ from ..train.estimate import describe_run
 from ..train.log import read_log
 from ..train.loop import train
 from ..train.origin import begin
+from ..train.parallel import World, all_ranks, check_shared
 from ..train.plot import plot_losses
 from ..train.symptoms import verdict
+from .initial_model import digest_of, initial_model, tokenizer_for
 from .quickstart import Say, describe_shards
 
 LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
-def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
+def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                    tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
-                   say: Say = print) -> dict:
-    """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results."""
+                   say: Say = print, init: str | Path | None = None) -> dict:
+    """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results.
+
+    init: the directory of a model to go on from, with its tokenizer unless another is given (initial_model.py).
+    """
     check_data(paths, out)
-    with exclusive(out):
-        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say)
+    world = all_ranks()
+    if world:
+        check_shared(world, train_config.accumulate)
+    with exclusive(out) if first_process() else nullcontext():
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world)
 
 
-def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: GPTConfig, train_config: TrainConfig,
-                     tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say) -> dict:
-    """The work of `train_on_files`, by the only process in `out`."""
-    report = Report()
-    again = resume != "never" and checkpoint_exists(Path(out))
-    tok, shards = ready_shards(paths, out, again) or tokenized(paths, out, tokenizer, vocab_size, report, again)
+def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
+                     tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say,
+                     init: str | Path | None = None, world: World | None = None) -> dict:
+    """The work of `train_on_files`, by the only process in `out`, or by the ranks of a world."""
+    report, known = Report(), tokenizer_for(tokenizer, init)
+
+    def made() -> tuple[Tokenizer, Shards]:
+        again = resume != "never" and checkpoint_exists(Path(out))
+        return (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
+                or tokenized(paths, out, known, vocab_size, report, again))
+    tok, shards = world.first(made, lambda: found_shards(paths, out, known)) if world else made()
     say(str(report) if report.documents else "data        as tokenized before")
     say(describe_shards(shards) + describe_leaks(shards))
-    ops, model_config = select(train_config.backend), replace(model_config, vocab_size=tok.vocab_size)
+    model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
     say(describe_run(model_config, train_config))
-    model = GPT(model_config, train_config.seed, ops=ops)
+    model, began = first_model(init, model_config, train_config, tok)
+    if init:
+        begin(out, tok, "continued", init, ", ".join(map(str, paths)), shards.train.documents, shards.val.documents,
+              resume)
     data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
                         train_config.accumulate)
     progress = Progress("training", "step")
-    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say)
+    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say, world=world,
+                  settings={"init": began})
     progress.close()
-    plot_losses(out)
+    if first_process():
+        plot_losses(out)
     if state["step"] < train_config.steps:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
@@ -65,11 +86,23 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged}
 
 
+def first_model(init: str | Path | None, model_config: ModelConfig, train_config: TrainConfig,
+                tok: Tokenizer) -> tuple[Any, str]:
+    """(the model before the first step, a hash of the one it goes on from): fresh, or that of a directory."""
+    if not init:
+        ops = select(train_config.backend)
+        return model_class(model_config)(model_config, train_config.seed, ops=ops), ""
+    model = initial_model(init, model_config, tok, train_config.backend)
+    return model, digest_of(model)
+
+
 def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int) -> Shards:
     """The shards that `train_on_files` would train on; it finds them in `out` again."""
     check_data(paths, out)
     with exclusive(out):
-        return (ready_shards(paths, out, False) or tokenized(paths, out, tokenizer, vocab_size, Report(), False))[1]
+        known = tokenizer_for(tokenizer, None)
+        return (ready_shards(paths, out, False) or mapped_shards(paths, out, known, False)
+                or tokenized(paths, out, known, vocab_size, Report(), False))[1]
 
 
 def describe_leaks(shards: Shards) -> str:
@@ -92,10 +125,32 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     return tokenizer, shards
 
 
-def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
+def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Tokenizer | None,
+                  again: bool) -> tuple[Tokenizer, Shards] | None:
+    """(tokenizer, shards) if `paths` are token files of nanoGPT or llm.c. Raises ValueError without a tokenizer."""
+    if not (files := token_files(list(map(Path, paths)))):
+        return None
+    if tokenizer is None:
+        raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
+                         "made them with --tokenizer (GPT-2's for most), or a model with it by --init")
+    shards = shards_of(files, tokenizer)
+    if not again:
+        begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
+              shards.val.documents)
+    return tokenizer, shards
+
+
+def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None) -> tuple[Tokenizer, Shards]:
+    """(tokenizer, shards) as another process has just made or found them."""
+    if found := ready_shards(paths, out, True) or mapped_shards(paths, out, known, True):
+        return found
+    shards = open_shards(Path(out) / "data")
+    return tokenizer_of(out, shards), shards
+
+
+def tokenized(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,
               report: Report, again: bool) -> tuple[Tokenizer, Shards]:
     """(tokenizer, shards) of files, kept in `out`. Raises ValueError if a run there is to go on with other files."""
-    known = Tokenizer.from_pretrained(tokenizer) if tokenizer else None
     files, note = list_files(list(map(Path, paths))), Path(out) / "data" / "source.txt"
     source = note.read_text(encoding="utf-8") if again and note.exists() else ""
     if not source:
@@ -106,7 +161,8 @@ def tokenized(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Pat
     def documents() -> Iterator[tuple[str, str]]:
         report.clear()                          # a tokenizer to train has a pass of its own: the last one counts
         return read_documents(paths, report)
-    return prepare(documents, out, known, vocab_size, source, progress=lambda label: Progress(label, ""))
+    tokenizer, shards = prepare(documents, out, known, vocab_size, source, progress=lambda label: Progress(label, ""))
+    return known or tokenizer, shards
 
 
 def check_data(paths: Sequence[str | Path], out: str | Path) -> None:

@@ -17,7 +17,8 @@ from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import END, chat_prompt, end_tokens, own_template
-from ..tokenizer.roles import document_start
+from ..tokenizer.jinja_template import Templates
+from ..tokenizer.roles import document_start, opened
 
 MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 16, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
@@ -243,7 +244,7 @@ def texts(body: dict, tokenizer: Tokenizer, block_size: int) -> tuple[list[list[
 def one_prompt(text: str | list, tokenizer: Tokenizer, block_size: int) -> list[int]:
     if isinstance(text, str):
         check_characters(len(text), tokenizer, block_size, "prompt")
-        text = tokenizer.prompt(tokenizer.encode_ordinary(text))
+        text = opened(tokenizer, tokenizer.encode_ordinary(text))
     elif not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
         raise ApiError(400, f"prompt must be text, or ids of tokens, from 0 to {tokenizer.vocab_size - 1}.", "prompt",
                        "invalid_value")
@@ -260,8 +261,7 @@ def conversation(body: dict, tokenizer: Tokenizer,
         raise too_long(f"{len(messages)} messages", block_size, "messages")
     template = own_template(tokenizer)
     roles = ROLES + ("tool",) * (template is not None or END in tokenizer.special_tokens)
-    messages = [message_of(message, i, roles, template is not None and template.reads_parts)
-                for i, message in enumerate(messages)]
+    messages = [message_of(message, i, roles, template) for i, message in enumerate(messages)]
     check_characters(sum(map(characters, messages)), tokenizer, block_size, "messages")
     tools, more = beside_messages(body, ("tools",) * ("tool" in roles) if template is None else tuple(TEMPLATE))
     try:
@@ -291,9 +291,10 @@ def beside_messages(body: dict, read: Collection[str]) -> tuple[list | None, dic
     return tools or None, body.get("chat_template_kwargs", {}) | documents
 
 
-def message_of(message: Any, i: int, roles: Collection[str], in_parts: bool) -> dict:
+def message_of(message: Any, i: int, roles: Collection[str], template: Templates | None) -> dict:
     """A message, checked; its parts as one text, unless the chat template reads them."""
-    found = {"role": role(message, i, roles)} | {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
+    found: dict[str, Any] = {"role": role(message, i, roles)}
+    found |= {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
     if calls := message.get("tool_calls"):
         if "tool" not in roles:
             raise ApiError(400, f"messages[{i}].tool_calls is not supported: this model has no chat template.",
@@ -303,8 +304,8 @@ def message_of(message: Any, i: int, roles: Collection[str], in_parts: bool) -> 
         raise ApiError(400, f"messages[{i}].function_call is not supported by this server: use tool_calls.",
                        f"messages[{i}].function_call", "unsupported_parameter")
     parts = content(message, i)
-    return found | {"content": parts if in_parts and isinstance(message.get("content"), list) else
-                    "".join(part["text"] for part in parts)}
+    in_parts = isinstance(message.get("content"), list) and template is not None and template.reads_parts
+    return found | {"content": parts if in_parts else "".join(part["text"] for part in parts)}
 
 
 def characters(message: dict) -> int:
@@ -315,7 +316,7 @@ def characters(message: dict) -> int:
 
 def role(message: Any, i: int, roles: Collection[str]) -> str:
     value = message.get("role") if isinstance(message, dict) else None
-    if value not in roles:
+    if not isinstance(value, str) or value not in roles:
         raise ApiError(400, f"messages[{i}].role must be one of {', '.join(roles)}: got {brief(value)}.",
                        f"messages[{i}].role", "invalid_value")
     return value

@@ -26,9 +26,10 @@ from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, 
 from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
+from .offsets import located, token_spans
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rank_files import BEGIN, encoding_of
-from .roles import document_end, read_roles
+from .roles import document_end, opened, read_roles, said
 from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
@@ -66,6 +67,7 @@ class Tokenizer:
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self._tokens = {id: token for id, token in enumerate(tokens) if token is not None}   # a list would take id -1
         self.rules, self._texts = rules, TextRules(rules, self.special_tokens)
+        self.before, self.after = list(rules.before), list(rules.after)         # what the template puts around a text
         ids = ordinary_ids(tokens, self._texts.added, self.merges)
         self._ranks, made, simple = rank_merges(self.merges, ids)
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
@@ -75,7 +77,7 @@ class Tokenizer:
         self._find_words = word_finder(pattern)
         triples = [(left, right, made[rank]) for (left, right), rank in self._ranks.items()]
         self._fast = fast.encoder(self._tokens, self.vocab_size, self._byte_ids, triples, self._texts, pattern, backend,
-                                  rules.ignore_merges)
+                                  whole)
         self.backend = "cpp" if self._fast else "python"
 
     @classmethod
@@ -176,32 +178,32 @@ class Tokenizer:
                             disallowed_special: Specials = "all") -> tuple[list[int], np.ndarray]:
         """Ids, and where each token lies in the text: (n, 2) int64, so text[start:end] holds the token's bytes.
 
-        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face.
-        Raises ValueError if the tokenizer changes the text, so that its tokens have no places in it.
+        Positions count characters; a token that is part of a character has that character's place, as at Hugging Face,
+        and so has one of what a normalizer made of several. Raises ValueError if the pattern drops or adds text.
         """
-        ids = self.encode(text, allowed_special, disallowed_special)
-        if not self._texts.simple and self.decode(ids) != well_formed(text):
-            raise ValueError("this tokenizer changes the text before it cuts it (its normalizer, a prefix space or what an "
-                             "added token strips): there are no offsets in the text as given")
-        data = np.frombuffer(well_formed(text).encode("utf-8"), np.uint8)
-        if not ids:
-            return ids, np.empty((0, 2), np.int64)
-        char_at = np.cumsum((data & 0xC0) != 0x80) - 1                  # of each byte, the number of its character
-        ends = np.cumsum([len(self._tokens[id]) for id in ids])
-        starts = np.concatenate([[0], ends[:-1]])
-        return ids, np.stack([char_at[starts], char_at[ends - 1] + 1], axis=1).astype(np.int64)
+        allowed = self._check_allowed(allowed_special)
+        check_text(text, self._check_disallowed(disallowed_special, allowed))
+        ids: list[int] = []
+        spans = [np.empty((0, 2), np.int64)]
+        for piece, id, origins in located(well_formed(text), self._texts, allowed):
+            found = [id] if id is not None else self._encode_piece(piece)
+            lengths = [len(self._tokens[token]) for token in found] if id is None else [len(piece.encode("utf-8"))]
+            if sum(lengths) != len(piece.encode("utf-8")):
+                raise ValueError("this tokenizer's pattern drops or adds text: its tokens have no places in it")
+            ids += found
+            spans.append(token_spans(piece, lengths, origins))
+        return ids, np.concatenate(spans)
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        """The ids of what is between added tokens."""
+        if self._fast:
+            return self._fast.encode_plain(piece).tolist()
+        return [id for word in self._find_words(piece) for id in self._words[word]]
 
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what
         `tokenizers` gives with add_special_tokens=True. No second time before ids that begin that way."""
-        before, after = self.rules.before, self.rules.after
-        begun = tuple(ids[:len(before)]) == before
-        return [*(() if begun else before), *ids, *after]
-
-    def prompt(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a text to be continued: the template's beginning is put before them, its end is not."""
-        begun = tuple(ids[:len(self.rules.before)]) == self.rules.before
-        return [*(() if begun else self.rules.before), *ids]
+        return [*opened(self, list(ids)), *self.after]
 
     def _pieces(self, text: str, allowed: frozenset[str]) -> Iterator[Piece]:
         """(text, None), as it is cut into words, and (text, id) of each added token, in order."""
@@ -288,7 +290,7 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: the parts. C++ is found anew where it is loaded, if it is built there."""
-        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), self._said()
+        return type(self), (*self._parts(), "auto" if self._fast else "python", self.rules), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -308,18 +310,14 @@ class Tokenizer:
     def with_special_tokens(self, special_tokens: Iterable[str]) -> "Tokenizer":
         """A tokenizer that knows these, too: those it lacks get the next free ids. All other ids stay."""
         tokens, merges, known, pattern = self._parts()
-        made_special = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
-        new = [text for text in check_specials(special_tokens) if text not in known and text not in made_special]
-        known = known | made_special | {text: len(tokens) + i for i, text in enumerate(new)}
-        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in made_special)
+        known_others = {t.text: t.id for t in self.rules.added if t.text in special_tokens}
+        new = [text for text in check_specials(special_tokens) if text not in known and text not in known_others]
+        known = known | known_others | {text: len(tokens) + i for i, text in enumerate(new)}
+        rules = self.rules._replace(added=tuple(t._replace(special=t.special or t.text in known_others)
                                                 for t in self.rules.added))
         larger = Tokenizer(tokens + [text.encode("utf-8") for text in new], merges, known, pattern, self.backend, rules)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
-
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its parts."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
 
     def _added_ids(self) -> dict[str, int]:
         return {token.text: token.id for token in self._texts.added}
@@ -339,7 +337,7 @@ class Tokenizer:
         if directory.is_dir():
             tokenizer.roles |= read_roles(directory)
             tokenizer.template = read_templates(directory, tokenizer.roles)
-            tokenizer.eot_token = document_end(tokenizer)
+            tokenizer.eot_token = document_end(tokenizer, tokenizer.eot_token)
         return tokenizer
 
     @classmethod

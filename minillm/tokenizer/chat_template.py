@@ -25,8 +25,8 @@ from ..storage.atomic import write_json
 from . import jinja_template
 from .bpe import Tokenizer
 from .jinja_template import NOTHING, Templates
-from .roles import CONFIG, TextEnds, document_start, role_id
-from .tool_turns import tools_as_text
+from .roles import CONFIG, TextEnds, document_start, opened, role_id
+from .tool_turns import JINJA, tools_as_text
 
 Message = dict[str, Any]                # {"role", "content"}
 
@@ -34,10 +34,6 @@ ROLES = ("system", "user", "assistant")
 END = "<|end|>"
 VOICES = {"developer": "system"}        # OpenAI's newer name for it
 MARKS = (*(f"<|{role}|>" for role in ROLES), END)
-JINJA = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant' %}"
-         "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}"
-         "{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
-         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")
 OURS = (JINJA,
         "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}")      # the same, as it was written before
@@ -134,15 +130,16 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequen
     if template is None or "developer" not in template.sources.get("default", ""):
         messages = [message | {"role": VOICES.get(message["role"], message["role"])} for message in messages]
     if template:
-        end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
         ids = encode_prompt(tokenizer, messages, tools, more)
-        return ids, (after,) if after and end is None else (), ends if end is None else ends | {end}
+        end, after = template.end(tokenizer.special_tokens), template.after_answer.rstrip()
+        return (ids, (after,) if after else (), ends) if end is None else (
+            ids, (), ends | {tokenizer.special_tokens[end]})
     no_more(more)
     messages = tools_as_text(messages, tools or ())
     if all(mark in tokenizer.special_tokens for mark in MARKS):
         return encode_prompt(tokenizer, messages), (), ends | {tokenizer.special_tokens[END]}
     text = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages) + "Assistant:"
-    return tokenizer.prompt(tokenizer.encode_ordinary(text)), ("\nUser:", "\nSystem:"), ends
+    return opened(tokenizer, tokenizer.encode_ordinary(text)), ("\nUser:", "\nSystem:"), ends
 
 
 def mark(tokenizer: Tokenizer, text: str) -> int:
@@ -156,9 +153,9 @@ def answer_end(tokenizer: Tokenizer) -> int | None:
     """The token that ends an answer, which fine-tuning teaches: that of the chat template; without one, what the files
     name, the tokenizer's own word first where the model agrees."""
     template, eos = own_template(tokenizer), role_id(tokenizer, "eos_token")
-    end = template.end(tokenizer.special_tokens) if template else tokenizer.special_tokens.get(END)
-    if end is not None:
-        return end
+    end = template.end(tokenizer.special_tokens) if template else END
+    if end in tokenizer.special_tokens:
+        return tokenizer.special_tokens[end]
     candidates = [id for id in (eos, tokenizer.eot_token) if id is not None]
     agreed = [id for id in candidates if id in tokenizer.ends] + sorted(tokenizer.ends) + candidates
     return next(iter(agreed), None)
@@ -181,6 +178,11 @@ def learned_ends(tokenizer: Tokenizer) -> TextEnds:
     return TextEnds(tuple(id for id in (end, *sorted(others)) if id is not None), bos)
 
 
+def special_text(tokenizer: Tokenizer, id: int | None) -> str | None:
+    """The text of a special token."""
+    return next((text for text, known in tokenizer.special_tokens.items() if known == id), None)
+
+
 def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
     """Write the tokenizer and, if it knows conversations or roles of special tokens, tokenizer_config.json, from which
     transformers' apply_chat_template makes the same ids. The directory is made if need be."""
@@ -191,8 +193,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: str | Path) -> None:
     sources = template.sources if template else known
     if not sources and not roles:
         return
-    if end is not None:
-        roles["eos_token"] = tokenizer.decode([end])
+    roles |= {"eos_token": text} if (text := special_text(tokenizer, end)) else {}
     document = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **roles}
     if sources:
         document["chat_template"] = sources["default"] if list(sources) == ["default"] else [

@@ -5,7 +5,7 @@ the extension is not built, MINILLM_CPU=none, or the vocabulary is larger than t
 """
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
@@ -53,7 +53,7 @@ def count_threads(threads: int | None) -> int:
 
 
 def encoder(tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int], merges: list[tuple[int, int, int]],
-            texts: TextRules, pattern: str, backend: str = "auto", ignore_merges: bool = False) -> "FastEncoder | None":
+            texts: TextRules, pattern: str, backend: str = "auto", whole: Mapping[bytes, int] = {}) -> "FastEncoder | None":
     """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
     core = load_extension(backend)
     if core is None:
@@ -62,14 +62,14 @@ def encoder(tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int], merg
         if backend == "cpp":
             raise ValueError(f"the C++ tokenizer takes up to {core.MAX_TOKENS} tokens: got {vocab_size}")
         return None
-    return FastEncoder(core, tokens, vocab_size, byte_ids, merges, texts, pattern, ignore_merges)
+    return FastEncoder(core, tokens, vocab_size, byte_ids, merges, texts, pattern, whole)
 
 
 class FastEncoder:
     """Ids of texts as arrays, uint16 if every id fits, else uint32."""
 
     def __init__(self, core: ModuleType, tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int],
-                 merges: list[tuple[int, int, int]], texts: TextRules, pattern: str, ignore_merges: bool):
+                 merges: list[tuple[int, int, int]], texts: TextRules, pattern: str, whole: Mapping[bytes, int]):
         self.find_words = None if pattern in core.PATTERNS else word_finder(pattern)
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.texts = texts
@@ -80,7 +80,7 @@ class FastEncoder:
             np.array(byte_ids, np.uint32),
             *map(np.ascontiguousarray, np.array(merges, np.uint32).reshape(-1, 3).T),              # left, right, made
             [tokens.get(id) for id in range(vocab_size)], added, core.PATTERNS[0] if self.find_words else pattern,
-            ignore_merges)
+            list(whole.items()))
 
     def wanted(self, allowed: frozenset[str]) -> list[int]:
         """The places of the added tokens to look for. Where others than special ones are, those special ones that are not

@@ -43,8 +43,10 @@ OPTIONS = AddedToken._fields[2:]
 
 # Forms of one pattern: where a run cannot be continued by what follows it, it makes no difference whether it gives back.
 POSSESSIVE = regex.compile(r"(?<=[+?*])\+")
-SAME = (("'(?i:[sdmt]|ll|ve|re)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"), ("(?i:'(?:[sdmt]|ll|ve|re))", "(?i:'s|'t|'re|'ve|'m|'ll|'d)"))
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SAME = (("'(?i:[sdmt]|ll|ve|re)", CONTRACTIONS), ("(?i:'(?:[sdmt]|ll|ve|re))", CONTRACTIONS))
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
+                   "chat_template.jinja", "chat_template.json")
 
 
 def bytes_to_chars(token: bytes) -> str:
@@ -71,7 +73,7 @@ def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, spe
              for token in sorted([*specials, *rules.added], key=lambda token: token.id)]
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": rules.ignore_merges,
-             "vocab": vocabulary(tokens, {token["content"]: token["id"] for token in added}, merges),
+             "vocab": vocabulary(tokens, {token["content"]: token["id"] for token in added}),
              "merges": merge_lines(merges)}
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
                 "normalizer": json.loads(rules.normalizer or "null"),
@@ -91,7 +93,7 @@ def write_vocab_merges(directory: AnyPath, tokens: Tokens, merges: Merges, speci
     """Write directory/vocab.json and directory/merges.txt. Creates the directory."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens, merges), ensure_ascii=False)
+    write_json(directory / "vocab.json", vocabulary(tokens, special_tokens), ensure_ascii=False)
     with atomic_write(directory / "merges.txt", newline="\n") as file:
         file.write("\n".join(["#version: 0.2", *merge_lines(merges), ""]))
 
@@ -108,10 +110,9 @@ def write_tiktoken(path: AnyPath, tokens: Tokens, merges: Merges, special_tokens
         file.writelines(lines)
 
 
-def vocabulary(tokens: Tokens, special_tokens: dict[str, int], merges: Merges) -> dict[str, int]:
-    """Written form -> id; special tokens are written as they are, unless merges make them, too."""
-    made = {first + second for first, second in merges}
-    special_text = {id: text for text, id in special_tokens.items() if tokens[id] not in made}
+def vocabulary(tokens: Tokens, special_tokens: dict[str, int]) -> dict[str, int]:
+    """Written form -> id; special tokens are written as they are."""
+    special_text = {id: text for text, id in special_tokens.items()}
     return {special_text.get(id) or bytes_to_chars(token): id for id, token in enumerate(tokens) if token is not None}
 
 

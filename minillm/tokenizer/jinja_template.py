@@ -18,7 +18,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +38,7 @@ GUARDS = [chr(code) for code in range(0xFDD1, 0xFDF0)]  # Unicode's noncharacter
 NONCE = secrets.token_hex(8)
 MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generation %} holds; nobody can write them
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TZ")     # no keys of others
 REASONING = ("reasoning_content", "thinking", "reasoning")      # names for one thing: templates read the first two
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -71,7 +72,7 @@ class Templates:
         if not spans:
             cuts = [cut for i in answers for cut in ((i, True), (i + 1, False))]
             before_and_after = iter(self.texts(messages, cuts, more))
-            spans = [added(text, before, after, i, specials) for i, before, after
+            spans = [added(text, before, after, i, specials, self.end(specials)) for i, before, after
                      in zip(answers, before_and_after, before_and_after)]
         return Rendered(text, spans)
 
@@ -82,7 +83,8 @@ class Templates:
         source = self.sources.get("tool_use" if tools is not None and "tool_use" in self.sources else "default")
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
-        return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS})
+        return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
+                             "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
 
     @cached_property
     def after_answer(self) -> str:
@@ -104,10 +106,10 @@ class Templates:
             return False
         return ASKED in text and "'type'" not in text and '"type"' not in text
 
-    def end(self, specials: Mapping[str, int]) -> int | None:
+    def end(self, specials: Collection[str]) -> str | None:
         """The special token that ends an answer; None where the template has none."""
-        return next((specials[text] for text, special in split_special(self.after_answer, frozenset(specials))
-                     if special), None)
+        pieces = split_special(self.after_answer, frozenset(specials))
+        return next((text for text, special in pieces if special), None)
 
 
 def read_templates(directory: Path, roles: Mapping[str, str]) -> Templates | None:
@@ -152,19 +154,19 @@ def unmarked(text: str) -> tuple[str, list[tuple[int, int]]]:
     return text.replace(MARKS[0], "").replace(MARKS[1], ""), spans
 
 
-def added(text: str, before: str, after: str, i: int, specials: frozenset[str]) -> tuple[int, int]:
-    """Where in a conversation's text message i stands, by the texts of the messages before it and up to it."""
-    length = 0
-    if after.startswith(before):
-        pieces = list(split_special(after[len(before):], specials))
-        while len(pieces) > 1 and any(special for _, special in pieces) and not pieces[-1][1]:
-            pieces.pop()                                # such as the newline after the token that ends an answer
-        length = sum(len(piece) for piece, _ in pieces)
-    end = len(before) + length
-    if not length or text[:end] != after[:end]:
+def added(text: str, before: str, after: str, i: int, specials: frozenset[str], end: str | None) -> tuple[int, int]:
+    """Where in a conversation's text message i stands, by the texts of the messages before it and up to it. It goes up
+    to its last end token: a newline behind that, or what closes a conversation, does not belong to it."""
+    same = os.path.commonprefix([text, after])
+    pieces = list(split_special(same[len(before):], specials))
+    ends = ([n for n, (piece, _) in enumerate(pieces, 1) if piece == end]
+            or [n for n, (_, special) in enumerate(pieces, 1) if special] or [len(pieces)])
+    stop = len(before) + sum(len(piece) for piece, _ in pieces[:ends[-1]])
+    left = "".join(piece for piece, special in split_special(after[stop:], specials) if not special)
+    if not same.startswith(before) or not pieces or left.strip():
         raise ValueError(f"where the assistant speaks in messages[{i}] is not to be seen: the chat template writes the "
-                         "messages before it otherwise without it, or later; mark it by {% generation %} there")
-    return len(before), end
+                         "messages up to it otherwise where others follow; mark it by {% generation %} there")
+    return len(before), stop
 
 
 # ---- from text to tokens
@@ -235,7 +237,7 @@ class Worker:
                 found = self.ask(data)
             except (BrokenPipeError, EOFError):
                 self.stop()
-                found = {"error": f"it takes more than {jinja_worker.SECONDS:g} seconds, or too much memory"}
+                found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
             except BaseException:                    # interrupted: its answer must not be taken for the next one's
                 self.stop()
                 raise
@@ -246,8 +248,9 @@ class Worker:
     def ask(self, data: bytes) -> dict[str, Any]:
         if self.process is None:
             need_jinja()
+            kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
             self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept)
         assert self.process.stdin
         self.process.stdin.write(jinja_worker.LENGTH.pack(len(data)) + data)
         self.process.stdin.flush()

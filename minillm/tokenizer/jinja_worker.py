@@ -2,7 +2,8 @@
 
 A request on its standard input is a length (LENGTH) and JSON; so is the answer. A template is a program that comes with
 somebody's model. Jinja's sandbox keeps it from everything but its inputs, and only a process can be kept from the rest:
-the kernel ends this one when a request has had its SECONDS of CPU time, and refuses it more memory than MEMORY.
+the kernel ends this one when a request has had its "seconds" of CPU time, and refuses it more memory than MEMORY, and
+files and processes altogether, should the sandbox have a hole.
 
 The language is what transformers gives to templates (huggingface.co/docs/transformers, "Chat templates"): trim_blocks
 and lstrip_blocks, break and continue, raise_exception, strftime_now, a tojson that escapes no HTML, {% generation %}.
@@ -15,9 +16,12 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 LENGTH = struct.Struct("<Q")
+IMPORTED = ("jinja2.sandbox", "jinja2.ext", "jinja2.debug", "jinja2.constants", "encodings.unicode_escape", "pprint",
+            "random", "textwrap")           # all that Jinja imports when it needs it: later no file can be opened
 MEMORY, SECONDS, CHARACTERS = 2 ** 29, 2.0, 2 ** 22                 # of address space; of CPU time; of a text
 
 
@@ -27,8 +31,8 @@ def render(request: dict[str, Any]) -> list[str]:
     template, variables, texts = compiled(request["source"], *request["marks"]), request["variables"], []
     for count, prompt in request["cuts"]:
         pieces, size = [], 0
-        for piece in template.generate(**variables | {"messages": variables["messages"][:count],
-                                                      "add_generation_prompt": prompt}):
+        given = variables | {"messages": variables["messages"][:count], "add_generation_prompt": prompt}
+        for piece in template.generate(given):
             pieces.append(piece)
             size += len(piece)
             if size > CHARACTERS:
@@ -87,12 +91,13 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    import jinja2.ext
-    import jinja2.sandbox  # noqa: F401  (with its memory, before there is a limit)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for module in IMPORTED:
+        import_module(module)
+    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_NPROC, 0)):
+        resource.setrlimit(limit, (most, most))
     while head := sys.stdin.buffer.read(LENGTH.size):
         request = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(head)))
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)               # its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])               # its signal ends the process
         found = json.dumps(answer(request)).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(LENGTH.pack(len(found)) + found)

@@ -36,6 +36,11 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_json_object(path.read_bytes(), str(path)) if path.is_file() else {}
 
 
+def said(tokenizer: Any) -> dict[str, Any]:
+    """What the files of a directory say of a tokenizer, besides its parts: attributes that its copies take over."""
+    return {name: getattr(tokenizer, name) for name in ("eot_token", "ends", "roles", "template")}
+
+
 def role_id(tokenizer: Any, role: str) -> int | None:
     """The id of the token in a role; None where nothing is named, or what is named is no token."""
     text = tokenizer.roles.get(role)
@@ -50,16 +55,22 @@ def token_id(tokenizer: Any, text: str) -> int | None:
     return ids[0] if len(ids) == 1 else None
 
 
-def document_end(tokenizer: Any) -> int | None:
-    """What stands between documents: <|endoftext|>, or else what the files name as the end."""
-    end = tokenizer.special_tokens.get("<|endoftext|>")
-    return role_id(tokenizer, "eos_token") if end is None else end
+def document_end(tokenizer: Any, known: int | None = None) -> int | None:
+    """What stands between documents: <|endoftext|>, or else what the files name as the end, or what is known."""
+    ends = tokenizer.special_tokens.get("<|endoftext|>"), role_id(tokenizer, "eos_token"), known
+    return next((end for end in ends if end is not None), None)
 
 
 def document_start(tokenizer: Any) -> int | None:
     """What a text begins after: the token that the files name as the beginning, or the end of another document."""
     start = role_id(tokenizer, "bos_token")
     return tokenizer.eot_token if start is None else start
+
+
+def opened(tokenizer: Any, ids: list[int]) -> list[int]:
+    """The ids of a prompt behind those that the tokenizer's files put before every text, mostly <s> or nothing."""
+    before = list(getattr(tokenizer, "before", ()))
+    return ids if ids[:len(before)] == before else [*before, *ids]
 
 
 def begun(tokenizer: Any, ids: list[int]) -> list[int]:

@@ -25,6 +25,7 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
+from .roles import opened, said
 from .sentencepiece_files import BLANK, read_rules
 from .stream import text_pieces, text_with_offsets
 
@@ -40,7 +41,7 @@ class SentencePiece:
 
     merges     list of (str, str), in order of rank           pattern    its rules beside the vocabulary, as text
     vocab_size, special_tokens, eot_token, ends, backend: as `Tokenizer` has them
-    rules.before, rules.after: ids that the vocabulary's files put around a text, mostly <s> before it
+    before, after    ids that the vocabulary's files put around a text: mostly <s> before it
     """
 
     def __init__(self, document: dict, backend: str = "auto"):
@@ -62,10 +63,11 @@ class SentencePiece:
         self._early = tuple(token for token in self.added if not token.normalized)
         self._late = tuple(token._replace(text=self._normalize(token.text), normalized=False)
                            for token in self.added if token.normalized)
-        if unknown := [id for id in (*self.rules.before, *self.rules.after) if id not in self._tokens]:
+        self.before, self.after = list(self.rules.before), list(self.rules.after)
+        if unknown := [id for id in (*self.before, *self.after) if id not in self._tokens]:
             raise ValueError(f"post_processor has id {unknown[0]}, which no token has")
-        if self.rules.before:
-            self.roles["bos_token"] = self._texts[self.rules.before[0]] or ""
+        if self.before:
+            self.roles["bos_token"] = self._texts[self.before[0]] or ""
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
 
@@ -291,12 +293,7 @@ class SentencePiece:
 
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, but for a beginning that is there already."""
-        return [*self.prompt(ids), *self.rules.after]
-
-    def prompt(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a text to be continued: the template's beginning is put before them, its end is not."""
-        before = self.rules.before
-        return [*(() if tuple(ids[:len(before)]) == before else before), *ids]
+        return [*opened(self, list(ids)), *self.after]
 
     # ---- decoding
 
@@ -346,11 +343,7 @@ class SentencePiece:
 
     def __reduce__(self) -> tuple:
         """For pickle, copy and process pools: what its file says."""
-        return type(self), (self.document, "auto" if self._core else "python"), self._said()
-
-    def _said(self) -> dict[str, Any]:
-        """What the files of a directory say of the tokenizer, besides its own."""
-        return {name: getattr(self, name) for name in ("eot_token", "ends", "roles", "template")}
+        return type(self), (self.document, "auto" if self._core else "python"), said(self)
 
     def save(self, directory: AnyPath) -> None:
         """Write directory/tokenizer.json (atomically), which `tokenizers` and `transformers` read."""
@@ -364,7 +357,7 @@ class SentencePiece:
                  *({"id": self._vocab.get(text, self.vocab_size + i), "content": text, **plain, "special": True}
                    for i, text in enumerate(new))]
         larger = SentencePiece(self.document | {"added_tokens": added}, self.backend)
-        vars(larger).update(self._said() | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
+        vars(larger).update(said(self) | ({"eot_token": larger.eot_token} if larger.eot_token is not None else {}))
         return larger
 
 

@@ -12,6 +12,42 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+# What transformers makes the same ids from as chat_template.encode_messages: our template, with tools_as_text.
+JINJA = r"""
+{%- if tools %}
+    {%- set system = messages[0]['content'] if messages and messages[0]['role'] == 'system' else '' %}
+    {{- '<|system|>' + (system + '\n\n<tools>') | trim }}
+    {%- for tool in tools %}
+        {{- '\n' + (tool | tojson) }}
+    {%- endfor %}
+    {{- '\n</tools>\nCall a tool by\n<tool_call>\n{"name": NAME, "arguments": {...}}\n</tool_call><|end|>' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- set content = message['content'] or '' %}
+    {%- if message['role'] == 'tool' %}
+        {{- '\n' if loop.previtem is defined and loop.previtem['role'] == 'tool' else '<|user|>' }}
+        {%- set whole = content.lstrip().startswith('<tool_response>') %}
+        {{- content if whole else '<tool_response>\n' + content + '\n</tool_response>' }}
+        {{- '' if loop.nextitem is defined and loop.nextitem['role'] == 'tool' else '<|end|>' }}
+    {%- elif message['role'] == 'assistant' %}
+        {{- '<|assistant|>' }}
+        {%- generation %}
+            {{- content }}
+            {%- for call in message['tool_calls'] or [] %}
+                {{- ('' if loop.first and not content else '\n') + '<tool_call>\n{"name": ' }}
+                {{- (call.function.name | tojson) + ', "arguments": ' + (call.function.arguments | tojson) }}
+                {{- '}\n</tool_call>' }}
+            {%- endfor %}
+            {{- '<|end|>' }}
+        {%- endgeneration %}
+    {%- elif not (tools and loop.first and message['role'] == 'system') %}
+        {{- '<|' + message['role'] + '|>' + content + '<|end|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|assistant|>' }}
+{%- endif %}
+""".lstrip()
 HOW = 'Call a tool by\n<tool_call>\n{"name": NAME, "arguments": {...}}\n</tool_call>'
 
 

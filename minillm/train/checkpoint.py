@@ -1,7 +1,8 @@
 """Checkpoints to resume from: a model's directory with the optimizer's moments and the step beside it.
 
-To the model's files come `optimizer.safetensors` (both moments of AdamW) and `state.json` (step, seed, fingerprint of
-the data, checksums). The directory, run/last, is replaced as a whole (storage/directories.py).
+To the model's files come `optimizer.safetensors` (the moments; the mean of the weights, where there is one) and
+`state.json` (step, seed, fingerprint of the data, checksums). The directory, run/last, is replaced as a whole
+(storage/directories.py).
 """
 import hashlib
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import TrainConfig
 from ..models.params import Params
 from ..models.pretrained import LAYOUT, MODEL, read_json
 from ..storage.atomic import AnyPath, dump_json, write_json
@@ -18,12 +20,12 @@ from ..storage.directories import recover_directory, replace_directory
 from ..storage.safetensors import read_safetensors, write_safetensors
 from ..tokenizer.formats import TOKENIZER_FILES
 from ..tokenizer.roles import EndOfText
-from .optim import AdamW
+from .optim import AdamW, averaged
 
 OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
 HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every",    # the others change every step
-            "recompute")
-M, V = "exp_avg.", "exp_avg_sq."   # the names PyTorch's AdamW gives its moments
+            "recompute", "patience")
+M, V, MEAN = "exp_avg.", "exp_avg_sq.", "ema."      # PyTorch's AdamW names its moments so
 
 
 def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: EndOfText) -> None:
@@ -31,15 +33,20 @@ def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: EndOfT
 
     It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.
     """
+    moments = optimizer.whole_moments()
+    if moments is None:                                  # another process writes
+        return
+
     def fill(directory: Path) -> None:
         model.save_pretrained(directory, eot_token)
         for name in (*TOKENIZER_FILES, ORIGIN):
             if (run / name).exists():
                 shutil.copy(run / name, directory / name)
-        save_training(directory, optimizer.m, optimizer.v, state)
+        save_training(directory, *moments, state, optimizer.mean)
     replace_directory(run / "last", fill)
     if state["best"] is None:
-        model.save_pretrained(run, eot_token)
+        with averaged(model, optimizer):
+            model.save_pretrained(run, eot_token)
 
 
 def checkpoint_exists(run: Path) -> bool:
@@ -65,19 +72,26 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
         raise ValueError(f"{run}/last was trained with another seed: {state['seed']}, now {fresh['seed']}; "
                          f"use another --out, or --resume never")
     then, now = state.get("settings", {}), fresh["settings"]
-    changed = [f"{name} was {then[name]}, now {now[name]}" for name in then if then[name] != now[name]]
+    then = {name: value for name, value in TrainConfig().as_dict().items() if name in now} | then   # of an older run
+    changed = [f"{name} was {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)]
     grave = [text for text in changed if text.split()[0] not in HARMLESS]
     if grave and not override:
         raise ValueError(f"{run}/last was trained with other settings: {'; '.join(grave)}; use --override to go on "
                          "with the new ones, another --out, or --resume never")
+    try:
+        optimizer.take_moments(m, v)
+    except ValueError as error:
+        raise ValueError(f"{run}/last has {error}; use another --out, or --resume never") from None
     say(f"resuming from step {state['step']:,}" + f" ({'; '.join(changed)})" * bool(changed))
-    optimizer.m.flat[:], optimizer.v.flat[:] = m.flat, v.flat
+    if optimizer.mean is not None:
+        optimizer.mean.flat[:] = (mean_of(run / "last") or model.params).flat
     optimizer.steps = state["step"]
     return state | {"settings": now}
 
 
-def save_training(directory: AnyPath, m: Params, v: Params, state: dict) -> None:
-    """Write the two moments (Params) and `state` (a dict that JSON can hold) beside a model saved there before.
+def save_training(directory: AnyPath, m: Params, v: Params, state: dict, mean: Params | None = None) -> None:
+    """Write the moments and `state` (a dict that JSON can hold) beside a model saved there before; the mean of its
+    weights, too, if there is one.
 
     `state.json` also gets checksums of model.safetensors, optimizer.safetensors and of the state itself.
     """
@@ -85,6 +99,7 @@ def save_training(directory: AnyPath, m: Params, v: Params, state: dict) -> None
         raise ValueError("state: the key 'checksums' is taken by the checkpoint itself")
     directory = Path(directory)
     moments = {M + name: array for name, array in m.items()} | {V + name: array for name, array in v.items()}
+    moments |= {MEAN + name: array for name, array in (mean or {}).items()}
     write_safetensors(directory / OPTIMIZER, moments)
     checksums = {name: file_checksum(directory / name) for name in (MODEL, OPTIMIZER)}
     write_json(directory / STATE, state | {"checksums": checksums | {"state": json_checksum(state)}}, **LAYOUT)
@@ -119,6 +134,13 @@ def moment(tensors: dict[str, np.ndarray], prefix: str, directory: Path) -> Para
     for name, array in params.items():
         array[:] = found[name]
     return params
+
+
+def mean_of(directory: Path) -> Params | None:
+    """The mean of the weights that `save_training` wrote there, if it did; its checksum is checked by `load_training`.
+    """
+    tensors, _ = read_safetensors(directory / OPTIMIZER)
+    return moment(tensors, MEAN, directory) if any(name.startswith(MEAN) for name in tensors) else None
 
 
 def file_checksum(path: Path) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, TrainConfig
-from ..kernels.select import OPS, Dims, select
-from ..models.gpt2 import GPT
+from ..config import GPTConfig, ModelConfig, TrainConfig
+from ..kernels.select import OPS, Dims, functions, select
+from ..models.load import model_class
 from ..progress import clock
 from .memory import check_memory, count_parameters, dry_run, dry_step_of
 
@@ -18,7 +18,7 @@ CHINCHILLA = 20             # tokens for each parameter where compute is spent b
 TIMED_ROWS, TIMED_SECONDS, TIMED_FLOPS = 1024, 0.2, 2e10
 
 
-def describe_run(c: GPTConfig, t: TrainConfig) -> str:
+def describe_run(c: ModelConfig, t: TrainConfig) -> str:
     """Two lines for `minillm train`. Raises ValueError where it cannot fit into memory, with a remedy."""
     memory = check_memory(c, t)
     tokens, parameters = t.steps * step_tokens(c, t), count_parameters(c)
@@ -29,12 +29,12 @@ def describe_run(c: GPTConfig, t: TrainConfig) -> str:
             f"about {clock(seconds)} here")
 
 
-def step_tokens(c: GPTConfig, t: TrainConfig) -> int:
+def step_tokens(c: ModelConfig, t: TrainConfig) -> int:
     """Tokens of one step of the optimizer."""
     return t.batch_size * t.accumulate * c.block_size
 
 
-def step_flops(c: GPTConfig, t: TrainConfig) -> Counter:
+def step_flops(c: ModelConfig, t: TrainConfig) -> Counter:
     """FLOPs of one step by (op, phase), exact by the op table."""
     few, flops = dry_run(c, t).flops, Counter()
     for (op, phase), count in few.items():
@@ -42,30 +42,32 @@ def step_flops(c: GPTConfig, t: TrainConfig) -> Counter:
     return flops
 
 
-def flops_per_second(c: GPTConfig, t: TrainConfig) -> float:
+def flops_per_second(c: ModelConfig, t: TrainConfig) -> float:
     """This machine's speed now, on forward and backward of such a model with one block; or, where that takes long, of
     the MLP alone, which is half of a large model's FLOPs."""
     batch = max(1, min(t.batch_size, TIMED_ROWS // c.block_size))
     small = replace(c, n_layer=1)
-    work = dry_step_of(small, batch, 1, False, t.backend).flops
+    work = dry_step_of(small, batch, 1, False, t.backend, t.optimizer).flops
     if work.total() > TIMED_FLOPS:
         return mlp_per_second(c, t)
-    model, tokens = GPT(small, ops=select(t.backend)), np.zeros((batch, c.block_size), np.int64)
+    model, tokens = model_class(c)(small, ops=select(t.backend)), np.zeros((batch, c.block_size), np.int64)
     grads = model.params.zeros_like()
     return (work.total() - sum(count for (_, phase), count in work.items() if phase == "update")) / typical_time(
         lambda: model.loss_and_grads(tokens, tokens, key=(0, 0, 0), grads=grads))
 
 
-def mlp_per_second(c: GPTConfig, t: TrainConfig) -> float:
-    """FLOPs a second of the MLP, forward and backward."""
+def mlp_per_second(c: ModelConfig, t: TrainConfig) -> float:
+    """FLOPs a second of the MLP, forward and backward; of a Llama's, of one of its projections."""
     ops, dims = select(t.backend), Dims(B=1, T=min(TIMED_ROWS, t.batch_size * c.block_size), C=c.n_embd)
-    args = OPS["mlp"].sample(np.random.default_rng(0), "float32", dims)
+    op = "mlp" if isinstance(c, GPTConfig) else "projection"
+    args = OPS[op].sample(np.random.default_rng(0), "float32", dims)
     into = tuple(np.zeros_like(array) for name, array in args.items() if name != "x")
+    forward, backward = (getattr(ops, name) for name in functions(OPS[op]))
 
     def both() -> None:
-        out, cache = ops.mlp_forward(*args.values())
-        ops.mlp_backward(out, cache, into=into)
-    return sum(OPS["mlp"].flops(dims)) / typical_time(both)
+        out, cache = forward(*args.values())
+        backward(out, cache, into=into)
+    return sum(OPS[op].flops(dims)) / typical_time(both)
 
 
 def typical_time(run: Callable[[], Any]) -> float:

@@ -1,18 +1,20 @@
-"""The training loop: batches in, AdamW steps, validation, log, checkpoints; and a resume that changes no bit.
+"""The training loop: batches in, optimizer steps, validation, log, checkpoints; and a resume that changes no bit.
 
-A step is a pure function of the parameters, the two moments and the step number: batches come from (seed, step), the
+A step is a pure function of the parameters, the moments and the step number: batches come from (seed, step), the
 dropout masks from (seed, step, site), the learning rate from the step. So a run that is killed at any moment and
 resumed from its last checkpoint ends with the very bytes of the run that was never killed.
 
 A run directory holds the best model so far (config.json, model.safetensors, tokenizer.json), log.csv, gradients.csv,
-loss.png and `last/`, the same model files plus the optimizer and the step: where to resume.
+loss.png and `last/`, the same model files plus the optimizer and the step: where to resume. With config.ema the best
+model is a mean of the weights, as they are validated; `last/` has the weights themselves, the mean beside them.
 """
 import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..models.packing import Batch
-from ..models.params import Params
 from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from ..tokenizer.roles import EndOfText
@@ -38,7 +39,8 @@ from .log import (
     trim_log,
 )
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
-from .optim import AdamW, bf16_weight_copy, clip_scale, global_norm
+from .optim import AdamW, averaged, bf16_weight_copy, clip_scale, optimizer_for
+from .parallel import World, sharded
 from .schedule import Timetable, last_step, learning_rate
 from .symptoms import warning
 
@@ -49,7 +51,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
           resume: str | bool = "auto", progress: Callable | None = None, deadline: float = math.inf,
           step: Callable | None = None, validate: Callable | None = None, columns: list[str] = COLUMNS,
           say: Callable[[str], None] | None = None, settings: dict | None = None,
-          finish: float = math.inf) -> dict[str, Any]:
+          finish: float = math.inf, world: World | None = None) -> dict[str, Any]:
     """Train `model` on `data` as `config` (TrainConfig) says; returns the state at the end as a dict.
 
     data: an object with batch(step, micro) -> Batch (or a tuple of its fields), validation(batches) -> iterator of such
@@ -62,36 +64,44 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     config. finish: another value of time.monotonic(), at which a run with config.schedule "wsd" is to be done, decay
     and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
     as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
-    until a decay is due by its own `finish`. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
+    until a decay is due by its own `finish`. world: the ranks that train together (train/parallel.py), of which only
+    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
     written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
     model, data or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     model.recompute = config.recompute
     timetable = Timetable(time.monotonic(), finish, config)
-    optimizer = AdamW(model.params, config.lr, (config.beta1, config.beta2), config.eps, config.weight_decay, model.ops)
-    state = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
+    optimizer = sharded(world, model, config, finish) if world else optimizer_for(model, config)
+    writes = world is None or world.rank == 0
+    if world and validate is validate_loss:
+        validate = partial(validate_loss, world=world)
+    state: dict[str, Any] = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
-    with exclusive(run):
-        if checkpoint_exists(run) and resume not in (False, "never"):
+    with exclusive(run) if writes else nullcontext():
+        if (world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)) \
+                and resume not in (False, "never"):
             state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
-        trim_log(run, state["step"], columns)
-        trim_log(run, state["step"], ["step", "tokens", *layer_sizes(optimizer.m)], GRADIENTS)
+        if writes:
+            trim_log(run, state["step"], columns)
+            trim_log(run, state["step"], ["step", "tokens", *layer_sizes(model.params)], GRADIENTS)
         saved, rows, warned = state["step"], read_log(run), ""
         known = state["settings"] | {"vocab_size": model.config.vocab_size}
-        with recorded_failure(run, state, model.config), stop_signals() as stopped, \
+        with recorded_failure(run, state, model.config) if writes else nullcontext(), stop_signals() as stopped, \
                 bf16_weight_copy(model, optimizer), quiet:
-            while state["step"] < last_step(config, state) and not stopped:
+            while state["step"] < last_step(config, state) and not optimizer.agreed(bool(stopped)):
                 row = step(model, optimizer, data, config, state)
                 state["step"] += 1
                 state["tokens"] += row.pop("count")
                 end, decays = timetable.plan(state, time.monotonic())
-                done = state["step"] == end or time.monotonic() > deadline
+                done = state["step"] == end or optimizer.agreed(time.monotonic() > deadline)
                 if done or due(config.eval_every, state):
-                    row |= validate(model, data, config, state, run, eot_token)
-                    append_gradients(run, state, optimizer.grads)
-                if "val_loss" in row or due(config.log_every, state):
+                    with averaged(model, optimizer):
+                        row |= validate(model, data, config, state, run if writes else None, eot_token)
+                    if grads := optimizer.whole_gradients():
+                        append_gradients(run, state, grads)
+                if writes and ("val_loss" in row or due(config.log_every, state)):
                     append_log(run, state, row, columns)
                     rows.append({"step": state["step"], **row})
                     warned = warning(rows, known) if columns is COLUMNS else ""
@@ -102,8 +112,9 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                     progress(state["step"], end, warned + describe(row, state))
                 if done:
                     break
-            if state["best"] is None and not stopped:    # resumed to do no more steps, before the first validation
-                validate(model, data, config, state, run, eot_token)
+            if state["best"] is None and not optimizer.agreed(bool(stopped)):      # resumed to do no more steps, before the first validation
+                with averaged(model, optimizer):
+                    validate(model, data, config, state, run if writes else None, eot_token)
                 saved = 0
             if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
@@ -120,12 +131,14 @@ def one_step(model: Any, optimizer: AdamW, data: Any, config: TrainConfig, state
     started, step = time.perf_counter(), state["step"]
     batches = batches_of(data, step, config)
     count = sum(batch.learned for batch in batches)
-    loss, grads = 0.0, optimizer.zero_grads()
-    for micro, batch in enumerate(batches):
+    parts = {}
+    for micro, grads in optimizer.micro_gradients(config.accumulate):
+        batch = batches[micro]
         part, _ = model.loss_and_grads(batch.tokens, batch.targets, -1, (config.seed, step, micro), grads, count,
                                        batch.lengths)
-        loss += part
-    return update(model, optimizer, grads, config, state, loss, count, started, batches)
+        parts[micro] = [part]
+    loss = float(sum(optimizer.of_micros(parts, config.accumulate)[:, 0]))
+    return update(model, optimizer, config, state, loss, count, started, batches)
 
 
 def batches_of(data: Any, step: int, config: TrainConfig) -> list[Batch]:
@@ -133,19 +146,19 @@ def batches_of(data: Any, step: int, config: TrainConfig) -> list[Batch]:
     return list(starmap(Batch, (data.batch(step, micro) for micro in range(config.accumulate))))
 
 
-def update(model: Any, optimizer: AdamW, grads: Params, config: TrainConfig, state: dict, loss: float, count: int,
-           started: float, batches: Sequence[Batch] = ()) -> dict:
-    """Clip and take one step of AdamW; returns the log's columns.
+def update(model: Any, optimizer: AdamW, config: TrainConfig, state: dict, loss: float, count: int, started: float,
+           batches: Sequence[Batch] = ()) -> dict:
+    """Clip the optimizer's gradients and take one step; returns the log's columns.
 
     count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in,
     where the loss is a mean over their tokens.
     """
-    norm = global_norm(grads, model.ops)
+    norm = optimizer.norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         explain_nonfinite(model, batches, config, state["step"], loss, norm)
     check_converging(state["step"], loss if batches else 0.0, norm)
     lr = learning_rate(config, state["step"], state.get("decay"))
-    optimizer.step(grads, lr, clip_scale(norm, config.clip))
+    optimizer.step(optimizer.grads, lr, clip_scale(norm, config.clip))
     return {"train_loss": loss, "lr": lr, "grad_norm": norm, "count": count,
             "tokens_per_second": count / (time.perf_counter() - started)}
 
@@ -171,31 +184,36 @@ def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
                               "again with --resume never.")
 
 
-def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path, eot_token: EndOfText) -> dict:
+def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path | None, eot_token: EndOfText,
+                  world: World | None = None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
-    nats, tokens = evaluate(model, data.validation(config.eval_batches))
+    nats, tokens = evaluate(model, data.validation(config.eval_batches), world)
     share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
     check_converging(state["step"], nats / tokens)
     loss, bpb = nats / tokens, nats / math.log(2) / (data.validation_bytes * share)
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 
-def keep_best(model: Any, state: dict, run: Path, eot_token: EndOfText, found: dict) -> dict:
-    """Save the model if its val_loss is the lowest so far; returns `found`, the columns that hold it."""
+def keep_best(model: Any, state: dict, run: Path | None, eot_token: EndOfText, found: dict) -> dict:
+    """Save the model if its val_loss is the lowest so far, unless run is None: another process does. Returns `found`,
+    the columns that hold it."""
     if state["best"] is None or found["val_loss"] < state["best"]["val_loss"]:
         state["best"] = {"step": state["step"], **found}
-        model.save_pretrained(run, eot_token)
+        if run:
+            model.save_pretrained(run, eot_token)
     return found
 
 
-def evaluate(model: Any, batches: Iterable[Batch]) -> tuple[float, int]:
-    """(summed loss in nats, number of predicted tokens) over an iterator of Batch."""
-    nats, count = 0.0, 0
-    for batch in starmap(Batch, batches):
-        losses, _ = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
-        nats += float(losses.sum(dtype=np.float64))
+def evaluate(model: Any, batches: Iterable[Batch], world: World | None = None) -> tuple[float, int]:
+    """(summed loss in nats, number of predicted tokens) over an iterator of Batch, which ranks share."""
+    count, found = 0, {}
+    for i, batch in enumerate(starmap(Batch, batches)):
+        if world is None or i % world.size == world.rank:
+            losses, _ = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
+            found[i] = [float(losses.sum(dtype=np.float64))]
         count += batch.learned
-    return nats, count
+    nats = world.dealt(found, i + 1, 1)[:, 0] if world else [values[0] for values in found.values()]
+    return float(sum(nats)), count
 
 
 @contextmanager

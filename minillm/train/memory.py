@@ -2,11 +2,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from math import prod
 from pathlib import Path
 
-from ..config import GPTConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig
 from ..kernels.select import Ops, multiplies_by_tiles, select
 from ..models.dry_run import Meter, dry_step
+from ..models.load import model_class
+from ..models.params import BLOCKS, Shapes, block_matrices
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
@@ -16,16 +19,20 @@ CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = ("memory.max memory.current", "memory/memory.limit_in_bytes memory/memory.usage_in_bytes")   # v2, v1
 
 
-def count_parameters(c: GPTConfig) -> int:
-    """Of a GPT-2 of this shape, by its formula: a shape may be too large even to be listed.
+def count_parameters(c: ModelConfig) -> int:
+    """Of a model of this shape, from those of one block: a shape may be too large even to be listed.
 
-        parameters = (V + T) * C + L * (12 * C^2 + 13 * C) + 2 * C          of L layers
+        parameters = (V + T) * C + L * (12 * C^2 + 13 * C) + 2 * C          of a GPT-2 of L layers
     """
-    block = 12 * c.n_embd ** 2 + 13 * c.n_embd
-    return (c.vocab_size + c.block_size) * c.n_embd + c.n_layer * block + 2 * c.n_embd
+    return sum(prod(shape) * (c.n_layer if name.startswith(BLOCKS) else 1) for name, shape in one_block(c).items())
 
 
-def step_memory(c: GPTConfig, t: TrainConfig, processes: int = 1) -> dict[str, int]:
+def one_block(c: ModelConfig) -> Shapes:
+    """{name: shape} of the parameters of this model with one block."""
+    return model_class(c).shapes(replace(c, n_layer=1))
+
+
+def step_memory(c: ModelConfig, t: TrainConfig, processes: int = 1) -> dict[str, int]:
     """Bytes by category at the moment of a training step when they are most.
 
     processes: that share the optimizer's moments (ZeRO stage 1: Rajbhandari et al. 2020, arXiv 1910.02054); each has
@@ -34,24 +41,33 @@ def step_memory(c: GPTConfig, t: TrainConfig, processes: int = 1) -> dict[str, i
     parameters, ops = count_parameters(c), select(t.backend)
     peak = dry_run(c, t).at_peak
     copy = 2 * parameters if t.backend == "cpu/bf16" and multiplies_by_tiles() else 0
-    found = {"weights": 4 * parameters + copy, "moments": 8 * -(-parameters // processes),
+    found = {"weights": 4 * parameters + copy, "moments": -(-optimizer_bytes(c, t) // processes),
              "workspace": workspace(c, t.batch_size, ops), **peak}
     return {name: found.get(name, 0) for name in CATEGORIES}
 
 
-def dry_run(c: GPTConfig, t: TrainConfig) -> Meter:
+def optimizer_bytes(c: ModelConfig, t: TrainConfig) -> int:
+    """Of what the optimizer keeps: two moments, but one of Muon's matrices; and the mean of the weights, if any."""
+    arrays = 2 + bool(t.ema)
+    shapes = one_block(c)
+    matrices = c.n_layer * sum(prod(shapes[name]) for name in block_matrices(shapes)) if t.optimizer == "muon" else 0
+    return 4 * (arrays * count_parameters(c) - matrices)
+
+
+def dry_run(c: ModelConfig, t: TrainConfig) -> Meter:
     """The Meter of a step, or of its first two micro-batches: bytes by category (gradients, activations, logits)."""
     meter = dry_step_of(replace(c, n_layer=min(DEEP, c.n_layer)), t.batch_size, min(2, t.accumulate), t.recompute,
-                        t.backend)
+                        t.backend, t.optimizer)
     return meter if c.n_layer <= DEEP else meter.times(c.n_layer / DEEP)
 
 
 @cache
-def dry_step_of(c: GPTConfig, batch: int, accumulate: int, recompute: bool, backend: str) -> Meter:
-    return dry_step(c, select(backend), batch, accumulate, recompute)
+def dry_step_of(c: ModelConfig, batch: int, accumulate: int, recompute: bool, backend: str,
+                optimizer: str) -> Meter:
+    return dry_step(c, select(backend), batch, accumulate, recompute, optimizer)
 
 
-def workspace(c: GPTConfig, batch: int, ops: Ops) -> int:
+def workspace(c: ModelConfig, batch: int, ops: Ops) -> int:
     """What ops use within a call, about: the kernels keep theirs; NumPy's temporaries of its largest op."""
     tokens, C = batch * c.block_size, c.n_embd
     rows = min(ROWS, tokens)
@@ -89,7 +105,7 @@ def address_space() -> Iterator[int]:
         yield limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
 
 
-def check_memory(c: GPTConfig, t: TrainConfig) -> str:
+def check_memory(c: ModelConfig, t: TrainConfig) -> str:
     """A few words on what training needs. Raises ValueError for more than there is, with what would fit instead."""
     size, needed, free = count_parameters(c), sum(step_memory(c, t).values()), free_bytes()
     if free is not None and needed > free:
@@ -98,7 +114,7 @@ def check_memory(c: GPTConfig, t: TrainConfig) -> str:
     return f"{size / 1e6:.1f}M parameters, about {needed / 1e9:.1f} GB to train"
 
 
-def remedy(c: GPTConfig, t: TrainConfig, free: int) -> str:
+def remedy(c: ModelConfig, t: TrainConfig, free: int) -> str:
     """What to change so that it fits, the least first: smaller micro-batches, recomputation, a shallower model."""
     least = replace(t, batch_size=1, recompute=True)
     for again in dict.fromkeys((t, replace(t, recompute=True))):
@@ -111,7 +127,7 @@ def remedy(c: GPTConfig, t: TrainConfig, free: int) -> str:
     return f"choose a smaller n_layer, n_embd, block_size or vocab_size{depth}"
 
 
-def largest_batch(c: GPTConfig, t: TrainConfig, memory: int, most: int = LARGEST, processes: int = 1) -> int:
+def largest_batch(c: ModelConfig, t: TrainConfig, memory: int, most: int = LARGEST, processes: int = 1) -> int:
     """The largest micro-batch that fits into so many bytes, 0 for none."""
     return largest(lambda n: step_memory(c, replace(t, batch_size=n), processes), memory, most)
 

@@ -1,41 +1,113 @@
-"""The optimizer: AdamW over one flat buffer, global-norm clipping, and the bf16 copy of the master weights."""
+"""The optimizers, AdamW over one flat buffer and Muon; clipping, the mean of the weights, their bf16 copy."""
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from ..config import TrainConfig
 from ..kernels.select import Ops, multiplies_by_tiles
-from ..models.params import Gradients, Params
+from ..models.params import Gradients, Params, block_matrices
 from ..ops.bfloat16 import bfloat16_bits
 from ..ops.optimizer.adamw import adamw_update
+from ..ops.optimizer.muon import muon_update
 from ..ops.optimizer.sum_squares import sum_squares
+
+PIECE = 1 << 16                         # numbers averaged at a time: they stay in L2
+
+
+def optimizer_for(model: Any, config: TrainConfig) -> "AdamW":
+    """The optimizer that config asks for, on the parameters and ops of a model."""
+    betas, more = (config.beta1, config.beta2), (config.eps, config.weight_decay, model.ops, config.ema)
+    if config.optimizer == "muon":
+        return Muon(model.params, config.lr, betas, *more, config.momentum)
+    return AdamW(model.params, config.lr, betas, *more)
 
 
 class AdamW:
     """AdamW (Loshchilov & Hutter 2019) on Params: weight decay on matrices only, by one slice of the flat buffer."""
 
     def __init__(self, params: Params, lr: float = 6e-4, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
-                 weight_decay: float = 0.1, ops: Ops | None = None):
-        """params: Params, updated in place. `ops` (from kernels/select.py) may bring a compiled update."""
+                 weight_decay: float = 0.1, ops: Ops | None = None, ema: float = 0.0):
+        """params: Params, updated in place. `ops` (from kernels/select.py) may bring a compiled update. ema: decay of
+        the mean of the weights that is kept beside them (`averaged`); 0: none."""
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
         self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
-        self.update = ops.adamw_update if ops else adamw_update
+        self.world: Any = None                                      # of other processes (train/parallel.py)
+        self.part: Gradients | None = None                          # of one micro-batch of several
+        self.ops, self.update, self.orthogonal_update = ops, adamw_update, muon_update
+        self.decay, self.mean = ema, params.zeros_like() if ema else None
+        if ops:
+            self.use(ops)
+
+    def use(self, ops: Ops) -> None:
+        """Update by the functions of this namespace from now on."""
+        self.ops, self.update, self.orthogonal_update = ops, ops.adamw_update, ops.muon_update
 
     def zero_grads(self) -> Params:
         """The gradient buffer, set to zero, for `loss_and_grads(..., grads=...)` to add to."""
         self.grads.clear()
         return self.grads
 
+    def micro_gradients(self, count: int) -> Iterator[tuple[int, Params]]:
+        """(number, zeroed gradients to add to) of each micro-batch of a step; `grads` is their sum, in this order.
+
+        Each micro-batch has its gradients to itself before they are added, so that it does not matter which process
+        computes them (train/parallel.py).
+        """
+        yield 0, self.zero_grads()
+        for micro in range(1, count):
+            if self.part is None:
+                self.part = Gradients(self.params.shapes, self.params.flat.dtype)
+            self.part.clear()
+            yield micro, self.part
+            self.grads.flat += self.part.flat
+
+    def of_micros(self, values: dict[int, Sequence[float]], count: int) -> np.ndarray:
+        """The numbers that each micro-batch brought, by its number: (count, n)."""
+        return np.array([values[micro] for micro in range(count)], np.float64)
+
+    def norm(self) -> float:
+        """Of all gradients together."""
+        return global_norm(self.grads, self.ops)
+
+    def agreed(self, wish: bool) -> bool:
+        """Does any process wish it?"""
+        return wish
+
+    def whole_gradients(self) -> Params | None:
+        """For the one process that writes what is known of a run; None on the others."""
+        return self.grads
+
+    def whole_moments(self) -> tuple[Params, Params] | None:
+        """To be saved by the one process that writes; None on the others."""
+        return self.m, self.v
+
+    def take_moments(self, m: Params, v: Params) -> None:
+        """Go on from these. Raises ValueError if they are another optimizer's."""
+        if v.shapes != self.v.shapes:
+            raise ValueError("the moments of another optimizer")
+        self.m.flat[:], self.v.flat[:] = m.flat, v.flat
+
     def step(self, grads: Params, lr: float | None = None, scale: float = 1.0) -> None:
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
         self.steps += 1
-        bits = None if self.params.bits is None else self.params.bits.flat
-        self.update(self.flat, grads.flat, self.m.flat, self.v.flat, self.steps, self.lr if lr is None else lr,
-                    *self.betas, self.eps, self.weight_decay, self.params.n_decayed, scale, bits)
+        self.change(grads, self.lr if lr is None else lr, scale)
+        if self.mean is not None:
+            average(self.mean.flat, self.flat, self.decay, self.steps)
+
+    def change(self, grads: Params, lr: float, scale: float) -> None:
+        self.adamw(slice(0, self.flat.size), self.v.flat, grads, lr, scale)
+
+    def adamw(self, span: slice, v: np.ndarray, grads: Params, lr: float, scale: float) -> None:
+        """AdamW's update of a part of the buffer, whose second moment is v."""
+        bits = None if self.params.bits is None else self.params.bits.flat[span]
+        n_decayed = min(max(0, self.params.n_decayed - span.start), len(v))
+        self.update(self.flat[span], grads.flat[span], self.m.flat[span], v, self.steps, lr, *self.betas, self.eps,
+                    self.weight_decay, n_decayed, scale, bits)
 
     def keep_bits(self) -> None:
         """Keep `params.bits`, a bf16 copy of the master weights, from now on: `step` writes both in the same pass.
@@ -58,6 +130,95 @@ class AdamW:
         """End what `keep_bits` began: no copy, and parameters that anybody may write."""
         self.params.bits = None
         self.params.freeze(False)
+
+
+class Muon(AdamW):
+    """Muon (ops/optimizer/muon.py) for the matrices of the blocks; AdamW for embeddings, head, norms and biases.
+
+    A row of the embedding is a token's own, which most batches do not even hold: there is no map whose directions could
+    be made alike. Both use the same learning rate and weight decay. The matrices have no second moment.
+
+    GPT-2's c_attn holds queries, keys and values side by side. They are three maps that read the same rows; as one
+    matrix, the part with the largest gradient (mostly the values) would take most of the singular directions, and leave
+    the others a small share of the update. So each is made orthogonal by itself, as it is in a Llama, where they lie
+    apart.
+    """
+
+    def __init__(self, params: Params, lr: float = 6e-4, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
+                 weight_decay: float = 0.1, ops: Ops | None = None, ema: float = 0.0, momentum: float = 0.95):
+        """As AdamW; momentum: of the matrices. Raises ValueError where there are none."""
+        super().__init__(params, lr, betas, eps, weight_decay, ops, ema)
+        self.momentum, self.matrices = momentum, block_matrices(params.shapes)
+        if not self.matrices:
+            raise ValueError("optimizer: muon is for the matrices of a model's blocks, and there are none among these "
+                             "parameters; an adapter's low-rank factors are for adamw")
+        rest = {name: shape for name, shape in params.shapes.items() if name not in self.matrices}
+        self.v = Params(rest, params.flat.dtype)
+        self.spans = spans_of(params, self.v)
+
+    def change(self, grads: Params, lr: float, scale: float) -> None:
+        bits = self.params.bits
+        for name, parts in self.matrices.items():
+            copies = [None] * parts if bits is None else self.matrices_in(bits.flat, name)
+            arrays = (self.matrices_in(flat, name) for flat in (self.flat, grads.flat, self.m.flat))
+            for w, grad, m, copy in zip(*arrays, copies):
+                self.orthogonal_update(w, grad, m, lr, self.momentum, self.weight_decay, scale, copy)
+        for span, v in self.spans:
+            self.adamw(span, v, grads, lr, scale)
+
+    def matrices_in(self, flat: np.ndarray, name: str) -> list[np.ndarray]:
+        """Views of the parameter of this name in a flat buffer: one, or those that lie side by side."""
+        shape, end = self.params.shapes[name], self.params.ends[name]
+        return np.split(flat[end - math.prod(shape):end].reshape(shape), self.matrices[name], axis=1)
+
+
+def spans_of(params: Params, some: Params) -> list[tuple[slice, np.ndarray]]:
+    """Where parameters that lie one after the other are in params, and they are in `some`, which has not all."""
+    spans: list[tuple[slice, np.ndarray]] = []
+    for name, view in some.items():
+        end, there = params.ends[name], some.ends[name]
+        begin, here = end - view.size, there - view.size
+        if spans and spans[-1][0].stop == begin:
+            begin, here = spans[-1][0].start, here - len(spans.pop()[1])
+        spans.append((slice(begin, end), some.flat[here:there]))
+    return spans
+
+
+def average(mean: np.ndarray, weights: np.ndarray, decay: float, t: int) -> None:
+    """Step t = 1, 2, ... of the exponential moving average (EMA) of the weights, without bias to its start, in place.
+
+        rate = (1 - beta) / (1 - beta^t)          e <- e + rate * (w - e)
+
+    of the weights w, with the decay beta. With that rate the mean e is the sum of beta^(t - s) w[s] over all steps
+    s <= t, divided by the sum of its coefficients: Adam's correction, made on the way. So it begins at the weights after
+    the first step (a rate of 1), and never holds those that training began with.
+    Source: Kingma & Ba 2015, arXiv 1412.6980, section 7.2; Polyak & Juditsky 1992.
+    """
+    rate = (1 - decay) / (1 - decay ** t)
+    for start in range(0, mean.size, PIECE):
+        part = mean[start:start + PIECE]
+        part += rate * (weights[start:start + PIECE] - part)
+
+
+@contextmanager
+def averaged(model: Any, optimizer: AdamW) -> Iterator[None]:
+    """Meanwhile the model has the mean of its weights, where the optimizer keeps one: to be validated and saved."""
+    if optimizer.mean is None or not optimizer.steps:
+        yield
+        return
+    bits, model.params.bits = model.params.bits, None               # the GEMMs round the weights themselves
+    exchange(optimizer.flat, optimizer.mean.flat)
+    try:
+        yield
+    finally:
+        exchange(optimizer.flat, optimizer.mean.flat)
+        model.params.bits = bits
+
+
+def exchange(a: np.ndarray, b: np.ndarray) -> None:
+    for start in range(0, a.size, PIECE):
+        part = slice(start, start + PIECE)
+        a[part], b[part] = b[part], a[part].copy()
 
 
 @contextmanager

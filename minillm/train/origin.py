@@ -1,6 +1,7 @@
 """The provenance of a run: base model and data, written before the first step, read by the model card."""
 from pathlib import Path
 
+from ..launch import first_process
 from ..storage.atomic import printable, write_json
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
@@ -15,6 +16,8 @@ def begin(out: str | Path, tokenizer: Tokenizer, how: str, base: str | Path | No
     how: "fine-tuned" and so on; base: the model it starts from, role: what that is to it; learned, held_out: records.
     A run that is resumed has both; were they written, another's run would lose its own before `train` refuses.
     """
+    if not first_process():
+        return
     with exclusive(out):
         if resume != "never" and checkpoint_exists(Path(out)):
             return

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..config import GPTConfig
+from ..config import GPTConfig, LlamaConfig
 from ..data.shards.format import documents_of
+from ..models.adapted import GPT2_LAYERS, LLAMA_LAYERS
 from ..train import symptoms
 from ..train.memory import count_parameters, free_bytes, remedy, step_memory
 from ..train.schedule import last_step
@@ -29,7 +30,7 @@ def out_of_memory(p: Patient) -> Finding | None:
     """The run died of memory."""
     if p.failure.get("kind") != "MemoryError":
         return None
-    free, shape = free_bytes(), GPTConfig(**p.failure["model"])
+    free, shape = free_bytes(), shape_of(p.failure["model"])
     planned = sum(step_memory(shape, p.config).values())
     room = min(free or planned, planned) if (free or 0) < planned else planned // 2    # it fits now, then it did not
     return Finding("out of memory", f"at step {p.failure['step']}: {p.failure['message'] or 'memory ran out'}; "
@@ -38,6 +39,13 @@ def out_of_memory(p: Patient) -> Finding | None:
                    f"; {(free or 0) / 1e9:.3g} GB are free now" * bool(free),
                    f"{remedy(shape, p.config, room)}, in {room / 1e9:.3g} GB (now train.batch_size="
                    f"{p.config.batch_size}, train.accumulate={p.config.accumulate}); see minillm plan --memory")
+
+
+def shape_of(settings: dict) -> Any:
+    """A model's configuration from what JSON has of it."""
+    if "family" not in settings:
+        return GPTConfig(**settings)
+    return LlamaConfig(**settings | {"rope_scaling": tuple(map(tuple, settings["rope_scaling"]))})
 
 
 def diverged(p: Patient) -> Finding | None:
@@ -161,14 +169,14 @@ def exploding(p: Patient) -> Finding | None:
 
 def vanishing(p: Patient) -> Finding | None:
     """A layer's gradient is less than a thousandth of the largest one's."""
-    layers = {name: norm for name, norm in p.gradients[-1][1].items() if name.startswith("h.")}
+    layers = {name: norm for name, norm in p.gradients[-1][1].items() if name.startswith(p.model.layers.blocks + ".")}
     name = min(layers, key=lambda name: layers[name])
     if layers[name] > 1e-3 * max(layers.values()):
         return None
     return Finding("vanishing gradients", f"gradient of {name} {layers[name]:.2g}, largest of a layer "
                    f"{max(layers.values()):.2g}{fading(p, name)}; {over_time(p)}; update over weight "
                    f"{p.update_ratios[name]:.2g}",
-                   f"look at the initialisation of {name} and the LayerNorm before it; fewer layers, a fresh start "
+                   f"look at the initialisation of {name} and the norm before it; fewer layers, a fresh start "
                    "(--resume never)")
 
 
@@ -192,7 +200,7 @@ def fading(p: Patient, name: str) -> str:
 
 
 def layers_of(row: dict[str, float]) -> list[str]:
-    return [name for name in row if name.startswith("h.")]
+    return [name for name in row if name.startswith((GPT2_LAYERS.blocks + ".", LLAMA_LAYERS.blocks + "."))]
 
 
 def since_when(rows: list[dict[str, float]], ill: Callable[[dict[str, float]], bool]) -> float | None:
@@ -203,9 +211,9 @@ def since_when(rows: list[dict[str, float]], ill: Callable[[dict[str, float]], b
 
 def over_time(p: Patient) -> str:
     """Norms of the first and the last block, over the run."""
+    first, last = (f"{p.model.layers.blocks}.{i}." for i in (0, p.model.config.n_layer - 1))
     return "first and last block " + ", ".join(
-        f"{when} {block_norm(norms, 'h.0.'):.2g} {block_norm(norms, f'h.{p.model.config.n_layer - 1}.'):.2g}"
-        for when, norms in p.gradients)
+        f"{when} {block_norm(norms, first):.2g} {block_norm(norms, last):.2g}" for when, norms in p.gradients)
 
 
 def block_norm(norms: dict[str, float], prefix: str) -> float:
@@ -213,11 +221,12 @@ def block_norm(norms: dict[str, float], prefix: str) -> float:
 
 
 def dead_units(p: Patient) -> Finding | None:
-    """More than a tenth of a layer's GELU units never fire on validation text."""
+    """More than a tenth of a layer's units never fire on validation text."""
     layer = int(np.argmax(p.dead_units))
     if p.dead_units[layer] < 0.1:
         return None
-    return Finding("dead units", f"{100 * p.dead_units[layer]:.0f}% of the units of h.{layer}.mlp never fire; by layer "
+    return Finding("dead units", f"{100 * p.dead_units[layer]:.0f}% of the units of "
+                   f"{p.model.layers.blocks}.{layer}.mlp never fire; by layer "
                    + " ".join(f"{share:.2f}" for share in p.dead_units),
                    f"lower train.lr, now {p.config.lr:g}, lengthen train.warmup, and begin again: dead units do not "
                    "come back")

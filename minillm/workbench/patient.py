@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TrainConfig, names
+from ..config import TrainConfig
 from ..data.shards.format import SIDECAR, open_shards
 from ..data.shards.loader import Loader, sequential
 from ..generation.decode import generate
 from ..generation.text import first_token
-from ..models.gpt2 import GPT
-from ..models.load import gpt2_only, load_model
+from ..models.load import load_model
 from ..models.pretrained import CONFIG, read_json
+from ..ops.optimizer.muon import RMS
 from ..tokenizer import Tokenizer
 from ..train.checkpoint import ORIGIN, STATE, load_training
 from ..train.log import FAILURE, GRADIENTS, layer_sizes, read_log
@@ -45,17 +45,17 @@ class Patient:
         if (self.run / "last" / STATE).exists():
             self.m, self.v, self.state = load_training(self.run / "last")
         self.settings = dict(self.state.get("settings") or self.failure.get("settings") or {})
-        self.config = TrainConfig(**{k: v for k, v in self.settings.items() if k in names(TrainConfig)})
+        self.config = TrainConfig.recorded(self.settings)
         if (self.run / "last" / CONFIG).exists():
             self.settings["vocab_size"] = read_json(self.run / "last" / CONFIG)["vocab_size"]
 
     @cached_property
-    def model(self) -> GPT:
+    def model(self) -> Any:
         """Of the last checkpoint."""
-        return gpt2_only(load_model(self.run / "last"), "doctor")
+        return load_model(self.run / "last")
 
     @cached_property
-    def best(self) -> GPT:
+    def best(self) -> Any:
         return load_model(self.run) if (self.run / CONFIG).exists() else self.model
 
     @cached_property
@@ -101,18 +101,20 @@ class Patient:
     @cached_property
     def gradients(self) -> list[tuple[str, dict[str, float]]]:
         """[(when, {layer: gradient norm})] of fresh, best and last model on the same training text."""
-        fresh = GPT(self.model.config, self.config.seed, ops=self.model.ops)
+        fresh = type(self.model)(self.model.config, self.config.seed, ops=self.model.ops)
         tokens, targets = self.blocks()
         return [(when, layer_sizes(model.loss_and_grads(tokens, targets)[1]))
                 for when, model in (("at the start", fresh), ("best", self.best), ("last", self.model))]
 
     @cached_property
     def update_ratios(self) -> dict[str, float]:
-        """{layer: length of the last update of AdamW over that of the weights}, at the highest rate that was used."""
+        """{layer: length of the last update over that of the weights}, at the highest rate that was used."""
         steps, c = max(1, self.state["step"]), self.config
         updates = self.m.zeros_like()
-        m, v = self.m.flat / (1 - c.beta1 ** steps), self.v.flat / (1 - c.beta2 ** steps)
-        updates.flat[:] = m / (np.sqrt(v) + c.eps)
+        updates.flat[:] = RMS                                       # Muon's, which keeps no second moment
+        for name, v in self.v.items():                              # AdamW's
+            m, v = self.m[name] / (1 - c.beta1 ** steps), v / (1 - c.beta2 ** steps)
+            updates[name][...] = m / (np.sqrt(v) + c.eps)
         weights = layer_sizes(self.model.params)
         return {name: self.rate * norm / max(weights[name], 1e-30) for name, norm in layer_sizes(updates).items()}
 
@@ -123,15 +125,21 @@ class Patient:
 
     @cached_property
     def dead_units(self) -> list[float]:
-        """For each layer the share of its GELU units that no token of the validation text brings above -3."""
+        """For each layer the share of its units that no token of the validation text brings above where their
+        function is nearly 0: GELU at -3, the gate of a Llama's SwiGLU at -8."""
         highest: list[Array] = []
 
         def watched(x: Array, fc_weight: Array, fc_bias: Array, *rest: Any) -> tuple[Array, Any]:
             highest.append((x.reshape(-1, x.shape[-1]) @ fc_weight + fc_bias).max(0))
             return self.model.ops.mlp_forward(x, fc_weight, fc_bias, *rest)
 
-        self.model.on(self.model.ops._replace(mlp_forward=watched)).losses(*self.held_out())
-        return [float((top < -3).mean()) for top in highest]
+        def watched_gate(gate: Array, up: Array) -> tuple[Array, Any]:
+            highest.append(gate.reshape(-1, gate.shape[-1]).max(0))
+            return self.model.ops.swiglu_forward(gate, up)
+
+        self.model.on(self.model.ops._replace(mlp_forward=watched, swiglu_forward=watched_gate)).losses(
+            *self.held_out())
+        return [float((top < (-3 if "mlp" in self.model.runs_on else -8)).mean()) for top in highest]
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -165,7 +173,7 @@ class Patient:
         return {rate: self.short_training(rate, steps, tokens) for rate in rates}
 
     def short_training(self, rate: float, steps: int, tokens: int) -> float:
-        model = GPT(self.model.config, self.config.seed, ops=self.model.ops)
+        model = type(self.model)(self.model.config, self.config.seed, ops=self.model.ops)
         optimizer = AdamW(model.params, rate, ops=model.ops)
         size, losses = model.config.block_size, []
         loader = Loader(self.shards.train, size, max(1, tokens // size), self.config.seed)
@@ -177,7 +185,7 @@ class Patient:
         return float(np.mean(losses[-5:]))
 
 
-def mean_loss(model: GPT, tokens: Array, targets: Array) -> float:
+def mean_loss(model: Any, tokens: Array, targets: Array) -> float:
     return float(model.losses(tokens, targets)[0].sum(dtype=np.float64)) / max(1, int((targets != -1).sum()))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, TrainConfig
+from ..config import LlamaConfig, ModelConfig, TrainConfig
 from ..kernels.select import choices, select
 from ..models.dry_run import DryCache, Meter, dry_model
-from ..models.params import gpt_shapes
+from ..models.load import model_class
 from ..models.quantized import WEIGHTS
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
@@ -36,7 +36,7 @@ PROCESSES = (1, 2, 4, 8)
 class Question:
     """What is to be planned."""
 
-    model: GPTConfig
+    model: ModelConfig
     train: TrainConfig
     tokens: int = 0             # to train on; 0: as many as are compute-optimal
     processes: int = 1
@@ -76,7 +76,7 @@ def by_op(flops: Counter) -> dict[str, dict[str, int]]:
     return found
 
 
-def serving_flops(c: GPTConfig, decode: bool) -> Counter:
+def serving_flops(c: ModelConfig, decode: bool) -> Counter:
     """FLOPs of a prefill of the whole context of one sequence, or of decoding the last token of one."""
     meter = Meter()
     tokens = np.zeros((1, 1 if decode else c.block_size), np.int64)
@@ -94,8 +94,8 @@ def training_memory(q: Question) -> dict[str, Any]:
             "block": block_activations(q.model, q.train)}
 
 
-def block_activations(c: GPTConfig, t: TrainConfig) -> dict[str, int]:
-    """Bytes that a block's forward keeps for its backward, by the names of models/gpt2.py; one block, kept whole."""
+def block_activations(c: ModelConfig, t: TrainConfig) -> dict[str, int]:
+    """Bytes that a block's forward keeps for its backward, by the model's own names; one block, kept whole."""
     meter = Meter()
     model = dry_model(replace(c, n_layer=1), select(t.backend), meter)
     tokens = np.zeros((t.batch_size, c.block_size), np.int64)
@@ -124,18 +124,20 @@ def memory_choices(q: Question) -> Iterable[dict[str, Any]]:
                "accumulate": accumulate, "peak": peaks}
 
 
-def serving_memory(c: GPTConfig, sequences: int, weights: str = "float32") -> dict[str, int]:
+def serving_memory(c: ModelConfig, sequences: int, weights: str = "float32") -> dict[str, int]:
     """Bytes by category to serve so many sequences of block_size tokens at once; weights: as models/quantized.py."""
-    shapes = gpt_shapes(c)
+    shapes = model_class(c).shapes(c)
     matrices = [shape for name, shape in shapes.items() if len(shape) == 2 and name != "wpe.weight"]
     numbers, columns = sum(rows * cols for rows, cols in matrices), sum(cols for _, cols in matrices)
     columns += c.vocab_size - c.n_embd                                      # wte is transposed: a scale for each token
+    if isinstance(c, LlamaConfig):
+        columns = sum(rows for rows, _ in matrices)                         # every weight is
     rest = 4 * (count_parameters(c) - numbers)
     stored = {"float32": 4 * numbers, "bfloat16": 2 * numbers, "int8": numbers + 4 * columns}[weights]
     meter = Meter()
     tokens = np.zeros((1, c.block_size), np.int64)                          # prompts are read one after the other
     dry_model(c, select("auto"), meter).decode(tokens, DryCache(c, 1), last=True)
-    return {"weights": stored + rest, "kv_cache": 8 * c.n_layer * sequences * c.block_size * c.n_embd,
+    return {"weights": stored + rest, "kv_cache": 8 * c.n_layer * sequences * c.block_size * c.n_kv_head * c.head_dim,
             "activations": meter.at_peak.total(), "logits": 4 * sequences * c.vocab_size}
 
 
@@ -179,6 +181,6 @@ def on_device(device: Device, q: Question, flops: float) -> dict[str, Any]:
             "hours": hours, "dollars": hours * q.processes * device.price}
 
 
-def measured_speed(c: GPTConfig, t: TrainConfig) -> float:
+def measured_speed(c: ModelConfig, t: TrainConfig) -> float:
     """FLOPs a second that this machine reaches now."""
     return flops_per_second(c, t)

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig
 from ..kernels.select import OPS, Ops, functions, select
 from ..models.dry_run import ARRAYS, Meter, metered
-from ..models.gpt2 import GPT
+from ..models.load import model_class
 from ..models.packing import Batch
 from ..train.estimate import step_flops
 from ..train.loop import one_step
 from ..train.memory import check_memory, dry_run, step_memory
-from ..train.optim import AdamW, bf16_weight_copy
+from ..train.optim import AdamW, bf16_weight_copy, optimizer_for
 
 STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 WITHIN = 0.05
@@ -29,7 +29,7 @@ COARSE = 200 << 20          # bytes: below, pages of 2 MB and Python's own memor
 class RandomBatches:
     """Data of random tokens, each batch the same."""
 
-    def __init__(self, c: GPTConfig, t: TrainConfig):
+    def __init__(self, c: ModelConfig, t: TrainConfig):
         tokens = np.random.default_rng(t.seed).integers(0, c.vocab_size, (2, t.batch_size, c.block_size))
         self.tokens, self.targets = tokens
 
@@ -37,19 +37,19 @@ class RandomBatches:
         return Batch(self.tokens, self.targets)
 
 
-def verify(c: GPTConfig, t: TrainConfig) -> dict[str, Any]:
+def verify(c: ModelConfig, t: TrainConfig) -> dict[str, Any]:
     """What was planned and what was measured; "right": FLOPs are equal, bytes within 5%. Raises ValueError where the
     step does not fit into memory."""
     check_memory(c, t)
     before, counts = resident("VmRSS"), Meter()
-    weights = GPT(c, t.seed, ops=select(t.backend))
-    data, optimizer = RandomBatches(c, t), AdamW(weights.params, t.lr, ops=weights.ops)
+    weights = model_class(c)(c, t.seed, ops=select(t.backend))
+    data, optimizer = RandomBatches(c, t), optimizer_for(weights, t)
     with bf16_weight_copy(weights, optimizer):
         kept = (weights.params.flat, optimizer.grads.flat)
         model = weights.on(weighed(metered(weights.ops, counts), counts, kept))
-        optimizer.update = model.ops.adamw_update
+        optimizer.use(model.ops)
         step(model, optimizer, data, t)                                     # its pages are there for the next, too
-        optimizer.update = weights.ops.adamw_update
+        optimizer.use(weights.ops)
         reset_peak()
         step(weights, optimizer, data, t)
     planned, measured = sum(step_memory(c, t).values()), resident("VmHWM") - before
@@ -64,7 +64,7 @@ def verify(c: GPTConfig, t: TrainConfig) -> dict[str, Any]:
     return found | {"coarse": coarse}
 
 
-def step(model: GPT, optimizer: AdamW, data: RandomBatches, t: TrainConfig) -> None:
+def step(model: Any, optimizer: AdamW, data: RandomBatches, t: TrainConfig) -> None:
     model.recompute = t.recompute
     one_step(model, optimizer, data, t, {"step": 0})
 

@@ -1,4 +1,4 @@
-"""Is this model what it claims to be? Properties that every GPT must have, checked on a run, with figures.
+"""Is this model what it claims to be? Properties that every model must have, checked on a run, with figures.
 
 Nothing is assumed about how well the model was trained: the tokens are drawn at random from its vocabulary, and each
 check compares the model with itself (in another batch, through the KV cache, on other threads, after saving ...), or
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.select import select
-from ..models.load import gpt2_only, load_model
+from ..models.load import load_model
 from ..models.params import Params
 from ..progress import Report
 from ..storage.atomic import AnyPath
@@ -40,7 +40,7 @@ def verify(directory: AnyPath, backend: str | dict = "auto", progress: Report | 
     """Check the model of a run directory, or of one of transformers; returns a dict for each property."""
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json and its weights")
-    return verify_model(gpt2_only(load_model(directory, select(backend)), "verify"), directory, progress)
+    return verify_model(load_model(directory, select(backend)), directory, progress)
 
 
 def verify_model(model: Any, directory: AnyPath | None = None, progress: Report | None = None) -> list[dict]:

@@ -43,7 +43,7 @@ def test_fine_tuning_learns_on_packed_rows(llama, tmp_path):
     assert run("generate", out, "-p", "say", "--max-new-tokens", 2) == 0
 
 
-@pytest.mark.parametrize("command", [["verify"], ["trace", "-p", "the cat"],
+@pytest.mark.parametrize("command", [["trace", "-p", "the cat"],
                                      ["distill", "--out", "OUT"]])
 def test_what_is_not_there_says_so(llama, tmp_path, capsys, command):
     (tmp_path / "chat.jsonl").write_text("".join(json.dumps(record) + "\n" for record in CHAT))

@@ -72,6 +72,11 @@ PAIR = (talk()[:1], [talk()[1]], [talk(answer="a fish")[1]])
     ({"prompt": "what is a hen?", "chosen": talk(), "rejected": talk(answer="a fish"), "score_chosen": 8.0}, "pair"),
     ({"conversations": SHAREGPT["conversations"][:1], "chosen": SHAREGPT["conversations"][1],
       "rejected": {"from": "gpt", "value": "a fish"}}, "ShareGPT pair"),
+    ({"instruction": "what is a hen?", "completions": [
+        {"response": text, "overall_score": score} for text, score in (("so", 5.0), ("a bird", 8.5), ("a fish", 2))]},
+     "Alpaca pair"),
+    ({"input": {"messages": talk()[:1], "tools": []}, "preferred_output": PAIR[1], "non_preferred_output": PAIR[2]},
+     "pair"),
     ({"instruction": "what is a hen?", "input": "", "chosen": "a bird", "rejected": "a fish"}, "Alpaca pair"),
     ({"question": "what is a hen?", "system": "", "chosen": "a bird", "rejected": "a fish"}, "Alpaca pair"),
     ({"chosen": "\n\nHuman: what is a hen?\n\nAssistant: a bird", "rejected":
@@ -118,6 +123,7 @@ def test_what_fits_no_form_says_why(record, words):
     ({"prompt": "x", "chosen": "a", "rejected": "a"}, "equal"), ({"chosen": "a", "rejected": "b"}, "prompt is missing"),
     ({"prompt": "x", "chosen": talk(), "rejected": talk(answer="b")}, "both text or both lists"),
     ({"prompt": "x", "chosen": "a", "rejected": talk()}, "both text or both lists"),
+    ({"instruction": "x", "completions": [{"response": "a", "overall_score": 3}] * 2}, "one overall_score"),
     ({"prompt": 3, "chosen": "a", "rejected": "b"}, "both text or both lists")], ids=str)
 def test_what_is_no_pair_says_why(record, words):
     with pytest.raises(ValueError, match=words):
@@ -134,7 +140,7 @@ def test_a_file_of_all_forms_is_told_in_a_line(tmp_path):
     assert told[0] == ("read        3 ShareGPT conversations, 1 Alpaca instruction, 1 conversation; "
                        "left out, for only text is read: 1 image")
     assert told[1] == (f"skipped     2 of 7 records:\n{path}:5: conversations[0] must have a role of system, user, "
-                       f"assistant, tool\n{path}:7: output must be text that is not empty")
+                       f"assistant, tool: got 'robot'\n{path}:7: output must be text that is not empty")
 
 
 def test_one_bad_pair_is_skipped_and_none_usable_is_an_error(tmp_path):

@@ -26,7 +26,8 @@ def test_lines_lists_tables_and_archives_give_the_same(tmp_path):
 
 def test_tables_of_nested_columns(tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    turns = [[{"from": who, "value": m["content"]} for who, m in zip(("human", "gpt"), row["messages"])] for row in ROWS]
+    turns = [[{"from": who, "value": m["content"]} for who, m in zip(("human", "gpt"), row["messages"])]
+             for row in ROWS]
     columns = {"conversations": turns, "system": [None, "be brief"]}
     parquet.write_table(arrow.table(columns), tmp_path / "a.parquet")
     told = []

@@ -215,15 +215,26 @@ def chats(folder):
         {"prompt": turns[:2], "completion": turns[2:]},
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {"chosen": turns, "rejected": [*turns[:2], {"role": "assistant", "content": "no"}]},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "be", "image": "x"},
+        {"instruction": "a", "input": "", "output": "b", "history": [["q", "a"]]},
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
+                      {"role": "assistant", "content": None, "tool_calls": [
+                          {"type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]},
+                      {"role": "tool", "content": "3"}, {"role": "assistant", "content": "b", "weight": 1}],
+         "tools": [{"type": "function", "function": {"name": "f"}}]},
     ]
-    path = folder / "chats.jsonl"
 
     def draw(rng):
+        path = folder / rng.choice(("chats.jsonl", "chats.json"))
         lines = [
             m.json_text(rng, m.json_(rng, record) if rng.random() < 0.7 else record)
             for record in rng.choices(records, k=rng.randint(1, 4))
         ]
-        path.write_bytes(rng.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\0", b"\x85")).join(lines))
+        if path.suffix == ".json" and rng.random() < 0.7:
+            path.write_bytes(b"[" + b", \n".join(lines) + b"]"[:rng.randint(0, 1)])
+        else:
+            path.write_bytes(rng.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\0", b"\x85")).join(lines))
         read = rng.choice((read_examples, read_preferences))
         return path.stat().st_size, lambda: read(path, tokenizer)
 

@@ -28,7 +28,8 @@ ROWS = {"embedding": ("tokens",), "linear": ("x",), "layernorm": ("x",), "residu
         "linear_cross_entropy": ("x", "targets"),
         "distillation_loss": ("logits", "teacher", "targets"), "dropout": ("x",), "head": ("x",),
         "token_embedding": ("tokens",), "projection": ("x",), "rmsnorm": ("x",), "residual_rmsnorm": ("x", "y"),
-        "rope": ("x",), "swiglu": ("gate", "up"), "relu_squared": ("x",), "grouped_attention": ("q", "k", "v")}
+        "rope": ("x",), "swiglu": ("gate", "up"), "geglu": ("gate", "up"), "relu_squared": ("x",),
+        "gelu_exact": ("x",), "softcap": ("x",), "grouped_attention": ("q", "k", "v")}
 DEFAULTS = [(op, backend, dtype) for op in ROWS for backend in ("cpu", "cpu/bf16") if backend in choices(op)
             for dtype in supported(op, backend)]
 SIZES = Dims(3, 70, 144, 3, 333)

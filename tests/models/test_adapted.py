@@ -164,9 +164,10 @@ def changed(made, folder, settings):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("alpha_pattern", {"c_attn": 32}), ("rank_pattern", {"c_attn": 2}), ("use_dora", True), ("bias", "all"),
-    ("modules_to_save", ["wte"]), ("layers_to_transform", [0]), ("init_lora_weights", "pissa"), ("lora_bias", True),
-    ("invented_tomorrow", 0.5), ("target_modules", ["wte"]), ("target_modules", "all-linear")], ids=str)
+    ("rank_pattern", {"c_attn": 2}), ("use_dora", True), ("bias", "all"), ("modules_to_save", ["wte"]),
+    ("init_lora_weights", "pissa"), ("lora_bias", True), ("invented_tomorrow", 0.5), ("target_modules", ["wte"]),
+    ("layer_replication", [[0, 1]]), ("target_parameters", ["x"]), ("trainable_token_indices", [1]),
+    ("alora_invocation_tokens", [1]), ("use_qalora", True), ("megatron_config", {"a": 1})], ids=str)
 def test_an_adapter_that_means_something_else_is_refused(tmp_path, key, value):
     made = adapter()
     changed(made, tmp_path, {key: value})

@@ -6,6 +6,7 @@ from tolerances import TOLERANCES, assert_same_bits
 from minillm import Llama, LlamaConfig, generate
 from minillm.gradcheck import check_model
 from minillm.kernels.select import choices, select
+from minillm.models.adapted import LoraModel
 
 TINY = {"n_layer": 2, "n_head": 4, "n_kv_head": 2, "head_dim": 6, "n_embd": 16, "n_inner": 20, "block_size": 12,
         "vocab_size": 23}
@@ -126,3 +127,28 @@ def test_bad_tokens(tokens, words):
 def test_bad_configurations(change, words):
     with pytest.raises(ValueError, match=words):
         LlamaConfig(**TINY | change)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, *(b for b in ("cpu/bf16",) if b in choices("projection"))])
+@pytest.mark.parametrize("kind", ["biases", "qwen3", "window"])
+def test_recomputed_gradients_are_the_same_bits(kind, backend):
+    """Of each block only its input is kept; in a batch, and in a packed row."""
+    model, found = model_of(kind, backend, "float32"), []
+    tokens, targets = batch()
+    for model.recompute in (False, True):
+        for rows, lengths in ((slice(0, 2), None), (slice(1, 2), [5, 1, 6])):
+            losses, caches = model.losses(tokens[rows], targets[rows], lengths=lengths)
+            assert all(isinstance(kept, np.ndarray) is model.recompute for kept in caches[0].blocks)
+            found.append(model.backward(np.ones_like(losses), caches).flat)
+    assert_same_bits(found[0], found[2])
+    assert_same_bits(found[1], found[3])
+    assert model.on(select("numpy")).recompute and found[0].any()
+
+
+def test_recomputation_with_adapters():
+    """The block is made again with the adapters' weights and masks."""
+    made, found = LoraModel(model_of("llama"), rank=2, dropout=0.3), []
+    made.params.flat[:] += 0.3 * np.random.default_rng(0).standard_normal(made.params.flat.size)
+    for made.recompute in (False, True):
+        found.append(made.loss_and_grads(*batch(), key=(0, 1, 2))[1].flat)
+    assert_same_bits(*found)

@@ -154,7 +154,8 @@ def test_bad_tokens_are_named():
 
 @pytest.mark.parametrize("arguments, words", [
     ({"weights": "int4"}, "weights must be one of"), ({"group": 12}, "group must be"), ({"group": -8}, "group must be"),
-    ({"group": 32}, "divides the inputs of each matrix, 48, 192"), ({"weights": "bfloat16", "group": 16}, "group is for int8"),
+    ({"group": 32}, "divides the inputs of each matrix, 48, 192"),
+    ({"weights": "bfloat16", "group": 16}, "group is for int8"),
 ], ids=str)
 def test_bad_arguments_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -16,12 +16,12 @@ NO_ITEMS = [None, "text", object(), [], {}, np.array("text"), np.array(None)]
 NUMBERS = [-1, 0, 3, 2 ** 31, 2 ** 62, 2 ** 64, 10 ** 30, 1.5, float("nan"), float("inf"), 1j, (), (1,),
            (-1, 2 ** 70, 1), ("a", 1, None), "float64", np.dtype("float64"), np.float32(2)]
 ARRAYS = {
-    "no axis": lambda a: np.array(a.flat[0]), "nothing": lambda a: a.reshape(-1)[:0], "no rows": lambda a: a[:0],
+    "no axis": lambda a: np.resize(a, ()), "nothing": lambda a: a.reshape(-1)[:0], "no rows": lambda a: a[:0],
     "empty rows": lambda a: a[..., :0].copy(), "one more axis": lambda a: a[None], "columns": lambda a: a[..., None],
     "flat": lambda a: a.reshape(-1), "shorter": lambda a: a[:-1].copy(), "twice": lambda a: np.concatenate([a, a]),
     "narrower": lambda a: a[..., :-1].copy(), "wider": lambda a: np.concatenate([a, a], -1),
     "gaps": strided, "backwards": lambda a: a[::-1],
-    "one number for all": lambda a: np.broadcast_to(a.flat[0], a.shape),
+    "one number for all": lambda a: np.broadcast_to(np.resize(a, ()), a.shape),
     "other bytes first": lambda a: a.astype(a.dtype.newbyteorder()),
     "between addresses": lambda a: np.frombuffer(bytearray(1) + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
     **{dtype: lambda a, dtype=dtype: a.astype(dtype) for dtype in (

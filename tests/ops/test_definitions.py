@@ -3,7 +3,7 @@
 Gradient checks hold a backward to its forward, and kernels are held to the reference: a wrong formula in the reference
 alone would pass both.
 """
-from math import exp, log, prod, sqrt, tanh
+from math import erf, exp, log, prod, sqrt, tanh
 
 import numpy as np
 import pytest
@@ -36,6 +36,10 @@ def linear(x, weight, bias):
 
 def gelu(x):
     return np.vectorize(lambda v: 0.5 * v * (1 + tanh(sqrt(2 / np.pi) * (v + 0.044715 * v ** 3))))(x)
+
+
+def gelu_exact(x):
+    return np.vectorize(lambda v: v * (1 + erf(v / sqrt(2))) / 2)(x)
 
 
 def layernorm(x, weight, bias, eps):
@@ -83,7 +87,7 @@ def attention(qkv, n_head):
                      for b in range(len(qkv))])
 
 
-def grouped_attention(q, k, v, n_head, window):
+def grouped_attention(q, k, v, n_head, window, softcap):
     group = n_head * k.shape[-1] // q.shape[-1]
     group = n_head // group
     q, k, v = (np.split(x, x.shape[-1] // (q.shape[-1] // n_head), axis=-1) for x in (q, k, v))
@@ -125,7 +129,8 @@ def dropout(x, p, key):
 
 
 DEFINITIONS = {
-    "linear": linear, "gelu": gelu, "layernorm": layernorm, "attention": attention, "cross_entropy": cross_entropy,
+    "linear": linear, "gelu": gelu, "gelu_exact": gelu_exact,
+    "layernorm": layernorm, "attention": attention, "cross_entropy": cross_entropy,
     "distillation_loss": distillation_loss, "dpo_loss": dpo_loss, "grpo_loss": grpo_loss,
     "dropout": lambda x, p, key: np.reshape(dropout(x, p, key), x.shape),
     "head": lambda x, wte: by_row(lambda row: [dot(row, token) for token in wte], x),
@@ -136,6 +141,8 @@ DEFINITIONS = {
     "token_embedding": lambda tokens, wte: [[wte[id] for id in row] for row in tokens],
     "rope": rope, "grouped_attention": grouped_attention,
     "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
+    "geglu": lambda gate, up: gelu(gate) * up,
+    "softcap": lambda x, cap: np.vectorize(lambda v: cap * tanh(v / cap))(x),
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)
                                                   for heads in zip(q, k, v)]),

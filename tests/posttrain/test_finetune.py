@@ -126,7 +126,6 @@ def test_resume_asks_before_it_takes_another_beta_or_adapter(base, tmp_path):
     ("dpo", "train.batch_size=4", "dpo does not read train.batch_size: use --pairs"),
     ("dpo", "train.eval_batches=4", "dpo does not read train.eval_batches: use train.eval_every"),
     ("grpo", "batch_size=4", "grpo does not read train.batch_size: use --prompts and --group"),
-    ("grpo", "train.accumulate=4", "grpo does not read train.accumulate: use --prompts and --group"),
     ("grpo", "train.eval_batches=4", "grpo does not read train.eval_batches: use train.eval_every")])
 def test_what_a_stage_does_not_read_is_refused_in_one_line(base, tmp_path, capsys, command, setting, words):
     more = ["--data", "pairs.jsonl"] if command == "dpo" else []

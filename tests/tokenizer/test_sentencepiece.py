@@ -8,6 +8,7 @@ from hypothesis import given
 from tokenizer_texts import blank_texts, core, seldom
 
 from minillm.tokenizer import Tokenizer
+from minillm.tokenizer.roles import opened
 from minillm.tokenizer.sentencepiece import SentencePiece
 
 DOCUMENTS, CASES = sentencepiece_cases.load()
@@ -97,7 +98,7 @@ def test_special_tokens_are_text_unless_allowed(llama):
 
 def test_the_template_and_texts_that_go_on(llama):
     ids = llama.encode("the cat")
-    assert llama.prompt(ids) == llama.with_template(ids) == llama.prompt([1, *ids]) == [1, *ids]
+    assert opened(llama, ids) == llama.with_template(ids) == opened(llama, [1, *ids]) == [1, *ids]
     assert llama.encode("the") + llama.encode_continuation(" cat") == ids
     assert llama.encode_continuation("") == []
 

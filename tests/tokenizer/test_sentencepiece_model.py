@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizer_texts import MIXED, seldom
 
 from minillm.tokenizer import Tokenizer
+from minillm.tokenizer.roles import opened
 from minillm.tokenizer.sentencepiece import SentencePiece
 from minillm.tokenizer.sentencepiece_model import parse
 
@@ -56,7 +57,7 @@ def test_it_is_the_tokenizer_json(path):
     for text in [*sentencepiece_cases.TEXTS, MIXED]:
         ids = tok.encode(text, "all")
         assert ids == same.encode(text, "all") and tok.decode(ids) == same.decode(ids)
-    assert tok.prompt(tok.encode("the")) == [1, *same.encode("the")]
+    assert opened(tok, tok.encode("the")) == [1, *same.encode("the")]
     assert Tokenizer.from_pretrained(path).encode("the") == same.encode("the")      # the file by its name
     tok.save(path.parent)                                                           # then tokenizer.json comes first
     assert Tokenizer.from_pretrained(path.parent).encode(MIXED) == tok.encode(MIXED)

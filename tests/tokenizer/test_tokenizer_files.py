@@ -8,6 +8,7 @@ from tokenizer_texts import ENGLISH, MIXED
 from minillm.tokenizer import Tokenizer
 from minillm.tokenizer.formats import BYTE_ORDER
 from minillm.tokenizer.rank_files import ENCODINGS
+from minillm.tokenizer.roles import opened
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_rank_files_by_name(tmp_path, name, specials):
     assert specials.items() <= tok.special_tokens.items() and tok.pattern == ENCODINGS[name.split(".")[0]].pattern
     assert tok.vocab_size == 1 + max(tok.special_tokens.values())
     assert (tok.encode("12") == [256]) == (name != "qwen.tiktoken")             # where each digit is a word
-    assert tok.prompt([5]) == ([257, 5] if name == "tokenizer.model" else [5])
+    assert opened(tok, [5]) == ([257, 5] if name == "tokenizer.model" else [5])
 
 
 def test_a_rank_file_of_another_name_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from chats import CHAT, write
 
 from minillm.data.sources.conversations import read_examples
+from minillm.tokenizer.chat_template import save_tokenizer
 from minillm.tokenizer.tool_turns import HOW, tools_as_text
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
@@ -62,3 +63,26 @@ def test_a_call_that_is_no_json_is_what_was_said(tmp_path):
     said = [{"from": "human", "value": "hen?"}, {"from": "function_call", "value": "add(1, 2)"}]
     (example,) = read_examples(write(tmp_path / "a.jsonl", [{"conversations": said}]), CHAT)
     assert CHAT.decode(example.ids).endswith("<|assistant|>add(1, 2)<|end|>")
+
+
+MANY = {"tools": [TOOL, TOOL], "messages": [
+    {"role": "system", "content": " be brief"}, {"role": "user", "content": "1+2? <tools>"},
+    {"role": "assistant", "content": "so", "tool_calls": [{"function": CALL}, {"function": CALL}]},
+    {"role": "tool", "content": "3"}, {"role": "tool", "content": "\u00fc"},
+    {"role": "assistant", "content": "it is 3"},
+    {"role": "system", "content": "be long"}, {"role": "user", "content": "and?"},
+    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"\u00fc": "<&'"}}}]}]}
+
+
+@pytest.mark.parametrize("record", [OPENAI | {"messages": [*OPENAI["messages"][:1], {
+    "role": "assistant", "content": None, "tool_calls": [{"function": CALL}]}, *OPENAI["messages"][2:]]}, MANY,
+    {"messages": MANY["messages"]}, {"messages": MANY["messages"][1:], "tools": [TOOL]}], ids=["one", "many", "", "no"])
+def test_transformers_makes_the_same_ids_and_masks(tmp_path, record):
+    transformers = pytest.importorskip("transformers")
+    (example,) = read_examples(write(tmp_path / "a.jsonl", [record]), CHAT)
+    save_tokenizer(CHAT, tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    found = theirs.apply_chat_template(record["messages"], tools=record.get("tools"), return_dict=True,
+                                       return_assistant_tokens_mask=True)
+    assert found["input_ids"] == example.ids
+    assert found["assistant_masks"] == list(map(int, example.learned))

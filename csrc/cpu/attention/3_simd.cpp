@@ -69,11 +69,14 @@ Vec<T> within(Vec<T> v, int64_t column, int64_t before, T hidden) {
 }
 
 template <class T>
-void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS) {
+void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS,
+                          const Options<T>& options) {
     pack_rows(q, width, queries, begin, end, rows, HS, 1 / std::sqrt(T(HS)));
     std::fill_n(O, rows * width, T(0));
     std::fill_n(sums, rows * WIDTH<T>, T(0));
-    std::fill_n(top, rows, std::numeric_limits<T>::lowest());
+    std::fill_n(top, rows, std::max(options.sink, std::numeric_limits<T>::lowest()));
+    if (options.has_sink())                                                // the first column that a row meets
+        for (int64_t r = 0; r < rows; r++) sums[r * WIDTH<T>] = 1;
 }
 
 // How many of a block's columns a row sees whose last visible column is `last`, counted from the block's first.
@@ -112,6 +115,16 @@ void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64
         }
         store(block.S + t - begin, total);
     }
+}
+
+// S = cap * tanh(S / cap), of as many columns as a row sees.
+template <class T>
+void cap_scores(QueryBlock<T>& block, int64_t rows, int64_t diagonal, T cap) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < visible(diagonal + r); j += WIDTH<T>) {
+            T* S = block.S + r * BLOCK + j;
+            store(S, cap * vtanh<T>(load(S) / cap));
+        }
 }
 
 // S becomes P; every row's top, sums and shrink are brought up to date.
@@ -168,16 +181,16 @@ void add_values(QueryBlock<T>& block, Rows<const T> values, int64_t rows, int64_
 
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key, const T* next, int64_t window) {
+            int64_t n_query, int64_t n_key, const T* next, const Options<T>& options) {
     auto& [HS, width, slots, memory, all_keys, all_values, block] = head;
     const bool in_place = R == 1 && HS == width;                           // one query reads them once: no packing
     int64_t n_packed = 0;                                                  // blocks of keys and values packed so far
     for (int64_t begin = 0; begin < n_query; begin += BLOCK) {
         int64_t end = std::min(begin + BLOCK, n_query), rows = round_up(end - begin, R);
         int64_t first = n_key - n_query + begin;                           // position of row 0
-        block.start(q, begin, end, rows, HS);
-        for (int64_t j = std::max<int64_t>(0, first - window + 1) / BLOCK; j <= (first + end - begin - 1) / BLOCK;
-             j++) {
+        block.start(q, begin, end, rows, HS, options);
+        for (int64_t j = std::max<int64_t>(0, first - options.window + 1) / BLOCK;
+             j <= (first + end - begin - 1) / BLOCK; j++) {
             T *keys = all_keys + j % slots * BLOCK * HS, *values = all_values + j % slots * BLOCK * width;
             if (j >= n_packed) {
                 if (R > 1) pack_transposed(keys, k, j * BLOCK, n_key, HS);
@@ -187,7 +200,8 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
             Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
             if (R == 1) scores_of_one(block, k, v, j * BLOCK, n_key, HS, next);
             else scores<T, R>(block, keys, rows, first - j * BLOCK, HS);
-            running_softmax(block, rows, first - j * BLOCK, window);
+            if (options.cap) cap_scores(block, rows, first - j * BLOCK, options.cap);
+            running_softmax(block, rows, first - j * BLOCK, options.window);
             add_values<T, R>(block, in_place ? there : packed, rows, first - j * BLOCK);
         }
         for (int64_t t = begin; t < end; t++) {
@@ -211,9 +225,10 @@ void start_queries(BackwardHead<T>& head, Rows<const T> q, Rows<const T> dout, R
 
 // P and dS of the queries from t on against the packed keys, the first of which stands at s <= t.
 template <class T>
-void probabilities(BackwardHead<T>& head, int64_t t, int64_t s, int64_t window) {
+void probabilities(BackwardHead<T>& head, int64_t t, int64_t s, const Options<T>& options) {
     constexpr int64_t W = WIDTH<T>;
-    const T *q = head.q + t * head.width, *dout = head.dout + t * head.width;
+    const int64_t window = options.window;
+    const T cap = options.cap, *q = head.q + t * head.width, *dout = head.dout + t * head.width;
     for (int64_t r = 0; r < BLOCK; r += TILE_ROWS) {
         int64_t vectors = vectors_for<T>(visible(t + r + TILE_ROWS - 1 - s));
         tile_matmul<T, TILE_ROWS>(head.P + r * BLOCK, BLOCK, q + r * head.width, head.width, head.keys, BLOCK, 0,
@@ -229,7 +244,12 @@ void probabilities(BackwardHead<T>& head, int64_t t, int64_t s, int64_t window) 
                 store(P + j, Vec<T>{}), store(dS + j, Vec<T>{});
                 continue;
             }
-            Vec<T> p = vexp<T>(load(P + j) - head.logsumexp[t + r]), ds = p * (load(dS + j) - head.D[t + r]);
+            Vec<T> score = load(P + j), slope = splat<T>(1);
+            if (cap) {
+                Vec<T> u = vtanh<T>(score / cap);
+                score = cap * u, slope -= u * u;
+            }
+            Vec<T> p = vexp<T>(score - head.logsumexp[t + r]), ds = p * (load(dS + j) - head.D[t + r]) * slope;
             if (last < j + W - 1) p = causal<T>(p, j, last, 0), ds = causal<T>(ds, j, last, 0);
             if (last - window >= j) p = within<T>(p, j, last - window, 0), ds = within<T>(ds, j, last - window, 0);
             store(P + j, p), store(dS + j, ds);
@@ -265,7 +285,7 @@ void unpack_rows(Rows<T> to, const T* from, int64_t width, int64_t begin, int64_
 
 template <class T>
 void backward_head(BackwardHead<T>& head, const HeadRows<T>& d, Rows<const T> dout, const HeadRows<const T>& x,
-                   Rows<const T> out, const T* logsumexp, bool add, int64_t window) {
+                   Rows<const T> out, const T* logsumexp, bool add, const Options<T>& options) {
     int64_t HS = head.HS;
     start_queries(head, x.q, dout, out, logsumexp);
     for (int64_t s = 0; s < head.T_; s += BLOCK) {
@@ -275,8 +295,8 @@ void backward_head(BackwardHead<T>& head, const HeadRows<T>& d, Rows<const T> do
         pack_transposed(head.values, x.v, s, head.T_, HS);
         std::fill_n(head.dk, BLOCK * head.width, T(0));
         std::fill_n(head.dv, BLOCK * head.width, T(0));
-        for (int64_t t = s; t < head.T_ && t - window < end; t += BLOCK) {
-            probabilities(head, t, s, window);
+        for (int64_t t = s; t < head.T_ && t - options.window < end; t += BLOCK) {
+            probabilities(head, t, s, options);
             add_gradients(head, t, s);
         }
         unpack_rows(d.k, head.dk, head.width, s, end, HS, add);
@@ -318,14 +338,14 @@ const Variant<Simd> registered("_3_simd"), usual("");
 // What other files use.
 #define ATTEND(T, R)                                                                                               \
     template void attend<T, R>(ForwardHead<T>&, Rows<T>, T*, Rows<const T>, Rows<const T>, Rows<const T>, int64_t, \
-                               int64_t, const T*, int64_t)
+                               int64_t, const T*, const Options<T>&)
 ATTEND(float, 1);
 ATTEND(float, TILE_ROWS);
 ATTEND(double, 1);
 ATTEND(double, TILE_ROWS);
 #define BACKWARD_HEAD(T)                                                                                       \
     template void backward_head(BackwardHead<T>&, const HeadRows<T>&, Rows<const T>, const HeadRows<const T>&, \
-                                Rows<const T>, const T*, bool, int64_t)
+                                Rows<const T>, const T*, bool, const Options<T>&)
 BACKWARD_HEAD(float);
 BACKWARD_HEAD(double);
 

@@ -27,7 +27,7 @@ struct QueryBlock {
         shrink = top + BLOCK;
     }
 
-    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS);
+    void start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS, const Options<T>& options);
 };
 
 // A thread's memory for one head at a time: packed keys (slots, HS, BLOCK), values (slots, BLOCK, width). A slot for
@@ -50,10 +50,10 @@ struct ForwardHead {
 };
 
 // One head: queries at positions n_key - n_query ... n_key - 1. logsumexp may be null. R: rows of queries a tile.
-// next: the keys that this thread will probably need then. window: how many keys a query sees, itself the last of them.
+// next: the keys that this thread will probably need then.
 template <class T, int R>
 void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Rows<const T> k, Rows<const T> v,
-            int64_t n_query, int64_t n_key, const T* next = nullptr, int64_t window = NO_WINDOW);
+            int64_t n_query, int64_t n_key, const T* next = nullptr, const Options<T>& options = {});
 
 // A head's arrays for backward: everything of the queries packed once, keys and values block by block.
 template <class T>
@@ -85,6 +85,6 @@ struct BackwardHead {
 // One head of the backward. add: the gradients of keys and values are added to, not those of queries.
 template <class T>
 void backward_head(BackwardHead<T>& head, const HeadRows<T>& d, Rows<const T> dout, const HeadRows<const T>& x,
-                   Rows<const T> out, const T* logsumexp, bool add = false, int64_t window = NO_WINDOW);
+                   Rows<const T> out, const T* logsumexp, bool add = false, const Options<T>& options = {});
 
 }  // namespace minillm::attention

@@ -6,7 +6,7 @@
 // Parallel over (sequence, head).
 #include "cpu/attention/3_simd.h"
 #include "cpu/attention/pair.h"
-#include "cpu/simd/bfloat16.h"
+#include "cpu/attention/widen.h"
 
 namespace minillm::attention_bf16 {
 
@@ -23,18 +23,10 @@ struct WideHead {
     }
     void read_qkv(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
         for (int64_t which = 0; which < 3; which++)
-            widen(qkv_rows(qkv, alone, 0, 0, which), qkv_rows(from, n, b, h, which));
+            widen(qkv_rows(qkv, alone, 0, 0, which), qkv_rows(from, n, b, h, which), n.T, n.HS);
     }
     void read_out(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
-        widen(out_rows(out, alone, 0, 0), out_rows(from, n, b, h));
-    }
-    void widen(Rows<float> to, Rows<const bf16> from) const {
-        constexpr int64_t W = WIDTH<float>;
-        for (int64_t t = 0; t < alone.T; t++)
-            for (int64_t i = 0; i < alone.HS; i += W) {
-                int64_t n = std::min(W, alone.HS - i);
-                store_part(to[t] + i, to_float(load_part(from[t] + i, n)), n);
-            }
+        widen(out_rows(out, alone, 0, 0), out_rows(from, n, b, h), n.T, n.HS);
     }
 };
 

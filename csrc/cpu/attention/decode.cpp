@@ -2,8 +2,8 @@
 //
 // The kernel is 3_simd.cpp's, so a step repeats the bits of the forward. Parallel over (sequence, head).
 #include "cpu/attention/3_simd.h"
+#include "cpu/attention/options.h"
 #include "cpu/isa/threads.h"
-#include "python/register.h"
 
 namespace minillm::attention {
 
@@ -29,21 +29,23 @@ struct HeadsView {
 
 template <class T>
 void decode_kernel(T* out, const HeadsView<T>& q, const HeadsView<T>& k, const HeadsView<T>& v, const Sizes& n,
-                   int64_t S, int64_t group, int64_t window) {
+                   int64_t S, int64_t group, const HeadOptions<T>& options) {
     auto attend_head = n.T == 1 ? attend<T, 1> : attend<T, TILE_ROWS>;
 #pragma omp parallel if (S * n.C() > 16384)
     {
         ForwardHead<T> head(n.T, S, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
-            int64_t b = bh / n.NH, h = bh % n.NH, then = std::min<int64_t>(bh + omp_get_num_threads(), n.B * n.NH - 1);
+            int64_t b = bh / n.NH, h = bh % n.NH;
+            int64_t then = std::min<int64_t>(bh + omp_get_num_threads(), n.B * n.NH - 1);
             attend_head(head, out_rows(out, n, b, h), nullptr, q.rows(b, h), k.rows(b, h / group), v.rows(b, h / group),
-                        n.T, S, k.rows(then / n.NH, then % n.NH / group).data, window);
+                        n.T, S, k.rows(then / n.NH, then % n.NH / group).data, options.of_head(h));
         }
     }
 }
 
-Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t window) {
+Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t window, const Object& sinks,
+                        double softcap) {
     return by_dtype("q", q, [&](auto zero) -> Object {
         using T = decltype(zero);
         check_shape("q", q, {ANY, ANY, ANY, ANY});
@@ -52,16 +54,14 @@ Object attention_decode(const Array& q, const Array& k, const Array& v, int64_t 
         HeadsView<T> qs("q", q, q.shape), ks("k", k, {n.B, ANY, ANY, n.HS}), vs("v", v, k.shape);
         int64_t NKV = k.shape[1], S = k.shape[2];
         if (n.NH && (!NKV || n.NH % NKV)) fail("k must have a number of heads that divides q's ", n.NH, ": got ", NKV);
-        if (window < 0) fail("window must be an integer of at least 0: got ", window);
+        auto options = options_of<T>(window, sinks, softcap, n.NH);
         if (S < n.T) fail("q must not be longer than k: got ", n.T, " queries for ", S, " keys");
         auto out = fresh<T>({n.B, n.T, n.C()});
-        without_gil([&] {
-            decode_kernel<T>(out, qs, ks, vs, n, S, n.NH / std::max<int64_t>(1, NKV), window ? window : NO_WINDOW);
-        });
+        without_gil([&] { decode_kernel<T>(out, qs, ks, vs, n, S, n.NH / std::max<int64_t>(1, NKV), options); });
         return out;
     });
 }
 
-const Register registered("attention_decode(q, k, v, window=0)", &attention_decode);
+const Register registered("attention_decode(q, k, v, window=0, sinks=None, softcap=0.0)", &attention_decode);
 
 }  // namespace minillm::attention

@@ -2,10 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace minillm::attention {
 
 constexpr int64_t NO_WINDOW = int64_t(1) << 60;  // a query sees every key up to its own
+
+// What may be added to plain attention: minillm/ops/grouped_attention.py.
+template <class T>
+struct Options {
+    int64_t window = NO_WINDOW;                  // how many keys a query sees, itself the last of them
+    T sink = std::numeric_limits<T>::lowest();  // the logit of a further column, without a value; the lowest for none
+    T cap = 0;  // scores stay within (-cap, cap); 0 for no bound
+    bool has_sink() const { return sink > std::numeric_limits<T>::lowest(); }
+};
 
 struct Sizes {
     int64_t B, T, NH, HS;

@@ -119,7 +119,8 @@ template <class T, class Epilogue>
 void few_rows_transposed(int64_t M, int64_t N, int64_t K, Matrix<T> A, Matrix<T> B, T* C, int64_t stride,
                          bool accumulate, const Epilogue& epilogue) {
     constexpr int64_t W = WIDTH<T>;
-#pragma omp for schedule(dynamic, 64)
+    const int64_t turns = std::clamp<int64_t>(N / W / (4 * omp_get_num_threads()), 1, 64);  // some for each thread
+#pragma omp for schedule(dynamic, turns)
     for (int64_t column = 0; column < N; column += W) {
         alignas(64) T sums[FEW * W];
         int64_t n = std::min(W, N - column);

@@ -5,7 +5,9 @@
     Alpaca           {"instruction": ..., "input": ..., "output": ...}                    perhaps "system", "history"
     prompt           {"prompt": ..., "completion": ...}
     pairs            {"prompt": ..., "chosen": ..., "rejected": ...}; the prompt may stand in ShareGPT's or Alpaca's
-                     form beside the two, or be what they begin with
+                     form beside the two, or be what they begin with (UltraFeedback, binarized)
+                     {"instruction": ..., "completions": [{"response": ..., "overall_score": ...}, ...]} (UltraFeedback)
+                     {"input": {"messages": ...}, "preferred_output": ..., "non_preferred_output": ...}  (OpenAI)
     HH pairs         {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": ...}        (Bai et al. 2022)
 
 A prompt and its answer are both lists of messages or both plain text, which stays without marks. A content may be a
@@ -58,7 +60,7 @@ class Pair(NamedTuple):
 def answered(record: dict) -> Answered:
     """A record of whatever form; of a pair the chosen answer. Raises ValueError that says what is wrong with it."""
     record, left_out = {key: value for key, value in record.items() if value is not None}, Counter[str]()
-    if "messages" not in record and "completion" not in record and {"chosen", "rejected"} <= record.keys():
+    if "messages" not in record and "completion" not in record and {"chosen", "rejected"} <= as_pair(record).keys():
         pair = pair_of(record)
         return Answered(pair.form, pair.prompt, pair.chosen, pair.tools, pair.left_out)
     if "prompt" in record and "completion" in record:
@@ -74,7 +76,7 @@ def answered(record: dict) -> Answered:
 
 def pair_of(record: dict) -> Pair:
     """A record with two answers to one prompt. Raises ValueError that says what is wrong with it."""
-    record, left_out = {key: value for key, value in record.items() if value is not None}, Counter[str]()
+    record, left_out = as_pair({key: value for key, value in record.items() if value is not None}), Counter[str]()
     answers = {name: record.get(name) for name in ("chosen", "rejected")}
     if None in answers.values():
         raise ValueError(unknown("pair", record))
@@ -92,6 +94,21 @@ def pair_of(record: dict) -> Pair:
     if chosen == rejected:
         raise ValueError("chosen and rejected are equal")
     return Pair(form, prompt, chosen, rejected, tools_of(record), left_out)
+
+
+def as_pair(record: dict) -> dict:
+    """The record with prompt, chosen and rejected, where it holds them in UltraFeedback's or OpenAI's words."""
+    if {"input", "preferred_output", "non_preferred_output"} <= record.keys() and isinstance(record["input"], dict):
+        return {"prompt": record["input"].get("messages"), "tools": record["input"].get("tools"),
+                "chosen": record["preferred_output"], "rejected": record["non_preferred_output"]}
+    rated = [c for c in record.get("completions", ()) if isinstance(c, dict) and "response" in c
+             and type(c.get("overall_score")) in (int, float)] if isinstance(record.get("completions"), list) else []
+    if "instruction" not in record or len(rated) < 2:
+        return record
+    worst, *_, best = sorted(rated, key=lambda c: c["overall_score"])
+    if worst["overall_score"] == best["overall_score"]:
+        raise ValueError("all completions have one overall_score")
+    return {"instruction": record["instruction"], "chosen": best["response"], "rejected": worst["response"]}
 
 
 def conversation_of(record: dict, left_out: Counter) -> tuple[str, list[Message], list[Message]]:
@@ -249,7 +266,7 @@ def message_of(turn: Any, place: str, left_out: Counter) -> Message:
     said_by = str(turn.get("role", turn.get("from", ""))).lower()
     role = ROLE_OF.get(said_by)
     if role is None:
-        raise ValueError(f"{place} must have a role of {', '.join(SPEAKERS)}")
+        raise ValueError(f"{place} must have a role of {', '.join(SPEAKERS)}: got {said_by[:40]!r}")
     key = "value" if "from" in turn and "content" not in turn else "content"
     if said_by in CALLS and key in turn:
         return call_spoken(turn[key], f"{place}.{key}")

@@ -157,6 +157,7 @@ def pair(op: str, calls: Mapping[str, tuple[Function, Callable]]) -> list[Callab
 
     def forward(*args: Any, **more: Any) -> Any:
         given = given_by_name(op, args, more)
+        check_heeded(op, given)
         values = named_values(op, given)
         sizes = sizes_of(op, values)
         found, own = run("forward", values, sizes, {}, {})
@@ -178,6 +179,14 @@ def given_by_name(op: str, args: Sequence[Any], more: Mapping[str, Any] = {}) ->
                   if name not in ("ops", "bits")}
     found: Values = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     return found | dict(zip(parameters, args)) | dict(more)
+
+
+def check_heeded(op: str, given: Values) -> None:
+    """Raise for an array that no C signature of the op has a place for, such as attention's sinks."""
+    inputs = {argument.name for argument in OPS[op].signatures()[0].inputs}
+    for name, value in given.items():
+        if isinstance(value, np.ndarray) and name not in inputs:
+            raise ValueError(f"{name} must be None: a {op} kernel of one's own is not called with it")
 
 
 def check_dtypes(function: Function, values: Values) -> None:

@@ -59,7 +59,7 @@ def check_bits(bits, w):
         raise ValueError(f"bits are of a float32 w: got a w of {w.dtype}")
     if not isinstance(bits, np.ndarray):
         raise ValueError(f"bits must be None or an array of uint16: got {type(bits).__name__}")
-    check_shape("bits", bits, (w.size,))
+    check_shape("bits", bits, w.shape)
     check_dtype("bits", bits, np.dtype(np.uint16))
 
 

@@ -6,8 +6,6 @@ float32 would not do: its squares overflow from 1.8e19 on, and a sum over 124 mi
 Summed in fixed pieces, and the pieces in order, so that the result does not depend on the number of threads. Not
 differentiable.
 """
-import math
-
 import numpy as np
 
 from ..checks import check_float, check_shape
@@ -23,7 +21,7 @@ def sum_squares(x):
     if x.dtype.kind == "c":
         raise ValueError(f"x must be an array of real numbers: got {x.dtype}")
     pieces = (x[start:start + PIECE].astype(np.float64) for start in range(0, x.size, PIECE))
-    return math.fsum(float(np.square(piece, out=piece).sum()) for piece in pieces)
+    return sum(float(np.square(piece, out=piece).sum()) for piece in pieces)
 
 
 SPEC = Spec(

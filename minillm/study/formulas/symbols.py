@@ -8,7 +8,7 @@ LETTERS = {         # names that are set as one letter
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "lambda": "λ", "mu": "μ", "pi": "π",
     "sigma": "σ", "tau": "τ", "theta": "θ", "Phi": "Φ", "Delta": "Δ", "sigmoid": "σ", "lr": "η", "weight_decay": "λ"}
 REDUCTIONS = {"sum", "mean", "std", "max", "min", "logsumexp", "norm"}      # a row becomes one number
-FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, *REFERENCE, *"""softmax layernorm gelu drop clip round cos mod Im binomial
+FUNCTIONS = {*BIG, *PREFIX, *REDUCTIONS, *REFERENCE, *"""softmax layernorm gelu erf drop clip round cos mod Im binomial
     CE KL cross_entropy embedding attention rmsnorm mlp qkv proj plus minus centre""".split()}
 ARGUMENTS = {name for function in REFERENCE.values() for name in signature(function).parameters}
 DIFFERENTIABLE = {name for spec in OPS.values() for name in spec.differentiable}

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config import TrainConfig, names
+from ...config import TrainConfig
 from ...models.load import gpt2_only, load
 from ...models.params import Params
 from ...models.pretrained import CONFIG
@@ -53,11 +53,13 @@ def next_step(directory: Path, model: Any) -> Training:
     for last in (directory, directory / "last"):
         if (last / STATE).exists():
             m, v, state = load_training(last)
-            settings = state.get("settings") or {}
-            config = TrainConfig(**{name: value for name, value in settings.items() if name in names(TrainConfig)})
+            config = TrainConfig.recorded(state.get("settings") or {})
             if m.shapes != model.params.shapes:
                 return Training(config, config.lr, moments="fresh: the run trained an adapter, and this is the merged "
                                                            "model")
+            if config.optimizer != "adamw":
+                return Training(config, config.lr, moments="fresh: the run's matrices were trained by Muon, and this is "
+                                                           "a step of AdamW")
             if last != directory and not same_weights(model, last):
                 return Training(config, config.lr, moments="fresh: the optimizer's are those of the last step, the "
                                                            f"weights those of the best; {last} has both")

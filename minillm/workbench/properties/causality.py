@@ -8,8 +8,9 @@ import numpy as np
 
 from ...kernels.select import OPS, functions
 from ...train.nonfinite import Named
-from .subject import USED, Array, Finding, Subject, different, parameters_of
+from .subject import Array, Finding, Subject, different, parameters_of
 
+LAYERS = ("h.", "ln_f", "model.layers.", "model.norm")      # beginnings of names, all but embeddings and heads
 WORK = 2e10                                                 # operations that finding a causal leak may take, about
 
 
@@ -44,18 +45,36 @@ def positions_tried(s: Subject) -> list[int]:
 
 
 def positions(s: Subject) -> Finding:
-    """The token at t gets row t of wpe and no other: where another row t changes what the embedding gives."""
-    tokens, T, wpe = s.tokens[:1], s.tokens.shape[1], s.model.params["wpe.weight"]
-    before, places = outputs(s.model, tokens)[0], sorted({0, T // 2, T - 1})
+    """The token at t gets row t of the positions (wpe, or the angles of rope) and no other: where another row t changes
+    what the first op that reads them gives."""
+    tokens, T = s.tokens[:1], s.tokens.shape[1]
+    what, op = ("wpe", "embedding") if "embedding" in s.model.runs_on else ("the angles", "rope")
+    before, places = first_of(op, outputs(s.model, tokens)), sorted({0, T // 2, T - 1})
     for t in places:
-        changed = wpe.copy()
-        changed[t] += 1
-        after = outputs(s.model, tokens, params={"wpe.weight": changed})[0]
+        after = first_of(op, outputs(with_other_position(s.model, t), tokens))
         moved = np.flatnonzero(different(before.array, after.array).any(axis=1)).tolist()
         if moved != [t]:
-            return Finding(False, f"{before.layer}: row {t} of wpe reaches " + (
+            return Finding(False, f"{before.layer}: row {t} of {what} reaches " + (
                 f"the tokens at {', '.join(map(str, moved[:5]))}" if moved else "no token"), before.layer)
-    return Finding(True, f"tokens {', '.join(map(str, places))} of {T} get their own rows of wpe")
+    return Finding(True, f"tokens {', '.join(map(str, places))} of {T} get their own rows of {what}")
+
+
+def first_of(op: str, seen: list["Output"]) -> "Output":
+    """What the first call of an op gave."""
+    return next(output for output in seen if output.layer in (op, f"{output.layer.partition(' ')[0]} ({op})"))
+
+
+def with_other_position(model: Any, t: int) -> Any:
+    """The model with another row t of wpe, or of rope's cosines."""
+    other = copy(model)
+    if "embedding" in model.runs_on:
+        wpe = model.params["wpe.weight"].copy()
+        wpe[t] += 1
+        other.params = dict(model.params, **{"wpe.weight": wpe})
+    else:
+        other.cos = model.cos.copy()
+        other.cos[t] += 1
+    return other
 
 
 class Output(NamedTuple):
@@ -65,16 +84,16 @@ class Output(NamedTuple):
     array: Array                                            # (T, ...)
 
 
-def outputs(model: Any, tokens: Array, targets: Array | None = None, params: dict | None = None) -> list[Output]:
+def outputs(model: Any, tokens: Array, targets: Array | None = None) -> list[Output]:
     """Every op's output in order, of `forward` on one row of tokens, and of `losses` if there are targets; at the end
     logits and losses."""
     seen: list[Output] = []
     watched, last = copy(model), [""]
     watched.params = {name: Named(name, value) if type(value) is np.ndarray else value
-                      for name, value in dict(model.params, **(params or {})).items()}
+                      for name, value in model.params.items()}
     watched.ops = model.ops._replace(**{
         functions(spec)[0]: recorded(getattr(model.ops, functions(spec)[0]), spec.name, last, seen, tokens.shape[1])
-        for spec in OPS.values() if spec.name in {*USED, "gelu", "dropout"}})
+        for spec in OPS.values() if spec.name in {*model.runs_on, "gelu", "dropout"}})
     logits = Output("logits", watched.forward(tokens)[0][0])
     if targets is not None:
         seen.append(Output("loss", watched.losses(tokens, targets)[0]))
@@ -82,13 +101,15 @@ def outputs(model: Any, tokens: Array, targets: Array | None = None, params: dic
 
 
 def recorded(function: Callable, op: str, last: list[str], seen: list[Output], T: int) -> Callable:
-    """An op that writes down its outputs, and the layer by the parameters it is given (or the op before was)."""
+    """An op that writes down its outputs, and the layer by the parameters it is given (or the last op with some was:
+    then the layer that this is a part of)."""
     def call(*args: Any, **settings: Any) -> Any:
         names = [arg.name for arg in args if isinstance(arg, Named)]
-        last[:] = [layer_of(op, names[0] if names else last[0].partition(" ")[0].rpartition(".")[0])]
+        last[:] = names[:1] or last
+        layer = layer_of(op, names[0] if names else last[0].rpartition(".")[0].rpartition(".")[0])
         result = function(*(np.asarray(arg) if isinstance(arg, Named) else arg for arg in args), **settings)
         out = result if op in ("head", "attention_decode") else result[0]
-        seen.extend(Output(last[0], np.asarray(part).reshape(T, -1))
+        seen.extend(Output(layer, np.asarray(part).reshape(T, -1))
                     for part in (out if isinstance(out, tuple) else (out,)))
         return result
     return call
@@ -96,7 +117,7 @@ def recorded(function: Callable, op: str, last: list[str], seen: list[Output], T
 
 def layer_of(op: str, name: str) -> str:
     """h.0.attn.c_attn.weight -> "h.0.attn.c_attn (linear)"; the embedding and the head are layers of their own."""
-    layer = re.sub(r"\.(weight|bias)$", "", name) if name.startswith(("h.", "ln_f")) else ""
+    layer = re.sub(r"\.(weight|bias)$", "", name) if name.startswith(LAYERS) else ""
     return f"{layer} ({op})" if layer else op
 
 

@@ -107,10 +107,11 @@ def transformers(s: Subject) -> Finding:
         return Finding(None, "skipped: int8 matrices are a format of our own")
     try:
         import torch
-        from transformers import GPT2LMHeadModel
+        from transformers import AutoModelForCausalLM
     except ImportError as error:
         return Finding(None, f"skipped: {error.name or 'transformers'} is not installed")
-    theirs, rows = GPT2LMHeadModel.from_pretrained(s.directory, local_files_only=True).float().eval(), s.tokens[:1]
+    theirs, rows = AutoModelForCausalLM.from_pretrained(s.directory, local_files_only=True), s.tokens[:1]
+    theirs = theirs.float().eval()
     with torch.no_grad():
         want = theirs(torch.from_numpy(rows)).logits.numpy()
     return compare({"logits": (s.model.forward(rows)[0], want)}, s.other_ops)

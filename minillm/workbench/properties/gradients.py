@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...config import GPTConfig
 from ...models.params import Params
 from .subject import ROWS, Array, Finding, Subject, compare
 
@@ -45,14 +46,17 @@ def gradients(got: Params, want: Params) -> dict[str, tuple[Array, Array]]:
 
 def tied_weights(s: Subject) -> Finding:
     """wte is the head: the same memory, logits and losses follow its rows, and both gradients are added."""
-    tokens, wte, last = s.tokens[:1] // 2, s.model.params["wte.weight"], s.model.config.vocab_size - 1
+    if len(s.model.rows_of_tokens) > 1:
+        return Finding(None, "skipped: the head is a matrix of its own")
+    name, = s.model.rows_of_tokens
+    tokens, wte, last = s.tokens[:1] // 2, s.model.params[name], s.model.config.vocab_size - 1
     (logits, losses), read = head_of(s.model, tokens, last)
     apart = [name for name, weight in read.items() if not np.shares_memory(weight, wte)]
     if apart:
         return Finding(False, f"{', '.join(apart)}: reads another matrix than wte")
     changed = copy(s.model)
-    changed.params = dict(s.model.params, **{"wte.weight": wte.copy()})
-    changed.params["wte.weight"][last] = np.random.default_rng(1).standard_normal(wte.shape[1])
+    changed.params = dict(s.model.params, **{name: wte.copy()})
+    changed.params[name][last] = np.random.default_rng(1).standard_normal(wte.shape[1])
     after, _ = head_of(changed, tokens, last)
     for what, old, new in (("logits", logits, after[0]), ("losses", losses, after[1])):
         if np.array_equal(old, new):
@@ -73,7 +77,7 @@ def head_of(model: Any, tokens: Array, token: int) -> tuple[tuple[Array, Array],
             return getattr(model.ops, name)(*args, **settings)
         return call
 
-    watched = with_ops(model, **{name: noting(name) for name in ("embedding_forward", "head",
+    watched = with_ops(model, **{name: noting(name) for name in (f"{model.runs_on[0]}_forward", "head",
                                                                  "linear_cross_entropy_forward")})
     losses = watched.losses(tokens, np.full_like(tokens, token))[0]
     return (watched.forward(tokens)[0][..., token], losses), read
@@ -87,16 +91,17 @@ def with_ops(model: Any, **changed: Callable) -> Any:
 
 
 def three_gradients(model: Any, tokens: Array, targets: Array) -> tuple[Array, Array, Array]:
-    """The gradient of wte, the part of it that comes through the head, and the part through the embedding."""
+    """The gradient of the embedding, what of it comes through the head, and what through the embedding's op."""
     def no_embedding(dout: Array, cache: Any, into: Any = None) -> None:
         """The embedding's backward, of which nothing is wanted."""
 
     def no_head(dout: Array, cache: Any, into: Any = None) -> Any:
         return model.ops.linear_cross_entropy_backward(dout, cache, into=(None,))
 
-    models = (model, with_ops(model, embedding_backward=no_embedding),
+    models = (model, with_ops(model, **{f"{model.runs_on[0]}_backward": no_embedding}),
               with_ops(model, linear_cross_entropy_backward=no_head))
-    whole, head, embedding = (each.loss_and_grads(tokens, targets)[1]["wte.weight"] for each in models)
+    name = model.rows_of_tokens[0]
+    whole, head, embedding = (each.loss_and_grads(tokens, targets)[1][name] for each in models)
     return whole, head, embedding
 
 
@@ -110,19 +115,23 @@ def unused_tokens(s: Subject) -> Finding:
     if len(wrong_rows):
         return Finding(False, f"row {wrong_rows[0]} of wte has a gradient, though that token does not occur")
     loss, grads = s.model.loss_and_grads(tokens, targets)
-    places = np.flatnonzero(np.any(grads["wpe.weight"] != 0, axis=1))
+    wpe = grads["wpe.weight"] if "wpe.weight" in grads else wte[:T]             # a Llama learns no positions
+    places = np.flatnonzero(np.any(wpe != 0, axis=1))
     if len(places) and places[-1] >= T:
         return Finding(False, f"row {places[-1]} of wpe has a gradient, though there are {T} tokens")
+    more = len(wpe) - T
     loss, grads = s.model.loss_and_grads(tokens, np.full_like(targets, -1))
     wrong = [name for name in grads if grads[name].any()]
     if wrong or loss:
         return Finding(False, f"with all targets ignored the loss is {loss:.3g}; gradients: {', '.join(wrong) or 0}")
-    return Finding(True, f"exactly 0 for {len(rows):,} tokens and {len(grads['wpe.weight']) - T:,} positions that do "
+    return Finding(True, f"exactly 0 for {len(rows):,} tokens and {max(0, more):,} positions that do "
                    "not occur, and for ignored targets")
 
 
 def dropout_determinism(s: Subject) -> Finding:
     """One key, one mask: the same loss and gradients; another seed, step or micro-batch draws another."""
+    if not has_dropout(s.model):
+        return Finding(None, "skipped: the model has no dropout")
     rate, model = s.model.config.dropout or 0.1, copy(s.model)
     model.config = replace(s.model.config, dropout=rate)
     (loss, grads), (again, same) = (model.loss_and_grads(s.tokens, s.targets, key=(0, 1, 2)) for _ in range(2))
@@ -134,16 +143,22 @@ def dropout_determinism(s: Subject) -> Finding:
     return found._replace(figure=f"rate {rate}: {found.figure}")
 
 
+def has_dropout(model: Any) -> bool:
+    return isinstance(model.config, GPTConfig)
+
+
 def recomputation(s: Subject) -> Finding:
     """train.recompute=true, which makes activations again in the backward, changes no bit of any gradient."""
-    rate, calls = s.model.config.dropout or 0.1, [0]
+    calls, found = [0], []
+    attention = "attention_forward" if "attention" in s.model.runs_on else "grouped_attention_forward"
 
-    def counted(qkv: Array, n_head: int) -> Any:
+    def counted(*args: Any, **settings: Any) -> Any:
         calls[0] += 1
-        return s.model.ops.attention_forward(qkv, n_head)
+        return getattr(s.model.ops, attention)(*args, **settings)
 
-    model = with_ops(s.model, attention_forward=counted)
-    model.config, found = replace(s.model.config, dropout=rate), []
+    model = with_ops(s.model, **{attention: counted})
+    if has_dropout(model):
+        model.config = replace(model.config, dropout=model.config.dropout or 0.1)
     for model.recompute in (False, True):
         found.append(model.loss_and_grads(s.tokens, s.targets, key=(0, 1, 2)))
     (loss, grads), (again, remade) = found

@@ -14,7 +14,7 @@ from ...models.pretrained import read_json
 from ...models.quantized import save_quantized
 from ...train.checkpoint import STATE, restore, save
 from ...train.loop import one_step
-from ...train.optim import AdamW
+from ...train.optim import AdamW, optimizer_for
 from .subject import ROWS, Finding, Subject, compare, leaves
 
 
@@ -67,17 +67,18 @@ def learner_of(s: Subject, begun: bool = True) -> tuple[Any, AdamW, dict]:
     else:
         learner = copy(s.model)
         learner.params = s.model.params.astype(s.dtype)
-    optimizer = AdamW(learner.params, ops=learner.ops)
+    found = read_json(last / STATE) if last and (last / STATE).exists() else {}
+    optimizer = optimizer_for(learner, TrainConfig.recorded(found.get("settings", {})))
     state = {"step": 0, "seed": 0, "data": "random tokens", "settings": {}, "best": {"step": 0}}
-    if begun and run and last and (last / STATE).exists():
-        found = read_json(last / STATE)
+    if begun and found and run:
         mine = {"settings": found.get("settings", {}), "data": found.get("data"), "seed": found.get("seed")}
         state["step"] = restore(run, learner, optimizer, mine, say=lambda text: None)["step"]
     return learner, optimizer, state
 
 
 def digests(learner: Any, optimizer: AdamW) -> dict[str, bytes]:
-    """{tensor: digest} of weights and both moments: what two runs are compared by, without the memory of both."""
-    tensors = {"": learner.params, "first moment of ": optimizer.m, "second moment of ": optimizer.v}
+    """{tensor: digest} of weights, moments and mean: what two runs are compared by, without the memory of both."""
+    tensors = {"": learner.params, "first moment of ": optimizer.m, "second moment of ": optimizer.v,
+               "mean of ": optimizer.mean or {}}
     return {what + name: blake2b(array, digest_size=16).digest()
             for what, params in tensors.items() for name, array in params.items()}

@@ -9,8 +9,6 @@ from ...models.quantized import Quantized
 from ...storage.atomic import AnyPath
 
 Array = np.ndarray
-USED = ("embedding", "layernorm", "residual_layernorm", "linear", "attention", "attention_decode", "mlp", "head",
-        "linear_cross_entropy")                             # ops that a GPT runs on
 ROWS = 4                                                    # sequences in a batch
 TOKENS, FEW_TOKENS = 129, 33                                # of a sequence: one more than a kernel's tile
 LARGE = 30_000_000                                          # parameters of a model that is given FEW_TOKENS
@@ -43,11 +41,12 @@ class Subject(NamedTuple):
 
     @property
     def sources(self) -> set[str]:
-        return {self.model.ops.backends[op] for op in USED}
+        return {self.model.ops.backends[op] for op in self.model.runs_on}
 
     @property
     def dtype(self) -> str:
-        return str(self.model.params["ln_f.weight"].dtype)
+        weights = (weight for weight in self.model.params.values() if isinstance(weight, np.ndarray))
+        return str(next(weights).dtype)
 
 
 class Finding(NamedTuple):

@@ -1,0 +1,117 @@
+"""Token files of others as training data: nanoGPT's train.bin and val.bin, and the shards of llm.c.
+
+    nanoGPT    uint16 ids and nothing else            llm.c    a header (llmc.py), then uint16 or uint32 ids
+
+Such files do not say what their ids stand for, so a tokenizer must come with them; every id is held to it. A file
+whose name has "val" in it is the validation split. If there is none, it is the end of the last file.
+"""
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import llmc
+from .format import CHECK_TOKENS, SIDECAR, SIDES, Shards, Split, blake2b, fingerprint
+
+HELD_OUT = 0.05                 # of the last file, where none is for validation
+
+
+class Part(NamedTuple):
+    """A file, or a part of one, and what reading all of it once has found."""
+
+    path: Path
+    array: np.ndarray
+    counts: np.ndarray          # (V,) how often each id occurs
+    checksum: str
+
+
+def token_files(paths: Sequence[Path]) -> list[Path]:
+    """The .bin files among `paths`, or in the folder that is the only one, if nothing else is there to train on."""
+    if len(paths) == 1 and paths[0].is_dir() and not (paths[0] / SIDECAR).exists():
+        return sorted(path for path in paths[0].glob("*.bin") if path.is_file())
+    found = [path for path in paths if path.suffix == ".bin" and path.is_file()]
+    if found and len(found) < len(paths):
+        other = next(path for path in paths if path not in found)
+        raise ValueError(f"--data {other}: token files (.bin) cannot be mixed with other data")
+    return found
+
+
+def shards_of(files: Sequence[Path], tokenizer: Any) -> Shards:
+    """Both splits of token files, mapped and read once. Raises ValueError naming a file that is damaged, of a version
+    that is not known, or with an id that the tokenizer does not have."""
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(lambda cut: checked(*cut, tokenizer.vocab_size), cuts(files)))
+    sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
+    if not sides["val"]:
+        sides = {"train": parts[:-1], "val": parts[-1:]}
+    sizes = np.array([text_bytes(tokenizer, id) for id in range(tokenizer.vocab_size)])
+    train, val = (split_of(sides[side], sizes, tokenizer.eot_token) for side in SIDES)
+    return Shards(train, val, tokenizer.vocab_size, tokenizer.eot_token, parts[0].array.dtype, fingerprint(tokenizer),
+                  {})
+
+
+def cuts(files: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
+    """(path, tokens) of each file; the last one is two if no file is for validation."""
+    found = [(path, mapped(path)) for path in files]
+    if all(side_of(path) == "val" for path in files):
+        raise ValueError(f"{files[0]}: there is no token file to train on, only for validation")
+    if any(side_of(path) == "val" for path in files):
+        return found
+    path, tokens = found[-1]
+    at = len(tokens) - max(2, int(len(tokens) * HELD_OUT))
+    return [*found[:-1], (path, tokens[:at]), (path, tokens[at:])]
+
+
+def side_of(path: Path) -> str:
+    """"train" or "val", by its name: val.bin, tiny_shakespeare_val.bin, fineweb_val_000000.bin."""
+    return "val" if "val" in path.stem.replace("-", "_").split("_") or "validation" in path.stem else "train"
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The tokens of a file (N,), a read-only memory map."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        words = np.frombuffer(file.read(llmc.BYTES)[:12].ljust(12, b"\0"), "<i4")
+    kinds = {magic: (version, dtype) for dtype, (magic, version) in llmc.KINDS.items()}
+    if words[0] not in kinds or size < llmc.BYTES:                      # nanoGPT's: ids from the first byte on
+        if not size or size % 2:
+            raise ValueError(f"{path}: {size} bytes are no uint16 ids, and there is no header of llm.c")
+        return np.memmap(path, "<u2", "r")
+    version, dtype = kinds[words[0]]
+    if words[1] != version:
+        raise ValueError(f"{path}: version {words[1]} of llm.c's token files is not known: expected {version}")
+    expected = llmc.BYTES + int(words[2]) * dtype.itemsize
+    if words[2] < 1 or size != expected:
+        raise ValueError(f"{path} has {size} bytes, expected {expected} by its header: it is damaged or was truncated")
+    return np.memmap(path, dtype, "r", llmc.BYTES)
+
+
+def checked(path: Path, tokens: np.ndarray, vocab_size: int) -> Part:
+    """Reads all tokens once. Raises ValueError for an id outside the vocabulary."""
+    counts, digest = np.zeros(vocab_size, np.int64), blake2b()
+    for start in range(0, len(tokens), CHECK_TOKENS):
+        part = tokens[start:start + CHECK_TOKENS]
+        if part.max() >= vocab_size:
+            raise ValueError(f"{path} holds id {part.max()}, but the tokenizer has {vocab_size} ids: it is another's")
+        counts += np.bincount(part, minlength=vocab_size)
+        digest.update(part.view(np.uint8))
+    return Part(path, tokens, counts, digest.hexdigest())
+
+
+def split_of(parts: Sequence[Part], sizes: np.ndarray, eot_token: int | None) -> Split:
+    counts = np.sum([part.counts for part in parts], axis=0)
+    documents = 1 if eot_token is None else max(1, int(counts[eot_token]))
+    return Split([part.array for part in parts], int(counts.sum()), documents, int(counts @ sizes),
+                 [part.path for part in parts], [part.checksum for part in parts])
+
+
+def text_bytes(tokenizer: Any, id: int) -> int:
+    """UTF-8 bytes of the text that an id stands for; a special token stands for none."""
+    if id in tokenizer.special_tokens.values():
+        return 0
+    try:
+        return len(tokenizer.decode_bytes([id]))
+    except ValueError:                                                  # an id that stands for nothing
+        return 0

@@ -1,0 +1,300 @@
+"""GGUF, llama.cpp's one file of weights, configuration and tokenizer; matrices whole or in blocks of 4 or 8 bits.
+
+The `gguf` package reads and writes the container and rounds to its types; here stand the names. Vectors, and GPT-2's
+positions, stay float32, since they are added and not multiplied. In q8_0 and q4_0 a block of 32 numbers shares one
+scale, so a row that is no multiple of 32 stays float16. With q4_0 the token embedding and the head are q8_0: the head
+reads every row of it for every token, and is the matrix that suffers most.
+
+llama.cpp rotates neighbours in a head where Hugging Face's Llama rotates its two halves: the rows of q and k are
+reordered for the architecture "llama", and not for Qwen, which llama.cpp computes by halves, too.
+Source: ggml's specification of the format, docs/gguf.md of ggml-org/ggml.
+"""
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..config import GPTConfig, LlamaConfig
+from ..storage.atomic import AnyPath, atomic_write
+from ..tokenizer import Tokenizer
+from .gguf_tokenizer import read_vocabulary, write_vocabulary
+from .llama_files import EMBEDDING, llama_shapes
+from .params import Params, Shapes, gpt_shapes
+from .pretrained import HEAD
+from .rope import scaled_frequencies
+
+FORMS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}     # ours -> gguf's names
+FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2}                     # general.file_type
+BLOCK = 32                                          # numbers that share a scale
+GPT2_NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "lm_head": "output",
+              "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
+              "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+LLAMA_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+               "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+               "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
+               "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
+               "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}      # ours -> llama.cpp's
+SIZES = {"n_layer": "block_count", "n_head": "attention.head_count", "n_embd": "embedding_length",
+         "block_size": "context_length"}
+ROPE_FACTORS = "rope_freqs.weight"                  # what llama3's scaling divides each pair's frequency by
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}     # of every Llama 3 that Meta has published; `factor` differs
+YARN = {"rope_type", "factor", "original_max_position_embeddings"}
+
+
+def gguf_package() -> Any:
+    """The package gguf, or a clear ImportError."""
+    try:
+        import gguf
+    except ImportError:
+        raise ImportError("GGUF files need the package gguf: pip install 'minillm[gguf]'") from None
+    return gguf
+
+
+# ---- names
+
+def their_name(name: str) -> str:
+    """Of one of our parameters: h.0.attn.c_attn.weight and model.layers.0.... -> blk.0.attn_qkv.weight."""
+    stem, kind = name.rsplit(".", 1)
+    block = re.fullmatch(r"(?:h|model\.layers)\.(\d+)\.(.+)", stem)
+    names = GPT2_NAMES | LLAMA_NAMES
+    return f"blk.{block[1]}.{names[block[2]]}.{kind}" if block else f"{names[stem]}.{kind}"
+
+
+def stored(name: str, array: np.ndarray, config: GPTConfig | LlamaConfig, back: bool = False) -> np.ndarray:
+    """A tensor of ours in their layout, or back: GPT-2's matrices are transposed, Llama's q and k reordered."""
+    if isinstance(config, GPTConfig):
+        return array.T if array.ndim == 2 and name.startswith("h.") else array
+    part = re.search(r"self_attn\.([qk])_proj\.", name)
+    if not part or ARCHITECTURES[config.family] != "llama":
+        return array
+    heads, half = {"q": config.n_head, "k": config.n_kv_head}[part[1]], config.head_dim // 2
+    split = (heads, half, 2) if back else (heads, 2, half)
+    return array.reshape(*split, -1).swapaxes(1, 2).reshape(array.shape)
+
+
+def form_of(name: str, array: np.ndarray, form: str) -> str:
+    """In which of gguf's types a tensor is stored."""
+    if array.ndim < 2 or name == "wpe.weight":
+        return "F32"
+    if form == "q4_0" and name in ("wte.weight", EMBEDDING, HEAD):
+        form = "q8_0"
+    return "F16" if form.startswith("q") and array.shape[-1] % BLOCK else FORMS[form]
+
+
+# ---- writing
+
+def write_gguf(path: AnyPath, model: Any, tokenizer: Tokenizer, form: str = "f16", name: str = "minillm",
+               chat_template: str | None = None) -> dict[str, int]:
+    """Write a model and its tokenizer as one file; returns how many tensors have which type. model: plain weights.
+
+    Raises ImportError without the package gguf; ValueError for another form, and naming what llama.cpp cannot compute.
+    """
+    if form not in FORMS:
+        raise ValueError(f"gguf must be one of {', '.join(FORMS)}: got {form!r}")
+    gguf, config = gguf_package(), model.config
+    counts: dict[str, int] = {}
+    metadata = settings_of(config, form, name)
+    with atomic_write(path, "wb") as file:
+        writer = gguf.GGUFWriter(f"/dev/fd/{file.fileno()}", metadata.pop("general.architecture"))
+        for key, value in metadata.items():
+            add(writer, key, value)
+        write_vocabulary(writer, tokenizer, config.vocab_size, chat_template)
+        for theirs, array, kind in tensors_of(model, form):
+            counts[kind] = counts.get(kind, 0) + 1
+            type = gguf.GGMLQuantizationType[kind]
+            writer.add_tensor(theirs, gguf.quants.quantize(array, type), raw_dtype=type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return counts
+
+
+def add(writer: Any, key: str, value: Any) -> None:
+    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    kinds[type(value)](key, value)
+
+
+def tensors_of(model: Any, form: str) -> Iterator[tuple[str, np.ndarray, str]]:
+    """(their name, array, gguf's type) of every tensor."""
+    for name in model.params:
+        array = np.ascontiguousarray(stored(name, model.params[name], model.config), np.float32)
+        kind = form_of(name, array, form)
+        if kind == "F16" and np.abs(array).max() > np.finfo(np.float16).max:
+            raise ValueError(f"{name} has weights beyond float16: use --gguf bf16 or f32")
+        yield their_name(name), array, kind
+    if isinstance(model.config, LlamaConfig) and dict(model.config.rope_scaling).get("rope_type") == "llama3":
+        yield ROPE_FACTORS, rope_factors(model.config), "F32"
+
+
+def rope_factors(config: LlamaConfig) -> np.ndarray:
+    """(HS / 2,) float32: what the frequency of each pair is divided by."""
+    half = config.head_dim // 2
+    return (config.rope_theta ** (-np.arange(half) / half) / scaled_frequencies(config)[0]).astype(np.float32)
+
+
+def settings_of(config: GPTConfig | LlamaConfig, form: str, name: str) -> dict[str, Any]:
+    """The metadata of a model. Raises ValueError naming what this format cannot say, or llama.cpp not compute."""
+    arch, own = ("gpt2", gpt_settings(config)) if isinstance(config, GPTConfig) else llama_settings(config)
+    sizes = {key: getattr(config, field) for field, key in SIZES.items()}
+    return {f"{arch}.{key}": value for key, value in (sizes | own).items()} | {
+        "general.architecture": arch, "general.name": name, "general.file_type": FILE_TYPES[form],
+        "general.quantization_version": 2}
+
+
+def gpt_settings(config: GPTConfig) -> dict[str, Any]:
+    return {"feed_forward_length": 4 * config.n_embd, "attention.layer_norm_epsilon": config.layer_norm_epsilon}
+
+
+def llama_settings(config: LlamaConfig) -> tuple[str, dict[str, Any]]:
+    """(llama.cpp's name of the architecture, its keys). Raises ValueError for a window, or another family."""
+    if config.family not in ARCHITECTURES:
+        raise ValueError(f"GGUF of the family {config.family} is not written here: expected gpt2 or one of "
+                         f"{', '.join(ARCHITECTURES)}")
+    if config.window and config.window < config.block_size:
+        raise ValueError(f"a sliding window of {config.window} is not computed by llama.cpp for {config.family}: only "
+                         "models without one can be exported")
+    return ARCHITECTURES[config.family], rope_of(config) | {
+        "vocab_size": config.vocab_size, "feed_forward_length": config.n_inner,
+        "attention.head_count_kv": config.n_kv_head, "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim, "rope.dimension_count": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.norm_eps}
+
+
+def rope_of(config: LlamaConfig) -> dict[str, Any]:
+    """The keys of rotary positions; llama3's scaling goes into the tensor rope_freqs.weight."""
+    scaling: dict[str, Any] = dict(config.rope_scaling)
+    settings: dict[str, Any] = {"rope.freq_base": config.rope_theta}
+    kind = scaling.get("rope_type", "default")
+    if kind in ("default", "llama3"):
+        return settings
+    if kind == "yarn" and set(scaling) - YARN:
+        raise ValueError(f"rope_scaling of type yarn with {', '.join(sorted(set(scaling) - YARN))} cannot be exported")
+    settings |= {"rope.scaling.type": kind, "rope.scaling.factor": float(scaling["factor"])}
+    if kind == "yarn":
+        original = scaling.get("original_max_position_embeddings") or config.block_size
+        settings["rope.scaling.original_context_length"] = original
+    return settings
+
+
+# ---- reading
+
+def read_gguf(path: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig | LlamaConfig, Params]:
+    """(configuration, parameters) of a GGUF file of GPT-2, Llama, Qwen2 or Qwen3, in whatever types its tensors are.
+
+    Raises FileNotFoundError, ImportError without the package gguf, and ValueError naming what is wrong or not known.
+    """
+    reader = open_gguf(path)
+    try:
+        config = config_of(reader)
+        shapes = gpt_shapes(config) if isinstance(config, GPTConfig) else llama_shapes(config)
+        return config, read_params(reader, config, shapes, dtype)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: not a usable GGUF file: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_tokenizer(path: AnyPath) -> Tokenizer:
+    """The tokenizer of a GGUF file, as `Tokenizer.from_pretrained` of a directory."""
+    reader = open_gguf(path)
+    try:
+        return read_vocabulary(lambda key: value(reader, key))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def open_gguf(path: AnyPath) -> Any:
+    """gguf's reader of one whole file."""
+    gguf, path = gguf_package(), Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        reader = gguf.GGUFReader(path)
+    except Exception as error:                      # of a damaged file it raises whatever its parsing meets
+        raise ValueError(f"{path}: not a GGUF file, or a damaged one: {error}") from None
+    if (value(reader, "split.count") or 1) > 1:
+        raise ValueError(f"{path}: one part of several: join them first (llama-gguf-split --merge)")
+    return reader
+
+
+def value(reader: Any, key: str, default: Any = None) -> Any:
+    """The value of a metadata key; of a float32 the shortest decimal that it stands for."""
+    field = reader.get_field(key)
+    found = default if field is None else field.contents()
+    return float(str(np.float32(found))) if isinstance(found, float) else found
+
+
+def config_of(reader: Any) -> GPTConfig | LlamaConfig:
+    """The configuration. Raises ValueError naming what is missing or not computed here."""
+    arch = value(reader, "general.architecture")
+    if arch != "gpt2" and arch not in ARCHITECTURES.values():
+        raise ValueError(f"general.architecture = {arch!r} is not supported: expected gpt2, llama, qwen2 or qwen3")
+
+    def get(key: str, default: Any = None) -> Any:
+        found = value(reader, f"{arch}.{key}", default)
+        if found is None:
+            raise ValueError(f"missing {arch}.{key}")
+        return found
+    sizes = {field: get(key) for field, key in SIZES.items()}
+    shapes = {tensor.name: tuple(int(n) for n in tensor.shape[::-1]) for tensor in reader.tensors}
+    sizes["vocab_size"] = shapes["token_embd.weight"][0]
+    if arch == "gpt2":
+        return GPTConfig(**sizes, layer_norm_epsilon=get("attention.layer_norm_epsilon"))
+    bias = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
+            for ours, theirs in (("qkv", "attn_q"), ("o", "attn_output"), ("mlp", "ffn_up"))}
+    kv_heads, head_dim = get("attention.head_count_kv", sizes["n_head"]), sizes["n_embd"] // sizes["n_head"]
+    return LlamaConfig(**sizes, **bias, family=arch, n_kv_head=kv_heads, n_inner=get("feed_forward_length"),
+                       head_dim=get("attention.key_length", head_dim),
+                       norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10000.0),
+                       rope_scaling=scaling_of(reader, arch), qk_norm="blk.0.attn_q_norm.weight" in shapes,
+                       tied="output.weight" not in shapes)
+
+
+def scaling_of(reader: Any, arch: str) -> tuple:
+    """LlamaConfig.rope_scaling. Raises ValueError for factors that are not those of a known Llama 3."""
+    kind = value(reader, f"{arch}.rope.scaling.type", "none")
+    found: dict[str, Any] = {}
+    if kind in ("linear", "yarn"):
+        found = {"rope_type": kind, "factor": value(reader, f"{arch}.rope.scaling.factor")}
+        if kind == "yarn" and (original := value(reader, f"{arch}.rope.scaling.original_context_length")):
+            found["original_max_position_embeddings"] = original
+    elif kind != "none":
+        raise ValueError(f"{arch}.rope.scaling.type = {kind!r} is not supported: expected linear or yarn")
+    factors = [tensor for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
+    if factors:
+        found = LLAMA3 | {"factor": float(np.max(factors[0].data))}
+    return tuple(sorted(found.items()))
+
+
+def read_params(reader: Any, config: GPTConfig | LlamaConfig, shapes: Shapes, dtype: DTypeLike) -> Params:
+    """Every parameter, made whole from blocks where it was stored so. Raises ValueError naming the tensor."""
+    quants = gguf_package().quants
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    wanted = {their_name(name): name for name in shapes}
+    if difference := set(found) - {ROPE_FACTORS} ^ set(wanted):
+        raise ValueError(f"the tensors are not those of its metadata: {', '.join(sorted(difference)[:4])}")
+    params = Params(shapes, dtype)
+    for theirs, name in wanted.items():
+        tensor = found[theirs]
+        try:
+            array = quants.dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError:
+            kind = tensor.tensor_type.name
+            raise ValueError(f"{theirs} is of type {kind}, which the package gguf cannot read") from None
+        params[name][...] = stored(name, array.reshape(stored(name, params[name], config).shape), config, back=True)
+        if not np.isfinite(params[name]).all():
+            raise ValueError(f"{theirs} holds NaN or infinity")
+    if ROPE_FACTORS in found and isinstance(config, LlamaConfig):
+        check_factors(rope_factors(config), found[ROPE_FACTORS].data)
+    return params
+
+
+def check_factors(ours: np.ndarray, theirs: np.ndarray) -> None:
+    if not np.allclose(ours, theirs, rtol=1e-4):
+        raise ValueError(f"the factors of {ROPE_FACTORS} are not those of a Llama 3: not supported")

@@ -1,0 +1,190 @@
+"""GGUF files: written and read back bit for bit, in every form, and what is not known refused by its name."""
+import numpy as np
+import pytest
+
+from minillm import GPT, GPTConfig, Llama, LlamaConfig, Tokenizer, generate, load_model
+from minillm.commands import export as command
+from minillm.models.export import export_directory, export_gguf
+from minillm.models.gguf import FORMS, read_gguf, read_tokenizer, write_gguf
+from minillm.models.load import load
+
+gguf = pytest.importorskip("gguf")
+
+TEXT = "the cat sat on the mat and said hello to the dog; 12 naïve cats' dogs 世界. " * 20
+SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 1024}      # transformers believes in GPT-2's 1024
+LLAMA = SIZES | {"n_kv_head": 2, "head_dim": 8, "n_inner": 64}
+LLAMA3 = tuple(sorted({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                       "original_max_position_embeddings": 8192}.items()))
+YARN = (("factor", 4.0), ("original_max_position_embeddings", 16), ("rope_type", "yarn"))
+MODELS = {"gpt2": {}, "llama": {}, "llama tied": {"tied": True}, "llama wide heads": {"head_dim": 12},
+          "llama 3": {"rope_scaling": LLAMA3, "rope_theta": 500000.0}, "llama yarn": {"rope_scaling": YARN},
+          "llama linear": {"rope_scaling": (("factor", 4.0), ("rope_type", "linear"))},
+          "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True, "tied": True}}
+
+
+def tokenizer_of(pattern="gpt2"):
+    return Tokenizer.train(TEXT, 300, ["<|endoftext|>", "<|im_end|>"], pattern)
+
+
+def model_of(name, vocab_size=300):
+    """A random model whose norms and biases are random, too."""
+    family = name.split()[0]
+    if family == "gpt2":
+        model = GPT(GPTConfig(**SIZES, vocab_size=vocab_size))
+    else:
+        model = Llama(LlamaConfig(**LLAMA | MODELS[name], vocab_size=vocab_size, family=family))
+    model.params.flat[:] += np.random.default_rng(0).normal(0, 0.1, model.params.flat.shape).astype(np.float32)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_comes_back_bit_for_bit(tmp_path, name):
+    model = model_of(name)
+    write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
+    config, params = read_gguf(tmp_path / "m.gguf")
+    assert config == model.config
+    for key, array in model.params.items():
+        assert np.array_equal(params[key], array), key
+    again = load_model(tmp_path / "m.gguf")
+    assert generate(again, [1, 2, 3], 5, temperature=0) == generate(model, [1, 2, 3], 5, temperature=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_computes_the_same_of_the_file(tmp_path, name):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    if name.split()[-1] in ("yarn", "linear", "3", "qwen3"):
+        pytest.skip("transformers reads no scaling of rotary positions from GGUF files, nor the width of Qwen3's heads")
+    model = model_of(name)
+    write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32).eval()
+    ids = np.random.default_rng(1).integers(0, 300, (2, 20))
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(ids)).logits.numpy()
+    assert np.abs(model.forward(ids)[0] - logits).max() < 2e-5 * max(1, np.abs(logits).max())
+
+
+@pytest.mark.parametrize("form, most", [("f16", 5e-4), ("bf16", 4e-3), ("q8_0", 4.5e-3), ("q4_0", 0.13)])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_every_form_is_as_exact_as_its_bits(tmp_path, name, form, most):
+    model = model_of(name)
+    counts = write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), form)
+    assert FORMS[form] in counts and counts["F32"] > 0
+    _, params = read_gguf(tmp_path / "m.gguf")
+    for key, array in model.params.items():
+        error = np.abs(params[key] - array).max() / np.abs(array).max()
+        assert error < most and (error == 0) == (array.ndim < 2 or key == "wpe.weight"), key
+
+
+def test_rows_that_no_block_divides_stay_float16(tmp_path):
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=24, block_size=16, vocab_size=300))
+    counts = write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "q4_0")
+    assert counts == {"F16": 4, "F32": 11, "Q4_0": 1}                    # rows of 24, but for mlp.c_proj's of 96
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k"])
+def test_the_tokenizer_comes_along(tmp_path, pattern):
+    tokenizer, model = tokenizer_of(pattern), model_of("gpt2", 310)
+    tokenizer.ends = frozenset([298, 299])
+    write_gguf(tmp_path / "m.gguf", model, tokenizer)
+    again, found = load(tmp_path / "m.gguf")
+    assert found.encode(TEXT) == tokenizer.encode(TEXT) and found.pattern == pattern
+    assert found.special_tokens == tokenizer.special_tokens and found.ends == tokenizer.ends
+    assert found.eot_token == tokenizer.eot_token
+    assert again.known == 300 and read_tokenizer(tmp_path / "m.gguf").vocab_size == 300     # 10 ids stand for nothing
+
+
+def test_export_and_back(tmp_path, capsys):
+    tokenizer, model = tokenizer_of(), model_of("qwen3")
+    model.save_pretrained(tmp_path / "run", tokenizer.eot_token)
+    tokenizer.save(tmp_path / "run")
+    result = export_gguf(tmp_path / "run", tmp_path / "m.gguf", "f32")
+    assert result["bytes"] == (tmp_path / "m.gguf").stat().st_size and result["types"] == "24 F32"
+    export_directory(tmp_path / "m.gguf", tmp_path / "back")
+    assert np.array_equal(load_model(tmp_path / "back").params.flat, model.params.flat)
+    assert load(tmp_path / "back")[1].encode(TEXT) == tokenizer.encode(TEXT)
+    with pytest.raises(ValueError, match="--out .*not empty"):
+        export_directory(tmp_path / "m.gguf", tmp_path / "back")
+    assert command.FORMS == tuple(FORMS)
+
+
+def test_llama_cpp_answers_with_the_same_tokens(tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    for name in MODELS:
+        model = model_of(name)
+        model.params.flat[:] *= 2                       # no ties
+        write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
+        theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=64, verbose=False, logits_all=True)
+        theirs.eval([5, 6, 7])
+        answer = []
+        for _ in range(12):
+            answer.append(int(np.argmax(theirs._scores[-1])))
+            theirs.eval(answer[-1:])
+        assert [5, 6, 7, *answer] == generate(model, [5, 6, 7], 12, temperature=0), name
+
+
+# ---- what cannot be
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    model, tokenizer = model_of("llama"), tokenizer_of()
+    with pytest.raises(ValueError, match="gguf must be one of f32, f16.*'q5_1'"):
+        write_gguf(tmp_path / "m.gguf", model, tokenizer, "q5_1")
+    windowed = Llama(LlamaConfig(**LLAMA, vocab_size=300, window=8, family="mistral"))
+    with pytest.raises(ValueError, match="sliding window of 8"):
+        write_gguf(tmp_path / "m.gguf", windowed, tokenizer)
+    tokenizer.pattern = "mine"
+    with pytest.raises(ValueError, match="'mine' is none that llama.cpp has"):
+        write_gguf(tmp_path / "m.gguf", model, tokenizer)
+    model.params["lm_head.weight"][0, 0] = 1e6
+    with pytest.raises(ValueError, match="lm_head.weight has weights beyond float16"):
+        write_gguf(tmp_path / "m.gguf", model, tokenizer_of())
+    assert not list(tmp_path.iterdir())                 # and nothing half written is left
+
+
+def rewritten(path, metadata=(), tensors=()):
+    """A file of these keys and tensors alone."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in dict(metadata).items():
+        writer.add_string(key, value) if isinstance(value, str) else writer.add_uint32(key, value)
+    for name, array in dict(tensors).items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_strange_files_are_refused(tmp_path):
+    path = tmp_path / "m.gguf"
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        load_model(path)
+    path.write_bytes(b"GGML is older than GGUF")
+    with pytest.raises(ValueError, match="not a GGUF file"):
+        load_model(path)
+    rewritten(path, {"general.architecture": "mamba"}, {"token_embd.weight": np.zeros((4, 4), np.float32)})
+    with pytest.raises(ValueError, match="general.architecture = 'mamba' is not supported"):
+        load_model(path)
+    rewritten(path, {"llama.block_count": 1}, {"token_embd.weight": np.zeros((4, 4), np.float32)})
+    with pytest.raises(ValueError, match="missing llama.attention.head_count"):
+        load_model(path)
+    rewritten(path, {"split.count": 2})
+    with pytest.raises(ValueError, match="one part of several"):
+        load_model(path)
+    rewritten(path, {"tokenizer.ggml.model": "bert"})
+    with pytest.raises(ValueError, match="tokenizer.ggml.model = 'bert' is not supported"):
+        load(path)
+
+
+def test_truncated_files_are_refused(tmp_path):
+    write_gguf(tmp_path / "m.gguf", model_of("llama"), tokenizer_of(), "q8_0")
+    data = (tmp_path / "m.gguf").read_bytes()
+    for kept in np.linspace(0, len(data) - 1, 30).astype(int):
+        (tmp_path / "cut.gguf").write_bytes(data[:kept])
+        with pytest.raises(ValueError, match="cut.gguf"):
+            load(tmp_path / "cut.gguf")
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    with pytest.raises(ImportError, match=r"pip install 'minillm\[gguf\]'"):
+        write_gguf(tmp_path / "m.gguf", model_of("gpt2"), tokenizer_of())

@@ -1,0 +1,87 @@
+"""`mpiexec -n N minillm ...` with real processes: the same bytes as one, and one clear end where a rank dies or hangs."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minillm.data.sources.stories import stories
+
+pytest.importorskip("mpi4py")
+MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
+pytestmark = pytest.mark.skipif(not MPIEXEC, reason="there is no mpiexec")
+
+SHAPE = [word for name in ("n_layer=2", "n_head=2", "n_embd=96", "block_size=16", "train.batch_size=2",
+                           "train.accumulate=3", "train.eval_every=4", "train.save_every=4", "train.warmup=2")
+         for word in ("--set", name)]
+FILES = ("last/model.safetensors", "last/optimizer.safetensors", "model.safetensors", "gradients.csv")
+
+
+def command(out, ranks, *more):
+    launch = [MPIEXEC, "-n", str(ranks)] if ranks else []
+    return [*launch, sys.executable, "-m", "minillm", "train", "--data", "texts", "--out", out, "--vocab-size", "600",
+            *SHAPE, *more]
+
+
+def run(place, out, ranks, *more):
+    done = subprocess.run(command(out, ranks, *more), cwd=place, capture_output=True, text=True, timeout=120,
+                          env=environment())
+    return done.returncode, done.stdout, done.stderr
+
+
+def environment():
+    """As from a shell: not as a rank of the mpiexec that may have started the tests; the package from here."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "PMIX"))} | {"PYTHONPATH": root}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with texts and the run of one process, 12 steps long."""
+    place = tmp_path_factory.mktemp("ranks")
+    (place / "texts").mkdir()
+    for i, text in enumerate(stories(60, 3)):
+        (place / "texts" / f"{i}.txt").write_text(text)
+    assert run(place, "alone", 0, "--set", "train.steps=12")[0] == 0
+    return place
+
+
+def assert_as_alone(place, out):
+    for name in FILES:
+        assert (place / "alone" / name).read_bytes() == (place / out / name).read_bytes(), name
+    rows = [[line.rsplit(",", 1)[0] for line in (place / one / "log.csv").read_text().splitlines()]
+            for one in ("alone", out)]                                  # but for tokens_per_second
+    assert rows[0] == rows[1]
+
+
+def test_ranks_write_the_bytes_of_one_process_and_say_it_once(place):
+    code, out, err = run(place, "two", 2, "--set", "train.steps=12", "--json")
+    assert code == 0, err
+    assert out.count('"verdict"') == 1 and err.count("best validation loss") == 1
+    assert_as_alone(place, "two")
+
+
+@pytest.mark.parametrize("number, says", [(signal.SIGTERM, "stopped after step"), (signal.SIGKILL, ""),
+                                          (signal.SIGSTOP, "nothing heard from rank")])
+def test_a_rank_that_ends_or_hangs_ends_all_and_others_go_on(place, number, says):
+    out = f"signal{number}"
+    everybody = subprocess.Popen(command(out, 3, "--set", "train.steps=12", "--set", "train.patience=3"), cwd=place,
+                                 env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while everybody.poll() is None and not (place / out / "last").exists():
+        time.sleep(0.02)
+    if everybody.poll() is None:
+        subprocess.run(["pkill", f"-{int(number)}", "-n", "-f", f"minillm train .*--out {out} "], check=False)
+    said, _ = everybody.communicate(timeout=60)
+    if everybody.returncode:                        # 0: the run was over before the signal came
+        assert says in said, said
+    assert run(place, out, 2, "--set", "train.steps=12")[0] == 0
+    assert_as_alone(place, out)
+
+
+def test_more_ranks_than_micro_batches_is_one_clear_error(place):
+    code, _, err = run(place, "many", 4, "--set", "train.steps=2")
+    assert code and err.count("train.accumulate must be at least the number of processes, 4") == 1
