@@ -75,10 +75,11 @@ class Characters {
     bool is_blank(uint32_t c) const { return c == (rules.blanks ? ' ' : BLANK); }
     bool known(uint32_t c) const { return c < 128 ? ascii_id[c] != NONE : rules.ids.count(c) > 0; }
 
-    // Unknown characters in a row belong together.
+    // Unknown characters in a row belong together, and of those that vanish the neighbours come together.
     bool find_cut(uint32_t c, uint32_t d) const {
         if (rules.split && is_blank(d)) return true;
-        return !joined.contains(c, d) && (all_bytes || known(c) || known(d));
+        if (joined.contains(c, d)) return false;
+        return all_bytes || (rules.unknown == NONE ? known(c) && known(d) : known(c) || known(d));
     }
 
     static PairSet pairs_in(const Texts& texts, bool blanks) {

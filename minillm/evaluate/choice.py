@@ -51,7 +51,7 @@ def score_choice(model: GPT, tokenizer: Tokenizer, prompt: str, choice: str) -> 
     Prompt and choice are encoded apart, as a model that generates would see them. What exceeds the context length loses
     the start of the prompt; a choice that exceeds it alone is a ValueError.
     """
-    before, after = opened(tokenizer, tokenizer.encode_ordinary(prompt)), tokenizer.encode_ordinary(choice)
+    before, after = opened(tokenizer, tokenizer.encode_ordinary(prompt)), tokenizer.encode_continuation(choice)
     if not before:
         before = begun(tokenizer, []) or after[:1]
     if len(after) > (block_size := model.config.block_size):

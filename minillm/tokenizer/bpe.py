@@ -28,7 +28,7 @@ from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
 from .offsets import located, token_spans
 from .pretokenize import safe_pieces, well_formed, word_finder
-from .rank_files import encoding_of
+from .rank_files import BEGIN, encoding_of
 from .roles import document_end, opened, read_roles, said
 from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
@@ -123,6 +123,10 @@ class Tokenizer:
     def encode_ordinary(self, text: str) -> list[int]:
         """`encode` that knows no special tokens: their text is ordinary text. For documents to train a model on."""
         return self.encode(text, disallowed_special=())
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """`encode_ordinary` of a text that goes on with another: the same here, but not for a SentencePiece."""
+        return self.encode_ordinary(text)
 
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
@@ -346,8 +350,8 @@ class Tokenizer:
             document = read_document(path)
             if is_sentencepiece(document):
                 return SentencePiece(document, backend)     # type: ignore[return-value]
-            *parts, rules = formats.read_tokenizer_json(document)
-            return cls(*parts, backend, rules)
+            tokens, merges, specials, pattern, rules = formats.read_tokenizer_json(document)
+            return cls(tokens, merges, specials, pattern, backend, rules)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,
@@ -374,7 +378,9 @@ class Tokenizer:
             tokens, merges = formats.read_tiktoken(path)
             specials = dict(special_tokens or {}) | {text: 1 + max(tokens) + i for i, text in enumerate(behind)}
             check_specials(specials)
-            return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend)
+            unmade = len(merges) < sum(len(token) > 1 for token in tokens.values())
+            return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend,
+                       Rules(ignore_merges=unmade, before=tuple(specials[text] for text in behind if text == BEGIN)))
 
 
 def integers(ids: Any) -> list[int]:

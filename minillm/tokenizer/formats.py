@@ -213,7 +213,8 @@ def parse_rank(line: str, number: int) -> tuple[int, bytes]:
 
 
 def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Replay each token's bytes with the merges found so far; two tokens must be left. Raises ValueError otherwise."""
+    """Replay each token's bytes with the merges found so far. Where more than two tokens are left, no merge makes it:
+    it is a token where it is a word of its own (ignore_merges), as some of Llama 3's are."""
     ranks: dict[tuple, int] = {}
     made: list[int] = []
     for byte in range(256):
@@ -224,10 +225,9 @@ def recover_merges(tokens: dict[int, bytes], ids: dict[bytes, int]) -> list[tupl
             continue
         parts = [ids[bytes([byte])] for byte in tokens[id]]
         parts = (merge_short if len(parts) <= 32 else merge_long)(parts, ranks, made)
-        if len(parts) != 2:
-            raise ValueError(f"token {id}, {tokens[id]!r:.80}, is not made of two tokens with lower ids")
-        ranks[tuple(parts)] = len(made)
-        made.append(id)
+        if len(parts) == 2:
+            ranks[tuple(parts)] = len(made)
+            made.append(id)
     return [(tokens[first], tokens[second]) for first, second in ranks]
 
 

@@ -6,9 +6,9 @@ as qwen.tiktoken, and Llama 3 as tokenizer.model, which is the name of SentenceP
 from pathlib import Path
 from typing import NamedTuple
 
-END = "<|endoftext|>"
+END, BEGIN = "<|endoftext|>", "<|begin_of_text|>"
 FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
-LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
+LLAMA3 = (BEGIN, "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
           "<|finetune_right_pad_id|>", "<|step_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>",
           "<|eot_id|>", "<|python_tag|>", "<|image|>", *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)))
 QWEN = (END, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
@@ -30,14 +30,14 @@ ENCODINGS = {
     "cl100k_base": Encoding("cl100k", {END: 100257, **{text: 100258 + i for i, text in enumerate(FIM)},
                                        "<|endofprompt|>": 100276}),
     "o200k_base": Encoding("o200k", {END: 199999, "<|endofprompt|>": 200018}),
-    "qwen": Encoding("cl100k", {}, QWEN),
-    "tokenizer": Encoding("cl100k", {}, LLAMA3),
+    "qwen": Encoding("qwen2", {}, QWEN),
+    "tokenizer": Encoding("llama3", {}, LLAMA3),
 }
 
 
 def encoding_of(path: Path) -> Encoding:
     """By the file's name. Raises ValueError for one that is not known."""
     if path.stem not in ENCODINGS:
-        raise ValueError(f"{path}: a rank file says neither its pattern nor its special tokens, and this name does not, "
-                         f"either (known are {', '.join(ENCODINGS)}): use Tokenizer.from_tiktoken")
+        raise ValueError(f"{path}: a rank file says neither its pattern nor its special tokens, nor does this name "
+                         f"(known are {', '.join(ENCODINGS)}): use Tokenizer.from_tiktoken")
     return ENCODINGS[path.stem]

@@ -12,7 +12,7 @@ csrc/text/characters.h, which encodes where it is built; both give identical ids
 """
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from typing import Any
@@ -25,8 +25,8 @@ from .added import cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
-from .roles import said
-from .sentencepiece_files import BLANK, read_added_tokens, read_rules
+from .roles import opened, said
+from .sentencepiece_files import BLANK, read_rules
 from .stream import text_pieces, text_with_offsets
 
 BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
@@ -49,10 +49,10 @@ class SentencePiece:
         itself."""
         self.document, model = document, document["model"]
         self.rules = read_rules(document)
-        self.added = read_added_tokens(document.get("added_tokens", []))
+        self.added = formats.read_added(document.get("added_tokens") or [])
         self.special_tokens = {token.text: token.id for token in self.added if token.special}
-        self.before, self.after = map(list, self.rules[-2:])
-        self.roles = {"eos_token": end for end in reversed(ENDS) if end in self.special_tokens}
+        ends = [end for end in ENDS if end in self.special_tokens]
+        self.roles = {"eos_token": ends[0]} if ends else {}
         self.eot_token = self.special_tokens.get(self.roles.get("eos_token", ""))
         self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
@@ -63,6 +63,9 @@ class SentencePiece:
         self._early = tuple(token for token in self.added if not token.normalized)
         self._late = tuple(token._replace(text=self._normalize(token.text), normalized=False)
                            for token in self.added if token.normalized)
+        self.before, self.after = list(self.rules.before), list(self.rules.after)
+        if unknown := [id for id in (*self.before, *self.after) if id not in self._tokens]:
+            raise ValueError(f"post_processor has id {unknown[0]}, which no token has")
         if self.before:
             self.roles["bos_token"] = self._texts[self.before[0]] or ""
         self._core, self._state = self._encoder(backend)
@@ -100,7 +103,8 @@ class SentencePiece:
                 raise ValueError(f"id {id} is of two tokens, or of an empty one: {texts[id]!r:.80}, {text!r:.80}")
             texts[id] = text
         self.vocab_size, self._texts = len(texts), texts
-        self._tokens = {id: self._bytes_of(text) for id, text in enumerate(texts) if text is not None}
+        written = {token.id: self._normalize(token.text) for token in self.added if token.normalized}
+        self._tokens = {id: self._bytes_of(written.get(id, text)) for id, text in enumerate(texts) if text is not None}
 
     def _bytes_of(self, text: str) -> bytes:
         if self.rules.bytes_back and text in BYTES:
@@ -110,13 +114,18 @@ class SentencePiece:
     # ---- encoding
 
     def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
-        """Token ids of a text, without those that its files put around it (`before`, `after`). Special tokens are
-        treated as `Tokenizer.encode` does; added tokens that are not special count wherever they stand."""
+        """Token ids of a text, without those that its files put around it (`with_template` does). Special tokens
+        are treated as `Tokenizer.encode` does; added tokens that are not special count wherever they stand."""
         return self.encode_array(text, allowed_special, disallowed_special).tolist()
 
     def encode_ordinary(self, text: str) -> list[int]:
         """`encode` that knows no special tokens: their text is ordinary text."""
         return self.encode(text, disallowed_special=())
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """`encode_ordinary` of a text that goes on with another: no blank is put in front."""
+        check_text(text, frozenset())
+        return self._joined(list(self._pieces(well_formed(text), frozenset(), in_front=False)), 1)[0].tolist()
 
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
@@ -187,7 +196,8 @@ class SentencePiece:
                 place += len(word)
         return ids, np.array(spans, np.int64).reshape(-1, 2)
 
-    def _pieces(self, text: str, allowed: frozenset[str], blanks: bool = False) -> Iterator[Piece]:
+    def _pieces(self, text: str, allowed: frozenset[str], blanks: bool = False,
+                in_front: bool = True) -> Iterator[Piece]:
         """The text cut at added tokens, as it is merged; spaces need not be written as blanks for C++."""
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
@@ -196,10 +206,10 @@ class SentencePiece:
             if id is not None:
                 yield part, id, start
             else:
-                normal = self._normalize(part, blanks)
+                normal = self._normalize(part, blanks)[not in_front and self.rules.prepend:]
                 place = start - (len(normal) - len(part))
                 for piece, late_id in cut_out(normal, self._late, allowed_late) if self._late else [(normal, None)]:
-                    if late_id is None and (first := self._first(piece, place)):
+                    if late_id is None and in_front and (first := self._first(piece, place)):
                         yield self._blank(first + piece, blanks), None, place - 1
                     else:
                         yield piece if late_id is not None else self._blank(piece, blanks), late_id, place
@@ -280,6 +290,10 @@ class SentencePiece:
             none if self._unknown is None else self._unknown, self._fuse, self.rules.blanks, self.rules.split, joined,
             *map(np.ascontiguousarray, np.array(triples, np.uint32).reshape(-1, 3).T),
             [self._tokens.get(id) for id in range(self.vocab_size)])
+
+    def with_template(self, ids: Sequence[int]) -> list[int]:
+        """The ids with what the tokenizer's files put around every text, but for a beginning that is there already."""
+        return [*opened(self, list(ids)), *self.after]
 
     # ---- decoding
 

@@ -7,8 +7,8 @@
 """
 from typing import Any, NamedTuple
 
-from .added import AddedToken
 from .formats import expect
+from .rules import template_of
 
 BLANK = "\u2581"                        # how the vocabulary writes a space
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
@@ -51,7 +51,8 @@ def read_rules(document: dict) -> Rules:
             raise ValueError(f"model.{name} is not supported: got {model[name]!r}")
     rules = Rules(**read_normalizer(document.get("normalizer")))
     rules = rules._replace(**read_pre_tokenizer(document.get("pre_tokenizer"), rules.normalizer))
-    return rules._replace(**read_decoder(document.get("decoder")), **read_template(document.get("post_processor")))
+    before, after = template_of(document.get("post_processor"))
+    return rules._replace(**read_decoder(document.get("decoder")), before=before, after=after)
 
 
 def steps_of(part: Any, name: str, inside: str) -> list[dict]:
@@ -106,31 +107,3 @@ def read_decoder(part: Any) -> dict[str, Any]:
     if steps != [step for step in STEPS if step in steps] or RESTORE not in steps:
         raise refuse("decoder", part)
     return found
-
-
-def read_template(part: Any) -> dict[str, Any]:
-    """The ids around a single text."""
-    around: dict[str, tuple[int, ...]] = {"before": (), "after": ()}
-    for step in steps_of(part, "post_processor", "processors"):
-        if step.get("type") != "TemplateProcessing":
-            raise refuse("post_processor", step)
-        known, place = expect(step.get("special_tokens"), dict, "post_processor.special_tokens"), "before"
-        for item in expect(step.get("single"), list, "post_processor.single"):
-            if "Sequence" in item:
-                place = "after"
-            else:
-                around[place] += tuple(known[item["SpecialToken"]["id"]]["ids"])
-    return around
-
-
-def read_added_tokens(added: Any) -> tuple[AddedToken, ...]:
-    """The added tokens with their options."""
-    found = []
-    for token in expect(added, list, "added_tokens"):
-        expect(token, dict, "each of added_tokens")
-        text = expect(token.get("content"), str, "added token's content")
-        flags = {name: bool(token.get(name)) for name in AddedToken._fields[2:]}
-        found.append(AddedToken(text, expect(token.get("id"), int, f"id of added token {text!r}"), **flags))
-    if any(not token.text for token in found) or len({token.text for token in found}) < len(found):
-        raise ValueError("an added token is empty, or there twice")
-    return tuple(found)

@@ -87,7 +87,7 @@ def answer_to(tokenizer: Tokenizer, prompt: Any, answer: Any, tools: list[dict])
     """Example of a prompt and an answer, both messages or both plain text; the answer's end is learned, too."""
     if not isinstance(prompt, str):
         return encode_messages(tokenizer, [m | {"weight": 0} for m in prompt] + answer, tools or None)
-    before, after = opened(tokenizer, tokenizer.encode_ordinary(prompt)), tokenizer.encode_ordinary(answer)
+    before, after = opened(tokenizer, tokenizer.encode_ordinary(prompt)), tokenizer.encode_continuation(answer)
     end, document = ([] if id is None else [id] for id in (answer_end(tokenizer), tokenizer.eot_token))
     start = [] if before else document or end               # something must stand before the first learned token
     return Example([*start, *before, *after, *end], [False] * len(start + before) + [True] * len(after + end))
