@@ -13,6 +13,7 @@ from ..models.params import BLOCKS, Shapes, block_matrices
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
+IN_FLIGHT = 1 << 21         # numbers that a process is about to receive from each other one
 DEEP = 100                  # layers at most in a dry run: more are alike
 ROWS, DEPTH = 1024, 768     # of what the kernels' GEMM packs at a time
 CGROUP = Path("/sys/fs/cgroup")
@@ -43,7 +44,16 @@ def step_memory(c: ModelConfig, t: TrainConfig, processes: int = 1) -> dict[str,
     copy = 2 * parameters if t.backend == "cpu/bf16" and multiplies_by_tiles() else 0
     found = {"weights": 4 * parameters + copy, "moments": -(-optimizer_bytes(c, t) // processes),
              "workspace": workspace(c, t.batch_size, ops), **peak}
+    found["gradients"] += gradient_sums(parameters, t.accumulate, processes)
     return {name: found.get(name, 0) for name in CATEGORIES}
+
+
+def gradient_sums(parameters: int, accumulate: int, processes: int) -> int:
+    """Bytes beside the gradients of the micro-batch in hand: their sum over several, of which each process has a share,
+    and what is on its way from the others (train/parallel.py)."""
+    if processes == 1:
+        return 4 * parameters * (accumulate > 1)
+    return 4 * -(-parameters // processes) + 4 * IN_FLIGHT * processes
 
 
 def optimizer_bytes(c: ModelConfig, t: TrainConfig) -> int:
