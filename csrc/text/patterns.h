@@ -28,9 +28,13 @@ inline Pattern pattern_named(const std::string& name) {
 // ---- characters
 
 constexpr uint8_t DIGIT = 64, HAN = 128;     // what Hugging Face's Digits cuts out, and DeepSeek: Chinese and kana
-constexpr struct { uint32_t first, last; uint8_t flag; } MORE_KINDS[] = {
-    {0x11DE0, 0x11DE9, DIGIT}, {0x16FF4, 0x16FF6, DIGIT},     // Digits has Unicode 17.0
-    {0x4E00, 0x9FA5, HAN}, {0x3040, 0x30FF, HAN}};
+constexpr struct {
+    uint32_t first, last;
+    uint8_t flag;
+} MORE_KINDS[] = {{0x11DE0, 0x11DE9, DIGIT},
+                  {0x16FF4, 0x16FF6, DIGIT},     // Digits has Unicode 17.0
+                  {0x4E00, 0x9FA5, HAN},
+                  {0x3040, 0x30FF, HAN}};
 
 // The kind of every code point: 1.1 MB, of which a text touches the pages that its scripts need.
 struct KindTable {

@@ -81,7 +81,7 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
 
 
 def draft_shape(c: ModelConfig, n_layer: int, n_embd: int) -> ModelConfig:
-    """A small model of the target's family: as wide an MLP for its width, and as many query heads to one of keys, about;
+    """A small model of the target's family: as wide an MLP for its width, and as many query heads to one of keys;
     what Gemma 2 does with its logits is the target's to know."""
     n_head = heads(n_embd)
     shape: dict[str, Any] = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "n_inner": 0, "dropout": 0.0}

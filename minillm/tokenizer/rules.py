@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .added import AddedToken
-from .normalize import Normalizer, normalizer_of
+from .normalize import normalizer_of
 
 
 class Rules(NamedTuple):

@@ -76,7 +76,8 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     writes = world is None or world.rank == 0
     if world and validate is validate_loss:
         validate = partial(validate_loss, world=world)
-    state: dict[str, Any] = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
+    state: dict[str, Any] = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed,
+                             "data": data.fingerprint,
              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run) if writes else nullcontext():
@@ -112,7 +113,8 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                     progress(state["step"], end, warned + describe(row, state))
                 if done:
                     break
-            if state["best"] is None and not optimizer.agreed(bool(stopped)):      # resumed to do no more steps, before the first validation
+            if state["best"] is None and not optimizer.agreed(bool(stopped)):
+                # resumed to do no more steps, before the first validation
                 with averaged(model, optimizer):
                     validate(model, data, config, state, run if writes else None, eot_token)
                 saved = 0

@@ -36,7 +36,7 @@ from ..ops.optimizer.sum_squares import PIECE
 from .memory import IN_FLIGHT
 from .optim import AdamW
 
-UNIT = 4 * PIECE            # numbers that have one owner: whole pieces of `sum_squares`, so that the norm's sums are kept
+UNIT = 4 * PIECE            # numbers of one owner: whole pieces of `sum_squares`, so that the norm's sums are the same
 WINDOW = IN_FLIGHT // UNIT  # units that a rank has received, or is about to, and not yet added
 LOCAL = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")                           # ranks on this machine
 
@@ -318,7 +318,7 @@ class ShardedAdamW(AdamW):
 def sharded(world: World, model: Any, config: TrainConfig, finish: float = math.inf) -> ShardedAdamW:
     """The optimizer of a rank. Raises ValueError for what ranks do not share yet, and for more of them than work."""
     if config.optimizer != "adamw" or config.ema:
-        raise ValueError("train.optimizer=muon and train.ema are for one process: ranks share the moments of adamw only")
+        raise ValueError("train.optimizer=muon and train.ema are for one process: ranks share what adamw keeps")
     if finish < math.inf:
         raise ValueError("finish is for one process: ranks would not agree on the time")
     check_shared(world, config.accumulate)
