@@ -94,8 +94,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--memory", metavar="SIZE", help="such as 12GB: what is the largest that fits?")
     p.add_argument("--price", type=float, help="dollars an hour, in place of the table's")
     p.add_argument("--here", action="store_true", help="measure this machine's speed, too")
-    p.add_argument("--network", metavar="SPEED,LATENCY", help="between machines like this one, such as 10Gbit,50us: how "
-                   "much faster are 2 to 64 of them?")
+    p.add_argument("--network", metavar="SPEED,LATENCY", help="between machines like this one, such as 10Gbit,50us: "
+                   "how much faster are 2 to 64 of them?")
     p.add_argument("--plot", metavar="FILE.png", help="write a picture of the plan, too")
     p.add_argument("--hours", type=float, help="choose size, tokens, batch and learning rate for these hours here, and "
                    "predict the loss, from small runs on --data")

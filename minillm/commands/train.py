@@ -38,7 +38,8 @@ def add(commands: Commands) -> None:
                    "(--set model.block_size and a larger --tokenizer make it grow)")
     add_resume(p)
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4, "
-                   "model.family=qwen3 or train.optimizer=muon; repeatable. With train.ema=0.999 a mean of the weights is validated and is the run's model; OUT/last has the weights, to go on from")
+                   "model.family=qwen3 or train.optimizer=muon; repeatable. With train.ema=0.999 a mean of the weights is "
+                   "validated and is the run's model; OUT/last has the weights, to go on from")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train")
     add_json(p)

@@ -78,7 +78,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
         validate = partial(validate_loss, world=world)
     state: dict[str, Any] = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed,
                              "data": data.fingerprint,
-             "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
+                             "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run) if writes else nullcontext():
         if (world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)) \
