@@ -56,7 +56,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
                  say=say, settings={"lora": lora, "too_long": too_long})
     say(f"best loss on held-out answers {best['val_loss']:.4f} nats per token, at step {best['step']:,}\n"
         f"next: minillm chat {out}")
-    return best
+    return best | {name: getattr(records, name) for name in ("dropped", "cut", "answers_cut", "answers_lost")}
 
 
 def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig, pairs: int = 8, beta: float = 0.1,

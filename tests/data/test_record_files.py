@@ -1,10 +1,12 @@
 """Records of files: lines, lists, tables and archives give the same, each with its place; what is broken is named."""
 import gzip
+import io
 import json
 
 import pytest
 from chats import CHAT, talk, write
 
+from minillm.data.sources import record_files
 from minillm.data.sources.conversations import read_examples
 from minillm.data.sources.record_files import convert_records, read_jsonl, records
 
@@ -51,6 +53,23 @@ def test_the_lines_of_a_list_are_those_of_the_file(tmp_path):
     assert found == [1] and problems == [f"{path}:3: no JSON: the list breaks off here, and the rest is not read"]
     path.write_text('[{"a": 1}')
     assert convert_records(path, dict)[0] == [{"a": 1}]
+
+
+def test_lines_are_read_by_the_block(tmp_path, monkeypatch):
+    """Not a byte at a time, as a file without a buffer would be."""
+    write(tmp_path / "a.jsonl", [{"a": "x" * 100}] * 1000)
+    reads = []
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer):
+            reads.append(len(buffer))
+            return super().readinto(buffer)
+
+        def read(self, size=-1):
+            reads.append(size)
+            return super().read(size)
+    monkeypatch.setattr(record_files, "opened", lambda path, name: Counted(path))
+    assert len(list(records(tmp_path / "a.jsonl"))) == 1000 and 0 < len(reads) < 100
 
 
 def test_a_long_list_is_read_in_one_pass(tmp_path):

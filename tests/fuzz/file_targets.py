@@ -215,8 +215,10 @@ def chats(folder):
         {"prompt": turns[:2], "completion": turns[2:]},
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {"chosen": turns, "rejected": [*turns[:2], {"role": "assistant", "content": "no"}]},
-        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "system": "be", "image": "x"},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "image": "x"},
         {"instruction": "a", "input": "", "output": "b", "history": [["q", "a"]]},
+        {"instruction": "a", "completions": [{"response": r, "overall_score": n} for n, r in enumerate("bc")]},
+        {"input": {"messages": turns[:2]}, "preferred_output": turns[2:], "non_preferred_output": turns[2]},
         {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]},
                       {"role": "assistant", "content": None, "tool_calls": [

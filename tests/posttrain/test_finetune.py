@@ -51,7 +51,6 @@ def test_the_three_commands_follow_each_other(tmp_path, capsys):
 @pytest.mark.parametrize("option, words", [
     ([], "3 cut to the context length of 32: their ends are not learned"),
     ([], "of their answers 3 are cut short, which learn no end token, and 0 lie beyond the context"),
-    ([], "read        8 prompt/completion records\n"),
     (["--too-long", "drop"], "4 conversations to learn, 1 held out (3 dropped: did not fit the context)")], ids=str)
 def test_long_answers_are_told(base, tmp_path, capsys, option, words):
     records = [{"prompt": f"{i}?", "completion": "cluck " * (40 if i < 3 else 1)} for i in range(8)]
@@ -59,6 +58,10 @@ def test_long_answers_are_told(base, tmp_path, capsys, option, words):
     command = ["sft", base, "--data", data, "--out", tmp_path / "out", "--set", "train.steps=1", *option]
     assert main(list(map(str, command))) == 0
     assert words in capsys.readouterr().out
+    assert main([*map(str, command), "--resume", "never", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [results[name] for name in ("dropped", "cut", "answers_cut", "answers_lost")] == (
+        [3, 0, 0, 0] if option else [0, 3, 3, 0])
 
 
 class Watched:

@@ -1,4 +1,5 @@
 """Records of .jsonl, .json and .parquet files, one by one, each with its place in the file."""
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def records(path: AnyPath) -> Numbered:
         elif name.endswith(".json") and (found := json_values(path)) is not None:
             yield from found
         else:
-            with opened(path, name) as file:
+            with opened(path, name) as raw, io.BufferedReader(raw) as file:
                 yield from map(parsed, numbered_lines(file))
     except Unusable as error:
         raise ValueError(f"{printable(path)}: {error}") from None
