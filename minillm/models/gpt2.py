@@ -204,8 +204,7 @@ class GPT:
         scale = self.config.query_scale(i)
         if scale == 1:
             return qkv
-        C = self.config.n_embd
-        return np.concatenate([scale * qkv[..., :C], qkv[..., C:]], axis=-1)
+        return qkv * np.repeat(np.array([scale, 1, 1], qkv.real.dtype), self.config.n_embd)
 
     def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
