@@ -11,6 +11,8 @@ from minillm.storage.atomic import atomic_write, write_json
 RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).parent / "README.md"
 FRONT = Path(__file__).parent.parent / "README.md"
+LLAMA = {"rmsnorm", "residual_rmsnorm", "rope", "swiglu", "geglu", "relu_squared", "softcap", "token_embedding",
+         "grouped_attention", "attention_decode", "projection"}          # results of these alone have a table of their own
 BUSY = 0.3          # cores busy with something else above which the report warns
 COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),
@@ -114,7 +116,8 @@ def update_readmes(results, tables=TABLES, front=FRONT):
     """Put the tables of a results file between their markers. Raises ValueError if a marker is missing."""
     document = read(results)
     if name := own_table(document):
-        return fill(tables, name, {"tokenizer": tokenizer_markdown, "gradcheck": gradcheck_markdown}[name](document))
+        return fill(tables, name, {"tokenizer": tokenizer_markdown, "gradcheck": gradcheck_markdown,
+                                   "llama": markdown}[name](document))
     fill(tables, "benchmarks", markdown(document))
     if found := headlines(document):
         fill(front, "headlines", found)
@@ -123,6 +126,8 @@ def update_readmes(results, tables=TABLES, front=FRONT):
 def own_table(document):
     """The name of the table that these results have to themselves, or None."""
     names = {row["op"].split()[0] for row in document["rows"]}
+    if names and names <= LLAMA:
+        return "llama"
     return names.pop() if names in ({"tokenizer"}, {"gradcheck"}) else None
 
 

@@ -1,45 +1,21 @@
-// GELU, the tanh form. Formulas: minillm/ops/gelu.py; how a vector of them is computed: simd/math.h.
-//
-//   out = gelu(x)          dx = dout * gelu'(x)
-//
-// One pass; nothing but x is cached, since gelu' costs less to compute than to read. Parallel over blocks of elements.
-#include "cpu/simd/elementwise.h"
+// GELU, the tanh form. Formulas: minillm/ops/gelu.py; a vector of them: simd/math.h; loops and bindings: activation.h.
+#include "cpu/activation.h"
 #include "cpu/simd/math.h"
-#include "python/register.h"
 
 namespace minillm::gelu {
 
-template <class T>
-void forward_kernel(T* out, const T* x, int64_t n) {
-    elementwise(n, out, [](Vec<T> v) { return vgelu<T>(v); }, x);
-}
+struct Gelu {
+    template <class T>
+    static Vec<T> value(Vec<T> x) {
+        return vgelu<T>(x);
+    }
+    template <class T>
+    static Vec<T> slope(Vec<T> x) {
+        return vgelu_slope<T>(x);
+    }
+};
 
-template <class T>
-void backward_kernel(T* dx, const T* dout, const T* x, int64_t n) {
-    elementwise(n, dx, [](Vec<T> d, Vec<T> v) { return d * vgelu_slope<T>(v); }, dout, x);
-}
-
-Tuple gelu_forward(const Array& x) {
-    return by_dtype("x", x, [&](auto zero) {
-        using T = decltype(zero);
-        const T* px = input<T>("x", x, x.shape);
-        auto out = fresh<T>(x.shape);
-        without_gil([&] { forward_kernel<T>(out, px, x.size()); });
-        return tuple_of({out, tuple_of({x})});
-    });
-}
-
-Object gelu_backward(const Array& dout, const Tuple& cache) {
-    Array x = cached(cache, 0);
-    return by_dtype("x", x, [&](auto zero) -> Object {
-        using T = decltype(zero);
-        const T *pd = input<T>("dout", dout, x.shape), *px = input<T>("x", x, x.shape);
-        auto dx = fresh<T>(x.shape);
-        without_gil([&] { backward_kernel<T>(dx, pd, px, x.size()); });
-        return dx;
-    });
-}
-
-const Register registered[] = {{"gelu_forward(x)", &gelu_forward}, {"gelu_backward(dout, cache)", &gelu_backward}};
+const Register registered[] = {{"gelu_forward(x)", &Activation<Gelu>::forward},
+                               {"gelu_backward(dout, cache)", &Activation<Gelu>::backward}};
 
 }  // namespace minillm::gelu

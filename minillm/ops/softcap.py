@@ -47,7 +47,7 @@ def check_cap(name, cap):
 
 SPEC = Spec(
     "softcap", differentiable=("x",), bad=wrong("x", "integers") + wrong("cap", 0.0, -1.0), kernels=CPU,
-    sample=lambda rng, dtype, d: {"x": 3 * normals(rng, dtype, x=(d.B, d.T, d.V))["x"], "cap": 2.5},
-    flops=lambda d: (3 * d.B * d.T * d.V, 4 * d.B * d.T * d.V),
+    sample=lambda rng, dtype, d: {"x": 3 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"], "cap": 2.5},
+    flops=lambda d: (4 * 3 * d.B * d.T * d.C, 4 * 4 * d.B * d.T * d.C),
     c=("out[N] <- x[N]; N cap", "dx[N] <- dout[N] out[N]; N cap"),
     torch=lambda torch, x, cap: cap * torch.tanh(x / cap))
