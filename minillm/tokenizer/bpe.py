@@ -8,11 +8,9 @@ Ids: 256 single bytes in the order of GPT-2's table, the merges in order, then t
 This module is the specification of the fast tokenizer (fast.py, csrc/text), which does the work where it is built:
 both give identical ids.
 """
-import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
-from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,17 @@ import regex
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
 from .added import Piece, cut_out
-from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
+from .checks import (
+    Specials,
+    allowed_specials,
+    check_specials,
+    check_text,
+    check_vocab_size,
+    disallowed_specials,
+    integers,
+    ordinary_ids,
+    rank_merges,
+)
 from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
 from .merge import SHORT, WordCache, encode_word
@@ -33,9 +41,9 @@ from .roles import document_end, opened, read_roles, said
 from .rules import Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
+from .stream import text_pieces, text_with_offsets
 from .train import Corpus
 
-Specials = Collection[str] | str                    # some special tokens, or "all"
 NOT_UTF8 = regex.compile("([\udc80-\udcff]+)")      # how the codec's "surrogateescape" writes such bytes
 
 
@@ -219,23 +227,10 @@ class Tokenizer:
                 yield from map(self._words.__getitem__, self._find_words(piece))
 
     def _check_allowed(self, allowed_special: Specials) -> frozenset[str]:
-        if allowed_special == "all":
-            return frozenset(self.special_tokens)
-        if isinstance(allowed_special, str):
-            raise ValueError(f'allowed_special must be "all" or a set of special tokens: got {allowed_special!r}')
-        for text in allowed_special:
-            if text not in self.special_tokens:
-                raise ValueError(f"allowed_special: {text!r} is no special token of this vocabulary")
-        return frozenset(allowed_special)
+        return allowed_specials(allowed_special, self.special_tokens)
 
     def _check_disallowed(self, disallowed_special: Specials, allowed: frozenset[str]) -> frozenset[str]:
-        if disallowed_special == "all":
-            return frozenset(self.special_tokens) - allowed
-        if isinstance(disallowed_special, str):
-            raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
-        if not all(isinstance(text, str) and text for text in disallowed_special):
-            raise ValueError(f"disallowed_special must hold texts, none empty: got {disallowed_special!r}")
-        return frozenset(disallowed_special)
+        return disallowed_specials(disallowed_special, self.special_tokens, allowed)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """`encode_ordinary` of UTF-8 bytes. Any bytes are taken, and `decode_bytes` gives them back: what is no UTF-8
@@ -260,12 +255,7 @@ class Tokenizer:
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """The text piece by piece as ids come in; a piece never ends inside a character, and none is empty."""
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for id in ids:
-            if piece := decoder.decode(self.token_bytes(id)):
-                yield piece
-        if piece := decoder.decode(b"", final=True):
-            yield piece
+        return text_pieces(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
@@ -273,16 +263,7 @@ class Tokenizer:
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, np.ndarray]:
         """The text of the ids, and where each token lies in it, as `encode_with_offsets` says it: (n, 2) int64."""
-        ids, decoder = integers(ids), codecs.getincrementaldecoder("utf-8")(errors="replace")
-        spans, pieces, length = np.empty((len(ids), 2), np.int64), [], 0
-        for i, id in enumerate(ids):
-            token, unfinished = self.token_bytes(id), bool(decoder.getstate()[0])
-            begins_anew = not b"\x80" <= token[:1] < b"\xc0"
-            spans[i, 0] = length + (unfinished and begins_anew)         # behind the character that came to nothing
-            pieces.append(decoder.decode(token))
-            length += len(pieces[-1])
-            spans[i, 1] = length + bool(decoder.getstate()[0])
-        return "".join([*pieces, decoder.decode(b"", final=True)]), spans
+        return text_with_offsets(map(self.token_bytes, integers(ids)))
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token."""
@@ -381,14 +362,6 @@ class Tokenizer:
             unmade = len(merges) < sum(len(token) > 1 for token in tokens.values())
             return cls(formats.with_specials(tokens, specials), merges, specials, pattern, backend,
                        Rules(ignore_merges=unmade, before=tuple(specials[text] for text in behind if text == BEGIN)))
-
-
-def integers(ids: Any) -> list[int]:
-    """Ids as Python integers, from a sequence or iterator of any kind of them, an array or a tensor."""
-    try:
-        return list(map(index, ids.tolist() if hasattr(ids, "tolist") else ids))
-    except TypeError:
-        raise ValueError(f"ids must be integers, in one row: got {ids!r:.80}") from None
 
 
 def learn(files_or_texts: Corpus, pattern: str, specials: frozenset[str], n_merges: int, progress: Callable | None,
