@@ -254,7 +254,7 @@ def config_of(reader: Any) -> GPTConfig | LlamaConfig:
         width, usual = get("feed_forward_length", 0), 4 * sizes["n_embd"]
         return GPTConfig(**sizes, layer_norm_epsilon=get("attention.layer_norm_epsilon"),
                          n_inner=0 if width == usual else width, tied="output.weight" not in shapes)
-    bias = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
+    bias: dict[str, Any] = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
             for ours, theirs in (("qkv", "attn_q"), ("o", "attn_output"), ("mlp", "ffn_up"))}
     kv_heads, head_dim = get("attention.head_count_kv", sizes["n_head"]), sizes["n_embd"] // sizes["n_head"]
     return LlamaConfig(**sizes, **bias, family=arch, n_kv_head=kv_heads, n_inner=get("feed_forward_length"),
