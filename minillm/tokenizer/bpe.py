@@ -141,7 +141,7 @@ class Tokenizer:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
         allowed = self._check_allowed(allowed_special)
         check_text(text, self._check_disallowed(disallowed_special, allowed))
-        if self._fast and self._texts.simple:
+        if self._fast and self._texts.unchanged(text):
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         if self._fast:
@@ -164,7 +164,7 @@ class Tokenizer:
         disallowed = self._check_disallowed(disallowed_special, allowed)
         for text in texts:
             check_text(text, disallowed)
-        if self._fast and self._texts.simple:
+        if self._fast and all(map(self._texts.unchanged, texts)):
             return self._fast.encode_batch(texts, allowed, threads)
         arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)

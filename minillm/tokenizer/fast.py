@@ -74,7 +74,7 @@ class FastEncoder:
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.texts = texts
         self.index = {token.text: i for i, token in enumerate(texts.added)}
-        added = [(token.text.encode("utf-8"), id, token.normalized)
+        added = [(texts.late_text(token).encode("utf-8"), id, token.normalized)
                  for known in (True, False) for token in texts.added for id in [token.id if known else core.NOT_TAKEN]]
         self.core, self.state = core, core.encoder(
             np.array(byte_ids, np.uint32),

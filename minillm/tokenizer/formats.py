@@ -289,9 +289,11 @@ def pattern_of(description: Any) -> tuple[str, bool]:
 
 
 def compared(step: dict) -> dict:
-    """A step with its pattern in the one form that equal ones have."""
+    """A step in the one form that equal ones have, if its pattern tiles every text, as those with names do."""
     if step["type"] != "Split" or "Regex" not in step["pattern"]:
         return dict(step)
+    if (step["behavior"], step["invert"]) == ("Removed", True):         # what is no match is dropped: there is nothing
+        step = step | {"behavior": "Isolated", "invert": False}
     pattern = POSSESSIVE.sub("", step["pattern"]["Regex"])
     for one, other in SAME:
         pattern = pattern.replace(one, other)
