@@ -8,11 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .added import AddedToken
-<<<<<<< HEAD
-from .normalize import normalizer_of
-=======
 from .normalize import is_form, normalizer_of
->>>>>>> tok20
 
 
 class Rules(NamedTuple):
