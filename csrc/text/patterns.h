@@ -177,7 +177,10 @@ inline const char* match_cl100k_like(const char* p, const char* end) {
     const char* next = p + c.length;
     if (!is_newline(p, end) && is(char_at(next, end), LETTERS)) return run_letters<LETTERS>(next, end);
     const char* q = *p == ' ' ? next : p;
-    auto other = [&](const char* at) { Char d = char_at(at, end); return is_other(d) && !is(d, LETTERS) ? d.length : 0; };
+    auto other = [&](const char* at) {
+        Char d = char_at(at, end);
+        return is_other(d) && !is(d, LETTERS) ? d.length : 0;
+    };
     if (int n = other(q)) {
         for (; n; n = other(q)) q += n;
         while (is_newline(q, end)) q++;
