@@ -149,7 +149,7 @@ def painted(text: str, logprob: float) -> str:
 
 def add(commands: Commands) -> None:
     p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
-    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    p.add_argument("model", help="run directory, or one of transformers with tokenizer.json")
     p.add_argument("--system", help="instructions that stand before the conversation")
     add_adapter(p)
     add_sampling(p, "longest answer")

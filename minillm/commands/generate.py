@@ -68,7 +68,7 @@ def line(token: dict) -> str:
 
 def add(commands: Commands) -> None:
     p = command(commands, "generate", generate, "continue a prompt", EXAMPLE)
-    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    p.add_argument("model", help="run directory, or one of transformers with tokenizer.json")
     p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
                    "longer than the model's context the last tokens that fit are read; a text that outgrows it goes on "
                    "from its second half")

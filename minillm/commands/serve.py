@@ -52,7 +52,7 @@ def load_engine(args: Namespace) -> "Engine":
 
 def add(commands: Commands) -> None:
     p = command(commands, "serve", serve, "serve a model by OpenAI's protocol, with a chat page at /", EXAMPLE)
-    p.add_argument("model", help="run directory, or a GPT-2 directory with tokenizer.json")
+    p.add_argument("model", help="run directory, or one of transformers with tokenizer.json")
     add_adapter(p)
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")

@@ -13,7 +13,7 @@ Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.
 """
 from collections import namedtuple
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -181,7 +181,7 @@ class Llama:
 
     def hidden_backward(self, dn: Array, activations: Activations, g: Params) -> Params:
         """dn, the gradient of what `hidden` returned -> g, with the gradients added."""
-        ops, dx, dn = activations.ops, None, dn.reshape(activations.shape)                      # -> (B, T, C)
+        ops, dx, dn = activations.ops, cast(Any, None), dn.reshape(activations.shape)                      # -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
             kept = activations.blocks.pop()
             kept = activations.again(i, kept) if isinstance(kept, Array) else kept

@@ -37,7 +37,7 @@ ACTIVATIONS = {"gelu_new": "gelu", "gelu": "gelu_exact"}        # names of confi
 def with_activation(ops: Ops, activation: str) -> Ops:
     """The namespace `ops`, whose MLP is made of `linear` and the activation of this name."""
     forward, backward = mlp_of(ops, activation)
-    step = ops.decode_step if ops.backends[activation] == "cpu" else None
+    step: Any = ops.decode_step if ops.backends[activation] == "cpu" else None
     return ops._replace(mlp_forward=forward, mlp_backward=backward, decode_step=step)
 
 

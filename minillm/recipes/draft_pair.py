@@ -33,7 +33,7 @@ from ..train.origin import begin
 from ..train.plot import plot_losses
 from .quickstart import Say, bundled_corpus, describe_model, planned, pretrain, tokenized
 
-TARGET = {"n_layer": 6, "n_head": 10, "n_embd": 640}            # 29.5M parameters and the vocabulary
+TARGET: dict[str, Any] = {"n_layer": 6, "n_head": 10, "n_embd": 640}            # 29.5M parameters and the vocabulary
 BLOCK = {"docs": 128, "stories": 256}
 SETTINGS = TrainConfig(batch_size=4, min_lr=5e-5, weight_decay=0.1, eval_batches=25, save_every=0, log_every=10)
 RATES = {"target": 1e-3, "draft": 3e-3}
