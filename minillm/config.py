@@ -103,7 +103,8 @@ class LlamaConfig:
         check_field("pad_token", self.pad_token, int, lambda v: v >= -1, "an id, or -1 for none")
         for name in ("norm_eps", "rope_theta"):
             check_field(name, getattr(self, name), float, lambda v: 0 < v < math.inf, "a number above 0")
-        check_field("full_layers", self.full_layers, tuple, lambda v: all(i in range(self.n_layer) for i in v),
+        check_field("full_layers", self.full_layers, tuple,
+                    lambda v: all(type(i) is int and 0 <= i < self.n_layer for i in v),             # n_layer may be 10^9
                     f"a tuple of layers below {self.n_layer}")
         for name in ("query_size", "attention_cap", "logit_cap"):
             check_field(name, getattr(self, name), float, lambda v: 0 <= v < math.inf, "a number of at least 0")

@@ -288,7 +288,7 @@ VALUES = {
     "models/gemma.py": lambda: one_llama_block("gemma2"), "models/rope.py": angles,
     "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
-    "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping, "train/schedule.py::cosine_schedule": cosine,
-    "train/schedule.py::wsd_schedule": wsd, "workbench/kernel/bench.py": roofline,
-    "workbench/plan_hours.py": scaling_law, "workbench/plan_hours.py::worth": repeated,
-    "workbench/precision.py": rounding}
+    "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping,
+    "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,
+    "workbench/kernel/bench.py": roofline, "workbench/plan_hours.py": scaling_law,
+    "workbench/plan_hours.py::worth": repeated, "workbench/precision.py": rounding}

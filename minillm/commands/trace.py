@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     p = command(commands, "trace", trace, "one training step and one decoding step of a model as a page that shows "
                 "every number: data and gradients as a graph, formulas, source lines, attention, logit lens, AdamW",
                 'minillm trace runs/mine -p "the cat sat" -o trace.html')
-    p.add_argument("run", metavar="RUN", help="run directory, or a GPT-2 directory with a tokenizer; it is only read")
+    p.add_argument("run", metavar="RUN", help="run directory, or one of transformers with a tokenizer; it is only read")
     p.add_argument("-p", "--prompt", required=True, help="text to learn from and to continue")
     p.add_argument("-o", "--out", default="trace.html", help="file to write; NAME.json: the record as JSON instead")
     add_backend(p)

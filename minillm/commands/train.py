@@ -1,4 +1,4 @@
-"""`minillm train`: a GPT on one's own text."""
+"""`minillm train`: a model on one's own text."""
 from argparse import Namespace
 
 from ..config import ModelConfig, TrainConfig, check_heeded, load_toml, parse_setting
@@ -29,7 +29,7 @@ def settings(args: Namespace) -> tuple[ModelConfig, TrainConfig]:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "train", train, "train a GPT on your own text",
+    p = command(commands, "train", train, "train a model on your own text",
                 "minillm train --data my_texts/ --out runs/mine --set model.n_layer=6 --set train.steps=5000")
     p.add_argument("config", nargs="?", help="TOML file with tables [model] and [train]")
     p.add_argument("--data", nargs="+", required=True, metavar="PATH",
@@ -37,7 +37,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--init", metavar="DIR", help="go on from a model, GPT-2 or of the Llama family, with its tokenizer "
                    "(--set model.block_size and a larger --tokenizer make it grow)")
     add_resume(p)
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4; repeatable")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4, model.family=qwen3 or train.optimizer=muon; repeatable. With train.ema=0.999 "
+                   "a mean of the weights is validated and is the run's model; OUT/last has the weights, to go on from")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train")
     add_json(p)

@@ -2,8 +2,8 @@
 
 A `Shape` is a NumPy array of any size whose numbers are all one and the same zero. The ops of `dry_ops` check nothing
 and compute nothing; they return Shapes, as the C signatures of the op table say, and remember what the backward reads.
-So FLOPs and bytes come from gpt2.py or llama.py itself, line by line, as its variables come and go: there is no second description
-of the model to keep in step with it. `metered` counts the FLOPs of any namespace, of real ops too.
+So FLOPs and bytes come from gpt2.py or llama.py itself, line by line, as its variables come and go: there is no second
+description of the model to keep in step with it. `metered` counts the FLOPs of any namespace, of real ops too.
 """
 import inspect
 import math
@@ -26,7 +26,7 @@ from .params import Shapes, block_matrices
 ARRAYS = "arrays"                                       # Meter.most: of all that ops make, activations and logits
 HALF = np.dtype(np.uint16)                              # of numbers that are kept as bfloat16
 ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"},            # what cpu/bf16 keeps so
-           "projection": {"x"}, "linear_cross_entropy": {"x"}}
+           "projection": {"x"}, "grouped_attention": {"q", "k", "v", "out"}, "linear_cross_entropy": {"x"}}
 KEPT_LOGITS = {"cpu": (64 << 20, 4), "cpu/bf16": (128 << 20, 2)}        # bytes at most, and bytes of one
 ROWS, DEPTH = 1024, 768                                 # of a packed block of the kernels' GEMM
 
@@ -304,8 +304,9 @@ def dry_step(config: ModelConfig, ops: Ops, batch: int, accumulate: int = 1, rec
     model, grads = dry_model(config, ops, meter, recompute), DryGradients(shapes, meter)
     learn: Any = model.loss_and_grads                                   # of other Params than it says
     tokens = np.zeros((batch, config.block_size), np.int64)
+    part = DryGradients(shapes, meter) if accumulate > 1 else grads     # each micro-batch has its own to add to them
     for micro in range(accumulate):
-        learn(tokens, tokens, key=(0, 0, micro), grads=grads, count=tokens.size)
+        learn(tokens, tokens, key=(0, 0, micro), grads=part if micro else grads, count=tokens.size)
     numbers = sum(map(math.prod, shapes.values()))
     meter.flops["sum_squares", "update"] += OPS["sum_squares"].flops(Dims(N=numbers))[0]
     for name, parts in (block_matrices(shapes) if optimizer == "muon" else {}).items():

@@ -1,5 +1,6 @@
 """Loading: a model of whatever family from its directory, alone or with its tokenizer."""
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, GENERATION, parse_config, read_json
 from .quantized import METHOD, is_quantized, quantize, stored_type
 
+MANY = 1000                 # layers
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | {family: kind for kind in (Llama, Olmo2, Gemma) for family in kind.families}
 
 
@@ -50,12 +52,15 @@ def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
         return GPTConfig(**given)
     if isinstance(given.get("rope_scaling"), dict):
         given["rope_scaling"] = tuple(sorted(given["rope_scaling"].items()))
+    if isinstance(given.get("full_layers"), list):
+        given["full_layers"] = tuple(given["full_layers"])
     wanted = LlamaConfig(**usual_sizes(given) | given)
-    found = parse_llama(settings_of(wanted, np.float32, None), f"model.family={family}")
+    few = replace(wanted, n_layer=min(wanted.n_layer, MANY))                # its file has a line for each
+    found = replace(parse_llama(settings_of(few, np.float32, None), f"model.family={family}"), n_layer=wanted.n_layer)
     for name in given:
         if getattr(found, name) != getattr(wanted, name):
-            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot say "
-                             f"otherwise: got {given[name]!r}")
+            raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot "
+                             f"say otherwise: got {given[name]!r}")
     return found
 
 
@@ -157,10 +162,3 @@ def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
         return llama.family.capitalize(), llama, llama_shapes(llama)
     gpt = parse_config(settings, path)
     return "GPT-2", gpt, gpt_shapes(gpt)
-
-
-def gpt2_only(model: Any, what: str) -> Any:
-    """The model itself; raises ValueError if it is of another family, for which `what` is not there."""
-    if not isinstance(model, GPT):
-        raise ValueError(f"{what} is there for GPT-2 only so far: got a {model.config.family} model")
-    return model

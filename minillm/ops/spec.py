@@ -98,7 +98,7 @@ class Spec:
             return 2 * total - args["grad"].nbytes, 0            # all are read, all but the gradient written
         out = sum(np.asarray(part).nbytes for part in (out if isinstance(out, tuple) else (out,)))
         read = sum(min(a.nbytes, out) if name in self.gathered else a.nbytes for name, a in arrays.items())
-        written = sum(arrays[name].nbytes for name in self.differentiable)
+        written = sum(arrays[name].nbytes for name in self.differentiable if name in arrays)    # a bias may be missing
         unseen = 2 * sum(arrays[name].nbytes for name in self.shared_gradient)
         return read + out, (read + written + out - unseen if written else 0)
 

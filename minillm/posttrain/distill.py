@@ -21,20 +21,26 @@ def distillation_grads(student: Any, teacher: Any, tokens: np.ndarray, targets: 
 
     tokens, targets (B, T) int, targets of -1 do not count; both models must have the same vocabulary.
     """
-    ops, wte, teacher_wte = student.ops, student.params["wte.weight"], teacher.params["wte.weight"]
+    ops, head = student.ops, student.params[student.head]                       # (V, C)
     x, activations = student.hidden(tokens, key)                                # (B, T, C)
     rows = x.reshape(-1, x.shape[-1])                                           # (B*T, C)
     guide = teacher.hidden(tokens)[0].reshape(len(rows), -1)                    # (B*T, the teacher's C)
     targets, drows, loss = targets.reshape(-1), np.empty_like(rows), 0.0
     for chunk in chunks(len(rows)):
-        losses, cache = ops.distillation_loss_forward(rows[chunk] @ wte.T, guide[chunk] @ teacher_wte.T, targets[chunk],
-                                                      temperature, weight, -1)
+        losses, cache = ops.distillation_loss_forward(rows[chunk] @ head.T, logits_of(teacher, guide[chunk]),
+                                                      targets[chunk], temperature, weight, -1)
         dlogits = ops.distillation_loss_backward(np.full(len(losses), 1 / count, losses.dtype), cache)  # (n, V)
-        drows[chunk] = dlogits @ wte
-        grads["wte.weight"][...] += dlogits.T @ rows[chunk]
+        drows[chunk] = dlogits @ head
+        grads[student.head][...] += dlogits.T @ rows[chunk]
         loss += float(losses.sum(dtype=np.float64)) / count
     student.hidden_backward(drows, activations, grads)
     return loss
+
+
+def logits_of(model: Any, x: np.ndarray) -> np.ndarray:
+    """The logits (n, V) of rows (n, C) of the residual stream; capped, where the model caps its own."""
+    logits = model.ops.head(x, model.params[model.head])
+    return model.capped(logits) if hasattr(model, "capped") else logits
 
 
 def distill_step(teacher: Any, temperature: float = 1.0, weight: float = 0.9) -> Any:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, TrainConfig
+from ..config import GPTConfig, LlamaConfig, ModelConfig, TrainConfig
 from ..data.shards.format import Shards, Split, open_shards
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.files import read_documents
@@ -22,7 +23,7 @@ from ..generation.sampling import Sampling
 from ..generation.speculative import Counts, Lookup, speculative_steps, theoretical_speedup
 from ..kernels.select import select
 from ..models.gpt2 import GPT
-from ..models.load import gpt2_only, load
+from ..models.load import load, load_model, model_class
 from ..posttrain.distill import distill_step
 from ..progress import Progress
 from ..tokenizer import Tokenizer
@@ -66,18 +67,29 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
     nothing to learn on.
     """
     teacher, tokenizer = load(target, backend)
-    gpt2_only(teacher, "distillation")
     shards = shards_of(target, out, data, tokenizer)
     learned = ", ".join(map(str, data)) if data else Path(target) / "data"
     begin(out, tokenizer, "distilled", target, learned, shards.train.documents, shards.val.documents, role="taught by")
-    config = replace(teacher.config, n_layer=n_layer, n_embd=n_embd, n_head=heads(n_embd), dropout=0.0)
+    config = draft_shape(teacher.config, n_layer, n_embd)
     check_memory(config, replace(SETTINGS, backend=backend))
-    student = GPT(config, seed, ops=teacher.ops)
+    student = model_class(config)(config, seed, ops=teacher.ops)
     step = distill_step(teacher, temperature, weight)
     best = fit("draft", student, shards, out, tokenizer, step, minutes, n_steps, seed, backend, say)
-    report = measure(GPT.from_pretrained(target), GPT.from_pretrained(out), prompts_from(shards.val), k)
+    report = measure(load_model(target), load_model(out), prompts_from(shards.val), k)
     say(speculation_page(report, target, out))
     return {"draft": best, "speculation": report}
+
+
+def draft_shape(c: ModelConfig, n_layer: int, n_embd: int) -> ModelConfig:
+    """A small model of the target's family: as wide an MLP for its width, and as many query heads to one of keys, about;
+    what Gemma 2 does with its logits is the target's to know."""
+    n_head = heads(n_embd)
+    shape: dict[str, Any] = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "n_inner": 0, "dropout": 0.0}
+    if isinstance(c, LlamaConfig):
+        n_kv_head = next(n for n in range(max(1, n_head * c.n_kv_head // c.n_head), 0, -1) if n_head % n == 0)
+        shape |= {"n_kv_head": n_kv_head, "head_dim": n_embd // n_head, "full_layers": (), "query_size": 0.0,
+                  "n_inner": max(8, 8 * round(c.n_inner * n_embd / c.n_embd / 8)), "logit_cap": 0.0}
+    return replace(c, **shape)
 
 
 def heads(n_embd: int) -> int:
@@ -94,7 +106,7 @@ def shards_of(target: str | Path, out: str | Path, data: Sequence[str | Path] | 
     return open_shards(Path(target) / "data")
 
 
-def fit(name: str, model: GPT, shards: Shards, run: str | Path, tokenizer: Tokenizer, step: Callable, minutes: float,
+def fit(name: str, model: Any, shards: Shards, run: str | Path, tokenizer: Tokenizer, step: Callable, minutes: float,
         n_steps: int | None, seed: int, backend: str, say: Say) -> dict:
     """Train one of the two for so many minutes (or steps); returns the best validation figures."""
     config = replace(SETTINGS, lr=RATES[name], seed=seed, backend=backend)
@@ -114,7 +126,7 @@ def prompts_from(split: Split, count: int = PROMPTS, length: int = PROMPT) -> li
     return [ids[start:start + length].tolist() for start in starts]
 
 
-def measure(target: GPT, draft: GPT, prompts: list[list[int]], k: int = 4, temperatures: Sequence[float] = (0.0, 0.8),
+def measure(target: Any, draft: Any, prompts: list[list[int]], k: int = 4, temperatures: Sequence[float] = (0.0, 0.8),
             length: int = LENGTH) -> list[dict]:
     """Decode with and without a draft, in turns: a list of dicts, one a draft (the model; lookup) and temperature.
 
@@ -132,7 +144,7 @@ def measure(target: GPT, draft: GPT, prompts: list[list[int]], k: int = 4, tempe
     return rows
 
 
-def race(target: GPT, draft: GPT | Lookup, prompts: list[list[int]], k: int, temperature: float,
+def race(target: Any, draft: Any, prompts: list[list[int]], k: int, temperature: float,
          length: int) -> tuple[Counts, list[float], list[float]]:
     """One draft against none, in turns, prompt by prompt: (Counts, plain seconds a token, seconds with the draft)."""
     counts, plain, drafted = Counts(), [], []
@@ -150,7 +162,7 @@ def summary(k: int, counts: Counts, plain: list[float], drafted: list[float]) ->
             "plain_ms": 1e3 * statistics.median(plain), "speculative_ms": 1e3 * statistics.median(drafted)}
 
 
-def relative_costs(target: GPT, draft: GPT, k: int, rounds: int = 15) -> dict[str, float]:
+def relative_costs(target: Any, draft: Any, k: int, rounds: int = 15) -> dict[str, float]:
     """{"c": a draft's token, "pass": the target's pass over k + 1 tokens}, both in times of one token of the target."""
     runs = {"one": (target, 1), "pass": (target, k + 1), "c": (draft, 1)}
     caches = {name: model.new_cache(1) for name, (model, _) in runs.items()}

@@ -190,8 +190,8 @@ def average(mean: np.ndarray, weights: np.ndarray, decay: float, t: int) -> None
         rate = (1 - beta) / (1 - beta^t)          e <- e + rate * (w - e)
 
     of the weights w, with the decay beta. With that rate the mean e is the sum of beta^(t - s) w[s] over all steps
-    s <= t, divided by the sum of its coefficients: Adam's correction, made on the way. So it begins at the weights after
-    the first step (a rate of 1), and never holds those that training began with.
+    s <= t, divided by the sum of its coefficients: Adam's correction, made on the way. So it begins at the weights
+    after the first step (a rate of 1), and never holds those that training began with.
     Source: Kingma & Ba 2015, arXiv 1412.6980, section 7.2; Polyak & Juditsky 1992.
     """
     rate = (1 - decay) / (1 - decay ** t)

@@ -45,7 +45,9 @@ def verify(c: ModelConfig, t: TrainConfig) -> dict[str, Any]:
     weights = model_class(c)(c, t.seed, ops=select(t.backend))
     data, optimizer = RandomBatches(c, t), optimizer_for(weights, t)
     with bf16_weight_copy(weights, optimizer):
-        kept = (weights.params.flat, optimizer.grads.flat)
+        if t.accumulate > 1:
+            optimizer.part = weights.params.zeros_like()
+        kept = (weights.params.flat, optimizer.grads.flat, *([optimizer.part.flat] if optimizer.part else []))
         model = weights.on(weighed(metered(weights.ops, counts), counts, kept))
         optimizer.use(model.ops)
         step(model, optimizer, data, t)                                     # its pages are there for the next, too
@@ -106,6 +108,7 @@ def weighed(ops: Ops, meter: Meter, known: tuple) -> Ops:
 
     def weighing(function: Callable) -> Callable:
         def run(*args: Any, **more: Any) -> Any:
+            weigh(args[:1])                                                 # a sum of what two ops have made is a third
             made = function(*args, **more)
             weigh(made)
             return made

@@ -36,8 +36,9 @@ def test_a_family_is_trained_resumed_and_used(family, texts, tmp_path, capsys):
 
 
 def test_a_family_from_toml(texts, tmp_path):
-    (tmp_path / "c.toml").write_text("[model]\nfamily = 'llama'\nn_layer = 1\nn_head = 2\nn_embd = 16\nblock_size = 16\n"
-                                     "rope_scaling = {rope_type = 'linear', factor = 2.0}\n[train]\nsteps = 2\n")
+    (tmp_path / "c.toml").write_text("[model]\nfamily = 'llama'\nn_layer = 1\nn_head = 2\nn_embd = 16\n"
+                                     "block_size = 16\nrope_scaling = {rope_type = 'linear', factor = 2.0}\n"
+                                     "[train]\nsteps = 2\n")
     assert main(["train", str(tmp_path / "c.toml"), "--data", str(texts), "--out", str(tmp_path / "run"),
                  "--vocab-size", "300"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())

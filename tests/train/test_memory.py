@@ -29,7 +29,7 @@ def test_categories():
 def test_accumulation_keeps_the_gradients_through_the_next_forward():
     c, t = GPTConfig(), TrainConfig(batch_size=4)
     once, more = (sum(memory.step_memory(c, replace(t, accumulate=n)).values()) for n in (1, 3))
-    assert once + 2 * memory.count_parameters(c) < more <= once + 4 * memory.count_parameters(c)
+    assert once + 4 * memory.count_parameters(c) <= more <= once + 8 * memory.count_parameters(c)
 
 
 def refusal(c, t):

@@ -18,14 +18,14 @@ X1, of which the last is X:
 
 The second line does to each singular value what the third says, and leaves the directions alone. a = 3.4445,
 b = -4.7750, c = 2.0315 (Jordan et al. 2024): a slope at 0 as steep as may be, at the cost of no fixed point at 1. What
-begins above 0.002 of the norm ends between 0.68 and 1.21, which is all a step needs. A wide matrix has the smaller A, so
-a tall one is transposed before and after.
+begins above 0.002 of the norm ends between 0.68 and 1.21, which is all a step needs. A wide matrix has the smaller A;
+so a tall one is transposed before and after.
 
 The scale: X has rank min(R, K) and singular values near 1, so its root mean square is 1 / sqrt(max(R, K)).
 The factor makes that 0.2, about what AdamW's updates have: a learning rate and weight decay found for AdamW then serve
 Muon, for every shape (Liu et al. 2025, arXiv 2502.16982, section 2.2).
 
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Bernstein & Newhouse 2024, arXiv 2409.20325 (why spectral).
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Bernstein & Newhouse 2024, arXiv 2409.20325.
 """
 import math
 from types import SimpleNamespace
@@ -96,7 +96,7 @@ def polynomial(x, ops=REFERENCE):
 
 
 def flops_of(rows, columns):
-    """Of one matrix: two matmuls with the larger side and one without in each of five steps; 10 a number beside them."""
+    """Of one matrix: two matmuls with the larger side and one without in each of five steps; 10 a number more."""
     small, large = min(rows, columns), max(rows, columns)
     return STEPS * (4 * small * small * large + 2 * small ** 3) + 10 * rows * columns
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ...config import GPTConfig
 from ...models.params import layer
 from ...ops.attention import attention_forward, causal_softmax
+from ...ops.grouped_attention import grouped_attention_forward
 from .numbers import shortest
 from .watch import Record
 
 Array = np.ndarray
+EMBEDDINGS = ("embedding", "token_embedding")
 WIDE = 24                   # positions that are shown of a map, the last ones
 NUMBERS = 20_000            # probabilities in all maps
 POSITIONS = 16              # of the lens
@@ -22,7 +25,7 @@ POSITIONS = 16              # of the lens
 def attention_maps(seen: Record) -> list[dict]:
     """P of every head, forward and in decoding, by the reference from the recorded queries and keys."""
     found = []
-    calls = [call for call in seen.calls if call["op"] in ("attention", "attention_decode")]
+    calls = [call for call in seen.calls if call["op"] in ("attention", "grouped_attention", "attention_decode")]
     calls = [call for call in calls if call["phase"] in ("forward", "decode")]
     for call in calls:
         P = probabilities(seen, call)                                           # (NH, T, S)
@@ -42,8 +45,12 @@ def probabilities(seen: Record, call: dict) -> Array:
     given = {put["name"]: seen.live[put["array"]] if "array" in put else put["value"] for put in call["inputs"]}
     if call["op"] == "attention":
         return attention_forward(given["qkv"], given["n_head"])[1][2][0]
-    q, k = given["q"], given["k"]
-    return causal_softmax(q.shape[-1] ** -0.5 * (q @ k.swapaxes(-1, -2)))[0]
+    if call["op"] == "grouped_attention":
+        P = grouped_attention_forward(*(given[name] for name in ("q", "k", "v", "n_head", "window")))[1][-1][0]
+        return P.reshape(-1, *P.shape[2:])                                      # (NKV, group, T, T) -> (NH, T, T)
+    q, k = (call["values"][name][0] for name in "qk")           # (NH, T, HS), (NKV, S, HS); the record has flat ones
+    k = np.repeat(k, len(q) // len(k), axis=0)
+    return causal_softmax(q.shape[-1] ** -0.5 * (q @ k.swapaxes(-1, -2)), given.get("window", 0))
 
 
 def logit_lens(model: Any, seen: Record, text: Callable[[int], str]) -> list[dict]:
@@ -51,21 +58,30 @@ def logit_lens(model: Any, seen: Record, text: Callable[[int], str]) -> list[dic
     found = []
     for call in seen.calls:
         for output in call["outputs"] if call["phase"] == "forward" and call["parent"] is None else ():
-            if call["op"] == "embedding" or output["name"] == "s":
+            if call["op"] in EMBEDDINGS or output["name"] == "s":
                 x = seen.live[output["array"]]
                 kept = range(max(0, x.shape[1] - POSITIONS), x.shape[1])
-                a, _ = model.ops.layernorm_forward(x, *layer(model.params, "ln_f"), model.config.layer_norm_epsilon)
-                logits = model.ops.head(a, model.params["wte.weight"])[0, kept.start:]
-                found.append({"array": output["array"], "label": label(call, len(found)),
+                logits = read_as_last(model, x)[0, kept.start:]
+                found.append({"array": output["array"], "label": label(model, call, len(found)),
                               "positions": [{"position": t, "top": top}
                                             for t, top in zip(kept, best(model, logits, text, 5))]})
     return found
 
 
-def label(call: dict, place: int) -> str:
-    if call["op"] == "embedding":
+def read_as_last(model: Any, x: Array) -> Array:
+    """The logits of the residual stream x (B, T, C), as if it were the last."""
+    p, ops = model.params, model.ops
+    if isinstance(model.config, GPTConfig):
+        n, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), model.config.layer_norm_epsilon)
+    else:
+        n, _ = ops.rmsnorm_forward(x, p["model.norm.weight"], model.config.norm_eps)
+    return ops.head(n, p[model.head])
+
+
+def label(model: Any, call: dict, place: int) -> str:
+    if call["op"] in EMBEDDINGS:
         return "after the embedding"
-    return f"h.{(place - 1) // 2} after {'attention' if place % 2 else 'the MLP'}"
+    return f"{model.layers.blocks}.{(place - 1) // 2} after {'attention' if place % 2 else 'the MLP'}"
 
 
 def best(model: Any, logits: Array, text: Callable[[int], str], count: int) -> list[list[dict]]:

@@ -104,7 +104,7 @@ def training_step(model: Any, seen: Record, batch: Batch, key: tuple, training: 
     """Forward, backward, clipping and AdamW, recorded; the optimizer, which holds the updated copy of the parameters,
     and figures."""
     grads, count = model.params.zeros_like(), batch.learned
-    seen.shared, seen.names = {"wte.weight"}, {id(view): name for name, view in grads.items()}
+    seen.shared, seen.names = {model.head} & {model.rows_of_tokens[0]}, {id(view): name for name, view in grads.items()}
     watched = model.on(recording(seen))
     seen.phase = "forward"
     losses, caches = watched.losses(batch.tokens, batch.targets, key=key)

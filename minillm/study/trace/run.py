@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 
 from ...config import TrainConfig
-from ...models.load import gpt2_only, load
+from ...models.gpt2 import GPT
+from ...models.llama import Llama
+from ...models.load import load
 from ...models.params import Params
 from ...models.pretrained import CONFIG
 from ...progress import Report
@@ -25,7 +27,8 @@ def record_run(directory: str | Path, prompt: str, backend: str = "auto", progre
     if not (directory / CONFIG).exists():
         raise FileNotFoundError(f"{directory}: no run directory and no model: there is no {CONFIG} in it")
     model, tokenizer = load(directory, backend)
-    gpt2_only(model, "trace")
+    if type(model) not in (GPT, Llama):
+        raise ValueError(f"trace is there for GPT-2, Llama, Mistral and Qwen so far: got a {model.config.family} model")
     if not isinstance(model.params, Params):
         raise ValueError(f"{directory}: its weights are int8, which are for generating and have no gradients; trace "
                          "the run that was quantized")
@@ -58,8 +61,8 @@ def next_step(directory: Path, model: Any) -> Training:
                 return Training(config, config.lr, moments="fresh: the run trained an adapter, and this is the merged "
                                                            "model")
             if config.optimizer != "adamw":
-                return Training(config, config.lr, moments="fresh: the run's matrices were trained by Muon, and this is "
-                                                           "a step of AdamW")
+                return Training(config, config.lr, moments="fresh: the run's matrices were trained by Muon, and this "
+                                                           "is a step of AdamW")
             if last != directory and not same_weights(model, last):
                 return Training(config, config.lr, moments="fresh: the optimizer's are those of the last step, the "
                                                            f"weights those of the best; {last} has both")

@@ -325,7 +325,7 @@ def layer_of(record: Record, values: Mapping[str, Any]) -> str:
         names = [names[0].rpartition(".")[0]]
     if not names:
         above, _, last = record.layer.rpartition(".")
-        return above if last.startswith("c_") else record.layer
+        return above if last.startswith("c_") or last.endswith(("_proj", "_norm")) else record.layer
     record.layer = " ".join(dict.fromkeys(names))
     return record.layer
 

@@ -98,12 +98,15 @@ def three_gradients(model: Any, tokens: Array, targets: Array) -> tuple[Array, A
     def no_head(dout: Array, cache: Any, into: Any = None) -> Any:
         return model.ops.linear_cross_entropy_backward(dout, cache, into=(None,))
 
+    def no_head_alone(dout: Array, cache: Any, into: Any = None) -> Any:
+        """Of capped logits, whose head is a projection to the vocabulary."""
+        is_head = dout.shape[-1] == model.config.vocab_size
+        return model.ops.projection_backward(dout, cache, into=(None, None) if is_head else into)
+
     models = (model, with_ops(model, **{f"{model.runs_on[0]}_backward": no_embedding}),
-              with_ops(model, linear_cross_entropy_backward=no_head))
+              with_ops(model, linear_cross_entropy_backward=no_head, projection_backward=no_head_alone))
     name = model.rows_of_tokens[0]
     whole, head, embedding = (each.loss_and_grads(tokens, targets)[1][name] for each in models)
-    if getattr(model.config, "logit_cap", 0):                       # its head is a projection among others
-        embedding = whole - head
     return whole, head, embedding
 
 

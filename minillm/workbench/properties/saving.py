@@ -11,7 +11,7 @@ from ...config import TrainConfig
 from ...models.adapted import FOLDER, load_adapter
 from ...models.params import Params
 from ...models.pretrained import read_json
-from ...models.quantized import save_quantized
+from ...models.quantized import Quantized, save_quantized
 from ...train.checkpoint import STATE, restore, save
 from ...train.loop import one_step
 from ...train.optim import AdamW, optimizer_for
@@ -25,7 +25,8 @@ def save_and_load(s: Subject) -> Finding:
             s.model.save_pretrained(folder)
         else:
             save_quantized(folder, s.model)
-        loaded = type(s.model).from_pretrained(folder, s.model.ops, s.dtype)
+        bits = any(isinstance(weight, Quantized) and weight.scales is None for weight in s.model.params.values())
+        loaded = type(s.model).from_pretrained(folder, s.model.ops, s.dtype, "bfloat16" if bits else None)
         return compare({what: pair for name, weight in s.model.params.items()
                         for what, pair in leaves(name, loaded.params[name], weight)}, 0)
 
