@@ -98,7 +98,7 @@ def update(spec, calls, args, dout):
     def results():
         fresh = copies(args)
         step(*fresh.values())
-        return {name: fresh[name] for name in ("w", "m", "v")}
+        return {name: fresh[name] for name in ("w", "m", "v") if name in fresh}
 
     return {"update": run}, results
 

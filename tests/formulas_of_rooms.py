@@ -35,6 +35,7 @@ from minillm.tokenizer.compare import measure as measured
 from minillm.train.memory import count_parameters
 from minillm.train.optim import average, clip_scale, global_norm
 from minillm.train.schedule import cosine_schedule, wsd_schedule
+from minillm.workbench.cluster import Network, scaling, step_seconds
 from minillm.workbench.kernel.bench import Peaks, score
 from minillm.workbench.plan_hours import REPEATED, Fit, worth
 from minillm.workbench.precision import UNIT, gamma
@@ -263,6 +264,18 @@ def roofline():
         yield ({"flops": work, "peak": peaks.flops, "bytes": size, "bandwidth": peaks.bandwidth, "t": 0.4,
                 "t_numpy": 0.7},
                {"floor": floor, "score": score(0.4, 0.7, floor)})
+
+
+def cluster():
+    net = Network(1e-3, 1e8)
+    for N, M, m in ((2, 5, 4.0), (4, 8, 0.1)):
+        t = step_seconds(N, M, m, 0.3, 10 ** 7, net)
+        yield ({"N": N, "L": net.latency, "P": 10 ** 7, "W": net.bandwidth, "m": m, "M": M, "u": 0.3, "r": -(-M // N)},
+               {"t": t, "e": scaling_row(N, M, m, net)["efficiency"]})
+
+
+def scaling_row(N, M, m, net):
+    return next(row for row in scaling(M, m, 0.3, 10 ** 7, net) if row["ranks"] == N)
 
 
 def scaling_law():

@@ -11,6 +11,7 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**2
 
 
 def plan(args: Namespace) -> int:
+    from ..workbench.cluster import network
     from ..workbench.plan import Question, measured_speed
     from ..workbench.plan import plan as make
     from ..workbench.plan_text import describe
@@ -21,9 +22,10 @@ def plan(args: Namespace) -> int:
         return 0
     if args.verify:
         return check(args, model, train)
-    here = measured_speed(model, train) if args.here else None
+    net = network(args.network) if args.network else None
+    here = measured_speed(model, train) if args.here or net else None
     found = make(Question(model, train, int(args.tokens or 0), args.processes, amount("--memory", args.memory),
-                          args.price, here))
+                          args.price, here, net))
     say = printer(args.json)
     say(describe(found))
     if args.plot:
@@ -92,6 +94,8 @@ def add(commands: Commands) -> None:
     p.add_argument("--memory", metavar="SIZE", help="such as 12GB: what is the largest that fits?")
     p.add_argument("--price", type=float, help="dollars an hour, in place of the table's")
     p.add_argument("--here", action="store_true", help="measure this machine's speed, too")
+    p.add_argument("--network", metavar="SPEED,LATENCY", help="between machines like this one, such as 10Gbit,50us: how "
+                   "much faster are 2 to 64 of them?")
     p.add_argument("--plot", metavar="FILE.png", help="write a picture of the plan, too")
     p.add_argument("--hours", type=float, help="choose size, tokens, batch and learning rate for these hours here, and "
                    "predict the loss, from small runs on --data")

@@ -297,16 +297,14 @@ def dry_model(config: ModelConfig, ops: Ops, meter: Meter, recompute: bool = Fal
     return model
 
 
-def dry_step(config: ModelConfig, ops: Ops, batch: int, accumulate: int = 1, recompute: bool = False,
+def dry_step(config: ModelConfig, ops: Ops, batch: int, recompute: bool = False,
              optimizer: str = "adamw") -> Meter:
-    """The Meter of one training step: forward and backward of all micro-batches, the norm and the update."""
+    """The Meter of one training step of one micro-batch: forward and backward, the norm and the update."""
     meter, shapes = Meter(), model_class(config).shapes(config)
     model, grads = dry_model(config, ops, meter, recompute), DryGradients(shapes, meter)
     learn: Any = model.loss_and_grads                                   # of other Params than it says
     tokens = np.zeros((batch, config.block_size), np.int64)
-    part = DryGradients(shapes, meter) if accumulate > 1 else grads     # each micro-batch has its own to add to them
-    for micro in range(accumulate):
-        learn(tokens, tokens, key=(0, 0, micro), grads=part if micro else grads, count=tokens.size)
+    learn(tokens, tokens, key=(0, 0, 0), grads=grads, count=tokens.size)
     numbers = sum(map(math.prod, shapes.values()))
     meter.flops["sum_squares", "update"] += OPS["sum_squares"].flops(Dims(N=numbers))[0]
     for name, parts in (block_matrices(shapes) if optimizer == "muon" else {}).items():

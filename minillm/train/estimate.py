@@ -38,7 +38,7 @@ def step_flops(c: ModelConfig, t: TrainConfig) -> Counter:
     """FLOPs of one step by (op, phase), exact by the op table."""
     few, flops = dry_run(c, t).flops, Counter()
     for (op, phase), count in few.items():
-        flops[op, phase] = count if phase == "update" else count * t.accumulate // min(2, t.accumulate)
+        flops[op, phase] = count if phase == "update" else count * t.accumulate
     return flops
 
 
@@ -47,7 +47,7 @@ def flops_per_second(c: ModelConfig, t: TrainConfig) -> float:
     the MLP alone, which is half of a large model's FLOPs."""
     batch = max(1, min(t.batch_size, TIMED_ROWS // c.block_size))
     small = replace(c, n_layer=1)
-    work = dry_step_of(small, batch, 1, False, t.backend, t.optimizer).flops
+    work = dry_step_of(small, batch, False, t.backend, t.optimizer).flops
     if work.total() > TIMED_FLOPS:
         return mlp_per_second(c, t)
     model, tokens = model_class(c)(small, ops=select(t.backend)), np.zeros((batch, c.block_size), np.int64)

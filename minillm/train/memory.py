@@ -13,6 +13,7 @@ from ..models.params import BLOCKS, Shapes, block_matrices
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
+IN_FLIGHT = 1 << 21         # numbers that a process is about to receive from each other one
 DEEP = 100                  # layers at most in a dry run: more are alike
 ROWS, DEPTH = 1024, 768     # of what the kernels' GEMM packs at a time
 CGROUP = Path("/sys/fs/cgroup")
@@ -43,7 +44,16 @@ def step_memory(c: ModelConfig, t: TrainConfig, processes: int = 1) -> dict[str,
     copy = 2 * parameters if t.backend == "cpu/bf16" and multiplies_by_tiles() else 0
     found = {"weights": 4 * parameters + copy, "moments": -(-optimizer_bytes(c, t) // processes),
              "workspace": workspace(c, t.batch_size, ops), **peak}
+    found["gradients"] = found.get("gradients", 0) + gradient_sums(parameters, t.accumulate, processes)
     return {name: found.get(name, 0) for name in CATEGORIES}
+
+
+def gradient_sums(parameters: int, accumulate: int, processes: int) -> int:
+    """Bytes beside the gradients of the micro-batch in hand: their sum over several, of which each process has a share,
+    and what is on its way from the others (train/parallel.py)."""
+    if processes == 1:
+        return 4 * parameters * (accumulate > 1)
+    return 4 * -(-parameters // processes) + 4 * IN_FLIGHT * processes
 
 
 def optimizer_bytes(c: ModelConfig, t: TrainConfig) -> int:
@@ -55,16 +65,16 @@ def optimizer_bytes(c: ModelConfig, t: TrainConfig) -> int:
 
 
 def dry_run(c: ModelConfig, t: TrainConfig) -> Meter:
-    """The Meter of a step, or of its first two micro-batches: bytes by category (gradients, activations, logits)."""
-    meter = dry_step_of(replace(c, n_layer=min(DEEP, c.n_layer)), t.batch_size, min(2, t.accumulate), t.recompute,
-                        t.backend, t.optimizer)
+    """The Meter of a step with one micro-batch: bytes by category (gradients, activations, logits)."""
+    meter = dry_step_of(replace(c, n_layer=min(DEEP, c.n_layer)), t.batch_size, t.recompute, t.backend,
+                        t.optimizer)
     return meter if c.n_layer <= DEEP else meter.times(c.n_layer / DEEP)
 
 
 @cache
-def dry_step_of(c: ModelConfig, batch: int, accumulate: int, recompute: bool, backend: str,
+def dry_step_of(c: ModelConfig, batch: int, recompute: bool, backend: str,
                 optimizer: str) -> Meter:
-    return dry_step(c, select(backend), batch, accumulate, recompute, optimizer)
+    return dry_step(c, select(backend), batch, recompute, optimizer)
 
 
 def workspace(c: ModelConfig, batch: int, ops: Ops) -> int:
@@ -118,7 +128,9 @@ def remedy(c: ModelConfig, t: TrainConfig, free: int) -> str:
     """What to change so that it fits, the least first: smaller micro-batches, recomputation, a shallower model."""
     least = replace(t, batch_size=1, recompute=True)
     for again in dict.fromkeys((t, replace(t, recompute=True))):
-        if found := largest_batch(c, again, free, t.batch_size):
+        whole = sum(step_memory(c, again).values()) <= free
+        several = replace(again, accumulate=max(2, t.accumulate))
+        if found := t.batch_size if whole else largest_batch(c, several, free, t.batch_size):
             first = "train.recompute=true and " * (again.recompute and not t.recompute)
             return (f"{first}train.batch_size={found} with train.accumulate={-(-t.batch_size * t.accumulate // found)} "
                     "would fit, with the same gradients")

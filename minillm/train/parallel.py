@@ -8,10 +8,9 @@ micro-batches there, keeps the moments of AdamW, updates, and sends the new weig
 et al. 2020, arXiv 1910.02054). Gradients are added one micro-batch after the other in the order of their numbers,
 whoever computed them: so one process or eight end with the same bytes, and any number of ranks may resume a run.
 
-    sent by a rank in a step = 4 * parameters * (N - 1) / N * (its micro-batches + 1)          bytes
-
-That is one reduce-scatter for each round of N micro-batches and one all-gather, the least that N ranks can do with
-that order kept. A unit is on its way as soon as the backward has left the block that it belongs to, and new weights
+So a rank sends (N - 1) / N of its parameters' bytes for each of its micro-batches, and once more the new weights: a
+reduce-scatter for each round of N micro-batches and an all-gather, the least that N ranks can do with that order kept.
+A unit is on its way as soon as the backward has left the block that it belongs to, and new weights
 while the next unit is updated. All ranks read the same run directory; only rank 0 writes to it.
 """
 import math
@@ -34,10 +33,11 @@ from ..launch import launched
 from ..models.params import Gradients, Params, Shapes
 from ..ops.bfloat16 import bfloat16_bits
 from ..ops.optimizer.sum_squares import PIECE
+from .memory import IN_FLIGHT
 from .optim import AdamW
 
 UNIT = 4 * PIECE            # numbers that have one owner: whole pieces of `sum_squares`, so that the norm's sums are kept
-WINDOW = 8                  # units that a rank has received, or is about to, and not yet added
+WINDOW = IN_FLIGHT // UNIT  # units that a rank has received, or is about to, and not yet added
 LOCAL = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE")                           # ranks on this machine
 
 

@@ -18,6 +18,7 @@ from ..models.load import model_class
 from ..models.quantized import GROUPS4, WEIGHTS
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
+from .cluster import Network, planned_scaling
 from .devices import DEVICES, MFU, Device
 
 PRESETS = {             # GPT-2's shapes (Radford et al. 2019, table 2; the largest as released), and that of a 7B model
@@ -43,6 +44,7 @@ class Question:
     memory: int = 0             # bytes that it is to fit into; 0: none given
     price: float | None = None  # dollars an hour, of each device
     here: float | None = None   # FLOPs a second that this machine was measured to reach
+    network: Network | None = None      # between machines like this one, which `here` tells the speed of
 
 
 def plan(q: Question) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def plan(q: Question) -> dict[str, Any]:
                              for name, (n, source) in TOKENS_PER_PARAMETER.items()}},
         "devices": [on_device(device, q, flops.total() * steps) for device in devices(q)],
     }
+    if q.network and q.here:
+        found["scaling"] = planned_scaling(q.model, q.train, q.here, q.network)
     return found | ({"fits": fitting(q)} if q.memory else {})
 
 

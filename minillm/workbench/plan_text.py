@@ -20,7 +20,7 @@ def size(count: float) -> str:
 
 def describe(p: dict[str, Any]) -> str:
     """The whole plan."""
-    parts = (head(p), flops(p), memory(p), choices(p), serving(p), fits(p), tokens(p), devices(p))
+    parts = (head(p), flops(p), memory(p), choices(p), serving(p), fits(p), tokens(p), devices(p), scaling(p))
     return "\n".join(line for part in parts for line in part)
 
 
@@ -100,6 +100,17 @@ def devices(p: dict[str, Any]) -> Iterable[str]:
     for d in p["devices"]:
         price = (f"{d['price']:>12.2f}{d['dollars']:>12,.2f}" if d["price"] else "")
         yield f"  {d['name']:20}{number(d['flops_per_second']):>10}{d['hours']:>14,.2f}{price}"
+
+
+def scaling(p: dict[str, Any]) -> Iterable[str]:
+    if "scaling" not in p:
+        return
+    rows = p["scaling"]
+    yield (f"scaling     {rows[-1]['micro_batches']} micro-batches a step on machines like this one "
+           "(workbench/cluster.py has the formula; nothing is lost to stragglers)")
+    yield f"  {'machines':>10}{'seconds a step':>16}{'speedup':>10}{'efficiency':>12}"
+    for row in rows:
+        yield f"  {row['ranks']:>10}{row['seconds']:>16,.3f}{row['speedup']:>10.2f}{row['efficiency']:>12.0%}"
 
 
 def describe_check(found: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ weighed as they come and go. Memory: the most that the process had resident, as 
 before the model; it contains what the kernels use within a call, and whole pages.
 """
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ def verify(c: ModelConfig, t: TrainConfig) -> dict[str, Any]:
     weights = model_class(c)(c, t.seed, ops=select(t.backend))
     data, optimizer = RandomBatches(c, t), optimizer_for(weights, t)
     with bf16_weight_copy(weights, optimizer):
-        if t.accumulate > 1:
-            optimizer.part = weights.params.zeros_like()
-        kept = (weights.params.flat, optimizer.grads.flat, *([optimizer.part.flat] if optimizer.part else []))
+        for _ in optimizer.micro_gradients(t.accumulate):                   # there from now on
+            pass
+        kept = [weights.params.flat, optimizer.grads.flat] + ([optimizer.part.flat] if optimizer.part else [])
         model = weights.on(weighed(metered(weights.ops, counts), counts, kept))
         optimizer.use(model.ops)
         step(model, optimizer, data, t)                                     # its pages are there for the next, too
@@ -91,7 +91,7 @@ def reset_peak() -> None:
         pass                            # it then counts from the start: more only if something else was larger
 
 
-def weighed(ops: Ops, meter: Meter, known: tuple) -> Ops:
+def weighed(ops: Ops, meter: Meter, known: Sequence) -> Ops:
     """The same namespace, whose pairs tell the meter of arrays that they make, and of their end. known: not theirs."""
     seen = {id(array) for array in known}
 

@@ -18,22 +18,21 @@ ALL = BACKENDS + [backend for backend in ("cpu/bf16",) if backend in choices("li
 LARGE = GPTConfig(n_layer=48, n_head=25, n_embd=1600)
 
 
-def real_flops(config, backend, recompute=False, accumulate=1):
+def real_flops(config, backend, recompute=False):
     """What a real forward and backward add up to."""
     meter = Meter()
     model = GPT(config, ops=metered(select(backend), meter))
     model.recompute = recompute
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, config.block_size))
-    for micro in range(accumulate):
-        model.loss_and_grads(tokens, tokens, key=(0, 0, micro))
+    model.loss_and_grads(tokens, tokens, key=(0, 0, 0))
     return meter.flops
 
 
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_flops_are_those_of_a_real_step(backend, recompute):
-    dry = dry_step(CONFIG, select(backend), 2, 2, recompute).flops
-    real = real_flops(CONFIG, backend, recompute, 2)
+    dry = dry_step(CONFIG, select(backend), 2, recompute).flops
+    real = real_flops(CONFIG, backend, recompute)
     assert {key: count for key, count in dry.items() if key[1] != "update"} == real
     assert (("mlp", "recomputation") in real) is recompute
 
@@ -73,20 +72,20 @@ def test_recomputation_keeps_a_twelfth_of_each_block():
     deep = replace(LARGE, block_size=64)
     more = replace(deep, n_layer=49)
     for recompute, floats in ((False, 12), (True, 1)):
-        one, other = (dry_step(c, select("numpy"), 1, 1, recompute).most[ARRAYS] for c in (deep, more))
+        one, other = (dry_step(c, select("numpy"), 1, recompute).most[ARRAYS] for c in (deep, more))
         assert (other - one) / (4 * 64 * deep.n_embd) == pytest.approx(floats, rel=0.5 if not recompute else 0.01)
 
 
 def test_one_block_at_a_time_is_made_again():
     """6 inputs, one block of 12 and NumPy's 4 more, gradients and what is under way: not a second block."""
     c = replace(LARGE, n_layer=6, block_size=64)
-    assert 22 < dry_step(c, select("numpy"), 1, 1, True).most[ARRAYS] / (4 * 64 * c.n_embd) < 32
+    assert 22 < dry_step(c, select("numpy"), 1, True).most[ARRAYS] / (4 * 64 * c.n_embd) < 32
 
 
 def test_a_large_model_is_run_dry_in_little_memory():
     tracemalloc.start()
     try:
-        meter = dry_step(LARGE, select("auto"), 64, 1, True)
+        meter = dry_step(LARGE, select("auto"), 64, True)
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()

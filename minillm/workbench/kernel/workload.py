@@ -149,7 +149,7 @@ def evaluate(op: str, args: dict[str, Any], dtype: Any, rng: Any, direction: str
 def named_outputs(op: str, found: Any, args: dict[str, Any]) -> dict[str, Any]:
     """{name of the C signature: array}: "out", after the sum of residual_layernorm; an update's are its arguments."""
     if OPS[op].kind == "update":
-        return {name: args[name] for name in ("w", "m", "v")}
+        return {name: args[name] for name in ("w", "m", "v") if name in args}
     if OPS[op].kind == "reduce":
         return {"out": np.array([found])}
     return dict(zip(("s", "out"), found)) if isinstance(found, tuple) else {"out": found}
