@@ -20,7 +20,11 @@ template <class T, class Words>
 class State;
 
 // An added token; those that are late are looked for where no other was found.
-struct AddedText { std::string text; uint32_t id; bool late; };
+struct AddedText {
+    std::string text;
+    uint32_t id;
+    bool late;
+};
 
 struct Wanted { Specials early, late; };
 

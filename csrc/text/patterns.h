@@ -33,9 +33,13 @@ inline Pattern pattern_named(const std::string& name) {
 // ---- characters
 
 constexpr uint8_t DIGIT = 64, HAN = 128;     // what Hugging Face's Digits cuts out, and DeepSeek: Chinese and kana
-constexpr struct { uint32_t first, last; uint8_t flag; } MORE_KINDS[] = {
-    {0x11DE0, 0x11DE9, DIGIT}, {0x16FF4, 0x16FF6, DIGIT},     // Digits has Unicode 17.0
-    {0x4E00, 0x9FA5, HAN}, {0x3040, 0x30FF, HAN}};
+constexpr struct {
+    uint32_t first, last;
+    uint8_t flag;
+} MORE_KINDS[] = {{0x11DE0, 0x11DE9, DIGIT},
+                  {0x16FF4, 0x16FF6, DIGIT},     // Digits has Unicode 17.0
+                  {0x4E00, 0x9FA5, HAN},
+                  {0x3040, 0x30FF, HAN}};
 
 // The kind of every code point: 1.1 MB, of which a text touches the pages that its scripts need.
 struct KindTable {
@@ -173,7 +177,10 @@ inline const char* match_cl100k_like(const char* p, const char* end) {
     const char* next = p + c.length;
     if (!is_newline(p, end) && is(char_at(next, end), LETTERS)) return run_letters<LETTERS>(next, end);
     const char* q = *p == ' ' ? next : p;
-    auto other = [&](const char* at) { Char d = char_at(at, end); return is_other(d) && !is(d, LETTERS) ? d.length : 0; };
+    auto other = [&](const char* at) {
+        Char d = char_at(at, end);
+        return is_other(d) && !is(d, LETTERS) ? d.length : 0;
+    };
     if (int n = other(q)) {
         for (; n; n = other(q)) q += n;
         while (is_newline(q, end)) q++;

@@ -30,7 +30,7 @@ from .offsets import located, token_spans
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rank_files import encoding_of
 from .roles import document_end, opened, read_roles, said
-from .rules import Rules, TextRules
+from .rules import NO_RULES, Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
 from .train import Corpus
@@ -51,7 +51,7 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = Rules()):
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = NO_RULES):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
         rules: what else is done to a text (rules.py).
 
