@@ -21,7 +21,7 @@ import regex
 
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
-from .added import Piece, cut_out
+from .added import Piece, both_stages, cut_out
 from .checks import check_specials, check_text, check_vocab_size, ordinary_ids, rank_merges
 from .files import holds_ranks, read_document, tokenizer_file, written_name
 from .jinja_template import read_templates
@@ -133,9 +133,7 @@ class Tokenizer:
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         if self._fast:
-            parts = [np.array([id], dtype) if id is not None else self._fast.encode_plain(piece)
-                     for piece, id in self._pieces(text, allowed)]
-            return np.concatenate([np.empty(0, dtype), *parts])
+            return np.concatenate([np.empty(0, dtype), *self._fast_parts(text, allowed)])
         return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
@@ -189,6 +187,19 @@ class Tokenizer:
             ids += found
             spans.append(token_spans(piece, lengths, origins))
         return ids, np.concatenate(spans)
+
+    def _fast_parts(self, text: str, allowed: frozenset[str]) -> Iterator[np.ndarray]:
+        """The ids of a text that is changed before it is cut, part by part."""
+        assert self._fast
+        late = self._texts.plain and not self._fast.find_words          # then C++ finds the late ones of the added tokens
+        raw, _ = both_stages(self._texts.added, allowed, self._texts.normalize)
+        for piece, id in raw.pieces(well_formed(text)) if late else self._pieces(text, allowed):
+            if id is not None:
+                yield np.array([id], self._fast.dtype)
+            elif late:
+                yield self._fast.encode_late(self._texts.normalize(piece) if self._texts.normalize else piece, allowed)
+            else:
+                yield self._fast.encode_plain(piece)
 
     def _encode_piece(self, piece: str) -> list[int]:
         """The ids of what is between added tokens."""
@@ -346,8 +357,8 @@ class Tokenizer:
             document = read_document(path)
             if is_sentencepiece(document):
                 return SentencePiece(document, backend)     # type: ignore[return-value]
-            *parts, rules = formats.read_tokenizer_json(document)
-            return cls(*parts, backend, rules)
+            tokens, merges, special_tokens, pattern, rules = formats.read_tokenizer_json(document)
+            return cls(tokens, merges, special_tokens, pattern, backend, rules)
 
     @classmethod
     def from_vocab_merges(cls, vocab_json: AnyPath, merges_txt: AnyPath,

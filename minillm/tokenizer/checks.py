@@ -34,11 +34,10 @@ def ordinary_ids(tokens: list[bytes | None], added: Iterable[AddedToken],
     for byte in range(256):
         if bytes([byte]) not in ids:
             raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
-    for token in added:
-        data = chars_to_bytes(token.text)
-        if data in ids and (ids[data] != token.id or data != token.text.encode("utf-8")):
-            kind = "special" if token.special else "added"
-            raise ValueError(f"{kind} token {token.text!r} is written like an ordinary token")
+    for text, id, special, *_ in added:
+        data = chars_to_bytes(text)
+        if data in ids and (ids[data] != id or data != text.encode("utf-8")):
+            raise ValueError(f"{'special' if special else 'added'} token {text!r} is written like an ordinary token")
     return ids
 
 

@@ -96,6 +96,11 @@ class FastEncoder:
         return self.core.encode_words(self.state, self.find_words(text)) if self.find_words else \
             self.core.encode(self.state, text, [])
 
+    def encode_late(self, text: str, allowed: frozenset[str]) -> np.ndarray:
+        """The ids of a normalized text in which only the normalized ones of the added tokens are looked for."""
+        added = self.texts.added
+        return self.core.encode(self.state, text, [i for i in self.wanted(allowed) if added[i % len(added)].normalized])
+
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
             return self.encode_by_regex(text, allowed)

@@ -70,12 +70,13 @@ def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, spe
     """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
     given = {token.text for token in rules.added}
     specials = [AddedToken(text, id) for text, id in special_tokens.items() if text not in given]
-    added = [{"id": token.id, "content": token.text} | {name: getattr(token, name) for name in OPTIONS}
-             for token in sorted([*specials, *rules.added], key=lambda token: token.id)]
+    tokens_added = sorted([*specials, *rules.added], key=lambda token: token.id)
+    added = [{"id": token.id, "content": token.text, **{name: getattr(token, name) for name in OPTIONS}}
+             for token in tokens_added]
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
              "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
              "ignore_merges": rules.ignore_merges,
-             "vocab": vocabulary(tokens, {token["content"]: token["id"] for token in added}),
+             "vocab": vocabulary(tokens, {token.text: token.id for token in tokens_added}),
              "merges": merge_lines(merges)}
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
                 "normalizer": json.loads(rules.normalizer or "null"),

@@ -58,7 +58,8 @@ def flattened(description: Any) -> Iterator[dict]:
 
 
 def checked_split(description: dict) -> dict:
-    pattern, behavior = description.get("pattern"), description.get("behavior")
+    pattern: Any = description.get("pattern")
+    behavior = description.get("behavior")
     kinds = [kind for kind in ("Regex", "String") if isinstance(pattern, dict) and isinstance(pattern.get(kind), str)]
     if not kinds or behavior not in BEHAVIORS:
         raise ValueError("pre_tokenizer Split must have a Regex or a String and a known behavior: got "
