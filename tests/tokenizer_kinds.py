@@ -95,8 +95,8 @@ def with_ids(post_processor, bos):
 
 ODD = [*"aAB\xe9'12\xb3 \n\r\t.,!?(|)-_\u4e2d\u304b\u309b\u30fb\uff9e\u0627\u0301\u200d\u3000\x85\x00\x1f\u2028\u017f/",
        *"\u0663\u2167\u01c5\u02b0\u2160\u201e\u0e33\u212b\ufb01\xad\U0001f600\U00020000", "'s", "'S", "'ll", "'LL",
-       "the", " of", "def ", "    ", "\n\n", "  \n", "<mask>", "[A]", "word", "<tool_call>", "</s>", "<|end|>", "E\u0301",
-       "123"]
+       "the", " of", "def ", "    ", "\n\n", "  \n", "<mask>", "[A]", "word", "<tool_call>", "</s>", "<|end|>",
+       "E\u0301", "123"]
 
 
 def odd_texts(count, seed=0):
