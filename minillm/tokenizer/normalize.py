@@ -65,8 +65,9 @@ def to_form(form: str, text: str) -> str:
     if text.isascii():
         return text
     if not LATER.search(text):
-        return normalize(form, text)
-    return "".join(part if i % 2 else normalize(form, part) for i, part in enumerate(LATER.split(text)))
+        return normalize(form, text)            # type: ignore[arg-type]
+    return "".join(part if i % 2 else normalize(form, part)            # type: ignore[arg-type]
+                   for i, part in enumerate(LATER.split(text)))
 
 
 def replacement(pattern: Any, content: str) -> Normalizer:

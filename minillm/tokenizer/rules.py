@@ -1,7 +1,7 @@
 """What a tokenizer does besides merging: added tokens, normalizer, prefix space, ignore_merges, and a template.
 
-A template (BOS and EOS, or what a model puts around every text) is Hugging Face's post_processor. `encode` leaves it out, as
-`tokenizers` does with add_special_tokens=False; Tokenizer.with_template puts it around ids.
+A template (BOS and EOS, or what a model puts around every text) is Hugging Face's post_processor. `encode` leaves it
+out, as `tokenizers` does with add_special_tokens=False; Tokenizer.with_template puts it around ids.
 """
 import json
 from functools import cached_property
@@ -29,6 +29,9 @@ class Rules(NamedTuple):
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     post_processor: str = ""
+
+
+NO_RULES = Rules()
 
 
 class TextRules:
