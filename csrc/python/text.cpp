@@ -55,8 +55,7 @@ Merges merges_of(const Array& byte_ids, const Array& left, const Array& right, c
 }
 
 template <class Words>
-Object encoder_of(Words words, std::vector<std::optional<string>> tokens,
-                  std::vector<AddedText> added = {}) {
+Object encoder_of(Words words, std::vector<std::optional<string>> tokens, std::vector<AddedText> added = {}) {
     if (tokens.size() <= NARROW) return handle_of(new Encoder<uint16_t, Words>(std::move(words), tokens, added));
     return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added));
 }
@@ -80,8 +79,8 @@ Object encoder(const Array& byte_ids, const Array& left, const Array& right, con
         auto pair = argument<Tuple>(whole[i], "whole");
         words[argument<string>(pair[0], "whole")] = uint32_t(argument<uint64_t>(pair[1], "whole"));
     }
-    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words}, texts_of(tokens),
-                      added_of(added));
+    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words},
+                      texts_of(tokens), added_of(added));
 }
 
 // codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
@@ -220,7 +219,7 @@ Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bo
 
 const Register registered[] = {
     {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k"), string("llama3"), string("qwen2"),
-                          string("smollm"), string("deepseek")})},
+                           string("smollm"), string("deepseek")})},
     {"NOT_TAKEN", int64_t(NOT_TAKEN)},
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},

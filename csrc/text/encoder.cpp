@@ -15,8 +15,8 @@ template <class T, class Words>
 void encode_with(State<T, Words>& state, const Wanted& wanted, std::string_view text, Sink<T>& ids) {
     auto take = [&](uint32_t id) { ids.append(&id, 1); };
     auto words = [&](const char* p, size_t n) { state.encode(p, n, ids); };
-    wanted.early.split(text.data(), text.size(), [&](const char* p, size_t n) { wanted.late.split(p, n, words, take); },
-                       take);
+    wanted.early.split(
+        text.data(), text.size(), [&](const char* p, size_t n) { wanted.late.split(p, n, words, take); }, take);
 }
 
 // Bounds of parts of about equal bytes, some for each thread.
@@ -57,8 +57,7 @@ void join(std::vector<Sink<T>>& sinks, const std::vector<size_t>& parts, int64_t
 }  // namespace
 
 template <class T, class Words>
-Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens,
-                           std::vector<AddedText> added)
+Encoder<T, Words>::Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added)
     : tokens(std::move(tokens)), added(std::move(added)), words(std::make_unique<Words>(std::move(words))) {
     if (this->tokens.size() >= (1u << ID_BITS)) throw std::invalid_argument("more than 2^21 tokens");
     give_back(borrow());

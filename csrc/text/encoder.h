@@ -20,7 +20,11 @@ template <class T, class Words>
 class State;
 
 // An added token; those that are late are looked for where no other was found.
-struct AddedText { std::string text; uint32_t id; bool late; };
+struct AddedText {
+    std::string text;
+    uint32_t id;
+    bool late;
+};
 
 struct Wanted { Specials early, late; };
 
@@ -34,7 +38,7 @@ class Encoder {
     std::unique_ptr<State<T, Words>> borrow();
     void give_back(std::unique_ptr<State<T, Words>> state);
     std::vector<size_t> last_places;
-    std::shared_ptr<const Wanted> last_wanted;                        // of these: mostly the same are asked for again
+    std::shared_ptr<const Wanted> last_wanted;  // of these: mostly the same are asked for again
     std::shared_ptr<const Wanted> wanted_of(const std::vector<size_t>& places);
 
 public:
