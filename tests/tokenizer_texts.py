@@ -26,6 +26,6 @@ awkward = st.sampled_from(["'s", "'S", "'ſ", "'ll", "'Re", "\u0301", "ǅ", "ʰ"
                            "\r", "\n", " ", "  ",
                            "/", "A", "bc", "1234", "٣", "中", "É", "é", "😀", "<|", "\x1c", "\x85"])
 fussy_texts = st.lists(fussy | awkward | characters, max_size=40).map("".join)
-blanks = st.sampled_from(["\u2581", " ", "the", " cat", "<s>", "</s>", "<unk>", "<extra>", "<sep>", "mat", "ab", "é", "日",
-                          "🙂", "<0x0A>"])
+blanks = st.sampled_from(["\u2581", " ", "the", " cat", "<s>", "</s>", "<unk>", "<extra>", "<sep>", "mat", "ab", "é",
+                          "日", "🙂", "<0x0A>"])
 blank_texts = st.lists(blanks | fussy_texts, max_size=12).map("".join)       # for vocabularies of SentencePiece's kind

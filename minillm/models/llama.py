@@ -13,7 +13,7 @@ Source: Touvron et al. 2023, arXiv 2302.13971 and 2307.09288; Qwen3: arXiv 2505.
 """
 from collections import namedtuple
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike

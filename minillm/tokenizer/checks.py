@@ -110,7 +110,7 @@ def disallowed_specials(disallowed_special: Specials, special_tokens: Collection
                         allowed: frozenset[str]) -> frozenset[str]:
     """The texts that must not occur, as a set."""
     if disallowed_special == "all":
-        return frozenset(special_tokens) - allowed
+        return frozenset() if allowed is special_tokens else frozenset(special_tokens) - allowed
     if isinstance(disallowed_special, str):
         raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
     if not all(isinstance(text, str) and text for text in disallowed_special):

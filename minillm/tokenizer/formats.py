@@ -47,7 +47,8 @@ POSSESSIVE = regex.compile(r"(?<=[+?*])\+")
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 SAME = (("'(?i:[sdmt]|ll|ve|re)", CONTRACTIONS), ("(?i:'(?:[sdmt]|ll|ve|re))", CONTRACTIONS))
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-                   "chat_template.jinja", "chat_template.json")
+                   "chat_template.jinja", "chat_template.json", "added_tokens.json", "encoder.json", "vocab.bpe",
+                   "tokenizer.model")
 
 
 def bytes_to_chars(token: bytes) -> str:

@@ -57,6 +57,7 @@ class SentencePiece:
         self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self.pattern = json.dumps([self.rules, self.added])
+        self._specials = frozenset(self.special_tokens)
         self._vocab: dict[str, int] = formats.expect(model.get("vocab"), dict, "model.vocab")
         self._read_merges(model)
         self._read_tokens()
@@ -137,8 +138,8 @@ class SentencePiece:
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        allowed = allowed_specials(allowed_special, self._specials)
+        check_text(text, disallowed_specials(disallowed_special, self._specials, allowed))
         if self._direct:
             return self._core.encode(self._state, well_formed(text), self._wanted(allowed))
         pieces = list(self._pieces(well_formed(text), allowed))
@@ -156,8 +157,8 @@ class SentencePiece:
                            disallowed_special: Specials = "all", threads: int | None = None
                            ) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        disallowed = disallowed_specials(disallowed_special, self.special_tokens, allowed)
+        allowed = allowed_specials(allowed_special, self._specials)
+        disallowed = disallowed_specials(disallowed_special, self._specials, allowed)
         texts, threads, pieces, counts = list(texts), fast.count_threads(threads), list[Piece](), [0]
         if self._direct:
             for text in texts:
@@ -199,8 +200,8 @@ class SentencePiece:
         Positions count characters. The bytes of a character have its place; a blank that was put in front has that of
         the first character.
         """
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        allowed = allowed_specials(allowed_special, self._specials)
+        check_text(text, disallowed_specials(disallowed_special, self._specials, allowed))
         ids, spans = list[int](), list[tuple[int, int]]()
         text = well_formed(text)
         for piece, id, place in self._pieces(text, allowed, blanks=True):
