@@ -9,7 +9,7 @@ from minillm.tokenizer import fast
 
 core = fast.load_extension()
 needs_core = pytest.mark.skipif(core is None, reason="the C++ tokenizer is not built")
-BUILT_IN = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "smollm", "deepseek")
+BUILT_IN = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "qwen3.5", "smollm", "deepseek")
 SPECIALS = ["<|endoftext|>", "<|user|>", "<|user|><|again|>"]
 MIXED = ("Don't they've 'll I'D  end.\n\n\tdef f(x):\r\n    return x**2 + 12345.678\n  \n"
          "naïve café Ünïcödé 中文，没有空格。日本語テキスト русский текст עברית हिन्दी 😀👩‍👩‍👧 "

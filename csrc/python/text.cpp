@@ -219,7 +219,7 @@ Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bo
 
 const Register registered[] = {
     {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k"), string("llama3"), string("qwen2"),
-                           string("smollm"), string("deepseek")})},
+                           string("qwen3.5"), string("smollm"), string("deepseek")})},
     {"NOT_TAKEN", int64_t(NOT_TAKEN)},
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},

@@ -26,7 +26,7 @@ struct Masks { uint64_t letter, digit, blank, space, quote, high; };
 #ifdef __SSE2__
 inline Masks classify(const char* p) {
     Masks m{};
-    auto below = [](__m128i v, char from, char count) {       // from <= v < from + count, unsigned
+    auto below = [](__m128i v, char from, char count) {  // from <= v < from + count, unsigned
         __m128i shifted = _mm_sub_epi8(v, _mm_set1_epi8(char(from + 128)));
         return _mm_cmplt_epi8(shifted, _mm_set1_epi8(char(count - 128)));
     };
@@ -73,9 +73,9 @@ constexpr bool HASWELL = false;
 #endif
 #define INLINED __attribute__((always_inline)) inline
 
-constexpr size_t CHUNK = 1 << 14;             // bytes cut at a time; the masks of a chunk stay in L1
-constexpr size_t PAD = 64;                    // readable bytes that must follow a chunk
-constexpr size_t SIGHT = 8;                   // a start this far before the chunk's end depends on nothing behind it
+constexpr size_t CHUNK = 1 << 14;  // bytes cut at a time; the masks of a chunk stay in L1
+constexpr size_t PAD = 64;  // readable bytes that must follow a chunk
+constexpr size_t SIGHT = 8;  // a start this far before the chunk's end depends on nothing behind it
 
 // Where words begin in up to CHUNK + PAD bytes at `base`, gpt2's pattern, or smollm's: the same between single digits.
 class Chunk {
@@ -83,7 +83,7 @@ class Chunk {
     const uint8_t number;
     static constexpr size_t WORDS = (CHUNK + PAD) / 64 + 2;
     uint64_t letter[WORDS], digit[WORDS], space[WORDS], blank[WORDS], quote[WORDS], start[WORDS], first_byte[WORDS];
-    std::vector<uint32_t> wide_spaces;        // white space longer than a byte
+    std::vector<uint32_t> wide_spaces;  // white space longer than a byte
 
     static void add(uint64_t* mask, size_t from, size_t count) {
         for (size_t i = from; i < from + count; i++) mask[i >> 6] |= uint64_t(1) << (i & 63);
@@ -153,22 +153,22 @@ private:
             Masks m = classify(base + 64 * b);
             letter[b] |= m.letter;
             digit[b] |= m.digit;
-            first_byte[b] |= m.digit;                   // of digits
+            first_byte[b] |= m.digit;  // of digits
             space[b] |= m.space;
             blank[b] = m.blank;
             quote[b] = m.quote;
             if (m.high) classify_high(base, length, b, m.high);
         }
-        uint64_t l = 0, d = 0, o = 0, s = 0, k = 0;       // the last bit of the block before, at bit 0
+        uint64_t l = 0, d = 0, o = 0, s = 0, k = 0;  // the last bit of the block before, at bit 0
         for (size_t b = 0; b < blocks; b++) {
             uint64_t L = letter[b], D = digit[b], S = space[b], O = ~(L | D | S);
             uint64_t inside = length - 64 * b >= 64 ? ~uint64_t(0) : ~(~uint64_t(0) << (length - 64 * b));
             uint64_t ends = single_digits ? ~uint64_t(0) : 0, next = space[b + 1] | (digit[b + 1] & ends);
-            uint64_t solid_next = ~(S | (D & ends)) & inside;       // white space leaves its last to what is solid
+            uint64_t solid_next = ~(S | (D & ends)) & inside;  // white space leaves its last to what is solid
             solid_next = solid_next >> 1 | (64 * (b + 1) < length ? ~next << 63 : 0);
             uint64_t runs = (L & ~(L << 1 | l)) | (D & ~(D << 1 | d) & ~ends) | (O & ~(O << 1 | o));
-            start[b] = ((runs & ~(blank[b] << 1 | k)) | (first_byte[b] & ends) |
-                        (S & (~(S << 1 | s) | solid_next))) & inside;
+            start[b] =
+                ((runs & ~(blank[b] << 1 | k)) | (first_byte[b] & ends) | (S & (~(S << 1 | s) | solid_next))) & inside;
             l = L >> 63, d = D >> 63, o = O >> 63, s = S >> 63, k = blank[b] >> 63;
         }
         start[0] |= 1;
@@ -202,7 +202,7 @@ class Cutter {
     Pattern pattern;
     Chunk chunk;
     std::vector<uint32_t> starts;
-    std::vector<char> tail;                   // the end of the text, with room behind it
+    std::vector<char> tail;  // the end of the text, with room behind it
 
     bool in_chunks() const { return pattern == Pattern::gpt2 || pattern == Pattern::smollm; }
 
@@ -217,7 +217,7 @@ class Cutter {
     // How many starts are beyond doubt. A word that reaches the end of what was seen may be longer or two words.
     size_t certain(size_t n, size_t length) const {
         while (n && starts[n - 1] + SIGHT > length) n--;
-        if (!in_chunks()) n -= n > 0;          // newlines and marks may still join the last word
+        if (!in_chunks()) n -= n > 0;  // newlines and marks may still join the last word
         return n;
     }
 
@@ -242,7 +242,7 @@ public:
             if (n > 1) {
                 use(p, starts.data(), n - 1);
                 p += starts[n - 1];
-            } else {                              // one endless word: find its end the slow way
+            } else {  // one endless word: find its end the slow way
                 const char* next = match(pattern, p, end);
                 use_long(p, next, use);
                 p = next;
@@ -255,7 +255,7 @@ private:
     void use_long(const char* p, const char* next, F use) {
         if (size_t(next - p) > UINT32_MAX) throw std::length_error("a word must be shorter than 4 GiB");
         uint32_t ends[2] = {0, uint32_t(next - p)};
-        if (ends[1] > CHUNK / 2) return use(p, ends, 1);      // such a word is never read past its end
+        if (ends[1] > CHUNK / 2) return use(p, ends, 1);  // such a word is never read past its end
         memcpy(tail.data(), p, ends[1]);
         memset(tail.data() + ends[1], 0, PAD);
         use(tail.data(), ends, 1);

@@ -54,13 +54,20 @@ def normalizer_of(description: Any) -> Normalizer | None:
                      "of a string, Strip, or a Sequence of them")
 
 
+def is_form(description: dict) -> bool:
+    """Whether a normalizer is one of the FORMS: a part of a text that is in it is in it, too."""
+    steps = description["normalizers"] if description["type"] == "Sequence" else [description]
+    return len(steps) == 1 and steps[0]["type"] in FORMS
+
+
 def to_form(form: str, text: str) -> str:
     """The text in a normalization form of Unicode 9.0."""
     if text.isascii():
         return text
     if not LATER.search(text):
-        return normalize(form, text)
-    return "".join(part if i % 2 else normalize(form, part) for i, part in enumerate(LATER.split(text)))
+        return normalize(form, text)            # type: ignore[arg-type]
+    return "".join(part if i % 2 else normalize(form, part)            # type: ignore[arg-type]
+                   for i, part in enumerate(LATER.split(text)))
 
 
 def replacement(pattern: Any, content: str) -> Normalizer:
