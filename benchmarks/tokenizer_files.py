@@ -39,8 +39,8 @@ def main():
     texts = [path.read_bytes()[:options.bytes].decode("utf-8", "ignore") for path in paths]
     for file in options.files:
         size, count, wrong, ours, theirs = compare(file, texts)
-        print(f"{file}: {size:.0f} MB, {count:,} ids, {wrong} of {len(texts)} texts differ; minillm {size / ours:.0f} "
-              f"MB/s, tokenizers {size / theirs:.1f}, {theirs / ours:.0f}x", flush=True)
+        print(f"{file}: {size:.0f} MB, {count:,} ids, {wrong} of {len(texts)} texts differ; "
+              f"minillm {size / ours:.0f} MB/s, tokenizers {size / theirs:.1f}, {theirs / ours:.0f}x", flush=True)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def write_byte_level(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None
     tokens, kinds = [], []
     for id in range(vocab_size):
         token = bytes_of(tokenizer, id)
-        kind = UNUSED if token is None else NORMAL if id not in names else USER_DEFINED if names[id] in plain else CONTROL
+        named = USER_DEFINED if names.get(id) in plain else CONTROL
+        kind = UNUSED if token is None else named if id in names else NORMAL
         tokens.append(f"[PAD{id}]" if token is None else names.get(id) or bytes_to_chars(token))
         kinds.append(kind)
     writer.add_token_list(tokens)
@@ -80,8 +81,8 @@ def pre_of(tokenizer: Tokenizer) -> str:
     if name == "llama-bpe" and not rules.ignore_merges:
         name = "smaug-bpe"                              # the same pattern, without whole words
     if name is None:
-        raise ValueError(f"the tokenizer's pattern {tokenizer.pattern!r:.80} is none that llama.cpp has: expected one of "
-                         f"{', '.join(PATTERNS)}")
+        raise ValueError(f"the tokenizer's pattern {tokenizer.pattern!r:.80} is none that llama.cpp has: expected one "
+                         f"of {', '.join(PATTERNS)}")
     if rules.ignore_merges != (name in WHOLE_WORDS):
         raise ValueError(f"ignore_merges with the pattern {tokenizer.pattern} is nothing that llama.cpp has")
     if rules.prefix_space or (rules.normalizer and tokenizer.pattern != "qwen2"):

@@ -69,8 +69,8 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
                          f"{', '.join(map(str, sorted(inputs)))}: got {group}")
     if weights == "float32":
         return model
-    stores: dict[str, Callable] = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
-                                   "bfloat16": to_bfloat16}
+    stores: dict[str, Any] = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
+                              "bfloat16": to_bfloat16}
     params = {name: stores[weights](gemm_layout(name, array)) if is_quantized_matrix(name, array) else array
               for name, array in model.params.items()}
     return model.on(model.ops, params)
