@@ -203,7 +203,7 @@ class Tokenizer:
     def _fast_parts(self, text: str, allowed: frozenset[str]) -> Iterator[np.ndarray]:
         """The ids of a text that is changed before it is cut, part by part."""
         assert self._fast
-        late = self._texts.plain and not self._fast.find_words          # then C++ finds the late ones of the added tokens
+        late = self._texts.plain and not self._fast.find_words          # then C++ finds the late ones of added tokens
         raw, _ = both_stages(self._texts.added, allowed, self._texts.normalize)
         for piece, id in raw.pieces(well_formed(text)) if late else self._pieces(text, allowed):
             if id is not None:
