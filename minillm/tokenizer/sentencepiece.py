@@ -21,7 +21,7 @@ import numpy as np
 
 from ..storage.atomic import AnyPath
 from . import fast, formats
-from .added import cut_out
+from .added import Finder, both_stages, cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
@@ -73,6 +73,7 @@ class SentencePiece:
         self.backend = "cpp" if self._core else "python"
         self._direct = self._core is not None and self._found_as_they_stand()
         self._places: dict[frozenset[str], list[int]] = {}
+        self._finders: dict[frozenset[str], Finder] = {}
 
     def _read_merges(self, model: dict) -> None:
         """Ranks, and what becomes of a character that is no token."""
@@ -223,7 +224,7 @@ class SentencePiece:
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
         start = 0
-        for part, id in cut_out(text, self._early, allowed):
+        for part, id in self._finder(allowed).pieces(text):
             if id is not None:
                 yield part, id, start
             else:
@@ -236,6 +237,12 @@ class SentencePiece:
                         yield piece if late_id is not None else self._blank(piece, blanks), late_id, place
                     place += len(piece)
             start += len(part)
+
+    def _finder(self, allowed: frozenset[str]) -> Finder:
+        """Of the added tokens in a text as it came; kept, since hundreds of them take long to look up."""
+        if allowed not in self._finders:
+            self._finders = {allowed: both_stages(self._early, allowed, None)[0]}
+        return self._finders[allowed]
 
     def _normalize(self, text: str, blanks: bool = True) -> str:
         """What the normalizer makes of a text, or of what stands between added tokens."""
