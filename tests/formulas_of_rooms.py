@@ -148,7 +148,7 @@ def one_block():
     norms = {name: lambda x, at=at: layernorm_forward(x, p[f"{at}.weight"], p[f"{at}.bias"], c.layer_norm_epsilon)[0]
              for name, at in (("ln_1", "h.0.ln_1"), ("ln_2", "h.0.ln_2"), ("ln_f", "ln_f"))}
     targets = np.array([9, 2, 7, 1])
-    yield ({"tokens": tokens, "wte": p["wte.weight"], **linears, **norms,
+    yield ({"tokens": tokens, "head": p["wte.weight"], **linears, **norms,
             "embedding": lambda tokens: p["wte.weight"][tokens] + p["wpe.weight"][:tokens.shape[1]],
             "attention": lambda x: attention_forward(x, c.n_head)[0],
             "mlp": lambda x: mlp_forward(x, *(p[f"h.0.mlp.{file}.{part}"] for file in ("c_fc", "c_proj")
@@ -303,5 +303,6 @@ VALUES = {
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
     "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping,
     "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,
-    "workbench/kernel/bench.py": roofline, "workbench/plan_hours.py": scaling_law,
+    "workbench/cluster.py": cluster, "workbench/kernel/bench.py": roofline,
+    "workbench/plan_hours.py": scaling_law,
     "workbench/plan_hours.py::worth": repeated, "workbench/precision.py": rounding}

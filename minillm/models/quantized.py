@@ -3,7 +3,7 @@
     bfloat16   the upper half of a float32: 8 bits of precision, its range
     int8       scale = max(|w|) / 127      q = round(w / scale)       in [-127, 127], with one scale for each output
                channel of a matrix, or for each `group` of a channel's inputs
-    int4       scale = max(|w|) / 7        the same, in [-7, 7]: two inputs to a byte, by default a scale for each 32
+    int4       the same with 7 in place of 127: two inputs to a byte, by default one scale for each 32 of them
 
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
 activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
