@@ -65,8 +65,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
     as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
     until a decay is due by its own `finish`. world: the ranks that train together (train/parallel.py), of which only
-    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
-    written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
+    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
     model, data or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
@@ -81,9 +80,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run) if writes else nullcontext():
-        if (world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)) \
-                and resume not in (False, "never"):
-            state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
+        state = resumed(run, model, optimizer, state, resume, say, world)
         if writes:
             trim_log(run, state["step"], columns)
             trim_log(run, state["step"], ["step", "tokens", *layer_sizes(model.params)], GRADIENTS)
@@ -121,6 +118,15 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
             if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
     return state
+
+
+def resumed(run: Path, model: Any, optimizer: AdamW, fresh: dict, resume: str | bool, say: Callable | None,
+            world: World | None) -> dict:
+    """The state of the run's checkpoint, loaded into model and optimizer, if it is there and wanted; else `fresh`."""
+    found = world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)
+    if not found or resume in (False, "never"):
+        return fresh
+    return restore(run, model, optimizer, fresh, resume == "override", say or (lambda text: None))
 
 
 def due(every: int, state: dict) -> bool:
