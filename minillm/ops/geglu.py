@@ -32,7 +32,7 @@ def geglu_backward(dout, cache):
     """The gradients of geglu_forward: dout (...), cache -> dgate (...), dup (...)."""
     gate, up = from_cache(cache, gate="...", up="...")
     check_dout(dout, gate.shape, gate.dtype)
-    return gelu_backward(np.asarray(dout * up), (gate,)), dout * gelu_forward(gate)[0]
+    return gelu_backward(np.array(dout * up, subok=True), (gate,)), dout * gelu_forward(gate)[0]
 
 
 SPEC = Spec(

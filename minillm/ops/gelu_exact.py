@@ -51,7 +51,7 @@ def normal_cdf(x):
     """Phi of each element. The real part decides which formula it is by, so that the complex step works."""
     left = x.real < 0
     a = np.where(left, -x, x)
-    near, tail = a.real < EDGE, np.asarray(density(a))              # tail: Phi(-a)
+    near, tail = a.real < EDGE, np.array(density(a), subok=True)    # tail: Phi(-a)
     tail[near] = 0.5 - tail[near] * series(a[near])
     tail[~near] /= fraction(a[~near])
     return np.where(left, tail, 1 - tail)

@@ -20,7 +20,7 @@ def softcap_forward(x, cap):
     """cap * tanh(x / cap) of each element (Gemma Team 2024): x (...) of floats, cap above 0 -> out (...), cache."""
     check_float("x", x)
     check_cap("cap", cap)
-    out = np.asarray(capped(x, float(cap)))                          # of a single number, too
+    out = np.array(capped(x, float(cap)), subok=True)                # of a single number, too
     return out, (out, float(cap))
 
 

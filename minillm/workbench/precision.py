@@ -29,7 +29,8 @@ from ..kernels.select import OPS, Dims, Spec, check_ops, choices, functions, sel
 from ..ops.table import REFERENCE
 
 UNIT = {"float32": 2.0 ** -24, "bfloat16": 2.0 ** -8}
-ELEMENTARY = 4              # units by which exp, log, tanh and powers of a kernel may be off
+ELEMENTARY = 4              # units by which exp, log, tanh, powers and Phi of a kernel may be off
+WITH_PHI = ("gelu_exact",)  # whose reference makes the normal CDF of a series, and whose kernel of a polynomial; |Phi| <= 1
 MEASURED = Dims(B=2, T=33, C=48, NH=3, V=97)
 
 
@@ -156,7 +157,9 @@ def exact_with_bounds(op: str, inputs: dict, dout: Any, product: float = 0.0, li
         grads = backward(each(given, dout), cache)
     finally:
         Rounded.product, Rounded.likely = 0.0, False
-    return dict(zip(OPS[op].differentiable, map(split, as_tuple(grads))))
+    of_phi = ELEMENTARY * UNIT["float32"] * np.abs(dout) if op in WITH_PHI else 0.0
+    return {name: (value, bound + of_phi) for name, (value, bound)
+            in zip(OPS[op].differentiable, map(split, as_tuple(grads)))}
 
 
 def as_tuple(grads: Any) -> tuple:
