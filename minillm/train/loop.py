@@ -65,8 +65,9 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
     as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
     until a decay is due by its own `finish`. world: the ranks that train together (train/parallel.py), of which only
-    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
-    model, data or settings, BlockingIOError where another process is training.
+    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written.
+    Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different model, data
+    or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
     model.recompute = config.recompute

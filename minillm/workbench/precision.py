@@ -30,7 +30,7 @@ from ..ops.table import REFERENCE
 
 UNIT = {"float32": 2.0 ** -24, "bfloat16": 2.0 ** -8}
 ELEMENTARY = 4              # units by which exp, log, tanh, powers and Phi of a kernel may be off
-WITH_PHI = ("gelu_exact",)  # whose reference makes the normal CDF of a series, and whose kernel of a polynomial; |Phi| <= 1
+WITH_PHI = ("gelu_exact",)  # the reference makes the normal CDF of a series, the kernel of a polynomial; |Phi| <= 1
 MEASURED = Dims(B=2, T=33, C=48, NH=3, V=97)
 
 
