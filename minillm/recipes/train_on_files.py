@@ -33,6 +33,7 @@ from .initial_model import digest_of, initial_model, tokenizer_for
 from .quickstart import Say, describe_shards
 
 LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
+LEAKS_READ = 10 ** 8                      # tokens, at most: they are all in memory
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
@@ -71,7 +72,8 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     tok, sources = world.first(made, lambda: found_sources(paths, out, known, mix)) if world else made()
     for name, shards in sources.items():
         said = str(reports[name]) if reports[name].documents else "data        as tokenized before"
-        say(f"{name}: " * bool(mix) + f"{said}\n{describe_shards(shards)}{describe_leaks(shards)}")
+        say(f"{name}: " * bool(mix) + said)
+        say(describe_shards(shards) + describe_leaks(shards))
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
     say(describe_run(model_config, train_config))
     model, began = first_model(init, model_config, train_config, tok)
@@ -124,7 +126,8 @@ def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Pa
 
 def describe_leaks(shards: Shards) -> str:
     """A line of warning about documents on both sides, if there are any."""
-    if shards.train.documents > LEAKS_LOOKED_FOR or not (leaked := count_leaked(shards)):
+    many = shards.train.documents > LEAKS_LOOKED_FOR or shards.train.tokens > LEAKS_READ
+    if many or not (leaked := count_leaked(shards)):
         return ""
     return (f"\nATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: "
             "the validation loss says little about other text")
@@ -135,7 +138,7 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
-    shards = open_shards(paths[0])
+    shards = open_shards(paths[0], Progress("checking", "token"))
     tokenizer = tokenizer_of(paths[0], shards)
     if not again:
         begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
@@ -151,7 +154,7 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
                          "made them with --tokenizer (GPT-2's for most), or a model with it by --init"
                          + "; meta.pkl is a pickle, which is not read here" * (files[0].parent / "meta.pkl").exists())
-    shards = shards_of(files, tokenizer)
+    shards = shards_of(files, tokenizer, Progress("checking", "token"))
     if not again:
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
               shards.val.documents)

@@ -21,7 +21,7 @@ from math import isqrt
 import numpy as np
 
 from ...config import check_counts
-from .format import Split
+from .format import Split, let_go
 
 Tokens = np.ndarray | Sequence[np.ndarray] | Split
 IGNORE_INDEX = -1
@@ -53,6 +53,7 @@ class TokenStream:
             inside = start + filled - (int(self.ends[index]) - len(array))
             piece = array[inside:inside + len(out) - filled]
             out[filled:filled + len(piece)] = piece
+            let_go(piece)
             filled += len(piece)
             index += 1
 
