@@ -89,6 +89,13 @@ def let_go(part: np.ndarray) -> None:
     mapped.madvise(mmap.MADV_DONTNEED, low - first, high - low)             # no more than there is
 
 
+def read_at_random(array: np.ndarray) -> None:
+    """Tell the system not to read ahead in a map: a block's neighbours are wanted at some other time."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+
+
 def open_shards(directory: str | os.PathLike, progress: Callable | None = None) -> "Shards":
     """Map the shards in `directory`, every byte of which is checked once. progress(done, total) counts tokens.
 

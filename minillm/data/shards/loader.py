@@ -21,7 +21,7 @@ from math import isqrt
 import numpy as np
 
 from ...config import check_counts
-from .format import Split, let_go
+from .format import Split, let_go, read_at_random
 
 Tokens = np.ndarray | Sequence[np.ndarray] | Split
 IGNORE_INDEX = -1
@@ -75,6 +75,8 @@ class Loader:
         if tokens < block_size + 1:
             raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}: "
                              f"add more text, or choose a smaller block_size (of at most {max(1, tokens - 1)})")
+        for array in self.stream.arrays:
+            read_at_random(array)
         self.targets = tokens - 1
         self.blocks = -(-(self.targets + block_size // 2) // block_size)   # with room for half a block of offsets
         self.offsets = min(block_size, self.blocks * block_size - self.targets + 1)     # 0 .. offsets-1 cover both ends
