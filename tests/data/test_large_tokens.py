@@ -71,11 +71,19 @@ for batch in sequential(load.stream.arrays, 2 ** 15, 8, batches=10):
 
 
 @linux
-def test_checking_all_tokens_takes_little_memory(tmp_path):
-    assert growth("""
+@pytest.mark.parametrize("code", [
+    """
 tokenizer = SimpleNamespace(vocab_size=300, eot_token=256, special_tokens={}, fingerprint="", token_bytes=lambda id: b"")
 assert shards_of([path], tokenizer).train.tokens == 95_000_000
-""", sparse(tmp_path / "train.bin", 200 * MEGABYTE)) < 100
+""",
+    """
+try:
+    check_file(300, np.memmap(path, "<u2", "r"), path, "that of other tokens")
+except ValueError as error:
+    assert "its checksum has changed" in str(error)
+"""], ids=["token file", "shard"])
+def test_checking_all_tokens_takes_little_memory(tmp_path, code):
+    assert growth(code, sparse(tmp_path / "train.bin", 200 * MEGABYTE)) < 100
 
 
 def test_any_place_is_found_at_once(large):
