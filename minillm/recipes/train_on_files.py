@@ -83,7 +83,7 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
               resume)
     sizes = (model.config.block_size, train_config.batch_size, train_config.seed, train_config.accumulate)
     data = Mixture(sources, mix, *sizes) if mix else TrainingData(sources[""], *sizes)
-    if mix:
+    if isinstance(data, Mixture):
         say(data.describe(train_config.steps))
     progress = Progress("training", "step")
     state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say, world=world,

@@ -41,6 +41,7 @@ def growth(code, path):
 import resource, sys
 from pathlib import Path
 import numpy as np
+from minillm.data.shards.format import check_file
 from minillm.data.shards.loader import Loader, sequential
 from types import SimpleNamespace
 from minillm.data.shards.token_files import shards_of
@@ -73,7 +74,8 @@ for batch in sequential(load.stream.arrays, 2 ** 15, 8, batches=10):
 @linux
 @pytest.mark.parametrize("code", [
     """
-tokenizer = SimpleNamespace(vocab_size=300, eot_token=256, special_tokens={}, fingerprint="", token_bytes=lambda id: b"")
+tokenizer = SimpleNamespace(vocab_size=300, eot_token=256, special_tokens={}, fingerprint="x",
+                            token_bytes=lambda id: b"x")
 assert shards_of([path], tokenizer).train.tokens == 95_000_000
 """,
     """

@@ -1,4 +1,4 @@
-"""`minillm train --data web/ code/ --mix 0.7 0.3`: sources of all kinds, resumed to the bit, refused where it is not."""
+"""`minillm train --data web/ code/ --mix 0.7 0.3`: sources of all kinds, resumed to the bit, refused where changed."""
 import json
 import shutil
 

@@ -54,6 +54,8 @@ class Shards:
         """Read every token once; ValueError naming the file with a changed byte or an id outside the vocabulary."""
         files = [file for split in (self.train, self.val) for file in zip(split.arrays, split.files, split.checksums)]
         done, total = 0, self.train.tokens + self.val.tokens
+        if progress:
+            progress(0, total)
         with ThreadPoolExecutor(os.cpu_count()) as pool:         # hashing lets other threads run
             for tokens in pool.map(lambda file: check_file(self.vocab_size, *file), files):
                 done += tokens

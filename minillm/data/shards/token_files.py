@@ -49,13 +49,17 @@ def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None =
     """Both splits of token files, mapped and read once. progress(done, total) counts tokens. Raises ValueError naming a
     file that is damaged, of a version that is not known, or with an id that the tokenizer does not have."""
     sizes = np.array([text_bytes(tokenizer, id) for id in range(tokenizer.vocab_size)], np.uint16)
-    found, parts, done = cuts(files), [], 0
+    found = cuts(files)
+    total, done = sum(len(tokens) for _, tokens in found), 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+    read(0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, tokens in found:
-            parts.append(checked(pool, path, tokens, sizes, tokenizer.eot_token))
-            done += len(tokens)
-            if progress:
-                progress(done, sum(len(tokens) for _, tokens in found))
+        parts = [checked(pool, path, tokens, sizes, tokenizer.eot_token, read) for path, tokens in found]
     sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
     if not sides["val"]:
         sides = {"train": parts[:-1], "val": parts[-1:]}
@@ -101,14 +105,18 @@ def mapped(path: Path) -> np.ndarray:
 
 
 def checked(pool: ThreadPoolExecutor, path: Path, tokens: np.ndarray, sizes: np.ndarray,
-            eot_token: int | None) -> Part:
-    """Reads all tokens once, piece by piece. Raises ValueError for an id outside the vocabulary."""
-    pieces = [tokens[start:start + PIECE] for start in range(0, len(tokens), PIECE)]
-    ends, sums, digests = zip(*pool.map(lambda piece: read_piece(path, piece, sizes, eot_token), pieces))
-    return Part(path, tokens, sum(ends), sum(sums), blake2b("".join(digests).encode()).hexdigest())
+            eot_token: int | None, read: Callable[[int], None]) -> Part:
+    """Reads all tokens once, piece by piece, and tells `read` so. Raises ValueError for an id outside the vocabulary."""
+    pieces, ends, size, digest = [tokens[i:i + PIECE] for i in range(0, len(tokens), PIECE)], 0, 0, blake2b()
+    found = pool.map(lambda piece: read_piece(path, piece, sizes, eot_token), pieces)
+    for piece, (some_ends, some_bytes, checksum) in zip(pieces, found):
+        ends, size = ends + some_ends, size + some_bytes
+        digest.update(checksum)
+        read(len(piece))
+    return Part(path, tokens, ends, size, digest.hexdigest())
 
 
-def read_piece(path: Path, tokens: np.ndarray, sizes: np.ndarray, eot_token: int | None) -> tuple[int, int, str]:
+def read_piece(path: Path, tokens: np.ndarray, sizes: np.ndarray, eot_token: int | None) -> tuple[int, int, bytes]:
     """(ends of text, bytes of text, checksum)."""
     ends, total, digest = 0, 0, blake2b()
     for start in range(0, len(tokens), CHECK_TOKENS):
@@ -119,7 +127,7 @@ def read_piece(path: Path, tokens: np.ndarray, sizes: np.ndarray, eot_token: int
         total += int(np.take(sizes, part, mode="clip").sum(dtype=np.int64))      # without a second check of the ids
         digest.update(part.view(np.uint8))
         let_go(part)
-    return ends, total, digest.hexdigest()
+    return ends, total, digest.digest()
 
 
 def split_of(parts: Sequence[Part]) -> Split:
