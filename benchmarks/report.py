@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).parent / "README.md"
 FRONT = Path(__file__).parent.parent / "README.md"
 LLAMA = {"rmsnorm", "residual_rmsnorm", "rope", "swiglu", "geglu", "relu_squared", "softcap", "token_embedding",
-         "grouped_attention", "attention_decode", "projection"}          # results of these alone have a table of their own
+         "grouped_attention", "attention_decode", "projection"}      # results of these alone have a table of their own
 BUSY = 0.3          # cores busy with something else above which the report warns
 COLUMNS = {         # key of a row -> heading, format
     "op": ("op", "{}"), "dims": ("dims", "{}"), "dtype": ("dtype", "{}"), "direction": ("direction", "{}"),

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 from small_models import TOK, model
 
-from minillm import Llama
 from minillm.config import GPTConfig, LlamaConfig
 from minillm.data.dedup.minhash import Lsh
 from minillm.data.shards import loader
@@ -19,6 +18,7 @@ from minillm.generation import speculative
 from minillm.generation.sampling import Sampling, distribution
 from minillm.gradcheck import jacobian
 from minillm.gradcheck.measure import Line, Scalar, richardson, sides
+from minillm.models.load import FAMILIES
 from minillm.models.quantized import to_int8
 from minillm.models.rope import rope_angles, scaled_frequencies
 from minillm.ops.attention import attention_forward
@@ -148,7 +148,7 @@ def one_block():
     norms = {name: lambda x, at=at: layernorm_forward(x, p[f"{at}.weight"], p[f"{at}.bias"], c.layer_norm_epsilon)[0]
              for name, at in (("ln_1", "h.0.ln_1"), ("ln_2", "h.0.ln_2"), ("ln_f", "ln_f"))}
     targets = np.array([9, 2, 7, 1])
-    yield ({"tokens": tokens, "wte": p["wte.weight"], **linears, **norms,
+    yield ({"tokens": tokens, "head": p["wte.weight"], **linears, **norms,
             "embedding": lambda tokens: p["wte.weight"][tokens] + p["wpe.weight"][:tokens.shape[1]],
             "attention": lambda x: attention_forward(x, c.n_head)[0],
             "mlp": lambda x: mlp_forward(x, *(p[f"h.0.mlp.{file}.{part}"] for file in ("c_fc", "c_proj")
@@ -157,30 +157,42 @@ def one_block():
            {"loss": gpt.losses(tokens, targets[None])[0]})
 
 
-def one_llama_block():
-    """All of a Llama for one sequence and one block, the norms' weights drawn."""
-    c = LlamaConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=4, n_embd=8, n_inner=6, block_size=8, vocab_size=11)
-    llama, tokens, targets = Llama(c, dtype="float64"), np.array([[5, 9, 2, 7]]), np.array([9, 2, 7, 1])
-    p, at = llama.params, "model.layers.0"
+NORMS = {"llama": {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm"},
+         "olmo2": {"ln_1": "post_attention_layernorm", "ln_2": "post_feedforward_layernorm"},
+         "gemma2": {"ln_1": "input_layernorm", "ln_2": "post_attention_layernorm", "ln_3": "pre_feedforward_layernorm",
+                    "ln_4": "post_feedforward_layernorm"}}
+
+
+def one_llama_block(family="llama"):
+    """All of a Llama or one of its kin for one sequence and one block, the norms' weights drawn."""
+    c = LlamaConfig(n_layer=1, n_head=2, n_kv_head=1, head_dim=4, n_embd=8, n_inner=6, block_size=8, vocab_size=11,
+                    family=family, qk_norm=family == "olmo2", tied=family == "gemma2")
+    model, tokens, targets = FAMILIES[family](c, dtype="float64"), np.array([[5, 9, 2, 7]]), np.array([9, 2, 7, 1])
+    p, at, wte = model.params, "model.layers.0", model.params["model.embed_tokens.weight"]
     p.flat[:] += 0.3 * np.random.default_rng(0).standard_normal(p.flat.shape)
-    norms = {name: lambda x, where=where: rmsnorm_forward(x, p[where], c.norm_eps)[0]
-             for name, where in (("ln_1", f"{at}.input_layernorm.weight"), ("ln_f", "model.norm.weight"),
-                                 ("ln_2", f"{at}.post_attention_layernorm.weight"))}
+
+    def norm(where):
+        return lambda x: rmsnorm_forward(x, (family == "gemma2") + p[where], c.norm_eps)[0]
+    norms = {name: norm(f"{at}.{where}.weight") for name, where in NORMS[family].items()}
 
     def qkv(x):
         q, k, v = (x @ p[f"{at}.self_attn.{name}_proj.weight"].T for name in "qkv")
+        if c.qk_norm:
+            q, k = norm(f"{at}.self_attn.q_norm.weight")(q), norm(f"{at}.self_attn.k_norm.weight")(k)
         cos, sin = rope_angles(c, np.arange(4), "float64")
         return rope_forward(q, cos, sin)[0], rope_forward(k, cos, sin)[0], v
 
     def mlp(x):
         gate, up = (x @ p[f"{at}.mlp.{name}_proj.weight"].T for name in ("gate", "up"))
-        return gate / (1 + np.exp(-gate)) * up @ p[f"{at}.mlp.down_proj.weight"].T
-    yield ({"tokens": tokens, "head": p["lm_head.weight"], **norms, "qkv": qkv, "mlp": mlp,
-            "embedding": lambda tokens: p["model.embed_tokens.weight"][tokens],
+        act = gelu_forward(gate)[0] if family == "gemma2" else gate / (1 + np.exp(-gate))
+        return act * up @ p[f"{at}.mlp.down_proj.weight"].T
+    yield ({"tokens": tokens, "head": p[model.head], "wte": wte, "C": c.n_embd, **norms, "qkv": qkv, "mlp": mlp,
+            "ln_f": norm("model.norm.weight"), "embedding": lambda tokens: wte[tokens],
             "attention": lambda heads: grouped_attention_forward(*heads, c.n_head)[0],
             "proj": lambda x: x @ p[f"{at}.self_attn.o_proj.weight"].T,
             "cross_entropy": lambda logits: cross_entropy_forward(logits[0], targets)[0]},
-           {"loss": llama.losses(tokens, targets[None])[0]})
+           {"loss": model.losses(tokens, targets[None])[0]} if family == "llama" else
+           {"logits": model.forward(tokens)[0]})
 
 
 def angles():
@@ -285,10 +297,12 @@ VALUES = {
     "generation/sampling.py": tempered, "generation/speculative.py": speculation,
     "generation/speculative.py::theoretical_speedup": speedup, "gradcheck/__init__.py": differences,
     "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block,
-    "models/llama.py": one_llama_block, "models/rope.py": angles,
+    "models/llama.py": one_llama_block, "models/olmo2.py": lambda: one_llama_block("olmo2"),
+    "models/gemma.py": lambda: one_llama_block("gemma2"), "models/rope.py": angles,
     "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
     "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping,
     "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,
-    "workbench/kernel/bench.py": roofline, "workbench/plan_hours.py": scaling_law,
+    "workbench/cluster.py": cluster, "workbench/kernel/bench.py": roofline,
+    "workbench/plan_hours.py": scaling_law,
     "workbench/plan_hours.py::worth": repeated, "workbench/precision.py": rounding}

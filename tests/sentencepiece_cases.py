@@ -18,8 +18,9 @@ BEGIN = {"type": "TemplateProcessing", "special_tokens": {"<s>": {"id": "<s>", "
          "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
          "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]}
 WORDS = "The cat sat on the mat, and the dog said: hello there, naïve café! 12 + 34 = 46; über 日本語 русский"
-TEXTS = ["", " ", "  ", "a", " a", "Hello world", " Hello  world ", "the\nmat\n\n\n", "\t\tif x:", WORDS, "日本🙂ʘ\0", "🙂🙂",
-         "▁the▁ ▁▁", "<h1>a  \nb<h1>", "<s>the", "the<s> cat</s> <s>", "<0x0A>", "qq<extra>q <extra>", "x" * 40, "thethethe", " " * 30,
+TEXTS = ["", " ", "  ", "a", " a", "Hello world", " Hello  world ", "the\nmat\n\n\n", "\t\tif x:", WORDS, "日本🙂ʘ\0",
+         "🙂🙂", "▁the▁ ▁▁", "<h1>a  \nb<h1>", "<s>the", "the<s> cat</s> <s>", "<0x0A>", "qq<extra>q <extra>",
+         "x" * 40, "thethethe", " " * 30,
          "e\u0301\u2028\u3000\r\n", "ab" * 30, "<extra><extra> <sep> a", "cats", "mats <unk>z", "A\u00a0B", "ʘʘ\nʘ"]
 TRAINED_ON = [pydoc_data.topics.topics[name][:2500] for name in ("assert", "async", "for", "lambda", "with")]
 

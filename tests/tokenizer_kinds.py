@@ -1,6 +1,6 @@
 """tokenizer.json files of the kinds that people have, made with Hugging Face's `tokenizers` on local text.
 
-    python tests/tokenizer_kinds.py          writes tests/tokenizer/kinds/: small ones, with the ids that `tokenizers` gives
+    python tests/tokenizer_kinds.py    writes tests/tokenizer/kinds/: small ones, with the ids that `tokenizers` gives
 """
 import json
 import random
@@ -38,7 +38,7 @@ def sequence(*steps):
 DIGITS = {"type": "Digits", "individual_digits": True}
 SPECIAL = [{"content": text, "special": True, "normalized": False} for text in ("<s>", "</s>", "<|end|>")]
 TOOLS = [{"content": "<tool_call>", "special": False, "normalized": False},
-         {"content": "  ", "special": False, "normalized": True}, {"content": "\u212b", "special": False, "normalized": True}]
+         *({"content": text, "special": False, "normalized": True} for text in ("  ", "\u212b"))]
 STRIPS = [{"content": "<mask>", "special": True, "lstrip": True}, {"content": "[A]", "special": True, "rstrip": True},
           {"content": "word", "special": False, "single_word": True, "normalized": True}]
 TEMPLATE = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
@@ -93,9 +93,10 @@ def with_ids(post_processor, bos):
     return json.loads(text)
 
 
-ODD = [*"abAB\xe9'12\xb3 \n\r\t.,!?(|)-_\u4e2d\u304b\u309b\u30fb\uff9e\u0627\u0301\u200d\u3000\x85\x00\x1f\u2028\u017f/\u0663",
-       *"\u2167\u01c5\u02b0\u2160\u201e\u0e33\u212b\ufb01\xad", "\U0001f600", "\U00020000", "'s", "'S", "'ll", "'LL", "the",
-       " of", "def ", "    ", "\n\n", "  \n", "<mask>", "[A]", "word", "<tool_call>", "</s>", "<|end|>", "E\u0301", "123"]
+ODD = [*"aAB\xe9'12\xb3 \n\r\t.,!?(|)-_\u4e2d\u304b\u309b\u30fb\uff9e\u0627\u0301\u200d\u3000\x85\x00\x1f\u2028\u017f/",
+       *"\u0663\u2167\u01c5\u02b0\u2160\u201e\u0e33\u212b\ufb01\xad\U0001f600\U00020000", "'s", "'S", "'ll", "'LL",
+       "the", " of", "def ", "    ", "\n\n", "  \n", "<mask>", "[A]", "word", "<tool_call>", "</s>", "<|end|>",
+       "E\u0301", "123"]
 
 
 def odd_texts(count, seed=0):

@@ -9,7 +9,7 @@ from minillm.tokenizer import fast
 
 core = fast.load_extension()
 needs_core = pytest.mark.skipif(core is None, reason="the C++ tokenizer is not built")
-BUILT_IN = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "smollm", "deepseek")
+BUILT_IN = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "qwen3.5", "smollm", "deepseek")
 SPECIALS = ["<|endoftext|>", "<|user|>", "<|user|><|again|>"]
 MIXED = ("Don't they've 'll I'D  end.\n\n\tdef f(x):\r\n    return x**2 + 12345.678\n  \n"
          "naïve café Ünïcödé 中文，没有空格。日本語テキスト русский текст עברית हिन्दी 😀👩‍👩‍👧 "
@@ -26,6 +26,6 @@ awkward = st.sampled_from(["'s", "'S", "'ſ", "'ll", "'Re", "\u0301", "ǅ", "ʰ"
                            "\r", "\n", " ", "  ",
                            "/", "A", "bc", "1234", "٣", "中", "É", "é", "😀", "<|", "\x1c", "\x85"])
 fussy_texts = st.lists(fussy | awkward | characters, max_size=40).map("".join)
-blanks = st.sampled_from(["\u2581", " ", "the", " cat", "<s>", "</s>", "<unk>", "<extra>", "<sep>", "mat", "ab", "é", "日",
-                          "🙂", "<0x0A>"])
+blanks = st.sampled_from(["\u2581", " ", "the", " cat", "<s>", "</s>", "<unk>", "<extra>", "<sep>", "mat", "ab", "é",
+                          "日", "🙂", "<0x0A>"])
 blank_texts = st.lists(blanks | fussy_texts, max_size=12).map("".join)       # for vocabularies of SentencePiece's kind

@@ -60,29 +60,34 @@ Object encoder_of(Words words, std::vector<std::optional<string>> tokens, std::v
     return handle_of(new Encoder<uint32_t, Words>(std::move(words), tokens, added));
 }
 
-// added: (bytes, id or NOT_TAKEN, whether it is late); whole: (bytes, id), words that are one token whatever is merged.
-Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
-               const List& added, const string& pattern, const List& whole) {
-    std::vector<AddedText> more;
+// (bytes, id or NOT_TAKEN, whether it is late)
+std::vector<AddedText> added_of(const List& added) {
+    std::vector<AddedText> found;
     for (int64_t i = 0; i < added.size(); i++) {
         auto token = argument<Tuple>(added[i], "added");
-        more.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
-                        argument<bool>(token[2], "added")});
+        found.push_back({argument<string>(token[0], "added"), uint32_t(argument<uint64_t>(token[1], "added")),
+                         argument<bool>(token[2], "added")});
     }
+    return found;
+}
+
+// whole: (bytes, id), words that are one token whatever is merged.
+Object encoder(const Array& byte_ids, const Array& left, const Array& right, const Array& made, const List& tokens,
+               const List& added, const string& pattern, const List& whole) {
     WholeWords words;
     for (int64_t i = 0; i < whole.size(); i++) {
         auto pair = argument<Tuple>(whole[i], "whole");
         words[argument<string>(pair[0], "whole")] = uint32_t(argument<uint64_t>(pair[1], "whole"));
     }
     return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words},
-                      texts_of(tokens), more);
+                      texts_of(tokens), added_of(added));
 }
 
 // codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
 // characters or more, inside which no word may end.
 Object character_encoder(const Array& codes, const Array& ids, const Array& byte_ids, uint64_t unknown, bool fuse,
                          bool blanks, bool split, const List& joined, const Array& left, const Array& right,
-                         const Array& made, const List& tokens) {
+                         const Array& made, const List& tokens, const List& added) {
     CharacterRules rules;
     const int64_t n = codes.size();
     const uint32_t *code = input<uint32_t>("codes", codes, {n}), *id = input<uint32_t>("ids", ids, {n});
@@ -91,7 +96,7 @@ Object character_encoder(const Array& codes, const Array& ids, const Array& byte
     std::copy(bytes, bytes + 256, rules.byte_id);
     rules.unknown = uint32_t(unknown), rules.fuse = fuse, rules.blanks = blanks, rules.split = split;
     return encoder_of(CharacterWords{{rules, merges_of(byte_ids, left, right, made), HeldTexts(joined)}},
-                      texts_of(tokens));
+                      texts_of(tokens), added_of(added));
 }
 
 // Calls f with the encoder and a zero of its ids' type.
@@ -214,13 +219,13 @@ Object learn(const Object& counter, const Array& byte_ids, uint64_t n_merges, bo
 
 const Register registered[] = {
     {"PATTERNS", tuple_of({string("gpt2"), string("cl100k"), string("o200k"), string("llama3"), string("qwen2"),
-                           string("smollm"), string("deepseek")})},
+                           string("qwen3.5"), string("smollm"), string("deepseek")})},
     {"NOT_TAKEN", int64_t(NOT_TAKEN)},
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
     {"encoder(byte_ids, left, right, made, tokens, added, pattern, whole)", &encoder},
-    {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens)",
+    {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens, added)",
      &character_encoder},
     {"encode(encoder, text, allowed)", &encode},
     {"encode_batch(encoder, texts, allowed, threads)", &encode_batch},

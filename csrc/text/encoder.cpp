@@ -92,32 +92,35 @@ void Encoder<T, Words>::give_back(std::unique_ptr<State<T, Words>> state) {
 }
 
 template <class T, class Words>
-Wanted Encoder<T, Words>::wanted_of(const std::vector<size_t>& places) const {
-    Wanted found;
-    for (size_t i : places) (added.at(i).late ? found.late : found.early).add(added[i].text, added[i].id);
-    found.early.finish(), found.late.finish();
-    return found;
+std::shared_ptr<const Wanted> Encoder<T, Words>::wanted_of(const std::vector<size_t>& places) {
+    std::lock_guard lock(guard());
+    if (last_wanted && places == last_places) return last_wanted;
+    auto found = std::make_shared<Wanted>();
+    for (size_t i : places) (added.at(i).late ? found->late : found->early).add(added[i].text, added[i].id);
+    found->early.finish(), found->late.finish();
+    last_places = places;
+    return last_wanted = found;
 }
 
 template <class T, class Words>
 void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
     auto state = borrow();
     if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
-    else encode_with(*state, wanted_of(allowed), text, ids);
+    else encode_with(*state, *wanted_of(allowed), text, ids);
     give_back(std::move(state));
 }
 
 template <class T, class Words>
 void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
                                      Sink<T>& ids, int64_t* offsets) {
-    const Wanted wanted = wanted_of(allowed);
+    const std::shared_ptr<const Wanted> wanted = wanted_of(allowed);
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);
     std::vector<std::unique_ptr<State<T, Words>>> states(threads);
     parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
         if (!states[thread]) states[thread] = borrow();
         for (size_t i = parts[part]; i < parts[part + 1]; i++) {
-            encode_with(*states[thread], wanted, texts[i], sinks[part]);
+            encode_with(*states[thread], *wanted, texts[i], sinks[part]);
             offsets[i + 1] = int64_t(sinks[part].count);
         }
     });

@@ -37,7 +37,9 @@ class Encoder {
 
     std::unique_ptr<State<T, Words>> borrow();
     void give_back(std::unique_ptr<State<T, Words>> state);
-    Wanted wanted_of(const std::vector<size_t>& places) const;
+    std::vector<size_t> last_places;
+    std::shared_ptr<const Wanted> last_wanted;  // of these: mostly the same are asked for again
+    std::shared_ptr<const Wanted> wanted_of(const std::vector<size_t>& places);
 
 public:
     Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added);

@@ -9,10 +9,14 @@
 #include <string>
 #include <vector>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "text/unicode_tables.h"
 
 namespace minillm::text {
-enum class Pattern { gpt2, cl100k, o200k, llama3, qwen2, smollm, deepseek };
+enum class Pattern { gpt2, cl100k, o200k, llama3, qwen2, qwen35, smollm, deepseek };
 
 inline Pattern pattern_named(const std::string& name) {
     if (name == "gpt2") return Pattern::gpt2;
@@ -20,6 +24,7 @@ inline Pattern pattern_named(const std::string& name) {
     if (name == "o200k") return Pattern::o200k;
     if (name == "llama3") return Pattern::llama3;
     if (name == "qwen2") return Pattern::qwen2;
+    if (name == "qwen3.5") return Pattern::qwen35;
     if (name == "smollm") return Pattern::smollm;
     if (name == "deepseek") return Pattern::deepseek;
     throw std::invalid_argument("no pattern called '" + name + "' is built in");
@@ -82,6 +87,26 @@ inline const char* run(const char* p, const char* end, uint8_t flag, int most = 
     return p;
 }
 
+// The end of the run of letters, or of letters and marks, at p: 16 bytes of ASCII at a time.
+template <uint8_t LETTERS>
+inline const char* run_letters(const char* p, const char* end) {
+#ifdef __SSE2__
+    while (end - p >= 16) {
+        __m128i v = _mm_or_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi8(32));
+        __m128i shifted = _mm_sub_epi8(v, _mm_set1_epi8(char('a' + 128)));
+        unsigned others = ~unsigned(_mm_movemask_epi8(_mm_cmplt_epi8(shifted, _mm_set1_epi8(char(26 - 128)))));
+        int n = __builtin_ctz(others);              // 16 if all are letters: the bits above are set
+        p += n;
+        if (n == 16) continue;
+        if (uint8_t(*p) < 0x80) return p;
+        Char c = char_at(p, end);
+        if (!is(c, LETTERS)) return p;
+        p += c.length;
+    }
+#endif
+    return run(p, end, LETTERS);
+}
+
 // Length of 's 't 're 've 'm 'll 'd at p, or 0. In any case also 'S and so on; U+017F is a lower case of S, too.
 inline int contraction(const char* p, const char* end, bool any_case) {
     if (p >= end || *p != '\'' || end - p < 2) return 0;
@@ -139,18 +164,25 @@ inline const char* match_smollm(const char* p, const char* end) {
     return match_gpt2(p, end);
 }
 
-// cl100k and its descendants: up to MOST digits are a word, and (END) white space that ends the text.
-template <int MOST, bool END>
+// cl100k and its descendants: up to MOST digits are a word, and (END) white space that ends the text; LETTERS are
+// letters, or letters and marks.
+template <int MOST, bool END, uint8_t LETTERS = LETTER>
 inline const char* match_cl100k_like(const char* p, const char* end) {
     if (int n = contraction(p, end, true)) return p + n;
     Char c = char_at(p, end);
-    if (is(c, LETTER)) return run(p, end, LETTER);
+    if (is(c, LETTERS)) {           // a mark may lead other letters, but then they are one run anyway
+        return run_letters<LETTERS>(p + c.length, end);
+    }
     if (is(c, NUMBER)) return run(p, end, NUMBER, MOST);
     const char* next = p + c.length;
-    if (!is_newline(p, end) && is(char_at(next, end), LETTER)) return run(next, end, LETTER);
+    if (!is_newline(p, end) && is(char_at(next, end), LETTERS)) return run_letters<LETTERS>(next, end);
     const char* q = *p == ' ' ? next : p;
-    if (is_other(char_at(q, end))) {
-        q = run(q, end, 0);
+    auto other = [&](const char* at) {
+        Char d = char_at(at, end);
+        return is_other(d) && !is(d, LETTERS) ? d.length : 0;
+    };
+    if (int n = other(q)) {
+        for (; n; n = other(q)) q += n;
         while (is_newline(q, end)) q++;
         return q;
     }
@@ -241,6 +273,7 @@ inline const char* match(Pattern pattern, const char* p, const char* end) {
         case Pattern::cl100k: return match_cl100k_like<3, true>(p, end);
         case Pattern::llama3: return match_cl100k_like<3, false>(p, end);
         case Pattern::qwen2: return match_cl100k_like<1, false>(p, end);
+        case Pattern::qwen35: return match_cl100k_like<1, false, UPPER | LOWER>(p, end);
         case Pattern::smollm: return match_smollm(p, end);
         case Pattern::deepseek: return match_deepseek(p, end);
         default: return match_o200k(p, end);

@@ -59,7 +59,8 @@ def add(commands: Any) -> None:
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
     p.add_argument("--vocab-size", type=int, default=8192, help="tokens, 256 bytes included")
     p.add_argument("--stop-early", action="store_true", help="take fewer tokens if the text does not yield so many")
-    p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k or o200k")
+    p.add_argument("--pattern", default="gpt2", help="how text is cut into words: gpt2, cl100k, o200k, llama3, qwen2, "
+                   "smollm, deepseek")
     p.add_argument("--ties", choices=["ids", "values", "bytes"], default="ids",
                    help="of pairs equally frequent, first comes: the smaller ids, as at Hugging Face; the smaller ids "
                         "with bytes by value; the greater bytes, as in textbooks")

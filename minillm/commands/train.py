@@ -39,9 +39,10 @@ def add(commands: Commands) -> None:
     p.add_argument("--init", metavar="DIR", help="go on from a model, GPT-2 or of the Llama family, with its tokenizer "
                    "(--set model.block_size and a larger --tokenizer make it grow)")
     add_resume(p)
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as train.lr=3e-4, "
-                   "model.family=qwen3 or train.optimizer=muon; repeatable. With train.ema=0.999 a mean of the weights is "
-                   "validated and is the run's model; OUT/last has the weights, to go on from")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                   help="such as train.lr=3e-4, model.family=qwen3 or train.optimizer=muon; repeatable. With "
+                   "train.ema=0.999 a mean of the weights is validated and saved as the run's model; OUT/last has the "
+                   "weights themselves, to go on from")
     p.add_argument("--tokenizer", help="directory with tokenizer.json (default: train one on the data)")
     p.add_argument("--vocab-size", type=int, default=8192, help="of the tokenizer to train")
     add_json(p)

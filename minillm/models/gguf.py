@@ -253,15 +253,22 @@ def config_of(reader: Any) -> GPTConfig | LlamaConfig:
     if arch == "gpt2":
         width, usual = get("feed_forward_length", 0), 4 * sizes["n_embd"]
         return GPTConfig(**sizes, layer_norm_epsilon=get("attention.layer_norm_epsilon"),
-                         n_inner=0 if width == usual else width, tied="output.weight" not in shapes)
-    bias = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
+                         n_inner=0 if width == usual else width, tied=not separate_head(reader))
+    bias: dict[str, Any] = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
             for ours, theirs in (("qkv", "attn_q"), ("o", "attn_output"), ("mlp", "ffn_up"))}
     kv_heads, head_dim = get("attention.head_count_kv", sizes["n_head"]), sizes["n_embd"] // sizes["n_head"]
     return LlamaConfig(**sizes, **bias, family=arch, n_kv_head=kv_heads, n_inner=get("feed_forward_length"),
                        head_dim=get("attention.key_length", head_dim),
                        norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10000.0),
                        rope_scaling=scaling_of(reader, arch), qk_norm="blk.0.attn_q_norm.weight" in shapes,
-                       tied="output.weight" not in shapes)
+                       tied=not separate_head(reader))
+
+
+def separate_head(reader: Any) -> bool:
+    """Is there an output.weight other than the token embedding? Many files hold a tied one twice."""
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    head, wte = found.get("output.weight"), found["token_embd.weight"]
+    return head is not None and not (head.tensor_type == wte.tensor_type and np.array_equal(head.data, wte.data))
 
 
 def scaling_of(reader: Any, arch: str) -> tuple:
@@ -285,7 +292,7 @@ def read_params(reader: Any, config: GPTConfig | LlamaConfig, shapes: Shapes, dt
     quants = gguf_package().quants
     found = {tensor.name: tensor for tensor in reader.tensors}
     wanted = {their_name(name): name for name in shapes}
-    if difference := set(found) - {ROPE_FACTORS} ^ set(wanted):
+    if difference := set(found) - {ROPE_FACTORS, "output.weight"} ^ set(wanted) - {"output.weight"}:
         raise ValueError(f"the tensors are not those of its metadata: {', '.join(sorted(difference)[:4])}")
     params = Params(shapes, dtype)
     for theirs, name in wanted.items():

@@ -3,7 +3,7 @@
     bfloat16   the upper half of a float32: 8 bits of precision, its range
     int8       scale = max(|w|) / 127      q = round(w / scale)       in [-127, 127], with one scale for each output
                channel of a matrix, or for each `group` of a channel's inputs
-    int4       scale = max(|w|) / 7        the same, in [-7, 7]: two inputs to a byte, by default a scale for each 32
+    int4       the same with 7 in place of 127: two inputs to a byte, by default one scale for each 32 of them
 
 Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
 activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
@@ -69,9 +69,9 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
                          f"{', '.join(map(str, sorted(inputs)))}: got {group}")
     if weights == "float32":
         return model
-    store = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
-             "bfloat16": to_bfloat16}[weights]
-    params = {name: store(gemm_layout(name, array)) if is_quantized_matrix(name, array) else array
+    stores: dict[str, Any] = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
+                              "bfloat16": to_bfloat16}
+    params = {name: stores[weights](gemm_layout(name, array)) if is_quantized_matrix(name, array) else array
               for name, array in model.params.items()}
     return model.on(model.ops, params)
 

@@ -105,19 +105,24 @@ def grpo_step(reference: GPT, clip: float = 0.2, beta: float = 0.04, updates: in
         prompts, groups, rewards = roll_out(model, data, state["step"], optimizer.world)
         micros = [micro_batch(prompts, groups, advantages_of(rewards), part)
                   for part in np.array_split(np.arange(data.prompts), config.accumulate)]
-        count, before = sum(len(answer) for group in groups for answer in group), {}
+        count = sum(len(answer) for group in groups for answer in group)
+        before: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for _ in range(updates):
             found = {}
             for micro, grads in optimizer.micro_gradients(config.accumulate):
                 batch, advantages = micros[micro]
                 if micro not in before:                             # the policy that answered, and the reference
-                    before[micro] = [-each.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
-                                     for each in (model, reference)]
+                    before[micro] = logp_of(model, batch), logp_of(reference, batch)
                 found[micro] = grpo_gradient(model, grads, batch, *before[micro], advantages, clip, beta, count)
             loss, kl = map(float, optimizer.of_micros(found, config.accumulate).sum(0))
             row = update(model, optimizer, config, state, loss, count, started)
         return row | {"reward": float(rewards.mean()), "kl": kl}
     return step
+
+
+def logp_of(model: Any, batch: Batch) -> np.ndarray:
+    """log p of every token of a batch, 0 where it is not learned."""
+    return -model.losses(batch.tokens, batch.targets, lengths=batch.lengths)[0]
 
 
 def roll_out(model: Any, data: RewardData, step: int, world: World | None = None) -> tuple[list, list, np.ndarray]:

@@ -52,7 +52,8 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: M
     if world:
         check_shared(world, train_config.accumulate)
     with exclusive(out) if first_process() else nullcontext():
-        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world, mix)
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world,
+                                mix)
 
 
 def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
@@ -99,10 +100,10 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     known = state["settings"] | {"vocab_size": model_config.vocab_size}
     say(judged := verdict(read_log(out), known))
     losses = next((row for row in read_log(out, SOURCES) if mix and row["step"] == state["best"]["step"]), {})
-    if mix:
-        say("of each source: " + ", ".join(f"{name} {losses[name]:.4f} nats per token" for name in sources))
-    return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged} | (
-        {"sources": {name: losses[name] for name in sources}} if mix else {})
+    each = {"sources": {name: losses[name] for name in sources}} if losses else {}
+    if each:
+        say("of each source: " + ", ".join(f"{name} {loss:.4f}" for name, loss in each["sources"].items()))
+    return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged, **each}
 
 
 def first_model(init: str | Path | None, model_config: ModelConfig, train_config: TrainConfig,
@@ -170,9 +171,10 @@ def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer 
 
 
 def named(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """Sources by the names that the log has for them; equal ones are numbered."""
+    """Sources by the names that sources.csv has for them; numbered where these are no columns of their own."""
     names = [Path(path).resolve().name for path in paths]
-    return {name if names.count(name) == 1 else f"{name}-{number}": Path(path)
+    plain = len({*names, "step", "tokens"}) == len(names) + 2
+    return {name if plain else f"{name}-{number}": Path(path)
             for number, (name, path) in enumerate(zip(names, paths), start=1)}
 
 

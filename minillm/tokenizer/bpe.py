@@ -19,7 +19,7 @@ import regex
 
 from ..storage.atomic import AnyPath
 from . import fast, formats, train
-from .added import Piece, cut_out
+from .added import Piece, both_stages, cut_out
 from .checks import (
     Specials,
     allowed_specials,
@@ -38,7 +38,7 @@ from .offsets import located, token_spans
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rank_files import BEGIN, encoding_of
 from .roles import document_end, opened, read_roles, said
-from .rules import Rules, TextRules
+from .rules import NO_RULES, Rules, TextRules
 from .sentencepiece import SentencePiece
 from .sentencepiece_files import is_sentencepiece
 from .stream import text_pieces, text_with_offsets
@@ -59,7 +59,7 @@ class Tokenizer:
     """
 
     def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
-                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = Rules()):
+                 special_tokens: dict[str, int], pattern: str = "gpt2", backend: str = "auto", rules: Rules = NO_RULES):
         """`tokens[id]` are a token's bytes, None for an id that stands for nothing. backend: "auto" is C++ if built.
         rules: what else is done to a text (rules.py).
 
@@ -141,13 +141,11 @@ class Tokenizer:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
         allowed = self._check_allowed(allowed_special)
         check_text(text, self._check_disallowed(disallowed_special, allowed))
-        if self._fast and self._texts.simple:
+        if self._fast and self._texts.unchanged(text):
             return self._fast.encode(text, allowed)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         if self._fast:
-            parts = [np.array([id], dtype) if id is not None else self._fast.encode_plain(piece)
-                     for piece, id in self._pieces(text, allowed)]
-            return np.concatenate([np.empty(0, dtype), *parts])
+            return np.concatenate([np.empty(0, dtype), *self._fast_parts(text, allowed)])
         return np.fromiter(chain.from_iterable(self._encode(text, allowed)), dtype)
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
@@ -164,7 +162,7 @@ class Tokenizer:
         disallowed = self._check_disallowed(disallowed_special, allowed)
         for text in texts:
             check_text(text, disallowed)
-        if self._fast and self._texts.simple:
+        if self._fast and all(map(self._texts.unchanged, texts)):
             return self._fast.encode_batch(texts, allowed, threads)
         arrays = [self.encode_array(text, allowed, ()) for text in texts] or [self.encode_array("")]
         return np.concatenate(arrays), np.cumsum([0, *map(len, arrays[:len(texts)])], dtype=np.int64)
@@ -201,6 +199,19 @@ class Tokenizer:
             ids += found
             spans.append(token_spans(piece, lengths, origins))
         return ids, np.concatenate(spans)
+
+    def _fast_parts(self, text: str, allowed: frozenset[str]) -> Iterator[np.ndarray]:
+        """The ids of a text that is changed before it is cut, part by part."""
+        assert self._fast
+        late = self._texts.plain and not self._fast.find_words      # then C++ finds those that are late
+        raw, _ = both_stages(self._texts.added, allowed, self._texts.normalize)
+        for piece, id in raw.pieces(well_formed(text)) if late else self._pieces(text, allowed):
+            if id is not None:
+                yield np.array([id], self._fast.dtype)
+            elif late:
+                yield self._fast.encode_late(self._texts.normalize(piece) if self._texts.normalize else piece, allowed)
+            else:
+                yield self._fast.encode_plain(piece)
 
     def _encode_piece(self, piece: str) -> list[int]:
         """The ids of what is between added tokens."""

@@ -34,18 +34,18 @@ def ordinary_ids(tokens: list[bytes | None], added: Iterable[AddedToken],
     for byte in range(256):
         if bytes([byte]) not in ids:
             raise ValueError(f"no token for the single byte {byte:#04x}: not a byte-level vocabulary")
-    for token in added:
-        data = chars_to_bytes(token.text)
-        if data in ids and (ids[data] != token.id or data != token.text.encode("utf-8")):
-            raise ValueError(f"{'special' if token.special else 'added'} token {token.text!r} is written like an ordinary token")
+    for text, id, special, *_ in added:
+        data = chars_to_bytes(text)
+        if data in ids and (ids[data] != id or data != text.encode("utf-8")):
+            raise ValueError(f"{'special' if special else 'added'} token {text!r} is written like an ordinary token")
     return ids
 
 
 def rank_merges(merges: list[tuple[bytes, bytes]], ids: dict[bytes, int]) -> tuple[dict, list[int], bool]:
-    """(id, id) -> rank, rank -> id made, and whether the merges are simple: every merge that makes a token stands before
-    the first that uses it. Raises ValueError unless all parts and results are tokens.
+    """(id, id) -> rank, rank -> id made, and whether the merges are simple: every merge that makes a token stands
+    before the first that uses it. Raises ValueError unless all parts and results are tokens.
 
-    (Learned merges are simple. Those of Llama 3's tokenizer.json are not: they are all pairs of tokens that make a third.)
+    (Learned merges are simple. Those of Llama 3's tokenizer.json are not: all pairs of tokens that make a third.)
     """
     ranks: dict[tuple[int, int], int] = {}
     made: list[int] = []
@@ -110,7 +110,7 @@ def disallowed_specials(disallowed_special: Specials, special_tokens: Collection
                         allowed: frozenset[str]) -> frozenset[str]:
     """The texts that must not occur, as a set."""
     if disallowed_special == "all":
-        return frozenset(special_tokens) - allowed
+        return frozenset() if allowed is special_tokens else frozenset(special_tokens) - allowed
     if isinstance(disallowed_special, str):
         raise ValueError(f'disallowed_special must be "all" or a set of texts: got {disallowed_special!r}')
     if not all(isinstance(text, str) and text for text in disallowed_special):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,8 @@ def count_threads(threads: int | None) -> int:
 
 
 def encoder(tokens: dict[int, bytes], vocab_size: int, byte_ids: list[int], merges: list[tuple[int, int, int]],
-            texts: TextRules, pattern: str, backend: str = "auto", whole: Mapping[bytes, int] = {}) -> "FastEncoder | None":
+            texts: TextRules, pattern: str, backend: str = "auto",
+            whole: Mapping[bytes, int] = MappingProxyType({})) -> "FastEncoder | None":
     """A FastEncoder, or None where Python has to do it. `merges` are (left id, right id, id made) by rank."""
     core = load_extension(backend)
     if core is None:
@@ -74,7 +75,7 @@ class FastEncoder:
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.texts = texts
         self.index = {token.text: i for i, token in enumerate(texts.added)}
-        added = [(token.text.encode("utf-8"), id, token.normalized)
+        added = [(texts.late_text(token).encode("utf-8"), id, token.normalized)
                  for known in (True, False) for token in texts.added for id in [token.id if known else core.NOT_TAKEN]]
         self.core, self.state = core, core.encoder(
             np.array(byte_ids, np.uint32),
@@ -83,8 +84,8 @@ class FastEncoder:
             list(whole.items()))
 
     def wanted(self, allowed: frozenset[str]) -> list[int]:
-        """The places of the added tokens to look for. Where others than special ones are, those special ones that are not
-        allowed, too: as text in which no other is found."""
+        """The places of the added tokens to look for. Where others than special ones are, those special ones that are
+        not allowed, too: as text in which no other is found."""
         if not self.texts.others:
             return [self.index[text] for text in allowed]
         return [i + (token.special and token.text not in allowed) * len(self.index)
@@ -94,6 +95,11 @@ class FastEncoder:
         """The ids of a text in which no added token is looked for."""
         return self.core.encode_words(self.state, self.find_words(text)) if self.find_words else \
             self.core.encode(self.state, text, [])
+
+    def encode_late(self, text: str, allowed: frozenset[str]) -> np.ndarray:
+        """The ids of a normalized text in which only the normalized ones of the added tokens are looked for."""
+        added = self.texts.added
+        return self.core.encode(self.state, text, [i for i in self.wanted(allowed) if added[i % len(added)].normalized])
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:

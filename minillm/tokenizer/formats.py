@@ -4,8 +4,9 @@ tiktoken's lines are a token's bytes in base64 and its id. The others are text, 
 character (Radford et al. 2019): the printable ones of Latin-1 stand for themselves, the other 68 become U+0100, U+0101,
 ... in order. A space is thus 'Ġ'. The order of these characters is also that of the first 256 ids, here as in GPT-2.
 
-Readers accept what this package can reproduce exactly (byte-level BPE; split.py, normalize.py, added.py and rules.py say
-with what around it) and refuse anything else with one ValueError that names the file: a tokenizer that is nearly right gives wrong ids silently.
+Readers accept what this package can reproduce exactly (byte-level BPE; split.py, normalize.py, added.py and rules.py
+say with what around it) and refuse anything else with one ValueError that names the file: a tokenizer that is nearly
+right gives wrong ids silently.
 """
 import base64
 import binascii
@@ -24,7 +25,7 @@ from .added import AddedToken
 from .merge import merge_long, merge_short
 from .normalize import normalizer_of
 from .pretokenize import PATTERNS, STEPS, pattern_steps, word_finder
-from .rules import Rules, template_of
+from .rules import NO_RULES, Rules, template_of
 from .split import steps_of
 
 Tokens = list[bytes | None]             # a token's bytes by id, None for an id that stands for nothing
@@ -41,12 +42,13 @@ BYTE_ORDER = sorted(range(256), key=BYTE_TO_CHAR.__getitem__)       # '!' is id 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 OPTIONS = AddedToken._fields[2:]
 
-# Forms of one pattern: where a run cannot be continued by what follows it, it makes no difference whether it gives back.
+# Forms of one pattern: where what follows a run cannot begin inside it, it makes no difference whether it gives back.
 POSSESSIVE = regex.compile(r"(?<=[+?*])\+")
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 SAME = (("'(?i:[sdmt]|ll|ve|re)", CONTRACTIONS), ("(?i:'(?:[sdmt]|ll|ve|re))", CONTRACTIONS))
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
-                   "chat_template.jinja", "chat_template.json")
+                   "chat_template.jinja", "chat_template.json", "added_tokens.json", "encoder.json", "vocab.bpe",
+                   "tokenizer.model")
 
 
 def bytes_to_chars(token: bytes) -> str:
@@ -65,15 +67,17 @@ def chars_to_bytes(text: str) -> bytes | None:
 # ---- writing
 
 def write_tokenizer_json(directory: AnyPath, tokens: Tokens, merges: Merges, special_tokens: dict[str, int],
-                         pattern: str, rules: Rules = Rules()) -> None:
+                         pattern: str, rules: Rules = NO_RULES) -> None:
     """Write directory/tokenizer.json; `tokens[id]` is bytes, merges are pairs of bytes. Creates the directory."""
     given = {token.text for token in rules.added}
     specials = [AddedToken(text, id) for text, id in special_tokens.items() if text not in given]
-    added = [{"id": token.id, "content": token.text} | {name: getattr(token, name) for name in OPTIONS}
-             for token in sorted([*specials, *rules.added], key=lambda token: token.id)]
+    tokens_added = sorted([*specials, *rules.added], key=lambda token: token.id)
+    added = [{"id": token.id, "content": token.text, **{name: getattr(token, name) for name in OPTIONS}}
+             for token in tokens_added]
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": rules.ignore_merges,
-             "vocab": vocabulary(tokens, {token["content"]: token["id"] for token in added}),
+             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+             "ignore_merges": rules.ignore_merges,
+             "vocab": vocabulary(tokens, {token.text: token.id for token in tokens_added}),
              "merges": merge_lines(merges)}
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
                 "normalizer": json.loads(rules.normalizer or "null"),
@@ -289,9 +293,11 @@ def pattern_of(description: Any) -> tuple[str, bool]:
 
 
 def compared(step: dict) -> dict:
-    """A step with its pattern in the one form that equal ones have."""
+    """A step in the one form that equal ones have, if its pattern tiles every text, as those with names do."""
     if step["type"] != "Split" or "Regex" not in step["pattern"]:
         return dict(step)
+    if (step["behavior"], step["invert"]) == ("Removed", True):         # what is no match is dropped: there is nothing
+        step = step | {"behavior": "Isolated", "invert": False}
     pattern = POSSESSIVE.sub("", step["pattern"]["Regex"])
     for one, other in SAME:
         pattern = pattern.replace(one, other)

@@ -1,7 +1,7 @@
-"""Where the tokens of a text lie in it, also where a normalizer, a prefix space or an added token changes the text first.
+"""Where the tokens of a text lie in it, also where a normalizer, a prefix space or an added token changes it first.
 
-A character of the normalized text comes from a cluster of the original, a character with the marks behind it: a token has
-all clusters that its characters come from.
+A character of the normalized text comes from a cluster of the original, a character with the marks behind it: a token
+has all clusters that its characters come from.
 """
 from collections.abc import Iterator
 from unicodedata import combining
@@ -45,8 +45,9 @@ def aligned(text: str, normalize: Normalizer | None) -> tuple[str, np.ndarray]:
         return changed, np.tile([[0, len(text)]], (len(changed), 1))
     origins, place = [np.empty((0, 2), np.int64)], 0
     for old, new in (pair for group in groups for pair in group):
-        origins.append(one_to_one(place, len(old)) if old == new else np.tile([[place, place + len(old)]], (len(new), 1)))
-        place += len(old)
+        end = place + len(old)
+        origins.append(one_to_one(place, len(old)) if old == new else np.tile([[place, end]], (len(new), 1)))
+        place = end
     return changed, np.concatenate(origins)
 
 

@@ -9,10 +9,12 @@ word needs to be merged only once. A pattern is a regular expression whose match
              tiktoken today, white space that ends the text is one word (older forms split it after a newline).
     o200k    GPT-4o's: as cl100k, but a capital begins a new word after a small letter, and contractions and combining
              marks stay with their word.
-    llama3   Llama 3's, and that of OLMo 2, Phi-4 and GPT-4 in a tokenizer.json: cl100k, but a run of newlines stays together.
-    qwen2    Qwen 2's, 2.5's and 3's: llama3 with each digit a word.
+    llama3   Llama 3's, and that of OLMo 2, Phi-4 and GPT-4 in a tokenizer.json: cl100k, but white space that ends the
+             text is split after its last newline.
+    qwen2    Qwen 2's, 2.5's and 3's: llama3 with each digit a word; qwen3.5: whose marks stay with their letters.
     smollm   SmolLM's: each digit a word, and gpt2 in what is between them.
-    deepseek DeepSeek V3's and R1's: at most three digits, a run of Chinese or kana, and between them words whose marks stay.
+    deepseek DeepSeek V3's and R1's: at most three digits, a run of Chinese or kana, and between them words whose marks
+             stay.
 
 A tokenizer may also have the JSON of Hugging Face's pre_tokenizer for a pattern (split.py).
 
@@ -41,6 +43,8 @@ PATTERNS = {
               r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"),
     "llama3": (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
                r"|\s*[\r\n]+|\s+(?!\S)|\s+"),
+    "qwen3.5": (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"),
     "qwen2": (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
               r"|\s*[\r\n]+|\s+(?!\S)|\s+"),
 }
@@ -70,7 +74,7 @@ AFTER_LETTER = regex.compile(
     rf"(?rV1)[[\p{{L}}\p{{N}}]&&[{OLD}]](?=[^\p{{L}}\p{{N}}\p{{Cs}}\p{{Cn}}])|\S(?=[^\S\r\n])")
 BEFORE_BLANK = regex.compile(r"(?r)\S(?=[^\S\r\n])")
 SAFE_CUTS = {"gpt2": AFTER_LETTER, "cl100k": AFTER_LETTER, "o200k": BEFORE_BLANK, "llama3": AFTER_LETTER,
-             "qwen2": AFTER_LETTER, "smollm": AFTER_LETTER, "deepseek": BEFORE_BLANK}
+             "qwen2": AFTER_LETTER, "qwen3.5": BEFORE_BLANK, "smollm": AFTER_LETTER, "deepseek": BEFORE_BLANK}
 PIECE = 1 << 16     # characters per piece of a stream
 BUILT_IN = frozenset(PATTERNS)
 

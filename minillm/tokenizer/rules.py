@@ -1,14 +1,14 @@
 """What a tokenizer does besides merging: added tokens, normalizer, prefix space, ignore_merges, and a template.
 
-A template (BOS and EOS, or what a model puts around every text) is Hugging Face's post_processor. `encode` leaves it out, as
-`tokenizers` does with add_special_tokens=False; Tokenizer.with_template puts it around ids.
+A template (BOS and EOS, or what a model puts around every text) is Hugging Face's post_processor. `encode` leaves it
+out, as `tokenizers` does with add_special_tokens=False; Tokenizer.with_template puts it around ids.
 """
 import json
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from .added import AddedToken
-from .normalize import normalizer_of
+from .normalize import is_form, normalizer_of
 
 
 class Rules(NamedTuple):
@@ -31,6 +31,9 @@ class Rules(NamedTuple):
     post_processor: str = ""
 
 
+NO_RULES = Rules()
+
+
 class TextRules:
     """The rules about texts, ready for use: which added tokens there are, and what becomes of a text between them."""
 
@@ -38,13 +41,27 @@ class TextRules:
         given = {token.text for token in rules.added}
         self.added = (*(AddedToken(*item) for item in special_tokens.items() if item[0] not in given), *rules.added)
         self.normalize = normalizer_of(json.loads(rules.normalizer)) if rules.normalizer else None
+        self.is_form = is_form(json.loads(rules.normalizer)) if rules.normalizer else False
         self.prefix_space = rules.prefix_space
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether added tokens are found wherever they stand, and nothing is put before a text."""
+        return not self.prefix_space and not any(
+            token.lstrip or token.rstrip or token.single_word for token in self.added)
+
+    @property
     def simple(self) -> bool:
         """Whether added tokens are all that is special about a text, and are found as they stand."""
-        return not self.normalize and not self.prefix_space and not any(
-            token.lstrip or token.rstrip or token.single_word for token in self.added)
+        return self.plain and not self.normalize
+
+    def unchanged(self, text: str) -> bool:
+        """Whether nothing but finding added tokens is to be done to this text, nor to any part of it."""
+        return self.plain and (not self.normalize or self.is_form and self.normalize(text) == text)
+
+    def late_text(self, token: AddedToken) -> str:
+        """How a token is written where it is looked for."""
+        return self.normalize(token.text) if self.normalize and token.normalized else token.text
 
     @cached_property
     def others(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..storage.atomic import AnyPath
 from . import fast, formats
-from .added import cut_out
+from .added import Finder, both_stages, cut_out
 from .checks import Specials, allowed_specials, check_specials, check_text, disallowed_specials, integers
 from .merge import merge_long
 from .pretokenize import well_formed
@@ -57,6 +57,7 @@ class SentencePiece:
         self.ends: frozenset[int] = frozenset()         # the ids that end a text, if the files of a model say so
         self.template: Any = None                       # a directory's own chat template (jinja_template.Templates)
         self.pattern = json.dumps([self.rules, self.added])
+        self._specials = frozenset(self.special_tokens)
         self._vocab: dict[str, int] = formats.expect(model.get("vocab"), dict, "model.vocab")
         self._read_merges(model)
         self._read_tokens()
@@ -70,6 +71,9 @@ class SentencePiece:
             self.roles["bos_token"] = self._texts[self.before[0]] or ""
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
+        self._direct = self._core is not None and self._found_as_they_stand()
+        self._places: dict[frozenset[str], list[int]] = {}
+        self._finders: dict[frozenset[str], Finder] = {}
 
     def _read_merges(self, model: dict) -> None:
         """Ranks, and what becomes of a character that is no token."""
@@ -111,6 +115,11 @@ class SentencePiece:
             return bytes([BYTES[text]])
         return text.replace(BLANK, " ").encode("utf-8")
 
+    def _found_as_they_stand(self) -> bool:
+        """Whether C++ looks for added tokens, too: where no blank is put in front, as at Gemma, which has many."""
+        in_front = self.rules.prepend or self.rules.metaspace in ("always", "first")
+        return not in_front and all(token.plain for token in self.added) and not all(t.special for t in self.added)
+
     # ---- encoding
 
     def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
@@ -130,8 +139,10 @@ class SentencePiece:
     def encode_array(self, text: str, allowed_special: Specials = (),
                      disallowed_special: Specials = "all") -> np.ndarray:
         """`encode` into a (n,) array: uint16 if every id fits, else uint32."""
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        allowed = allowed_specials(allowed_special, self._specials)
+        check_text(text, disallowed_specials(disallowed_special, self._specials, allowed))
+        if self._direct:
+            return self._core.encode(self._state, well_formed(text), self._wanted(allowed))
         pieces = list(self._pieces(well_formed(text), allowed))
         if self._core and len(pieces) == 1 and pieces[0][1] is None:            # mostly: no added token in it
             return self._core.encode(self._state, pieces[0][0], [])
@@ -147,15 +158,26 @@ class SentencePiece:
                            disallowed_special: Specials = "all", threads: int | None = None
                            ) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n texts one after the other, and (n + 1,) int64: text i has ids[ends[i]:ends[i + 1]]."""
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        disallowed = disallowed_specials(disallowed_special, self.special_tokens, allowed)
-        threads, pieces, counts = fast.count_threads(threads), list[Piece](), [0]
+        allowed = allowed_specials(allowed_special, self._specials)
+        disallowed = disallowed_specials(disallowed_special, self._specials, allowed)
+        texts, threads, pieces, counts = list(texts), fast.count_threads(threads), list[Piece](), [0]
+        if self._direct:
+            for text in texts:
+                check_text(text, disallowed)
+            return self._core.encode_batch(self._state, list(map(well_formed, texts)), self._wanted(allowed), threads)
         for text in texts:
             check_text(text, disallowed)
             pieces += self._pieces(well_formed(text), allowed)
             counts.append(len(pieces))
         ids, ends = self._joined(pieces, threads)
         return ids, ends[counts]
+
+    def _wanted(self, allowed: frozenset[str]) -> list[int]:
+        """The places of the added tokens that C++ is to look for: the special ones that are not allowed as text."""
+        if allowed not in self._places:
+            self._places = {allowed: [i + (token.special and token.text not in allowed) * len(self._early)
+                                      for i, token in enumerate(self._early)]}
+        return self._places[allowed]
 
     def _joined(self, pieces: list[Piece], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n pieces, one after the other, and the (n + 1,) places where each piece's begin and end."""
@@ -179,8 +201,8 @@ class SentencePiece:
         Positions count characters. The bytes of a character have its place; a blank that was put in front has that of
         the first character.
         """
-        allowed = allowed_specials(allowed_special, self.special_tokens)
-        check_text(text, disallowed_specials(disallowed_special, self.special_tokens, allowed))
+        allowed = allowed_specials(allowed_special, self._specials)
+        check_text(text, disallowed_specials(disallowed_special, self._specials, allowed))
         ids, spans = list[int](), list[tuple[int, int]]()
         text = well_formed(text)
         for piece, id, place in self._pieces(text, allowed, blanks=True):
@@ -202,7 +224,7 @@ class SentencePiece:
         blanks = blanks or not self._core or bool(self._late)
         allowed_late = frozenset(map(self._normalize, allowed)) if self._late else allowed
         start = 0
-        for part, id in cut_out(text, self._early, allowed):
+        for part, id in self._finder(allowed).pieces(text):
             if id is not None:
                 yield part, id, start
             else:
@@ -215,6 +237,12 @@ class SentencePiece:
                         yield piece if late_id is not None else self._blank(piece, blanks), late_id, place
                     place += len(piece)
             start += len(part)
+
+    def _finder(self, allowed: frozenset[str]) -> Finder:
+        """Of the added tokens in a text as it came; kept, since hundreds of them take long to look up."""
+        if allowed not in self._finders:
+            self._finders = {allowed: both_stages(self._early, allowed, None)[0]}
+        return self._finders[allowed]
 
     def _normalize(self, text: str, blanks: bool = True) -> str:
         """What the normalizer makes of a text, or of what stands between added tokens."""
@@ -289,7 +317,9 @@ class SentencePiece:
             np.array([self._byte_ids.get(byte, none) for byte in range(256)], np.uint32),
             none if self._unknown is None else self._unknown, self._fuse, self.rules.blanks, self.rules.split, joined,
             *map(np.ascontiguousarray, np.array(triples, np.uint32).reshape(-1, 3).T),
-            [self._tokens.get(id) for id in range(self.vocab_size)])
+            [self._tokens.get(id) for id in range(self.vocab_size)],
+            [(token.text.encode("utf-8"), id, False) for known in (True, False) for token in self._early
+             for id in [token.id if known else core.NOT_TAKEN]])
 
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, but for a beginning that is there already."""

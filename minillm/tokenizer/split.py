@@ -4,12 +4,12 @@ r"""Pre-tokenizers of Hugging Face's tokenizer.json: Split, Digits and ByteLevel
                 before it, at the start of what is behind it, or neighbours together (Contiguous); `invert` takes the
                 matches for the rest and the rest for matches
     Digits      cuts out runs of digits, or each digit
-    ByteLevel   puts a space before what begins without one, if asked to, and cuts as GPT-2 does, if asked to; then bytes
-                are what is left, so it must be the last
+    ByteLevel   puts a space before what begins without one, if asked to, and cuts as GPT-2 does, if asked to; then
+                bytes are what is left, so it must be the last
 
-The well-known ones have names (pretokenize.PATTERNS), and C++ that cuts as they do. Any other is a pattern by its JSON: it
-is cut by `regex`, step by step, at the same result but more slowly. Their patterns are Oniguruma's, in Ruby's syntax:
-`$` is the end of a line, and `{1,3}+` a run of such runs.
+The well-known ones have names (pretokenize.PATTERNS), and C++ that cuts as they do. Any other is a pattern by its JSON:
+it is cut by `regex`, step by step, with the same result but about 50 times more slowly. Their patterns are Oniguruma's,
+in Ruby's syntax: `$` is the end of a line, and `{1,3}+` a run of such runs.
 """
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -53,23 +53,24 @@ def flattened(description: Any) -> Iterator[dict]:
     elif kind == "Split":
         yield checked_split(description)
     else:
-        raise ValueError(f"pre_tokenizer {kind or description!r:.80} is not known: expected Split, Digits, ByteLevel or a "
-                         "Sequence of them")
+        raise ValueError(f"pre_tokenizer {kind or description!r:.80} is not known: expected Split, Digits, ByteLevel "
+                         "or a Sequence of them")
 
 
 def checked_split(description: dict) -> dict:
-    pattern, behavior = description.get("pattern"), description.get("behavior")
+    pattern: Any = description.get("pattern")
+    behavior = description.get("behavior")
     kinds = [kind for kind in ("Regex", "String") if isinstance(pattern, dict) and isinstance(pattern.get(kind), str)]
     if not kinds or behavior not in BEHAVIORS:
-        raise ValueError(f"pre_tokenizer Split must have a Regex or a String and a known behavior: got {pattern!r:.80}, "
-                         f"{behavior!r:.80}")
+        raise ValueError("pre_tokenizer Split must have a Regex or a String and a known behavior: got "
+                         f"{pattern!r:.80}, {behavior!r:.80}")
     return {"type": "Split", "pattern": {kinds[0]: pattern[kinds[0]]}, "behavior": behavior,
             "invert": description.get("invert", False) is True}
 
 
 @cache
 def cutter(description: str, gpt2: str) -> Step:
-    """The function that cuts a text into words; description: steps_of a pre_tokenizer, as JSON; gpt2: GPT-2's pattern."""
+    """The function that cuts a text into words; description: steps_of a pre_tokenizer, as JSON; gpt2: that pattern."""
     steps = [step_function(step, gpt2) for step in json.loads(description)]
 
     def words(text: str) -> Words:
@@ -106,7 +107,8 @@ def compile_foreign(pattern: str) -> regex.Pattern:
     try:
         return regex.compile(REPEATED.sub(r"(?:\1)+", pattern), regex.MULTILINE | version)
     except regex.error as error:
-        raise ValueError(f"pre_tokenizer Split's pattern is no regular expression ({error}): {pattern!r:.200}") from None
+        message = f"pre_tokenizer Split's pattern is no regular expression ({error}): {pattern!r:.200}"
+        raise ValueError(message) from None
 
 
 def marked(text: str, find: Callable, invert: bool) -> list[tuple[str, bool]]:

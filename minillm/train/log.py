@@ -1,5 +1,6 @@
 """The log of a run, log.csv: a row for every logged step; gradients.csv: the size of each layer's gradient, a row at
-every validation; sources.csv: the validation loss of each source, where there are several; the progress line; and failure.json: why a run died."""
+every validation; sources.csv: the validation loss of each source, where they are mixed; the progress line; and
+failure.json: why a run died."""
 import csv
 import math
 from collections.abc import Iterator

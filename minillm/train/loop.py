@@ -66,8 +66,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
     as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
     until a decay is due by its own `finish`. world: the ranks that train together (train/parallel.py), of which only
-    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
-    written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
+    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
     model, data or settings, BlockingIOError where another process is training.
     """
     run, step, validate = Path(run), step or one_step, validate or validate_loss
@@ -82,9 +81,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                              "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run) if writes else nullcontext():
-        if (world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)) \
-                and resume not in (False, "never"):
-            state = restore(run, model, optimizer, state, resume == "override", say or (lambda text: None))
+        state = resumed(run, model, optimizer, state, resume, say, world)
         if writes:
             trim_log(run, state["step"], columns)
             trim_log(run, state["step"], ["step", "tokens", *layer_sizes(model.params)], GRADIENTS)
@@ -122,6 +119,15 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
             if saved != state["step"]:                   # stopped by a signal
                 save(run, model, optimizer, state, eot_token)
     return state
+
+
+def resumed(run: Path, model: Any, optimizer: AdamW, fresh: dict, resume: str | bool, say: Callable | None,
+            world: World | None) -> dict:
+    """The state of the run's checkpoint, loaded into model and optimizer, if it is there and wanted; else `fresh`."""
+    found = world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)
+    if not found or resume in (False, "never"):
+        return fresh
+    return restore(run, model, optimizer, fresh, resume == "override", say or (lambda text: None))
 
 
 def due(every: int, state: dict) -> bool:
@@ -191,7 +197,7 @@ def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: 
                   world: World | None = None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns.
 
-    Data of several sources (data.sources, a dict of such) have the loss of each in sources.csv. One that eval_batches
+    Of data with several sources (data.sources, a dict of such) that of each is in sources.csv; one that eval_batches
     cuts short still counts by its size.
     """
     sources = getattr(data, "sources", {"": data})
@@ -200,7 +206,7 @@ def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: 
         nats, tokens = evaluate(model, source.validation(config.eval_batches), world)
         check_converging(state["step"], nats / tokens)
         found[name] = nats / tokens
-    if run and len(sources) > 1:
+    if run and hasattr(data, "sources"):
         trim_log(run, state["step"] - 1, ["step", "tokens", *found], SOURCES)
         append_log(run, state, found, ["step", "tokens", *found], SOURCES)
     loss = sum(found[name] * (source.validation_tokens / data.validation_tokens) for name, source in sources.items())

@@ -1,6 +1,6 @@
 """The optimizers, AdamW over one flat buffer and Muon; clipping, the mean of the weights, their bf16 copy."""
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ class AdamW:
             yield micro, self.part
             self.grads.flat += self.part.flat
 
-    def of_micros(self, values: dict[int, Sequence[float]], count: int) -> np.ndarray:
+    def of_micros(self, values: Mapping[int, Sequence[float]], count: int) -> np.ndarray:
         """The numbers that each micro-batch brought, by its number: (count, n)."""
         return np.array([values[micro] for micro in range(count)], np.float64)
 

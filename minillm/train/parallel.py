@@ -19,7 +19,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from queue import SimpleQueue
 from threading import Thread
@@ -32,7 +32,7 @@ from ..kernels.select import Ops
 from ..launch import launched
 from ..models.params import Gradients, Params, Shapes
 from ..ops.bfloat16 import bfloat16_bits
-from ..ops.optimizer.sum_squares import PIECE
+from ..ops.optimizer.sum_squares import PIECE, sum_squares
 from .memory import IN_FLIGHT
 from .optim import AdamW
 
@@ -94,7 +94,7 @@ class World:
     def others(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def gather(self, values: Sequence[float], patience: float | None = None) -> np.ndarray:
+    def gather(self, values: Sequence[float] | np.ndarray, patience: float | None = None) -> np.ndarray:
         """The numbers of all ranks, as many from each: (size, n) float64, the same everywhere."""
         found = np.empty((self.size, len(values)))
         found[self.rank] = values
@@ -102,7 +102,7 @@ class World:
                   + [self.send(found[self.rank], rank) for rank in self.others()], patience)
         return found
 
-    def dealt(self, values: dict[int, Sequence[float]], count: int, width: int) -> np.ndarray:
+    def dealt(self, values: Mapping[int, Sequence[float] | np.ndarray], count: int, width: int) -> np.ndarray:
         """Row i of `count` is that of the rank i % size, which has it under i in values: (count, width) float64."""
         rounds = -(-count // self.size)
         mine = np.zeros((rounds, width))
@@ -135,7 +135,8 @@ class Sending(Gradients):
 
     def __init__(self, shapes: Shapes, dtype: Any, units: list[slice]):
         super().__init__(shapes, dtype)
-        self.units, self.block, self.done = units, "", SimpleQueue()
+        self.units, self.block = units, ""
+        self.done: Any = SimpleQueue()
         self.left = [unit.stop - unit.start for unit in units]              # numbers of each that are not done
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -183,6 +184,10 @@ def units_of(size: int) -> list[slice]:
 class ShardedAdamW(AdamW):
     """AdamW whose moments and sums of gradients are shared among the ranks of a World, by units."""
 
+    m: Any                              # of the units of this rank, flat; as v and the sum of gradients
+    v: Any
+    grads: Any                          # Sending
+
     def __init__(self, world: World, params: Params, lr: float, betas: tuple[float, float], eps: float,
                  weight_decay: float, ops: Ops):
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
@@ -215,16 +220,17 @@ class ShardedAdamW(AdamW):
 
     def add_round(self, senders: int, fresh: bool) -> None:
         """Add the gradients of ranks 0 to senders - 1, in this order, unit by unit as they are done."""
-        sent, coming = [], deque()
+        sent: list = []
+        coming: deque = deque()
         for number in iter(self.grads.done.get, None):
             if number in self.mine:
                 coming.append((number, *self.receive_unit(number, senders)))
                 if len(coming) == WINDOW:
-                    self.add_unit(*coming.popleft(), fresh)
+                    self.add_unit(coming.popleft(), fresh)
             elif self.world.rank < senders:
                 sent.append(self.world.send(self.grads.flat[self.units[number]], number % self.world.size, number))
         for unit in coming:
-            self.add_unit(*unit, fresh)
+            self.add_unit(unit, fresh)
         self.world.wait(sent)
 
     def receive_unit(self, number: int, senders: int) -> tuple[list[np.ndarray], list]:
@@ -234,7 +240,8 @@ class ShardedAdamW(AdamW):
         return parts, [self.world.receive(part, rank, number) for rank, part in enumerate(parts)
                        if rank != self.world.rank]
 
-    def add_unit(self, number: int, parts: list[np.ndarray], posted: list, fresh: bool) -> None:
+    def add_unit(self, unit: tuple[int, list[np.ndarray], list], fresh: bool) -> None:
+        number, parts, posted = unit
         self.world.wait(posted)
         into = self.sum[self.here(number)]
         for rank, part in enumerate(parts):
@@ -243,7 +250,7 @@ class ShardedAdamW(AdamW):
             else:
                 into += part
 
-    def of_micros(self, values: dict[int, Sequence[float]], count: int) -> np.ndarray:
+    def of_micros(self, values: Mapping[int, Sequence[float]], count: int) -> np.ndarray:
         width = int(self.world.gather([len(row) for row in list(values.values())[:1]] or [0]).max())
         return self.world.dealt(values, count, width)
 
@@ -252,11 +259,12 @@ class ShardedAdamW(AdamW):
 
     def norm(self) -> float:
         """The norm of all gradients, from the sums of all pieces in their order: as one process has it."""
+        square_sum = self.ops.sum_squares if self.ops else sum_squares
         sums = {number: np.zeros(UNIT // PIECE) for number in self.mine}
         for number in self.mine:
             unit = self.sum[self.here(number)]
             for i, start in enumerate(range(0, unit.size, PIECE)):
-                sums[number][i] = self.ops.sum_squares(unit[start:start + PIECE])
+                sums[number][i] = square_sum(unit[start:start + PIECE])
         total = 0.0
         for value in self.world.dealt(sums, len(self.units), UNIT // PIECE).ravel():
             total += value

@@ -108,6 +108,7 @@ def weighed(ops: Ops, meter: Meter, known: Sequence) -> Ops:
 
     def weighing(function: Callable) -> Callable:
         def run(*args: Any, **more: Any) -> Any:
+            weigh(args[:1])                                                 # a sum of what two ops have made is a third
             made = function(*args, **more)
             weigh(made)
             return made

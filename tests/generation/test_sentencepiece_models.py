@@ -60,5 +60,6 @@ def test_shards(directory, tmp_path):
     again = tokenizer_of(tmp_path, shards)
     assert describe_tokenizer(again, 0) == describe_tokenizer(tok, 0)
     ids = np.concatenate(shards.train.arrays)
-    documents = {again.decode(part[:-1]) for part in np.split(ids, np.flatnonzero(ids == tok.eot_token) + 1) if len(part)}
+    parts = np.split(ids, np.flatnonzero(ids == tok.eot_token) + 1)
+    documents = {again.decode(part[:-1]) for part in parts if len(part)}
     assert documents <= {text for _, text in texts} and len(documents) > 20

@@ -1,15 +1,21 @@
 """GGUF files: written and read back bit for bit, in every form, and what is not known refused by its name."""
+from pathlib import Path
+
 import numpy as np
 import pytest
+import sentencepiece_cases
 
 from minillm import GPT, GPTConfig, Llama, LlamaConfig, Tokenizer, generate, load_model
 from minillm.commands import export as command
 from minillm.models.export import export_directory, export_gguf
 from minillm.models.gguf import FORMS, read_gguf, read_tokenizer, write_gguf
 from minillm.models.load import load
+from minillm.tokenizer.sentencepiece import SentencePiece
 
 gguf = pytest.importorskip("gguf")
 
+KINDS = Path(__file__).parents[1] / "tokenizer" / "kinds"
+ODD = "Hello world, it's 12345 o'clock!\n\n\tdef f(x):  return x**2  naïve café 世界 🙂 e\u0301"
 TEXT = "the cat sat on the mat and said hello to the dog; 12 naïve cats' dogs 世界. " * 20
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 1024}      # transformers believes in GPT-2's 1024
 LLAMA = SIZES | {"n_kv_head": 2, "head_dim": 8, "n_inner": 64}
@@ -94,6 +100,26 @@ def test_the_tokenizer_comes_along(tmp_path, pattern):
     assert again.known == 300 and read_tokenizer(tmp_path / "m.gguf").vocab_size == 300     # 10 ids stand for nothing
 
 
+@pytest.mark.parametrize("name", ["llama3", "smollm", "deepseek"])
+def test_tokenizers_of_other_families(tmp_path, name):
+    tokenizer = Tokenizer.from_pretrained(KINDS / f"{name}.json")
+    write_gguf(tmp_path / "m.gguf", model_of("llama", tokenizer.vocab_size), tokenizer)
+    again = read_tokenizer(tmp_path / "m.gguf")
+    assert again.encode(ODD, "all") == tokenizer.encode(ODD, "all") and list(again.before) == list(tokenizer.before)
+
+
+@pytest.mark.parametrize("name", ["llama2", "gemma", "never"])
+def test_sentencepiece_comes_along(tmp_path, name):
+    tokenizer = SentencePiece(sentencepiece_cases.load()[0][name])
+    write_gguf(tmp_path / "m.gguf", model_of("llama", tokenizer.vocab_size), tokenizer)
+    again = read_tokenizer(tmp_path / "m.gguf")
+    for text in (*sentencepiece_cases.TEXTS, ODD):
+        assert again.encode(text, "all") == tokenizer.encode(text, "all"), text
+    if name != "never":                             # whose decoder leaves bytes as they are written
+        assert again.decode(again.encode_ordinary(ODD)) == tokenizer.decode(tokenizer.encode_ordinary(ODD))
+    assert list(again.before) == list(tokenizer.before) == [1]
+
+
 def test_export_and_back(tmp_path, capsys):
     tokenizer, model = tokenizer_of(), model_of("qwen3")
     model.save_pretrained(tmp_path / "run", tokenizer.eot_token)
@@ -132,6 +158,8 @@ def test_what_cannot_be_written_is_named(tmp_path):
     windowed = Llama(LlamaConfig(**LLAMA, vocab_size=300, window=8, family="mistral"))
     with pytest.raises(ValueError, match="sliding window of 8"):
         write_gguf(tmp_path / "m.gguf", windowed, tokenizer)
+    with pytest.raises(ValueError, match="without byte fallback"):
+        write_gguf(tmp_path / "m.gguf", model, SentencePiece(sentencepiece_cases.load()[0]["fused"]))
     tokenizer.pattern = "mine"
     with pytest.raises(ValueError, match="'mine' is none that llama.cpp has"):
         write_gguf(tmp_path / "m.gguf", model, tokenizer)

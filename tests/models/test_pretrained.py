@@ -92,7 +92,9 @@ def test_wrong_tensors_are_named(saved, change, words):
 
 @pytest.mark.parametrize("key, value", [
     ("activation_function", "relu"), ("scale_attn_by_inverse_layer_idx", "yes"), ("add_cross_attention", True),
-    ("scale_attn_weights", None), ("n_inner", 31), ("use_rotary", True), ("num_key_value_heads", 1), ("model_type", "llama"), ("tie_word_embeddings", False),
+    ("scale_attn_weights", None), ("n_inner", 31), ("use_rotary", True), ("num_key_value_heads", 1),
+    ("model_type", "llama"),
+    ("tie_word_embeddings", False),
     ("n_layer", "two"), ("n_layer", 10**12), ("n_head", 3), ("n_positions", 0), ("resid_pdrop", 1.5),
     ("vocab_size", None), ("layer_norm_epsilon", float("nan")), ("quantization_config", {"bits": 4}),
 ])

@@ -124,3 +124,10 @@ def test_folders_of_one_name_are_numbered(place, tmp_path):
     (tmp_path / "web" / "a.txt").write_text("the dog and the cat\n" * 30)
     results, _ = trained(place, tmp_path / "r", 2, ("web", tmp_path / "web"))
     assert list(results["sources"]) == ["web-1", "web-2"]
+
+
+def test_one_source_alone_is_drawn_as_without_weights(place, run, tmp_path):
+    results = [trained(place, tmp_path / name, 4, ("web",), mix, tokenizer=run[0])[0]
+               for name, mix in (("mixed", [1]), ("plain", None))]
+    assert results[0].pop("sources") == {"web": pytest.approx(results[0]["val_loss"], rel=1e-5)}
+    assert results[0] == results[1]

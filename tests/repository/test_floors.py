@@ -16,7 +16,7 @@ NEVER = {"torch", "transformers", "tensorflow", "jax", "tests", "benchmarks", "p
 PEERS = {("workbench.kernel.torch_pair", "torch"),           # whom a kernel is timed beside, in a process of its own
          *[("workbench.properties.code_paths", peer) for peer in ("torch", "transformers")]}    # whose logits ours are
 FLOOR = {
-    "ops": 0, "storage": 0, "text": 0, "_cpp": 0, "gradcheck": 0, "config": 0, "progress": 0, "version": 0,
+    "ops": 0, "storage": 0, "text": 0, "_cpp": 0, "gradcheck": 0, "config": 0, "progress": 0, "launch": 0, "version": 0,
     "micro": 0,
     "kernels": 1, "tokenizer": 1,
     "models": 2,

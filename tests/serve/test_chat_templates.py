@@ -41,7 +41,8 @@ def test_tools_documents_and_variables_reach_the_template(tokenizer_with):
 def test_tool_turns_are_as_templates_read_them(tokenizer_with):
     tokenizer = tokenizer_with(QWEN)
     turns = [*ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]},
-             {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": text} for text in ("we", "t")]}]
+             {"role": "tool", "tool_call_id": "c1",
+              "content": [{"type": "text", "text": text} for text in ("we", "t")]}]
     text = prompt_of(tokenizer, messages=turns, tools=TOOLS)
     assert '<tool_call>\n{"name": "weather", "arguments": {"town": "Ulm"}}\n</tool_call><|im_end|>' in text
     assert "<tool_response>\nwet\n</tool_response><|im_end|>\n<|im_start|>assistant\n" in text

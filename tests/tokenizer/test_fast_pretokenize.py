@@ -58,8 +58,9 @@ REST += [code for plane in range(3, 17) for code in (plane << 16, (plane << 16) 
 @pytest.mark.parametrize("pattern", BUILT_IN)
 def test_every_character_is_cut_as_by_regex(pattern):
     """All code points that may be assigned, in several contexts, and some of the rest, whatever `regex` knows."""
-    for start in range(0, len(COMMON), 60_000):
-        some = "".join(map(chr, COMMON[start:start + 60_000]))
+    codes = COMMON if pattern in ("gpt2", "cl100k", "o200k") else COMMON[::11]         # the classes are the same
+    for start in range(0, len(codes), 60_000):
+        some = "".join(map(chr, codes[start:start + 60_000]))
         text = "".join(context.replace("{0}", char) for char in some for context in CONTEXTS)
         assert cut_places(text, pattern) == regex_places(text, pattern)
     text = "a".join(map(chr, REST))

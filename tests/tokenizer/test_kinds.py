@@ -1,4 +1,4 @@
-"""Every kind of byte-level tokenizer.json gives the ids that `tokenizers` gives, in C++ and in Python, saved and loaded."""
+"""Every kind of byte-level tokenizer.json gives the ids of `tokenizers`, in C++ and Python, also saved again."""
 import json
 
 import numpy as np

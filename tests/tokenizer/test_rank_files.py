@@ -33,6 +33,8 @@ def test_a_rank_file_comes_back(pair, rank_file):
 def test_tiktoken_reads_what_we_write(pair, rank_file):
     tiktoken = pytest.importorskip("tiktoken")
     from tiktoken.load import load_tiktoken_bpe
+    if pair[0].pattern not in PATTERNS:
+        pytest.skip("several steps, which tiktoken does not have")
     theirs = tiktoken.Encoding("ours", pat_str=PATTERNS[pair[0].pattern],
                                mergeable_ranks=load_tiktoken_bpe(str(rank_file)),
                                special_tokens=pair[0].special_tokens)

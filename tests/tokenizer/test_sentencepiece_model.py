@@ -42,7 +42,8 @@ def model_file(kind=BPE, user=(), **normalizer):
     for text, id in MODEL["vocab"].items():
         special = {"<unk>": 2, "<s>": 3, "</s>": 3}.get(text, 6 if text.startswith("<0x") else 4 if text in user else 1)
         pieces += message(f1=message(f1=text.encode(), f2=-float(id), f3=special))
-    return pieces + message(f2=message(f3=kind, f35=1), f3=message(**{"f1": b"identity", "f3": 1, "f4": 0} | normalizer))
+    rules = message(**{"f1": b"identity", "f3": 1, "f4": 0} | normalizer)
+    return pieces + message(f2=message(f3=kind, f35=1), f3=rules)
 
 
 @pytest.fixture

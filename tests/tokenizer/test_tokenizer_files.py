@@ -49,7 +49,7 @@ def test_special_tokens_map_json(small, directory):
 
 
 def test_added_tokens_decoder(small, directory):
-    write(directory / "tokenizer_config.json", {"add_prefix_space": False, "eos_token": "<|end|>", "added_tokens_decoder": {
+    write(directory / "tokenizer_config.json", {"eos_token": "<|end|>", "added_tokens_decoder": {
         "299": {"content": "<|endoftext|>", "special": True},
         "300": {"content": "<|end|>", "special": True, "lstrip": True},
         "301": {"content": "plain", "special": False, "single_word": True, "normalized": True}}})

@@ -75,7 +75,7 @@ def encoding(tok):
                  "o200k": PATTERNS["o200k"]}
     special_ids = set(tok.special_tokens.values())
     ranks = {tok.token_bytes(i): i for i in range(tok.vocab_size) if i not in special_ids}
-    return tiktoken.Encoding("ours", pat_str=published[tok.pattern], mergeable_ranks=ranks,
+    return tiktoken.Encoding("ours", pat_str=published.get(tok.pattern, PATTERNS[tok.pattern]), mergeable_ranks=ranks,
                              special_tokens=tok.special_tokens)
 
 

@@ -1,4 +1,4 @@
-"""`mpiexec -n N minillm ...` with real processes: the same bytes as one, and one clear end where a rank dies or hangs."""
+"""`mpiexec -n N minillm ...` with real processes: the bytes of one, and one clear end where a rank dies or hangs."""
 import os
 import shutil
 import signal

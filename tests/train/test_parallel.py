@@ -114,7 +114,8 @@ def steps_of(kind, config, optimizer_of, settings, backend="numpy", steps=3):
 @pytest.mark.parametrize("kind, config", [(GPT, TINY), (Llama, LLAMA)])
 def test_ranks_take_the_very_steps_of_one_process(small_units, size, accumulate, kind, config):
     settings = TrainConfig(accumulate=accumulate, warmup=0, clip=0.1)
-    alone, (m, v), rows = steps_of(kind, config, lambda model: AdamW(model.params, settings.lr, ops=model.ops), settings)
+    alone, (m, v), rows = steps_of(kind, config, lambda model: AdamW(model.params, settings.lr, ops=model.ops),
+                                   settings)
     for rank, (flat, moments, theirs) in enumerate(on_ranks(size, lambda world: steps_of(
             kind, config, lambda model: parallel.sharded(world, model, settings), settings))):
         assert np.array_equal(flat, alone) and theirs == rows

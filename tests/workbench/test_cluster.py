@@ -1,4 +1,4 @@
-"""The planner's cluster: the formula of a step on N machines, at its limits, and against a simulation of the messages."""
+"""The planner's cluster: the formula of a step on N machines, at its limits, and against simulated messages."""
 import numpy as np
 import pytest
 

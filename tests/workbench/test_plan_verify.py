@@ -6,7 +6,7 @@ import sys
 import pytest
 from cases import BACKENDS
 
-from minillm.config import GPTConfig, TrainConfig
+from minillm.config import GPTConfig, LlamaConfig, TrainConfig
 from minillm.kernels.select import choices
 from minillm.workbench import plan_verify
 from minillm.workbench.plan_verify import verify
@@ -22,6 +22,16 @@ def test_flops_are_exact_and_arrays_are_those_planned(backend, recompute):
     assert found["flops"]["equal"] and found["flops"]["planned"] == found["flops"]["counted"] > 0
     assert abs(found["arrays"]["error"]) < 0.02
     assert found["right"] and found["coarse"]
+
+
+@pytest.mark.skipif(not COMPILED, reason="no kernels are built")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_llama_holds_its_plan(recompute):
+    """With recomputation the most are alive in the backward, which adds up what came along several projections."""
+    c = LlamaConfig(family="qwen3", qk_norm=True, n_layer=3, n_head=4, n_kv_head=2, head_dim=16, n_embd=64, n_inner=160,
+                    block_size=64, vocab_size=300)
+    found = verify(c, TrainConfig(batch_size=4, recompute=recompute, backend="cpu"))
+    assert found["flops"]["equal"] and abs(found["arrays"]["error"]) < 0.03, found
 
 
 def test_numpy_is_counted_too():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ...storage.atomic import printable
 from ...tokenizer import Tokenizer
+from ...tokenizer.rules import Rules
 from ..sources.files import find_files
 from ..sources.report import Report
 from .format import blake2b
@@ -61,10 +62,12 @@ def describe_source(files: list[File], tokenizer: Tokenizer | None, vocab_size: 
 
 
 def describe_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> dict:
-    """By content, too: merges, special tokens and pattern are all that makes its ids."""
+    """By content, too: merges, special tokens, pattern and rules are all that makes its ids."""
     if tokenizer is None:
         return {"vocab_size": vocab_size}
-    parts = repr((tokenizer.merges, sorted(tokenizer.special_tokens.items()), tokenizer.pattern))
+    rules = getattr(tokenizer, "rules", ())
+    more = (rules,) if isinstance(rules, Rules) and any(rules) else ()          # what a plain tokenizer has not
+    parts = repr((tokenizer.merges, sorted(tokenizer.special_tokens.items()), tokenizer.pattern, *more))
     return {"tokenizer": blake2b(parts.encode()).hexdigest()}
 
 

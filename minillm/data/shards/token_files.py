@@ -106,7 +106,7 @@ def mapped(path: Path) -> np.ndarray:
 
 def checked(pool: ThreadPoolExecutor, path: Path, tokens: np.ndarray, sizes: np.ndarray,
             eot_token: int | None, read: Callable[[int], None]) -> Part:
-    """Reads all tokens once, piece by piece, and tells `read` so. Raises ValueError for an id outside the vocabulary."""
+    """Reads all tokens once, and tells `read` of each piece. Raises ValueError for an id outside the vocabulary."""
     pieces, ends, size, digest = [tokens[i:i + PIECE] for i in range(0, len(tokens), PIECE)], 0, 0, blake2b()
     found = pool.map(lambda piece: read_piece(path, piece, sizes, eot_token), pieces)
     for piece, (some_ends, some_bytes, checksum) in zip(pieces, found):

@@ -16,7 +16,7 @@ C_TYPES = {"int": "const int*", "uint64": "const uint64_t*", "double": "double*"
 INTEGERS = (*SIZES, "step", "n_decayed", "ignore_index", "interleaved", "window")
 BYTES = {"real": 4, "int": 4, "uint64": 8, "double": 8}
 LENGTHS = {"B*T": lambda d: d.B * d.T, "B*T*C": lambda d: d.B * d.T * d.C, "B*T*4C": lambda d: 4 * d.B * d.T * d.C,
-           "12*C*C": lambda d: 12 * d.C * d.C}          # what N is, by op
+           "B*T*V": lambda d: d.B * d.T * d.V, "12*C*C": lambda d: 12 * d.C * d.C}      # what N is, by op
 BODY = "    // your code; nothing is written yet, so the check fails\n"
 
 

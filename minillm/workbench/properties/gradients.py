@@ -107,8 +107,6 @@ def three_gradients(model: Any, tokens: Array, targets: Array) -> tuple[Array, A
               with_ops(model, linear_cross_entropy_backward=no_head, projection_backward=no_head_alone))
     name = model.rows_of_tokens[0]
     whole, head, embedding = (each.loss_and_grads(tokens, targets)[1][name] for each in models)
-    if getattr(model.config, "logit_cap", 0):                       # its head is a projection among others
-        embedding = whole - head
     return whole, head, embedding
 
 
