@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..config import GPTConfig, LlamaConfig, ModelConfig, TrainConfig
-from ..data.shards.format import Shards, Split, open_shards
+from ..data.shards.format import SIDECAR, Shards, Split, open_shards
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.files import read_documents
 from ..generation.decode import Step, steps

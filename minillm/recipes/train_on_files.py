@@ -11,6 +11,7 @@ from ..data.shards.mixture import Mixture, shares_of
 from ..data.shards.prepare import SAMPLE_BYTES, TrainingData, prepare, sample, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
 from ..data.shards.token_files import shards_of, token_files
+from ..data.shards.write import remove_shards
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
@@ -181,12 +182,15 @@ def named(paths: Sequence[str | Path]) -> dict[str, Path]:
 def mixed_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,
                  reports: dict[str, Report], again: bool) -> tuple[Tokenizer, dict[str, Shards]]:
     """One tokenizer for all sources, and the shards of each; texts' are kept in `out`/data/NAME."""
-    tok, found = known, {}
+    tok, found, data = known, {}, Path(out) / "data"
+    if not again and data.exists():                         # a run without weights has left its shards there
+        (data / SIDECAR).unlink(missing_ok=True)
+        remove_shards(data)
     if tok is None:
         ready = [path for path in map(Path, paths) if (path / SIDECAR).exists()]
         tok = Tokenizer.from_pretrained(ready[0]) if ready else shared_tokenizer(paths, out, vocab_size, again)
     for name, path in named(paths).items():
-        place = Path(out) / "data" / name
+        place = data / name
         own, found[name] = (ready_shards([path], place, True) or mapped_shards([path], place, known, True)
                             or tokenized([path], place, tok, vocab_size, reports[name], again))
         if fingerprint(own) != fingerprint(tok):

@@ -27,7 +27,7 @@ def mixture(sources, weights=WEIGHTS, seed=0, accumulate=2):
     return Mixture(sources, weights, 16, 5, seed, accumulate)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6).filter(any), st.integers(0, 9))
 def test_shares_are_exact_at_every_moment(weights, seed):
     """No source is ever as many rows off its share as there are sources; a whole period is met exactly."""
