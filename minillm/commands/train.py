@@ -8,7 +8,7 @@ from . import Commands, add_json, add_resume, command, print_json, printer
 def train(args: Namespace) -> None:
     from ..recipes.train_on_files import train_on_files
     results = train_on_files(args.data, args.out, *settings(args), tokenizer=args.tokenizer, vocab_size=args.vocab_size,
-                             resume=args.resume, say=printer(args.json), init=args.init)
+                             resume=args.resume, say=printer(args.json), init=args.init, mix=args.mix)
     print_json(args, results)
 
 
@@ -34,6 +34,8 @@ def add(commands: Commands) -> None:
     p.add_argument("config", nargs="?", help="TOML file with tables [model] and [train]")
     p.add_argument("--data", nargs="+", required=True, metavar="PATH",
                    help="folders and files: .txt .md .py .jsonl, or token files of nanoGPT and llm.c (.bin)")
+    p.add_argument("--mix", nargs="+", metavar="WEIGHT", help="a weight for each path of --data, such as 0.7 0.2 0.1: "
+                   "the share of the rows that is drawn from it")
     p.add_argument("--init", metavar="DIR", help="go on from a model, GPT-2 or of the Llama family, with its tokenizer "
                    "(--set model.block_size and a larger --tokenizer make it grow)")
     add_resume(p)

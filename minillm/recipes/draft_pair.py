@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..config import GPTConfig, LlamaConfig, ModelConfig, TrainConfig
-from ..data.shards.format import Shards, Split, open_shards
+from ..data.shards.format import SIDECAR, Shards, Split, open_shards
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.files import read_documents
 from ..generation.decode import Step, steps
@@ -101,7 +101,7 @@ def shards_of(target: str | Path, out: str | Path, data: Sequence[str | Path] | 
     """Training data: files that are given, or the shards that `train` and `quickstart` leave beside a model."""
     if data:
         return prepare(lambda: read_documents(data), out, tokenizer, progress=lambda label: Progress(label, ""))[1]
-    if not (Path(target) / "data").exists():
+    if not (Path(target) / "data" / SIDECAR).exists():
         raise FileNotFoundError(f"{target}/data: the target's training data is not there; give some with --data")
     return open_shards(Path(target) / "data")
 

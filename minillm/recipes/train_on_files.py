@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig
-from ..data.shards.format import SIDECAR, Shards, count_leaked, open_shards
-from ..data.shards.prepare import TrainingData, prepare, tokenizer_of
+from ..data.shards.format import SIDECAR, SIDES, Shards, count_leaked, fingerprint, open_shards
+from ..data.shards.mixture import Mixture, shares_of
+from ..data.shards.prepare import SAMPLE_BYTES, TrainingData, prepare, sample, tokenizer_of
 from ..data.shards.source import describe_source, difference, list_files
 from ..data.shards.token_files import shards_of, token_files
+from ..data.shards.write import remove_shards
 from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
 from ..launch import first_process
 from ..models.load import model_class
 from ..progress import Progress
+from ..storage.atomic import atomic_write
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import learned_ends
 from ..train.checkpoint import checkpoint_exists
 from ..train.estimate import describe_run
-from ..train.log import read_log
+from ..train.log import SOURCES, read_log
 from ..train.loop import train
 from ..train.origin import begin
 from ..train.parallel import World, all_ranks, check_shared
@@ -31,48 +34,62 @@ from .initial_model import digest_of, initial_model, tokenizer_for
 from .quickstart import Say, describe_shards
 
 LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
+LEAKS_READ = 10 ** 8                      # tokens, at most: they are all in memory
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
 def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                    tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
-                   say: Say = print, init: str | Path | None = None) -> dict:
+                   say: Say = print, init: str | Path | None = None, mix: Sequence[Any] | None = None) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results.
 
-    init: the directory of a model to go on from, with its tokenizer unless another is given (initial_model.py).
+    init: the directory of a model to go on from, with its tokenizer unless another is given (initial_model.py). mix:
+    a weight for each path, which is a source of its own then (data/shards/mixture.py).
     """
     check_data(paths, out)
+    if mix is not None:
+        shares_of(mix, len(paths))
     world = all_ranks()
     if world:
         check_shared(world, train_config.accumulate)
     with exclusive(out) if first_process() else nullcontext():
-        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world)
+        return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world,
+                                mix)
 
 
 def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                      tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say,
-                     init: str | Path | None = None, world: World | None = None) -> dict:
+                     init: str | Path | None = None, world: World | None = None,
+                     mix: Sequence[Any] | None = None) -> dict:
     """The work of `train_on_files`, by the only process in `out`, or by the ranks of a world."""
-    report, known = Report(), tokenizer_for(tokenizer, init)
+    known, reports = tokenizer_for(tokenizer, init), {name: Report() for name in (named(paths) if mix else [""])}
 
-    def made() -> tuple[Tokenizer, Shards]:
+    def made() -> tuple[Tokenizer, dict[str, Shards]]:
         again = resume != "never" and checkpoint_exists(Path(out))
-        return (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
-                or tokenized(paths, out, known, vocab_size, report, again))
-    tok, shards = world.first(made, lambda: found_shards(paths, out, known)) if world else made()
-    say(str(report) if report.documents else "data        as tokenized before")
-    say(describe_shards(shards) + describe_leaks(shards))
+        if mix:
+            return mixed_shards(paths, out, known, vocab_size, reports, again)
+        tok, shards = (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
+                       or tokenized(paths, out, known, vocab_size, reports[""], again))
+        return tok, {"": shards}
+    tok, sources = world.first(made, lambda: found_sources(paths, out, known, mix)) if world else made()
+    for name, shards in sources.items():
+        said = str(reports[name]) if reports[name].documents else "data        as tokenized before"
+        say(f"{name}: " * bool(mix) + said)
+        say(describe_shards(shards) + describe_leaks(shards))
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
     say(describe_run(model_config, train_config))
     model, began = first_model(init, model_config, train_config, tok)
-    if init and first_process():
-        begin(out, tok, "continued", init, ", ".join(map(str, paths)), shards.train.documents, shards.val.documents,
+    if (init or mix) and first_process():
+        learned, held_out = (sum(getattr(each, side).documents for each in sources.values()) for side in SIDES)
+        begin(out, tok, "continued" if init else "pretrained", init, ", ".join(map(str, paths)), learned, held_out,
               resume)
-    data = TrainingData(shards, model.config.block_size, train_config.batch_size, train_config.seed,
-                        train_config.accumulate)
+    sizes = (model.config.block_size, train_config.batch_size, train_config.seed, train_config.accumulate)
+    data = Mixture(sources, mix, *sizes) if mix else TrainingData(sources[""], *sizes)
+    if isinstance(data, Mixture):
+        say(data.describe(train_config.steps))
     progress = Progress("training", "step")
     state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say, world=world,
-                  settings={"init": began})
+                  settings={"init": began} | ({"mix": str(data)} if mix else {}))
     progress.close()
     if first_process():
         plot_losses(out)
@@ -83,7 +100,11 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
         f"byte, at step {state['best']['step']:,}\nnext: minillm generate {out} -p \"...\"")
     known = state["settings"] | {"vocab_size": model_config.vocab_size}
     say(judged := verdict(read_log(out), known))
-    return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged}
+    losses = next((row for row in read_log(out, SOURCES) if mix and row["step"] == state["best"]["step"]), {})
+    each = {"sources": {name: losses[name] for name in sources}} if losses else {}
+    if each:
+        say("of each source: " + ", ".join(f"{name} {loss:.4f}" for name, loss in each["sources"].items()))
+    return {"steps": state["step"], "tokens": state["tokens"], **state["best"], "verdict": judged, **each}
 
 
 def first_model(init: str | Path | None, model_config: ModelConfig, train_config: TrainConfig,
@@ -107,7 +128,8 @@ def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Pa
 
 def describe_leaks(shards: Shards) -> str:
     """A line of warning about documents on both sides, if there are any."""
-    if shards.train.documents > LEAKS_LOOKED_FOR or not (leaked := count_leaked(shards)):
+    many = shards.train.documents > LEAKS_LOOKED_FOR or shards.train.tokens > LEAKS_READ
+    if many or not (leaked := count_leaked(shards)):
         return ""
     return (f"\nATTENTION: {leaked:,} of {shards.val.documents:,} validation documents are also in the training split: "
             "the validation loss says little about other text")
@@ -118,7 +140,7 @@ def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> t
     but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
-    shards = open_shards(paths[0])
+    shards = open_shards(paths[0], Progress("checking", "token"))
     tokenizer = tokenizer_of(paths[0], shards)
     if not again:
         begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
@@ -134,7 +156,7 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
                          "made them with --tokenizer (GPT-2's for most), or a model with it by --init"
                          + "; meta.pkl is a pickle, which is not read here" * (files[0].parent / "meta.pkl").exists())
-    shards = shards_of(files, tokenizer)
+    shards = shards_of(files, tokenizer, Progress("checking", "token"))
     if not again:
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
               shards.val.documents)
@@ -147,6 +169,60 @@ def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer 
         return found
     shards = open_shards(Path(out) / "data")
     return known or tokenizer_of(out, shards), shards
+
+
+def named(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """Sources by the names that sources.csv has for them; numbered where these are no columns of their own."""
+    names = [Path(path).resolve().name for path in paths]
+    plain = len({*names, "step", "tokens"}) == len(names) + 2
+    return {name if plain else f"{name}-{number}": Path(path)
+            for number, (name, path) in enumerate(zip(names, paths), start=1)}
+
+
+def mixed_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,
+                 reports: dict[str, Report], again: bool) -> tuple[Tokenizer, dict[str, Shards]]:
+    """One tokenizer for all sources, and the shards of each; texts' are kept in `out`/data/NAME."""
+    tok, found, data = known, {}, Path(out) / "data"
+    if not again and data.exists():                         # a run without weights has left its shards there
+        (data / SIDECAR).unlink(missing_ok=True)
+        remove_shards(data)
+    if tok is None:
+        ready = [path for path in map(Path, paths) if (path / SIDECAR).exists()]
+        tok = Tokenizer.from_pretrained(ready[0]) if ready else shared_tokenizer(paths, out, vocab_size, again)
+    for name, path in named(paths).items():
+        place = data / name
+        own, found[name] = (ready_shards([path], place, True) or mapped_shards([path], place, known, True)
+                            or tokenized([path], place, tok, vocab_size, reports[name], again))
+        if fingerprint(own) != fingerprint(tok):
+            raise ValueError(f"--data {path}: its tokenizer is not that of the other sources: tokenize all with one")
+    return tok, found
+
+
+def shared_tokenizer(paths: Sequence[str | Path], out: str | Path, vocab_size: int, again: bool) -> Tokenizer:
+    """Trained on texts of all sources, or as it was for the run that goes on."""
+    note = Path(out) / "data" / "vocab_size.txt"
+    if again and note.exists():
+        if (then := note.read_text(encoding="utf-8")) != str(vocab_size):
+            raise ValueError(f"{out} was trained with --vocab-size {then}, not {vocab_size}; use another --out, or "
+                             "--resume never")
+        return Tokenizer.from_pretrained(out)
+    progress = Progress("tokenizer", "")
+    tok = Tokenizer.train(sample(read_documents(paths, Report()), SAMPLE_BYTES), vocab_size, stop_early=True,
+                          progress=progress)
+    note.parent.mkdir(exist_ok=True)
+    with atomic_write(note) as file:
+        file.write(str(vocab_size))
+    return tok
+
+
+def found_sources(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None,
+                  mix: Sequence[Any] | None) -> tuple[Tokenizer, dict[str, Shards]]:
+    """(tokenizer, shards by source) as another process has just made or found them."""
+    if not mix:
+        tok, shards = found_shards(paths, out, known)
+        return tok, {"": shards}
+    found = {name: found_shards([path], Path(out) / "data" / name, known) for name, path in named(paths).items()}
+    return next(iter(found.values()))[0], {name: shards for name, (_, shards) in found.items()}
 
 
 def tokenized(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, vocab_size: int,

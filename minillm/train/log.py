@@ -1,5 +1,6 @@
 """The log of a run, log.csv: a row for every logged step; gradients.csv: the size of each layer's gradient, a row at
-every validation; the progress line; and failure.json: why a run died."""
+every validation; sources.csv: the validation loss of each source, where they are mixed; the progress line; and
+failure.json: why a run died."""
 import csv
 import math
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from ..models.params import Params
 from ..ops.optimizer.sum_squares import sum_squares
 from ..storage.atomic import AnyPath, atomic_write, write_json
 
-FAILURE, LOG, GRADIENTS = "failure.json", "log.csv", "gradients.csv"
+FAILURE, LOG, GRADIENTS, SOURCES = "failure.json", "log.csv", "gradients.csv", "sources.csv"
 COLUMNS = ["step", "tokens", "train_loss", "lr", "grad_norm", "val_loss", "val_bpb", "tokens_per_second"]
 
 

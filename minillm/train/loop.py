@@ -30,6 +30,7 @@ from .checkpoint import checkpoint_exists, restore, save
 from .log import (
     COLUMNS,
     GRADIENTS,
+    SOURCES,
     append_gradients,
     append_log,
     describe,
@@ -195,11 +196,22 @@ def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
 
 def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: Path | None, eot_token: EndOfText,
                   world: World | None = None) -> dict:
-    """Mean loss over the validation split; a new best is saved at once. Returns the log's columns."""
-    nats, tokens = evaluate(model, data.validation(config.eval_batches), world)
-    share = tokens / data.validation_tokens                      # 1 unless eval_batches cuts the split short
-    check_converging(state["step"], nats / tokens)
-    loss, bpb = nats / tokens, nats / math.log(2) / (data.validation_bytes * share)
+    """Mean loss over the validation split; a new best is saved at once. Returns the log's columns.
+
+    Of data with several sources (data.sources, a dict of such) that of each is in sources.csv; one that eval_batches
+    cuts short still counts by its size.
+    """
+    sources = getattr(data, "sources", {"": data})
+    found = {}
+    for name, source in sources.items():
+        nats, tokens = evaluate(model, source.validation(config.eval_batches), world)
+        check_converging(state["step"], nats / tokens)
+        found[name] = nats / tokens
+    if run and hasattr(data, "sources"):
+        trim_log(run, state["step"] - 1, ["step", "tokens", *found], SOURCES)
+        append_log(run, state, found, ["step", "tokens", *found], SOURCES)
+    loss = sum(found[name] * (source.validation_tokens / data.validation_tokens) for name, source in sources.items())
+    bpb = loss * data.validation_tokens / math.log(2) / data.validation_bytes
     return keep_best(model, state, run, eot_token, {"val_loss": loss, "val_bpb": bpb})
 
 

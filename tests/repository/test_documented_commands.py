@@ -49,6 +49,7 @@ COPIES = {"runs/pair/target": "runs/mine", "runs/pair/draft": "runs/draft", "sma
 SHORTER = {             # what is written -> what is run instead
     "quickstart --minutes 2": "quickstart --corpus stories --steps 2",
     "minillm train --data my_texts/": f"minillm train --data my_texts/ {TINY}",
+    "--mix 0.7 0.3": f"--mix 0.7 0.3 {TINY}",
     "train.steps=5000": "train.steps=2",
     "train.steps=400": "train.steps=2",
     "minillm sft runs/mine": "minillm sft runs/mine --set train.steps=2",

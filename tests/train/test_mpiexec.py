@@ -65,6 +65,16 @@ def test_ranks_write_the_bytes_of_one_process_and_say_it_once(place):
     assert_as_alone(place, "two")
 
 
+def test_ranks_read_the_sources_of_a_mixture_as_one_process_does(place):
+    (place / "more").mkdir()
+    (place / "more" / "a.txt").write_text("def f(x):\n    return x + 1\n" * 40)
+    for out, ranks in (("mixed", 0), ("mixed2", 2)):
+        code, said, err = run(place, out, ranks, "--set", "train.steps=5", "--data", "texts", "more", "--mix", "3", "1")
+        assert code == 0 and "of each source: texts " in said, err
+    for name in (*FILES, "sources.csv"):
+        assert (place / "mixed" / name).read_bytes() == (place / "mixed2" / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("number, says", [(signal.SIGTERM, "stopped after step"), (signal.SIGKILL, ""),
                                           (signal.SIGSTOP, "nothing heard from rank")])
 def test_a_rank_that_ends_or_hangs_ends_all_and_others_go_on(place, number, says):

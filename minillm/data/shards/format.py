@@ -9,8 +9,9 @@ write.py writes shards, split.py decides which side a document is on.
 """
 import hashlib
 import json
+import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ FORMAT = "minillm shards 1"
 SIDES = ("train", "val")
 PROBE = "The quick brown fox: naïve 12,345 tokens\n\tdef f(x): return x"   # for tokenizers without fingerprint
 FEW = 16                    # documents; also tokens that are too few to recognize a text by
-CHECK_TOKENS = 2**22        # tokens that Shards.check reads at a time
+CHECK_TOKENS = 2**20        # tokens that Shards.check reads at a time
+PAGES = 2**21               # bytes around an address that the system may map at once
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,56 @@ class Shards:
     fingerprint: str     # of the tokenizer that wrote them
     meta: dict           # all of shards.json
 
-    def check(self) -> None:
+    def check(self, progress: Callable | None = None) -> None:
         """Read every token once; ValueError naming the file with a changed byte or an id outside the vocabulary."""
         files = [file for split in (self.train, self.val) for file in zip(split.arrays, split.files, split.checksums)]
-        with ThreadPoolExecutor() as pool:                       # hashing lets other threads run
-            for _ in pool.map(lambda file: check_file(self.vocab_size, *file), files):
-                pass
+        done, total = 0, self.train.tokens + self.val.tokens
+        if progress:
+            progress(0, total)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:         # hashing lets other threads run
+            for tokens in pool.map(lambda file: check_file(self.vocab_size, *file), files):
+                done += tokens
+                if progress:
+                    progress(done, total)
 
 
-def check_file(vocab_size: int, array: np.ndarray, path: Path, checksum: str) -> None:
-    """As Shards.check, of one file."""
+def check_file(vocab_size: int, array: np.ndarray, path: Path, checksum: str) -> int:
+    """As Shards.check, of one file; returns its tokens."""
     digest = blake2b()
     for start in range(0, len(array), CHECK_TOKENS):
         part = array[start:start + CHECK_TOKENS]
         if part.max() >= vocab_size:
             raise ValueError(f"{path} holds id {part.max()}, outside the vocabulary of {vocab_size}: it is damaged")
         digest.update(part.view(np.uint8))
+        let_go(part)
     if digest.hexdigest() != checksum:
         raise ValueError(f"{path} is not the file that was written, its checksum has changed: make the shards again")
+    return len(array)
 
 
-def open_shards(directory: str | os.PathLike) -> "Shards":
-    """Map the shards in `directory`, every byte of which is checked once.
+def let_go(part: np.ndarray) -> None:
+    """Give back the memory of a part of a map that was read; whoever reads it again maps it again.
+
+    The system would do so only when memory is short: of a file of 10 GB all would be counted as this process's.
+    """
+    mapped = getattr(part, "_mmap", None)
+    if mapped is None or not hasattr(mmap, "MADV_DONTNEED"):                # not a map; Windows
+        return
+    first = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+    start = part.__array_interface__["data"][0]
+    low, high = max(first, start // PAGES * PAGES), (start + part.nbytes) // PAGES * PAGES + PAGES
+    mapped.madvise(mmap.MADV_DONTNEED, low - first, high - low)             # no more than there is
+
+
+def read_at_random(array: np.ndarray) -> None:
+    """Tell the system not to read ahead in a map: a block's neighbours are wanted at some other time."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+
+
+def open_shards(directory: str | os.PathLike, progress: Callable | None = None) -> "Shards":
+    """Map the shards in `directory`, every byte of which is checked once. progress(done, total) counts tokens.
 
     Raises FileNotFoundError when there is no sidecar or a shard is missing; ValueError naming the file when the
     sidecar is damaged or a shard is not what was written.
@@ -90,7 +120,7 @@ def open_shards(directory: str | os.PathLike) -> "Shards":
         shards = Shards(train, val, meta["vocab_size"], meta["eot_token"], dtype, meta["tokenizer"], meta)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    shards.check()
+    shards.check(progress)
     return shards
 
 

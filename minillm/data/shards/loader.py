@@ -21,7 +21,7 @@ from math import isqrt
 import numpy as np
 
 from ...config import check_counts
-from .format import Split
+from .format import Split, let_go, read_at_random
 
 Tokens = np.ndarray | Sequence[np.ndarray] | Split
 IGNORE_INDEX = -1
@@ -53,6 +53,7 @@ class TokenStream:
             inside = start + filled - (int(self.ends[index]) - len(array))
             piece = array[inside:inside + len(out) - filled]
             out[filled:filled + len(piece)] = piece
+            let_go(piece)
             filled += len(piece)
             index += 1
 
@@ -74,19 +75,23 @@ class Loader:
         if tokens < block_size + 1:
             raise ValueError(f"one block of block_size {block_size} needs {block_size + 1} tokens, there are {tokens}: "
                              f"add more text, or choose a smaller block_size (of at most {max(1, tokens - 1)})")
+        for array in self.stream.arrays:
+            read_at_random(array)
         self.targets = tokens - 1
         self.blocks = -(-(self.targets + block_size // 2) // block_size)   # with room for half a block of offsets
         self.offsets = min(block_size, self.blocks * block_size - self.targets + 1)     # 0 .. offsets-1 cover both ends
 
     def batch(self, step: int, micro: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """(x, y), both int64 (batch_size, block_size), C-contiguous; y is x one token later."""
-        if step < 0 or not 0 <= micro < self.micro_batches:
-            raise ValueError(f"step must be >= 0 and micro in [0, {self.micro_batches}), got {step} and {micro}")
-        first = (int(step) * self.micro_batches + int(micro)) * self.batch_size
+        first = first_row(step, micro, self.micro_batches, self.batch_size)
         tokens = np.empty((self.batch_size, self.block_size + 1), np.int64)            # (B, T+1)
         for row in range(self.batch_size):
-            self.stream.read_into(tokens[row], self.block_start(first + row))
+            self.read_block(tokens[row], first + row)
         return tokens[:, :-1].copy(), tokens[:, 1:].copy()
+
+    def read_block(self, out: np.ndarray, number: int) -> None:
+        """Fill out (T+1,) with the number-th block since the beginning of training and the token behind it."""
+        self.stream.read_into(out, self.block_start(number))
 
     def block_start(self, number: int) -> int:
         """Stream position of the number-th block since the beginning of training."""
@@ -94,6 +99,13 @@ class Loader:
         keys = epoch_keys(self.seed, epoch)
         start = self.block_size * permute(index, self.blocks, keys) - keys[-1] % self.offsets
         return min(max(start, 0), self.targets - self.block_size)
+
+
+def first_row(step: int, micro: int, micro_batches: int, batch_size: int) -> int:
+    """The number, since the beginning of training, of a micro-batch's first row."""
+    if step < 0 or not 0 <= micro < micro_batches:
+        raise ValueError(f"step must be >= 0 and micro in [0, {micro_batches}), got {step} and {micro}")
+    return (int(step) * micro_batches + int(micro)) * batch_size
 
 
 def sequential(source: Tokens, block_size: int, batch_size: int,

@@ -53,7 +53,8 @@ def prepare(documents: Callable[[], Iterable[tuple[str, str]]], directory: AnyPa
     note = directory / "data" / "source.txt"
     with exclusive(directory):
         if source and note.exists() and note.read_text(encoding="utf-8") == source:
-            return tokenizer_of(directory, shards := open_shards(directory / "data")), shards
+            shards = open_shards(directory / "data", progress and progress("checking"))
+            return tokenizer_of(directory, shards), shards
         note.unlink(missing_ok=True)
         if tokenizer is None:
             tokenizer = Tokenizer.train(sample(documents(), SAMPLE_BYTES), vocab_size, stop_early=True,

@@ -5,7 +5,8 @@
 Such files do not say what their ids stand for, so a tokenizer must come with them; every id is held to it. A file
 whose name has "val" in it is the validation split. If there is none, it is the end of the last file.
 """
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import llmc
-from .format import CHECK_TOKENS, SIDECAR, SIDES, Shards, Split, blake2b, fingerprint
+from .format import CHECK_TOKENS, SIDECAR, SIDES, Shards, Split, blake2b, fingerprint, let_go
 from .source import list_files
 
 HELD_OUT = 0.05                 # of the last file, where none is for validation
+PIECE = 16 * CHECK_TOKENS       # that a thread reads
 
 
 class Part(NamedTuple):
@@ -24,7 +26,8 @@ class Part(NamedTuple):
 
     path: Path
     array: np.ndarray
-    counts: np.ndarray          # (V,) how often each id occurs
+    ends: int                   # how often the end-of-text token occurs
+    bytes: int
     checksum: str
 
 
@@ -42,16 +45,25 @@ def token_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def shards_of(files: Sequence[Path], tokenizer: Any) -> Shards:
-    """Both splits of token files, mapped and read once. Raises ValueError naming a file that is damaged, of a version
-    that is not known, or with an id that the tokenizer does not have."""
-    with ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda cut: checked(cut[0], cut[1], tokenizer.vocab_size), cuts(files)))
+def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None = None) -> Shards:
+    """Both splits of token files, mapped and read once. progress(done, total) counts tokens. Raises ValueError naming a
+    file that is damaged, of a version that is not known, or with an id that the tokenizer does not have."""
+    sizes = np.array([text_bytes(tokenizer, id) for id in range(tokenizer.vocab_size)], np.uint16)
+    found = cuts(files)
+    total, done = sum(len(tokens) for _, tokens in found), 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, total)
+    read(0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = [checked(pool, path, tokens, sizes, tokenizer.eot_token, read) for path, tokens in found]
     sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
     if not sides["val"]:
         sides = {"train": parts[:-1], "val": parts[-1:]}
-    sizes = np.array([text_bytes(tokenizer, id) for id in range(tokenizer.vocab_size)])
-    train, val = (split_of(sides[side], sizes, tokenizer.eot_token) for side in SIDES)
+    train, val = (split_of(sides[side]) for side in SIDES)
     return Shards(train, val, tokenizer.vocab_size, tokenizer.eot_token, parts[0].array.dtype, fingerprint(tokenizer),
                   {})
 
@@ -92,22 +104,35 @@ def mapped(path: Path) -> np.ndarray:
     return np.memmap(path, dtype, "r", llmc.BYTES)
 
 
-def checked(path: Path, tokens: np.ndarray, vocab_size: int) -> Part:
-    """Reads all tokens once. Raises ValueError for an id outside the vocabulary."""
-    counts, digest = np.zeros(vocab_size, np.int64), blake2b()
+def checked(pool: ThreadPoolExecutor, path: Path, tokens: np.ndarray, sizes: np.ndarray,
+            eot_token: int | None, read: Callable[[int], None]) -> Part:
+    """Reads all tokens once, and tells `read` of each piece. Raises ValueError for an id outside the vocabulary."""
+    pieces, ends, size, digest = [tokens[i:i + PIECE] for i in range(0, len(tokens), PIECE)], 0, 0, blake2b()
+    found = pool.map(lambda piece: read_piece(path, piece, sizes, eot_token), pieces)
+    for piece, (some_ends, some_bytes, checksum) in zip(pieces, found):
+        ends, size = ends + some_ends, size + some_bytes
+        digest.update(checksum)
+        read(len(piece))
+    return Part(path, tokens, ends, size, digest.hexdigest())
+
+
+def read_piece(path: Path, tokens: np.ndarray, sizes: np.ndarray, eot_token: int | None) -> tuple[int, int, bytes]:
+    """(ends of text, bytes of text, checksum)."""
+    ends, total, digest = 0, 0, blake2b()
     for start in range(0, len(tokens), CHECK_TOKENS):
         part = tokens[start:start + CHECK_TOKENS]
-        if part.max() >= vocab_size:
-            raise ValueError(f"{path} holds id {part.max()}, but the tokenizer has {vocab_size} ids: it is another's")
-        counts += np.bincount(part, minlength=vocab_size)
+        if part.max() >= len(sizes):
+            raise ValueError(f"{path} holds id {part.max()}, but the tokenizer has {len(sizes)} ids: it is another's")
+        ends += int(np.count_nonzero(part == eot_token))
+        total += int(np.take(sizes, part, mode="clip").sum(dtype=np.int64))      # without a second check of the ids
         digest.update(part.view(np.uint8))
-    return Part(path, tokens, counts, digest.hexdigest())
+        let_go(part)
+    return ends, total, digest.digest()
 
 
-def split_of(parts: Sequence[Part], sizes: np.ndarray, eot_token: int | None) -> Split:
-    counts = np.sum([part.counts for part in parts], axis=0)
-    documents = 1 if eot_token is None else max(1, int(counts[eot_token]))
-    return Split([part.array for part in parts], int(counts.sum()), documents, int(counts @ sizes),
+def split_of(parts: Sequence[Part]) -> Split:
+    return Split([part.array for part in parts], sum(len(part.array) for part in parts),
+                 max(1, sum(part.ends for part in parts)), sum(part.bytes for part in parts),
                  [part.path for part in parts], [part.checksum for part in parts])
 
 
