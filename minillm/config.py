@@ -120,6 +120,13 @@ class LlamaConfig:
 ModelConfig = GPTConfig | LlamaConfig
 
 
+def of_depth(c: ModelConfig, n_layer: int) -> ModelConfig:
+    """The same architecture with its first `n_layer` blocks alone."""
+    if isinstance(c, LlamaConfig):
+        return dataclasses.replace(c, n_layer=n_layer, full_layers=tuple(i for i in c.full_layers if i < n_layer))
+    return dataclasses.replace(c, n_layer=n_layer)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Training. `batch_size` sequences of block_size tokens, `accumulate` times, make one optimizer step."""

@@ -1,8 +1,16 @@
 """The command line: one file a command, each with `add(commands)`; here are the options and checks that they share."""
 import json
 import sys
-from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import (
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+    _SubParsersAction,
+)
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import fill
 from typing import TypeAlias
 
@@ -52,6 +60,14 @@ def add_backend(p: ArgumentParser) -> None:
 
 def add_json(p: ArgumentParser) -> None:
     p.add_argument("--json", action="store_true", help="print the result as JSON; the commentary goes to stderr")
+
+
+def directory(path: str) -> str:
+    """The argument of a command that reads a directory's files, or writes beside them. Raises what argparse prints."""
+    if path.endswith(".gguf") and Path(path).is_file():
+        raise ArgumentTypeError(f"{path} is a GGUF file: `minillm export {path} -o DIR` makes a directory of it, which "
+                                "this command reads")
+    return path
 
 
 def check_at_least(args: Namespace, **lowest: float) -> None:

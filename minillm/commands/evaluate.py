@@ -6,7 +6,7 @@ from pathlib import Path
 from ..models.load import load
 from ..progress import Progress
 from ..storage.atomic import write_json, write_jsonl
-from . import Commands, add_common, command
+from . import Commands, add_common, command, directory
 from .generation_options import add_adapter
 
 
@@ -25,8 +25,8 @@ def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
     from ..evaluate.card import SAFETY
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
-    for directory in [args.model] + [args.against] * bool(args.against):
-        model, tokenizer = load(directory, args.backend)
+    for place in [args.model] + [args.against] * bool(args.against):
+        model, tokenizer = load(place, args.backend)
         found.append(safety.red_team(model, tokenizer, prompts, args.seed, Progress("answers", "prompt"),
                                      args.max_new_tokens))
     if args.out:
@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
 def add_safety(commands: Commands) -> None:
     p = command(commands, "safety", run_safety, "ask a model for harm, and count refusals, toxicity and personal data",
                 "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
-    p.add_argument("model", help="run directory")
+    p.add_argument("model", type=directory, help="run directory")
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
     p.add_argument("--prompts", metavar="FILE.jsonl",
                    help="records with category, prompt, harmful (default: 50 bundled)")
@@ -63,7 +63,7 @@ def add_safety(commands: Commands) -> None:
 def add_card(commands: Commands) -> None:
     p = command(commands, "card", run_card, "write a model card from a run's own records",
                 "minillm card runs/aligned --evaluation eval.json --safety safety.json --data-card DATA_CARD.md")
-    p.add_argument("run", help="run directory")
+    p.add_argument("run", type=directory, help="run directory")
     p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
     p.add_argument("--title", help="default: the directory's name")
     p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` "
@@ -77,7 +77,7 @@ def add_card(commands: Commands) -> None:
 def add_eval(commands: Commands) -> None:
     p = command(commands, "eval", run_eval, "perplexity, multiple choice, exact match, with confidence intervals",
                 "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
-    p.add_argument("model", help="run directory")
+    p.add_argument("model", type=directory, help="run directory")
     p.add_argument("--against", metavar="DIR",
                    help="another model, measured on the same items and compared pair by pair")
     add_adapter(p)

@@ -9,7 +9,8 @@ FORMS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 def export(args: Namespace) -> None:
     say = printer(args.json)
-    out = Path(args.out or f"{str(args.model).removesuffix('/').removesuffix('.gguf')}-{args.gguf}.gguf")
+    stem = args.model.rstrip("/").removesuffix(".gguf")
+    out = Path(args.out or (f"{stem}-{args.gguf}.gguf" if args.gguf else f"{stem}-transformers"))
     from ..models.export import export_directory, export_gguf
     results = export_gguf(args.model, out, args.gguf) if args.gguf else export_directory(args.model, out)
     say(f"{results['tensors']} tensors ({results['types']}), {results['bytes'] / 1e6:,.1f} MB: {out}")
@@ -20,7 +21,7 @@ def add(commands: Commands) -> None:
     p = command(commands, "export", export, "write a model as a GGUF file, which llama.cpp runs; or a GGUF file as a "
                 "directory, which transformers reads", "minillm export runs/mine --gguf q8_0")
     p.add_argument("model", help="run directory, a transformers directory, or a GGUF file")
-    p.add_argument("-o", "--out", help="file or directory to write (default: MODEL-FORM.gguf)")
+    p.add_argument("-o", "--out", help="file or directory to write (default: MODEL-FORM.gguf, MODEL-transformers)")
     p.add_argument("--gguf", nargs="?", const="f16", choices=FORMS, metavar="FORM", help="one GGUF file, its matrices "
                    f"in one of {', '.join(FORMS)} (f16 if none is named); without it: a transformers directory")
     add_json(p)

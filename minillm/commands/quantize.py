@@ -3,7 +3,7 @@ import json
 from argparse import Namespace
 
 from ..progress import Progress
-from . import Commands, add_backend, add_json, command
+from . import Commands, add_backend, add_json, command, directory
 
 
 def quantize(args: Namespace) -> None:
@@ -16,7 +16,7 @@ def quantize(args: Namespace) -> None:
 def add(commands: Commands) -> None:
     p = command(commands, "quantize", quantize, "matrices in int8, int4 or bfloat16: faster, in less memory",
                 "minillm quantize runs/mine -o runs/mine-int8 --weights int8")
-    p.add_argument("model", help="run directory, or one of transformers")
+    p.add_argument("model", type=directory, help="run directory, or one of transformers")
     p.add_argument("-o", "--out", required=True, help="directory for the result, which generate and serve read")
     p.add_argument("--weights", choices=["int8", "int4", "bfloat16"], default="int8", help="(default: %(default)s)")
     p.add_argument("--group", type=int, default=0, metavar="N", help="inputs of a channel that share a scale, as 64; "

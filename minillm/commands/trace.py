@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..progress import Progress
-from . import Commands, add_backend, command
+from . import Commands, add_backend, command, directory
 
 
 def trace(args: Namespace) -> int:
@@ -30,7 +30,8 @@ def add(commands: Commands) -> None:
     p = command(commands, "trace", trace, "one training step and one decoding step of a model as a page that shows "
                 "every number: data and gradients as a graph, formulas, source lines, attention, logit lens, AdamW",
                 'minillm trace runs/mine -p "the cat sat" -o trace.html')
-    p.add_argument("run", metavar="RUN", help="run directory, or one of transformers with a tokenizer; it is only read")
+    p.add_argument("run", type=directory, metavar="RUN",
+                   help="run directory, or one of transformers with a tokenizer; it is only read")
     p.add_argument("-p", "--prompt", required=True, help="text to learn from and to continue")
     p.add_argument("-o", "--out", default="trace.html", help="file to write; NAME.json: the record as JSON instead")
     add_backend(p)

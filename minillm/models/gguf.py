@@ -41,8 +41,8 @@ ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3"
 SIZES = {"n_layer": "block_count", "n_head": "attention.head_count", "n_embd": "embedding_length",
          "block_size": "context_length"}
 ROPE_FACTORS = "rope_freqs.weight"                  # what llama3's scaling divides each pair's frequency by
-LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 8192}     # of every Llama 3 that Meta has published; `factor` differs
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}     # of every Llama 3 of Meta's; `factor` differs
 YARN = {"rope_type", "factor", "original_max_position_embeddings"}
 
 
@@ -173,11 +173,14 @@ def llama_settings(config: LlamaConfig) -> tuple[str, dict[str, Any]]:
 
 
 def rope_of(config: LlamaConfig) -> dict[str, Any]:
-    """The keys of rotary positions; llama3's scaling goes into the tensor rope_freqs.weight."""
+    """The keys of rotary positions; llama3's scaling goes into the tensor rope_freqs.weight, and for the way back into
+    keys that llama.cpp does not read."""
     scaling: dict[str, Any] = dict(config.rope_scaling)
     settings: dict[str, Any] = {"rope.freq_base": config.rope_theta}
     kind = scaling.get("rope_type", "default")
-    if kind in ("default", "llama3"):
+    if kind == "llama3":
+        return settings | {f"rope.scaling.llama3.{key}": scaling[key] for key in LLAMA3 if key != "rope_type"}
+    if kind == "default":
         return settings
     if kind == "yarn" and set(scaling) - YARN:
         raise ValueError(f"rope_scaling of type yarn with {', '.join(sorted(set(scaling) - YARN))} cannot be exported")
@@ -283,7 +286,8 @@ def scaling_of(reader: Any, arch: str) -> tuple:
         raise ValueError(f"{arch}.rope.scaling.type = {kind!r} is not supported: expected linear or yarn")
     factors = [tensor for tensor in reader.tensors if tensor.name == ROPE_FACTORS]
     if factors:
-        found = LLAMA3 | {"factor": float(np.max(factors[0].data))}
+        usual = LLAMA3 | {"factor": float(np.max(factors[0].data))}
+        found = {key: value(reader, f"{arch}.rope.scaling.llama3.{key}", usual[key]) for key in usual}
     return tuple(sorted(found.items()))
 
 

@@ -2,12 +2,11 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..config import GPTConfig, ModelConfig, TrainConfig
+from ..config import GPTConfig, ModelConfig, TrainConfig, of_depth
 from ..kernels.select import OPS, Dims, functions, select
 from ..models.load import model_class
 from ..progress import clock
@@ -46,7 +45,7 @@ def flops_per_second(c: ModelConfig, t: TrainConfig) -> float:
     """This machine's speed now, on forward and backward of such a model with one block; or, where that takes long, of
     the MLP alone, which is half of a large model's FLOPs."""
     batch = max(1, min(t.batch_size, TIMED_ROWS // c.block_size))
-    small = replace(c, n_layer=1)
+    small = of_depth(c, 1)
     work = dry_step_of(small, batch, False, t.backend, t.optimizer).flops
     if work.total() > TIMED_FLOPS:
         return mlp_per_second(c, t)

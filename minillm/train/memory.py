@@ -5,7 +5,7 @@ from functools import cache
 from math import prod
 from pathlib import Path
 
-from ..config import ModelConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig, of_depth
 from ..kernels.select import Ops, multiplies_by_tiles, select
 from ..models.dry_run import Meter, dry_step
 from ..models.load import model_class
@@ -30,7 +30,7 @@ def count_parameters(c: ModelConfig) -> int:
 
 def one_block(c: ModelConfig) -> Shapes:
     """{name: shape} of the parameters of this model with one block."""
-    return model_class(c).shapes(replace(c, n_layer=1))
+    return model_class(c).shapes(of_depth(c, 1))
 
 
 def step_memory(c: ModelConfig, t: TrainConfig, processes: int = 1) -> dict[str, int]:
@@ -66,7 +66,7 @@ def optimizer_bytes(c: ModelConfig, t: TrainConfig) -> int:
 
 def dry_run(c: ModelConfig, t: TrainConfig) -> Meter:
     """The Meter of a step with one micro-batch: bytes by category (gradients, activations, logits)."""
-    meter = dry_step_of(replace(c, n_layer=min(DEEP, c.n_layer)), t.batch_size, t.recompute, t.backend,
+    meter = dry_step_of(of_depth(c, min(DEEP, c.n_layer)), t.batch_size, t.recompute, t.backend,
                         t.optimizer)
     return meter if c.n_layer <= DEEP else meter.times(c.n_layer / DEEP)
 
@@ -134,7 +134,7 @@ def remedy(c: ModelConfig, t: TrainConfig, free: int) -> str:
             first = "train.recompute=true and " * (again.recompute and not t.recompute)
             return (f"{first}train.batch_size={found} with train.accumulate={-(-t.batch_size * t.accumulate // found)} "
                     "would fit, with the same gradients")
-    layers = largest(lambda n: step_memory(replace(c, n_layer=n), least), free, c.n_layer)
+    layers = largest(lambda n: step_memory(of_depth(c, n), least), free, c.n_layer)
     depth = f" (n_layer={layers} would fit, with train.batch_size=1 and train.recompute=true)" if layers else ""
     return f"choose a smaller n_layer, n_embd, block_size or vocab_size{depth}"
 

@@ -24,6 +24,7 @@ from .patient import Patient, longest_repeat, repeated, window_hashes
 RATES = [3e-4 * 10 ** (i / 2) for i in (0, 1, 2, 3, 4, -2)]         # of the range test: from 3e-4 up, and one below
 TOO_FEW_STEPS = 20
 ENOUGH_TOKENS = 1000                                                # below, a data set is too small to be judged
+SCORING = ("q_proj", "k_proj")      # of a Llama: while it attends to all tokens alike, small in health, too
 
 
 def out_of_memory(p: Patient) -> Finding | None:
@@ -45,7 +46,8 @@ def shape_of(settings: dict) -> Any:
     """A model's configuration from what JSON has of it."""
     if "family" not in settings:
         return GPTConfig(**settings)
-    return LlamaConfig(**settings | {"rope_scaling": tuple(map(tuple, settings["rope_scaling"]))})
+    return LlamaConfig(**settings | {"rope_scaling": tuple(map(tuple, settings["rope_scaling"])),
+                                     "full_layers": tuple(settings["full_layers"])})
 
 
 def diverged(p: Patient) -> Finding | None:
@@ -169,7 +171,8 @@ def exploding(p: Patient) -> Finding | None:
 
 def vanishing(p: Patient) -> Finding | None:
     """A layer's gradient is less than a thousandth of the largest one's."""
-    layers = {name: norm for name, norm in p.gradients[-1][1].items() if name.startswith(p.model.layers.blocks + ".")}
+    layers = {name: norm for name, norm in p.gradients[-1][1].items()
+              if name.startswith(p.model.layers.blocks + ".") and not name.endswith(SCORING)}
     name = min(layers, key=lambda name: layers[name])
     if layers[name] > 1e-3 * max(layers.values()):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import LlamaConfig, ModelConfig, TrainConfig
+from ..config import LlamaConfig, ModelConfig, TrainConfig, of_depth
 from ..kernels.select import choices, select
 from ..models.dry_run import DryCache, Meter, dry_model
 from ..models.load import model_class
@@ -102,7 +102,7 @@ def training_memory(q: Question) -> dict[str, Any]:
 def block_activations(c: ModelConfig, t: TrainConfig) -> dict[str, int]:
     """Bytes that a block's forward keeps for its backward, by the model's own names; one block, kept whole."""
     meter = Meter()
-    model = dry_model(replace(c, n_layer=1), select(t.backend), meter)
+    model = dry_model(of_depth(c, 1), select(t.backend), meter)
     tokens = np.zeros((t.batch_size, c.block_size), np.int64)
     _, activations = model.hidden(tokens, key=(0, 0, 0))
     seen: set[int] = set()

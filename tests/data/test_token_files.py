@@ -105,6 +105,19 @@ def test_what_lies_in_a_folder(tmp_path):
     assert token_files([tmp_path / "tokens"]) == [] and token_files([nano(tmp_path / "tokens" / "a.bin", IDS).parent])
 
 
+def test_several_folders(tmp_path):
+    for name in ("a", "b", "text"):
+        (tmp_path / name).mkdir()
+    files = [nano(tmp_path / "a" / "train.bin", IDS), nano(tmp_path / "b" / "train.bin", IDS)]
+    (tmp_path / "text" / "input.txt").write_text("text")
+    assert token_files([tmp_path / "a", tmp_path / "b"]) == files
+    with pytest.raises(ValueError, match=r"text: token files \(.bin\) cannot be mixed"):       # not left out in silence
+        token_files([tmp_path / "a", tmp_path / "text"])
+    nano(tmp_path / "text" / "train.bin", IDS)
+    (tmp_path / "b" / "train.bin").unlink()
+    assert token_files([tmp_path / "b", tmp_path / "text"]) == []
+
+
 def test_training_on_them_and_going_on(tmp_path, monkeypatch):
     monkeypatch.setattr("minillm.recipes.train_on_files.plot_losses", lambda run: None)
     data, said = tmp_path / "data", []

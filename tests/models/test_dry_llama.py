@@ -8,6 +8,7 @@ from minillm.config import TrainConfig
 from minillm.kernels.select import choices
 from minillm.models.llama_files import ARCHITECTURES
 from minillm.models.load import fresh_config
+from minillm.train.estimate import describe_run
 from minillm.workbench.plan import Question, plan
 from minillm.workbench.plan_text import describe
 from minillm.workbench.plan_verify import verify
@@ -33,3 +34,11 @@ def test_fewer_heads_of_keys_take_a_smaller_cache_and_fewer_flops():
     assert 4 * cache[0] == cache[1] == 8 * 2 * 32 * 4 * 8
     assert few["flops"]["decode"]["decode"]["projection"] < many["flops"]["decode"]["decode"]["projection"]
     assert "n_layer=2" in describe(few)
+
+
+@pytest.mark.parametrize("family, full", [("gemma2", (1,)), ("qwen2", (0,))])
+def test_layers_with_and_without_a_window_are_planned(family, full):
+    c = fresh_config(SIZES | {"family": family, "window": 8, "full_layers": full})
+    t = TrainConfig(batch_size=1)
+    assert verify(c, t)["flops"]["equal"] and plan(Question(c, t))["memory"]["training"]["block"]
+    assert describe_run(c, t).startswith("model ")

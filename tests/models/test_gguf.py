@@ -21,9 +21,11 @@ SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 1024}      # tra
 LLAMA = SIZES | {"n_kv_head": 2, "head_dim": 8, "n_inner": 64}
 LLAMA3 = tuple(sorted({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                        "original_max_position_embeddings": 8192}.items()))
+SHORT3 = tuple(sorted((dict(LLAMA3) | {"original_max_position_embeddings": 16, "high_freq_factor": 2.5}).items()))
 YARN = (("factor", 4.0), ("original_max_position_embeddings", 16), ("rope_type", "yarn"))
 MODELS = {"gpt2": {}, "llama": {}, "llama tied": {"tied": True}, "llama wide heads": {"head_dim": 12},
-          "llama 3": {"rope_scaling": LLAMA3, "rope_theta": 500000.0}, "llama yarn": {"rope_scaling": YARN},
+          "llama 3": {"rope_scaling": LLAMA3, "rope_theta": 500000.0}, "llama short 3": {"rope_scaling": SHORT3},
+          "llama yarn": {"rope_scaling": YARN},
           "llama linear": {"rope_scaling": (("factor", 4.0), ("rope_type", "linear"))},
           "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True, "tied": True}}
 

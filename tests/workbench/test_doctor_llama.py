@@ -1,7 +1,7 @@
 """The doctor on runs of a Llama: a healthy one, one with dead gates, one that ran out of memory."""
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -61,5 +61,13 @@ def test_dead_gates_and_faded_layers_are_named(run):
     assert "gradient of model.layers.0.self_attn." in vanishing(p).evidence
 
 
+def test_queries_and_keys_that_attend_to_all_alike_are_healthy(run):
+    p = Patient(run)
+    p.model = load_model(run / "last")
+    p.model.params["model.layers.1.self_attn.k_proj.weight"][:] *= 1e-5         # of the queries' gradient a factor
+    assert vanishing(p) is None
+
+
 def test_the_shape_of_a_run_that_died():
-    assert shape_of(json.loads(json.dumps(asdict(SHAPE)))) == SHAPE
+    for shape in (SHAPE, replace(SHAPE, window=8, full_layers=(1,))):
+        assert shape_of(json.loads(json.dumps(asdict(shape)))) == shape

@@ -32,17 +32,25 @@ class Part(NamedTuple):
 
 
 def token_files(paths: Sequence[Path]) -> list[Path]:
-    """The .bin files that are named, or in the folder that is: there those for training and validation by their names,
+    """The .bin files that are named, or in folders: there those for training and validation by their names,
     whatever lies beside them (nanoGPT leaves its text there), or all of them if there is no text."""
-    if len(paths) == 1 and paths[0].is_dir() and not (paths[0] / SIDECAR).exists():
-        found = sorted(path for path in paths[0].glob("*.bin") if path.is_file())
-        sided = [path for path in found if side_of(path) == "val" or "train" in path.stem]
-        return sided if sided or not found or list_files(list(paths)) else found
-    found = [path for path in paths if path.suffix == ".bin" and path.is_file()]
-    if found and len(found) < len(paths):
-        other = next(path for path in paths if path not in found)
+    found = [token_files_of(path, alone=len(paths) == 1) for path in paths]
+    if any(found) and not all(found):
+        other = next(path for path, files in zip(paths, found) if not files)
         raise ValueError(f"--data {other}: token files (.bin) cannot be mixed with other data")
-    return found
+    return [file for files in found for file in files]
+
+
+def token_files_of(path: Path, alone: bool) -> list[Path]:
+    """Those of one path. A folder that is not alone has some only if it has no text."""
+    if not path.is_dir():
+        return [path] if path.suffix == ".bin" and path.is_file() else []
+    found = [] if (path / SIDECAR).exists() else sorted(file for file in path.glob("*.bin") if file.is_file())
+    texts = bool(found) and bool(list_files([path]))
+    sided = [file for file in found if side_of(file) == "val" or "train" in file.stem]
+    if texts and not alone:
+        return []
+    return sided if sided or texts else found
 
 
 def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None = None) -> Shards:
