@@ -28,6 +28,7 @@ ALPACA = {"instruction": "what is a hen?", "input": "", "output": "a bird"}
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "what is "}, {"text": "a hen?"}]},
                    {"role": "assistant", "content": ["a bird"]}]}, "conversation"),
     ({"prompt": talk()[:1], "completion": talk()[1:]}, "prompt/completion record"),
+    ({"prompt": talk()[:1], "completion": talk()}, "prompt/completion record"),
     ({"prompt": talk()[:1], "completion": talk()[1]}, "prompt/completion record"),
     ({"messages": talk(), "tools": None, "chosen": "x", "rejected": "y"}, "conversation"),
     ({"chosen": HH.partition("\n\nHuman: says")[0], "rejected": "\n\nHuman: what is a hen?\n\nAssistant: no"},

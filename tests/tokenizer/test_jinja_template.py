@@ -205,7 +205,8 @@ def test_answers_whose_reasoning_a_template_drops_later_are_learned_as_they_stan
     tokenizer, thoughts = tokenizer_of("chatml"), "<think>{{ m.thinking }}</think>"
     tokenizer.template = template_of(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}" + thoughts +
-        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
     example = chat.encode_messages(tokenizer, [*ASKED[:3], message("assistant", "cluck", thinking="hm")])
     learned = tokenizer.decode([id for id, wanted in zip(example.ids, example.learned) if wanted])
     assert learned == ASKED[1]["content"] + "<|im_end|><think>hm</think>cluck<|im_end|>"

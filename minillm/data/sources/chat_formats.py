@@ -65,6 +65,8 @@ def answered(record: dict) -> Answered:
         return Answered(pair.form, pair.prompt, pair.chosen, pair.tools, pair.left_out)
     if "prompt" in record and "completion" in record:
         prompt, answer = prompt_and_answers(record["prompt"], {"completion": record["completion"]}, left_out)
+        if isinstance(prompt, list) and answer[:len(prompt)] == prompt:
+            answer = answer[len(prompt):]                                                   # which had repeated it
         form = "prompt/completion record"
     else:
         form, prompt, answer = conversation_of(record, left_out)
@@ -181,7 +183,8 @@ def split_prompt(given: Any, prompt: Any, chosen: Any, rejected: Any) -> tuple[A
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         roles = [message["role"] for message in answer] if isinstance(answer, list) else []
         if "assistant" in roles[1:] and roles[0] != "assistant":
-            raise ValueError(f"chosen and rejected answer different prompts: {name} goes on with the {roles[0]}'s words")
+            raise ValueError(f"chosen and rejected answer different prompts: {name} goes on with the {roles[0]}'s "
+                             "words")
     return prompt, chosen, rejected
 
 
