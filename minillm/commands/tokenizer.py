@@ -11,6 +11,8 @@ from ..tokenizer import Tokenizer, compare, show
 from . import add_json, command
 
 EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
+FILES = ("directory with tokenizer.json, vocab.json and merges.txt, tokenizer.model or ranks (*.tiktoken); or such a "
+         "file")
 
 
 def tokenizer_train(args: Namespace) -> None:
@@ -53,7 +55,8 @@ def text_of(args: Namespace) -> str:
 
 
 def add(commands: Any) -> None:
-    p = command(commands, "tokenizer", None, "train, compare and look at byte-level BPE tokenizers", EXAMPLE)
+    p = command(commands, "tokenizer", None, "train a byte-level BPE; compare and look at any model's tokenizer",
+                EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")
@@ -73,7 +76,7 @@ def add(commands: Any) -> None:
 def add_tokenizer_tools(actions: Any) -> None:
     p = command(actions, "compare", tokenizer_compare, "two tokenizers on one text: bytes per token, use of the "
                 "vocabulary, cost", "minillm tokenizer compare small/ large/ --text my_texts/ --plot bars.png")
-    p.add_argument("a", help="directory with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("a", help=FILES)
     p.add_argument("b", help="another")
     p.add_argument("--text", nargs="+", metavar="PATH", help="folders and files (default: English and Python at hand)")
     p.add_argument("--n-layer", type=int, default=12, help="of the model to compute costs for")
@@ -83,7 +86,7 @@ def add_tokenizer_tools(actions: Any) -> None:
     for name, function, summary in (("inspect", tokenizer_inspect, "show how a text splits into tokens"),
                                     ("encode", tokenizer_encode, "the ids of a text")):
         p = command(actions, name, function, summary, f'minillm tokenizer {name} my_tokenizer "Hello there"')
-        p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
+        p.add_argument("tokenizer", help=FILES)
         p.add_argument("text", nargs="?", help="the text (default: stdin)")
         p.add_argument("--file", help="a UTF-8 file instead")
         if name == "inspect":
@@ -92,5 +95,5 @@ def add_tokenizer_tools(actions: Any) -> None:
         else:
             p.add_argument("--special", action="store_true", help="special tokens in the text become their ids")
     p = command(actions, "decode", tokenizer_decode, "the text of ids", "minillm tokenizer decode my_tokenizer 264 118")
-    p.add_argument("tokenizer", help="directory with tokenizer.json, or vocab.json and merges.txt")
+    p.add_argument("tokenizer", help=FILES)
     p.add_argument("ids", nargs="*", help="the ids (default: stdin)")

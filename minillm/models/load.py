@@ -14,6 +14,7 @@ from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
 from ..tokenizer.roles import TextEnds, role_id
 from .adapted import load_adapter
+from .adapter_files import CONFIG as ADAPTED
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
 from .gguf import read_gguf, read_tokenizer
@@ -126,7 +127,8 @@ def forget_without_rows(tokenizer: Tokenizer, size: int, home: AnyPath, base: An
     if base is not None or len(beyond) < tokenizer.vocab_size - size:
         raise ValueError(f"{home}: the tokenizer has {tokenizer.vocab_size} ids, the model"
                          + (f" only {size}" if base is None else
-                            f" in {base} only {size}, and the adapter brings no embedding for the others"))
+                            f" in {base} only {size}, and the adapter brings no embedding for the others: it was "
+                            f"trained on {read_json(adapter_folder(home) / ADAPTED).get('base_model_name_or_path')}"))
     warnings.warn(f"{home}: the model has no embedding for {', '.join(beyond)} of its tokenizer, which is left out: "
                   "its text is ordinary text (minillm train --init gives it a row)", stacklevel=3)
     tokenizer.special_tokens = {text: id for text, id in tokenizer.special_tokens.items() if id < size}

@@ -182,8 +182,8 @@ def read_vocab(path: AnyPath, specials: list[str]) -> tuple[Tokens, dict[str, in
 
 
 def read_merges(path: AnyPath) -> Merges:
-    """The pairs in a merges.txt, whose first line may give a version."""
-    lines = read_text(path).replace("\r\n", "\n").split("\n")
+    """The pairs in a merges.txt, whose first line may give a version, and which some editors begin with a BOM."""
+    lines = read_text(path).removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if lines[0].startswith("#version"):
         lines = lines[1:]
     return [parse_merge(line) for line in lines if line]

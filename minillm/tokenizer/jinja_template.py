@@ -178,6 +178,9 @@ def added(text: str, before: str, after: str, i: int, specials: frozenset[str], 
     stop = len(before) + sum(len(piece) for piece, _ in pieces[:ends[-1]])
     left = "".join(piece for piece, special in split_special(after[stop:], specials) if not special)
     if not same.startswith(before) or not pieces or left.strip():
+        answer, found, _ = text[len(before):].partition(end or guard_for(text))      # Qwen3 drops earlier reasoning:
+        if text.startswith(before) and found and after.rstrip().endswith(answer + found):     # the rest is the answer
+            return len(before), len(before + answer + found)
         raise ValueError(f"where the assistant speaks in messages[{i}] is not to be seen: the chat template writes the "
                          "messages up to it otherwise where others follow; mark it by {% generation %} there")
     return len(before), stop

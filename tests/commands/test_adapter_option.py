@@ -122,6 +122,7 @@ def test_a_run_of_ours_brings_its_adapter_and_its_tokenizer(places, tmp_path, ca
     assert main(["generate", str(base), "--adapter", str(tmp_path / "run")]) == 1     # which has no rows for the marks
     error = capsys.readouterr().err
     assert f"the tokenizer has {CHAT.vocab_size} ids, the model in {base} only {TOK.vocab_size}" in error
+    assert error.rstrip().endswith(f"it was trained on {tmp_path / 'run' / 'base'}")
     assert isinstance(merged[0], GPT)
 
 

@@ -28,6 +28,7 @@ ALPACA = {"instruction": "what is a hen?", "input": "", "output": "a bird"}
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "what is "}, {"text": "a hen?"}]},
                    {"role": "assistant", "content": ["a bird"]}]}, "conversation"),
     ({"prompt": talk()[:1], "completion": talk()[1:]}, "prompt/completion record"),
+    ({"prompt": talk()[:1], "completion": talk()}, "prompt/completion record"),
     ({"prompt": talk()[:1], "completion": talk()[1]}, "prompt/completion record"),
     ({"messages": talk(), "tools": None, "chosen": "x", "rejected": "y"}, "conversation"),
     ({"chosen": HH.partition("\n\nHuman: says")[0], "rejected": "\n\nHuman: what is a hen?\n\nAssistant: no"},
@@ -82,6 +83,7 @@ PAIR = (talk()[:1], [talk()[1]], [talk(answer="a fish")[1]])
     ({"chosen": "\n\nHuman: what is a hen?\n\nAssistant: a bird", "rejected":
       "\n\nHuman: what is a hen?\n\nAssistant: a fish"}, "HH pair"),
     ({"prompt": "\n\nHuman: what is a hen?\n\nAssistant:", "chosen": " a bird", "rejected": " a fish"}, "HH pair"),
+    ({"prompt": talk()[:1], "chosen": talk(), "rejected": talk(answer="a fish")}, "pair"),    # the question only once
 ], ids=str)
 def test_every_form_of_a_pair_is_the_same(record, form):
     assert pair_of(record)[:4] == (form, *PAIR)
@@ -126,6 +128,8 @@ def test_what_fits_no_form_says_why(record, words):
     ({"prompt": "x", "chosen": talk(), "rejected": talk(answer="b")}, "both text or both lists"),
     ({"prompt": "x", "chosen": "a", "rejected": talk()}, "both text or both lists"),
     ({"instruction": "x", "completions": [{"response": "a", "overall_score": 3}] * 2}, "one overall_score"),
+    ({"chosen": talk(), "rejected": talk("what is a cow?")}, "answer different prompts: chosen goes on with the user"),
+    ({"chosen": HH + "cluck", "rejected": "\n\nHuman: and a cow?\n\nAssistant: moo"}, "answer different prompts"),
     ({"prompt": 3, "chosen": "a", "rejected": "b"}, "both text or both lists")], ids=str)
 def test_what_is_no_pair_says_why(record, words):
     with pytest.raises(ValueError, match=words):

@@ -201,6 +201,22 @@ def test_an_answer_that_cannot_be_seen_is_one_clear_error(tmp_path, tokenizer_of
         chat.encode_messages(tokenizer, ASKED)
 
 
+def test_answers_whose_reasoning_a_template_drops_later_are_learned_as_they_stand(tokenizer_of):
+    tokenizer, thoughts = tokenizer_of("chatml"), "<think>{{ m.thinking }}</think>"
+    tokenizer.template = template_of(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}" + thoughts +
+        "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    example = chat.encode_messages(tokenizer, [*ASKED[:3], message("assistant", "cluck", thinking="hm")])
+    learned = tokenizer.decode([id for id, wanted in zip(example.ids, example.learned) if wanted])
+    assert learned == ASKED[1]["content"] + "<|im_end|><think>hm</think>cluck<|im_end|>"
+    tokenizer.template = template_of(                                  # one that drops the answer has none to learn
+        "{% for m in messages %}{% if loop.last or m.role == 'user' %}<|im_start|>{{ m.content }}<|im_end|>{% endif %}"
+        "{% endfor %}")
+    with pytest.raises(ValueError, match="not to be seen"):
+        chat.encode_messages(tokenizer, ASKED)
+
+
 def test_a_template_without_end_tokens_ends_at_the_next_question(tokenizer_of):
     tokenizer = tokenizer_of("zephyr")
     tokenizer.template = template_of("{% for m in messages %}### {{ m.role }}: {{ m.content }}\n{% endfor %}"

@@ -36,6 +36,12 @@ def test_added_tokens_json(small, directory):
     assert tok.decode([300, 301, 305]) == "<|startoftext|>qzxw<|pad|>"
 
 
+def test_files_that_begin_with_a_bom(small, directory):
+    for name in ("vocab.json", "merges.txt"):
+        (directory / name).write_bytes(b"\xef\xbb\xbf" + (directory / name).read_bytes())
+    assert Tokenizer.from_pretrained(directory).encode(ENGLISH[:500]) == small.encode(ENGLISH[:500])
+
+
 def test_special_tokens_map_json(small, directory):
     write(directory / "added_tokens.json", {"<|startoftext|>": 300, "<|pad|>": 301, "qzxw": 302})
     write(directory / "special_tokens_map.json",

@@ -65,6 +65,8 @@ def answered(record: dict) -> Answered:
         return Answered(pair.form, pair.prompt, pair.chosen, pair.tools, pair.left_out)
     if "prompt" in record and "completion" in record:
         prompt, answer = prompt_and_answers(record["prompt"], {"completion": record["completion"]}, left_out)
+        if isinstance(prompt, list) and answer[:len(prompt)] == prompt:
+            answer = answer[len(prompt):]                                                   # which had repeated it
         form = "prompt/completion record"
     else:
         form, prompt, answer = conversation_of(record, left_out)
@@ -169,13 +171,21 @@ def prompt_before(prompt: str, answers: list[list[Message]], name: str) -> list[
 
 
 def split_prompt(given: Any, prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
-    """(prompt, chosen, rejected); without a prompt it is the messages with which the two answers begin alike."""
-    if prompt or not isinstance(chosen, list) or isinstance(given, list):
-        return prompt, chosen, rejected
-    same = 0
-    while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
-        same += 1
-    return chosen[:same], chosen[same:], rejected[same:]
+    """(prompt, chosen, rejected); without a prompt it is the messages with which the two answers begin alike. Raises
+    ValueError where they answer different prompts."""
+    if isinstance(given, list) and chosen[:len(given)] == rejected[:len(given)] == prompt:
+        chosen, rejected = chosen[len(given):], rejected[len(given):]          # which both answers had repeated
+    elif isinstance(chosen, list) and not prompt and not isinstance(given, list):
+        same = 0
+        while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
+            same += 1
+        prompt, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        roles = [message["role"] for message in answer] if isinstance(answer, list) else []
+        if "assistant" in roles[1:] and roles[0] != "assistant":
+            raise ValueError(f"chosen and rejected answer different prompts: {name} goes on with the {roles[0]}'s "
+                             "words")
+    return prompt, chosen, rejected
 
 
 # ---- Anthropic's HH: transcripts ----
