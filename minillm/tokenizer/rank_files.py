@@ -11,6 +11,7 @@ FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 LLAMA3 = (BEGIN, "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
           "<|finetune_right_pad_id|>", "<|step_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>",
           "<|eot_id|>", "<|python_tag|>", "<|image|>", *(f"<|reserved_special_token_{i}|>" for i in range(2, 246)))
+LLAMA3_RANKS = 128_000                  # Llama 4's file has the same name, more ranks, and another pattern
 QWEN = (END, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
 
 
@@ -40,4 +41,7 @@ def encoding_of(path: Path) -> Encoding:
     if path.stem not in ENCODINGS:
         raise ValueError(f"{path}: a rank file says neither its pattern nor its special tokens, nor does this name "
                          f"(known are {', '.join(ENCODINGS)}): use Tokenizer.from_tiktoken")
+    if path.stem == "tokenizer" and (ranks := path.read_bytes().count(b"\n")) > LLAMA3_RANKS:
+        raise ValueError(f"{path}: tokenizer.model of {ranks:,} ranks is not Llama 3's, which has {LLAMA3_RANKS:,}: use "
+                         "Tokenizer.from_tiktoken with its pattern and special tokens")
     return ENCODINGS[path.stem]

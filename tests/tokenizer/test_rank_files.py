@@ -73,3 +73,10 @@ def test_hostile_rank_files_give_one_clear_error(pair, rank_file, extra, drop, c
         assert "hostile.tiktoken" in str(error)
     else:
         assert tok.decode(tok.encode(MIXED)) == MIXED
+
+
+def test_a_larger_file_of_llama_3s_name_is_not_taken_for_it(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("minillm.tokenizer.rank_files.LLAMA3_RANKS", 300)
+    pair[0].save_tiktoken(tmp_path / "tokenizer.model")
+    with pytest.raises(ValueError, match="tokenizer.model of .* ranks is not Llama 3's, which has 300"):
+        Tokenizer.from_pretrained(tmp_path)
