@@ -42,6 +42,6 @@ def encoding_of(path: Path) -> Encoding:
         raise ValueError(f"{path}: a rank file says neither its pattern nor its special tokens, nor does this name "
                          f"(known are {', '.join(ENCODINGS)}): use Tokenizer.from_tiktoken")
     if path.stem == "tokenizer" and (ranks := path.read_bytes().count(b"\n")) > LLAMA3_RANKS:
-        raise ValueError(f"{path}: tokenizer.model of {ranks:,} ranks is not Llama 3's, which has {LLAMA3_RANKS:,}: use "
-                         "Tokenizer.from_tiktoken with its pattern and special tokens")
+        raise ValueError(f"{path}: tokenizer.model of {ranks:,} ranks is not Llama 3's, which has {LLAMA3_RANKS:,}: "
+                         "use Tokenizer.from_tiktoken with its pattern and special tokens")
     return ENCODINGS[path.stem]
