@@ -216,7 +216,7 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
     if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", bits):
         raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's {bits} bits")
     tensors: dict[str, np.ndarray]
-    config, shapes, tensors = of_family(settings | {"model_type": method.get("model_type")}, path, file_of(bits))
+    config, shapes, tensors = of_family(settings | {"model_type": stored_type(directory)}, path, file_of(bits))
     if bits == 4:
         shapes = {name: halved(name, shape) if len(shape) == 2 and name != "wpe.weight" else shape
                   for name, shape in shapes.items()}

@@ -69,14 +69,20 @@ def added_tokens(directory: Path, config: dict, ids: dict[str, int]) -> Iterable
     found: dict[str, dict[str, Any]] = {}
     named = config if "added_tokens_decoder" in config else config | read_object(directory / MAP)
     roles = [named[role] for role in ROLES if role in named]
-    listed = map(text_of, [*roles, *(named.get("additional_special_tokens") or []), "<|endoftext|>"])
+    more = formats.expect(named.get("additional_special_tokens") or [], list, "additional_special_tokens")
+    listed = map(text_of, [*roles, *more, "<|endoftext|>"])
     special = dict.fromkeys(text for text in listed if text)
-    for id, token in (config.get("added_tokens_decoder") or {}).items():
+    decoder = formats.expect(config.get("added_tokens_decoder") or {}, dict, f"{CONFIG}: added_tokens_decoder")
+    for id, token in decoder.items():
         formats.expect(token, dict, f"{CONFIG}: added_tokens_decoder {id}")
+        formats.expect(token.get("content"), str, f"{CONFIG}: added_tokens_decoder {id}: content")
         found[token.get("content")] = {"id": int(id), **{flag: bool(token.get(flag)) for flag in FLAGS}}
     if "added_tokens_decoder" not in config:
         for text, id in read_object(directory / ADDED).items():
             found[text] = {"id": id, **flags(text in special)}
+    for text, id in [*ids.items(), *((text, token["id"]) for text, token in found.items())]:
+        formats.expect(text, str, "a token's text")
+        formats.expect(id, int, f"id of token {text!r:.80}")
     free = 1 + max([*ids.values(), *(token["id"] for token in found.values())], default=-1)
     for text in special:
         if text not in found:

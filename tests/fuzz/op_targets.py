@@ -57,7 +57,7 @@ def everything(op, backend, args):
                 for name, value in args.items()
             }
             functions[0](**args)
-            return [args[name] for name in "wmv"]
+            return [args[name] for name in "wmv" if name in args]           # Muon has no second moment
         result = functions[0](**args)
         if len(functions) == 1:
             return [np.asarray(result)]

@@ -1,10 +1,8 @@
 """Batches from several sources, each by its weight: which row comes from which source, again without state.
 
-Rows are numbered from the beginning of training. Of the rows n = 0, 1, 2, ... the first source takes those at which
-
-    floor(p n + u)        grows by one,        p its share, 0 <= u < 1 a start that the seed draws
-
-so it has had floor(p n + u) of the first n, never a whole row more or fewer than p n. (This is systematic sampling with
+Rows are numbered from the beginning of training. Of the rows n = 0, 1, 2, ... the first source takes those at which the
+whole part of p n + u grows by one, where p is its share and u, from 0 to 1, a start that the seed draws.
+So it has had floor(p n + u) of the first n, never a whole row more or fewer than p n. (This is systematic sampling with
 a random start: Madow and Madow 1944. Drawn independently, the count would stray by sqrt(p (1 - p) n).) The rows left
 over are numbered anew, and the second source takes its share of them, and so on. All is in integers: of shares
 a / b each b rows hold a, however long the run. The count is also the number of the source's own block, in
