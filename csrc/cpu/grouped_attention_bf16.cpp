@@ -36,7 +36,8 @@ void forward_kernel(float* out, float* logsumexp, const bf16* q, const bf16* k, 
 #pragma omp parallel
     {
         thread_local Scratch<float> memory;
-        auto [wide_q, wide_k, wide_v] = WideHeads<3>(n, memory).heads;
+        WideHeads<3> wide(n, memory);
+        WideHead &wide_q = wide.heads[0], &wide_k = wide.heads[1], &wide_v = wide.heads[2];
         ForwardHead<float> head(n.T, n.T, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bg = 0; bg < n.B * n.NKV; bg++) {
@@ -56,7 +57,8 @@ void backward_kernel(float* dq, float* dk, float* dv, float* dsinks, const float
 #pragma omp parallel
     {
         thread_local Scratch<float> memory;
-        auto [wide_q, wide_k, wide_v, wide_out] = WideHeads<4>(n, memory).heads;
+        WideHeads<4> wide(n, memory);
+        WideHead &wide_q = wide.heads[0], &wide_k = wide.heads[1], &wide_v = wide.heads[2], &wide_out = wide.heads[3];
         BackwardHead<float> head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bg = 0; bg < n.B * n.NKV; bg++) {
