@@ -209,6 +209,14 @@ def read_gguf(path: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig |
         raise ValueError(f"{path}: {error}") from None
 
 
+def read_config(path: AnyPath) -> GPTConfig | LlamaConfig:
+    """The configuration alone, without its weights; raises as `read_gguf`."""
+    try:
+        return config_of(open_gguf(path))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: not a usable GGUF file: {error}") from None
+
+
 def read_tokenizer(path: AnyPath) -> Tokenizer:
     """The tokenizer of a GGUF file, as `Tokenizer.from_pretrained` of a directory."""
     reader = open_gguf(path)

@@ -17,7 +17,7 @@ from .adapted import load_adapter
 from .adapter_files import CONFIG as ADAPTED
 from .adapter_files import FOLDER, adapter_folder
 from .gemma import Gemma
-from .gguf import read_gguf, read_tokenizer
+from .gguf import read_config, read_gguf, read_tokenizer
 from .gpt2 import GPT
 from .llama import Llama
 from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
@@ -167,9 +167,9 @@ def ids_of(value: Any, vocab_size: int) -> tuple[int, ...]:
 def described(directory: AnyPath) -> tuple[str, ModelConfig, Shapes]:
     """(its family's name, its configuration, {parameter: shape}) of the model in a directory, by config.json alone."""
     if is_gguf(directory):
-        found = read_gguf(directory)[0]
-        return ("GPT-2", found, gpt_shapes(found)) if isinstance(found, GPTConfig) else (
-            found.family.capitalize(), found, llama_shapes(found))
+        config = read_config(directory)
+        return ("GPT-2" if isinstance(config, GPTConfig) else config.family.capitalize(), config,
+                model_class(config).shapes(config))
     path = Path(directory) / CONFIG
     settings = read_json(path)
     if is_quantized(directory):

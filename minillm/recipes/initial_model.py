@@ -21,7 +21,7 @@ def continued_config(init: str | Path, given: Mapping[str, Any]) -> ModelConfig:
     if not (is_gguf(init) or Path(init).is_dir()):
         raise FileNotFoundError(f"--init {init}: there is no such directory; a model's holds config.json and "
                                 "model.safetensors")
-    config = load_model(init).config if is_gguf(init) else described(init)[1]
+    config = described(init)[1]
     for name, value in given.items():
         now = getattr(config, name, None)
         if name not in CHANGEABLE and value != now:

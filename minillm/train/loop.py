@@ -95,7 +95,7 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                 state["step"] += 1
                 state["tokens"] += row.pop("count")
                 end, decays = timetable.plan(state, time.monotonic())
-                done = state["step"] == end or optimizer.agreed(time.monotonic() > deadline)
+                done = state["step"] == end or deadline < math.inf and optimizer.agreed(time.monotonic() > deadline)
                 if done or due(config.eval_every, state):
                     with averaged(model, optimizer):
                         row |= validate(model, data, config, state, run if writes else None, eot_token)
