@@ -44,11 +44,12 @@ INSTRUCTION_SETS = {"scalar": []} | {
     "avx2": ["-mavx2", "-mfma"], "avx512": AVX512, "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 } if platform.machine() in ("x86_64", "AMD64") else {"scalar": []}
 SHARED = "csrc/python/bindings.cpp"
-CUDA = ["csrc/cuda/attention/*.cpp", "csrc/python/cuda.cpp", SHARED]
+CUDA = [*(f"csrc/cuda/{room}/*.cpp" for room in ("attention", "gpu", "ops")), "csrc/python/cuda.cpp",
+        "csrc/python/device_*.cpp", SHARED]
 PARTS = {       # extension minillm._cpp.NAME: its source files and flags, those that take longest first
     "cuda": ([*CUDA, "csrc/cuda/**/*.cu"], []),
-    "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
-    "text": (["csrc/text/*.cpp", "csrc/python/text.cpp", SHARED], []),
+    "cudasim": ([*CUDA, "csrc/cuda/emulator/*.cpp", "csrc/cuda/ops/*.cu"], ["-O2", "-DEMULATOR", "-Wno-psabi"]),
+    "text": (["csrc/text/*.cpp", "csrc/python/text*.cpp", SHARED], []),
     "data": (["csrc/data/*.cpp", "csrc/python/data.cpp", SHARED], []),
 } | {isa: (["csrc/cpu/**/*.cpp", "csrc/python/module.cpp", SHARED], FLOATS + flags)
      for isa, flags in INSTRUCTION_SETS.items()}
@@ -80,7 +81,7 @@ def wanted():
         raise SystemExit(f"MINILLM_CUDA must be auto, 0 or 1: got {cuda!r}")
     if cuda == "1" and not find_nvcc():
         raise SystemExit("MINILLM_CUDA=1, but there is no nvcc: set MINILLM_NVCC or CUDA_HOME, or pip install "
-                         "nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm")
+                         "nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-crt nvidia-nvvm nvidia-cuda-cccl")
     gpu = "cuda" in names or said in (None, "all") and has_driver()
     with_cuda = cuda == "1" or cuda == "auto" and gpu and find_nvcc()
     return [name for name in PARTS if (with_cuda if name == "cuda" else name in names)]
@@ -118,7 +119,7 @@ def compilations(name):
         made = f"{BUILD / part / source}.o"
         fast = ["-O1"] * is_binding(source)             # a third less time for what only hands arguments on
         yield made, [*compiler(part, source), *fast, f"-DMODULE={part}", *includes, "-MMD", "-MF", f"{made}.d",
-                     "-c", source, "-o", made]
+                     *["-x", "c++"] * (name != "cuda" and source.endswith(".cu")), "-c", source, "-o", made]
 
 
 def linking(name):

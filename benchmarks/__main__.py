@@ -8,8 +8,10 @@ EXAMPLES = """examples:
   python -m benchmarks layernorm gelu --dims B=4,T=1024
   python -m benchmarks linear --ladder              every teaching variant of one op
   python -m benchmarks step --batch 4 --tokens 256  the GPT-2 training step against PyTorch
+  python -m benchmarks lora lora_dpo                the step of adapters, and of DPO with them, against PEFT
   python -m benchmarks speculative --target runs/pair/target --draft runs/pair/draft
   python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
+  python -m benchmarks load                         small training steps beside 0, 0.3, 1 and 2 busy processes
   python -m benchmarks gradcheck                    planted errors: who finds them, who complains about right pairs
   python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
   python -m benchmarks --readme                     the newest results into the tables of both READMEs"""
@@ -22,8 +24,8 @@ def parser():
         description="Check, then time: NumPy, C++ and (if installed) PyTorch, in turns. Exit code 1 if one is wrong.")
     add = parser.add_argument
     add("names", nargs="*", metavar="op",
-        help="ops of the table, step, decode, demo, tokenizer, dedup, attention_lengths, speculative, serve or "
-        "gradcheck (default: every op)")
+        help="ops of the table, step, lora, lora_dpo, decode, demo, tokenizer, dedup, attention_lengths, speculative, "
+        "serve, load or gradcheck (default: every op)")
     add("--all", action="store_true",
         help="every op, both ladders, step (T=256 and 1024), demo, attention_lengths, decode")
     add("--quick", action="store_true",

@@ -1,4 +1,5 @@
-"""Autoregressive decoding: minillm at float32, bfloat16 and int8 against transformers with PyTorch.
+"""Autoregressive decoding: minillm at float32, bfloat16, int8 and int4 against transformers with PyTorch, CTranslate2,
+llama.cpp and ONNX Runtime, each where it is installed.
 
 Decoding is memory-bandwidth bound: a token reads every weight once, and the KV cache of its context. So its floor is
 the time that a plain read of as many bytes takes, and that read takes turns with the candidates. Three races: steps of
@@ -16,22 +17,25 @@ from .workers import fitting, race
 
 ROUNDS, STEPS = 10, 4        # runs of a candidate, tokens in a run
 BATCH, CONTEXT, PROMPT = 8, 128, 512
-BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
-SHORT = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
-TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 6e-2}      # of the largest logit
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int4": 0.5 + 4 / 32}          # with a scale for 32 weights
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 6e-2, "int4": 0.5}      # of the largest logit
+HALVES = {"gpt_llama_cpp": 1e-3}      # at least: its KV cache and the table of its GELU are float16 in every form
+PEERS = {           # who else takes part, where installed: name -> module, its forms, how many sequences at once
+    "transformers": ("gpt_transformers", ("float32", "bfloat16"), (1,)),
+    "ctranslate2": ("gpt_ctranslate2", ("float32", "bfloat16", "int8"), (1, BATCH)),
+    "llama.cpp": ("gpt_llama_cpp", ("float32", "bfloat16", "int8", "int4"), (1,)),
+    "onnxruntime": ("gpt_onnx", ("float32", "int8"), (1, BATCH))}
 
 
 def rows(options, peaks, progress=None):
-    """Run the benchmark; returns rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
+    """Yields, race after race, rows for the report, {candidate: what is wrong}, {candidate: why it was skipped}."""
     context = options.tokens or CONTEXT
     races = (("decode", 1, context + STEPS, STEPS), ("decode", BATCH, context + STEPS, STEPS),
              ("prefill", 1, PROMPT, 1))
-    found, wrong, skipped = [], {}, {}
     for task, B, T, steps in races:
-        results = one_race(options, peaks, task, B, min(T, longest(options)), steps, progress)
-        for all_of, part in zip((found, wrong, skipped), results):
-            all_of.extend(part) if isinstance(part, list) else all_of.update(part)
-    return with_ratios(found), wrong, skipped
+        found, wrong, skipped = one_race(options, peaks, task, B, min(T, longest(options)), steps, progress)
+        yield with_ratios(found), wrong, skipped
 
 
 def longest(options):
@@ -56,12 +60,12 @@ def candidates(config, task, B, T):
     found = {}
     for dtype in BYTES:
         backend = "auto/bf16" if dtype == "bfloat16" else "auto"
-        if task == "decode" or dtype != "int8":
-            name = f"minillm {SHORT[dtype]}"
-            found[name] = entrant(name, "gpt_minillm", dtype=dtype, backend=backend)
-    for dtype in ("float32", "bfloat16") if B == 1 else ():
-        name = f"transformers {SHORT[dtype]}"
-        found[name] = entrant(name, "gpt_transformers", dtype=dtype) | {"optional": True}
+        name = f"minillm {SHORT[dtype]}"
+        found[name] = entrant(name, "gpt_minillm", dtype=dtype, backend=backend)
+    for peer, (module, dtypes, batches) in PEERS.items():
+        for dtype in dtypes if B in batches else ():
+            name = f"{peer} {SHORT[dtype]}"
+            found[name] = entrant(name, module, dtype=dtype) | {"optional": True}
     for dtype in BYTES if task == "decode" else ():
         name = f"plain read {SHORT[dtype]}"
         found[name] = entrant(name, "plain_read", dtype=dtype, bytes=bytes_of_step(config, dtype, B, T))
@@ -85,7 +89,7 @@ def parameters(config):
 
 def bytes_of_step(config, dtype, B, T):
     """Weights once, and the float32 keys and values of every sequence."""
-    return BYTES[dtype] * parameters(config) + 8 * config.n_layer * config.n_embd * B * T
+    return int(BYTES[dtype] * parameters(config)) + 8 * config.n_layer * config.n_embd * B * T
 
 
 def one_row(task, dims, config, candidate, result, peaks, shape):
@@ -123,7 +127,8 @@ def same_logits(candidate, values, first):
     if candidate["module"] == "plain_read":
         return ""
     got, right = np.array(values[0]), np.array(first[0])
-    error, allowed = np.abs(got - right).max() / np.abs(right).max(), TOLERANCE[candidate["options"]["dtype"]]
+    error = np.abs(got - right).max() / np.abs(right).max()
+    allowed = max(TOLERANCE[candidate["options"]["dtype"]], HALVES.get(candidate["module"], 0))
     if not error <= allowed:
         i = np.unravel_index(np.abs(got - right).argmax(), got.shape)
         return (f"logit {[int(j) for j in i]} is {got[i]:.6g}, expected {right[i]:.6g}: relative error {error:.1e}, "

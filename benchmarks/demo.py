@@ -102,11 +102,9 @@ def minillm_side(config, settings, loader, validation, threads, backend):
 def torch_side(config, settings, loader, validation, threads, _):
     import torch
 
-    from .gpt_torch import loss_of, optimizer_for
+    from .gpt_torch import loss_of, optimizer_for, trainable
     torch.set_num_threads(threads)
-    params = initialise(config, settings.seed, np.float32)
-    p = {name: torch.tensor(view.T if ".c_" in name and view.ndim == 2 else view).contiguous().requires_grad_()
-         for name, view in params.items()}
+    p = trainable(initialise(config, settings.seed, np.float32))
     optimizer = optimizer_for(p.values(), asdict(settings))
     shape = asdict(config)
     started = time.perf_counter()

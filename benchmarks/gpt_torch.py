@@ -23,6 +23,12 @@ def parameters_of(job):
     return parameters
 
 
+def trainable(arrays):
+    """{name: tensor} of NumPy arrays by name, copied, that ask for gradients; matrices transposed as above."""
+    return {name: torch.tensor(array.T if ".c_" in name and array.ndim == 2 else array).contiguous().requires_grad_()
+            for name, array in arrays.items()}
+
+
 def hidden(p, config, tokens, attend, start=0):
     """tokens (B, T) at positions start... -> residual stream (B, T, C). attend(i, q, k, v) -> (B, NH, T, HS)."""
     B, T = tokens.shape

@@ -1,6 +1,6 @@
 """Correctness of the CUDA attention on this GPU: instructions against their emulated twins, results against float64.
 
-`python -m benchmarks.gpu` runs this before it times anything. The emulator proves kernels against our own model of the
+`python -m benchmarks.gpu` runs this after it has timed. The emulator proves kernels against our own model of the
 GPU's instructions; `conformance` proves the model. What the GPU answered is kept as a small file, so that machines
 without a GPU go on checking the emulator against it (tests/benchmarks/test_gpu.py).
 """
@@ -54,10 +54,10 @@ def agree(name, got, want):
     return np.array_equal(got, want)
 
 
-def conformance(gpu, sim, rounds=ROUNDS):
+def conformance(gpu, sim, rounds=ROUNDS, names=None):
     """({instruction: how many of `rounds` agree}, fixture arrays) of the module `gpu` against its emulated twin."""
     table, fixture = {}, {}
-    for name in gpu.INSTRUCTIONS + (gpu.HOPPER_INSTRUCTIONS if gpu.capability() == 90 else ()):
+    for name in names or instructions(gpu):
         rng = np.random.default_rng(len(name))
         many, kept = (HOPPER_ROUNDS, 1) if name in gpu.HOPPER_INSTRUCTIONS else (rounds, RECORDED)
         inputs = [words(name, rng) for _ in range(many)]
@@ -66,6 +66,11 @@ def conformance(gpu, sim, rounds=ROUNDS):
         table[name] = f"{equal}/{many}"
         fixture[f"{name}_in"], fixture[f"{name}_out"] = np.stack(inputs[:kept]), np.stack(answers[:kept])
     return table, fixture
+
+
+def instructions(gpu):
+    """Those that this GPU has."""
+    return gpu.INSTRUCTIONS + (gpu.HOPPER_INSTRUCTIONS if gpu.capability() == 90 else ())
 
 
 def instruction(module, name, w):
@@ -132,14 +137,3 @@ def check_case(module, variant, dtype, HS, T, causal):
 def gradient_is_fine(errors, precision, T):
     """With one token dq and dk are zero, so rounding in them is a large part of little: dv decides."""
     return errors[0] < LIMITS[precision] and errors[1] < LIMITS[precision] * (3 if T == 1 else 1)
-
-
-def correctness(module, small=False, progress=None):
-    """Rows of the matrix variants x dtypes x HS x T x causal."""
-    rows = []
-    todo = cases(small, variants(module))
-    for done, case in enumerate(todo):
-        rows.append(check_case(module, *case))
-        if progress:
-            progress(done + 1, len(todo))
-    return rows

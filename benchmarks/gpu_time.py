@@ -2,188 +2,240 @@
 
 The convention of the FlashAttention papers: B * T = 16,384 tokens, NH * HS = 2,048; forward 4 * B * NH * T * T * HS
 floating-point operations, half of it where causal, backward 2.5 times that. Every candidate's result is compared before
-it is timed; candidates take turns; figures are medians.
+it is timed, at some rows, with float64 by NumPy; each runs in a process of its own. Many calls lie between two events
+of the GPU, enqueued while it is busy with something else, so that no time of the CPU is in them; figures are medians.
 """
+import itertools
 import statistics
-import subprocess
-from itertools import product
+import time
+
+import numpy as np
+
+from . import gpu_driver
 
 LENGTHS, HEAD_SIZES = (512, 1024, 2048, 4096, 8192, 16384), (64, 128)
 TOKENS, WIDTH = 16384, 2048
+OURS = {"minillm 3_mma": 3, "minillm 4_wgmma": 4}
 TORCH_BACKENDS = {"torch MATH": "MATH", "torch EFFICIENT": "EFFICIENT_ATTENTION", "torch FLASH": "FLASH_ATTENTION",
                   "torch CUDNN": "CUDNN_ATTENTION"}
-LIMIT = 2e-2                            # of the norm, between two bfloat16 results
-ROUNDS = 12
+LIMITS = {"out": 2e-2, "dq": 2e-2, "dk": 2e-2, "dv": 2e-2, "lse": 1e-4}     # bfloat16's, of a row's usual norm
+ROUNDS, BURST_S, MOST_CALLS = 7, 0.02, 50
+POOL = 2 ** 20 + 7                      # random numbers made once and repeated: no two heads alike, and soon there
+ROWS = 12                               # queries of a head that are compared
 
 
 def flops(B, NH, T, HS, causal, backward):
     return 4 * B * NH * T * T * HS * (0.5 if causal else 1) * (2.5 if backward else 1)
 
 
-def device():
-    """What the GPU is, and its measured roofline: TFLOP/s of a bfloat16 GEMM, GB/s of a copy."""
-    import torch
-    properties = torch.cuda.get_device_properties(0)
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    source = torch.empty(2 ** 30, device="cuda", dtype=torch.uint8)
-    target = torch.empty_like(source)
-    gemm_ms = milliseconds(torch, {"gemm": lambda: a @ b})["gemm"]
-    copy_ms = milliseconds(torch, {"copy": lambda: target.copy_(source)})["copy"]
-    return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}",
-            "multiprocessors": properties.multi_processor_count,
-            "memory_gib": round(properties.total_memory / 2 ** 30, 1), "torch": torch.__version__, "driver": driver(),
-            "bf16_tflops": round(2 * 8192 ** 3 / gemm_ms / 1e9, 1), "memory_gbs": round(2 * 2 ** 30 / copy_ms / 1e6)}
+def sizes(emulate):
+    """(T, HS, causal), causal first."""
+    if emulate:
+        return [[48, 64, True], [40, 64, False]]
+    return [[T, HS, causal] for causal, HS, T in itertools.product((True, False), HEAD_SIZES, LENGTHS)]
 
 
-def driver():
-    try:
-        return subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                              capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+# ---- right? ----
+
+def to_bits(x):
+    """float32 -> bfloat16's bits, rounded to even."""
+    bits = x.astype("float32").view("uint32")
+    return ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype("uint16")
 
 
-def milliseconds(torch, calls, rounds=ROUNDS):
-    """{name: median milliseconds}, by events on the GPU, in turns, after two rounds of warming up."""
-    times = {name: [] for name in calls}
-    for turn in range(rounds + 2):
-        for name, call in calls.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            call()
-            end.record()
-            end.synchronize()
-            if turn >= 2:
-                times[name].append(begin.elapsed_time(end))
-    return {name: statistics.median(values) for name, values in times.items()}
+def from_bits(bits):
+    return (bits.astype("uint32") << 16).view("float32").astype("float64")
 
 
-def ours(torch, module, causal, variant):
-    """(forward, backward) on torch tensors, on torch's stream."""
-    def stream():
-        return torch.cuda.current_stream().cuda_stream
+def rows_of(T):
+    """Queries to compare: the first, the last, and those about the edges of tiles."""
+    return sorted({row for row in (0, 1, T // 3, T // 2, 63, 64, 127, 128, 2 * T // 3, T - 65, T - 2, T - 1)
+                   if 0 <= row < T})[:ROWS]
 
+
+def reference(q, k, v, dout, rows, causal):
+    """One head (T, HS) in float64 at those queries: out, lse, dq there; dk, dv where dout is zero but there."""
+    T, HS = q.shape
+    S = q[rows] @ k.T / np.sqrt(HS)                                     # (rows, T)
+    if causal:
+        S = np.where(np.arange(T) <= np.array(rows)[:, None], S, -np.inf)
+    top = S.max(axis=1, keepdims=True)
+    P = np.exp(S - top)
+    total = P.sum(axis=1, keepdims=True)
+    P /= total
+    dP = dout[rows] @ v.T
+    dS = P * (dP - (dP * P).sum(axis=1, keepdims=True)) / np.sqrt(HS)
+    return {"out": P @ v, "lse": (top + np.log(total))[:, 0], "dq": dS @ k, "dk": dS.T @ q[rows],
+            "dv": P.T @ dout[rows]}
+
+
+def worst(got, want):
+    """The largest error of a row beside the usual norm of a row; infinite for NaN."""
+    if want.ndim == 1:
+        error = np.abs(got - want).max()
+    else:
+        usual = np.sqrt((want ** 2).sum(axis=1).max())
+        error = np.sqrt(((got - want) ** 2).sum(axis=1).max()) / max(usual, 1e-30)
+    return float(error) if np.isfinite(error) else float("inf")
+
+
+class Inputs:
+    """Random q, k, v, dout (B, NH, T, HS) on the device, and a dout that is zero but for some queries of two heads."""
+
+    def __init__(self, driver, T, HS, emulate):
+        self.driver = driver
+        self.shape = (1, 2, T, HS) if emulate else (TOKENS // T, WIDTH // HS, T, HS)
+        rng = np.random.default_rng(T + HS)
+        self.bits = [np.resize(to_bits(rng.standard_normal(POOL, dtype="float32")), self.shape) for _ in range(4)]
+        self.heads = [(0, 0), (self.shape[0] - 1, self.shape[1] - 1)]
+        self.rows = rows_of(T)
+        sparse = np.zeros_like(self.bits[3])
+        for b, h in self.heads:
+            sparse[b, h, self.rows] = self.bits[3][b, h, self.rows]
+        self.arrays = [gpu_driver.Bfloat16Array(driver, bits) for bits in (*self.bits, sparse)]
+
+    def head(self, array, b, h):
+        """One head of an array of the device, float64."""
+        address, shape, width = gpu_driver.address_of(array)
+        count = int(np.prod(shape[2:]))
+        start = address + (b * shape[1] + h) * count * width // 8
+        host = self.driver.to_host(start, shape[2:], "uint16" if width == 16 else "float32")
+        return from_bits(host) if width == 16 else host.astype("float64")
+
+
+def errors(inputs, results, causal):
+    """{name: worst error} of {name: array on the device} at the sampled rows and heads."""
+    found = dict.fromkeys(results, 0.0)
+    for b, h in inputs.heads:
+        q, k, v, dout = (from_bits(bits[b, h]) for bits in inputs.bits)
+        want = reference(q, k, v, dout, inputs.rows, causal)
+        for name, array in results.items():
+            got = inputs.head(array, b, h)
+            if name == "dq":                                            # no gradient comes out of nothing
+                want[name], some = np.zeros_like(got), want[name]
+                want[name][inputs.rows] = some
+            elif name in ("out", "lse"):
+                got = got[inputs.rows]
+            found[name] = max(found[name], worst(got, want[name]))
+    return found
+
+
+# ---- how fast? ----
+
+def burst(driver, call, calls, delay):
+    """(milliseconds of one of `calls` calls, whether all were enqueued before the first began)."""
+    begin, end = driver.event(), driver.event()
+    driver.delay(delay)
+    driver.record(begin)
+    for _ in range(calls):
+        call()
+    driver.record(end)
+    queued = not driver.happened(begin)
+    return driver.milliseconds(begin, end) / calls, queued
+
+
+def milliseconds(driver, call, rounds=ROUNDS):
+    """Median and range of a call's time on the GPU; `queued` says that no time of the CPU is in it."""
+    for _ in range(2):
+        call()
+    driver.synchronize()
+    start = time.perf_counter()
+    call()
+    delay = time.perf_counter() - start                                 # the CPU's part
+    driver.synchronize()
+    calls = max(2, min(MOST_CALLS, int(BURST_S / (time.perf_counter() - start))))
+    delay, times = 2 * delay * calls, []
+    for _ in range(rounds):
+        ms, queued = burst(driver, call, calls, delay)
+        for _ in range(3):
+            if queued:
+                break
+            delay *= 2
+            ms, queued = burst(driver, call, calls, delay)
+        times.append((ms, queued))
+    values = [ms for ms, _ in times]
+    return {"ms": round(statistics.median(values), 4), "range_ms": [round(min(values), 4), round(max(values), 4)],
+            "calls": calls, "queued": all(queued for _, queued in times)}
+
+
+# ---- who? ----
+
+def ours(module, driver, causal, variant):
+    """(forward, backward) on arrays of the device; the cache ends with lse."""
     def forward(q, k, v):
-        out, cache = module.arrays_forward(q, k, v, causal, variant, stream())
-        return torch.from_dlpack(out), cache
+        return module.arrays_forward(q, k, v, causal, variant, driver.stream)
 
     def backward(dout, cache):
-        return [torch.from_dlpack(x) for x in module.arrays_backward(dout, cache, stream())]
+        return module.arrays_backward(dout, cache, driver.stream)
     return forward, backward
 
 
-def torch_backend(torch, name, causal):
-    """The same of scaled_dot_product_attention pinned to one backend."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    backend = getattr(SDPBackend, TORCH_BACKENDS[name])
+def torch_pair(attend):
+    """The same of a function of PyTorch's tensors, its backward by autograd."""
+    import torch
 
     def forward(q, k, v):
         leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-        with sdpa_kernel(backend):
-            out = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+        out = attend(*leaves)
         return out, (out, leaves)
 
     def backward(dout, cache):
         out, leaves = cache
-        return list(torch.autograd.grad(out, leaves, dout, retain_graph=True))
+        return torch.autograd.grad(out, leaves, dout, retain_graph=True)
     return forward, backward
 
 
-def flash_attn(torch, causal):
-    """The flash-attn package's, where it is installed; it takes (B, T, NH, HS)."""
-    from flash_attn import flash_attn_func
-
-    def forward(q, k, v):
-        leaves = [x.detach().transpose(1, 2).requires_grad_() for x in (q, k, v)]
-        out = flash_attn_func(*leaves, causal=causal)
-        return out.transpose(1, 2), (out, leaves)
-
-    def backward(dout, cache):
-        out, leaves = cache
-        return [x.transpose(1, 2) for x in torch.autograd.grad(out, leaves, dout.transpose(1, 2), retain_graph=True)]
-    return forward, backward
-
-
-def candidates(torch, module, causal):
-    found = {"minillm 3_mma": ours(torch, module, causal, 3)}
-    if module.capability() == 90:                           # its backward is that of 3_mma
-        found["minillm 4_wgmma"] = ours(torch, module, causal, 4)
-    found |= {name: torch_backend(torch, name, causal) for name in TORCH_BACKENDS}
-    try:
-        found["flash-attn"] = flash_attn(torch, causal)
-    except ImportError:
-        pass
-    return found
-
-
-def error(got, want):
-    return ((got.float() - want.float()).norm() / want.float().norm()).item()
-
-
-def prepared(torch, pairs, q, k, v, dout):
-    """({name: cache}, {name: why it is left out}): each candidate run once and compared with the first that ran."""
-    caches, refused, first = {}, {}, None
-    for name, (forward, backward) in pairs.items():
-        try:
-            out, cache = forward(q, k, v)
-            results = [out.detach(), *backward(dout, cache)]
-        except (RuntimeError, torch.OutOfMemoryError) as problem:
-            refused[name] = str(problem).splitlines()[0][:120]
-            torch.cuda.empty_cache()
-            continue
-        first = first or results
-        worst = max(error(a, b) for a, b in zip(results, first))
-        if worst < LIMIT:
-            caches[name] = cache
-        else:
-            refused[name] = f"differs from {next(iter(caches), 'the first')} by {worst:.1e}"
-    return caches, refused
-
-
-def peak_mib(torch, module, call):
-    """Memory that a call took on top of what was in use, in torch's allocator and in ours."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    module.peak_bytes()                                     # forget the past; the next answer is what is in use now
-    before = torch.cuda.memory_allocated() + module.peak_bytes()
-    kept = call()
-    torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() + module.peak_bytes()
-    del kept
-    return round((peak - before) / 2 ** 20)
-
-
-def case(torch, module, T, HS, causal):
-    """Rows of one size: forward and backward of every candidate."""
-    B, NH = TOKENS // T, WIDTH // HS
-    generator = torch.Generator("cuda").manual_seed(0)
-    q, k, v, dout = (torch.randn(B, NH, T, HS, device="cuda", dtype=torch.bfloat16, generator=generator)
-                     for _ in range(4))
-    pairs = candidates(torch, module, causal)
-    caches, refused = prepared(torch, pairs, q, k, v, dout)
-    rows = []
-    for direction in ("forward", "backward"):
-        calls = {name: (lambda p=pairs[name]: p[0](q, k, v)) if direction == "forward" else
-                 (lambda p=pairs[name], c=caches[name]: p[1](dout, c)) for name in caches}
-        work = flops(B, NH, T, HS, causal, direction == "backward")
-        for name, ms in milliseconds(torch, calls).items():
-            rows.append({"T": T, "HS": HS, "causal": causal, "direction": direction, "name": name,
-                         "ms": round(ms, 4), "tflops": round(work / ms / 1e9, 1),
-                         "peak_mib": peak_mib(torch, module, calls[name])})
-    return rows, refused
-
-
-def timing(module, deadline, clock, lengths=LENGTHS):
-    """Rows of all sizes, causal first, until the deadline (a time of `clock`); what did not fit is named."""
+def sdpa(name, causal):
+    """scaled_dot_product_attention pinned to one backend."""
     import torch
-    rows, left_out = [], {}
-    for causal, HS, T in product((True, False), HEAD_SIZES, lengths):
-        label = f"T={T} HS={HS} {'causal' if causal else 'full'}"
-        if clock() > deadline:
-            left_out[label] = "no time"
-            continue
-        found, refused = case(torch, module, T, HS, causal)
-        rows += found
-        left_out |= {f"{label} {name}": why for name, why in refused.items()}
-        torch.cuda.empty_cache()
-    return rows, left_out
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def attend(q, k, v):
+        with sdpa_kernel(getattr(SDPBackend, TORCH_BACKENDS[name])):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return torch_pair(attend)
+
+
+def flash_attn(causal):
+    """The flash-attn package's; it takes (B, T, NH, HS)."""
+    from flash_attn import flash_attn_func
+    return torch_pair(lambda *qkv: flash_attn_func(*(x.transpose(1, 2) for x in qkv), causal=causal).transpose(1, 2))
+
+
+def case(module, driver, name, T, HS, causal, emulate=False):
+    """One size of one candidate: {"errors", "wrong", "rows"}; no rows where something is wrong."""
+    inputs = Inputs(driver, T, HS, emulate)
+    arrays = inputs.arrays
+    if name in OURS:
+        forward, backward = ours(module, driver, causal, OURS[name])
+    else:
+        import torch
+        torch.cuda.set_stream(torch.cuda.ExternalStream(driver.stream))
+        arrays = [torch.from_dlpack(array) for array in arrays]
+        forward, backward = flash_attn(causal) if name == "flash-attn" else sdpa(name, causal)
+    q, k, v, dout, sparse = arrays
+    module.peak_bytes()
+    out, cache = forward(q, k, v)
+    results = {"out": out, **dict(zip(("dq", "dk", "dv"), backward(sparse, cache)))}
+    peak = module.peak_bytes()
+    if name in OURS:
+        results["lse"] = cache[-1]
+    else:
+        results = {key: array.detach().contiguous() for key, array in results.items()}
+    found = errors(inputs, results, causal)
+    wrong = {key: error for key, error in found.items() if not error < LIMITS[key]}
+    rows = [] if wrong else timed(driver, inputs.shape, causal, {
+        "forward": lambda: forward(q, k, v), "backward": lambda: backward(dout, cache)})
+    more = {"peak_mib": round(peak / 2 ** 20)} if name in OURS else {}
+    return {"errors": found, "wrong": wrong, "rows": [row | {"name": name} | more for row in rows]}
+
+
+def timed(driver, shape, causal, calls):
+    B, NH, T, HS = shape
+    rows = []
+    for direction, call in calls.items():
+        found = milliseconds(driver, call)
+        work = flops(B, NH, T, HS, causal, direction == "backward")
+        rows.append({"T": T, "HS": HS, "causal": causal, "direction": direction, **found,
+                     "tflops": round(work / found["ms"] / 1e9, 1)})
+    return rows

@@ -13,7 +13,7 @@ import numpy as np
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 7
 BUDGET = 0.3            # seconds of timed calls per candidate, at least
-PAUSE = 0.03            # seconds between candidates: OpenBLAS's threads spin for 2^26 cycles after their work
+PAUSE = 0.12            # seconds between candidates: OpenBLAS's threads spin for 2^28 cycles after their work, 100 ms
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2}     # bfloat16: GEMM operands; accumulation is float32
 
 

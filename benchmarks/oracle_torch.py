@@ -40,7 +40,7 @@ def differentiated(spec, tensors, dout):
             f"d{name}": transposed(spec, name, grad).numpy() for name, grad in zip(spec.differentiable, grads)}
 
     runs = {"forward": forward} | ({"backward": backward} if leaves else {})
-    return Candidate("torch", runs, results, compared="key" not in tensors)
+    return Candidate("torch", runs, results, compared=not any(name.endswith("key") for name in tensors))
 
 
 def update(spec, tensors):

@@ -2,7 +2,7 @@
 
     OWN = {op: [(kind, wrong backward), ...]}
 
-Each is the reference's backward with one mistake that somebody has made. (planted.py has what any op can have.)
+Each is the reference's backward with one mistake that somebody has made. (planted_any.py has what any op can have.)
 """
 import math
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ import numpy as np
 
 from minillm import ops
 from minillm.ops.attention import merge_heads, split_heads
+from minillm.ops.lora_mlp import REFERENCE as LORA_MLP_PARTS
 from minillm.ops.losses.linear_cross_entropy import REFERENCE as HEAD_PARTS
 from minillm.ops.mlp import REFERENCE as MLP_PARTS
 
@@ -145,12 +146,12 @@ def linear_weight_by_outputs(dout, cache):
     return dx, dweight.T.reshape(dweight.shape).copy(), dbias
 
 
-def lora_forgets_the_low_rank_branch(dout, cache):
+def lora_forgets_the_low_rank_branch(dout, cache, into=None):
     _, da, db = ops.lora_linear_backward(dout, cache)
     return ops.linear_backward(dout, (cache[0], cache[3]))[0], da, db
 
 
-def lora_forgets_the_mask(dout, cache):
+def lora_forgets_the_mask(dout, cache, into=None):
     """dx passes dropped inputs, too."""
     *rest, p, key = cache
     return ops.lora_linear_backward(dout, (*rest, 0.0, key))
@@ -185,6 +186,17 @@ def mlp_by(**parts):
     """The MLP's backward with other parts."""
     parts = SimpleNamespace(**vars(MLP_PARTS) | parts)
     return lambda dout, cache: ops.mlp_backward(dout, cache, ops=parts)
+
+
+def lora_mlp_by(**parts):
+    """The backward of the MLP with adapters with other parts."""
+    parts = SimpleNamespace(**vars(LORA_MLP_PARTS) | parts)
+    return lambda dout, cache: ops.lora_mlp_backward(dout, cache, ops=parts)
+
+
+def lora_projection_forgets_the_mask(dout, cache):
+    *rest, p, key = cache
+    return ops.lora_projection_backward(dout, (*rest, 0.0, key))
 
 
 def dropout_forgets_the_scale(dout, cache):
@@ -300,6 +312,10 @@ OWN = {
     "linear": [("transposed", linear_transposed), ("transposed", linear_weight_by_outputs)],
     "lora_linear": [("dropped term", lora_forgets_the_low_rank_branch), ("mask edge", lora_forgets_the_mask),
                     ("factor", lora_forgets_the_scale)],
+    "lora_projection": [("mask edge", lora_projection_forgets_the_mask)],
+    "lora_mlp": [("dropped term", lora_mlp_by(lora_linear_backward=lora_forgets_the_low_rank_branch)),
+                 ("mask edge", lora_mlp_by(lora_linear_backward=lora_forgets_the_mask)),
+                 ("dropped term", lora_mlp_by(gelu_backward=lambda dout, cache: dout))],
     "gelu": [("wrong formula", gelu_wrong_constant), ("dropped term", gelu_without_the_product_rule),
              ("wrong formula", gelu_of_the_sigmoid_form)],
     "mlp": [("wrong formula", mlp_by(gelu_backward=gelu_wrong_constant)),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from minillm.storage.atomic import atomic_write, write_json
 
+from .report_peers import PEERS, cpu_of, form_of, limits_of, peers_table, share_of
+
 RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).parent / "README.md"
 FRONT = Path(__file__).parent.parent / "README.md"
@@ -19,7 +21,7 @@ COLUMNS = {         # key of a row -> heading, format
     "candidate": ("candidate", "{}"), "median_ms": ("median ms", "{:,.3f}"), "spread": ("quartiles", "{}"),
     "gflops": ("GFLOP/s", "{:,.1f}"), "gbs": ("GB/s", "{:,.1f}"), "peak_percent": ("% of peak", "{:.0f}"),
     "bound": ("of", "{}"), "floor_percent": ("% of floor", "{:.0f}"), "x_numpy": ("x numpy", "{:.2f}"),
-    "x_torch": ("x torch", "{:.2f}"), "x_minillm": ("x minillm", "{:.2f}"),
+    "x_torch": ("x torch", "{:.2f}"), "x_minillm": ("x minillm", "{:.2f}"), "x_fair": ("x fair", "{:.2f}"),
     "x_transformers": ("x transformers fp32", "{:.2f}"), "tokens_per_second": ("tokens/s", "{:,.0f}"),
     "mbs": ("MB/s", "{:,.1f}"), "documents_per_second": ("documents/s", "{:,.0f}"), "recall": ("recall", "{:.3f}"),
     "precision": ("precision", "{:.3f}"), "acceptance": ("accepted", "{:.1%}"),
@@ -117,10 +119,24 @@ def update_readmes(results, tables=TABLES, front=FRONT):
     document = read(results)
     if name := own_table(document):
         return fill(tables, name, {"tokenizer": tokenizer_markdown, "gradcheck": gradcheck_markdown,
-                                   "llama": markdown}[name](document))
+                                   "llama": markdown, "lora": markdown,
+                                   "peers": lambda _: peers_markdown()}[name](document))
     fill(tables, "benchmarks", markdown(document))
+    if "<!-- peers -->" in Path(tables).read_text(encoding="utf-8"):
+        fill(tables, "peers", peers_markdown())
     if found := headlines(document):
         fill(front, "headlines", found)
+
+
+def peers_markdown():
+    """Whole models of all results beside every peer, with the limits that each run measured."""
+    documents = []
+    for path in sorted(RESULTS.glob("*.json"), key=lambda path: (path.stem.endswith("-all"), path.name)):
+        with suppress(ValueError):
+            documents.append(read(path))                # of one day's runs that of everything counts
+    models = [one for one in documents if any(row["op"] in ("step", "decode", "prefill") for row in one["rows"])]
+    where = [f"- {cpu_of(one)}, {one['date']}, {one['machine']['threads']} threads: {limits_of(one)}" for one in models]
+    return "\n".join(where) + "\n\n" + pipes(peers_table(models), left=3)
 
 
 def own_table(document):
@@ -128,6 +144,10 @@ def own_table(document):
     names = {row["op"].split()[0] for row in document["rows"]}
     if names and names <= LLAMA:
         return "llama"
+    if names and names <= {"lora", "dpo"}:
+        return "lora"
+    if names and names <= {"decode", "prefill"}:
+        return "peers"
     return names.pop() if names in ({"tokenizer"}, {"gradcheck"}) else None
 
 
@@ -143,21 +163,27 @@ def fill(path, name, text):
 def headlines(document):
     """Ours against the fastest of the others, model by model and precision by precision;
     "" where nobody else was timed."""
-    lines = [["GPT-2", "", "minillm ms", "the fastest other", "ms", "speed-up"]]
+    lines = [["GPT-2", "", "minillm ms", "% of limit", "the fastest other", "ms", "% of limit", "speed-up"]]
     rows = [row for row in document["rows"] if is_model(row) and row["op"] != "attention_lengths"]
     for op, dims, half in dict.fromkeys((row["op"], row["dims"], "bf16" in row["candidate"]) for row in rows):
         group = sorted((row for row in rows if (row["op"], row["dims"], "bf16" in row["candidate"]) == (op, dims,
                                                                                                         half)),
                        key=lambda row: row["median_ms"])
         ours, theirs = (next((row for row in group if row["candidate"].startswith(names)
-                              and "int8" not in row["candidate"]),
-                             None) for names in ("minillm", ("torch", "transformers")))
+                              and form_of(row) in ("fp32", "bf16")), None) for names in ("minillm", PEERS))
         if ours and theirs:
-            lines.append([f"{op}, {dims}", "bfloat16" if half else "float32", cell(ours, "median_ms"),
-                          theirs["candidate"], cell(theirs, "median_ms"),
+            lines.append([f"{op}, {dims}", "bfloat16" if half else "float32", cell(ours, "median_ms"), percent(ours),
+                          theirs["candidate"], cell(theirs, "median_ms"), percent(theirs),
                           f"{theirs['median_ms'] / ours['median_ms']:.2f}x"])
-    where = f"{about(document).splitlines()[0]}, {document['date']}:\n\n"
+    threads = f"{document['machine']['threads']} threads on {document['machine']['cores']} cores"
+    where = (f"{cpu_of(document)}, {threads}, {document['date']}; limits measured in the same run: "
+             f"{limits_of(document) or 'none'}:\n\n")
     return where + pipes(lines, left=2) if len(lines) > 1 else ""
+
+
+def percent(row):
+    """Of the run's own limit: a plain read of the same bytes in decoding, else the peak."""
+    return f"{share_of(row):.0f}" if share_of(row) else "-"
 
 
 def markdown(document):

@@ -10,12 +10,27 @@ from inspect import isgenerator
 from minillm.kernels.select import OPS
 from minillm.progress import Progress
 
-from . import attention_lengths, decode, dedup, demo, gradcheck, machine, report, serve, speculative, step, tokenizer
+from . import (
+    attention_lengths,
+    decode,
+    dedup,
+    demo,
+    gradcheck,
+    load,
+    lora,
+    machine,
+    report,
+    serve,
+    speculative,
+    step,
+    tokenizer,
+)
 from .ops import GPT2, op_rows
 
 SPECIAL = {"step": step.rows, "decode": decode.rows, "demo": demo.rows, "tokenizer": tokenizer.rows,
            "dedup": dedup.rows, "speculative": speculative.rows, "attention_lengths": attention_lengths.rows,
-           "serve": serve.rows, "gradcheck": gradcheck.rows}
+           "serve": serve.rows, "gradcheck": gradcheck.rows, "load": load.rows, "lora": lora.rows,
+           "lora_dpo": lora.dpo_rows}
 # What --all runs, and with which settings: the most wanted first. The others want files or a model of their own.
 ALL = [*((op, {}) for op in OPS),
        ("step", {"batch": 4, "tokens": 256, "compile": True}), ("demo", {}), ("attention_lengths", {}), ("decode", {}),

@@ -23,7 +23,7 @@ class GPTConfig:
     vocab_size: int = 50257     # V
     dropout: float = 0.0        # probability of zeroing an activation in training
     layer_norm_epsilon: float = 1e-5
-    activation: str = "gelu_new"        # of the MLP: gelu_new, the tanh form, or gelu, the exact one
+    activation: str = "gelu_new"        # of the MLP: gelu_new, the tanh form, gelu, the exact one, or relu
     n_inner: int = 0                    # width of the MLP; 0: 4 * n_embd
     scale_attn_weights: bool = True     # attention scores divided by sqrt(HS)
     scale_attn_by_inverse_layer_idx: bool = False       # and by the layer's number, from 1 on (Mistral's GPT-2 runs)
@@ -37,7 +37,8 @@ class GPTConfig:
         check_field("dropout", self.dropout, float, lambda v: 0 <= v < 1, "a number with 0 <= dropout < 1")
         check_field("layer_norm_epsilon", self.layer_norm_epsilon, float, lambda v: 0 < v < math.inf,
                     "a number above 0")
-        check_field("activation", self.activation, str, lambda v: v in ("gelu_new", "gelu"), "gelu_new or gelu")
+        check_field("activation", self.activation, str, lambda v: v in ("gelu_new", "gelu", "relu"),
+                    "gelu_new, gelu or relu")
         check_field("n_inner", self.n_inner, int, lambda v: v >= 0, "an integer of at least 0")
         for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tied"):
             check_field(name, getattr(self, name), bool, lambda v: True, "true or false")
@@ -200,16 +201,30 @@ def check_field(name: str, value: object, kind: type | tuple, valid: Callable, e
 
 def load_toml(path: str | Path) -> tuple[dict, dict]:
     """Read `[model]` and `[train]` of a TOML file; returns two dicts. Raises ValueError naming file and key."""
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from None
+    tables = toml_tables(path)
     for table, values in tables.items():
-        if table not in SECTIONS or not isinstance(values, dict):
-            raise ValueError(f"{path}: unknown entry {table!r}: expected the tables [model] and [train]")
-        for key in values:
+        if table not in (*SECTIONS, "data") or not isinstance(values, dict):
+            raise ValueError(f"{path}: unknown entry {table!r}: expected the tables [model], [train] and [data]")
+        for key in values if table != "data" else ():
             field_of(table, key, f"{path}: ")
     return tables.get("model", {}), tables.get("train", {})
+
+
+def load_mix(path: str | Path) -> list | None:
+    """`mix` of the table `[data]` of a TOML file: a list of weights; None if it has none. Raises ValueError."""
+    data = toml_tables(path).get("data", {})
+    if unknown := next((key for key in data if key != "mix"), None):
+        raise ValueError(f"{path}: unknown key data.{unknown}: expected mix")
+    if "mix" in data:
+        check_field(f"{path}: data.mix", data["mix"], list, lambda v: v, "a list of weights, such as [0.7, 0.3]")
+    return data.get("mix")
+
+
+def toml_tables(path: str | Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
 
 
 def parse_setting(setting: str) -> tuple[str, str, int | float | str | bool]:

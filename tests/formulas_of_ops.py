@@ -104,6 +104,16 @@ def mlp(call):
                      gelu_backward=lambda da: rows(REFERENCE["gelu_backward"](da.reshape(2, 3, -1), hidden)))
 
 
+def lora_mlp(call):
+    args, hidden = call.args, call.cache[1]
+
+    def drop(key, shape):
+        return lambda x: scaled(x.reshape(shape), args["p"], args[key]).reshape(x.shape)
+    yield from whole(call, drop_x=drop("fc_key", args["x"].shape), drop_z=drop("proj_key", hidden[0].shape),
+                     gelu=lambda h: REFERENCE["gelu_forward"](h)[0],
+                     gelu_backward=lambda dz: rows(REFERENCE["gelu_backward"](dz.reshape(hidden[0].shape), hidden)))
+
+
 def geglu(call):
     gate = rows(call.args["gate"])
     yield from whole(call, gelu=lambda x: REFERENCE["gelu_forward"](x)[0],
@@ -244,6 +254,7 @@ def values_of(op, seed=0):
 
 VALUES = dict(linear=whole, gelu=whole, gelu_exact=gelu_exact, residual=whole, embedding=embedding,
               layernorm=layernorm, softmax=softmax, dropout=dropout, lora_linear=lora_linear,
+              lora_projection=lora_linear, lora_mlp=lora_mlp,
               residual_layernorm=residual_layernorm, mlp=mlp, geglu=geglu,
               attention=attention, grouped_attention=grouped_attention, rope=rope, rmsnorm=layernorm,
               residual_rmsnorm=residual_rmsnorm, token_embedding=embedding, attention_decode=attention_decode,

@@ -18,6 +18,8 @@ from minillm.generation import speculative
 from minillm.generation.sampling import Sampling, distribution
 from minillm.gradcheck import jacobian
 from minillm.gradcheck.measure import Line, Scalar, richardson, sides
+from minillm.models.integer import rounded_rows
+from minillm.models.kv_cache import head_to_int8
 from minillm.models.load import FAMILIES
 from minillm.models.quantized import to_int8
 from minillm.models.rope import rope_angles, scaled_frequencies
@@ -207,6 +209,18 @@ def int8():
     yield {"w": w}, {"scale": quantized.scales[0, 0], "q": quantized.values[:, 0]}
 
 
+def rounded_activations():
+    x = np.random.default_rng(0).standard_normal(16).astype(np.float32)
+    q, s = rounded_rows(x[None])
+    yield {"x": x}, {"s": s[0], "q": q[0]}
+
+
+def rounded_heads():
+    x = np.random.default_rng(0).standard_normal(16).astype(np.float32)
+    n, scale = head_to_int8(x)
+    yield {"x": x}, {"scale": scale, "n": n}
+
+
 def advantages():
     R = np.random.default_rng(0).standard_normal((2, 5))
     yield {"R": R, "small": SMALL}, {"A": advantages_of(R)}
@@ -299,7 +313,9 @@ VALUES = {
     "gradcheck/measure.py": extrapolation, "gradcheck/second_order.py": symmetry, "models/gpt2.py": one_block,
     "models/llama.py": one_llama_block, "models/olmo2.py": lambda: one_llama_block("olmo2"),
     "models/gemma.py": lambda: one_llama_block("gemma2"), "models/rope.py": angles,
-    "models/quantized.py": int8, "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
+    "models/integer.py": rounded_activations, "models/quantized.py": int8,
+    "models/kv_cache.py::head_to_int8": rounded_heads,
+    "posttrain/grpo.py": advantages, "tokenizer/compare.py": tokenizer_costs,
     "train/memory.py::count_parameters": parameters, "train/optim.py::global_norm": norm,
     "train/optim.py::average": weights_averaged, "train/optim.py::clip_scale": clipping,
     "train/schedule.py::cosine_schedule": cosine, "train/schedule.py::wsd_schedule": wsd,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from minillm.config import GPTConfig, TrainConfig, load_toml, parse_setting
+from minillm.config import GPTConfig, TrainConfig, load_mix, load_toml, parse_setting
 
 
 @pytest.mark.parametrize("config, field, value", [
@@ -62,6 +62,18 @@ def test_load_toml(tmp_path):
     model, train = load_toml(write(tmp_path, "[model]\nn_layer = 3\n[train]\nlr = 1e-3\nbackend = 'cpu'\n"))
     assert (model, train) == ({"n_layer": 3}, {"lr": 1e-3, "backend": "cpu"})
     assert load_toml(write(tmp_path, "")) == ({}, {})
+    with_mix = write(tmp_path, "[data]\nmix = [0.7, '1/3', 2]\n")
+    assert load_toml(with_mix) == ({}, {}) and load_mix(with_mix) == [0.7, "1/3", 2]
+    assert load_mix(write(tmp_path, "[train]\nlr = 1e-3\n")) is None
+
+
+@pytest.mark.parametrize("text, words", [
+    ("mix = []", "data.mix must be a list of weights"), ("mix = 3", "data.mix must be a list of weights"),
+    ("mixx = [1]", "config.toml: unknown key data.mixx"),
+])
+def test_a_mixture_that_is_none(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        load_mix(write(tmp_path, f"[data]\n{text}\n"))
 
 
 @pytest.mark.parametrize("text, words", [

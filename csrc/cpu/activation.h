@@ -1,4 +1,4 @@
-// An activation of each number by itself: gelu.cpp, gelu_exact.cpp and relu_squared.cpp.
+// An activation of each number by itself: gelu.cpp, gelu_exact.cpp, relu.cpp and relu_squared.cpp.
 //
 //   out = act(x)          dx = dout * act'(x)
 //

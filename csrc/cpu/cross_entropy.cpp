@@ -48,6 +48,7 @@ Tuple cross_entropy_forward(const Array& logits, const Array& targets, int64_t i
         using T = decltype(zero);
         const T* pz = input<T>("logits", logits, {ANY, ANY});
         int64_t N = logits.shape[0], V = logits.shape[1];
+        if (!V) fail("logits must have at least one column: got ", logits.shape);
         auto checked = ids("targets", targets, {N}, V, &ignore_index);
         auto losses = fresh<T>({N}), top = fresh<T>({N}), logsum = fresh<T>({N});
         without_gil([&] { forward_kernel<T>(losses, top, logsum, pz, checked, ignore_index, N, V); });

@@ -9,7 +9,7 @@
 // a step and meet between the parts, in `omp for`. The parts are the other files' kernels, so the bits are theirs, too:
 // the same as those of the same steps taken one by one from Python, which is the reference and does the long prompts.
 //
-// Weights are float32, bfloat16, or int8 or int4 with scales (decode.h); activations and the cache are float.
+// Weights are float32, bfloat16, or int8 or int4 with scales; activations are float, the cache is float or int8 (decode.h).
 #include "cpu/decode.h"
 #include "cpu/layernorm.h"
 #include "cpu/simd/math.h"
@@ -74,29 +74,30 @@ void normalise(const Decoder& d, const float* weight, const float* bias, int64_t
 }
 
 // The new keys and values go to the cache; then each query attends to all that its row has.
-void attend_cached(const Decoder& d, attention::ForwardHead<float>& head, int64_t layer) {
+void attend_cached(const Decoder& d, Attending& memory, int64_t layer) {
     int64_t T = d.n.T, C = d.n.C, NH = d.n.NH, HS = d.n.HS, threads = omp_get_num_threads();
     auto attend_head = T == 1 ? attention::attend<float, 1> : attention::attend<float, TILE_ROWS>;
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < d.n.R * NH; item++) {
         int64_t r = item / NH, h = item % NH, start = d.n.starts[r], then = std::min(item + threads, d.n.R * NH - 1);
-        float *k = d.n.keys_at(layer, r, h), *v = d.n.values_at(layer, r, h);
+        int64_t at = d.n.head_at(layer, r, h) + start;
         float *qkv = d.qkv + r * T * 3 * C + h * HS, scale = d.query_scales[layer];
         for (int64_t t = 0; t < T; t++) {
             for (int64_t i = 0; i < HS && scale != 1; i++) qkv[t * 3 * C + i] *= scale;
-            std::copy_n(qkv + t * 3 * C + C, HS, k + (start + t) * HS);
-            std::copy_n(qkv + t * 3 * C + 2 * C, HS, v + (start + t) * HS);
+            d.n.keys.put(at + t, qkv + t * 3 * C + C);
+            d.n.values.put(at + t, qkv + t * 3 * C + 2 * C);
         }
-        attend_head(head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, {k, HS}, {v, HS}, T, start + T,
-                    d.n.keys_at(layer, then / NH, then % NH), {});
+        auto seen = memory.rows(d.n, layer, r, h, attention::NO_WINDOW);
+        attend_head(memory.head, {d.attended + r * T * C + h * HS, C}, nullptr, {qkv, 3 * C}, seen.k, seen.v, T,
+                    start + T, memory.next(d.n, d.n.head_at(layer, then / NH, then % NH)), {});
     }
 }
 
-void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float>& head, int64_t layer) {
+void decode_block(const Decoder& d, const Block& b, Attending& memory, int64_t layer) {
     int64_t M = d.n.M(), C = d.n.C;
     normalise(d, b.ln_1_weight, b.ln_1_bias, d.n.T);
     stored_matmul(M, d.a, b.qkv, d.qkv, AddBias<float>{b.qkv_bias});
-    attend_cached(d, head, layer);
+    attend_cached(d, memory, layer);
     stored_matmul(M, d.attended, b.proj, d.sums, AddToResidual{{b.proj_bias}, d.x, C});
     normalise(d, b.ln_2_weight, b.ln_2_bias, d.n.T);
     if (d.exact) stored_matmul(M, d.a, b.fc, d.h, GeluWithBias<true>{{b.fc_bias}});
@@ -107,13 +108,11 @@ void decode_block(const Decoder& d, const Block& b, attention::ForwardHead<float
 // logits (R, count, V): of the last `count` tokens of each row.
 void decode_model(const Decoder& d, float* logits, int64_t count) {
     int64_t C = d.n.C, layers = d.blocks.size();
-    Team team;
 #pragma omp parallel if (C * C * layers + C * d.head.N > 1 << 18)
     {
-        KeptApart apart(team);
-        attention::ForwardHead<float> head(d.n.T, d.n.longest(), d.n.HS);
+        Attending memory(d.n);
         embed_rows(d);
-        for (int64_t layer = 0; layer < layers; layer++) decode_block(d, d.blocks[layer], head, layer);
+        for (int64_t layer = 0; layer < layers; layer++) decode_block(d, d.blocks[layer], memory, layer);
         normalise(d, d.ln_f_weight, d.ln_f_bias, count);
         stored_matmul(d.n.R * count, d.a, d.head, logits, NoEpilogue());
     }
@@ -131,10 +130,11 @@ Block read_block(WeightReader& reader, int64_t C, int64_t F) {
 }
 
 Object decode_few(const Array& tokens, const Array& starts, const Array& rows, const List& weights, const Array& keys,
-                  const Array& values, double eps, int64_t count, const Object& query_scales, bool exact) {
-    Call call(tokens, starts, rows, keys, values, eps, count, 0);
+                  const Array& values, double eps, int64_t count, const Object& query_scales, bool exact, bool integers,
+                  const Object& key_scales, const Object& value_scales) {
+    Call call(tokens, starts, rows, keys, values, key_scales, value_scales, eps, count, 0);
     int64_t C = call.n.C = call.n.NH * call.n.HS, M = call.n.M();
-    WeightReader reader{weights, "wte, wpe, 12 tensors a layer, ln_f's two, and a head that is not wte"};
+    WeightReader reader{weights, "wte, wpe, 12 tensors a layer, ln_f's two, and a head that is not wte", integers};
     Decoder d;
     d.wte = reader.matrix("wte.weight", C, ANY, true);
     d.wpe = input<float>("wpe.weight", reader.array(), {call.n.S, C});
@@ -163,7 +163,7 @@ Object decode_few(const Array& tokens, const Array& starts, const Array& rows, c
 
 const Register registered[] = {
     {"decode_few(tokens, starts, rows, weights, keys, values, eps, count, query_scales=None, "
-     "exact=False)",
+     "exact=False, integers=False, key_scales=None, value_scales=None)",
      &decode_few},
     {"FEW_TOKENS", FEW}};
 

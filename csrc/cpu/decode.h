@@ -2,30 +2,80 @@
 // weights in their stored forms, and how Python hands them over.
 #pragma once
 
+#include <cmath>
+
 #include "cpu/attention/3_simd.h"
 #include "cpu/gemm/stored_rows.h"
-#include "python/register.h"
+#include "cpu/stored_weight.h"
 
 namespace minillm::decode {
 
-struct Weight {  // a matrix (K, N), inputs by outputs, as it is stored
-    const void* data;
-    const float* scales;  // (K / group, N) where the numbers are int8 or int4
-    int64_t K, N, group;
-    char form;  // 'f' float, 't' float as (N, K), 'b' bfloat16, 'i' int8, '4' int4, of which a byte holds two rows
+// Keys, or values: floats, or 8-bit integers with a scale for each token of a head (models/kv_cache.py).
+struct Cached {
+    float* floats;  // (L, B, NKV, S, HS), or null
+    int8_t* integers;  // the same, or null
+    float* scales;  // (L, B, NKV, S)
+    int64_t HS;
+
+    void put(int64_t token, const float* x) const {
+        if (floats) std::copy_n(x, HS, floats + token * HS);
+        else round(integers + token * HS, scales[token], x);
+    }
+    // One of NaN or infinity makes the scale so, by which all of them will be.
+    void round(int8_t* to, float& scale, const float* x) const {
+        float top = 0;
+        for (int64_t i = 0; i < HS; i++) top = std::isnan(x[i]) || std::fabs(x[i]) > top ? std::fabs(x[i]) : top;
+        scale = top / 127.0f;
+        const bool usual = scale > 0 && std::isfinite(scale);
+        for (int64_t i = 0; i < HS; i++)
+            to[i] = usual ? int8_t(std::min(127.0f, std::max(-127.0f, std::nearbyint(x[i] / scale)))) : 0;
+    }
+    // Tokens [begin, end) as floats.
+    void restore(float* to, int64_t begin, int64_t end) const {
+        for (int64_t t = begin; t < end; t++, to += HS)
+            for (int64_t i = 0; i < HS; i++) to[i] = float(integers[t * HS + i]) * scales[t];
+    }
 };
 
 // The tokens of a call and where they go: R rows of T new tokens, in a cache of B rows of S tokens.
 struct Step {
     int64_t R, T, C, NH, NKV, HS, S, B;
     const int64_t *tokens, *starts, *rows;  // (R, T), (R), (R)
-    float *keys, *values;  // (L, B, NKV, S, HS)
+    Cached keys, values;
     float eps;
     int64_t M() const { return R * T; }
     int64_t longest() const { return T + *std::max_element(starts, starts + R); }
-    int64_t head_at(int64_t layer, int64_t r, int64_t h) const { return ((layer * B + rows[r]) * NKV + h) * S * HS; }
-    float* keys_at(int64_t layer, int64_t r, int64_t h) const { return keys + head_at(layer, r, h); }
-    float* values_at(int64_t layer, int64_t r, int64_t h) const { return values + head_at(layer, r, h); }
+    // Where in the cache the first token of a head is.
+    int64_t head_at(int64_t layer, int64_t r, int64_t h) const { return ((layer * B + rows[r]) * NKV + h) * S; }
+};
+
+// A thread's memory to attend by, and the keys and values of the head in hand where the cache has them as integers.
+struct Attending {
+    attention::ForwardHead<float> head;
+    float *k = nullptr, *v = nullptr;  // (longest, HS)
+    int64_t held = -1;  // whose
+
+    explicit Attending(const Step& n) : head(n.T, n.longest(), n.HS) {
+        if (n.keys.floats) return;
+        thread_local Scratch<float> scratch;
+        k = scratch.at_least(2 * n.longest() * n.HS), v = k + n.longest() * n.HS;
+    }
+
+    // Of head h of NKV, for queries from row r's start on that see `window` keys: what none sees is left out.
+    attention::HeadRows<const float> rows(const Step& n, int64_t layer, int64_t r, int64_t h, int64_t window) {
+        int64_t at = n.head_at(layer, r, h);
+        if (n.keys.floats) return {{}, {n.keys.floats + at * n.HS, n.HS}, {n.values.floats + at * n.HS, n.HS}};
+        int64_t block = attention::BLOCK, first = std::max<int64_t>(0, n.starts[r] - window + 1) / block * block;
+        int64_t end = n.starts[r] + n.T;
+        if (held != at) {
+            n.keys.restore(k + first * n.HS, at + first, at + end);
+            n.values.restore(v + first * n.HS, at + first, at + end);
+        }
+        held = at;
+        return {{}, {k, n.HS}, {v, n.HS}};
+    }
+    // The keys from the token `at` on, to be fetched ahead.
+    const float* next(const Step& n, int64_t at) const { return n.keys.floats ? n.keys.floats + at * n.HS : k; }
 };
 
 // The bias where there is one.
@@ -47,7 +97,8 @@ struct AddToResidual {
     }
 };
 
-// C (M, N) = A (M, K) @ W by the threads of the region, W in its stored form.
+// C (M, N) = A (M, K) @ W by the threads of the region, W in its stored form. Each thread rounds the few rows for itself
+// where W is to be multiplied in integers: that takes less than to wait for another.
 template <class Epilogue>
 void stored_matmul(int64_t M, const float* a, const Weight& w, float* c, const Epilogue& epilogue) {
     Matrix<float> A{a, w.K};
@@ -57,7 +108,13 @@ void stored_matmul(int64_t M, const float* a, const Weight& w, float* c, const E
         few_rows_transposed<float>(M, w.N, w.K, A, {(const float*)w.data, w.K, true}, c, w.N, false, epilogue);
     else if (w.form == 'f') with(Matrix<float>{(const float*)w.data, w.N});
     else if (w.form == 'b') with(Bf16Rows{(const bf16*)w.data, w.N});
-    else if (w.form == 'i') with(Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group});
+    else if (w.integer) {
+        thread_local Scratch<char> scratch;
+        const integer::Stored stored = w.integers();
+        integer::Rounded rounded(scratch.at_least(integer::Rounded::bytes(M, stored)), M, stored);
+        for (int64_t row = 0; row < M; row++) integer::round_row(rounded, stored, a, row);
+        integer::multiply(M, rounded, stored, c, epilogue);
+    } else if (w.form == 'i') with(Int8Rows{(const int8_t*)w.data, w.scales, w.N, w.group});
     else with(Int4Rows{(const int8_t*)w.data, w.scales, w.N, w.group, 0});
 }
 
@@ -82,6 +139,7 @@ inline void embed(float* x, const Weight& wte, int64_t token) {
 struct WeightReader {
     List list;
     const char* expected;  // in words
+    bool integers;  // int8 and int4 weights meet activations that are rounded, too (gemm/integer.h)
     int64_t next = 0;
 
     const Object item() {
@@ -102,31 +160,14 @@ struct WeightReader {
     // out_first: a float one is stored (N, K).
     Weight matrix(const char* name, int64_t K, int64_t N, bool out_first = false) {
         auto pair = next < list.size() ? to<Tuple>(list[next]) : std::nullopt;
-        if (pair) return next++, stored(name, *pair, K, N);
+        if (pair) {
+            Weight found = stored_weight(name, *pair, K, N);
+            found.integer = integers && found.scales;
+            return next++, found;
+        }
         Array a = array();
         const float* data = input<float>(name, a, out_first ? Shape{N, K} : Shape{K, N});
         return {data, nullptr, a.shape[out_first], a.shape[!out_first], 1, out_first ? 't' : 'f'};
-    }
-
-    static Weight stored(const char* name, const Tuple& pair, int64_t K, int64_t N) {
-        if (pair.size() != 2) fail(name, " must be a pair (values, scales)");
-        auto values = argument<Array>(pair[0], name);
-        bool four = values.dtype == DTYPE<uint8_t>;
-        check_shape(name, values, {ANY, ANY});
-        if (K == ANY) K = values.shape[0] * (four ? 2 : 1);
-        if (pair[1].is_none()) {
-            auto* data = input<uint16_t>(name, values, {K, N});
-            return {data, nullptr, K, values.shape[1], K, 'b'};
-        }
-        const void* data = four ? (const void*)input<uint8_t>(name, values, {(K + 1) / 2, N})
-                                : (const void*)input<int8_t>(name, values, {K, N});
-        auto scales = argument<Array>(pair[1], "scales");
-        auto* s = input<float>("scales", scales, {ANY, values.shape[1]});
-        int64_t G = scales.shape[0], group = G ? K / G : 0;
-        if (G < 1 || group * G != K || (G > 1 && group % DEPTH))
-            fail(name, " must have groups of rows of equal size, a multiple of ", DEPTH, ": got ", G, " for ", K,
-                 " rows");
-        return {data, s, K, values.shape[1], group, four ? '4' : 'i'};
     }
 };
 
@@ -137,7 +178,7 @@ struct Call {
     std::vector<Object> held;
 
     Call(const Array& tokens, const Array& starts, const Array& rows, const Array& keys, const Array& values,
-         double eps, int64_t count, int64_t n_head) {
+         const Object& key_scales, const Object& value_scales, double eps, int64_t count, int64_t n_head) {
         check_shape("tokens", tokens, {ANY, ANY});
         check_shape("keys", keys, {ANY, ANY, ANY, ANY, ANY});
         layers = keys.shape[0];
@@ -147,12 +188,20 @@ struct Call {
         if (n.M() < 1 || n.M() > FEW) fail("tokens must be 1 to ", FEW, ": got ", tokens.shape);
         if (count < 0 || count > n.T) fail("count must be 0 to ", n.T, ": got ", count);
         if (!n.NKV || n.NH % n.NKV) fail("keys must have a number of heads that divides ", n.NH, ": got ", n.NKV);
-        n.keys = in_place<float>("keys", keys, keys.shape);
-        n.values = in_place<float>("values", values, keys.shape);
+        n.keys = cached("keys", keys, "key_scales", key_scales, keys.shape);
+        n.values = cached("values", values, "value_scales", value_scales, keys.shape);
+        if (!n.keys.floats != !n.values.floats) fail("value_scales must be there where key_scales are");
         n.rows = hold(ids("rows", rows, {n.R}, n.B)), n.starts = hold(ids("starts", starts, {n.R}, n.S));
         for (int64_t r = 0; r < n.R; r++)
             if (n.starts[r] > n.S - n.T)
                 fail("tokens must fit into block_size ", n.S, ": got ", n.T, " tokens from position ", n.starts[r]);
+    }
+    static Cached cached(const char* name, const Array& a, const char* scales_name, const Object& scales,
+                         const Shape& shape) {
+        if (scales.is_none()) return {in_place<float>(name, a, shape), nullptr, nullptr, shape[4]};
+        const Shape each{shape[0], shape[1], shape[2], shape[3]};
+        return {nullptr, in_place<int8_t>(name, a, shape),
+                in_place<float>(scales_name, argument<Array>(scales, scales_name), each), shape[4]};
     }
     void read_tokens(const Array& tokens, int64_t V) { n.tokens = hold(ids("tokens", tokens, {n.R, n.T}, V)); }
     const int64_t* hold(const Result<const int64_t>& made) { return held.push_back(made), made.data; }

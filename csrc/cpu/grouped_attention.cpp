@@ -41,7 +41,7 @@ void backward_kernel(T* dq, T* dk, T* dv, T* dsinks, const T* dout, const T* q, 
                     head, {n.rows(dq, n.NH, b, h), n.rows(dk, n.NKV, b, g), n.rows(dv, n.NKV, b, g)},
                     n.rows(dout, n.NH, b, h), {n.rows(q, n.NH, b, h), n.rows(k, n.NKV, b, g), n.rows(v, n.NKV, b, g)},
                     n.rows(out, n.NH, b, h), logsumexp + (b * n.NH + h) * n.T, h > g * n.group(), options.of_head(h));
-                if (dsinks) dsinks[b * n.NH + h] = sink_gradient(head, options.sinks[h]);
+                if (dsinks) dsinks[b * n.NH + h] = sink_gradient(head.logsumexp, head.D, n.T, options.sinks[h]);
             }
         }
     }

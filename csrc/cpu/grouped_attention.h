@@ -36,9 +36,9 @@ inline Grouped sizes_of(const Array& q, const Array& k, int64_t n_head) {
 
 // dsink = -sum over t of exp(sink - logsumexp[t]) * D[t], of the head whose backward has just run.
 template <class T>
-T sink_gradient(const BackwardHead<T>& head, T sink) {
+T sink_gradient(const T* logsumexp, const T* D, int64_t n_query, T sink) {
     T total = 0;
-    for (int64_t t = 0; t < head.T_; t++) total -= std::exp(sink - head.logsumexp[t]) * head.D[t];
+    for (int64_t t = 0; t < n_query; t++) total -= std::exp(sink - logsumexp[t]) * D[t];
     return total;
 }
 

@@ -1,52 +1,24 @@
-// grouped_attention.cpp with a cache in bfloat16: q, k, v and out in half the bytes.
+// grouped_attention.cpp in bfloat16: its products, and its cache, q, k, v and out in half the bytes.
 //
-// As in attention/bf16.cpp, q, k and v are rounded and everything is computed from the rounded numbers; a thread widens one
-// head at a time into memory of its own and runs the float kernels there. A group's k and v are widened once.
-#include "cpu/attention/widen.h"
+// As in attention/bf16.cpp, q, k and v are rounded and everything is computed from the rounded numbers by the kernels of
+// attention/pairs.cpp.
+#include "cpu/attention/pairs.h"
 #include "cpu/grouped_attention.h"
-#include "cpu/memory/scratch.h"
 
 namespace minillm::grouped_attention_bf16 {
 
 using namespace grouped_attention;
 
-// A head (T, HS) in the thread's memory.
-struct WideHead {
-    int64_t T, HS;
-    float* data;
-    Rows<const float> read(Rows<const bf16> from) const {
-        widen(*this, from, T, HS);
-        return {data, HS};
-    }
-    operator Rows<float>() const { return {data, HS}; }
-};
-
-// COUNT of them.
-template <int64_t COUNT>
-struct WideHeads {
-    WideHead heads[COUNT];
-    WideHeads(const Grouped& n, Scratch<float>& memory) {
-        float* data = memory.at_least(COUNT * n.T * n.HS);
-        for (int64_t i = 0; i < COUNT; i++) heads[i] = {n.T, n.HS, data + i * n.T * n.HS};
-    }
-};
-
-void forward_kernel(float* out, float* logsumexp, const bf16* q, const bf16* k, const bf16* v, const Grouped& n,
-                    const HeadOptions<float>& options) {
+void forward_kernel(float* out, bf16* rounded, float* logsumexp, const bf16* q, const bf16* k, const bf16* v,
+                    const Grouped& n, const HeadOptions<float>& options) {
 #pragma omp parallel
     {
-        thread_local Scratch<float> memory;
-        WideHeads<3> wide(n, memory);
-        WideHead &wide_q = wide.heads[0], &wide_k = wide.heads[1], &wide_v = wide.heads[2];
-        ForwardHead<float> head(n.T, n.T, n.HS);
+        PairForward head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
-        for (int64_t bg = 0; bg < n.B * n.NKV; bg++) {
-            int64_t b = bg / n.NKV, g = bg % n.NKV;
-            auto keys = wide_k.read(n.rows(k, n.NKV, b, g)), values = wide_v.read(n.rows(v, n.NKV, b, g));
-            for (int64_t h = g * n.group(); h < (g + 1) * n.group(); h++)
-                attend<float, TILE_ROWS>(head, n.rows(out, n.NH, b, h), logsumexp + (b * n.NH + h) * n.T,
-                                         wide_q.read(n.rows(q, n.NH, b, h)), keys, values, n.T, n.T, nullptr,
-                                         options.of_head(h));
+        for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
+            int64_t b = bh / n.NH, h = bh % n.NH, g = h / n.group();
+            attend_pairs(head, n.rows(out, n.NH, b, h), n.rows(rounded, n.NH, b, h), logsumexp + bh * n.T,
+                         n.rows(q, n.NH, b, h), n.rows(k, n.NKV, b, g), n.rows(v, n.NKV, b, g), options.of_head(h));
         }
     }
 }
@@ -56,20 +28,17 @@ void backward_kernel(float* dq, float* dk, float* dv, float* dsinks, const float
                      const HeadOptions<float>& options) {
 #pragma omp parallel
     {
-        thread_local Scratch<float> memory;
-        WideHeads<4> wide(n, memory);
-        WideHead &wide_q = wide.heads[0], &wide_k = wide.heads[1], &wide_v = wide.heads[2], &wide_out = wide.heads[3];
-        BackwardHead<float> head(n.T, n.HS);
+        PairBackward head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bg = 0; bg < n.B * n.NKV; bg++) {
             int64_t b = bg / n.NKV, g = bg % n.NKV;
-            auto keys = wide_k.read(n.rows(k, n.NKV, b, g)), values = wide_v.read(n.rows(v, n.NKV, b, g));
             for (int64_t h = g * n.group(); h < (g + 1) * n.group(); h++) {
-                backward_head<float>(head, {n.rows(dq, n.NH, b, h), n.rows(dk, n.NKV, b, g), n.rows(dv, n.NKV, b, g)},
-                                     n.rows(dout, n.NH, b, h), {wide_q.read(n.rows(q, n.NH, b, h)), keys, values},
-                                     wide_out.read(n.rows(out, n.NH, b, h)), logsumexp + (b * n.NH + h) * n.T,
-                                     h > g * n.group(), options.of_head(h));
-                if (dsinks) dsinks[b * n.NH + h] = sink_gradient(head, options.sinks[h]);
+                const float* lse = logsumexp + (b * n.NH + h) * n.T;
+                backward_pairs(head, {n.rows(dq, n.NH, b, h), n.rows(dk, n.NKV, b, g), n.rows(dv, n.NKV, b, g)},
+                               n.rows(dout, n.NH, b, h),
+                               {n.rows(q, n.NH, b, h), n.rows(k, n.NKV, b, g), n.rows(v, n.NKV, b, g)},
+                               n.rows(out, n.NH, b, h), lse, h > g * n.group(), options.of_head(h));
+                if (dsinks) dsinks[b * n.NH + h] = sink_gradient(lse, head.D, n.T, options.sinks[h]);
             }
         }
     }
@@ -92,8 +61,8 @@ Tuple grouped_attention_forward_bf16(const Array& q, const Array& k, const Array
         round_array((bf16*)rq.data, pq, q.size());
         round_array((bf16*)rk.data, pk, k.size());
         round_array((bf16*)rv.data, pv, k.size());
-        forward_kernel(out, logsumexp, (bf16*)rq.data, (bf16*)rk.data, (bf16*)rv.data, n, options);
-        round_array((bf16*)rounded_out.data, out, q.size());
+        forward_kernel(out, (bf16*)rounded_out.data, logsumexp, (bf16*)rq.data, (bf16*)rk.data, (bf16*)rv.data, n,
+                       options);
     });
     Object cached_sinks = sinks.is_none() ? fresh<float>({0}) : sinks;
     return tuple_of({out, tuple_of({rq, rk, rv, n_head, window, cached_sinks, softcap, rounded_out, logsumexp})});

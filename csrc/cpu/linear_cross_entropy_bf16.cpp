@@ -176,6 +176,7 @@ Tuple linear_cross_entropy_forward_bf16(const Array& x, const Array& wte, const 
     int64_t N = x.shape[0], C = x.shape[1];
     const Operand w = operand_of("wte", wte, {ANY, C});
     int64_t V = wte.shape[0], kept_rows = rows_kept(N, V);
+    if (!V) fail("wte must have at least one row: got ", wte.shape);
     auto checked = ids("targets", targets, {N}, V, &ignore_index);
     auto rounded_x = fresh<uint16_t>({N, C}), kept = fresh<uint16_t>({kept_rows, V});
     auto losses = fresh<float>({N}), top = fresh<float>({N}), logsum = fresh<float>({N}),

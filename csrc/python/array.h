@@ -73,12 +73,16 @@ struct Array : Object {
     int64_t itemsize;
     void* data;
     bool contiguous, writeable;
+    bool on_device = false;  // a DeviceArray (device_array.h): `data` is for kernels of the GPU alone
 
     int64_t ndim() const { return shape.size(); }
     int64_t size() const;  // how many numbers
     int64_t rows() const;  // the product of all axes but the last
     Shape with_last(int64_t size) const;  // the shape with another last axis
 };
+
+// How a backend with arrays of its own sees one of them as an Array; null where there is no such backend.
+inline std::optional<Array> (*array_of_device)(const Object&) = nullptr;
 
 // The object as a T (Object, Tuple, List, Array, int64_t, uint64_t, double, bool, string: also of bytes, Shape), or nothing
 // if it is none. string_view: a str's UTF-8, which lives as long as the str; Python's UnicodeEncodeError for surrogates.
@@ -114,6 +118,7 @@ void check_shape(const char* name, const Array& a, const Shape& wanted);
 void check_dtype(const char* name, const Array& a, const string& wanted);
 void check_contiguous(const char* name, const Array& a);
 void check_aligned(const char* name, const Array& a);  // compilers take it for granted
+void check_on_host(const char* name, const Array& a);
 
 // The array's data as T, after checking dtype, shape and layout. Never converts, so never hides a copy.
 template <class T>
@@ -122,6 +127,7 @@ const T* input(const char* name, const Array& a, const Shape& shape) {
     check_dtype(name, a, DTYPE<T>);
     check_contiguous(name, a);
     check_aligned(name, a);
+    check_on_host(name, a);
     return static_cast<const T*>(a.data);
 }
 
@@ -168,9 +174,15 @@ auto by_dtype(const char* name, const Array& a, F f) {
 // zeros on pages of the system that nobody has touched, for what is written in a few places.
 std::pair<Object, void*> new_array(const string& dtype, int64_t itemsize, const Shape& shape, bool zeros = false);
 
+// Numbers in the results that this thread has made since its last kernel: with its place in the source, the kind of call.
+inline thread_local size_t made = 0;
+
 template <class T>
 Result<T> fresh(const Shape& shape, bool zeros = false) {
     auto [array, data] = new_array(DTYPE<T>, sizeof(T), shape, zeros);
+    size_t numbers = 1;
+    for (int64_t n : shape) numbers *= size_t(n);
+    made += numbers;
     return {array, static_cast<T*>(data)};
 }
 
@@ -208,18 +220,27 @@ std::vector<Result<T>> gradients(const Object& into, const std::vector<Shape>& s
     return results;
 }
 
+// What else happens before and after a kind of call: the kernels of the CPU set it (cpu/isa/paced.h).
+struct AroundKernels {
+    void (*before)(const void* kind) = nullptr;
+    void (*after)(const void* kind) = nullptr;
+};
+inline AroundKernels around_kernels;
+
 // Runs f, which touches no Python object, while other threads may run Python.
 class WithoutGil {
     void* state;
+    const void* kind;
 
 public:
-    WithoutGil();
+    explicit WithoutGil(const void* kind);
     ~WithoutGil();
     WithoutGil(const WithoutGil&) = delete;
 };
 template <class F>
 auto without_gil(F f) {
-    WithoutGil released;
+    static const char kind = 0;  // one for each f in the source
+    WithoutGil released(&kind + std::exchange(made, 0));
     return f();
 }
 

@@ -117,7 +117,8 @@ std::optional<List> to(const Object& object) {
 }
 template <>
 std::optional<Array> to(const Object& object) {
-    if (!py::isinstance<py::array>(handle(object)) || is_strange(handle(object))) return std::nullopt;
+    if (!py::isinstance<py::array>(handle(object))) return array_of_device ? array_of_device(object) : std::nullopt;
+    if (is_strange(handle(object))) return std::nullopt;
     return array_of(py::reinterpret_borrow<py::array>(handle(object)));
 }
 
@@ -130,12 +131,42 @@ std::optional<std::string_view> to(const Object& object) {
     return std::string_view(text, size_t(length));
 }
 
-template std::optional<int64_t> to(const Object&);
-template std::optional<uint64_t> to(const Object&);
+// An integer is what Python takes as an index: no float, whatever its value, and none of NumPy's.
+template <class T>
+std::optional<T> integer(const Object& object) {
+    auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.get()));
+    py::detail::make_caster<T> caster;
+    if (index && caster.load(index, false)) return py::detail::cast_op<T>(caster);
+    PyErr_Clear();
+    return std::nullopt;
+}
+template <>
+std::optional<int64_t> to(const Object& object) {
+    return integer<int64_t>(object);
+}
+template <>
+std::optional<uint64_t> to(const Object& object) {
+    return integer<uint64_t>(object);
+}
+template <>
+std::optional<Shape> to(const Object& object) {
+    const PyObject* o = object.get();
+    if (!PySequence_Check(object.get()) || PyUnicode_Check(o) || PyBytes_Check(o)) return std::nullopt;
+    Sequence sequence(object);
+    int64_t size = sequence.size();
+    if (size < 0) return PyErr_Clear(), std::nullopt;
+    Shape found;
+    for (int64_t i = 0; i < size; i++) {
+        auto one = to<int64_t>(sequence[i]);
+        if (!one) return std::nullopt;
+        found.push_back(*one);
+    }
+    return found;
+}
+
 template std::optional<double> to(const Object&);
 template std::optional<bool> to(const Object&);
 template std::optional<string> to(const Object&);
-template std::optional<Shape> to(const Object&);
 
 // ---- arguments ----
 
@@ -156,7 +187,12 @@ void check_dtype(const char* name, const Array& a, const string& wanted) {
 }
 
 void check_contiguous(const char* name, const Array& a) {
+    if (!a.contiguous && a.on_device) fail(name, " must be C-contiguous: pass ", name, ".copy()");
     if (!a.contiguous) fail(name, " must be C-contiguous: pass np.ascontiguousarray(", name, ")");
+}
+
+void check_on_host(const char* name, const Array& a) {
+    if (a.on_device) fail(name, " must be an array of NumPy: got one on the device");
 }
 
 // A number between addresses, as np.frombuffer makes them.
@@ -173,6 +209,7 @@ int64_t last(const char* name, const Array& a) {
 Result<const int64_t> ids(const char* name, const Array& a, const Shape& shape, int64_t size,
                           const int64_t* ignore_index) {
     check_shape(name, a, shape);
+    check_on_host(name, a);
     auto given = py::reinterpret_borrow<py::array>(handle(a));
     const char kind = given.dtype().kind();
     if (kind != 'i' && kind != 'u') fail(name, " must be an array of integers: got ", a.dtype);
@@ -244,8 +281,13 @@ void* held_by(const Object& handle, const char* kind) {
     return PyCapsule_IsValid(handle.get(), kind) ? PyCapsule_GetPointer(handle.get(), kind) : nullptr;
 }
 
-WithoutGil::WithoutGil() : state(PyEval_SaveThread()) {}
-WithoutGil::~WithoutGil() { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+WithoutGil::WithoutGil(const void* kind_) : state(PyEval_SaveThread()), kind(kind_) {
+    if (around_kernels.before) around_kernels.before(kind);
+}
+WithoutGil::~WithoutGil() {
+    if (around_kernels.after) around_kernels.after(kind);
+    PyEval_RestoreThread(static_cast<PyThreadState*>(state));
+}
 
 void report(const Object& f, int64_t done, int64_t total) {
     py::gil_scoped_acquire acquire;
@@ -262,6 +304,14 @@ Registry& registry() {
 
 namespace {
 
+// Where the first parameter of a signature's rest ends: at the comma or parenthesis that none in it has opened.
+size_t end_of_parameter(const string& rest) {
+    size_t end = rest.find_first_of("(,)");
+    if (end == string::npos || rest[end] != '(') return end;
+    size_t inner = rest.find(')', end);
+    return rest.find_first_of(",)", inner + 1);
+}
+
 // A function as Python calls it: its parameters' names and defaults come from its signature.
 class Callable {
     const Function& function;
@@ -274,7 +324,7 @@ public:
     explicit Callable(const Function& f)
         : function(f), name(f.signature.substr(0, f.signature.find('('))), documentation(f.signature + "\n--\n\n") {
         string rest = f.signature.substr(name.size() + 1);
-        for (size_t end; (end = rest.find_first_of(",)")) > 0 && end != string::npos;
+        for (size_t end; (end = end_of_parameter(rest)) > 0 && end != string::npos;
              rest = rest.substr(std::min(rest.find_first_not_of(", ", end), rest.size()))) {
             string parameter = rest.substr(0, end);
             size_t equals = std::min(parameter.find('='), parameter.size());

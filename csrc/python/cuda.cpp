@@ -20,9 +20,28 @@ View<const T> view(const Incoming& a) {
     return {static_cast<const T*>(a.data), a.strides[0], a.strides[1], a.strides[2]};
 }
 template <class T>
-View<T> view(const DeviceTensor& a) {
-    const Shape s = c_strides(a.shape);
-    return {static_cast<T*>(a.memory.get()), s[0], s[1], s[2]};
+View<T> view(const DeviceArray& a) {
+    const Shape s = c_strides(a.shape, 1);
+    return {reinterpret_cast<T*>(a.data()), s[0], s[1], s[2]};
+}
+
+// Any device array as (B, NH, T, HS) with its last axis contiguous.
+Incoming heads(const char* name, const py::object& x, uint64_t stream) {
+    Incoming in = incoming(name, x, stream);
+    if (in.shape.size() != 4) fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
+    if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
+    if (name_of(in.dtype) == string("other")) fail(name, " must be float32, float64, float16 or bfloat16");
+    return in;
+}
+
+// A fresh array of the caller's stream, whose memory goes back in the order of that stream.
+DeviceArray array_on(uint64_t handle, const string& dtype, const Shape& shape) {
+    const gpu::Stream stream = stream_of(handle);
+    const int64_t itemsize = size_of(dtype);
+    DeviceArray made = {nullptr, 0, shape, c_strides(shape, itemsize), dtype, itemsize, {}, stream};
+    if (const int64_t bytes = made.size() * itemsize)
+        made.memory = {gpu::allocate(bytes, stream), [stream](void* data) { gpu::release(data, stream); }};
+    return made;
 }
 
 Sizes sizes_of(const Incoming& q, bool causal) {
@@ -52,24 +71,23 @@ void by_dlpack_type(DLDataType t, F f) {
     if (t == FLOAT32) f(float());
     else if (t == FLOAT64) f(double());
     else if (t == FLOAT16) f(Float16());
-    else if (t == BFLOAT16) f(Bfloat16());
-    else fail("q must be float32, float64, float16 or bfloat16");
+    else f(Bfloat16());
 }
 
 // The cache: (q, k, v, causal, variant, out, lse).
 py::tuple arrays_forward(py::object q, py::object k, py::object v, bool causal, int variant, uint64_t stream) {
     gpu::check_driver();
-    const Incoming iq = incoming("q", q, stream), ik = incoming("k", k, stream), iv = incoming("v", v, stream);
+    const Incoming iq = heads("q", q, stream), ik = heads("k", k, stream), iv = heads("v", v, stream);
     check_like("k", ik, iq);
     check_like("v", iv, iq);
     const Sizes n = sizes_of(iq, causal);
     const Variant chosen = variant_of(variant, iq);
-    const DeviceTensor out(iq.shape, iq.dtype, stream),
-        lse({n.B, n.NH, n.T}, iq.dtype == FLOAT64 ? FLOAT64 : FLOAT32, stream);
+    const DeviceArray out = array_on(stream, name_of(iq.dtype), iq.shape),
+                      lse = array_on(stream, iq.dtype == FLOAT64 ? "float64" : "float32", {n.B, n.NH, n.T});
     by_dlpack_type(iq.dtype, [&](auto zero) {
         using T = decltype(zero);
         py::gil_scoped_release nogil;
-        auto* l = static_cast<Sum<T>*>(lse.memory.get());
+        auto* l = reinterpret_cast<Sum<T>*>(lse.data());
         forward(chosen, Forward<T>{view<T>(iq), view<T>(ik), view<T>(iv), view<T>(out), l}, n, stream_of(stream));
     });
     return py::make_tuple(out, py::make_tuple(q, k, v, causal, variant, out, lse));
@@ -77,21 +95,21 @@ py::tuple arrays_forward(py::object q, py::object k, py::object v, bool causal, 
 
 py::tuple arrays_backward(py::object dout, py::tuple cache, uint64_t stream) {
     const py::object q = cache[0], k = cache[1], v = cache[2];
-    const Incoming iq = incoming("q", q, stream), ik = incoming("k", k, stream), iv = incoming("v", v, stream),
-                   id = incoming("dout", dout, stream);
+    const Incoming iq = heads("q", q, stream), ik = heads("k", k, stream), iv = heads("v", v, stream),
+                   id = heads("dout", dout, stream);
     check_like("dout", id, iq);
     const Sizes n = sizes_of(iq, cache[3].cast<bool>());
     const Variant chosen = variant_of(cache[4].cast<int>(), iq);
-    const auto& out = cache[5].cast<const DeviceTensor&>();
-    const auto& lse = cache[6].cast<const DeviceTensor&>();
-    const DeviceTensor delta(lse.shape, lse.dtype, stream), dq(iq.shape, iq.dtype, stream),
-        dk(iq.shape, iq.dtype, stream), dv(iq.shape, iq.dtype, stream);
+    const auto& out = cache[5].cast<const DeviceArray&>();
+    const auto& lse = cache[6].cast<const DeviceArray&>();
+    const DeviceArray delta = array_on(stream, lse.dtype, lse.shape), dq = array_on(stream, out.dtype, iq.shape),
+                      dk = array_on(stream, out.dtype, iq.shape), dv = array_on(stream, out.dtype, iq.shape);
     by_dlpack_type(iq.dtype, [&](auto zero) {
         using T = decltype(zero);
         py::gil_scoped_release nogil;
         const View<T> o = view<T>(out), vq = view<T>(dq), vk = view<T>(dk), vv = view<T>(dv);
         const View<const T> q = view<T>(iq), k = view<T>(ik), v = view<T>(iv), d = view<T>(id);
-        auto *l = static_cast<Sum<T>*>(lse.memory.get()), *room = static_cast<Sum<T>*>(delta.memory.get());
+        auto *l = reinterpret_cast<Sum<T>*>(lse.data()), *room = reinterpret_cast<Sum<T>*>(delta.data());
         const Backward<T> arrays = {q, k, v, {o.data, o.batch, o.head, o.row}, d, l, room, vq, vk, vv};
         backward(chosen, arrays, n, stream_of(stream));
     });
@@ -149,7 +167,7 @@ PYBIND11_MODULE(MODULE, m) {
     using namespace minillm::attention;
     m.doc() = "minillm's CUDA attention";
     minillm::add_functions(m.ptr());
-    minillm::bind_device_tensor(m);
+    minillm::bind_device_array(m);
     m.def("arrays_forward", &arrays_forward, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("causal") = true,
           py::arg("variant") = 0, py::arg("stream") = 0,
           "q, k, v (B, NH, T, HS), DLPack, on the device -> out, cache. `stream`: a CUDA stream's handle.");

@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "cuda/gpu/device.h"
-#include "python/array.h"
+#include "python/device_array.h"
 
 namespace minillm {
 namespace py = pybind11;
@@ -54,19 +54,13 @@ inline py::object dlpack_stream(uint64_t handle) {
     return OUR_DEVICE == CUDA_DEVICE ? py::object(py::int_(handle ? handle : 1)) : py::object(py::none());
 }
 
-// A four-dimensional array of another library, kept alive.
+// An array of another library, kept alive; strides in elements.
 struct Incoming {
     py::object keep;
     void* data = nullptr;
     DLDataType dtype{};
     Shape shape, strides;
 };
-
-inline Shape c_strides(const Shape& shape) {
-    Shape strides(shape.size(), 1);
-    for (int i = int(shape.size()) - 2; i >= 0; i--) strides[i] = strides[i + 1] * shape[i + 1];
-    return strides;
-}
 
 inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stream) {
     const auto device = x.attr("__dlpack_device__")().cast<std::pair<int64_t, int64_t>>();
@@ -80,7 +74,7 @@ inline Incoming from_dlpack(const char* name, const py::object& x, uint64_t stre
     if (!managed) throw py::error_already_set();
     const DLTensor& t = managed->tensor;
     const Shape shape(t.shape, t.shape + t.ndim);
-    const Shape strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : c_strides(shape);
+    const Shape strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : c_strides(shape, 1);
     void* data = static_cast<char*>(t.data) + t.byte_offset;
     return {py::make_tuple(x, capsule), data, t.dtype, shape, strides};     // the capsule still owns the tensor
 }
@@ -93,7 +87,7 @@ inline Incoming from_cuda_array_interface(const char* name, const py::object& x)
     const auto type = face["typestr"].cast<string>();
     in.dtype = type == "<f4" ? FLOAT32 : type == "<f8" ? FLOAT64 : type == "<f2" ? FLOAT16 : DLDataType{0, 0, 0};
     in.shape = face["shape"].cast<Shape>();
-    in.strides = c_strides(in.shape);
+    in.strides = c_strides(in.shape, 1);
     if (face.contains("strides") && !face["strides"].is_none() && in.dtype.bits) {
         in.strides = face["strides"].cast<Shape>();
         for (int64_t& stride : in.strides) stride /= in.dtype.bits / 8;
@@ -106,75 +100,39 @@ inline Incoming from_cuda_array_interface(const char* name, const py::object& x)
     return in;
 }
 
-// Any device array as (B, NH, T, HS) with its last axis contiguous.
+// An array of another library, where it lies.
 inline Incoming incoming(const char* name, const py::object& x, uint64_t stream) {
     const bool dlpack = py::hasattr(x, "__dlpack__");
     if (!dlpack && !(OUR_DEVICE == CUDA_DEVICE && py::hasattr(x, "__cuda_array_interface__")))
         fail(name, " must be an array with __dlpack__", OUR_DEVICE == CUDA_DEVICE ? " or __cuda_array_interface__" : "",
              ": got ", string(py::str(py::type::of(x).attr("__name__"))));
-    Incoming in = dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
-    if (in.shape.size() != 4) fail(name, " must have shape (B, NH, T, HS): got ", int64_t(in.shape.size()), " axes");
-    if (in.strides[3] != 1 && in.shape[3] > 1) fail(name, " must have a contiguous last axis");
-    return in;
+    return dlpack ? from_dlpack(name, x, stream) : from_cuda_array_interface(name, x);
 }
 
-// A fresh array of ours on the device, in C order; it goes to other libraries by __dlpack__.
-class DeviceTensor {
-public:
-    Shape shape;
-    DLDataType dtype;
-    uint64_t stream;
-    std::shared_ptr<void> memory;
-
-    DeviceTensor(const Shape& shape, DLDataType dtype, uint64_t stream) : shape(shape), dtype(dtype), stream(stream) {
-        size_t bytes = dtype.bits / 8;
-        for (int64_t size : shape) bytes *= size;
-        const gpu::Stream s = stream_of(stream);
-        if (bytes) memory = std::shared_ptr<void>(gpu::allocate(bytes, s), [s](void* data) { gpu::release(data, s); });
-    }
-
-    // A capsule for from_dlpack; a consumer on another stream may start at once, since ours is waited for.
-    py::capsule dlpack(const py::object& consumer_stream) const {
-        const bool same = consumer_stream.equal(dlpack_stream(stream)), no_wait = consumer_stream.equal(py::int_(-1));
-        if (!same && !no_wait) gpu::synchronize(stream_of(stream));
-        struct Shared {
-            DLManagedTensor managed;
-            std::shared_ptr<void> memory;
-            Shape shape, strides;
-        };
-        auto* s = new Shared{{}, memory, shape, c_strides(shape)};
-        const DLDevice device = {OUR_DEVICE, gpu::current_device()};
-        s->managed.tensor = {memory.get(), device, int32_t(shape.size()), dtype, s->shape.data(), s->strides.data(), 0};
-        s->managed.context = s;
-        s->managed.deleter = [](DLManagedTensor* managed) { delete static_cast<Shared*>(managed->context); };
-        return py::capsule(&s->managed, "dltensor",
-                           [](PyObject* capsule) {  // a consumer renames a capsule that it takes over
-                               if (!PyCapsule_IsValid(capsule, "dltensor")) return;
-                               auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"));
-                               managed->deleter(managed);
-                           });
-    }
-
-    py::dict cuda_array_interface() const {
-        if (OUR_DEVICE != CUDA_DEVICE || dtype == BFLOAT16)
-            throw py::attribute_error(
-                "__cuda_array_interface__: only for arrays on a GPU, and there is no bfloat16 in it");
-        return py::dict(py::arg("shape") = py::tuple(py::cast(shape)),
-                        py::arg("data") = py::make_tuple(reinterpret_cast<uint64_t>(memory.get()), false),
-                        py::arg("typestr") = "<f" + std::to_string(dtype.bits / 8), py::arg("version") = 3,
-                        py::arg("stream") = stream ? stream : 1);
-    }
-};
-
-inline void bind_device_tensor(py::module_& m) {
-    py::class_<DeviceTensor>(m, "DeviceTensor", "An array on the device; torch.from_dlpack and the like take it over.",
-                             py::module_local())
-        .def(
-            "__dlpack__", [](const DeviceTensor& t, py::object stream, const py::kwargs&) { return t.dlpack(stream); },
-            py::arg("stream") = py::none())
-        .def("__dlpack_device__", [](const DeviceTensor&) { return py::make_tuple(OUR_DEVICE, gpu::current_device()); })
-        .def_property_readonly("__cuda_array_interface__", &DeviceTensor::cuda_array_interface)
-        .def_property_readonly("shape", [](const DeviceTensor& t) { return py::tuple(py::cast(t.shape)); })
-        .def_property_readonly("dtype", [](const DeviceTensor& t) { return name_of(t.dtype); });
+// A capsule that gives an array away; strides in elements.
+inline py::capsule dlpack_capsule(void* data, DLDataType dtype, const Shape& shape, const Shape& strides,
+                                  std::shared_ptr<void> memory) {
+    struct Shared {
+        DLManagedTensor managed;
+        std::shared_ptr<void> memory;
+        Shape shape, strides;
+    };
+    auto* s = new Shared{{}, std::move(memory), shape, strides};
+    const DLDevice device = {OUR_DEVICE, gpu::current_device()};
+    s->managed.tensor = {data, device, int32_t(shape.size()), dtype, s->shape.data(), s->strides.data(), 0};
+    s->managed.context = s;
+    s->managed.deleter = [](DLManagedTensor* managed) { delete static_cast<Shared*>(managed->context); };
+    return py::capsule(&s->managed, "dltensor", [](PyObject* capsule) {  // a consumer renames one that it takes over
+        if (!PyCapsule_IsValid(capsule, "dltensor")) return;
+        auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"));
+        managed->deleter(managed);
+    });
 }
+
+// ---- what device_array.cpp and device_exchange.cpp have of each other ----
+
+void bind_device_array(py::module_& m);
+void bind_exchange(py::module_& m, py::class_<DeviceArray>& array);
+void check_no_gaps(const DeviceArray& array);
+void remember(const DeviceArray& array, Object numbers);  // written through this view: what the host now knows of it
 }  // namespace minillm

@@ -13,12 +13,14 @@
 #include "text/counter.h"
 #include "text/encode.h"
 #include "text/encoder.h"
+#include "text/normal.h"
 #include "text/pretokenize.h"
 
 namespace minillm::text {
 namespace {
 
 constexpr int64_t SMALL_TEXT = 1 << 17, NARROW = 1 << 16;  // bytes; tokens whose ids fit into 16 bits
+constexpr size_t UNTOUCHED = 1 << 23;  // ids; memory that is not written costs nothing
 
 template <class T>
 Object array_from(const T* numbers, int64_t count) {
@@ -36,6 +38,14 @@ Object word_starts(std::string_view text, const string& pattern) {
         position += starts[count];
     });
     return array_from(found.data(), found.size());
+}
+
+// (n, 2): the parts of a text that NFC may change.
+Object abnormal_parts_of(std::string_view text) {
+    auto parts = abnormal_parts(text);
+    auto result = fresh<int64_t>({int64_t(parts.size()), 2});
+    if (!parts.empty()) memcpy(result.data, parts.data(), parts.size() * sizeof parts[0]);
+    return result;
 }
 
 // ---- encoders: an Encoder of 16 bits an id where all fit, else of 32 ----
@@ -77,10 +87,15 @@ Object encoder(const Array& byte_ids, const Array& left, const Array& right, con
     WholeWords words;
     for (int64_t i = 0; i < whole.size(); i++) {
         auto pair = argument<Tuple>(whole[i], "whole");
-        words[argument<string>(pair[0], "whole")] = uint32_t(argument<uint64_t>(pair[1], "whole"));
+        words.add(argument<string>(pair[0], "whole"), uint32_t(argument<uint64_t>(pair[1], "whole")));
     }
-    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words},
-                      texts_of(tokens), added_of(added));
+    auto texts = texts_of(tokens);
+    const uint32_t* id = input<uint32_t>("made", made, {ANY});
+    std::vector<std::string_view> joined;
+    for (int64_t i = 0; i < made.size(); i++)
+        if (id[i] < texts.size() && texts[id[i]]) joined.push_back(*texts[id[i]]);
+    return encoder_of(ByteWords{merges_of(byte_ids, left, right, made), pattern_named(pattern), words, Joins(joined)},
+                      std::move(texts), added_of(added));
 }
 
 // codes, ids: the characters that are tokens. byte_ids and unknown: 2^32 - 1 for none. joined: texts, each of two
@@ -109,32 +124,43 @@ auto with(const Object& encoder, F f) {
     fail_type("encoder", encoder);
 }
 
-// allowed: places of special tokens.
-std::vector<size_t> places(const Shape& allowed) { return {allowed.begin(), allowed.end()}; }
+// places: of the added tokens that are looked for.
+Object wanted(const Object& encoder, const Shape& places) {
+    return with(encoder,
+                [&](auto& of, auto) { return handle_of(new Wanted(of.wanted({places.begin(), places.end()}))); });
+}
 
-Object encode(const Object& encoder, std::string_view text, const Shape& allowed) {
+const Wanted* wanted_of(const Object& wanted) {
+    if (wanted.is_none()) return nullptr;
+    if (auto* found = held<Wanted>(wanted)) return found;
+    fail_type("wanted", wanted);
+}
+
+Object encode(const Object& encoder, std::string_view text, const Object& wanted) {
+    const Wanted* looked_for = wanted_of(wanted);
     return with(encoder, [&](auto& with_state, auto zero) -> Object {
         using T = decltype(zero);
         if (text.size() > SMALL_TEXT) {
             Sink<T> ids;
-            ids.reserve(text.size() / 3);
-            without_gil([&] { with_state.encode(text, places(allowed), ids); });
+            ids.reserve(std::min(text.size(), std::max(text.size() / 3, UNTOUCHED)));   // so that they need not move
+            without_gil([&] { with_state.encode(text, looked_for, ids); });
             return as_array(ids);
         }
         static thread_local Sink<T> scratch;          // then into an array of the right size
         scratch.count = 0;
-        without_gil([&] { with_state.encode(text, places(allowed), scratch); });
+        without_gil([&] { with_state.encode(text, looked_for, scratch); });
         return array_from(scratch.data, scratch.count);
     });
 }
 
 // All texts one after the other, and where each begins: (ids, (n + 1,) int64).
-Tuple encode_batch(const Object& encoder, const List& list, const Shape& allowed, uint64_t threads) {
+Tuple encode_batch(const Object& encoder, const List& list, const Object& wanted, uint64_t threads) {
+    const Wanted* looked_for = wanted_of(wanted);
     return with(encoder, [&](auto& with_state, auto zero) {
         HeldTexts texts(list);
         auto offsets = fresh<int64_t>({int64_t(texts.size()) + 1});
         Sink<decltype(zero)> ids;
-        without_gil([&] { with_state.encode_batch(texts, places(allowed), threads, ids, offsets); });
+        without_gil([&] { with_state.encode_batch(texts, looked_for, threads, ids, offsets); });
         return tuple_of({as_array(ids), offsets});
     });
 }
@@ -224,11 +250,13 @@ const Register registered[] = {
     {"MAX_TOKENS", int64_t((1 << ID_BITS) - 1)},
     {"UNICODE_VERSION", string(UNICODE_VERSION)},
     {"word_starts(text, pattern)", &word_starts},
+    {"abnormal_parts(text)", &abnormal_parts_of},
     {"encoder(byte_ids, left, right, made, tokens, added, pattern, whole)", &encoder},
     {"character_encoder(codes, ids, byte_ids, unknown, fuse, blanks, split, joined, left, right, made, tokens, added)",
      &character_encoder},
-    {"encode(encoder, text, allowed)", &encode},
-    {"encode_batch(encoder, texts, allowed, threads)", &encode_batch},
+    {"wanted(encoder, places)", &wanted},
+    {"encode(encoder, text, wanted)", &encode},
+    {"encode_batch(encoder, texts, wanted, threads)", &encode_batch},
     {"encode_words(encoder, words)", &encode_words},
     {"decode(encoder, ids)", &decode},
     {"cache_bytes(encoder)", &cache_bytes},

@@ -9,6 +9,10 @@
 #include <cstdint>
 #include <vector>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "text/pool.h"
 #include "text/word.h"
 
@@ -83,10 +87,22 @@ public:
 
     void prefetch(uint64_t hash) const { __builtin_prefetch(pair_of(hash)); }
 
-    // The likely place of a word's entry: right if its key is the word's.
-    const Entry<T>* guess(const Key& key, uint64_t hash) const {
+    struct Guess {
+        const Entry<T>* entry;
+        bool right;
+    };
+
+    // The likely place of a word's entry, and whether it is there.
+    Guess guess(const Key& key, uint64_t hash) const {
         const Entry<T>* e = pair_of(hash);
-        return e + (e[1].key == key);
+#ifdef __SSE2__
+        auto load = [](const Key& k) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(&k)); };
+        auto same = [&](int i) { return _mm_movemask_epi8(_mm_cmpeq_epi8(load(key), load(e[i].key))) == 0xFFFF; };
+        bool first = same(0), second = same(1);
+#else
+        bool first = e[0].key == key, second = e[1].key == key;
+#endif
+        return {e + second, bool(first | second)};
     }
 
     // The word's entry or null. One that lies further off changes places with one where `guess` looks, if that may lie

@@ -3,7 +3,7 @@
 //
 // A word may be of any length, so it is cut further where that changes nothing: between two characters that stand side
 // by side in no token that merging makes, no merge ever joins anything. What is left is mostly words again, and goes
-// through the cache (encode.h); the rest of it is merged in O(n log n), however long.
+// through the cache (encode.h); the rest of it is merged in linear time, however long (merge.h).
 #pragma once
 
 #include <cstring>
@@ -14,18 +14,9 @@
 
 #include "text/merge.h"
 #include "text/parallel.h"
+#include "text/pieces.h"
 
 namespace minillm::text {
-
-// The character at p, which moves behind it. The text is UTF-8.
-inline uint32_t next_character(const uint8_t*& p) {
-    uint32_t c = *p++;
-    if (c < 0x80) return c;
-    int more = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
-    c &= 0x3F >> more;
-    while (more--) c = c << 6 | (*p++ & 0x3F);
-    return c;
-}
 
 // A set of pairs of characters.
 class PairSet {
@@ -216,7 +207,7 @@ public:
     explicit CharacterMerger(const Characters& characters) : characters(characters), merger(characters.merges) {}
 
     // Writes the ids of a word of n bytes, at most n of them; returns how many.
-    size_t operator()(const char* word, size_t n, uint32_t* out) {
+    size_t operator()(const char* word, size_t n, uint32_t* out, bool) {
         return merger.merge(out, characters.first_ids(word, n, out),
                             [&](size_t i) { return characters.merges.rank(out[i], out[i + 1]); });
     }
@@ -225,6 +216,7 @@ public:
 // For an Encoder: cuts and merges by these.
 struct CharacterWords {
     Characters characters;
+    NoPieces joins;                                   // its words are pieces already
     CharacterCutter cutter() const { return CharacterCutter(characters); }
     CharacterMerger merger() const { return CharacterMerger(characters); }
     bool takes(const std::string& token) const { return token.size() > 1 || uint8_t(token[0]) < 0x80; }  // a text

@@ -12,11 +12,12 @@ namespace minillm::text {
 namespace {
 
 template <class T, class Words>
-void encode_with(State<T, Words>& state, const Wanted& wanted, std::string_view text, Sink<T>& ids) {
+void encode_with(State<T, Words>& state, const Wanted* wanted, std::string_view text, Sink<T>& ids) {
+    if (!wanted) return state.encode(text.data(), text.size(), ids);
     auto take = [&](uint32_t id) { ids.append(&id, 1); };
     auto words = [&](const char* p, size_t n) { state.encode(p, n, ids); };
-    wanted.early.split(
-        text.data(), text.size(), [&](const char* p, size_t n) { wanted.late.split(p, n, words, take); }, take);
+    wanted->early.split(
+        text.data(), text.size(), [&](const char* p, size_t n) { wanted->late.split(p, n, words, take); }, take);
 }
 
 // Bounds of parts of about equal bytes, some for each thread.
@@ -78,10 +79,9 @@ std::unique_ptr<State<T, Words>> Encoder<T, Words>::borrow() {
         }
     }
     auto state = std::make_unique<State<T, Words>>(*words, tokens.size());
-    Sink<T> nowhere;
     for (auto& token : tokens)
-        if (token && token->size() <= SHORT_WORD && words->takes(*token))
-            state->encode_one(token->data(), token->size(), nowhere);
+        if (token && !token->empty() && token->size() <= SHORT_WORD && words->takes(*token))
+            state->remember(token->data(), token->size());
     return state;
 }
 
@@ -92,35 +92,30 @@ void Encoder<T, Words>::give_back(std::unique_ptr<State<T, Words>> state) {
 }
 
 template <class T, class Words>
-std::shared_ptr<const Wanted> Encoder<T, Words>::wanted_of(const std::vector<size_t>& places) {
-    std::lock_guard lock(guard());
-    if (last_wanted && places == last_places) return last_wanted;
-    auto found = std::make_shared<Wanted>();
-    for (size_t i : places) (added.at(i).late ? found->late : found->early).add(added[i].text, added[i].id);
-    found->early.finish(), found->late.finish();
-    last_places = places;
-    return last_wanted = found;
+Wanted Encoder<T, Words>::wanted(const std::vector<size_t>& places) const {
+    Wanted found;
+    for (size_t i : places) (added.at(i).late ? found.late : found.early).add(added[i].text, added[i].id);
+    found.early.finish(), found.late.finish();
+    return found;
 }
 
 template <class T, class Words>
-void Encoder<T, Words>::encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids) {
+void Encoder<T, Words>::encode(std::string_view text, const Wanted* wanted, Sink<T>& ids) {
     auto state = borrow();
-    if (allowed.empty()) state->encode(text.data(), text.size(), ids);  // often, and without a table of specials
-    else encode_with(*state, *wanted_of(allowed), text, ids);
+    encode_with(*state, wanted, text, ids);
     give_back(std::move(state));
 }
 
 template <class T, class Words>
-void Encoder<T, Words>::encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads,
-                                     Sink<T>& ids, int64_t* offsets) {
-    const std::shared_ptr<const Wanted> wanted = wanted_of(allowed);
+void Encoder<T, Words>::encode_batch(const Texts& texts, const Wanted* wanted, size_t threads, Sink<T>& ids,
+                                     int64_t* offsets) {
     std::vector<size_t> parts = cut_evenly(texts, threads);
     std::vector<Sink<T>> sinks(parts.size() - 1);
     std::vector<std::unique_ptr<State<T, Words>>> states(threads);
     parallel(sinks.size(), threads, [&](size_t thread, size_t part) {
         if (!states[thread]) states[thread] = borrow();
         for (size_t i = parts[part]; i < parts[part + 1]; i++) {
-            encode_with(*states[thread], *wanted, texts[i], sinks[part]);
+            encode_with(*states[thread], wanted, texts[i], sinks[part]);
             offsets[i + 1] = int64_t(sinks[part].count);
         }
     });
@@ -140,7 +135,7 @@ template <class T, class Words>
 size_t Encoder<T, Words>::cache_bytes() {
     std::lock_guard lock(guard());
     size_t total = 0;
-    for (auto& state : idle) total += state->cache.bytes();
+    for (auto& state : idle) total += state->bytes();
     return total;
 }
 

@@ -26,6 +26,7 @@ struct AddedText {
     bool late;
 };
 
+// Those that are looked for, from `wanted`: it takes time where they are many, and mostly the same are asked for again.
 struct Wanted { Specials early, late; };
 
 template <class T, class Words = ByteWords>
@@ -37,19 +38,17 @@ class Encoder {
 
     std::unique_ptr<State<T, Words>> borrow();
     void give_back(std::unique_ptr<State<T, Words>> state);
-    std::vector<size_t> last_places;
-    std::shared_ptr<const Wanted> last_wanted;  // of these: mostly the same are asked for again
-    std::shared_ptr<const Wanted> wanted_of(const std::vector<size_t>& places);
 
 public:
     Encoder(Words words, std::vector<std::optional<std::string>> tokens, std::vector<AddedText> added);
     ~Encoder();
 
-    // The ids of a text; `allowed` are the places in `added` of those that are looked for.
-    void encode(std::string_view text, const std::vector<size_t>& allowed, Sink<T>& ids);
+    // places: in `added`.
+    Wanted wanted(const std::vector<size_t>& places) const;
+    // The ids of a text; wanted: null for none.
+    void encode(std::string_view text, const Wanted* wanted, Sink<T>& ids);
     // Those of all texts one after the other, and in texts.size() + 1 offsets where each begins.
-    void encode_batch(const Texts& texts, const std::vector<size_t>& allowed, size_t threads, Sink<T>& ids,
-                      int64_t* offsets);
+    void encode_batch(const Texts& texts, const Wanted* wanted, size_t threads, Sink<T>& ids, int64_t* offsets);
     void encode_words(const Texts& words, Sink<T>& ids);
     size_t cache_bytes();
 

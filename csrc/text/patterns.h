@@ -217,7 +217,7 @@ inline const char* match_deepseek(const char* p, const char* end) {
     const char* q = *p == ' ' ? next : p;
     if (is(at(q), SIGN)) {
         q = run_of(q, SIGN);
-        while (is_newline(q, end)) q++;
+        while (!side && is_newline(q, end)) q++;      // kana's signs have none: the text seems to end behind them
         return q;
     }
     if (is(c, SPACE)) {
@@ -246,7 +246,34 @@ inline const char* match_upper(const char* q, const char* end) {
     return p > q ? run(p, end, LOWER) : nullptr;
 }
 
+// The end of the run of bytes from `first` to `first` + 25 at p, of which 16 may be read at a time up to `end`.
+inline const char* run_case(const char* p, const char* end, char first) {
+#ifdef __SSE2__
+    for (int n = 16; n == 16 && end - p >= 16; p += n) {
+        __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        __m128i shifted = _mm_sub_epi8(v, _mm_set1_epi8(char(first + 128)));
+        n = __builtin_ctz(~unsigned(_mm_movemask_epi8(_mm_cmplt_epi8(shifted, _mm_set1_epi8(char(26 - 128))))));
+        if (n < 16) return p + n;
+    }
+#endif
+    while (p < end && uint8_t(*p - first) < 26) p++;
+    return p;
+}
+
+// Most of o200k's words, [^\r\n\p{L}\p{N}]?[A-Z]*[a-z]* with a letter in ASCII and nothing longer behind it; or null.
+inline const char* match_ascii(const char* p, const char* end) {
+    auto letter = [&](const char* q) { return q < end && uint8_t((*q | 32) - 'a') < 26; };
+    uint8_t c = *p;
+    const char* q = letter(p) ? p : p + 1;
+    if (c >= 0x80 || !letter(q) || (q > p && (c == '\n' || c == '\r' || (c >= '0' && c <= '9')))) return nullptr;
+    q = *q & 32 ? q : run_case(q + 1, end, 'A');
+    q = run_case(q, end, 'a');
+    if (q < end && uint8_t(*q) >= 0x80) return nullptr;
+    return q + contraction(q, end, true);
+}
+
 inline const char* match_o200k(const char* p, const char* end) {
+    if (const char* q = match_ascii(p, end)) return q;
     Char c = char_at(p, end);
     bool may_lead = !is(c, LETTER | NUMBER) && !is_newline(p, end);       // [^\r\n\p{L}\p{N}]? before the letters
     const char* next = p + c.length;

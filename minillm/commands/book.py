@@ -1,7 +1,7 @@
 """`minillm book`: the book, as a PDF and as HTML."""
 from argparse import Namespace
 
-from . import Commands, command, printer
+from . import Commands, main_command, printer
 
 
 def book(args: Namespace) -> None:
@@ -13,9 +13,7 @@ def book(args: Namespace) -> None:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "book", book, "build the book: theory, every op with derivation, code, check "
-                "and measured kernels, appendices; as PDF (needs the extra book) or HTML; the same bytes each time",
-                "minillm book --html book")
+    p = main_command(commands, "book", book, "minillm book --html book")
     p.add_argument("-o", "--out", metavar="FILE.pdf", help="the PDF (default: minillm.pdf, unless --html is given)")
     p.add_argument("--html", metavar="DIR", help="write HTML there, a page for each chapter")
     p.add_argument("--live", action="store_true", help="measure the kernels on this machine again (minutes) instead "

@@ -5,13 +5,24 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..generation.sampling import Sampling
-from ..generation.text import TextGenerator, TextStream, load_generator, spoken, token_steps
-from ..tokenizer.chat_template import chat_prompt, check_template
-from . import Commands, add_common, check_at_least, command
-from .generation_options import add_adapter, add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from . import Commands, add_common, check_at_least, main_command
+from .generation_options import (
+    add_adapter,
+    add_drafts,
+    add_filter,
+    add_kv_cache,
+    add_sampling,
+    filtered,
+    generator_of,
+    sampling_of,
+    text_maker,
+)
+
+if TYPE_CHECKING:
+    from ..generation.sampling import Sampling
+    from ..generation.text import TextGenerator, TextStream
 
 EXAMPLE = "minillm chat runs/mine --temperature 0.7"
 HELP = """/set NAME VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens
@@ -22,10 +33,10 @@ RAMP = (196, 202, 208, 214, 220, 190, 154, 118)     # the 256 colours of termina
 
 
 def chat(args: Namespace) -> None:
+    from ..tokenizer.chat_template import check_template
     check_at_least(args, max_new_tokens=1, draft_tokens=1)
     sampling = sampling_of(args, args.seed)
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
-                               args.adapter)
+    generator = generator_of(args)
     check_template(generator.tokenizer)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     colour = colour and not filtered(args)              # a sentence at a time has no probability to show
@@ -48,8 +59,8 @@ def read_line() -> str | None:
 class Talk:
     """A conversation: the messages so far, and how the next is generated."""
 
-    def __init__(self, generator: TextGenerator, sampling: Sampling, max_new_tokens: int, colour: bool,
-                 system: str | None, new_text: Callable[..., TextStream]):
+    def __init__(self, generator: "TextGenerator", sampling: "Sampling", max_new_tokens: int, colour: bool,
+                 system: str | None, new_text: Callable[..., "TextStream"]):
         self.generator, self.sampling, self.max_new_tokens = generator, sampling, max_new_tokens
         self.colour, self.new_text = colour, new_text
         self.opening = [{"role": "system", "content": system}] if system else []
@@ -115,6 +126,7 @@ class Talk:
 
     def prompt(self) -> tuple[list[int], tuple[str, ...], set[int]]:
         """The conversation's ids; its oldest turns are forgotten when they leave no room for half an answer."""
+        from ..tokenizer.chat_template import chat_prompt
         block_size = self.generator.model.config.block_size
         room = block_size - min(self.max_new_tokens, block_size) // 2
         while True:
@@ -125,6 +137,7 @@ class Talk:
 
     def generate(self, ids: list[int], stop: tuple[str, ...], stop_ids: set[int], answer: list[str]) -> None:
         """Print the answer as it comes, and append its pieces to `answer`."""
+        from ..generation.text import spoken, token_steps
         tokenizer, logprob = self.generator.tokenizer, 0.0
         self.generator.counts = type(self.generator.counts)()
         steps = token_steps(self.generator, ids, self.max_new_tokens, self.sampling, 0)
@@ -148,7 +161,7 @@ def painted(text: str, logprob: float) -> str:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "chat", chat, "talk with a model in the terminal", EXAMPLE)
+    p = main_command(commands, "chat", chat, EXAMPLE)
     p.add_argument("model", help="run directory, or one as transformers writes it, whose chat template is used")
     p.add_argument("--system", help="instructions that stand before the conversation")
     add_adapter(p)
@@ -157,5 +170,6 @@ def add(commands: Commands) -> None:
         p.add_argument(option, dest="colour", action="store_const", const=value,
                        help="colour by probability (default: on a terminal)" if value else "plain text")
     add_drafts(p)
+    add_kv_cache(p)
     add_filter(p)
     add_common(p)

@@ -6,8 +6,7 @@ from argparse import Namespace
 from typing import Any
 
 from ..progress import Progress
-from ..tokenizer import Tokenizer
-from . import add_json, command, print_json, printer
+from . import add_json, command, main_command, print_json, printer
 
 EXAMPLE = "minillm data dedup crawl/ -o kept.jsonl --threshold 0.8"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -67,6 +66,7 @@ def data_train_classifier(args: Namespace) -> None:
 def data_tokenize(args: Namespace) -> None:
     from ..data.shards.tokenize import tokenize
     from ..data.sources.report import Report
+    from ..tokenizer import Tokenizer
     progress = Progress("tokenizing", unit="B")
     meta = tokenize(list(map(parse_source, args.inputs)), Tokenizer.from_pretrained(args.tokenizer), args.output,
                     args.val_fraction, args.seed, args.llmc, args.threads, args.field, scheduler=args.scheduler,
@@ -135,7 +135,7 @@ def memory_size(text: str) -> int:
 
 
 def add(commands: Any) -> None:
-    p = command(commands, "data", None, "from raw text to shards", EXAMPLE)
+    p = main_command(commands, "data", None, EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     add_clean(actions)
     add_dedup(actions)

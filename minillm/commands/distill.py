@@ -1,7 +1,7 @@
 """`minillm distill`: a draft for speculative decoding, or a target and its draft in one go."""
 from argparse import Namespace
 
-from . import Commands, add_common, command, print_json, printer
+from . import Commands, add_common, main_command, print_json, printer
 
 EXAMPLE = """\
 minillm distill --out runs/pair
@@ -38,9 +38,7 @@ def check_arguments(args: Namespace) -> None:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "distill", distill, "distil a draft model for speculative decoding from a target (without "
-                "TARGET, train both on the bundled corpus); report acceptance, tokens a pass, and the speed-up beside "
-                "the theory", EXAMPLE)
+    p = main_command(commands, "distill", distill, EXAMPLE)
     p.add_argument("target", nargs="?", metavar="TARGET", help="run directory of the large model (default: train one "
                    "of 30M parameters into OUT/target, its draft into OUT/draft)")
     p.add_argument("--out", required=True, help="run directory of the draft, or of both")

@@ -3,7 +3,7 @@ import json
 import sys
 from argparse import Namespace
 
-from . import Commands, add_json, command, directory
+from . import Commands, add_json, directory, main_command
 
 
 def doctor(args: Namespace) -> int:
@@ -19,9 +19,7 @@ def doctor(args: Namespace) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "doctor", doctor, "look for what is wrong with a training run, with the numbers that show it "
-                "and what to change; exit code 0: healthy, 1: something was found, 2: cannot be read",
-                "minillm doctor runs/mine")
+    p = main_command(commands, "doctor", doctor, "minillm doctor runs/mine")
     p.add_argument("run", type=directory, help="run directory, which is only read")
     p.add_argument("--data", metavar="DIR", help="token shards it was pretrained on, where the run does not say")
     add_json(p)

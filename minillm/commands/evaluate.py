@@ -3,10 +3,8 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from ..models.load import load
 from ..progress import Progress
-from ..storage.atomic import write_json, write_jsonl
-from . import Commands, add_common, command, directory
+from . import Commands, add_common, directory, main_command
 from .generation_options import add_adapter
 
 
@@ -18,15 +16,18 @@ def run_eval(args: Namespace) -> None:
     print(json.dumps(results, indent=1) if args.json else evaluation_page(results))
     path = store(results, args.adapter or args.model)
     if not args.json:
-        print(f"stored in {path}" + ("" if args.adapter else f", which `minillm card {args.model}` reads"))
+        more = f" --adapter {args.adapter}" if args.adapter else ""
+        print(f"stored in {path}, which `minillm card {args.model}{more}` reads")
 
 
 def run_safety(args: Namespace) -> None:
     from ..evaluate import safety
     from ..evaluate.card import SAFETY
+    from ..models.load import load
+    from ..storage.atomic import write_json, write_jsonl
     prompts, found = safety.read_prompts(args.prompts or safety.PROMPTS), []
-    for place in [args.model] + [args.against] * bool(args.against):
-        model, tokenizer = load(place, args.backend)
+    for place, lora in [(args.model, args.adapter)] + [(args.against, None)] * bool(args.against):
+        model, tokenizer = load(place, args.backend, adapter=lora)
         found.append(safety.red_team(model, tokenizer, prompts, args.seed, Progress("answers", "prompt"),
                                      args.max_new_tokens))
     if args.out:
@@ -34,12 +35,13 @@ def run_safety(args: Namespace) -> None:
     rows, changes = safety.rates(found[0]), safety.changes(found[1], found[0]) if args.against else []
     results = {"rates": rows, "changes": changes}
     print(json.dumps(results, indent=1) if args.json else safety.safety_page(rows, changes))
-    write_json(Path(args.model) / SAFETY, results, indent=1)              # which `minillm card` reads
+    write_json(Path(args.adapter or args.model) / SAFETY, results, indent=1)        # which `minillm card` reads
 
 
 def run_card(args: Namespace) -> None:
     from ..evaluate.card import write_card
-    print(write_card(args.run, args.output, args.title, args.evaluation, args.safety, args.data_card, args.limit))
+    print(write_card(args.run, args.output, args.title, args.evaluation, args.safety, args.data_card, args.limit,
+                     args.adapter))
 
 
 def add(commands: Commands) -> None:
@@ -49,10 +51,11 @@ def add(commands: Commands) -> None:
 
 
 def add_safety(commands: Commands) -> None:
-    p = command(commands, "safety", run_safety, "ask a model for harm, and count refusals, toxicity and personal data",
-                "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
+    p = main_command(commands, "safety", run_safety,
+                     "minillm safety runs/aligned --against runs/chat --out answers.jsonl")
     p.add_argument("model", type=directory, help="run directory")
     p.add_argument("--against", metavar="DIR", help="the model before alignment: what changed, and may it be chance")
+    add_adapter(p)
     p.add_argument("--prompts", metavar="FILE.jsonl",
                    help="records with category, prompt, harmful (default: 50 bundled)")
     p.add_argument("-n", "--max-new-tokens", type=int, default=60, help="of an answer")
@@ -61,10 +64,13 @@ def add_safety(commands: Commands) -> None:
 
 
 def add_card(commands: Commands) -> None:
-    p = command(commands, "card", run_card, "write a model card from a run's own records",
-                "minillm card runs/aligned --evaluation eval.json --safety safety.json --data-card DATA_CARD.md")
+    p = main_command(commands, "card", run_card,
+                     "minillm card runs/aligned --evaluation eval.json --safety safety.json --data-card DATA_CARD.md")
     p.add_argument("run", type=directory, help="run directory")
-    p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory")
+    p.add_argument("--adapter", metavar="DIR", help="the card of the run with this LoRA adapter on top, whose records "
+                   "and results are those in DIR")
+    p.add_argument("-o", "--output", metavar="FILE.md", help="default: MODEL_CARD.md in the run directory, or in the "
+                   "adapter's")
     p.add_argument("--title", help="default: the directory's name")
     p.add_argument("--evaluation", nargs="+", default=[], metavar="FILE.json", help="what `minillm eval --json` "
                    "printed (default: evaluation.json, which `minillm eval` leaves in the run)")
@@ -75,8 +81,8 @@ def add_card(commands: Commands) -> None:
 
 
 def add_eval(commands: Commands) -> None:
-    p = command(commands, "eval", run_eval, "perplexity, multiple choice, exact match, with confidence intervals",
-                "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
+    p = main_command(commands, "eval", run_eval,
+                     "minillm eval runs/chat --against runs/mine --tasks bpb,mc:questions.jsonl --data held_out/")
     p.add_argument("model", type=directory, help="run directory")
     p.add_argument("--against", metavar="DIR",
                    help="another model, measured on the same items and compared pair by pair")

@@ -2,7 +2,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from . import Commands, add_json, command, print_json, printer
+from . import Commands, add_json, main_command, print_json, printer
 
 FORMS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
@@ -18,8 +18,7 @@ def export(args: Namespace) -> None:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "export", export, "write a model as a GGUF file, which llama.cpp runs; or a GGUF file as a "
-                "directory, which transformers reads", "minillm export runs/mine --gguf q8_0")
+    p = main_command(commands, "export", export, "minillm export runs/mine --gguf q8_0")
     p.add_argument("model", help="run directory, a transformers directory, or a GGUF file")
     p.add_argument("-o", "--out", help="file or directory to write (default: MODEL-FORM.gguf, MODEL-transformers)")
     p.add_argument("--gguf", nargs="?", const="f16", choices=FORMS, metavar="FORM", help="one GGUF file, its matrices "

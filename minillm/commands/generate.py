@@ -3,21 +3,34 @@ import json
 import sys
 from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ..generation.text import TextGenerator, check_stop, generate_text, load_generator
-from . import Commands, add_common, check_at_least, command
-from .generation_options import add_adapter, add_drafts, add_filter, add_sampling, filtered, sampling_of, text_maker
+from . import Commands, add_common, check_at_least, main_command
+from .generation_options import (
+    add_adapter,
+    add_drafts,
+    add_filter,
+    add_kv_cache,
+    add_sampling,
+    filtered,
+    generator_of,
+    sampling_of,
+    text_maker,
+)
+
+if TYPE_CHECKING:
+    from ..generation.text import TextGenerator
 
 EXAMPLE = 'minillm generate runs/mine -p "Once upon a time" -n 200 --temperature 0.8 --top-p 0.95 --samples 3'
 
 
 def generate(args: Namespace) -> None:
+    from ..generation.text import check_stop
     check_at_least(args, samples=1, logprobs=0, draft_tokens=1, max_new_tokens=0)
     if args.logprobs is not None and filtered(args):
         raise ValueError("--logprobs shows every token: it does not go with --filter")
     check_stop(args.stop), sampling_of(args, args.seed)         # before a large model is read
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
-                               args.adapter)
+    generator = generator_of(args)
     check_special(args, generator.tokenizer.special_tokens)
     samples = [one_sample(args, generator, number) for number in range(args.samples)]
     speculation = speculation_of(generator)
@@ -28,8 +41,9 @@ def generate(args: Namespace) -> None:
         print(summary.format(**speculation), file=sys.stderr)
 
 
-def one_sample(args: Namespace, generator: TextGenerator, number: int) -> dict:
+def one_sample(args: Namespace, generator: "TextGenerator", number: int) -> dict:
     """Generate one text, with the seed after the last one's; on the terminal while it comes."""
+    from ..generation.text import generate_text
     sampling = sampling_of(args, args.seed + number)
 
     def say(text: str) -> None:
@@ -53,7 +67,7 @@ def check_special(args: Namespace, special_tokens: Iterable[str]) -> None:
                          "to mean its text")
 
 
-def speculation_of(generator: TextGenerator) -> dict | None:
+def speculation_of(generator: "TextGenerator") -> dict | None:
     """Statistics of speculative decoding over all samples; None without a draft."""
     c = generator.counts
     return {"passes": c.passes, "drafted": c.drafted, "accepted": c.accepted, "acceptance": c.acceptance,
@@ -67,7 +81,7 @@ def line(token: dict) -> str:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "generate", generate, "continue a prompt", EXAMPLE)
+    p = main_command(commands, "generate", generate, EXAMPLE)
     p.add_argument("model", help="run directory, or one as transformers writes it")
     p.add_argument("-p", "--prompt", default="", help="text to continue (default: a fresh document). Of a prompt "
                    "longer than the model's context the last tokens that fit are read; a text that outgrows it goes on "
@@ -83,4 +97,5 @@ def add(commands: Commands) -> None:
     p.add_argument("--json", action="store_true", help="print everything as JSON at the end")
     add_filter(p)
     add_drafts(p)
+    add_kv_cache(p)
     add_common(p)

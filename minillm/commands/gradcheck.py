@@ -3,7 +3,7 @@ import json
 import sys
 from argparse import Namespace
 
-from . import Commands, add_json, check_at_least, command
+from . import Commands, add_json, check_at_least, main_command
 
 
 def gradcheck(args: Namespace) -> int:
@@ -63,10 +63,8 @@ def gradcheck_pair(args: Namespace) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "gradcheck", gradcheck, "check every backward, or one of your own (FILE.py:forward,backward) "
-                "against numeric derivatives with error bars; exit code 0: right, 1: wrong, 2: cannot be called",
-                "minillm gradcheck --op layernorm --backend cpu\n"
-                'example: minillm gradcheck mine.py:forward,backward --inputs "x=(3,5) weight=(5,)"')
+    p = main_command(commands, "gradcheck", gradcheck, "minillm gradcheck --op layernorm --backend cpu\n"
+                     'example: minillm gradcheck mine.py:forward,backward --inputs "x=(3,5) weight=(5,)"')
     p.add_argument("pair", nargs="?", metavar="FILE.py:forward,backward", help="a pair of your own")
     p.add_argument("--inputs", help='its inputs: "x=(3,5) eps=1e-5 ids=int(4,)<10", normal numbers of a shape, '
                                     "constants, integers below a bound (default: a function inputs() in the file)")

@@ -5,7 +5,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from . import Commands, add_json, command, printer
+from . import Commands, add_json, command, main_command, printer
+
+LANGUAGES = ("c", "cpp", "cu", "py")
 
 
 def listed(args: Namespace) -> int:
@@ -16,7 +18,8 @@ def listed(args: Namespace) -> int:
         return 0
     for row in rows:
         shapes = " ".join(f"{name}({','.join(shape)})" for name, shape in row["shapes"].items())
-        print(f"{row['c']};\n    {shapes}; {', '.join(row['dtypes'])}; {row['flops'] / 1e6:,.1f} MFLOP, "
+        told = "".join(f"; {name} = {value:g}" for name, value in row["constants"].items())
+        print(f"{row['c']};\n    {shapes}{told}; {', '.join(row['dtypes'])}; {row['flops'] / 1e6:,.1f} MFLOP, "
               f"{row['bytes'] / 1e6:,.1f} MB in float32\n")
     print("at the sizes of GPT-2 124M: B=4 T=256 C=768 NH=12 V=50257")
     return 0
@@ -25,10 +28,12 @@ def listed(args: Namespace) -> int:
 def new(args: Namespace) -> int:
     from ..workbench.kernel.template import new_file
     check_op(args.op)
-    path = Path(args.out or f"{args.op}.{args.lang}")
+    ending = Path(args.out or "").suffix[1:]
+    lang = args.lang or (ending if ending in LANGUAGES else "c")
+    path = Path(args.out or f"{args.op}.{lang}")
     if path.exists():
         raise ValueError(f"-o {path} exists already; nothing was written")
-    path.write_text(new_file(args.op, args.direction, args.lang))
+    path.write_text(new_file(args.op, args.direction, lang))
     print(f"wrote {path}; when its body is written: minillm kernel check {path} --op {args.op}")
     return 0
 
@@ -59,8 +64,12 @@ def check(args: Namespace) -> int:
 
 def bench(args: Namespace) -> int:
     from ..workbench.kernel import bench as timing
-    from ..workbench.kernel.check import Refused, check_kernel
+    from ..workbench.kernel.check import check_kernel
+    from ..workbench.kernel.runner import Refused
     log = Path(args.log)
+    if args.file and args.file.endswith(".cu"):
+        print("minillm kernel bench: FILE must not be .cu: the emulator tells nothing of a GPU's time", file=sys.stderr)
+        return 2
     if args.table:
         print(timing.table(list(timing.read_log(log))))
         return 0
@@ -126,9 +135,22 @@ def check_op(op: str) -> None:
         raise ValueError(f"--op must be one of {', '.join(OPS)}: got {op}")
 
 
+CUDA = """A .cu file runs on an emulator of a GPU on the CPU; where there is a GPU and nvcc, on the GPU, too. Called are
+the host functions that launch kernels, with device pointers; with host pointers where they copy an argument themselves
+(cudaMemcpy(d_x, x, n, cudaMemcpyHostToDevice)). Comments on lines of their own say the rest:
+
+  // minillm: my_function(y=out, inp=x, B, T, C)          which argument is which
+  // launch: my_kernel<<<(N + 255) / 256, 256>>>          how to launch a kernel that has no host function
+  // sizes: C % 4 == 0, T <= 1024, HS == 64               the sizes that it is written for
+  // precision: half                                      (bf16, tf32) what it computes in between float arrays
+
+The emulator reports, with the line: races, missing and divergent barriers, memory out of bounds, uninitialised, freed
+or of the wrong side, misaligned vectors, integer overflow, launches that fail; as notes bank conflicts, uncoalesced
+loads, unchecked launches. `minillm kernel new OP --lang cu -o my.cu` writes a file to begin with."""
+
+
 def add(commands: Commands) -> None:
-    p = command(commands, "kernel", None, "bring your own kernel: checked by value and gradient, and timed",
-                "minillm kernel check my.c --op layernorm")
+    p = main_command(commands, "kernel", None, "minillm kernel check my.c --op layernorm")
     actions = p.add_subparsers(title="actions", required=True)
     p = command(actions, "list", listed, "each op's functions: C signature, shapes, dtypes, FLOPs and bytes",
                 "minillm kernel list")
@@ -137,11 +159,12 @@ def add(commands: Commands) -> None:
                 "minillm kernel new layernorm --direction forward --lang c -o my.c")
     p.add_argument("op", metavar="OP", help="which op of the table (minillm kernel list)")
     p.add_argument("--direction", choices=["forward", "backward"], help="default: both, where there are both")
-    p.add_argument("--lang", choices=["c", "cpp", "cu", "py"], default="c")
+    p.add_argument("--lang", choices=LANGUAGES, help="default: by the ending of FILE, or c")
     p.add_argument("-o", "--out", metavar="FILE", help="default: OP.LANG")
     p = command(actions, "check", check,
                 "check one's own kernel against the op's reference: values at every size, hard "
                 "values, gradients, memory", "minillm kernel check my.c --op layernorm")
+    p.epilog = f"{CUDA}\n\n{p.epilog}"
     add_file(p)
     p.add_argument("--seed", type=int, help="the same values again (default: others each time)")
     add_json(p)
@@ -166,9 +189,9 @@ def add(commands: Commands) -> None:
 
 def add_file(p: ArgumentParser, optional: bool = False) -> None:
     """The kernel's file, and how it is bound and compiled."""
-    from ..kernels.own.build import C_FLAGS
+    from ..kernels.own import C_FLAGS
     p.add_argument("file", metavar="FILE", nargs="?" if optional else None,
-                   help=".c, .cpp, .so, FILE.py[:forward,backward], or a solution.json")
+                   help=".c, .cpp, .cu, .so, FILE.py[:forward,backward], or a solution.json")
     p.add_argument("--op", help="which op of the table (minillm kernel list)")
     p.add_argument("--all", action="store_true", help="every function of the file that is bound to an op")
     p.add_argument("--bind", action="append", default=[], metavar="MAPPING",

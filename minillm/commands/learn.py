@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from textwrap import fill
 
-from . import Commands, add_json, check_at_least, command
+from . import Commands, add_json, check_at_least, main_command
 
 
 def learn(args: Namespace) -> int:
@@ -163,11 +163,8 @@ ACTIONS = {"check": (check, "FILE"), "hint": (hint, "NAME"), "solution": (soluti
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "learn", learn, "exercises that judge: without a word the path and your progress; with a "
-                "NAME its file, to be filled in; check judges a file in stages, hint gives one more step of the "
-                "derivation at each call, solution all of it, grade the files of a class (they run with your rights)",
-                "minillm learn linear_backward -o my_linear.py\n"
-                "example: minillm learn hint linear_backward")
+    p = main_command(commands, "learn", learn, "minillm learn linear_backward -o my_linear.py\n"
+                     "example: minillm learn hint linear_backward")
     p.add_argument("words", nargs="*", metavar="NAME | check FILE | hint NAME | solution NAME | grade FOLDER",
                    help="an exercise, or what to do with one")
     p.add_argument("-o", "--out", metavar="FILE", help="where the file is written (default: NAME.py in --folder)")

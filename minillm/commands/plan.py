@@ -5,7 +5,7 @@ from argparse import Namespace
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig, parse_setting
-from . import Commands, add_json, check_at_least, command, printer
+from . import Commands, add_json, check_at_least, main_command, printer
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -84,9 +84,7 @@ def amount(option: str, text: str | None) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "plan", plan,
-                "parameters, FLOPs, memory, tokens, hours and money of a model, before it is trained",
-                "minillm plan --preset 124M --memory 12GB --set train.batch_size=4")
+    p = main_command(commands, "plan", plan, "minillm plan --preset 124M --memory 12GB --set train.batch_size=4")
     p.add_argument("--preset", choices=["124M", "1.5B", "7B"], default="124M", help="shape (default: %(default)s)")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="such as n_layer=6; repeatable")
     p.add_argument("--tokens", type=float, help="to train on (default: 20 for each parameter)")

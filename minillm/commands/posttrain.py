@@ -2,7 +2,9 @@
 from argparse import ArgumentParser, Namespace
 
 from ..config import TrainConfig, check_heeded, parse_setting
-from . import Commands, add_json, add_resume, command, print_json, printer
+from . import Commands, add_json, add_resume, main_command, print_json, printer
+from .generation_options import add_adapter
+from .lora_options import add_lora, lora_of
 
 DEFAULTS = {"sft": {"steps": 300, "lr": 1e-4, "min_lr": 1e-5, "warmup": 10, "eval_every": 50, "weight_decay": 0.01},
             "dpo": {"steps": 200, "lr": 2e-5, "min_lr": 2e-6, "warmup": 10, "eval_every": 25, "weight_decay": 0.0},
@@ -34,7 +36,7 @@ def grpo(args: Namespace) -> None:
     from ..posttrain import finetune
     print_json(args, finetune.reward(args.base, args.task, args.out, config_of(args), args.prompts, args.group,
                                      args.max_new_tokens, args.clip, args.beta, args.resume, printer(args.json),
-                                     lora_of(args)))
+                                     lora_of(args), args.adapter))
 
 
 def config_of(args: Namespace) -> TrainConfig:
@@ -49,22 +51,6 @@ def config_of(args: Namespace) -> TrainConfig:
     return TrainConfig(**settings)
 
 
-def lora_of(args: Namespace) -> dict | None:
-    """Settings of models.adapted.LoraModel, or the adapter to begin from; None without --lora-rank."""
-    if getattr(args, "init_adapter", None):
-        if args.lora_rank is not None or args.lora_alpha is not None or args.lora_dropout or args.lora_targets:
-            raise ValueError("--init-adapter has its rank, alpha, dropout and targets: leave out the --lora options")
-        return {"adapter": args.init_adapter}
-    if args.lora_rank is None:
-        if args.lora_alpha is not None or args.lora_dropout or args.lora_targets is not None:
-            raise ValueError("--lora-alpha, --lora-dropout and --lora-targets need --lora-rank: without it all weights "
-                             "learn")
-        return None
-    alpha = 2.0 * args.lora_rank if args.lora_alpha is None else args.lora_alpha
-    return {"rank": args.lora_rank, "alpha": alpha, "dropout": args.lora_dropout,
-            "targets": args.lora_targets and args.lora_targets.split(",")}
-
-
 def add(commands: Commands) -> None:
     add_sft(commands)
     add_dpo(commands)
@@ -72,12 +58,10 @@ def add(commands: Commands) -> None:
 
 
 def add_sft(commands: Commands) -> None:
-    p = command(commands, "sft", sft, "fine-tune a model on conversations",
-                "minillm sft runs/mine --data chats.jsonl --out runs/chat")
+    p = main_command(commands, "sft", sft, "minillm sft runs/mine --data chats.jsonl --out runs/chat")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
-                   "--lora-rank wrote it")
+    add_init_adapter(p)
     p.add_argument("--data", required=True, metavar="FILE",
                    help=".jsonl, .json or .parquet with records of any of these forms: messages (also with tools), "
                    "ShareGPT's conversations, Alpaca's instruction and output, prompt and completion, pairs (the "
@@ -88,12 +72,10 @@ def add_sft(commands: Commands) -> None:
 
 
 def add_dpo(commands: Commands) -> None:
-    p = command(commands, "dpo", dpo, "direct preference optimization: which of two answers is better",
-                "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
+    p = main_command(commands, "dpo", dpo, "minillm dpo runs/chat --data pairs.jsonl --out runs/aligned")
     add_shared(p)
     add_lora(p)
-    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
-                   "--lora-rank wrote it")
+    add_init_adapter(p)
     p.add_argument("--data", required=True, metavar="FILE", help=".jsonl, .json or .parquet with pairs: prompt, "
                    "chosen and rejected (text or messages), or the transcripts of Anthropic's HH")
     p.add_argument("--pairs", type=int, default=8, help="pairs in a micro-batch, of which train.accumulate make a step")
@@ -105,10 +87,11 @@ def add_dpo(commands: Commands) -> None:
 
 
 def add_grpo(commands: Commands) -> None:
-    p = command(commands, "grpo", grpo, "group-relative policy optimization: reward sampled answers that a program "
-                "finds right", GRPO_EXAMPLE)
+    p = main_command(commands, "grpo", grpo, GRPO_EXAMPLE)
     add_shared(p)
+    add_adapter(p)
     add_lora(p)
+    add_init_adapter(p)
     p.add_argument("--task", default="addition", help="addition, or addition-2-digits")
     p.add_argument("--prompts", type=int, default=16, help="problems in a step")
     p.add_argument("--group", type=int, default=8, help="answers sampled for each problem")
@@ -124,9 +107,6 @@ def add_shared(p: ArgumentParser) -> None:
     add_json(p)
 
 
-def add_lora(p: ArgumentParser) -> None:
-    p.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters only (default: all weights)")
-    p.add_argument("--lora-alpha", type=float, help="adapters are scaled by alpha / rank (default: twice the rank)")
-    p.add_argument("--lora-dropout", type=float, default=0.0, help="of the adapters' inputs")
-    p.add_argument("--lora-targets", metavar="NAMES", help="ends of the adapted layers' names, by commas, such as "
-                   "attn.c_attn or q_proj,v_proj (default: every linear layer of a block)")
+def add_init_adapter(p: ArgumentParser) -> None:
+    p.add_argument("--init-adapter", metavar="DIR", help="go on with this LoRA adapter of the base, as PEFT or "
+                   "--lora-rank wrote it")

@@ -1,7 +1,7 @@
 """`minillm quickstart`: a GPT trained on a bundled corpus, or every stage from raw text to alignment with --full."""
 from argparse import Namespace
 
-from . import Commands, add_common, command, print_json, printer
+from . import Commands, add_common, main_command, print_json, printer
 
 
 def quickstart(args: Namespace) -> None:
@@ -16,8 +16,7 @@ def quickstart(args: Namespace) -> None:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "quickstart", quickstart, "train a GPT on the bundled corpus, in minutes",
-                "minillm quickstart --minutes 2")
+    p = main_command(commands, "quickstart", quickstart, "minillm quickstart --minutes 2")
     p.add_argument("--corpus", choices=["docs", "stories"], default="docs",
                    help="docs: Python's own documentation; stories: a grammar of known entropy")
     p.add_argument("--full", action="store_true", help="the whole way: clean, deduplicate, pretrain, fine-tune, align, "

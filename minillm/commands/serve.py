@@ -6,10 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..generation.text import load_generator
-from ..tokenizer.chat_template import check_template
-from . import Commands, add_backend, check_at_least, command
-from .generation_options import add_adapter, add_drafts, add_filter, text_maker
+from . import Commands, add_backend, check_at_least, main_command
+from .generation_options import add_adapter, add_drafts, add_filter, add_kv_cache, generator_of, text_maker
 
 if TYPE_CHECKING:
     from ..serve.engine import Engine
@@ -38,20 +36,20 @@ def serve(args: Namespace) -> None:
 def load_engine(args: Namespace) -> "Engine":
     """The engine with its model and tokenizer, not started."""
     from ..serve.engine import Engine
+    from ..tokenizer.chat_template import check_template
     check_at_least(args, rows=1, queue=0, grace=0, draft_tokens=1)
     if args.api_key == "":
         raise ValueError("--api-key must not be empty: leave it out for a server without a key")
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: got {args.port}")
-    generator = load_generator(args.model, args.draft, args.lookup, args.draft_tokens, args.backend,
-                               args.adapter)
+    generator = generator_of(args)
     check_template(generator.tokenizer)
     return Engine(generator.model, generator.tokenizer, args.rows, args.queue, draft=generator.draft,
                   k=args.draft_tokens, new_text=text_maker(args))
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "serve", serve, "serve a model by OpenAI's protocol, with a chat page at /", EXAMPLE)
+    p = main_command(commands, "serve", serve, EXAMPLE)
     p.add_argument("model", help="run directory, or one as transformers writes it, whose chat template is used")
     add_adapter(p)
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -65,5 +63,6 @@ def add(commands: Commands) -> None:
     p.add_argument("--grace", type=float, default=10.0,
                    help="seconds that running answers get to finish at SIGTERM (default: %(default)s)")
     add_drafts(p, " for a request that comes alone")
+    add_kv_cache(p)
     add_filter(p)
     add_backend(p)

@@ -7,8 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ..tokenizer import Tokenizer, compare, show
-from . import add_json, command
+from . import add_json, command, main_command
 
 EXAMPLE = "minillm tokenizer train --data my_texts/ --vocab-size 8192 --out my_tokenizer"
 FILES = ("directory with tokenizer.json, vocab.json and merges.txt, tokenizer.model or ranks (*.tiktoken); or such a "
@@ -24,6 +23,7 @@ def tokenizer_train(args: Namespace) -> None:
 def tokenizer_compare(args: Namespace) -> None:
     from ..data.sources.files import read_documents
     from ..data.sources.pydocs import english_and_python
+    from ..tokenizer import Tokenizer, compare
     rows = compare.compare({name: Tokenizer.from_pretrained(name) for name in (args.a, args.b)},
                            read_documents(args.text) if args.text else english_and_python(), args.n_layer, args.n_embd)
     print(json.dumps(rows, indent=1) if args.json else compare.compare_page(rows))
@@ -32,15 +32,18 @@ def tokenizer_compare(args: Namespace) -> None:
 
 
 def tokenizer_inspect(args: Namespace) -> None:
+    from ..tokenizer import Tokenizer, show
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") if args.colour is None else args.colour
     print(show.inspect(Tokenizer.from_pretrained(args.tokenizer), text_of(args), colour=colour, ids=args.ids))
 
 
 def tokenizer_encode(args: Namespace) -> None:
+    from ..tokenizer import Tokenizer
     print(*Tokenizer.from_pretrained(args.tokenizer).encode(text_of(args), "all" if args.special else (), ()))
 
 
 def tokenizer_decode(args: Namespace) -> None:
+    from ..tokenizer import Tokenizer
     ids = args.ids or sys.stdin.read().split()
     if wrong := [id for id in ids if not id.isdecimal()]:
         raise ValueError(f"ids must be numbers: got {wrong[0]!r}")
@@ -55,8 +58,7 @@ def text_of(args: Namespace) -> str:
 
 
 def add(commands: Any) -> None:
-    p = command(commands, "tokenizer", None, "train a byte-level BPE; compare and look at any model's tokenizer",
-                EXAMPLE)
+    p = main_command(commands, "tokenizer", None, EXAMPLE)
     actions = p.add_subparsers(dest="action", required=True, metavar="ACTION")
     p = command(actions, "train", tokenizer_train, "learn a vocabulary from text", EXAMPLE)
     p.add_argument("--data", nargs="+", required=True, metavar="PATH", help="folders and files: .txt .md .py .jsonl")

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..progress import Progress
-from . import Commands, add_backend, command, directory
+from . import Commands, add_backend, directory, main_command
 
 
 def trace(args: Namespace) -> int:
@@ -27,9 +27,7 @@ def trace(args: Namespace) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "trace", trace, "one training step and one decoding step of a model as a page that shows "
-                "every number: data and gradients as a graph, formulas, source lines, attention, logit lens, AdamW",
-                'minillm trace runs/mine -p "the cat sat" -o trace.html')
+    p = main_command(commands, "trace", trace, 'minillm trace runs/mine -p "the cat sat" -o trace.html')
     p.add_argument("run", type=directory, metavar="RUN",
                    help="run directory, or one of transformers with a tokenizer; it is only read")
     p.add_argument("-p", "--prompt", required=True, help="text to learn from and to continue")

@@ -3,7 +3,7 @@ import json
 from argparse import Namespace
 
 from ..progress import Progress
-from . import Commands, add_backend, add_json, command, directory
+from . import Commands, add_backend, add_json, directory, main_command
 
 
 def verify(args: Namespace) -> int:
@@ -16,8 +16,7 @@ def verify(args: Namespace) -> int:
 
 
 def add(commands: Commands) -> None:
-    p = command(commands, "verify", verify, "check a run: causal leaks, cached decoding, batches, threads, resuming, "
-                "tied weights, ...; exit code 1 if one fails", "minillm verify runs/mine")
+    p = main_command(commands, "verify", verify, "minillm verify runs/mine")
     p.add_argument("model", type=directory, help="run directory, or one of transformers; it is only read")
     add_backend(p)
     add_json(p)

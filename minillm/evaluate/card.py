@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+from ..models.adapter_files import CONFIG, FOLDER, adapter_folder
 from ..models.load import described
 from ..models.pretrained import read_json
 from ..storage.atomic import atomic_write
@@ -18,7 +19,6 @@ from .measure import EVALUATION, comparison_text
 from .safety import MEASURES, change_text, rate_text
 
 SAFETY = "safety.json"               # this and evaluation.json are looked for in the run, when none is given
-ADAPTER = Path("adapter/adapter_config.json")
 LIMITS = ("It writes what is likely, not what is true.",
           "It learned from the texts named above, with their mistakes and prejudices.",
           "It is small: a model for learning how such models work, not for advice on anything that matters.")
@@ -26,31 +26,36 @@ LIMITS = ("It writes what is likely, not what is true.",
 
 def write_card(run: str | Path, output: str | Path | None = None, title: str | None = None,
                evaluation: Sequence[str | Path] = (), safety: str | Path | None = None,
-               data_card: str | Path | None = None, limits: Sequence[str] = ()) -> Path:
+               data_card: str | Path | None = None, limits: Sequence[str] = (),
+               adapter: str | Path | None = None) -> Path:
     """Write MODEL_CARD.md into the run directory (or to `output`); returns its path.
+
+    adapter: a directory with a LoRA adapter that is merged into the run's model: the card goes there, and is of both.
 
     evaluation: files that `minillm eval --json` printed; safety: one of `minillm safety --json` (by default
     evaluation.json and safety.json, which these commands leave in the run); data_card: a Markdown file to refer to.
     Raises FileNotFoundError for a run without config.json, ValueError for a file of another kind.
     """
-    run = Path(run)
-    output = Path(output or run / "MODEL_CARD.md")
-    evaluation = evaluation or [path for path in [run / EVALUATION] if path.exists()]
-    safety = safety or (run / SAFETY if (run / SAFETY).exists() else None)
-    parts = [f"# {title or run.resolve().name}", "## Model", model_part(run), "## Training", training_part(run),
-             "## Data", data_part(run, data_card), "## Evaluation", evaluation_part(evaluation), "## Safety",
-             safety_part(safety), "## Limits", "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
+    run, home = Path(run), Path(adapter or run)
+    output = Path(output or home / "MODEL_CARD.md")
+    evaluation = evaluation or [path for path in [home / EVALUATION] if path.exists()]
+    safety = safety or (home / SAFETY if (home / SAFETY).exists() else None)
+    parts = [f"# {title or home.resolve().name}", "## Model", model_part(run, adapter), "## Training",
+             training_part(home), "## Data", data_part(home, run, data_card), "## Evaluation",
+             evaluation_part(evaluation), "## Safety", safety_part(safety), "## Limits",
+             "\n".join(f"- {limit}" for limit in (*LIMITS, *limits))]
     with atomic_write(output) as file:
         file.write("\n\n".join(parts) + "\n")
     return output
 
 
-def model_part(run: Path) -> str:
+def model_part(run: Path, lora: str | Path | None = None) -> str:
     family, config, shapes = described(run)
     rows = [f"- {family} architecture, {sum(map(math.prod, shapes.values())) / 1e6:.1f}M parameters"]
     rows += [f"- {key}: {getattr(config, key)}" for key in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")]
-    if (run / ADAPTER).exists():
-        adapter = read_json(run / ADAPTER)
+    path = adapter_folder(lora) / CONFIG if lora else run / FOLDER / CONFIG
+    if lora or path.exists():
+        adapter = read_json(path)
         rows.append(f"- adapters of rank {adapter['r']} on {', '.join(adapter['target_modules'])}, merged; base: "
                     f"{adapter['base_model_name_or_path'] or 'not recorded'}")
     return "\n".join(rows)
@@ -73,9 +78,12 @@ def training_part(run: Path) -> str:
     return "\n".join(lines)
 
 
-def data_part(run: Path, data_card: str | Path | None) -> str:
+def data_part(home: Path, run: Path, data_card: str | Path | None) -> str:
+    """Of the runs behind the model; of an adapter whose own do not lead to its base, of that, too."""
+    runs = lineage(home)
+    runs += [one for one in lineage(run) if one.resolve() not in {known.resolve() for known in runs}]
     lines = [f"See [{Path(data_card).name}]({data_card})."] if data_card else []
-    lines += chain(*map(learned_from, lineage(run)))
+    lines += chain(*map(learned_from, runs))
     return "\n".join(lines) or "No record of the data is in the run."
 
 

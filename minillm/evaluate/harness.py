@@ -8,7 +8,8 @@ or `minillm eval runs/mine --tasks harness:TASK --harness-path tasks/`. The harn
 log-probability of a continuation and whether it is the greedy one; that of a whole text; and a text up to a stop. Needs
 `pip install 'minillm[harness]'`.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,31 @@ from ..models.gpt2 import GPT
 from ..models.load import load
 from ..tokenizer import Tokenizer
 from ..tokenizer.roles import document_start, opened
+from .perplexity import groups
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")     # one setting, by many names
 
 
-def continuation_score(model: GPT, before: list[int], after: list[int]) -> tuple[float, bool]:
-    """(log p(after | before) in nats, whether `after` is the greedy continuation). Ids; `before` not empty."""
-    ids = np.array((before + after)[-model.config.block_size - 1:])
-    logits = model.forward(ids[None, :-1])[0][0, -len(after):].astype(np.float64)          # (len(after), V)
+def continuation_scores(model: GPT, pairs: Iterable[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    """(log p(after | before) in nats, whether `after` is the greedy continuation) for each pair (before, after) of ids,
+    `before` not empty. Several share a forward pass."""
+    model, found = copy(model), []
+    model.recompute = True                                                  # of a block keep its input only
+    texts = ((before + after)[-model.config.block_size - 1:] + [len(after)] for before, after in pairs)
+    for group in groups(texts):
+        lengths = [len(text) - 2 for text in group]                         # inputs: all ids but the last
+        x, _ = model.hidden(np.concatenate([text[:-2] for text in group])[None], lengths=lengths)
+        for end, (*ids, count) in zip(np.cumsum(lengths), group):
+            logits = model.ops.head(x[:, end - count:end], model.params[model.head])[0]        # (count, V)
+            found.append(score(logits.astype(np.float64), np.array(ids[-count:])))
+    return found
+
+
+def score(logits: np.ndarray, wanted: np.ndarray) -> tuple[float, bool]:
+    """(log-probability of the ids `wanted` (T,), whether each has the largest of its logits (T, V))."""
     top = logits.max(1)
     logsum = np.log(np.exp(logits - top[:, None]).sum(1)) + top
-    wanted = ids[-len(after):]
-    return float((logits[np.arange(len(after)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
+    return float((logits[np.arange(len(wanted)), wanted] - logsum).sum()), bool((logits.argmax(1) == wanted).all())
 
 
 def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float32,
@@ -55,7 +69,7 @@ def adapter(directory: str | Path, backend: str = "auto", dtype: type = np.float
             return tokenizer.encode_ordinary(string)
 
         def _loglikelihood_tokens(self, requests: list, **kwargs: Any) -> list[tuple[float, bool]]:
-            return [continuation_score(model, before, after) for _, before, after in requests]
+            return continuation_scores(model, ((before, after) for _, before, after in requests))
 
         def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list[float]:
             return [rolling(model, tokenizer, request.args[0]) for request in requests]
@@ -72,7 +86,7 @@ def rolling(model: GPT, tokenizer: Tokenizer, text: str) -> float:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     ids = tokenizer.encode_ordinary(text)
     windows = get_rolling_token_windows(ids, document_start(tokenizer), model.config.block_size, 1)
-    return sum(continuation_score(model, *make_disjoint_window(window))[0] for window in windows)
+    return sum(logp for logp, _ in continuation_scores(model, map(make_disjoint_window, windows)))
 
 
 def continued(model: GPT, tokenizer: Tokenizer, context: str, settings: dict) -> str:

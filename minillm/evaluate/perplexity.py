@@ -6,10 +6,16 @@
 A document longer than the context length is read in sliding windows that overlap by half: each token is predicted once,
 with at least half a context before it (in all windows but the first). Every document starts after the token that begins
 a text or ends another, so that its first token is predicted, too, and the bytes are all there are.
+
+Short documents share a forward pass: their windows are packed into one row (models/packing.py), so that GEMMs have
+many rows. A document's losses are those that it has alone: to the last bit on compiled kernels, whose sums do not
+depend on the batch; within the rounding of the BLAS on NumPy.
 """
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +26,7 @@ from ..tokenizer import Tokenizer
 from ..tokenizer.roles import begun
 
 BATCH_TOKENS = 4096        # tokens in one forward pass, at least one window
+Document = Sequence[int]
 
 
 class Surprise(NamedTuple):
@@ -35,30 +42,55 @@ def surprises(model: GPT, tokenizer: Tokenizer, texts: Iterable[str], progress: 
     texts = list(texts)
     if not texts:
         raise ValueError("there is no text to evaluate on")
-    return [surprise(model, tokenizer, text) for text in tracked(texts, progress)]
+    losses = losses_of(model, (ids_of(tokenizer, text) for text in texts))
+    return [Surprise(float(found.sum()), len(found), len(text.encode()))
+            for text, found in zip(tracked(texts, progress), losses)]
 
 
-def surprise(model: GPT, tokenizer: Tokenizer, text: str) -> Surprise:
-    """The Surprise of one text."""
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a document behind what a text begins after."""
     ids = tokenizer.encode_ordinary(text)
     if not ids:
         raise ValueError("a text to evaluate on is empty")
-    losses = token_losses(model, begun(tokenizer, ids))
-    return Surprise(float(losses.sum()), len(losses), len(text.encode()))
+    return begun(tokenizer, ids)
 
 
-def token_losses(model: GPT, ids: Sequence[int]) -> np.ndarray:
-    """Cross-entropies in nats of ids[1:], (len(ids) - 1,) float64, each given all before it that the context holds."""
-    found: list[np.ndarray] = []
-    spans = list(windows(len(ids) - 1, model.config.block_size))
-    for numbers in rows(range(len(spans)), [end - start for start, end, _ in spans], BATCH_TOKENS):
-        batch = [spans[number] for number in numbers]
-        tokens = np.concatenate([ids[start:end] for start, end, _ in batch])[None]          # (1, N)
-        targets = np.concatenate([ids[start + 1:end + 1] for start, end, _ in batch])[None]
-        lengths = [end - start for start, end, _ in batch]
-        losses = np.split(model.losses(tokens, targets, lengths=lengths)[0], np.cumsum(lengths)[:-1])
-        found += [part[fresh - start:] for part, (start, _, fresh) in zip(losses, batch)]
-    return np.concatenate(found).astype(np.float64) if found else np.zeros(0)
+def losses_of(model: GPT, documents: Iterable[Document]) -> Iterator[np.ndarray]:
+    """Cross-entropies in nats of ids[1:] for the ids of each document, (len(ids) - 1,) float64, each given all before
+    it that the context holds."""
+    model = copy(model)
+    model.recompute = True             # nobody asks for gradients: of a block's activations only the input is kept
+    spans_of = partial(windows, block_size=model.config.block_size)
+    for group in groups(documents, lambda ids: sum(end - start for start, end, _ in spans_of(len(ids) - 1))):
+        spans = [(ids, *span) for ids in group for span in spans_of(len(ids) - 1)]
+        found: list[np.ndarray] = []
+        for numbers in rows(range(len(spans)), [end - start for _, start, end, _ in spans], BATCH_TOKENS):
+            found += window_losses(model, [spans[number] for number in numbers])
+        ends = np.cumsum([len(ids) - 1 for ids in group])[:-1]
+        yield from np.split(np.concatenate(found).astype(np.float64) if found else np.zeros(0), ends)
+
+
+def window_losses(model: GPT, spans: list[tuple[Any, int, int, int]]) -> list[np.ndarray]:
+    """Losses of the fresh tokens of some windows (ids, start, end, fresh), in one forward pass."""
+    tokens = np.concatenate([ids[start:end] for ids, start, end, _ in spans])[None]          # (1, N)
+    targets = np.concatenate([ids[start + 1:end + 1] for ids, start, end, _ in spans])[None]
+    lengths = [end - start for _, start, end, _ in spans]
+    losses = np.split(model.losses(tokens, targets, lengths=lengths)[0], np.cumsum(lengths)[:-1])
+    return [part[fresh - start:] for part, (_, start, _, fresh) in zip(losses, spans)]
+
+
+def groups(documents: Iterable[Document], size: Callable[[Document], int] = len) -> Iterator[list[Document]]:
+    """Consecutive documents of at most BATCH_TOKENS together, or one that has more by itself; read as needed."""
+    group: list[Document] = []
+    total = 0
+    for document in documents:
+        if group and total + size(document) > BATCH_TOKENS:
+            yield group
+            group, total = [], 0
+        group.append(document)
+        total += size(document)
+    if group:
+        yield group
 
 
 def windows(length: int, block_size: int) -> Iterator[tuple[int, int, int]]:

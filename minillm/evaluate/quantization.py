@@ -1,4 +1,4 @@
-"""Weight-only quantization of a model's directory, and its cost in relative error and bits per byte."""
+"""Quantization of a model's directory, and its cost in relative error and bits per byte."""
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,15 @@ from ..data.sources.files import read_documents
 from ..kernels.select import select
 from ..models.load import load_model, named_ends
 from ..models.pretrained import read_json
-from ..models.quantized import Quantized, dequantized, dequantized_model, gemm_layout, quantize, save_quantized
+from ..models.quantized import (
+    Quantized,
+    dequantized,
+    dequantized_model,
+    gemm_layout,
+    multiplies_integers,
+    quantize,
+    save_quantized,
+)
 from ..progress import Report
 from ..tokenizer import Tokenizer
 from ..tokenizer.formats import TOKENIZER_FILES
@@ -24,22 +32,24 @@ TEXT = 300_000                 # bytes of text, at most, on which the change in 
 
 def quantize_directory(directory: str | Path, out: str | Path, weights: str = "int8", group: int = 0,
                        data: Sequence[str | Path] | None = None, backend: str = "auto",
-                       progress: Report | None = None) -> dict:
+                       progress: Report | None = None, arithmetic: str = "integer") -> dict:
     """Store a model's matrices in `weights` in the directory `out`, with its tokenizer; returns the costs as a dict.
 
     data: files and folders with text to measure bits per byte on (default: the validation split that the run, or the
-    one it started from, was trained beside; at most TEXT bytes). Raises ValueError, FileNotFoundError.
+    one it started from, was trained beside; at most TEXT bytes). arithmetic: as of `quantize`. Raises ValueError,
+    FileNotFoundError.
     """
     directory, out = Path(directory), Path(out)
     if out.exists() and out.samefile(directory):
         raise ValueError(f"-o {out}: expected another directory than the model's own")
     model = load_model(directory, select(backend))
-    quantized = quantize(model, weights, group)
+    quantized = quantize(model, weights, group, arithmetic)
     save_quantized(out, quantized, named_ends(directory, model.config.vocab_size))
     for name in TOKENIZER_FILES:
         if (directory / name).exists():
             shutil.copy(directory / name, out / name)
     return {"model": str(directory), "out": str(out), "weights": weights, "group": group,
+            "arithmetic": "integer" if any(map(multiplies_integers, quantized.params.values())) else "float",
             "bytes_before": size_of(model), "bytes_after": size_of(quantized), "tensors": errors(model, quantized),
             "bits_per_byte": change_in_bits(directory, data, model, quantized, progress)}
 
@@ -62,22 +72,28 @@ def errors(model: Any, quantized: Any) -> dict[str, dict]:
 
 def size_of(model: Any) -> int:
     """Bytes of all parameters as they are stored."""
-    parts = [part for _, value in model.params.items() for part in (value if isinstance(value, Quantized) else [value])]
+    parts = [part for _, value in model.params.items()
+             for part in (value[:2] if isinstance(value, Quantized) else [value])]              # without panels
     return sum(part.nbytes for part in parts if part is not None)
 
 
 def change_in_bits(directory: Path, data: Sequence[str | Path] | None, model: Any, quantized: Any,
                    progress: Report | None = None) -> dict[str, float] | None:
-    """{"before", "after", "change": relative, "bytes": of text}, or None where there is no text."""
+    """{"before", "after", "change": relative, "weights_only": the change by rounded weights alone, with activations
+    in float32, "bytes": of text}, or None where there is no text."""
     shards = None if data else shards_behind(directory)
     if not (data or shards):
         return None
     tokenizer = Tokenizer.from_pretrained(directory)
     texts = first_bytes(texts_of(shards, data, tokenizer), TEXT)
-    before, after = (surprises(each, tokenizer, texts, progress) for each in (model, dequantized_model(quantized)))
-    before_bits, after_bits = bits_per_byte(before), bits_per_byte(after)
+    rounded = dequantized_model(quantized)
+    rounds = any(map(multiplies_integers, quantized.params.values()))
+    before, weights, *both = [surprises(each, tokenizer, texts, progress)
+                              for each in (model, rounded, *([quantized] if rounds else []))]
+    before_bits, weights_bits, *after = map(bits_per_byte, (before, weights, *both))
+    after_bits = after[0] if after else weights_bits
     return {"before": before_bits, "after": after_bits, "change": after_bits / before_bits - 1,
-            "bytes": sum(found.bytes for found in before)}
+            "weights_only": weights_bits / before_bits - 1, "bytes": sum(found.bytes for found in before)}
 
 
 def shards_behind(directory: Path) -> Shards | None:
@@ -120,7 +136,10 @@ def quantization_page(results: dict) -> str:
     saved = results["bytes_before"] / results["bytes_after"]
     rows.append(f"\n{results['out']}: {results['weights']}, {results['bytes_after'] / 1e6:,.1f} MB "
                 f"(before: {results['bytes_before'] / 1e6:,.1f} MB, {saved:.2f} times as much)")
-    bits = results["bits_per_byte"]
+    integer, bits = results["arithmetic"] == "integer", results["bits_per_byte"]
+    rows.append("matmuls: " + ("integers, of activations rounded to int8 by blocks of 128 inputs" if integer else
+                               "float32, of weights as they are dequantized"))
     rows.append(f"bits per byte on {bits['bytes']:,} bytes: {bits['before']:.4f} before, {bits['after']:.4f} after "
-                f"({bits['change']:+.3%})" if bits else "bits per byte: not measured; give a text with --data")
+                f"({bits['change']:+.3%}" + f"; {bits['weights_only']:+.3%} by the weights alone" * integer + ")"
+                if bits else "bits per byte: not measured; give a text with --data")
     return "\n".join(rows)

@@ -5,6 +5,7 @@ block_size tokens: of a longer prompt the last block_size are read, and when a t
 is dropped and the rest prefilled again from position 0.
 """
 from collections.abc import Iterator, Sequence
+from operator import index
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,11 @@ def steps(model: GPT, ids: Sequence[int], max_new_tokens: int, sampling: Samplin
 
 
 def check_request(ids: Sequence[int], max_new_tokens: int) -> list[int]:
-    """The prompt as a fresh list of ints. Raises ValueError for an empty one and for a negative length."""
-    ids = [int(i) for i in ids]
+    """The prompt as a fresh list of ints. Raises ValueError for an empty one, a negative length, or no integers."""
+    try:
+        ids, _ = [index(i) for i in ids], index(max_new_tokens)
+    except TypeError as error:
+        raise ValueError(f"ids and max_new_tokens must be integers: {error}") from None
     if not ids:
         raise ValueError("ids must hold at least one token: start from the end-of-text token for an empty prompt")
     if max_new_tokens < 0:

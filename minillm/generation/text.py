@@ -78,15 +78,18 @@ class TextGenerator:
 
 
 def load_generator(directory: str | Path, draft: str | Path | None = None, lookup: bool = False, k: int = 4,
-                   backend: str = "auto", adapter: str | Path | None = None) -> TextGenerator:
-    """A TextGenerator from the target's directory, with an adapter's on top, and a draft's. Raises ValueError if their
-    tokenizers differ."""
+                   backend: str = "auto", adapter: str | Path | None = None,
+                   kv_cache: str = "float") -> TextGenerator:
+    """A TextGenerator from the target's directory, with an adapter's on top, and a draft's. kv_cache: of both, "float"
+    or "int8". Raises ValueError if their tokenizers differ."""
     model, tokenizer = load(directory, backend, adapter=adapter)
+    model.kv_cache = kv_cache
     if lookup:
         return TextGenerator(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
     if draft is None:
         return TextGenerator(model, tokenizer)
     small, other = load(draft, backend)
+    small.kv_cache = kv_cache
     if token_list(other) != token_list(tokenizer):
         raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")
     return TextGenerator(model, tokenizer, small, k)

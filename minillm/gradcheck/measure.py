@@ -39,6 +39,7 @@ import numpy as np
 ROUNDINGS = 4                   # in units of eps, of an output that changed: what its own sums have lost, typically
 COMPLEX_STEP = 1e-30
 TINY = 2.0 ** -17               # of the first step
+ROUNDED = 2.0 ** 20             # of the noise of a step: what rounding inside a function may make of it
 LATER = 4                       # levels below one that show its noise
 FLOAT32, FLOAT64 = (2.0 ** -6, 2.0 ** -22, 1e-4), (2.0 ** -13, 2.0 ** -44, 1e-8)     # first step, last step, agreement
 
@@ -189,9 +190,11 @@ def measure(line: Line, scale: float, limits: tuple[float, float, float], smalle
 
 
 def drowned(levels: list[Level], line: Line) -> bool:
-    """Whether rounding has grown far beyond the derivative, as it does with each further step."""
+    """Whether rounding has grown far beyond the derivative, as it does with each further step. A function that is flat
+    from afar has slopes that grow as fast, up to its own scale, but far above any rounding."""
     recent = [abs(levels[k].centre - levels[k - 1].centre) for k in range(len(levels) - 3, len(levels))]
-    return min(recent) > 10 * max(abs(line.slope), *(abs(level.centre + line.slope) for level in levels[:3]))
+    largest = max(abs(line.slope), *(abs(level.centre + line.slope) for level in levels[:3]))
+    return 10 * largest < min(recent) < ROUNDED * levels[-1].noise
 
 
 def best_of(levels: list[Level], line: Line) -> Measured:

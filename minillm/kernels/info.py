@@ -11,9 +11,11 @@ from .._cpp import BORROWED
 from ..version import __version__
 from . import load as kernels
 from . import select as registry
+from .device import missing
 
 FEATURES = sorted(set().union(*kernels.NEEDS.values()))       # of the CPU, those that kernels are built for
 OTHER = {"text": "tokenizer", "data": "deduplication"}      # compiled modules beside the kernels; Python does without
+LIMITS = {"text": "; patterns that are not built in are cut by `regex`, in Python, which takes several times as long"}
 OPTIONAL = {"matplotlib": "loss.png", "cffi": "the kernel playground", "torch": "oracle tests, benchmark columns",
             "transformers": "oracle tests", "tiktoken": "oracle tests"}
 
@@ -43,7 +45,8 @@ def info_page(facts: dict[str, Any]) -> str:
         lines.append(f"    none in use: everything runs on NumPy. To build them: {kernels.how(kernels.best())}")
     lines += [f"    {backend:<10}{state}" for backend, state in facts["cuda"].items()]
     for name, built in facts["other_modules"].items():
-        state = f"built: {OTHER[name]}" if built else f"{OTHER[name]} runs in Python: {kernels.why_not(name)}"
+        state = (f"built: {OTHER[name]}{LIMITS.get(name, '')}" if built
+                 else f"{OTHER[name]} runs in Python: {kernels.why_not(name)}")
         lines.append(f"    {name:<10}{state}")
     lines += ["", "ops (backend of `auto`)"]
     lines += [f"    {op:<22}{source}" for op, source in facts["ops"].items()]
@@ -56,7 +59,9 @@ def cuda_state(backend: str) -> str:
     module = registry.cuda(backend)
     if module is None:
         return kernels.why_not(backend)
-    return f"built, {module.driver_problem() or 'can be chosen with select'}"
+    state = f"built, {module.driver_problem() or 'can be chosen with select, and trains a GPT-2 (train.backend)'}"
+    lacking = missing(backend, list(registry.OPS))
+    return state + f"; no kernels of {', '.join(lacking)}" * bool(lacking)
 
 
 def blas() -> str:

@@ -14,7 +14,6 @@ from .. import ops as reference
 from ..ops.table import OPS, Dims, Spec, functions
 from .load import EXTENSIONS, best, cpu_flags, how
 from .load import load as load_kernels
-from .own.load import own_functions
 
 __all__ = ["OPS", "Dims", "Ops", "Spec", "check_kernels", "check_ops", "choices", "functions", "multiplies_by_tiles",
            "select"]
@@ -27,11 +26,14 @@ except ImportError as error:                       # a wrong MINILLM_CPU or a br
 CPU = ("auto", "numpy", "cpu")
 
 
+OF_MODELS = f"{__package__.partition('.')[0]}.models.weights."       # functions that are derived from those selected
 NAMES = [name for spec in OPS.values() for name in functions(spec)]
 STEPS = {       # compiled steps through a whole model: (its name, the ops that it stands for)
     "decode_step": ("decode_few", ("embedding", "layernorm", "linear", "attention_decode", "mlp", "head")),
     "llama_step": ("decode_llama", ("token_embedding", "rmsnorm", "projection", "linear", "rope", "attention_decode",
-                                    "swiglu", "head"))}
+                                    "swiglu", "geglu", "softcap", "head")),
+    "integer_linear": ("integer_linear", ("linear",)),              # no steps, but for quantized weights of any model
+    "integer_panels": ("integer_panels", ("linear",))}
 Functions = cast(Any, namedtuple("Functions", [*NAMES, *STEPS, "backends"]))              # known when it runs
 
 
@@ -39,7 +41,7 @@ class Ops(Functions):                              # type: ignore[misc, valid-ty
     """The functions a model runs on, by name; it cannot be changed. `backends` says where each op comes from.
 
     `decode_step` is no op but the kernels' shortcut through GPT.decode, where all ops on its way are theirs; else
-    None. `llama_step` is that through Llama.decode.
+    None. `llama_step` is that through Llama.decode and those of its kin.
     """
 
     __slots__ = ()
@@ -47,6 +49,23 @@ class Ops(Functions):                              # type: ignore[misc, valid-ty
     def _replace(self, **changed: Callable) -> Any:
         """A copy with other functions in some places, and so without the shortcuts (unless they are among them)."""
         return super()._replace(**dict.fromkeys(STEPS) | changed)
+
+    def __deepcopy__(self, memo: dict) -> "Ops":
+        return self                                 # nothing in it can be changed
+
+    def __reduce__(self) -> tuple:
+        """Pickled, it is what it was selected by. A model takes its types of weights into account again
+        (models/weights.py). Raises TypeError for functions that others have put into it."""
+        selected = select(dict(self.backends))
+        for name, own, known in zip(self._fields, self[:-1], selected):
+            if own is not None and name_of(own) != name_of(known) and not name_of(own).startswith(OF_MODELS):
+                raise TypeError(f"ops with a function of one's own, {name}, cannot be pickled: pickle what makes them")
+        return select, (dict(self.backends),)
+
+
+def name_of(function: Any) -> str:
+    function = getattr(function, "func", function)                          # of a composite's partial
+    return f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', function)}"
 
 
 def select(backend: str | dict[str, str] = "auto") -> Ops:
@@ -103,6 +122,7 @@ def variant_where_there_is(backend: str) -> dict[str, str]:
 def implementation(spec: Spec, choice: str) -> tuple[list[Callable], str]:
     """The functions of one op for one choice such as "cpu" or "cpu/2_blocked", and where they come from."""
     if choice.startswith("file:"):
+        from .own.load import own_functions
         return own_functions(spec.name, choice[len("file:"):]), choice
     backend, _, variant = choice.partition("/")
     if backend not in ("auto", "numpy", "cpu", "cuda", "cudasim"):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels.select import Ops
+from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath, write_json
 from ..storage.safetensors import write_safetensors
 from ..tokenizer.roles import EndOfText
@@ -69,10 +70,16 @@ class Adapted(NamedTuple):
     key: tuple                              # of the dropout's mask
 
 
+class Frozen(dict):
+    """The parameters of a base by their names; `bits`: the same as the GEMMs of training read them (params.matrix)."""
+
+    bits: dict | None = None
+
+
 class LoraModel:
     """A model whose `targets` have adapters of `rank`; scale = alpha / rank. dropout: on the way into an adapter."""
 
-    takes_weight_copy = False               # the frozen weights do not change: a copy of them would save nothing
+    takes_weight_copy = False               # of what learns, the adapters
     recompute = False                       # as of the base
 
     def __init__(self, base: Any, rank: int = 8, alpha: float = 16.0, targets: Sequence[str] | None = None,
@@ -87,6 +94,7 @@ class LoraModel:
         self.placed = placed or dict.fromkeys(layer_names(base, targets), Placed(rank, alpha / rank))
         self.settings: dict = {}                # of the adapter_config.json that it was read from
         self.whole: tuple[str, ...] = ()        # the base's parameters that came with it
+        self.bits: dict[str, np.ndarray] | None = None
         self.params = Params(adapter_shapes(base, self.placed), base.params.flat.dtype)
         for place, (key, view) in enumerate(self.params.items()):          # b starts at zero: nothing changes at first
             if key.endswith(".a"):
@@ -97,6 +105,7 @@ class LoraModel:
         """The same adapters on a base that runs on other ops; with its own parameters, or others."""
         other = copy(self)
         other.base, other.ops = self.base.on(ops, params), ops
+        other.bits = self.bits if params is None else None
         return other
 
     def loss_and_grads(self, *args: Any, **settings: Any) -> tuple[float, Params]:
@@ -129,9 +138,22 @@ class LoraModel:
             a, b, frozen = self.params[f"{name}.a"], self.params[f"{name}.b"], params[f"{name}.weight"]
             drop = (self.dropout, (key[0], key[1], 2 ** 32 + key[2] * count + number)) if key else (0.0, (0, 0, 0))
             params[f"{name}.weight"] = Adapted(frozen, a, b, scale, *drop)
-        model = self.base.on(self.base.ops, params)
+        frozen = Frozen(params)
+        if self.base.takes_weight_copy and self.base.params.flat.dtype == np.float32:
+            frozen.bits = self.in_bits(params)
+        model = self.base.on(self.base.ops, frozen)
         model.recompute = self.recompute
         return model
+
+    def in_bits(self, params: dict) -> dict:
+        """The same parameters with the matrices as a copy in bfloat16, made once: the frozen weights do not change.
+
+        From now on these are read-only, or a stale copy would be used in silence (as with AdamW.keep_bits)."""
+        if self.bits is None:
+            self.base.params.freeze()
+            self.bits = {name: bfloat16_bits(view) for name, view in self.base.params.items() if view.ndim == 2}
+        return {name: value._replace(frozen=self.bits[name]) if isinstance(value, Adapted) else
+                self.bits.get(name, value) for name, value in params.items()}
 
     def merged(self) -> Any:
         """A model of its own with weight + scale * a @ b in place of every adapted weight."""

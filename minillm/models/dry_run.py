@@ -27,8 +27,8 @@ ARRAYS = "arrays"                                       # Meter.most: of all tha
 HALF = np.dtype(np.uint16)                              # of numbers that are kept as bfloat16
 ROUNDED = {"linear": {"x"}, "attention": {"qkv", "out"}, "mlp": {"x", "h"},            # what cpu/bf16 keeps so
            "projection": {"x"}, "grouped_attention": {"q", "k", "v", "out"}, "linear_cross_entropy": {"x"}}
-KEPT_LOGITS = {"cpu": (64 << 20, 4), "cpu/bf16": (128 << 20, 2)}        # bytes at most, and bytes of one
-ROWS, DEPTH = 1024, 768                                 # of a packed block of the kernels' GEMM
+KEPT_LOGITS = 1 << 26                                   # at most, of all rows or of some times ROWS
+ROWS = 1024                                             # of a block of the kernels' GEMM
 
 
 class Meter:
@@ -175,8 +175,9 @@ def counted(function: Callable, spec: Spec, name: str, meter: Meter) -> Callable
     names = list(inspect.signature(REFERENCE[name]).parameters)
 
     def forward(*args: Any, **more: Any) -> Any:
-        dims = dims_of(sizes_of(spec, dict(zip(names, args)) | more))
-        meter.flops[spec.name, meter.phase(name)] += spec.flops(dims)[0]
+        for call in each_call(args):
+            dims = dims_of(sizes_of(spec, dict(zip(names, call)) | more))
+            meter.flops[spec.name, meter.phase(name)] += spec.flops(dims)[0]
         found = function(*args, **more)
         return (found[0], (dims, found[1])) if spec.kind == "pair" else found
 
@@ -184,6 +185,13 @@ def counted(function: Callable, spec: Spec, name: str, meter: Meter) -> Callable
         meter.flops[spec.name, meter.phase(name)] += spec.flops(cache[0])[1]
         return function(dout, cache[1], **into)
     return backward if name.endswith("_backward") else forward
+
+
+def each_call(args: tuple) -> list[tuple]:
+    """The arguments; of an update of a list of matrices, those of each."""
+    if not isinstance(args[0], list):
+        return [args]
+    return [tuple(arg[i] if isinstance(arg, list) else arg for arg in args) for i in range(len(args[0]))]
 
 
 def dry_ops(ops: Ops, meter: Meter) -> Ops:
@@ -230,11 +238,10 @@ def rounds(spec: Spec, name: str, backend: str) -> bool:
 
 def more_kept(spec: Spec, sizes: Mapping, backend: str, meter: Meter) -> dict[str, Shape]:
     """What caches hold beyond the inputs of the C signature: logits as long as they are few; NumPy's probabilities."""
-    if spec.name == "linear_cross_entropy" and backend in KEPT_LOGITS:
-        most, each = KEPT_LOGITS[backend]
-        rows, fitting = sizes["N"], most // (each * sizes["V"])
-        rows = rows if rows <= fitting else fitting // ROWS * ROWS * (backend == "cpu/bf16")
-        return {"logits": shape_of((rows, sizes["V"]), HALF if each == 2 else np.float32, meter, "logits")}
+    if spec.name == "linear_cross_entropy" and backend in ("cpu", "cpu/bf16"):
+        rows, fitting = sizes["N"], KEPT_LOGITS // sizes["V"]
+        rows = rows if rows <= fitting else fitting // ROWS * ROWS
+        return {"logits": shape_of((rows, sizes["V"]), HALF if backend == "cpu/bf16" else np.float32, meter, "logits")}
     if backend == "numpy" and spec.name in ("attention", "grouped_attention"):
         return {"P": shape_of((sizes["B"], sizes["NH"], sizes["T"], sizes["T"]), meter=meter)}
     if backend == "numpy" and spec.name == "mlp":

@@ -140,9 +140,16 @@ class Gemma(Llama):
         dn = ops.projection_backward(dlogits, head, into=(g[self.head], None))[0]
         return self.hidden_backward(dn, caches.pop(), g)
 
+    def step_traits(self) -> dict[str, Any]:
+        c = self.config
+        return {"query_angles": (self.q_cos, self.q_sin), "geglu": True, "from_one": True,
+                "embedding_scale": math.sqrt(c.n_embd), "softcap": float(c.attention_cap)}
+
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         check_tokens(tokens)
         rows, starts = cache.room_for(tokens, rows)
+        if self.few(tokens, cache):
+            return only_known(self.capped(self.decode_few(tokens, cache, rows, last)), self.known)
         p, ops, eps = self.params, self.ops, self.config.norm_eps
         x = math.sqrt(self.config.n_embd) * ops.token_embedding_forward(tokens, p[EMBEDDING])[0]
         for i in range(self.config.n_layer):
@@ -160,5 +167,8 @@ class Gemma(Llama):
         cache.lengths[rows] += tokens.shape[1]
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
-        n, _ = ops.rmsnorm_forward(x, self.gain("model.norm.weight"), eps)
-        return only_known(self.capped(ops.head(n, p[self.head])), self.known)
+        return only_known(self.logits_of(x), self.known)
+
+    def logits_of(self, x: Array) -> Array:
+        n, _ = self.ops.rmsnorm_forward(x, self.gain("model.norm.weight"), self.config.norm_eps)
+        return self.capped(self.ops.head(n, self.params[self.head]))

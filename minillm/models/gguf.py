@@ -6,11 +6,15 @@ scale, so a row that is no multiple of 32 stays float16. With q4_0 the token emb
 reads every row of it for every token, and is the matrix that suffers most.
 
 llama.cpp rotates neighbours in a head where Hugging Face's Llama rotates its two halves: the rows of q and k are
-reordered for the architecture "llama", and not for Qwen, which llama.cpp computes by halves, too.
+reordered for the architecture "llama", and not for the others, which llama.cpp computes by halves, too. Gemma's norms
+count from 1 in Hugging Face's files, and from 0 in these. llama.cpp divides Gemma 2's scores by a root that it takes
+from the sizes: where the model has another (query_size), the rest of it is multiplied into q.
 Source: ggml's specification of the format, docs/gguf.md of ggml-org/ggml.
 """
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from ..config import GPTConfig, LlamaConfig
 from ..storage.atomic import AnyPath, atomic_write
 from ..tokenizer import Tokenizer
 from .gguf_tokenizer import read_vocabulary, write_vocabulary
-from .llama_files import EMBEDDING, llama_shapes
+from .llama_files import EMBEDDING, GEMMAS, NORMS, USUAL_NORMS, llama_shapes
 from .params import Params, Shapes, gpt_shapes
 from .pretrained import HEAD
 from .rope import scaled_frequencies
@@ -33,16 +37,19 @@ GPT2_NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"
               "ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
               "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 LLAMA_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-               "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+               "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
                "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-               "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-               "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}      # ours -> llama.cpp's
+               "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+               "mlp.down_proj": "ffn_down"}
+BLOCK_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")     # in the order of llama_files.NORMS
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "olmo2": "olmo2",
+                 "gemma": "gemma", "gemma2": "gemma2"}                      # ours -> llama.cpp's
 SIZES = {"n_layer": "block_count", "n_head": "attention.head_count", "n_embd": "embedding_length",
          "block_size": "context_length"}
 ROPE_FACTORS = "rope_freqs.weight"                  # what llama3's scaling divides each pair's frequency by
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 8192}     # of every Llama 3 of Meta's; `factor` differs
+LAYERS_27B = 46                                     # of Gemma 2's largest
 YARN = {"rope_type", "factor", "original_max_position_embeddings"}
 
 
@@ -57,24 +64,35 @@ def gguf_package() -> Any:
 
 # ---- names
 
-def their_name(name: str) -> str:
+def their_name(name: str, config: GPTConfig | LlamaConfig) -> str:
     """Of one of our parameters: h.0.attn.c_attn.weight and model.layers.0.... -> blk.0.attn_qkv.weight."""
     stem, kind = name.rsplit(".", 1)
     block = re.fullmatch(r"(?:h|model\.layers)\.(\d+)\.(.+)", stem)
-    names = GPT2_NAMES | LLAMA_NAMES
+    names = GPT2_NAMES if isinstance(config, GPTConfig) else LLAMA_NAMES | dict(
+        zip(NORMS.get(config.family, USUAL_NORMS), BLOCK_NORMS))
     return f"blk.{block[1]}.{names[block[2]]}.{kind}" if block else f"{names[stem]}.{kind}"
 
 
 def stored(name: str, array: np.ndarray, config: GPTConfig | LlamaConfig, back: bool = False) -> np.ndarray:
-    """A tensor of ours in their layout, or back: GPT-2's matrices are transposed, Llama's q and k reordered."""
+    """A tensor of ours in their layout, or back: GPT-2's matrices are transposed, Llama's q and k reordered, Gemma's
+    norms counted from 0, Gemma 2's q multiplied (what is read back has its scale in it)."""
     if isinstance(config, GPTConfig):
         return array.T if array.ndim == 2 and name.startswith("h.") else array
+    if config.family in GEMMAS and name.endswith("norm.weight"):
+        return array - 1 if back else 1 + array
     part = re.search(r"self_attn\.([qk])_proj\.", name)
+    if part and part[1] == "q" and config.query_size and not back:
+        return array * math.sqrt(their_query_size(config) / config.query_size)
     if not part or ARCHITECTURES[config.family] != "llama":
         return array
     heads, half = {"q": config.n_head, "k": config.n_kv_head}[part[1]], config.head_dim // 2
     split = (heads, half, 2) if back else (heads, 2, half)
     return array.reshape(*split, -1).swapaxes(1, 2).reshape(array.shape)
+
+
+def their_query_size(config: LlamaConfig) -> float:
+    """By whose root llama.cpp divides Gemma 2's scores: head_dim, but in the model of 27B, known by its depth."""
+    return float(config.n_embd // config.n_head if config.n_layer == LAYERS_27B else config.head_dim)
 
 
 def form_of(name: str, array: np.ndarray, form: str) -> str:
@@ -116,20 +134,25 @@ def write_gguf(path: AnyPath, model: Any, tokenizer: Tokenizer, form: str = "f16
 
 
 def add(writer: Any, key: str, value: Any) -> None:
-    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
+             list: writer.add_array}
     kinds[type(value)](key, value)
 
 
 def tensors_of(model: Any, form: str) -> Iterator[tuple[str, np.ndarray, str]]:
     """(their name, array, gguf's type) of every tensor."""
-    for name in model.params:
-        array = np.ascontiguousarray(stored(name, model.params[name], model.config), np.float32)
+    config, names = model.config, list(model.params)
+    if isinstance(config, LlamaConfig) and config.family == "olmo2" and config.tied:
+        names.append(HEAD)                              # llama.cpp wants one of its own there
+    for name in names:
+        source = name if name in model.params else EMBEDDING
+        array = np.ascontiguousarray(stored(name, model.params[source], config), np.float32)
         kind = form_of(name, array, form)
         if kind == "F16" and np.abs(array).max() > np.finfo(np.float16).max:
             raise ValueError(f"{name} has weights beyond float16: use --gguf bf16 or f32")
-        yield their_name(name), array, kind
-    if isinstance(model.config, LlamaConfig) and dict(model.config.rope_scaling).get("rope_type") == "llama3":
-        yield ROPE_FACTORS, rope_factors(model.config), "F32"
+        yield their_name(name, config), array, kind
+    if isinstance(config, LlamaConfig) and dict(config.rope_scaling).get("rope_type") == "llama3":
+        yield ROPE_FACTORS, rope_factors(config), "F32"
 
 
 def rope_factors(config: LlamaConfig) -> np.ndarray:
@@ -158,18 +181,49 @@ def gpt_settings(config: GPTConfig) -> dict[str, Any]:
 
 
 def llama_settings(config: LlamaConfig) -> tuple[str, dict[str, Any]]:
-    """(llama.cpp's name of the architecture, its keys). Raises ValueError for a window, or another family."""
-    if config.family not in ARCHITECTURES:
-        raise ValueError(f"GGUF of the family {config.family} is not written here: expected gpt2 or one of "
-                         f"{', '.join(ARCHITECTURES)}")
-    if config.window and config.window < config.block_size:
-        raise ValueError(f"a sliding window of {config.window} is not computed by llama.cpp for {config.family}: only "
-                         "models without one can be exported")
+    """(llama.cpp's name of the architecture, its keys). Raises ValueError for what it does not compute in that."""
+    check_computed(config)
     return ARCHITECTURES[config.family], rope_of(config) | {
         "vocab_size": config.vocab_size, "feed_forward_length": config.n_inner,
         "attention.head_count_kv": config.n_kv_head, "attention.key_length": config.head_dim,
         "attention.value_length": config.head_dim, "rope.dimension_count": config.head_dim,
-        "attention.layer_norm_rms_epsilon": config.norm_eps}
+        "attention.layer_norm_rms_epsilon": config.norm_eps} | (gemma2_settings(config) if config.family == "gemma2"
+                                                                else {})
+
+
+def check_computed(c: LlamaConfig) -> None:
+    """Raises ValueError naming the first trait that llama.cpp does not compute in the model's architecture."""
+    arch, gemma2 = ARCHITECTURES[c.family], c.family == "gemma2"
+    whole, cap = c.n_head * c.head_dim == c.n_embd, "it always divides by it" if gemma2 else "only 0.0"
+    lacking = {
+        "window": (not gemma2 and 0 < c.window < c.block_size,
+                   f"a sliding window is gemma2's alone; up to {c.window} tokens the model is the same without it "
+                   f"(max_position_embeddings = {c.window} in config.json)"),
+        "head_dim": (arch in ("qwen2", "olmo2") and not whole, f"only n_embd / n_head = {c.n_embd / c.n_head:g}"),
+        "tied": (c.family in GEMMAS and not c.tied, "its head is always the token embedding"),
+        "qk_norm": (c.qk_norm != (arch in ("qwen3", "olmo2")), f"only {not c.qk_norm}"),
+        "o_bias": (c.o_bias and arch != "llama", "only False"),
+        "mlp_bias": (c.mlp_bias and arch != "llama", "only False"),
+        "attention_cap": (gemma2 != (c.attention_cap > 0), cap), "logit_cap": (gemma2 != (c.logit_cap > 0), cap),
+        "query_size": (c.query_size > 0 and c.family not in GEMMAS, "only 0.0"),
+        "rope_scaling": (dict(c.rope_scaling).get("rope_type") == "llama3" and arch != "llama", "only linear or yarn")}
+    for name, (found, reason) in lacking.items():
+        if found:
+            raise ValueError(f"{name} = {getattr(c, name)} is not computed by llama.cpp in its architecture {arch}: "
+                             f"{reason}")
+
+
+def gemma2_settings(config: LlamaConfig) -> dict[str, Any]:
+    """The keys of caps and windows; which layers have one is said where it is not every other, from the first on."""
+    usual, windows = every_other(config.n_layer), [config.window_of(i) > 0 for i in range(config.n_layer)]
+    window = config.window if any(windows) else config.block_size      # so long that it is none
+    return {"attention.sliding_window": window, "attn_logit_softcapping": float(config.attention_cap),
+            "final_logit_softcapping": float(config.logit_cap)} | (
+        {} if not any(windows) or windows == usual else {"attention.sliding_window_pattern": windows})
+
+
+def every_other(n_layer: int) -> list[bool]:
+    return [i % 2 == 0 for i in range(n_layer)]
 
 
 def rope_of(config: LlamaConfig) -> dict[str, Any]:
@@ -194,7 +248,7 @@ def rope_of(config: LlamaConfig) -> dict[str, Any]:
 # ---- reading
 
 def read_gguf(path: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTConfig | LlamaConfig, Params]:
-    """(configuration, parameters) of a GGUF file of GPT-2, Llama, Qwen2 or Qwen3, in whatever types its tensors are.
+    """(configuration, parameters) of a GGUF file of GPT-2 or a kin of Llama, in whatever types its tensors are.
 
     Raises FileNotFoundError, ImportError without the package gguf, and ValueError naming what is wrong or not known.
     """
@@ -251,7 +305,8 @@ def config_of(reader: Any) -> GPTConfig | LlamaConfig:
     """The configuration. Raises ValueError naming what is missing or not computed here."""
     arch = value(reader, "general.architecture")
     if arch != "gpt2" and arch not in ARCHITECTURES.values():
-        raise ValueError(f"general.architecture = {arch!r} is not supported: expected gpt2, llama, qwen2 or qwen3")
+        raise ValueError(f"general.architecture = {arch!r} is not supported: expected gpt2 or one of "
+                         f"{', '.join(dict.fromkeys(ARCHITECTURES.values()))}")
 
     def get(key: str, default: Any = None) -> Any:
         found = value(reader, f"{arch}.{key}", default)
@@ -267,12 +322,25 @@ def config_of(reader: Any) -> GPTConfig | LlamaConfig:
                          n_inner=0 if width == usual else width, tied=not separate_head(reader))
     bias: dict[str, Any] = {f"{ours}_bias": f"blk.0.{theirs}.bias" in shapes
             for ours, theirs in (("qkv", "attn_q"), ("o", "attn_output"), ("mlp", "ffn_up"))}
+    if arch == "olmo2" and value(reader, "olmo2.attention.sliding_window"):
+        raise ValueError("olmo2.attention.sliding_window is OLMo 3's, which is not supported")
     kv_heads, head_dim = get("attention.head_count_kv", sizes["n_head"]), sizes["n_embd"] // sizes["n_head"]
-    return LlamaConfig(**sizes, **bias, family=arch, n_kv_head=kv_heads, n_inner=get("feed_forward_length"),
-                       head_dim=get("attention.key_length", head_dim),
-                       norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10000.0),
-                       rope_scaling=scaling_of(reader, arch), qk_norm="blk.0.attn_q_norm.weight" in shapes,
-                       tied=not separate_head(reader))
+    config = LlamaConfig(**sizes, **bias, family=arch, n_kv_head=kv_heads, n_inner=get("feed_forward_length"),
+                         head_dim=get("attention.key_length", head_dim),
+                         norm_eps=get("attention.layer_norm_rms_epsilon"), rope_theta=get("rope.freq_base", 10000.0),
+                         rope_scaling=scaling_of(reader, arch), qk_norm="blk.0.attn_q_norm.weight" in shapes,
+                         tied=not separate_head(reader))
+    return replace(config, **gemma2_traits(config, get)) if arch == "gemma2" else config
+
+
+def gemma2_traits(config: LlamaConfig, get: Callable) -> dict[str, Any]:
+    """Caps, windows and the size of queries, by llama.cpp's rules where the file does not say them."""
+    pattern = get("attention.sliding_window_pattern", 2)
+    if isinstance(pattern, int):                        # every so many layers, the last of them sees all
+        pattern = [pattern == 0 or i % pattern < pattern - 1 for i in range(config.n_layer)]
+    return {"attention_cap": get("attn_logit_softcapping", 50.0), "logit_cap": get("final_logit_softcapping", 30.0),
+            "query_size": their_query_size(config), "window": get("attention.sliding_window", 4096),
+            "full_layers": tuple(i for i, windowed in enumerate(pattern) if not windowed)}
 
 
 def separate_head(reader: Any) -> bool:
@@ -303,7 +371,7 @@ def read_params(reader: Any, config: GPTConfig | LlamaConfig, shapes: Shapes, dt
     """Every parameter, made whole from blocks where it was stored so. Raises ValueError naming the tensor."""
     quants = gguf_package().quants
     found = {tensor.name: tensor for tensor in reader.tensors}
-    wanted = {their_name(name): name for name in shapes}
+    wanted = {their_name(name, config): name for name in shapes}
     if difference := set(found) - {ROPE_FACTORS, "output.weight"} ^ set(wanted) - {"output.weight"}:
         raise ValueError(f"the tensors are not those of its metadata: {', '.join(sorted(difference)[:4])}")
     params = Params(shapes, dtype)

@@ -37,7 +37,7 @@ WHOLE_WORDS = ("llama-bpe",)        # patterns with which llama.cpp takes a word
 def write_vocabulary(writer: Any, tokenizer: Any, vocab_size: int, chat_template: str | None = None) -> None:
     """Add the keys of a tokenizer; ids up to vocab_size that it lacks are marked as unused.
 
-    Raises ValueError for what llama.cpp has no name for: a pattern, a normalizer, a prefix space.
+    Raises ValueError for what llama.cpp does not have: a pattern, a normalizer, a prefix space, bytes without merges.
     """
     write = write_sentencepiece if isinstance(tokenizer, SentencePiece) else write_byte_level
     write(writer, tokenizer, vocab_size)
@@ -59,6 +59,8 @@ def write_vocabulary(writer: Any, tokenizer: Any, vocab_size: int, chat_template
 
 
 def write_byte_level(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None:
+    if not len(tokenizer.merges):
+        raise ValueError("a byte-level tokenizer without merges is none that llama.cpp loads: expected at least one")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre_of(tokenizer))
     plain = {token.text: token.id for token in tokenizer.rules.added if not token.special}

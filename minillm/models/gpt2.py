@@ -6,7 +6,7 @@
     loss = cross_entropy(ln_f(x) @ head.T)                       the head is wte again if `tied`
 
 Every addition to the residual stream is followed by a LayerNorm: ln_2 after attention's, the next block's ln_1 (or
-ln_f) after the MLP's. So the two are one op, and the first ln_1 stands alone, before the blocks.
+ln_f) after the MLP's. So addition and LayerNorm are one op, and the first ln_1 stands alone, before the blocks.
 
 Source: Radford et al. 2019 (GPT-2); names are those of Hugging Face's GPT2LMHeadModel. Dropout, if any, falls on the
 embedding and on each sublayer's output. The ops arrive from outside (kernels/select.py), so the same model runs on
@@ -22,17 +22,18 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from ..config import GPTConfig
+from ..kernels.device import full_like, on_host, side_of
 from ..kernels.select import Ops, select
-from ..ops.checks import check_shape
 from ..storage.atomic import AnyPath
 from ..tokenizer.roles import EndOfText
 from .adapted import GPT2_LAYERS
 from .kv_cache import FEW_TOKENS, KVCache, stepwise
 from .packing import apart
 from .params import HEAD, Params, gpt_shapes, layer, linear, matrix
+from .params import on_host as params_on_host
 from .pretrained import read_model, write_model
-from .quantized import load_weights_as
-from .weights import ops_for, read_dequantized
+from .quantized import load_weights_as, multiplies_integers
+from .weights import derived_again, ops_for, read_dequantized
 
 Array = np.ndarray
 Key = tuple[int, int, int]                                                   # (seed, step, micro), of dropout's masks
@@ -54,6 +55,7 @@ class GPT:
     """
 
     recompute = False
+    kv_cache = "float"          # or "int8": what `new_cache` makes (kv_cache.py)
     known: int | None = None    # ids from here on, if any, are not the tokenizer's: `decode` gives them no probability
     shapes = staticmethod(gpt_shapes)
     layers = GPT2_LAYERS
@@ -70,10 +72,14 @@ class GPT:
         self.rows_of_tokens = tuple({"wte.weight": 0, self.head: 1})            # tensors with a row for each token
         self.chunked_prefill = read_dequantized(self.ops, self.params["wte.weight"])
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state
+        self.ops = derived_again(self.params, self.ops, self.config.activation)
+
     def on(self, ops: Ops, params: Any = None) -> "GPT":
         """The same GPT on other ops; with its own parameters, or others."""
         other = GPT(self.config, ops=ops, params=self.params if params is None else params)
-        other.recompute, other.known = self.recompute, self.known
+        other.recompute, other.known, other.kv_cache = self.recompute, self.known, self.kv_cache
         return other
 
     @classmethod
@@ -88,7 +94,7 @@ class GPT:
 
     def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
         """Write config.json and model.safetensors, which transformers' GPT2LMHeadModel reads too."""
-        write_model(directory, self.config, self.params, eot_token)
+        write_model(directory, self.config, params_on_host(self.params), eot_token)
 
     def load_weights(self, directory: AnyPath) -> None:
         """Take the parameters of a directory, in place. Raises ValueError if it holds a model of another shape."""
@@ -97,7 +103,8 @@ class GPT:
     @property
     def takes_weight_copy(self) -> bool:
         """Do all its GEMMs multiply in bfloat16, so that they may read a copy of the weights in that type?"""
-        return {self.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")} == {"cpu/bf16"}
+        backends = {self.ops.backends[op] for op in ("linear", "mlp", "linear_cross_entropy")}
+        return len(backends) == 1 and backends.pop().endswith("/bf16")
 
     def forward(self, tokens: Array) -> tuple[Array, tuple]:
         """tokens (B, T) int -> logits (B, T, V), cache. Raises ValueError for a bad token or T > block_size."""
@@ -116,8 +123,8 @@ class GPT:
         `losses`). Returns loss (float), grads (Params).
         """
         losses, caches = self.losses(tokens, targets, ignore_index, key, lengths)
-        count = count or max(1, int((targets != ignore_index).sum()))
-        dlosses = np.full(losses.shape, 1 / count, losses.dtype)
+        count = count or max(1, int((on_host(targets) != ignore_index).sum()))
+        dlosses = full_like(losses, 1 / count)
         return float(losses.sum()) / count, self.backward(dlosses, caches, grads)
 
     def losses(self, tokens: Array, targets: Array, ignore_index: int = -1, key: Key | None = None,
@@ -127,7 +134,7 @@ class GPT:
         With lengths, tokens is one row (1, N) of documents of these lengths, which do not see each other.
         caches: a list that `backward` empties.
         """
-        check_targets(targets, tokens)
+        check_targets(targets, tokens, self.params)
         x, activations = self.hidden(tokens, key, lengths)
         losses, head = self.ops.linear_cross_entropy_forward(
             x.reshape(-1, x.shape[-1]), matrix(self.params, self.head), targets.reshape(-1), ignore_index)
@@ -137,7 +144,7 @@ class GPT:
                                                                                                        Activations]:
         """The residual stream after ln_f: tokens (B, T) -> x (B, T, C), Activations. With a key, dropout is on."""
         p, ops = self.params, self.ops if lengths is None else apart(self.ops, lengths)
-        check_tokens(tokens)
+        check_tokens(tokens, p)
         drop, blocks = self.dropout_at(key), []
         x, embedding = ops.embedding_forward(tokens, p["wte.weight"], p["wpe.weight"])          # (B, T, C)
         x, embedding_drop = drop(x, 0)
@@ -151,7 +158,10 @@ class GPT:
         return a, Activations(ops, again, a.shape, embedding, embedding_drop, ln_1, blocks)
 
     def block(self, i: int, norm: str, x: Array, a: Array, ops: Ops, drop: Callable) -> tuple[Array, Array, Block]:
-        """Block i and the LayerNorm named `norm` after it: x and a, its LayerNorm, (B, T, C) -> the same, and Block."""
+        """Block i and the LayerNorm named `norm` after it.
+
+        The residual stream x and its LayerNorm a, (B, T, C) each -> both after the block, and the caches as Block.
+        """
         p, eps = self.params, self.config.layer_norm_epsilon
         a, qkv = ops.linear_forward(a, *linear(p, f"h.{i}.attn.c_attn"))                        # (B, T, 3C)
         a, attention = ops.attention_forward(self.scale_queries(a, i), self.config.n_head)      # (B, T, C)
@@ -179,7 +189,7 @@ class GPT:
         return self.hidden_backward(da, caches.pop(), g)
 
     def hidden_backward(self, da: Array, activations: Activations, g: Params) -> Params:
-        """da, the gradient of what `hidden` returned -> g, with the gradients added."""
+        """`hidden` walked back: da, the gradient of its x -> g, with the gradients of all parameters added."""
         ops, dx, da = activations.ops, None, da.reshape(activations.shape)      # (B*T, C) -> (B, T, C)
         for i, norm in reversed(list(enumerate(self.norms_after_blocks()))):
             kept = activations.blocks.pop()
@@ -200,11 +210,13 @@ class GPT:
         return g
 
     def scale_queries(self, qkv: Array, i: int) -> Array:
-        """qkv (B, T, 3C) of block i with the queries times their scale, if it has one; and the same of a gradient."""
+        """qkv (B, T, 3C) of block i with its queries times config.query_scale(i), mostly 1. Gradients scale alike."""
         scale = self.config.query_scale(i)
         if scale == 1:
             return qkv
-        return qkv * np.repeat(np.array([scale, 1, 1], qkv.real.dtype), self.config.n_embd)
+        factors = full_like(qkv[0, 0], 1)                                       # (3C)
+        factors[:self.config.n_embd].fill(scale)
+        return qkv * factors
 
     def norms_after_blocks(self) -> list[str]:
         """Names of the LayerNorms that read what block 0, 1, ... leaves: the next block's first, at the end ln_f."""
@@ -223,7 +235,7 @@ class GPT:
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty KV cache for `decode`, with room for batch_size sequences."""
-        return KVCache(self.config, batch_size, self.params["ln_f.weight"].dtype)
+        return KVCache(self.config, batch_size, self.params["ln_f.weight"].dtype, self.kv_cache)
 
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
@@ -240,7 +252,7 @@ class GPT:
         rows = cache.check_rows(rows, len(tokens))
         p, ops, eps = self.params, self.ops, self.config.layer_norm_epsilon
         few = tokens.size <= FEW_TOKENS or tokens.shape[1] == 1 or self.chunked_prefill
-        if few and ops.decode_step and cache.keys.dtype == np.float32:
+        if few and ops.decode_step and cache.compiled:
             return self.decode_few(tokens, cache, rows, last)
         x = embed(ops, p, tokens, cache.lengths[rows])                                          # (B, T, C)
         for i in range(self.config.n_layer):
@@ -259,13 +271,15 @@ class GPT:
         return only_known(ops.head(x, p[self.head]), self.known)                # (B, T, C) @ (C, V)
 
     def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
-        """`decode` by the compiled step."""
+        """`decode` for a few tokens at a time, by the compiled step of all layers at once."""
         c, weights = self.config, [self.params[name] for name in self.names]
+        integers = multiplies_integers(self.params[self.head])
         scales = np.array([c.query_scale(i) for i in range(c.n_layer)], np.float32)
 
         def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
             return self.ops.decode_step(piece, starts, some, weights, cache.keys, cache.values, c.layer_norm_epsilon,
-                                        count, scales, c.activation == "gelu")
+                                        count, scales, c.activation == "gelu", integers, cache.key_scales,
+                                        cache.value_scales)
         return only_known(stepwise(step, tokens, cache, rows, last), self.known)
 
 
@@ -308,20 +322,28 @@ def take_weights(model: Any, directory: AnyPath, config: Any, params: Params) ->
     changed = [name for name, value in vars(config).items() if value != getattr(model.config, name)]
     if changed:
         raise ValueError(f"{directory} holds a different model: {', '.join(changed)} differ")
-    model.params.flat[:] = params.flat
+    model.params.take(params)
 
 
-def check_targets(targets: object, tokens: Array) -> None:
+def check_targets(targets: Any, tokens: Any, params: Any = None) -> None:
     """Raise ValueError unless targets is an array of the shape of tokens, which are checked, too."""
-    check_tokens(tokens)
-    if not isinstance(targets, np.ndarray):
-        raise ValueError(f"targets must be an array of integers: got {type(targets).__name__}")
-    check_shape("targets", targets, tokens.shape)
+    check_tokens(tokens, params)
+    check_side("targets", targets, params)
+    if targets.shape != tokens.shape:
+        raise ValueError(f"targets must have shape {tokens.shape}: got {targets.shape}")
 
 
-def check_tokens(tokens: object) -> None:
+def check_side(name: str, ids: Any, params: Any) -> None:
+    """Raise ValueError unless ids are an array in the memory that the parameters are in: none is copied in silence."""
+    if not side_of(ids):
+        raise ValueError(f"{name} must be an array of integers: got {type(ids).__name__}")
+    wanted = "the device" if getattr(params, "device", None) else "NumPy"
+    if side_of(ids) != wanted:
+        raise ValueError(f"{name} must be an array of {wanted}, as the parameters are: got one of {side_of(ids)}")
+
+
+def check_tokens(tokens: Any, params: Any = None) -> None:
     """Raise ValueError unless tokens is an array (B, T) with at least one token; the embedding checks their values."""
-    if not isinstance(tokens, np.ndarray):
-        raise ValueError(f"tokens must be an array of integers: got {type(tokens).__name__}")
+    check_side("tokens", tokens, params)
     if tokens.ndim != 2 or not tokens.size:
         raise ValueError(f"tokens must have shape (B, T), both at least 1: got {tokens.shape}")

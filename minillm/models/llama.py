@@ -25,12 +25,12 @@ from ..tokenizer.roles import EndOfText
 from .adapted import LLAMA_LAYERS
 from .gpt2 import check_targets, check_tokens, only_known, take_weights
 from .kv_cache import FEW_TOKENS, KVCache, stepwise
-from .llama_files import EMBEDDING, deviation, llama_shapes, read_llama, write_llama
+from .llama_files import EMBEDDING, NORMS, USUAL_NORMS, deviation, llama_shapes, read_llama, write_llama
 from .packing import apart
 from .params import HEAD, Params, matrix
-from .quantized import load_weights_as
+from .quantized import load_weights_as, multiplies_integers
 from .rope import rope_angles
-from .weights import ops_for, read_dequantized
+from .weights import derived_again, ops_for, read_dequantized
 
 Array = np.ndarray
 
@@ -49,6 +49,7 @@ class Llama:
 
     families: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
     recompute = False
+    kv_cache = "float"
     known: int | None = None
     shapes = staticmethod(llama_shapes)
     layers = LLAMA_LAYERS
@@ -71,10 +72,14 @@ class Llama:
         self.dtype = self.params["model.norm.weight"].dtype
         self.cos, self.sin = angles(config, self.dtype)
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state
+        self.ops = derived_again(self.params, self.ops)
+
     def on(self, ops: Ops, params: Any = None) -> "Llama":
         """The same Llama on other ops; with its own parameters, or others."""
         other = type(self)(self.config, ops=ops, params=self.params if params is None else params)
-        other.recompute, other.known = self.recompute, self.known
+        other.recompute, other.known, other.kv_cache = self.recompute, self.known, self.kv_cache
         return other
 
     @classmethod
@@ -87,7 +92,8 @@ class Llama:
         return load_weights_as(cls, read_llama, directory, ops, dtype, weights)
 
     def save_pretrained(self, directory: AnyPath, eot_token: EndOfText = None) -> None:
-        """Write config.json and model.safetensors, which transformers reads too."""
+        """Write config.json and model.safetensors, which transformers reads too. Raises ValueError naming a setting
+        that the files of the family cannot say."""
         write_llama(directory, self.config, self.params, eot_token)
 
     def load_weights(self, directory: AnyPath) -> None:
@@ -250,7 +256,7 @@ class Llama:
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty KV cache for `decode`, with room for batch_size sequences."""
-        return KVCache(self.config, batch_size, self.dtype)
+        return KVCache(self.config, batch_size, self.dtype, self.kv_cache)
 
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         """Logits for the tokens that follow those in the KV cache: tokens (B, T) int -> logits (B, T, V).
@@ -260,14 +266,9 @@ class Llama:
         same steps in compiled calls, with the same bits, and so does a long prompt of quantized weights.
         """
         check_tokens(tokens)
-        rows = cache.check_rows(rows, len(tokens))
-        starts, T, eps = cache.lengths[rows], tokens.shape[1], self.config.norm_eps
-        if starts.max() + T > self.config.block_size:
-            raise ValueError(f"tokens must fit into block_size {self.config.block_size}: got {T} tokens from position "
-                             f"{starts.max()}")
-        p, ops = self.params, self.ops
-        few = tokens.size <= FEW_TOKENS or T == 1 or self.chunked_prefill
-        if few and self.compiled and cache.keys.dtype == np.float32:
+        rows, starts = cache.room_for(tokens, rows)
+        p, ops, eps = self.params, self.ops, self.config.norm_eps
+        if self.few(tokens, cache):
             return self.decode_few(tokens, cache, rows, last)
         x = ops.token_embedding_forward(tokens, p[EMBEDDING])[0]                                # (B, T, C)
         for i in range(self.config.n_layer):
@@ -282,24 +283,40 @@ class Llama:
             n, _ = ops.rmsnorm_forward(x, p[f"{at}.post_attention_layernorm.weight"], eps)
             g, u = (self.project(n, f"{at}.mlp.{name}_proj")[0] for name in ("gate", "up"))
             x = x + self.project(ops.swiglu_forward(g, u)[0], f"{at}.mlp.down_proj")[0]
-        cache.lengths[rows] += T
+        cache.lengths[rows] += tokens.shape[1]
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
-        return only_known(ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head]), self.known)
+        return only_known(self.logits_of(x), self.known)
+
+    def logits_of(self, x: Array) -> Array:
+        """The residual stream after the blocks (B, T, C) -> logits (B, T, V)."""
+        n, _ = self.ops.rmsnorm_forward(x, self.params["model.norm.weight"], self.config.norm_eps)
+        return self.ops.head(n, self.params[self.head])
 
     @property
     def compiled(self) -> bool:
-        """Is there a compiled step for the model? It knows this class, not those that derive from it."""
-        return type(self) is Llama and self.ops.llama_step is not None
+        """Is there a compiled step for the model? It knows our classes, not those that derive from them."""
+        return "step_traits" in vars(type(self)) and self.ops.llama_step is not None
+
+    def few(self, tokens: Array, cache: KVCache) -> bool:
+        """Are the tokens (B, T) so few that the compiled step takes them?"""
+        few = tokens.size <= FEW_TOKENS or tokens.shape[1] == 1 or self.chunked_prefill
+        return few and self.compiled and cache.compiled
+
+    def step_traits(self) -> dict[str, Any]:
+        """What the compiled step is told of a model that is not computed as Llama is."""
+        return {}
 
     def decode_few(self, tokens: Array, cache: KVCache, rows: Array, last: bool) -> Array:
         """`decode` by the compiled step."""
         c, weights = self.config, [self.params.get(name) for name in step_names(self.config)]
-        windows = np.array([c.window_of(i) for i in range(c.n_layer)])
+        windows, traits = np.array([c.window_of(i) for i in range(c.n_layer)]), self.step_traits()
 
         def step(piece: Array, starts: Array, some: Array, count: int) -> Array:
             return self.ops.llama_step(piece, starts, some, weights, cache.keys, cache.values, c.norm_eps, count,
-                                       self.cos, self.sin, c.n_head, c.n_inner, windows)
+                                       self.cos, self.sin, c.n_head, c.n_inner, windows,
+                                       multiplies_integers(self.params[self.head]), cache.key_scales,
+                                       cache.value_scales, **traits)
         return only_known(stepwise(step, tokens, cache, rows, last), self.known)
 
     def rotate(self, x: Array, starts: Array, angles: tuple[Array, Array] | None = None) -> Array:
@@ -320,12 +337,14 @@ def step_names(config: LlamaConfig) -> list[str]:
     """The parameters as the compiled step wants them (csrc/cpu/decode_llama.cpp): None for what there is not."""
     def layer(name: str) -> list[str]:
         return [f"{name}.weight", f"{name}.bias"]
+    before_1, after_1, before_2, after_2 = NORMS.get(config.family, USUAL_NORMS)
     names = [EMBEDDING]
     for at in (f"model.layers.{i}" for i in range(config.n_layer)):
-        names += [f"{at}.input_layernorm.weight", *layer(f"{at}.self_attn.q_proj"), *layer(f"{at}.self_attn.k_proj"),
+        names += [f"{at}.{before_1}.weight", *layer(f"{at}.self_attn.q_proj"), *layer(f"{at}.self_attn.k_proj"),
                   *layer(f"{at}.self_attn.v_proj"), f"{at}.self_attn.q_norm.weight", f"{at}.self_attn.k_norm.weight",
-                  *layer(f"{at}.self_attn.o_proj"), f"{at}.post_attention_layernorm.weight",
-                  *layer(f"{at}.mlp.gate_proj"), *layer(f"{at}.mlp.up_proj"), *layer(f"{at}.mlp.down_proj")]
+                  *layer(f"{at}.self_attn.o_proj"), f"{at}.{after_1}.weight", f"{at}.{before_2}.weight",
+                  *layer(f"{at}.mlp.gate_proj"), *layer(f"{at}.mlp.up_proj"), *layer(f"{at}.mlp.down_proj"),
+                  f"{at}.{after_2}.weight"]
     return [*names, "model.norm.weight", EMBEDDING if config.tied else HEAD]
 
 

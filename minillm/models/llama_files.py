@@ -46,6 +46,18 @@ NORMS = {"olmo2": ("", "post_attention_layernorm", "", "post_feedforward_layerno
                     "post_feedforward_layernorm")}
 OF_GEMMA2 = {"query_size": "query_pre_attn_scalar", "attention_cap": "attn_logit_softcapping",
              "logit_cap": "final_logit_softcapping"}
+# What a family's config.json has no word for: the one value that transformers computes in it.
+NO_GEMMA2 = {name: 0.0 for name in OF_GEMMA2}
+NO_WINDOW: dict[str, Any] = {"window": 0, "full_layers": ()}
+FIXED: dict[str, dict[str, Any]] = {
+    "llama": {"qk_norm": False, **NO_WINDOW, **NO_GEMMA2},
+    "mistral": {"qk_norm": False, "full_layers": (), "qkv_bias": False, "o_bias": False, "mlp_bias": False,
+                **NO_GEMMA2},
+    "qwen2": {"qk_norm": False, "qkv_bias": True, "o_bias": False, "mlp_bias": False, **NO_GEMMA2},
+    "qwen3": {"qk_norm": True, "mlp_bias": False, **NO_GEMMA2},
+    "olmo2": {"qk_norm": True, "mlp_bias": False, **NO_WINDOW, **NO_GEMMA2},
+    "gemma": {"qk_norm": False, "mlp_bias": False, **NO_WINDOW, **NO_GEMMA2},
+    "gemma2": {"qk_norm": False, "mlp_bias": False}}
 MOST_LAYERS = 10000                     # that any file has; a longer list of their kinds need not be made
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -130,15 +142,13 @@ def parse_llama(settings: Mapping[str, Any], path: AnyPath) -> LlamaConfig:
         raise ValueError(f"{path}: missing {', '.join(missing)}")
     bias = bool(settings.get("attention_bias", False))
     theta, scaling = rope_settings(settings)
-    of_gemma2: Any = {name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items() if family == "gemma2"}
     try:
         window, full_layers = windows_of(settings)
-        config = LlamaConfig(**{name: values[key] for name, key in NAMES.items()}, family=family, rope_theta=theta,
-                             rope_scaling=scaling, window=window, full_layers=full_layers,
-                             qkv_bias=bias or family == "qwen2", o_bias=bias,
-                             mlp_bias=bool(settings.get("mlp_bias", False)), pad_token=pad_of(values),
-                             qk_norm=family in ("qwen3", "olmo2"),
-                             **of_gemma2)
+        said = {name: values[key] for name, key in NAMES.items()} | {
+            name: values.get(key) or 0.0 for name, key in OF_GEMMA2.items()} | {
+            "window": window, "full_layers": full_layers, "qkv_bias": bias, "o_bias": bias,
+            "mlp_bias": bool(settings.get("mlp_bias", False)), "pad_token": pad_of(values)}
+        config = LlamaConfig(family=family, rope_theta=theta, rope_scaling=scaling, **said | FIXED[family])
         scaled_frequencies(config)
         return config
     except ValueError as error:
@@ -198,6 +208,19 @@ def usual_kinds(settings: Mapping[str, Any], n_layer: int) -> list[str]:
     return [FULL] * first + [SLIDING] * (n_layer - first)
 
 
+def check_said(config: LlamaConfig) -> None:
+    """Raises ValueError naming a setting that the family's config.json cannot say, so that readers would take another
+    model from it."""
+    family, fixed = config.family, FIXED[config.family]
+    for name, value in fixed.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} must be {value!r} in family {family}, whose {CONFIG} cannot say otherwise: got "
+                             f"{getattr(config, name)!r}")
+    if config.qkv_bias != config.o_bias and "qkv_bias" not in fixed:
+        raise ValueError(f"qkv_bias and o_bias must be alike in family {family}, whose {CONFIG} has attention_bias for "
+                         f"both: got {config.qkv_bias} and {config.o_bias}")
+
+
 def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: EndOfText) -> dict[str, Any]:
     """The dict that transformers' configuration is read from."""
     family = config.family
@@ -213,8 +236,9 @@ def settings_of(config: LlamaConfig, dtype: DTypeLike, eot_token: EndOfText) -> 
     if family == "llama":
         settings["mlp_bias"] = config.mlp_bias
     if family == "gemma2":
-        settings |= {key: getattr(config, name) or None for name, key in OF_GEMMA2.items()}
-        settings["query_pre_attn_scalar"] = config.query_size or config.head_dim
+        settings |= {key: float(getattr(config, name)) or None for name, key in OF_GEMMA2.items()}
+        size = config.query_size or config.head_dim
+        settings["query_pre_attn_scalar"] = int(size) if size == int(size) else size    # transformers 5 wants integers
     return settings | window_settings(config)
 
 
@@ -231,7 +255,8 @@ def window_settings(config: LlamaConfig) -> dict[str, Any]:
 
 def write_llama(directory: AnyPath, config: LlamaConfig, params: Params, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors, which transformers reads. Raises ValueError if they do not belong
-    together, OSError as the file system does."""
+    together, or naming a setting that the family's files cannot say, OSError as the file system does."""
+    check_said(config)
     if params.shapes != llama_shapes(config):
         raise ValueError("params do not have the names and shapes that config asks for:\n"
                          + differences(llama_shapes(config), params.shapes))

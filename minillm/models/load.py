@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..config import GPTConfig, LlamaConfig, ModelConfig, names
+from ..config import GPTConfig, LlamaConfig, ModelConfig, names, of_depth
 from ..kernels.select import Ops, select
 from ..storage.atomic import AnyPath
 from ..tokenizer import Tokenizer
@@ -27,6 +27,8 @@ from .pretrained import CONFIG, GENERATION, parse_config, read_json
 from .quantized import METHOD, is_quantized, quantize, stored_type
 
 MANY = 1000                 # layers
+TRAITS = {"norm_eps": "rms_norm_eps", "window": "sliding_window", "full_layers": "layer_types",
+          "attention_cap": "attn_logit_softcapping", "logit_cap": "final_logit_softcapping"}    # ours: the files'
 FAMILIES: dict[str, Any] = {"gpt2": GPT} | {family: kind for kind in (Llama, Olmo2, Gemma) for family in kind.families}
 
 
@@ -38,9 +40,10 @@ def model_class(config: ModelConfig) -> Any:
 def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
     """The configuration of a model to be trained from scratch, from settings by name: of GPT-2, or of another `family`.
 
-    A family's own traits need not be said (Qwen3 normalises queries and keys): they are those that its files mean. Nor
-    need the sizes that have a usual value: a head for each n_embd / n_head, keys and values for every head, an MLP of
-    8/3 n_embd in whole 64s, the embedding as head. Raises ValueError for a setting that the family does not have.
+    A family's own traits need not be said: they are what its files mean that do not say them. Qwen3 normalises queries
+    and keys, Mistral has a window, Gemma 2 one in every other layer and soft-caps, OLMo 2 an epsilon of 1e-5. Nor need
+    the sizes that have a usual value: a head for each n_embd / n_head, keys and values for every head, an MLP of 8/3
+    n_embd in whole 64s, the embedding as head. Raises ValueError for a setting that the family does not have.
     """
     family = values.get("family", "gpt2")
     if family not in FAMILIES:
@@ -56,14 +59,23 @@ def fresh_config(values: Mapping[str, Any]) -> ModelConfig:
         given["rope_scaling"] = tuple(sorted(given["rope_scaling"].items()))
     if isinstance(given.get("full_layers"), list):
         given["full_layers"] = tuple(given["full_layers"])
-    wanted = LlamaConfig(**usual_sizes(given) | given)
-    few = replace(wanted, n_layer=min(wanted.n_layer, MANY))                # its file has a line for each
+    own = own_traits(family, given.get("n_layer", LlamaConfig.n_layer))
+    wanted = LlamaConfig(**usual_sizes(given) | own | given)
+    few: Any = of_depth(wanted, min(wanted.n_layer, MANY))                  # its file has a line for each
     found = replace(parse_llama(settings_of(few, np.float32, None), f"model.family={family}"), n_layer=wanted.n_layer)
     for name in given:
         if getattr(found, name) != getattr(wanted, name):
             raise ValueError(f"model.{name} must be {getattr(found, name)!r} in family {family}, whose files cannot "
                              f"say otherwise: got {given[name]!r}")
     return found
+
+
+def own_traits(family: str, n_layer: int) -> dict[str, Any]:
+    """What the files of a family mean that do not say these traits (llama_files.ABSENT and windows_of)."""
+    few: Any = of_depth(LlamaConfig(family=family, n_layer=n_layer), min(n_layer, MANY))
+    settings = settings_of(few, np.float32, None)
+    found = parse_llama({key: value for key, value in settings.items() if key not in TRAITS.values()}, family)
+    return {name: getattr(found, name) for name in TRAITS}
 
 
 def usual_sizes(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,8 +107,9 @@ def load(directory: AnyPath, backend: str | dict = "auto", dtype: DTypeLike = np
     Raises FileNotFoundError for what is missing, and ValueError for files that are broken or do not belong together.
     """
     if not (is_gguf(directory) or Path(directory).is_dir()):
-        raise FileNotFoundError(f"{directory}: there is no such directory; a model's holds config.json, "
-                                "model.safetensors and tokenizer.json")
+        kind = "a file, but not named *.gguf" if Path(directory).is_file() else "there is no such directory"
+        raise FileNotFoundError(f"{directory}: {kind}; a model's directory holds config.json, model.safetensors and "
+                                "tokenizer.json")
     home = directory if adapter is None else tokenizer_home(adapter, directory)
     tokenizer = read_tokenizer(home) if is_gguf(home) else Tokenizer.from_pretrained(home)
     model = load_model(directory, select(backend), dtype)

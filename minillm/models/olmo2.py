@@ -93,9 +93,14 @@ class Olmo2(Llama):
     def block_again(self, ops: Ops, i: int, x: Array) -> Any:
         return self.block(i, self.norms_after_blocks()[i], x, x, ops)[2]
 
+    def step_traits(self) -> dict[str, Any]:
+        return {"whole_norms": True}
+
     def decode(self, tokens: Array, cache: KVCache, rows: ArrayLike | None = None, last: bool = False) -> Array:
         check_tokens(tokens)
         rows, starts = cache.room_for(tokens, rows)
+        if self.few(tokens, cache):
+            return self.decode_few(tokens, cache, rows, last)
         p, ops, eps = self.params, self.ops, self.config.norm_eps
         x = ops.token_embedding_forward(tokens, p[EMBEDDING])[0]                                # (B, T, C)
         for i in range(self.config.n_layer):
@@ -112,4 +117,4 @@ class Olmo2(Llama):
         cache.lengths[rows] += tokens.shape[1]
         if last:
             x = np.ascontiguousarray(x[:, -1:])                                                 # (B, 1, C)
-        return only_known(ops.head(ops.rmsnorm_forward(x, p["model.norm.weight"], eps)[0], p[self.head]), self.known)
+        return only_known(self.logits_of(x), self.known)

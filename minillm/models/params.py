@@ -10,12 +10,15 @@ and, while a model trains in bfloat16, `bits` is a copy of the master weights in
 """
 import math
 from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..config import GPTConfig
 from ..kernels.arrays import Zeros
+from ..kernels.device import DeviceZeros, write
 
 Array = np.ndarray
 Shapes = dict[str, tuple[int, ...]]
@@ -52,12 +55,14 @@ def block_matrices(shapes: Shapes) -> dict[str, int]:
 class Params(Mapping):
     """A flat buffer and its named views. Behaves like a read-only dict of arrays that may be written in place."""
 
-    def __init__(self, shapes: Shapes, dtype: DTypeLike = np.float32):
-        """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again."""
+    def __init__(self, shapes: Shapes, dtype: DTypeLike = np.float32, device: Any = None):
+        """shapes: {name: shape}. The buffer starts as zeros; `clear()` makes it zeros again. device: where it is
+        (kernels/device.py); None: in NumPy's memory."""
         self.shapes = dict(sorted(shapes.items(), key=lambda item: len(item[1]) < 2))   # stable: matrices first
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.n_decayed = sum(size for size, shape in zip(sizes, self.shapes.values()) if len(shape) >= 2)
-        self.buffer = Zeros(sum(sizes), dtype)
+        self.device = device
+        self.buffer: Any = DeviceZeros(sum(sizes), dtype, device) if device else Zeros(sum(sizes), dtype)
         self.flat, self.clear = self.buffer.flat, self.buffer.clear
         self.bits: Params | None = None     # of uint16
         ends = [int(end) for end in np.cumsum(sizes)]
@@ -65,18 +70,42 @@ class Params(Mapping):
         self.views = {name: self.flat[end - size:end].reshape(shape)
                       for (name, shape), size, end in zip(self.shapes.items(), sizes, ends)}
 
+    def __reduce__(self) -> tuple:
+        """Copied or pickled as one buffer, whose views are made again, in the memory of the same device if any."""
+        flat, device = np.array(on_host(self).flat), self.device.__name__ if self.device else ""
+        frozen = not self.device and not self.flat.flags.writeable
+        return restored, (type(self), self.shapes, flat, device, frozen, self.bits)
+
     def zeros_like(self, dtype: DTypeLike | None = None) -> "Params":
-        """A fresh set of the same shapes, all zero: for gradients and moments."""
-        return Params(self.shapes, dtype or self.flat.dtype)
+        """A fresh set of the same shapes, all zero, in the same memory: for gradients and moments."""
+        return Params(self.shapes, dtype or self.flat.dtype, self.device)
 
     def astype(self, dtype: DTypeLike) -> "Params":
         """A copy in another dtype."""
         copy = self.zeros_like(dtype)
-        copy.flat[:] = self.flat
+        copy.take(self)
         return copy
 
+    def on(self, device: Any) -> "Params":
+        """A copy on a device; or in NumPy's memory, for None."""
+        copy = Params(self.shapes, self.flat.dtype, device)
+        copy.take(self)
+        return copy
+
+    def take(self, other: "Params") -> None:
+        """Copy the numbers of a set of the same shapes, of whatever dtype and in whatever memory."""
+        mine: Any = self.flat
+        theirs: Any = other.flat
+        if self.device and other.device is self.device and theirs.dtype == mine.dtype:
+            return write(mine, theirs)
+        if other.device:
+            theirs = theirs.numpy()
+        write(mine, np.asarray(theirs, mine.dtype))
+
     def freeze(self, frozen: bool = True) -> None:
-        """Make the buffer and its named views read-only, or writeable again."""
+        """Make the buffer and its named views read-only, or writeable again. On a device they are never read-only."""
+        if self.device:
+            return
         for array in (self.flat, *self.views.values()):
             array.flags.writeable = not frozen
 
@@ -90,6 +119,15 @@ class Params(Mapping):
         return len(self.views)
 
 
+def restored(kind: type, shapes: Shapes, flat: np.ndarray, device: str, frozen: bool, bits: Params | None) -> Params:
+    params, numbers = kind(shapes, flat.dtype, import_module(device) if device else None), Params(shapes, flat.dtype)
+    numbers.flat[:], params.bits = flat, bits
+    params.take(numbers)
+    if frozen:
+        params.freeze()
+    return params
+
+
 class Gradients(Params):
     """Gradients. Asked for by name, one will be written to: its pages are claimed first (kernels/arrays.py)."""
 
@@ -98,6 +136,11 @@ class Gradients(Params):
         if self.buffer.lender:
             self.buffer.expect(self.ends[name] - view.size, self.ends[name])
         return view
+
+
+def on_host(params: Any) -> Any:
+    """Parameters for what reads them by NumPy: themselves, or a copy of those on a device."""
+    return params.on(None) if getattr(params, "device", None) else params
 
 
 def layer(params: Mapping, name: str) -> tuple:

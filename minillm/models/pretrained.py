@@ -80,7 +80,7 @@ def read_model(directory: AnyPath, dtype: DTypeLike = np.float32) -> tuple[GPTCo
     """Read a directory of ours or of transformers' `save_pretrained`; returns (GPTConfig, Params of `dtype`).
 
     Names may carry "transformer." or not, masks saved as weights are skipped, shards are joined. transformers has
-    three dropout rates, we have one: it becomes their resid_pdrop (embd_pdrop and attn_pdrop are not read).
+    three dropout rates, we have one, which is resid_pdrop (see unfollowed_dropout).
     Raises FileNotFoundError for a missing file; ValueError for a damaged one, for a configuration that this model
     does not compute (the key is named), for missing, unexpected or misshaped tensors, and for a weight that is NaN or
     infinite (in `dtype`).
@@ -156,6 +156,23 @@ def parse_config(settings: dict, path: AnyPath) -> GPTConfig:
         raise ValueError(f"{path}: {error} (there block_size is called n_positions, dropout resid_pdrop, activation "
                          "activation_function, tied tie_word_embeddings)") from None
     return config
+
+
+def unfollowed_dropout(directory: AnyPath) -> str:
+    """What a GPT-2's config.json says of dropout that training here does otherwise, in one line; "" if nothing.
+
+    What the embedding and the sublayers put into the residual stream is dropped at one rate, resid_pdrop; attention's
+    probabilities are never dropped.
+    """
+    path = Path(directory) / CONFIG
+    settings = read_json(path) if path.exists() else {"model_type": None}
+    if settings.get("model_type", "gpt2") != "gpt2":
+        return ""
+    rate, embedding, attention = (settings.get(f"{name}_pdrop", OPTIONAL["resid_pdrop"]) or 0
+                                  for name in ("resid", "embd", "attn"))
+    others = [f"embd_pdrop {embedding}, for the embedding has the same rate"] * (embedding != rate) + [
+        f"attn_pdrop {attention}, for attention drops nothing"] * (attention != 0)
+    return f"dropout     {rate}, resid_pdrop of {path}; not followed: {'; '.join(others)}" if others else ""
 
 
 # model.safetensors

@@ -1,15 +1,17 @@
-"""Weight-only quantization: decoding is memory-bandwidth bound, so half the bytes are twice the tokens a second.
+"""Quantization: decoding is memory-bandwidth bound, so half the bytes are twice the tokens a second.
 
     bfloat16   the upper half of a float32: 8 bits of precision, its range
     int8       scale = max(|w|) / 127      q = round(w / scale)       in [-127, 127], with one scale for each output
                channel of a matrix, or for each `group` of a channel's inputs
     int4       the same with 7 in place of 127: two inputs to a byte, by default one scale for each 32 of them
 
-Rounding is to nearest. Matrices are stored so, position embeddings, LayerNorms and biases stay float32, and so do
-activations and the KV cache: a weight stands for the float32 that `dequantized` makes of it, and everything that is
-said of float32 decoding (bitwise the same on every code path) holds. A quantized matrix is (K, N), inputs by outputs;
-what is outputs by inputs as a parameter is transposed: a Llama's matrices, and GPT-2's token embedding (V, C), since it
-is the head that reads all of it.
+Rounding is to nearest. Matrices are stored so; position embeddings, LayerNorms and biases stay float32, and so does the
+KV cache unless int8 is asked for (kv_cache.py). What multiplies is told by the type: `Quantized` int8 and int4 matrices
+meet activations that are rounded to int8 on the way, in integer arithmetic (integer.py); `WeightOnly` ones, and
+bfloat16, stand for the float32 that `dequantized` makes of them and meet float32 activations. Both are bitwise the same
+on every code path, as float32 decoding is. A quantized matrix is (K, N), inputs by outputs; what is outputs by inputs
+as a parameter is transposed: a Llama's matrices, and GPT-2's token embedding (V, C), since it is the head that reads
+all of it.
 
 On disk: BF16 tensors, which every reader of these families takes; or I8 tensors with their scales (G, N) as F32 beside
 them, named NAME.scales, in a file and under a model_type of our own: others refuse it rather than take it for plain
@@ -30,6 +32,7 @@ from ..storage.atomic import AnyPath
 from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
+from .integer import unpacked
 from .params import Params, Shapes, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
@@ -46,16 +49,27 @@ class Quantized(NamedTuple):
 
     values: np.ndarray
     scales: np.ndarray | None
+    panels: np.ndarray | None = None        # the values once more, as the compiled kernels read them at full speed
 
 
-def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
+class WeightOnly(Quantized):
+    """The same, to be multiplied in float32 as the matrix that it stands for."""
+
+
+ARITHMETIC = {"integer": Quantized, "float": WeightOnly}            # of int8 and int4 matrices
+
+
+def quantize(model: Any, weights: str = "int8", group: int = 0, arithmetic: str = "integer") -> Any:
     """The same model with its matrices stored as "int8", "int4" or "bfloat16" ("float32": as they were), to generate
     with.
 
     group: inputs of a channel that share a scale; 0 is all of them for int8, for int4 the first of GROUPS4 that
-    fits. Raises ValueError unless it is a multiple of 8 that divides every matrix's inputs. Backward has no meaning for
-    such a model.
+    fits. arithmetic: "integer" rounds activations to int8, too, for matmuls of int8 and int4 matrices; "float" does
+    not. Raises ValueError unless group is a multiple of 8 that divides every matrix's inputs. Backward has no meaning
+    for such a model.
     """
+    if arithmetic not in ARITHMETIC:
+        raise ValueError(f"arithmetic must be one of {', '.join(ARITHMETIC)}: got {arithmetic!r}")
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}: got {weights!r}")
     if group and weights not in ("int8", "int4"):
@@ -71,9 +85,45 @@ def quantize(model: Any, weights: str = "int8", group: int = 0) -> Any:
         return model
     stores: dict[str, Any] = {"int8": partial(to_int8, group=group), "int4": partial(to_int4, group=group),
                               "bfloat16": to_bfloat16}
-    params = {name: stores[weights](gemm_layout(name, array)) if is_quantized_matrix(name, array) else array
+    kind = ARITHMETIC[arithmetic]
+    params = {name: kind(*stores[weights](gemm_layout(name, array))) if is_quantized_matrix(name, array) else array
               for name, array in model.params.items()}
-    return model.on(model.ops, params)
+    return model.on(model.ops, with_panels(params, model.ops))
+
+
+def with_panels(params: dict[str, Any], ops: Ops) -> dict[str, Any]:
+    """The same parameters; those for integer arithmetic with their panels, where kernels read them."""
+    if not ops.integer_panels:
+        return params
+    return {name: value._replace(panels=ops.integer_panels(value)) if multiplies_integers(value) else value
+            for name, value in params.items()}
+
+
+def multiplies_integers(weight: Any) -> bool:
+    """Does this weight meet activations that are rounded, too?"""
+    return type(weight) is Quantized and weight.scales is not None
+
+
+def told_of_arithmetic(weights: str, integers: bool) -> str:
+    """A line on what multiplies int8 or int4 weights."""
+    return f"{weights} weights, " + ("integer arithmetic: activations are rounded to int8, too" if integers else
+                                     "float arithmetic: activations are not rounded")
+
+
+def arithmetic_in_use(model: Any) -> str:
+    """That line of a model whose weights are so; else ""."""
+    weight = model.params[model.head]
+    if getattr(weight, "scales", None) is None:
+        return ""
+    return told_of_arithmetic("int4" if weight.values.dtype == np.uint8 else "int8", multiplies_integers(weight))
+
+
+def arithmetic_of(directory: AnyPath) -> str:
+    """The same of a directory, by its config.json."""
+    if not (bits := bits_of(directory)):
+        return ""
+    method = files.read_json(Path(directory) / files.CONFIG).get(METHOD)
+    return told_of_arithmetic(f"int{bits}", not (isinstance(method, dict) and method.get("arithmetic") == "float"))
 
 
 def default_ops(weights: str | None) -> Ops:
@@ -124,8 +174,7 @@ def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = sl
     if matrix.scales is None:
         return (values.astype(np.uint32) << 16).view(np.float32)
     if values.dtype == np.uint8:                                        # (K / 2, N) -> (K, N), with their signs
-        halves = np.stack([values << 4, values], axis=1).view(np.int8) >> 4
-        values = halves.reshape(-1, values.shape[1])
+        values = unpacked(values)
     scales = matrix.scales[:, columns]
     return (values.reshape(len(scales), -1, values.shape[1]) * scales[:, None]).reshape(values.shape)
 
@@ -155,15 +204,19 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
-    tensors, bits = {}, 0
+    llama = isinstance(model.config, LlamaConfig)
+    if llama:
+        llama_files.check_said(model.config)
+    tensors, bits, arithmetic = {}, 0, "integer"
     for name, value in model.params.items():
         tensors[name] = gemm_layout(name, value.values) if isinstance(value, Quantized) else value
         if isinstance(value, Quantized) and value.scales is not None:
             tensors[name + SCALES], bits = value.scales, 4 if value.values.dtype == np.uint8 else 8
-    llama = isinstance(model.config, LlamaConfig)
+            arithmetic = "float" if isinstance(value, WeightOnly) else arithmetic
     settings = (llama_files if llama else files).settings_of(model.config, np.float32, eot_token)
     if bits:
-        method = {"quant_method": "minillm", "bits": bits, "model_type": settings["model_type"]}
+        method = {"quant_method": "minillm", "bits": bits, "arithmetic": arithmetic,
+                  "model_type": settings["model_type"]}
         settings |= {METHOD: method, "model_type": f"minillm-int{bits}", "architectures": [f"MinillmInt{bits}"]}
     files.write_directory(directory, tensors, settings if bits else settings | {"dtype": "bfloat16"},
                           file_of(bits) if bits else files.MODEL, "" if llama else files.PREFIX)
@@ -179,7 +232,7 @@ def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | Non
     """from_pretrained of a family: read(directory, dtype) -> (its configuration, Params) of a plain directory."""
     if is_quantized(directory):
         config, matrices = read_quantized(directory)
-        model = cls(config, ops=ops, params=matrices)
+        model = cls(config, ops=ops, params=with_panels(matrices, ops or select("auto")))
         return model if weights in (None, f"int{bits_of(directory)}") else quantize(model, weights)
     config, params = read(directory, dtype if weights is None else np.float32)
     model = cls(config, ops=ops or default_ops(weights), params=params)
@@ -215,7 +268,10 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
     method, bits = settings.pop(METHOD, None), bits_of(directory)
     if not isinstance(method, dict) or (method.get("quant_method"), method.get("bits")) != ("minillm", bits):
         raise ValueError(f"{path}: {METHOD} = {method!r} is not supported: expected minillm's {bits} bits")
-    tensors: dict[str, np.ndarray]
+    arithmetic = method.get("arithmetic", "integer")                    # files from before it was written
+    if not isinstance(arithmetic, str) or arithmetic not in ARITHMETIC:
+        raise ValueError(f"{path}: {METHOD} has arithmetic {arithmetic!r}: expected one of {', '.join(ARITHMETIC)}")
+    kind, tensors = ARITHMETIC[arithmetic], {}
     config, shapes, tensors = of_family(settings | {"model_type": stored_type(directory)}, path, file_of(bits))
     if bits == 4:
         shapes = {name: halved(name, shape) if len(shape) == 2 and name != "wpe.weight" else shape
@@ -224,7 +280,7 @@ def read_quantized(directory: AnyPath) -> tuple[GPTConfig | LlamaConfig, dict]:
     if plain != shapes:
         raise ValueError(f"{directory}: the tensors are not those of {files.CONFIG}:\n"
                          + files.differences(shapes, plain))
-    return config, {name: read_matrix(directory, name, tensors) if is_quantized_matrix(name, tensors[name]) else
+    return config, {name: kind(*read_matrix(directory, name, tensors)) if is_quantized_matrix(name, tensors[name]) else
                     checked(directory, name, tensors[name], np.float32) for name in shapes}
 
 

@@ -1,9 +1,10 @@
 """Weights that are not plain arrays: a namespace of ops that reads every weight by its type.
 
     np.ndarray    as it is
-    Quantized     int8 with scales, or bfloat16 (quantized.py): dequantized, unless the op multiplies in that type
-    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear, and three
-                  projections, of which each is an op pair, in place of one
+    Quantized     int8 or int4 with scales: in integer arithmetic (integer.py); WeightOnly ones, and bfloat16:
+                  dequantized, unless the op multiplies in that type (quantized.py)
+    Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear, lora_mlp of
+                  mlp, lora_projection of projection
 
 The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
 """
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..kernels.select import Ops
+from ..ops.losses.linear_cross_entropy import chunks
 from .adapted import Adapted
-from .quantized import Quantized, dequantized, gathered
+from .integer import integer_linear
+from .quantized import Quantized, dequantized, gathered, multiplies_integers
 
 Array = np.ndarray
+LOGIT_ROWS = 256            # tokens whose logits are in memory at a time, where a quantized head is evaluated
 
 
 def ops_for(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
@@ -25,20 +29,29 @@ def ops_for(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
     of this activation."""
     types = set(map(type, params.values()))
     ops = with_activation(ops, ACTIVATIONS[activation]) if activation != "gelu_new" else ops
-    ops = for_quantized(ops) if Quantized in types else ops
+    ops = for_quantized(ops, ACTIVATIONS[activation]) if any(issubclass(t, Quantized) for t in types) else ops
     return for_adapted(ops, ACTIVATIONS[activation]) if Adapted in types else ops
+
+
+def derived_again(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
+    """`ops_for` of a model that was pickled, and so has the ops that were selected; of one that was copied, its own."""
+    if any(getattr(function, "__module__", "") == __name__ for function in ops[:-1]):
+        return ops
+    return ops_for(params, ops, activation)
 
 
 # ---- another activation than that of op mlp ----
 
-ACTIVATIONS = {"gelu_new": "gelu", "gelu": "gelu_exact"}        # names of config.json: ops
+ACTIVATIONS = {"gelu_new": "gelu", "gelu": "gelu_exact", "relu": "relu"}        # names of config.json: ops
 
 
 def with_activation(ops: Ops, activation: str) -> Ops:
     """The namespace `ops`, whose MLP is made of `linear` and the activation of this name."""
     forward, backward = mlp_of(ops, activation)
-    ops = ops._replace(mlp_forward=forward, mlp_backward=backward, decode_step=ops.decode_step)
-    return ops if ops.backends[activation] == "cpu" else ops._replace()         # without the compiled step
+    ops = ops._replace(mlp_forward=forward, mlp_backward=backward, decode_step=ops.decode_step,
+                       integer_linear=ops.integer_linear, integer_panels=ops.integer_panels)
+    compiled = activation == "gelu_exact" and ops.backends[activation] == "cpu"
+    return ops if compiled else ops._replace()                                  # without the compiled step
 
 
 def mlp_of(ops: Ops, activation: str) -> tuple[Callable, Callable]:
@@ -62,8 +75,14 @@ def mlp_of(ops: Ops, activation: str) -> tuple[Callable, Callable]:
 
 # ---- Quantized: what reads prompts, evaluates, and defines what the compiled step must give ----
 
-def for_quantized(ops: Ops) -> Ops:
-    """The namespace `ops`, whose GEMMs dequantize a Quantized matrix first."""
+def for_quantized(ops: Ops, activation: str = "gelu") -> Ops:
+    """The namespace `ops`, whose GEMMs round activations for a Quantized matrix, or dequantize it first."""
+    def integers(x: Array, weight: Quantized, bias: Array | None = None, activation: str = "") -> Array:
+        if ops.integer_linear and activation != "relu":                                   # which it has no epilogue of
+            return ops.integer_linear(x, weight, bias, activation)
+        out = (ops.integer_linear or integer_linear)(x, weight, bias)
+        return getattr(ops, f"{activation}_forward")(out)[0] if activation else out
+
     def embedding_forward(tokens: Array, wte: Any, wpe: Array, start: int = 0) -> tuple:
         if isinstance(wte, Quantized):
             wte, tokens = gathered(wte, tokens)
@@ -74,6 +93,8 @@ def for_quantized(ops: Ops) -> Ops:
                                              (tokens, wte)))
 
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
+        if multiplies_integers(weight):
+            return integers(x, weight, bias), None
         return ops.linear_forward(x, operand(ops, "linear", weight), bias)
 
     def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
@@ -83,9 +104,15 @@ def for_quantized(ops: Ops) -> Ops:
         return linear_forward(x, weight, zeros if bias is None else bias)
 
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
+        if multiplies_integers(fc_weight):
+            return integers(integers(x, fc_weight, fc_bias, activation), proj_weight, proj_bias), None
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
 
     def linear_cross_entropy_forward(x: Array, wte: Any, targets: Array, ignore_index: int = -1) -> tuple:
+        if multiplies_integers(wte):
+            losses = [ops.cross_entropy_forward(integers(x[part], wte), targets[part], ignore_index)[0]
+                      for part in chunks(len(x), LOGIT_ROWS)]
+            return np.concatenate(losses or [np.zeros(0, x.dtype)]), None
         wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte            # (V, C)
         return ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
 
@@ -97,7 +124,8 @@ def for_quantized(ops: Ops) -> Ops:
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
                         linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
-                        decode_step=ops.decode_step, llama_step=ops.llama_step)
+                        decode_step=ops.decode_step, llama_step=ops.llama_step, integer_linear=ops.integer_linear,
+                        integer_panels=ops.integer_panels)
 
 
 def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
@@ -111,7 +139,8 @@ def read_as_bits(ops: Ops, op: str, weight: Quantized | np.ndarray) -> bool:
 
 def read_dequantized(ops: Ops, weight: Quantized | np.ndarray) -> bool:
     """Would a GEMM dequantize this weight? That costs more than most prompts: a chunked prefill is cheaper."""
-    return isinstance(weight, Quantized) and not read_as_bits(ops, "linear", weight)
+    return (isinstance(weight, Quantized) and not multiplies_integers(weight)
+            and not read_as_bits(ops, "linear", weight))
 
 
 # ---- Adapted ----
@@ -120,7 +149,7 @@ AdaptedCache = namedtuple("AdaptedCache", "cache")           # of an op that ran
 
 
 def for_adapted(ops: Ops, activation: str = "gelu") -> Ops:
-    """The namespace `ops`, with `linear` (and `mlp`, made of two) on the low-rank update where the weight has one."""
+    """The namespace `ops`, in which an op takes the low-rank update, too, where the weight has one."""
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
         if not isinstance(weight, Adapted):
             return ops.linear_forward(x, weight, bias)
@@ -136,33 +165,38 @@ def for_adapted(ops: Ops, activation: str = "gelu") -> Ops:
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
         if not isinstance(fc_weight, Adapted) and not isinstance(proj_weight, Adapted):
             return ops.mlp_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
-        out, cache = steps_forward(x, fc_weight, fc_bias, proj_weight, proj_bias)
+        fc, proj = (with_update(weight, fc_bias.dtype) for weight in (fc_weight, proj_weight))
+        out, cache = ops.lora_mlp_forward(x, fc.frozen, fc_bias, fc.a, fc.b, proj.frozen, proj_bias, proj.a, proj.b,
+                                          fc.scale, proj.scale, max(fc.dropout, proj.dropout), fc.key, proj.key)
         return out, AdaptedCache(cache)
 
     def mlp_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
         if not isinstance(cache, AdaptedCache):
             return ops.mlp_backward(dout, cache, into=into)
-        return steps_backward(dout, cache.cache, into)
+        fc, proj = (place if isinstance(place, tuple) else (None, None) for place in into[::2])   # of rank 0: nothing
+        return ops.lora_mlp_backward(dout, cache.cache, (*fc, *proj))
 
     def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
         if not isinstance(weight, Adapted):
             return ops.projection_forward(x, weight, bias)
-        out, frozen = ops.projection_forward(x, weight.frozen, bias)                      # (..., J)
-        x, drop = ops.dropout_forward(x, weight.dropout, weight.key) if weight.dropout else (x, None)
-        h, a = ops.projection_forward(x, weight.a)                                        # (..., r)
-        update, b = ops.projection_forward(weight.scale * h, weight.b)                    # (..., J)
-        return out + update, AdaptedCache((frozen, drop, a, b, weight.scale))
+        frozen, *update = weight
+        out, cache = ops.lora_projection_forward(x, frozen, bias, *update)
+        return out, AdaptedCache(cache)
 
     def projection_backward(dout: Array, cache: tuple, into: tuple) -> tuple:
-        if not isinstance(cache, AdaptedCache):
-            return ops.projection_backward(dout, cache, into)
-        (frozen, drop, a, b, scale), (da, db) = cache.cache, into[0]
-        dh = scale * ops.projection_backward(dout, b, (db, None))[0]                      # (..., r)
-        dx = ops.projection_backward(dh, a, (da, None))[0]                                # (..., I)
-        dx = ops.dropout_backward(dx, drop) if drop else dx
-        return dx + ops.projection_backward(dout, frozen, (None, None))[0], da, db
+        if isinstance(cache, AdaptedCache):
+            return ops.lora_projection_backward(dout, cache.cache, into[0])
+        return ops.projection_backward(dout, cache, into)
 
-    adapted = ops._replace(linear_forward=linear_forward, linear_backward=linear_backward)
-    steps_forward, steps_backward = mlp_of(adapted, activation)
-    return adapted._replace(mlp_forward=mlp_forward, mlp_backward=mlp_backward, projection_forward=projection_forward,
-                            projection_backward=projection_backward)
+    adapted = ops._replace(linear_forward=linear_forward, linear_backward=linear_backward,
+                           projection_forward=projection_forward, projection_backward=projection_backward)
+    mlp = (mlp_forward, mlp_backward) if activation == "gelu" else mlp_of(adapted, activation)     # lora_mlp has GELU's
+    return adapted._replace(mlp_forward=mlp[0], mlp_backward=mlp[1])
+
+
+def with_update(weight: Any, dtype: np.dtype) -> Adapted:
+    """A weight (I, J) as it is, or with an update of rank 0."""
+    if isinstance(weight, Adapted):
+        return weight
+    I, J = weight.shape
+    return Adapted(weight, np.zeros((I, 0), dtype), np.zeros((0, J), dtype), 0.0, 0.0, (0, 0, 0))

@@ -92,6 +92,22 @@ def lora_linear_backward(dout: Array, cache: tuple, into: tuple[Array | None, ..
     """The gradients of lora_linear_forward: dout (..., J), cache -> dx (..., I), da (I, r), db (r, J)."""
 
 
+def lora_mlp_forward(x: Array, fc_weight: Array, fc_bias: Array, fc_a: Array, fc_b: Array, proj_weight: Array, proj_bias: Array, proj_a: Array, proj_b: Array, fc_scale: float = 1.0, proj_scale: float = 1.0, p: float = 0.0, fc_key: tuple = (0, 0, 0), proj_key: tuple = (0, 0, 0)) -> tuple[Array, tuple]:
+    """lora_linear, GELU, lora_linear: x (..., C), fc_weight (C, F), fc_bias (F), fc_a (C, r), fc_b (r, F), proj_weight"""
+
+
+def lora_mlp_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
+    """The gradients of lora_mlp_forward: dout (..., D), cache -> dx, dfc_a, dfc_b, dproj_a, dproj_b."""
+
+
+def lora_projection_forward(x: Array, weight: Array, bias: Array, a: Array, b: Array, scale: float = 1.0, p: float = 0.0, key: tuple = (0, 0, 0)) -> tuple[Array, tuple]:
+    """A frozen projection plus scale * drop(x) @ a.T @ b.T (Hu et al. 2021, section 4.1)."""
+
+
+def lora_projection_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
+    """The gradients of lora_projection_forward: dout (..., J), cache -> dx (..., I), da (r, I), db (J, r)."""
+
+
 def mlp_forward(x: Array, fc_weight: Array, fc_bias: Array, proj_weight: Array, proj_bias: Array) -> tuple[Array, tuple]:
     """linear, GELU, linear: x (..., C), fc_weight (C, F), fc_bias (F), proj_weight (F, C), proj_bias (C) -> out, cache."""
 
@@ -106,6 +122,14 @@ def projection_forward(x: Array, weight: Array, bias: Array | None = None) -> tu
 
 def projection_backward(dout: Array, cache: tuple, into: tuple[Array | None, ...] | None = None) -> tuple[Array, ...]:
     """The gradients of projection_forward: dout (..., J), cache -> dx (..., I), dweight (J, I), dbias (J)."""
+
+
+def relu_forward(x: Array) -> tuple[Array, tuple]:
+    """max(x, 0) of each element: x (...) of floats -> out (...), cache (Nair & Hinton 2010)."""
+
+
+def relu_backward(dout: Array, cache: tuple) -> Array:
+    """The gradient of relu_forward: dout (...), cache -> dx (...)."""
 
 
 def relu_squared_forward(x: Array) -> tuple[Array, tuple]:

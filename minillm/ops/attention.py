@@ -18,7 +18,7 @@ The sum in dS needs no P, which is how a flash kernel does without it (Dao et al
 
     D[t] = sum over r of dP[t, r] * P[t, r] = dout[t] . out[t]
 
-It caches out and the logsumexp of each row only. This reference keeps the T x T matrix P so that a reader sees it.
+Such a kernel caches out and the logsumexp of each row of S only. This reference keeps the T x T matrix P, to be seen.
 The mask is structural: a column s > t gets probability exactly 0, not a large negative number.
 Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 1.
 """
@@ -64,7 +64,7 @@ def attention_backward(dout, cache):
 
 
 def causal_softmax(S, window=0, sinks=None):
-    """Softmax of each row of S (..., T, S) over the columns it sees; and sinks (..., 1, 1), as one more column."""
+    """Softmax of each row of S (..., T, S) over the columns it sees; with sinks (..., 1, 1), which are one more."""
     S = causal(S, window)                                            # exp(-inf) is exactly 0
     if sinks is not None:
         S = np.concatenate([S, np.broadcast_to(sinks, (*S.shape[:-1], 1))], axis=-1)
@@ -121,7 +121,7 @@ def torch_attention(torch, qkv, n_head):
     return out.transpose(1, 2).reshape(B, T, C3 // 3)
 
 
-HALF = ("float32", "float16", "bfloat16")               # float32 arrays, too, but matmuls of half precision
+HALF = ("float32", "float16", "bfloat16")               # arrays of float32, too, whose matmuls are in half precision
 GPU = {"/1_naive": REAL, "/2_flash": REAL, "/3_mma": HALF, "/4_wgmma": HALF, "": ("float32", "float64", *HALF[1:])}
 
 SPEC = Spec(

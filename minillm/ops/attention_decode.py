@@ -12,7 +12,7 @@ grouped_attention.py.
 from .attention import causal_softmax
 from .checks import check_dtype, check_float, check_shape
 from .grouped_attention import check_options, column_of, scores, ungrouped
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def attention_decode(q, k, v, window=0, softcap=0.0, sinks=None):
@@ -53,7 +53,7 @@ def torch_attention_decode(torch, q, k, v):
 
 
 SPEC = Spec(
-    "attention_decode", sample, kind="decode", differentiable=(), kernels=CPU,
+    "attention_decode", sample, kind="decode", differentiable=(), kernels=CPU | GPU,
     bad=wrong("q", "integers", "flatter") + wrong("k", "narrower", "other_dtype")
     + wrong("v", "narrower", "other_dtype"),
     # of T queries, the first sees S - T + 1 keys, the last all S: on average S - T / 2, as attention counts

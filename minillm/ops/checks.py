@@ -101,6 +101,8 @@ def added(into, *grads):
 def check_float(name, array):
     """The array that decides the dtype of the call must be an array of floats (or complex, for complex step)."""
     if not is_array(array) or array.dtype.kind not in "fc":
+        if hasattr(array, "copy_from"):
+            raise ValueError(f"{name} must be an array of NumPy: got one on the device (its numpy() is a copy)")
         raise ValueError(f"{name} must be an array of floats: got {getattr(array, 'dtype', type(array).__name__)}")
     if not array.dtype.isnative:
         raise ValueError(f"{name} must have this machine's order of bytes: got {array.dtype}")
@@ -113,13 +115,15 @@ def check_rows(name, array):
         raise ValueError(f"{name} must have at least one axis: got a single number")
 
 
-def check_ids(name, ids, size, ignore_index=None):
-    """Raise unless ids are integers in [0, size), or equal to ignore_index."""
+def check_ids(name, ids, size, *ignored):
+    """Raise unless ids are integers in [0, size), or equal to `ignored`, an ignore_index if there is one: an integer of
+    64 bits, also where there are no ids."""
+    for ignore_index in ignored:
+        check_number("ignore_index", ignore_index, lambda i: -2 ** 63 <= i < 2 ** 63, "an integer of 64 bits", int)
     if not is_array(ids) or ids.dtype.kind not in "iu":
         raise ValueError(f"{name} must be an array of integers: got {getattr(ids, 'dtype', type(ids).__name__)}")
     bad = (ids < 0) | (ids >= size)
-    if ignore_index is not None:
-        check_number("ignore_index", ignore_index, lambda i: abs(i) < 2 ** 63, "an integer of 64 bits", int)
+    for ignore_index in ignored:
         bad &= ids != ignore_index
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -19,7 +19,7 @@ from numbers import Integral
 import numpy as np
 
 from .checks import check_dout, check_float, check_number, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def dropout_forward(x, p, key):
@@ -41,12 +41,12 @@ def dropout_backward(dout, cache):
     return scaled(dout, p, key)
 
 
-def check_mask(p, key):
-    """Raise unless p and key can make a mask."""
+def check_mask(p, key, name="key"):
+    """Raise unless p and the key of this name can make a mask."""
     check_number("p", p, lambda p: 0 <= p < 1, "a number with 0 <= p < 1")
     words = key if isinstance(key, (tuple, list)) else ()
     if len(words) != 3 or not all(isinstance(word, Integral) and 0 <= word < 2 ** 64 for word in words):
-        raise ValueError(f"key must be (seed, step, site), integers in [0, 2^64): got {key}")
+        raise ValueError(f"{name} must be (seed, step, site), integers in [0, 2^64): got {key}")
 
 
 def scaled(x, p, key):
@@ -67,7 +67,7 @@ def random_bits(size, key):
 
 
 SPEC = Spec(
-    "dropout", differentiable=("x",), bad=wrong("p", 1.0, -0.1), kernels=CPU,
+    "dropout", differentiable=("x",), bad=wrong("p", 1.0, -0.1), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C)) | {"p": 0.25, "key": (3, 2 ** 40 + 1, 7)},
     flops=lambda d: (d.B * d.T * d.C, d.B * d.T * d.C),
     c=("out[N] <- x[N] key[3]:uint64; N p", "dx[N] <- dout[N] key[3]:uint64; N p"),

@@ -18,7 +18,7 @@ Source: Radford et al. 2018 (GPT), learned positions.
 import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_ids, check_into, check_number, check_shape, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def embedding_forward(tokens, wte, wpe, start=0):
@@ -65,7 +65,7 @@ def check_fits(T, start, wpe):
 
 
 SPEC = Spec(
-    "embedding", differentiable=("wte", "wpe"), gathered=("wte",), kernels=CPU,
+    "embedding", differentiable=("wte", "wpe"), gathered=("wte",), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"tokens": rng.integers(0, d.V, (d.B, d.T)),
                                   **normals(rng, dtype, wte=(d.V, d.C), wpe=(d.T + 3, d.C)), "start": 2},
     bad=wrong("tokens", "flatter", "too_big", "negative", "floats", "too_long")

@@ -14,7 +14,7 @@ import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_shape, from_cache
 from .gelu import gelu_backward, gelu_forward
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def geglu_forward(gate, up):
@@ -37,7 +37,7 @@ def geglu_backward(dout, cache):
 
 SPEC = Spec(
     "geglu", differentiable=("gate", "up"), bad=wrong("gate", "integers") + wrong("up", "narrower", "other_dtype"),
-    kernels=CPU,
+    kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {name: 2 * array for name, array in normals(
         rng, dtype, gate=(d.B, d.T, 4 * d.C), up=(d.B, d.T, 4 * d.C)).items()},
     flops=lambda d: (4 * 11 * d.B * d.T * d.C, 4 * 23 * d.B * d.T * d.C),

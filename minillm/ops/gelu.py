@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 K = math.sqrt(2 / math.pi)      # a Python float: np.sqrt would give a float64 scalar, which promotes float32
 A = 0.044715
@@ -42,7 +42,7 @@ def gelu_backward(dout, cache):
 
 
 SPEC = Spec(
-    "gelu", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU,
+    "gelu", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"x": 2 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"]},
     flops=lambda d: (4 * 10 * d.B * d.T * d.C, 4 * 20 * d.B * d.T * d.C),
     c=("out[N] <- x[N]; N", "dx[N] <- dout[N] x[N]; N"),

@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 EDGE = 3.0                              # between the two formulas
 SERIES, FRACTION = 34, 56               # terms, with which both are exact in float64 there
@@ -74,7 +74,7 @@ def fraction(a):
 
 
 SPEC = Spec(
-    "gelu_exact", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU,
+    "gelu_exact", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"x": 2 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"]},
     flops=lambda d: (4 * 20 * d.B * d.T * d.C, 4 * 30 * d.B * d.T * d.C),
     c=("out[N] <- x[N]; N", "dx[N] <- dout[N] x[N]; N"),

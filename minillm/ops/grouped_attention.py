@@ -42,7 +42,7 @@ import numpy as np
 from .attention import causal, causal_softmax, merge_heads, row_logsumexps
 from .checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
 from .softcap import capped, slope_at
-from .spec import CPU, FLOAT32, Spec, normals, wrong
+from .spec import CPU, FLOAT32, GPU, Spec, normals, wrong
 
 
 def grouped_attention_forward(q, k, v, n_head, window=0, softcap=0.0, sinks=None):
@@ -161,7 +161,7 @@ def torch_grouped_attention(torch, q, k, v, n_head, window, softcap):
 
 
 SPEC = Spec(
-    "grouped_attention", sample, differentiable=("q", "k", "v"), kernels=CPU | {"cpu/bf16": FLOAT32},
+    "grouped_attention", sample, differentiable=("q", "k", "v"), kernels=CPU | GPU | {"cpu/bf16": FLOAT32},
     bad=wrong("q", "narrower", "flatter") + wrong("k", "narrower", "other_dtype") + wrong("v", "shorter")
     + wrong("n_head", 3, 0) + wrong("window", -1) + wrong("softcap", -1.0),
     flops=lambda d: (2 * d.B * d.T ** 2 * d.C, 5 * d.B * d.T ** 2 * d.C),        # causal: half of the square

@@ -6,7 +6,7 @@ Forward only, for decoding; in training the head and the loss are one op, linear
 gradients. The weight is wte, (V, C): GPT-2 ties the two (Press & Wolf 2017, arXiv 1608.05859).
 """
 from .checks import check_dtype, check_rows, check_shape
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, Spec, normals, on_gpu, wrong
 
 
 def head(x, wte):
@@ -18,7 +18,8 @@ def head(x, wte):
 
 
 SPEC = Spec(
-    "head", kind="decode", differentiable=(), bad=wrong("wte", "narrower", "other_dtype", "flatter"), kernels=CPU,
+    "head", kind="decode", differentiable=(), bad=wrong("wte", "narrower", "other_dtype", "flatter"),
+    kernels=CPU | on_gpu(),
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), wte=(d.V, d.C)),
     flops=lambda d: (2 * d.B * d.T * d.C * d.V, 0),
     c=("out[B,T,V] <- x[B,T,C] wte[V,C]; B T C V",))

@@ -25,7 +25,7 @@ Source: Ba, Kiros, Hinton 2016, arXiv 1607.06450. Cached: x, mean and rstd (two 
 import math
 
 from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def layernorm_forward(x, weight, bias, eps=1e-5):
@@ -70,7 +70,7 @@ def is_eps(eps):
 NO_EPS = (0.0, -1e-5, math.nan, math.inf)
 
 SPEC = Spec(
-    "layernorm", differentiable=("x", "weight", "bias"), kernels=CPU,
+    "layernorm", differentiable=("x", "weight", "bias"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C,), bias=(d.C,)) | {"eps": 1e-5},
     bad=wrong("weight", "narrower", "other_dtype") + wrong("bias", "narrower", "other_dtype")
     + wrong("x", "narrower", error="weight") + wrong("eps", *NO_EPS),

@@ -14,7 +14,7 @@ so a backward is two forwards. Leading axes of x, say (B, T), are just more rows
 The weight is stored (in, out), as GPT-2's Conv1D does, so that the forward needs no transpose.
 """
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, from_cache, rows
-from .spec import FLOAT32, REAL, Spec, normals, wrong
+from .spec import FLOAT32, REAL, Spec, normals, on_gpu, wrong
 
 
 def linear_forward(x, weight, bias):
@@ -58,5 +58,6 @@ SPEC = Spec(
        "dx[B,T,C] dweight[C,OC]+= dbias[OC]+= <- dout[B,T,OC] x[B,T,C] weight[C,OC]; B T C OC"),
     # float32 arrays, matmuls in bfloat16: 4_amx is emulated where the CPU has no AMX
     kernels=dict.fromkeys(("cpu", "cpu/1_naive", "cpu/2_blocked", "cpu/3_simd"), REAL)
-    | dict.fromkeys(("cpu/4_amx", "cpu/bf16"), FLOAT32),
+    | dict.fromkeys(("cpu/4_amx", "cpu/bf16"), FLOAT32)
+    | on_gpu("3_mma", "4_wgmma", "bf16", dtypes=FLOAT32) | on_gpu("1_naive", "2_tiled"),
     torch=lambda torch, x, weight, bias: torch.nn.functional.linear(x, weight, bias), transposed=("weight",))

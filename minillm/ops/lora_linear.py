@@ -15,7 +15,7 @@ Merged, weight + scale * a @ b is an ordinary layer again. Source: Hu et al. 202
 from . import linear
 from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .dropout import check_mask, scaled
-from .spec import Spec, normals, wrong
+from .spec import CPU, FLOAT32, Spec, normals, on_gpu, wrong
 
 
 def lora_linear_forward(x, weight, bias, a, b, scale=1.0, p=0.0, key=(0, 0, 0)):
@@ -75,4 +75,4 @@ SPEC = Spec(
     kept=lambda args, cache: {"h": cache[2].reshape(*args["x"].shape[:-1], -1)},
     torch=lambda torch, x, weight, bias, a, b, scale, p, key: (
         torch.nn.functional.linear(x, weight, bias) + scale * (torch.nn.functional.dropout(x, p) @ a) @ b),
-    transposed=("weight",))
+    kernels=CPU | {"cpu/bf16": FLOAT32} | on_gpu(), transposed=("weight",))

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 from . import gelu, linear
 from .checks import check_dtype, check_rows, check_shape, from_cache
-from .spec import CPU, FLOAT32, Spec, normals, wrong
+from .spec import CPU, FLOAT32, Spec, normals, on_gpu, wrong
 
 REFERENCE = SimpleNamespace(**{**vars(linear), **vars(gelu)})
 
@@ -70,4 +70,5 @@ SPEC = Spec(
        "dx[B,T,C] dfc_weight[C,OC]+= dfc_bias[OC]+= dproj_weight[OC,C]+= dproj_bias[C]+= <- "
        "dout[B,T,C] x[B,T,C] h[B,T,OC] fc_weight[C,OC] proj_weight[OC,C]; B T C OC"),
     kept=lambda args, cache: {"h": cache[1][0]},
-    kernels=CPU | {"cpu/bf16": FLOAT32}, torch=torch_mlp, transposed=("fc_weight", "proj_weight"))
+    kernels=CPU | {"cpu/bf16": FLOAT32} | on_gpu("bf16", dtypes=FLOAT32) | on_gpu(),
+    torch=torch_mlp, transposed=("fc_weight", "proj_weight"))

@@ -10,7 +10,7 @@ hold it:
 The gradient has the weight's own layout. Nothing is transposed in memory: a GEMM may read either operand by columns.
 """
 from .checks import added, check_dout, check_dtype, check_rows, check_shape, from_cache, rows
-from .spec import FLOAT32, REAL, Spec, normals, wrong
+from .spec import FLOAT32, REAL, Spec, normals, on_gpu, wrong
 
 
 def projection_forward(x, weight, bias=None):
@@ -50,5 +50,5 @@ SPEC = Spec(
     flops=lambda d: (2 * d.B * d.T * d.C * (d.OC or 4 * d.C), 4 * d.B * d.T * d.C * (d.OC or 4 * d.C)),
     c=("out[B,T,OC] <- x[B,T,C] weight[OC,C] bias[OC]; B T C OC",
        "dx[B,T,C] dweight[OC,C]+= dbias[OC]+= <- dout[B,T,OC] x[B,T,C] weight[OC,C]; B T C OC"),
-    kernels={"cpu": REAL, "cpu/bf16": FLOAT32},
+    kernels={"cpu": REAL, "cpu/bf16": FLOAT32} | on_gpu("bf16", dtypes=FLOAT32) | on_gpu(),
     torch=lambda torch, x, weight, bias: torch.nn.functional.linear(x, weight, bias))

@@ -8,7 +8,7 @@ Source: So et al. 2021 (Primer), arXiv 2109.08668, section 4.
 import numpy as np
 
 from .checks import check_dout, check_float, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def relu_squared_forward(x):
@@ -31,7 +31,7 @@ def relu(x):
 
 
 SPEC = Spec(
-    "relu_squared", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU,
+    "relu_squared", differentiable=("x",), bad=wrong("x", "integers"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"x": 2 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"]},
     flops=lambda d: (4 * 2 * d.B * d.T * d.C, 4 * 3 * d.B * d.T * d.C),
     c=("out[N] <- x[N]; N", "dx[N] <- dout[N] x[N]; N"),

@@ -9,7 +9,7 @@ nothing shrinks it. Where a LayerNorm follows, residual_layernorm does both in o
 import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_shape, from_cache
-from .spec import Spec, normals, wrong
+from .spec import GPU, Spec, normals, wrong
 
 
 def residual_forward(x, y):
@@ -28,7 +28,8 @@ def residual_backward(dout, cache):
 
 
 SPEC = Spec(
-    "residual", differentiable=("x", "y"), bad=wrong("x", "integers") + wrong("y", "narrower", "other_dtype"),
+    "residual", differentiable=("x", "y"), kernels=GPU,
+    bad=wrong("x", "integers") + wrong("y", "narrower", "other_dtype"),
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), y=(d.B, d.T, d.C)),
     flops=lambda d: (d.B * d.T * d.C, 0),
     c=("out[N] <- x[N] y[N]; N", "dx[N] dy[N] <- dout[N]; N"),

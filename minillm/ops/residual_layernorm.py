@@ -15,7 +15,7 @@ would overwrite what an earlier op may still hold in its cache.
 """
 from .checks import check_dout, check_dtype, check_rows, check_shape
 from .layernorm import NO_EPS, layernorm_backward, layernorm_forward
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def residual_layernorm_forward(x, y, weight, bias, eps=1e-5):
@@ -54,7 +54,7 @@ def torch_residual_layernorm(torch, x, y, weight, bias, eps):
 
 
 SPEC = Spec(
-    "residual_layernorm", differentiable=("x", "y", "weight", "bias"), shared_gradient=("y",), kernels=CPU,
+    "residual_layernorm", differentiable=("x", "y", "weight", "bias"), shared_gradient=("y",), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), y=(d.B, d.T, d.C), weight=(d.C,),
                                          bias=(d.C,)) | {"eps": 1e-5},
     bad=wrong("y", "narrower", "other_dtype") + wrong("weight", "narrower", "other_dtype")

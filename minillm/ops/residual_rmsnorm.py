@@ -13,7 +13,7 @@ section 2.2 (a norm before each sublayer).
 from .checks import check_dout, check_dtype, check_rows, check_shape
 from .layernorm import NO_EPS
 from .rmsnorm import rmsnorm_backward, rmsnorm_forward, torch_rmsnorm
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def residual_rmsnorm_forward(x, y, weight, eps=1e-6):
@@ -46,7 +46,7 @@ def residual_rmsnorm_backward(douts, cache, into=None):
 
 
 SPEC = Spec(
-    "residual_rmsnorm", differentiable=("x", "y", "weight"), shared_gradient=("y",), kernels=CPU,
+    "residual_rmsnorm", differentiable=("x", "y", "weight"), shared_gradient=("y",), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), y=(d.B, d.T, d.C), weight=(d.C,))
     | {"eps": 1e-6},
     bad=wrong("y", "narrower", "other_dtype") + wrong("weight", "narrower", "other_dtype") + wrong("eps", *NO_EPS),

@@ -23,7 +23,7 @@ Source: Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4. Cached: x and rstd (a nu
 """
 from .checks import added, check_dout, check_dtype, check_number, check_rows, check_shape, from_cache, rows
 from .layernorm import NO_EPS, is_eps
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def rmsnorm_forward(x, weight, eps=1e-6):
@@ -61,7 +61,7 @@ def torch_rmsnorm(torch, x, weight, eps):
 
 
 SPEC = Spec(
-    "rmsnorm", differentiable=("x", "weight"), kernels=CPU,
+    "rmsnorm", differentiable=("x", "weight"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.C), weight=(d.C,)) | {"eps": 1e-6},
     bad=wrong("weight", "narrower", "other_dtype") + wrong("x", "narrower", error="weight") + wrong("eps", *NO_EPS),
     flops=lambda d: (4 * d.B * d.T * d.C, 8 * d.B * d.T * d.C),

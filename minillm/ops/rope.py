@@ -18,7 +18,7 @@ Source: Su et al. 2021, arXiv 2104.09864, eq. 34. Cached: cos and sin; x is not 
 import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_number, check_shape, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def rope_forward(x, cos, sin, interleaved=0):
@@ -76,7 +76,7 @@ def torch_rope(torch, x, cos, sin, interleaved):
 
 
 SPEC = Spec(
-    "rope", sample, differentiable=("x",), kernels=CPU,
+    "rope", sample, differentiable=("x",), kernels=CPU | GPU,
     bad=wrong("x", "narrower", "flatter") + wrong("cos", "shorter", "other_dtype") + wrong("sin", "shorter")
     + wrong("interleaved", 2),
     flops=lambda d: (3 * d.B * d.T * d.C, 3 * d.B * d.T * d.C),

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from .checks import check_dout, check_float, check_number, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def softcap_forward(x, cap):
@@ -46,7 +46,7 @@ def check_cap(name, cap):
 
 
 SPEC = Spec(
-    "softcap", differentiable=("x",), bad=wrong("x", "integers") + wrong("cap", 0.0, -1.0), kernels=CPU,
+    "softcap", differentiable=("x",), bad=wrong("x", "integers") + wrong("cap", 0.0, -1.0), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"x": 3 * normals(rng, dtype, x=(d.B, d.T, 4 * d.C))["x"], "cap": 2.5},
     flops=lambda d: (4 * 3 * d.B * d.T * d.C, 4 * 4 * d.B * d.T * d.C),
     c=("out[N] <- x[N]; N cap", "dx[N] <- dout[N] out[N]; N cap"),

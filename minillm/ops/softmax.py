@@ -14,7 +14,7 @@ and the loss each have their own, which never keep p. Source: Bridle 1990 (NATO 
 import numpy as np
 
 from .checks import check_dout, check_rows, from_cache
-from .spec import Spec, normals, wrong
+from .spec import GPU, Spec, normals, wrong
 
 
 def softmax_forward(x):
@@ -35,7 +35,7 @@ def softmax_backward(dout, cache):
 
 
 SPEC = Spec(
-    "softmax", differentiable=("x",), bad=wrong("x", "integers"),
+    "softmax", differentiable=("x",), bad=wrong("x", "integers"), kernels=GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B, d.T, d.V)),
     flops=lambda d: (4 * d.B * d.T * d.V, 4 * d.B * d.T * d.V),
     c=("out[B,T,V] <- x[B,T,V]; B T V", "dx[B,T,V] <- dout[B,T,V] out[B,T,V]; B T V"),

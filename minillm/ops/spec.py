@@ -15,6 +15,14 @@ REAL, FLOAT32 = ("float32", "float64"), ("float32",)
 CPU = {"cpu": REAL}                       # the kernels of an op that is compiled in one way
 
 
+def on_gpu(*steps, dtypes=REAL):
+    """The kernels of an op in CUDA, and the same on the emulator: the best, and the steps of its ladder by name."""
+    return {"/".join(filter(None, (backend, step))): dtypes for backend in ("cuda", "cudasim") for step in ("", *steps)}
+
+
+GPU = on_gpu("1_naive")                   # those of an op whose ladder has a naive step and the best
+
+
 class Dims(NamedTuple):
     """Sizes from which an op makes its sample inputs; with the last three, those of any call, to count its FLOPs."""
 

@@ -17,7 +17,7 @@ Source: Shazeer 2020, arXiv 2002.05202, eq. 6.
 import numpy as np
 
 from .checks import check_dout, check_dtype, check_float, check_shape, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, GPU, Spec, normals, wrong
 
 
 def swiglu_forward(gate, up):
@@ -48,7 +48,7 @@ def logistic(x):
 
 SPEC = Spec(
     "swiglu", differentiable=("gate", "up"), bad=wrong("gate", "integers") + wrong("up", "narrower", "other_dtype"),
-    kernels=CPU,
+    kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {name: 2 * array for name, array in normals(
         rng, dtype, gate=(d.B, d.T, 4 * d.C), up=(d.B, d.T, 4 * d.C)).items()},
     flops=lambda d: (4 * 6 * d.B * d.T * d.C, 4 * 12 * d.B * d.T * d.C),

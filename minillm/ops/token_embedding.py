@@ -9,7 +9,7 @@ The loss sees row v once for every place where token v stands, so its gradient i
 import numpy as np
 
 from .checks import check_dout, check_float, check_ids, check_into, check_shape, from_cache
-from .spec import CPU, Spec, normals, wrong
+from .spec import CPU, Spec, normals, on_gpu, wrong
 
 
 def token_embedding_forward(tokens, wte):
@@ -40,7 +40,7 @@ def token_embedding_backward(dout, cache, into=None):
 
 
 SPEC = Spec(
-    "token_embedding", differentiable=("wte",), gathered=("wte",), kernels=CPU,
+    "token_embedding", differentiable=("wte",), gathered=("wte",), kernels=CPU | on_gpu(),
     sample=lambda rng, dtype, d: {"tokens": rng.integers(0, d.V, (d.B, d.T)), **normals(rng, dtype, wte=(d.V, d.C))},
     bad=wrong("tokens", "flatter", "too_big", "negative", "floats") + wrong("wte", "flatter"),
     flops=lambda d: (0, d.B * d.T * d.C),

@@ -9,6 +9,7 @@ from ..launch import first_process
 from ..models.adapted import LoraModel, load_adapter
 from ..models.grow import with_vocabulary
 from ..models.load import load
+from ..models.pretrained import unfollowed_dropout
 from ..progress import Progress
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import MARKS, learned_ends, own_template, save_tokenizer
@@ -36,7 +37,7 @@ def sft(base: str | Path, data: str | Path, out: str | Path, config: TrainConfig
     """
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    told = list[str]()
+    told = [other] if (other := unfollowed_dropout(base)) else []
     examples = ([conversations.example_of(record, tokenizer) for record in TASKS[data].records()] if data in TASKS else
                 conversations.read_examples(data, tokenizer, told.append))
     records = ChatData(examples, tokenizer, model.config.block_size, config.batch_size * model.config.block_size,
@@ -65,7 +66,7 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
     """Direct preference optimization (DPO) on pairs (forms: data/sources/chat_formats.py). beta: of the KL penalty."""
     model, tokenizer = load(base, config.backend)
     tokenizer, model = with_marks(tokenizer, model)
-    told = list[str]()
+    told = [other] if (other := unfollowed_dropout(base)) else []
     preferences = conversations.read_preferences(data, tokenizer, told.append)
     records = dpo.PreferenceData(preferences, model.config.block_size, pairs, config.seed)
     told.append(f"data        {len(records.preferences):,} pairs to learn, {len(records.held_out):,} held out"
@@ -86,22 +87,26 @@ def prefer(base: str | Path, data: str | Path, out: str | Path, config: TrainCon
 
 def reward(base: str | Path, task: str, out: str | Path, config: TrainConfig, prompts: int = 16, group: int = 8,
            max_new_tokens: int = 8, clip: float = 0.2, beta: float = 0.04, resume: str = "auto",
-           say: Say = print, lora: dict | None = None) -> dict:
-    """Group-relative policy optimization (GRPO) on a task with verifiable answers. beta: of the KL penalty."""
-    model, tokenizer = load(base, config.backend)
-    reference, _ = load(base, config.backend)
+           say: Say = print, lora: dict | None = None, adapter: str | Path | None = None) -> dict:
+    """Group-relative policy optimization (GRPO) on a task with verifiable answers. beta: of the KL penalty. adapter: a
+    directory with one that is merged into the base first."""
+    begun = (lora or {}).get("adapter")
+    if adapter and begun:
+        raise ValueError("--adapter and --init-adapter: an adapter is merged, or gone on with; give one of them")
+    model, tokenizer = load(base, config.backend, adapter=adapter)
+    reference, _ = load(base, config.backend, adapter=adapter or begun)
     if task not in TASKS:
         raise ValueError(f"--task must be one of {', '.join(TASKS)}: got {task!r}")
     if config.accumulate > prompts:
         raise ValueError(f"train.accumulate must be at most --prompts, {prompts}, which are cut into so many "
                          f"micro-batches: got {config.accumulate}")
     problems = grpo.RewardData(TASKS[task], tokenizer, prompts, group, max_new_tokens, config.seed)
-    before = grpo.mean_reward(model, problems)
+    before = grpo.mean_reward(reference, problems)
     say(f"before      mean reward {before:.3f} on {len(problems.task.held_out)} held-out problems (greedy)")
     begin(out, tokenizer, "rewarded", base, task, len(problems.task.training), len(problems.task.held_out), resume)
     settings: dict = {"prompts": prompts, "group": group, "max_new_tokens": max_new_tokens, "clip_ratio": clip,
-                      "beta": beta} | ({"lora": lora} if lora else {})
-    learner = adapters(model, tokenizer, base, out, lora, config, say)
+                      "beta": beta} | ({"lora": lora} if lora else {}) | ({"adapter": str(adapter)} if adapter else {})
+    learner = adapters(model, tokenizer, base, out, lora, config, say, merged=adapter is not None)
     best = learn(learner, problems, config, out, learned_ends(tokenizer), resume, Progress("rewards", "step"),
                  step=grpo.grpo_step(reference, clip, beta), validate=grpo.validate_reward,
                  columns=grpo.GRPO_COLUMNS, say=say, settings=settings)
@@ -135,12 +140,13 @@ def with_marks(tokenizer: Tokenizer, model: Any) -> tuple[Tokenizer, Any]:
 
 
 def adapters(model: Any, tokenizer: Tokenizer, base: str | Path, out: str | Path, settings: dict | None,
-             config: TrainConfig, say: Say) -> Any:
-    """The model itself, or its LoRA adapters if there are settings for them. A base whose wte had no rows for the marks
-    is written to out/base with them: it is what the adapters belong to."""
+             config: TrainConfig, say: Say, grown: bool | None = None, merged: bool = False) -> Any:
+    """The model itself, or its LoRA adapters if there are settings for them. A base that has grown (by default: whose
+    wte had no rows for the marks) is written to out/base, and so is one with another adapter merged: it is what the
+    adapters belong to."""
     if not settings:
         return model
-    if Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size:
+    if merged or (Tokenizer.from_pretrained(base).vocab_size < tokenizer.vocab_size if grown is None else grown):
         base = Path(out) / "base"
         if first_process():
             model.save_pretrained(base, learned_ends(tokenizer))

@@ -81,8 +81,8 @@ def make_draft(target: str | Path, out: str | Path, data: Sequence[str | Path] |
 
 
 def draft_shape(c: ModelConfig, n_layer: int, n_embd: int) -> ModelConfig:
-    """A small model of the target's family: as wide an MLP for its width, and as many query heads to one of keys;
-    what Gemma 2 does with its logits is the target's to know."""
+    """A small model of the target's family, with its ratios of the MLP's width to the model's and of query heads to
+    key heads; all layers alike, without Gemma 2's own scale of the scores and cap of the logits."""
     n_head = heads(n_embd)
     shape: dict[str, Any] = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "n_inner": 0, "dropout": 0.0}
     if isinstance(c, LlamaConfig):
@@ -93,7 +93,7 @@ def draft_shape(c: ModelConfig, n_layer: int, n_embd: int) -> ModelConfig:
 
 
 def heads(n_embd: int) -> int:
-    """As many as divide the width and are at least 64 wide."""
+    """How many: as many as divide the width and are at least 64 wide each."""
     return next(n for n in range(max(1, n_embd // 64), 0, -1) if n_embd % n == 0)
 
 
@@ -156,7 +156,7 @@ def race(target: Any, draft: Any, prompts: list[list[int]], k: int, temperature:
 
 
 def summary(k: int, counts: Counts, plain: list[float], drafted: list[float]) -> dict[str, float]:
-    """A row of `measure`."""
+    """Medians over the prompts, as a row of `measure`."""
     return {"k": k, "acceptance": counts.acceptance, "tokens_per_pass": counts.tokens_per_pass,
             "speedup": statistics.median(p / d for p, d in zip(plain, drafted)),
             "plain_ms": 1e3 * statistics.median(plain), "speculative_ms": 1e3 * statistics.median(drafted)}

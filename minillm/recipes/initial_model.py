@@ -58,6 +58,12 @@ def initial_model(init: str | Path, config: ModelConfig, tokenizer: Tokenizer, b
     return type(model)(replace(model.config, dropout=config.dropout), ops=model.ops, params=model.params)
 
 
+def grown(init: str | Path, model: Any) -> bool:
+    """Is this model of DIR another than what transformers would read there?"""
+    config = None if is_gguf(init) else described(init)[1]
+    return not config or (config.block_size, config.vocab_size) != (model.config.block_size, model.config.vocab_size)
+
+
 def check_vocabulary(init: str | Path, tokenizer: Tokenizer, known: int) -> None:
     """Raise ValueError unless the ids that both tokenizers have mean the same; DIR may have none."""
     try:

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config import GPTConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig
 from ..data.shards.format import Shards, split_documents
 from ..data.shards.prepare import TrainingData, prepare
 from ..data.sources.pydocs import describe_corpus, pydoc_corpus
 from ..data.sources.stories import entropy_bits, expected_bytes, log2_probability, stories
 from ..generation.decode import generate
-from ..kernels.select import multiplies_in_bf16, select
-from ..models.gpt2 import GPT
+from ..kernels.select import Ops, multiplies_in_bf16, select
+from ..models.load import fresh_config, load_model, model_class
 from ..progress import Progress, clock
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import learned_ends
@@ -31,15 +31,16 @@ from ..train.plot import plot_losses
 from ..train.schedule import last_step
 
 VOCAB = {"docs": 4096, "stories": 1024}
-MODELS: dict[str, dict[str, Any]] = {"docs": {"n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
-          "stories": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
+MODELS: dict[str, dict[str, Any]] = {
+    "docs": {"family": "qwen3", "n_layer": 4, "n_head": 3, "n_embd": 96, "block_size": 256},
+    "stories": {"family": "qwen3", "n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256}}
 PROMPTS = {"docs": "Return a list of", "stories": "Once upon a time"}
 STORIES = 20_000
-SETTINGS = TrainConfig(batch_size=2, lr=1.5e-3, min_lr=0.0, schedule="wsd", decay=0.4, weight_decay=0.3,
-                       save_every=1000, log_every=20)               # chosen by measurement: benchmarks/LOG.md
-EPOCHS = 10                          # at most: more of the same text is learned by heart
+SETTINGS = TrainConfig(optimizer="muon", batch_size=8, lr=8e-3, min_lr=0.0, schedule="wsd", decay=0.4,
+                       weight_decay=0.1, save_every=500, log_every=10)      # chosen by measurement: benchmarks/LOG.md
+EPOCHS = 10                          # at most: from then on the same text is memorized
 TIMED_STEPS = 15                     # steps to measure the machine by
-FEWEST, ENOUGH, LONGEST = 50, 4000, 3000      # steps: at least; for a good text; no other recipe profits from more
+FEWEST, ENOUGH, LONGEST = 50, 1000, 3000      # steps: at least; for a good text; no other recipe profits from more
 Say = Callable[[str], None]
 
 
@@ -57,7 +58,7 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
     tokenizer, shards = tokenized(documents, out, corpus, seed, say)
     held_out = split_documents(shards.val, tokenizer)
     results: dict = {"corpus": corpus}
-    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **MODELS[corpus]), seed, ops=select(backend))
+    model = fresh(fresh_config({"vocab_size": tokenizer.vocab_size, **MODELS[corpus]}), seed, select(backend))
     config = replace(SETTINGS, seed=seed, backend=backend)
     data = TrainingData(shards, model.config.block_size, config.batch_size, seed)
     most = EPOCHS * shards.train.tokens // (config.batch_size * data.block_size)
@@ -74,7 +75,7 @@ def quickstart(corpus: str = "docs", out: str | Path = "runs/quickstart", minute
         results |= entropy_floor(held_out, shards.val.tokens)
     results["baselines"] = baselines(held_out, split_documents(shards.train, tokenizer))
     plot_losses(out, results.get("floor_nats_per_token"))
-    best = GPT.from_pretrained(out, model.ops)
+    best = load_model(out, model.ops)
     say(f"after training:\n{quote(sample(best, tokenizer, PROMPTS[corpus], seed))}\n")
     done, planned_steps = results["steps"], results["planned_steps"]
     if done < planned_steps:
@@ -132,14 +133,19 @@ def baselines(held_out: list[bytes], training: list[bytes]) -> dict[str, float]:
                 bits(len(lzma.compress(training_text + text, preset=9)) - len(lzma.compress(training_text, preset=9)))}
 
 
-def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float, steps: int | None,
+def fresh(config: ModelConfig, seed: int, ops: Ops) -> Any:
+    """An untrained model of this shape."""
+    return model_class(config)(config, seed, ops=ops)
+
+
+def planned(model: Any, data: TrainingData, config: TrainConfig, minutes: float, steps: int | None,
             step: Callable = one_step, most: int = LONGEST) -> TrainConfig:
     """The configuration with the number of steps that fits into `minutes`, from the speed of a few trial steps.
 
-    step: what `train` will be asked to do in each. most: as many steps at most.
+    steps: that many instead. step: what `train` will be asked to do in each. most: as many steps at most.
     """
     if steps is None:
-        trial = GPT(model.config, config.seed, ops=model.ops)
+        trial = fresh(model.config, config.seed, model.ops)
         optimizer, times = optimizer_for(trial, config), []
         for number in range(TIMED_STEPS):
             started = time.perf_counter()
@@ -150,7 +156,7 @@ def planned(model: GPT, data: TrainingData, config: TrainConfig, minutes: float,
     return replace(config, steps=steps, warmup=min(100, steps // 10), eval_every=max(50, steps // 5))
 
 
-def pretrain(model: GPT, data: TrainingData, config: TrainConfig, out: str | Path, tokenizer: Tokenizer,
+def pretrain(model: Any, data: TrainingData, config: TrainConfig, out: str | Path, tokenizer: Tokenizer,
              deadline: float, label: str = "training", step: Callable = one_step, finish: float = math.inf) -> dict:
     """Train until the deadline at most, to end by `finish`; returns the best validation figures. Ctrl-C ends all."""
     progress = Progress(label, "step")
@@ -168,10 +174,11 @@ def entropy_floor(held_out: list[bytes], tokens: int) -> dict[str, float]:
     return {"floor_bpb": bits / sum(map(len, held_out)), "floor_nats_per_token": bits * math.log(2) / tokens}
 
 
-def describe_model(model: GPT) -> str:
+def describe_model(model: Any) -> str:
     c = model.config
-    return (f"GPT, {model.params.flat.size / 1e6:.1f}M parameters: n_layer {c.n_layer}, n_head {c.n_head}, "
-            f"n_embd {c.n_embd}, block_size {c.block_size}, vocab_size {c.vocab_size}")
+    family = getattr(c, "family", "gpt2")
+    return (f"{family}, {model.params.flat.size / 1e6:.1f}M parameters: n_layer {c.n_layer}, n_head {c.n_head}, n_embd "
+            f"{c.n_embd}, block_size {c.block_size}, vocab_size {c.vocab_size}")
 
 
 def describe_plan(config: TrainConfig, data: TrainingData, timed: bool) -> str:
@@ -181,7 +188,7 @@ def describe_plan(config: TrainConfig, data: TrainingData, timed: bool) -> str:
             + ", matmuls in bfloat16" * config.backend.endswith("/bf16"))
 
 
-def sample(model: GPT, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
+def sample(model: Any, tokenizer: Tokenizer, prompt: str, seed: int) -> str:
     """Sixty tokens after a prompt."""
     ids = generate(model, tokenizer.encode(prompt), 60, temperature=0.7, top_k=50, seed=seed, stop=tokenizer.eot_token)
     return tokenizer.decode([i for i in ids if i != tokenizer.eot_token])

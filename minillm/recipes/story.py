@@ -104,8 +104,8 @@ def story(out: str | Path = "runs/full", minutes: float = 12.0, seed: int = 0, b
 
 
 class StoryRun:
-    """Settings and held-out sets of every stage. half: of the held-out requests and prompts, the one to evaluate on
-    (data/sources/instructions.py)."""
+    """Settings and held-out sets of every stage. half: which half of the held-out requests and prompts to evaluate on,
+    "test" or "development" (data/sources/instructions.py)."""
 
     def __init__(self, out: Path, minutes: float, seed: int, backend: str, say: Say, half: str = "test"):
         self.out, self.minutes, self.seed, self.backend, self.say = out, minutes, seed, backend, say
@@ -113,14 +113,17 @@ class StoryRun:
         self.requests = instructions.records(REQUESTS, seed + 1_000_000, half)    # training has another seed
         self.delicate = instructions.safety_prompts(DELICATE, seed + 1_000_000, half)
         self.outside = outside_prompts(seed + 1_000_000, half)
-        self.answers: list[dict] = []                   # to the delicate prompts, a stage before
-        self.items: dict[str, tuple[list, list]] = {}   # what each metric was a stage before, item by item
+        self.answers: list[dict] = []                   # to the delicate prompts, by the stage before
+        self.items: dict[str, tuple[list, list]] = {}   # of each metric in the stage before, one by one
         self.held_out: dict[str, list[str]] = {}
 
     def train(self, stage: str, model: GPT, data: object, config: TrainConfig, eot_token: EndOfText,
               **kwargs: Any) -> dict:
-        """Train into out/stage and return the state; Ctrl-C ends the whole."""
-        progress, deadline = Progress(stage, "step"), time.monotonic() + 75 * self.minutes * SHARES[stage]
+        """Train into out/stage and return the state; Ctrl-C ends the whole job.
+
+        A machine that has become slower has a quarter more time than the stage's share.
+        """
+        progress, deadline = Progress(stage, "step"), time.monotonic() + 1.25 * 60 * self.minutes * SHARES[stage]
         state = train(model, data, replace(config, seed=self.seed, backend=self.backend), self.out / stage, eot_token,
                       resume=False, progress=progress, deadline=deadline, **kwargs)
         progress.close()
@@ -137,7 +140,7 @@ def outside_prompts(seed: int, half: str) -> list[dict]:
 
 
 def prepare_data(run: StoryRun) -> dict:
-    """Raw documents -> clean -> without duplicates -> tokenizer and shards in out/data; what each step left."""
+    """Raw documents -> clean -> without duplicates -> tokenizer and shards in out/data. Returns what each step left."""
     out = run.out
     (out / "raw").mkdir(parents=True, exist_ok=True)
     documents, pages = pydoc_corpus(), help_pages()

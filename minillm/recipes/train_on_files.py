@@ -1,4 +1,6 @@
 """Training on one's own files: text -> tokenizer -> shards -> model, resumable; and a tokenizer alone."""
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,37 +18,44 @@ from ..data.sources.files import read_documents
 from ..data.sources.report import Report
 from ..kernels.select import select
 from ..launch import first_process
-from ..models.load import model_class
+from ..models.load import described, model_class
+from ..models.pretrained import unfollowed_dropout
+from ..posttrain.finetune import adapters
 from ..progress import Progress
 from ..storage.atomic import atomic_write
 from ..storage.lock import exclusive
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import learned_ends
 from ..train.checkpoint import checkpoint_exists
+from ..train.device import check_device, to_device
 from ..train.estimate import describe_run
 from ..train.log import SOURCES, read_log
 from ..train.loop import train
 from ..train.origin import begin
-from ..train.parallel import World, all_ranks, check_shared
+from ..train.parallel import World, all_ranks, check_shared, of_rank_0
 from ..train.plot import plot_losses
+from ..train.schedule import last_step
 from ..train.symptoms import verdict
-from .initial_model import digest_of, initial_model, tokenizer_for
+from .initial_model import digest_of, grown, initial_model, tokenizer_for
 from .quickstart import Say, describe_shards
 
-LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most; more are never cut, and a pass over them takes a while
+LEAKS_LOOKED_FOR = 10 ** 6                # documents, at most: of more none is cut in two, and to read all takes long
 LEAKS_READ = 10 ** 8                      # tokens, at most: they are all in memory
 SMALL_MODEL = {"n_layer": 6, "n_head": 6, "n_embd": 192, "block_size": 256}      # for one's own text on a laptop
 
 
 def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                    tokenizer: str | Path | None = None, vocab_size: int = 8192, resume: str = "auto",
-                   say: Say = print, init: str | Path | None = None, mix: Sequence[Any] | None = None) -> dict:
+                   say: Say = print, init: str | Path | None = None, mix: Sequence[Any] | None = None,
+                   seconds: float = math.inf, lora: dict | None = None) -> dict:
     """`minillm train`: read files, make tokenizer and shards (kept in `out`), train, plot. Returns the results.
 
     init: the directory of a model to go on from, with its tokenizer unless another is given (initial_model.py). mix:
-    a weight for each path, which is a source of its own then (data/shards/mixture.py).
+    a weight for each path, which is a source of its own then (data/shards/mixture.py). seconds: in which a training of
+    schedule "wsd" is to end. lora: settings of LoraModel, to train adapters of `init` alone.
     """
     check_data(paths, out)
+    check_device(train_config.backend, model_config, bool(lora))
     if mix is not None:
         shares_of(mix, len(paths))
     world = all_ranks()
@@ -54,13 +63,13 @@ def train_on_files(paths: Sequence[str | Path], out: str | Path, model_config: M
         check_shared(world, train_config.accumulate)
     with exclusive(out) if first_process() else nullcontext():
         return trained_on_files(paths, out, model_config, train_config, tokenizer, vocab_size, resume, say, init, world,
-                                mix)
+                                mix, seconds, lora)
 
 
 def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config: ModelConfig, train_config: TrainConfig,
                      tokenizer: str | Path | None, vocab_size: int, resume: str, say: Say,
                      init: str | Path | None = None, world: World | None = None,
-                     mix: Sequence[Any] | None = None) -> dict:
+                     mix: Sequence[Any] | None = None, seconds: float = math.inf, lora: dict | None = None) -> dict:
     """The work of `train_on_files`, by the only process in `out`, or by the ranks of a world."""
     known, reports = tokenizer_for(tokenizer, init), {name: Report() for name in (named(paths) if mix else [""])}
 
@@ -71,14 +80,21 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
         tok, shards = (ready_shards(paths, out, again) or mapped_shards(paths, out, known, again)
                        or tokenized(paths, out, known, vocab_size, reports[""], again))
         return tok, {"": shards}
-    tok, sources = world.first(made, lambda: found_sources(paths, out, known, mix)) if world else made()
+    tok, sources = world.first(made, lambda read: found_sources(paths, out, known, mix, read),
+                               what_was_read) if world else made()
     for name, shards in sources.items():
         said = str(reports[name]) if reports[name].documents else "data        as tokenized before"
         say(f"{name}: " * bool(mix) + said)
-        say(describe_shards(shards) + describe_leaks(shards))
+        say(describe_shards(shards) + (describe_leaks(shards) if first_process() else ""))
     model_config = replace(model_config, vocab_size=max(tok.vocab_size, model_config.vocab_size if init else 0))
-    say(describe_run(model_config, train_config))
+    if not lora:
+        say(describe_run(model_config, train_config, seconds, world.size if world else 1))
+    if init and model_config.dropout == described(init)[1].dropout and (other := unfollowed_dropout(init)):
+        say(other)
     model, began = first_model(init, model_config, train_config, tok)
+    if init and lora:
+        model = adapters(model, tok, init, out, lora, train_config, say, grown(init, model))
+    model = to_device(model, train_config.backend)
     if (init or mix) and first_process():
         learned, held_out = (sum(getattr(each, side).documents for each in sources.values()) for side in SIDES)
         begin(out, tok, "continued" if init else "pretrained", init, ", ".join(map(str, paths)), learned, held_out,
@@ -87,13 +103,16 @@ def trained_on_files(paths: Sequence[str | Path], out: str | Path, model_config:
     data = Mixture(sources, mix, *sizes) if mix else TrainingData(sources[""], *sizes)
     if isinstance(data, Mixture):
         say(data.describe(train_config.steps))
-    progress = Progress("training", "step")
-    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, say=say, world=world,
-                  settings={"init": began} | ({"mix": str(data)} if mix else {}))
+    progress, begun = Progress("training", "step"), time.monotonic()
+    state = train(model, data, train_config, out, learned_ends(tok), resume, progress, begun + 1.1 * seconds, say=say,
+                  world=world, finish=begun + seconds,
+                  settings={"init": began} | ({"mix": str(data)} if mix else {}) | ({"lora": lora} if lora else {}))
     progress.close()
+    stopped = (state["step"] < last_step(train_config, state)
+               and of_rank_0(world, time.monotonic() - begun)[0] < 1.1 * seconds)
     if first_process():
         plot_losses(out)
-    if state["step"] < train_config.steps:
+    if stopped:
         say(f"stopped after step {state['step']}; run the same command again to go on")
         raise KeyboardInterrupt
     say(f"best validation loss {state['best']['val_loss']:.4f} nats per token, {state['best']['val_bpb']:.4f} bits per "
@@ -117,13 +136,20 @@ def first_model(init: str | Path | None, model_config: ModelConfig, train_config
     return model, digest_of(model)
 
 
-def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int) -> Shards:
+def shards_for(paths: Sequence[str | Path], out: str | Path, tokenizer: str | Path | None, vocab_size: int,
+               world: World | None = None) -> Shards:
     """The shards that `train_on_files` would train on; it finds them in `out` again."""
     check_data(paths, out)
-    with exclusive(out):
-        known = tokenizer_for(tokenizer, None)
-        return (ready_shards(paths, out, False) or mapped_shards(paths, out, known, False)
-                or tokenized(paths, out, known, vocab_size, Report(), False))[1]
+    known = tokenizer_for(tokenizer, None)
+
+    def made() -> tuple[Tokenizer, Shards]:
+        with exclusive(out):
+            return (ready_shards(paths, out, False) or mapped_shards(paths, out, known, False)
+                    or tokenized(paths, out, known, vocab_size, Report(), False))
+    if world is None:
+        return made()[1]
+    return world.first(made, lambda read: found_shards(paths, out, known, read),
+                       lambda both: both[1].meta.get("read"))[1]
 
 
 def describe_leaks(shards: Shards) -> str:
@@ -135,20 +161,21 @@ def describe_leaks(shards: Shards) -> str:
             "the validation loss says little about other text")
 
 
-def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool) -> tuple[Tokenizer, Shards] | None:
+def ready_shards(paths: Sequence[str | Path], out: str | Path, again: bool,
+                 check: bool = True) -> tuple[Tokenizer, Shards] | None:
     """(tokenizer, shards) if `paths` is one folder that `minillm data tokenize` made; the tokenizer is copied to `out`,
     but not over that of a run that is to go on (`again`): it may be another's, which `train` finds out."""
     if len(paths) != 1 or not (Path(paths[0]) / SIDECAR).exists():
         return None
-    shards = open_shards(paths[0], Progress("checking", "token"))
+    shards = open_shards(paths[0], Progress("checking", "token"), check)
     tokenizer = tokenizer_of(paths[0], shards)
     if not again:
         begin(out, tokenizer, "pretrained", None, paths[0], shards.train.documents, shards.val.documents)
     return tokenizer, shards
 
 
-def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Tokenizer | None,
-                  again: bool) -> tuple[Tokenizer, Shards] | None:
+def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Tokenizer | None, again: bool,
+                  read: list | None = None) -> tuple[Tokenizer, Shards] | None:
     """(tokenizer, shards) if `paths` are token files of nanoGPT or llm.c. Raises ValueError without a tokenizer."""
     if not (files := token_files(list(map(Path, paths)))):
         return None
@@ -156,18 +183,24 @@ def mapped_shards(paths: Sequence[str | Path], out: str | Path, tokenizer: Token
         raise ValueError(f"--data {files[0]}: token files do not say what their ids stand for: name the tokenizer that "
                          "made them with --tokenizer (GPT-2's for most), or a model with it by --init"
                          + "; meta.pkl is a pickle, which is not read here" * (files[0].parent / "meta.pkl").exists())
-    shards = shards_of(files, tokenizer, Progress("checking", "token"))
+    shards = shards_of(files, tokenizer, Progress("checking", "token"), read)
     if not again:
         begin(out, tokenizer, "pretrained", None, ", ".join(map(str, paths)), shards.train.documents,
               shards.val.documents)
     return tokenizer, shards
 
 
-def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None) -> tuple[Tokenizer, Shards]:
-    """(tokenizer, shards) as another process has just made or found them."""
-    if found := ready_shards(paths, out, True) or mapped_shards(paths, out, known, True):
+def what_was_read(made: tuple[Tokenizer, dict[str, Shards]]) -> dict[str, list | None]:
+    """What reading the token files of each source has found: other processes need not read them, too."""
+    return {name: shards.meta.get("read") for name, shards in made[1].items()}
+
+
+def found_shards(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None,
+                 read: list | None) -> tuple[Tokenizer, Shards]:
+    """(tokenizer, shards) as another process has just made, or found and checked them."""
+    if found := ready_shards(paths, out, True, check=False) or mapped_shards(paths, out, known, True, read):
         return found
-    shards = open_shards(Path(out) / "data")
+    shards = open_shards(Path(out) / "data", check=False)
     return known or tokenizer_of(out, shards), shards
 
 
@@ -215,13 +248,14 @@ def shared_tokenizer(paths: Sequence[str | Path], out: str | Path, vocab_size: i
     return tok
 
 
-def found_sources(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None,
-                  mix: Sequence[Any] | None) -> tuple[Tokenizer, dict[str, Shards]]:
-    """(tokenizer, shards by source) as another process has just made or found them."""
+def found_sources(paths: Sequence[str | Path], out: str | Path, known: Tokenizer | None, mix: Sequence[Any] | None,
+                  read: dict[str, list | None]) -> tuple[Tokenizer, dict[str, Shards]]:
+    """(tokenizer, shards by source) as another process has just made or found them; read: by `what_was_read`."""
     if not mix:
-        tok, shards = found_shards(paths, out, known)
+        tok, shards = found_shards(paths, out, known, read[""])
         return tok, {"": shards}
-    found = {name: found_shards([path], Path(out) / "data" / name, known) for name, path in named(paths).items()}
+    found = {name: found_shards([path], Path(out) / "data" / name, known, read[name])
+             for name, path in named(paths).items()}
     return next(iter(found.values()))[0], {name: shards for name, (_, shards) in found.items()}
 
 

@@ -9,6 +9,7 @@ from ..generation.decode import Step
 from ..tokenizer import Tokenizer
 from .engine import Job, Piece
 from .protocol import Ask
+from .tool_calls import CallReader
 
 
 def new_id(chat: bool) -> str:
@@ -37,14 +38,35 @@ def usage(ask: Ask, jobs: list[Job], last: list[Piece]) -> dict:
 
 def whole_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
     choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
-    if ask.chat:
-        return choice | {"message": {"role": "assistant", "content": text, "refusal": None}}
-    return choice | {"text": text}
+    if not ask.chat:
+        return choice | {"text": text}
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if ask.calls:
+        text, calls = CallReader(ask.calls, ask.one_call).push(text, True)
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
+            choice["finish_reason"] = called(reason, len(calls))
+    return choice | {"message": message}
 
 
-def chunk_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None) -> dict:
+def chunk_choice(ask: Ask, index: int, text: str, logprobs: dict | None, reason: str | None,
+                 reader: CallReader | None = None) -> dict:
+    """reader: of the answer's tool calls, if there may be any; each goes out whole, once it is complete."""
     choice = {"index": index, "logprobs": logprobs, "finish_reason": reason}
-    return choice | ({"delta": {"content": text} if text or logprobs else {}} if ask.chat else {"text": text})
+    if not ask.chat:
+        return choice | {"text": text}
+    delta: dict[str, Any] = {}
+    if reader:
+        first = reader.n_calls
+        text, calls = reader.push(text, reason is not None)
+        choice["finish_reason"] = called(reason, reader.n_calls)
+        delta = {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls, first)]} if calls else {}
+    return choice | {"delta": delta | ({"content": text} if text or logprobs else {})}
+
+
+def called(reason: str | None, n_calls: int) -> str | None:
+    """The reason why an answer ended, where it has so many calls."""
+    return "tool_calls" if n_calls and reason == "stop" else reason
 
 
 def opening(ask: Ask, tokenizer: Tokenizer, job: Job, index: int, echoed: str) -> list[dict]:

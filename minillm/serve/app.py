@@ -20,8 +20,8 @@ from typing import Any
 from ..text.html_page import STYLE
 from .completions import MAX_BODY, Disconnected, Parser, answer, json_response
 from .engine import Engine
+from .errors import ApiError
 from .metrics import Counter
-from .protocol import ApiError
 
 HERE = Path(__file__).parent
 ASSETS = {"/": (HERE / "page.html", "text/html"), "/page.css": (HERE / "page.css", "text/css"),

@@ -11,7 +11,9 @@ from typing import Any
 from ..tokenizer import Tokenizer
 from . import answers, protocol
 from .engine import Engine, Job, Piece, QueueFull, ShuttingDown
-from .protocol import ApiError, Ask
+from .errors import ApiError
+from .protocol import Ask
+from .tool_calls import CallReader
 
 MAX_BODY = 1 << 20          # bytes
 DRAIN = 8                   # a body up to so many times too large is read to its end, unkept: who is still sending when
@@ -47,7 +49,8 @@ async def answer(engine: Engine, model_name: str, max_body: int, parser: Parser,
         raise ApiError(400, "logprobs are not supported: this server filters its answers, and they show every token.",
                        "logprobs", "unsupported_parameter")
     queue: asyncio.Queue = asyncio.Queue()      # holds at most the tokens of the answers: they have an end
-    jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice)
+    shown = frozenset(id for text, id in engine.tokenizer.special_tokens.items() if text in ask.shown)
+    jobs = [make_job(ask, ids, choice, block_size, queue, i * ask.n + choice, shown)
             for i, ids in enumerate(ask.prompts) for choice in range(ask.n)]
     if len(jobs) > (most := engine.n_slots + engine.n_waiting):
         raise ApiError(400, f"These are {len(jobs)} answers; the server holds {most} at most.",
@@ -102,7 +105,8 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, f"The body is larger than {limit} bytes.", headers={"connection": "close"})
 
 
-def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyncio.Queue, index: int) -> Job:
+def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyncio.Queue, index: int,
+             shown: frozenset[int]) -> Job:
     """One answer's job, whose pieces go to `queue` as (index, piece), from the engine's thread into this loop."""
     loop = asyncio.get_running_loop()
 
@@ -114,7 +118,8 @@ def make_job(ask: Ask, ids: list[int], choice: int, block_size: int, queue: asyn
     room = block_size - len(ids)
     longest = room if ask.max_tokens is None else min(ask.max_tokens, room)
     return Job(ids, longest, put if ask.stream else at_once(put), settings, ask.stop, ask.stop_ids, ask.top or 0,
-               score=ask.echo and ask.top is not None, repeatable=ask.seeded, grammar=ask.grammar)
+               score=ask.echo and ask.top is not None, repeatable=ask.seeded, grammar=ask.grammar,
+               shown=shown)
 
 
 def at_once(put: Callable[[Piece | Exception], object]) -> Callable[[Piece | Exception], object]:
@@ -197,6 +202,7 @@ async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces:
     if ask.include_usage:
         head |= {"usage": None}
     last: list = [None] * len(jobs)
+    readers = [CallReader(ask.calls, ask.one_call) if ask.calls else None for _ in jobs]
     async with contextlib.aclosing(pieces):
         async for index, piece in pieces:
             echoed = echo(ask, tokenizer, index)
@@ -205,7 +211,9 @@ async def stream_chunks(ask: Ask, tokenizer: Tokenizer, jobs: list[Job], pieces:
                     yield head | {"choices": [choice]}
             last[index] = piece
             logprobs = answers.logprobs(ask, tokenizer, piece.steps, len(echoed))
-            yield head | {"choices": [answers.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason)]}
+            choice = answers.chunk_choice(ask, index, piece.text, logprobs, piece.finish_reason, readers[index])
+            if not ask.chat or choice["delta"] or choice["finish_reason"]:
+                yield head | {"choices": [choice]}
     if ask.include_usage:
         yield head | {"choices": [], "usage": answers.usage(ask, jobs, last)}
 

@@ -60,6 +60,7 @@ class Job:
     repeatable: bool = True         # whether the same seed must give the same tokens, however they are found
     cancelled: bool = False
     grammar: Grammar | None = None  # what the answer must follow
+    shown: frozenset[int] = frozenset()         # special tokens whose text is part of the answer's
     counts: Counts | None = None    # of speculative decoding, where it was used
     n_cached: int = 0               # tokens of the prompt that the KV cache held already
     prompt_steps: list[Step] = field(default_factory=list)      # one for each token of the prompt but the first
@@ -86,6 +87,7 @@ class ActiveSequence:
         self.n_tokens = 0
         self.speculative: Iterator[Step] | None = None              # of speculative decoding, if that gives the answer
         self.text = new_text(tokenizer, job.stop)
+        self.text.special -= job.shown
         self.grammar = job.grammar.begin(job.stop_ids) if job.grammar else None
         self.held: deque[tuple[int, Step]] = deque()                # (place, step) of tokens whose text is held back
         self.n_out = 0                      # characters that went out

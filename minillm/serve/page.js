@@ -288,14 +288,21 @@ async function show(response, conversation, settings, started) {
   const shown = addTurn("assistant", "", chat ? turn : null), tokens = shown.querySelector(".tokens");
   const write = () => { if (chat) showMarkdown(wordsOf(shown), turn.content); else wordsOf(shown).textContent = turn.content; };
   const pieces = new Pieces();
-  let finish = "stopped", usage = null, first = null, waiting = 0, following = true;
+  const talk = element("talk");
+  let finish = "stopped", usage = null, first = null, waiting = 0, following = true, top = 0;
+  const writeOn = () => {                                           // who reads further up is left there, and who has
+    following &&= talk.scrollTop >= top;                            // scrolled up since the last look, too
+    write();
+    if (following) toEnd();
+    top = talk.scrollTop;
+  };
   wordsOf(shown).classList.toggle("plain", !chat);
   try {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
-      if (!waiting) following = atEnd();                            // who reads further up is left there
+      if (!waiting) [following, top] = [atEnd(), talk.scrollTop];
       const read = readChunk(chunk);
       if (read.tokens.length || read.text) first ??= performance.now() - started;
       for (const token of read.tokens) {
@@ -307,13 +314,12 @@ async function show(response, conversation, settings, started) {
       usage = read.usage ?? usage;
       waiting ||= requestAnimationFrame(() => {                     // once a frame, however fast the tokens come
         waiting = 0;
-        write();
-        if (following) toEnd();
+        writeOn();
       });
     }
   } finally {
     cancelAnimationFrame(waiting);
-    write();
+    writeOn();
     trimTo(tokens, turn.content);
     if (chat) conversation.turns = [...conversation.turns, turn];
     const line = usage ? summary(usage, finish, first ?? 0, performance.now() - started) : "stopped";

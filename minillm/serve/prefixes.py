@@ -37,8 +37,7 @@ class Prefixes:
         source = self.best_slot(ids, [slot, *range(len(self.kept))])
         count = self.common(np.array(ids), source)
         if source != slot:
-            self.cache.keys[:, slot, :, :count] = self.cache.keys[:, source, :, :count]
-            self.cache.values[:, slot, :, :count] = self.cache.values[:, source, :, :count]
+            self.cache.copy(source, slot, count)
         self.keep(slot, ids[:count])
         self.cache.lengths[slot] = count
         return count

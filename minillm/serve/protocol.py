@@ -1,4 +1,5 @@
-"""OpenAI's protocol, the part that a small model can keep: requests are validated here (answers.py writes its answers).
+"""OpenAI's protocol, the part that a small model can keep: requests are validated here, their prompts made in
+prompts.py, the answers written in answers.py.
 
 What we do not know or do not do is an error that names the parameter: a setting that is silently ignored would give
 answers that nobody asked for. Beyond OpenAI's settings there are top_k, min_p and repetition_penalty (the openai client
@@ -10,45 +11,27 @@ import secrets
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from ..generation.grammar import Grammar
 from ..generation.sampling import Sampling
 from ..tokenizer import Tokenizer
-from ..tokenizer.chat_template import END, chat_prompt, end_tokens, own_template
-from ..tokenizer.jinja_template import Templates
-from ..tokenizer.roles import document_start, opened
+from .errors import ApiError, brief, too_long
+from .prompts import TEMPLATE, calls_of, conversation, exists, forced_tools, texts
+from .tool_calls import Form, schema_of
 
-MAX_N, MAX_PROMPTS, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 64, 16, 200, 20
+MAX_N, MAX_STOPS, MAX_STOP_LENGTH, MAX_TOP = 16, 16, 200, 20
 COMPLETION_TOKENS = 16      # where a completion does not say how many
 IGNORED = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL = {     # known, not done, harmless at these values
-    "suffix": ("",), "tool_choice": ("none", "auto"), "modalities": (["text"],),
+    "suffix": ("",), "modalities": (["text"],),
     "parallel_tool_calls": (True, False), "functions": ([],), "function_call": ("none", "auto"),
 }
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 COMMON = {"stream", "stream_options", "stop", "seed", "n", "max_tokens", "logit_bias", "response_format", *SAMPLING,
           *IGNORED, *NEUTRAL}
 COMPLETION = COMMON | {"prompt", "echo", "logprobs", "best_of"}
-TEMPLATE = {"tools": list, "documents": list, "chat_template_kwargs": dict}      # what a chat template may read besides
-MESSAGE = ("name", "tool_call_id", "reasoning_content")                         # and of a message besides its content
-ROLES = ("system", "developer", "user", "assistant")
-CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens", *TEMPLATE}
-
-
-class ApiError(Exception):
-    """An answer that is an error, in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
-                 headers: dict | None = None):
-        super().__init__(message)
-        self.status, self.param, self.code, self.headers = status, param, code, headers or {}
-
-    def body(self) -> dict:
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
-            self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+CHAT = COMMON | {"messages", "logprobs", "top_logprobs", "max_completion_tokens", "tool_choice", *TEMPLATE}
 
 
 @dataclass(frozen=True)
@@ -69,9 +52,14 @@ class Ask:
     include_usage: bool
     echo: bool
     grammar: Grammar | None
+    calls: Form | None          # how the model writes calls of the tools that it was given
+    one_call: bool              # whether there may be one of them at most
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The special tokens that an answer's text has in it, for `calls` to be seen."""
+        return self.calls.marks if self.calls else ()
 
-# Requests
 
 def parse(raw: bytes, chat: bool, model: str, tokenizer: Tokenizer, block_size: int) -> Ask:
     """The bytes of a request's body as Ask. Raises ApiError naming the parameter."""
@@ -90,7 +78,8 @@ def parse(raw: bytes, chat: bool, model: str, tokenizer: Tokenizer, block_size: 
               sampling=sampling(body, tokenizer), seeded=body.get("seed") is not None,
               top=chat_logprobs(body) if chat else number(body, "logprobs", int, 0, MAX_TOP, None),
               stream=flag(body, "stream"), include_usage=usage_wanted(body), echo=echo,
-              grammar=grammar(body, tokenizer))
+              grammar=grammar(body, tokenizer), calls=calls_of(body, tokenizer) if chat else None,
+              one_call=body.get("parallel_tool_calls") is False)
     if body.get("best_of") not in (None, ask.n):
         raise ApiError(400, "best_of is not supported: leave it out, or give it the value of n.", "best_of")
     check_lengths(ask, 1 if limit is None else limit, block_size)
@@ -180,8 +169,13 @@ def is_id(text: str, tokenizer: Tokenizer) -> bool:
 
 
 def grammar(body: dict, tokenizer: Tokenizer) -> Grammar | None:
-    """What the answer must follow: a JSON schema, any JSON object, or nothing."""
+    """What the answer must follow: a JSON schema, any JSON object, a call of a tool, or nothing."""
     form = body.get("response_format", {"type": "text"})
+    if wanted := forced_tools(body):
+        if form != {"type": "text"}:
+            raise ApiError(400, "response_format must be left out where tool_choice asks for a call.", "tool_choice",
+                           "invalid_value")
+        form = {"type": "json_schema", "json_schema": {"schema": schema_of(wanted)}}
     if form == {"type": "text"}:
         return None
     if form == {"type": "json_object"}:
@@ -193,7 +187,8 @@ def grammar(body: dict, tokenizer: Tokenizer) -> Grammar | None:
     try:
         return Grammar(tokenizer, inside["schema"])
     except (ImportError, ValueError) as error:
-        raise ApiError(400, f"response_format: {str(error)[:300]}", "response_format", "invalid_value") from None
+        param = "tool_choice" if wanted else "response_format"
+        raise ApiError(400, f"{param}: {str(error)[:300]}", param, "invalid_value") from None
 
 
 def stops(body: dict) -> tuple[str, ...]:
@@ -230,158 +225,6 @@ def usage_wanted(body: dict) -> bool:
     return flag(options, "include_usage")
 
 
-def texts(body: dict, tokenizer: Tokenizer, block_size: int) -> tuple[list[list[int]], tuple[str, ...], set[int]]:
-    """The prompts of a completion: a text, a list of ids, or a list of either."""
-    prompt = body.get("prompt", "")
-    if isinstance(prompt, str) or (prompt and isinstance(prompt, list) and not isinstance(prompt[0], (str, list))):
-        prompt = [prompt]
-    if not isinstance(prompt, list) or not 1 <= len(prompt) <= MAX_PROMPTS:
-        raise ApiError(400, f"prompt must be a string, a list of token ids, or a list of at most {MAX_PROMPTS} of "
-                            "either.", "prompt", "invalid_type")
-    return [one_prompt(text, tokenizer, block_size) for text in prompt], (), end_tokens(tokenizer)
-
-
-def one_prompt(text: str | list, tokenizer: Tokenizer, block_size: int) -> list[int]:
-    if isinstance(text, str):
-        check_characters(len(text), tokenizer, block_size, "prompt")
-        text = opened(tokenizer, tokenizer.encode_ordinary(text))
-    elif not isinstance(text, list) or not all(exists(tokenizer, id) for id in text[:block_size]):
-        raise ApiError(400, f"prompt must be text, or ids of tokens, from 0 to {tokenizer.vocab_size - 1}.", "prompt",
-                       "invalid_value")
-    return text or start(tokenizer, "prompt")
-
-
-def conversation(body: dict, tokenizer: Tokenizer,
-                 block_size: int) -> tuple[list[list[int]], tuple[str, ...], set[int]]:
-    """The prompt of a chat in the chat template, and what ends an answer: strings and ids."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise ApiError(400, "messages must be a list of at least one message.", "messages", "invalid_type")
-    if len(messages) > block_size:              # an empty one has a token or more, too: its role
-        raise too_long(f"{len(messages)} messages", block_size, "messages")
-    template = own_template(tokenizer)
-    roles = ROLES + ("tool",) * (template is not None or END in tokenizer.special_tokens)
-    messages = [message_of(message, i, roles, template) for i, message in enumerate(messages)]
-    check_characters(sum(map(characters, messages)), tokenizer, block_size, "messages")
-    tools, more = beside_messages(body, ("tools",) * ("tool" in roles) if template is None else tuple(TEMPLATE))
-    try:
-        prompt, stop, ids = chat_prompt(tokenizer, messages, tools, more)
-    except ValueError as error:                 # what the chat template refuses
-        raise ApiError(400, f"{error}", "messages", "invalid_value") from None
-    return [prompt or start(tokenizer, "messages")], stop, ids
-
-
-def beside_messages(body: dict, read: Collection[str]) -> tuple[list | None, dict]:
-    """(tools, documents and other variables) for the chat template; read: what it has a place for."""
-    for name, kind in TEMPLATE.items():
-        value = body.get(name, kind())
-        if not isinstance(value, kind) or kind is list and not all(isinstance(one, dict) for one in value):
-            form = "a list of objects" if kind is list else "an object"
-            raise ApiError(400, f"{name} must be {form}: got {brief(value)}.", name, "invalid_type")
-        if value and name not in read:
-            raise ApiError(400, f"{name} is not supported: this model's chat template has no place for it.", name,
-                           "unsupported_parameter")
-    for tool in body.get("tools", []):
-        if tool.get("type") != "function" or not isinstance(tool.get("function"), dict) or not isinstance(
-                tool["function"].get("name"), str):
-            raise ApiError(400, "tools must be objects of type function, with a function that has a name.", "tools",
-                           "invalid_value")
-    tools = body.get("tools") if body.get("tool_choice") != "none" else None
-    documents = {"documents": body["documents"]} if body.get("documents") else {}
-    return tools or None, body.get("chat_template_kwargs", {}) | documents
-
-
-def message_of(message: Any, i: int, roles: Collection[str], template: Templates | None) -> dict:
-    """A message, checked; its parts as one text, unless the chat template reads them."""
-    found: dict[str, Any] = {"role": role(message, i, roles)}
-    found |= {key: message[key] for key in MESSAGE if isinstance(message.get(key), str)}
-    if calls := message.get("tool_calls"):
-        if "tool" not in roles:
-            raise ApiError(400, f"messages[{i}].tool_calls is not supported: this model has no chat template.",
-                           f"messages[{i}].tool_calls", "unsupported_parameter")
-        found["tool_calls"] = tool_calls(calls, i)
-    if message.get("function_call"):
-        raise ApiError(400, f"messages[{i}].function_call is not supported by this server: use tool_calls.",
-                       f"messages[{i}].function_call", "unsupported_parameter")
-    parts = content(message, i)
-    in_parts = isinstance(message.get("content"), list) and template is not None and template.reads_parts
-    return found | {"content": parts if in_parts else "".join(part["text"] for part in parts)}
-
-
-def characters(message: dict) -> int:
-    """How many characters a message's content has."""
-    content = message["content"]
-    return len(content) if isinstance(content, str) else sum(len(part["text"]) for part in content)
-
-
-def role(message: Any, i: int, roles: Collection[str]) -> str:
-    value = message.get("role") if isinstance(message, dict) else None
-    if not isinstance(value, str) or value not in roles:
-        raise ApiError(400, f"messages[{i}].role must be one of {', '.join(roles)}: got {brief(value)}.",
-                       f"messages[{i}].role", "invalid_value")
-    return value
-
-
-def content(message: dict, i: int) -> list[dict]:
-    """Parts that are texts: a text is one; none where an assistant said nothing."""
-    value, place = message.get("content"), f"messages[{i}].content"
-    if value is None and message["role"] == "assistant":
-        return []
-    parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(
-            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-            for part in parts):
-        raise ApiError(400, f"{place} must be a string, or a list of parts of type text.", place, "invalid_type")
-    return parts
-
-
-def tool_calls(calls: Any, i: int) -> list[dict]:
-    """The assistant's calls as chat templates read them: with arguments as an object, which OpenAI's protocol has as a
-    text of JSON."""
-    place, found = f"messages[{i}].tool_calls", []
-    try:
-        for call in calls:
-            function = call["function"]
-            arguments = function["arguments"]
-            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-            if not isinstance(function["name"], str) or not isinstance(arguments, dict):
-                raise TypeError
-            found.append({"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-                         | {key: call[key] for key in ("id",) if key in call})
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise ApiError(400, f"{place} must be a list of objects with function: {{name, arguments}}, the arguments an "
-                            "object of JSON.", place, "invalid_type") from None
-    return found
-
-
-def check_characters(length: int, tokenizer: Tokenizer, block_size: int, param: str) -> None:
-    """Refuse a text of `length` characters that cannot fit whatever its tokens, before it is encoded."""
-    if length > block_size * longest_token(tokenizer):
-        raise too_long(f"more than {block_size}", block_size, param)
-
-
-@lru_cache(maxsize=8)
-def longest_token(tokenizer: Tokenizer) -> int:
-    """Bytes of the longest token: no token stands for more characters."""
-    return max(len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size) if exists(tokenizer, id))
-
-
-def exists(tokenizer: Tokenizer, id: object) -> bool:
-    """Whether an id stands for anything: a vocabulary may have holes."""
-    try:
-        return type(id) is int and tokenizer.token_bytes(id) is not None
-    except ValueError:
-        return False
-
-
-def start(tokenizer: Tokenizer, param: str) -> list[int]:
-    """What an empty prompt means: the beginning of a document."""
-    first = document_start(tokenizer)
-    if first is None:
-        raise ApiError(400, f"{param} must not be empty: this model has no <|endoftext|> to begin with.", param)
-    return [first]
-
-
 def check_lengths(ask: Ask, limit: int, block_size: int) -> None:
     """Every prompt, and an answer of `limit` tokens, must fit into the context."""
     param = "messages" if ask.chat else "prompt"
@@ -390,16 +233,6 @@ def check_lengths(ask: Ask, limit: int, block_size: int) -> None:
             raise too_long(len(ids), block_size, param)
         if len(ids) + limit > block_size:
             raise too_long(f"{len(ids)} and {limit} for the answer", block_size, "max_tokens")
-
-
-def too_long(tokens: int | str, block_size: int, param: str) -> ApiError:
-    return ApiError(400, f"This model's context is {block_size} tokens; you asked for {tokens}.", param,
-                    "context_length_exceeded")
-
-
-def brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def sampling_of(ask: Ask, choice: int) -> Sampling:

@@ -29,9 +29,11 @@ def atomic_write(path: AnyPath, mode: str = "w", **kwargs: Any) -> Iterator[IO]:
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and only then renamed over
     `path` (POSIX renames are atomic). What killed writers of `path` left is removed. Raises OSError as the file system
-    does (disk full, no permission).
+    does (disk full, no permission), IsADirectoryError before anything is written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{printable(path)} is a directory: a file is to be written")
     if "b" not in mode:
         kwargs = {"encoding": "utf-8", "errors": "backslashreplace"} | kwargs      # half a surrogate pair has no UTF-8
     remove_leftovers(path.parent, path.name)

@@ -25,8 +25,16 @@ KEY = (r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:[^-]|-(?!----))+-----END [A-Z
        r"hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|sk-[\w-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|"
        r"xox[abeprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{35}|GOCSPX-[\w-]{28}|SG\.[\w-]{22}\.[\w-]{43}|"
        r"(?<!-)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)")
-VERSION_WORD = re.compile(r"\b(?:v|version|release|build|section|chapter|clause|firmware|update)\W{0,2}$",
-                          re.IGNORECASE)
+LISTED = r"(?:(?:\d+\.){2,}\d+\W{0,3}(?:(?:and|or|to|through)\W{1,2})?)*"        # "versions 1.2.3.4 and 1.2.3.5"
+VERSION_BEFORE = re.compile(
+    r"\b(?:(?:v|ver|versions?|releases?|builds?|revisions?|sections?|chapters?|clauses?|firmware|updates?)\W{0,3}"
+    r"(?:(?:is|was|no|number|before|since|until)\W{1,2})?|(?:up|down)grad(?:e[ds]?|ing)\W{1,2}(?:(?:to|from)\W{1,2})?)"
+    rf"{LISTED}$|[=<>~!]=\s?$", re.IGNORECASE)
+VERSION_AFTER = re.compile(r"\W{1,2}(?:release|version|build)s?\b", re.IGNORECASE)
+SMALL = re.compile(r"\d(?:\.\d\d?){3}")                     # more often a version, unless something tells an address
+ADDRESS_BEFORE = re.compile(r"\b(?:ip|ipv4|address|addr|inet|hosts?|servers?|clients?|dns|nameserver|resolver|ping|"
+                            r"gateway|router|network|subnet|proxy|peer|from|ssh|login)\b|//$|@$", re.IGNORECASE)
+ADDRESS_AFTER = re.compile(r":\d|/\d|\W{1,2}port\b", re.IGNORECASE)
 NETWORK = re.compile(r"3\d{13,15}|4(?:\d{12}|\d{15}|\d{18})|(?:2[2-7]|5[1-5])\d{14}|(?:5[06-8]|6)\d{11,18}")
 AROUND = 32        # characters before and behind a find that may say what it is
 
@@ -53,7 +61,9 @@ def is_address(text: str, before: str = "", after: str = "") -> bool:
     except ValueError:
         return False
     common = address.is_loopback or address.is_unspecified or text.startswith(("0.", "1.3.", "2.5.", "255.255."))
-    return len(re.findall("[0-9a-fA-F]+", text)) >= 3 and not common and not VERSION_WORD.search(before)
+    version = VERSION_BEFORE.search(before) or VERSION_AFTER.match(after) or SMALL.fullmatch(text) and not (
+        ADDRESS_BEFORE.search(before) or ADDRESS_AFTER.match(after))
+    return len(re.findall("[0-9a-fA-F]+", text)) >= 3 and not common and not version
 
 
 KINDS = (   # kind, pattern, check; earlier kinds win, so a key with digits is not a phone number

@@ -56,6 +56,7 @@ class Tokenizer:
     pattern          name of the pre-tokenization pattern: "gpt2", "llama3", ... (pretokenize.py) or a registered one
     rules            added tokens that are not special, normalizer, template, ... (rules.py)
     backend          "cpp" or "python": who encodes; the ids are the same
+    cutter           "cpp" or "regex": who cuts texts into words. A pattern that C++ does not know costs its speed
     """
 
     def __init__(self, tokens: list[bytes | None], merges: list[tuple[bytes, bytes]],
@@ -87,6 +88,7 @@ class Tokenizer:
         self._fast = fast.encoder(self._tokens, self.vocab_size, self._byte_ids, triples, self._texts, pattern, backend,
                                   whole)
         self.backend = "cpp" if self._fast else "python"
+        self.cutter = "cpp" if self._fast and not self._fast.find_words else "regex"
 
     @classmethod
     def train(cls, files_or_texts: Corpus, vocab_size: int = 8192, special_tokens: Iterable[str] = ("<|endoftext|>",),
@@ -126,7 +128,7 @@ class Tokenizer:
         Surrogate pairs are joined and lone surrogates replaced by U+FFFD, as tiktoken does; every other text decodes to
         itself. Raises ValueError if text is no str, an allowed token does not exist, or a disallowed one occurs.
         """
-        return self.encode_array(text, allowed_special, disallowed_special).tolist()
+        return self._list_of(self.encode_array(text, allowed_special, disallowed_special))
 
     def encode_ordinary(self, text: str) -> list[int]:
         """`encode` that knows no special tokens: their text is ordinary text. For documents to train a model on."""
@@ -152,7 +154,7 @@ class Tokenizer:
                      threads: int | None = None) -> list[list[int]]:
         """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
         ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
-        return [ids[start:end].tolist() for start, end in pairwise(ends)]
+        return [self._list_of(ids[start:end]) for start, end in pairwise(ends)]
 
     def encode_batch_array(self, texts: Iterable[str], allowed_special: Specials = (),
                            disallowed_special: Specials = "all", threads: int | None = None
@@ -216,8 +218,11 @@ class Tokenizer:
     def _encode_piece(self, piece: str) -> list[int]:
         """The ids of what is between added tokens."""
         if self._fast:
-            return self._fast.encode_plain(piece).tolist()
+            return self._list_of(self._fast.encode_plain(piece))
         return [id for word in self._find_words(piece) for id in self._words[word]]
+
+    def _list_of(self, ids: np.ndarray) -> list[int]:
+        return fast.id_list(self._fast.core if self._fast else None, ids, self.vocab_size)
 
     def with_template(self, ids: Sequence[int]) -> list[int]:
         """The ids with what the tokenizer's files put around every text, such as Llama 3's <|begin_of_text|>: what

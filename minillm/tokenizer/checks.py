@@ -4,7 +4,9 @@ A vocabulary with a hole (a byte without a token, a merge before its parts) woul
 ids for some texts, silently.
 """
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from operator import index
+from os.path import commonprefix
 from typing import Any
 
 import numpy as np
@@ -89,9 +91,15 @@ def check_text(text: str, disallowed: frozenset[str]) -> None:
     """Raises ValueError if `text` is no str, or holds one of the disallowed special tokens."""
     if not isinstance(text, str):
         raise ValueError(f"text must be str: got {type(text).__name__}")
-    if disallowed and (found := special_matcher(disallowed).search(text)):
+    if disallowed and beginning(disallowed) in text and (found := special_matcher(disallowed).search(text)):
         raise ValueError(f"text holds the special token {found[0]!r} at {found.start()}: put it into allowed_special, "
                          "or pass disallowed_special=() (or use encode_ordinary) to encode it as ordinary text")
+
+
+@lru_cache
+def beginning(specials: frozenset[str]) -> str:
+    """What all of them begin with: `in` says that a text has none many times as fast as `re`."""
+    return commonprefix(list(specials))
 
 
 def allowed_specials(allowed_special: Specials, special_tokens: Collection[str]) -> frozenset[str]:

@@ -6,8 +6,7 @@ the extension is not built, MINILLM_CPU=none, or the vocabulary is larger than t
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
+from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -16,31 +15,15 @@ import numpy as np
 
 from ..config import check_field
 from .added import cut_out
+from .extension import load_extension
 from .formats import BYTE_ORDER
 from .pretokenize import safe_pieces, well_formed, word_finder
 from .rules import TextRules
 from .train import TIES, Corpus, count_words, documents
 
-BACKENDS = ("auto", "python", "cpp")
-BUILD = "pip install -e . (with a C++ compiler)"
 COUNTED = 4 << 20           # characters handed to the counting threads at a time
 MOST_THREADS = 64
-
-
-def load_extension(backend: str = "auto", name: str = "text") -> ModuleType | None:
-    """The extension minillm._cpp.NAME, or None for Python. Raises ValueError; ImportError if "cpp" is not to be had.
-
-    An extension that is there but broken raises its own ImportError: it is never passed over in silence.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
-    if backend == "python" or backend == "auto" and os.environ.get("MINILLM_CPU") == "none":
-        return None
-    if find_spec(f"minillm._cpp.{name}") is None:
-        if backend == "cpp":
-            raise ImportError(f"minillm._cpp.{name} is not built; to build it: {BUILD}")
-        return None
-    return import_module(f"minillm._cpp.{name}")
+FEW_IDS = 256               # of which NumPy makes a list as fast
 
 
 def count_threads(threads: int | None) -> int:
@@ -74,6 +57,7 @@ class FastEncoder:
         self.find_words = None if pattern in core.PATTERNS else word_finder(pattern)
         self.dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self.texts = texts
+        self._wanted: dict[tuple[frozenset[str], bool], Any] = {}       # of those that were allowed last
         self.index = {token.text: i for i, token in enumerate(texts.added)}
         added = [(texts.late_text(token).encode("utf-8"), id, token.normalized)
                  for known in (True, False) for token in texts.added for id in [token.id if known else core.NOT_TAKEN]]
@@ -83,32 +67,36 @@ class FastEncoder:
             [tokens.get(id) for id in range(vocab_size)], added, core.PATTERNS[0] if self.find_words else pattern,
             list(whole.items()))
 
-    def wanted(self, allowed: frozenset[str]) -> list[int]:
-        """The places of the added tokens to look for. Where others than special ones are, those special ones that are
-        not allowed, too: as text in which no other is found."""
-        if not self.texts.others:
-            return [self.index[text] for text in allowed]
-        return [i + (token.special and token.text not in allowed) * len(self.index)
-                for i, token in enumerate(self.texts.added)]
+    def wanted(self, allowed: frozenset[str], late: bool = False) -> Any:
+        """The added tokens to look for, ready for use, or None; late: the normalized ones alone. Where others than
+        special ones are, those special ones that are not allowed, too: as text in which no other is found."""
+        known, key = self._wanted, (allowed, late)      # another thread may ask for others
+        if key not in known:
+            added, places = self.texts.added, [self.index[text] for text in allowed]
+            if self.texts.others:
+                places = [i + (token.special and token.text not in allowed) * len(added)
+                          for i, token in enumerate(added)]
+            places = [i for i in places if not late or added[i % len(added)].normalized]
+            self._wanted = known = {key: self.core.wanted(self.state, places) if places else None}
+        return known[key]
 
     def encode_plain(self, text: str) -> np.ndarray:
         """The ids of a text in which no added token is looked for."""
         return self.core.encode_words(self.state, self.find_words(text)) if self.find_words else \
-            self.core.encode(self.state, text, [])
+            self.core.encode(self.state, text, None)
 
     def encode_late(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         """The ids of a normalized text in which only the normalized ones of the added tokens are looked for."""
-        added = self.texts.added
-        return self.core.encode(self.state, text, [i for i in self.wanted(allowed) if added[i % len(added)].normalized])
+        return self.core.encode(self.state, text, self.wanted(allowed, late=True))
 
     def encode(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         if self.find_words:
             return self.encode_by_regex(text, allowed)
-        indices = self.wanted(allowed)
+        wanted = self.wanted(allowed)
         try:
-            return self.core.encode(self.state, text, indices)
+            return self.core.encode(self.state, text, wanted)
         except UnicodeEncodeError:                      # surrogates
-            return self.core.encode(self.state, well_formed(text), indices)
+            return self.core.encode(self.state, well_formed(text), wanted)
 
     def encode_batch(self, texts: list[str], allowed: frozenset[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts, one after the other, and the (n + 1,) places where each text's begin and end."""
@@ -116,11 +104,11 @@ class FastEncoder:
             arrays = [self.encode_by_regex(text, allowed) for text in texts]
             ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
             return np.concatenate([np.empty(0, self.dtype), *arrays]), ends
-        indices = self.wanted(allowed)
+        wanted = self.wanted(allowed)
         try:
-            return self.core.encode_batch(self.state, texts, indices, threads)
+            return self.core.encode_batch(self.state, texts, wanted, threads)
         except UnicodeEncodeError:
-            return self.core.encode_batch(self.state, list(map(well_formed, texts)), indices, threads)
+            return self.core.encode_batch(self.state, list(map(well_formed, texts)), wanted, threads)
 
     def encode_by_regex(self, text: str, allowed: frozenset[str]) -> np.ndarray:
         """For a pattern that the core does not know: `regex` finds the words, the core merges them."""
@@ -136,6 +124,20 @@ class FastEncoder:
     def cache_bytes(self) -> int:
         """Memory of the words that it remembers."""
         return self.core.cache_bytes(self.state)
+
+
+# ---- lists of ids
+
+def id_list(core: ModuleType | None, ids: np.ndarray, vocab_size: int) -> list[int]:
+    """ids.tolist(), several times as fast where they are many: an id's int is made once, not for each token."""
+    if core is None or len(ids) < FEW_IDS:
+        return ids.tolist()
+    return core.id_list(ids, ints_below(vocab_size))
+
+
+@lru_cache(4)
+def ints_below(vocab_size: int) -> list[int]:
+    return list(range(vocab_size))
 
 
 # ---- training

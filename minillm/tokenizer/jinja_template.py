@@ -11,23 +11,18 @@ out again.
 What the assistant says is what a template marks by {% generation %}. Without such marks it is what an answer adds to
 the text of the messages before it, up to the special token that ends it.
 """
-import atexit
 import json
 import os
 import re
-import secrets
-import subprocess
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Lock
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..worker import Worker
 from . import jinja_worker
 from .pretokenize import special_matcher, split_special
 from .roles import CONFIG, read_object
@@ -35,7 +30,7 @@ from .roles import CONFIG, read_object
 FILE, FOLDER, OBJECT = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
 LONGEST = 2 ** 20                                       # bytes of a template's file
 GUARDS = [chr(code) for code in range(0xFDD1, 0xFDF0)]  # Unicode's noncharacters: no text has them
-NONCE = secrets.token_hex(8)
+NONCE = os.urandom(8).hex()
 MARKS = (f"\ufdd0{NONCE}(", f"\ufdd0{NONCE})")          # around what {% generation %} holds; nobody can write them
 ASKED, ANSWERED, GOES_ON = "qone", "qtwo", "qthree"     # the words of a conversation that shows where answers end
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "LANG", "LC_ALL", "TZ")     # no keys of others
@@ -83,8 +78,8 @@ class Templates:
         source = self.sources.get("tool_use" if tools is not None and "tool_use" in self.sources else "default")
         if source is None:
             raise ValueError(f"the directory has no default chat template: only {', '.join(sorted(self.sources))}")
-        return WORKER.texts({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
-                             "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
+        return texts_of({"source": source, "variables": given, "cuts": list(cuts), "marks": MARKS,
+                         "seconds": jinja_worker.SECONDS * (1 + len(cuts) / 20)})
 
     @cached_property
     def after_answer(self) -> str:
@@ -232,73 +227,33 @@ def touched(offsets: np.ndarray, spans: Sequence[tuple[int, int]]) -> list[bool]
 
 # ---- the process
 
-class Worker:
-    """The process that renders, started when it is first needed and again when it has ended."""
+WORKER = Worker(jinja_worker.__file__, ENVIRONMENT)
 
-    def __init__(self) -> None:
-        self.forget()
 
-    def forget(self) -> None:
-        """In the child of a fork: the process answers the parent alone."""
-        self.process: subprocess.Popen | None = None
-        self.lock = Lock()
-
-    def texts(self, request: dict[str, Any]) -> list[str]:
-        """The texts of a request. Raises ValueError that says what the template did wrong."""
-        try:
-            data = json.dumps(request).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"messages must hold what JSON can: {error}") from None
-        with self.lock:
-            try:
-                found = self.ask(data)
-            except (BrokenPipeError, EOFError):
-                self.stop()
-                found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
-            except BaseException:                    # interrupted: its answer must not be taken for the next one's
-                self.stop()
-                raise
-        if "error" in found:
-            raise ValueError(f"the chat template cannot be rendered: {found['error']}")
-        return found["texts"]
-
-    def ask(self, data: bytes) -> dict[str, Any]:
-        if self.process is None or self.process.poll() is not None:
-            need_jinja()
-            kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-            self.process = subprocess.Popen([sys.executable, "-P", jinja_worker.__file__], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept,
-                                            start_new_session=True)         # Ctrl-C is for the parent
-        assert self.process.stdin
-        self.process.stdin.write(jinja_worker.LENGTH.pack(len(data)) + data)
-        self.process.stdin.flush()
-        return json.loads(self.read(*jinja_worker.LENGTH.unpack(self.read(jinja_worker.LENGTH.size))))
-
-    def read(self, size: int) -> bytes:
-        assert self.process and self.process.stdout
-        data = self.process.stdout.read(size)
-        if len(data) < size:
-            raise EOFError
-        return data
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+def texts_of(request: dict[str, Any]) -> list[str]:
+    """The texts of a request to jinja_worker.py. Raises ValueError that says what the template did wrong."""
+    try:
+        data = json.dumps(request).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"messages must hold what JSON can: {error}") from None
+    if not WORKER.running():
+        need_jinja()
+    try:
+        found = json.loads(WORKER.ask(data))
+    except (BrokenPipeError, EOFError):
+        found = {"error": f"it takes more than {request['seconds']:.3g} seconds, or too much memory"}
+    if "error" in found:
+        raise ValueError(f"the chat template cannot be rendered: {found['error']}")
+    return found["texts"]
 
 
 def need_jinja() -> None:
     """Raises ImportError with the extra to install; the sandbox of older versions has holes."""
+    from importlib import metadata
     try:
-        found = version("jinja2")
-    except PackageNotFoundError:
+        found = metadata.version("jinja2")
+    except metadata.PackageNotFoundError:
         found = "none"
     if [int(part) for part in re.findall(r"\d+", found)[:3]] < [3, 1, 6]:
         raise ImportError(f"this model's chat template needs jinja2 3.1.6 or newer (there is {found}): "
                           "pip install 'minillm[chat]'")
-
-
-WORKER = Worker()
-atexit.register(WORKER.stop)
-os.register_at_fork(after_in_child=WORKER.forget)

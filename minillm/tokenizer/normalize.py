@@ -4,13 +4,14 @@ NFC, NFD, NFKC and NFKD are those of Unicode 9.0, which `tokenizers` has: charac
 or reordered later are left alone, whatever Python's `unicodedata` knows, so that the ids of a text stay.
 """
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 from unicodedata import normalize
 
 import regex
 
 from .added import WHITE
+from .extension import load_extension
 
 Normalizer = Callable[[str], str]
 
@@ -33,6 +34,7 @@ LATER_CHARACTERS = frozenset(
     chr(code) for first, last in regex.findall(r"(\\[uU][0-9a-f]+)(?:-(\\[uU][0-9a-f]+))?", LATER.pattern)
     for code in range(int(first[2:], 16), int((last or first)[2:], 16) + 1))       # 5 times faster than LATER.search
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+MANY = 64                       # characters, among which C++ looks for those that NFC may change
 
 
 def normalizer_of(description: Any) -> Normalizer | None:
@@ -67,6 +69,30 @@ def to_form(form: str, text: str) -> str:
     """The text in a normalization form of Unicode 9.0."""
     if text.isascii():
         return text
+    if form == "NFC" and len(text) >= MANY and (core := extension()):
+        try:
+            return with_parts(text, core.abnormal_parts(text).tolist(), partial(normal, form))
+        except UnicodeEncodeError:              # surrogates
+            pass
+    return normal(form, text)
+
+
+@lru_cache(1)
+def extension() -> Any:
+    return load_extension()
+
+
+def with_parts(text: str, parts: list[list[int]], changed: Normalizer) -> str:
+    """The text with some of its parts changed: the same object if none is."""
+    found, at = list[str](), 0
+    for start, end in parts:
+        found += [text[at:start], changed(text[start:end])]
+        at = end
+    return "".join([*found, text[at:]]) if found else text
+
+
+def normal(form: str, text: str) -> str:
+    """The whole text in a form."""
     if LATER_CHARACTERS.isdisjoint(text):
         return normalize(form, text)            # type: ignore[arg-type]
     return "".join(part if i % 2 else normalize(form, part)            # type: ignore[arg-type]

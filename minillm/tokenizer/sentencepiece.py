@@ -72,7 +72,7 @@ class SentencePiece:
         self._core, self._state = self._encoder(backend)
         self.backend = "cpp" if self._core else "python"
         self._direct = self._core is not None and self._found_as_they_stand()
-        self._places: dict[frozenset[str], list[int]] = {}
+        self._places: dict[frozenset[str], Any] = {}
         self._finders: dict[frozenset[str], Finder] = {}
 
     def _read_merges(self, model: dict) -> None:
@@ -125,7 +125,10 @@ class SentencePiece:
     def encode(self, text: str, allowed_special: Specials = (), disallowed_special: Specials = "all") -> list[int]:
         """Token ids of a text, without those that its files put around it (`with_template` does). Special tokens
         are treated as `Tokenizer.encode` does; added tokens that are not special count wherever they stand."""
-        return self.encode_array(text, allowed_special, disallowed_special).tolist()
+        return self._list_of(self.encode_array(text, allowed_special, disallowed_special))
+
+    def _list_of(self, ids: np.ndarray) -> list[int]:
+        return fast.id_list(self._core, ids, self.vocab_size)
 
     def encode_ordinary(self, text: str) -> list[int]:
         """`encode` that knows no special tokens: their text is ordinary text."""
@@ -145,14 +148,14 @@ class SentencePiece:
             return self._core.encode(self._state, well_formed(text), self._wanted(allowed))
         pieces = list(self._pieces(well_formed(text), allowed))
         if self._core and len(pieces) == 1 and pieces[0][1] is None:            # mostly: no added token in it
-            return self._core.encode(self._state, pieces[0][0], [])
+            return self._core.encode(self._state, pieces[0][0], None)
         return self._joined(pieces, 1)[0]
 
     def encode_batch(self, texts: Iterable[str], allowed_special: Specials = (), disallowed_special: Specials = "all",
                      threads: int | None = None) -> list[list[int]]:
         """`encode` of each text, on `threads` threads (default: one a core; C++ only)."""
         ids, ends = self.encode_batch_array(texts, allowed_special, disallowed_special, threads)
-        return [ids[start:end].tolist() for start, end in pairwise(ends)]
+        return [self._list_of(ids[start:end]) for start, end in pairwise(ends)]
 
     def encode_batch_array(self, texts: Iterable[str], allowed_special: Specials = (),
                            disallowed_special: Specials = "all", threads: int | None = None
@@ -172,12 +175,14 @@ class SentencePiece:
         ids, ends = self._joined(pieces, threads)
         return ids, ends[counts]
 
-    def _wanted(self, allowed: frozenset[str]) -> list[int]:
-        """The places of the added tokens that C++ is to look for: the special ones that are not allowed as text."""
-        if allowed not in self._places:
-            self._places = {allowed: [i + (token.special and token.text not in allowed) * len(self._early)
-                                      for i, token in enumerate(self._early)]}
-        return self._places[allowed]
+    def _wanted(self, allowed: frozenset[str]) -> Any:
+        """The added tokens that C++ is to look for; the special ones that are not allowed as text."""
+        known = self._places                            # another thread may ask for others
+        if allowed not in known:
+            places = [i + (token.special and token.text not in allowed) * len(self._early)
+                      for i, token in enumerate(self._early)]
+            self._places = known = {allowed: self._core.wanted(self._state, places)}
+        return known[allowed]
 
     def _joined(self, pieces: list[Piece], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of n pieces, one after the other, and the (n + 1,) places where each piece's begin and end."""
@@ -264,7 +269,7 @@ class SentencePiece:
     def _encode_pieces(self, pieces: list[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all pieces, and the (n + 1,) places where each piece's begin and end."""
         if self._core:
-            return self._core.encode_batch(self._state, pieces, [], threads)
+            return self._core.encode_batch(self._state, pieces, None, threads)
         dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         arrays = [np.fromiter(chain.from_iterable(map(self._merge, self._words(piece))), dtype) for piece in pieces]
         return np.concatenate([np.empty(0, dtype), *arrays]), np.cumsum([0, *map(len, arrays)], dtype=np.int64)

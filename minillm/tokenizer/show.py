@@ -18,7 +18,8 @@ def inspect(tok: Tokenizer, text: str, allowed_special: Collection[str] | str = 
              for i, id in enumerate(found)]
     size = len(text.encode("utf-8", "replace"))
     ratio = f", {size / len(found):.2f} bytes per token" if found else ""
-    return "".join(parts) + ("\n" if colour else "|\n") + f"{len(found):,} tokens, {size:,} bytes{ratio}"
+    slow = "; its pattern is cut by regex in Python: slow" if getattr(tok, "cutter", "cpp") == "regex" else ""
+    return "".join(parts) + ("\n" if colour else "|\n") + f"{len(found):,} tokens, {size:,} bytes{ratio}{slow}"
 
 
 def visible(token: bytes) -> str:

@@ -21,6 +21,7 @@ from ..storage.safetensors import read_safetensors, write_safetensors
 from ..tokenizer.formats import TOKENIZER_FILES
 from ..tokenizer.roles import EndOfText
 from .optim import AdamW, averaged
+from .parallel import World
 
 OPTIMIZER, STATE, ORIGIN = "optimizer.safetensors", "state.json", "origin.json"
 HARMLESS = ("seed", "steps", "eval_every", "eval_batches", "save_every", "log_every",    # the others change every step
@@ -33,24 +34,26 @@ def save(run: Path, model: Any, optimizer: AdamW, state: dict, eot_token: EndOfT
 
     It gets the run's tokenizer, so that every command can use it; and until there is a best model, the run is the last.
     """
-    moments = optimizer.whole_moments()
-    if moments is None:                                  # another process writes
-        return
+    moments, mean = optimizer.whole_moments(), optimizer.whole_mean()                 # None: another process writes
 
-    def fill(directory: Path) -> None:
+    def fill(directory: Path, m: Params, v: Params) -> None:
         model.save_pretrained(directory, eot_token)
         for name in (*TOKENIZER_FILES, ORIGIN):
             if (run / name).exists():
                 shutil.copy(run / name, directory / name)
-        save_training(directory, *moments, state, optimizer.mean)
-    replace_directory(run / "last", fill)
+        save_training(directory, m, v, state, mean)
+    if moments:
+        replace_directory(run / "last", lambda directory: fill(directory, *moments))
     if state["best"] is None:
         with averaged(model, optimizer):
-            model.save_pretrained(run, eot_token)
+            if moments:
+                model.save_pretrained(run, eot_token)
 
 
-def checkpoint_exists(run: Path) -> bool:
-    """Is there a checkpoint to resume from, after what an interrupted save left is put right?"""
+def checkpoint_exists(run: Path, world: World | None = None) -> bool:
+    """Is there a checkpoint to resume from, after what an interrupted save left is put right? By rank 0 of a world."""
+    if world:
+        return world.first(lambda: checkpoint_exists(run), bool, bool)
     recover_directory(run / "last")
     return (run / "last").exists()
 
@@ -84,7 +87,7 @@ def restore(run: Path, model: Any, optimizer: AdamW, fresh: dict, override: bool
         raise ValueError(f"{run}/last has {error}; use another --out, or --resume never") from None
     say(f"resuming from step {state['step']:,}" + f" ({'; '.join(changed)})" * bool(changed))
     if optimizer.mean is not None:
-        optimizer.mean.flat[:] = (mean_of(run / "last") or model.params).flat
+        optimizer.take_mean(mean_of(run / "last") or model.params)
     optimizer.steps = state["step"]
     return state | {"settings": now}
 

@@ -1,4 +1,5 @@
 """What a run will take, told before it begins: memory, time on this machine, tokens for each parameter."""
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,9 @@ import numpy as np
 from ..config import GPTConfig, ModelConfig, TrainConfig, of_depth
 from ..kernels.select import OPS, Dims, functions, select
 from ..models.load import model_class
+from ..models.packing import Batch
 from ..progress import clock
+from .device import placed, to_device
 from .memory import check_memory, count_parameters, dry_run, dry_step_of
 
 CHINCHILLA = 20             # tokens for each parameter where compute is spent best: Hoffmann et al. 2022 (arXiv
@@ -17,13 +20,15 @@ CHINCHILLA = 20             # tokens for each parameter where compute is spent b
 TIMED_ROWS, TIMED_SECONDS, TIMED_FLOPS = 1024, 0.2, 2e10
 
 
-def describe_run(c: ModelConfig, t: TrainConfig) -> str:
-    """Two lines for `minillm train`. Raises ValueError where it cannot fit into memory, with a remedy."""
+def describe_run(c: ModelConfig, t: TrainConfig, limit: float = math.inf, ranks: int = 1) -> str:
+    """Two lines for `minillm train` on so many ranks, which may be given a limit in seconds. Raises ValueError where it
+    cannot fit into memory, with a remedy."""
     memory = check_memory(c, t)
-    tokens, parameters = t.steps * step_tokens(c, t), count_parameters(c)
-    seconds = t.steps * step_flops(c, t).total() / flops_per_second(c, t)
+    seconds = t.steps * step_flops(c, t, ranks).total() / flops_per_second(c, t)
+    steps = t.steps if seconds <= limit else int(t.steps * limit / seconds)
+    tokens, parameters, seconds = steps * step_tokens(c, t), count_parameters(c), min(seconds, limit)
     return (f"model       {memory}\n"
-            f"plan        {t.steps:,} steps of {step_tokens(c, t):,} tokens, "
+            f"plan        {'about ' * (steps < t.steps)}{steps:,} steps of {step_tokens(c, t):,} tokens, "
             f"{tokens / parameters:.1f} for each parameter (compute-optimal: {CHINCHILLA}), "
             f"about {clock(seconds)} here")
 
@@ -33,11 +38,11 @@ def step_tokens(c: ModelConfig, t: TrainConfig) -> int:
     return t.batch_size * t.accumulate * c.block_size
 
 
-def step_flops(c: ModelConfig, t: TrainConfig) -> Counter:
-    """FLOPs of one step by (op, phase), exact by the op table."""
+def step_flops(c: ModelConfig, t: TrainConfig, ranks: int = 1) -> Counter:
+    """FLOPs of one step by (op, phase), exact by the op table; on ranks, those of the one with most micro-batches."""
     few, flops = dry_run(c, t).flops, Counter()
     for (op, phase), count in few.items():
-        flops[op, phase] = count if phase == "update" else count * t.accumulate
+        flops[op, phase] = -(-count // ranks) if phase == "update" else count * -(-t.accumulate // ranks)
     return flops
 
 
@@ -50,7 +55,8 @@ def flops_per_second(c: ModelConfig, t: TrainConfig) -> float:
     if work.total() > TIMED_FLOPS:
         return mlp_per_second(c, t)
     model, tokens = model_class(c)(small, ops=select(t.backend)), np.zeros((batch, c.block_size), np.int64)
-    grads = model.params.zeros_like()
+    model = to_device(model, t.backend)
+    tokens, grads = placed(model, Batch(tokens, tokens)).tokens, model.params.zeros_like()
     return (work.total() - sum(count for (_, phase), count in work.items() if phase == "update")) / typical_time(
         lambda: model.loss_and_grads(tokens, tokens, key=(0, 0, 0), grads=grads))
 

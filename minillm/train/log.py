@@ -32,10 +32,16 @@ def append_gradients(run: Path, state: dict, grads: Params) -> None:
     append_log(run, state, sizes, ["step", "tokens", *sizes], GRADIENTS)
 
 
+def layer_names(params: Params) -> list[str]:
+    """Of each matrix: ["h.0.attn.c_attn", ...]."""
+    return [name.removesuffix(".weight") for name, array in params.views.items() if array.ndim == 2]
+
+
 def layer_sizes(params: Params) -> dict[str, float]:
     """The root of the mean square of each matrix: {"h.0.attn.c_attn": ...}."""
-    return {name.removesuffix(".weight"): math.sqrt(sum_squares(array.reshape(-1)) / array.size)
-            for name, array in params.views.items() if array.ndim == 2}
+    matrices = [array for array in params.views.values() if array.ndim == 2]
+    return {name: math.sqrt(sum_squares(array.reshape(-1)) / array.size)
+            for name, array in zip(layer_names(params), matrices)}
 
 
 def read_log(run: AnyPath, name: str = LOG) -> list[dict[str, float]]:

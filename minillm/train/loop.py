@@ -27,6 +27,7 @@ from ..storage.atomic import AnyPath, dump_json
 from ..storage.lock import exclusive
 from ..tokenizer.roles import EndOfText
 from .checkpoint import checkpoint_exists, restore, save
+from .device import Recorded, host_model, placed
 from .log import (
     COLUMNS,
     GRADIENTS,
@@ -34,15 +35,16 @@ from .log import (
     append_gradients,
     append_log,
     describe,
-    layer_sizes,
+    layer_names,
     read_log,
     recorded_failure,
     trim_log,
 )
 from .nonfinite import DivergenceError, NonFiniteError, find_nonfinite
 from .optim import AdamW, averaged, bf16_weight_copy, clip_scale, optimizer_for
-from .parallel import World, sharded
+from .parallel import World, check_same_run, of_rank_0
 from .schedule import Timetable, last_step, learning_rate
+from .sharded import sharded
 from .symptoms import warning
 
 WORST_LOSS, WORST_NORM = 1e3, 1e6        # nats per token, gradient norm: a run that got over these has diverged
@@ -66,26 +68,25 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     and all, after config.steps at most. As the decay begins, its first step and its end are saved in the checkpoint,
     as state["decay"]: resumed from then on, the run ends with the same bytes; resumed before, it goes on at full rate
     until a decay is due by its own `finish`. world: the ranks that train together (train/parallel.py), of which only
-    rank 0 writes. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint written.
-    Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different model, data
-    or settings, BlockingIOError where another process is training.
+    rank 0 writes, and only its clock counts. SIGINT and SIGTERM end the run after the step in hand, with a checkpoint
+    written. Raises NonFiniteError naming op and layer, DivergenceError, ValueError for a checkpoint of a different
+    model, data or settings, BlockingIOError where another process is training.
     """
-    run, step, validate = Path(run), step or one_step, validate or validate_loss
+    run, step, validate = Path(run), step or step_for(model), validate or validate_loss
     model.recompute = config.recompute
-    timetable = Timetable(time.monotonic(), finish, config)
-    optimizer = sharded(world, model, config, finish) if world else optimizer_for(model, config)
+    optimizer = sharded(world, model, config) if world else optimizer_for(model, config)
+    started, finish, deadline = of_rank_0(world, time.monotonic(), finish, deadline)
+    timetable, timed = Timetable(started, finish, config), min(finish, deadline) < math.inf
     writes = world is None or world.rank == 0
     if world and validate is validate_loss:
         validate = partial(validate_loss, world=world)
-    state: dict[str, Any] = {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed,
-                             "data": data.fingerprint,
-                             "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
+    fresh = fresh_state(data, config, settings)
     quiet = np.errstate(all="ignore")                    # what is not finite is found and named below
     with exclusive(run) if writes else nullcontext():
-        state = resumed(run, model, optimizer, state, resume, say, world)
+        state = resumed(run, model, optimizer, fresh, resume, say, world)
         if writes:
             trim_log(run, state["step"], columns)
-            trim_log(run, state["step"], ["step", "tokens", *layer_sizes(model.params)], GRADIENTS)
+            trim_log(run, state["step"], ["step", "tokens", *layer_names(model.params)], GRADIENTS)
         saved, rows, warned = state["step"], read_log(run), ""
         known = state["settings"] | {"vocab_size": model.config.vocab_size}
         with recorded_failure(run, state, model.config) if writes else nullcontext(), stop_signals() as stopped, \
@@ -94,8 +95,9 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
                 row = step(model, optimizer, data, config, state)
                 state["step"] += 1
                 state["tokens"] += row.pop("count")
-                end, decays = timetable.plan(state, time.monotonic())
-                done = state["step"] == end or deadline < math.inf and optimizer.agreed(time.monotonic() > deadline)
+                now = of_rank_0(world, time.monotonic())[0] if timed else started
+                end, decays = timetable.plan(state, now)
+                done = state["step"] == end or now > deadline
                 if done or due(config.eval_every, state):
                     with averaged(model, optimizer):
                         row |= validate(model, data, config, state, run if writes else None, eot_token)
@@ -122,13 +124,25 @@ def train(model: Any, data: Any, config: TrainConfig, run: AnyPath, eot_token: E
     return state
 
 
+def fresh_state(data: Any, config: TrainConfig, settings: dict | None) -> dict[str, Any]:
+    """The state of a run before its first step; checkpoints keep it as JSON.
+
+    best: step and losses of the best validation so far; decay: of schedule "wsd", once it is known (see `train`);
+    seed, data and settings: what a resumed run must share.
+    """
+    return {"step": 0, "tokens": 0, "best": None, "decay": None, "seed": config.seed, "data": data.fingerprint,
+            "settings": json.loads(dump_json(config.as_dict() | (settings or {}), "settings"))}
+
+
 def resumed(run: Path, model: Any, optimizer: AdamW, fresh: dict, resume: str | bool, say: Callable | None,
             world: World | None) -> dict:
     """The state of the run's checkpoint, loaded into model and optimizer, if it is there and wanted; else `fresh`."""
-    found = world.first(lambda: checkpoint_exists(run), (run / "last").exists) if world else checkpoint_exists(run)
-    if not found or resume in (False, "never"):
-        return fresh
-    return restore(run, model, optimizer, fresh, resume == "override", say or (lambda text: None))
+    state = fresh
+    if checkpoint_exists(run, world) and resume not in (False, "never"):
+        state = restore(run, model, optimizer, fresh, resume == "override", say or (lambda text: None))
+    if world:
+        check_same_run(world, state["step"], state["data"], model.params.flat)
+    return state
 
 
 def due(every: int, state: dict) -> bool:
@@ -136,16 +150,24 @@ def due(every: int, state: dict) -> bool:
     return bool(every) and state["step"] % every == 0
 
 
-def one_step(model: Any, optimizer: AdamW, data: Any, config: TrainConfig, state: dict) -> dict:
-    """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes."""
+def step_for(model: Any) -> Callable:
+    """`one_step`; for a model on a device, with a forward and backward that are recorded once and then replayed."""
+    on_device = getattr(model.params, "device", None)
+    return partial(one_step, learn=Recorded(model).loss_and_grads) if on_device else one_step
+
+
+def one_step(model: Any, optimizer: AdamW, data: Any, config: TrainConfig, state: dict,
+             learn: Callable | None = None) -> dict:
+    """Accumulate, clip, update. The mean is over all valid targets of all micro-batches, whatever their sizes. learn:
+    instead of the model's own loss_and_grads."""
     started, step = time.perf_counter(), state["step"]
     batches = batches_of(data, step, config)
     count = sum(batch.learned for batch in batches)
     parts = {}
     for micro, grads in optimizer.micro_gradients(config.accumulate):
         batch = batches[micro]
-        part, _ = model.loss_and_grads(batch.tokens, batch.targets, -1, (config.seed, step, micro), grads, count,
-                                       batch.lengths)
+        part, _ = (learn or model.loss_and_grads)(batch.tokens, batch.targets, -1, (config.seed, step, micro), grads,
+                                                  count, batch.lengths)
         parts[micro] = [part]
     loss = float(sum(optimizer.of_micros(parts, config.accumulate)[:, 0]))
     return update(model, optimizer, config, state, loss, count, started, batches)
@@ -160,8 +182,8 @@ def update(model: Any, optimizer: AdamW, config: TrainConfig, state: dict, loss:
            batches: Sequence[Batch] = ()) -> dict:
     """Clip the optimizer's gradients and take one step; returns the log's columns.
 
-    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: to find a NaN in,
-    where the loss is a mean over their tokens.
+    count: of learned tokens; started: value of time.perf_counter() when the step began; batches: where the loss is a
+    mean over their tokens, which makes it comparable with WORST_LOSS, and a NaN traceable to an op.
     """
     norm = optimizer.norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -177,7 +199,7 @@ def explain_nonfinite(model: Any, batches: Any, config: TrainConfig, step: int, 
     """Raise NonFiniteError that names the op and the layer. The parameters are still those of the last good step."""
     try:
         with np.errstate(all="ignore"):
-            find_nonfinite(model, batches, (config.seed, step))
+            find_nonfinite(host_model(model), batches, (config.seed, step))
     except NonFiniteError as error:
         raise NonFiniteError(f"step {step}: {error}. Nothing was updated; the last checkpoint is good. "
                              f"A lower lr or a longer warm-up often helps.") from None
@@ -186,7 +208,7 @@ def explain_nonfinite(model: Any, batches: Any, config: TrainConfig, step: int, 
 
 
 def check_converging(step: int, loss: float, norm: float = 0.0) -> None:
-    """Raise DivergenceError for numbers of which no training recovers. loss: in nats per token."""
+    """Raise DivergenceError for a loss, in nats per token, or a gradient norm from which no training recovers."""
     if not (loss < WORST_LOSS and norm < WORST_NORM):
         raise DivergenceError(f"step {step}: training has diverged: loss {loss:.4g} nats per token (a blind guess "
                               f"costs about 10), gradient norm {norm:.3g}. Nothing was updated or saved. A lower lr or "
@@ -198,8 +220,8 @@ def validate_loss(model: Any, data: Any, config: TrainConfig, state: dict, run: 
                   world: World | None = None) -> dict:
     """Mean loss over the validation split; a new best is saved at once. Returns the log's columns.
 
-    Of data with several sources (data.sources, a dict of such) that of each is in sources.csv; one that eval_batches
-    cuts short still counts by its size.
+    Where the data has several sources (data.sources: {name: such data}), the loss of each goes to sources.csv. The mean
+    weighs them by their validation tokens, also where config.eval_batches takes only some of these.
     """
     sources = getattr(data, "sources", {"": data})
     found = {}
@@ -230,7 +252,8 @@ def evaluate(model: Any, batches: Iterable[Batch], world: World | None = None) -
     count, found = 0, {}
     for i, batch in enumerate(starmap(Batch, batches)):
         if world is None or i % world.size == world.rank:
-            losses, _ = model.losses(batch.tokens, batch.targets, lengths=batch.lengths)
+            here = placed(model, batch)
+            losses, _ = model.losses(here.tokens, here.targets, lengths=here.lengths)
             found[i] = [float(losses.sum(dtype=np.float64))]
         count += batch.learned
     nats = world.dealt(found, i + 1, 1)[:, 0] if world else [values[0] for values in found.values()]

@@ -15,7 +15,7 @@ CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "works
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
 IN_FLIGHT = 1 << 21         # numbers that a process is about to receive from each other one
 DEEP = 100                  # layers at most in a dry run: more are alike
-ROWS, DEPTH = 1024, 768     # of what the kernels' GEMM packs at a time
+ROWS, DEPTH = 1024, 1152    # of what the kernels' GEMM packs at a time
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = ("memory.max memory.current", "memory/memory.limit_in_bytes memory/memory.usage_in_bytes")   # v2, v1
 

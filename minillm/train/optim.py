@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..config import TrainConfig
+from ..kernels.device import on_host as as_numpy
+from ..kernels.device import write
 from ..kernels.select import Ops, multiplies_by_tiles
-from ..models.params import Gradients, Params, block_matrices
+from ..models.params import Gradients, Params, block_matrices, on_host
 from ..ops.bfloat16 import bfloat16_bits
 from ..ops.optimizer.adamw import adamw_update
 from ..ops.optimizer.muon import muon_update
 from ..ops.optimizer.sum_squares import sum_squares
+from .units import units_of
 
 PIECE = 1 << 16                         # numbers averaged at a time: they stay in L2
 
@@ -35,7 +38,7 @@ class AdamW:
         self.params, self.lr, self.betas, self.eps, self.weight_decay = params, lr, betas, eps, weight_decay
         self.flat = params.flat[:]              # a view of its own, writeable when keep_bits has frozen the others
         self.m, self.v, self.steps = params.zeros_like(), params.zeros_like(), 0
-        self.grads = Gradients(params.shapes, params.flat.dtype)    # kept: a fresh one would be faulted in anew
+        self.grads = Gradients(params.shapes, params.flat.dtype, params.device)     # kept, for its pages
         self.world: Any = None                                      # of other processes (train/parallel.py)
         self.part: Gradients | None = None                          # of one micro-batch of several
         self.ops, self.update, self.orthogonal_update = ops, adamw_update, muon_update
@@ -61,7 +64,7 @@ class AdamW:
         yield 0, self.zero_grads()
         for micro in range(1, count):
             if self.part is None:
-                self.part = Gradients(self.params.shapes, self.params.flat.dtype)
+                self.part = Gradients(self.params.shapes, self.params.flat.dtype, self.params.device)
             self.part.clear()
             yield micro, self.part
             self.grads.flat += self.part.flat
@@ -79,18 +82,33 @@ class AdamW:
         return wish
 
     def whole_gradients(self) -> Params | None:
-        """For the one process that writes what is known of a run; None on the others."""
-        return self.grads
+        """For the one process that writes what is known of a run, in NumPy's memory; None on the others."""
+        return on_host(self.grads)
 
     def whole_moments(self) -> tuple[Params, Params] | None:
-        """To be saved by the one process that writes; None on the others."""
-        return self.m, self.v
+        """To be saved by the one process that writes, in NumPy's memory; None on the others."""
+        return on_host(self.m), on_host(self.v)
 
     def take_moments(self, m: Params, v: Params) -> None:
         """Go on from these. Raises ValueError if they are another optimizer's."""
         if v.shapes != self.v.shapes:
             raise ValueError("the moments of another optimizer")
-        self.m.flat[:], self.v.flat[:] = m.flat, v.flat
+        self.m.take(m)
+        self.v.take(v)
+
+    def whole_mean(self) -> Params | None:
+        """To be saved by the one process that writes, if there is one; None on the others."""
+        return on_host(self.mean)
+
+    def take_mean(self, mean: Params) -> None:
+        """Go on from this one."""
+        if self.mean is not None:
+            self.mean.take(mean)
+
+    def exchange_mean(self) -> None:
+        """The mean and the weights change places."""
+        if self.mean is not None:
+            exchange(self.flat, self.mean.flat)
 
     def step(self, grads: Params, lr: float | None = None, scale: float = 1.0) -> None:
         """One update. grads: Params of the same shapes; lr overrides the default; scale multiplies the gradient."""
@@ -123,7 +141,7 @@ class AdamW:
             raise ValueError(f"params must be float32 to be kept in bfloat16: got {self.flat.dtype}")
         self.params.bits = self.params.zeros_like(np.uint16)
         for name, view in self.params.items():                  # one by one: rounding makes copies
-            self.params.bits[name][...] = bfloat16_bits(view)
+            write(self.params.bits[name], bfloat16_bits(as_numpy(view)))
         self.params.freeze()
 
     def drop_bits(self) -> None:
@@ -148,28 +166,45 @@ class Muon(AdamW):
                  weight_decay: float = 0.1, ops: Ops | None = None, ema: float = 0.0, momentum: float = 0.95):
         """As AdamW; momentum: of the matrices. Raises ValueError where there are none."""
         super().__init__(params, lr, betas, eps, weight_decay, ops, ema)
-        self.momentum, self.matrices = momentum, block_matrices(params.shapes)
-        if not self.matrices:
-            raise ValueError("optimizer: muon is for the matrices of a model's blocks, and there are none among these "
-                             "parameters; an adapter's low-rank factors are for adamw")
+        self.momentum, self.matrices = momentum, matrices_of(params)
+        if params.device:
+            raise ValueError("optimizer: muon does not run on a device yet: train there with adamw")
         rest = {name: shape for name, shape in params.shapes.items() if name not in self.matrices}
         self.v = Params(rest, params.flat.dtype)
-        self.spans = spans_of(params, self.v)
+        self.spans, self.units = spans_of(params, self.v), units_of(params, self.matrices)
+
+    def norm(self) -> float:
+        """Of all gradients together, matrix by matrix: so that whoever has one adds its squares (parallel.py)."""
+        square_sum, total = self.ops.sum_squares if self.ops else sum_squares, 0.0
+        for unit in self.units:
+            total += square_sum(self.grads.flat[unit.part])
+        return math.sqrt(total)
 
     def change(self, grads: Params, lr: float, scale: float) -> None:
-        bits = self.params.bits
-        for name, parts in self.matrices.items():
-            copies = [None] * parts if bits is None else self.matrices_in(bits.flat, name)
-            arrays = (self.matrices_in(flat, name) for flat in (self.flat, grads.flat, self.m.flat))
-            for w, grad, m, copy in zip(*arrays, copies):
-                self.orthogonal_update(w, grad, m, lr, self.momentum, self.weight_decay, scale, copy)
+        flats = [self.flat, grads.flat, self.m.flat] + ([] if self.params.bits is None else [self.params.bits.flat])
+        w, grad, m, *bits = ([part for name in self.matrices for part in self.matrices_in(flat, name)]
+                             for flat in flats)
+        self.orthogonal_update(w, grad, m, lr, self.momentum, self.weight_decay, scale, *bits)
         for span, v in self.spans:
             self.adamw(span, v, grads, lr, scale)
 
     def matrices_in(self, flat: np.ndarray, name: str) -> list[np.ndarray]:
         """Views of the parameter of this name in a flat buffer: one, or those that lie side by side."""
-        shape, end = self.params.shapes[name], self.params.ends[name]
-        return np.split(flat[end - math.prod(shape):end].reshape(shape), self.matrices[name], axis=1)
+        shape = self.params.shapes[name]
+        return side_by_side(flat, self.params.ends[name] - math.prod(shape), shape, self.matrices[name])
+
+
+def matrices_of(params: Params) -> dict[str, int]:
+    """{name: how many matrices lie side by side in it} of Muon's parameters. Raises ValueError if there are none."""
+    if not (found := block_matrices(params.shapes)):
+        raise ValueError("optimizer: muon is for the matrices of a model's blocks, and there are none among these "
+                         "parameters; an adapter's low-rank factors are for adamw")
+    return found
+
+
+def side_by_side(flat: np.ndarray, start: int, shape: tuple[int, ...], parts: int) -> list[np.ndarray]:
+    """Views of the `parts` matrices of a parameter that is in a flat buffer from `start` on."""
+    return np.split(flat[start:start + math.prod(shape)].reshape(shape), parts, axis=1)
 
 
 def spans_of(params: Params, some: Params) -> list[tuple[slice, np.ndarray]]:
@@ -184,7 +219,7 @@ def spans_of(params: Params, some: Params) -> list[tuple[slice, np.ndarray]]:
     return spans
 
 
-def average(mean: np.ndarray, weights: np.ndarray, decay: float, t: int) -> None:
+def average(mean: Any, weights: Any, decay: float, t: int) -> None:
     """Step t = 1, 2, ... of the exponential moving average (EMA) of the weights, without bias to its start, in place.
 
         rate = (1 - beta) / (1 - beta^t)          e <- e + rate * (w - e)
@@ -195,6 +230,8 @@ def average(mean: np.ndarray, weights: np.ndarray, decay: float, t: int) -> None
     Source: Kingma & Ba 2015, arXiv 1412.6980, section 7.2; Polyak & Juditsky 1992.
     """
     rate = (1 - decay) / (1 - decay ** t)
+    if not isinstance(mean, np.ndarray):                            # on a device
+        return mean.average(weights, rate)
     for start in range(0, mean.size, PIECE):
         part = mean[start:start + PIECE]
         part += rate * (weights[start:start + PIECE] - part)
@@ -207,15 +244,19 @@ def averaged(model: Any, optimizer: AdamW) -> Iterator[None]:
         yield
         return
     bits, model.params.bits = model.params.bits, None               # the GEMMs round the weights themselves
-    exchange(optimizer.flat, optimizer.mean.flat)
+    optimizer.exchange_mean()
     try:
         yield
     finally:
-        exchange(optimizer.flat, optimizer.mean.flat)
+        optimizer.exchange_mean()
         model.params.bits = bits
 
 
-def exchange(a: np.ndarray, b: np.ndarray) -> None:
+def exchange(a: Any, b: Any) -> None:
+    if not isinstance(a, np.ndarray):                               # on a device
+        before = a.copy()
+        write(a, b)
+        return write(b, before)
     for start in range(0, a.size, PIECE):
         part = slice(start, start + PIECE)
         a[part], b[part] = b[part], a[part].copy()
@@ -225,10 +266,10 @@ def exchange(a: np.ndarray, b: np.ndarray) -> None:
 def bf16_weight_copy(model: Any, optimizer: AdamW) -> Iterator[None]:
     """Meanwhile there is a bf16 copy of the master weights, if the model's GEMMs can read it and it pays.
 
-    Where AMX multiplies, reading the weights is a large part of a GEMM. Without it the copy was measured to save
-    nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter.
+    Where AMX multiplies, or a GPU, reading the weights is a large part of a GEMM. Without it the copy was measured to
+    save nothing (benchmarks/LOG.md), and would cost 2 bytes of memory a parameter.
     """
-    if not (model.takes_weight_copy and multiplies_by_tiles()):
+    if not (model.takes_weight_copy and (model.params.device or multiplies_by_tiles())):
         yield
         return
     optimizer.keep_bits()

@@ -1,8 +1,8 @@
 """How fast a model would train on 1 to 64 machines: data-parallel steps (train/parallel.py), by latency and bandwidth.
 
-A step has M micro-batches of m seconds each, dealt over N ranks in r rounds, and an update of u seconds. A message of b
-bytes takes L + b / W, with the latency L in seconds and the bandwidth W in bytes a second, both directions at once; P
-is the number of parameters.
+A step has M micro-batches of m seconds each, dealt over N ranks in r rounds, and an update of u seconds, which the
+ranks share (of Muon: its matrices). A message of b bytes takes L + b / W, with the latency L in seconds and the
+bandwidth W in bytes a second, both directions at once; P is the number of parameters.
 
     s = (N - 1) * L + 4 * P / W * (N - 1) / N           seconds of a reduce-scatter of gradients, and of an all-gather
     h = min(s, 2 * m / 3)                               hidden behind the backward, two thirds of a micro-batch
@@ -48,7 +48,8 @@ def planned_scaling(c: ModelConfig, t: TrainConfig, speed: float, net: Network) 
     """`scaling` of a model, with at least as many micro-batches as the largest number of ranks. speed: FLOPs a second
     of one machine."""
     flops = sum(count for (_, phase), count in step_flops(c, t).items() if phase != "update")
-    return scaling(max(t.accumulate, RANKS[-1]), flops / t.accumulate / speed, update_seconds(c, t),
+    muon = sum(count for (op, _), count in step_flops(c, t).items() if op == "muon")
+    return scaling(max(t.accumulate, RANKS[-1]), flops / t.accumulate / speed, update_seconds(c, t) + muon / speed,
                    count_parameters(c), net)
 
 

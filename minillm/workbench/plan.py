@@ -15,7 +15,7 @@ from ..config import LlamaConfig, ModelConfig, TrainConfig, of_depth
 from ..kernels.select import choices, select
 from ..models.dry_run import DryCache, Meter, dry_model
 from ..models.load import model_class
-from ..models.quantized import GROUPS4, WEIGHTS
+from ..models.quantized import GROUPS4, WEIGHTS, Quantized, gemm_layout
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
 from .cluster import Network, planned_scaling
@@ -60,7 +60,8 @@ def plan(q: Question) -> dict[str, Any]:
                   "six_n_p": 6 * parameters * (tokens // q.processes), "prefill": by_op(serving_flops(q.model, False)),
                   "decode": by_op(serving_flops(q.model, True))},
         "memory": {"training": training_memory(q), "choices": list(memory_choices(q)),
-                   "serving": {weights: serving_memory(q.model, 1, weights) for weights in WEIGHTS}},
+                   "serving": {weights: serving_memory(q.model, 1, weights) for weights in WEIGHTS},
+                   "int8_kv_cache": cache_bytes(q.model, 1, "int8")},
         "tokens": {"planned": total, "per_parameter": total / parameters, "steps": steps,
                    "rules": {name: {"per_parameter": n, "tokens": n * parameters, "source": source}
                              for name, (n, source) in TOKENS_PER_PARAMETER.items()}},
@@ -140,11 +141,29 @@ def serving_memory(c: ModelConfig, sequences: int, weights: str = "float32") -> 
     rest = 4 * (count_parameters(c) - numbers)
     stored = {"float32": 4 * numbers, "bfloat16": 2 * numbers, "int8": numbers + 4 * columns,
               "int4": numbers // 2 + 4 * numbers // GROUPS4[0]}[weights]
+    stored += sum(panel_bytes(gemm_layout(name, np.broadcast_to(np.float32(0), shape)).shape, weights)
+                  for name, shape in shapes.items() if len(shape) == 2 and name != "wpe.weight")
     meter = Meter()
     tokens = np.zeros((1, c.block_size), np.int64)                          # prompts are read one after the other
     dry_model(c, select("auto"), meter).decode(tokens, DryCache(c, 1), last=True)
-    return {"weights": stored + rest, "kv_cache": 8 * c.n_layer * sequences * c.block_size * c.n_kv_head * c.head_dim,
-            "activations": meter.at_peak.total(), "logits": 4 * sequences * c.vocab_size}
+    return {"weights": stored + rest, "kv_cache": cache_bytes(c, sequences), "activations": meter.at_peak.total(),
+            "logits": 4 * sequences * c.vocab_size}
+
+
+def cache_bytes(c: ModelConfig, sequences: int, form: str = "float") -> int:
+    """Of keys and values of so many whole contexts: float32, or int8 with a float32 scale for each token of a head."""
+    return 2 * c.n_layer * sequences * c.block_size * c.n_kv_head * (c.head_dim + 4 if form == "int8" else
+                                                                     4 * c.head_dim)
+
+
+def panel_bytes(shape: tuple[int, int], weights: str) -> int:
+    """Of the second copy of a matrix (K, N) that integer kernels read, where it is (csrc/cpu/gemm/integer.h)."""
+    pack, (K, N) = select("auto").integer_panels, shape
+    if not pack or weights not in ("int8", "int4"):
+        return 0
+    width = pack(Quantized(np.zeros((8, 1), np.int8), np.ones((1, 1), np.float32))).nbytes // 8     # columns of a panel
+    groups = K // GROUPS4[0] if weights == "int4" else 1
+    return -(-N // width) * width * (-(-K // 8) * 8 // (2 if weights == "int4" else 1) + 4 * groups * (groups > 1))
 
 
 # ---- what fits ----

@@ -72,6 +72,7 @@ def serving(p: dict[str, Any]) -> Iterable[str]:
     for weights, parts in p["memory"]["serving"].items():
         yield (f"  {weights:10}{size(sum(parts.values())):>12}: "
                + ", ".join(f"{name.replace('kv_cache', 'KV cache')} {size(count)}" for name, count in parts.items()))
+    yield f"  (a KV cache of int8, --kv-cache int8, takes {size(p['memory']['int8_kv_cache'])})"
 
 
 def fits(p: dict[str, Any]) -> Iterable[str]:

@@ -1,11 +1,10 @@
 """benchmarks.gpu on the emulator, its fixture, and the emulated instructions against the layouts of the PTX manual."""
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_check
+from benchmarks import gpu_check
 from minillm.kernels import select as registry
 
 sim = registry.cuda("cudasim")
@@ -164,31 +163,3 @@ def test_reference_is_the_reference():
     assert np.allclose(got[0], want) and np.allclose(got[1], ops.attention_backward(dout, cache))
 
 
-def test_the_command_on_the_emulator(tmp_path, capsys, monkeypatch):
-    """Every step but the timing; then a wrong kernel makes it fail."""
-    few = gpu_check.cases(True)[::9]
-    monkeypatch.setattr(gpu_check, "cases", lambda small, variants: few)
-    assert gpu.main(["--out", str(tmp_path), "--emulate"]) == 0
-    document = json.loads((tmp_path / "gpu.json").read_text())
-    assert document["emulated"] and len(document["correctness"]) == len(few)
-    assert set(document["conformance"].values()) == {"64/64", "8/8"} and "cudasim" in document["beside"]
-    assert (tmp_path / "gpu.md").read_text().startswith("# CUDA attention on the emulator")
-    recorded = np.load(tmp_path / "gpu_instructions.npz")
-    assert set(recorded) == {f"{name}_{way}" for name in INSTRUCTIONS for way in ("in", "out")}
-    document["correctness"][0]["right"] = False
-    assert gpu.faults(document) and "all right" in capsys.readouterr().out
-
-
-def test_without_a_gpu_it_says_so(tmp_path, capsys):
-    module = registry.cuda("cuda")
-    if module and not module.driver_problem():
-        pytest.skip("there is a GPU")
-    assert gpu.main(["--out", str(tmp_path)]) == 2
-    assert "cannot run here" in capsys.readouterr().err
-
-
-def test_flops_of_the_table():
-    """4 * B * NH * T^2 * HS, halved where causal, 2.5 times that backward."""
-    from benchmarks.gpu_time import flops
-    assert flops(1, 2, 10, 8, False, False) == 4 * 2 * 100 * 8
-    assert flops(1, 2, 10, 8, True, True) == 2 * 2 * 100 * 8 * 2.5

@@ -16,7 +16,6 @@ from minillm.kernels.select import OPS
 PAIRS = [op for op, spec in OPS.items() if spec.kind == "pair"]
 CASES = [case for case in numbered() if case.kind != "one of 10**5" and "10**5" not in case.label]
 OURS = CHECKERS["minillm"]
-MISSED = [("some values", "large, x", "layernorm", (1e-06, 1))]      # inputs far below eps: benchmarks/LOG.md
 
 
 @pytest.mark.parametrize("op", PAIRS)
@@ -25,8 +24,7 @@ def test_planted_errors_are_found(op):
     mine = [case for number, case in enumerate(CASES) if case.op == op and (number + PAIRS.index(op)) % 3 == 0]
     cases = [case for case in mine if counts(case)]
     assert len(cases) > 12
-    missed = [case[:4] for case in cases if not score.found(complaint(OURS, case.pair()))]
-    assert not [case for case in missed if case not in MISSED]
+    assert not [case[:4] for case in cases if not score.found(complaint(OURS, case.pair()))]
 
 
 def test_one_wrong_element_among_many_is_found():

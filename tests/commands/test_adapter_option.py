@@ -1,4 +1,4 @@
-"""--adapter DIR: a base model with an adapter on top, in generate, chat, eval and serve."""
+"""--adapter DIR: a base model with an adapter on top, in generate, chat, eval, serve, safety, card and grpo."""
 import io
 import json
 
@@ -68,6 +68,39 @@ def test_eval_compares_it_with_its_base(places, tmp_path, capsys):
     assert not (base / "evaluation.json").exists()                      # whose card would tell the adapter's figures
     alone = json.loads(run(capsys, "eval", base, "--tasks", "bpb", "--data", tmp_path / "held.txt", "--json"))
     assert alone["rows"][0]["value"] == without["value"]
+
+
+def test_safety_answers_with_it_and_the_card_tells_both(places, tmp_path, capsys):
+    base, lora = places
+    (tmp_path / "p.jsonl").write_text(json.dumps({"category": "kind", "prompt": "a hen?", "harmful": False}))
+    words = ["--prompts", tmp_path / "p.jsonl", "-n", 8, "--out", tmp_path / "answers.jsonl", "--json"]
+    said = []
+    for more in ([], ["--adapter", lora]):
+        results = json.loads(run(capsys, "safety", base, *words, *more))
+        said.append(json.loads((tmp_path / "answers.jsonl").read_text())["answer"])
+    assert said[0] != said[1] and json.loads((lora / "safety.json").read_text()) == results
+    run(capsys, "eval", base, "--adapter", lora, "--tasks", "samples")
+    assert run(capsys, "card", base, "--adapter", lora).strip() == str(lora / "MODEL_CARD.md")
+    card = (lora / "MODEL_CARD.md").read_text()
+    assert "adapters of rank 2 on " in card and "merged; base: somewhere/else" in card and "| kind | 1 |" in card
+    assert f"{base} + {lora}" in card and not (base / "MODEL_CARD.md").exists()
+    assert main(["card", str(base), "--adapter", str(tmp_path)]) == 1
+    assert "there is no adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option, rank", [("--adapter", []), ("--adapter", ["--lora-rank", "1"]),
+                                          ("--init-adapter", [])], ids=["whole", "adapters", "going on"])
+def test_grpo_begins_from_it(places, tmp_path, capsys, option, rank):
+    """A step of no size leaves the merged model as it was; adapters get a base that has it merged."""
+    base, lora = places
+    run(capsys, "grpo", base, option, lora, "--out", tmp_path / "run", "--prompts", 1, "--group", 2, "-n", 2,
+        *rank, *(word for setting in ("steps=1", "lr=1e-12", "min_lr=0.0", "eval_every=0") for word in
+                 ("--set", f"train.{setting}")))
+    want = load_adapter(load_model(base), lora).merged().params.flat
+    assert np.allclose(load_model(tmp_path / "run").params.flat, want, atol=1e-6)
+    if rank:
+        assert np.array_equal(load_model(tmp_path / "run" / "base").params.flat, want)
+        assert load(tmp_path / "run" / "base", adapter=tmp_path / "run")[0].params.flat.shape == want.shape
 
 
 def test_serve_names_it(places, monkeypatch):

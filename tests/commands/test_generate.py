@@ -145,3 +145,16 @@ def test_special_tokens_in_the_prompt_are_what_the_user_says(tmp_path, capsys):
             wanted = logits[told[0]["id"]] - np.log(np.exp(logits).sum())
             assert told[0]["logprob"] == pytest.approx(wanted, abs=1e-4)
     assert len(tokenizer.encode(prompt, "all")) < len(tokenizer.encode_ordinary(prompt))
+
+
+def test_an_int8_cache_and_what_multiplies_quantized_weights(models, tmp_path, capsys):
+    """With drafts too: greedily the same text, from both caches' nearly equal logits."""
+    assert main(["quantize", models["target"], "-o", str(tmp_path / "int8")]) == 0
+    capsys.readouterr()
+    words = [tmp_path / "int8", "-p", "The quick", "-n", 12, "--temperature", 0]
+    said = run(capsys, *words, "--kv-cache", "int8")
+    assert "int8 weights, integer arithmetic" in said.err and "integer" not in said.out
+    for draft in (["--lookup"], ["--draft", models["draft"]]):
+        drafted = as_json(capsys, *words, "--kv-cache", "int8", *draft)["samples"][0]["text"]
+        assert said.out.rstrip("\n") == "The quick" + drafted
+    assert run(capsys, models["target"], "-n", 2).err == ""

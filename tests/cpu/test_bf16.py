@@ -160,7 +160,8 @@ def test_the_gradient_of_a_likely_target_is_not_rounded_away():
 def test_select_takes_the_variant_where_there_is_one():
     ops = select(BF16)
     assert {op for op in OPS if ops.backends[op] == BF16} == {"attention", "grouped_attention", "linear",
-                                                              "projection", "mlp", "linear_cross_entropy"}
+                                                              "projection", "mlp", "linear_cross_entropy", "muon",
+                                                              "lora_linear", "lora_projection", "lora_mlp"}
     assert all(ops.backends[op] in (BF16, select("cpu").backends[op]) for op in OPS)
     with pytest.raises(ValueError, match="no op has a variant 'cpu/bf17'"):
         select("cpu/bf17")

@@ -261,6 +261,9 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_attention_memory_is_linear():
     """Forward and backward: twice the length takes twice the memory. One head's scores at T = 8192 would be 268 MB."""
-    grown = {T: float(subprocess.run([sys.executable, "-c", MEMORY, str(T)], capture_output=True, text=True,
-                                     check=True).stdout) for T in (2048, 4096, 8192)}
-    assert grown[4096] < 2 * grown[2048] + 2 and grown[8192] < 2 * grown[4096] + 2 and grown[8192] < 24, grown
+    def grown(T):
+        """MB; the least of two, since other work only adds to it."""
+        command = [sys.executable, "-c", MEMORY, str(T)]
+        return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(2))
+    short, middle, long = map(grown, (2048, 4096, 8192))
+    assert middle < 2 * short + 2 and long < 2 * middle + 2 and long < 24, (short, middle, long)

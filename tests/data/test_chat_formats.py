@@ -52,6 +52,12 @@ def test_an_input_stands_below_its_instruction():
     assert said(ALPACA | {"input": "a or b"})[0] == ("user", "what is a hen?\na or b")
 
 
+def test_arguments_are_an_object_also_where_there_are_none():
+    calls = [{"function": {"name": "now", "arguments": arguments}} for arguments in ("", "{}", {}, '{"a": 1}', "a")]
+    turn = answered({"messages": [talk()[0], {"role": "assistant", "tool_calls": calls}]}).answer[-1]
+    assert [call["function"]["arguments"] for call in turn["tool_calls"]] == [{}, {}, {}, {"a": 1}, "a"]
+
+
 def test_what_is_no_text_is_counted_and_left_out():
     parts = [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "what is a hen?"},
              {"type": "input_audio", "input_audio": {}}]

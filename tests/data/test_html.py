@@ -1,6 +1,5 @@
 """Web pages become their text; one that would cost minutes costs about a second, and the next one is read."""
 import os
-import signal
 import time
 
 import pytest
@@ -30,20 +29,6 @@ def test_a_page_that_costs_too_much_is_skipped(tmp_path, hostile):
     assert len(list(read_documents(tmp_path, report))) == 1 and report.skipped == {"too costly to parse": 1}
     end = os.times()
     assert end.children_user + end.children_system - start.children_user - start.children_system < 4
-
-
-def test_what_a_worker_that_dies_or_is_interrupted_leaves(monkeypatch):
-    assert "Satz" in html.html_text(PAGE)
-    first = html.WORKER.process
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    with pytest.raises(Unusable, match="too costly"):
-        html.html_text(PAGE)
-    with monkeypatch.context() as patch:
-        patch.setattr(html.HtmlWorker, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            html.html_text(b"<p>the answer that nobody read</p>")
-    assert "Satz" in html.html_text(PAGE)
 
 
 def test_ordinary_pages_stay_far_below_the_limit():

@@ -50,6 +50,18 @@ def test_shards_of_llmc(tmp_path):
         "val", "val", "train", "train"]
 
 
+def test_what_another_process_has_read_is_not_read_again(tmp_path, monkeypatch):
+    files = [nano(tmp_path / "train.bin", IDS)]
+    shards = shards_of(files, TOK)
+    note = json.loads(json.dumps(shards.meta["read"]))                              # as ranks tell each other
+    monkeypatch.setattr("minillm.data.shards.token_files.read_piece", None)
+    again = shards_of(files, TOK, known=note)
+    for one, other in ((shards.train, again.train), (shards.val, again.val)):
+        assert np.array_equal(one.arrays[0], other.arrays[0])
+        assert (one.tokens, one.documents, one.bytes, one.files, one.checksums) == (
+            other.tokens, other.documents, other.bytes, other.files, other.checksums)
+
+
 def test_llama_3s_are_of_uint32(tmp_path):
     ids = np.array([5, 70_000, 128_255, 7] * 50)
     shards = shards_of([llmc(tmp_path / "train.bin", ids, "<u4")], LARGE)

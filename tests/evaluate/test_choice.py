@@ -9,9 +9,13 @@ from minillm.data.sources.record_files import read_jsonl
 from minillm.evaluate import choice
 
 
+def scored(m, prompt, answer):
+    return next(choice.scores_of(m, TOK, [(prompt, answer)]))
+
+
 def test_a_choice_is_scored_by_its_own_tokens():
     m = model()
-    logp, tokens, size = choice.score_choice(m, TOK, "the hen", " says cluck")
+    logp, tokens, size = scored(m, "the hen", " says cluck")
     ids = TOK.encode("the hen") + TOK.encode(" says cluck")
     logits = m.forward(np.array([ids]))[0][0]
     wanted = 0.0
@@ -19,17 +23,17 @@ def test_a_choice_is_scored_by_its_own_tokens():
         row = logits[position]
         wanted += row[ids[position + 1]] - row.max() - math.log(np.exp(row - row.max()).sum())
     assert logp == pytest.approx(wanted, rel=1e-10) and size == 11 and tokens == len(TOK.encode(" says cluck"))
-    long = choice.score_choice(m, TOK, "the cow says moo " * 20 + "the hen", " says cluck")
+    long = scored(m, "the cow says moo " * 20 + "the hen", " says cluck")
     assert np.isfinite(long[0])                                     # the start of the prompt is cut
     with pytest.raises(ValueError, match="the context holds 16"):
-        choice.score_choice(m, TOK, "x", "z" * 40)
+        scored(m, "x", "z" * 40)
 
 
 def test_the_best_choice_wins_and_length_matters():
     m, short, long = model(zero=True), "a", "zzzz"                  # every token has the same probability
     right = choice.answer_all(m, TOK, [choice.Question("x", [long, short], 1)])
     assert right["sum"] == [True]
-    scores = [choice.score_choice(m, TOK, "x", c) for c in (short, long)]
+    scores = [scored(m, "x", c) for c in (short, long)]
     assert scores[0][0] / scores[0][1] == pytest.approx(scores[1][0] / scores[1][1])
 
 

@@ -81,9 +81,12 @@ def test_scored_says_whether_the_greedy_text_is_meant():
     greedy = TOK.encode_ordinary(samples.continuation(made, TOK, "the hen", 3))
     logits = made.forward(np.array([TOK.encode("the hen")]))[0][0, -1]
     best = int(logits.argmax())
-    assert harness.continuation_score(made, TOK.encode("the hen"), [best])[1]
-    assert not harness.continuation_score(made, TOK.encode("the hen"), [(best + 1) % TOK.vocab_size])[1]
-    assert harness.continuation_score(made, TOK.encode("the hen"), greedy or [best])[0] < 0
+
+    def scored(after):
+        return harness.continuation_scores(made, [(TOK.encode("the hen"), after)])[0]
+    assert scored([best])[1]
+    assert not scored([(best + 1) % TOK.vocab_size])[1]
+    assert scored(greedy or [best])[0] < 0
 
 
 def test_generation_ends_before_a_stop():

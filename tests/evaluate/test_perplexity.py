@@ -32,7 +32,7 @@ def test_windows_read_every_token_once_with_half_a_context(length, block_size):
 
 def test_long_documents_are_given_their_context():
     m, ids = model(block_size=8), TOK.encode("the hen says cluck and the cow says moo and the hen")
-    losses = perplexity.token_losses(m, ids)
+    losses = next(perplexity.losses_of(m, [ids]))
     tokens = np.array(ids)[None]
     assert_close("first", losses[:8], m.losses(tokens[:, :8], tokens[:, 1:9])[0], "same model")
     assert_close("later", losses[8:12], m.losses(tokens[:, 4:12], tokens[:, 5:13])[0][4:], "same model")

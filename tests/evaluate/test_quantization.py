@@ -40,14 +40,18 @@ def trained(tmp_path_factory):
 
 
 @every_form
-def test_bits_per_byte_hardly_change(trained, tmp_path, capsys, weights, group):
+@pytest.mark.parametrize("arithmetic", ["integer", "float"])
+def test_bits_per_byte_hardly_change(trained, tmp_path, capsys, weights, group, arithmetic):
     arguments = ["quantize", str(trained / "model"), "-o", str(tmp_path / "out"), "--weights", weights, "--json",
                  "--data", str(trained / "unseen.txt")]
-    assert main(arguments + ["--group", str(group)] * bool(group)) == 0
+    assert main(arguments + ["--group", str(group)] * bool(group) + ["--arithmetic", arithmetic]) == 0
     results = json.loads(capsys.readouterr().out)
     bits = results["bits_per_byte"]
     assert 0 < abs(bits["change"]) < (0.05 if weights == "int4" else 0.005)
     assert bits["before"] > 1 and bits["bytes"] > 1000
+    assert results["arithmetic"] == ("float" if weights == "bfloat16" else arithmetic)
+    assert (bits["change"] != bits["weights_only"]) == (results["arithmetic"] == "integer")
+    assert abs(bits["change"] - bits["weights_only"]) < 0.001              # what rounding activations costs
     assert len(results["tensors"]) == 9
     assert results["bytes_after"] < (0.55 if weights == "bfloat16" else 0.4) * results["bytes_before"]
     for row in results["tensors"].values():
@@ -74,6 +78,7 @@ def test_the_page_and_bad_commands(trained, tmp_path, capsys):
     model = str(trained / "model")
     assert main(["quantize", model, "-o", str(tmp_path / "out")]) == 0
     page = capsys.readouterr().out
+    assert "matmuls: integers" in page
     assert "h.0.mlp.c_fc.weight" in page and "give a text with --data" in page and "times as much" in page
     for arguments, words in ((["-o", model], "another directory"), (["--group", "3"], "group"),
                              (["--data", str(tmp_path / "none")], "none")):

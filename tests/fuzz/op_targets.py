@@ -13,7 +13,8 @@ from .targets import target
 
 FEW = (0, 1, 2, 3, 5, 8, 17)
 # What a kernel may refuse and the reference need not: it copies nothing and knows two dtypes. TypeError: of a number.
-OF_KERNELS = r"contiguous|aligned|must be (float32|float64|C-)|dtype (float|uint16)|cannot be of type|writeable"
+OF_KERNELS = (r"contiguous|aligned|must be (float32|float64|C-)|dtype (float|uint16)|cannot be of type|writeable|"
+              "side by side")
 NUMBERS = (-1, 0, 1, 2, 3, 2**31, 2**62, 2**64, -(2**63), 0.5, 1.0, 1e-300, 1e300, float("nan"), float("inf"), -0.0)
 
 

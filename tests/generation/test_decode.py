@@ -95,6 +95,7 @@ def test_edges():
     ({"temperature": math.nan}, "temperature"), ({"temperature": math.inf}, "temperature"), ({"top_k": 0}, "top_k"),
     ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"top_p": math.nan}, "top_p"), ({"ids": [37]}, "tokens"),
     ({"min_p": 2}, "min_p"), ({"repetition_penalty": 0}, "repetition_penalty"), ({"seed": -1}, "seed"),
+    ({"ids": [1.5]}, "ids"), ({"max_new_tokens": 2.5}, "max_new_tokens"),
 ], ids=str)
 def test_bad_settings_are_named(changes, words):
     with pytest.raises(ValueError, match=words):

@@ -8,8 +8,8 @@ import sentencepiece_cases
 from minillm import Llama, LlamaConfig
 from minillm.data.shards.prepare import prepare, tokenizer_of
 from minillm.data.shards.source import describe_tokenizer
-from minillm.evaluate.choice import score_choice
-from minillm.evaluate.perplexity import surprise
+from minillm.evaluate.choice import scores_of
+from minillm.evaluate.perplexity import surprises
 from minillm.generation.sampling import Sampling
 from minillm.generation.text import generate_text, load_generator
 from minillm.models.load import load
@@ -46,10 +46,10 @@ def test_generated_behind_the_beginning_of_a_text(directory):
 def test_evaluated_behind_the_beginning_of_a_text(directory):
     model, tok = load(directory)
     ids = tok.encode("the cat sat")
-    nats = surprise(model, tok, "the cat sat")
+    (nats,) = surprises(model, tok, ["the cat sat"])
     losses, _ = model.losses(np.array([[1, *ids[:-1]]]), np.array([ids]))
     assert nats.nats == pytest.approx(losses.sum(), rel=1e-5)
-    logp, count, _ = score_choice(model, tok, "the cat", " sat")                # what goes on with a text
+    logp, count, _ = next(scores_of(model, tok, [("the cat", " sat")]))      # what goes on with a text
     assert count == len(tok.encode_continuation(" sat")) and logp == pytest.approx(-losses[-count:].sum(), rel=1e-5)
 
 

@@ -38,6 +38,19 @@ def test_the_scale_on_which_a_function_varies_is_found(scale):
                   method="central")
 
 
+@both_methods
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e-3, 1.0])
+def test_a_zero_at_one_element_of_a_function_that_is_flat_from_afar(scale, method):
+    """Steps of 1 show LayerNorm's saturation, where the gradient is nearly the zero that is claimed."""
+    inputs, forward = {"x": scale * X}, lambda x: ops.layernorm_forward(x / scale, X[0], X[1])
+    def backward(dout, cache, wrong=False):
+        dx = ops.layernorm_backward(dout, cache)[0] / scale
+        return np.where(np.abs(X) < np.abs(X).max(), dx, 0) if wrong else dx
+    gradcheck(forward, backward, inputs, method=method)
+    with pytest.raises(GradcheckError, match="FAIL x"):
+        gradcheck(forward, lambda dout, cache: backward(dout, cache, True), inputs, method=method)
+
+
 def test_a_mean_over_many():
     x = np.random.default_rng(0).standard_normal(200_000)
     gradcheck(lambda x: (np.mean(x ** 2), x), lambda dout, x: 2 * x * dout / x.size, {"x": x})

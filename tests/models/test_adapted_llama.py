@@ -71,7 +71,8 @@ def test_gradients_that_nobody_wants_are_not_computed(backend):
             calls.append(into)
             return function(dout, cache, into)
         return call
-    names = ("projection_backward", "linear_cross_entropy_backward", "rmsnorm_backward", "token_embedding_backward")
+    names = ("projection_backward", "lora_projection_backward", "linear_cross_entropy_backward", "rmsnorm_backward",
+             "token_embedding_backward")
     made.base.ops = made.ops._replace(**{name: spy(getattr(made.ops, name)) for name in names})
     losses, caches = made.losses(TOKENS, TOKENS)
     grads = made.backward(np.ones_like(losses), caches)

@@ -1,4 +1,4 @@
-"""The compiled decoding step of a Llama: the written one's bits, in every batch, window, form and thread count."""
+"""The compiled step of Llama and its kin: the written one's bits, in every batch, window, form and thread count."""
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,7 @@ from tolerances import assert_same_bits, same_bits
 from minillm import Llama, LlamaConfig, select
 from minillm.kernels import select as registry
 from minillm.models.llama import step_names
+from minillm.models.load import model_class
 from minillm.models.quantized import quantize
 
 pytestmark = pytest.mark.skipif(select().llama_step is None, reason="kernels are not built")
@@ -15,11 +16,16 @@ WIDE = LlamaConfig(n_layer=2, n_head=6, n_kv_head=2, head_dim=40, n_embd=200, n_
                    vocab_size=301)
 KINDS = {"llama": {}, "qwen2": {"family": "qwen2", "qkv_bias": True, "tied": True},
          "qwen3": {"family": "qwen3", "qk_norm": True}, "window": {"family": "mistral", "window": 11},
-         "biases": {"o_bias": True, "mlp_bias": True, "qkv_bias": True}}
+         "biases": {"o_bias": True, "mlp_bias": True, "qkv_bias": True},
+         "olmo2": {"family": "olmo2", "qk_norm": True, "qkv_bias": True, "o_bias": True},
+         "gemma": {"family": "gemma", "tied": True},
+         "gemma2": {"family": "gemma2", "tied": True, "window": 11, "full_layers": (1,), "query_size": 24.0,
+                    "attention_cap": 2.0, "logit_cap": 3.0, "o_bias": True}}
 
 
 def rough(kind="llama"):
-    model = Llama(replace(WIDE, **KINDS[kind]), ops=select("cpu"))
+    config = replace(WIDE, **KINDS[kind])
+    model = model_class(config)(config, ops=select("cpu"))
     model.params.flat[:] += 0.05 * np.random.default_rng(1).standard_normal(model.params.flat.size).astype("float32")
     return model
 
@@ -34,7 +40,7 @@ def in_pieces(model, tokens, pieces):
 
 
 def written(model):
-    return Llama(model.config, params=model.params, ops=model.ops._replace(llama_step=None))
+    return model.on(model.ops._replace(llama_step=None))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,10 +80,29 @@ def test_more_rows_than_one_step_takes():
     assert_same_bits(in_pieces(model, tokens, [1] * 3), model.forward(tokens)[0])
 
 
+def test_padded_ids_stay_impossible_where_logits_are_capped():
+    model = rough("gemma2")
+    model.known = 290
+    logits = model.decode(some_tokens(1, 1), model.new_cache(1))
+    assert np.isneginf(logits[..., 290:]).all() and np.abs(logits[..., :290]).max() < 3
+
+
+@pytest.mark.parametrize("kind, weights", [("olmo2", "int8"), ("gemma2", "int8"), ("gemma2", "bfloat16")])
+def test_quantized_kin(kind, weights):
+    model, tokens, results = quantize(rough(kind), weights), some_tokens(2, 9), []
+    for each in (model, written(model)):
+        results.append(np.concatenate([each.decode(tokens, cache := each.new_cache(2)),
+                                       each.decode(tokens[:, :1], cache)], axis=1))
+    assert model.compiled and not written(model).compiled
+    assert_same_bits(*results)
+
+
 @pytest.mark.parametrize("weights", ["int8", "bfloat16", "int4"])
 def test_a_long_prompt_of_quantized_weights_is_read_in_chunks(weights):
-    """With the bits of the written path, which would dequantize every matrix."""
-    model, tokens = quantize(rough("qwen2"), weights), some_tokens(2, 50)
+    """With the bits of the written path, which would dequantize every matrix; in integers there is nothing to
+    dequantize."""
+    model, tokens = quantize(rough("qwen2"), weights, arithmetic="float"), some_tokens(2, 50)
+    assert quantize(rough("qwen2"), weights).chunked_prefill == (weights == "bfloat16")
     assert model.chunked_prefill and not rough().chunked_prefill
     cache, other = model.new_cache(2), written(model).new_cache(2)
     assert_same_bits(model.decode(tokens, cache, last=True), written(model).decode(tokens, other, last=True))

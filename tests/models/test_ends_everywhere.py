@@ -67,7 +67,7 @@ def test_eval_safety_and_rewards_end_there(make):
     data = RewardData(TASKS["addition"], tokenizer, 1, 2, 20)
     (answer,) = sample_group(model, tokenizer.encode("the cat"), 1, 20, data.ends, (0,), temperature=0)
     assert answer[-1] == tokenizer.special_tokens["</s>"] and tokenizer.decode(answer[:-1]) == said_after(length)
-    assert perplexity.surprise(model, tokenizer, "the cat").tokens == length          # begun by <s>: all are predicted
+    assert perplexity.surprises(model, tokenizer, ["the cat"])[0].tokens == length   # begun by <s>: all are predicted
 
 
 def test_the_command_line_ends_there(make, capsys):

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from minillm import GPTConfig, load_model
+from minillm import GPTConfig, LlamaConfig, load_model
 from minillm.config import parse_setting
 from minillm.models.dry_run import model_class
+from minillm.models.gguf import settings_of
 from minillm.models.llama_files import ARCHITECTURES
 from minillm.models.load import FAMILIES, fresh_config
 from minillm.train.memory import count_parameters
@@ -20,8 +21,46 @@ def test_gpt2_is_what_is_meant_without_a_family():
 def test_a_family_has_its_traits_and_the_usual_sizes(family):
     c = fresh_config(SMALL | {"family": family})
     assert (c.family, c.qkv_bias) == (family, family == "qwen2") and (c.qk_norm or family != "qwen3")
-    assert (c.n_kv_head, c.head_dim, c.n_inner, c.tied, c.window) == (4, 8, 128, True, 0)
+    assert (c.n_kv_head, c.head_dim, c.n_inner, c.tied) == (4, 8, 128, True)
     assert count_parameters(c) == model_class(c)(c).params.flat.size
+
+
+OWN = {"mistral": {"window": 4096}, "olmo2": {"norm_eps": 1e-5, "qk_norm": True}, "qwen2": {"qkv_bias": True},
+       "qwen3": {"qk_norm": True}, "gemma2": {"window": 4096, "full_layers": (1,), "query_size": 8.0,
+                                              "attention_cap": 50.0, "logit_cap": 30.0}}
+TRAITS = ("window", "full_layers", "norm_eps", "qk_norm", "qkv_bias", "query_size", "attention_cap", "logit_cap")
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_family_has_what_is_its_own_and_llama_cpp_computes_it(family):
+    c = fresh_config(SMALL | {"family": family})
+    assert {name: getattr(c, name) for name in TRAITS} == {
+        name: getattr(LlamaConfig(), name) for name in TRAITS} | OWN.get(family, {})
+    assert settings_of(c, "f32", "fresh")["general.architecture"]
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_what_is_its_own_is_what_transformers_has(family):
+    theirs = pytest.importorskip("transformers").AutoConfig.for_model(family).to_dict()
+    own = fresh_config({"family": family})
+    assert own.norm_eps == theirs["rms_norm_eps"] and own.rope_theta == theirs["rope_parameters"]["rope_theta"]
+    assert own.window == (theirs.get("sliding_window") or 0)
+    assert own.attention_cap == theirs.get("attn_logit_softcapping", 0) and own.logit_cap == theirs.get(
+        "final_logit_softcapping", 0)
+    if own.window and family != "mistral":
+        theirs = [kind == "full_attention" for kind in theirs["layer_types"][:own.n_layer]]
+        assert own.full_layers == tuple(i for i, full in enumerate(theirs) if full)
+
+
+def test_what_is_its_own_may_be_said_otherwise():
+    def window_of(**values):
+        c = fresh_config(SMALL | {"family": "gemma2"} | values)
+        return c.window, c.full_layers
+    assert window_of(window=8) == (8, (1,)) and window_of(window=0) == (0, ())
+    assert window_of(full_layers=[0]) == (4096, (0,)) and window_of(full_layers=[]) == (4096, ())
+    c = fresh_config(SMALL | {"family": "gemma2", "logit_cap": 0.0, "attention_cap": 3.0})
+    assert (c.logit_cap, c.attention_cap) == (0, 3) and fresh_config({"family": "mistral", "window": 0}).window == 0
+    assert fresh_config({"family": "gemma2", "n_layer": 10 ** 12}).n_layer == 10 ** 12
 
 
 def test_sizes_that_are_given_are_kept():

@@ -8,8 +8,8 @@ import sentencepiece_cases
 from minillm import GPT, GPTConfig, Llama, LlamaConfig, Tokenizer, generate, load_model
 from minillm.commands import export as command
 from minillm.models.export import export_directory, export_gguf
-from minillm.models.gguf import FORMS, read_gguf, read_tokenizer, write_gguf
-from minillm.models.load import load
+from minillm.models.gguf import FORMS, read_gguf, read_tokenizer, settings_of, write_gguf
+from minillm.models.load import load, model_class
 from minillm.tokenizer.sentencepiece import SentencePiece
 
 gguf = pytest.importorskip("gguf")
@@ -23,11 +23,16 @@ LLAMA3 = tuple(sorted({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 
                        "original_max_position_embeddings": 8192}.items()))
 SHORT3 = tuple(sorted((dict(LLAMA3) | {"original_max_position_embeddings": 16, "high_freq_factor": 2.5}).items()))
 YARN = (("factor", 4.0), ("original_max_position_embeddings", 16), ("rope_type", "yarn"))
+GEMMA2 = {"tied": True, "query_size": 8.0, "attention_cap": 2.0, "logit_cap": 3.0}
 MODELS = {"gpt2": {}, "llama": {}, "llama tied": {"tied": True}, "llama wide heads": {"head_dim": 12},
           "llama 3": {"rope_scaling": LLAMA3, "rope_theta": 500000.0}, "llama short 3": {"rope_scaling": SHORT3},
           "llama yarn": {"rope_scaling": YARN},
           "llama linear": {"rope_scaling": (("factor", 4.0), ("rope_type", "linear"))},
-          "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True, "tied": True}}
+          "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True, "tied": True},
+          "olmo2": {"qk_norm": True}, "olmo2 tied": {"qk_norm": True, "tied": True, "rope_scaling": YARN},
+          "gemma": {"tied": True, "head_dim": 12}, "gemma2": GEMMA2 | {"window": 4, "full_layers": (1,)},
+          "gemma2 turned": GEMMA2 | {"window": 5, "full_layers": (0,), "qkv_bias": True},
+          "gemma2 scaled": GEMMA2 | {"query_size": 3.0}}
 
 
 def tokenizer_of(pattern="gpt2"):
@@ -38,23 +43,33 @@ def model_of(name, vocab_size=300):
     """A random model whose norms and biases are random, too."""
     family = name.split()[0]
     if family == "gpt2":
-        model = GPT(GPTConfig(**SIZES, vocab_size=vocab_size))
+        config = GPTConfig(**SIZES, vocab_size=vocab_size)
     else:
-        model = Llama(LlamaConfig(**LLAMA | MODELS[name], vocab_size=vocab_size, family=family))
+        config = LlamaConfig(**LLAMA | MODELS[name], vocab_size=vocab_size, family=family)
+    model = model_class(config)(config)
     model.params.flat[:] += np.random.default_rng(0).normal(0, 0.1, model.params.flat.shape).astype(np.float32)
     return model
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "gemma2 scaled"])
 def test_a_model_comes_back_bit_for_bit(tmp_path, name):
     model = model_of(name)
     write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
     config, params = read_gguf(tmp_path / "m.gguf")
     assert config == model.config
-    for key, array in model.params.items():
-        assert np.array_equal(params[key], array), key
+    for key, array in model.params.items():             # of a Gemma's norms only 1 + w is kept, bit for bit
+        gain = 1 if name.startswith("gemma") and key.endswith("norm.weight") else 0
+        assert np.array_equal(gain + params[key], gain + array), key
     again = load_model(tmp_path / "m.gguf")
     assert generate(again, [1, 2, 3], 5, temperature=0) == generate(model, [1, 2, 3], 5, temperature=0)
+
+
+def test_a_scale_that_llama_cpp_lacks_is_multiplied_into_q(tmp_path):
+    model = model_of("gemma2 scaled")
+    write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
+    again, ids = load_model(tmp_path / "m.gguf"), np.arange(20)[None]
+    assert again.config.query_size == 8
+    np.testing.assert_allclose(again.forward(ids)[0], model.forward(ids)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -63,6 +78,8 @@ def test_transformers_computes_the_same_of_the_file(tmp_path, name):
     torch = pytest.importorskip("torch")
     if name.split()[-1] in ("yarn", "linear", "3", "qwen3"):
         pytest.skip("transformers reads no scaling of rotary positions from GGUF files, nor the width of Qwen3's heads")
+    if name.split()[0] in ("olmo2", "gemma", "gemma2"):
+        pytest.skip("transformers reads no caps, windows, widths of heads, nor OLMo 2's norms from GGUF files")
     model = model_of(name)
     write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32).eval()
@@ -143,12 +160,14 @@ def test_llama_cpp_answers_with_the_same_tokens(tmp_path):
         model.params.flat[:] *= 2                       # no ties
         write_gguf(tmp_path / "m.gguf", model, tokenizer_of(), "f32")
         theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=64, verbose=False, logits_all=True)
-        theirs.eval([5, 6, 7])
+        theirs.eval(range(5, 25))
+        ours, scores = model.forward(np.arange(5, 25)[None])[0][0], theirs._scores[:20]
+        assert np.abs(ours - scores).max() < 0.01 * np.abs(ours).max(), name            # its keys are float16
         answer = []
         for _ in range(12):
             answer.append(int(np.argmax(theirs._scores[-1])))
             theirs.eval(answer[-1:])
-        assert [5, 6, 7, *answer] == generate(model, [5, 6, 7], 12, temperature=0), name
+        assert [*range(5, 25), *answer] == generate(model, [*range(5, 25)], 12, temperature=0), name
 
 
 # ---- what cannot be
@@ -158,8 +177,10 @@ def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ValueError, match="gguf must be one of f32, f16.*'q5_1'"):
         write_gguf(tmp_path / "m.gguf", model, tokenizer, "q5_1")
     windowed = Llama(LlamaConfig(**LLAMA, vocab_size=300, window=8, family="mistral"))
-    with pytest.raises(ValueError, match="sliding window of 8"):
+    with pytest.raises(ValueError, match="^window = 8 is not .* in its architecture llama: a sliding window"):
         write_gguf(tmp_path / "m.gguf", windowed, tokenizer)
+    with pytest.raises(ValueError, match="byte-level tokenizer without merges"):
+        write_gguf(tmp_path / "m.gguf", model, Tokenizer.train(TEXT, 257, ["<|endoftext|>"]))
     with pytest.raises(ValueError, match="without byte fallback"):
         write_gguf(tmp_path / "m.gguf", model, SentencePiece(sentencepiece_cases.load()[0]["fused"]))
     tokenizer.pattern = "mine"
@@ -169,6 +190,26 @@ def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ValueError, match="lm_head.weight has weights beyond float16"):
         write_gguf(tmp_path / "m.gguf", model, tokenizer_of())
     assert not list(tmp_path.iterdir())                 # and nothing half written is left
+
+
+REFUSED = {"tied": {"family": "gemma"}, "o_bias": {"family": "qwen3", "qk_norm": True, "o_bias": True},
+           "mlp_bias": {"family": "olmo2", "qk_norm": True, "mlp_bias": True}, "qk_norm": {"qk_norm": True},
+           "head_dim": {"family": "qwen2", "head_dim": 12}, "rope_scaling": {"family": "qwen2", "rope_scaling": LLAMA3},
+           "attention_cap": GEMMA2 | {"family": "gemma2", "attention_cap": 0.0},
+           "logit_cap": GEMMA2 | {"family": "gemma2", "logit_cap": 0.0},
+           "query_size": {"query_size": 4.0}}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_traits_that_llama_cpp_does_not_compute_are_named(name):
+    with pytest.raises(ValueError, match=f"^{name} = .* is not computed by llama.cpp in its architecture"):
+        settings_of(LlamaConfig(**LLAMA | REFUSED[name], vocab_size=300), "f32", "m")
+
+
+@pytest.mark.parametrize("name", ["attention_cap", "logit_cap"])
+def test_caps_of_a_first_gemma_are_named(name):
+    with pytest.raises(ValueError, match=f"^{name} = 3.0 is not computed by llama.cpp in its architecture gemma:"):
+        settings_of(LlamaConfig(**LLAMA | {"family": "gemma", "tied": True, name: 3.0}, vocab_size=300), "f32", "m")
 
 
 def rewritten(path, metadata=(), tensors=()):

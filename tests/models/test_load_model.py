@@ -37,9 +37,9 @@ def test_a_special_token_that_the_model_has_no_row_for_is_left_out(run):
 
 
 def test_a_directory_that_is_none_is_said(run):
-    for path in (run / "nowhere", run / "config.json"):
-        with pytest.raises(FileNotFoundError, match="there is no such directory"):
-            load(path)
+    for name, words in (("nowhere", "there is no such directory"), ("config.json", r"a file, but not named \*\.gguf")):
+        with pytest.raises(FileNotFoundError, match=words):
+            load(run / name)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors"])

@@ -1,6 +1,7 @@
 """Model directories: exact round trips, strict reading of damaged files, transformers both ways."""
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from some_params import CONFIG, random_params
 from tolerances import assert_same_bits
 
-from minillm.models.pretrained import read_model, write_model
+from minillm.models.pretrained import read_model, unfollowed_dropout, write_model
 from minillm.storage.safetensors import read_safetensors, write_safetensors
 
 # Models
@@ -91,7 +92,7 @@ def test_wrong_tensors_are_named(saved, change, words):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("activation_function", "relu"), ("scale_attn_by_inverse_layer_idx", "yes"), ("add_cross_attention", True),
+    ("activation_function", "silu"), ("scale_attn_by_inverse_layer_idx", "yes"), ("add_cross_attention", True),
     ("scale_attn_weights", None), ("n_inner", 31), ("use_rotary", True), ("num_key_value_heads", 1),
     ("model_type", "llama"),
     ("tie_word_embeddings", False),
@@ -112,6 +113,23 @@ def test_harmless_settings_are_accepted(saved):
     del stored["resid_pdrop"], stored["activation_function"], stored["n_inner"]
     path.write_text(json.dumps(stored | {"n_inner": 32, "attn_pdrop": 0.7, "something_new": [1]}))
     assert read_model(saved)[0].dropout == 0.1   # GPT2Config's own default
+
+
+@pytest.mark.parametrize("rates, words", [
+    ({"resid": 0.2, "embd": 0.2, "attn": 0.0}, ""), ({"resid": 0.0, "embd": 0, "attn": None}, ""),
+    ({"resid": 0.2, "embd": 0.2, "attn": 0.3}, "0.2, .* not followed: attn_pdrop 0.3, for attention drops nothing"),
+    ({"resid": 0.2, "embd": 0.1, "attn": 0}, "0.2, .* not followed: embd_pdrop 0.1, for the embedding has the same"),
+    ({"resid": 0.0, "embd": 0.1, "attn": 0.1}, "0, .* not followed: embd_pdrop 0.1, .*; attn_pdrop 0.1,"),
+    ({}, "0.1, .* not followed: attn_pdrop 0.1, for")], ids=str)
+def test_dropout_that_training_does_not_follow_is_said(saved, rates, words):
+    """Keys that are absent mean 0.1, as in transformers."""
+    path = saved / "config.json"
+    settings = {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("_pdrop")}
+    path.write_text(json.dumps(settings | {f"{name}_pdrop": rate for name, rate in rates.items()}))
+    assert read_model(saved)[0].dropout == rates.get("resid", 0.1)
+    assert re.match(f"dropout +{words}", unfollowed_dropout(saved)) if words else unfollowed_dropout(saved) == ""
+    path.write_text(json.dumps(settings | {"model_type": "qwen3"}))
+    assert unfollowed_dropout(saved) == unfollowed_dropout(saved / "model.gguf") == ""
 
 
 def test_missing_and_corrupt_files_are_named(saved):

@@ -59,15 +59,18 @@ def test_every_matrix_is_rounded_along_its_inputs(family, weights, group):
 @pytest.mark.parametrize("backend, family", [(backend, family) for backend in BACKENDS for family in FAMILIES
                                              if backend != "numpy" or family == "qwen2"])
 @every_form
-def test_every_code_path_gives_the_same_bits(backend, family, weights, group):
-    model, tokens = quantize(rough(family, backend), weights, group), some_tokens(2, 40)
-    want = dequantized_model(model).forward(tokens)[0]
+@pytest.mark.parametrize("arithmetic", ["integer", "float"])
+def test_every_code_path_gives_the_same_bits(backend, family, weights, group, arithmetic):
+    """With NumPy an activation may be rounded to the next whole number, where BLAS gave it another last bit."""
+    model, tokens = quantize(rough(family, backend), weights, group, arithmetic), some_tokens(2, 40)
+    rounds = arithmetic == "integer" and weights != "bfloat16"
+    want = (model if rounds else dequantized_model(model)).forward(tokens)[0]
     written = Llama(model.config, ops=model.ops._replace(decode_step=None), params=model.params)
     paths = [(model, pieces) for pieces in ([1] * 40, [4] * 10, [40], [30] + [1] * 10)] + [(written, [1] * 9 + [31])]
     for each, pieces in paths:
         got = in_pieces(each, tokens, pieces)
         if backend == "numpy":
-            assert np.abs(got - want).max() < 1e-4
+            assert np.abs(got - want).max() < (0.02 * np.abs(want).max() if rounds else 1e-4)
         else:
             assert_same_bits(got, want)
 

@@ -3,6 +3,7 @@
 A row that is dropped between two chunks, or a tail that only the first block has, shows at no size below the border.
 Borders are powers of two, and the depths of the GEMM's blocks. The reference is NumPy in float64 on the same numbers.
 """
+from functools import lru_cache
 from inspect import signature
 
 import numpy as np
@@ -49,19 +50,29 @@ def outs_like(op, args):
     return each(lambda a: normal_like(a, rng), out[0]) if OPS[op].kind == "pair" else None
 
 
-def inputs(op, dtype, dims):
-    """A sample whose sums over columns do not grow with their number."""
-    return {name: (value / dims.C ** 0.25).astype(dtype) if name in float_names(args) else value
-            for args in [sample(op, dtype, dims)] for name, value in args.items()}
+@lru_cache(maxsize=256)                             # the dtypes and kernels of an op share it
+def problem(op, dims):
+    """A sample whose sums over columns do not grow with their number, dout, and what float64 makes of them. Its numbers
+    are float32's."""
+    args = {name: (value / dims.C ** 0.25).astype("float32") if name in float_names(args) else value
+            for args in [sample(op, "float32", dims)] for name, value in args.items()}
+    args, dout = {name: widened(value) for name, value in args.items()}, widened(outs_like(op, args))
+    return args, dout, results(op, "numpy", args, dout)
+
+
+def cast(tree, dtype):
+    """A copy with floats of this type."""
+    if isinstance(tree, np.ndarray):
+        return tree.astype(dtype if tree.dtype.kind == "f" else tree.dtype)
+    return tuple(cast(part, dtype) for part in tree) if isinstance(tree, tuple) else tree
 
 
 @pytest.mark.parametrize("axis", SIZES)
 @pytest.mark.parametrize("op, backend, dtype", on_cpu)
 def test_sizes_beside_every_border(op, backend, dtype, axis):
     for dims in (d for d in SIZES[axis] if d.T < 400 or op != "attention"):          # its reference is quadratic
-        args = inputs(op, dtype, dims)
-        dout = outs_like(op, args)
-        want = results(op, "numpy", {name: widened(value) for name, value in args.items()}, widened(dout))
+        args, dout, want = problem(op, dims)
+        args, dout = {name: cast(value, dtype) for name, value in args.items()}, cast(dout, dtype)
         got = results(op, backend, args, dout)
         for name, array in got.items():
             assert_close(f"{op} {name} at {dims}", array, want[name], f"reference {precision(backend, dtype)}")
@@ -149,7 +160,8 @@ def fill_memory():
                                                 if "targets" in sample(case.values[0], "float32")])
 def test_every_token_may_be_the_target(op, backend, dtype):
     """Also the first and the last of each tile of the vocabulary: one row for each token."""
-    args = inputs(op, dtype, Dims(1, 1100, 4, 1, 1100)) | {"targets": np.arange(1100)}
+    args = problem(op, Dims(1, 1100, 4, 1, 1100))[0] | {"targets": np.arange(1100)}
+    args = {name: cast(value, dtype) for name, value in args.items()}
     dout = outs_like(op, args)
     want = results(op, "numpy", {name: widened(value) for name, value in args.items()}, widened(dout))
     for name, array in results(op, backend, args, dout).items():

@@ -128,6 +128,15 @@ def dropout(x, p, key):
     return [v / (1 - p) if keep else 0 for v, keep in zip(x.flat, keep_mask(x.size, p, key))]
 
 
+def lora_mlp(x, *layers_and_numbers):
+    fc, proj, (fc_scale, proj_scale, p, fc_key, proj_key) = (layers_and_numbers[place] for place in (
+        slice(4), slice(4, 8), slice(8, None)))
+
+    def layer(x, weight, bias, a, b, scale, key):
+        return linear(x, weight, bias) + scale * np.reshape(dropout(x, p, key), x.shape) @ a @ b
+    return layer(gelu(layer(x, *fc, fc_scale, fc_key)), *proj, proj_scale, proj_key)
+
+
 DEFINITIONS = {
     "linear": linear, "gelu": gelu, "gelu_exact": gelu_exact,
     "layernorm": layernorm, "attention": attention, "cross_entropy": cross_entropy,
@@ -143,6 +152,7 @@ DEFINITIONS = {
     "projection": lambda x, weight, bias: linear(x, weight.T, bias), "swiglu": lambda gate, up: silu(gate) * up,
     "geglu": lambda gate, up: gelu(gate) * up,
     "softcap": lambda x, cap: np.vectorize(lambda v: cap * tanh(v / cap))(x),
+    "relu": lambda x: np.vectorize(lambda v: v if v > 0 else 0.0)(x),
     "relu_squared": lambda x: np.vectorize(lambda v: v * v if v > 0 else 0.0)(x),
     "attention_decode": lambda q, k, v: np.stack([np.concatenate(list(map(attention_of, *heads)), -1)
                                                   for heads in zip(q, k, v)]),
@@ -150,6 +160,9 @@ DEFINITIONS = {
         gelu(linear(x, fc_weight, fc_bias)), proj_weight, proj_bias),
     "lora_linear": lambda x, weight, bias, a, b, scale, p, key: linear(x, weight, bias) + scale * (
         np.reshape(dropout(x, p, key), x.shape) @ a @ b),
+    "lora_projection": lambda x, weight, bias, a, b, scale, p, key: linear(x, weight.T, bias) + scale * (
+        np.reshape(dropout(x, p, key), x.shape) @ a.T @ b.T),
+    "lora_mlp": lambda **args: lora_mlp(*args.values()),
     "linear_cross_entropy": lambda x, wte, targets, ignore_index: cross_entropy(
         np.array([[dot(row, token) for token in wte] for row in x]), targets, ignore_index)}
 

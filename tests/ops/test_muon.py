@@ -79,6 +79,12 @@ def test_nan_reaches_the_weights():
 
 
 @pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
+def test_a_matrix_without_numbers_stays_as_it_is(backend, shape):
+    select(backend).muon_update(*(np.zeros(shape, "float32") for _ in range(3)), 0.02)
+
+
+@pytest.mark.parametrize("backend", ALL)
 def test_bits_are_of_the_updated_w(backend):
     args, bits = sample("muon", "float32"), np.zeros((8, 32), "uint16")
     select(backend).muon_update(**args, bits=bits)
@@ -101,6 +107,23 @@ def test_the_same_bits_with_any_number_of_threads(threads, backend):  # noqa: F8
             found.append(wide)
         assert_same_bits(found[0], found[1])
         assert_same_bits(found[0], found[2])
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_a_list_of_matrices_is_updated_one_by_one(backend):
+    rng, update = np.random.default_rng(0), select(backend).muon_update
+    alone = [[rng.standard_normal((r, c)).astype("float32") for r, c in SHAPES] for _ in range(3)]
+    together = [[array.copy() for array in arrays] for arrays in alone]
+    bits = [np.zeros(shape, "uint16") for shape in SHAPES]
+    update(*together, 0.02, weight_decay=0.1, scale=0.5, bits=bits)
+    for w, grad, m in zip(*alone):
+        update(w, grad, m, 0.02, weight_decay=0.1, scale=0.5)
+    for found, want in zip(together[0] + together[2], alone[0] + alone[2]):
+        assert_same_bits(found, want)
+    for found, w in zip(bits, together[0]):
+        assert_same_bits(found, bfloat16_bits(w))
+    with pytest.raises(ValueError, match="grad must be .*as many arrays as w: 6"):
+        update(together[0], together[1][:5], together[2], 0.02)
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24)], ids=str)

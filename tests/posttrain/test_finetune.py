@@ -1,5 +1,6 @@
 """The commands sft, dpo and grpo: one after the other, the settings they read, their documented example."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,15 @@ def base(tmp_path_factory):
     small_model(CHAT, np.float32).save_pretrained(directory)
     CHAT.save(directory)
     return directory
+
+
+def test_dropout_that_is_not_followed_is_told(base, tmp_path, capsys):
+    directory = shutil.copytree(base, tmp_path / "base")
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_pdrop": 0.3}))
+    data = write(tmp_path / "few.jsonl", [{"prompt": f"{i}?", "completion": "cluck"} for i in range(4)])
+    assert main(f"sft {directory} --data {data} --out {tmp_path}/out --set train.steps=1".split()) == 0
+    assert "not followed: attn_pdrop 0.3, for attention drops nothing\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stage", ["train", "sft", "dpo", "grpo"])

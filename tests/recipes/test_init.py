@@ -9,6 +9,7 @@ from minillm import GPT, GPTConfig, LlamaConfig, Tokenizer, TrainConfig, load_mo
 from minillm.__main__ import main
 from minillm.models.grow import with_context, with_vocabulary
 from minillm.models.llama import Llama
+from minillm.models.load import load
 from minillm.models.quantized import quantize, save_quantized
 from minillm.recipes.initial_model import continued_config
 from minillm.recipes.train_on_files import train_on_files
@@ -46,10 +47,10 @@ def saved(model, directory, tokenizer=TOK):
     return directory
 
 
-def trained(base, text, out, steps=2, tokenizer=None, resume="auto", **given):
+def trained(base, text, out, steps=2, tokenizer=None, resume="auto", lora=None, say=lambda text: None, **given):
     config = TrainConfig(steps=steps, batch_size=2, warmup=0, lr=1e-3, min_lr=1e-3, save_every=2)
     return train_on_files([text], out, continued_config(base, given), config, tokenizer, resume=resume,
-                          say=lambda text: None, init=base)
+                          say=say, init=base, lora=lora)
 
 
 def weights_of(run):
@@ -68,6 +69,19 @@ def test_it_goes_on_from_the_weights_and_the_tokenizer(base, text, tmp_path):
     trained(base, text, tmp_path / "parts", 2)
     trained(base, text, tmp_path / "parts", 4)
     assert np.array_equal(weights_of(tmp_path / "parts" / "last"), weights_of(tmp_path / "run" / "last"))
+
+
+def test_dropout_is_that_of_the_directory_and_what_is_not_followed_is_said(text, tmp_path):
+    """Once for a run that takes it from there; a rate that is asked for needs no word."""
+    path, said = saved(MODELS["gpt2"], tmp_path / "base") / "config.json", []
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resid_pdrop": 0.2, "embd_pdrop": 0.2,
+                                                               "attn_pdrop": 0.3}))
+    trained(path.parent, text, tmp_path / "run", 1, say=said.append)
+    assert load_model(tmp_path / "run").config.dropout == 0.2
+    trained(path.parent, text, tmp_path / "other", 1, say=said.append, dropout=0.1)
+    assert load_model(tmp_path / "other").config.dropout == 0.1
+    told = [line for line in said if line.startswith("dropout")]
+    assert len(told) == 1 and told[0].endswith("not followed: attn_pdrop 0.3, for attention drops nothing")
 
 
 def test_a_longer_context_and_more_tokens(base, text, tmp_path):
@@ -124,6 +138,33 @@ def test_clear_errors(text, tmp_path):
     TOK.save(stored)
     with pytest.raises(ValueError, match="int8 weights have no gradients"):
         trained(stored, text, tmp_path / "run")
+
+
+@pytest.mark.parametrize("block_size", [16, 24])
+def test_adapters_alone(base, text, tmp_path, block_size):
+    """Resumed with the bytes of a run in one; the base is as it was, and the adapter on it is the run's model."""
+    before = weights_of(base)
+    for out, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        trained(base, text, tmp_path / out, steps, lora={"rank": 2, "alpha": 4.0}, block_size=block_size)
+    assert np.array_equal(weights_of(base), before)
+    whole, parts = (weights_of(tmp_path / out) for out in ("whole", "parts"))
+    assert np.array_equal(whole, parts) and (len(whole) != len(before) or not np.array_equal(whole, before))
+    told = json.loads((tmp_path / "whole" / "adapter" / "adapter_config.json").read_text())
+    frozen = told["base_model_name_or_path"]
+    assert frozen == str(base if block_size == 16 else tmp_path / "whole" / "base")
+    merged, _ = load(frozen, adapter=tmp_path / "whole" / "adapter")
+    np.testing.assert_allclose(merged.params.flat, whole, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="different adapter than fits here"):
+        trained(base, text, tmp_path / "whole", 6, lora={"rank": 1, "alpha": 4.0}, block_size=block_size)
+
+
+def test_the_command_trains_adapters(text, tmp_path, capsys):
+    base = saved(MODELS["qwen3"], tmp_path / "base")
+    words = ["train", "--data", str(text), "--out", str(tmp_path / "run"), "--set", "train.steps=2"]
+    assert main([*words, "--init", str(base), "--lora-rank", "2", "--lora-targets", "q_proj"]) == 0
+    assert "adapters    64 trainable parameters" in capsys.readouterr().out
+    assert main([*words, "--lora-rank", "2"]) == 1
+    assert "--lora-rank trains adapters of a model that is there: name it with --init" in capsys.readouterr().err
 
 
 def test_another_base_does_not_resume_the_run(text, tmp_path):

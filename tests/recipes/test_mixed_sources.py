@@ -114,7 +114,7 @@ def test_all_sources_have_one_tokenizer(place, run, tmp_path):
 
 
 def test_weights_are_checked_before_anything_is_made(place, tmp_path):
-    with pytest.raises(ValueError, match="--mix: got 1 weights for 2 sources"):
+    with pytest.raises(ValueError, match="mix: got 1 weights for 2 sources"):
         trained(place, tmp_path / "r", 2, mix=[1])
     assert not (tmp_path / "r").exists()
 

@@ -1,5 +1,6 @@
 """`minillm quickstart`: the main job in a few steps, and what it says on a machine that is too slow."""
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,7 @@ def machine(monkeypatch):
     model on a few stories."""
     monkeypatch.setattr(quickstart, "STORIES", 300)
     monkeypatch.setattr(quickstart, "ENOUGH", 500)
+    monkeypatch.setattr(quickstart, "SETTINGS", replace(quickstart.SETTINGS, batch_size=2))
     monkeypatch.setitem(quickstart.MODELS, "stories", {"n_layer": 1, "n_head": 1, "n_embd": 32, "block_size": 64})
 
     def fake(seconds_of):

@@ -21,7 +21,7 @@ import pytest
 from honest_kernels import HONEST
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import machine, measure
+from benchmarks import machine, measure, report
 from minillm.__main__ import main, parser
 from minillm.data.sources.stories import stories
 from minillm.recipes import draft_pair, quickstart
@@ -63,6 +63,7 @@ SHORTER = {             # what is written -> what is run instead
     "--port 8000": "--port 0",
     "python -m benchmarks --all": "python -m benchmarks --all --quick --minutes 0.001 --out results.json",
     "python -m benchmarks step --batch 4 --tokens 256": "python -m benchmarks step --size tiny --only minillm",
+    "python -m benchmarks decode": "python -m benchmarks decode --size tiny --only 'minillm fp32'",
     "--ladder": "--ladder --dims B=1,T=8,C=16",
     "--dims B=4,T=1024": "--dims B=1,T=8,C=16",
     "kernel bench my.c": "kernel bench my.c --dims 'B=1 T=8 C=16 NH=2'",
@@ -73,7 +74,13 @@ ELSEWHERE = {           # what is not run here, and what runs it
     "python -m benchmarks --readme": "tests/benchmarks: it writes into the tree",
     "python -m benchmarks tokenizer": "tests/benchmarks: it makes texts of many megabytes",
     "python -m benchmarks.gpu": "a machine with a GPU",
+    "python -m benchmarks.tokenizer_scripts": "tests/benchmarks/test_tokenizer_scripts.py, in small",
+    "train.backend=cuda": "a machine with a GPU; tests/cuda/test_device_training.py, on the emulator",
     "python -m benchmarks gradcheck": "tests/benchmarks/test_gradcheck.py: it takes minutes",
+    "python -m benchmarks load": "tests/benchmarks/test_load.py, in small: it takes minutes",
+    "python -m benchmarks lora": "tests/benchmarks/test_lora.py, in small",
+    "python -m benchmarks.profile": "hand: it steps a model of 124M parameters",
+    "python -m benchmarks.record": "tests/benchmarks/test_record.py, in small",
     "python -m minillm.micro": "tests/test_micro.py: it takes minutes",
     "minillm book": "tests/study/book, in small: it takes ten seconds and more",
     "python -m tests.fuzz": "tests/fuzz: it takes minutes",
@@ -175,10 +182,11 @@ def run_command(command):
 
 
 def benchmark(words):
-    """Short bursts, and no measuring of the machine's limits, which takes most of the time."""
+    """Short bursts, no measuring of the machine's limits, which takes most of the time, and no results in the tree."""
     with pytest.MonkeyPatch.context() as patch:
         for name in benchmarks.THREADS:
             patch.setenv(name, "1")
+        patch.setattr(report, "RESULTS", Path.cwd())
         patch.setattr(machine, "peaks", lambda threads, dtypes: {
             "memory": {"gbs": 10.0, "by": "copy"}, "float32": {"gflops": 100.0, "by": "numpy"}})
         patch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))

@@ -17,7 +17,7 @@ PEERS = {("workbench.kernel.torch_pair", "torch"),           # whom a kernel is 
          *[("workbench.properties.code_paths", peer) for peer in ("torch", "transformers")]}    # whose logits ours are
 FLOOR = {
     "ops": 0, "storage": 0, "text": 0, "_cpp": 0, "gradcheck": 0, "config": 0, "progress": 0, "launch": 0, "version": 0,
-    "micro": 0,
+    "micro": 0, "worker": 0,
     "kernels": 1, "tokenizer": 1,
     "models": 2,
     "train": 3, "generation": 3, "data": 3,

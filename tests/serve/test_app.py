@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from serving import NAME, model, running, server, tokenizer  # noqa: F401  (fixtures)
 
-from minillm.serve import app, protocol
+from minillm.serve import app
+from minillm.serve.errors import ApiError
 
 
 def test_names_with_a_slash_and_paths_with_one_too_many(model, tokenizer):
@@ -48,7 +49,7 @@ def test_keys_are_compared_in_constant_time(monkeypatch, sent):
     if sent == "Bearer the-key":
         app.authorize("the-key", request)
     else:
-        with pytest.raises(protocol.ApiError, match="Incorrect API key"):
+        with pytest.raises(ApiError, match="Incorrect API key"):
             app.authorize("the-key", request)
     assert seen == [(sent.removeprefix("Bearer ").encode(), b"the-key")]
 

@@ -7,7 +7,8 @@ from ending import directory_that_ends
 from serving import running
 
 from minillm.models.load import load
-from minillm.serve.protocol import ApiError, parse
+from minillm.serve.errors import ApiError
+from minillm.serve.protocol import parse
 from minillm.tokenizer import chat_template as chat
 from minillm.tokenizer import jinja_worker
 
@@ -48,12 +49,21 @@ def test_tool_turns_are_as_templates_read_them(tokenizer_with):
     assert "<tool_response>\nwet\n</tool_response><|im_end|>\n<|im_start|>assistant\n" in text
 
 
+def test_a_call_without_parameters_may_have_no_arguments(tokenizer_with):
+    """OpenAI's clients send "" for it."""
+    call = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": ""}}
+    text = prompt_of(tokenizer_with(QWEN), messages=[*ASKED, {"role": "assistant", "tool_calls": [call]}], tools=TOOLS)
+    assert '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>' in text
+
+
 @pytest.mark.parametrize("body, param", [
     ({"tools": [{"type": "x"}]}, "tools"), ({"tools": {}}, "tools"), ({"documents": ["x"]}, "documents"),
     ({"chat_template_kwargs": []}, "chat_template_kwargs"), ({"chat_template_kwargs": {"stop": "!"}}, "messages"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
      "messages[0].tool_calls"),
-    ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice")])
+    ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"), ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "tool_choice")])
 def test_bad_ones_name_the_parameter(tokenizer_with, body, param):
     with pytest.raises(ApiError) as error:
         prompt_of(tokenizer_with(ECHO), **body)

@@ -194,6 +194,17 @@ def test_who_reads_further_up_is_left_there(page):
     assert page.evaluate("document.getElementById('talk').scrollTop") == 0
 
 
+def test_who_scrolls_up_just_before_a_frame_is_left_there(page):
+    fill(page, max_tokens=30, seed=1)
+    ask(page, "the\n" * 30, 1)
+    page.evaluate("""() => {
+        const frame = requestAnimationFrame;
+        window.requestAnimationFrame = f => frame(() => { document.getElementById('talk').scrollTop = 0; f(); });
+    }""")
+    ask(page, "the", 2)
+    assert page.evaluate("document.getElementById('talk').scrollTop") == 0
+
+
 def test_errors_are_shown_and_the_oldest_turns_forgotten_in_the_browser(page):
     """A conversation that outgrows the context goes on; a message too long by itself is an error, and given back."""
     refused = []

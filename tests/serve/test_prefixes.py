@@ -38,12 +38,15 @@ def answers(engine, jobs, together):
 def on(model, backend):
     if backend in ("int8", "bfloat16"):
         return quantize(model, backend)
-    return model.on(select(backend))
+    other = model.on(select("auto" if backend == "int8 cache" else backend))
+    other.kv_cache = "int8" if backend == "int8 cache" else "float"
+    return other
 
 
 @pytest.mark.parametrize("backend, together", [("numpy", False), ("auto", False), ("auto", True), ("int8", False),
-                                               ("int8", True)])         # NumPy's BLAS has other sums in a crowd
+                                               ("int8", True), ("int8 cache", True)])
 def test_hits_have_the_bits_of_misses(model, tokenizer, backend, together):
+    """NumPy alone: its BLAS has other sums in a crowd."""
     def jobs():
         return [Job(ids, 6, None, Sampling(seed=i), top=20, score=i % 7 == 6) for i, ids in enumerate(prompts())]
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import BLOCK, NAME, idle, model, server, tokenizer  # noqa: F401  (fixtures)
 
-from minillm.serve import completions, protocol
+from minillm.serve import completions, prompts, protocol
+from minillm.serve.errors import ApiError
 
 BAD = [     # path, body, status, param
     ("completions", {"prompt": "x", "max_tokens": 0}, 400, "max_tokens"),
@@ -127,9 +128,9 @@ def test_what_cannot_fit_is_refused_before_it_is_rendered(tokenizer, monkeypatch
     """A message has a token or more, even an empty one: 30,500 of them took a second to render."""
     def never(*args):
         raise AssertionError("rendered")
-    monkeypatch.setattr(protocol, "chat_prompt", never)
+    monkeypatch.setattr(prompts, "chat_prompt", never)
     for messages in ([{"role": "user", "content": ""}] * (BLOCK + 1), [{"role": "user", "content": "x" * 100_000}]):
-        with pytest.raises(protocol.ApiError) as error:
+        with pytest.raises(ApiError) as error:
             protocol.parse(json.dumps({"messages": messages}).encode(), True, NAME, tokenizer, BLOCK)
         assert error.value.code == "context_length_exceeded"
 
@@ -184,7 +185,7 @@ def test_any_json_is_a_request_or_an_api_error(tokenizer, chat, good, body):
     raw = json.dumps(start | body if good else body).encode()
     try:
         ask = protocol.parse(raw, chat, NAME, tokenizer, BLOCK)
-    except protocol.ApiError as error:
+    except ApiError as error:
         json.dumps(error.body())
     else:
         assert all(0 < len(ids) < BLOCK + (ask.max_tokens == 0) for ids in ask.prompts)

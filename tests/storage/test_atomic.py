@@ -61,3 +61,8 @@ def test_a_writer_at_work_keeps_its_file(tmp_path, writer):
     write(tmp_path / "model")
     remove_leftovers(tmp_path)
     assert len(list(tmp_path.glob(".model.*.tmp"))) == 1
+
+
+def test_a_directory_is_no_file_to_write(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"^{tmp_path} is a directory: "), atomic_write(tmp_path):
+        raise AssertionError("nothing is written for it")

@@ -25,6 +25,26 @@ def test_what_is_masked(kind, text):
     assert pii.mask(f"see {text}, please") == (f"see <{kind}>, please", {kind: 1})
 
 
+VERSIONS = ["version 1.2.3.4", "Version: 12.0.3.4", "versions 10.2.3.4, 10.2.3.5 and 10.2.4.0", "libfoo 1.2.3.4",
+            "libfoo (1.2.3.4)", "foo==10.2.3.4", "foo>=10.2.3.4", "foo ~= 10.2.3.4", "10.2.3.4-1ubuntu2",
+            "the 10.2.3.4 release", "before version 10.2.3.4", "version number 10.2.3.4", "firmware 10.2.3.4",
+            "foo-10.2.3.4", "foo_10.2.3.4", "foo/10.2.3.4",
+            "upgraded from 10.1.2.3 to 10.1.2.4", "package bar 2.4.6.8 installed"]
+ADDRESSES = ["server 1.2.3.4", "host 10.2.3.4", "DNS 8.8.8.8", "ping 1.1.1.1", "http://1.2.3.4/a", "root@1.2.3.4",
+             "listens on 1.2.3.4:80", "1.2.3.0/24", "update from 10.2.3.4", "10.20.30.40 connected",
+             "1.2.3.140 connected", "build server 10.2.3.4", "from 10.2.3.4 to 10.2.3.5", "version 2 runs on 10.2.3.4"]
+
+
+@pytest.mark.parametrize("text", VERSIONS)
+def test_versions_are_no_addresses(text):
+    assert pii.mask(f"see {text} please") == (f"see {text} please", {})
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_addresses_are_no_versions(text):
+    assert pii.mask(f"see {text} please")[0] == re.sub(r"(?:\d+\.){3}\d+", "<IP>", f"see {text} please")
+
+
 @pytest.mark.parametrize("text", LEFT)
 def test_what_is_left(text):
     assert pii.mask(f"see {text} please") == (f"see {text} please", {})

@@ -227,7 +227,7 @@ def test_a_template_without_end_tokens_ends_at_the_next_question(tokenizer_of):
 
 def test_without_jinja_the_extra_is_named(monkeypatch, tokenizer_of):
     tokenizer = tokenizer_of("chatml")
-    monkeypatch.setattr(jinja_template, "version", lambda name: "3.0.1")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.0.1")
     with pytest.raises(ImportError, match=r"pip install 'minillm\[chat\]'"):
         chat.check_template(tokenizer)
 

@@ -13,7 +13,7 @@ from minillm.train.optim import AdamW
 
 CONFIG = TrainConfig(steps=3, accumulate=4, seed=5)
 STEPS, SITES = 3 * 4, 2 * 2 + 1                         # micro-batches; dropouts of two blocks and the embedding
-WATCHED = {"dropout_forward": 2, "lora_linear_forward": 7}               # where the key stands
+WATCHED = {"dropout_forward": (2,), "lora_linear_forward": (7,), "lora_mlp_forward": (12, 13)}     # where keys stand
 
 
 class Tokens:
@@ -26,13 +26,13 @@ def model_and_keys(dropout=0.1, vocab_size=20):
     """A model, and the list of keys that its ops will be called with."""
     keys = []
 
-    def watched(function, place):
+    def watched(function, places):
         def call(*args):
-            keys.append(args[place])
+            keys.extend(args[place] for place in places)
             return function(*args)
         return call
     ops = select("numpy")
-    ops = ops._replace(**{name: watched(getattr(ops, name), place) for name, place in WATCHED.items()})
+    ops = ops._replace(**{name: watched(getattr(ops, name), places) for name, places in WATCHED.items()})
     return GPT(GPTConfig(2, 2, 8, 32, vocab_size, dropout=dropout), ops=ops), keys
 
 

@@ -40,6 +40,9 @@ def test_limits():
 def test_a_plan_has_the_table():
     rows = planned_scaling(GPTConfig(2, 2, 64, 64, 300), TrainConfig(backend="numpy"), 1e10, network("10Gbit, 20us"))
     assert [row["ranks"] for row in rows][-1] == 64 and rows[0]["efficiency"] == 1
+    muon = planned_scaling(GPTConfig(2, 2, 64, 64, 300), TrainConfig(backend="numpy", optimizer="muon"), 1e7,
+                           network("10Gbit, 20us"))
+    assert muon[0]["seconds"] > 64 / 1000 * rows[0]["seconds"] + 2 * 12 * 64 ** 2 * 5 * 4 * 64 / 1e7
 
 
 @pytest.mark.parametrize("text", ["", "10", "10Gbit,slow", "0Gbit", "10GB"])

@@ -9,7 +9,7 @@ from minillm.config import GPTConfig, TrainConfig
 from minillm.models.gpt2 import GPT
 from minillm.models.quantized import WEIGHTS, quantize
 from minillm.train.memory import step_memory
-from minillm.workbench.plan import PRESETS, Question, fitting, plan, serving_memory
+from minillm.workbench.plan import PRESETS, Question, cache_bytes, fitting, plan, serving_memory
 
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=300)
 SETS = ["--set", "n_layer=2", "--set", "n_head=2", "--set", "n_embd=32", "--set", "block_size=32", "--set",
@@ -82,6 +82,9 @@ def test_serving_holds_what_a_real_model_holds(weights):
     planned, cache = serving_memory(SMALL, 3, weights), model.new_cache(3)
     assert planned["weights"] == sum(map(nbytes, model.params.values()))
     assert planned["kv_cache"] == cache.keys.nbytes + cache.values.nbytes
+    model.kv_cache, small = "int8", cache_bytes(SMALL, 3, "int8")
+    made = model.new_cache(3)
+    assert small == sum(array.nbytes for array in (made.keys, made.values, made.key_scales, made.value_scales))
 
 
 def test_hours_and_money():

@@ -50,24 +50,6 @@ void pack_transposed(T* to, Rows<const T> from, int64_t begin, int64_t end, int6
         }
 }
 
-template <class T, int HALF = WIDTH<T> / 2>
-T largest(Vec<T> v) {
-    if constexpr (HALF == 0) return v[0];
-    else return largest<T, HALF / 2>(vmax<T>(v, swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>())));
-}
-
-// v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
-template <class T>
-Vec<T> causal(Vec<T> v, int64_t column, int64_t last, T hidden) {
-    return lane_numbers<T>() <= typename LaneInt<T>::type(last - column) ? v : splat<T>(hidden);
-}
-
-// v in the lanes whose column is after `before`; `hidden` in the others: the left border of a window.
-template <class T>
-Vec<T> within(Vec<T> v, int64_t column, int64_t before, T hidden) {
-    return lane_numbers<T>() > typename LaneInt<T>::type(before - column) ? v : splat<T>(hidden);
-}
-
 template <class T>
 void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int64_t rows, int64_t HS,
                           const Options<T>& options) {
@@ -77,14 +59,6 @@ void QueryBlock<T>::start(Rows<const T> queries, int64_t begin, int64_t end, int
     std::fill_n(top, rows, std::max(options.sink, std::numeric_limits<T>::lowest()));
     if (options.has_sink())                                                // the first column that a row meets
         for (int64_t r = 0; r < rows; r++) sums[r * WIDTH<T>] = 1;
-}
-
-// How many of a block's columns a row sees whose last visible column is `last`, counted from the block's first.
-inline int64_t visible(int64_t last) { return std::clamp<int64_t>(last + 1, 0, BLOCK); }
-
-template <class T>
-int64_t vectors_for(int64_t columns) {
-    return (columns + WIDTH<T> - 1) / WIDTH<T>;
 }
 
 // S = q K^T. `diagonal` is the last visible column of row 0; rows go R at a time, each lot as far as its last row sees.

@@ -4,11 +4,10 @@
 #include <utility>
 
 #include "cpu/attention/heads.h"
+#include "cpu/attention/mask.h"
 #include "cpu/gemm/tile.h"
 
 namespace minillm::attention {
-
-constexpr int64_t BLOCK = 64;                              // queries, or keys
 
 // The block of queries in work: packed queries, scores, output so far, and each row's running softmax.
 template <class T>

@@ -1,79 +1,39 @@
-// Causal attention whose cache is bfloat16: qkv and out in half the bytes. Formulas, order of sums: 3_simd.cpp.
+// Causal attention in bfloat16: its products, and its cache, qkv and out in half the bytes. The kernels: pairs.cpp.
 //
 // qkv is rounded, and everything is computed from the rounded numbers, forward and back, so that the probabilities made
-// again going back are those of the forward. A thread widens one head at a time into memory of its own, which stays in
-// its L2, and runs the float kernels there; products of two such numbers are exact in float, sums are float.
-// Parallel over (sequence, head).
-#include "cpu/attention/3_simd.h"
+// again going back are those of the forward. Parallel over (sequence, head).
 #include "cpu/attention/pair.h"
-#include "cpu/attention/widen.h"
+#include "cpu/attention/pairs.h"
 
 namespace minillm::attention_bf16 {
 
 using namespace attention;
 
-// One head in float: qkv (T, 3 HS) and out (T, HS), seen by the float kernels as a batch of one with one head.
-struct WideHead {
-    Sizes alone;
-    float *qkv, *out;
-
-    WideHead(const Sizes& n, Scratch<float>& memory) : alone{1, n.T, 1, n.HS} {
-        qkv = memory.at_least(4 * n.T * n.HS);
-        out = qkv + 3 * n.T * n.HS;
-    }
-    void read_qkv(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
-        for (int64_t which = 0; which < 3; which++)
-            widen(qkv_rows(qkv, alone, 0, 0, which), qkv_rows(from, n, b, h, which), n.T, n.HS);
-    }
-    void read_out(const bf16* from, const Sizes& n, int64_t b, int64_t h) const {
-        widen(out_rows(out, alone, 0, 0), out_rows(from, n, b, h), n.T, n.HS);
-    }
-};
-
-void forward_kernel(float* out, float* logsumexp, const bf16* qkv, const Sizes& n) {
+void forward_kernel(float* out, bf16* rounded, float* logsumexp, const bf16* qkv, const Sizes& n,
+                    bool instruction = has_dot_instruction()) {
 #pragma omp parallel
     {
-        thread_local Scratch<float> memory;
-        WideHead wide(n, memory);
-        ForwardHead<float> head(n.T, n.T, n.HS);
+        PairForward head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
             int64_t b = bh / n.NH, h = bh % n.NH;
-            wide.read_qkv(qkv, n, b, h);
-            const float* x = wide.qkv;
-            attend<float, TILE_ROWS>(head, out_rows(out, n, b, h), logsumexp + bh * n.T,
-                                     qkv_rows(x, wide.alone, 0, 0, 0), qkv_rows(x, wide.alone, 0, 0, 1),
-                                     qkv_rows(x, wide.alone, 0, 0, 2), n.T, n.T);
+            auto x = qkv_head(qkv, n, bh);
+            attend_pairs(head, out_rows(out, n, b, h), out_rows(rounded, n, b, h), logsumexp + bh * n.T, x.q, x.k, x.v,
+                         {}, instruction);
         }
     }
 }
 
-// dqkv (T, 3 HS) of one head goes to its places in dqkv (B, T, 3C).
-void place_head(float* dqkv, const float* alone, const Sizes& n, int64_t b, int64_t h) {
-    for (int64_t which = 0; which < 3; which++) {
-        auto to = qkv_rows(dqkv, n, b, h, which);
-        for (int64_t t = 0; t < n.T; t++) std::copy_n(alone + (3 * t + which) * n.HS, n.HS, to[t]);
-    }
-}
-
 void backward_kernel(float* dqkv, const float* dout, const bf16* qkv, const bf16* out, const float* logsumexp,
-                     const Sizes& n) {
+                     const Sizes& n, bool instruction = has_dot_instruction()) {
 #pragma omp parallel
     {
-        thread_local Scratch<float> memory, gradients;
-        WideHead wide(n, memory);
-        float *d = gradients.at_least(4 * n.T * n.HS), *dhead = d + 3 * n.T * n.HS;
-        BackwardHead<float> head(n.T, n.HS);
+        PairBackward head(n.T, n.HS);
 #pragma omp for schedule(dynamic)
         for (int64_t bh = 0; bh < n.B * n.NH; bh++) {
             int64_t b = bh / n.NH, h = bh % n.NH;
-            wide.read_qkv(qkv, n, b, h);
-            wide.read_out(out, n, b, h);
-            for (int64_t t = 0; t < n.T; t++) std::copy_n(out_rows(dout, n, b, h)[t], n.HS, dhead + t * n.HS);
-            backward_head<float>(head, qkv_head(d, wide.alone, 0), {dhead, n.HS},
-                                 qkv_head<const float>(wide.qkv, wide.alone, 0), {wide.out, n.HS},
-                                 logsumexp + bh * n.T);
-            place_head(dqkv, d, n, b, h);
+            backward_pairs(head, qkv_head(dqkv, n, bh), out_rows(dout, n, b, h), qkv_head(qkv, n, bh),
+                           out_rows(out, n, b, h), logsumexp + bh * n.T, false, {}, instruction);
         }
     }
 }
@@ -86,8 +46,7 @@ Tuple attention_forward_bf16(const Array& qkv, int64_t n_head) {
     bf16 *pr = (bf16*)rounded_qkv.data, *pro = (bf16*)rounded_out.data;
     without_gil([&] {
         round_array(pr, px, n.B * n.T * 3 * n.C());
-        forward_kernel(out, logsumexp, pr, n);
-        round_array(pro, out, n.B * n.T * n.C());
+        forward_kernel(out, pro, logsumexp, pr, n);
     });
     return tuple_of({out, tuple_of({rounded_qkv, n_head, rounded_out, logsumexp})});
 }
@@ -104,7 +63,22 @@ Object attention_backward_bf16(const Array& dout, const Tuple& cache) {
     return dqkv;
 }
 
-const Register registered[] = {{"attention_forward_bf16(qkv, n_head)", &attention_forward_bf16},
+// out, logsumexp and dqkv of float qkv, by the instruction or without it: for tests.
+Tuple attention_of_pairs(const Array& qkv, int64_t n_head, const Array& dout, bool instruction) {
+    Sizes n = sizes_of(qkv, n_head);
+    if (instruction && !has_dot_instruction()) fail("instruction must be one that this machine has");
+    const float *px = input<float>("qkv", qkv, qkv.shape), *pd = input<float>("dout", dout, {n.B, n.T, n.C()});
+    auto out = fresh<float>({n.B, n.T, n.C()}), logsumexp = fresh<float>({n.B, n.NH, n.T}),
+         dqkv = fresh<float>(qkv.shape);
+    std::vector<bf16> rounded(qkv.size()), rounded_out(dout.size());
+    round_array(rounded.data(), px, qkv.size());
+    forward_kernel(out, rounded_out.data(), logsumexp, rounded.data(), n, instruction);
+    backward_kernel(dqkv, pd, rounded.data(), rounded_out.data(), logsumexp, n, instruction);
+    return tuple_of({out, logsumexp, dqkv});
+}
+
+const Register registered[] = {{"attention_of_pairs(qkv, n_head, dout, instruction)", &attention_of_pairs},
+                               {"attention_forward_bf16(qkv, n_head)", &attention_forward_bf16},
                                {"attention_backward_bf16(dout, cache)", &attention_backward_bf16}};
 
 }  // namespace minillm::attention_bf16

@@ -68,18 +68,14 @@ void gemm_of_rows(const Dot& engine, int64_t M, int64_t N, int64_t K, Matrix<bf1
                   int64_t stride, bool accumulate, const Epilogue& epilogue) {
     thread_local Scratch<Pair> scratch;
     auto left = [&](int64_t i, int64_t k, int64_t) { return RowsOfA(A.data + i * A.stride + k, A.stride, M - i); };
-    Team team;
 #pragma omp parallel if (M * N * K > 1 << 17)
     {
-        KeptApart apart(team);
         Grid grid = Grid::of<Dot>(M, N, omp_get_num_threads());
         Pair* packed_b = scratch.at_least(grid.strip * Dot::elements(std::min(K, Dot::DEPTH)));
 #pragma omp for schedule(dynamic)
-        for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
-            int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-            strip_gemm(engine, B, C, stride, left, packed_b, {row, std::min(M, row + grid.block)},
-                       {column, std::min(N, column + grid.strip)}, {0, K}, K, !accumulate, epilogue, 0);
-        }
+        for (int64_t item = 0; item < grid.items; item++)
+            strip_gemm(engine, B, C, stride, left, packed_b, grid.rows_of(item), grid.columns_of(item), {0, K}, K,
+                       !accumulate, epilogue, 0);
     }
 }
 

@@ -35,7 +35,7 @@ constexpr int64_t NR = NV * WIDTH<T>;
 template <class T>
 constexpr int64_t KC = 1536 / sizeof(T);  // 384 floats
 constexpr int64_t STRIP = 4;  // panels of B in a strip, at most
-constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 2;  // A is packed in pieces of 1024 x 2 KC: 3 MB
+constexpr int64_t ROWS_OF_A = 1024, BLOCKS_OF_K = 3;  // A is packed in pieces of 1024 x 3 KC: 4.5 MB
 
 // A matrix as GEMM sees it: element (i, j) is data[i * stride + j], or data[j * stride + i] if transposed.
 template <class T>
@@ -59,6 +59,8 @@ void pack_across(T* panels, const T* src, int64_t stride, int64_t lines, int64_t
     int64_t padded = ceil_div(lines, R) * R;
     for (int64_t line = 0; line < padded; line += W)
         for (int64_t k = 0; k < depth; k += W) {
+            for (int64_t i = 0; i < std::min(W, lines - line); i++)
+                __builtin_prefetch(src + (line + i) * stride + k + 2 * W);
             Vec<T> v[W];
             int64_t width = std::min(W, depth - k);
             load_transposed<T>(v, src + line * stride + k, stride, lines - line, width);
@@ -229,18 +231,31 @@ void pack_shared(const Engine& engine, typename Engine::Element* packed, const M
     }
 }
 
-// How the columns and rows of C are cut into items of work: some for each thread, else few and large.
+// How C is cut into items of work: strips of columns with all rows, large, so that what is packed is used long; and the last ones,
+// or all where there are few, cut into blocks of rows, so that all threads end at nearly the same time.
 struct Grid {
-    int64_t strip, strips, block, blocks;
+    int64_t rows, columns, strip, whole, block, blocks, items;  // whole: strips that are not cut
 
     template <class Engine>
     static Grid of(int64_t rows, int64_t columns, int64_t threads) {
-        constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS;
+        constexpr int64_t R = Engine::ROWS, COLUMNS = Engine::COLUMNS, LAST_BLOCKS = 4;
         int64_t wanted = threads == 1 ? 1 : 4 * threads, panels = ceil_div(columns, COLUMNS);
         int64_t strip = std::clamp<int64_t>(panels / wanted, 1, STRIP) * COLUMNS, strips = ceil_div(columns, strip);
-        int64_t blocks = std::clamp<int64_t>(wanted / std::max<int64_t>(strips, 1), 1, std::max<int64_t>(rows / 96, 1));
-        int64_t block = ceil_div(ceil_div(rows, blocks), R) * R;
-        return {strip, strips, block, ceil_div(rows, block)};
+        int64_t cut = threads == 1 ? 0 : std::min(strips, threads);
+        int64_t blocks = std::min(std::max(wanted / strips, LAST_BLOCKS), std::max<int64_t>(rows / 96, 1));
+        int64_t block = round_up(ceil_div(rows, blocks), R);
+        blocks = ceil_div(rows, block);
+        return {rows, columns, strip, strips - cut, block, blocks, strips - cut + cut * blocks};
+    }
+
+    Range columns_of(int64_t item) const {
+        int64_t begin = (item < whole ? item : whole + (item - whole) / blocks) * strip;
+        return {begin, std::min(columns, begin + strip)};
+    }
+    Range rows_of(int64_t item) const {
+        if (item < whole) return {0, rows};
+        int64_t begin = (item - whole) % blocks * block;
+        return {begin, std::min(rows, begin + block)};
     }
 };
 
@@ -253,10 +268,8 @@ void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const Ma
     if (M == 0 || N == 0) return;
     Element* packed_a =
         scratch_a.at_least(std::min(ceil_div(M, R) * R, ROWS_OF_A) * Engine::elements(std::min(K, PART)));
-    Team team;
 #pragma omp parallel if (M * N * K > 1 << 17)
     {
-        KeptApart apart(team);
         int64_t threads = omp_get_num_threads();
         Element* packed_b = scratch_b.at_least(STRIP * Engine::COLUMNS * Engine::elements(std::min(K, Engine::DEPTH)));
         for (int64_t row0 = 0; row0 < M; row0 += ROWS_OF_A)
@@ -268,12 +281,12 @@ void packed_gemm(const Engine& engine, int64_t M, int64_t N, int64_t K, const Ma
                 auto left = [&](int64_t i, int64_t k, int64_t line) -> const Element* {
                     return packed_a + Engine::elements(k - k0) * ceil_div(rows, R) * R + i * line;
                 };
-#pragma omp for schedule(dynamic)
-                for (int64_t item = 0; item < grid.strips * grid.blocks; item++) {
-                    int64_t column = item / grid.blocks * grid.strip, row = item % grid.blocks * grid.block;
-                    strip_gemm(engine, B, C, stride, left, packed_b, {row, std::min(rows, row + grid.block)},
-                               {column, std::min(N, column + grid.strip)}, ks, K, !accumulate && k0 == 0, epilogue,
-                               row0);
+#pragma omp for schedule(dynamic) nowait
+                for (int64_t item = 0; item < grid.items; item++)
+                    strip_gemm(engine, B, C, stride, left, packed_b, grid.rows_of(item), grid.columns_of(item), ks, K,
+                               !accumulate && k0 == 0, epilogue, row0);
+                if (row0 + rows < M || ks.end < K) {  // nobody packs the next part while others read this one
+#pragma omp barrier
                 }
             }
     }

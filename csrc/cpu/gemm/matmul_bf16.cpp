@@ -1,5 +1,6 @@
 // The GEMMs in bfloat16 that most ops use, and the engine's kernels; and one matmul by itself, for tests.
 #include "cpu/gemm/matmul_bf16.h"
+#include "cpu/gemm/pair_tile.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -11,9 +12,6 @@
 namespace minillm {
 
 // ---- the micro-kernel: as in gemm.h, with a pair where that has a number ----
-
-inline Vec<float> upper(Bits pairs) { return (Vec<float>)(pairs & 0xffff0000); }
-inline Vec<float> lower(Bits pairs) { return (Vec<float>)(pairs << 16); }
 
 template <int VECTORS, class Left>
 inline void fma_kernel(float* tile, const Left a, const Pair* b, int64_t elements) {

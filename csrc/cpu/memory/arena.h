@@ -34,7 +34,9 @@ constexpr int64_t HUGE_PAGE = 1 << 21;
 
 class Arena {
     static constexpr int64_t HEADER = 64;  // before each array stands its size, a cache line long
-    static constexpr int64_t KEPT = 32 << 20;  // bytes of idle pages, beside as many as buffers may lend
+    // Bytes of idle pages, beside twice as many as buffers may lend: gradients, and what of a step's activations and logits is
+    // more than they are.
+    static constexpr int64_t KEPT = 32 << 20;
     char* base = nullptr;
     std::map<int64_t, int64_t> holes;  // begin -> end of what no array uses; neighbours are merged
     std::vector<int32_t> users;  // of each page: the arrays that lie on it
@@ -44,6 +46,7 @@ class Arena {
     std::mutex lock;
 
     char* page(int64_t i) const { return base + i * HUGE_PAGE; }
+    int64_t most() const { return KEPT + 2 * lent; }
 
 public:
     Arena() {
@@ -83,7 +86,7 @@ public:
     void lend(char* from) {
         std::lock_guard<std::mutex> guard(lock);
         int64_t i = std::find(filled.begin(), filled.end(), false) - filled.begin();
-        bool room = i < int64_t(filled.size()) && int64_t(idle.size()) * HUGE_PAGE < KEPT + lent;
+        bool room = i < int64_t(filled.size()) && int64_t(idle.size()) * HUGE_PAGE < most();
         if (room && move(from, page(i))) filled[i] = true, idle.insert(i);
         else madvise(from, HUGE_PAGE, MADV_DONTNEED);
     }
@@ -132,7 +135,7 @@ private:
     }
 
     void give_back() {
-        while (int64_t(idle.size()) * HUGE_PAGE > KEPT + lent) {
+        while (int64_t(idle.size()) * HUGE_PAGE > most()) {
             int64_t last = *idle.rbegin();
             madvise(page(last), HUGE_PAGE, MADV_DONTNEED);
             idle.erase(last), filled[last] = false;

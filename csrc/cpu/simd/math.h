@@ -78,6 +78,16 @@ inline Vec<T> vexp(Vec<T> x) {
     return vexp_within<T>(exp_clamped<T>(x));
 }
 
+// 2^x for x <= 0, where 8 bits of the result are kept: a polynomial that errs by 2.8e-6 of it at most (Lawson's algorithm), with
+// 2^0 = 1. What is below -126 counts as -126. NaN stays NaN.
+inline Vec<float> vexp2_roughly(Vec<float> x) {
+    constexpr float Q[] = {0.009582853f, 0.055906426f, 0.24024099f, 0.6931242f}, ROUND = ExpConstants<float>::ROUND;
+    x = vmax<float>(splat<float>(-126), x);
+    Vec<float> rounded = x + ROUND, r = x - (rounded - ROUND);  // ROUND leaves the whole number in the low bits
+    Vec<float> p = (((Q[0] * r + Q[1]) * r + Q[2]) * r + Q[3]) * r + 1;
+    return (Vec<float>)((Vec<int32_t>)p + ((Vec<int32_t>)rounded << 23));
+}
+
 // tanh(x) = -m / (2 + m) for x >= 0, with m = exp(-2x) - 1 = 2^n (exp(r) - 1) + (2^n - 1): near 0, where exp would be rounded to
 // 1 and its difference lost, n = 0 and m is the polynomial alone.
 template <class T>

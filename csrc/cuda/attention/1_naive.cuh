@@ -53,13 +53,13 @@ template <class T>
 __global__ void naive_forward(Forward<T> a, Sizes n) {
     const int64_t bh = blockIdx.x, t = int64_t(blockIdx.y) * NAIVE_WARPS + threadIdx.x / 32;
     if (t >= n.T) return;                   // the whole warp
-    const auto k = rows_of(a.k, bh, n), v = rows_of(a.v, bh, n);
+    const auto k = shared_rows_of(a.k, bh, n), v = shared_rows_of(a.v, bh, n);
     const LaneRow<T> q = load_row(rows_of(a.q, bh, n)[t], n.HS);
     LaneRow<T> out = {};
-    T top = -INFINITY, total = 0;
-    const int64_t end = n.causal ? t + 1 : n.T;
-    for (int64_t s = 0; s < end; s++) {
-        const T score = T(n.scale) * dot(q, load_row(k[s], n.HS));
+    T top = a.sinks ? a.sinks[bh % n.NH] : T(-INFINITY), total = a.sinks ? 1 : 0;
+    const int64_t end = n.past + (n.causal ? t + 1 : n.T);
+    for (int64_t s = first_key(int(t), n); s < end; s++) {
+        const T score = capped(T(n.scale) * dot(q, load_row(k[s], n.HS)), n);
         const T new_top = max(top, score), base = new_top == T(-INFINITY) ? T(0) : new_top;
         const T shrink = exp(top - base), p = exp(score - base);
         total = total * shrink + p;
@@ -67,7 +67,7 @@ __global__ void naive_forward(Forward<T> a, Sizes n) {
         top = new_top;
     }
     store_row(rows_of(a.out, bh, n)[t], out, 1 / total, n.HS);
-    if (threadIdx.x % 32 == 0) a.lse[bh * n.T + t] = top + log(total);
+    if (a.lse && threadIdx.x % 32 == 0) a.lse[bh * n.T + t] = top + log(total);
 }
 
 // dq[t] = scale * sum_s dS[t,s] k[s],  dS = P * (dP - delta),  P = exp(S - lse),  dP[t,s] = dout[t] . v[s]
@@ -75,35 +75,39 @@ template <class T>
 __global__ void naive_backward_queries(Backward<T> a, Sizes n) {
     const int64_t bh = blockIdx.x, t = int64_t(blockIdx.y) * NAIVE_WARPS + threadIdx.x / 32;
     if (t >= n.T) return;
-    const auto k = rows_of(a.k, bh, n), v = rows_of(a.v, bh, n);
+    const auto k = shared_rows_of(a.k, bh, n), v = shared_rows_of(a.v, bh, n);
     const LaneRow<T> q = load_row(rows_of(a.q, bh, n)[t], n.HS), dout = load_row(rows_of(a.dout, bh, n)[t], n.HS);
     const T lse = a.lse[bh * n.T + t], delta = a.delta[bh * n.T + t];
     LaneRow<T> dq = {};
     const int64_t end = n.causal ? t + 1 : n.T;
-    for (int64_t s = 0; s < end; s++) {
+    for (int64_t s = first_key(int(t), n); s < end; s++) {
         const LaneRow<T> ks = load_row(k[s], n.HS);
-        const T p = exp(T(n.scale) * dot(q, ks) - lse), dp = dot(dout, load_row(v[s], n.HS));
-        add(dq, T(1), ks, p * (dp - delta));
+        const T score = capped(T(n.scale) * dot(q, ks), n), p = exp(score - lse);
+        const T dp = dot(dout, load_row(v[s], n.HS));
+        add(dq, T(1), ks, p * (dp - delta) * slope_at(score, n));
     }
     store_row(rows_of(a.dq, bh, n)[t], dq, T(n.scale), n.HS);
 }
 
-// dk[s] = scale * sum_t dS[t,s] q[t],  dv[s] = sum_t P[t,s] dout[t]: the warp of key row s walks over the queries, so
-// that no two warps add to the same place and the order of the sum is fixed.
+// dk[s] = scale * sum_t dS[t,s] q[t],  dv[s] = sum_t P[t,s] dout[t]: the warp of key row s walks over the queries,
+// of one head that shares it after the other, so that no two warps add to the same place and the order of the sum is fixed.
 template <class T>
 __global__ void naive_backward_keys(Backward<T> a, Sizes n) {
-    const int64_t bh = blockIdx.x, s = int64_t(blockIdx.y) * NAIVE_WARPS + threadIdx.x / 32;
+    const int64_t first = int64_t(blockIdx.x) * n.group, s = int64_t(blockIdx.y) * NAIVE_WARPS + threadIdx.x / 32;
     if (s >= n.T) return;
-    const auto q = rows_of(a.q, bh, n), dout = rows_of(a.dout, bh, n);
-    const LaneRow<T> k = load_row(rows_of(a.k, bh, n)[s], n.HS), v = load_row(rows_of(a.v, bh, n)[s], n.HS);
+    const LaneRow<T> k = load_row(shared_rows_of(a.k, first, n)[s], n.HS),
+                     v = load_row(shared_rows_of(a.v, first, n)[s], n.HS);
     LaneRow<T> dk = {}, dv = {};
-    for (int64_t t = n.causal ? s : 0; t < n.T; t++) {
-        const LaneRow<T> qt = load_row(q[t], n.HS), dt = load_row(dout[t], n.HS);
-        const T p = exp(T(n.scale) * dot(qt, k) - a.lse[bh * n.T + t]), dp = dot(dt, v);
-        add(dk, T(1), qt, p * (dp - a.delta[bh * n.T + t]));
-        add(dv, T(1), dt, p);
+    for (int64_t bh = first; bh < first + n.group; bh++) {
+        const auto q = rows_of(a.q, bh, n), dout = rows_of(a.dout, bh, n);
+        for (int64_t t = n.causal ? s : 0; t < queries_end(s, n); t++) {
+            const LaneRow<T> qt = load_row(q[t], n.HS), dt = load_row(dout[t], n.HS);
+            const T score = capped(T(n.scale) * dot(qt, k), n), p = exp(score - a.lse[bh * n.T + t]), dp = dot(dt, v);
+            add(dk, T(1), qt, p * (dp - a.delta[bh * n.T + t]) * slope_at(score, n));
+            add(dv, T(1), dt, p);
+        }
     }
-    store_row(rows_of(a.dk, bh, n)[s], dk, T(n.scale), n.HS);
-    store_row(rows_of(a.dv, bh, n)[s], dv, T(1), n.HS);
+    store_row(shared_rows_of(a.dk, first, n)[s], dk, T(n.scale), n.HS);
+    store_row(shared_rows_of(a.dv, first, n)[s], dv, T(1), n.HS);
 }
 }  // namespace minillm::attention

@@ -24,7 +24,7 @@
 
 namespace minillm::attention {
 // Sizes of the tiles for heads of D numbers: such that the backward's five tiles fit into the 163 KB of an sm_80
-// block.
+// block. Where a block has less (99 KB on 8.6, 8.9 and 12.0), launch.cu takes variant 1 for what does not fit.
 template <class T, int D>
 struct FlashTile {
     static constexpr int BYTES = sizeof(T) * D;
@@ -44,14 +44,14 @@ DEVICE bool by_four(Rows<const T> rows, int HS) {
     return HS % 4 == 0 && rows.stride % 4 == 0 && reinterpret_cast<uintptr_t>(rows.data) % alignof(Vec4<T>) == 0;
 }
 
-// tile[r][d] = rows[first + r][d]; zero past the last row, since 0 * NaN is not 0, and past HS.
+// tile[r][d] = rows[first + r][d]; zero past the last of n.T + past rows, since 0 * NaN is not 0, and past HS.
 template <int ROWS, int D, class T>
-DEVICE void load_tile(T* tile, Rows<const T> rows, int first, const Sizes& n) {
+DEVICE void load_tile(T* tile, Rows<const T> rows, int first, const Sizes& n, int past = 0) {
     const bool fast = by_four(rows, n.HS);
     for (int i = threadIdx.x; i < ROWS * D / 4; i += FLASH_THREADS) {
         const int r = i / (D / 4), d = i % (D / 4) * 4;
         Vec4<T> x = {0, 0, 0, 0};
-        if (first + r < n.T && d < n.HS) {
+        if (first + r < n.T + past && d < n.HS) {
             const T* from = rows[first + r] + d;
             if (fast) x = load4(from);
             else
@@ -95,6 +95,7 @@ DEVICE void matmul_nn(T (&c)[R][NJ], const T* P, const T* B, int ty, int tx, See
 
 template <class T, int D>
 __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Sizes n) {
+    LAUNCH_BOUNDS(FLASH_THREADS);
     using Tile = FlashTile<T, D>;
     constexpr int R = Tile::R, COLUMNS = Tile::COLUMNS, PITCH = Tile::PITCH, S_PITCH = Tile::S_PITCH;
     SHARED(T, shared);
@@ -102,17 +103,20 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
     const int64_t bh = blockIdx.x;
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     const int r0 = (gridDim.y - 1 - blockIdx.y) * Tile::ROWS;          // the last rows see most: they start first
-    const auto k = rows_of(a.k, bh, n), v = rows_of(a.v, bh, n);
+    const auto k = shared_rows_of(a.k, bh, n), v = shared_rows_of(a.v, bh, n);
     const T scale = n.scale;
 
     T out[R][D / 16] = {}, top[R], total[R] = {};
-    for (int i = 0; i < R; i++) top[i] = -INFINITY;
+    for (int i = 0; i < R; i++) {
+        top[i] = a.sinks ? a.sinks[bh % n.NH] : T(-INFINITY);
+        total[i] = a.sinks ? 1 : 0;
+    }
     load_tile<Tile::ROWS, D>(Q, rows_of(a.q, bh, n), r0, n);
-    const int end = n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS : n.T;
-    for (int c0 = 0; c0 < end; c0 += COLUMNS) {
+    const int end = n.past + (n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS : n.T);
+    for (int c0 = first_key(r0, n) / COLUMNS * COLUMNS; c0 < end; c0 += COLUMNS) {
         __syncthreads();                                               // nobody reads the previous tiles any more
-        load_tile<COLUMNS, D>(K, k, c0, n);
-        load_tile<COLUMNS, D>(V, v, c0, n);
+        load_tile<COLUMNS, D>(K, k, c0, n, n.past);
+        load_tile<COLUMNS, D>(V, v, c0, n, n.past);
         __syncthreads();
 
         T s[R][COLUMNS / 16] = {};
@@ -121,7 +125,7 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
             const int row = r0 + ty * R + i;
             T new_top = top[i], sum = 0;
             UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
-                s[i][j] = is_seen(row, c0 + tx + 16 * j, n) ? s[i][j] * scale : T(-INFINITY);
+                s[i][j] = sees(row, c0 + tx + 16 * j, n) ? capped(s[i][j] * scale, n) : T(-INFINITY);
                 new_top = max(new_top, s[i][j]);
             }
             new_top = lanes_max<16>(new_top);
@@ -133,11 +137,12 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
             UNROLL_FOR (int j = 0; j < D / 16; j++) out[i][j] *= shrink;
         }
         __syncwarp();                                                  // a row of S is written and read by one warp
-        const bool whole = !n.causal || c0 + COLUMNS <= r0 + 1;        // every row sees every column
+        const bool whole = (!n.causal || c0 + COLUMNS <= r0 + n.past + 1) &&     // every row sees every column
+                           first_key(r0 + Tile::ROWS - 1, n) <= c0;
         if (whole) matmul_nn<COLUMNS, S_PITCH, PITCH>(out, S, V, ty, tx, [](int, int) { return true; });
         else
             matmul_nn<COLUMNS, S_PITCH, PITCH>(out, S, V, ty, tx,
-                                               [&](int i, int s) { return c0 + s <= r0 + ty * R + i; });
+                                               [&](int i, int s) { return sees(r0 + ty * R + i, c0 + s, n); });
     }
 
     UNROLL_FOR (int i = 0; i < R; i++) {
@@ -145,59 +150,66 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_forward(Forward<T> a, Siz
         if (row >= n.T) continue;
         UNROLL_FOR (int j = 0; j < D / 16; j++)
             if (tx + 16 * j < n.HS) rows_of(a.out, bh, n)[row][tx + 16 * j] = out[i][j] / total[i];
-        if (tx == 0) a.lse[bh * n.T + row] = top[i] + log(total[i]);
+        if (a.lse && tx == 0) a.lse[bh * n.T + row] = top[i] + log(total[i]);
     }
 }
 
 template <class T, int D, bool KEYS>
 __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, Sizes n) {
+    LAUNCH_BOUNDS(FLASH_THREADS);
     using Tile = FlashTile<T, D>;
     constexpr int R = Tile::R, COLUMNS = Tile::COLUMNS, PITCH = Tile::PITCH, S_PITCH = Tile::S_PITCH;
     SHARED(T, shared);
     T *X = shared, *Y = X + Tile::ROWS * PITCH, *U = Y + Tile::ROWS * PITCH, *W = U + COLUMNS * PITCH,
       *S = W + COLUMNS * PITCH;
-    const int64_t bh = blockIdx.x;
+    const int64_t first = KEYS ? int64_t(blockIdx.x) * n.group : blockIdx.x;       // of the heads that it walks over
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     const int r0 = (KEYS ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * Tile::ROWS;
-    const auto u = rows_of(KEYS ? a.q : a.k, bh, n), w = rows_of(KEYS ? a.dout : a.v, bh, n);
-    const T *lse = a.lse + bh * n.T, *delta = a.delta + bh * n.T, scale = n.scale;
+    const T scale = n.scale;
     const auto seen = [&](int i, int c) {  // i and c count from ty*R and the tile's start
         const int owned = r0 + ty * R + i;
-        return KEYS ? is_seen(c, owned, n) : is_seen(owned, c, n);
+        return KEYS ? sees(c, owned, n) : sees(owned, c, n);
     };
 
     T g[R][D / 16] = {}, dv[R][KEYS ? D / 16 : 1] = {};  // g: dK or dQ
-    load_tile<Tile::ROWS, D>(X, rows_of(KEYS ? a.k : a.q, bh, n), r0, n);
-    load_tile<Tile::ROWS, D>(Y, rows_of(KEYS ? a.v : a.dout, bh, n), r0, n);
-    const int begin = KEYS && n.causal ? r0 / COLUMNS * COLUMNS : 0;
-    const int end = !KEYS && n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS : n.T;
-    for (int c0 = begin; c0 < end; c0 += COLUMNS) {
-        __syncthreads();
-        load_tile<COLUMNS, D>(U, u, c0, n);
-        load_tile<COLUMNS, D>(W, w, c0, n);
-        __syncthreads();
+    load_tile<Tile::ROWS, D>(X, KEYS ? shared_rows_of(a.k, first, n) : rows_of(a.q, first, n), r0, n);
+    load_tile<Tile::ROWS, D>(Y, KEYS ? shared_rows_of(a.v, first, n) : rows_of(a.dout, first, n), r0, n);
+    const int begin = !KEYS ? first_key(r0, n) / COLUMNS * COLUMNS : n.causal ? r0 / COLUMNS * COLUMNS : 0;
+    const int end = KEYS                                ? queries_end(r0 + Tile::ROWS - 1, n)
+                    : n.causal && r0 + Tile::ROWS < n.T ? r0 + Tile::ROWS
+                                                        : n.T;
+    for (int64_t bh = first; bh < first + (KEYS ? n.group : 1); bh++) {
+        const auto u = KEYS ? rows_of(a.q, bh, n) : shared_rows_of(a.k, bh, n),
+                   w = KEYS ? rows_of(a.dout, bh, n) : shared_rows_of(a.v, bh, n);
+        const T *lse = a.lse + bh * n.T, *delta = a.delta + bh * n.T;
+        for (int c0 = begin; c0 < end; c0 += COLUMNS) {
+            __syncthreads();
+            load_tile<COLUMNS, D>(U, u, c0, n);
+            load_tile<COLUMNS, D>(W, w, c0, n);
+            __syncthreads();
 
-        T s[R][COLUMNS / 16] = {}, ds[R][COLUMNS / 16] = {};
-        matmul_nt<D, PITCH>(s, X, U, ty, tx);
-        matmul_nt<D, PITCH>(ds, Y, W, ty, tx);  // dP, for now
-        UNROLL_FOR (int i = 0; i < R; i++)
-            UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
-                const int c = c0 + tx + 16 * j, query = KEYS ? c : r0 + ty * R + i;
-                const bool use = seen(i, c);
-                const T p = use ? exp(s[i][j] * scale - lse[query]) : T(0);
-                ds[i][j] = use ? p * (ds[i][j] - delta[query]) : T(0);
-                S[(ty * R + i) * S_PITCH + tx + 16 * j] = KEYS ? p : ds[i][j];
-            }
-        __syncwarp();
-        const auto seen_here = [&](int i, int c) { return seen(i, c0 + c); };
-        if (KEYS) {
-            matmul_nn<COLUMNS, S_PITCH, PITCH>(dv, S, W, ty, tx, seen_here);
-            __syncwarp();
+            T s[R][COLUMNS / 16] = {}, ds[R][COLUMNS / 16] = {};
+            matmul_nt<D, PITCH>(s, X, U, ty, tx);
+            matmul_nt<D, PITCH>(ds, Y, W, ty, tx);  // dP, for now
             UNROLL_FOR (int i = 0; i < R; i++)
-                UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) S[(ty * R + i) * S_PITCH + tx + 16 * j] = ds[i][j];
+                UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) {
+                    const int c = c0 + tx + 16 * j, query = KEYS ? c : r0 + ty * R + i;
+                    const bool use = seen(i, c);
+                    const T score = capped(s[i][j] * scale, n), p = use ? exp(score - lse[query]) : T(0);
+                    ds[i][j] = use ? p * (ds[i][j] - delta[query]) * slope_at(score, n) : T(0);
+                    S[(ty * R + i) * S_PITCH + tx + 16 * j] = KEYS ? p : ds[i][j];
+                }
             __syncwarp();
+            const auto seen_here = [&](int i, int c) { return seen(i, c0 + c); };
+            if (KEYS) {
+                matmul_nn<COLUMNS, S_PITCH, PITCH>(dv, S, W, ty, tx, seen_here);
+                __syncwarp();
+                UNROLL_FOR (int i = 0; i < R; i++)
+                    UNROLL_FOR (int j = 0; j < COLUMNS / 16; j++) S[(ty * R + i) * S_PITCH + tx + 16 * j] = ds[i][j];
+                __syncwarp();
+            }
+            matmul_nn<COLUMNS, S_PITCH, PITCH>(g, S, U, ty, tx, seen_here);
         }
-        matmul_nn<COLUMNS, S_PITCH, PITCH>(g, S, U, ty, tx, seen_here);
     }
 
     UNROLL_FOR (int i = 0; i < R; i++) {
@@ -206,8 +218,8 @@ __global__ void __launch_bounds__(FLASH_THREADS) flash_backward(Backward<T> a, S
         UNROLL_FOR (int j = 0; j < D / 16; j++) {
             const int d = tx + 16 * j;
             if (d >= n.HS) continue;
-            rows_of(KEYS ? a.dk : a.dq, bh, n)[row][d] = g[i][j] * scale;
-            if (KEYS) rows_of(a.dv, bh, n)[row][d] = dv[i][KEYS ? j : 0];
+            (KEYS ? shared_rows_of(a.dk, first, n) : rows_of(a.dq, first, n))[row][d] = g[i][j] * scale;
+            if (KEYS) shared_rows_of(a.dv, first, n)[row][d] = dv[i][KEYS ? j : 0];
         }
     }
 }

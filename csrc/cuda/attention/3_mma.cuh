@@ -128,12 +128,14 @@ DEVICE void store_pairs(Rows<E> rows, int row, const float (&x)[WIDTH / 8][4], i
 
 template <class E, int D>
 __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forward<E> a, Sizes n) {
+    LAUNCH_BOUNDS(MmaForwardTile<D>::THREADS);
     using Tile = MmaForwardTile<D>;
     constexpr int M = Tile::M, COLUMNS = Tile::COLUMNS, ROWS = Tile::ROWS, THREADS = Tile::THREADS;
     SHARED(E, shared);
     E *Q = shared, *K = Q + ROWS * D, *V = K + 2 * COLUMNS * D;
     int* edge = reinterpret_cast<int*>(V + 2 * COLUMNS * D);
-    const int64_t bh = blockIdx.x;
+    const int64_t bh = head_of_block();
+    if (bh >= n.B * n.NH) return;
     const int r0 = (gridDim.y - 1 - blockIdx.y) * ROWS;                // the last rows see most: they start first
     const int w0 = threadIdx.x / 32 * M * 16, first_row = r0 + w0;     // of this warp
     const auto k = rows_of(a.k, bh, n), v = rows_of(a.v, bh, n);
@@ -172,7 +174,7 @@ __global__ void __launch_bounds__(MmaForwardTile<D>::THREADS) mma_forward(Forwar
                     new_top = max(new_top, max(s[i][c][2 * h], s[i][c][2 * h + 1]));
                 new_top = lanes_max<4>(new_top);
                 const float base = new_top == -INFINITY ? 0.0f : new_top * scale2;
-                const float shrink = exp2_fast(top[i][h] * scale2 - base);
+                const float shrink = shrink_of(top[i][h], new_top, scale2);
                 UNROLL_FOR (int c = 0; c < COLUMNS / 8; c++)
                     UNROLL_FOR (int e = 2 * h; e < 2 * h + 2; e++)
                         sum += s[i][c][e] = exp2_fast(s[i][c][e] * scale2 - base);

@@ -32,13 +32,15 @@ DEVICE void load_row_numbers(float* tile, const float* lse, const float* delta, 
 
 template <class E, int D, bool KEYS>
 __global__ void __launch_bounds__(MmaBackwardTile<D>::THREADS) mma_backward(Backward<E> a, Sizes n) {
+    LAUNCH_BOUNDS(MmaBackwardTile<D>::THREADS);
     using Tile = MmaBackwardTile<D>;
     constexpr int M = Tile::M, COLUMNS = Tile::COLUMNS, ROWS = Tile::ROWS, THREADS = Tile::THREADS, WIDTH = Tile::WIDTH;
     SHARED(E, shared);
     E *X = shared, *Y = X + ROWS * D, *U = Y + ROWS * D, *W = U + 2 * COLUMNS * D;
     float* numbers = reinterpret_cast<float*>(W + 2 * COLUMNS * D);    // two buffers of lse and delta
     int* edge = reinterpret_cast<int*>(numbers + 4 * COLUMNS);
-    const int64_t bh = blockIdx.x;
+    const int64_t bh = head_of_block();
+    if (bh >= n.B * n.NH) return;
     const int r0 = (KEYS ? blockIdx.y : gridDim.y - 1 - blockIdx.y) * ROWS;
     const int warp = threadIdx.x / 32, w0 = warp % Tile::ROW_WARPS * M * 16, d0 = warp / Tile::ROW_WARPS * WIDTH;
     const int first_row = r0 + w0;                                     // of this warp

@@ -20,6 +20,11 @@ struct Sizes {
     int T, HS;                              // context length, head size
     double scale;                           // 1 / sqrt(HS)
     bool causal;
+    // What grouped_attention and attention_decode add to plain attention; variants 1 and 2 know it.
+    int group = 1;                          // query heads that share a head of keys and values
+    int past = 0;                           // keys before that of the first query (forward only)
+    int window = 0;                         // keys that a query sees, itself the last of them; 0: all
+    double cap = 0;                         // scores stay within (-cap, cap); 0: no bound
     int64_t heads() const { return B * NH; }
 };
 
@@ -31,7 +36,8 @@ template <class T>
 struct Forward {
     View<const T> q, k, v;
     View<T> out;
-    Sum<T>* lse;                            // (B, NH, T)
+    Sum<T>* lse;                            // (B, NH, T), or null
+    const Sum<T>* sinks = nullptr;          // (NH): the logit of one more column of a head, without a value
 };
 
 template <class T>
@@ -50,8 +56,8 @@ struct Bfloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
 // T: float (all variants; mma and wgmma round to bfloat16), double (naive, flash), Bfloat16 and Float16 (mma, wgmma).
-// wgmma is a forward for heads up to 128 on compute capability 9.0; what it cannot do mma does. They may return before
-// the GPU is done, and raise std::runtime_error.
+// wgmma is for heads up to 128 on compute capability 9.0; larger ones mma takes. They may return before the GPU is done,
+// and raise std::runtime_error.
 template <class T>
 void forward(Variant variant, const Forward<T>& arrays, const Sizes& n, gpu::Stream stream);
 template <class T>

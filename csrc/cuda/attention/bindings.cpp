@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "cuda/attention/host.h"
-#include "python/register.h"
+#include "cuda/ops/operands.h"
 
 namespace minillm {
 template <>
@@ -48,11 +48,46 @@ Variant variant_for(int variant, int HS) {
     return variant != BEST ? Variant(variant) : best_variant(sizeof(T), HS);
 }
 
+// The same without copies: arrays of the device in and out.
+template <class T>
+Tuple forward_on_device(Variant variant, const Array& qkv, const Sizes& n) {
+    Operands on;
+    const T* x = on.input<T>("qkv", qkv, qkv.shape);
+    auto out = on.fresh<T>({n.B, n.T, n.NH * n.HS});
+    auto lse = on.fresh<Sum<T>>({n.B, n.NH, n.T});
+    const auto q = [&](int which) { return part<const T>(x, n, which, 3); };
+    on.run([&](gpu::Stream stream) {
+        forward(variant, Forward<T>{q(0), q(1), q(2), part<T>(out, n, 0, 1), lse}, n, stream);
+    });
+    return tuple_of({out, tuple_of({qkv, n.NH, int64_t(n.causal), out, lse})});
+}
+
+template <class T>
+Object backward_on_device(Variant variant, const Array& dout, const Array& qkv, const Array& out, const Array& lse,
+                          const Sizes& n) {
+    Operands on;
+    const Shape shape = {n.B, n.T, n.NH * n.HS};
+    const T *x = on.input<T>("qkv", qkv, qkv.shape), *d = on.input<T>("dout", dout, shape),
+            *o = on.input<T>("out", out, shape);
+    const Sum<T>* l = on.input<Sum<T>>("lse", lse, {n.B, n.NH, n.T});
+    auto dqkv = on.fresh<T>(qkv.shape);
+    Sum<T>* delta = on.scratch<Sum<T>>(n.heads() * n.T);
+    const auto q = [&](int which) { return part<const T>(x, n, which, 3); };
+    const auto dq = [&](int which) { return part<T>(dqkv, n, which, 3); };
+    on.run([&](gpu::Stream stream) {
+        const Backward<T> arrays = {q(0),  q(1),  q(2), part<const T>(o, n, 0, 1), part<const T>(d, n, 0, 1), l, delta,
+                                    dq(0), dq(1), dq(2)};
+        backward(variant, arrays, n, stream);
+    });
+    return dqkv;
+}
+
 template <int VARIANT>
 Tuple attention_forward(const Array& qkv, int64_t n_head, bool causal) {
     return by_number<VARIANT>(qkv, [&](auto zero) {
         using T = decltype(zero);
         const Sizes n = sizes_of(qkv, n_head, causal);
+        if (qkv.on_device) return forward_on_device<T>(variant_for<T>(VARIANT, n.HS), qkv, n);
         const T* x = input<T>("qkv", qkv, qkv.shape);
         auto out = fresh<T>({n.B, n.T, n.NH * n.HS});
         auto lse = fresh<Sum<T>>({n.B, n.NH, n.T});
@@ -71,6 +106,7 @@ Object attention_backward(const Array& dout, const Tuple& cache) {
         using T = decltype(zero);
         const Sizes n = sizes_of(qkv, cached<int64_t>(cache, 1), cached<int64_t>(cache, 2));
         const Shape shape = {n.B, n.T, n.NH * n.HS};
+        if (qkv.on_device) return backward_on_device<T>(variant_for<T>(VARIANT, n.HS), dout, qkv, out, lse, n);
         const T *d = input<T>("dout", dout, shape), *x = input<T>("qkv", qkv, qkv.shape),
                 *o = input<T>("out", out, shape);
         const Sum<T>* l = input<Sum<T>>("lse", lse, {n.B, n.NH, n.T});

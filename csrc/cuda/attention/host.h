@@ -31,8 +31,8 @@ template <class T>
 void forward_on_host(Variant variant, const T* qkv, T* out, Sum<T>* lse, const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size);
-    gpu::DeviceArray<Sum<T>> d_lse(N);
+    gpu::Buffer<T> d_qkv(3 * size, qkv), d_out(size);
+    gpu::Buffer<Sum<T>> d_lse(N);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     forward(variant, Forward<T>{q(0), q(1), q(2), part(d_out.data, n, 0, 1), d_lse.data}, n, nullptr);
@@ -47,8 +47,8 @@ void backward_on_host(Variant variant, const T* qkv, const T* out, const T* dout
                       const Sizes& n) {
     const int64_t N = n.heads() * n.T, size = N * n.HS;
     Stopwatch watch;
-    gpu::DeviceArray<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
-    gpu::DeviceArray<Sum<T>> d_lse(N, lse), d_delta(N);
+    gpu::Buffer<T> d_qkv(3 * size, qkv), d_out(size, out), d_dout(size, dout), d_dqkv(3 * size);
+    gpu::Buffer<Sum<T>> d_lse(N, lse), d_delta(N);
     seconds.in = watch.lap();
     const auto q = [&](int which) { return part<const T>(d_qkv.data, n, which, 3); };
     const auto dq = [&](int which) { return part(d_dqkv.data, n, which, 3); };

@@ -3,6 +3,7 @@
 #include "cuda/attention/2_flash.cuh"
 #include "cuda/attention/3_mma_backward.cuh"
 #include "cuda/attention/repack.cuh"
+#include "cuda/gpu/shared_limit.h"
 
 namespace minillm::attention {
 namespace {
@@ -32,24 +33,29 @@ void naive(const Forward<T>& a, const Sizes& n, stream_t stream) {
 template <class T>
 void naive(const Backward<T>& a, const Sizes& n, stream_t stream) {
     delta(a, n, stream);
-    launch(naive_backward_keys<T>, grid_of(n, NAIVE_WARPS), 32 * NAIVE_WARPS, 0, stream, a, n);
+    launch(naive_backward_keys<T>, grid_of(n, NAIVE_WARPS, n.group), 32 * NAIVE_WARPS, 0, stream, a, n);
     launch(naive_backward_queries<T>, grid_of(n, NAIVE_WARPS), 32 * NAIVE_WARPS, 0, stream, a, n);
 }
+
+// Can a block of this GPU hold these tiles? Where not, variant 1, which needs none, computes the same.
+bool fits(size_t bytes) { return bytes <= gpu::shared_limit(gpu::capability()); }
 
 template <class T>
 void flash(const Forward<T>& a, const Sizes& n, stream_t stream) {
     by_head_size(n.HS, [&](auto size) {
         using Tile = FlashTile<T, size>;
+        if (!fits(Tile::FORWARD)) return naive(a, n, stream);
         launch(flash_forward<T, size>, grid_of(n, Tile::ROWS), FLASH_THREADS, Tile::FORWARD, stream, a, n);
     });
 }
 template <class T>
 void flash(const Backward<T>& a, const Sizes& n, stream_t stream) {
-    delta(a, n, stream);
     by_head_size(n.HS, [&](auto size) {
         using Tile = FlashTile<T, size>;
-        const dim3 grid = grid_of(n, Tile::ROWS);
-        launch(flash_backward<T, size, true>, grid, FLASH_THREADS, Tile::BACKWARD, stream, a, n);
+        if (!fits(Tile::BACKWARD)) return naive(a, n, stream);
+        delta(a, n, stream);
+        const dim3 grid = grid_of(n, Tile::ROWS), grid_of_keys = grid_of(n, Tile::ROWS, n.group);
+        launch(flash_backward<T, size, true>, grid_of_keys, FLASH_THREADS, Tile::BACKWARD, stream, a, n);
         launch(flash_backward<T, size, false>, grid, FLASH_THREADS, Tile::BACKWARD, stream, a, n);
     });
 }
@@ -59,7 +65,7 @@ template <class E>
 void mma_kernels(const Forward<E>& a, const Sizes& n, stream_t stream) {
     by_head_size(n.HS, [&](auto size) {
         using Tile = MmaForwardTile<size>;
-        launch(mma_forward<E, size>, grid_of(n, Tile::ROWS), Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
+        launch(mma_forward<E, size>, grid_in_groups(n, Tile::ROWS), Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
     });
 }
 template <class E>
@@ -67,7 +73,7 @@ void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
     delta(a, n, stream);
     by_head_size(n.HS, [&](auto size) {
         using Tile = MmaBackwardTile<size>;
-        const dim3 grid = grid_of(n, Tile::ROWS);
+        const dim3 grid = grid_in_groups(n, Tile::ROWS);
         launch(mma_backward<E, size, true>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
         launch(mma_backward<E, size, false>, grid, Tile::THREADS, Tile::SHARED_BYTES, stream, a, n);
     });
@@ -75,6 +81,12 @@ void mma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
 
 // Variant 4 goes as far as Hopper's registers do; variant 3 takes the rest.
 bool is_for_wgmma(const Sizes& n) { return n.HS <= 128; }
+
+template <class E>
+void wgmma_kernels(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    delta(a, n, stream);
+    launch_wgmma(a, n, stream);
+}
 
 template <class E, class T>
 void tensor_cores(Variant variant, const Forward<T>& a, const Sizes& n, stream_t stream) {
@@ -87,13 +99,14 @@ void tensor_cores(Variant variant, const Forward<T>& a, const Sizes& n, stream_t
     out.write_back();
 }
 template <class E, class T>
-void tensor_cores(Variant, const Backward<T>& a, const Sizes& n, stream_t stream) {
+void tensor_cores(Variant variant, const Backward<T>& a, const Sizes& n, stream_t stream) {
     const Sizes padded = with_padding(n);
     Packed<const E, T> q(a.q, n, stream), k(a.k, n, stream), v(a.v, n, stream), out(a.out, n, stream),
         dout(a.dout, n, stream);
     Packed<E, T> dq(a.dq, n, stream), dk(a.dk, n, stream), dv(a.dv, n, stream);
-    mma_kernels(Backward<E>{q.view, k.view, v.view, out.view, dout.view, a.lse, a.delta, dq.view, dk.view, dv.view},
-                padded, stream);
+    const Backward<E> packed = {q.view, k.view, v.view, out.view, dout.view, a.lse, a.delta, dq.view, dk.view, dv.view};
+    if (variant == Variant::wgmma && is_for_wgmma(n)) wgmma_kernels(packed, padded, stream);
+    else mma_kernels(packed, padded, stream);
     dq.write_back();
     dk.write_back();
     dv.write_back();
@@ -122,6 +135,7 @@ void forward(Variant variant, const Forward<T>& a, const Sizes& n, gpu::Stream s
 }
 template <class T>
 void backward(Variant variant, const Backward<T>& a, const Sizes& n, gpu::Stream stream) {
+    if (variant == Variant::wgmma) gpu::check_hopper();
     if (n.heads() && n.T) run(variant, a, n, stream_t(stream), T());
 }
 

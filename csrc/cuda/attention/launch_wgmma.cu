@@ -1,5 +1,5 @@
 // The launchers of what is compiled for sm_90a alone: variant 4, and Hopper's units one by one.
-#include "cuda/attention/4_wgmma.cuh"
+#include "cuda/attention/4_wgmma_backward.cuh"
 #include "cuda/gpu/conformance_hopper.cuh"
 
 namespace minillm::attention {
@@ -19,7 +19,21 @@ template <class E, int D>
 void launch_size(const Forward<E>& a, const Sizes& n, stream_t stream) {
     using Tile = WgmmaTile<E, D>;
     const TensorMaps maps = {map_of(a.q, n, Tile::ROWS), map_of(a.k, n, Tile::COLUMNS), map_of(a.v, n, Tile::COLUMNS)};
-    launch(wgmma_forward<E, D>, grid_of(n, Tile::ROWS), Tile::THREADS, sizeof(Tile), stream, maps, a, n);
+    launch(wgmma_forward<E, D>, grid_in_groups(n, Tile::ROWS), Tile::THREADS, sizeof(Tile), stream, maps, a, n);
+}
+
+template <class E, int D, bool KEYS>
+void launch_pass(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    using Tile = WgmmaBackwardTile<E, D, KEYS>;
+    const View<const E>&x = KEYS ? a.k : a.q, &y = KEYS ? a.v : a.dout, &u = KEYS ? a.q : a.k, &w = KEYS ? a.dout : a.v;
+    const BackwardMaps maps = {map_of(x, n, OWNED), map_of(y, n, OWNED), map_of(u, n, Tile::COLUMNS),
+                               map_of(w, n, Tile::COLUMNS)};
+    launch(wgmma_backward<E, D, KEYS>, grid_in_groups(n, OWNED), WGMMA_THREADS, sizeof(Tile), stream, maps, a, n);
+}
+template <class E, int D>
+void launch_size(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    launch_pass<E, D, true>(a, n, stream);
+    launch_pass<E, D, false>(a, n, stream);
 }
 
 }  // namespace
@@ -28,8 +42,17 @@ template <class E>
 void launch_wgmma(const Forward<E>& a, const Sizes& n, stream_t stream) {
     n.HS <= 64 ? launch_size<E, 64>(a, n, stream) : launch_size<E, 128>(a, n, stream);
 }
-template void launch_wgmma(const Forward<bf16>&, const Sizes&, stream_t);
+template <class E>
+void launch_wgmma(const Backward<E>& a, const Sizes& n, stream_t stream) {
+    n.HS <= 64 ? launch_size<E, 64>(a, n, stream) : launch_size<E, 128>(a, n, stream);
+}
+
+#define INSTANTIATE_WGMMA(E)                                               \
+    template void launch_wgmma(const Forward<E>&, const Sizes&, stream_t); \
+    template void launch_wgmma(const Backward<E>&, const Sizes&, stream_t);
+INSTANTIATE_WGMMA(bf16)
 #ifndef SMALL
-template void launch_wgmma(const Forward<fp16>&, const Sizes&, stream_t);
+INSTANTIATE_WGMMA(fp16)
 #endif
+#undef INSTANTIATE_WGMMA
 }  // namespace minillm::attention

@@ -1,13 +1,16 @@
-// The emulator, part 1: threads, barriers, shared and device memory of a GPU, on one CPU thread.
+// The emulator, part 1: threads, barriers and shared memory of a GPU, on one CPU thread; emulator_memory.h: its arrays.
 //
 // Every CUDA thread of a block is a fiber (a stack of its own that gives way when it has to wait); blocks run one
 // after another. The emulator is *unkind*, because a GPU is: what a program may not rely on, it does not get.
-//   - Shared and device memory start as NaN, and guard zones around them are checked after each block and kernel.
+//   - Shared and device memory start as NaN, and guard zones of other NaNs around them are checked after each block and
+//     kernel.
 //   - A schedule (settings.h, `seed`) decides which thread goes on at each meeting: the orders are shuffled, or a warp
 //     runs ahead as far as the barriers let it.
 //   - A barrier that not all threads reach, or that they reach in different lines, is an error that names the lines.
 //   - Sizes beyond those of the hardware, and misaligned accesses, are errors that name the line.
-// What it cannot see: the memory model below barriers, occupancy, register spills, time.
+//   - An array that work of one stream may still use is not touched, nor freed, by another that has not waited for it.
+// What it cannot see: the memory model below barriers, register spills, time. Ordinary loads and stores it
+// sees where it is compiled for that (watched/watched.cpp).
 #pragma once
 
 #include <algorithm>
@@ -16,14 +19,19 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "cuda/emulator/emulator_memory.h"
 #include "cuda/emulator/fiber.h"
 #include "cuda/emulator/settings.h"
+#include "cuda/gpu/shared_limit.h"
 
 #define __global__
 #define __device__
 #define __launch_bounds__(...)
+#define LAUNCH_BOUNDS(...) emu::block->keep_bounds(emu::Place(), __VA_ARGS__)
 #define __grid_constant__
 #define UNROLL_FOR for
 #define UNROLL_4_FOR for
@@ -32,6 +40,7 @@
 #define threadIdx (emu::block->self->id)
 #define blockIdx (emu::block->index)
 #define gridDim (emu::block->grid)
+#define blockDim (dim3(unsigned(emu::block->threads.size())))
 #define __syncthreads() emu::block->barrier(emu::Place())
 #define __syncthreads_or(x) emu::block->barrier_or(emu::Place(), x)
 #define __syncwarp() emu::block->exchange(emu::Slot(), emu::Place())
@@ -40,12 +49,9 @@ struct dim3 {
     unsigned x, y, z;
     explicit dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-using stream_t = void*;
 
 namespace emu {
-constexpr size_t SHARED_LIMIT = 163 << 10;  // bytes a block may use on sm_80; sm_90 has 227 KB
-constexpr size_t GUARD = 1024;              // bytes watched on either side of an array
-constexpr int FILL = 0xff;                  // makes every float type NaN
+constexpr int REGISTERS = 65536, RESIDENT = 2048;  // of a multiprocessor: registers, threads
 
 // A place in the source: where `Place()` stands, also when it is a default argument (then, where the call stands).
 struct Place {
@@ -56,7 +62,9 @@ struct Place {
         const char* slash = std::strrchr(file, '/');
         return std::string(slash ? slash + 1 : file) + ":" + std::to_string(line);
     }
-    bool operator!=(const Place& other) const { return line != other.line || std::strcmp(file, other.file); }
+    bool operator!=(const Place& other) const {
+        return line != other.line || (file != other.file && std::strcmp(file, other.file));
+    }
 };
 
 // Where n threads wait for each other; `round` counts how often they all have come.
@@ -88,6 +96,7 @@ struct Thread {
     bool done = false;
     std::function<bool()> may_go;  // empty: yes
     Place place;  // where it waits, or waited last
+    std::string lacks;  // what it waits for, where others may never give it
     std::vector<std::vector<Copy>> copies{1};  // groups of asynchronous copies under way; the last is not committed
     std::vector<uint64_t*> made;  // barriers in shared memory that it has initialised
     Fiber fiber;
@@ -111,6 +120,7 @@ struct Block {
     // nobody has waited for. `serial` tells blocks apart.
     std::vector<std::function<void()>> beside;
     int under_way = 0, serial = 0;
+    int registers = 0;  // of a thread at the start, where the launch bounds say so
 
     int lane() const { return self->id.x % 32; }
 
@@ -142,6 +152,8 @@ struct Block {
                 if (threads[order[(me + i) % n]].ready()) return go_to(&threads[order[(me + i) % n]]);
         } while (work_beside());
         for (Thread& thread : threads)
+            if (!thread.lacks.empty()) fail("deadlock: " + thread.lacks);
+        for (Thread& thread : threads)
             if (!thread.done) fail("deadlock: not every thread comes to " + thread.place.text());
         switch_fiber(self->fiber, home);  // all are done
     }
@@ -162,6 +174,20 @@ struct Block {
         self->place = place;
         if (!self->ready() || seed) give_way();
         self->may_go = nullptr;
+    }
+
+    // What __launch_bounds__(most, blocks) says of a kernel: a launch of more threads fails, and if it says `blocks` the
+    // registers of a multiprocessor are shared out among the threads of so many.
+    void keep_bounds(const Place& place, int most, int blocks = 0) {
+        const std::string bounds = "the __launch_bounds__ at " + place.text();
+        if (int(threads.size()) > most)
+            fail("too many threads in a block: " + bounds + " allow " + std::to_string(most) + ", got " +
+                 std::to_string(threads.size()));
+        most = (most + 31) / 32 * 32;
+        if (most * blocks > RESIDENT)
+            fail(bounds + " ask for " + std::to_string(most * blocks) + " threads on a multiprocessor, which holds " +
+                 std::to_string(RESIDENT));
+        if (blocks) registers = std::min(REGISTERS / (most * blocks) / 8 * 8, 248);
     }
 
     // One more has come to a meeting of n.
@@ -208,35 +234,15 @@ inline void run_thread() {
     block->give_way();
 }
 
-inline void check_guard(const unsigned char* from, const char* what) {
-    for (size_t i = 0; i < GUARD; i++)
-        if (from[i] != FILL) throw std::runtime_error(std::string("a kernel wrote outside its ") + what);
-}
-
-// Device memory: fresh arrays hold NaN, between guard zones.
-struct Allocation {
-    unsigned char* memory;
-    size_t bytes;
-};
-inline std::vector<Allocation> allocations;
-inline int64_t bytes_in_use = 0, peak = 0;
-
-inline void check_device_guards() {
-    for (const Allocation& a : allocations) {
-        check_guard(a.memory, "device arrays (before the first element)");
-        check_guard(a.memory + GUARD + a.bytes, "device arrays (past the last element)");
-    }
-}
-
 inline void check_sizes(dim3 grid, int threads, size_t shared) {
     if (threads < 32 || threads > 1024 || threads % 32)
         throw std::runtime_error("a block must have 1 to 32 whole warps: got " + std::to_string(threads) + " threads");
     if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || !grid.x || !grid.y || !grid.z)
         throw std::runtime_error("the grid is out of bounds: " + std::to_string(grid.x) + " x " +
                                  std::to_string(grid.y));
-    if (shared > SHARED_LIMIT)
-        throw std::runtime_error("a block has at most " + std::to_string(SHARED_LIMIT) +
-                                 " bytes of shared memory: got " + std::to_string(shared));
+    if (const size_t limit = gpu::shared_limit(capability); shared > limit)
+        throw std::runtime_error("a block has at most " + std::to_string(limit) + " bytes of shared memory: got " +
+                                 std::to_string(shared));
 }
 
 // Shuffled warps, and shuffled lanes inside them.
@@ -257,7 +263,8 @@ inline void choose_order(Block& b) {
 inline void run_block(Block& b, size_t shared) {
     b.all = Meeting();
     b.warps.assign(b.threads.size() / 32, Warp());
-    std::memset(b.shared - GUARD, FILL, shared + 2 * GUARD);
+    std::memset(b.shared, FILL, shared);
+    make_guards(b.shared, shared, SHARED_GUARD);
     choose_order(b);
     for (size_t t = 0; t < b.threads.size(); t++) {
         Thread& thread = b.threads[t];
@@ -276,8 +283,8 @@ inline void run_block(Block& b, size_t shared) {
     switch_fiber(b.home, b.self->fiber);
     if (!b.error.empty()) throw std::runtime_error(b.error);
     if (b.under_way) throw std::runtime_error("a block ended while copies or matmuls that it began were under way");
-    check_guard(b.shared - GUARD, "shared memory");
-    check_guard(b.shared + shared, "shared memory");
+    check_guard(b.shared - GUARD, SHARED_GUARD, "shared memory");
+    check_guard(b.shared + shared, SHARED_GUARD, "shared memory");
 }
 
 inline void run(dim3 grid, int threads, size_t shared, const std::function<void()>& kernel) {
@@ -286,6 +293,7 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
     check_sizes(grid, threads, shared);
     Block b;
     block = &b;
+    const std::unique_ptr<Block*, void (*)(Block**)> nobody_after(&block, [](Block** running) { *running = nullptr; });
     b.grid = grid;
     b.kernel = &kernel;
     b.threads = std::vector<Thread>(threads);
@@ -302,11 +310,23 @@ inline void run(dim3 grid, int threads, size_t shared, const std::function<void(
             }
     check_device_guards();
 }
+
+// What the device is to do, in order; while there is a recording, it is kept there instead, to be replayed.
+using Recording = std::vector<std::function<void()>>;
+inline Recording* recording = nullptr;
+inline void submit(std::function<void()> work) {
+    if (recording) recording->push_back(std::move(work));
+    else work();
+}
+inline void refuse_in_recording(const char* what) {
+    if (recording) throw std::runtime_error(std::string("a recording cannot hold ") + what);
+}
 }  // namespace emu
 
 // ---- the host's side, as in gpu_nvcc.h ----
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t, A... args) {
-    emu::run(grid, threads, shared, [=] { kernel(P(args)...); });
+void launch(void (*kernel)(P...), dim3 grid, int threads, size_t shared, stream_t stream, A... args) {
+    (emu::use_arrays_of<P>(P(args), stream), ...);
+    emu::submit([=] { emu::run(grid, threads, shared, [=] { kernel(P(args)...); }); });
 }

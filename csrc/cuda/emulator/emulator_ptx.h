@@ -89,12 +89,31 @@ inline void count_conflicts(const Slot* slots, int lane) {
 template <class T>
 Vec4<T> load4(const T* from, emu::Place here = {}) {
     emu::check_aligned(from, alignof(Vec4<T>), "load4", here);
+    if (emu::watcher) emu::watcher(from, sizeof(Vec4<T>), false, here.line);
+    const emu::Unwatched rest;
     return *reinterpret_cast<const Vec4<T>*>(from);
+}
+template <class T>
+Vec4<T> load4_readonly(const T* from, emu::Place here = {}) {
+    return load4(from, here);
 }
 template <class T>
 void store4(T* to, const Vec4<T>& x, emu::Place here = {}) {
     emu::check_aligned(to, alignof(Vec4<T>), "store4", here);
+    if (emu::watcher) emu::watcher(to, sizeof(Vec4<T>), true, here.line);
+    const emu::Unwatched rest;
     *reinterpret_cast<Vec4<T>*>(to) = x;
+}
+
+template <class T>
+Vec2<T> load2(const T* from, emu::Place here = {}) {
+    emu::check_aligned(from, alignof(Vec2<T>), "load2", here);
+    return *reinterpret_cast<const Vec2<T>*>(from);
+}
+template <class T>
+void store2(T* to, const Vec2<T>& x, emu::Place here = {}) {
+    emu::check_aligned(to, alignof(Vec2<T>), "store2", here);
+    *reinterpret_cast<Vec2<T>*>(to) = x;
 }
 
 // The value of the lane whose number differs in the bits of `mask`.
@@ -140,7 +159,10 @@ inline void ldmatrix(uint32_t (&r)[4], const void* row, bool transposed, const P
     check_aligned(row, 16, "ldmatrix", here);
     Slot mine;
     mine.row = row;
-    std::memcpy(mine.words, row, 16);
+    {
+        const Unwatched here;
+        std::memcpy(mine.words, row, 16);
+    }
     const Slot* slots = block->exchange(mine, here);
     const int lane = block->lane(), g = lane / 4, t = lane % 4;
     count_conflicts(slots, lane);

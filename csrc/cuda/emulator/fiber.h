@@ -2,7 +2,10 @@
 // -DEMU_UCONTEXT, it is swapcontext, which asks the kernel about signals each time and takes a hundred times as long.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <utility>
+#include <vector>
 #if !defined(__x86_64__)
 #define EMU_UCONTEXT
 #endif
@@ -13,16 +16,38 @@
 namespace emu {
 constexpr size_t STACK = 128 << 10;
 
+// A stack that is used again by later fibers: of fresh memory the system would clear a page or two each time, which takes
+// longer than most small kernels.
+class Stack {
+    std::unique_ptr<char[]> memory;
+    static std::vector<std::unique_ptr<char[]>>& idle() {
+        static std::vector<std::unique_ptr<char[]>> stacks;
+        return stacks;
+    }
+
+public:
+    Stack() = default;
+    Stack(Stack&&) = default;
+    ~Stack() {
+        if (memory) idle().push_back(std::move(memory));
+    }
+    char* get() {
+        if (memory) return memory.get();
+        if (idle().empty()) memory.reset(new char[STACK]);
+        else memory = std::move(idle().back()), idle().pop_back();
+        return memory.get();
+    }
+};
+
 #ifdef EMU_UCONTEXT
 struct Fiber {
     ucontext_t context;
-    std::unique_ptr<char[]> stack;
+    Stack stack;
 };
-inline void start_fiber(Fiber& f, void (*entry)()) {
-    if (!f.stack) f.stack.reset(new char[STACK]);
+inline void start_fiber_on(Fiber& f, void (*entry)(), char* stack, size_t bytes) {
     getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack.get();
-    f.context.uc_stack.ss_size = STACK;
+    f.context.uc_stack.ss_sp = stack;
+    f.context.uc_stack.ss_size = bytes;
     makecontext(&f.context, entry, 0);
 }
 inline void switch_fiber(Fiber& from, Fiber& to) { swapcontext(&from.context, &to.context); }
@@ -30,7 +55,7 @@ inline void switch_fiber(Fiber& from, Fiber& to) { swapcontext(&from.context, &t
 #else
 struct Fiber {
     void* top = nullptr;                    // the stack pointer while it is not running
-    std::unique_ptr<char[]> stack;
+    Stack stack;
 };
 
 // Push the registers that a function must preserve, change stacks, pop them again.
@@ -60,9 +85,8 @@ emu_switch:
 .size emu_switch, .-emu_switch
 )");
 
-inline void start_fiber(Fiber& f, void (*entry)()) {
-    if (!f.stack) f.stack.reset(new char[STACK]);
-    auto end = reinterpret_cast<uintptr_t>(f.stack.get() + STACK) / 16 * 16;
+inline void start_fiber_on(Fiber& f, void (*entry)(), char* stack, size_t bytes) {
+    auto end = reinterpret_cast<uintptr_t>(stack + bytes) / 16 * 16;
     auto** top = reinterpret_cast<void**>(end) - 1;  // a function begins with its stack 8 bytes off a multiple of 16
     *--top = reinterpret_cast<void*>(entry);
     for (int i = 0; i < 6; i++) *--top = nullptr;
@@ -70,4 +94,6 @@ inline void start_fiber(Fiber& f, void (*entry)()) {
 }
 inline void switch_fiber(Fiber& from, Fiber& to) { emu_switch(&from.top, to.top); }
 #endif
+
+inline void start_fiber(Fiber& f, void (*entry)()) { start_fiber_on(f, entry, f.stack.get(), STACK); }
 }  // namespace emu

@@ -81,7 +81,7 @@ __global__ void conformance_kernel(int which, const uint32_t* in, uint32_t* out)
 
 void gpu::conformance(int instruction, const uint32_t* in, uint32_t* out) {
     const std::vector<uint32_t> zeros(32 * WORDS_OUT);
-    DeviceArray<uint32_t> d_in(32 * 12, in), d_out(zeros.size(), zeros.data());
+    Buffer<uint32_t> d_in(32 * 12, in), d_out(zeros.size(), zeros.data());
     launch(conformance_kernel, dim3(1), 32, 32 * 16, stream_t(nullptr), instruction, d_in.data, d_out.data);
     d_out.copy_out(out);
     synchronize(nullptr);

@@ -16,9 +16,9 @@ struct HopperTiles {
     uint64_t full;
 };
 
-// D = A B^T with B (128, 64), on top of what the thread's number is.
-template <class E>
-DEVICE void run_wgmma_ss(float (&d)[16][4], HopperTiles& s) {
+// D = A B^T with B (128, 64) or its first half, on top of what the thread's number is.
+template <class E, int N8>
+DEVICE void run_wgmma_ss(float (&d)[N8][4], HopperTiles& s) {
     wgmma_fence(d);
     for (int k = 0; k < 64; k += 16) wgmma_ss<E>(d, descriptor(s.a + k / 2, 0), descriptor(s.b + k / 2, 0), true);
     wgmma_commit();
@@ -51,6 +51,7 @@ DEVICE void run_matmul(HopperTiles& s, const uint32_t* in, float* out) {
 
 __global__ void __launch_bounds__(128)
     hopper_conformance_kernel(const __grid_constant__ TensorMap map, int which, const uint32_t* in, float* out) {
+    LAUNCH_BOUNDS(128);
     SHARED(HopperTiles, s);
     if (threadIdx.x == 0) {
         barrier_init(&s->full, 1);
@@ -73,13 +74,14 @@ __global__ void __launch_bounds__(128)
         case 3: return run_matmul<bf16, true, 16>(*s, in, out);
         case 4: return run_matmul<fp16, true, 16>(*s, in, out);
         case 5: return run_matmul<bf16, true, 8>(*s, in, out);
+        case 6: return run_matmul<bf16, false, 8>(*s, in, out);
     }
 }
 
 void gpu::hopper_conformance(int instruction, const uint32_t* in, uint32_t* out) {
     check_hopper();
     const std::vector<uint32_t> zeros(128 * HOPPER_OUT);
-    DeviceArray<uint32_t> d_in(HOPPER_ROWS * 32, in), d_out(zeros.size(), zeros.data());
+    Buffer<uint32_t> d_in(HOPPER_ROWS * 32, in), d_out(zeros.size(), zeros.data());
     const TensorMap map = tensor_map(d_in.data, {64, HOPPER_ROWS, 1, 1}, {128, 16, 16}, {64, 64, 1, 1});
     launch(hopper_conformance_kernel, dim3(1), 128, sizeof(HopperTiles), stream_t(nullptr), map, instruction, d_in.data,
            reinterpret_cast<float*>(d_out.data));

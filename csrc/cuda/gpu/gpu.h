@@ -5,10 +5,11 @@
 // emulator (emulator.h: every CUDA thread is a fiber; emulator_ptx.h: what the instructions do), so that each kernel
 // runs, is tested and can be stepped through on a machine without a GPU.
 //
-//   Where am I        threadIdx.x, blockIdx.x/.y, gridDim.y             Meeting     __syncthreads, __syncwarp
+//   Where am I        threadIdx.x, blockIdx.x/.y, gridDim, blockDim      Meeting     __syncthreads, __syncwarp
 //   Shared memory     SHARED(T, name)                                   Warp-wide   __shfl_xor_sync, mma, ldmatrix
 //   Copies            cp_async<bytes>, cp_async_commit, cp_async_wait   Host        launch; memory: device.h
 //   Loops             UNROLL_FOR (...), which nvcc unrolls
+//   Launch bounds     LAUNCH_BOUNDS(...) repeats those of the kernel's head, which no C++ compiler keeps
 #pragma once
 
 #include <math.h>
@@ -20,10 +21,15 @@
 #include <stdexcept>
 #include <string>
 
-// Four neighbours, read or written at once.
+// Four neighbours, or two, read or written at once.
 template <class T>
 struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Vec4 {
     T x, y, z, w;
+};
+
+template <class T>
+struct alignas(2 * sizeof(T)) Vec2 {
+    T x, y;
 };
 
 #ifdef __CUDACC__

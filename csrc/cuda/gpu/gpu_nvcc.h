@@ -11,6 +11,7 @@ using bf16 = __nv_bfloat16;
 using fp16 = __half;
 using stream_t = cudaStream_t;
 #define DEVICE __device__ __forceinline__
+#define LAUNCH_BOUNDS(...)  // __launch_bounds__ has said so
 #define UNROLL_FOR _Pragma("unroll") for
 #define UNROLL_4_FOR _Pragma("unroll 4") for
 #define SHARED(T, name)                                           \
@@ -23,8 +24,22 @@ using stream_t = cudaStream_t;
 
 template <class T>
 DEVICE Vec4<T> load4(const T* from) { return *reinterpret_cast<const Vec4<T>*>(from); }
+// Of what no thread writes while the kernel runs, so that loads may overtake stores.
+DEVICE Vec4<float> load4_readonly(const float* from) {
+    const float4 v = __ldg(reinterpret_cast<const float4*>(from));
+    return {v.x, v.y, v.z, v.w};
+}
+DEVICE Vec4<double> load4_readonly(const double* from) {
+    const double2 v = __ldg(reinterpret_cast<const double2*>(from)), w = __ldg(reinterpret_cast<const double2*>(from) + 1);
+    return {v.x, v.y, w.x, w.y};
+}
 template <class T>
 DEVICE void store4(T* to, const Vec4<T>& x) { *reinterpret_cast<Vec4<T>*>(to) = x; }
+
+template <class T>
+DEVICE Vec2<T> load2(const T* from) { return *reinterpret_cast<const Vec2<T>*>(from); }
+template <class T>
+DEVICE void store2(T* to, const Vec2<T>& x) { *reinterpret_cast<Vec2<T>*>(to) = x; }
 
 DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 

@@ -94,9 +94,12 @@ DEVICE void wgmma_wait(Registers&... done) {
 #define WGMMA(N, TYPE, NAMES, A, B, ADD, LAYOUT)                                                            \
     "{ .reg .pred p; setp.ne.b32 p, " ADD ", 0; wgmma.mma_async.sync.aligned.m64n" N "k16.f32." TYPE "." TYPE \
     " {" NAMES "}, " A ", " B ", p, 1, 1, " LAYOUT "; }"
-#define SS_128(TYPE)                                                                                    \
-    asm volatile(WGMMA("128", TYPE, NAMES_64, "%64", "%65", "%66", "0, 0") : SUMS_32(0), SUMS_32(8) \
-                 : "l"(a), "l"(b), "r"(int(add)))
+#define SS_128(TYPE)                                                                                      \
+    asm volatile(WGMMA("128", TYPE, NAMES_64, "%64", "%65", "%66", "%67, %68") : SUMS_32(0), SUMS_32(8) \
+                 : "l"(a), "l"(b), "r"(int(add)), "n"(int(A_ACROSS)), "n"(int(B_ACROSS)))
+#define SS_64(TYPE)                                                                                       \
+    asm volatile(WGMMA("64", TYPE, NAMES_32, "%32", "%33", "%34", "%35, %36") : SUMS_32(0)                  \
+                 : "l"(a), "l"(b), "r"(int(add)), "n"(int(A_ACROSS)), "n"(int(B_ACROSS)))
 #define RS_64(TYPE)                                                                                     \
     asm volatile(WGMMA("64", TYPE, NAMES_32, "{%32,%33,%34,%35}", "%36", "%37", "1") : SUMS_32(0)   \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)))
@@ -104,10 +107,14 @@ DEVICE void wgmma_wait(Registers&... done) {
     asm volatile(WGMMA("128", TYPE, NAMES_64, "{%64,%65,%66,%67}", "%68", "%69", "1") : SUMS_32(0), SUMS_32(8) \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(add)))
 
-// d (64 x 128) = or += A B^T, later: both operands in shared memory, their rows along k.
-template <class E>
-DEVICE void wgmma_ss(float (&d)[16][4], uint64_t a, uint64_t b, bool add) {
-    if constexpr (std::is_same<E, bf16>::value) SS_128("bf16");
+// d (64 x 8 N8) = or += A B^T, later: both operands in shared memory, their rows along k, or across (along m or n).
+template <class E, bool A_ACROSS = false, bool B_ACROSS = false, int N8>
+DEVICE void wgmma_ss(float (&d)[N8][4], uint64_t a, uint64_t b, bool add) {
+    static_assert(N8 == 8 || N8 == 16, "64 or 128 columns");
+    constexpr bool is_bf16 = std::is_same<E, bf16>::value;
+    if constexpr (N8 == 8 && is_bf16) SS_64("bf16");
+    else if constexpr (N8 == 8) SS_64("f16");
+    else if constexpr (is_bf16) SS_128("bf16");
     else SS_128("f16");
 }
 // d (64 x 8 N8) = or += A B, later: A in registers as in `mma`, B in shared memory with its rows along n.
@@ -125,6 +132,7 @@ DEVICE void wgmma_rs(float (&d)[N8][4], const uint32_t (&a)[4], uint64_t b, bool
 #undef NAMES_32
 #undef NAMES_64
 #undef WGMMA
+#undef SS_64
 #undef SS_128
 #undef RS_64
 #undef RS_128

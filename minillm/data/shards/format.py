@@ -98,8 +98,9 @@ def read_at_random(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_RANDOM)
 
 
-def open_shards(directory: str | os.PathLike, progress: Callable | None = None) -> "Shards":
-    """Map the shards in `directory`, every byte of which is checked once. progress(done, total) counts tokens.
+def open_shards(directory: str | os.PathLike, progress: Callable | None = None, check: bool = True) -> "Shards":
+    """Map the shards in `directory`, every byte of which is checked once, unless another process has just done so
+    (check=False). progress(done, total) counts tokens.
 
     Raises FileNotFoundError when there is no sidecar or a shard is missing; ValueError naming the file when the
     sidecar is damaged or a shard is not what was written.
@@ -120,7 +121,8 @@ def open_shards(directory: str | os.PathLike, progress: Callable | None = None) 
         shards = Shards(train, val, meta["vocab_size"], meta["eot_token"], dtype, meta["tokenizer"], meta)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    shards.check(progress)
+    if check:
+        shards.check(progress)
     return shards
 
 

@@ -94,10 +94,10 @@ def part(name: str, shards: Shards, block_size: int, batch_size: int, seed: int)
 def shares_of(weights: Sequence[Any], sources: int) -> list[Fraction]:
     """Weights over their sum, exact: 0.1 is a tenth. Raises ValueError for weights that are none."""
     if len(weights) != sources:
-        raise ValueError(f"--mix: got {len(weights)} weights for {sources} sources: one for each path of --data")
+        raise ValueError(f"mix: got {len(weights)} weights for {sources} sources: one for each path of --data")
     found = [weight_of(weight) for weight in weights]
     if not sum(found):
-        raise ValueError("--mix: the weights are all 0: at least one must be above it")
+        raise ValueError("mix: the weights are all 0: at least one must be above it")
     return [weight / sum(found) for weight in found]
 
 
@@ -105,9 +105,9 @@ def weight_of(weight: Any) -> Fraction:
     try:
         found = Fraction(str(weight))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"--mix: a weight must be a number, such as 0.7 or 2/3: got {weight}") from None
+        raise ValueError(f"mix: a weight must be a number, such as 0.7 or 2/3: got {weight}") from None
     if found < 0:
-        raise ValueError(f"--mix: a weight must be at least 0: got {weight}")
+        raise ValueError(f"mix: a weight must be at least 0: got {weight}")
     return found
 
 

@@ -53,9 +53,11 @@ def token_files_of(path: Path, alone: bool) -> list[Path]:
     return sided if sided or texts else found
 
 
-def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None = None) -> Shards:
-    """Both splits of token files, mapped and read once. progress(done, total) counts tokens. Raises ValueError naming a
-    file that is damaged, of a version that is not known, or with an id that the tokenizer does not have."""
+def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None = None,
+              known: list | None = None) -> Shards:
+    """Both splits of token files, mapped and read once. progress(done, total) counts tokens. known: meta["read"] of
+    what another process has just read, so that this one need not. Raises ValueError naming a file that is damaged, of a
+    version that is not known, or with an id that the tokenizer does not have."""
     sizes = np.array([text_bytes(tokenizer, id) for id in range(tokenizer.vocab_size)], np.uint16)
     found = cuts(files)
     total, done = sum(len(tokens) for _, tokens in found), 0
@@ -65,15 +67,18 @@ def shards_of(files: Sequence[Path], tokenizer: Any, progress: Callable | None =
         done += count
         if progress:
             progress(done, total)
-    read(0)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = [checked(pool, path, tokens, sizes, tokenizer.eot_token, read) for path, tokens in found]
+    if known:
+        parts = [Part(path, tokens, *facts) for (path, tokens), facts in zip(found, known)]
+    else:
+        read(0)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = [checked(pool, path, tokens, sizes, tokenizer.eot_token, read) for path, tokens in found]
     sides = {side: [part for part in parts if side_of(part.path) == side] for side in SIDES}
     if not sides["val"]:
         sides = {"train": parts[:-1], "val": parts[-1:]}
     train, val = (split_of(sides[side]) for side in SIDES)
     return Shards(train, val, tokenizer.vocab_size, tokenizer.eot_token, parts[0].array.dtype, fingerprint(tokenizer),
-                  {})
+                  {"read": [part[2:] for part in parts]})
 
 
 def cuts(files: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:

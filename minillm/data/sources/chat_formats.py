@@ -344,8 +344,9 @@ def call_of(call: Any, place: str) -> dict:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"{place} must have a function with a name")
     arguments = function.get("arguments", function.get("parameters", {}))
-    if isinstance(arguments, str):
-        arguments = from_json(arguments) if from_json(arguments) is not None else arguments
+    if isinstance(arguments, str):                          # OpenAI's clients write "" where there are no parameters
+        read = from_json(arguments or "{}")
+        arguments = arguments if read is None else read
     return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 

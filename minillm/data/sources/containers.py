@@ -3,6 +3,7 @@
     .html .htm        main text or all of it, by resiliparse (html.py)
     .parquet          a row is a document, by pyarrow
     .warc .warc.gz    web archives: HTML responses become text (warc.py)
+    .deb              Debian packages: their documentation, and its licences (deb.py)
     .zst              a compressed .txt, .md or .jsonl, by zstandard
 
 A missing library is a reason to skip a file, like any other, so that the report says so. What a file of some size may
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.atomic import printable
+from .deb import deb_files
 from .html import html_text
 from .parquet_pages import BYTE_ARRAY, Chunk, column_chunks, page_sizes
-from .plain_text import LONGEST_LINE, text_and_record
+from .plain_text import LONGEST_LINE, text_and_record, text_pieces
 from .report import NEEDS_EXTRA, Report, Unusable
 from .warc import LARGEST_PAGE, warc_pages
 
@@ -51,6 +53,26 @@ def warc(file: Any, name: str, field: str, report: Report, all_text: bool) -> It
             report.skip(address, str(error))
             continue
         yield address, text, {field: text, "url": address, "date": date}
+
+
+def deb(file: Any, name: str, field: str, report: Report, all_text: bool) -> Iterator[tuple[str, str, dict]]:
+    """The documentation of a package, its pages by their main text."""
+    for path, data, licence in deb_files(file, name, report, Expanding, zstd_stream):
+        try:
+            is_page = path.removesuffix(".gz").endswith((".html", ".htm"))
+            pieces = [("", html_text(data, all_text))] if is_page else list(text_pieces(buffered(data), ""))
+        except Unusable as error:
+            report.skip(f"{name}/{path}", str(error))
+            continue
+        except UnicodeDecodeError:
+            report.skip(f"{name}/{path}", "not UTF-8")
+            continue
+        for piece, text in pieces:
+            yield f"{name}/{path}{piece}", text, {field: text, "source": f"{name}/{path}{piece}", "license": licence}
+
+
+def buffered(data: bytes) -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(data))              # type: ignore[arg-type]
 
 
 def parquet(path: Path, field: str, report: Report, whole: bool) -> Iterator[tuple[str, str, dict]]:
@@ -137,8 +159,12 @@ def bytes_of(array: Any) -> int:
 
 def zstd(path: Path) -> tuple[Any, type[Exception]]:
     """(file object over the decompressed bytes, the exception type of a damaged file)."""
-    zstandard = library("zstandard")
-    return zstandard.ZstdDecompressor().stream_reader(open(path, "rb"), read_across_frames=True), zstandard.ZstdError
+    return zstd_stream(open(path, "rb")), library("zstandard").ZstdError
+
+
+def zstd_stream(file: Any) -> Any:
+    """A file object over the decompressed bytes of another."""
+    return library("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True)
 
 
 class Expanding(io.RawIOBase):

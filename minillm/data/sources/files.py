@@ -19,7 +19,7 @@ from .plain_text import json_lines, text_pieces, utf8_length
 from .report import Report, Unusable
 
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".txt.gz", ".md.gz", ".jsonl.gz", ".txt.zst", ".md.zst", ".jsonl.zst",
-            ".html", ".htm", ".parquet", ".warc", ".warc.gz")
+            ".html", ".htm", ".parquet", ".warc", ".warc.gz", ".deb")
 READ_ERRORS = (OSError, EOFError, zlib.error)                # the last two: a damaged .gz
 
 
@@ -28,9 +28,9 @@ def read_documents(paths: str | os.PathLike | Iterable[str | os.PathLike], repor
     """Yield (name, text) of every usable document in `paths`, in a fixed order: as given, folders by sorted names.
 
     Folders are searched for .txt, .md, .py and .jsonl, the text files and .jsonl also as .gz and .zst, for .html,
-    .parquet and .warc(.gz) (those by libraries of the extra `data`, see containers.py); hidden files and folders and
-    the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may be
-    hidden and have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines become
+    .parquet, .warc(.gz) and .deb (those by libraries of the extra `data`, see containers.py); hidden files and folders
+    and the directories of runs are passed over, links are followed, and no file is read twice. A file named itself may
+    be hidden and have any suffix (it is tried as text). Text is UTF-8, or UTF-16 with a byte order mark; newlines are
     "\\n". A .jsonl line is an object whose `field` is the text. all_text: of a web page, not its main text alone. A
     text file that turns undecodable or binary only after its first pieces keeps those. `report` is filled while the
     documents are drawn.
@@ -92,6 +92,8 @@ def _documents(path: Path, name: str, report: Report, field: str, all_text: bool
                 yield from json_lines(file, printable(path), report, field)
             elif name.endswith((".warc", ".warc.gz")):
                 yield from containers.warc(file, printable(path), field, report, all_text)
+            elif name.endswith(".deb"):
+                yield from containers.deb(file, printable(path), field, report, all_text)
             else:
                 for piece_name, text in text_pieces(file, printable(path)):
                     yield piece_name, text, {field: text, "source": piece_name}

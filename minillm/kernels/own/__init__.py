@@ -3,3 +3,4 @@
 In reading order: prototype.py (what the source says), binding.py (which argument is which of ours), build.py (compile),
 call.py (arrays in, arrays out). Checking and timing them is workbench/kernel's part.
 """
+C_FLAGS = "-O3 -march=native -fopenmp"          # of somebody's own kernel on his own machine; --cflags for others

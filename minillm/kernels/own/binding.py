@@ -32,8 +32,9 @@ KNOWN = {   # theirs -> ours, the first that the op has and nothing else took; a
     "params": ("w",), "grads": ("grad",), "g": ("grad",), "m_memory": ("m",), "v_memory": ("v",),
     "n": ("N",), "size": ("N",), "num_parameters": ("N",), "n_head": ("NH",), "num_heads": ("NH",), "nh": ("NH",),
     "Vp": ("V",), "vocab_size": ("V",), "batch": ("B",), "hs": ("HS",), "t": ("step",), "learning_rate": ("lr",),
-    "epsilon": ("eps",), "ignore": ("ignore_index",),
+    "epsilon": ("eps",), "ignore": ("ignore_index",), "rows": ("B*T",),
 }
+NUMBERS = {"block_size": 256, "blockSize": 256, "threads_per_block": 256, "sqrt_block_size": 16, "stream": 0}
 ITEM = re.compile(r"(?:(?P<theirs>\w+)\s*(?P<plus>\+?)=\s*)?(?:(?P<shape>\[[^]]+\])|(?P<number>-?[\d.]+(?:e-?\d+)?f?)"
                   r"|(?P<through>\w+)\((?P<inner>\w+)\)|(?P<sizes>\w+(?:\s*\*\s*\w+)+)|(?P<ours>\w+)(?P<T>\.T)?)$")
 
@@ -156,9 +157,12 @@ def by_custom(theirs: Parameter, arrays: dict, signature: Signature, taken: list
             return f"{theirs.name}={ours}"
         if ours[0] == "[" and theirs.pointer:
             return f"{theirs.name}={ours}"
-        if (plain in arrays and plain not in used if theirs.pointer else plain in (*SIZES, *signature.scalars)):
+        if (plain in arrays and plain not in used if theirs.pointer else
+                plain in (*SIZES, "B*T", *signature.scalars)):
             adds = ours.endswith("+") or (plain in arrays and arrays[plain].added)
             return f"{theirs.name}{'+' * adds}={plain}"
+    if theirs.name in NUMBERS and not theirs.pointer:
+        return f"{theirs.name}={NUMBERS[theirs.name]}"
     return None
 
 

@@ -12,7 +12,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import C_FLAGS
 from .binding import Function, bind, op_of
+from .cuda.host import callable_functions, nothing_to_call
 from .prototype import Mapping, Parameter, Prototype, read_mappings, read_prototypes
 
 
@@ -20,17 +22,19 @@ class DoesNotCompile(ValueError):
     """The compiler refuses a kernel; the message holds its words."""
 
 
-C_FLAGS = "-O3 -march=native -fopenmp"          # of somebody's own kernel on his own machine; --cflags for others
 CPP = (".cpp", ".cc", ".cxx", ".C")
 SOURCES = (".c", *CPP)
 
 
 def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> list[Function]:
     """The functions of a source (or .so) that are bound to `op`, or with None to any op. Raises ValueError for none."""
-    text = path.read_text(errors="replace") if path.suffix in SOURCES else ""
+    text = path.read_text(errors="replace") if path.suffix in (*SOURCES, ".cu") else ""
     said = "\n".join(f"// minillm: {line.removeprefix('minillm:')}" for line in bindings)
     mappings = read_mappings(text) | read_mappings(said)
-    prototypes = read_prototypes(text) | read_prototypes(";\n".join([*bindings, ""]))
+    prototypes = callable_functions(text)[0] if path.suffix == ".cu" else read_prototypes(text) | read_prototypes(
+        ";\n".join([*bindings, ""]))
+    if path.suffix == ".cu" and not prototypes:
+        raise ValueError(nothing_to_call(text, path.name))
     chosen: list[tuple[Prototype, Mapping | None]] = [
         (prototypes[name], mapping) for name, mapping in mappings.items() if name in prototypes]
     if missing := [name for name in mappings if name not in prototypes]:
@@ -39,14 +43,31 @@ def functions_of(path: Path, op: str | None, bindings: Sequence[str] = ()) -> li
                          f"{', '.join(prototypes) or 'none'}")
     chosen += [(prototype, None) for name, prototype in prototypes.items()
                if name not in mappings and op_of(prototype, None)]
-    found = [bind(prototype, wanted, mapping) for prototype, mapping in chosen
-             if (wanted := mapping.op if mapping and mapping.op else op_of(prototype, mapping) or op)
-             and op in (None, wanted)]
+    wanted = [(prototype, called, mapping) for prototype, mapping in chosen
+              if (called := mapping.op if mapping and mapping.op else op_of(prototype, mapping) or op)
+              and op in (None, called)]
+    found = bound_of(wanted, lenient=path.suffix == ".cu")
     if not found and op and len(prototypes) == 1:
         found = [bind(next(iter(prototypes.values())), op)]
     if not found:
         raise ValueError(f"{path.name} has no function for {'op ' + op if op else 'any op'}: its functions are "
                          f"{', '.join(prototypes) or 'none'}; name one by a comment: // minillm: FUNCTION(out, x, ...)")
+    return found
+
+
+def bound_of(wanted: Sequence[tuple[Prototype, str, Mapping | None]], lenient: bool) -> list[Function]:
+    """Each function bound to its op. lenient: one that cannot be is passed over if others can, as teaching files have
+    beside `layernorm_forward1` a `layernorm_forward(int kernel_num, ...)` that chooses among them."""
+    found, errors = [], []
+    for prototype, op, mapping in wanted:
+        try:
+            found.append(bind(prototype, op, mapping))
+        except ValueError as error:
+            if not lenient or mapping:
+                raise
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
     return found
 
 
@@ -64,13 +85,18 @@ def compile_kernel(path: Path, functions: Sequence[Function], folder: Path, cc: 
                *(f"-D{item}" for item in defines),
                *(f"-I{item}" for item in (path.resolve().parent, *includes)), str(shim), "-o", str(library), *linked,
                "-lm"]
+    run_compiler(command, path.name, f" to compile {path.name}: --cc names another")
+    return library
+
+
+def run_compiler(command: Sequence[str], what: str, without: str) -> None:
+    """Raises DoesNotCompile with the compiler's words; ValueError where there is no such compiler."""
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
-        raise ValueError(f"there is no compiler {command[0]!r} to compile {path.name}: --cc names another") from None
+        raise ValueError(f"there is no compiler {command[0]!r}{without}") from None
     if done.returncode:
-        raise DoesNotCompile(f"{path.name} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
-    return library
+        raise DoesNotCompile(f"{what} does not compile: {shlex.join(command)} said\n{done.stderr.strip()}")
 
 
 def trampolines(path: Path, functions: Sequence[Function], cpp: bool) -> str:

@@ -13,6 +13,7 @@ TYPES = {   # C type -> NumPy's
     "unsigned int": "uint32", "uint32_t": "uint32", "long": "int64", "long long": "int64", "long int": "int64",
     "int64_t": "int64", "ptrdiff_t": "int64", "ssize_t": "int64", "intptr_t": "int64", "size_t": "uint64",
     "unsigned long": "uint64", "unsigned long long": "uint64", "uint64_t": "uint64",
+    "cudaStream_t": "uint64",
 }
 QUALIFIERS = {"const", "restrict", "__restrict", "__restrict__", "volatile", "register", "__const", "std::"}
 KEYWORDS = {"if", "for", "while", "switch", "return", "sizeof", "defined", "else"}

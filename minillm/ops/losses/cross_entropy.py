@@ -18,7 +18,7 @@ Cached: logits, and of each row m and log(sum) apart: next to a large m their su
 import numpy as np
 
 from ..checks import check_dout, check_float, check_ids, check_shape, from_cache
-from ..spec import CPU, Spec, normals, random_targets, wrong
+from ..spec import CPU, GPU, Spec, normals, random_targets, wrong
 
 
 def cross_entropy_forward(logits, targets, ignore_index=-1):
@@ -54,7 +54,7 @@ def cross_entropy_backward(dout, cache):
 
 
 SPEC = Spec(
-    "cross_entropy", differentiable=("logits",), kernels=CPU,
+    "cross_entropy", differentiable=("logits",), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: {"logits": 3 * normals(rng, dtype, logits=(d.B * d.T, d.V))["logits"],
                                   "targets": random_targets(rng, d), "ignore_index": -1},
     bad=wrong("logits", "flatter") + wrong("targets", "too_big", "negative", "floats", "narrower"),

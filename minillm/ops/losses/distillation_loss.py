@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from ..checks import check_dout, check_dtype, check_float, check_ids, check_number, check_shape, from_cache
-from ..spec import CPU, Spec, normals, random_targets, wrong
+from ..spec import CPU, Spec, normals, on_gpu, random_targets, wrong
 
 
 def distillation_loss_forward(logits, teacher, targets, temperature=1.0, weight=0.9, ignore_index=-1):
@@ -87,7 +87,7 @@ def torch_distillation_loss(torch, logits, teacher, targets, temperature, weight
 
 
 SPEC = Spec(
-    "distillation_loss", sample, differentiable=("logits",), kernels=CPU,
+    "distillation_loss", sample, differentiable=("logits",), kernels=CPU | on_gpu(),
     bad=wrong("logits", "flatter") + wrong("teacher", "narrower", "shorter", "other_dtype")
     + wrong("targets", "too_big", "negative", "floats", "narrower")
     + wrong("temperature", 0.0, -1.0, math.nan, math.inf)

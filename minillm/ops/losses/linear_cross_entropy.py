@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..checks import check_dout, check_dtype, check_float, check_into, check_shape, from_cache
-from ..spec import CPU, FLOAT32, Spec, normals, random_targets, wrong
+from ..checks import check_dout, check_dtype, check_float, check_ids, check_into, check_shape, from_cache
+from ..spec import CPU, FLOAT32, Spec, normals, on_gpu, random_targets, wrong
 from . import cross_entropy
 
 REFERENCE = SimpleNamespace(**vars(cross_entropy))
@@ -38,6 +38,7 @@ def linear_cross_entropy_forward(x, wte, targets, ignore_index=-1, ops=REFERENCE
     if not len(wte):
         raise ValueError(f"wte must have at least one row: got {wte.shape}")
     check_shape("targets", targets, (len(x),))
+    check_ids("targets", targets, len(wte), ignore_index)
     losses = np.empty(len(x), x.dtype)
     for chunk in chunks(len(x)):
         logits = x[chunk] @ wte.T                                        # (n, V)
@@ -71,7 +72,8 @@ def chunks(n, size=CHUNK):
 
 
 SPEC = Spec(
-    "linear_cross_entropy", differentiable=("x", "wte"), composite=True, kernels=CPU | {"cpu/bf16": FLOAT32},
+    "linear_cross_entropy", differentiable=("x", "wte"), composite=True,
+    kernels=CPU | {"cpu/bf16": FLOAT32} | on_gpu("bf16", dtypes=FLOAT32) | on_gpu(),
     sample=lambda rng, dtype, d: normals(rng, dtype, x=(d.B * d.T, d.C), wte=(d.V, d.C)) | {
         "targets": random_targets(rng, d), "ignore_index": -1},
     bad=wrong("wte", "narrower", "other_dtype") + wrong("targets", "too_big", "negative", "floats", "narrower")

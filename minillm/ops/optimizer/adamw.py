@@ -18,7 +18,7 @@ import numpy as np
 
 from ..bfloat16 import bfloat16_bits
 from ..checks import check_dtype, check_float, check_number, check_shape
-from ..spec import CPU, Spec, normals, wrong
+from ..spec import CPU, GPU, Spec, normals, wrong
 
 
 def adamw_update(w, grad, m, v, step, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, n_decayed=0, scale=1.0,
@@ -96,7 +96,7 @@ def torch_adamw(torch, w, grad, m, v, step, lr, beta1, beta2, eps, weight_decay,
 
 
 SPEC = Spec(
-    "adamw", sample, kind="update", differentiable=(), kernels=CPU,
+    "adamw", sample, kind="update", differentiable=(), kernels=CPU | GPU,
     bad=wrong("grad", "narrower", "other_dtype") + wrong("m", "narrower") + wrong("v", "other_dtype") + wrong("step", 0)
     + wrong("n_decayed", 10 ** 9) + wrong("beta1", 1.0, math.nan) + wrong("beta2", 1.0, -0.1, math.nan)
     + wrong("eps", -1e-8, math.nan, math.inf),

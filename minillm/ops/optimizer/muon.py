@@ -36,7 +36,7 @@ from ..bfloat16 import bfloat16_bits
 from ..checks import check_dtype, check_float, check_number, check_shape
 from ..linear import linear_forward
 from ..projection import projection_forward
-from ..spec import Spec, normals, wrong
+from ..spec import CPU, FLOAT32, Spec, normals, on_gpu, wrong
 from .adamw import check_bits
 from .sum_squares import sum_squares
 
@@ -50,8 +50,14 @@ def muon_update(w, grad, m, lr, momentum=0.95, weight_decay=0.0, scale=1.0, bits
     """One step of Muon, in place on w and m (Jordan et al. 2024).
 
     w, grad, m: (R, K) of one dtype; scale multiplies the gradient. bits: None, or (R, K) uint16 that receives the new w
-    rounded to bfloat16. Raises ValueError for anything else.
+    rounded to bfloat16. Or lists of as many of each: matrices that are updated each by itself, side by side where the
+    kernel has threads. Raises ValueError for anything else.
     """
+    if isinstance(w, list):
+        check_lists(w, grad=grad, m=m, bits=[None] * len(w) if bits is None else bits)
+        for one in zip(w, grad, m, [None] * len(w) if bits is None else bits):
+            muon_update(*one[:3], lr, momentum, weight_decay, scale, one[3], ops)
+        return
     check_arguments(w, grad, m, lr, momentum, weight_decay, scale, bits)
     g = grad * scale
     m[:] = momentum * m + (1 - momentum) * g
@@ -60,6 +66,12 @@ def muon_update(w, grad, m, lr, momentum=0.95, weight_decay=0.0, scale=1.0, bits
     w -= lr * RMS * math.sqrt(max(w.shape)) * orthogonalised(u, ops)
     if bits is not None:
         bits[:] = bfloat16_bits(np.ascontiguousarray(w))
+
+
+def check_lists(w, **others):
+    for name, arrays in others.items():
+        if not isinstance(arrays, list) or len(arrays) != len(w):
+            raise ValueError(f"{name} must be a list of as many arrays as w: {len(w)}")
 
 
 def check_arguments(w, grad, m, lr, momentum, weight_decay, scale, bits):
@@ -126,6 +138,7 @@ def torch_muon(torch, w, grad, m, lr, momentum, weight_decay, scale):
 
 SPEC = Spec(
     "muon", sample, kind="update", differentiable=(), composite=True,
+    kernels=CPU | {"cpu/bf16": FLOAT32} | on_gpu(),
     bad=wrong("w", "flatter", "integers") + wrong("grad", "narrower", "other_dtype")
     + wrong("m", "narrower", "other_dtype") + wrong("momentum", 1.0, -0.1, math.nan),
     flops=lambda d: (flops_of(d.C, d.OC or 4 * d.C), 0),

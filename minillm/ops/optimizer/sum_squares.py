@@ -9,7 +9,7 @@ differentiable.
 import numpy as np
 
 from ..checks import check_float, check_shape
-from ..spec import CPU, Spec, normals, wrong
+from ..spec import CPU, GPU, Spec, normals, wrong
 
 PIECE = 2 ** 16     # numbers converted to float64 at a time: they stay in L2
 
@@ -25,6 +25,6 @@ def sum_squares(x):
 
 
 SPEC = Spec(
-    "sum_squares", kind="reduce", differentiable=(), bad=wrong("x", "integers"), kernels=CPU,
+    "sum_squares", kind="reduce", differentiable=(), bad=wrong("x", "integers"), kernels=CPU | GPU,
     sample=lambda rng, dtype, d: normals(rng, dtype, x=12 * d.C * d.C), flops=lambda d: (2 * (d.N or 12 * d.C ** 2), 0),
     c=("out[1]:double <- x[N]; N",))

@@ -41,6 +41,7 @@ class Exercise:
     wrong result that is one of theirs is told so.
     parts: what an input's last axis holds side by side, such as ("qkv", ("q", "k", "v")), to say which is wrong.
     c: the reference solution in C, where the exercise is to write C; its functions' bodies are blank in the template.
+    language: of that, "c" or "cu" for CUDA, whose kernels run on the emulator.
     """
 
     file: str
@@ -55,6 +56,7 @@ class Exercise:
     mistakes: tuple[tuple[str, str, str], ...] = ()
     parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     c: str = ""
+    language: str = "c"
 
     @property
     def name(self) -> str:
@@ -63,7 +65,7 @@ class Exercise:
     @property
     def suffix(self) -> str:
         """Of a learner's file."""
-        return ".c" if self.c else ".py"
+        return f".{self.language}" if self.c else ".py"
 
     @property
     def source(self) -> str:

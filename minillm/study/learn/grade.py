@@ -9,9 +9,11 @@ from ...progress import Report, tracked
 from .path import PATH, exercise_of
 from .process import SECONDS, judged
 
+SUFFIXES = (".py", ".c", ".cu")
+
 
 def grade(folder: Path, seconds: float = SECONDS, progress: Report | None = None) -> list[dict[str, Any]]:
-    """Judge every .py and .c file: {"student", "passed": exercises, "tried": exercises, "results": a dict a file}.
+    """Judge every .py, .c and .cu file: {"student", "passed": exercises, "tried": exercises, "results": a dict a file}.
 
     A sub-folder is a student with all the files in it; a file beside it is a student of its own. A file that is for no
     exercise has "exercise" null and is counted nowhere. Raises ValueError for a folder without such files.
@@ -19,9 +21,10 @@ def grade(folder: Path, seconds: float = SECONDS, progress: Report | None = None
     if not folder.is_dir():
         raise ValueError(f"FOLDER must be an existing folder: got {folder}")
     files = [(path.relative_to(folder).parts[0], path) for path in sorted(folder.rglob("*"))
-             if path.suffix in (".py", ".c") and path.is_file() and "__pycache__" not in path.parts]
+             if path.suffix in SUFFIXES and path.is_file() and "__pycache__" not in path.parts]
     if not files:
-        raise ValueError(f"FOLDER must hold learners' .py or .c files, or sub-folders with them: {folder} has none")
+        raise ValueError(f"FOLDER must hold learners' .py, .c or .cu files, or sub-folders with them: {folder} has "
+                         "none")
     rows: dict[str, list[dict[str, Any]]] = {}
     for student, path in tracked(files, progress):
         rows.setdefault(student, []).append(result(path, str(path.relative_to(folder)), seconds))

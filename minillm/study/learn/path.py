@@ -13,7 +13,7 @@ PATH = (
     "kv_cache", "temperature", "top_p", "speculative",
     "bpe_merge", "bpe_training", "bpe_encoding", "bits_per_byte", "bootstrap", "minhash", "lsh",
     "lora", "dpo", "grpo_advantage", "grpo", "distillation",
-    "int8", "layernorm_c",
+    "int8", "layernorm_c", "gelu_cuda", "softmax_cuda", "linear_cuda",
 )
 
 

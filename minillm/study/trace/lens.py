@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...config import GPTConfig
+from ...config import LlamaConfig
 from ...models.params import layer
 from ...ops.attention import attention_forward, causal_softmax
 from ...ops.grouped_attention import grouped_attention_forward
@@ -46,40 +46,44 @@ def probabilities(seen: Record, call: dict) -> Array:
     if call["op"] == "attention":
         return attention_forward(given["qkv"], given["n_head"])[1][2][0]
     if call["op"] == "grouped_attention":
-        P = grouped_attention_forward(*(given[name] for name in ("q", "k", "v", "n_head", "window")))[1][-1][0]
+        more = given["n_head"], given.get("window", 0), given.get("softcap", 0.0)
+        P = grouped_attention_forward(given["q"], given["k"], given["v"], *more)[1][-1][0]
         return P.reshape(-1, *P.shape[2:])                                      # (NKV, group, T, T) -> (NH, T, T)
     q, k = (call["values"][name][0] for name in "qk")           # (NH, T, HS), (NKV, S, HS); the record has flat ones
     k = np.repeat(k, len(q) // len(k), axis=0)
-    return causal_softmax(q.shape[-1] ** -0.5 * (q @ k.swapaxes(-1, -2)), given.get("window", 0))
+    scores, cap = q.shape[-1] ** -0.5 * (q @ k.swapaxes(-1, -2)), given.get("softcap", 0.0)
+    return causal_softmax(cap * np.tanh(scores / cap) if cap else scores, given.get("window", 0))
 
 
 def logit_lens(model: Any, seen: Record, text: Callable[[int], str]) -> list[dict]:
     """The best tokens by the residual stream after the embedding and after each sublayer."""
     found = []
-    for call in seen.calls:
-        for output in call["outputs"] if call["phase"] == "forward" and call["parent"] is None else ():
-            if call["op"] in EMBEDDINGS or output["name"] == "s":
-                x = seen.live[output["array"]]
-                kept = range(max(0, x.shape[1] - POSITIONS), x.shape[1])
-                logits = read_as_last(model, x)[0, kept.start:]
-                found.append({"array": output["array"], "label": label(model, call, len(found)),
-                              "positions": [{"position": t, "top": top}
-                                            for t, top in zip(kept, best(model, logits, text, 5))]})
+    calls = [call for call in seen.calls if call["phase"] == "forward" and call["parent"] is None]
+    outputs = [(call, output) for call in calls for output in call["outputs"]]
+    scaled = any(call["function"] == "*" for call in calls)                     # Gemma's embedding
+    own = not any(output["name"] == "s" for _, output in outputs)               # OLMo 2 has its sums outside of ops
+    for call, output in outputs:
+        embedded = call["function"] == "*" if scaled else call["op"] in EMBEDDINGS
+        if embedded or output["name"] == "s" or own and call["function"] == "+":
+            x = seen.live[output["array"]]
+            kept = range(max(0, x.shape[1] - POSITIONS), x.shape[1])
+            logits = read_as_last(model, x)[0, kept.start:]
+            found.append({"array": output["array"], "label": label(model, len(found)),
+                          "positions": [{"position": t, "top": top}
+                                        for t, top in zip(kept, best(model, logits, text, 5))]})
     return found
 
 
 def read_as_last(model: Any, x: Array) -> Array:
     """The logits of the residual stream x (B, T, C), as if it were the last."""
     p, ops = model.params, model.ops
-    if isinstance(model.config, GPTConfig):
-        n, _ = ops.layernorm_forward(x, *layer(p, "ln_f"), model.config.layer_norm_epsilon)
-    else:
-        n, _ = ops.rmsnorm_forward(x, p["model.norm.weight"], model.config.norm_eps)
-    return ops.head(n, p[model.head])
+    if isinstance(model.config, LlamaConfig):
+        return model.logits_of(x)
+    return ops.head(ops.layernorm_forward(x, *layer(p, "ln_f"), model.config.layer_norm_epsilon)[0], p[model.head])
 
 
-def label(model: Any, call: dict, place: int) -> str:
-    if call["op"] in EMBEDDINGS:
+def label(model: Any, place: int) -> str:
+    if place == 0:
         return "after the embedding"
     return f"{model.layers.blocks}.{(place - 1) // 2} after {'attention' if place % 2 else 'the MLP'}"
 

@@ -1,7 +1,7 @@
 "use strict";
 // The panel of an op: formulas, its arrays with their gradients beside them, code, cost; the card of a number.
 
-const STEPS = {"+": "add", "@": "matmul"};
+const STEPS = {"+": "add", "@": "matmul", "*": "scale"};
 const opName = call => call.op ?? STEPS[call.function] ?? call.function;
 
 // Forward and backward of one op, by either.

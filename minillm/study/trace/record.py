@@ -27,9 +27,10 @@ from .export import arrays_of, calls_of, described, ops_of, plan, totals, update
 from .lens import attention_maps, best, logit_lens
 from .numeric import differences
 from .terms import contributors
-from .watch import Record, recording, unite
+from .watch import Record, unite, watched
 
 Array = np.ndarray
+LOSSES = ("linear_cross_entropy_forward", "cross_entropy_forward")
 REPEATS, SECONDS = 5, 3.0   # runs, of which the median time is shown; no more of them after so long
 
 
@@ -105,18 +106,18 @@ def training_step(model: Any, seen: Record, batch: Batch, key: tuple, training: 
     and figures."""
     grads, count = model.params.zeros_like(), batch.learned
     seen.shared, seen.names = {model.head} & {model.rows_of_tokens[0]}, {id(view): name for name, view in grads.items()}
-    watched = model.on(recording(seen))
     seen.phase = "forward"
-    losses, caches = watched.losses(batch.tokens, batch.targets, key=key)
+    recorded = watched(model, seen)
+    losses, caches = recorded.losses(batch.tokens, batch.targets, key=key)
     loss = float(losses.sum()) / count
     seen.phase = "backward"
-    watched.backward(np.full(losses.shape, 1 / count, losses.dtype), caches, grads)
+    recorded.backward(np.full(losses.shape, 1 / count, losses.dtype), caches, grads)
     seen.phase = "update"
-    norm = global_norm(grads, watched.ops)
+    norm = global_norm(grads, recorded.ops)
     if not math.isfinite(loss + norm):
         find_nonfinite(model, [batch], None)
     scale = clip_scale(norm, training.config.clip)
-    optimizer = optimizer_of(model, training, watched.ops)
+    optimizer = optimizer_of(model, training, recorded.ops)
     optimizer.step(grads, training.lr, scale)
     after = model.on(model.ops, optimizer.params).losses(batch.tokens, batch.targets, key=key)[0]
     return optimizer, {
@@ -139,7 +140,7 @@ def optimizer_of(model: Any, training: Training, ops: Ops) -> AdamW:
 
 def placed(seen: Record) -> dict:
     """The keys of tokens, targets and losses."""
-    (last,) = [call for call in seen.calls if call["function"] == "linear_cross_entropy_forward"]
+    (last,) = [call for call in seen.calls if call["function"] in LOSSES and call["parent"] is None]
     return {"tokens": seen.calls[0]["inputs"][0]["array"], "losses": last["outputs"][0]["array"],
             "targets": next(put["array"] for put in last["inputs"] if put["name"] == "targets")}
 
@@ -149,7 +150,7 @@ def decoding_step(model: Any, seen: Record, ids: Array, text: Callable[[int], st
     cache = model.new_cache(1)
     model.decode(ids[:, :-1], cache)
     cached, seen.phase, seen.buffers = cache.length, "decode", [cache.keys, cache.values]
-    logits = model.on(recording(seen)).decode(ids[:, -1:], cache)
+    logits = watched(model, seen).decode(ids[:, -1:], cache)
     token = int(ids[0, -1])
     return {"token": {"id": token, "text": text(token)}, "position": cached, "cached": cached,
             "logits": seen.calls[-1]["outputs"][0]["array"],

@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 
 from ...config import TrainConfig
-from ...models.gpt2 import GPT
-from ...models.llama import Llama
 from ...models.load import load
 from ...models.params import Params
 from ...models.pretrained import CONFIG
@@ -27,8 +25,6 @@ def record_run(directory: str | Path, prompt: str, backend: str = "auto", progre
     if not (directory / CONFIG).exists():
         raise FileNotFoundError(f"{directory}: no run directory and no model: there is no {CONFIG} in it")
     model, tokenizer = load(directory, backend)
-    if type(model) not in (GPT, Llama):
-        raise ValueError(f"trace is there for GPT-2, Llama, Mistral and Qwen so far: got a {model.config.family} model")
     if not isinstance(model.params, Params):
         raise ValueError(f"{directory}: its weights are int8, which are for generating and have no gradients; trace "
                          "the run that was quantized")

@@ -18,7 +18,7 @@ from ...ops.table import REFERENCE
 from .source import calling_line, line_of_result
 
 Array = np.ndarray
-STEPS = {np.add: "+", np.matmul: "@"}           # what a model does to arrays besides calling ops
+STEPS = {np.add: "+", np.matmul: "@", np.multiply: "*"}         # what a model does to arrays besides calling ops
 
 
 class Kept(NamedTuple):
@@ -42,6 +42,8 @@ class Traced(np.ndarray):
         if "out" in settings:
             settings["out"] = tuple(map(plain, settings["out"]))
         record = next((x.record for x in inputs if isinstance(x, Traced)), None)
+        if ufunc is np.multiply and not any(isinstance(x, float) for x in inputs):
+            record = None                       # a mask
         if method != "__call__" or settings or ufunc not in STEPS or record is None:
             return getattr(ufunc, method)(*map(plain, inputs), **settings)
         return record.step(ufunc, inputs)
@@ -66,6 +68,7 @@ class Record:
         self.parent: int | None = None                          # the composite op that is being looked into
         self.names: dict[int, str] = {}                         # gradient buffers, by identity
         self.shared: set[str] = set()                           # parameters that several calls read
+        self.gains: dict[str, str] = {}                         # 1 + w: w, whose gradient is the same
         self.buffers: list[Array] = []                          # of the KV cache
         for name, view in params.items():
             self.array(view, name, "parameter", "parameter")
@@ -138,15 +141,18 @@ class Record:
         return found
 
     def step(self, ufunc: np.ufunc, inputs: tuple) -> Traced:
-        """x + y or x @ y outside of any op. A matmul is the backend's, as within its composite ops."""
+        """x + y, x @ y or x * y outside of any op. A matmul is the backend's, as within its composite ops."""
         kind = "gradient" if self.phase == "backward" else "activation"
         call = self.call(None, STEPS[ufunc], self.inputs_of(dict(zip("xy", inputs)), kind, STEPS[ufunc]), self.layer)
         x, y = map(plain, inputs)
-        out = ufunc(x, y) if ufunc is np.add else self.matmul(x, y)
+        out = self.matmul(x, y) if ufunc is np.matmul else ufunc(x, y)
         call["values"] = {"x": x, "y": y}
         key = self.array(out, "out", kind, call["called"]["text"], call["id"])
         call["outputs"].append({"name": "out", "array": key, "source": call["called"]})
-        owners = [self.arrays[given["array"]]["of"] for given in call["inputs"]]
+        arrays = [given["array"] for given in call["inputs"] if "array" in given]
+        if ufunc is np.add and len(arrays) == 1 and self.arrays[arrays[0]]["kind"] == "parameter":
+            self.gains[key] = arrays[0]
+        owners = [self.arrays[array]["of"] for array in arrays]
         for of in [of for of in owners[0] if of in owners[-1]] if ufunc is np.add else []:
             self.gradient_of(key, of)                           # the sum of what came back along two ways
         return self.traced(key)
@@ -159,6 +165,17 @@ class Record:
 
 
 # ---- namespaces ----
+
+def watched(model: Any, record: Record) -> Any:
+    """The model on the record's ops. Of one that adds 1 to the weights of its norms, the sums are recorded, too."""
+    def gain(name: str) -> Any:
+        record.layer = name.removesuffix(".weight")
+        return 1 + record.traced(record.known[id(model.params[name])])
+    other = model.on(recording(record))
+    if hasattr(model, "gain"):
+        other.gain = gain
+    return other
+
 
 def recording(record: Record) -> Ops:
     """The record's ops, each call of which is recorded."""
@@ -235,7 +252,7 @@ def gradients_of(record: Record, spec: Spec, call: dict, first: dict, found: tup
         if value is None:
             keys.append(None)
             continue
-        of = given[name]
+        of = record.gains.get(given[name], given[name])
         if buffer is not None:                                  # the gradient so far, this call's part added
             value = buffer.copy() if record.arrays[of]["name"] in record.shared else buffer
         before = record.arrays[of].get("gradient") if buffer is not None else None
@@ -319,6 +336,7 @@ def layer_of(record: Record, values: Mapping[str, Any]) -> str:
     before it."""
     keys = [record.known.get(id(value)) or getattr(value, "key", None) for value in values.values()
             if isinstance(value, np.ndarray)]
+    keys = [record.gains.get(key or "", key) for key in keys]
     names = [record.arrays[key]["name"].rpartition(".")[0] for key in keys
              if key and record.arrays[key]["kind"] == "parameter"]
     if names and len(set(names)) > 1 and all("." in name for name in names):

@@ -26,7 +26,7 @@ import numpy as np
 from ...kernels.load import cpu_info
 from ...ops.table import OPS, Dims, functions
 from ...storage.atomic import write_jsonl
-from .check import Bench, Refused, own_memory
+from .runner import Bench, Refused, own_memory
 from .subject import PyKernel
 from .template import moved
 from .workload import Workload, canonical, gradients_of_outputs, workload, workload_at

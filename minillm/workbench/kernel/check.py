@@ -1,11 +1,11 @@
 """The verdicts on a kernel: is it right, at every size, for every value, and does it do nothing else?
 
-Each function is called in a child process (process.py) on workloads whose answers the child does not know. A verdict
+Each function is called in a child process (runner.py) on workloads whose answers the child does not know. A verdict
 is a Finding with a name; one that fails tells the first workload that shows it, the worst element, what was expected
 and what came.
 """
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,15 +13,18 @@ import numpy as np
 
 from ...gradcheck import gradcheck
 from ...ops.table import OPS, REFERENCE, Dims, functions
-from .memory import PATTERN, Shared
-from .process import Child, Died, where
-from .subject import Placed, PyKernel
+from .memory import PATTERN
+from .process import Died
+from .runner import Bench, Refused, own_for, own_memory
+from .sizes import fitted
 from .template import moved
 from .workload import LARGE, MOST_BYTES, SHAPES, VALUES, Result, Workload, gradients_of_outputs, workload, workload_at
 
 MEDIUM = Dims(B=2, T=9, C=24, NH=3, V=37)
 TINY = Dims(B=1, T=3, C=4, NH=2, V=5)
+MOST_EMULATED = 4e6      # FLOPs of the large size on the emulator
 CALLS = 12              # with fresh values at the same addresses: a kernel that remembers is found out
+ENDS = ("runs", "results")      # verdicts after which no other is asked for
 
 
 @dataclass
@@ -37,78 +40,6 @@ class Finding:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.function:<30} {self.check:<22} {self.message}".rstrip()
 
 
-class Refused(Exception):
-    """A kernel did what it must not: (the check's name, why)."""
-
-
-class Bench:
-    """A kernel and the child that runs it; a child that died is started again."""
-
-    def __init__(self, kernel: Any, threads: int = 2) -> None:
-        self.kernel, self.threads, self.shared = kernel, threads, Shared()
-        self.child = Child(self.shared, kernel.job(), threads)
-        self.placed: list[Placed] = []
-
-    def prepare(self, works: list[Workload], at_end: bool = True, own: Any = None, held: bool = False) -> None:
-        """Lay out one call, or several to be made at one go. held: without their values, which `give` brings."""
-        self.shared.clear()
-        self.shared.held = [] if held else None
-        asked, self.placed = [], []
-        for i, work in enumerate(works):
-            told, placed = self.kernel.lay_out(self.shared, work, at_end, own[i] if isinstance(own, list) else own)
-            asked.append(told)
-            self.placed.append(placed)
-        self.addresses: list = []
-        self.addresses = self.guarded(lambda: self.child.prepare(self.kernel.request(asked)))
-
-    def give(self) -> None:
-        """Bring the values that were held back, and leave the child stopped: nobody can work before "go"."""
-        self.child.stopped()
-        self.shared.release()
-
-    def rewrite(self, work: Workload, own: Any = None) -> None:
-        """Other values for the same call, at the same addresses (a Python backward's cache is made anew, too)."""
-        if isinstance(self.kernel, PyKernel):
-            self.end()
-            self.prepare([work])
-            return
-        used = self.shared.used
-        self.shared.clear()
-        _, self.placed[0] = self.kernel.lay_out(self.shared, work, bool(self.placed[0].regions[0].inside), own)
-        self.shared.used = used
-
-    def run(self) -> float:
-        return self.guarded(self.child.go)
-
-    def guarded(self, call: Callable[[], Any]) -> Any:
-        """What the child answers; its end or its complaint is a verdict."""
-        try:
-            return call()
-        except Died as died:
-            raise Refused("runs", self.explained(str(died))) from None
-        except ValueError as error:
-            raise Refused("results", str(error)) from None
-
-    def explained(self, died: str) -> str:
-        """A fault's address in terms of the arrays."""
-        address = self.shared.note()[1]
-        if self.addresses and address:
-            place = where(address, self.placed[0].regions, self.addresses[0])
-            return f"{died.rpartition(' at ')[0]} {place}" if place else died
-        return died
-
-    def end(self) -> None:
-        """The case is over; the child gives its memory back."""
-        self.guarded(self.child.end)
-
-    def found(self, work: Workload, call: int = 0) -> dict[str, np.ndarray]:
-        return self.kernel.found(self.shared, self.placed[call], work)
-
-    def close(self) -> None:
-        self.child.close()
-        self.shared.close()
-
-
 def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iterator[Finding]:
     """All verdicts on one function, in order; the first crash ends them."""
     seed = int.from_bytes(np.random.default_rng(seed).bytes(4), "little")
@@ -117,8 +48,8 @@ def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iter
     bench = None
     try:
         for name, check in checks.items():
-            if name == "gradient" and kernel.direction != "backward":
-                continue
+            if name == "gradient" and (kernel.direction != "backward" or kernel.precision.eps):
+                continue                                # or too coarse to differentiate
             try:
                 bench = bench or Bench(kernel, threads)
                 yield Finding(kernel.name, name, True, check(bench, seed))
@@ -127,17 +58,21 @@ def check_kernel(kernel: Any, threads: int = 2, seed: int | None = None) -> Iter
                 return
             except Refused as refused:
                 yield Finding(kernel.name, refused.args[0], False, refused.args[1])
-                if refused.args[0] in ENDS or name == "values":
+                if refused.args[0] in ENDS or name == "values" or kernel.device:
                     return                                  # the rest would say the same again
                 if bench:
                     bench.close()
                 bench = None                                # the next check begins with a process of its own
+        yield from notes(kernel)
     finally:
         if bench:
             bench.close()
 
 
-ENDS = ("runs", "results")      # verdicts after which no other is asked for
+def notes(kernel: Any) -> Iterator[Finding]:
+    """What is not wrong with a CUDA kernel, but worth telling."""
+    for kind, message in kernel.device.notes.values() if kernel.device else ():
+        yield Finding(kernel.name, kind, True, message)
 
 
 def check_values(bench: Bench, seed: int) -> str:
@@ -145,16 +80,24 @@ def check_values(bench: Bench, seed: int) -> str:
 
 
 def check_sizes(bench: Bench, seed: int) -> str:
-    """Each size with the arrays at the end of their pages, then at the beginning, between guard pages."""
-    found = judged(bench, [of(bench, dims, seed + i) for i, dims in enumerate(SHAPES)], ends=(True, False))
-    judged(bench, [of(bench, large(bench.kernel), seed)])
+    """Each size with the arrays at the end of their pages, then at the beginning, between guard pages; CUDA's arrays
+    lie elsewhere."""
+    kernel = bench.kernel
+    shapes = list(dict.fromkeys(fitted(dims, kernel.sizes) for dims in SHAPES))
+    found = judged(bench, [of(bench, dims, seed + i) for i, dims in enumerate(shapes)],
+                   ends=(True,) if kernel.device else (True, False))
+    judged(bench, [of(bench, large(kernel), seed)])
     return f"1 large and {found}"
 
 
 def large(kernel: Any) -> Dims:
     """The first of the large sizes at which the op's arrays are not too many bytes."""
-    signature = OPS[kernel.op].signatures()[kernel.direction == "backward"]
-    return next((dims for dims in LARGE if moved(kernel.op, signature, dims) < MOST_BYTES), LARGE[-1])
+    backward = kernel.direction == "backward"
+    signature = OPS[kernel.op].signatures()[backward]
+    emulated = kernel.device is not None and kernel.device.name == "emulator"
+    return next((dims for dims in (fitted(dims, kernel.sizes) for dims in LARGE)
+                 if moved(kernel.op, signature, dims) < MOST_BYTES
+                 and not (emulated and OPS[kernel.op].flops(dims)[backward] > MOST_EMULATED)), SHAPES[-1])
 
 
 def check_hard_values(bench: Bench, seed: int) -> str:
@@ -180,26 +123,11 @@ def judge_one(bench: Bench, work: Workload, at_end: bool) -> float:
     return worst
 
 
-def own_memory(bench: Bench, work: Workload, at_end: bool) -> Any:
-    """What their own forward leaves in memory of their own, which their backward needs."""
-    kernel, forward = bench.kernel, bench.kernel.partner
-    if forward is None or not any(slot.kind == "own" for slot in kernel.function.slots):
-        return None
-    before = workload_at(work.op, "forward", work.args, kernel.dtype, {}, forward.added)
-    bench.kernel = forward
-    try:
-        bench.prepare([before], at_end)
-        bench.run()
-        bench.end()
-        return forward.own(bench.shared, bench.placed[0])
-    finally:
-        bench.kernel = kernel
-
-
 def of(bench: Bench, dims: Dims, seed: int, kind: str = "normal") -> Workload:
     """A workload for this kernel, for which none of the null answers is right."""
     kernel = bench.kernel
-    return workload(kernel.op, kernel.direction, dims, kernel.dtype, seed, kind, kernel.added, kernel.ignores)
+    return workload(kernel.op, kernel.direction, fitted(dims, kernel.sizes), kernel.dtype, seed, kind, kernel.added,
+                    kernel.ignores, kernel.precision)
 
 
 def check_memory(bench: Bench, work: Workload) -> None:
@@ -281,18 +209,12 @@ def check_fresh(bench: Bench, seed: int) -> str:
         if work is first:
             bits = bits or {name: array.tobytes() for name, array in found.items()}
             if wrong := [name for name, array in found.items() if array.tobytes() != bits[name]]:
-                raise Refused("same bits twice", f"{wrong[0]} differs between two calls on the same values")
+                if not bench.kernel.device:
+                    raise Refused("same bits twice", f"{wrong[0]} differs between two calls on the same values")
+                bench.kernel.device.notes["bits"] = ("not repeatable", f"{wrong[0]} differs in its last bits between "
+                                                     "two calls on the same values, as sums by atomicAdd do")
     bench.end()
     return f"{CALLS} calls at the same addresses, the same bits twice"
-
-
-def own_for(bench: Bench, work: Workload) -> Any:
-    """own_memory without disturbing the call that is laid out: by a child of its own."""
-    other = Bench(bench.kernel, bench.threads)
-    try:
-        return own_memory(other, work, True)
-    finally:
-        other.close()
 
 
 def check_quiet(bench: Bench, seed: int) -> str:

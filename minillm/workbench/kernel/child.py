@@ -120,22 +120,36 @@ class Library:
     def __init__(self, ffi: Any, job: dict[str, Any], room: Room) -> None:
         self.ffi, self.room = ffi, room
         ffi.cdef("".join(f"void minillm_call_{i}(void **);" for i in range(job["functions"]))
-                 + "void minillm_watch(long *);")
+                 + "void minillm_watch(long *); void minillm_sizes(const size_t *); const char *minillm_problem(void);")
         self.library = ffi.dlopen(job["library"])
-        self.library.minillm_watch(ffi.cast("long *", room.place(job["note"])))
-        room.mapped.clear()                             # the note stays
+        self.sized = job.get("sized", False)            # CUDA: copies arrays to its device, and says what went wrong
+        if not self.sized:
+            self.library.minillm_watch(ffi.cast("long *", room.place(job["note"])))
+            room.mapped.clear()                         # the note stays
 
     def prepare(self, request: dict[str, Any]) -> list:
         self.function = getattr(self.library, f"minillm_call_{request['function']}")
         self.addresses = [[self.room.place(region) for region in one] for one in request["sets"]]
         self.calls = [self.ffi.new("void *[]", [self.ffi.cast("void *", address) for address in one] or [self.ffi.NULL])
                       for one in self.addresses]
+        self.sizes = [self.ffi.new("size_t[]", [region["nbytes"] for region in one]) for one in request["sets"]]
         return self.addresses
 
-    def run(self) -> None:
+    def run(self) -> str | None:
+        if self.sized:
+            return self.run_on_device()
         function = self.function
         for call in self.calls:
             function(call)
+        return None
+
+    def run_on_device(self) -> str | None:
+        for call, sizes in zip(self.calls, self.sizes):
+            self.library.minillm_sizes(sizes)
+            self.function(call)
+            if problem := self.ffi.string(self.library.minillm_problem()).decode():
+                return problem
+        return None
 
 
 def theirs(path: str) -> Any:

@@ -38,7 +38,7 @@ class Child:
     """One process with one kernel. `call` may raise Died; then the process is gone and another must be started."""
 
     def __init__(self, shared: Shared, job: dict[str, Any], threads: int = 2) -> None:
-        self.shared, self.seconds = shared, CALL_SECONDS
+        self.shared, self.seconds = shared, job.get("call_seconds", CALL_SECONDS)
         prctl = ctypes.CDLL(None).prctl
         prctl(SET_DUMPABLE, 0, 0, 0, 0)                     # nobody reads the answers from our memory,
         prctl(SUBREAPER, 1, 0, 0, 0)                        # and what outlives its parent becomes our child
@@ -46,9 +46,11 @@ class Child:
         self.inbox, from_child = os.pipe()
         self.errors = tempfile.TemporaryFile()
         note = {"pages": 1, "offset": 0, "written": True, "inside": 0}
+        more: dict[str, str] = job.get("environment", {})
         job = {"memory": MEMORY, "seconds": 600, "files": shared.passed, "note": note} | job
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive",
-                       "OPENBLAS_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+                       "OPENBLAS_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "0", "PYTHONDONTWRITEBYTECODE": "1",
+                       **more}
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("child.py")), str(to_child), str(from_child)],
             pass_fds=(to_child, from_child, *shared.passed), stdin=subprocess.DEVNULL, stdout=self.errors,

@@ -16,9 +16,12 @@ import numpy as np
 from ...kernels.own.binding import Function
 from ...kernels.own.build import C_FLAGS, compile_kernel, functions_of
 from ...kernels.own.call import Memory, arguments, own_of, results_of, shapes_of
+from ...kernels.own.cuda.compile import compile_for_emulator, compile_for_gpu
 from ...ops.table import OPS, functions
+from .device import Device
 from .exchange import read_solution
 from .memory import Region, Shared, poisoned
+from .sizes import ARRAYS, Precision, Rule, read_precision, read_sizes
 from .workload import Workload
 
 
@@ -40,8 +43,11 @@ class CKernel:
     count: int
     partner: "CKernel | None" = None
     folder: Any = field(default=None, repr=False)       # is removed with the last kernel in it
+    device: Device | None = None                        # of a CUDA kernel
+    sizes: tuple[Rule, ...] = ()                        # that it takes, if not all
+    precision: Precision = ARRAYS                       # of the type that it computes in, if it says so
 
-    name = property(lambda self: self.function.name)
+    name = property(lambda self: self.function.name + " on the GPU" * bool(self.device and self.device.name == "GPU"))
     op = property(lambda self: self.function.op)
     direction = property(lambda self: self.function.direction)
     dtype = property(lambda self: self.function.dtype)
@@ -53,7 +59,7 @@ class CKernel:
 
     def job(self) -> dict[str, Any]:
         """What the child must load."""
-        return {"library": str(self.library), "functions": self.count}
+        return {"library": str(self.library), "functions": self.count} | (self.device.job() if self.device else {})
 
     def lay_out(self, shared: Shared, work: Workload, at_end: bool = True, own: Any = None) -> tuple[Any, Placed]:
         """(what the child is told, where things are) of one call."""
@@ -96,6 +102,9 @@ class PyKernel:
     entrant: str = ""                   # "numpy", "cpu" or "torch": one of ours, and no file
     style: str = "pair"                 # "returns" or "fills": takes the C signature's inputs, and gives its results so
     folder: Any = field(default=None, repr=False)
+    device = None
+    sizes = ()
+    precision = ARRAYS
     added = ()
     partner = None
     ignores = True
@@ -180,20 +189,41 @@ def subjects(target: str, op: str | None, bindings: Sequence[str] = (), cc: str 
     file, _, names = target.partition(":")
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"FILE must be an existing .c, .cpp, .so or .py file: got {file}")
+        raise ValueError(f"FILE must be an existing .c, .cpp, .cu, .so or .py file: got {file}")
     if path.suffix == ".py":
         return python_kernels(path, names, op, dtype)
-    if path.suffix not in (".c", ".cpp", ".cc", ".cxx", ".C", ".so"):
-        raise ValueError(f"FILE must end in .c, .cpp, .so or .py: got {path.name}")
+    if path.suffix not in (".c", ".cpp", ".cc", ".cxx", ".C", ".cu", ".so"):
+        raise ValueError(f"FILE must end in .c, .cpp, .cu, .so or .py: got {path.name}")
     bound = functions_of(path, op, bindings)
+    if path.suffix == ".cu":
+        return cuda_kernels(path, bound, defines, includes)
     folder = tempfile.TemporaryDirectory(prefix="minillm-kernel-")
     library = compile_kernel(path, bound, Path(folder.name), cc, cflags, defines, includes)
+    text = "" if path.suffix == ".so" else path.read_text(errors="replace")
+    return kernels_in(library, bound, folder, text)
+
+
+def cuda_kernels(path: Path, bound: list[Function], defines: Sequence[str], includes: Sequence[str]) -> list[CKernel]:
+    """The kernels of a .cu file on the emulator; where there is a GPU and nvcc, on the GPU, too."""
+    found: list[CKernel] = []
+    text = path.read_text(errors="replace")
+    for name, compile_ in (("emulator", compile_for_emulator), ("GPU", compile_for_gpu)):
+        folder = tempfile.TemporaryDirectory(prefix="minillm-kernel-")
+        if library := compile_(path, bound, Path(folder.name), defines, includes):
+            found += kernels_in(library, bound, folder, text, name)
+    return found
+
+
+def kernels_in(library: Path, bound: list[Function], folder: Any, text: str,
+               where: str = "") -> list[CKernel]:
+    """The functions of a library; a backward's partner is its own forward. where: for CUDA, "emulator" or "GPU"."""
     found: list[CKernel] = []
     for number, function in enumerate(bound):
+        device = Device(where, Path(folder.name) / f"report_{number}.jsonl") if where else None
         partner = next((k for k in found if k.op == function.op and k.direction == "forward"), None)
         found.append(CKernel(function, library, number, len(bound),
-                             partner if function.direction == "backward" else None,
-                             folder))
+                             partner if function.direction == "backward" else None, folder, device,
+                             read_sizes(text), read_precision(text)))
     return found
 
 

@@ -24,9 +24,16 @@ def listing(dims: Dims = GPT2) -> list[dict[str, Any]]:
     """Each function of each op: its C prototype, shapes, and FLOPs and bytes at these sizes."""
     return [{"op": name, "function": function, "c": prototype(function, signature),
              "shapes": {a.name: list(a.shape) for a in (*signature.results, *signature.inputs)},
-             "dtypes": ["float32", "float64"], "flops": spec.flops(dims)[i], "bytes": moved(name, signature, dims)}
+             "dtypes": ["float32", "float64"], "flops": spec.flops(dims)[i], "bytes": moved(name, signature, dims),
+             "constants": constants(name, signature)}
             for name, spec in OPS.items()
             for i, (function, signature) in enumerate(zip(functions(spec), spec.signatures()))]
+
+
+def constants(op: str, signature: Signature) -> dict[str, float]:
+    """The numbers that a kernel of the op is not given, such as eps, and what they are in every check."""
+    sample = OPS[op].sample(np.random.default_rng(0), "float32", Dims())
+    return {name: value for name, value in sample.items() if type(value) is float and name not in signature.scalars}
 
 
 def moved(op: str, signature: Signature, dims: Dims) -> int:
@@ -63,7 +70,7 @@ def new_file(op: str, direction: str | None, lang: str) -> str:
     chosen = [i for i in range(len(names)) if direction in (None, ("forward", "backward")[i])]
     if not chosen:
         raise ValueError(f"--direction: op {op} has no {direction}")
-    return python_file(op, chosen) if lang == "py" else c_file(op, chosen, lang)
+    return python_file(op, chosen) if lang == "py" else (cuda_file if lang == "cu" else c_file)(op, chosen, lang)
 
 
 def formulas(op: str) -> str:
@@ -71,26 +78,84 @@ def formulas(op: str) -> str:
     return inspect.cleandoc(FILES[op].__doc__ or "")
 
 
+def comment(text: str) -> str:
+    """Lines of //."""
+    return "".join(f"// {line}".rstrip() + "\n" for line in text.splitlines())
+
+
 def c_file(op: str, chosen: list[int], lang: str) -> str:
-    suffix, how = lang, "compiled on the fly" if lang != "cu" else "on the emulator, or by nvcc where there is a GPU"
-    text = textwrap.indent(f"A kernel of your own for op {op}, {how}:\n\n    minillm kernel check my.{suffix} --op "
-                           f"{op}\n    "
-                           f"minillm kernel bench my.{suffix} --op {op}\n\nWhat it computes:\n\n{formulas(op)}", "// ",
-                           lambda line: True)
-    text = "\n".join(line.rstrip() for line in text.splitlines()) + "\n#include <math.h>\n#include <stdint.h>\n"
+    text = comment(f"A kernel of your own for op {op}, compiled on the fly:\n\n    minillm kernel check my.{lang} --op "
+                   f"{op}\n    minillm kernel bench my.{lang} --op {op}\n\nWhat it computes:\n\n{formulas(op)}")
+    text += "#include <math.h>\n#include <stdint.h>\n"
     for i in chosen:
         signature, name = OPS[op].signatures()[i], functions(OPS[op])[i]
-        text += "\n" + "".join(f"// {line}\n" for line in explained(signature))
+        text += "\n" + comment("\n".join(explained(op, signature)))
         text += f"{prototype(name, signature)} {{\n{BODY}}}\n"
     return text
 
 
-def explained(signature: Signature) -> list[str]:
-    """One line an array: its shape, and what is expected of it."""
+CUDA = """A kernel of your own for op {op}, in CUDA:
+
+    minillm kernel check my.cu --op {op}
+
+It runs on an emulator on the CPU, which tells of races, missing barriers, memory out of bounds or uninitialised and
+the like, with the line; where there is a GPU and nvcc, it is compiled and checked there, too.
+
+The function is called with pointers to device memory; one that copies its arguments to the device itself, by
+cudaMemcpy(d_x, x, ..., cudaMemcpyHostToDevice), with pointers to host memory. Its name and those of its arguments say
+what they are; other names are told by a comment `minillm:` with `FUNCTION(y=out, inp=x, ...)` behind it. Comments also
+say how to launch a kernel that has no host function, and which sizes it takes, each on a line of its own:
+
+    `launch: my_kernel<<<(N + 255) / 256, 256>>>`          `sizes: C % 4 == 0, T % 16 == 0`
+
+What it computes:
+
+{formulas}"""
+
+
+def cuda_file(op: str, chosen: list[int], _: str) -> str:
+    """A kernel without a body for each function, and the host function that launches it."""
+    text = comment(CUDA.format(op=op, function=functions(OPS[op])[chosen[0]], formulas=formulas(op)))
+    text += "#include <cuda_runtime.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
+    for i in chosen:
+        signature, name = OPS[op].signatures()[i], functions(OPS[op])[i]
+        text += "\n" + comment("\n".join(explained(op, signature))) + launched(name, signature)
+    return text
+
+
+LAUNCH = """__global__ {kernel} {{
+{body}}}
+
+{host} {{
+    const int threads = 256, blocks = {blocks};
+{launch}
+    cudaError_t error = cudaGetLastError();
+    if (error != cudaSuccess) {{
+        fprintf(stderr, "{name}: %s\\n", cudaGetErrorString(error));
+        exit(1);
+    }}
+}}
+"""
+
+
+def launched(name: str, signature: Signature) -> str:
+    """A kernel without a body, and the host function that launches it."""
+    given = [a.name for a in (*signature.results, *signature.inputs)] + list(signature.scalars)
+    host = textwrap.fill(prototype(name, signature), 98, subsequent_indent=" " * 8)
+    blocks = ("B * T" if {"B", "T"} <= set(given) else "(N + threads - 1) / threads" if "N" in given else
+              "(C * OC + threads - 1) / threads")
+    return LAUNCH.format(kernel=host.replace(name, f"{name}_kernel", 1), host=host, body=BODY, blocks=blocks, name=name,
+                         launch=textwrap.fill(f"{name}_kernel<<<blocks, threads>>>({', '.join(given)});", 118,
+                                              initial_indent=" " * 4, subsequent_indent=" " * 8))
+
+
+def explained(op: str, signature: Signature) -> list[str]:
+    """One line an array: its shape, and what is expected of it; and one a number that the kernel must know."""
     lines = [f"{a.name} ({', '.join(a.shape)}): {'add to it' if a.added else 'write all of it'}"
              for a in signature.results]
-    return lines + [f"{a.name} ({', '.join(a.shape)}){': ' + a.type if a.type != 'real' else ''}: read only"
-                    for a in signature.inputs]
+    lines += [f"{a.name} ({', '.join(a.shape)}){': ' + a.type if a.type != 'real' else ''}: read only"
+              for a in signature.inputs]
+    return lines + [f"{name} is {value:g}" for name, value in constants(op, signature).items()]
 
 
 def python_file(op: str, chosen: list[int]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...kernels.own.call import named_values, sizes_of
 from ...ops.table import OPS, REFERENCE, Dims, functions
+from .sizes import ARRAYS, Precision
 
 WIDTHS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130)
 SHAPES = ([Dims(B=1, T=1, C=2 * width, NH=2, V=width) for width in WIDTHS]
@@ -62,9 +63,11 @@ class Workload:
 
 
 def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: int = 0, kind: str = "normal",
-             added: tuple[str, ...] = (), ignored: bool = True) -> Workload:
+             added: tuple[str, ...] = (), ignored: bool = True, precision: Precision = ARRAYS) -> Workload:
     """A call of an op with inputs that no other seed gives. added: results that are added to what is there; ignored:
-    some targets are ignore_index, which a kernel must know of."""
+    some targets are ignore_index, which a kernel must know of; precision: of the type that it computes in, if narrower
+    than its arrays'."""
+    eps = max(precision.eps, float(np.finfo(dtype).eps))
     rng = np.random.default_rng(seed)
     plain = canonical(OPS[op].sample(rng, dtype, dims))
     if not ignored and "targets" in plain:
@@ -72,8 +75,8 @@ def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: 
     args = shaped(plain, kind, rng)
     wide = evaluate(op, args, np.float64, np.random.default_rng(seed + 1), direction)
     narrow = evaluate(op, args, np.dtype(dtype), None, direction, dout=wide["dout"])
-    moved = [narrow] + [evaluate(op, nudged(args, dtype, rng), wider, None, direction,
-                                 dout=nudged(wide["dout"], dtype, rng))
+    moved = [narrow] + [evaluate(op, nudged(args, eps, rng), wider, None, direction,
+                                 dout=nudged(wide["dout"], eps, rng))
                         for wider in (np.dtype(dtype), np.float64, np.float64, np.float64)]
     if np.dtype(dtype) == np.float64:
         moved.append({"results": scaled_down(wide, evaluate(op, args, np.float32, None, direction, dout=wide["dout"]))})
@@ -89,7 +92,7 @@ def workload(op: str, direction: str, dims: Dims, dtype: str = "float32", seed: 
         before = first_of(op, args, name, added, rng, exact, dtype)
         start = before if before is not None and OPS[op].kind != "update" else 0
         results[name] = Result(before, within(exact + start, dtype), allowance(exact if kind != "NaN" else ours[name], [
-            m["results"][name] for m in moved], terms, dtype, start))
+            m["results"][name] for m in moved], terms, dtype, start, Precision(eps, precision.tiny)))
         results[name].without_nan = moved[-1]["results"][name] + start if kind == "NaN" else None
     with np.errstate(over="ignore"):
         values = named_values(op, args) | {
@@ -174,11 +177,13 @@ def first_of(op: str, args: dict, name: str, added: tuple[str, ...], rng: Any, e
     return rng.standard_normal(exact.shape).astype(dtype) if name in added else None
 
 
-def allowance(exact: np.ndarray, moved: list[np.ndarray], terms: int, dtype: str, start: Any) -> np.ndarray:
+def allowance(exact: np.ndarray, moved: list[np.ndarray], terms: int, dtype: str, start: Any,
+              precision: Precision) -> np.ndarray:
     """How far off each element may be: see above. Rows are along the last axis."""
     info = np.finfo(dtype)
     with np.errstate(all="ignore"):
-        move = np.max([np.abs(m - exact) for m in moved], axis=0) + info.eps / 2 * (np.abs(exact) + np.abs(start))
+        move = np.max([np.abs(m - exact) for m in moved], axis=0) + (
+            precision.eps / 2 * (np.abs(exact) + np.abs(start)) + precision.tiny)
     move = np.nan_to_num(move, nan=0, posinf=0)
     row = move.max(axis=-1, keepdims=True) if move.ndim > 1 else move.max(initial=0) if move.size else move
     return np.broadcast_to(2 * (4 + np.sqrt(terms)) * row + 2 * float(info.smallest_subnormal), exact.shape)
@@ -202,10 +207,10 @@ def moved_where_nan(args: dict[str, Any], plain: dict[str, Any]) -> dict[str, An
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value for name, value in args.items()}
 
 
-def nudged(args: dict[str, Any], dtype: str, rng: Any) -> dict[str, Any]:
-    """The floating arrays moved by up to one rounding of this dtype."""
+def nudged(args: dict[str, Any], eps: float, rng: Any) -> dict[str, Any]:
+    """The floating arrays moved by up to one rounding of this size."""
     def move(x: np.ndarray) -> np.ndarray:
-        return x.astype(np.float64) * (1 + float(np.finfo(dtype).eps) * rng.uniform(-1, 1, x.shape))
+        return x.astype(np.float64) * (1 + eps * rng.uniform(-1, 1, x.shape))
     return {name: move(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
             for name, value in args.items()}
 

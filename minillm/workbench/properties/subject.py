@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...models.quantized import Quantized
+from ...models.quantized import Quantized, multiplies_integers
 from ...storage.atomic import AnyPath
 
 Array = np.ndarray
@@ -26,8 +26,9 @@ class Subject(NamedTuple):
 
     @property
     def regrouped(self) -> float:
-        """The tolerance of the same numbers summed in another order."""
-        return TOLERANCE[self.dtype]
+        """The tolerance of the same numbers summed in another order; where activations are rounded to int8, another
+        last bit may round one to the next whole number."""
+        return BF16 if any(map(multiplies_integers, self.model.params.values())) else TOLERANCE[self.dtype]
 
     @property
     def same_ops(self) -> float:

@@ -16,6 +16,7 @@ from minillm.study.book.figures import (
     init_variance,
     intervals,
     loss_floor,
+    measured,
     memory_by_category,
     online_softmax,
     roofline,
@@ -27,9 +28,12 @@ from minillm.study.book.figures import (
 )
 from minillm.study.book.figures.stories_run import RECORD, attention_maps, recorded, train
 from minillm.study.book.figures.svg import Axes, label, round_ticks
+from minillm.study.book.results import runs
+from minillm.study.book.tables import planted_errors, step_times
 
 FOLDER = Path(figures.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "def draw()" in path.read_text(encoding="utf-8"))
+OF_RESULTS = [name for name in NAMES if "from .measured" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -46,6 +50,16 @@ def test_a_figure_draws_the_same_bytes_again_and_soon(name):
     width, height = (float(root.get("viewBox").split()[i]) for i in (2, 3))
     for mark in root.iter(SVG + "text"):
         assert 0 <= float(mark.get("x")) <= width and 0 <= float(mark.get("y")) <= height, mark.text
+
+
+def test_a_newer_run_of_other_sizes_changes_no_figure(monkeypatch):
+    committed = runs()
+    odd = [{**row, "dims": "tiny", "candidate": "mine"} for run in committed for row in run.rows]
+    drawn = [import_module(f"minillm.study.book.figures.{name}").draw for name in OF_RESULTS]
+    expected = [draw() for draw in drawn]
+    monkeypatch.setattr(measured, "runs", lambda: [committed[0]._replace(date="9999-12-31", rows=odd), *committed])
+    assert [draw() for draw in drawn] == expected
+    assert len(step_times.rows()) > 2 and planted_errors.rows()[-1][0] == "all"
 
 
 def test_there_are_enough_figures_and_each_stands_in_a_chapter():
@@ -128,7 +142,7 @@ def test_planned_memory_grows_with_the_batch_and_recomputation_lowers_it():
 
 def test_more_flops_want_more_parameters_and_the_roofline_holds_its_points():
     assert scaling_law.best(1e18)[0] < scaling_law.best(1e20)[0]
-    peaks = roofline.newest("linear").peaks
+    peaks = roofline.run().peaks
     assert all(rate < 1.05 * peaks["float32"]["gflops"] for *_, rate in roofline.points())
 
 

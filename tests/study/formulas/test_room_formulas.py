@@ -21,7 +21,8 @@ TEXT = {
     "inputs; no view": "words", "g(a d) = a g(d)": "a property of any backward; gradcheck.contract tests it",
     "loss = mean over": "words, which name the loss", "H(story) = sum over": "over choices, which have no numbers",
     "allowed(row) = ": "a bound, with words in it", "|fl(sum) - sum| <=": "a bound",
-    "of n in total; z = 1.96": "a constant", "R = 15.39": "a constant", "complex:": "a constant"}
+    "of n in total; z = 1.96": "a constant", "R = 15.39": "a constant", "complex:": "a constant",
+    "// sizes: C % 4 == 0": "code"}
 
 
 @cache

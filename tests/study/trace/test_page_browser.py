@@ -6,7 +6,11 @@ from traced import CONTRAST, EVIL, file, opened, recorded  # noqa: F401  (fixtur
 
 from minillm.study.trace.page import page as html_of
 
-PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINT = """(async () => {                               // a busy machine has not painted yet
+    for (let i = 0; i < 500 && !performance.getEntriesByName('first-contentful-paint').length; i++)
+        await new Promise(done => setTimeout(done, 10));
+    return performance.getEntriesByName('first-contentful-paint')[0].startTime;
+})()"""
 
 
 def call_of(recorded, function, nth=0):

@@ -7,7 +7,7 @@ from honest_kernels import HONEST
 
 from minillm.__main__ import main
 from minillm.ops.table import OPS, Dims, functions
-from minillm.workbench.kernel.template import listing
+from minillm.workbench.kernel.template import listing, new_file
 
 pytest.importorskip("cffi")
 TRAINER = Path(__file__).with_name("trainer.c")
@@ -118,13 +118,14 @@ def test_bench_beside_pytorch(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, source_of, words", [
     ("wrong after the checks", "static int calls; void gelu_forward(float* out, const float* x, int N) {"
-     " if (calls++ > 80) return;", "timed results"),
+     " if (N == 8192 && calls++ > 30) return;", "timed results"),
     ("nothing where it has been",
      "static const float* seen[4096]; void gelu_forward(float* out, const float* x, int N) {"
      " long slot = ((long)x >> 12) % 4096; if (seen[slot] == x && N == 4 * 2 * 16 * 64) return; seen[slot] = x;",
      "timed results"),
     ("a process once it is timed", "#include <unistd.h>\nstatic int calls;"
-     " void gelu_forward(float* out, const float* x, int N) { if (++calls == 90 && !fork()) for (;;) sleep(1);",
+     " void gelu_forward(float* out, const float* x, int N)"
+     " { if (N == 8192 && ++calls == 30 && !fork()) for (;;) sleep(1);",
      "started a process"),
 ])
 def test_bench_refuses_what_cheats_while_it_is_timed(tmp_path, capsys, name, source_of, words):
@@ -205,6 +206,12 @@ def test_a_definition_holds_its_reference(tmp_path):
 
 def test_costs_of_every_function_are_those_of_its_arrays():
     assert all(row["bytes"] >= 4 * len(row["shapes"]) for row in listing())
+
+
+@pytest.mark.parametrize("ending", ["c", "cu"])
+def test_numbers_that_a_kernel_must_know_are_told(ending):
+    assert {row["op"]: row["constants"] for row in listing()}["rmsnorm"] == {"eps": 1e-6}
+    assert "// eps is 1e-06\n" in new_file("rmsnorm", None, ending)
 
 
 def test_a_call_too_short_for_the_clock_is_no_cheat():

@@ -4,12 +4,14 @@ from .svg import Axes, svg
 
 PAIRS = (("float32", "minillm fp32", "plain read fp32"), ("bfloat16", "minillm bf16", "plain read bf16"),
          ("int8", "minillm int8", "plain read int8"))
+NAMES = [name for _, *pair in PAIRS for name in pair]
 
 
 def draw() -> str:
     parts = []
     for place, batch in enumerate((1, 8)):
-        found = {row["candidate"]: row["median_ms"] for row in rows("decode", dims=f"124M B={batch} T=132")}
+        found = {row["candidate"]: row["median_ms"]
+                 for row in rows("decode", *NAMES, dims=f"124M B={batch} T=132")}
         axes = Axes((-0.6, 2.6), (0, 21), place=(46 + 198 * place, 22, 160, 160))
         axes.frame("weights", "ms a step" if place == 0 else "", f"B = {batch}" + (" sequences" if batch > 1 else ""),
                    xticks=range(3), xnames=[name for name, *_ in PAIRS])

@@ -1,5 +1,5 @@
 """The roofline of the machine of the newest benchmark: GFLOP/s of the ops against their arithmetic intensity."""
-from .measured import newest
+from .measured import Measured, newest
 from .svg import Axes, svg
 
 DIMS = "B=4 T=256 C=768 NH=12 V=50257"
@@ -11,15 +11,20 @@ NAMED = {("linear", "forward"): (-6, 4, "end"), ("linear_cross_entropy", "backwa
          ("mlp", "backward"): (2, 12, "start")}
 
 
+def run() -> Measured:
+    """The newest run of these shapes."""
+    return newest("linear", "cpu", dims=DIMS)
+
+
 def points() -> list[tuple[str, str, float, float]]:
     """(op, direction, FLOPs a byte, GFLOP/s) of each op's C++ kernel."""
     return [(row["op"], row["direction"], row["gflops"] / row["gbs"], row["gflops"])
-            for row in newest("linear").rows if row.get("candidate") == "cpu" and row.get("dims") == DIMS
+            for row in run().rows if row.get("candidate") == "cpu" and row.get("dims") == DIMS
             and row.get("gbs") and row.get("gflops")]
 
 
 def draw() -> str:
-    peaks = newest("linear").peaks
+    peaks = run().peaks
     memory, compute = peaks["memory"]["gbs"], peaks["float32"]["gflops"]
     axes = Axes((0.02, 2000), (0.2, 1500), "xy", (52, 12, 356, 220))
     axes.frame("arithmetic intensity, FLOPs a byte that must move", "GFLOP/s")

@@ -15,7 +15,7 @@ def draw() -> str:
         axes.line(DRAFTED, speeds, n)
         axes.write(16, speeds[-1], f"α = {rate:g}", n, "end", dx=-2, dy=-5 if n != 1 else 12)
     for n, temperature in enumerate(("0.0", "0.8")):
-        found = {int(row["candidate"].split("k=")[1]): row["x_minillm"] for row in rows("speculative")
+        found = {int(row["candidate"].split("k=")[1]): row["x_minillm"] for row in rows("speculative", "draft k=5")
                  if row["candidate"].startswith("draft k=") and temperature in row["dims"]}
         axes.points(found, found.values(), 4 + n, 3)
     axes.points([1.5], [5.6], 4, 3).write(1.5, 5.6, "measured, greedy", dx=7, dy=3)

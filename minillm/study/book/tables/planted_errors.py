@@ -6,7 +6,7 @@ CHECKERS = ("minillm", "torch", "jax")
 
 def rows() -> list[list[str]]:
     """Kind of error, how many, told apart from the right pair by each checker."""
-    planted = [row for row in measured("gradcheck") if row["direction"] == "planted"]
+    planted = [row for row in measured("gradcheck", *CHECKERS) if row["direction"] == "planted"]
     found = {(row["dims"], row["candidate"]): row for row in planted}
     table = [["error", "planted", "minillm", "PyTorch", "JAX"]]
     for kind in dict.fromkeys(row["dims"] for row in planted):

@@ -1,0 +1,436 @@
+// GEMM of int8 or int4 weights by activations that are rounded to int8 on the way: sums of integers, exact whatever their order.
+//
+//   C[m, n] = sum over blocks b of w[g, n] * (x[m, b] * (sum over k in b of A[m, k] * B[k, n]))       g: the group of b
+//
+// A (M, K) int8 with a scale x for each row and block; B (K, N) int8 or int4 with a scale w for each group and column (one
+// group alone takes its w at the end). A block is BLOCK inputs of a group, or what there is left of it: few enough that one large activation spoils but its own
+// neighbours. Definition, in NumPy: minillm/models/integer.py.
+//
+// A lane of 32 bits holds a quad, four neighbours in k, and one instruction (VPDPBUSD, of AVX512-VNNI) multiplies and adds
+// all of its quads: four times the multiply-adds of a float one. It wants one operand without sign: weights are moved by
+// `offset`, and offset * (sum of the activations) is where the sum begins. Machines without it use VPMADDUBSW, whose sums of
+// two products must fit into 16 bits, so the weight's sign is moved to the activation; others shift and multiply.
+//
+// Loop order: pieces of columns (parallel) > blocks of K > panels of VECTOR_BYTES columns > tiles of rows > quads. A panel
+// of a block is packed into the first cache, 8 KB, and meets every row; totals are float, in the second cache.
+//
+// Determinism: integers, then float products and sums in one order, each rounded by itself and never fused: the same bits on
+// every machine, in whatever batch, by whatever number of threads.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include <vector>
+
+#include "cpu/gemm/gemm.h"
+
+namespace minillm::integer {
+
+constexpr int64_t BLOCK = 128;  // inputs that share a scale of an activation
+constexpr int64_t PANEL = VECTOR_BYTES;  // columns packed together: 4 vectors of quads
+constexpr int ROWS = VECTOR_BYTES == 64 ? 6 : 2;  // of a tile
+constexpr int64_t PANEL_MEMORY = (BLOCK + 4) / 4 * PANEL;  // a panel of a block, in quads, and its scales
+constexpr int64_t ROWS_AT_ONCE = 512, TOTALS = 1 << 15;  // rows of A, and totals, of a piece: 128 KB
+constexpr int64_t FETCHED = 16;  // rows at most for which memory is the bound, so that the next block is fetched early
+
+typedef uint8_t Bytes __attribute__((vector_size(VECTOR_BYTES)));
+typedef Vec<int32_t> Quads;
+
+// A product by itself: the compiler may not fuse it with a sum.
+inline Vec<float> alone(Vec<float> v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__x86_64__)
+    asm("" : "+x"(v));
+#else
+    volatile Vec<float> kept = v;
+    v = kept;
+#endif
+    return v;
+}
+
+// ---- weights and their blocks ----
+
+struct Stored {  // a matrix (K, N): int8; or int4, of which a byte holds two rows, that of the even k in its low half
+    const uint8_t* data;
+    const float* scales;  // (K / group, N)
+    int64_t K, N, group;
+    bool four;
+    const uint8_t* panels;  // the same numbers as panels, or null: they are packed as they are needed, then
+
+    // A panel: quads of all K (rounded up to two quads), PANEL columns, of int4 two quads in a byte's halves; then, where
+    // there are several groups, its scales (G, PANEL).
+    int64_t number_bytes() const { return round_up(K, 8) * PANEL / (four ? 2 : 1); }
+    int64_t panel_bytes() const {
+        return number_bytes() + (one_group() ? 0 : K / group * PANEL * int64_t(sizeof(float)));
+    }
+    int64_t all_panels() const { return ceil_div(N, PANEL) * panel_bytes(); }
+    const uint8_t* panel_at(int64_t j, int64_t k) const {
+        return panels + j / PANEL * panel_bytes() + k * PANEL / (four ? 2 : 1);
+    }
+    const float* scales_at(int64_t j, int64_t k) const {
+        return (const float*)(panels + j / PANEL * panel_bytes() + number_bytes()) + k / group * PANEL;
+    }
+    int64_t length() const { return std::min(group, BLOCK); }  // of a block
+    int64_t blocks_of_group() const { return group ? ceil_div(group, length()) : 0; }
+    int64_t blocks() const { return group ? K / group * blocks_of_group() : 0; }
+    Range block(int64_t b) const {
+        int64_t g = b / blocks_of_group(), k = g * group + b % blocks_of_group() * length();
+        return {k, std::min(k + length(), (g + 1) * group)};
+    }
+    bool one_group() const { return group == K; }
+};
+
+// ---- activations ----
+
+// Rows of x, rounded: q (rows, K rounded up to quads), zeros after K; scales and sums of q (rows, blocks).
+struct Rounded {
+    int8_t* q;
+    float* scales;
+    int32_t* sums;
+    int64_t width, blocks;
+
+    static int64_t bytes(int64_t rows, const Stored& w) { return rows * (round_up(w.K, 64) + 8 * w.blocks()); }
+    Rounded(char* memory, int64_t rows, const Stored& w)
+        : q((int8_t*)memory), width(round_up(w.K, 64)), blocks(w.blocks()) {
+        scales = (float*)(memory + rows * width);
+        sums = (int32_t*)(scales + rows * blocks);
+    }
+};
+
+// n numbers to q = x / scale, to nearest and even: adding 1.5 * 2^23 leaves the whole number in the last bits. A scale under
+// 2^-100 counts as 0; a block with NaN or infinity has NaN for its scale.
+inline void round_block(int8_t* q, float* scale, int32_t* sum, const float* x, int64_t n) {
+    constexpr int64_t W = WIDTH<float>;
+    constexpr float MAGIC = 12582912;
+    Quads most{};
+    for (int64_t i = 0; i < n; i += W) {
+        Quads bits = (Quads)load_part(x + i, std::min(W, n - i)) & 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    int32_t largest = 0, total = 0;
+    for (int64_t i = 0; i < W; i++) largest = std::max<int32_t>(largest, most[i]);
+    float size, inverse = 0;
+    std::memcpy(&size, &largest, sizeof size);
+    *scale = size / 127;
+    if (largest >= 0x7f800000) *scale = __builtin_nanf("");
+    else if (*scale < 0x1p-100f) *scale = 0;
+    else inverse = 127 / size;
+    for (int64_t i = 0; i < n; i += W) {
+        Vec<float> v = alone(load_part(x + i, std::min(W, n - i)) * inverse) + MAGIC;
+        Quads whole = inverse == 0 ? Quads{} : (Quads)v - 0x4b400000;
+        for (int64_t j = 0; j < std::min(W, n - i); j++) q[i + j] = int8_t(whole[j]), total += whole[j];
+    }
+    *sum = total;
+}
+
+inline void round_row(const Rounded& a, const Stored& w, const float* x, int64_t row) {
+    for (int64_t b = 0; b < a.blocks; b++) {
+        Range at = w.block(b);
+        int64_t to = row * a.blocks + b;
+        round_block(a.q + row * a.width + at.begin, a.scales + to, a.sums + to, x + row * w.K + at.begin,
+                    at.end - at.begin);
+    }
+    std::memset(a.q + row * a.width + w.K, 0, a.width - w.K);
+}
+
+// ---- dot products of quads ----
+
+inline bool has_vnni() {
+#if defined(__AVX512F__)
+    static const bool has = __builtin_cpu_supports("avx512vnni");
+    return has;
+#else
+    return false;
+#endif
+}
+
+struct Vnni {  // weights moved by 128, without sign
+    static constexpr int OFFSET = 128;
+    static void add(Quads& sum, Quads w, const int32_t& a) {
+#if defined(__AVX512F__)
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(a));
+#endif
+    }
+};
+
+struct Plain {  // weights as they are, with a sign
+    static constexpr int OFFSET = 0;
+    static void add(Quads& sum, Quads w, const int32_t& quad) {
+#if defined(__AVX512BW__)
+        __m512i v = (__m512i)w, a = _mm512_set1_epi32(quad);
+        __m512i pairs = _mm512_maddubs_epi16(
+            _mm512_abs_epi8(v), _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(v), _mm512_setzero_si512(), a));
+        sum += (Quads)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif defined(__AVX2__)
+        __m256i v = (__m256i)w, a = _mm256_set1_epi32(quad);
+        __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(a, v));
+        sum += (Quads)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else  // products and their sum fit into 16 bits
+        typedef Vec<int16_t> Shorts;
+        Shorts v = (Shorts)w, a = (Shorts)(Quads{} + quad);
+        Quads pairs = (Quads)((v << 8 >> 8) * (a << 8 >> 8) + (v >> 8) * (a >> 8));
+        sum += (pairs << 16 >> 16) + (pairs >> 16);
+#endif
+    }
+};
+
+// ---- packing: [quad][PANEL columns], the bytes of four neighbours in k side by side ----
+
+// As shuffle of vec.h, for numbers of any size.
+template <int... I, class V>
+inline V picked(V a, V b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, I...);
+#else
+    typedef std::conditional_t<sizeof(a[0]) == 1, int8_t, std::conditional_t<sizeof(a[0]) == 2, int16_t, int32_t>> Int;
+    typedef Int Mask __attribute__((vector_size(sizeof(V))));
+    return __builtin_shuffle(a, b, Mask{Int(I)...});
+#endif
+}
+
+// Two operands' numbers in turns: of each lane of 16 bytes its lower half (FIRST = 0) or its upper.
+template <int FIRST, class V, size_t... I>
+inline V in_turns(V a, V b, std::index_sequence<I...>) {
+    constexpr int N = sizeof...(I), LANE = 16 * N / VECTOR_BYTES;
+    return picked<int(I / LANE * LANE + I % LANE / 2 + I % 2 * N + FIRST * LANE / 2)...>(a, b);
+}
+
+// Whole lanes in turns, from lane FIRST on; and the lower or upper half of both.
+template <int FIRST, size_t... I>
+inline Quads lanes_in_turns(Quads a, Quads b, std::index_sequence<I...>) {
+    return picked<int(4 * (FIRST + I / 8) + I % 4 + I / 4 % 2 * sizeof...(I))...>(a, b);
+}
+template <int UPPER, size_t... I>
+inline Quads halves(Quads a, Quads b, std::index_sequence<I...>) {
+    constexpr size_t N = sizeof...(I);
+    return picked<int(I % (N / 2) + UPPER * N / 2 + I / (N / 2) * N)...>(a, b);
+}
+
+// Vector i of v holds columns 4 i ... 4 i + 3 of each 16, as it comes from turns within lanes; out holds them in order.
+inline void store_in_order(int32_t* out, const Quads* v) {
+    constexpr auto all = std::make_index_sequence<WIDTH<int32_t>>();
+    auto put = [&](int i, Quads q) { store(out + i * WIDTH<int32_t>, q); };
+    if constexpr (VECTOR_BYTES == 64) {
+        Quads a = lanes_in_turns<0>(v[0], v[1], all), b = lanes_in_turns<0>(v[2], v[3], all);
+        Quads c = lanes_in_turns<2>(v[0], v[1], all), d = lanes_in_turns<2>(v[2], v[3], all);
+        put(0, halves<0>(a, b, all)), put(1, halves<1>(a, b, all));
+        put(2, halves<0>(c, d, all)), put(3, halves<1>(c, d, all));
+    } else if constexpr (VECTOR_BYTES == 32) {
+        put(0, lanes_in_turns<0>(v[0], v[1], all)), put(1, lanes_in_turns<0>(v[2], v[3], all));
+        put(2, lanes_in_turns<1>(v[0], v[1], all)), put(3, lanes_in_turns<1>(v[2], v[3], all));
+    } else {
+        for (int i = 0; i < 4; i++) put(i, v[i]);
+    }
+}
+
+// Four rows of PANEL bytes -> PANEL quads.
+inline void pack_rows(int32_t* out, const Bytes* row) {
+    typedef Vec<uint16_t> Shorts;
+    constexpr auto bytes = std::make_index_sequence<VECTOR_BYTES>();
+    constexpr auto shorts = std::make_index_sequence<VECTOR_BYTES / 2>();
+    auto low01 = (Shorts)in_turns<0>(row[0], row[1], bytes), high01 = (Shorts)in_turns<1>(row[0], row[1], bytes);
+    auto low23 = (Shorts)in_turns<0>(row[2], row[3], bytes), high23 = (Shorts)in_turns<1>(row[2], row[3], bytes);
+    Quads v[4] = {(Quads)in_turns<0>(low01, low23, shorts), (Quads)in_turns<1>(low01, low23, shorts),
+                  (Quads)in_turns<0>(high01, high23, shorts), (Quads)in_turns<1>(high01, high23, shorts)};
+    store_in_order(out, v);
+}
+
+// A row of memory from column j on, of which n columns are there.
+inline Bytes row_of(const Stored& w, int64_t row, int64_t j, int64_t n) {
+    Bytes v{};
+    if (n >= PANEL) std::memcpy(&v, w.data + row * w.N + j, sizeof v);
+    else std::memcpy(&v, w.data + row * w.N + j, n);
+    return v;
+}
+
+// Fetches the next block of a piece into the second cache, row by row as memory likes it, while this one is packed.
+struct Ahead {
+    const uint8_t* data;  // of the block, or null
+    int64_t stride, lines;  // bytes between rows; lines of a row
+    int64_t row = 0, line = 0;
+
+    void fetch(int count) {
+        for (int i = 0; i < count && data; i++) {
+            __builtin_prefetch(data + row * stride + line * 64, 0, 2);
+            if (++line == lines) line = 0, row++;
+        }
+    }
+};
+
+// The panel of columns j ... j + PANEL - 1 of a block: int8 moved by OFFSET, int4 by 8.
+template <int OFFSET>
+void pack_panel(int32_t* panel, const Stored& w, Range block, int64_t j, Ahead& ahead) {
+    int64_t n = std::min(PANEL, w.N - j), rows = w.four ? ceil_div(w.K, 2) : w.K;
+    for (int64_t k = block.begin; k < block.end; k += 4, panel += PANEL) {
+        Bytes row[4];
+        ahead.fetch(w.four ? 2 : 4);
+        if (w.four) {
+            UNROLL_FOR (int i = 0; i < 2; i++) {
+                Bytes both = k / 2 + i < rows ? row_of(w, k / 2 + i, j, n) ^ uint8_t(0x88) : Bytes{};
+                row[2 * i] = both & 15, row[2 * i + 1] = both >> 4;
+            }
+        } else {
+            UNROLL_FOR (int i = 0; i < 4; i++) {
+                row[i] = k + i < rows ? row_of(w, k + i, j, n) ^ uint8_t(OFFSET) : Bytes{};
+            }
+        }
+        pack_rows(panel, row);
+    }
+}
+
+// A weight is packed once, when it is loaded, for all calls. A panel of int8 is what pack_panel makes; of int4, two of its quads
+// in each byte, the first in the lower half.
+template <int OFFSET>
+void pack_all(uint8_t* out, const Stored& w) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t j = 0; j < w.N; j += PANEL) {
+        std::vector<int32_t> quads(round_up(w.K, 8) / 4 * PANEL);
+        Ahead nothing{};
+        pack_panel<OFFSET>(quads.data(), w, {0, w.K}, j, nothing);
+        uint8_t* to = out + j / PANEL * w.panel_bytes();
+        auto* from = (const uint8_t*)quads.data();
+        if (!w.four) std::memcpy(to, from, w.number_bytes());
+        for (int64_t i = 0; i < w.number_bytes() && w.four; i++) {
+            const uint8_t* first = from + i / (4 * PANEL) * 8 * PANEL + i % (4 * PANEL);
+            to[i] = uint8_t(first[0] | first[4 * PANEL] << 4);
+        }
+        for (int64_t k = 0; k < w.K && !w.one_group(); k += w.group) {
+            auto* scales = (float*)(to + w.number_bytes()) + k / w.group * PANEL;
+            std::fill_n(scales, PANEL, 0.0f);
+            std::copy_n(w.scales + k / w.group * w.N + j, std::min(PANEL, w.N - j), scales);
+        }
+    }
+}
+
+// A block of a panel of int4, taken apart.
+inline void unpack_panel(int32_t* panel, const uint8_t* from, int64_t quads) {
+    constexpr int64_t W = WIDTH<int32_t>;
+    for (int64_t p = 0; p < quads; p += 2, panel += 2 * PANEL, from += 4 * PANEL)
+        UNROLL_FOR (int v = 0; v < 4; v++) {
+            Bytes both;
+            std::memcpy(&both, from + v * VECTOR_BYTES, sizeof both);
+            store(panel + v * W, (Quads)(both & 15));
+            store(panel + PANEL + v * W, (Quads)(both >> 4));
+        }
+}
+
+// ---- the micro-kernel: totals (R, PANEL) += a block of R rows by a panel ----
+
+struct Tile {
+    float* totals;  // rows `wide` apart
+    int64_t wide;
+    const int32_t* panel;
+    const float* scales;  // of the group, PANEL; or null, where they are taken at the end
+    int64_t quads, b;
+    int offset;
+};
+
+template <class Dot, int R>
+inline void add_block(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
+    constexpr int64_t W = WIDTH<float>;
+    Quads sum[R][4];
+    const int32_t* quad[R];
+    UNROLL_FOR (int r = 0; r < R; r++) {
+        quad[r] = (const int32_t*)(a.q + (row + r) * a.width + k);
+        int32_t begin = -t.offset * a.sums[(row + r) * a.blocks + t.b];
+        UNROLL_FOR (int v = 0; v < 4; v++) sum[r][v] = Quads{} + begin;
+    }
+    const int32_t* panel = t.panel;
+    for (int64_t p = 0; p < t.quads; p++, panel += PANEL) {
+        Quads w[4];
+        UNROLL_FOR (int v = 0; v < 4; v++) w[v] = load(panel + v * W);
+        UNROLL_FOR (int r = 0; r < R; r++)
+            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], w[v], quad[r][p]);
+    }
+    UNROLL_FOR (int r = 0; r < R; r++) {
+        float scale = a.scales[(row + r) * a.blocks + t.b];
+        UNROLL_FOR (int v = 0; v < 4; v++) {
+            Vec<float> part = alone(__builtin_convertvector(sum[r][v], Vec<float>) * scale);
+            if (t.scales) part = alone(part * load(t.scales + v * W));
+            float* total = t.totals + r * t.wide + v * W;
+            store(total, load(total) + part);
+        }
+    }
+}
+
+template <class Dot>
+void add_rows(Tile t, const Rounded& a, int64_t rows, int64_t k) {
+    int64_t row = 0;
+    for (; row + ROWS <= rows; row += ROWS, t.totals += ROWS * t.wide) add_block<Dot, ROWS>(t, a, row, k);
+    switch (rows - row) {
+        case 5: add_block<Dot, std::min(5, ROWS)>(t, a, row, k); break;
+        case 4: add_block<Dot, std::min(4, ROWS)>(t, a, row, k); break;
+        case 3: add_block<Dot, std::min(3, ROWS)>(t, a, row, k); break;
+        case 2: add_block<Dot, std::min(2, ROWS)>(t, a, row, k); break;
+        case 1: add_block<Dot, 1>(t, a, row, k);
+    }
+}
+
+// totals (rows, wide) of the columns j ... j + n - 1; memory: of a panel and its scales.
+template <class Dot>
+void sum_piece(float* totals, int64_t wide, const Rounded& a, int64_t rows, const Stored& w, int64_t column, int64_t n,
+               int32_t* panel) {
+    float* scales = (float*)(panel + BLOCK / 4 * PANEL);
+    if (w.panels && n > PANEL) {  // they follow each other in memory, so one after the other is read from end to end
+        for (int64_t j = 0; j < n; j += PANEL)
+            sum_piece<Dot>(totals + j, wide, a, rows, w, column + j, std::min(PANEL, n - j), panel);
+        return;
+    }
+    for (int64_t b = 0; b < a.blocks; b++) {
+        Range block = w.block(b);
+        bool fetch = !w.panels && rows <= FETCHED && PANEL == 64 && b + 1 < a.blocks;
+        Ahead ahead{fetch ? w.data + block.end / (w.four ? 2 : 1) * w.N + column : nullptr, w.N, ceil_div(n, 64)};
+        for (int64_t j = 0; j < n; j += PANEL) {
+            int64_t there = std::min(PANEL, n - j), quads = ceil_div(block.end - block.begin, 4);
+            const int32_t* packed = panel;
+            if (!w.panels) pack_panel<Dot::OFFSET>(panel, w, block, column + j, ahead);
+            else if (w.four) unpack_panel(panel, w.panel_at(column + j, block.begin), quads);
+            else packed = (const int32_t*)w.panel_at(column + j, block.begin);
+            const float* used = w.one_group() ? nullptr : w.panels ? w.scales_at(column + j, block.begin) : scales;
+            if (used == scales) {
+                std::memset(scales, 0, PANEL * sizeof *scales);
+                std::memcpy(scales, w.scales + block.begin / w.group * w.N + column + j, there * sizeof *scales);
+            }
+            add_rows<Dot>({totals + j, wide, packed, used, quads, b, w.four ? 8 : Dot::OFFSET}, a, rows, block.begin);
+        }
+    }
+}
+
+// ---- the loops ----
+
+// Columns of a piece: as many pieces for each thread, their totals in the second cache.
+inline int64_t piece_of(int64_t M, int64_t N, int64_t threads) {
+    int64_t most = std::clamp<int64_t>(TOTALS / M / PANEL, 1, 16), panels = ceil_div(N, PANEL);
+    int64_t pieces = round_up(ceil_div(panels, most), threads);
+    return ceil_div(panels, pieces) * PANEL;
+}
+
+// C (M, N) = A @ W by the threads of the region; all are done when it returns.
+template <class Epilogue>
+void multiply(int64_t M, const Rounded& a, const Stored& w, float* c, const Epilogue& epilogue) {
+    thread_local Scratch<float> scratch;
+    thread_local Scratch<int32_t> panels;
+    int64_t wide = piece_of(M, w.N, omp_get_num_threads());
+    float* totals = scratch.at_least(M * wide);
+    int32_t* panel = panels.at_least(PANEL_MEMORY);
+#pragma omp for schedule(dynamic)
+    for (int64_t column = 0; column < w.N; column += wide) {
+        int64_t n = std::min(wide, w.N - column);
+        std::fill_n(totals, M * wide, 0.0f);
+        if (has_vnni()) sum_piece<Vnni>(totals, wide, a, M, w, column, n, panel);
+        else sum_piece<Plain>(totals, wide, a, M, w, column, n, panel);
+        for (int64_t m = 0; m < M; m++) {
+            float* row = totals + m * wide;
+            for (int64_t j = 0; j < n && w.one_group(); j += WIDTH<float>) {
+                int64_t there = std::min(WIDTH<float>, n - j);
+                store(row + j, alone(load(row + j) * load_part(w.scales + column + j, there)));
+            }
+            write_row(c + m * w.N + column, row, n, {true, true}, epilogue, m, column);
+        }
+    }
+}
+
+}  // namespace minillm::integer

@@ -1,0 +1,73 @@
+// A linear layer with quantized weights, in integer arithmetic. Definition: minillm/models/integer.py; how: gemm/integer.h.
+//
+//   out = act(x @ W + bias)         x (N, K) float, rounded by rows and blocks; W (K, J) int8 or int4 with scales
+//
+// Rows are rounded first, in parallel, ROWS_AT_ONCE of them, then all threads share the columns.
+#include "cpu/gemm/integer.h"
+#include "cpu/simd/math.h"
+#include "cpu/stored_weight.h"
+
+namespace minillm::integer {
+
+template <char ACTIVATION>  // 't': GELU by tanh, 'e': exact, ' ': none
+struct BiasAndActivation {
+    const float* bias;
+    Vec<float> operator()(Vec<float> v, int64_t, int64_t column, int64_t n) const {
+        if (bias) v = v + load_part(bias + column, n);
+        if constexpr (ACTIVATION == 't') return vgelu<float>(v);
+        else if constexpr (ACTIVATION == 'e') return vgelu_exact<float>(v);
+        else return v;
+    }
+};
+
+template <class Epilogue>
+void linear(float* out, const float* x, const Stored& w, int64_t N, const Epilogue& epilogue) {
+    thread_local Scratch<char> scratch;
+    char* memory = scratch.at_least(Rounded::bytes(std::min(N, ROWS_AT_ONCE), w));
+#pragma omp parallel if (N * w.N * w.K > 1 << 17)
+    {
+        for (int64_t row = 0; row < N; row += ROWS_AT_ONCE) {
+            int64_t rows = std::min(N - row, ROWS_AT_ONCE);
+            Rounded a(memory, rows, w);
+#pragma omp for
+            for (int64_t i = 0; i < rows; i++) round_row(a, w, x + row * w.K, i);
+            multiply(rows, a, w, out + row * w.N, epilogue);
+        }
+    }
+}
+
+Object integer_linear(const Array& x, const Tuple& weight, const Object& bias, const string& activation) {
+    int64_t K = last("x", x), N = x.rows();
+    const float* px = input<float>("x", x, x.shape);
+    const Weight stored = stored_weight("weight", weight, K, ANY);
+    if (!stored.scales) fail("weight must hold int8 or int4 numbers");
+    const Stored w = stored.integers();
+    const float* b = bias.is_none() ? nullptr : input<float>("bias", argument<Array>(bias, "bias"), {w.N});
+    auto out = fresh<float>(x.with_last(w.N));
+    if (activation != "" && activation != "gelu" && activation != "gelu_exact")
+        fail("activation must be '', gelu or gelu_exact: got ", activation);
+    without_gil([&] {
+        if (activation == "gelu") linear(out, px, w, N, BiasAndActivation<'t'>{b});
+        else if (activation == "gelu_exact") linear(out, px, w, N, BiasAndActivation<'e'>{b});
+        else linear(out, px, w, N, BiasAndActivation<' '>{b});
+    });
+    return out;
+}
+
+// The panels of a weight, for this machine's memory only: a third item of the tuple that a weight is.
+Object integer_panels(const Tuple& weight) {
+    const Weight stored = stored_weight("weight", weight, ANY, ANY);
+    if (!stored.scales) fail("weight must hold int8 or int4 numbers");
+    const Stored w = stored.integers();
+    auto panels = fresh<uint8_t>({w.all_panels()});
+    without_gil([&] {
+        if (has_vnni()) pack_all<Vnni::OFFSET>(panels, w);
+        else pack_all<Plain::OFFSET>(panels, w);
+    });
+    return panels;
+}
+
+const Register registered[] = {{"integer_linear(x, weight, bias=None, activation='')", &integer_linear},
+                               {"integer_panels(weight)", &integer_panels}};
+
+}  // namespace minillm::integer
