@@ -200,4 +200,7 @@ def test_info_says_whether_it_can_run():
     if registry.cuda("cuda") is None:
         assert state.startswith("not built")
     else:
-        assert state in ("built, no NVIDIA driver", "built, no NVIDIA GPU", "built, can be chosen with select")
+        told, _, lacking = state.partition("; no kernels of ")
+        assert told in ("built, no NVIDIA driver", "built, no NVIDIA GPU",
+                        "built, can be chosen with select, and trains a GPT-2 (train.backend)")
+        assert set(lacking.split(", ")) <= {"", *registry.OPS}

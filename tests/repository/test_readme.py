@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_the_two_commands_stand_alone_on_a_line():
     commands = re.findall(r"^    (.*\.venv.*)$", TEXT, re.M)
     assert len(commands) == 2 and all("python3 -m venv" in command and "pip install" in command for command in commands)
     assert "minillm quickstart" in commands[0] and "pytest" in commands[1]
+
+
+def test_the_test_command_leaves_out_no_folder(pytestconfig):
+    """As pytest would by default, for its name: tests/build."""
+    left_out = [path for path in (ROOT / "tests").rglob("test_*.py") for part in path.relative_to(ROOT).parts
+                if any(fnmatch(part, pattern) for pattern in pytestconfig.getini("norecursedirs"))]
+    assert not left_out
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
