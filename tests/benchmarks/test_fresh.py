@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import measure, ops
+from benchmarks import fresh, measure, ops
 from minillm.ops.table import OPS, Dims
 
 DIMS = Dims(B=2, T=8, C=16, NH=2, V=11)
@@ -46,6 +46,28 @@ def test_cheats_are_found_while_they_are_timed(monkeypatch, kind, direction):
     rows, wrong, _ = ops.op_rows("layernorm", DIMS, torch=False)
     assert "timed call" in wrong["cpu"][0] and "numpy" not in wrong
     assert ("cpu", direction) not in {(row["candidate"], row["direction"]) for row in rows}
+
+
+def test_a_candidate_never_sees_inputs_that_bfloat16_cannot_tell_from_its_last_ones():
+    """Two draws in a hundred thousand are so close, and would make an honest kernel a cheat."""
+    class Draws:
+        def __init__(self):
+            self.left = [0.7, 0.7001, 0.7, 1.2, 1.2001, 0.9]
+
+        def uniform(self, low, high):
+            return self.left.pop(0)
+
+        def random(self):
+            return 0.0
+
+    spec = OPS["gelu"]
+    inputs = fresh.Fresh(spec, "forward", {"x": np.ones(3, "float32")}, None, {}, None, {}, Draws())
+    scales = []
+    for name in ("cpu/bf16", "cpu", "cpu/bf16", "cpu/bf16"):
+        inputs.before(name)
+        scales.append(inputs.scale)
+        assert inputs.arrays[0].tolist() == [np.float32(inputs.scale)] * 3
+    assert scales == [0.7, 0.7001, 1.2, 0.9]
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -90,9 +90,9 @@ def test_the_repaired_wheel_works_in_a_fresh_environment(wheel, tmp_path):
            f"'install', '-q', '--no-deps', '--no-index', {str(repaired)!r}]))", tmp_path)
     site, = (tmp_path / "fresh").glob("lib/python3*/site-packages")
     (site / "numpy.pth").write_text(str(Path(np.__file__).parents[1]))           # NumPy is not what this is about
-    code = ("import minillm, numpy as np; from minillm import _cpp; from minillm.tokenizer import fast; "
+    code = ("import minillm, numpy as np; from minillm import _cpp; from minillm._cpp import text; "
             "ops = minillm.select('cpu'); x = np.ones((2, 3), np.float32); print(ops.gelu_forward(x)[0].sum(), "
-            "fast.load('cpp')); print(minillm.__file__, _cpp.BORROWED)")
+            "text.__file__); print(minillm.__file__, _cpp.BORROWED)")
     done = subprocess.run([fresh, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env={"PATH": "/usr/bin"})
     assert done.returncode == 0 and f"{site}/minillm/__init__.py None" in done.stdout, done.stderr
