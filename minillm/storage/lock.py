@@ -1,5 +1,6 @@
 """An advisory lock on a directory: one process at a time writes a run, and a killed one leaves nothing that blocks."""
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,13 +49,18 @@ def lock(file: IO[str], directory: AnyPath) -> None:
             raise taken(directory, file.read()) from None
         return
     file.truncate(0)
-    file.write(str(os.getpid()))
+    file.write(f"{os.getpid()}{here()}")
     file.flush()
 
 
+def here() -> str:
+    """What follows a process's number, which says nothing on another machine that shares the file system."""
+    return f" on {platform.node() or '?'}"
+
+
 def taken(directory: AnyPath, process: str) -> BlockingIOError:
-    return BlockingIOError(f"{directory}: process {process or '?'} is at work there: wait until it ends, or use "
-                           "another directory")
+    return BlockingIOError(f"{directory}: process {process.removesuffix(here()) or '?'} is at work there: wait until it "
+                           "ends, or use another directory")
 
 
 def written_by_us(directory: AnyPath) -> bool:

@@ -1,4 +1,6 @@
 """One process at a time writes a run; what a killed one left blocks nobody."""
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -6,8 +8,10 @@ import threading
 
 import pytest
 
+from minillm.storage import lock
 from minillm.storage.lock import exclusive
 
+NODE = platform.node() or "?"
 HOLDER = """
 import sys, time
 from minillm.storage.lock import exclusive
@@ -29,6 +33,13 @@ def holder(tmp_path):
 
 def test_another_process_is_refused_and_named(holder, tmp_path):
     with pytest.raises(BlockingIOError, match=f"process {holder.pid} is at work there"), exclusive(tmp_path):
+        pass
+
+
+def test_a_process_of_another_machine_is_named_with_it(monkeypatch, holder, tmp_path):
+    """As on a file system that several share, where a number alone would lead to the wrong process."""
+    monkeypatch.setattr(lock.platform, "node", lambda: "elsewhere")
+    with pytest.raises(BlockingIOError, match=rf"process {holder.pid} on {re.escape(NODE)} is at work"), exclusive(tmp_path):
         pass
 
 
