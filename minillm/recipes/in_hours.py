@@ -4,6 +4,10 @@ What is chosen was found by measurement (benchmarks/LOG.md): a Qwen3-like model,
 a high learning rate; Muon; a rate that stays high until its decay just fits into the rest of the time. The size is the
 largest of SIZES that sees TOKENS tokens for each parameter in the time; text that is read again counts less (worth).
 
+Where there is more time than text, the text is what is short: it is read PASSES times, then it would be memorized, and
+the run ends before its time. The size is then the largest that the time suffices for and that has at most PER_TOKEN
+parameters for each token of the text; weight decay is stronger, which is what keeps such a model from memorizing.
+
 On ranks (train/parallel.py) a batch has as many rows as on one process, dealt to the ranks; only where there are more
 ranks than rows it grows. They take the timed steps together, so that their messages and waits count, and rank 0's
 clock decides for all.
@@ -39,6 +43,8 @@ ROWS = 8                        # of a step, whatever the number of ranks
 TRAIN = {"optimizer": "muon", "schedule": "wsd", "decay": 0.4, "min_lr": 0.0, "weight_decay": 0.1, "batch_size": ROWS}
 LR, WIDTH = 8e-3, 96            # the rate at that width; it falls with the root of the width
 TOKENS = 5                      # for each parameter, at least
+PASSES, PER_TOKEN = 14, 5       # through a short text, at most; parameters for each of its tokens, at most
+READ_AGAIN = {"weight_decay": 0.5, "decay": 0.6}        # where all passes fit into the time
 TRIALS = 6                      # steps that are timed, after one
 MOST = 10 ** 7                  # steps: the time ends the training, not their number
 VALIDATIONS = 20                # on the way
@@ -58,7 +64,11 @@ def train_for_hours(paths: Sequence[str | Path], out: str | Path, hours: float, 
     if resume != "never" and checkpoint_exists(Path(out), world):
         c, t, resume = begun_with(Path(out), model, train, resume, world.size if world else 1)
     else:
-        c, t = suggested(shards_for(paths, out, tokenizer, vocab_size, world), hours, model, train, world)
+        shards = shards_for(paths, out, tokenizer, vocab_size, world)
+        c, t = suggested(shards, hours, model, train, world)
+        if t.steps < MOST and "steps" not in train:
+            say(f"text        {shards.train.tokens:,} tokens are few for {hours:g} hours: training ends after {PASSES} "
+                "passes, before it knows them by heart; more text would teach more")
     return train_on_files(paths, out, c, t, tokenizer, vocab_size, resume, say, seconds=3600 * hours)
 
 
@@ -82,23 +92,31 @@ def cut_for(t: TrainConfig, ranks: int) -> TrainConfig:
 def suggested(shards: Shards, hours: float, model: Mapping[str, Any], train: Mapping[str, Any],
               world: World | None = None) -> tuple[ModelConfig, TrainConfig]:
     """(ModelConfig, TrainConfig) for so many hours here. model, train: settings that are given and stay as they are."""
-    chosen, steps = None, 1.0
+    chosen, steps, text = None, 1.0, shards.train.tokens
     train = {**for_ranks(world, train), **train} if world else train
     for layers, width, heads in SIZES:
         c, t = settings(shards, (layers, width, heads), model, train)
-        seconds = step_seconds(c, t, shards, world)
-        fits = 3600 * hours / seconds
-        if chosen and worth(fits * step_tokens(c, t), shards.train.tokens) < TOKENS * count_parameters(c):
+        fits = 3600 * hours / step_seconds(c, t, shards, world)
+        if chosen and not suits(count_parameters(c), fits * step_tokens(c, t), text):
             break
         chosen, steps = (c, t), fits
         if {"n_layer", "n_embd"} <= set(model):
             break
     assert chosen
     c, t = chosen
+    most = max(1, math.ceil(PASSES * text / step_tokens(c, t)))
+    short = READ_AGAIN | {"steps": most} if steps > most else {"steps": MOST}
+    steps = min(steps, most)
     every = max(50, int(steps / VALIDATIONS))
-    pace: dict[str, Any] = {"steps": MOST, "warmup": max(1, min(100, int(steps / 10))), "eval_every": every,
+    pace: dict[str, Any] = {**short, "warmup": max(1, min(100, int(steps / 10))), "eval_every": every,
                             "save_every": every, "log_every": max(1, every // 50)}
     return c, replace(t, **{name: value for name, value in pace.items() if name not in train})
+
+
+def suits(parameters: int, tokens: float, text: int) -> bool:
+    """Is a model of so many parameters worth the time, which suffices for so many tokens, in a text of so many?"""
+    learns = worth(tokens, text) >= TOKENS * parameters
+    return learns or tokens >= PASSES * text and parameters <= PER_TOKEN * text
 
 
 def for_ranks(world: World, train: Mapping[str, Any]) -> dict[str, Any]:

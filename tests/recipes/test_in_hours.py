@@ -1,5 +1,6 @@
 """`minillm train --hours`: what is chosen, that it ends in time, and that a stopped run goes on as it was begun."""
 import json
+import math
 import threading
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 from ranks import on_ranks
 
 from minillm.__main__ import main
+from minillm.data.shards.format import open_shards
 from minillm.data.shards.prepare import prepare
 from minillm.models.load import load_model
 from minillm.recipes import in_hours
@@ -47,6 +49,25 @@ def test_more_hours_choose_a_larger_model_until_the_text_is_known(run, monkeypat
         return [in_hours.suggested(shards, hours, {}, {})[0].n_embd for hours in (1e-4, 0.003, 1.0)]
     assert widths(10 ** 6) == [16, 32, 64]
     assert widths(2000) == [16, 16, 16], "a text that is read again and again teaches no more"
+
+
+def test_a_short_text_ends_the_training_before_it_is_known_by_heart(run, monkeypatch):
+    code, results, said = run("--hours", "1")
+    state = load_training(run.out / "last")[2]
+    tokens = open_shards(run.out / "data").train.tokens
+    last = math.ceil(in_hours.PASSES * tokens / (8 * 16))
+    assert code == 0 and results["steps"] == last and f"{tokens:,} tokens are few for 1 hours" in said
+    assert {name: state["settings"][name] for name in in_hours.READ_AGAIN} == in_hours.READ_AGAIN
+    monkeypatch.setattr(in_hours, "step_seconds", lambda *sizes: 1e-6)
+    shards = SimpleNamespace(train=SimpleNamespace(tokens=tokens), vocab_size=280)
+
+    def chosen(train):
+        return in_hours.suggested(shards, 1.0, {}, train)
+    monkeypatch.setattr(in_hours, "PER_TOKEN", 10 ** 6)
+    assert chosen({})[0].n_embd == 64, "time is no limit, nor is the text"
+    monkeypatch.setattr(in_hours, "PER_TOKEN", 0)
+    assert chosen({})[0].n_embd == 16
+    assert (chosen({"steps": 7})[1].steps, chosen({"weight_decay": 0.3})[1].weight_decay) == (7, 0.3)
 
 
 def test_ranks_choose_together_what_the_slowest_can_do(run, monkeypatch):
@@ -91,7 +112,7 @@ def test_a_run_that_is_there_goes_on_as_it_was_begun(run, monkeypatch):
     monkeypatch.setattr(in_hours, "SIZES", ((3, 48, 3),))
     code, results, said = run()
     assert code == 0 and "resuming from step" in said
-    assert results["steps"] - first["step"] < 10, "its decay was over, or all but a few steps where the machine is busy"
+    assert results["steps"] <= first["decay"][1], "it ends as it was to end, and makes up what a busy machine left out"
 
 
 @pytest.mark.parametrize("options, words", [(["--hours", "0"], "--hours must be above 0"),
