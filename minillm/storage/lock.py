@@ -59,8 +59,8 @@ def here() -> str:
 
 
 def taken(directory: AnyPath, process: str) -> BlockingIOError:
-    return BlockingIOError(f"{directory}: process {process.removesuffix(here()) or '?'} is at work there: wait until it "
-                           "ends, or use another directory")
+    return BlockingIOError(f"{directory}: process {process.removesuffix(here()) or '?'} is at work there: wait until "
+                           "it ends, or use another directory")
 
 
 def written_by_us(directory: AnyPath) -> bool:

@@ -39,7 +39,8 @@ def test_another_process_is_refused_and_named(holder, tmp_path):
 def test_a_process_of_another_machine_is_named_with_it(monkeypatch, holder, tmp_path):
     """As on a file system that several share, where a number alone would lead to the wrong process."""
     monkeypatch.setattr(lock.platform, "node", lambda: "elsewhere")
-    with pytest.raises(BlockingIOError, match=rf"process {holder.pid} on {re.escape(NODE)} is at work"), exclusive(tmp_path):
+    named = f"process {holder.pid} on {NODE} is at work there"
+    with pytest.raises(BlockingIOError, match=re.escape(named)), exclusive(tmp_path):
         pass
 
 
