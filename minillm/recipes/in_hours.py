@@ -4,9 +4,9 @@ What is chosen was found by measurement (benchmarks/LOG.md): a Qwen3-like model,
 a high learning rate; Muon; a rate that stays high until its decay just fits into the rest of the time. The size is the
 largest of SIZES that sees TOKENS tokens for each parameter in the time; text that is read again counts less (worth).
 
-Where there is more time than text, the text is what is short: it is read PASSES times, then it would be memorized, and
-the run ends before its time. The size is then the largest that the time suffices for and that has at most PER_TOKEN
-parameters for each token of the text; weight decay is stronger, which is what keeps such a model from memorizing.
+Where there is more time than text, the size is the largest that the time takes through the text FEWEST times, with
+PER_TOKEN parameters for each of its tokens at most. After PASSES times the run ends before its time, for it would only
+memorize from then on. Weight decay, which slows that, is stronger, and the rate's decay longer.
 
 On ranks (train/parallel.py) a batch has as many rows as on one process, dealt to the ranks; only where there are more
 ranks than rows it grows. They take the timed steps together, so that their messages and waits count, and rank 0's
@@ -37,14 +37,15 @@ from .quickstart import Say, fresh
 from .train_on_files import shards_for, train_on_files
 
 SIZES = (               # layers, width, heads
-    (4, 96, 3), (4, 128, 4), (6, 192, 6), (6, 256, 8), (8, 384, 6), (8, 512, 8), (12, 768, 12))
+    (4, 96, 3), (4, 128, 4), (6, 192, 6), (6, 256, 8), (6, 384, 6), (8, 384, 6), (8, 512, 8), (12, 768, 12))
 MODEL = {"family": "qwen3", "block_size": 256}
 ROWS = 8                        # of a step, whatever the number of ranks
 TRAIN = {"optimizer": "muon", "schedule": "wsd", "decay": 0.4, "min_lr": 0.0, "weight_decay": 0.1, "batch_size": ROWS}
 LR, WIDTH = 8e-3, 96            # the rate at that width; it falls with the root of the width
 TOKENS = 5                      # for each parameter, at least
-PASSES, PER_TOKEN = 14, 5       # through a short text, at most; parameters for each of its tokens, at most
-READ_AGAIN = {"weight_decay": 0.5, "decay": 0.6}        # where all passes fit into the time
+FEWEST, PASSES = 6, 14          # times through a short text, of the size that is chosen; at most
+PER_TOKEN = 16                  # parameters for each of its tokens, at most
+PULL, DECAY = 4e-3, 0.6         # where text is read again: the share of a weight that a step takes; the rate's decay
 TRIALS = 6                      # steps that are timed, after one
 MOST = 10 ** 7                  # steps: the time ends the training, not their number
 VALIDATIONS = 20                # on the way
@@ -105,10 +106,10 @@ def suggested(shards: Shards, hours: float, model: Mapping[str, Any], train: Map
     assert chosen
     c, t = chosen
     most = max(1, math.ceil(PASSES * text / step_tokens(c, t)))
-    short = READ_AGAIN | {"steps": most} if steps > most else {"steps": MOST}
-    steps = min(steps, most)
+    again = {"weight_decay": float(f"{PULL / t.lr:.2g}"), "decay": DECAY} if FEWEST * most <= PASSES * steps else {}
+    steps, last = (most, most) if steps > most else (steps, MOST)
     every = max(50, int(steps / VALIDATIONS))
-    pace: dict[str, Any] = {**short, "warmup": max(1, min(100, int(steps / 10))), "eval_every": every,
+    pace: dict[str, Any] = {"steps": last, **again, "warmup": max(1, min(100, int(steps / 10))), "eval_every": every,
                             "save_every": every, "log_every": max(1, every // 50)}
     return c, replace(t, **{name: value for name, value in pace.items() if name not in train})
 
@@ -116,7 +117,7 @@ def suggested(shards: Shards, hours: float, model: Mapping[str, Any], train: Map
 def suits(parameters: int, tokens: float, text: int) -> bool:
     """Is a model of so many parameters worth the time, which suffices for so many tokens, in a text of so many?"""
     learns = worth(tokens, text) >= TOKENS * parameters
-    return learns or tokens >= PASSES * text and parameters <= PER_TOKEN * text
+    return learns or tokens >= FEWEST * text and parameters <= PER_TOKEN * text
 
 
 def for_ranks(world: World, train: Mapping[str, Any]) -> dict[str, Any]:
