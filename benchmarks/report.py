@@ -93,13 +93,13 @@ def save(document, path):
 
 
 def newest():
-    """The newest file in results/ that `save` wrote, by the date inside; of one day that of --all. What has a table of
-    its own comes after all others."""
+    """The newest file in results/ of --all, by the date inside; without one, the newest that `save` wrote. What has a
+    table of its own comes after all others."""
     found = []
     for path in RESULTS.glob("*.json"):
         with suppress(ValueError):                      # some parts have results of a form of their own
             document = read(path)
-            found.append((not own_table(document), document["date"], path.stem.endswith("-all"), path.name, path))
+            found.append((not own_table(document), path.stem.endswith("-all"), document["date"], path.name, path))
     if not found:
         raise FileNotFoundError("no results yet: run `python -m benchmarks --all --json` first")
     return max(found)[-1]

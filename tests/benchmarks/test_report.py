@@ -81,6 +81,7 @@ def test_the_newest_results_are_found_among_files_of_other_forms(tmp_path, monke
     with pytest.raises(FileNotFoundError, match="no results yet"):
         report.newest()
     for name, document in (("2026-01-01-all", EMPTY), ("2026-01-01-step", EMPTY),
+                           ("2026-02-01-gelu", EMPTY | {"date": "2026-02-01"}),            # of one op: no table of all
                            ("2027-01-01-other", {"date": "2027-01-01"})):
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
     assert report.newest().stem == "2026-01-01-all" and report.update_readmes.__defaults__ == (report.TABLES,
