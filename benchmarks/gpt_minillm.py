@@ -8,7 +8,7 @@ from minillm.models.adapted import LoraModel
 from minillm.models.gpt2 import GPT
 from minillm.models.packing import Batch
 from minillm.models.params import Params, gpt_shapes
-from minillm.models.quantized import quantize
+from minillm.models.quantized import in_panels, quantize
 from minillm.posttrain.dpo import PreferenceData, dpo_step
 from minillm.tokenizer.chat_template import Example
 from minillm.train.loop import one_step
@@ -101,4 +101,4 @@ def prefill(job):
 
 def quantized_model(job):
     """The model with its matrices in the job's dtype."""
-    return quantize(model_of(job), job["dtype"])
+    return in_panels(quantize(model_of(job), job["dtype"]))

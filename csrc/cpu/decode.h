@@ -107,6 +107,8 @@ void stored_matmul(int64_t M, const float* a, const Weight& w, float* c, const E
     if (w.form == 't')
         few_rows_transposed<float>(M, w.N, w.K, A, {(const float*)w.data, w.K, true}, c, w.N, false, epilogue);
     else if (w.form == 'f') with(Matrix<float>{(const float*)w.data, w.N});
+    else if (w.form == 'F') few_rows(M, w.N, w.K, A, w.floats(), c, w.N, epilogue);
+    else if (w.form == 'B') few_rows(M, w.N, w.K, A, w.pairs(), c, w.N, epilogue);
     else if (w.form == 'b') with(Bf16Rows{(const bf16*)w.data, w.N});
     else if (w.integer) {
         thread_local Scratch<char> scratch;
@@ -118,8 +120,10 @@ void stored_matmul(int64_t M, const float* a, const Weight& w, float* c, const E
     else with(Int4Rows{(const int8_t*)w.data, w.scales, w.N, w.group, 0});
 }
 
-// One number of a matrix that is no float.
+// One number of a matrix that is no array of floats.
 inline float number_at(const Weight& w, int64_t k, int64_t j) {
+    if (w.form == 'F') return w.number_of_floats(k, j);
+    if (w.form == 'B') return w.number_of_pairs(k, j);
     if (w.form == 'b') return number(((const bf16*)w.data)[k * w.N + j]);
     int64_t pair = ((const int8_t*)w.data)[(w.form == '4' ? k / 2 : k) * w.N + j];
     int64_t value = w.form == 'i' ? pair : k % 2 ? pair >> 4 : int8_t(pair << 4) >> 4;

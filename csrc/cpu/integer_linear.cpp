@@ -3,22 +3,11 @@
 //   out = act(x @ W + bias)         x (N, K) float, rounded by rows and blocks; W (K, J) int8 or int4 with scales
 //
 // Rows are rounded first, in parallel, ROWS_AT_ONCE of them, then all threads share the columns.
+#include "cpu/bias_and_activation.h"
 #include "cpu/gemm/integer.h"
-#include "cpu/simd/math.h"
 #include "cpu/stored_weight.h"
 
 namespace minillm::integer {
-
-template <char ACTIVATION>  // 't': GELU by tanh, 'e': exact, ' ': none
-struct BiasAndActivation {
-    const float* bias;
-    Vec<float> operator()(Vec<float> v, int64_t, int64_t column, int64_t n) const {
-        if (bias) v = v + load_part(bias + column, n);
-        if constexpr (ACTIVATION == 't') return vgelu<float>(v);
-        else if constexpr (ACTIVATION == 'e') return vgelu_exact<float>(v);
-        else return v;
-    }
-};
 
 template <class Epilogue>
 void linear(float* out, const float* x, const Stored& w, int64_t N, const Epilogue& epilogue) {
@@ -44,13 +33,7 @@ Object integer_linear(const Array& x, const Tuple& weight, const Object& bias, c
     const Stored w = stored.integers();
     const float* b = bias.is_none() ? nullptr : input<float>("bias", argument<Array>(bias, "bias"), {w.N});
     auto out = fresh<float>(x.with_last(w.N));
-    if (activation != "" && activation != "gelu" && activation != "gelu_exact")
-        fail("activation must be '', gelu or gelu_exact: got ", activation);
-    without_gil([&] {
-        if (activation == "gelu") linear(out, px, w, N, BiasAndActivation<'t'>{b});
-        else if (activation == "gelu_exact") linear(out, px, w, N, BiasAndActivation<'e'>{b});
-        else linear(out, px, w, N, BiasAndActivation<' '>{b});
-    });
+    with_epilogue(activation, b, [&](const auto& epilogue) { linear(out, px, w, N, epilogue); });
     return out;
 }
 

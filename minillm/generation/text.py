@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..models.gpt2 import GPT
 from ..models.load import load
+from ..models.quantized import in_panels
 from ..tokenizer import Tokenizer
 from ..tokenizer.chat_template import end_tokens
 from ..tokenizer.roles import document_start, opened
@@ -83,12 +84,14 @@ def load_generator(directory: str | Path, draft: str | Path | None = None, looku
     """A TextGenerator from the target's directory, with an adapter's on top, and a draft's. kv_cache: of both, "float"
     or "int8". Raises ValueError if their tokenizers differ."""
     model, tokenizer = load(directory, backend, adapter=adapter)
+    model = in_panels(model)
     model.kv_cache = kv_cache
     if lookup:
         return TextGenerator(model, tokenizer, speculative.Lookup(model.config.vocab_size), k)
     if draft is None:
         return TextGenerator(model, tokenizer)
     small, other = load(draft, backend)
+    small = in_panels(small)
     small.kv_cache = kv_cache
     if token_list(other) != token_list(tokenizer):
         raise ValueError(f"--draft {draft}: its tokenizer is not that of {directory}")

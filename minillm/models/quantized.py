@@ -33,6 +33,7 @@ from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
 from .integer import unpacked
+from .panels import Panels, columns_of, panels_of
 from .params import Params, Shapes, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
@@ -97,6 +98,34 @@ def with_panels(params: dict[str, Any], ops: Ops) -> dict[str, Any]:
         return params
     return {name: value._replace(panels=ops.integer_panels(value)) if multiplies_integers(value) else value
             for name, value in params.items()}
+
+
+def in_panels(model: Any) -> Any:
+    """The same model to generate with, its float32 and bfloat16 matrices in panels (panels.py), in which a token
+    takes half the time; the model itself where the kernels that decode it have no use for them. Same bits."""
+    ops, params = model.ops, {name: model.params[name] for name in model.names}
+    kinds = {type(value) for value in params.values()}
+    if not ops.panel_linear or not (ops.decode_step or ops.llama_step) or kinds - {np.ndarray, Quantized, WeightOnly}:
+        return model
+
+    def laid_out(name: str, value: Any) -> Any:
+        if type(value) is np.ndarray and is_quantized_matrix(name, value):
+            fits = value.dtype == np.float32 and ops.backends["linear"] == "cpu"
+            return panels_of(gemm_layout(name, value), ops.panel_columns("float32")) if fits else value
+        bits = isinstance(value, Quantized) and value.scales is None
+        return panels_of(value.values, ops.panel_columns("bfloat16")) if bits else value
+    laid = {name: laid_out(name, value) for name, value in params.items()}
+    return model.on(ops, laid) if any(isinstance(value, Panels) for value in laid.values()) else model
+
+
+def out_of_panels(model: Any) -> Any:
+    """The model that `in_panels` was given."""
+    def plain(name: str, value: Any) -> Any:
+        if not isinstance(value, Panels):
+            return value
+        matrix = columns_of(value)
+        return gemm_layout(name, matrix) if value.form == "float32" else to_bfloat16(matrix)
+    return model.on(model.ops, {name: plain(name, model.params[name]) for name in model.names})
 
 
 def multiplies_integers(weight: Any) -> bool:
@@ -166,8 +195,11 @@ def to_bfloat16(matrix: np.ndarray) -> Quantized:
     return Quantized(bfloat16_bits(matrix), None)
 
 
-def dequantized(matrix: Quantized | np.ndarray, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
-    """The float32 matrix (K, N), or some columns of it, that a Quantized one stands for; a plain array is itself."""
+def dequantized(matrix: Any, columns: slice | np.ndarray = slice(None)) -> np.ndarray:
+    """The float32 matrix (K, N), or some columns of it, that a Quantized one stands for, or one in panels; a plain
+    array is itself."""
+    if isinstance(matrix, Panels):
+        return columns_of(matrix, columns)
     if not isinstance(matrix, Quantized):
         return matrix
     values = matrix.values[:, columns]
@@ -185,13 +217,18 @@ def dequantized_model(model: Any) -> Any:
         return model
     params = Params(model.shapes(model.config))
     for name, array in params.items():
-        array[:] = gemm_layout(name, dequantized(model.params[name]))
+        given = model.params[name]
+        array[:] = gemm_layout(name, dequantized(given)) if isinstance(given, (Quantized, Panels)) else given
     return model.on(model.ops, params)
 
 
-def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outputs_of(matrix: Quantized | Panels) -> int:
+    return matrix.outputs if isinstance(matrix, Panels) else matrix.values.shape[1]
+
+
+def gathered(wte: Quantized | Panels, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows (U, C) of the embedding that tokens name, and tokens as places among them."""
-    V = wte.values.shape[1]
+    V = outputs_of(wte)
     if tokens.dtype.kind not in "iu":
         raise ValueError(f"tokens must be an array of integers: got {tokens.dtype}")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < V:
@@ -204,7 +241,7 @@ def gathered(wte: Quantized, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def save_quantized(directory: AnyPath, model: Any, eot_token: EndOfText = None) -> None:
     """Write config.json and model.safetensors of a quantized model, for `load_model`. Makes the directory."""
-    llama = isinstance(model.config, LlamaConfig)
+    model, llama = out_of_panels(model), isinstance(model.config, LlamaConfig)
     if llama:
         llama_files.check_said(model.config)
     tensors, bits, arithmetic = {}, 0, "integer"
@@ -233,10 +270,10 @@ def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | Non
     if is_quantized(directory):
         config, matrices = read_quantized(directory)
         model = cls(config, ops=ops, params=with_panels(matrices, ops or select("auto")))
-        return model if weights in (None, f"int{bits_of(directory)}") else quantize(model, weights)
+        return model if weights in (None, f"int{bits_of(directory)}") else in_panels(quantize(model, weights))
     config, params = read(directory, dtype if weights is None else np.float32)
     model = cls(config, ops=ops or default_ops(weights), params=params)
-    return model if weights is None else quantize(model, weights)
+    return model if weights is None else in_panels(quantize(model, weights))
 
 
 def is_quantized(directory: AnyPath) -> bool:

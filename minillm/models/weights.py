@@ -5,8 +5,10 @@
                   dequantized, unless the op multiplies in that type (quantized.py)
     Adapted       frozen, plus a trainable low-rank update (adapted.py): lora_linear in place of linear, lora_mlp of
                   mlp, lora_projection of projection
+    Panels        float32 or bfloat16 as decoding reads it fastest (panels.py); prompts multiply by it as it lies
 
-The models' code is the same for all of them. The compiled decoding step reads Quantized weights by itself.
+The models' code is the same for all of them. The compiled decoding step reads Quantized weights
+and Panels by itself.
 """
 from collections import namedtuple
 from collections.abc import Callable, Mapping
@@ -14,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.select import Ops
+from ..kernels.select import STEPS, Ops
 from ..ops.losses.linear_cross_entropy import chunks
 from .adapted import Adapted
 from .integer import integer_linear
-from .quantized import Quantized, dequantized, gathered, multiplies_integers
+from .panels import Panels
+from .quantized import Quantized, dequantized, gathered, multiplies_integers, outputs_of
 
 Array = np.ndarray
+STORED = (Quantized, Panels)
 LOGIT_ROWS = 256            # tokens whose logits are in memory at a time, where a quantized head is evaluated
 
 
@@ -29,7 +33,7 @@ def ops_for(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
     of this activation."""
     types = set(map(type, params.values()))
     ops = with_activation(ops, ACTIVATIONS[activation]) if activation != "gelu_new" else ops
-    ops = for_quantized(ops, ACTIVATIONS[activation]) if any(issubclass(t, Quantized) for t in types) else ops
+    ops = for_quantized(ops, ACTIVATIONS[activation]) if any(issubclass(t, (Quantized, Panels)) for t in types) else ops
     return for_adapted(ops, ACTIVATIONS[activation]) if Adapted in types else ops
 
 
@@ -48,10 +52,14 @@ ACTIVATIONS = {"gelu_new": "gelu", "gelu": "gelu_exact", "relu": "relu"}        
 def with_activation(ops: Ops, activation: str) -> Ops:
     """The namespace `ops`, whose MLP is made of `linear` and the activation of this name."""
     forward, backward = mlp_of(ops, activation)
-    ops = ops._replace(mlp_forward=forward, mlp_backward=backward, decode_step=ops.decode_step,
-                       integer_linear=ops.integer_linear, integer_panels=ops.integer_panels)
+    ops = ops._replace(mlp_forward=forward, mlp_backward=backward, **steps_of(ops))
     compiled = activation == "gelu_exact" and ops.backends[activation] == "cpu"
     return ops if compiled else ops._replace()                                  # without the compiled step
+
+
+def steps_of(ops: Ops) -> dict[str, Any]:
+    """The compiled steps, which `_replace` forgets, where they read the weights' types by themselves."""
+    return {step: getattr(ops, step) for step in STEPS}
 
 
 def mlp_of(ops: Ops, activation: str) -> tuple[Callable, Callable]:
@@ -73,59 +81,62 @@ def mlp_of(ops: Ops, activation: str) -> tuple[Callable, Callable]:
     return forward, backward
 
 
-# ---- Quantized: what reads prompts, evaluates, and defines what the compiled step must give ----
+# ---- Quantized and Panels: what reads prompts, evaluates, and defines what the compiled step must give ----
 
 def for_quantized(ops: Ops, activation: str = "gelu") -> Ops:
-    """The namespace `ops`, whose GEMMs round activations for a Quantized matrix, or dequantize it first."""
-    def integers(x: Array, weight: Quantized, bias: Array | None = None, activation: str = "") -> Array:
-        if ops.integer_linear and activation != "relu":                                   # which it has no epilogue of
-            return ops.integer_linear(x, weight, bias, activation)
-        out = (ops.integer_linear or integer_linear)(x, weight, bias)
+    """The namespace `ops`, whose GEMMs round activations for a Quantized matrix, or dequantize it first, and take
+    Panels as they lie."""
+    def as_stored(op: str, weight: Any) -> bool:
+        return multiplies_integers(weight) or in_its_arithmetic(ops, op, weight)
+
+    def by_stored(x: Array, weight: Any, bias: Array | None = None, activation: str = "") -> Array:
+        kernel = ops.panel_linear if isinstance(weight, Panels) else ops.integer_linear
+        if kernel and activation != "relu":                                               # which it has no epilogue of
+            return kernel(x, weight, bias, activation)
+        out = (kernel or integer_linear)(x, weight, bias)
         return getattr(ops, f"{activation}_forward")(out)[0] if activation else out
 
     def embedding_forward(tokens: Array, wte: Any, wpe: Array, start: int = 0) -> tuple:
-        if isinstance(wte, Quantized):
+        if isinstance(wte, STORED):
             wte, tokens = gathered(wte, tokens)
         return ops.embedding_forward(tokens, wte, wpe, start)
 
     def token_embedding_forward(tokens: Array, wte: Any) -> tuple:
-        return ops.token_embedding_forward(*(gathered(wte, tokens)[::-1] if isinstance(wte, Quantized) else
+        return ops.token_embedding_forward(*(gathered(wte, tokens)[::-1] if isinstance(wte, STORED) else
                                              (tokens, wte)))
 
     def linear_forward(x: Array, weight: Any, bias: Array) -> tuple:
-        if multiplies_integers(weight):
-            return integers(x, weight, bias), None
+        if as_stored("linear", weight):
+            return by_stored(x, weight, bias), None
         return ops.linear_forward(x, operand(ops, "linear", weight), bias)
 
     def projection_forward(x: Array, weight: Any, bias: Array | None = None) -> tuple:
-        if not isinstance(weight, Quantized):
+        if not isinstance(weight, STORED):
             return ops.projection_forward(x, weight, bias)
-        zeros = np.zeros(weight.values.shape[1], np.float32)                              # (I, J), as it is stored
+        zeros = np.zeros(outputs_of(weight), np.float32)                                  # (I, J), as it is stored
         return linear_forward(x, weight, zeros if bias is None else bias)
 
     def mlp_forward(x: Array, fc_weight: Any, fc_bias: Array, proj_weight: Any, proj_bias: Array) -> tuple:
-        if multiplies_integers(fc_weight):
-            return integers(integers(x, fc_weight, fc_bias, activation), proj_weight, proj_bias), None
+        if as_stored("mlp", fc_weight):
+            return by_stored(by_stored(x, fc_weight, fc_bias, activation), proj_weight, proj_bias), None
         return ops.mlp_forward(x, operand(ops, "mlp", fc_weight), fc_bias, operand(ops, "mlp", proj_weight), proj_bias)
 
     def linear_cross_entropy_forward(x: Array, wte: Any, targets: Array, ignore_index: int = -1) -> tuple:
         if multiplies_integers(wte):
-            losses = [ops.cross_entropy_forward(integers(x[part], wte), targets[part], ignore_index)[0]
+            losses = [ops.cross_entropy_forward(by_stored(x[part], wte), targets[part], ignore_index)[0]
                       for part in chunks(len(x), LOGIT_ROWS)]
             return np.concatenate(losses or [np.zeros(0, x.dtype)]), None
-        wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, Quantized) else wte            # (V, C)
+        wte = np.ascontiguousarray(dequantized(wte).T) if isinstance(wte, STORED) else wte               # (V, C)
         return ops.linear_cross_entropy_forward(x, wte, targets, ignore_index)
 
     def head(x: Array, wte: Any) -> Array:
-        if not isinstance(wte, Quantized):
+        if not isinstance(wte, STORED):
             return ops.head(x, wte)
-        return linear_forward(x, wte, np.zeros(wte.values.shape[1], np.float32))[0]       # (K, V): as it is stored
+        return linear_forward(x, wte, np.zeros(outputs_of(wte), np.float32))[0]           # (K, V): as it is stored
 
     return ops._replace(embedding_forward=embedding_forward, linear_forward=linear_forward, mlp_forward=mlp_forward,
                         token_embedding_forward=token_embedding_forward, projection_forward=projection_forward,
-                        linear_cross_entropy_forward=linear_cross_entropy_forward, head=head,
-                        decode_step=ops.decode_step, llama_step=ops.llama_step, integer_linear=ops.integer_linear,
-                        integer_panels=ops.integer_panels)
+                        linear_cross_entropy_forward=linear_cross_entropy_forward, head=head, **steps_of(ops))
 
 
 def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
@@ -137,10 +148,15 @@ def read_as_bits(ops: Ops, op: str, weight: Quantized | np.ndarray) -> bool:
     return isinstance(weight, Quantized) and weight.scales is None and ops.backends[op] == "cpu/bf16"
 
 
-def read_dequantized(ops: Ops, weight: Quantized | np.ndarray) -> bool:
+def in_its_arithmetic(ops: Ops, op: str, weight: Any) -> bool:
+    """Is this weight in panels of the numbers that the op multiplies?"""
+    return isinstance(weight, Panels) and ops.backends[op] == {"float32": "cpu", "bfloat16": "cpu/bf16"}[weight.form]
+
+
+def read_dequantized(ops: Ops, weight: Any) -> bool:
     """Would a GEMM dequantize this weight? That costs more than most prompts: a chunked prefill is cheaper."""
-    return (isinstance(weight, Quantized) and not multiplies_integers(weight)
-            and not read_as_bits(ops, "linear", weight))
+    return isinstance(weight, STORED) and not (multiplies_integers(weight) or read_as_bits(ops, "linear", weight)
+                                               or in_its_arithmetic(ops, "linear", weight))
 
 
 # ---- Adapted ----

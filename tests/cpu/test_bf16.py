@@ -43,9 +43,9 @@ def factors(M, N, K, seed=0):
     return rng.standard_normal((M, K)).astype("float32"), rng.standard_normal((K, N)).astype("float32")
 
 
-def product(a, b, engine, a_transposed=False, b_transposed=False):
+def product(a, b, engine, a_transposed=False, b_transposed=False, panels=False):
     a, b = (np.ascontiguousarray(x.T) if t else x for x, t in ((a, a_transposed), (b, b_transposed)))
-    return KERNELS.product_bf16(a, b, a_transposed, b_transposed, engine)
+    return KERNELS.product_bf16(a, b, a_transposed, b_transposed, engine, panels)
 
 
 # ---- the product ----
@@ -53,7 +53,8 @@ def product(a, b, engine, a_transposed=False, b_transposed=False):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_product_of_rounded_operands(shape, engine):
-    """Exact but for float32 sums; the same bits for every layout, and from operands that are bfloat16 already."""
+    """Exact but for float32 sums; the same bits for every layout, from operands that are bfloat16 already, and where b
+    lies in panels for good."""
     a, b = factors(*shape)
     want = rounded(a).astype("float64") @ rounded(b).astype("float64")
     first = product(a, b, engine)
@@ -62,6 +63,7 @@ def test_product_of_rounded_operands(shape, engine):
         assert_same_bits(product(a, b, engine, a_transposed, b_transposed), first)
         halves = product(upper_halves(rounded(a)), upper_halves(rounded(b)), engine, a_transposed, b_transposed)
         assert_same_bits(halves, first)
+        assert_same_bits(product(a, b, engine, a_transposed, b_transposed, panels=True), first)
 
 
 @pytest.mark.parametrize("one, other", [("dot", "pairs"), ("amx", "amx_emulated")])

@@ -12,7 +12,7 @@ from minillm.kernels.device import device_of
 from minillm.models.adapted import LoraModel
 from minillm.models.gemma import Gemma
 from minillm.models.olmo2 import Olmo2
-from minillm.models.quantized import quantize
+from minillm.models.quantized import in_panels, quantize
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=40)
 LLAMA = LlamaConfig(family="qwen3", n_layer=1, n_head=2, n_kv_head=1, head_dim=16, n_embd=32, n_inner=64, block_size=16,
@@ -24,7 +24,8 @@ MODELS = {"gpt2": lambda: GPT(CONFIG), "exact GELU": lambda: GPT(GPTConfig(1, 2,
           "relu": lambda: GPT(GPTConfig(1, 2, 32, 16, 40, activation="relu")),
           "olmo2": lambda: Olmo2(replace(LLAMA, family="olmo2")),
           "gemma2": lambda: quantize(Gemma(replace(LLAMA, family="gemma2", qk_norm=False, tied=True))),
-          "bfloat16": lambda: quantize(Llama(LLAMA), "bfloat16"), "adapters": lambda: LoraModel(GPT(CONFIG), rank=2)}
+          "bfloat16": lambda: quantize(Llama(LLAMA), "bfloat16"), "adapters": lambda: LoraModel(GPT(CONFIG), rank=2),
+          "panels": lambda: in_panels(GPT(CONFIG))}
 TOKENS = np.random.default_rng(0).integers(0, 40, (2, 9))
 WAYS = {"pickle": lambda model: pickle.loads(pickle.dumps(model)), "deepcopy": copy.deepcopy}
 

@@ -63,8 +63,8 @@ struct Dot {
 };
 
 // GEMM where the rows of A are bf16 and hold whole pairs: they are read in place, and only B is packed.
-template <class Epilogue>
-void gemm_of_rows(const Dot& engine, int64_t M, int64_t N, int64_t K, Matrix<bf16> A, const Operand& B, float* C,
+template <class MatrixB, class Epilogue>
+void gemm_of_rows(const Dot& engine, int64_t M, int64_t N, int64_t K, Matrix<bf16> A, const MatrixB& B, float* C,
                   int64_t stride, bool accumulate, const Epilogue& epilogue) {
     thread_local Scratch<Pair> scratch;
     auto left = [&](int64_t i, int64_t k, int64_t) { return RowsOfA(A.data + i * A.stride + k, A.stride, M - i); };
@@ -79,8 +79,8 @@ void gemm_of_rows(const Dot& engine, int64_t M, int64_t N, int64_t K, Matrix<bf1
     }
 }
 
-template <class Epilogue>
-void dot_gemm(const Dot& engine, int64_t M, int64_t N, int64_t K, const Operand& A, const Operand& B, float* C,
+template <class MatrixB, class Epilogue>
+void dot_gemm(const Dot& engine, int64_t M, int64_t N, int64_t K, const Operand& A, const MatrixB& B, float* C,
               int64_t stride, bool accumulate, const Epilogue& epilogue) {
     if (!A.is_float && !A.transposed && K % 2 == 0 && M && N && K)
         return gemm_of_rows(engine, M, N, K, A.as<bf16>(), B, C, stride, accumulate, epilogue);

@@ -195,6 +195,19 @@ void tile_gemm(const Engine& engine, typename Engine::Session& session, T* c, in
 
 // ---- the blocks ----
 
+// A strip of B in panels, `line` elements for each column: packed for this strip, or as it lies (panels.h).
+template <class Element>
+struct StripOfB {
+    const Element* data;
+    int64_t line;
+};
+template <class Engine, class MatrixB>
+StripOfB<typename Engine::Element> strip_of(const Engine& engine, typename Engine::Element* packed, const MatrixB& B,
+                                            int64_t k, Range columns, int64_t depth) {
+    engine.pack_b(packed, B.from(k, columns.begin), columns.end - columns.begin, depth);
+    return {packed, Engine::elements(depth)};
+}
+
 // One strip of columns, for a range of rows and the part `ks` of K. left(i, k, line): where the tile at row i finds A.
 template <class Engine, class MatrixB, class T, class Left, class Epilogue>
 void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, const Left& left,
@@ -204,12 +217,12 @@ void strip_gemm(const Engine& engine, const MatrixB& B, T* C, int64_t stride, co
     typename Engine::Session session;
     for (int64_t k = ks.begin; k < ks.end || k == 0; k += Engine::DEPTH) {
         int64_t depth = std::min(Engine::DEPTH, ks.end - k), line = Engine::elements(depth);
-        engine.pack_b(packed_b, B.from(k, columns.begin), columns.end - columns.begin, depth);
+        auto b = strip_of(engine, packed_b, B, k, columns, depth);
         Stage stage{first && k == ks.begin, k + depth == K};
         for (int64_t i = rows.begin; i < rows.end; i += R)
             for (int64_t j = columns.begin; j < columns.end; j += COLUMNS)
                 tile_gemm(engine, session, C + (row0 + i) * stride + j, stride, left(i, k, line),
-                          packed_b + (j - columns.begin) * line, depth, std::min(R, rows.end - i),
+                          b.data + (j - columns.begin) * b.line, depth, std::min(R, rows.end - i),
                           std::min(COLUMNS, columns.end - j), stage, epilogue, row0 + i, j);
         if (!depth) break;  // K = 0: C is all zeros, once
     }

@@ -1,6 +1,6 @@
 // The GEMMs in bfloat16 that most ops use, and the engine's kernels; and one matmul by itself, for tests.
 #include "cpu/gemm/matmul_bf16.h"
-#include "cpu/gemm/pair_tile.h"
+#include "cpu/gemm/panels.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -84,17 +84,34 @@ template struct Tiles<AmxRegisters>;
 MATMUL_BF16(NoEpilogue);
 MATMUL_BF16(AddBias<float>);
 
+// f(B), B as it is or laid out in panels.
+template <class Engine, class F>
+void with_b(const Engine& engine, int64_t N, int64_t K, const Operand& B, bool panels, F f) {
+    if (!panels) return f(B);
+    int64_t line = Engine::elements(K);
+    std::vector<Pair> packed(round_up(N, Engine::COLUMNS) * line);
+    engine.pack_b(packed.data(), B, N, K);
+    f(InPanels<Pair>{packed.data(), line});
+}
+
 // A matmul alone for tests, by one engine: "dot", "pairs" (the same by float arithmetic), "amx", "amx_emulated".
-void matmul_by(const string& engine, int64_t M, int64_t N, int64_t K, const Operand& A, const Operand& B, float* C) {
-    auto by = [&](const auto& e) { packed_gemm(e, M, N, K, A, B, C, N, false, NoEpilogue()); };
-    if (engine == "pairs") dot_gemm(Dot{false}, M, N, K, A, B, C, N, false, NoEpilogue());
+void matmul_by(const string& engine, int64_t M, int64_t N, int64_t K, const Operand& A, const Operand& B, bool panels,
+               float* C) {
+    auto by = [&](const auto& e) {
+        with_b(e, N, K, B, panels, [&](const auto& b) { packed_gemm(e, M, N, K, A, b, C, N, false, NoEpilogue()); });
+    };
+    auto dot = [&](const Dot& e) {
+        with_b(e, N, K, B, panels, [&](const auto& b) { dot_gemm(e, M, N, K, A, b, C, N, false, NoEpilogue()); });
+    };
+    if (engine == "pairs") dot(Dot{false});
     else if (engine == "amx_emulated") by(Tiles<EmulatedRegisters>());
-    else if (engine == "dot" && has_dot_instruction()) dot_gemm(Dot(), M, N, K, A, B, C, N, false, NoEpilogue());
+    else if (engine == "dot" && has_dot_instruction()) dot(Dot());
     else if (engine == "amx" && has_amx()) by(AmxTiles());
     else fail("engine must be one that this machine has: got " + engine);
 }
 
-Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_transposed, const string& engine) {
+Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_transposed, const string& engine,
+                    bool panels) {
     check_shape("a", a, {ANY, ANY});
     int64_t M = a.shape[a_transposed], K = a.shape[!a_transposed];
     check_shape("b", b, b_transposed ? Shape{ANY, K} : Shape{K, ANY});
@@ -104,10 +121,11 @@ Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_tr
         Operand straight = operand_of(name, x, x.shape);
         return transposed ? straight.transpose() : straight;
     };
-    matmul_by(engine, M, N, K, operand("a", a, a_transposed), operand("b", b, b_transposed), c);
+    matmul_by(engine, M, N, K, operand("a", a, a_transposed), operand("b", b, b_transposed), panels,
+              c);
     return c;
 }
 
-const Register registered("product_bf16(a, b, a_transposed, b_transposed, engine)", &product_bf16);
+const Register registered("product_bf16(a, b, a_transposed, b_transposed, engine, panels=False)", &product_bf16);
 
 }  // namespace minillm
