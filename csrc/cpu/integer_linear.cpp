@@ -37,20 +37,26 @@ Object integer_linear(const Array& x, const Tuple& weight, const Object& bias, c
     return out;
 }
 
-// The panels of a weight, for this machine's memory only: a third item of the tuple that a weight is.
-Object integer_panels(const Tuple& weight) {
+Stored integers_of(const Tuple& weight) {
     const Weight stored = stored_weight("weight", weight, ANY, ANY);
     if (!stored.scales) fail("weight must hold int8 or int4 numbers");
-    const Stored w = stored.integers();
-    auto panels = fresh<uint8_t>({w.all_panels()});
+    return stored.integers();
+}
+
+// The panels of a weight, for this machine's memory only, go `into` an array: a third item of the tuple that a weight is.
+void integer_panels(const Tuple& weight, const Array& into) {
+    const Stored w = integers_of(weight);
+    uint8_t* panels = in_place<uint8_t>("into", into, {w.all_panels()});
     without_gil([&] {
         if (has_vnni()) pack_all<Vnni::OFFSET>(panels, w);
         else pack_all<Plain::OFFSET>(panels, w);
     });
-    return panels;
 }
 
+int64_t integer_panel_bytes(const Tuple& weight) { return integers_of(weight).all_panels(); }
+
 const Register registered[] = {{"integer_linear(x, weight, bias=None, activation='')", &integer_linear},
-                               {"integer_panels(weight)", &integer_panels}};
+                               {"integer_panels(weight, into)", &integer_panels},
+                               {"integer_panel_bytes(weight)", &integer_panel_bytes}};
 
 }  // namespace minillm::integer

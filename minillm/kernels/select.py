@@ -34,6 +34,7 @@ STEPS = {       # compiled steps through a whole model: (its name, the ops that 
                                     "swiglu", "geglu", "softcap", "head")),
     "integer_linear": ("integer_linear", ("linear",)),              # no steps, but for quantized weights of any model
     "integer_panels": ("integer_panels", ("linear",)),
+    "integer_panel_bytes": ("integer_panel_bytes", ("linear",)),
     "panel_linear": ("panel_linear", ("linear",)),                              # the same for weights in panels
     "panel_columns": ("panel_columns", ("linear",))}
 Functions = cast(Any, namedtuple("Functions", [*NAMES, *STEPS, "backends"]))              # known when it runs

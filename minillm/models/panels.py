@@ -28,22 +28,28 @@ class Panels(NamedTuple):
         return "float32" if self.panels.dtype == np.float32 else "bfloat16"
 
 
-def panels_of(matrix: Array, columns: int) -> Panels:
-    """A matrix (K, N), float32 or bits of bfloat16, in panels of so many columns."""
+def panels_of(matrix: Array, columns: int, buffer: Array | None = None) -> Panels:
+    """A matrix (K, N), float32 or bits of bfloat16, in panels of so many columns. buffer: where they go."""
     K, N = matrix.shape
-    P, pairs = -(-N // columns), matrix.dtype == np.uint16
-    depth = -(-K // DEPTH) * DEPTH if pairs else K
-    panels = np.empty((P, depth // 2, columns, 2) if pairs else (P, K, columns), matrix.dtype)
-    panels[-1:] = 0                                                         # np.zeros would not ask for huge pages
-    for p in range(P):
+    shape = shape_of((K, N), matrix.dtype, columns)
+    panels = np.empty(shape, matrix.dtype) if buffer is None else buffer.reshape(shape)
+    panels[-1:] = 0
+    for p in range(len(panels)):
         part = matrix[:, p * columns:(p + 1) * columns]
-        if pairs:                                                           # (K, n) -> (K / 2, n, 2)
+        if matrix.dtype == np.uint16:                                       # (K, n) -> (K / 2, n, 2)
             panels[p, K // 2:] = 0
             panels[p, :(K + 1) // 2, :part.shape[1], 0] = part[::2]
             panels[p, :K // 2, :part.shape[1], 1] = part[1::2]
         else:
             panels[p, :, :part.shape[1]] = part
     return Panels(panels, None, N, K)
+
+
+def shape_of(matrix: tuple[int, int], dtype: np.dtype, columns: int) -> tuple[int, ...]:
+    """Of the panels of a matrix of shape (K, N)."""
+    K, N = matrix
+    P = -(-N // columns)
+    return (P, K, columns) if dtype != np.uint16 else (P, -(-K // DEPTH) * DEPTH // 2, columns, 2)
 
 
 def columns_of(weight: Panels, columns: slice | Array = slice(None)) -> Array:

@@ -18,6 +18,7 @@ them, named NAME.scales, in a file and under a model_type of our own: others ref
 weights. So do they with int4, U8 tensors of half as many inputs: of a byte the low half is the first of the two.
 Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,13 +34,14 @@ from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
 from .integer import unpacked
-from .panels import Panels, columns_of, panels_of
+from .panels import Panels, columns_of, panels_of, shape_of
 from .params import Params, Shapes, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 GROUPS4 = (32, 16, 8)          # inputs of a channel that share a scale, in int4, unless one says otherwise: what fits
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
 OUT_FIRST = ("wte.", "model.", "lm_head.")      # beginnings of names of matrices that are outputs by inputs
+LINE = 64                      # bytes
 SCALES, METHOD = ".scales", "quantization_config"
 TYPES = {"minillm-int8": 8, "minillm-int4": 4}                  # model_type in config.json: bits
 
@@ -94,10 +96,13 @@ def quantize(model: Any, weights: str = "int8", group: int = 0, arithmetic: str 
 
 def with_panels(params: dict[str, Any], ops: Ops) -> dict[str, Any]:
     """The same parameters; those for integer arithmetic with their panels, where kernels read them."""
-    if not ops.integer_panels:
+    integers = {name: value for name, value in params.items() if multiplies_integers(value)}
+    if not ops.integer_panels or not integers:
         return params
-    return {name: value._replace(panels=ops.integer_panels(value)) if multiplies_integers(value) else value
-            for name, value in params.items()}
+    pieces = aligned_pieces([ops.integer_panel_bytes(value) for value in integers.values()], np.uint8)
+    for value, piece in zip(integers.values(), pieces):
+        ops.integer_panels(value, piece)
+    return params | {name: value._replace(panels=piece) for (name, value), piece in zip(integers.items(), pieces)}
 
 
 def in_panels(model: Any) -> Any:
@@ -108,14 +113,33 @@ def in_panels(model: Any) -> Any:
     if not ops.panel_linear or not (ops.decode_step or ops.llama_step) or kinds - {np.ndarray, Quantized, WeightOnly}:
         return model
 
-    def laid_out(name: str, value: Any) -> Any:
-        if type(value) is np.ndarray and is_quantized_matrix(name, value):
-            fits = value.dtype == np.float32 and ops.backends["linear"] == "cpu"
-            return panels_of(gemm_layout(name, value), ops.panel_columns("float32")) if fits else value
-        bits = isinstance(value, Quantized) and value.scales is None
-        return panels_of(value.values, ops.panel_columns("bfloat16")) if bits else value
-    laid = {name: laid_out(name, value) for name, value in params.items()}
-    return model.on(ops, laid) if any(isinstance(value, Panels) for value in laid.values()) else model
+    floats = ops.backends["linear"] == "cpu"
+    matrices = {name: matrix for name, value in params.items() if (matrix := panel_matrix(name, value, floats)) is not None}
+    return model.on(ops, params | all_in_panels(matrices, ops)) if matrices else model
+
+
+def panel_matrix(name: str, value: Any, floats: bool) -> np.ndarray | None:
+    """The numbers (K, N), float32 (if floats may be) or bits of bfloat16, of a parameter that is to lie in panels."""
+    if isinstance(value, Quantized):
+        return value.values if value.scales is None else None
+    return gemm_layout(name, value) if floats and is_quantized_matrix(name, value) and value.dtype == np.float32 else None
+
+
+def all_in_panels(matrices: dict[str, np.ndarray], ops: Ops) -> dict[str, Panels]:
+    """Matrices of one dtype in panels."""
+    dtype = next(iter(matrices.values())).dtype
+    columns = ops.panel_columns("bfloat16" if dtype == np.uint16 else "float32")
+    sizes = [math.prod(shape_of(matrix.shape, dtype, columns)) for matrix in matrices.values()]
+    return {name: panels_of(matrix, columns, piece)
+            for (name, matrix), piece in zip(matrices.items(), aligned_pieces(sizes, dtype))}
+
+
+def aligned_pieces(sizes: list[int], dtype: Any) -> list[np.ndarray]:
+    """Arrays of so many numbers each, in one piece of memory, which the system maps by large pages where it is large.
+    It begins where a line of the caches does, and so do panels, of whole vectors: none of those is in two lines."""
+    memory = np.empty(sum(sizes) + LINE, dtype)
+    first = -memory.ctypes.data % LINE // memory.itemsize
+    return np.split(memory[first:first + sum(sizes)], np.cumsum(sizes)[:-1])
 
 
 def out_of_panels(model: Any) -> Any:

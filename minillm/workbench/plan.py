@@ -158,10 +158,10 @@ def cache_bytes(c: ModelConfig, sequences: int, form: str = "float") -> int:
 
 def panel_bytes(shape: tuple[int, int], weights: str) -> int:
     """Of the second copy of a matrix (K, N) that integer kernels read, where it is (csrc/cpu/gemm/integer.h)."""
-    pack, (K, N) = select("auto").integer_panels, shape
-    if not pack or weights not in ("int8", "int4"):
+    size, (K, N) = select("auto").integer_panel_bytes, shape
+    if not size or weights not in ("int8", "int4"):
         return 0
-    width = pack(Quantized(np.zeros((8, 1), np.int8), np.ones((1, 1), np.float32))).nbytes // 8     # columns of a panel
+    width = size(Quantized(np.zeros((8, 1), np.int8), np.ones((1, 1), np.float32))) // 8            # columns of a panel
     groups = K // GROUPS4[0] if weights == "int4" else 1
     return -(-N // width) * width * (-(-K // 8) * 8 // (2 if weights == "int4" else 1) + 4 * groups * (groups > 1))
 

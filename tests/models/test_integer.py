@@ -5,8 +5,9 @@ from cases import BACKENDS
 from tolerances import assert_same_bits
 
 from minillm.kernels import select as registry
+from minillm.kernels.select import select
 from minillm.models.integer import BLOCK, blocks_of, integer_linear, rounded_rows
-from minillm.models.quantized import Quantized, dequantized, to_int4, to_int8
+from minillm.models.quantized import Quantized, dequantized, to_int4, to_int8, with_panels
 
 compiled = pytest.mark.skipif("cpu" not in BACKENDS, reason="kernels are not built")
 # inputs, outputs, rows, group: blocks that are whole, cut short, and several in a group; panels and tiles with a rest
@@ -31,7 +32,7 @@ def test_the_kernel_is_the_definition(sizes, to):
     x, weight = sample(*sizes, to)
     bias = np.linspace(-1, 1, sizes[1], dtype="float32")
     assert_same_bits(registry._cpp.integer_linear(x, weight), integer_linear(x, weight))
-    packed = weight._replace(panels=registry._cpp.integer_panels(weight))                # as models have it
+    packed = with_panels({"w": weight}, select("cpu"))["w"]                             # as models have it
     assert_same_bits(registry._cpp.integer_linear(x, packed, bias), integer_linear(x, weight, bias))
 
 
@@ -50,7 +51,7 @@ def test_the_largest_numbers_do_not_overflow():
 @pytest.mark.parametrize("to", [to_int8, to_int4])
 def test_neither_threads_nor_the_batch_change_a_bit(to):
     x, weight = sample(256, 700, 40, 64, to)
-    weight = weight._replace(panels=registry._cpp.integer_panels(weight))
+    weight = with_panels({"w": weight}, select("cpu"))["w"]
     before, want = registry._cpp.max_threads(), registry._cpp.integer_linear(x, weight)
     try:
         for threads in (1, 2, 3):
