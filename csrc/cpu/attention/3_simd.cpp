@@ -69,22 +69,32 @@ void scores(QueryBlock<T>& block, const T* keys, int64_t rows, int64_t diagonal,
                           vectors_for<T>(visible(diagonal + r + R - 1)), false);
 }
 
-// The same for one query, rows [begin, end) of k, which nobody needs again: transposed in registers, not packed. It is
-// memory-bandwidth bound, so it already fetches what comes next: the same rows of v; and the next block of k or, where that ends, `next`.
+// Reads a number of each line of rows [t, end) of k, in order of memory, and asks for rows AHEAD of them; after the last row
+// of all, n_key, comes `next`. The transposition below reads a line of each of WIDTH rows, then the next line of each: no
+// prefetcher follows that.
 template <class T>
-void scores_of_one(QueryBlock<T>& block, Rows<const T> k, Rows<const T> v, int64_t begin, int64_t end, int64_t HS,
-                   const T* next) {
+void touch_rows(Rows<const T> k, int64_t t, int64_t end, int64_t n_key, int64_t HS, const T* next) {
+    constexpr int64_t AHEAD = 2 * WIDTH<T>;
+    for (int64_t i = t; i < end; i++) {
+        const T* ahead = i + AHEAD < n_key ? k[i + AHEAD] : next + (i + AHEAD - n_key) * k.stride;
+        for (int64_t d = 0; d < HS; d += 64 / sizeof(T)) {
+            __builtin_prefetch(ahead + d);
+            (void)*(const volatile char*)(k[i] + d);
+        }
+    }
+}
+
+// The same for one query, rows [begin, n_key) of k, which nobody needs again: transposed in registers, not packed. It is
+// memory-bandwidth bound.
+template <class T>
+void scores_of_one(QueryBlock<T>& block, Rows<const T> k, int64_t begin, int64_t n_key, int64_t HS, const T* next) {
     constexpr int64_t W = WIDTH<T>;
-    for (int64_t t = begin; t < std::min(end, begin + BLOCK); t += W) {
+    for (int64_t t = begin; t < std::min(n_key, begin + BLOCK); t += W) {
         Vec<T> total{};
+        touch_rows(k, t, std::min(t + W, n_key), n_key, HS, next);
         for (int64_t d = 0; d < HS; d += W) {
             Vec<T> columns[W];
-            for (int64_t i = t; i < std::min(t + W, end); i++) {
-                __builtin_prefetch(v[i] + d);
-                int64_t ahead = i + BLOCK;
-                __builtin_prefetch((ahead < end ? k[ahead] : next + (ahead - end) * k.stride) + d);
-            }
-            load_transposed<T>(columns, k[t] + d, k.stride, end - t, HS - d);
+            load_transposed<T>(columns, k[t] + d, k.stride, n_key - t, HS - d);
             for (int64_t i = 0; i < std::min(W, HS - d); i++) total += block.q[d + i] * columns[i];
         }
         store(block.S + t - begin, total);
@@ -172,7 +182,7 @@ void attend(ForwardHead<T>& head, Rows<T> out, T* logsumexp, Rows<const T> q, Ro
                 n_packed = j + 1;
             }
             Rows<const T> packed{values, width}, there{v[j * BLOCK], v.stride};
-            if (R == 1) scores_of_one(block, k, v, j * BLOCK, n_key, HS, next);
+            if (R == 1) scores_of_one(block, k, j * BLOCK, n_key, HS, next);
             else scores<T, R>(block, keys, rows, first - j * BLOCK, HS);
             if (options.cap) cap_scores(block, rows, first - j * BLOCK, options.cap);
             running_softmax(block, rows, first - j * BLOCK, options.window);

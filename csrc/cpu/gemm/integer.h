@@ -149,28 +149,28 @@ inline bool has_vnni() {
 
 struct Vnni {  // weights moved by 128, without sign
     static constexpr int OFFSET = 128;
-    static void add(Quads& sum, Quads w, Quads a) {
+    static void add(Quads& sum, Quads w, const int32_t& a) {
 #if defined(__AVX512F__)
-        asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(a));
 #endif
     }
 };
 
 struct Plain {  // weights as they are, with a sign
     static constexpr int OFFSET = 0;
-    static void add(Quads& sum, Quads w, Quads quad) {
+    static void add(Quads& sum, Quads w, const int32_t& quad) {
 #if defined(__AVX512BW__)
-        __m512i v = (__m512i)w, a = (__m512i)quad;
+        __m512i v = (__m512i)w, a = _mm512_set1_epi32(quad);
         __m512i pairs = _mm512_maddubs_epi16(
             _mm512_abs_epi8(v), _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(v), _mm512_setzero_si512(), a));
         sum += (Quads)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
 #elif defined(__AVX2__)
-        __m256i v = (__m256i)w, a = (__m256i)quad;
+        __m256i v = (__m256i)w, a = _mm256_set1_epi32(quad);
         __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(a, v));
         sum += (Quads)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else  // products and their sum fit into 16 bits
         typedef Vec<int16_t> Shorts;
-        Shorts v = (Shorts)w, a = (Shorts)quad;
+        Shorts v = (Shorts)w, a = (Shorts)(Quads{} + quad);
         Quads pairs = (Quads)((v << 8 >> 8) * (a << 8 >> 8) + (v >> 8) * (a >> 8));
         sum += (pairs << 16 >> 16) + (pairs >> 16);
 #endif
@@ -328,9 +328,11 @@ struct Tile {
     int offset;
 };
 
-template <class Dot, int R>
+// FOUR: two quads of int4 in the halves of the panel's bytes.
+template <class Dot, int R, bool FOUR = false>
 inline void add_block(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
     constexpr int64_t W = WIDTH<float>;
+    constexpr int32_t LOW = 0x0f0f0f0f;
     Quads sum[R][4];
     const int32_t* quad[R];
     UNROLL_FOR (int r = 0; r < R; r++) {
@@ -339,83 +341,61 @@ inline void add_block(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
         UNROLL_FOR (int v = 0; v < 4; v++) sum[r][v] = Quads{} + begin;
     }
     const int32_t* panel = t.panel;
-    for (int64_t p = 0; p < t.quads; p++, panel += PANEL) {
+    for (int64_t p = 0; p < t.quads; p += 1 + FOUR, panel += PANEL) {
         Quads w[4];
         UNROLL_FOR (int v = 0; v < 4; v++) w[v] = load(panel + v * W);
-        UNROLL_FOR (int r = 0; r < R; r++) {
-            Quads a = Quads{} + quad[r][p];
-            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], w[v], a);
-        }
+        UNROLL_FOR (int r = 0; r < R; r++)
+            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], FOUR ? w[v] & LOW : w[v], quad[r][p]);
+        if constexpr (!FOUR) continue;
+        UNROLL_FOR (int r = 0; r < R; r++)
+            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], w[v] >> 4 & LOW, quad[r][p + 1]);
     }
-    UNROLL_FOR (int r = 0; r < R; r++) {
-        float scale = a.scales[(row + r) * a.blocks + t.b];
+    const float *by_row = a.scales + row * a.blocks + t.b, *by_column = t.scales;  // not to be read again after each store
+    const int64_t blocks = a.blocks, wide = t.wide;
+    float* totals = t.totals;
+    UNROLL_FOR (int r = 0; r < R; r++)
         UNROLL_FOR (int v = 0; v < 4; v++) {
-            Vec<float> part = alone(__builtin_convertvector(sum[r][v], Vec<float>) * scale);
-            if (t.scales) part = alone(part * load(t.scales + v * W));
-            float* total = t.totals + r * t.wide + v * W;
+            Vec<float> part = alone(__builtin_convertvector(sum[r][v], Vec<float>) * by_row[r * blocks]);
+            if (by_column) part = alone(part * load(by_column + v * W));
+            float* total = totals + r * wide + v * W;
             store(total, load(total) + part);
         }
-    }
 }
 
-// ---- the same for few rows, which wait for memory: all blocks of a panel, totals and numbers in registers ----
+// ---- few rows, which wait for memory: a panel from end to end, int4 taken apart in registers ----
 
-constexpr int FEW_ROWS = VECTOR_BYTES == 64 ? 3 : 1;
+constexpr int FEW_ROWS = VECTOR_BYTES == 64 ? 4 : 1;
 
-// sum (R, PANEL) += quads p and, of int4, p + 1: two of its quads are in a byte's halves.
+// Not in line: in a loop around it the compiler would keep the sums of several rows in memory.
 template <class Dot, int R, bool FOUR>
-inline void add_quads(Quads (*sum)[4], const uint8_t* panel, const int32_t* const* quad, int64_t p) {
-    Quads both[4];
-    UNROLL_FOR (int v = 0; v < 4; v++) std::memcpy(&both[v], panel + v * VECTOR_BYTES, VECTOR_BYTES);
-    UNROLL_FOR (int half = 0; half < 1 + FOUR; half++)
-        UNROLL_FOR (int r = 0; r < R; r++) {
-            Quads a = Quads{} + quad[r][p + half];
-            UNROLL_FOR (int v = 0; v < 4; v++)
-                Dot::add(sum[r][v], FOUR ? (both[v] >> (4 * half)) & 0x0f0f0f0f : both[v], a);
-        }
+__attribute__((noinline)) void add_block_apart(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
+    add_block<Dot, R, FOUR>(t, a, row, k);
 }
 
-// totals (R, PANEL), rows `wide` apart: column ... column + PANEL - 1 of R rows.
 template <class Dot, int R, bool FOUR>
 void sum_panel(float* totals, int64_t wide, const Rounded& a, int64_t row, const Stored& w, int64_t column) {
-    constexpr int64_t W = WIDTH<float>, IN_BYTE = 1 + FOUR;
-    const uint8_t* panel = w.panel_at(column, 0);
-    const float* scales = w.one_group() ? nullptr : w.scales_at(column, 0);
     const int64_t groups = w.group ? w.K / w.group : 0, length = w.length();
-    Vec<float> total[R][4] = {};
-    for (int64_t g = 0, b = 0; g < groups; g++, scales += scales ? PANEL : 0)
-        for (int64_t k = g * w.group, end = k + w.group; k < end; k += length, b++) {
-            const int32_t* quad[R];
-            Quads sum[R][4];
-            UNROLL_FOR (int r = 0; r < R; r++) {
-                quad[r] = (const int32_t*)(a.q + (row + r) * a.width + k);
-                int32_t begin = -(FOUR ? 8 : Dot::OFFSET) * a.sums[(row + r) * a.blocks + b];
-                UNROLL_FOR (int v = 0; v < 4; v++) sum[r][v] = Quads{} + begin;
-            }
-            const int64_t quads = ceil_div(std::min(length, end - k), 4);
-            for (int64_t p = 0; p < quads; p += IN_BYTE, panel += 4 * PANEL)
-                add_quads<Dot, R, FOUR>(sum, panel, quad, p);
-            UNROLL_FOR (int r = 0; r < R; r++) {
-                float scale = a.scales[(row + r) * a.blocks + b];
-                UNROLL_FOR (int v = 0; v < 4; v++) {
-                    Vec<float> part = alone(__builtin_convertvector(sum[r][v], Vec<float>) * scale);
-                    if (scales) part = alone(part * load(scales + v * W));
-                    total[r][v] += part;
-                }
-            }
+    Tile t{totals, wide, (const int32_t*)w.panel_at(column, 0), w.one_group() ? nullptr : w.scales_at(column, 0),
+           0, 0, FOUR ? 8 : Dot::OFFSET};
+    for (int64_t g = 0; g < groups; g++, t.scales += t.scales ? PANEL : 0)
+        for (int64_t k = g * w.group, end = k + w.group; k < end; k += length, t.b++) {
+            t.quads = ceil_div(std::min(length, end - k), 4);
+            if constexpr (R == 1) add_block<Dot, R, FOUR>(t, a, row, k);
+            else add_block_apart<Dot, R, FOUR>(t, a, row, k);
+            t.panel += ceil_div(t.quads, 1 + FOUR) * PANEL;
         }
-    UNROLL_FOR (int r = 0; r < R; r++)
-        UNROLL_FOR (int v = 0; v < 4; v++) store(totals + r * wide + v * W, total[r][v]);
 }
 
+// All rows from `row` on, R at a time, then what there is left.
 template <class Dot, int R>
-void sum_few(int64_t rows, float* totals, int64_t wide, const Rounded& a, const Stored& w, int64_t column) {
-    if constexpr (R > 1)
-        if (rows < R) return sum_few<Dot, R - 1>(rows, totals, wide, a, w, column);
-    for (int64_t row = 0; row < rows; row += R, totals += R * wide) {
-        if (w.four) sum_panel<Dot, R, true>(totals, wide, a, row, w, column);
-        else sum_panel<Dot, R, false>(totals, wide, a, row, w, column);
+void sum_few(int64_t row, int64_t rows, float* totals, int64_t wide, const Rounded& a, const Stored& w,
+             int64_t column) {
+    for (; row + R <= rows; row += R) {
+        if (w.four) sum_panel<Dot, R, true>(totals + row * wide, wide, a, row, w, column);
+        else sum_panel<Dot, R, false>(totals + row * wide, wide, a, row, w, column);
     }
+    if constexpr (R > 1)
+        if (row < rows) sum_few<Dot, R - 1>(row, rows, totals, wide, a, w, column);
 }
 
 // ---- panels and blocks ----
@@ -443,7 +423,7 @@ void sum_piece(float* totals, int64_t wide, const Rounded& a, int64_t rows, cons
             sum_piece<Dot>(totals + j, wide, a, rows, w, column + j, std::min(PANEL, n - j), panel);
         return;
     }
-    if (w.panels && rows <= FEW_ROWS) return sum_few<Dot, FEW_ROWS>(rows, totals, wide, a, w, column);
+    if (w.panels && rows <= FETCHED) return sum_few<Dot, FEW_ROWS>(0, rows, totals, wide, a, w, column);
     for (int64_t b = 0; b < a.blocks; b++) {
         Range block = w.block(b);
         bool fetch = !w.panels && rows <= FETCHED && PANEL == 64 && b + 1 < a.blocks;
