@@ -13,10 +13,11 @@ struct Weight {  // a matrix (K, N), inputs by outputs
     const void* data;
     const float* scales;  // (K / group, N) where the numbers are int8 or int4
     int64_t K, N, group;
-    char form;  // 'f' float, 't' float as (N, K), 'b' bfloat16, 'i' int8, '4' int4, of which a byte holds two rows;
-                // 'F' and 'B': float and bfloat16 in panels
+    // 'f' float, 't' float as (N, K), 'b' bfloat16, 'i' int8, '4' int4, of which a byte holds two rows; 'F' and 'B': float
+    // and bfloat16 in panels
+    char form;
 
-    const uint8_t* panels = nullptr;  // the numbers as gemm/integer.h packs them, where they were packed
+    const uint8_t* panels = nullptr;  // the numbers as gemm/integer_panels.h packs them, where they were packed
     bool integer = false;  // are activations rounded, too, where this is multiplied?
     InPanels<float> floats() const { return {(const float*)data, K}; }
     InPanels<Pair> pairs() const { return {(const Pair*)data, round_up(K, PADDED_DEPTH) / 2}; }

@@ -87,8 +87,9 @@ class GPT:
                         weights: str | None = None) -> "GPT":
         """Load config.json and model.safetensors: ours, or a GPT-2 directory saved by transformers.
 
-        weights: "float32", "bfloat16", "int8" or "int4", the form of matrices kept for generating (quantized.py);
-        default: int8 or int4 where `minillm quantize` wrote that, else plain arrays of `dtype`.
+        weights: "float32", "bfloat16", "int8" or "int4", the form of matrices kept for generating (quantized.py, whose
+        in_panels makes float32 and bfloat16 faster); default: int8 or int4 where `minillm quantize` wrote that, else
+        plain arrays of `dtype`.
         """
         return load_weights_as(cls, read_model, directory, ops, dtype, weights)
 

@@ -24,7 +24,7 @@ from .llama_files import ARCHITECTURES, llama_shapes, parse_llama, settings_of
 from .olmo2 import Olmo2
 from .params import Shapes, gpt_shapes
 from .pretrained import CONFIG, GENERATION, parse_config, read_json
-from .quantized import METHOD, in_panels, is_quantized, quantize, stored_type
+from .quantized import METHOD, is_quantized, quantize, stored_type
 
 MANY = 1000                 # layers
 TRAITS = {"norm_eps": "rms_norm_eps", "window": "sliding_window", "full_layers": "layer_types",
@@ -93,7 +93,7 @@ def load_model(directory: AnyPath, ops: Ops | None = None, dtype: DTypeLike = np
     if is_gguf(directory):
         config, params = read_gguf(directory, dtype)
         model = model_class(config)(config, ops=ops, params=params)
-        return in_panels(quantize(model, weights)) if weights else model
+        return quantize(model, weights) if weights else model
     family = FAMILIES.get(stored_type(directory), GPT)                      # GPT: says what is wrong
     return family.from_pretrained(directory, ops, dtype, weights)
 

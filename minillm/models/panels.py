@@ -6,11 +6,15 @@ the arrangement into which every GEMM packs its right-hand factor anyway (csrc/c
 multiply by the same panels and no second copy is needed. What is multiplied is the same, to the last bit; the width of
 a panel suits the machine, so panels are never written to a file.
 """
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..kernels.select import Ops
+
 Array = np.ndarray
+LINE = 64               # bytes of a line of the caches
 DEPTH = 32              # rows of a panel of bfloat16: a multiple of this, since AMX takes so many at a time
 
 
@@ -50,6 +54,23 @@ def shape_of(matrix: tuple[int, int], dtype: np.dtype, columns: int) -> tuple[in
     K, N = matrix
     P = -(-N // columns)
     return (P, K, columns) if dtype != np.uint16 else (P, -(-K // DEPTH) * DEPTH // 2, columns, 2)
+
+
+def all_in_panels(matrices: dict[str, np.ndarray], ops: Ops) -> dict[str, Panels]:
+    """Matrices of one dtype in panels."""
+    dtype = next(iter(matrices.values())).dtype
+    columns = ops.panel_columns("bfloat16" if dtype == np.uint16 else "float32")
+    sizes = [math.prod(shape_of(matrix.shape, dtype, columns)) for matrix in matrices.values()]
+    return {name: panels_of(matrix, columns, piece)
+            for (name, matrix), piece in zip(matrices.items(), aligned_pieces(sizes, dtype))}
+
+
+def aligned_pieces(sizes: list[int], dtype: Any) -> list[np.ndarray]:
+    """Arrays of so many numbers each, in one piece of memory, which the system maps by large pages where it is large.
+    It begins where a line of the caches does, and so do panels, of whole vectors: none of those is in two lines."""
+    memory = np.empty(sum(sizes) + LINE, dtype)
+    first = -memory.ctypes.data % LINE // memory.itemsize
+    return np.split(memory[first:first + sum(sizes)], np.cumsum(sizes)[:-1])
 
 
 def columns_of(weight: Panels, columns: slice | Array = slice(None)) -> Array:

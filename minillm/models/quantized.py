@@ -18,7 +18,6 @@ them, named NAME.scales, in a file and under a model_type of our own: others ref
 weights. So do they with int4, U8 tensors of half as many inputs: of a byte the low half is the first of the two.
 Source of the scheme by channels: Dettmers et al. 2022 (arXiv 2208.07339), section 2.
 """
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,18 +29,18 @@ from ..config import GPTConfig, LlamaConfig
 from ..kernels.select import Ops, choices, select
 from ..ops.bfloat16 import bfloat16_bits
 from ..storage.atomic import AnyPath
+from ..storage.free_memory import free_bytes
 from ..tokenizer.roles import EndOfText
 from . import llama_files
 from . import pretrained as files
 from .integer import unpacked
-from .panels import Panels, columns_of, panels_of, shape_of
+from .panels import Panels, aligned_pieces, all_in_panels, columns_of
 from .params import Params, Shapes, gpt_shapes
 
 WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 GROUPS4 = (32, 16, 8)          # inputs of a channel that share a scale, in int4, unless one says otherwise: what fits
 STEP = 8                       # groups are a multiple of this: the kernels take that many rows at a time
 OUT_FIRST = ("wte.", "model.", "lm_head.")      # beginnings of names of matrices that are outputs by inputs
-LINE = 64                      # bytes
 SCALES, METHOD = ".scales", "quantization_config"
 TYPES = {"minillm-int8": 8, "minillm-int4": 4}                  # model_type in config.json: bits
 
@@ -106,40 +105,26 @@ def with_panels(params: dict[str, Any], ops: Ops) -> dict[str, Any]:
 
 
 def in_panels(model: Any) -> Any:
-    """The same model to generate with, its float32 and bfloat16 matrices in panels (panels.py), in which a token
-    takes half the time; the model itself where the kernels that decode it have no use for them. Same bits."""
+    """The same model to generate with, its float32 and bfloat16 matrices in panels (panels.py), by which
+    memory is read at full speed; the model itself where the kernels that decode it have no use for them. Same bits."""
     ops, params = model.ops, {name: model.params[name] for name in model.names}
     kinds = {type(value) for value in params.values()}
     if not ops.panel_linear or not (ops.decode_step or ops.llama_step) or kinds - {np.ndarray, Quantized, WeightOnly}:
         return model
-
-    floats = ops.backends["linear"] == "cpu"
-    matrices = {name: matrix for name, value in params.items() if (matrix := panel_matrix(name, value, floats)) is not None}
-    return model.on(ops, params | all_in_panels(matrices, ops)) if matrices else model
+    floats = ops.backends["linear"] == "cpu" and kinds == {np.ndarray}
+    found = {name: panel_matrix(name, value, floats) for name, value in params.items()}
+    matrices = {name: matrix for name, matrix in found.items() if matrix is not None}
+    needed, free = sum(matrix.nbytes for matrix in matrices.values()), free_bytes()                 # for both at once
+    enough = free is None or needed < free
+    return model.on(ops, params | all_in_panels(matrices, ops)) if matrices and enough else model
 
 
 def panel_matrix(name: str, value: Any, floats: bool) -> np.ndarray | None:
     """The numbers (K, N), float32 (if floats may be) or bits of bfloat16, of a parameter that is to lie in panels."""
     if isinstance(value, Quantized):
         return value.values if value.scales is None else None
-    return gemm_layout(name, value) if floats and is_quantized_matrix(name, value) and value.dtype == np.float32 else None
-
-
-def all_in_panels(matrices: dict[str, np.ndarray], ops: Ops) -> dict[str, Panels]:
-    """Matrices of one dtype in panels."""
-    dtype = next(iter(matrices.values())).dtype
-    columns = ops.panel_columns("bfloat16" if dtype == np.uint16 else "float32")
-    sizes = [math.prod(shape_of(matrix.shape, dtype, columns)) for matrix in matrices.values()]
-    return {name: panels_of(matrix, columns, piece)
-            for (name, matrix), piece in zip(matrices.items(), aligned_pieces(sizes, dtype))}
-
-
-def aligned_pieces(sizes: list[int], dtype: Any) -> list[np.ndarray]:
-    """Arrays of so many numbers each, in one piece of memory, which the system maps by large pages where it is large.
-    It begins where a line of the caches does, and so do panels, of whole vectors: none of those is in two lines."""
-    memory = np.empty(sum(sizes) + LINE, dtype)
-    first = -memory.ctypes.data % LINE // memory.itemsize
-    return np.split(memory[first:first + sum(sizes)], np.cumsum(sizes)[:-1])
+    matrix = floats and value.dtype == np.float32 and is_quantized_matrix(name, value)
+    return (value.T if name.startswith(OUT_FIRST) else value) if matrix else None                   # a view
 
 
 def out_of_panels(model: Any) -> Any:
@@ -294,10 +279,10 @@ def load_weights_as(cls: Any, read: Callable, directory: AnyPath, ops: Ops | Non
     if is_quantized(directory):
         config, matrices = read_quantized(directory)
         model = cls(config, ops=ops, params=with_panels(matrices, ops or select("auto")))
-        return model if weights in (None, f"int{bits_of(directory)}") else in_panels(quantize(model, weights))
+        return model if weights in (None, f"int{bits_of(directory)}") else quantize(model, weights)
     config, params = read(directory, dtype if weights is None else np.float32)
     model = cls(config, ops=ops or default_ops(weights), params=params)
-    return model if weights is None else in_panels(quantize(model, weights))
+    return model if weights is None else quantize(model, weights)
 
 
 def is_quantized(directory: AnyPath) -> bool:

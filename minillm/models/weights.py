@@ -144,7 +144,7 @@ def operand(ops: Ops, op: str, weight: Any) -> np.ndarray:
     return weight.values if read_as_bits(ops, op, weight) else dequantized(weight)
 
 
-def read_as_bits(ops: Ops, op: str, weight: Quantized | np.ndarray) -> bool:
+def read_as_bits(ops: Ops, op: str, weight: Any) -> bool:
     return isinstance(weight, Quantized) and weight.scales is None and ops.backends[op] == "cpu/bf16"
 
 

@@ -1,23 +1,21 @@
 """How much memory training takes, told before any of it is allocated: a dry run of one step (models/dry_run.py)."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from math import prod
-from pathlib import Path
 
 from ..config import ModelConfig, TrainConfig, of_depth
 from ..kernels.select import Ops, multiplies_by_tiles, select
 from ..models.dry_run import Meter, dry_step
 from ..models.load import model_class
 from ..models.params import BLOCKS, Shapes, block_matrices
+from ..storage.free_memory import free_bytes
 
 CATEGORIES = ("weights", "gradients", "moments", "activations", "logits", "workspace")
 LARGEST = 1 << 20           # sequences, or tokens of context, that are tried
 IN_FLIGHT = 1 << 21         # numbers that a process is about to receive from each other one
 DEEP = 100                  # layers at most in a dry run: more are alike
 ROWS, DEPTH = 1024, 1152    # of what the kernels' GEMM packs at a time
-CGROUP = Path("/sys/fs/cgroup")
-CGROUP_FILES = ("memory.max memory.current", "memory/memory.limit_in_bytes memory/memory.usage_in_bytes")   # v2, v1
 
 
 def count_parameters(c: ModelConfig) -> int:
@@ -87,32 +85,6 @@ def workspace(c: ModelConfig, batch: int, ops: Ops) -> int:
     if ops.backends["linear"] == "cpu/bf16":
         return 14 * rows * 4 * C + 6 * tokens * C + 12 * packed
     return 12 * rows * 4 * C + 4 * rows * min(DEPTH, c.vocab_size) + 6 * packed
-
-
-def free_bytes() -> int | None:
-    """What the system, its container and `ulimit -v` can still give; None where none of them says."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-        found += list(address_space())
-        for limit, used in (files.split() for files in CGROUP_FILES):
-            if (CGROUP / limit).exists() and (most := (CGROUP / limit).read_text().strip()) != "max":
-                found.append(int(most) - int((CGROUP / used).read_text()))
-    except (OSError, ValueError):
-        pass
-    return max(0, min(found)) if found else None
-
-
-def address_space() -> Iterator[int]:
-    """What is left of the address space, where that is limited."""
-    try:
-        import resource
-    except ImportError:                                     # not a Unix
-        return
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        yield limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
 
 
 def check_memory(c: ModelConfig, t: TrainConfig) -> str:

@@ -15,8 +15,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ..config import GPTConfig, LlamaConfig
 from ..data.shards.format import documents_of
 from ..models.adapted import GPT2_LAYERS, LLAMA_LAYERS
+from ..storage.free_memory import free_bytes
 from ..train import symptoms
-from ..train.memory import count_parameters, free_bytes, remedy, step_memory
+from ..train.memory import count_parameters, remedy, step_memory
 from ..train.schedule import last_step
 from ..train.symptoms import Finding, late
 from .patient import Patient, longest_repeat, repeated, window_hashes

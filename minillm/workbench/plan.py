@@ -157,7 +157,7 @@ def cache_bytes(c: ModelConfig, sequences: int, form: str = "float") -> int:
 
 
 def panel_bytes(shape: tuple[int, int], weights: str) -> int:
-    """Of the second copy of a matrix (K, N) that integer kernels read, where it is (csrc/cpu/gemm/integer.h)."""
+    """Of the second copy of a matrix (K, N) that integer kernels read, where it is (csrc/cpu/gemm/integer_panels.h)."""
     size, (K, N) = select("auto").integer_panel_bytes, shape
     if not size or weights not in ("int8", "int4"):
         return 0

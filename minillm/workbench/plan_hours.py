@@ -29,9 +29,10 @@ from ..data.shards.format import Shards
 from ..data.shards.prepare import TrainingData
 from ..kernels.select import select
 from ..models.gpt2 import GPT
+from ..storage.free_memory import free_bytes
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.loop import evaluate, one_step
-from ..train.memory import count_parameters, free_bytes, step_memory
+from ..train.memory import count_parameters, step_memory
 from ..train.optim import AdamW
 
 Say = Callable[[str], None]

@@ -18,7 +18,7 @@ from ..models.load import load_model
 from ..models.params import Params
 from ..progress import Report
 from ..storage.atomic import AnyPath
-from ..train.memory import free_bytes
+from ..storage.free_memory import free_bytes
 from .properties import causality, code_paths, gradients, saving
 from .properties.subject import Finding, Subject, subject_of
 

@@ -14,7 +14,8 @@ if "cpu/bf16" not in choices("linear"):
     pytest.skip("kernels are not built", allow_module_level=True)
 
 # rows, inputs, outputs: one row and as many as a step of decoding has, a prompt; panels and blocks of K with a rest
-SIZES = [(1, 1, 1), (1, 384, 48), (3, 33, 47), (8, 385, 49), (9, 70, 200), (16, 1100, 97), (17, 64, 50), (40, 1057, 130)]
+SIZES = [(1, 1, 1), (1, 384, 48), (3, 33, 47), (8, 385, 49), (9, 70, 200), (16, 1100, 97), (17, 64, 50),
+         (40, 1057, 130)]
 ACTIVATIONS = {"": lambda x: x, "gelu": lambda x: select("cpu").gelu_forward(x)[0],
                "gelu_exact": lambda x: select("cpu").gelu_exact_forward(x)[0]}
 every_size = pytest.mark.parametrize("size", SIZES, ids=str)

@@ -1,14 +1,16 @@
-"""Models whose weights lie in panels: the same bits on every path, what is left as it is, saving, and what it is for."""
+"""Models whose weights lie in panels: the same bits on every path, what is left as it is, saving."""
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from ending import directory_that_ends
 from tolerances import assert_same_bits
 
 from minillm import GPT, GPTConfig, Llama, LlamaConfig
+from minillm.generation.text import load_generator
 from minillm.kernels.select import choices, select
+from minillm.models import quantized
 from minillm.models.gemma import Gemma
-from minillm.models.load import load_model
 from minillm.models.olmo2 import Olmo2
 from minillm.models.panels import Panels
 from minillm.models.quantized import in_panels, out_of_panels, quantize, save_quantized
@@ -73,7 +75,8 @@ def test_panels_are_no_second_copy(form):
 
 
 def test_int8_and_int4_are_left_as_they_are():
-    for model in (quantize(rough()), quantize(rough(), arithmetic="float"), quantize(GPT(replace(GPT2, n_embd=64)), "int4")):
+    wide = GPT(replace(GPT2, n_embd=64))
+    for model in (quantize(rough()), quantize(rough(), arithmetic="float"), quantize(wide, "int4")):
         assert in_panels(model) is model
 
 
@@ -82,13 +85,23 @@ def test_numpy_and_float64_are_left_as_they_are():
         assert in_panels(model) is model
 
 
-def test_settings_stay(tmp_path):
+def test_settings_stay():
     model = rough()
     model.known, model.kv_cache = 100, "int8"
     assert in_panels(model).known == 100 and in_panels(model).kv_cache == "int8"
-    rough("qwen3").save_pretrained(tmp_path / "model")
-    assert laid_out(load_model(tmp_path / "model", weights="bfloat16"))
-    assert laid_out(load_model(tmp_path / "model", weights="float32")) and not laid_out(load_model(tmp_path / "model"))
+
+
+def test_without_memory_for_both_weights_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(quantized, "free_bytes", lambda: 10_000)
+    assert not laid_out(in_panels(rough()))
+    monkeypatch.setattr(quantized, "free_bytes", lambda: None)                              # unknown
+    assert laid_out(in_panels(rough()))
+
+
+def test_a_generator_decodes_by_panels(tmp_path):
+    directory = directory_that_ends(tmp_path, end="</s>", config="</s>")
+    generator = load_generator(directory, draft=directory)
+    assert laid_out(generator.model) and laid_out(generator.draft)
 
 
 def test_a_model_in_panels_is_saved_as_it_was(tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from minillm import GPT, GPTConfig, TrainConfig
+from minillm.storage import free_memory
 from minillm.train import memory
 
 SHAPES = [GPTConfig(n_layer=3, n_head=2, n_embd=24, block_size=40, vocab_size=300), GPTConfig(n_layer=1, n_embd=12)]
@@ -68,6 +69,6 @@ def test_a_smaller_model_is_the_last_remedy(monkeypatch):
 def test_a_limit_of_the_address_space_counts(monkeypatch):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(resource, "getrlimit", lambda what: (GIB * 10 ** 6, -1))
-    assert next(memory.address_space()) < GIB * 10 ** 6
+    assert next(free_memory.address_space()) < GIB * 10 ** 6
     monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, -1))
-    assert not list(memory.address_space())
+    assert not list(free_memory.address_space())

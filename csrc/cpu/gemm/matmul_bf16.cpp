@@ -121,8 +121,7 @@ Object product_bf16(const Array& a, const Array& b, bool a_transposed, bool b_tr
         Operand straight = operand_of(name, x, x.shape);
         return transposed ? straight.transpose() : straight;
     };
-    matmul_by(engine, M, N, K, operand("a", a, a_transposed), operand("b", b, b_transposed), panels,
-              c);
+    matmul_by(engine, M, N, K, operand("a", a, a_transposed), operand("b", b, b_transposed), panels, c);
     return c;
 }
 
