@@ -36,7 +36,8 @@ STEPS = {       # compiled steps through a whole model: (its name, the ops that 
     "integer_panels": ("integer_panels", ("linear",)),
     "integer_panel_bytes": ("integer_panel_bytes", ("linear",)),
     "panel_linear": ("panel_linear", ("linear",)),                              # the same for weights in panels
-    "panel_columns": ("panel_columns", ("linear",))}
+    "panel_columns": ("panel_columns", ("linear",)),
+    "fill_panels": ("fill_panels", ("linear",))}
 Functions = cast(Any, namedtuple("Functions", [*NAMES, *STEPS, "backends"]))              # known when it runs
 
 

@@ -32,37 +32,34 @@ class Panels(NamedTuple):
         return "float32" if self.panels.dtype == np.float32 else "bfloat16"
 
 
-def panels_of(matrix: Array, columns: int, buffer: Array | None = None) -> Panels:
-    """A matrix (K, N), float32 or bits of bfloat16, in panels of so many columns. buffer: where they go."""
-    K, N = matrix.shape
-    shape = shape_of((K, N), matrix.dtype, columns)
-    panels = np.empty(shape, matrix.dtype) if buffer is None else buffer.reshape(shape)
-    panels[-1:] = 0
-    for p in range(len(panels)):
-        part = matrix[:, p * columns:(p + 1) * columns]
-        if matrix.dtype == np.uint16:                                       # (K, n) -> (K / 2, n, 2)
-            panels[p, K // 2:] = 0
-            panels[p, :(K + 1) // 2, :part.shape[1], 0] = part[::2]
-            panels[p, :K // 2, :part.shape[1], 1] = part[1::2]
-        else:
-            panels[p, :, :part.shape[1]] = part
-    return Panels(panels, None, N, K)
+class Matrix(NamedTuple):
+    """What is to lie in panels: float32 or bits of bfloat16 (K, N); or (N, K), if transposed."""
+
+    numbers: Array
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        K, N = self.numbers.shape
+        return (N, K) if self.transposed else (K, N)
 
 
-def shape_of(matrix: tuple[int, int], dtype: np.dtype, columns: int) -> tuple[int, ...]:
+def all_in_panels(matrices: dict[str, Matrix], form: str, ops: Ops) -> dict[str, Panels]:
+    """Matrices in panels of this form, which holds their numbers exactly."""
+    shapes = {name: panels_shape(matrix.shape, form, ops.panel_columns(form)) for name, matrix in matrices.items()}
+    dtype, found = np.float32 if form == "float32" else np.uint16, {}
+    for (name, matrix), piece in zip(matrices.items(), aligned_pieces(list(map(math.prod, shapes.values())), dtype)):
+        panels = piece.reshape(shapes[name])
+        ops.fill_panels(*matrix, panels)
+        found[name] = Panels(panels, None, *matrix.shape[::-1])
+    return found
+
+
+def panels_shape(matrix: tuple[int, int], form: str, columns: int) -> tuple[int, ...]:
     """Of the panels of a matrix of shape (K, N)."""
     K, N = matrix
     P = -(-N // columns)
-    return (P, K, columns) if dtype != np.uint16 else (P, -(-K // DEPTH) * DEPTH // 2, columns, 2)
-
-
-def all_in_panels(matrices: dict[str, np.ndarray], ops: Ops) -> dict[str, Panels]:
-    """Matrices of one dtype in panels."""
-    dtype = next(iter(matrices.values())).dtype
-    columns = ops.panel_columns("bfloat16" if dtype == np.uint16 else "float32")
-    sizes = [math.prod(shape_of(matrix.shape, dtype, columns)) for matrix in matrices.values()]
-    return {name: panels_of(matrix, columns, piece)
-            for (name, matrix), piece in zip(matrices.items(), aligned_pieces(sizes, dtype))}
+    return (P, K, columns) if form == "float32" else (P, -(-K // DEPTH) * DEPTH // 2, columns, 2)
 
 
 def aligned_pieces(sizes: list[int], dtype: Any) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from tolerances import assert_same_bits
 
 from minillm.kernels import select as registry
 from minillm.kernels.select import choices, select
-from minillm.models.panels import columns_of, panels_of
+from minillm.models.panels import Matrix, all_in_panels, columns_of
 from minillm.ops.bfloat16 import bfloat16_bits
 
 KERNELS = registry._cpp
@@ -27,7 +27,11 @@ def sample(size, form):
     rng, (M, K, N) = np.random.default_rng(0), size
     x, matrix, bias = (rng.standard_normal(shape).astype("float32") for shape in ((M, K), (K, N), N))
     matrix = bfloat16_bits(matrix) if form == "bfloat16" else matrix
-    return x, matrix, panels_of(matrix, KERNELS.panel_columns(form)), bias
+    return x, matrix, laid_out(matrix, form), bias
+
+
+def laid_out(matrix, form, transposed=False):
+    return all_in_panels({"w": Matrix(matrix, transposed)}, form, select("cpu"))["w"]
 
 
 @every_form
@@ -50,6 +54,11 @@ def test_panels_are_the_matrix(size, form):
     assert_same_bits(columns_of(panels), want)
     some = np.random.default_rng(1).integers(0, size[2], 5)
     assert_same_bits(columns_of(panels, some), want[:, some])
+    across = laid_out(np.ascontiguousarray(matrix.T), form, transposed=True)
+    assert_same_bits(across.panels, panels.panels)
+    assert across[1:] == panels[1:] and panels.panels.ctypes.data % 64 == 0
+    if form == "bfloat16":                                                  # from float32 that are bfloat16, too
+        assert_same_bits(laid_out(want, form).panels, panels.panels)
 
 
 @every_form

@@ -74,6 +74,20 @@ def test_panels_are_no_second_copy(form):
                            for part in (back, plain.params[name])))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+def test_float32_weights_that_are_bfloat16_take_half(family):
+    """As the files of most models have them: the bits of the float32 model. One number that is none, and they stay."""
+    model = rough(family)
+    model.params.flat.view("uint32")[:] &= 0xFFFF0000
+    halves = in_panels(model)
+    assert {value.form for value in halves.params.values() if isinstance(value, Panels)} == {"bfloat16"}
+    for cuts in CUTS:
+        assert_same_bits(in_pieces(halves, cuts), in_pieces(model, cuts), cuts)
+    assert_same_bits(halves.forward(TOKENS)[0], model.forward(TOKENS)[0])
+    model.params[model.head].view("uint32")[-1, -1] |= 1
+    assert {value.form for value in in_panels(model).params.values() if isinstance(value, Panels)} == {"float32"}
+
+
 def test_int8_and_int4_are_left_as_they_are():
     wide = GPT(replace(GPT2, n_embd=64))
     for model in (quantize(rough()), quantize(rough(), arithmetic="float"), quantize(wide, "int4")):
