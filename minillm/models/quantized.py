@@ -131,7 +131,7 @@ def float_matrices(params: dict[str, Any]) -> dict[str, Matrix]:
 
 def is_bfloat16(matrix: np.ndarray) -> bool:
     """Is every number of it, float32 or bits, one of bfloat16?"""
-    return matrix.dtype == np.uint16 or not any((row.view(np.uint32) & 0xFFFF).any() for row in matrix)              # row by row: to end early
+    return matrix.dtype == np.uint16 or not any((row.view(np.uint32) & 0xFFFF).any() for row in matrix)
 
 
 def out_of_panels(model: Any) -> Any:
