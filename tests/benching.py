@@ -6,7 +6,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as cli
-from benchmarks import machine, measure
+from benchmarks import machine, measure, workers
 
 ROOT = Path(benchmarks.__file__).resolve().parent.parent
 SMALL = ["--dims", "B=1,T=8,C=16,V=31", "--threads", "1"]
@@ -15,11 +15,18 @@ PEAKS = {"memory": {"gbs": 10.0, "by": "copy"}, "float32": {"gflops": 100.0, "by
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No measuring of limits, short bursts, and the environment put back afterwards."""
+    """No measuring of limits, short bursts one right after the other, and the environment put back afterwards."""
     for name in cli.THREADS:
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(machine, "peaks", lambda threads, dtypes: PEAKS)
+    hurried(monkeypatch)
+
+
+def hurried(monkeypatch):
+    """Times are not what is tested: bursts of 5 ms, and no pause between candidates, which would be most of the test."""
     monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))
+    monkeypatch.setattr(measure, "PAUSE", 0)
+    monkeypatch.setattr(workers, "PAUSE", 0)
 
 
 def run_json(tmp_path, *arguments):

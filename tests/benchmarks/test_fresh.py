@@ -1,6 +1,7 @@
 """Programs that fooled the benchmark of ops while it was timing: they are found out, and honest candidates are not."""
 import numpy as np
 import pytest
+from benching import hurried
 
 from benchmarks import fresh, measure, ops
 from minillm.ops.table import OPS, Dims
@@ -42,7 +43,7 @@ def test_cheats_are_found_while_they_are_timed(monkeypatch, kind, direction):
 
     monkeypatch.setattr(ops, "ours", with_a_cheat)
     monkeypatch.setattr(ops, "choices_of", lambda *args: ["numpy", "cpu"])
-    monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))
+    hurried(monkeypatch)
     rows, wrong, _ = ops.op_rows("layernorm", DIMS, torch=False)
     assert "timed call" in wrong["cpu"][0] and "numpy" not in wrong
     assert ("cpu", direction) not in {(row["candidate"], row["direction"]) for row in rows}
@@ -72,6 +73,6 @@ def test_a_candidate_never_sees_inputs_that_bfloat16_cannot_tell_from_its_last_o
 
 @pytest.mark.parametrize("op", OPS)
 def test_honest_candidates_of_every_op_stay(monkeypatch, op):
-    monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))
+    hurried(monkeypatch)
     rows, wrong, _ = ops.op_rows(op, DIMS, ladder=True)
     assert not wrong and {row["candidate"] for row in rows} >= {"numpy"}
