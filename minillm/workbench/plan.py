@@ -6,6 +6,7 @@ memory to speak of, and `minillm plan --verify` can hold a real step against it.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..config import LlamaConfig, ModelConfig, TrainConfig, of_depth
 from ..kernels.select import choices, select
 from ..models.dry_run import DryCache, Meter, dry_model
 from ..models.load import model_class
-from ..models.quantized import GROUPS4, WEIGHTS, Quantized, gemm_layout
+from ..models.quantized import GROUPS4, OUT_FIRST, WEIGHTS, Quantized
 from ..train.estimate import CHINCHILLA, flops_per_second, step_flops, step_tokens
 from ..train.memory import LARGEST, count_parameters, dry_run, largest, largest_batch, step_memory
 from .cluster import Network, planned_scaling
@@ -141,7 +142,7 @@ def serving_memory(c: ModelConfig, sequences: int, weights: str = "float32") -> 
     rest = 4 * (count_parameters(c) - numbers)
     stored = {"float32": 4 * numbers, "bfloat16": 2 * numbers, "int8": numbers + 4 * columns,
               "int4": numbers // 2 + 4 * numbers // GROUPS4[0]}[weights]
-    stored += sum(panel_bytes(gemm_layout(name, np.broadcast_to(np.float32(0), shape)).shape, weights)
+    stored += sum(panel_bytes(shape[::-1] if name.startswith(OUT_FIRST) else shape, weights)
                   for name, shape in shapes.items() if len(shape) == 2 and name != "wpe.weight")
     meter = Meter()
     tokens = np.zeros((1, c.block_size), np.int64)                          # prompts are read one after the other
@@ -158,12 +159,18 @@ def cache_bytes(c: ModelConfig, sequences: int, form: str = "float") -> int:
 
 def panel_bytes(shape: tuple[int, int], weights: str) -> int:
     """Of the second copy of a matrix (K, N) that integer kernels read, where it is (csrc/cpu/gemm/integer_panels.h)."""
-    size, (K, N) = select("auto").integer_panel_bytes, shape
-    if not size or weights not in ("int8", "int4"):
+    if weights not in ("int8", "int4") or not (width := panel_width()):
         return 0
-    width = size(Quantized(np.zeros((8, 1), np.int8), np.ones((1, 1), np.float32))) // 8            # columns of a panel
+    K, N = shape
     groups = K // GROUPS4[0] if weights == "int4" else 1
     return -(-N // width) * width * (-(-K // 8) * 8 // (2 if weights == "int4" else 1) + 4 * groups * (groups > 1))
+
+
+@cache
+def panel_width() -> int:
+    """Columns of a panel; 0 where no kernel reads panels."""
+    size = select("auto").integer_panel_bytes
+    return size(Quantized(np.zeros((8, 1), np.int8), np.ones((1, 1), np.float32))) // 8 if size else 0
 
 
 # ---- what fits ----
@@ -186,7 +193,11 @@ def training_fits(q: Question, t: TrainConfig) -> dict[str, int]:
 def serving_fits(q: Question, weights: str) -> dict[str, int]:
     def by_length(n: int) -> dict[str, int]:
         return serving_memory(replace(q.model, block_size=n), 1, weights)
-    return {"sequences": largest(lambda n: serving_memory(q.model, n, weights), q.memory, LARGEST),
+    one = serving_memory(q.model, 1, weights)
+
+    def by_sequences(n: int) -> dict[str, int]:
+        return one | {"kv_cache": cache_bytes(q.model, n), "logits": n * one["logits"]}
+    return {"sequences": largest(by_sequences, q.memory, LARGEST),
             "block_size": largest(by_length, q.memory, LARGEST)}
 
 
