@@ -135,20 +135,25 @@ def errors_of(op):
 def made(kind, label, op, dims, number, spoil):
     scale = SCALES[number % len(SCALES)]
     own = any(spoil is wrong for _, wrong in OWN.get(op, ()))
-    base = right_pair(op, dims)
-    sizes = [base.inputs[name].size for name in base.names]
-    which = int(np.argmax(sizes)) if kind == "one of 10**5" else number % len(base.names)
-    place = visible_element(base, which)
+    names = OPS[op].differentiable
+    which = number % len(names)
+    if kind == "one of 10**5":
+        inputs = right_pair(op, dims).inputs
+        which = int(np.argmax([inputs[name].size for name in names]))
+
+    @cache
+    def place():                    # when it is asked for: most who list the errors look at few of them
+        return visible_element(right_pair(op, dims), which)
 
     def right():
-        return right_pair(op, dims, scale=scale)._replace(which=which, place=place)
+        return right_pair(op, dims, scale=scale)._replace(which=which, place=place())
 
     def spoiled(p):
         if not own:
             return spoil(p)
         wrong = scaled(right_pair(op, dims)._replace(backward=spoil), *scale)
         return wrong.forward, wrong.backward
-    return Case(kind, f"{label}, {base.names[which]}", op, scale, right, spoiled)
+    return Case(kind, f"{label}, {names[which]}", op, scale, right, spoiled)
 
 
 def visible_element(pair, which):

@@ -15,7 +15,7 @@ Two Gaussians and four subsets miss a single wrong element, among 10**6 as among
 0.0008^2 / 2^4 = 4e-8; they cost some 24 forwards, the elements 32. What a direction sees is then located: all elements
 are measured where there are at most FULL, else the direction is bisected, two halves at a time, in 2 log2(n) steps.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -182,7 +182,7 @@ class Search:
     def decide(self, findings: list[Finding]) -> Finding | None:
         """The worst of those that are wrong beyond their error bar, or None; it takes few measurements, the worst
         first."""
-        for finding in sorted((f for f in findings if not f.right), key=self.rank, reverse=True):
+        for finding in self.worst_first(f for f in findings if not f.right):
             if finding.right is False or not self.verdict(finding):
                 return finding
         return None
@@ -220,14 +220,18 @@ class Search:
             finding.residual, finding.bar, finding.right = again.residual, again.bar, True
         return bool(again.right)
 
-    def rank(self, finding: Finding) -> float:
-        """How bad: in tolerances of the caller, or relative to the element, or to a thousandth of the largest."""
-        residual, numeric = abs(finding.residual), abs(finding.line.slope + finding.residual)
-        if not np.isfinite(residual):
-            return np.inf
-        if self.settings.atol is None and self.settings.rtol is None:
-            return residual / (numeric + 1e-3 * self.largest() + 1e-300)
-        return residual / (self.settings.allowed(numeric) + 1e-300)
+    def worst_first(self, findings: Iterable[Finding]) -> list[Finding]:
+        """In tolerances of the caller, or relative to the element, or to a thousandth of the largest."""
+        largest = self.largest()
+
+        def rank(finding: Finding) -> float:
+            residual, numeric = abs(finding.residual), abs(finding.line.slope + finding.residual)
+            if not np.isfinite(residual):
+                return np.inf
+            if self.settings.atol is None and self.settings.rtol is None:
+                return residual / (numeric + 1e-3 * largest + 1e-300)
+            return residual / (self.settings.allowed(numeric) + 1e-300)
+        return sorted(findings, key=rank, reverse=True)
 
     def largest(self) -> float:
         sizes = [abs(f.line.slope + f.residual) for f in self.found.values()]
@@ -297,7 +301,7 @@ class Search:
     # ---- the report -----------------------------------------------------------------------------------------------
 
     def row(self, checked: int, wrong: Finding | None) -> Row:
-        worst = wrong or max(self.found.values() or self.directions, key=self.rank)
+        worst = wrong or self.worst_first(self.found.values() or self.directions)[0]
         index = () if worst.index is None else np.unravel_index(worst.index, self.x.shape)
         row = row_of(self.name, tuple(index), worst.line.slope, worst.residual, worst.bar, wrong is None)
         row.checked, row.directions = checked, len(self.directions)
