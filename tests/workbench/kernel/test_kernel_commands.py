@@ -109,13 +109,6 @@ def test_bench_times_keeps_and_shows(tmp_path, capsys):
     assert main(["kernel", "bench", "--table", *log]) == 0 and "layernorm_forward" in capsys.readouterr().out
 
 
-def test_bench_beside_pytorch(tmp_path, capsys):
-    pytest.importorskip("torch")
-    more = ["--log", str(tmp_path / "log"), "--against", "torch", "--json"]
-    assert main(["kernel", "bench", source(tmp_path), "--op", "layernorm", *SMALL, *more]) == 0
-    assert set(json.loads(capsys.readouterr().out)[0]["ms"]) == {"yours", "numpy", "torch"}
-
-
 @pytest.mark.parametrize("name, source_of, words", [
     ("wrong after the checks", "static int calls; void gelu_forward(float* out, const float* x, int N) {"
      " if (N == 8192 && calls++ > 30) return;", "timed results"),
