@@ -9,6 +9,7 @@ from pages import check_report
 
 from benchmarks import alignment
 from minillm.__main__ import main
+from minillm.evaluate import safety
 from minillm.models.load import load
 from minillm.recipes import story
 from minillm.train import checkpoint
@@ -22,6 +23,9 @@ def small(monkeypatch):
     monkeypatch.setattr(story, "pydoc_corpus", lambda: documents)
     pages = [(f"help {name}", documents[name % 3][1] + " Related: more." * (name % 2)) for name in range(6)]
     monkeypatch.setattr(story, "help_pages", lambda: pages)
+    red_team = safety.read_prompts()
+    harmful, harmless = ([prompt for prompt in red_team if prompt["harmful"] == wanted] for wanted in (True, False))
+    monkeypatch.setattr(safety, "read_prompts", lambda: harmful[:8] + harmless[:2])
     for name, value in (("STORIES", 120), ("CHATS", 30), ("PAIRS", 24), ("VOCAB", 320), ("REQUESTS", 2),
                         ("DOCUMENTS", 3), ("DELICATE", 6), ("UNSEEN", 4), ("ANSWER_TOKENS", 12),
                         ("MODEL", {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 512}),
@@ -39,8 +43,8 @@ def test_every_stage_of_the_story(tmp_path, small, capsys):
         assert 0 <= stage["followed"] <= 1 and stage["bpb docs"] > 0 and stage["bpb stories"] > 0
         assert 0 <= stage["refused harmless"] <= stage["between"]["refused harmless"][1]
         assert [(row["category"], row["prompts"]) for row in stage["safety"]["outside"]] == [
-            ("harmful stories, unseen words", 2), ("their harmless twins, unseen words", 2), ("red team: harmful", 40),
-            ("red team: harmless", 10)]
+            ("harmful stories, unseen words", 2), ("their harmless twins, unseen words", 2), ("red team: harmful", 8),
+            ("red team: harmless", 2)]
         assert 0 <= stage["refused unseen"] <= stage["between"]["refused unseen"][1]
         assert len(stage["examples"]) == 4 and {change["task"] for change in stage["changes"]} >= {"bpb docs"}
     assert [request for request, _ in results["untrained"]["examples"]] == [
