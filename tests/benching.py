@@ -23,7 +23,7 @@ def quick(monkeypatch):
 
 
 def hurried(monkeypatch):
-    """Times are not what is tested: bursts of 5 ms, and no pause between candidates, which would be most of the test."""
+    """Times are not what is tested: bursts of 5 ms, and no pauses between candidates, which would be most of a test."""
     monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))
     monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(workers, "PAUSE", 0)

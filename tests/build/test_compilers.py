@@ -1,5 +1,5 @@
-"""Clang takes every file of the kernels with AVX-512 and AMX; so does GCC for another architecture (NEON). CI also builds
-the kernels for AVX2 by Clang, and runs their tests (tests/rebuilt.sh)."""
+"""Clang takes every file of the kernels with AVX-512 and AMX; so does GCC for another architecture (NEON). CI also
+builds the kernels for AVX2 by Clang, and runs their tests (tests/rebuilt.sh)."""
 import runpy
 import shutil
 import subprocess
