@@ -233,8 +233,7 @@ def dequantized_model(model: Any) -> Any:
         return model
     params = Params(model.shapes(model.config))
     for name, array in params.items():
-        given = model.params[name]
-        array[:] = gemm_layout(name, dequantized(given)) if isinstance(given, (Quantized, Panels)) else given
+        array[:] = gemm_layout(name, dequantized(model.params[name]))
     return model.on(model.ops, params)
 
 

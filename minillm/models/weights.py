@@ -7,8 +7,8 @@
                   mlp, lora_projection of projection
     Panels        float32 or bfloat16 as decoding reads it fastest (panels.py); prompts multiply by it as it lies
 
-The models' code is the same for all of them. The compiled decoding step reads Quantized weights
-and Panels by itself.
+The models' code is the same for all of them. The compiled decoding step reads Quantized weights and
+Panels by itself.
 """
 from collections import namedtuple
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def ops_for(params: Mapping, ops: Ops, activation: str = "gelu_new") -> Ops:
     of this activation."""
     types = set(map(type, params.values()))
     ops = with_activation(ops, ACTIVATIONS[activation]) if activation != "gelu_new" else ops
-    ops = for_quantized(ops, ACTIVATIONS[activation]) if any(issubclass(t, (Quantized, Panels)) for t in types) else ops
+    ops = for_quantized(ops, ACTIVATIONS[activation]) if any(issubclass(t, STORED) for t in types) else ops
     return for_adapted(ops, ACTIVATIONS[activation]) if Adapted in types else ops
 
 
