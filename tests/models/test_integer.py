@@ -12,7 +12,8 @@ from minillm.models.quantized import Quantized, dequantized, to_int4, to_int8, w
 compiled = pytest.mark.skipif("cpu" not in BACKENDS, reason="kernels are not built")
 # inputs, outputs, rows, group: blocks that are whole, cut short, and several in a group; panels and tiles with a rest
 SIZES = [(256, 130, 9, 0), (256, 70, 14, 32), (512, 33, 5, 256), (48, 203, 5, 0), (50, 7, 1, 0), (200, 64, 3, 8),
-         (130, 1, 600, 0), (4, 64, 2, 0), (2, 3, 2, 0), (384, 200, 6, 128)]
+         (130, 1, 600, 0), (4, 64, 2, 0), (2, 3, 2, 0), (384, 200, 6, 128), (384, 70, 8, 192), (240, 70, 11, 24),
+         (72, 40, 16, 8), (264, 130, 13, 264), (264, 70, 7, 88)]
 
 
 def sample(K, N, M, group, to=to_int8):

@@ -1,4 +1,4 @@
-// What a row of scores sees, and its largest: shared by the float kernels and those in bfloat16.
+// What a row of scores sees: shared by the float kernels and those in bfloat16.
 #pragma once
 
 #include <algorithm>
@@ -8,15 +8,6 @@
 namespace minillm::attention {
 
 constexpr int64_t BLOCK = 64;                              // queries, or keys
-
-template <class T, int HALF = WIDTH<T> / 2>
-T largest(Vec<T> v) {
-    if constexpr (HALF == 0) return v[0];
-    else {
-        Vec<T> other = swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>());
-        return largest<T, HALF / 2>(v > other ? v : other);
-    }
-}
 
 // v in the lanes whose column, counted from `column`, is at most `last`; `hidden` in the others.
 template <class T>

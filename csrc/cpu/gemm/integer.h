@@ -3,8 +3,8 @@
 //   C[m, n] = sum over blocks b of w[g, n] * (x[m, b] * (sum over k in b of A[m, k] * B[k, n]))       g: the group of b
 //
 // A (M, K) int8 with a scale x for each row and block; B (K, N) int8 or int4 with a scale w for each group and column (one
-// group alone takes its w at the end). A block is BLOCK inputs of a group, or what there is left of it: few enough that one large activation spoils but its own
-// neighbours. Definition, in NumPy: minillm/models/integer.py.
+// group alone takes its w at the end). A block is BLOCK inputs of a group, or what there is left of it: few enough that one
+// large activation spoils but its own neighbours. Definition, in NumPy: minillm/models/integer.py.
 //
 // A lane of 32 bits holds a quad, four neighbours in k, and one instruction (VPDPBUSD, of AVX512-VNNI) multiplies and adds
 // all of its quads: four times the multiply-adds of a float one. It wants one operand without sign: weights are moved by
@@ -12,8 +12,8 @@
 // two products must fit into 16 bits, so the weight's sign is moved to the activation; others shift and multiply.
 //
 // Loop order: pieces of columns (parallel) > blocks of K > panels of VECTOR_BYTES columns > tiles of rows > quads. A panel
-// of a block is packed into the first cache, 8 KB, and meets every row; totals are float, in the second cache. Few rows, which
-// wait for memory, take a panel that was packed at loading from end to end, and int4 apart in registers.
+// of a block is packed into the first cache, 8 KB, and meets every row; totals are float, in the second cache. Few rows take a
+// panel that was packed at loading from end to end.
 //
 // Determinism: integers, then float products and sums in one order, each rounded by itself and never fused: the same bits on
 // every machine, in whatever batch, by whatever number of threads.
@@ -62,30 +62,38 @@ struct Rounded {
     }
 };
 
+// each(i, v, count) for n numbers of x, a vector at a time; zeros after the last.
+template <class Each>
+inline void by_vectors(const float* x, int64_t n, const Each& each) {
+    int64_t i = 0;
+    for (; i + WIDTH<float> <= n; i += WIDTH<float>) each(i, load(x + i), WIDTH<float>);
+    if (i < n) each(i, load_part(x + i, n - i), n - i);
+}
+
 // n numbers to q = x / scale, to nearest and even: adding 1.5 * 2^23 leaves the whole number in the last bits. A scale under
 // 2^-100 counts as 0; a block with NaN or infinity has NaN for its scale.
-inline void round_block(int8_t* q, float* scale, int32_t* sum, const float* x, int64_t n) {
-    constexpr int64_t W = WIDTH<float>;
+inline void round_block(int8_t* q, float* scale, int32_t* sum_of_q, const float* x, int64_t n) {
+    typedef int8_t Signed __attribute__((vector_size(WIDTH<float>)));
     constexpr float MAGIC = 12582912;
-    Quads most{};
-    for (int64_t i = 0; i < n; i += W) {
-        Quads bits = (Quads)load_part(x + i, std::min(W, n - i)) & 0x7fffffff;
+    Quads most{}, total{};
+    by_vectors(x, n, [&](int64_t, Vec<float> v, int64_t) {
+        Quads bits = (Quads)v & 0x7fffffff;
         most = bits > most ? bits : most;
-    }
-    int32_t largest = 0, total = 0;
-    for (int64_t i = 0; i < W; i++) largest = std::max<int32_t>(largest, most[i]);
+    });
+    const int32_t top = largest<int32_t>(most);
     float size, inverse = 0;
-    std::memcpy(&size, &largest, sizeof size);
+    std::memcpy(&size, &top, sizeof size);
     *scale = size / 127;
-    if (largest >= 0x7f800000) *scale = __builtin_nanf("");
+    if (top >= 0x7f800000) *scale = __builtin_nanf("");
     else if (*scale < 0x1p-100f) *scale = 0;
     else inverse = 127 / size;
-    for (int64_t i = 0; i < n; i += W) {
-        Vec<float> v = alone(load_part(x + i, std::min(W, n - i)) * inverse) + MAGIC;
-        Quads whole = inverse == 0 ? Quads{} : (Quads)v - 0x4b400000;
-        for (int64_t j = 0; j < std::min(W, n - i); j++) q[i + j] = int8_t(whole[j]), total += whole[j];
-    }
-    *sum = total;
+    by_vectors(x, n, [&](int64_t i, Vec<float> v, int64_t count) {
+        Quads whole = inverse == 0 ? Quads{} : (Quads)(alone(v * inverse) + MAGIC) - 0x4b400000;
+        auto bytes = __builtin_convertvector(whole, Signed);
+        std::memcpy(q + i, &bytes, count);
+        total += whole;
+    });
+    *sum_of_q = sum<int32_t>(total);
 }
 
 inline void round_row(const Rounded& a, const Stored& w, const float* x, int64_t row) {
@@ -113,7 +121,9 @@ struct Vnni {  // weights moved by 128, without sign
     static constexpr int OFFSET = 128;
     static void add(Quads& sum, Quads w, const int32_t& a) {
 #if defined(__AVX512F__)
-        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(a));
+        Quads total = sum;  // an array of which asm has an element would stay in memory
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(total) : "v"(w), "m"(a));
+        sum = total;
 #endif
     }
 };
@@ -139,107 +149,89 @@ struct Plain {  // weights as they are, with a sign
     }
 };
 
-// ---- the micro-kernel: totals (R, PANEL) += a block of R rows by a panel ----
+// ---- the micro-kernel: totals (R, PANEL) += blocks of R rows by a panel ----
 
-struct Tile {
-    float* totals;  // rows `wide` apart
-    int64_t wide;
+struct Chunk {  // some blocks of a panel, one after the other
     const int32_t* panel;
-    const float* scales;  // of the group, PANEL; or null, where they are taken at the end
-    int64_t quads, b;
+    const float* scales;  // PANEL of the first block's group, then of the next; or null: they are taken at the end
+    int64_t k, b, blocks, quads;  // the first block's first input and number; how many blocks, of so many quads each
     int offset;
+    const char* ahead;  // what to fetch meanwhile
 };
 
-// FOUR: two quads of int4 in the halves of the panel's bytes.
-template <class Dot, int R, bool FOUR = false>
-inline void add_block(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
-    constexpr int64_t W = WIDTH<float>;
-    constexpr int32_t LOW = 0x0f0f0f0f;
-    Quads sum[R][4];
-    const int32_t* quad[R];
-    UNROLL_FOR (int r = 0; r < R; r++) {
-        quad[r] = (const int32_t*)(a.q + (row + r) * a.width + k);
-        int32_t begin = -t.offset * a.sums[(row + r) * a.blocks + t.b];
-        UNROLL_FOR (int v = 0; v < 4; v++) sum[r][v] = Quads{} + begin;
-    }
-    const int32_t* panel = t.panel;
-    for (int64_t p = 0; p < t.quads; p += 1 + FOUR, panel += PANEL) {
-        Quads w[4];
-        UNROLL_FOR (int v = 0; v < 4; v++) w[v] = load(panel + v * W);
-        UNROLL_FOR (int r = 0; r < R; r++)
-            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], FOUR ? w[v] & LOW : w[v], quad[r][p]);
-        if constexpr (!FOUR) continue;
-        UNROLL_FOR (int r = 0; r < R; r++)
-            UNROLL_FOR (int v = 0; v < 4; v++) Dot::add(sum[r][v], w[v] >> 4 & LOW, quad[r][p + 1]);
-    }
-    const float *by_row = a.scales + row * a.blocks + t.b,
-                *by_column = t.scales;  // not to be read again after each store
-    const int64_t blocks = a.blocks, wide = t.wide;
-    float* totals = t.totals;
-    UNROLL_FOR (int r = 0; r < R; r++)
-        UNROLL_FOR (int v = 0; v < 4; v++) {
-            Vec<float> part = alone(__builtin_convertvector(sum[r][v], Vec<float>) * by_row[r * blocks]);
-            if (by_column) part = alone(part * load(by_column + v * W));
-            float* total = totals + r * wide + v * W;
-            store(total, load(total) + part);
-        }
+// A block's sum, times the scale of its activations, times that of its group: each product is rounded by itself.
+inline void add_to_total(float* total, Quads sum, float of_row, const float* of_columns) {
+    Vec<float> part = alone(__builtin_convertvector(sum, Vec<float>) * of_row);
+    if (of_columns) part = alone(part * load(of_columns));
+    store(total, load(total) + part);
 }
 
-// ---- few rows, which wait for memory: a panel from end to end, int4 taken apart in registers ----
+// FOUR: two quads of int4 in the halves of the panel's bytes. LINES of `ahead` are fetched with each four vectors.
+template <class Dot, int R, bool FOUR = false, int LINES = 0>
+void add_chunk(float* totals, int64_t wide, const Rounded& a, int64_t row, Chunk c) {
+    constexpr int64_t W = WIDTH<float>, STEP = 4 * (1 + FOUR);
+    constexpr int32_t LOW = 0x0f0f0f0f;
+    const int64_t width = a.width, blocks = a.blocks;
+    const int8_t* q = a.q + row * width + c.k;
+    const float* of_rows = a.scales + row * blocks + c.b;
+    const int32_t* sums = a.sums + row * blocks + c.b;
+    for (int64_t b = 0; b < c.blocks; b++, q += 4 * c.quads, c.scales += c.scales ? PANEL : 0) {
+        Quads sum[R][4];
+        UNROLL_FOR (int r = 0; r < R; r++) {
+            const Quads begin = Quads{} - c.offset * sums[r * blocks + b];
+            UNROLL_FOR (int v = 0; v < 4; v++) sum[r][v] = begin;
+        }
+        const int8_t* quad = q;
+        for (const int8_t* end = q + 4 * c.quads; quad < end; quad += STEP, c.panel += PANEL, c.ahead += 64 * LINES) {
+            Quads w[4];
+            UNROLL_FOR (int i = 0; i < LINES; i++) __builtin_prefetch(c.ahead + 64 * i, 0, 2);
+            UNROLL_FOR (int v = 0; v < 4; v++) w[v] = load(c.panel + v * W);
+            UNROLL_FOR (int r = 0; r < R; r++)
+                UNROLL_FOR (int v = 0; v < 4; v++)
+                    Dot::add(sum[r][v], FOUR ? w[v] & LOW : w[v], *(const int32_t*)(quad + r * width));
+            if constexpr (!FOUR) continue;
+            UNROLL_FOR (int r = 0; r < R; r++)
+                UNROLL_FOR (int v = 0; v < 4; v++)
+                    Dot::add(sum[r][v], w[v] >> 4 & LOW, *(const int32_t*)(quad + r * width + 4));
+        }
+        UNROLL_FOR (int r = 0; r < R; r++)
+            UNROLL_FOR (int v = 0; v < 4; v++)
+                add_to_total(totals + r * wide + v * W, sum[r][v], of_rows[r * blocks + b],
+                             c.scales ? c.scales + v * W : nullptr);
+    }
+}
+
+// All rows from `row` on, R at a time, then what there is left; each lot fetches a part of what is ahead.
+template <class Dot, int R, bool FOUR = false, int LINES = 0>
+void add_rows(float* totals, int64_t wide, const Rounded& a, int64_t row, int64_t rows, Chunk c) {
+    for (; row + R <= rows; row += R, c.ahead += 64 * LINES * c.blocks * ceil_div(c.quads, 1 + FOUR))
+        add_chunk<Dot, R, FOUR, LINES>(totals + row * wide, wide, a, row, c);
+    if constexpr (R > 1)
+        if (row < rows) add_rows<Dot, R - 1, FOUR, LINES>(totals, wide, a, row, rows, c);
+}
+
+// ---- few rows, which wait for memory: a packed panel from end to end, int4 taken apart in registers ----
 
 constexpr int FEW_ROWS = VECTOR_BYTES == 64 ? 4 : 1;
 
-// Not in line: in a loop around it the compiler would keep the sums of several rows in memory.
-template <class Dot, int R, bool FOUR>
-__attribute__((noinline)) void add_block_apart(const Tile& t, const Rounded& a, int64_t row, int64_t k) {
-    add_block<Dot, R, FOUR>(t, a, row, k);
-}
-
-template <class Dot, int R, bool FOUR>
-void sum_panel(float* totals, int64_t wide, const Rounded& a, int64_t row, const Stored& w, int64_t column) {
-    const int64_t groups = w.group ? w.K / w.group : 0, length = w.length();
-    Tile t{totals,
-           wide,
-           (const int32_t*)w.panel_at(column, 0),
-           w.one_group() ? nullptr : w.scales_at(column, 0),
-           0,
-           0,
-           FOUR ? 8 : Dot::OFFSET};
-    for (int64_t g = 0; g < groups; g++, t.scales += t.scales ? PANEL : 0)
-        for (int64_t k = g * w.group, end = k + w.group; k < end; k += length, t.b++) {
-            t.quads = ceil_div(std::min(length, end - k), 4);
-            if constexpr (R == 1) add_block<Dot, R, FOUR>(t, a, row, k);
-            else add_block_apart<Dot, R, FOUR>(t, a, row, k);
-            t.panel += ceil_div(t.quads, 1 + FOUR) * PANEL;
-        }
-}
-
-// All rows from `row` on, R at a time, then what there is left.
-template <class Dot, int R>
-void sum_few(int64_t row, int64_t rows, float* totals, int64_t wide, const Rounded& a, const Stored& w,
-             int64_t column) {
-    for (; row + R <= rows; row += R) {
-        if (w.four) sum_panel<Dot, R, true>(totals + row * wide, wide, a, row, w, column);
-        else sum_panel<Dot, R, false>(totals + row * wide, wide, a, row, w, column);
+// A chunk, 8 KB, meets all rows while it is in the first cache and the next one is on its way to the second: else the first
+// four rows would wait for the memory, and the memory for the others.
+template <class Dot, bool FOUR>
+void sum_few(float* totals, int64_t wide, const Rounded& a, int64_t rows, const Stored& w, int64_t column) {
+    Chunk c{(const int32_t*)w.panel_at(column, 0), nullptr, 0, 0, 1, 0, FOUR ? 8 : Dot::OFFSET, nullptr};
+    for (; c.k < w.K; c.b += c.blocks, c.panel = (const int32_t*)c.ahead) {
+        const int64_t length = std::min(w.length(), w.group - c.k % w.group);
+        if (w.group < BLOCK) c.blocks = std::min(BLOCK / w.group, a.blocks - c.b);  // whole groups, else one block
+        c.quads = ceil_div(length, 4);
+        c.scales = w.one_group() ? nullptr : w.scales_at(column, c.k);
+        c.ahead = (const char*)(c.panel + c.blocks * ceil_div(c.quads, 1 + FOUR) * PANEL);
+        if (rows <= FEW_ROWS) add_rows<Dot, FEW_ROWS, FOUR>(totals, wide, a, 0, rows, c);
+        else add_rows<Dot, FEW_ROWS, FOUR, 2>(totals, wide, a, 0, rows, c);
+        c.k += c.blocks * length;
     }
-    if constexpr (R > 1)
-        if (row < rows) sum_few<Dot, R - 1>(row, rows, totals, wide, a, w, column);
 }
 
 // ---- panels and blocks ----
-
-template <class Dot>
-void add_rows(Tile t, const Rounded& a, int64_t rows, int64_t k) {
-    int64_t row = 0;
-    for (; row + ROWS <= rows; row += ROWS, t.totals += ROWS * t.wide) add_block<Dot, ROWS>(t, a, row, k);
-    switch (rows - row) {
-        case 5: add_block<Dot, std::min(5, ROWS)>(t, a, row, k); break;
-        case 4: add_block<Dot, std::min(4, ROWS)>(t, a, row, k); break;
-        case 3: add_block<Dot, std::min(3, ROWS)>(t, a, row, k); break;
-        case 2: add_block<Dot, std::min(2, ROWS)>(t, a, row, k); break;
-        case 1: add_block<Dot, 1>(t, a, row, k);
-    }
-}
 
 // totals (rows, wide) of the columns j ... j + n - 1; memory: of a panel and its scales.
 template <class Dot>
@@ -251,7 +243,10 @@ void sum_piece(float* totals, int64_t wide, const Rounded& a, int64_t rows, cons
             sum_piece<Dot>(totals + j, wide, a, rows, w, column + j, std::min(PANEL, n - j), panel);
         return;
     }
-    if (w.panels && rows <= FETCHED) return sum_few<Dot, FEW_ROWS>(0, rows, totals, wide, a, w, column);
+    if (w.panels && rows <= FETCHED) {
+        if (w.four) return sum_few<Dot, true>(totals, wide, a, rows, w, column);
+        return sum_few<Dot, false>(totals, wide, a, rows, w, column);
+    }
     for (int64_t b = 0; b < a.blocks; b++) {
         Range block = w.block(b);
         bool fetch = !w.panels && rows <= FETCHED && PANEL == 64 && b + 1 < a.blocks;
@@ -267,7 +262,8 @@ void sum_piece(float* totals, int64_t wide, const Rounded& a, int64_t rows, cons
                 std::memset(scales, 0, PANEL * sizeof *scales);
                 std::memcpy(scales, w.scales + block.begin / w.group * w.N + column + j, there * sizeof *scales);
             }
-            add_rows<Dot>({totals + j, wide, packed, used, quads, b, w.four ? 8 : Dot::OFFSET}, a, rows, block.begin);
+            const Chunk c{packed, used, block.begin, b, 1, quads, w.four ? 8 : Dot::OFFSET, nullptr};
+            add_rows<Dot, ROWS>(totals + j, wide, a, 0, rows, c);
         }
     }
 }

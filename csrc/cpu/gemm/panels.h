@@ -37,6 +37,7 @@ inline int64_t columns_of_pairs() { return has_amx() ? AmxTiles::COLUMNS : Dot::
 
 // ---- few rows: a step of decoding, in float ----
 
+constexpr int64_t FETCHED_AHEAD = 2048;  // pairs, 8 KB
 constexpr int AT_ONCE = VECTOR_BYTES == 64 ? 8 : 4;  // rows of A whose sums are in registers
 
 // sums (R, V * WIDTH) = A (R, depth) @ the rows of a panel.
@@ -54,13 +55,15 @@ inline void multiply_panel(T* sums, const T* const* a, const T* panel, int64_t d
         UNROLL_FOR (int v = 0; v < V; v++) store(sums + (r * V + v) * W, total[r][v]);
 }
 
-// The same of pairs. Where depth is odd, the last pair's second number does not count, nor is an a[depth] there.
+// The same of pairs. Where depth is odd, the last pair's second number does not count, nor is an a[depth] there. Several rows
+// multiply for about as long as a line takes from memory: it is asked for well before.
 template <int R, int V>
 inline void multiply_panel(float* sums, const float* const* a, const Pair* panel, int64_t depth) {
     constexpr int64_t W = WIDTH<float>;
     Vec<float> total[R][V] = {};
     for (int64_t k = 0; k < depth; k += 2, panel += V * W) {
         Bits b[V];
+        UNROLL_FOR (int v = 0; R > 3 && v < V; v++) __builtin_prefetch(panel + FETCHED_AHEAD + v * W, 0, 2);
         UNROLL_FOR (int v = 0; v < V; v++) b[v] = load(panel + v * W);
         UNROLL_FOR (int r = 0; r < R; r++)
             UNROLL_FOR (int v = 0; v < V; v++) total[r][v] += a[r][k] * lower(b[v]);

@@ -36,6 +36,10 @@ struct LaneInt<float> {
     typedef int32_t type;
 };
 template <>
+struct LaneInt<int32_t> {
+    typedef int32_t type;
+};
+template <>
 struct LaneInt<uint32_t> {
     typedef int32_t type;
 };
@@ -80,16 +84,6 @@ inline Vec<T> splat(T x) {
     return x - Vec<T>{};
 }
 
-// Sum of the lanes, in a fixed order: halves are folded onto each other.
-template <class T>
-inline T sum(Vec<T> v) {
-    T lanes[WIDTH<T>];
-    std::memcpy(lanes, &v, sizeof v);
-    for (int64_t half = WIDTH<T> / 2; half; half /= 2)
-        for (int64_t i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
 // Vectors of lane numbers, written out at compile time: a shuffle by a constant is one instruction, by a variable many.
 template <class T>
 using Lanes = Vec<typename LaneInt<T>::type>;
@@ -123,6 +117,26 @@ inline V shuffle(V a, V b) {
 template <class T, int HALF, size_t... I>
 inline Vec<T> swap_lanes(Vec<T> v, std::index_sequence<I...>) {
     return shuffle<int(I ^ HALF)...>(v, v);
+}
+
+// All lanes by `both` of two vectors, in a fixed order: halves are folded onto each other.
+template <class T, int HALF = WIDTH<T> / 2, class Both>
+inline T folded(Vec<T> v, const Both& both) {
+    if constexpr (HALF == 0) return v[0];
+    else {
+        Vec<T> other = swap_lanes<T, HALF>(v, std::make_index_sequence<WIDTH<T>>());
+        return folded<T, HALF / 2>(both(v, other), both);
+    }
+}
+
+template <class T>
+inline T sum(Vec<T> v) {
+    return folded<T>(v, [](Vec<T> a, Vec<T> b) { return a + b; });
+}
+
+template <class T>
+inline T largest(Vec<T> v) {
+    return folded<T>(v, [](Vec<T> a, Vec<T> b) { return a > b ? a : b; });
 }
 
 // Transposes a square, WIDTH vectors. Each round interleaves the first half of them with the second (a perfect shuffle
