@@ -9,6 +9,9 @@
 
 namespace minillm::integer {
 
+SUM_PIECE(Vnni);
+SUM_PIECE(Plain);
+
 template <class Epilogue>
 void linear(float* out, const float* x, const Stored& w, int64_t N, const Epilogue& epilogue) {
     thread_local Scratch<char> scratch;

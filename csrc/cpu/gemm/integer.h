@@ -268,6 +268,12 @@ void sum_piece(float* totals, int64_t wide, const Rounded& a, int64_t rows, cons
     }
 }
 
+// Compiled once, in integer_linear.cpp.
+#define SUM_PIECE(Dot) \
+    template void sum_piece<Dot>(float*, int64_t, const Rounded&, int64_t, const Stored&, int64_t, int64_t, int32_t*)
+extern SUM_PIECE(Vnni);
+extern SUM_PIECE(Plain);
+
 // ---- the loops ----
 
 // Columns of a piece: as many pieces for each thread, their totals in the second cache.

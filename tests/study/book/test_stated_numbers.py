@@ -55,8 +55,8 @@ STATED = [      # chapter, the words with the number, what it is
     ("data", "$s = 0.674$", lambda: (1 - 2 ** (-1 / 16)) ** (1 / 8)),
     ("data", "= 0.707$", lambda: (1 / 16) ** (1 / 8)),
     ("post-training", "= 294912$", lambda: 12 * 8 * (768 + 2304)),
-    ("training", "1.9214 in bfloat16", lambda: losses_of_demo()["minillm bf16"]),
-    ("training", "1.9215 in float32", lambda: losses_of_demo()["minillm"]),
+    ("training", "1.9291 in bfloat16", lambda: losses_of_demo()["minillm bf16"]),
+    ("training", "1.9291 in float32", lambda: losses_of_demo()["minillm"]),
     ("evaluation", "from 0.699", lambda: share_interval(18, 20)[0]),
     ("evaluation", "to 0.972", lambda: share_interval(18, 20)[1]),
     ("evaluation", "= 0.109$", lambda: sign_test([True] * 8 + [False] * 2, [False] * 8 + [True] * 2)),
@@ -87,7 +87,7 @@ def test_a_stated_number_is_the_computed_one(chapter, words, compute):
 
 def test_the_ridge_of_the_roofline_is_where_the_text_says():
     peaks = newest("linear").peaks
-    assert round(peaks["float32"]["gflops"] / peaks["memory"]["gbs"]) == 6
+    assert round(peaks["float32"]["gflops"] / peaks["memory"]["gbs"]) == 4
 
 
 def test_the_s_curve_is_one_half_there():
