@@ -55,7 +55,10 @@ def interleave(candidates, repeat=None, budget=BUDGET, clock=time.perf_counter, 
             fresh.after(name, result)
         return seconds
 
-    once = {name: warm_up(name, call) for name in candidates}
+    once = {}
+    for name in candidates:
+        sleep(PAUSE)
+        once[name] = warm_up(name, call)
     rounds = repeat or min(MAX_ROUNDS, max(MIN_ROUNDS, math.ceil(budget / max(once.values(), default=1))))
     burst = {name: max(1, math.ceil(budget / (rounds * seconds))) for name, seconds in once.items()}
     samples = {name: [] for name in candidates}
