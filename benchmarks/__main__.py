@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   python -m benchmarks attention_lengths            time and memory of attention up to T = 8192
   python -m benchmarks load                         small training steps beside 0, 0.3, 1 and 2 busy processes
   python -m benchmarks gradcheck                    planted errors: who finds them, who complains about right pairs
-  python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 minutes on two cores)
+  python -m benchmarks --all --json                 all of this, into benchmarks/results/ (25 to 40 minutes)
   python -m benchmarks --readme                     the newest results into the tables of both READMEs"""
 
 
