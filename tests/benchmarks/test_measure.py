@@ -79,7 +79,7 @@ def test_candidates_take_turns_and_medians_are_those_of_the_calls():
     timings = measure.interleave({name: candidate(name) for name in costs}, budget=1.0, clock=lambda: now[0],
                                  sleep=lambda seconds: calls.append("|"))
     bursts = "".join(f" {name}" for name in calls).split(" |")[1:]
-    assert [burst.strip() for burst in bursts[:2]] == ["slow slow", "quick quick"]             # pauses before these, too
+    assert [burst.strip() for burst in bursts[:2]] == ["slow slow", "quick quick"]     # pauses before them, too
     del bursts[:2]
     turns = [burst.split()[0] for burst in bursts]
     assert turns == ["slow", "quick", "quick", "slow", "quick", "slow", "slow", "quick", "slow", "quick"]
