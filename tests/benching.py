@@ -23,8 +23,8 @@ def quick(monkeypatch):
 
 
 def hurried(monkeypatch):
-    """Times are not what is tested: bursts of 5 ms, and no pauses between candidates, which would be most of a test."""
-    monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.005, *measure.interleave.__defaults__[2:]))
+    """Times are not what is tested: bursts of 1 ms, and no pauses between candidates, which would be most of a test."""
+    monkeypatch.setattr(measure.interleave, "__defaults__", (None, 0.001, *measure.interleave.__defaults__[2:]))
     monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(workers, "PAUSE", 0)
 
