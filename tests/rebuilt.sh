@@ -31,9 +31,11 @@ echo "rebuilt: $kind, $isa"
 tests=(-k "(cpu or kernel or gemm or bf16 or cpp or core) and not never_in_memory and not memory_is_linear"
        --ignore tests/ops/test_toy_op.py
        tests/ops tests/cpu tests/data/test_minhash.py tests/fuzz)
+workers=(-n 2 --dist loadfile --max-worker-restart 0)
 if [ "$kind" = thread ]; then
+    workers=()
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     tests=(-k "many_threads" tests/cpu/test_kernels.py)
 fi
 MINILLM_CPU=$isa LD_PRELOAD=$preload ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
-    "$python" -m pytest -q -s -p no:cacheprovider "${tests[@]}"      # -s: what is captured dies with the process
+    "$python" -m pytest -q -s "${workers[@]}" -p no:cacheprovider "${tests[@]}"      # -s: what is captured dies with the process
