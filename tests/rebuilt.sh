@@ -37,5 +37,6 @@ if [ "$kind" = thread ]; then
     export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
     tests=(-k "many_threads" tests/cpu/test_kernels.py)
 fi
+# -s: what is captured dies with the process.
 MINILLM_CPU=$isa LD_PRELOAD=$preload ASAN_OPTIONS=$options TSAN_OPTIONS=$options \
-    "$python" -m pytest -q -s "${workers[@]}" -p no:cacheprovider "${tests[@]}"      # -s: what is captured dies with the process
+    "$python" -m pytest -q -s "${workers[@]}" -p no:cacheprovider "${tests[@]}"
